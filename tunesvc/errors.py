@@ -1,0 +1,68 @@
+"""Every exception that tunesvc raises on purpose.
+
+    TuneError                    anything a user can act on; its text names the thing and the remedy
+    ├── SpecError                a study file or decorator that cannot be used (file, line, suggestion)
+    ├── StudyNotFound            no study of that name
+    ├── StudyExists              a study of that name is there already, with another spec
+    ├── StudyBusy                another coordinator holds the study's lease
+    ├── LeaseLost                this coordinator's lease was taken over: stop writing
+    ├── UnsatisfiableRequest     a resource request that the cluster can never meet
+    ├── ExecutorError            Ray could not be started, reached or used
+    ├── DatabaseError            Postgres could not be started, reached or used
+    │   └── SchemaVersionError   the database's schema is older or newer than this program
+    └── BadReport                a reported metric or step that is not a number; raised inside the objective
+
+    Pruned                       raised inside the objective by `trial.report`: stop now (not an error)
+
+This module imports nothing of tunesvc.
+"""
+
+from __future__ import annotations
+
+
+class TuneError(Exception):
+    """Something the user can act on. The command line prints its text without a traceback."""
+
+
+class SpecError(TuneError):
+    """A study file or decorator that cannot be used."""
+
+
+class StudyNotFound(TuneError):
+    """No study of that name."""
+
+
+class StudyExists(TuneError):
+    """A study of that name exists already."""
+
+
+class StudyBusy(TuneError):
+    """Another coordinator holds the study's lease."""
+
+
+class LeaseLost(TuneError):
+    """This coordinator's lease was taken over by another; nothing more may be written."""
+
+
+class UnsatisfiableRequest(TuneError):
+    """A resource request that the cluster can never meet."""
+
+
+class ExecutorError(TuneError):
+    """The execution engine could not be started, reached or used."""
+
+
+class DatabaseError(TuneError):
+    """Postgres could not be started, reached or used."""
+
+
+class SchemaVersionError(DatabaseError):
+    """The database's schema is of another version than this program expects."""
+
+
+class BadReport(TuneError, ValueError):
+    """A reported metric or step is not a number that can be stored."""
+
+
+class Pruned(Exception):  # noqa: N818 - a signal like StopIteration, not an error
+    """Raised by `trial.report` when this trial has been asked to stop. Let it pass."""

@@ -1,0 +1,216 @@
+"""The Executor protocol: run attempts somewhere, and hear what they say.
+
+An executor knows attempts, never trials or studies' rules: it is told to launch, stop or kill, and it delivers
+events. Every event of an attempt bears a sequence number that grows by one; events stay in the attempt's outbox
+until they are acknowledged, so each is delivered at least once. Whoever listens records it exactly once by its
+number. All values here are frozen and can be pickled, so an executor may live in another process.
+
+Imports neither Ray nor the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from tunesvc.spec import Environment, ParamValue, Resources
+
+
+class AttemptId(NamedTuple):
+    """One execution of one trial."""
+
+    trial_id: int
+    number: int
+    """1 for the first execution of the trial."""
+
+    def __str__(self) -> str:
+        return f"{self.trial_id}.{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all attempts of a study have in common. Exactly one of entrypoint, command and function is set."""
+
+    study: str
+    metrics: tuple[str, ...]
+    """Names of the objectives, first the one that a bare returned number means."""
+    resources: Resources
+    environment: Environment
+    checkpoint_root: str
+    """A directory that coordinator and workers share; one folder per trial below it."""
+    source: str | None = None
+    """The user's directory: on the workers' import path and their working directory."""
+    entrypoint: str | None = None
+    command: tuple[str, ...] | None = None
+    function: bytes | None = None
+    """A cloudpickled function, for the decorator."""
+    define_by_run: bool = False
+    """Whether parameters are asked for with `trial.suggest_*` instead of handed over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One attempt to run."""
+
+    attempt: AttemptId
+    trial_number: int
+    params: Mapping[str, ParamValue]
+    """The trial's parameters with the study's constants."""
+    seed: int
+    """Differs between trials, equal between attempts of one trial."""
+    checkpoint: str | None = None
+    """Where an earlier attempt saved its state, or None."""
+
+
+# --- what an attempt says ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The attempt has its resources and runs."""
+
+    node: str
+    pid: int
+    devices: tuple[str, ...] = ()
+    """The accelerators assigned to it, as CUDA_VISIBLE_DEVICES would name them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """`trial.report(step, **metrics)`."""
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """`trial.suggest_*`: the attempt waits for `Executor.answer`."""
+
+    name: str
+    distribution: str
+    """As `optuna.distributions.distribution_to_json` writes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """`trial.checkpoint(path)`: the state after `step` is safe at `path`."""
+
+    path: str
+    step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A piece of the attempt's output."""
+
+    stream: str
+    """`stdout` or `stderr`."""
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The objective returned; `metrics` holds what it returned, empty when it returned nothing."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """The objective stopped early: it was asked to, or it raised `Pruned` by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The objective raised, or its program ended with an error."""
+
+    kind: str
+    """`error`, `bad_report`, `oom` or `entrypoint`: what `policy` decides by."""
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The worker is gone without a word: killed, crashed, or its node went away."""
+
+    message: str
+
+
+Outcome = Finished | Yielded | Failed | Lost
+"""The last event of every attempt."""
+Payload = Started | Reported | Asked | Checkpointed | Logged | Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that an attempt said."""
+
+    attempt: AttemptId
+    seq: int
+    """1, 2, 3, ... within the attempt. `Lost` comes from the executor and follows the last number delivered."""
+    payload: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a cluster has in all, whether in use or not."""
+
+    nodes: int
+    cpu: float
+    gpu: float
+    memory: int
+    """Bytes."""
+    custom: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{self.nodes} node{'s' if self.nodes != 1 else ''}", f"{self.cpu:g} CPU", f"{self.gpu:g} GPU"]
+        parts.append(f"{self.memory / 1e9:.1f} GB memory")
+        parts += [f"{amount:g} {name}" for name, amount in self.custom.items()]
+        return ", ".join(parts)
+
+
+class Executor(Protocol):
+    """Runs the attempts of one job."""
+
+    def capacity(self) -> Capacity:
+        """What the cluster has in all."""
+        ...
+
+    def slots(self) -> int:
+        """How many attempts of this job the cluster can hold at a time, at least 1.
+
+        Raises:
+            UnsatisfiableRequest: the job's resource request can never be met; the text names what there is.
+        """
+        ...
+
+    def launch(self, launch: Launch) -> None:
+        """Start an attempt as soon as its resources are free; returns at once."""
+        ...
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        """Events not delivered yet, in order per attempt; waits up to `timeout_s` for the first."""
+        ...
+
+    def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
+        """Everything up to these sequence numbers is recorded for good and may be forgotten."""
+        ...
+
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+        """The value that an `Asked` waits for."""
+        ...
+
+    def stop(self, attempt: AttemptId) -> None:
+        """Ask the attempt to stop at its next report. It may finish, yield or ignore this."""
+        ...
+
+    def kill(self, attempt: AttemptId) -> None:
+        """End the attempt's process; a `Lost` event follows unless an outcome was delivered. Repeatable."""
+        ...
+
+    def close(self) -> None:
+        """End everything that still runs and free what the executor holds. Repeatable."""
+        ...

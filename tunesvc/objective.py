@@ -1,0 +1,168 @@
+"""What an objective sees of its trial, and what it may report.
+
+Imports neither the database, Ray nor Optuna: user code that imports this stays light.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from tunesvc.errors import BadReport, Pruned
+
+MAX_STEP = 2**63 - 1
+"""The greatest step the database can hold."""
+
+
+class Channel(Protocol):
+    """The way from a trial to whoever runs it. No call waits for the coordinator."""
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Hand over one report."""
+        ...
+
+    def checkpoint(self, path: Path, step: int | None) -> None:
+        """Keep a copy of the file or folder at `path` as the trial's state after `step`."""
+        ...
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the trial has been asked to stop."""
+        ...
+
+
+class DetachedChannel:
+    """Nobody listens: the objective was called as a plain function."""
+
+    stop_requested = False
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Forget it."""
+
+    def checkpoint(self, path: Path, step: int | None) -> None:
+        """Forget it."""
+
+
+class Trial:
+    """One trial, from inside the objective."""
+
+    def __init__(
+        self,
+        channel: Channel | None = None,
+        *,
+        number: int = 0,
+        params: Mapping[str, object] | None = None,
+        seed: int = 0,
+        attempt: int = 1,
+        restored: Path | None = None,
+        metrics: tuple[str, ...] = (),
+        devices: tuple[str, ...] = (),
+    ) -> None:
+        self._channel = channel or DetachedChannel()
+        self._restored = restored
+        self._metrics = metrics
+        self._last_step = -1
+        self.number = number
+        self.params = dict(params or {})
+        self.seed = seed
+        """Differs between trials, equal between attempts of one trial."""
+        self.attempt = attempt
+        """1 for the first execution, 2 after a first retry or resume, ..."""
+        self.devices = devices
+        """The accelerators assigned to this trial."""
+
+    def report(self, step: int | None = None, value: object = None, /, **metrics: object) -> None:
+        """Report metrics after `step`: `trial.report(epoch, loss=0.3)`, or `trial.report(epoch, 0.3)`.
+
+        Never waits. A step counts epochs, batches or whatever the pruner's `min` and `max` count; without one,
+        the reports are numbered. The first report of a step within an attempt stands.
+
+        Raises:
+            Pruned: the trial has been asked to stop. Let it pass (clean up with `finally`).
+            BadReport: a metric is no number, or the step is negative or no whole number.
+        """
+        step = self._last_step + 1 if step is None else as_step(step)
+        if value is not None:
+            metrics = {**as_metrics(value, self._metrics), **metrics}
+        if not metrics:
+            raise BadReport(f"report({step}) bears no metric: write report({step}, {self._first_metric}=...)")
+        self._channel.report(step, {name: as_number(name, v) for name, v in metrics.items()})
+        self._last_step = step
+        if self._channel.stop_requested:
+            raise Pruned(f"trial {self.number} was asked to stop after step {step}")
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the trial has been asked to stop, for loops that end by themselves."""
+        return self._channel.stop_requested
+
+    def checkpoint(self, path: str | Path, step: int | None = None) -> None:
+        """Keep a copy of the file or folder at `path`; a later attempt finds it with `restored()`.
+
+        Returns when the copy is complete; a crash in between leaves the checkpoint before it in place.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"checkpoint {path} does not exist: save the state there first")
+        self._channel.checkpoint(path, self._last_step if step is None else as_step(step))
+
+    def restored(self) -> Path | None:
+        """Where an earlier attempt's last checkpoint lies (a folder or file as it was saved), or None."""
+        return self._restored
+
+    @property
+    def _first_metric(self) -> str:
+        return self._metrics[0] if self._metrics else "loss"
+
+
+def as_step(step: object) -> int:
+    """A step as a whole number that the database can hold, or `BadReport`."""
+    if isinstance(step, bool) or not hasattr(step, "__index__"):
+        raise BadReport(f"step {step!r} is no whole number")
+    number = int(step.__index__())
+    if not 0 <= number <= MAX_STEP:
+        raise BadReport(f"step {number} is outside 0 ... 2^63-1")
+    return number
+
+
+def as_number(name: str, value: object) -> float:
+    """A metric's value as a float: numbers, NumPy scalars and one-element arrays or tensors; or `BadReport`."""
+    if not isinstance(name, str) or not name or "\x00" in name or len(name) > 200:
+        raise BadReport(f"{name!r} is no name for a metric: a text of 1 to 200 characters without NUL")
+    if value is None or isinstance(value, (bool, str, bytes)) or type(value).__name__ in ("bool_", "bool"):
+        raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}); a number is needed")
+    try:
+        item = value.item() if hasattr(value, "item") else value
+        number = float(item)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}), no single number: {error}") from None
+    return number
+
+
+def as_metrics(value: object, names: tuple[str, ...]) -> dict[str, float]:
+    """What an objective returned or yielded, by metric name.
+
+    None is no metric; a mapping is taken as it is; a sequence is matched with `names`; anything else is the
+    first of `names`.
+
+    Raises:
+        BadReport: a value is no number, or a sequence is not as long as `names`.
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return {name: as_number(name, v) for name, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        if len(value) != len(names):
+            raise BadReport(f"{len(value)} values for {len(names)} metrics ({', '.join(names)})")
+        return {name: as_number(name, v) for name, v in zip(names, value, strict=True)}
+    return {names[0]: as_number(names[0], value)}
+
+
+def is_better(value: float, than: float, goal: str) -> bool:
+    """Whether one value of a metric beats another. NaN beats nothing, and anything beats NaN."""
+    if math.isnan(value) or math.isnan(than):
+        return math.isnan(than) and not math.isnan(value)
+    return value < than if goal == "minimize" else value > than

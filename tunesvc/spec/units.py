@@ -1,0 +1,33 @@
+"""Durations and sizes as people write them."""
+
+from __future__ import annotations
+
+import re
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", re.IGNORECASE)
+
+
+def parse_duration_s(value: object) -> object:
+    """`90`, `90s`, `15m`, `1h30m` -> seconds; anything that is no text is left for the type check."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return value
+    if not isinstance(value, str):
+        return float(value)
+    text = value.strip().lower().replace(" ", "")
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{value!r} is no duration: write 90s, 15m, 12h, 3d or 1h30m")
+    return float(sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)))
+
+
+def parse_bytes(value: object) -> object:
+    """`4GB`, `512MiB`, `1000` -> bytes; anything that is no text is left for the type check."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is no size: write 512MB, 4GB or 1.5GiB")
+    number, unit = match.groups()
+    return int(float(number) * _BYTES[(unit or "").upper()])

@@ -1,0 +1,1 @@
+"""Postgres: the engine and embedded server, the schema, Optuna's storage, and the ledger."""

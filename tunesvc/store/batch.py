@@ -1,0 +1,137 @@
+"""One step's worth of changes to a study, as frozen rows: what a coordinator commits in one transaction.
+
+Plain values only; `tunesvc.store.ledger` turns each list into one statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from tunesvc.store.states import AttemptState, StudyState
+
+
+class NewTrial(NamedTuple):
+    number: int
+    state: str
+    """`running`, or `waiting` for an enqueued one."""
+
+
+class NewParam(NamedTuple):
+    number: int
+    name: str
+    position: int
+    value: float
+    """Optuna's internal representation."""
+    distribution: str
+
+
+class Attr(NamedTuple):
+    number: int | None
+    """None for an attribute of the study."""
+    kind: Literal["user", "system"]
+    name: str
+    value: str
+    """Python's JSON."""
+
+
+class TrialEnd(NamedTuple):
+    number: int
+    state: str
+    values: list[float] | None
+
+
+class OpenedAttempt(NamedTuple):
+    number: int
+    attempt: int
+    cpus: float
+    gpus: float
+
+
+class StartedAttempt(NamedTuple):
+    number: int
+    attempt: int
+    node: str
+    pid: int
+    devices: tuple[str, ...]
+
+
+class Report(NamedTuple):
+    number: int
+    attempt: int
+    step: int
+    value: float | None
+    metrics: Mapping[str, float]
+    """The metrics besides the first objective's."""
+
+
+class LogLine(NamedTuple):
+    number: int
+    attempt: int
+    seq: int
+    stream: str
+    text: str
+
+
+class Checkpoint(NamedTuple):
+    number: int
+    attempt: int
+    path: str
+    step: int | None
+
+
+class AttemptEnd(NamedTuple):
+    number: int
+    attempt: int
+    state: AttemptState
+    failure: str | None
+    message: str | None
+    traceback: str | None
+
+
+class StopRequest(NamedTuple):
+    number: int
+    attempt: int
+    cause: str
+
+
+class Decision(NamedTuple):
+    number: int | None
+    """The trial it is about, or None for the whole study."""
+    kind: str
+    reason: str
+    details: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes in the order in which they are applied, kind by kind."""
+
+    trials: list[NewTrial] = field(default_factory=list)
+    restarted: list[int] = field(default_factory=list)
+    """Waiting trials that run now."""
+    params: list[NewParam] = field(default_factory=list)
+    attrs: list[Attr] = field(default_factory=list)
+    opened: list[OpenedAttempt] = field(default_factory=list)
+    started: list[StartedAttempt] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+    logs: list[LogLine] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
+    stops: list[StopRequest] = field(default_factory=list)
+    ends: list[AttemptEnd] = field(default_factory=list)
+    cursors: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(trial number, attempt) -> last outbox number contained in this batch."""
+    finished: list[TrialEnd] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+    answered: dict[int, str] = field(default_factory=dict)
+    """Command id -> what came of it."""
+    study_state: tuple[StudyState, str] | None = None
+    """New state of the study and its reason."""
+    spec: str | None = None
+    """The study's changed spec, as JSON."""
+    active_s: float = 0.0
+    """Running time to add to the study."""
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in self.__slots__)

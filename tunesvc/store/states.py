@@ -1,0 +1,49 @@
+"""The lifecycles of studies and attempts. (A trial's is Optuna's `TrialState`.)
+
+    study     created -> running <-> paused
+                         running -> finished | stopped | failed      (`extend` and `resume` lead back to running)
+
+    attempt   opened -> running -> finished | pruned | failed | lost | interrupted
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StudyState(StrEnum):
+    """Where a study stands. `running` means wanted to run: whether a coordinator does so, its lease tells."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    """The budget is spent or the target reached."""
+    STOPPED = "stopped"
+    """Somebody stopped it."""
+    FAILED = "failed"
+    """It cannot go on; the study's reason says why."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (StudyState.FINISHED, StudyState.STOPPED, StudyState.FAILED)
+
+
+class AttemptState(StrEnum):
+    """Where one execution of a trial stands."""
+
+    OPENED = "opened"
+    """Recorded and handed to the executor; waits for its resources."""
+    RUNNING = "running"
+    FINISHED = "finished"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    LOST = "lost"
+    INTERRUPTED = "interrupted"
+    """Ended by a shutdown; the trial goes on in another attempt, which counts against no limit."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the attempt is over."""
+        return self not in (AttemptState.OPENED, AttemptState.RUNNING)
