@@ -1,0 +1,58 @@
+"""tunesvc: Bayesian hyperparameter tuning as a service.
+
+Everything public is named here and loaded on first use, so that `import tunesvc` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tunesvc.api import Study, load_study, run, storage
+    from tunesvc.decorator import Choice, Float, Int, tunable
+    from tunesvc.errors import Pruned, TuneError
+    from tunesvc.objective import Trial
+    from tunesvc.spec import StudySpec
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Choice": "tunesvc.decorator",
+    "Float": "tunesvc.decorator",
+    "Int": "tunesvc.decorator",
+    "Pruned": "tunesvc.errors",
+    "Study": "tunesvc.api",
+    "StudySpec": "tunesvc.spec",
+    "Trial": "tunesvc.objective",
+    "TuneError": "tunesvc.errors",
+    "load_study": "tunesvc.api",
+    "run": "tunesvc.api",
+    "storage": "tunesvc.api",
+    "tunable": "tunesvc.decorator",
+}
+
+__all__ = [
+    "Choice",
+    "Float",
+    "Int",
+    "Pruned",
+    "Study",
+    "StudySpec",
+    "Trial",
+    "TuneError",
+    "load_study",
+    "run",
+    "storage",
+    "tunable",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tunesvc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,1 @@
+"""The loop that runs a study: one writer, one step at a time."""
