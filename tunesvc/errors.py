@@ -64,5 +64,5 @@ class BadReport(TuneError, ValueError):
     """A reported metric or step is not a number that can be stored."""
 
 
-class Pruned(Exception):  # noqa: N818 - a signal like StopIteration, not an error
-    """Raised by `trial.report` when this trial has been asked to stop. Let it pass."""
+class Pruned(Exception):
+    """Raised by `trial.report` when this trial has been asked to stop: a signal like StopIteration. Let it pass."""

@@ -1,9 +1,9 @@
 """The lifecycles of studies and attempts. (A trial's is Optuna's `TrialState`.)
 
-    study     created -> running <-> paused
-                         running -> finished | stopped | failed      (`extend` and `resume` lead back to running)
+study     created -> running <-> paused
+                     running -> finished | stopped | failed      (`extend` and `resume` lead back to running)
 
-    attempt   opened -> running -> finished | pruned | failed | lost | interrupted
+attempt   opened -> running -> finished | pruned | failed | lost | interrupted
 """
 
 from __future__ import annotations
