@@ -1,0 +1,147 @@
+"""The search space: order, conditions, size, distributions."""
+
+from __future__ import annotations
+
+import warnings
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from tunesvc.errors import SpecError
+from tunesvc.space import Space, contains, sample, to_distribution
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
+
+OPTIMIZER = CategoricalParameter(values=("sgd", "adam"))
+MOMENTUM = FloatParameter(type="float", min=0.0, max=0.99, when={"optimizer": "sgd"})
+NESTEROV = CategoricalParameter(values=(True, False), when={"momentum": 0.5})
+LAYERS = IntParameter(type="int", min=1, max=4)
+
+
+def test_parents_are_drawn_before_their_children_and_the_rest_as_written() -> None:
+    space = Space({"layers": LAYERS, "momentum": MOMENTUM, "last": LAYERS, "optimizer": OPTIMIZER})
+    assert list(space.distributions) == ["layers", "optimizer", "momentum", "last"]
+
+
+def test_a_child_of_an_inactive_parent_is_inactive_even_when_a_value_is_at_hand() -> None:
+    space = Space({"optimizer": OPTIMIZER, "momentum": MOMENTUM, "nesterov": NESTEROV})
+    assert space.active("nesterov", {"optimizer": "sgd", "momentum": 0.5})
+    assert not space.active("nesterov", {"optimizer": "adam", "momentum": 0.5})
+    assert space.select({"nesterov": True, "momentum": 0.5, "optimizer": "adam"}) == {"optimizer": "adam"}
+
+
+def test_parameters_that_wait_for_each_other_are_named() -> None:
+    a = FloatParameter(type="float", min=0.0, max=1.0, when={"b": 1})
+    b = FloatParameter(type="float", min=0.0, max=1.0, when={"a": 1})
+    with pytest.raises(SpecError, match="a -> b -> a"):
+        Space({"a": a, "b": b})
+
+
+def test_a_missing_parent_is_named() -> None:
+    with pytest.raises(SpecError, match="`momentum`: `when` names `optimizer`"):
+        Space({"momentum": MOMENTUM})
+
+
+def test_distributions_are_those_optuna_would_make() -> None:
+    assert to_distribution(FloatParameter(type="float", min=1e-4, max=1.0, log=True)) == FloatDistribution(
+        1e-4, 1.0, log=True
+    )
+    assert to_distribution(IntParameter(type="int", min=1, max=64, log=True)) == IntDistribution(1, 64, log=True)
+    assert to_distribution(CategoricalParameter(values=("a", None, 2))) == CategoricalDistribution(("a", None, 2))
+
+
+@given(low=st.integers(-1000, 1000), span=st.integers(0, 1000), step=st.integers(1, 300), scale=st.integers(0, 4))
+def test_a_step_that_does_not_divide_the_range_ends_where_optuna_ends_it_without_a_warning(
+    low: int, span: int, step: int, scale: int
+) -> None:
+    unit = 10**scale
+    parameter = FloatParameter(type="float", min=low / unit, max=(low + span) / unit, step=step / unit)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = to_distribution(parameter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = FloatDistribution(low / unit, (low + span) / unit, step=step / unit)
+    assert ours == theirs
+    assert Space({"x": parameter}).size == span // step + 1
+
+
+def test_a_whole_number_step_ends_at_the_last_value_reached() -> None:
+    assert to_distribution(IntParameter(type="int", min=1, max=10, step=4)) == IntDistribution(1, 9, step=4)
+
+
+def test_the_size_of_a_conditional_space_counts_only_what_exists() -> None:
+    # adam, or sgd with one of five momenta, of which 0.5 alone asks for nesterov: (1 + 4 + 2) * 4 layers
+    momentum = FloatParameter(type="float", min=0.3, max=0.7, step=0.1, when={"optimizer": "sgd"})
+    space = Space({"optimizer": OPTIMIZER, "momentum": momentum, "nesterov": NESTEROV, "layers": LAYERS})
+    assert space.size == 28
+
+
+def test_a_continuous_space_has_no_size() -> None:
+    assert Space({"x": FloatParameter(type="float", min=0.0, max=1.0)}).size is None
+    assert Space({"x": FloatParameter(type="float", min=1.0, max=1.0)}).size == 1
+    assert Space({}).size == 1
+
+
+PARENTS = st.lists(st.integers(2, 4), min_size=1, max_size=4)
+
+
+@st.composite
+def finite_spaces(draw: st.DrawFn) -> Space:
+    """Up to four parameters, each of which may depend on any before it."""
+    parameters: dict[str, CategoricalParameter] = {}
+    for index, count in enumerate(draw(PARENTS)):
+        when = {
+            name: tuple(draw(st.sets(st.integers(0, 4), min_size=1, max_size=2)))
+            for name in parameters
+            if draw(st.booleans())
+        }
+        parameters[f"p{index}"] = CategoricalParameter(values=tuple(range(count)), when=when or None)
+    return Space(parameters)
+
+
+@given(space=finite_spaces())
+def test_the_size_is_the_number_of_distinct_configurations(space: Space) -> None:
+    configurations: list[dict[str, object]] = [{}]
+    for name, distribution in space.distributions.items():
+        assert isinstance(distribution, CategoricalDistribution)
+        configurations = [
+            {**params, **extra}
+            for params in configurations
+            for extra in ([{name: v} for v in distribution.choices] if space.active(name, params) else [{}])
+        ]
+    assert space.size == len(configurations)
+
+
+@given(space=finite_spaces(), seed=st.integers(0, 1000))
+def test_a_sample_holds_exactly_the_active_parameters(space: Space, seed: int) -> None:
+    params = sample(space, Random(seed))
+    assert set(params) == {name for name in space.parameters if space.active(name, params)}
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        FloatParameter(type="float", min=1e-5, max=1.0, log=True),
+        FloatParameter(type="float", min=-0.3, max=0.5, step=0.1),
+        FloatParameter(type="float", min=-2.0, max=3.0),
+        IntParameter(type="int", min=1, max=3, log=True),
+        IntParameter(type="int", min=-5, max=9, step=7),
+    ],
+)
+def test_samples_lie_in_their_distribution(parameter: FloatParameter | IntParameter) -> None:
+    space = Space({"x": parameter})
+    rng = Random(0)
+    for _ in range(200):
+        value = sample(space, rng)["x"]
+        assert contains(parameter, value), value
+        assert space.distributions["x"]._contains(value)  # type: ignore[arg-type]
+
+
+def test_containment_is_strict_about_kinds() -> None:
+    assert not contains(LAYERS, True)
+    assert not contains(LAYERS, 1.5)
+    assert not contains(LAYERS, "1")
+    assert contains(FloatParameter(type="float", min=0.0, max=1.0, step=0.1), 0.3)

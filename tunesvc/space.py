@@ -1,0 +1,194 @@
+"""The search space: parameters of the spec <-> Optuna distributions, and which of them exist when.
+
+Owns the order in which parameters are drawn, the conditions of `when`, and the size of a space. Knows nothing of
+samplers, Ray or the database.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from random import Random
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from tunesvc.errors import SpecError
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue, Scalar
+
+
+class Space:
+    """The parameters of a study in the order in which they are drawn.
+
+    Raises:
+        SpecError: a `when` names no parameter of the space, or parameters wait for each other.
+    """
+
+    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+        order = draw_order(parameters)
+        self.parameters: dict[str, Parameter] = {name: parameters[name] for name in order}
+        self.distributions: dict[str, BaseDistribution] = {
+            name: to_distribution(parameter) for name, parameter in self.parameters.items()
+        }
+
+    def active(self, name: str, params: Mapping[str, ParamValue]) -> bool:
+        """Whether `name` exists under the values in `params`: every parent exists and has a wanted value."""
+        when = self.parameters[name].when or {}
+        return all(
+            parent in params and self.active(parent, params) and params[parent] in wanted_values(wanted)
+            for parent, wanted in when.items()
+        )
+
+    def select(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+        """The values in `params` that exist, in draw order."""
+        return {name: params[name] for name in self.parameters if name in params and self.active(name, params)}
+
+    @property
+    def size(self) -> int | None:
+        """How many different configurations there are; None when a parameter is continuous."""
+        if any(count_values(parameter) is None for parameter in self.parameters.values()):
+            return None
+        return math.prod(self._count(family, {}) for family in self._families())
+
+    def _families(self) -> list[list[str]]:
+        """Parameters that hang together through `when`, each family in draw order."""
+        families: list[list[str]] = []
+        for name, parameter in self.parameters.items():
+            related = [family for family in families if not set(family).isdisjoint(parameter.when or {})]
+            families = [family for family in families if family not in related]
+            families.append([*(relative for family in related for relative in family), name])
+        return families
+
+    def _count(self, names: list[str], params: Mapping[str, ParamValue]) -> int:
+        """Configurations of `names` (parents first) under the parents' values in `params`."""
+        if not names:
+            return 1
+        name, *rest = names
+        if not self.active(name, params):
+            return self._count(rest, params)
+        return sum(n * self._count(rest, {**params, name: value}) for value, n in self._cases(name))
+
+    def _cases(self, name: str) -> Iterator[tuple[ParamValue, int]]:
+        """Each value of `name` that a child asks for, once; and one that stands for all the others."""
+        clauses = [parameter.when for parameter in self.parameters.values() if parameter.when]
+        asked = {value for when in clauses if name in when for value in wanted_values(when[name])}
+        asked = {value for value in asked if contains(self.parameters[name], value)}
+        yield from ((value, 1) for value in asked)
+        others = (count_values(self.parameters[name]) or 0) - len(asked)
+        if others:
+            yield _OTHER, others
+
+
+_OTHER = "\x00any other value"
+"""Equals no value that a spec can hold."""
+
+
+def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
+    """Names in the order in which they are drawn: parents of `when` first, otherwise as they are written.
+
+    Raises:
+        SpecError: a parent is missing, or parameters wait for each other.
+    """
+    order: dict[str, None] = {}
+
+    def visit(name: str, children: tuple[str, ...]) -> None:
+        if name in children:
+            raise SpecError(f"parameters wait for each other: {' -> '.join((*children, name))}")
+        if name not in parameters:
+            raise SpecError(f"parameter `{children[-1]}`: `when` names `{name}`, which is no parameter")
+        for parent in parameters[name].when or {}:
+            if parent not in order:
+                visit(parent, (*children, name))
+        order[name] = None
+
+    for name in parameters:
+        visit(name, ())
+    return list(order)
+
+
+def to_distribution(parameter: Parameter) -> BaseDistribution:
+    """The Optuna distribution of a parameter; with a `step`, `max` becomes the last value that is reached."""
+    match parameter:
+        case FloatParameter(step=None):
+            return FloatDistribution(parameter.min, parameter.max, log=parameter.log)
+        case FloatParameter():
+            last = Decimal(str(parameter.min)) + _steps(parameter) * Decimal(str(parameter.step))
+            return FloatDistribution(parameter.min, float(last), step=parameter.step)
+        case IntParameter():
+            step = parameter.step or 1
+            return IntDistribution(
+                parameter.min, parameter.min + _steps(parameter) * step, log=parameter.log, step=step
+            )
+        case CategoricalParameter():
+            return CategoricalDistribution(parameter.values)
+
+
+def count_values(parameter: Parameter) -> int | None:
+    """How many values a parameter can have; None when it is continuous."""
+    match parameter:
+        case CategoricalParameter():
+            return len(parameter.values)
+        case FloatParameter(step=None):
+            return 1 if parameter.min == parameter.max else None
+        case _:
+            return _steps(parameter) + 1
+
+
+def contains(parameter: Parameter, value: Scalar) -> bool:
+    """Whether a parameter can have this value."""
+    if isinstance(parameter, CategoricalParameter):
+        return value in parameter.values
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return False
+    if not parameter.min <= value <= parameter.max:
+        return False
+    step = 1 if isinstance(parameter, IntParameter) and parameter.step is None else parameter.step
+    return step is None or (Decimal(str(value)) - Decimal(str(parameter.min))) % Decimal(str(step)) == 0
+
+
+def wanted_values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """The values of a `when` clause, which may be one value or several."""
+    return wanted if isinstance(wanted, tuple) else (wanted,)
+
+
+def sample(space: Space, rng: Random) -> dict[str, ParamValue]:
+    """One configuration, drawn uniformly (on the log scale where asked for), active parameters only."""
+    params: dict[str, ParamValue] = {}
+    for name, distribution in space.distributions.items():
+        if space.active(name, params):
+            params[name] = _DRAW[type(distribution)](distribution, rng)
+    return params
+
+
+def _draw_float(d: FloatDistribution, rng: Random) -> float:
+    if d.step is not None:
+        steps = rng.randint(0, int((Decimal(str(d.high)) - Decimal(str(d.low))) / Decimal(str(d.step))))
+        return float(Decimal(str(d.low)) + steps * Decimal(str(d.step)))
+    if d.log:
+        return min(max(math.exp(rng.uniform(math.log(d.low), math.log(d.high))), d.low), d.high)
+    return rng.uniform(d.low, d.high)
+
+
+def _draw_int(d: IntDistribution, rng: Random) -> int:
+    if not d.log:
+        return rng.randrange(d.low, d.high + 1, d.step)
+    # half a unit on both sides, so that the end points are as likely as their neighbours
+    drawn = round(math.exp(rng.uniform(math.log(d.low - 0.5), math.log(d.high + 0.5))))
+    return min(max(drawn, d.low), d.high)
+
+
+def _draw_category(d: CategoricalDistribution, rng: Random) -> ParamValue:
+    return rng.choice(d.choices)
+
+
+_DRAW: dict[type[BaseDistribution], Callable[..., ParamValue]] = {
+    FloatDistribution: _draw_float,
+    IntDistribution: _draw_int,
+    CategoricalDistribution: _draw_category,
+}
+
+
+def _steps(parameter: FloatParameter | IntParameter) -> int:
+    """How many whole steps fit between `min` and `max`; in decimals, as people read and Optuna computes them."""
+    low, high = Decimal(str(parameter.min)), Decimal(str(parameter.max))
+    return int((high - low) // Decimal(str(parameter.step or 1)))
