@@ -50,6 +50,17 @@ class Space:
             return None
         return math.prod(self._count(family, {}) for family in self._families())
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether any parameter exists only under a condition."""
+        return any(parameter.when for parameter in self.parameters.values())
+
+    def grid(self) -> dict[str, list[ParamValue]] | None:
+        """Every value of every parameter; None when one is continuous."""
+        values = {name: all_values(distribution) for name, distribution in self.distributions.items()}
+        complete = {name: listed for name, listed in values.items() if listed is not None}
+        return complete if len(complete) == len(values) else None
+
     def _families(self) -> list[list[str]]:
         """Parameters that hang together through `when`, each family in draw order."""
         families: list[list[str]] = []
@@ -121,6 +132,18 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
             )
         case CategoricalParameter():
             return CategoricalDistribution(parameter.values)
+
+
+def all_values(distribution: BaseDistribution) -> list[ParamValue] | None:
+    """Every value of a distribution in order; None when it is continuous."""
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return list(choices)
+        case IntDistribution(low=low, high=high, step=step):
+            return list(range(low, high + 1, step))
+        case FloatDistribution(low=low, high=high, step=float(step)):
+            return [low + k * step for k in range(round((high - low) / step) + 1)]
+    return None
 
 
 def count_values(parameter: Parameter) -> int | None:

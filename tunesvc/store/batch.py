@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from tunesvc.store.states import AttemptState, StudyState
+from tunesvc.store.states import StudyState
 
 
 class NewTrial(NamedTuple):
@@ -47,6 +47,8 @@ class OpenedAttempt(NamedTuple):
     attempt: int
     cpus: float
     gpus: float
+    after_step: int
+    """It goes on after this step of an earlier attempt, whose later reports no longer count; -1: from the start."""
 
 
 class StartedAttempt(NamedTuple):
@@ -84,10 +86,12 @@ class Checkpoint(NamedTuple):
 class AttemptEnd(NamedTuple):
     number: int
     attempt: int
-    state: AttemptState
+    state: str
     failure: str | None
     message: str | None
     traceback: str | None
+    at_last_word: bool
+    """Whether it ended when it last reported, rather than now: its coordinator had gone before it."""
 
 
 class StopRequest(NamedTuple):
@@ -113,6 +117,8 @@ class Batch:
     """Waiting trials that run now."""
     params: list[NewParam] = field(default_factory=list)
     attrs: list[Attr] = field(default_factory=list)
+    adopts: bool = False
+    """Whether attempts that an earlier lease left behind become ours, to be ended or gone on with."""
     opened: list[OpenedAttempt] = field(default_factory=list)
     started: list[StartedAttempt] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)

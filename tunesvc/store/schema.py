@@ -33,7 +33,7 @@ metadata = sa.MetaData(
 )
 
 Moment = sa.DateTime(timezone=True)
-Double = sa.Double()
+Double: sa.Double[float] = sa.Double()
 NOW = sa.text("now()")
 
 
@@ -188,6 +188,8 @@ reports = sa.Table(
     sa.Column("value", Double),
     # the other metrics; NaN and infinities are the strings 'NaN', 'Infinity', '-Infinity'
     sa.Column("metrics", pg.JSONB),
+    # a later attempt went on from a checkpoint before this step: kept, but no part of the trial's curve
+    sa.Column("superseded", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("reported_at", Moment, nullable=False, server_default=NOW),
 )
 

@@ -1,0 +1,254 @@
+"""The Python API: run a study, resume it, ask something of it, read it, and use its storage with plain Optuna."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import shutil
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesvc import insights
+from tunesvc.assembly import Source, checkpoint_folder, enroll, run_study
+from tunesvc.coordinator.commands import extended
+from tunesvc.coordinator.progress import Note, Observer, SilentObserver
+from tunesvc.errors import TuneError
+from tunesvc.execute.executor import Executor, Job
+from tunesvc.spec import StudySpec
+from tunesvc.store import lease, studies
+from tunesvc.store.batch import Batch
+from tunesvc.store.database import Database, open_database
+from tunesvc.store.ledger import Ledger
+from tunesvc.store.states import StudyState
+from tunesvc.store.storage import PgStorage
+from tunesvc.store.studies import StudyRecord
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+
+def run(
+    spec: StudySpec | str | Path,
+    *,
+    function: Callable[..., Any] | None = None,
+    database_url: str | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    interrupt: threading.Event | None = None,
+) -> Study:
+    """Run a study until its budget is spent, it is stopped, or `interrupt` is set.
+
+    Args:
+        spec: a spec, or the path of a study file.
+        function: the objective itself, when the spec names neither entrypoint nor command.
+        database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
+        resume: go on with the study of that name if there is one.
+
+    Raises:
+        SpecError: the spec cannot be used.
+        StudyExists: there is a study of that name, and `resume` is off.
+        StudyBusy: another process runs it.
+        UnsatisfiableRequest: the cluster can never meet its resource request.
+    """
+    spec, source = _read(spec, function)
+    observer = observer or SilentObserver()
+    observer.note(Note("phase", "opening the database"))
+    database = _open(database_url)
+    record = enroll(database, spec, source, resume=resume)
+    return _run(database, record, source, observer, interrupt)
+
+
+def resume(
+    name: str,
+    *,
+    function: Callable[..., Any] | None = None,
+    database_url: str | None = None,
+    observer: Observer | None = None,
+    interrupt: threading.Event | None = None,
+) -> Study:
+    """Go on with a stored study, with what its spec and source folder say.
+
+    Raises:
+        StudyNotFound, StudyBusy, UnsatisfiableRequest: as they say.
+    """
+    observer = observer or SilentObserver()
+    observer.note(Note("phase", "opening the database"))
+    database = _open(database_url)
+    record = _find(database, name)
+    source = Source(record.source_text, record.source_dir, function)
+    return _run(database, record, source, observer, interrupt)
+
+
+def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, database_url: str | None = None) -> str:
+    """Ask something of a study: `pause`, `resume`, `stop`, `extend` or `enqueue`; returns what came of it.
+
+    A running study's coordinator carries it out within about a second. On a study that nobody runs, state and budget
+    change at once, and an enqueued trial waits for the next run.
+
+    Raises:
+        StudyNotFound: there is no such study.
+        SpecError: the payload makes no sense.
+    """
+    database = _open(database_url)
+    record = _find(database, name)
+    with database.engine.begin() as connection:
+        held = lease.holder(connection, record.study_id)
+        if kind == "enqueue" or (held is not None and held.live):
+            studies.request(connection, record.study_id, kind, payload or {}, _whoami())
+            who = f"the coordinator {held.owner} carries it out" if held and held.live else "it waits for the next run"
+            return f"{kind} {name}: {who}"
+    return _settle(database, record, kind, payload or {})
+
+
+def remove(name: str, *, database_url: str | None = None) -> None:
+    """Delete a study with its trials, logs and checkpoints.
+
+    Raises:
+        StudyNotFound: there is no such study.
+        StudyBusy: somebody runs it.
+    """
+    database = _open(database_url)
+    record = _find(database, name)
+    Ledger.open(database.engine, record.study_id)  # nobody may be running it; the lease goes with the study
+    with database.engine.begin() as connection:
+        studies.remove(connection, record.study_id)
+    shutil.rmtree(checkpoint_folder(name), ignore_errors=True)
+
+
+def load_study(name: str, *, database_url: str | None = None) -> Study:
+    """A stored study, to read.
+
+    Raises:
+        StudyNotFound: there is no such study; the text suggests the nearest name.
+    """
+    database = _open(database_url)
+    _find(database, name)
+    return Study(name, database)
+
+
+def storage(url: str | None = None) -> PgStorage:
+    """Our storage for anyone's own Optuna code: `optuna.create_study(storage=tunesvc.storage())`."""
+    return PgStorage(_open(url))
+
+
+class Study:
+    """A stored study. Every property is read afresh."""
+
+    def __init__(self, name: str, database: Database) -> None:
+        self.name = name
+        self._database = database
+
+    def __repr__(self) -> str:
+        view = self.view
+        return f"<Study {self.name!r}: {view.state}, {view.complete} complete, {view.pruned} pruned>"
+
+    @property
+    def view(self) -> insights.StudyView:
+        """State, counts, spec and budget."""
+        return insights.study(self._database, self.name)
+
+    @property
+    def state(self) -> str:
+        """`created`, `running`, `paused`, `finished`, `stopped` or `failed`."""
+        return self.view.state
+
+    @property
+    def reason(self) -> str:
+        """Why it is in that state."""
+        return self.view.reason
+
+    @property
+    def trials(self) -> Sequence[insights.TrialRow]:
+        """All trials by number."""
+        return insights.trials(self._database, self.view.study_id)
+
+    @property
+    def best(self) -> insights.TrialRow | None:
+        """The best complete and feasible trial (of several objectives: the first of the Pareto front), or None."""
+        return next(iter(self.front), None)
+
+    @property
+    def front(self) -> Sequence[insights.TrialRow]:
+        """The trials that no other beats in every objective; for one objective the best alone."""
+        return insights.best(self._database, self.name)
+
+    def dataframe(self) -> pd.DataFrame:
+        """One row per trial: number, state, values, params, times."""
+        return insights.dataframe(self._database, self.name)
+
+    def optuna(self) -> optuna.Study:
+        """The same study as Optuna's own object, on our storage."""
+        import optuna
+
+        return optuna.load_study(study_name=self.name, storage=PgStorage(self._database))
+
+
+def _run(
+    database: Database,
+    record: StudyRecord,
+    source: Source,
+    observer: Observer,
+    interrupt: threading.Event | None,
+) -> Study:
+    run_study(
+        database, record, source, make_executor=_ray_executor, observer=observer, interrupt=interrupt
+    )
+    return Study(record.name, database)
+
+
+def _ray_executor(job: Job, spec: StudySpec) -> Executor:
+    from tunesvc.execute.ray_executor import RayExecutor  # Ray takes a second to import
+
+    return RayExecutor(job, address=spec.cluster)
+
+
+def _read(spec: StudySpec | str | Path, function: Callable[..., Any] | None) -> tuple[StudySpec, Source]:
+    if isinstance(spec, StudySpec):
+        return spec, Source(folder=str(Path.cwd()), function=function)
+    from tunesvc.spec.document import load
+
+    document = load(Path(spec))
+    return document.spec, Source(document.text, str(document.folder), function)
+
+
+def _settle(database: Database, record: StudyRecord, kind: str, payload: Mapping[str, Any]) -> str:
+    """Carry out what does not need a running coordinator."""
+    batch = Batch()
+    if kind == "extend":
+        if record.spec is None:
+            raise TuneError(f"study {record.name!r} was made through Optuna's API and has no budget")
+        batch.spec = extended(record.spec, payload).model_dump_json()
+        answer = f"extended; `tune resume {record.name}` goes on with it"
+    elif kind in ("pause", "stop"):
+        state = StudyState.PAUSED if kind == "pause" else StudyState.STOPPED
+        batch.study_state = (state, "by request")
+        answer = f"{state}; nobody was running it"
+    else:
+        return f"nobody runs {record.name}: `tune resume {record.name}` does"
+    ledger = Ledger.open(database.engine, record.study_id)
+    try:
+        ledger.commit(batch)
+    finally:
+        ledger.release()
+    return answer
+
+
+def _find(database: Database, name: str) -> StudyRecord:
+    with database.engine.connect() as connection:
+        return studies.find(connection, name)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(url: str | None) -> Database:
+    """One open database per URL and process; it closes itself when the program ends."""
+    return open_database(url)
+
+
+def _whoami() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""

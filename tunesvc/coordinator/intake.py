@@ -1,0 +1,101 @@
+"""What running attempts say, taken into the study: the roster, the optimizer's memory, the batch, and the effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tunesvc.coordinator.effects import Effects
+from tunesvc.coordinator.roster import LiveAttempt, Roster
+from tunesvc.execute.executor import (
+    Asked,
+    Checkpointed,
+    Event,
+    Logged,
+    Outcome,
+    Payload,
+    Reported,
+    Started,
+)
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.spec import StudySpec
+from tunesvc.store.batch import Batch, Checkpoint, LogLine, Report, StartedAttempt
+
+LOG_BYTES_MAX = 4 * 2**20
+"""How much of an attempt's output is kept; what follows is dropped, and a line says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that said its last word in this step."""
+
+    live: LiveAttempt
+    outcome: Outcome
+
+
+class Intake:
+    """Takes events in. Events that were taken in before, or of attempts that are over, change nothing."""
+
+    def __init__(self, spec: StudySpec, roster: Roster, optimizer: Optimizer, now: Callable[[], float]) -> None:
+        self._objective = spec.metrics[0].name
+        self._judged = spec.pruner.name != "none"
+        self._roster = roster
+        self._optimizer = optimizer
+        self._now = now
+
+    def take(self, events: Sequence[Event], effects: Effects) -> list[Ended]:
+        """Take a step's events in; returns the attempts that ended."""
+        batch = self._optimizer.memory.batch
+        ended: list[Ended] = []
+        for event in events:
+            live = self._roster.get(event.attempt)
+            if live is None or event.seq <= live.cursor:
+                effects.heard[event.attempt] = max(event.seq, effects.heard.get(event.attempt, 0))
+                continue
+            live.cursor = event.seq
+            effects.heard[event.attempt] = event.seq
+            batch.cursors[live.key()] = event.seq
+            if isinstance(event.payload, Outcome):
+                ended.append(Ended(live, event.payload))
+            else:
+                self._take_one(live, event.seq, event.payload, batch, effects)
+        return ended
+
+    def _take_one(self, live: LiveAttempt, seq: int, payload: Payload, batch: Batch, effects: Effects) -> None:
+        match payload:
+            case Started():
+                live.started_s = live.heard_s = self._now()
+                live.devices = payload.devices
+                batch.started.append(StartedAttempt(*live.key(), payload.node, payload.pid, payload.devices))
+            case Reported():
+                self._take_report(live, payload, batch)
+            case Checkpointed():
+                history = self._roster.history(live.number)
+                history.checkpoint, history.checkpoint_step = payload.path, payload.step
+                history.curve = live.curve.copy()
+                batch.checkpoints.append(Checkpoint(*live.key(), payload.path, payload.step))
+            case Logged():
+                self._take_log(live, seq, payload, batch)
+            case Asked():
+                value = self._optimizer.suggest(live.number, payload.name, payload.distribution)
+                live.params = {**live.params, payload.name: value}
+                effects.answers.append((live.id, payload.name, value))
+
+    def _take_report(self, live: LiveAttempt, report: Reported, batch: Batch) -> None:
+        live.heard_s = self._now()
+        live.curve.add(report.step, report.metrics)
+        others = {name: value for name, value in report.metrics.items() if name != self._objective}
+        value = report.metrics.get(self._objective)
+        batch.reports.append(Report(*live.key(), report.step, value, others))
+        if value is not None:
+            self._optimizer.report(live.number, report.step, value)
+            live.unjudged = self._judged
+
+    def _take_log(self, live: LiveAttempt, seq: int, line: Logged, batch: Batch) -> None:
+        if live.log_bytes > LOG_BYTES_MAX:
+            return
+        live.log_bytes += len(line.text)
+        text = line.text
+        if live.log_bytes > LOG_BYTES_MAX:
+            text += f"\n[tunesvc: more than {LOG_BYTES_MAX >> 20} MiB of output; the rest is not kept]\n"
+        batch.logs.append(LogLine(*live.key(), seq, line.stream, text))

@@ -1,0 +1,107 @@
+"""What an attempt's end means for its trial: decided purely, from what it said last and why it was asked to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from optuna.trial import TrialState
+
+from tunesvc.coordinator.roster import Curve
+from tunesvc.execute.executor import Failed, Finished, Lost, Outcome
+from tunesvc.policy import Failure, StopCause
+from tunesvc.spec import Constraint, StudySpec
+from tunesvc.store.states import AttemptState
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """The end of an attempt."""
+
+    attempt_state: AttemptState
+    trial_state: TrialState | None
+    """COMPLETE or PRUNED; None when the trial goes on, or when a `failure` leaves that to policy."""
+    values: Sequence[float] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Final metrics that are no objectives."""
+    constraints: Sequence[float] = ()
+    """Feasible where <= 0."""
+    failure: Failure | None = None
+    message: str | None = None
+    traceback: str | None = None
+
+
+def conclude(spec: StudySpec, curve: Curve, outcome: Outcome, stop_cause: StopCause | None) -> Conclusion:
+    """What the attempt's last event means.
+
+    A result that arrives after a request to stop still counts: the work is done. Otherwise a requested stop decides,
+    whether the attempt yielded, raised while it cleaned up, or had to be killed.
+    """
+    if isinstance(outcome, Finished):
+        return _finished(spec, curve, outcome)
+    detail = _detail(outcome)
+    if stop_cause is StopCause.SHUTDOWN:
+        return Conclusion(AttemptState.INTERRUPTED, None, message=detail)
+    if stop_cause is not None and stop_cause.failure is not None:
+        return _failed(stop_cause.failure, detail or str(stop_cause.failure), outcome)
+    if stop_cause is not None:
+        return _pruned(spec, curve, detail)
+    if isinstance(outcome, Failed):
+        return _failed(Failure(outcome.kind), outcome.message, outcome)
+    if isinstance(outcome, Lost):
+        return _failed(Failure.LOST, outcome.message, outcome)
+    return _pruned(spec, curve, "the objective pruned itself")
+
+
+def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
+    values = [outcome.metrics.get(metric.name, curve.taken(metric)) for metric in spec.metrics]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        missing = ", ".join(m.name for m, value in zip(spec.metrics, values, strict=True) if value is None)
+        message = f"ended without a value for {missing}: return it, or trial.report(step, {missing}=...)"
+        return _failed(Failure.NO_RESULT, message, outcome)
+    final = {name: value for name, (_, value) in curve.last.items()} | dict(outcome.metrics)
+    for constraint in spec.constraints:
+        if constraint.metric not in final:
+            message = f"ended without a value for {constraint.metric}, which a constraint is about"
+            return _failed(Failure.NO_RESULT, message, outcome)
+    objectives = {metric.name for metric in spec.metrics}
+    others = {name: value for name, value in final.items() if name not in objectives}
+    if not all(math.isfinite(value) for value in known):
+        shown = ", ".join(f"{m.name} = {value:g}" for m, value in zip(spec.metrics, known, strict=True))
+        return Conclusion(
+            AttemptState.FAILED,
+            None,
+            known,
+            others,
+            failure=Failure.NAN,
+            message=f"the result is not finite: {shown}",
+        )
+    constraints = [excess for c in spec.constraints for excess in _excess(c, final[c.metric])]
+    return Conclusion(AttemptState.FINISHED, TrialState.COMPLETE, known, others, constraints)
+
+
+def _pruned(spec: StudySpec, curve: Curve, message: str | None) -> Conclusion:
+    last = curve.last_of(spec.metrics[0].name) if len(spec.metrics) == 1 else None
+    values = [last] if last is not None and math.isfinite(last) else None
+    return Conclusion(AttemptState.PRUNED, TrialState.PRUNED, values, message=message)
+
+
+def _failed(failure: Failure, message: str, outcome: Outcome) -> Conclusion:
+    state = AttemptState.LOST if failure is Failure.LOST else AttemptState.FAILED
+    traceback = outcome.traceback if isinstance(outcome, Failed) else None
+    return Conclusion(state, None, failure=failure, message=message, traceback=traceback or None)
+
+
+def _detail(outcome: Outcome) -> str | None:
+    return outcome.message if isinstance(outcome, (Failed, Lost)) else None
+
+
+def _excess(constraint: Constraint, value: float) -> list[float]:
+    """How far a value is outside, per bound; NaN is outside by infinity."""
+    if math.isnan(value):
+        return [math.inf] * ((constraint.min is not None) + (constraint.max is not None))
+    below = [] if constraint.min is None else [constraint.min - value]
+    above = [] if constraint.max is None else [value - constraint.max]
+    return below + above

@@ -1,0 +1,151 @@
+"""What the coordinator remembers of each trial that is under way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tunesvc.execute.executor import AttemptId
+from tunesvc.objective import is_better
+from tunesvc.policy import Failure, StopCause
+from tunesvc.spec import Metric, ParamValue
+
+
+@dataclass(slots=True)
+class Curve:
+    """Last and best value of each metric, whatever the order in which steps arrive."""
+
+    goals: Mapping[str, str]
+    last: dict[str, tuple[int, float]] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+
+    def copy(self) -> Curve:
+        """A curve that goes its own way from here."""
+        return Curve(self.goals, dict(self.last), dict(self.best))
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take in one report."""
+        for name, value in metrics.items():
+            if name not in self.last or step >= self.last[name][0]:
+                self.last[name] = (step, value)
+            if name not in self.best or is_better(value, self.best[name], self.goals.get(name, "minimize")):
+                self.best[name] = value
+
+    def taken(self, metric: Metric) -> float | None:
+        """The metric's result by its `take`, or None when it was never reported."""
+        if metric.name not in self.last:
+            return None
+        return self.best[metric.name] if metric.take == "best" else self.last[metric.name][1]
+
+    def last_of(self, name: str) -> float | None:
+        """The metric's value at its greatest step."""
+        return self.last[name][1] if name in self.last else None
+
+
+@dataclass(slots=True)
+class LiveAttempt:
+    """An attempt that is not over. Times are seconds on the coordinator's clock."""
+
+    id: AttemptId
+    number: int
+    """The trial's number."""
+    params: Mapping[str, ParamValue]
+    curve: Curve
+    gpus: float
+    opened_s: float
+    started_s: float | None = None
+    heard_s: float = 0.0
+    """When it last reported, or started."""
+    cursor: int = 0
+    """The last event taken in."""
+    devices: tuple[str, ...] = ()
+    log_bytes: int = 0
+    stop_cause: StopCause | None = None
+    stop_reason: str = ""
+    stop_by_s: float | None = None
+    """When it is killed, if it has not obeyed by then."""
+    killed: bool = False
+    adopted: bool = False
+    """Whether an earlier coordinator opened it."""
+    unjudged: bool = False
+    """Whether it reported since the pruner last looked."""
+
+    def key(self) -> tuple[int, int]:
+        """Trial number and attempt number, as batches name an attempt."""
+        return self.number, self.id.number
+
+    def held_s(self, now_s: float) -> float:
+        """How long it has held its resources."""
+        return 0.0 if self.started_s is None else now_s - self.started_s
+
+
+@dataclass(slots=True)
+class History:
+    """What earlier attempts left to a trial that is not over."""
+
+    attempts: int = 0
+    failures: Counter[Failure] = field(default_factory=Counter)
+    checkpoint: str | None = None
+    checkpoint_step: int | None = None
+    curve: Curve | None = None
+    """As it was at the checkpoint, from which the next attempt goes on."""
+
+    @property
+    def after_step(self) -> int:
+        """The step after which the next attempt goes on; -1: from the start."""
+        return -1 if self.checkpoint is None or self.checkpoint_step is None else self.checkpoint_step
+
+
+class Roster:
+    """Live attempts by id, and the histories of the trials that are not over."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._goals = {metric.name: metric.goal for metric in metrics}
+        self._live: dict[AttemptId, LiveAttempt] = {}
+        self._histories: dict[int, History] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[LiveAttempt]:
+        return iter(list(self._live.values()))
+
+    def get(self, attempt: AttemptId) -> LiveAttempt | None:
+        """The live attempt of that id, or None when it is over or was never ours."""
+        return self._live.get(attempt)
+
+    def history(self, number: int) -> History:
+        """The trial's history; an empty one for a new trial."""
+        return self._histories.setdefault(number, History())
+
+    def new_curve(self) -> Curve:
+        """A curve without reports."""
+        return Curve(self._goals)
+
+    def open(
+        self, trial_id: int, number: int, params: Mapping[str, ParamValue], *, gpus: float, now_s: float
+    ) -> LiveAttempt:
+        """Begin the trial's next attempt."""
+        history = self.history(number)
+        history.attempts += 1
+        curve = self.new_curve() if history.curve is None else history.curve.copy()
+        live = LiveAttempt(AttemptId(trial_id, history.attempts), number, params, curve, gpus, opened_s=now_s)
+        self._live[live.id] = live
+        return live
+
+    def adopt(self, trial_id: int, number: int, params: Mapping[str, ParamValue]) -> LiveAttempt:
+        """Take in the last attempt that an earlier coordinator opened."""
+        attempt = AttemptId(trial_id, self.history(number).attempts)
+        live = LiveAttempt(attempt, number, params, self.new_curve(), gpus=0.0, opened_s=0.0, adopted=True)
+        self._live[live.id] = live
+        return live
+
+    def close(self, live: LiveAttempt) -> None:
+        """The attempt is over, the trial is not."""
+        del self._live[live.id]
+
+    def forget(self, live: LiveAttempt) -> None:
+        """The attempt and its trial are over."""
+        self.close(live)
+        self._histories.pop(live.number, None)

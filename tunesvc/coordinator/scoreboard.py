@@ -1,0 +1,106 @@
+"""How a running study stands: counts, the best so far, and what is left of the budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
+from tunesvc.coordinator.roster import LiveAttempt, Roster
+from tunesvc.objective import is_better
+from tunesvc.policy import Usage, fraction_spent
+from tunesvc.search.samplers import CONSTRAINTS
+from tunesvc.spec import StudySpec
+
+FORECAST_FROM = 0.05
+"""Below this share of the budget a forecast would be a guess."""
+
+
+class Scoreboard:
+    """Counts finished trials as they come, so that a step costs the same however many there are."""
+
+    def __init__(self, spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
+        self.spec = spec
+        self._counts: Counter[TrialState] = Counter()
+        self._best: FrozenTrial | None = None
+        for trial in trials:
+            if trial.state.is_finished():
+                self.finished(trial)
+
+    def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[Note]:
+        """Count a trial that is over; returns what is worth telling about it."""
+        self._counts[trial.state] += 1
+        if trial.state == TrialState.PRUNED:
+            return [Note("pruned", stop_reason or "pruned by the objective", trial.number)]
+        if trial.state != TrialState.COMPLETE:
+            return []
+        improved = self._improves(trial)
+        if improved:
+            self._best = trial
+        return [Note("best" if improved else "complete", self._describe(trial), trial.number)]
+
+    def progress(
+        self,
+        roster: Roster,
+        usage: Usage,
+        *,
+        state: str,
+        reason: str,
+        now_s: float,
+        gpus_total: float,
+    ) -> Progress:
+        """A snapshot for observers."""
+        fraction = fraction_spent(self.spec.budget, usage)
+        return Progress(
+            study=self.spec.name,
+            state=state,
+            reason=reason,
+            complete=self._counts[TrialState.COMPLETE],
+            pruned=self._counts[TrialState.PRUNED],
+            failed=self._counts[TrialState.FAIL],
+            running=tuple(self._live(live, now_s) for live in roster),
+            budget_trials=self.spec.budget.trials,
+            fraction=fraction,
+            elapsed_s=usage.wall_s,
+            left_s=usage.wall_s / fraction - usage.wall_s if fraction >= FORECAST_FROM else None,
+            gpu_hours=usage.gpu_hours,
+            gpus_busy=sum(live.gpus for live in roster if live.started_s is not None),
+            gpus_total=gpus_total,
+            best=self.best,
+        )
+
+    @property
+    def best(self) -> BestTrial | None:
+        """The best complete and feasible trial so far."""
+        if self._best is None:
+            return None
+        return BestTrial(self._best.number, tuple(self._best.values), dict(self._best.params))
+
+    def _improves(self, trial: FrozenTrial) -> bool:
+        if any(excess > 0 for excess in trial.system_attrs.get(CONSTRAINTS, ())):
+            return False
+        if self._best is None:
+            return True
+        pairs = list(zip(trial.values, self._best.values, self.spec.directions, strict=True))
+        better = [is_better(new, old, goal) for new, old, goal in pairs]
+        worse = [is_better(old, new, goal) for new, old, goal in pairs]
+        return any(better) and not any(worse)
+
+    def _describe(self, trial: FrozenTrial) -> str:
+        values = zip(self.spec.metrics, trial.values, strict=True)
+        return ", ".join(f"{metric.name} = {value:.6g}" for metric, value in values)
+
+    def _live(self, live: LiveAttempt, now_s: float) -> LiveTrial:
+        step, value = live.curve.last.get(self.spec.metrics[0].name, (None, None))
+        return LiveTrial(
+            number=live.number,
+            attempt=live.id.number,
+            waiting=live.started_s is None,
+            params=live.params,
+            step=step,
+            value=value,
+            elapsed_s=now_s - (live.opened_s if live.started_s is None else live.started_s),
+            devices=live.devices,
+        )

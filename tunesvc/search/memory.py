@@ -1,0 +1,104 @@
+"""The running study in memory: what samplers and pruners read, and a record of what they changed.
+
+Optuna's samplers read and write through a storage at every turn. Here that storage is memory; each change is also
+put into a `Batch`, which the coordinator commits once per step. Trial ids in here are the trials' numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
+
+
+class StudyMemory(InMemoryStorage):
+    """One study, in Optuna's storage contract.
+
+    Intermediate values are not recorded in the batch: the ledger keeps reports by attempt.
+    """
+
+    def __init__(self, name: str, directions: Sequence[StudyDirection], trials: Iterable[FrozenTrial] = ()) -> None:
+        super().__init__()
+        self._recording = False
+        self.batch = Batch()
+        self.study_id = self.create_new_study(directions, name)
+        for trial in trials:
+            self.create_new_trial(self.study_id, trial)
+        self._recording = True
+
+    def take_batch(self) -> Batch:
+        """The changes since the last call, and start anew."""
+        batch, self.batch = self.batch, Batch()
+        return batch
+
+    def restore_attrs(self, user: dict[str, Any], system: dict[str, Any]) -> None:
+        """Put back a stored study's attributes, without recording them once more."""
+        for key, value in user.items():
+            super().set_study_user_attr(self.study_id, key, value)
+        for key, value in system.items():
+            super().set_study_system_attr(self.study_id, key, value)
+
+    def forget_after(self, number: int, step: int) -> None:
+        """Drop the trial's intermediate values after a step: a new attempt goes on from there."""
+        trial = self.get_trial(number)
+        trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        number = super().create_new_trial(study_id, template_trial)
+        if self._recording:
+            state = TrialState.RUNNING if template_trial is None else template_trial.state
+            self.batch.trials.append(NewTrial(number, state.name.lower()))
+            if template_trial is not None:
+                self._record_attrs(number, template_trial)
+        return number
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        position = len(self.get_trial(trial_id).params) - 1
+        written = distribution_to_json(distribution)
+        self.batch.params.append(NewParam(trial_id, param_name, position, float(param_value_internal), written))
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        changed = super().set_trial_state_values(trial_id, state, values)
+        if changed and state == TrialState.RUNNING:
+            self.batch.restarted.append(trial_id)
+        elif changed and state.is_finished():
+            kept = None if values is None else [float(value) for value in values]
+            self.batch.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
+        return changed
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        # In place: Optuna's copies the whole curve at every report, for readers in other threads, which we have not.
+        self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
+        self.get_trial(trial_id).intermediate_values[step] = intermediate_value
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_user_attr(trial_id, key, value)
+        self.batch.attrs.append(Attr(trial_id, "user", key, json.dumps(value)))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_system_attr(trial_id, key, value)
+        self.batch.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        super().set_study_user_attr(study_id, key, value)
+        self.batch.attrs.append(Attr(None, "user", key, json.dumps(value)))
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        super().set_study_system_attr(study_id, key, value)
+        self.batch.attrs.append(Attr(None, "system", key, json.dumps(value)))
+
+    def _record_attrs(self, number: int, trial: FrozenTrial) -> None:
+        for key, value in trial.user_attrs.items():
+            self.batch.attrs.append(Attr(number, "user", key, json.dumps(value)))
+        for key, value in trial.system_attrs.items():
+            self.batch.attrs.append(Attr(number, "system", key, json.dumps(value)))

@@ -1,0 +1,259 @@
+"""The optimizer: ask, report, prune and tell over one study in memory.
+
+Knows trials, never attempts, executors or the database. What it changes collects in `memory.batch`. It draws all
+parameters of a trial at once, parents of conditional parameters before their children, through the public methods
+of Optuna's `BaseSampler`; `optuna.Trial` is not used, because building one again after a restart would run the
+sampler's `before_trial` once more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.pruners import BasePruner, _filter_study
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tunesvc.errors import SpecError
+from tunesvc.objective import is_better
+from tunesvc.search.memory import StudyMemory
+from tunesvc.search.samplers import CONSTRAINTS
+from tunesvc.space import Space
+from tunesvc.spec import ParamValue
+
+_FIXED = "fixed_params"
+"""Optuna's own system attribute for the values of an enqueued trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A new trial."""
+
+    number: int
+    params: Mapping[str, ParamValue]
+    reason: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    sampler_error: str | None = None
+    """What the sampler raised, when this proposal had to be drawn at random instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The pruner wants a trial stopped, and this is what it rests on."""
+
+    reason: str
+    details: Mapping[str, Any]
+
+
+class Optimizer:
+    """Ask / report / prune / tell. Not thread-safe: one coordinator drives it."""
+
+    def __init__(
+        self,
+        memory: StudyMemory,
+        space: Space,
+        sampler: BaseSampler,
+        pruner: BasePruner,
+        *,
+        sampler_name: str,
+        pruner_name: str,
+        prune_before_step: int | None = None,
+        seed: int | None = None,
+    ) -> None:
+        """`prune_before_step`: from this step on a trial is as good as finished, and is left to finish."""
+        self.memory = memory
+        self.space = space
+        name = memory.get_study_name_from_id(memory.study_id)
+        self.study = optuna.load_study(study_name=name, storage=memory, sampler=sampler, pruner=pruner)
+        self._sampler_name = sampler_name
+        self._pruner_name = pruner_name
+        self._prune_before_step = prune_before_step
+        self._fallback = RandomSampler(seed)
+        self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
+
+    @property
+    def trials(self) -> Sequence[FrozenTrial]:
+        """All trials, in order of their numbers. Do not change them."""
+        return self.memory.get_all_trials(self.memory.study_id, deepcopy=False)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial. Do not change it."""
+        return self.memory.get_trial(number)
+
+    @property
+    def enqueued(self) -> int:
+        """How many trials wait to be asked for."""
+        return len(self._waiting)
+
+    def enqueue(self, params: Mapping[str, ParamValue]) -> int:
+        """Make a trial with given values, to be asked before any other; the sampler fills in what is not given.
+
+        Raises:
+            SpecError: a parameter does not exist, or the value is outside its range.
+        """
+        for name, value in params.items():
+            self._check_value(name, value)
+        template = create_trial(state=TrialState.WAITING, system_attrs={_FIXED: dict(params)})
+        number = self.memory.create_new_trial(self.memory.study_id, template)
+        self._waiting.append(number)
+        return number
+
+    def ask(self) -> Proposal:
+        """A new trial with all its parameters. A sampler that raises is replaced by chance for this one trial."""
+        self._forget_cached_trials()
+        enqueued = bool(self._waiting)
+        number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
+        try:
+            params = self._draw_all(number, self.study.sampler)
+        except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
+            message = f"{type(error).__name__}: {error}"
+            params = self._draw_all(number, self._fallback)
+            reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
+            return Proposal(number, params, reason, {"sampler": "random"}, sampler_error=message)
+        reason = (
+            "enqueued" if enqueued else f"proposed by {self._sampler_name} from {self._finished()} finished trials"
+        )
+        return Proposal(number, params, reason, {"sampler": self._sampler_name})
+
+    def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
+        """A value for a parameter that the objective itself declares (define-by-run).
+
+        Args:
+            distribution: as `optuna.distributions.distribution_to_json` writes it.
+        """
+        trial = self.trial(number)
+        if name in trial.params:
+            value: ParamValue = trial.params[name]
+            return value
+        self._forget_cached_trials()
+        declared = json_to_distribution(distribution)
+        return self._draw(number, name, declared, self._relative(number, self.study.sampler), self.study.sampler)
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """A point of the trial's curve. A later attempt's value replaces an earlier one's."""
+        self.memory.set_trial_intermediate_value(number, step, value)
+
+    def verdict(self, number: int) -> Verdict | None:
+        """Whether the pruner wants the trial stopped, and why."""
+        trial = self.trial(number)
+        step = trial.last_step
+        if step is None or (self._prune_before_step is not None and step >= self._prune_before_step):
+            return None
+        self._forget_cached_trials()
+        if not self.study.pruner.prune(self.study, trial):
+            return None
+        return self._explain(trial, step)
+
+    def tell(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+        *,
+        constraints: Sequence[float] = (),
+        attrs: Mapping[str, float] | None = None,
+    ) -> None:
+        """Finish a trial.
+
+        Args:
+            values: one per objective. For a pruned trial its last intermediate value, if it has one.
+            constraints: outcome constraints, feasible where <= 0.
+            attrs: further metrics, kept as user attributes.
+        """
+        for name, value in (attrs or {}).items():
+            self.memory.set_trial_user_attr(number, name, value)
+        if constraints:
+            self.memory.set_trial_system_attr(number, CONSTRAINTS, list(constraints))
+        self._forget_cached_trials()
+        trial = self.trial(number)
+        self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
+        self.memory.set_trial_state_values(number, state, values)
+
+    def _next_waiting(self) -> int:
+        number = self._waiting.popleft()
+        self.memory.set_trial_state_values(number, TrialState.RUNNING)
+        return number
+
+    def _draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
+        trial = self.trial(number)
+        sampler.before_trial(_filter_study(self.study, trial), trial)
+        relative = self._relative(number, sampler) if self.space.distributions else {}
+        params: dict[str, ParamValue] = {}
+        for name, distribution in self.space.distributions.items():
+            if self.space.active(name, params):
+                params[name] = self._draw(number, name, distribution, relative, sampler)
+        return params
+
+    def _relative(self, number: int, sampler: BaseSampler) -> dict[str, Any]:
+        trial = self.trial(number)
+        study = _filter_study(self.study, trial)
+        together = sampler.infer_relative_search_space(study, trial)
+        return sampler.sample_relative(study, trial, together)
+
+    def _draw(
+        self,
+        number: int,
+        name: str,
+        distribution: BaseDistribution,
+        relative: Mapping[str, Any],
+        sampler: BaseSampler,
+    ) -> ParamValue:
+        trial = self.trial(number)
+        if name in trial.params:
+            known: ParamValue = trial.params[name]
+            return known
+        value = trial.system_attrs.get(_FIXED, {}).get(name, relative.get(name, _ABSENT))
+        if value is _ABSENT or not distribution._contains(distribution.to_internal_repr(value)):
+            study = _filter_study(self.study, trial)
+            value = sampler.sample_independent(study, trial, name, distribution)
+        internal = distribution.to_internal_repr(value)
+        self.memory.set_trial_param(number, name, internal, distribution)
+        drawn: ParamValue = distribution.to_external_repr(internal)
+        return drawn
+
+    def _check_value(self, name: str, value: ParamValue) -> None:
+        distribution = self.space.distributions.get(name)
+        if distribution is None:
+            if self.space.distributions:
+                raise SpecError(f"no parameter {name!r}; there are: {', '.join(self.space.distributions)}")
+            return  # define-by-run: checked when the objective declares it
+        try:
+            inside = distribution._contains(distribution.to_internal_repr(value))
+        except (ValueError, TypeError):
+            inside = False
+        if not inside:
+            raise SpecError(f"{name} = {value!r} is outside of {distribution}")
+
+    def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
+        """What the value looks like beside those of the other trials at the same step."""
+        value = trial.intermediate_values[step]
+        goal = self.study.direction.name.lower()
+        others = [
+            other.intermediate_values[step]
+            for other in self.trials
+            if step in other.intermediate_values and other.number != trial.number
+        ]
+        rank = 1 + sum(is_better(other, value, goal) for other in others)
+        reason = (
+            f"pruner {self._pruner_name}: {value:.6g} at step {step} "
+            f"is number {rank} of the {len(others) + 1} trials that got there"
+        )
+        finite = [other for other in others if not math.isnan(other)]
+        best = (min if goal == "minimize" else max)(finite, default=None)
+        return Verdict(reason, {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best})
+
+    def _finished(self) -> int:
+        return sum(trial.state.is_finished() for trial in self.trials)
+
+    def _forget_cached_trials(self) -> None:
+        # Optuna caches the list of trials per thread between ask and tell; our memory is as fast as that cache.
+        self.study._thread_local.cached_all_trials = None
+
+
+_ABSENT = object()

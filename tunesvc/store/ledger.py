@@ -1,0 +1,363 @@
+"""The ledger: a running study's batches, each one transaction, each written exactly once.
+
+A `Ledger` is bound to one study by the lease it was opened with. The first statement of every transaction renews
+the lease and advances its batch number; if that finds another token, somebody took over and nothing is written. If
+it finds the batch number already advanced, an earlier try was committed and only its answer was lost.
+
+Every list of a batch is one statement over `unnest`ed arrays, however many rows it has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+
+from tunesvc.errors import DatabaseError, LeaseLost
+from tunesvc.store import lease as leasing
+from tunesvc.store import numbers, studies
+from tunesvc.store.batch import Attr, Batch
+from tunesvc.store.lease import LEASE_S, Lease
+
+T = TypeVar("T")
+
+_RETRY_DELAYS_S = (0.05, 0.2, 1.0, 3.0, 5.0)
+"""How long to wait before each further try at a transaction that the database did not answer."""
+
+
+class Ledger:
+    """Writes for one study, under its lease."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        lease: Lease,
+        *,
+        ttl_s: float = LEASE_S,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._engine = engine
+        self._lease = lease
+        self._ttl_s = ttl_s
+        self._sleep = sleep
+        self._batches = 0
+
+    @classmethod
+    def open(cls, engine: sa.Engine, study_id: int, *, owner: str | None = None, ttl_s: float = LEASE_S) -> Ledger:
+        """Take the study's lease.
+
+        Raises:
+            StudyBusy: another coordinator holds it.
+        """
+        with engine.begin() as connection:
+            lease = leasing.acquire(connection, study_id, owner or leasing.default_owner(), ttl_s)
+        return cls(engine, lease, ttl_s=ttl_s)
+
+    @property
+    def study_id(self) -> int:
+        """The study this ledger writes for."""
+        return self._lease.study_id
+
+    @property
+    def token(self) -> int:
+        """The fencing token of the lease."""
+        return self._lease.token
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch, and renew the lease. Either all of it is written, once, or nothing.
+
+        Raises:
+            LeaseLost: another coordinator took over, or a trial was finished by somebody else.
+            DatabaseError: the database did not answer, after several tries.
+        """
+        self._batches += 1
+        self._try_again(lambda: self._commit_once(batch))
+
+    def commands(self) -> Sequence[studies.Command]:
+        """What somebody asked and nobody has carried out yet."""
+        return self._try_again(self._read_commands)
+
+    def release(self) -> None:
+        """Give the lease back. May be repeated."""
+        self._try_again(self._release_once)
+
+    def _read_commands(self) -> Sequence[studies.Command]:
+        with self._engine.connect() as connection:
+            return studies.pending(connection, self.study_id)
+
+    def _release_once(self) -> None:
+        with self._engine.begin() as connection:
+            leasing.release(connection, self._lease)
+
+    def _commit_once(self, batch: Batch) -> None:
+        with self._engine.begin() as connection:
+            if self._advance(connection):
+                _Writer(connection, self._lease).write(batch)
+
+    def _advance(self, connection: sa.Connection) -> bool:
+        """Renew the lease for the next batch; False when that batch has been committed before."""
+        row = {"study": self.study_id, "token": self.token, "batch": self._batches, "ttl": self._ttl_s}
+        if connection.execute(_ADVANCE, row).rowcount == 1:
+            return True
+        if connection.execute(_IS_COMMITTED, row).scalar():
+            return False
+        raise LeaseLost(
+            "another coordinator took this study over, or it was deleted: nothing more is written from here"
+        )
+
+    def _try_again(self, action: Callable[[], T]) -> T:
+        for delay_s in _RETRY_DELAYS_S:
+            try:
+                return action()
+            except sa.exc.OperationalError:
+                self._sleep(delay_s)
+        try:
+            return action()
+        except sa.exc.OperationalError as error:
+            raise DatabaseError(
+                f"the database does not answer: {str(error.orig).strip()}. What was recorded is safe; "
+                "go on with `tune resume` when it is back."
+            ) from error
+
+
+_ADVANCE = sa.text("""
+    UPDATE leases SET batch = :batch, expires_at = now() + make_interval(secs => :ttl)
+    WHERE study_id = :study AND token = :token AND batch = :batch - 1
+""")
+_IS_COMMITTED = sa.text("SELECT true FROM leases WHERE study_id = :study AND token = :token AND batch = :batch")
+
+_TRIAL = "(CAST(:study AS bigint) << 32 | b.number)"
+"""A trial's id from its number: see tunesvc.store.ids."""
+
+_LIVE = (
+    "a.trial_id = " + _TRIAL + " AND a.number = b.attempt AND a.token = :token AND a.state IN ('opened', 'running')"
+)
+"""The guard of every write for an attempt: it is live, and opened or adopted under our lease."""
+
+
+class _Writer:
+    """Writes one batch through one connection. Methods stand in the order in which they run."""
+
+    def __init__(self, connection: sa.Connection, lease: Lease) -> None:
+        self._connection = connection
+        self._lease = lease
+
+    def write(self, batch: Batch) -> None:
+        self._trials(batch)
+        self._params_and_attrs(batch)
+        self._attempts(batch)
+        self._reports_and_logs(batch)
+        self._attempt_ends(batch)
+        self._trial_ends(batch)
+        self._decisions(batch)
+        self._study(batch)
+
+    def _trials(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO trials (trial_id, study_id, number, state, started_at)
+                SELECT {_TRIAL}, :study, b.number, b.state, CASE WHEN b.state = 'running' THEN now() END FROM b""",
+            {"number": "bigint", "state": "text"},
+            batch.trials,
+        )
+        if batch.trials:
+            self._run(
+                "UPDATE studies SET next_number = greatest(next_number, :next) WHERE study_id = :study",
+                next=max(trial.number for trial in batch.trials) + 1,
+            )
+        self._bulk(
+            f"""UPDATE trials t SET state = 'running', started_at = now() FROM b
+                WHERE t.trial_id = {_TRIAL} AND t.state = 'waiting'""",
+            {"number": "bigint"},
+            [(number,) for number in batch.restarted],
+        )
+
+    def _params_and_attrs(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO trial_params (trial_id, name, position, value, distribution)
+                SELECT {_TRIAL}, b.name, b.position, b.value, b.distribution FROM b
+                ON CONFLICT (trial_id, name) DO NOTHING""",
+            {
+                "number": "bigint",
+                "name": "text",
+                "position": "integer",
+                "value": "double precision",
+                "distribution": "text",
+            },
+            batch.params,
+        )
+        columns = {"number": "bigint", "kind": "text", "name": "text", "value": "text"}
+        self._bulk(
+            f"""INSERT INTO trial_attrs (trial_id, kind, name, value)
+                SELECT {_TRIAL}, b.kind, b.name, b.value FROM b
+                ON CONFLICT (trial_id, kind, name) DO UPDATE SET value = excluded.value""",
+            columns,
+            _last_of_each([attr for attr in batch.attrs if attr.number is not None]),
+        )
+        self._bulk(
+            """INSERT INTO study_attrs (study_id, kind, name, value)
+               SELECT :study, b.kind, b.name, b.value FROM b
+               ON CONFLICT (study_id, kind, name) DO UPDATE SET value = excluded.value""",
+            columns,
+            _last_of_each([attr for attr in batch.attrs if attr.number is None]),
+        )
+
+    def _attempts(self, batch: Batch) -> None:
+        if batch.adopts:
+            self._run(
+                """UPDATE attempts a SET token = :token FROM trials t
+                   WHERE t.study_id = :study AND a.trial_id = t.trial_id AND a.state IN ('opened', 'running')"""
+            )
+        self._bulk(
+            f"""INSERT INTO attempts (trial_id, number, token, cpus, gpus)
+                SELECT {_TRIAL}, b.attempt, :token, b.cpus, b.gpus FROM b""",
+            {"number": "bigint", "attempt": "integer", "cpus": "double precision", "gpus": "double precision"},
+            [(o.number, o.attempt, o.cpus, o.gpus) for o in batch.opened],
+        )
+        self._bulk(
+            f"UPDATE reports r SET superseded = true FROM b WHERE r.trial_id = {_TRIAL} AND r.step > b.after_step",
+            {"number": "bigint", "after_step": "bigint"},
+            [(o.number, o.after_step) for o in batch.opened if o.attempt > 1],
+        )
+        self._bulk(
+            f"""UPDATE attempts a SET state = 'running', started_at = now(), node = b.node, pid = b.pid,
+                       devices = string_to_array(nullif(b.devices, ''), ',')
+                FROM b WHERE {_LIVE}""",
+            {"number": "bigint", "attempt": "integer", "node": "text", "pid": "bigint", "devices": "text"},
+            [(s.number, s.attempt, s.node, s.pid, ",".join(s.devices)) for s in batch.started],
+        )
+
+    def _reports_and_logs(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO reports (trial_id, attempt, step, value, metrics)
+                SELECT a.trial_id, b.attempt, b.step, b.value, CAST(b.metrics AS jsonb)
+                FROM b JOIN attempts a ON {_LIVE} ON CONFLICT (trial_id, attempt, step) DO NOTHING""",
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "step": "bigint",
+                "value": "double precision",
+                "metrics": "text",
+            },
+            [
+                (r.number, r.attempt, r.step, r.value, numbers.dump(r.metrics) if r.metrics else None)
+                for r in batch.reports
+            ],
+        )
+        self._bulk(
+            f"""INSERT INTO logs (trial_id, attempt, seq, stream, text)
+                SELECT a.trial_id, b.attempt, b.seq, b.stream, b.text
+                FROM b JOIN attempts a ON {_LIVE} ON CONFLICT (trial_id, attempt, seq) DO NOTHING""",
+            {"number": "bigint", "attempt": "integer", "seq": "bigint", "stream": "text", "text": "text"},
+            [line._replace(text=_text(line.text)) for line in batch.logs],
+        )
+        self._bulk(
+            f"UPDATE attempts a SET checkpoint = b.path, checkpoint_step = b.step FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "path": "text", "step": "bigint"},
+            list({(c.number, c.attempt): c for c in batch.checkpoints}.values()),
+        )
+        self._bulk(
+            f"UPDATE attempts a SET cursor = greatest(cursor, b.seq) FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "seq": "bigint"},
+            [(number, attempt, seq) for (number, attempt), seq in batch.cursors.items()],
+        )
+
+    def _attempt_ends(self, batch: Batch) -> None:
+        self._bulk(
+            f"UPDATE attempts a SET stop_cause = b.cause FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "cause": "text"},
+            batch.stops,
+        )
+        self._bulk(
+            f"""UPDATE attempts a SET state = b.state, failure = b.failure, message = b.message,
+                       traceback = b.traceback,
+                       ended_at = CASE WHEN b.at_last_word THEN coalesce((
+                           SELECT max(r.reported_at) FROM reports r
+                           WHERE r.trial_id = a.trial_id AND r.attempt = a.number
+                       ), a.started_at, a.opened_at) ELSE now() END
+                FROM b WHERE {_LIVE}""",
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "state": "text",
+                "failure": "text",
+                "message": "text",
+                "traceback": "text",
+                "at_last_word": "boolean",
+            },
+            [e._replace(message=_text(e.message or ""), traceback=_text(e.traceback or "")) for e in batch.ends],
+        )
+
+    def _trial_ends(self, batch: Batch) -> None:
+        ended = self._bulk(
+            f"""UPDATE trials t SET state = b.state, "values" = CAST(b.result AS double precision[]),
+                       ended_at = now()
+                FROM b WHERE t.trial_id = {_TRIAL} AND t.state IN ('running', 'waiting')""",
+            {"number": "bigint", "state": "text", "result": "text"},
+            [(end.number, end.state, _array(end.values)) for end in batch.finished],
+        )
+        if ended != len(batch.finished):
+            numbers_told = ", ".join(str(end.number) for end in batch.finished)
+            raise LeaseLost(
+                f"one of the trials {numbers_told} was finished or deleted by somebody else; nothing was written. "
+                "`tune resume` goes on from what is stored."
+            )
+
+    def _decisions(self, batch: Batch) -> None:
+        self._bulk(
+            """INSERT INTO decisions (study_id, trial_number, kind, reason, details)
+               SELECT :study, b.number, b.kind, b.reason, CAST(b.details AS jsonb) FROM b""",
+            {"number": "bigint", "kind": "text", "reason": "text", "details": "text"},
+            [(d.number, d.kind, _text(d.reason), numbers.dump(d.details)) for d in batch.decisions],
+        )
+        self._bulk(
+            """UPDATE commands c SET done_at = now(), answer = b.answer FROM b
+               WHERE c.command_id = b.command AND c.study_id = :study AND c.done_at IS NULL""",
+            {"command": "bigint", "answer": "text"},
+            list(batch.answered.items()),
+        )
+
+    def _study(self, batch: Batch) -> None:
+        if batch.active_s:
+            self._run(
+                "UPDATE studies SET active_s = active_s + :active_s WHERE study_id = :study", active_s=batch.active_s
+            )
+        if batch.spec is not None:
+            self._run("UPDATE studies SET spec = CAST(:spec AS json) WHERE study_id = :study", spec=batch.spec)
+        if batch.study_state is not None:
+            state, reason = batch.study_state
+            self._run(
+                """UPDATE studies SET state = :state, reason = :reason,
+                          ended_at = CASE WHEN :over THEN now() END WHERE study_id = :study""",
+                state=str(state),
+                reason=_text(reason),
+                over=state.is_terminal,
+            )
+
+    def _bulk(self, sql: str, columns: dict[str, str], rows: Sequence[Sequence[Any]]) -> int:
+        """Run a statement over a table `b` of rows; returns how many rows it changed."""
+        if not rows:
+            return 0
+        arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns.items())
+        table = f"WITH b ({', '.join(columns)}) AS (SELECT * FROM unnest({arrays}))\n"
+        values = dict(zip(columns, (list(column) for column in zip(*rows, strict=True)), strict=True))
+        return self._run(table + sql, **values)
+
+    def _run(self, sql: str, **values: Any) -> int:
+        everywhere = {"study": self._lease.study_id, "token": self._lease.token}
+        used = {name: value for name, value in (everywhere | values).items() if f":{name}" in sql}
+        return self._connection.execute(sa.text(sql), used).rowcount
+
+
+def _array(values: list[float] | None) -> str | None:
+    return None if values is None else "{" + ",".join(repr(float(value)) for value in values) + "}"
+
+
+def _text(text: str) -> str:
+    """Postgres keeps any text but NUL."""
+    return text.replace("\x00", "\ufffd")
+
+
+def _last_of_each(attrs: list[Attr]) -> list[Attr]:
+    return list({(attr.number, attr.kind, attr.name): attr for attr in attrs}.values())

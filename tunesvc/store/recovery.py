@@ -1,0 +1,91 @@
+"""What a coordinator needs to take a study up again: its unfinished trials with what their attempts left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from tunesvc.store import numbers
+from tunesvc.store.schema import attempts, reports, trials
+from tunesvc.store.states import AttemptState
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierAttempt:
+    """An attempt of a trial that is not over. A live one belonged to a coordinator that is gone."""
+
+    number: int
+    state: AttemptState
+    failure: str | None
+    stop_cause: str | None
+    checkpoint: str | None
+    checkpoint_step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedTrial:
+    """A trial whose state is running."""
+
+    trial_id: int
+    number: int
+    attempts: Sequence[EarlierAttempt]
+    reports: Sequence[tuple[int, float | None, Mapping[str, float]]]
+    """Step, first objective and other metrics of its curve, by step."""
+
+
+def unfinished_trials(connection: sa.Connection, study_id: int) -> list[UnfinishedTrial]:
+    """The study's running trials, by number."""
+    rows = connection.execute(
+        sa.select(trials.c.trial_id, trials.c.number)
+        .where(trials.c.study_id == study_id, trials.c.state == "running")
+        .order_by(trials.c.number)
+    ).all()
+    return [
+        UnfinishedTrial(
+            row.trial_id, row.number, _attempts(connection, row.trial_id), _curve(connection, row.trial_id)
+        )
+        for row in rows
+    ]
+
+
+def gpu_hours(connection: sa.Connection, study_id: int) -> float:
+    """GPU hours that the study's attempts have held; one whose coordinator is gone counts until its last report."""
+    last_word = (
+        sa.select(sa.func.max(reports.c.reported_at))
+        .where(reports.c.trial_id == attempts.c.trial_id, reports.c.attempt == attempts.c.number)
+        .scalar_subquery()
+    )
+    until = sa.func.coalesce(attempts.c.ended_at, last_word, attempts.c.started_at)
+    seconds = sa.extract("epoch", until - attempts.c.started_at)
+    spent = (
+        sa.select(sa.func.coalesce(sa.func.sum(seconds * attempts.c.gpus), 0.0))
+        .join(trials, trials.c.trial_id == attempts.c.trial_id)
+        .where(trials.c.study_id == study_id, attempts.c.gpus > 0, attempts.c.started_at.is_not(None))
+    )
+    return float(connection.execute(spent).scalar_one()) / 3600
+
+
+def _attempts(connection: sa.Connection, trial_id: int) -> list[EarlierAttempt]:
+    columns = (
+        attempts.c.number,
+        attempts.c.state,
+        attempts.c.failure,
+        attempts.c.stop_cause,
+        attempts.c.checkpoint,
+        attempts.c.checkpoint_step,
+    )
+    rows = connection.execute(
+        sa.select(*columns).where(attempts.c.trial_id == trial_id).order_by(attempts.c.number)
+    ).all()
+    return [EarlierAttempt(row.number, AttemptState(row.state), *row[2:]) for row in rows]
+
+
+def _curve(connection: sa.Connection, trial_id: int) -> list[tuple[int, float | None, Mapping[str, float]]]:
+    rows = connection.execute(
+        sa.select(reports.c.step, reports.c.value, reports.c.metrics)
+        .where(reports.c.trial_id == trial_id, ~reports.c.superseded)
+        .order_by(reports.c.step, reports.c.attempt)
+    ).all()
+    return [(row.step, row.value, numbers.load_metrics(row.metrics)) for row in rows]

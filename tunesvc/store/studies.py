@@ -1,0 +1,139 @@
+"""A study's own row: create, find, remove; and what somebody asked of its coordinator.
+
+Everything that happens inside a running study goes through `tunesvc.store.ledger` instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunesvc.errors import StudyExists, StudyNotFound
+from tunesvc.spec import StudySpec
+from tunesvc.store import numbers
+from tunesvc.store.schema import commands, studies
+from tunesvc.store.states import StudyState
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as it is stored."""
+
+    study_id: int
+    name: str
+    state: StudyState
+    reason: str
+    spec: StudySpec | None
+    """None for a study that was made through Optuna's API."""
+    source_text: str | None
+    source_dir: str | None
+    active_s: float
+    """How long coordinators have been running it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that somebody asked of the coordinator."""
+
+    command_id: int
+    kind: str
+    """`pause`, `resume`, `stop`, `extend` or `enqueue`."""
+    payload: Mapping[str, Any]
+
+
+_COLUMNS = (
+    studies.c.study_id,
+    studies.c.name,
+    studies.c.state,
+    studies.c.reason,
+    studies.c.spec,
+    studies.c.source_text,
+    studies.c.source_dir,
+    studies.c.active_s,
+)
+
+
+def create(
+    connection: sa.Connection, spec: StudySpec, source_text: str | None = None, source_dir: str | None = None
+) -> StudyRecord:
+    """Store a new study.
+
+    Raises:
+        StudyExists: the name is taken.
+    """
+    row = {
+        "name": spec.name,
+        "directions": list(spec.directions),
+        "spec": sa.cast(spec.model_dump_json(), studies.c.spec.type),
+        "source_text": source_text,
+        "source_dir": source_dir,
+    }
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.insert(studies).values(row))
+    except sa.exc.IntegrityError:
+        raise StudyExists(f"a study named {spec.name!r} exists already") from None
+    return find(connection, spec.name)
+
+
+def find(connection: sa.Connection, name: str) -> StudyRecord:
+    """The study of that name.
+
+    Raises:
+        StudyNotFound: there is none; the text suggests the nearest names.
+    """
+    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
+    if row is None:
+        raise StudyNotFound(_not_found(connection, name))
+    spec = None if row.spec is None else StudySpec.model_validate_json(numbers.dump(row.spec))
+    return StudyRecord(
+        row.study_id, row.name, StudyState(row.state), row.reason, spec, row.source_text, row.source_dir, row.active_s
+    )
+
+
+def remove(connection: sa.Connection, study_id: int) -> None:
+    """Delete a study with everything that belongs to it. May be repeated."""
+    connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
+
+
+def request(connection: sa.Connection, study_id: int, kind: str, payload: Mapping[str, Any], asked_by: str) -> int:
+    """Leave a command for the coordinator; returns its id."""
+    row = {
+        "study_id": study_id,
+        "kind": kind,
+        "payload": sa.cast(numbers.dump(payload), commands.c.payload.type),
+        "asked_by": asked_by,
+    }
+    command_id: int = connection.execute(
+        sa.insert(commands).values(row).returning(commands.c.command_id)
+    ).scalar_one()
+    return command_id
+
+
+def pending(connection: sa.Connection, study_id: int) -> Sequence[Command]:
+    """Commands that nobody has carried out yet, oldest first."""
+    rows = connection.execute(
+        sa.select(commands.c.command_id, commands.c.kind, commands.c.payload)
+        .where(commands.c.study_id == study_id, commands.c.done_at.is_(None))
+        .order_by(commands.c.command_id)
+    )
+    return [Command(row.command_id, row.kind, row.payload) for row in rows]
+
+
+def answer_of(connection: sa.Connection, command_id: int) -> str | None:
+    """What came of a command, or None while it is pending."""
+    answer: str | None = connection.execute(
+        sa.select(commands.c.answer).where(commands.c.command_id == command_id)
+    ).scalar_one()
+    return answer
+
+
+def _not_found(connection: sa.Connection, name: str) -> str:
+    names = connection.execute(sa.select(studies.c.name).order_by(studies.c.study_id.desc()).limit(1000)).scalars()
+    near = difflib.get_close_matches(name, list(names), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`tune ls` lists the studies."
+    return f"there is no study named {name!r}; {hint}"
