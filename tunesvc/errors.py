@@ -10,6 +10,7 @@
     ├── ExecutorError            Ray could not be started, reached or used
     ├── DatabaseError            Postgres could not be started, reached or used
     │   └── SchemaVersionError   the database's schema is older or newer than this program
+    ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
     └── BadReport                a reported metric or step that is not a number; raised inside the objective
 
     Pruned                       raised inside the objective by `trial.report`: stop now (not an error)
@@ -58,6 +59,10 @@ class DatabaseError(TuneError):
 
 class SchemaVersionError(DatabaseError):
     """The database's schema is of another version than this program expects."""
+
+
+class BadName(TuneError, ValueError):
+    """A name that cannot be stored."""
 
 
 class BadReport(TuneError, ValueError):

@@ -1,0 +1,91 @@
+"""Postgres for the tests: one real embedded server per session, one migrated template, one clone of it per test."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+
+from tunesvc.store.database import Database, open_database
+from tunesvc.store.embedded import EmbeddedServer
+
+_TEMPLATE = "template_tunesvc"
+_NUMBERS = count(1)
+
+
+@pytest.fixture(scope="session")
+def tune_home() -> Iterator[Path]:
+    """A data directory that the server's account can enter, which pytest's own directories (0700) are not."""
+    home = Path(tempfile.mkdtemp(prefix="tunesvc-tests-"))
+    home.chmod(0o755)
+    yield home
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def postgres(tune_home: Path) -> Iterator[EmbeddedServer]:
+    """The session's server. It does without fsync: no test asks it to survive a power cut."""
+    server = EmbeddedServer(tune_home, settings={"fsync": "off", "max_connections": "200"})
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedServer) -> str:
+    """The name of a database that was migrated once, for cloning."""
+    _run(postgres, f"CREATE DATABASE {_TEMPLATE}")
+    open_database(_url(postgres, _TEMPLATE)).close()
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedServer, template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database of this test's own."""
+    with _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url:
+        yield url
+
+
+@pytest.fixture
+def empty_url(postgres: EmbeddedServer) -> Iterator[str]:
+    """The URL of a database without any table."""
+    with _database(postgres, "") as url:
+        yield url
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A migrated, empty database of this test's own."""
+    with open_database(database_url, migrate=False) as database:
+        yield database
+
+
+@contextmanager
+def _database(postgres: EmbeddedServer, options: str) -> Iterator[str]:
+    name = f"test_{next(_NUMBERS)}"
+    _run(postgres, f"CREATE DATABASE {name} {options}")
+    try:
+        yield _url(postgres, name)
+    finally:
+        _run(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _url(postgres: EmbeddedServer, name: str) -> str:
+    return postgres.url.set(database=name).render_as_string(hide_password=False)
+
+
+def _run(postgres: EmbeddedServer, statement: str) -> None:
+    url: sa.URL = postgres.url
+    connection = psycopg2.connect(
+        host=url.query["host"], port=url.query["port"], user=url.username, password=url.password, dbname="postgres"
+    )
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()

@@ -1,0 +1,87 @@
+"""The operating system's account that the embedded Postgres runs under.
+
+Postgres refuses to run as root, so root hands it to an account of lesser rights. No account is created and no
+mode of an existing directory is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesvc.errors import DatabaseError
+
+_SERVER_ACCOUNTS = ("postgres", "nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of this machine."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is another user than the one who runs this process."""
+        return self.uid != os.geteuid()
+
+    def process_options(self) -> dict[str, Any]:
+        """Arguments for `subprocess` that start a program as this user, with no group but its own."""
+        return {"user": self.uid, "group": self.gid, "extra_groups": []} if self.is_other else {}
+
+    def own(self, path: Path) -> None:
+        """Hand over a file or directory that this process has just made."""
+        if self.is_other:
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def blocked_at(self, path: Path) -> Path | None:
+        """The first directory on the way into `path` that this user may not enter, or None."""
+        for directory in [*reversed(path.parents), path]:
+            if directory.exists() and not self._may_enter(directory.stat()):
+                return directory
+        return None
+
+    def _may_enter(self, status: os.stat_result) -> bool:
+        if status.st_uid == self.uid:
+            return bool(status.st_mode & stat.S_IXUSR)
+        if status.st_gid == self.gid:
+            return bool(status.st_mode & stat.S_IXGRP)
+        return bool(status.st_mode & stat.S_IXOTH)
+
+
+def server_account() -> Account:
+    """The account that the server runs under: this user's own, or for root `postgres`, else `nobody`.
+
+    Raises:
+        DatabaseError: this user id has no name, or root finds neither account.
+    """
+    uid = os.geteuid()
+    if uid != 0:
+        return _own_account(uid)
+    for name in _SERVER_ACCOUNTS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid)
+    raise DatabaseError(
+        "Postgres refuses to run as root, and this machine has neither a user `postgres` nor `nobody` to run it "
+        "as: create one (`useradd --system postgres`), run tune as an ordinary user, or set TUNE_DATABASE_URL"
+    )
+
+
+def _own_account(uid: int) -> Account:
+    try:
+        return Account(pwd.getpwuid(uid).pw_name, uid, os.getegid())
+    except KeyError:
+        raise DatabaseError(
+            f"the embedded Postgres cannot run under user id {uid}, which has no entry in the password database: "
+            "add one to /etc/passwd (in a container: run as a user of the image), or set TUNE_DATABASE_URL to a "
+            "Postgres server"
+        ) from None

@@ -1,0 +1,23 @@
+"""Where this user's data lives: the embedded database, checkpoints, and what else tunesvc keeps on a machine.
+
+Owns `TUNE_HOME` and its default. Creates nothing, and imports nothing of tunesvc.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+ROOT_HOME = Path("/var/lib/tunesvc")
+"""Root's default: the database server runs as another user, which cannot enter root's own home."""
+
+
+def home_directory() -> Path:
+    """The absolute path of tunesvc's data directory: `TUNE_HOME`, else the system's place for user data."""
+    if given := os.environ.get("TUNE_HOME"):
+        return Path(given).expanduser().absolute()
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return ROOT_HOME
+    return Path(platformdirs.user_data_dir("tunesvc", appauthor=False))
