@@ -68,7 +68,7 @@ def create(
     row = {
         "name": spec.name,
         "directions": list(spec.directions),
-        "spec": sa.cast(spec.model_dump_json(), studies.c.spec.type),
+        "spec": sa.cast(sa.literal(spec.model_dump_json(), sa.Text), studies.c.spec.type),
         "source_text": source_text,
         "source_dir": source_dir,
     }
@@ -105,7 +105,7 @@ def request(connection: sa.Connection, study_id: int, kind: str, payload: Mappin
     row = {
         "study_id": study_id,
         "kind": kind,
-        "payload": sa.cast(numbers.dump(payload), commands.c.payload.type),
+        "payload": sa.cast(sa.literal(numbers.dump(payload), sa.Text), commands.c.payload.type),
         "asked_by": asked_by,
     }
     command_id: int = connection.execute(

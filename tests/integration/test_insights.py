@@ -1,0 +1,411 @@
+"""The read side over rows that a coordinator would have written, in a real Postgres."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    distribution_to_json,
+)
+
+from tunesvc import insights
+from tunesvc.errors import StudyNotFound
+from tunesvc.spec import StudySpec
+from tunesvc.store import schema
+from tunesvc.store import studies as stored
+from tunesvc.store.database import Database
+from tunesvc.store.ids import trial_id
+from tunesvc.store.states import AttemptState, StudyState
+
+LR = FloatDistribution(1e-4, 1.0, log=True)
+OPTIMIZER = CategoricalDistribution(["sgd", "adam"])
+
+
+class Writer:
+    """Puts rows into a study, as its coordinator would."""
+
+    def __init__(self, connection: sa.Connection, spec: StudySpec) -> None:
+        self.connection = connection
+        self.study_id = stored.create(connection, spec).study_id
+
+    def trial(self, number: int, state: str, *values: float, constraints: str | None = None) -> int:
+        started, ended = ("now() - interval '10 s'", "now()") if state != "waiting" else ("NULL", "NULL")
+        row = {
+            "trial_id": trial_id(self.study_id, number),
+            "study_id": self.study_id,
+            "number": number,
+            "state": state,
+            "values": list(values) or None,
+            "started_at": sa.text(started),
+            "ended_at": sa.text("NULL" if state == "running" else ended),
+        }
+        self.insert(schema.trials, **row)
+        if constraints is not None:
+            self.attr(number, "system", "constraints", constraints)
+        return trial_id(self.study_id, number)
+
+    def param(self, number: int, position: int, name: str, value: float, distribution: BaseDistribution) -> None:
+        written = distribution_to_json(distribution)
+        at = trial_id(self.study_id, number)
+        self.insert(schema.trial_params, trial_id=at, name=name, position=position, value=value, distribution=written)
+
+    def attr(self, number: int, kind: str, name: str, value: str) -> None:
+        self.insert(schema.trial_attrs, trial_id=trial_id(self.study_id, number), kind=kind, name=name, value=value)
+
+    def attempt(self, trial: int, number: int, state: str, **columns: object) -> None:
+        row = {"started_at": sa.text("now() - interval '1 h'"), "ended_at": sa.text("now()"), **columns}
+        self.insert(
+            schema.attempts, trial_id=trial_id(self.study_id, trial), number=number, token=1, state=state, **row
+        )
+
+    def report(self, trial: int, attempt: int, step: int, value: float | None, **columns: object) -> None:
+        at = trial_id(self.study_id, trial)
+        self.insert(schema.reports, trial_id=at, attempt=attempt, step=step, value=value, **columns)
+
+    def log(self, trial: int, attempt: int, seq: int, text: str) -> None:
+        at = trial_id(self.study_id, trial)
+        self.insert(schema.logs, trial_id=at, attempt=attempt, seq=seq, stream="stdout", text=text)
+
+    def insert(self, table: sa.Table, **row: object) -> None:
+        self.connection.execute(sa.insert(table).values(row))
+
+
+@contextmanager
+def writing(database: Database, **spec: object) -> Iterator[Writer]:
+    base = {
+        "name": "digits",
+        "entrypoint": "digits:train",
+        "metrics": ({"name": "error"},),
+        "parameters": {"lr": {"type": "float", "min": 1e-4, "max": 1.0, "log": True}},
+        "budget": {"trials": 10},
+    }
+    with database.engine.begin() as connection:
+        yield Writer(connection, StudySpec.model_validate_json(json.dumps(base | spec)))
+
+
+TWO_METRICS = ({"name": "error"}, {"name": "speed", "goal": "maximize"})
+
+
+def test_an_empty_database_has_no_studies(database: Database) -> None:
+    assert insights.studies(database) == ()
+
+
+def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "complete", 0.5)
+        w.trial(1, "complete", 0.2)
+        w.trial(2, "pruned", 0.1)
+        w.trial(3, "fail")
+        w.trial(4, "running")
+        w.trial(5, "waiting")
+    (row,) = insights.studies(database)
+    assert row.counts == insights.Counts(waiting=1, running=1, complete=2, pruned=1, failed=1)
+    assert row.best_value == 0.2
+    assert row.fraction == pytest.approx(0.4)
+    assert row.state is StudyState.CREATED
+    assert row.created_at.utcoffset() == timedelta(0)
+
+
+def test_the_overview_sums_gpu_hours_and_names_who_holds_the_lease(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "complete", 0.5)
+        w.trial(1, "running")
+        w.attempt(0, 1, "lost", gpus=0.5)
+        w.attempt(0, 2, "finished", gpus=2)
+        w.attempt(1, 1, "opened", gpus=4, started_at=None, ended_at=None)
+        until = sa.text("now() + interval '20 s'")
+        w.insert(schema.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=until)
+    (row,) = insights.studies(database)
+    assert row.gpu_hours == pytest.approx(2.5)
+    assert row.coordinator == "box:42"
+
+
+def test_an_expired_lease_means_that_nobody_runs_the_study(database: Database) -> None:
+    with writing(database) as w:
+        past = sa.text("now() - interval '1 s'")
+        w.trial(0, "running")
+        w.attempt(0, 1, "running", gpus=1, ended_at=None)
+        w.report(0, 1, 0, 1.0, reported_at=sa.text("now() - interval '30 min'"))
+        w.insert(schema.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=past)
+    (row,) = insights.studies(database)
+    assert row.coordinator is None
+    assert row.gpu_hours == pytest.approx(0.5), "what ran until its last report"
+
+
+def test_a_study_is_found_by_name_with_its_spec(database: Database) -> None:
+    with writing(database):
+        pass
+    view = insights.study(database, "digits")
+    assert view.spec is not None
+    assert view.spec.metrics[0].name == "error"
+    assert view.objectives == (insights.Objective("error", "minimize"),)
+
+
+def test_an_unknown_study_is_answered_with_the_nearest_name(database: Database) -> None:
+    with writing(database):
+        pass
+    with pytest.raises(StudyNotFound, match="did you mean 'digits'"):
+        insights.study(database, "digit")
+
+
+def test_a_study_made_through_optuna_has_no_spec_but_is_shown(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.insert(schema.studies).values(name="plain", directions=["maximize", "minimize"]))
+    view = insights.study(database, "plain")
+    assert view.spec is None
+    assert [o.name for o in view.objectives] == ["value_0", "value_1"]
+    assert view.row.fraction == 0.0
+
+
+def test_parameters_are_external_values_in_the_order_drawn_and_absent_when_inactive(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "complete", 0.5)
+        w.param(0, 0, "optimizer", 1, OPTIMIZER)
+        w.param(0, 1, "lr", 0.01, LR)
+        w.trial(1, "complete", 0.4)
+        w.param(1, 0, "optimizer", 0, OPTIMIZER)
+    first, second = insights.trials(database, w.study_id)
+    assert list(first.params.items()) == [("optimizer", "adam"), ("lr", 0.01)]
+    assert second.params == {"optimizer": "sgd"}
+
+
+def test_trials_are_filtered_paged_and_ordered(database: Database) -> None:
+    with writing(database) as w:
+        for number, value in enumerate([0.3, 0.1, math.nan, 0.2]):
+            w.trial(number, "complete", value)
+        w.trial(4, "pruned")
+
+    def numbers(**how: object) -> list[int]:
+        return [row.number for row in insights.trials(database, w.study_id, **how)]  # type: ignore[arg-type]
+
+    assert numbers() == [0, 1, 2, 3, 4]
+    assert numbers(states=["pruned"]) == [4]
+    assert numbers(after=1, limit=2) == [2, 3]
+    assert numbers(order="newest", after=3, limit=2) == [2, 1]
+    assert numbers(order="best") == [1, 3, 0, 2, 4], "NaN after every number, no value last"
+
+
+def test_a_trial_row_counts_attempts_and_names_the_last_failure_and_report(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "fail")
+        w.attempt(0, 1, "lost", failure="lost")
+        w.attempt(0, 2, "failed", failure="error")
+        w.report(0, 1, 7, 0.9)
+        w.report(0, 2, 3, 0.8)
+    (row,) = insights.trials(database, w.study_id)
+    assert (row.attempts, row.failure) == (2, "error")
+    assert (row.last_step, row.last_value) == (3, 0.8)
+    assert row.duration_s == pytest.approx(10)
+
+
+def test_best_is_never_nan_nor_pruned_nor_infeasible(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "complete", math.nan)
+        w.trial(1, "pruned", 0.0)
+        w.trial(2, "complete", 0.1, constraints="[0.5, -1.0]")
+        w.trial(3, "complete", 0.15, constraints="[NaN]")
+        w.trial(4, "complete", 0.3, constraints="[0.0, -Infinity]")
+        w.trial(5, "complete", 0.4, constraints="[]")
+    assert [row.number for row in insights.best(database, w.study_id)] == [4]
+    assert [row.number for row in insights.best(database, w.study_id, limit=5)] == [4, 5]
+    assert insights.studies(database)[0].best_value == 0.3
+    feasible = [row.feasible for row in insights.trials(database, w.study_id)]
+    assert feasible == [True, True, False, False, True, True]
+
+
+def test_best_follows_the_goal(database: Database) -> None:
+    with writing(database, metrics=({"name": "acc", "goal": "maximize"},)) as w:
+        w.trial(0, "complete", 0.1)
+        w.trial(1, "complete", 0.9)
+    assert [row.number for row in insights.best(database, w.study_id)] == [1]
+    assert insights.studies(database)[0].best_value == 0.9
+
+
+def test_nothing_finished_means_no_best(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "running")
+    assert insights.best(database, w.study_id) == ()
+
+
+def test_several_objectives_have_a_pareto_front(database: Database) -> None:
+    with writing(database, metrics=TWO_METRICS) as w:
+        w.trial(0, "complete", 0.1, 10.0)
+        w.trial(1, "complete", 0.2, 20.0)
+        w.trial(2, "complete", 0.2, 15.0)  # dominated by 1
+        w.trial(3, "complete", 0.1, 10.0)  # as good as 0
+        w.trial(4, "complete", math.nan, 99.0)
+        w.trial(5, "complete", 0.05, 99.0, constraints="[1.0]")
+    assert [row.number for row in insights.best(database, w.study_id)] == [0, 1, 3]
+    assert insights.studies(database)[0].best_value is None
+
+
+def test_a_curve_takes_the_newest_attempt_and_leaves_out_what_was_superseded(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "running")
+        w.report(0, 1, 0, 1.0)
+        w.report(0, 1, 1, 0.9)
+        w.report(0, 1, 5, 0.1, superseded=True)
+        w.report(0, 2, 1, 0.7, metrics={"loss": "NaN", "top": "-Infinity"})
+        w.report(0, 2, 2, None, metrics={"loss": 3})
+    curve = insights.curve(database, w.study_id, 0)
+    assert [(p.step, p.value, p.attempt) for p in curve.points] == [(0, 1.0, 1), (1, 0.7, 2), (2, None, 2)]
+    assert math.isnan(curve.points[1].metrics["loss"])
+    assert curve.points[1].metrics["top"] == -math.inf
+    assert curve.points[2].metrics == {"loss": 3.0}
+
+
+def test_long_curves_are_thinned_out_but_keep_their_last_point(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "running")
+        w.trial(1, "running")
+        for step in range(101):
+            w.report(0, 1, step, float(step))
+        w.report(1, 1, 0, 7.0)
+    long, short = insights.curves(database, w.study_id, max_points=10)
+    assert len(long.points) <= 11
+    assert (long.points[0].step, long.points[-1].step) == (0, 100)
+    assert len(short.points) == 1
+
+
+def test_logs_come_in_order_and_go_on_after_a_cursor(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "running")
+        w.log(0, 2, 1, "again\n")
+        w.log(0, 1, 3, "world\n")
+        w.log(0, 1, 1, "hello\n")
+    rows = insights.logs(database, w.study_id, 0)
+    assert [row.text for row in rows] == ["hello\n", "world\n", "again\n"]
+    assert [row.text for row in insights.logs(database, w.study_id, 0, after=rows[0].cursor)] == [
+        "world\n",
+        "again\n",
+    ]
+    assert [row.text for row in insights.logs(database, w.study_id, 0, attempt=2)] == ["again\n"]
+
+
+def test_a_trial_in_detail_has_its_attempts_decisions_and_attributes(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "fail")
+        w.attempt(0, 1, "failed", failure="error", message="boom", traceback="Traceback ...", devices=["0"])
+        w.attr(0, "user", "note", '"hi"')
+        for number, kind in ((0, "ask"), (None, "sampler"), (0, "fail")):
+            w.insert(schema.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason="why")
+    detail = insights.trial(database, w.study_id, 0)
+    assert detail is not None
+    assert detail.attempts[0].state is AttemptState.FAILED
+    assert detail.attempts[0].devices == ("0",)
+    assert [d.kind for d in detail.decisions] == ["ask", "fail"]
+    assert detail.user_attrs == {"note": "hi"}
+    assert insights.trial(database, w.study_id, 99) is None
+    assert [d.kind for d in insights.decisions(database, w.study_id)] == ["ask", "sampler", "fail"]
+
+
+def test_a_dataframe_has_a_row_per_trial_with_times_in_utc(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "complete", 0.5)
+        w.param(0, 0, "lr", 0.01, LR)
+        w.trial(1, "waiting")
+    frame = insights.dataframe(database, insights.study(database, "digits"))
+    assert list(frame.columns[:4]) == ["number", "state", "value", "params.lr"]
+    assert frame.loc[0, "params.lr"] == 0.01
+    assert str(frame["started_at"].dt.tz) == "UTC"
+    assert frame["started_at"].isna().tolist() == [False, True]
+
+
+def test_a_dataframe_of_several_objectives_names_each(database: Database) -> None:
+    with writing(database, metrics=TWO_METRICS) as w:
+        w.trial(0, "complete", 0.1, 10.0)
+        w.trial(1, "running")
+    frame = insights.dataframe(database, insights.study(database, "digits"))
+    assert frame.loc[0, "values.speed"] == 10.0
+
+
+def test_an_empty_dataframe_still_has_its_columns(database: Database) -> None:
+    with writing(database):
+        pass
+    frame = insights.dataframe(database, insights.study(database, "digits"))
+    assert len(frame) == 0
+    assert {"number", "state", "value", "started_at"} <= set(frame.columns)
+
+
+# --- query plans --------------------------------------------------------------------------------------
+
+FILL = """
+INSERT INTO studies (name, directions) SELECT 's' || s, ARRAY['minimize'] FROM generate_series(1, 20) s;
+INSERT INTO trials (trial_id, study_id, number, state, "values", started_at, ended_at)
+  SELECT (study_id << 32) | n, study_id, n, (ARRAY['complete', 'pruned', 'fail'])[1 + n % 3],
+         CASE WHEN n % 3 = 0 THEN ARRAY[random()] END, now(), now()
+  FROM studies, generate_series(0, 299) n;
+INSERT INTO trial_params (trial_id, name, position, value, distribution)
+  SELECT trial_id, 'p' || p, p, 0.5, '{"name": "FloatDistribution", "attributes": {"low": 0, "high": 1}}'
+  FROM trials, generate_series(0, 2) p;
+INSERT INTO trial_attrs (trial_id, kind, name, value)
+  SELECT trial_id, 'system', 'constraints', '[-1.0]' FROM trials;
+INSERT INTO attempts (trial_id, number, token, state, started_at, ended_at, gpus)
+  SELECT trial_id, 1, 1, 'finished', now(), now(), 1 FROM trials;
+INSERT INTO reports (trial_id, attempt, step, value) SELECT trial_id, 1, s, 0.5 FROM trials, generate_series(0, 9) s;
+INSERT INTO logs (trial_id, attempt, seq, stream, text)
+  SELECT trial_id, 1, s, 'stdout', 'x' FROM trials, generate_series(1, 3) s;
+INSERT INTO decisions (study_id, trial_number, kind, reason) SELECT study_id, number, 'ask', 'x' FROM trials;
+ANALYZE;
+"""
+
+QUERIES: dict[str, Callable[[Database, int], object]] = {
+    "one study": lambda db, study: insights.study(db, "s7"),
+    "a page of trials": lambda db, study: insights.trials(db, study, limit=50, after=20),
+    "a page of failed trials": lambda db, study: insights.trials(db, study, states=["fail"], limit=50),
+    "the best": lambda db, study: insights.best(db, study),
+    "one trial": lambda db, study: insights.trial(db, study, 7),
+    "one curve": lambda db, study: insights.curve(db, study, 7),
+    "some curves": lambda db, study: insights.curves(db, study, numbers=list(range(40)), max_points=5),
+    "a log": lambda db, study: insights.logs(db, study, 7, after=(1, 1)),
+    "a trial's decisions": lambda db, study: insights.decisions(db, study, number=7),
+    "a study's attempts": lambda db, study: insights.attempts(db, study),
+}
+
+BIG = {"trials", "trial_params", "trial_attrs", "attempts", "reports", "logs", "decisions"}
+
+
+def test_no_hot_query_reads_a_big_table_from_end_to_end(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(sa.text(FILL.replace(": ", "\\: ")))
+        study_id = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
+    scanned = {name: _tables_scanned(database, run, study_id) & BIG for name, run in QUERIES.items()}
+    assert {name: tables for name, tables in scanned.items() if tables} == {}
+
+
+def _tables_scanned(database: Database, run: Callable[[Database, int], object], study_id: int) -> set[str]:
+    """Tables that the statements which `run` executes read with a sequential scan."""
+    statements: list[tuple[str, object]] = []
+
+    def remember(_conn: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        statements.append((statement, parameters))
+
+    sa.event.listen(database.engine, "before_cursor_execute", remember)
+    run(database, study_id)
+    sa.event.remove(database.engine, "before_cursor_execute", remember)
+    assert statements
+    with database.engine.connect() as connection:
+        plans = [
+            connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", parameters).scalar_one()  # type: ignore[arg-type]
+            for sql, parameters in statements
+        ]
+    return {node["Relation Name"] for plan in plans for node in _nodes(plan[0]["Plan"]) if _is_scan(node)}
+
+
+def _is_scan(node: dict[str, object]) -> bool:
+    return node["Node Type"] == "Seq Scan"
+
+
+def _nodes(plan: dict[str, object]) -> Iterator[dict[str, object]]:
+    yield plan
+    for child in plan.get("Plans", ()):  # type: ignore[attr-defined]
+        yield from _nodes(child)

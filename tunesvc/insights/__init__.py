@@ -1,0 +1,50 @@
+"""The read side: one set of queries for the command line, the API and the dashboard.
+
+Functions take a `Database` and return frozen rows. Nothing here writes, decides or draws.
+"""
+
+from tunesvc.insights.frame import dataframe, value_columns
+from tunesvc.insights.history import attempts, curve, curves, decisions, logs
+from tunesvc.insights.overview import studies, study, study_names
+from tunesvc.insights.rows import (
+    AttemptRow,
+    Counts,
+    Curve,
+    DecisionRow,
+    LogRow,
+    Objective,
+    Point,
+    StudyRow,
+    StudyView,
+    TrialDetail,
+    TrialRow,
+)
+from tunesvc.insights.trial_table import Order, best, trial, trials
+
+__all__ = [
+    "AttemptRow",
+    "Counts",
+    "Curve",
+    "DecisionRow",
+    "LogRow",
+    "Objective",
+    "Order",
+    "Point",
+    "StudyRow",
+    "StudyView",
+    "TrialDetail",
+    "TrialRow",
+    "attempts",
+    "best",
+    "curve",
+    "curves",
+    "dataframe",
+    "decisions",
+    "logs",
+    "studies",
+    "study",
+    "study_names",
+    "trial",
+    "trials",
+    "value_columns",
+]

@@ -1,0 +1,195 @@
+"""What happened to trials: attempts, decisions, curves and logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.insights.rows import AttemptRow, Curve, DecisionRow, LogRow, Point
+from tunesvc.insights.sql import of_study
+from tunesvc.store import numbers as stored_numbers
+from tunesvc.store import schema
+from tunesvc.store.database import Database
+from tunesvc.store.ids import number_of, trial_id
+from tunesvc.store.states import AttemptState
+
+_IDS = pg.ARRAY(sa.BigInteger)
+
+
+def attempts(
+    database: Database, study_id: int, *, numbers: Sequence[int] | None = None, limit: int | None = None
+) -> tuple[AttemptRow, ...]:
+    """Executions, by trial and attempt; of the trials `numbers`, or of all."""
+    table = schema.attempts
+    query = (
+        sa.select(
+            table.c.trial_id,
+            table.c.number,
+            table.c.state,
+            table.c.opened_at,
+            table.c.started_at,
+            table.c.ended_at,
+            table.c.cpus,
+            table.c.gpus,
+            table.c.node,
+            table.c.pid,
+            table.c.devices,
+            table.c.stop_cause,
+            table.c.failure,
+            table.c.message,
+            table.c.traceback,
+            table.c.checkpoint,
+            table.c.checkpoint_step,
+        )
+        .where(_of(table.c.trial_id, study_id, numbers))
+        .order_by(table.c.trial_id, table.c.number)
+        .limit(limit)
+    )
+    with database.engine.connect() as connection:
+        return tuple(_attempt(row) for row in connection.execute(query))
+
+
+def decisions(
+    database: Database, study_id: int, *, number: int | None = None, after: int = 0, limit: int | None = None
+) -> tuple[DecisionRow, ...]:
+    """Decisions in the order in which they were taken; about trial `number`, or all.
+
+    Args:
+        database: where to read.
+        study_id: whose decisions.
+        number: about this trial only.
+        after: the last `decision_id` of the page before.
+        limit: at most so many.
+    """
+    table = schema.decisions
+    query = sa.select(
+        table.c.decision_id,
+        table.c.trial_number,
+        table.c.kind,
+        table.c.reason,
+        table.c.details,
+        table.c.decided_at,
+    ).where(table.c.study_id == study_id, table.c.decision_id > after)
+    if number is not None:
+        query = query.where(table.c.trial_number == number)
+    with database.engine.connect() as connection:
+        rows = connection.execute(query.order_by(table.c.decision_id).limit(limit)).all()
+    return tuple(
+        DecisionRow(row.decision_id, row.trial_number, row.kind, row.reason, row.details, row.decided_at)
+        for row in rows
+    )
+
+
+def curves(
+    database: Database, study_id: int, *, numbers: Sequence[int] | None = None, max_points: int | None = None
+) -> tuple[Curve, ...]:
+    """Learning curves by trial number; where several attempts reported a step, the newest attempt's value.
+
+    Reports that a later attempt superseded, by going on from an earlier checkpoint, are no part of a curve.
+
+    Args:
+        database: where to read.
+        study_id: whose trials.
+        numbers: of these trials; all when None.
+        max_points: thin every curve out to about so many points, the last one always among them.
+    """
+    with database.engine.connect() as connection:
+        rows = connection.execute(_points(_of(schema.reports.c.trial_id, study_id, numbers), max_points)).all()
+    return tuple(
+        Curve(number_of(one), tuple(_point(row) for row in group))
+        for one, group in groupby(rows, key=lambda row: int(row.trial_id))
+    )
+
+
+def curve(database: Database, study_id: int, number: int) -> Curve:
+    """One trial's learning curve, every step of it."""
+    found = curves(database, study_id, numbers=[number])
+    return found[0] if found else Curve(number, ())
+
+
+def logs(
+    database: Database,
+    study_id: int,
+    number: int,
+    *,
+    attempt: int | None = None,
+    after: tuple[int, int] = (0, 0),
+    limit: int = 1000,
+) -> tuple[LogRow, ...]:
+    """A trial's output in order.
+
+    Args:
+        database: where to read.
+        study_id: whose trial.
+        number: which trial.
+        attempt: of this attempt only.
+        after: `LogRow.cursor` of the last row read.
+        limit: at most so many rows.
+    """
+    table = schema.logs
+    query = sa.select(table.c.attempt, table.c.seq, table.c.stream, table.c.text, table.c.logged_at).where(
+        table.c.trial_id == trial_id(study_id, number),
+        sa.tuple_(table.c.attempt, table.c.seq) > sa.tuple_(*after),
+    )
+    if attempt is not None:
+        query = query.where(table.c.attempt == attempt)
+    with database.engine.connect() as connection:
+        rows = connection.execute(query.order_by(table.c.attempt, table.c.seq).limit(limit)).all()
+    return tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
+
+
+def _of(column: sa.ColumnElement[int], study_id: int, numbers: Sequence[int] | None) -> sa.ColumnElement[bool]:
+    if numbers is None:
+        return of_study(column, study_id)
+    return column == sa.any_(sa.cast([trial_id(study_id, number) for number in numbers], _IDS))
+
+
+def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Select[Any]:
+    table = schema.reports
+    newest = (
+        sa.select(
+            table.c.trial_id, table.c.step, table.c.attempt, table.c.value, table.c.metrics, table.c.reported_at
+        )
+        .ext(pg.distinct_on(table.c.trial_id, table.c.step))
+        .where(condition, ~table.c.superseded)
+        .order_by(table.c.trial_id, table.c.step, table.c.attempt.desc())
+    )
+    if max_points is None:
+        return newest
+    every = newest.subquery("newest")
+    place = sa.func.row_number().over(partition_by=every.c.trial_id, order_by=every.c.step)
+    length = sa.func.count().over(partition_by=every.c.trial_id)
+    ranked = sa.select(every, place.label("place"), length.label("length")).subquery("ranked")
+    stride = sa.func.greatest(1, (ranked.c.length + max_points - 1).op("/")(max_points))
+    kept = sa.or_((ranked.c.place - 1) % stride == 0, ranked.c.place == ranked.c.length)
+    return sa.select(ranked).where(kept).order_by(ranked.c.trial_id, ranked.c.step)
+
+
+def _point(row: Any) -> Point:
+    return Point(row.step, row.value, stored_numbers.load_metrics(row.metrics), row.attempt, row.reported_at)
+
+
+def _attempt(row: Any) -> AttemptRow:
+    return AttemptRow(
+        trial_number=number_of(row.trial_id),
+        number=row.number,
+        state=AttemptState(row.state),
+        opened_at=row.opened_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        cpus=row.cpus,
+        gpus=row.gpus,
+        node=row.node,
+        pid=row.pid,
+        devices=tuple(row.devices or ()),
+        stop_cause=row.stop_cause,
+        failure=row.failure,
+        message=row.message,
+        traceback=row.traceback,
+        checkpoint=row.checkpoint,
+        checkpoint_step=row.checkpoint_step,
+    )

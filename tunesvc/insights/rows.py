@@ -1,0 +1,218 @@
+"""What the read side returns: frozen rows, plain values, times in UTC. Imports no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tunesvc.spec import Budget, ParamValue, StudySpec
+from tunesvc.spec.model import Goal
+from tunesvc.store.states import AttemptState, StudyState
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One number that a study optimises."""
+
+    name: str
+    goal: Goal
+
+    @property
+    def maximize(self) -> bool:
+        """Whether more is better."""
+        return self.goal == "maximize"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Trials of a study by state."""
+
+    waiting: int = 0
+    running: int = 0
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+
+    @property
+    def done(self) -> int:
+        """Trials that are over."""
+        return self.complete + self.pruned + self.failed
+
+    @property
+    def total(self) -> int:
+        """All trials."""
+        return self.done + self.waiting + self.running
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRow:
+    """A study in a list."""
+
+    study_id: int
+    name: str
+    state: StudyState
+    reason: str
+    objectives: tuple[Objective, ...]
+    counts: Counts
+    best_value: float | None
+    """Of the best feasible trial; None with several objectives, or when there is none yet."""
+    budget: Budget | None
+    """None for a study made through Optuna's API."""
+    fraction: float
+    """Share of the tightest budget that is spent, 0 ... 1."""
+    active_s: float
+    """How long coordinators have been running it."""
+    gpu_hours: float
+    """GPUs requested × hours held, over all attempts, running ones included."""
+    coordinator: str | None
+    """`host:pid` of the coordinator that holds the lease now."""
+    created_at: datetime
+    ended_at: datetime | None
+
+    @property
+    def unattended(self) -> bool:
+        """Whether it wants to run, but no coordinator runs it."""
+        return self.state is StudyState.RUNNING and self.coordinator is None
+
+
+@dataclass(frozen=True, slots=True)
+class StudyView:
+    """A study with its spec."""
+
+    row: StudyRow
+    spec: StudySpec | None
+    """None for a study made through Optuna's API."""
+    source_text: str | None
+    source_dir: str | None
+
+    @property
+    def study_id(self) -> int:
+        """The id that the other queries take."""
+        return self.row.study_id
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.row.name
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """Names and goals, in order."""
+        return self.row.objectives
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """A trial in a list."""
+
+    trial_id: int
+    number: int
+    state: str
+    """`waiting`, `running`, `complete`, `pruned` or `fail`."""
+    values: tuple[float, ...] | None
+    """One per objective; NaN and infinities as they were recorded."""
+    params: Mapping[str, ParamValue]
+    """In the order in which they were drawn; conditional ones that do not exist are absent."""
+    feasible: bool
+    """Whether it keeps every outcome constraint."""
+    last_step: int | None
+    last_value: float | None
+    """The first objective at `last_step`, the newest report."""
+    attempts: int
+    failure: str | None
+    """Class of the last attempt's failure."""
+    started_at: datetime | None
+    ended_at: datetime | None
+    duration_s: float | None
+    """From start to end, or until now."""
+
+    @property
+    def value(self) -> float | None:
+        """The first objective's value."""
+        return self.values[0] if self.values else None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One execution of a trial."""
+
+    trial_number: int
+    number: int
+    state: AttemptState
+    opened_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    cpus: float
+    gpus: float
+    node: str | None
+    pid: int | None
+    devices: tuple[str, ...]
+    stop_cause: str | None
+    failure: str | None
+    message: str | None
+    traceback: str | None
+    checkpoint: str | None
+    checkpoint_step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRow:
+    """A recorded choice with its reason."""
+
+    decision_id: int
+    trial_number: int | None
+    kind: str
+    reason: str
+    details: Mapping[str, Any]
+    decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TrialDetail:
+    """A trial with all that happened to it."""
+
+    row: TrialRow
+    attempts: tuple[AttemptRow, ...]
+    decisions: tuple[DecisionRow, ...]
+    user_attrs: Mapping[str, Any]
+    system_attrs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One report. Where several attempts reported a step, this is the newest attempt's."""
+
+    step: int
+    value: float | None
+    """The first objective's metric; None when the report did not bear it."""
+    metrics: Mapping[str, float]
+    """The other metrics."""
+    attempt: int
+    reported_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A trial's reports by step."""
+
+    trial_number: int
+    points: tuple[Point, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """A piece of an attempt's output."""
+
+    attempt: int
+    seq: int
+    stream: str
+    """`stdout` or `stderr`."""
+    text: str
+    logged_at: datetime
+
+    @property
+    def cursor(self) -> tuple[int, int]:
+        """Where `logs(after=...)` goes on."""
+        return (self.attempt, self.seq)

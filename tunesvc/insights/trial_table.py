@@ -1,0 +1,252 @@
+"""Trials: pages of them, one in detail, and the best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.insights.history import attempts, decisions
+from tunesvc.insights.rows import TrialDetail, TrialRow
+from tunesvc.insights.sql import is_candidate, is_feasible
+from tunesvc.spec import ParamValue
+from tunesvc.store import schema
+from tunesvc.store.database import Database
+from tunesvc.store.ids import trial_id
+from tunesvc.store.schema import reports, studies, trial_attrs, trial_params
+from tunesvc.store.schema import trials as trials_table
+
+Order = Literal["number", "newest", "best", "duration"]
+"""By number, by number from the newest, best first value first, longest first."""
+
+_FETCH = 2_000
+"""Rows per look-up of parameters."""
+
+
+def trials(
+    database: Database,
+    study_id: int,
+    *,
+    states: Iterable[str] = (),
+    limit: int | None = None,
+    after: int | None = None,
+    order: Order = "number",
+) -> tuple[TrialRow, ...]:
+    """Trials with their parameters.
+
+    Args:
+        database: where to read.
+        study_id: whose trials.
+        states: only these; all when empty.
+        limit: at most so many.
+        after: the last number of the page before; for orders `number` and `newest`.
+        order: which come first.
+    """
+    query = _rows().where(trials_table.c.study_id == study_id)
+    if wanted := list(states):
+        query = query.where(trials_table.c.state.in_(wanted))
+    number = trials_table.c.number
+    if after is not None:
+        query = query.where(number < after if order == "newest" else number > after)
+    with database.engine.connect() as connection:
+        by = _ordering(order, _maximize(connection, study_id))
+        return _with_params(connection, connection.execute(query.order_by(*by).limit(limit)).all())
+
+
+def best(database: Database, study_id: int, limit: int | None = None) -> tuple[TrialRow, ...]:
+    """The best complete, feasible trials: one at most for one objective, for several the Pareto front.
+
+    Args:
+        database: where to read.
+        study_id: whose trials.
+        limit: of a single objective's trials, the best so many (1 when left out); of a front, its first so many.
+    """
+    with database.engine.connect() as connection:
+        directions = _directions(connection, study_id)
+        if len(directions) == 1:
+            by = _ordering("best", directions[0] == "maximize")
+            query = _rows().where(trials_table.c.study_id == study_id, *is_candidate())
+            return _with_params(connection, connection.execute(query.order_by(*by).limit(limit or 1)).all())
+        front = _front(connection, study_id, directions)[:limit]
+        query = _rows().where(trials_table.c.trial_id.in_(front)).order_by(trials_table.c.number)
+        return _with_params(connection, connection.execute(query).all())
+
+
+def trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
+    """One trial with its attempts, decisions and attributes, or None when there is no such number."""
+    with database.engine.connect() as connection:
+        found = connection.execute(_rows().where(trials_table.c.trial_id == trial_id(study_id, number))).all()
+        if not found:
+            return None
+        (row,) = _with_params(connection, found)
+        attrs = connection.execute(
+            sa.select(trial_attrs.c.kind, trial_attrs.c.name, trial_attrs.c.value)
+            .where(trial_attrs.c.trial_id == row.trial_id)
+            .order_by(trial_attrs.c.kind, trial_attrs.c.name)
+        ).all()
+    return TrialDetail(
+        row=row,
+        attempts=attempts(database, study_id, numbers=[number]),
+        decisions=decisions(database, study_id, number=number),
+        user_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "user"},
+        system_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "system"},
+    )
+
+
+def _rows() -> sa.Select[Any]:
+    tried, newest = _tried(), _newest_report()
+    until = sa.func.coalesce(trials_table.c.ended_at, sa.func.now())
+    duration = sa.cast(sa.extract("epoch", until - trials_table.c.started_at), sa.Double)
+    return (
+        sa.select(
+            trials_table.c.trial_id,
+            trials_table.c.number,
+            trials_table.c.state,
+            trials_table.c["values"].label("results"),
+            trials_table.c.started_at,
+            trials_table.c.ended_at,
+            duration.label("duration_s"),
+            is_feasible().label("feasible"),
+            tried.c.attempts,
+            tried.c.failure,
+            newest.c.step,
+            newest.c.value,
+        )
+        .select_from(trials_table)
+        .outerjoin(tried, sa.true())
+        .outerjoin(newest, sa.true())
+    )
+
+
+def _tried() -> sa.sql.selectable.LateralFromClause:
+    """How many attempts a trial had, and why the last of them failed."""
+    of_trial = schema.attempts.c.trial_id == trials_table.c.trial_id
+    failures = sa.func.array_agg(pg.aggregate_order_by(schema.attempts.c.failure, schema.attempts.c.number.desc()))
+    return (
+        sa.select(
+            sa.func.count().label("attempts"),
+            sa.type_coerce(failures, sa.ARRAY(sa.Text))[1].label("failure"),
+        )
+        .where(of_trial)
+        .correlate(trials_table)
+        .lateral("tried")
+    )
+
+
+def _newest_report() -> sa.sql.selectable.LateralFromClause:
+    return (
+        sa.select(reports.c.step, reports.c.value)
+        .where(reports.c.trial_id == trials_table.c.trial_id, ~reports.c.superseded)
+        .order_by(reports.c.attempt.desc(), reports.c.step.desc())
+        .limit(1)
+        .correlate(trials_table)
+        .lateral("newest")
+    )
+
+
+def _ordering(order: Order, maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:
+    number = trials_table.c.number.asc()
+    match order:
+        case "number":
+            return (number,)
+        case "newest":
+            return (trials_table.c.number.desc(),)
+        case "best":
+            return (*_best_first(maximize), number)
+        case "duration":
+            return (sa.column("duration_s").desc().nulls_last(), number)
+
+
+def _best_first(maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:
+    value: Any = trials_table.c["values"][1]
+    # Postgres sorts NaN above every number; here it comes last in both directions
+    is_nan = (value == sa.literal(float("nan"), sa.Double)).asc().nulls_last()
+    return (is_nan, (value.desc() if maximize else value.asc()).nulls_last())
+
+
+def _directions(connection: sa.Connection, study_id: int) -> list[str]:
+    found = connection.execute(sa.select(studies.c.directions).where(studies.c.study_id == study_id)).scalar()
+    return list(found or ["minimize"])
+
+
+def _maximize(connection: sa.Connection, study_id: int) -> bool:
+    return _directions(connection, study_id)[0] == "maximize"
+
+
+def _front(connection: sa.Connection, study_id: int, directions: Sequence[str]) -> list[int]:
+    """Ids of the candidates that no other candidate dominates."""
+    rows = connection.execute(
+        sa.select(trials_table.c.trial_id, trials_table.c["values"].label("results"))
+        .where(trials_table.c.study_id == study_id, *is_candidate())
+        .order_by(trials_table.c.number)
+    ).all()
+    if not rows:
+        return []
+    sign = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    on_front = pareto_mask(np.array([row.results for row in rows], dtype=float) * sign)
+    return [row.trial_id for row, kept in zip(rows, on_front, strict=True) if kept]
+
+
+def pareto_mask(costs: np.ndarray) -> np.ndarray:
+    """Which rows of `costs` (n, objectives), all to be minimised, no other row dominates. Equal rows all stay."""
+    order = np.lexsort(costs.T[::-1])
+    kept = np.zeros(len(costs), dtype=bool)
+    left = order
+    while len(left):
+        # the least left in lexicographic order is dominated by nothing left, nor by what was kept before
+        pick = costs[left[0]]
+        equal = np.all(costs[left] == pick, axis=1)
+        kept[left[equal]] = True
+        left = left[np.any(costs[left] < pick, axis=1)]
+    return kept
+
+
+def _with_params(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialRow, ...]:
+    params = _params(connection, [row.trial_id for row in rows])
+    return tuple(
+        TrialRow(
+            trial_id=row.trial_id,
+            number=row.number,
+            state=row.state,
+            values=None if row.results is None else tuple(row.results),
+            params=params.get(row.trial_id, {}),
+            feasible=row.feasible,
+            last_step=row.step,
+            last_value=row.value,
+            attempts=row.attempts,
+            failure=row.failure,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            duration_s=row.duration_s,
+        )
+        for row in rows
+    )
+
+
+def _params(connection: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, ParamValue]]:
+    """External values by trial id, in the order in which they were drawn."""
+    found: dict[int, dict[str, ParamValue]] = {}
+    for start in range(0, len(ids), _FETCH):
+        query = (
+            sa.select(trial_params.c.trial_id, trial_params.c.name, trial_params.c.value, trial_params.c.distribution)
+            .where(trial_params.c.trial_id == sa.any_(sa.cast(list(ids[start : start + _FETCH]), _IDS)))
+            .order_by(trial_params.c.trial_id, trial_params.c.position)
+        )
+        for row in connection.execute(query):
+            value = _distribution(row.distribution).to_external_repr(row.value)
+            found.setdefault(row.trial_id, {})[row.name] = value
+    return found
+
+
+_IDS = pg.ARRAY(sa.BigInteger)
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
