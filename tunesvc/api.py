@@ -143,7 +143,7 @@ class Study:
 
     def __repr__(self) -> str:
         view = self.view
-        return f"<Study {self.name!r}: {view.state}, {view.complete} complete, {view.pruned} pruned>"
+        return f"<Study {self.name!r}: {view.state}, {view.counts.complete} complete, {view.counts.pruned} pruned>"
 
     @property
     def view(self) -> insights.StudyView:
@@ -173,11 +173,11 @@ class Study:
     @property
     def front(self) -> Sequence[insights.TrialRow]:
         """The trials that no other beats in every objective; for one objective the best alone."""
-        return insights.best(self._database, self.name)
+        return insights.best(self._database, self.view.study_id)
 
     def dataframe(self) -> pd.DataFrame:
         """One row per trial: number, state, values, params, times."""
-        return insights.dataframe(self._database, self.name)
+        return insights.dataframe(self._database, self.view)
 
     def optuna(self) -> optuna.Study:
         """The same study as Optuna's own object, on our storage."""
@@ -193,9 +193,7 @@ def _run(
     observer: Observer,
     interrupt: threading.Event | None,
 ) -> Study:
-    run_study(
-        database, record, source, make_executor=_ray_executor, observer=observer, interrupt=interrupt
-    )
+    run_study(database, record, source, make_executor=_ray_executor, observer=observer, interrupt=interrupt)
     return Study(record.name, database)
 
 

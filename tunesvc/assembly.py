@@ -27,7 +27,7 @@ from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.store import recovery, studies
 from tunesvc.store.database import Database
-from tunesvc.store.home import home
+from tunesvc.store.home import home_directory
 from tunesvc.store.ledger import Ledger
 from tunesvc.store.states import StudyState
 from tunesvc.store.storage import PgStorage
@@ -124,9 +124,7 @@ def build_coordinator(
     storage = PgStorage(database)
     trials = storage.get_all_trials(record.study_id, deepcopy=False)
     memory = StudyMemory(spec.name, [_DIRECTIONS[goal] for goal in spec.directions], trials)
-    memory.restore_attrs(
-        storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id)
-    )
+    memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
     space = Space(spec.parameters)
     optimizer = Optimizer(
         memory,
@@ -181,7 +179,7 @@ def checkpoint_folder(study: str) -> Path:
     """Where a study's checkpoints lie. `TUNE_CHECKPOINTS` names a shared file system for clusters of several nodes."""
     root = os.environ.get("TUNE_CHECKPOINTS")
     safe = "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in study)[:150]
-    return (Path(root) if root else home() / "checkpoints") / safe
+    return (Path(root) if root else home_directory() / "checkpoints") / safe
 
 
 def _how_to_go_on(record: StudyRecord) -> str:

@@ -49,13 +49,14 @@ class Intake:
         ended: list[Ended] = []
         for event in events:
             live = self._roster.get(event.attempt)
-            if live is None or event.seq <= live.cursor:
+            if live is None or live.over or event.seq <= live.cursor:
                 effects.heard[event.attempt] = max(event.seq, effects.heard.get(event.attempt, 0))
                 continue
             live.cursor = event.seq
             effects.heard[event.attempt] = event.seq
             batch.cursors[live.key()] = event.seq
             if isinstance(event.payload, Outcome):
+                live.over = True
                 ended.append(Ended(live, event.payload))
             else:
                 self._take_one(live, event.seq, event.payload, batch, effects)

@@ -171,6 +171,8 @@ class Coordinator:
     # --- deciding -----------------------------------------------------------------------------------
 
     def _move(self, effects: Effects) -> None:
+        if self._optimizer.exhausted:
+            self.close(Closing(StudyState.FINISHED, "the sampler has nothing left to propose", None))
         if self._closing is None:
             move = policy.next_move(self.spec.budget, self._usage(), self._parallelism())
             match move:
@@ -280,9 +282,7 @@ class Coordinator:
             gpus=resources.gpu * resources.workers,
             now_s=self._clock.now(),
         )
-        self._batch.opened.append(
-            OpenedAttempt(*live.key(), resources.cpu * resources.workers, live.gpus, after_step)
-        )
+        self._batch.opened.append(OpenedAttempt(*live.key(), resources.cpu * resources.workers, live.gpus, after_step))
         params = {**self.spec.constants, **live.params}
         seed = (self.spec.seed or 0) * 1_000_003 + number
         effects.launches.append(Launch(live.id, number, params, seed % 2**32, history.checkpoint))

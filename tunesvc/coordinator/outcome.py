@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from optuna.trial import TrialState
@@ -25,8 +25,8 @@ class Conclusion:
     values: Sequence[float] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Final metrics that are no objectives."""
-    constraints: Sequence[float] = ()
-    """Feasible where <= 0."""
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    """By metric and bound, feasible where <= 0."""
     failure: Failure | None = None
     message: str | None = None
     traceback: str | None = None
@@ -78,7 +78,7 @@ def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
             failure=Failure.NAN,
             message=f"the result is not finite: {shown}",
         )
-    constraints = [excess for c in spec.constraints for excess in _excess(c, final[c.metric])]
+    constraints = {name: value for c in spec.constraints for name, value in _excess(c, final[c.metric])}
     return Conclusion(AttemptState.FINISHED, TrialState.COMPLETE, known, others, constraints)
 
 
@@ -98,10 +98,9 @@ def _detail(outcome: Outcome) -> str | None:
     return outcome.message if isinstance(outcome, (Failed, Lost)) else None
 
 
-def _excess(constraint: Constraint, value: float) -> list[float]:
+def _excess(constraint: Constraint, value: float) -> Iterator[tuple[str, float]]:
     """How far a value is outside, per bound; NaN is outside by infinity."""
-    if math.isnan(value):
-        return [math.inf] * ((constraint.min is not None) + (constraint.max is not None))
-    below = [] if constraint.min is None else [constraint.min - value]
-    above = [] if constraint.max is None else [value - constraint.max]
-    return below + above
+    if constraint.min is not None:
+        yield f"{constraint.metric}.min", math.inf if math.isnan(value) else constraint.min - value
+    if constraint.max is not None:
+        yield f"{constraint.metric}.max", math.inf if math.isnan(value) else value - constraint.max

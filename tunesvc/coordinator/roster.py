@@ -66,6 +66,8 @@ class LiveAttempt:
     stop_by_s: float | None = None
     """When it is killed, if it has not obeyed by then."""
     killed: bool = False
+    over: bool = False
+    """Whether its outcome is known; whatever comes after that is refused."""
     adopted: bool = False
     """Whether an earlier coordinator opened it."""
     unjudged: bool = False

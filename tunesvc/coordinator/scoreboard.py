@@ -11,7 +11,6 @@ from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.objective import is_better
 from tunesvc.policy import Usage, fraction_spent
-from tunesvc.search.samplers import CONSTRAINTS
 from tunesvc.spec import StudySpec
 
 FORECAST_FROM = 0.05
@@ -79,7 +78,7 @@ class Scoreboard:
         return BestTrial(self._best.number, tuple(self._best.values), dict(self._best.params))
 
     def _improves(self, trial: FrozenTrial) -> bool:
-        if any(excess > 0 for excess in trial.system_attrs.get(CONSTRAINTS, ())):
+        if any(excess > 0 for excess in trial.constraints.values()):
             return False
         if self._best is None:
             return True

@@ -27,21 +27,25 @@ def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[b
 
 
 def is_feasible() -> sa.ColumnElement[bool]:
-    """Whether a trial keeps its constraints: Optuna's attribute `constraints`, a list of which none is above 0.
+    """Whether a trial keeps its constraints: Optuna's attributes `constraints:NAME`, of which none is above 0, or
+    `constraints`, the list that older versions wrote.
 
-    The list is read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses; its numbers
-    Postgres reads as they are, and sorts NaN above all of them.
+    Numbers are read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses; Postgres reads its
+    numbers as they are, and sorts NaN above all of them.
     """
     listed = sa.func.string_to_array(sa.func.translate(trial_attrs.c.value, "[] ", ""), ",")
     violated = sa.case(
         (trial_attrs.c.value.startswith("["), sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
-        else_=sa.false(),
+        else_=sa.literal(0.0) < sa.cast(trial_attrs.c.value, sa.Double),
     )
+    name = trial_attrs.c.name
     # a look-up by key; as NOT EXISTS, Postgres would rather hash the attributes of all studies
     found = (
-        sa.select(violated)
+        sa.select(sa.func.bool_or(violated))
         .where(trial_attrs.c.trial_id == trials.c.trial_id)
-        .where(trial_attrs.c.kind == "system", trial_attrs.c.name == "constraints")
+        .where(trial_attrs.c.kind == "system")
+        # one range of the primary key: ';' follows ':'
+        .where(sa.or_(name == "constraints", sa.and_(name >= "constraints:", name < "constraints;")))
         .correlate(trials)
         .scalar_subquery()
     )

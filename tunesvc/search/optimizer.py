@@ -23,10 +23,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import SpecError
 from tunesvc.objective import is_better
 from tunesvc.search.memory import StudyMemory
-from tunesvc.search.samplers import CONSTRAINTS
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
 
+_CONSTRAINT = "constraints:"
+"""Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
 _FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
 
@@ -71,6 +72,8 @@ class Optimizer:
         self.space = space
         name = memory.get_study_name_from_id(memory.study_id)
         self.study = optuna.load_study(study_name=name, storage=memory, sampler=sampler, pruner=pruner)
+        # Grid and brute-force samplers call `study.stop` when nothing is left, which Optuna allows in its loop only.
+        self.study._thread_local.in_optimize_loop = True
         self._sampler_name = sampler_name
         self._pruner_name = pruner_name
         self._prune_before_step = prune_before_step
@@ -81,6 +84,11 @@ class Optimizer:
     def trials(self) -> Sequence[FrozenTrial]:
         """All trials, in order of their numbers. Do not change them."""
         return self.memory.get_all_trials(self.memory.study_id, deepcopy=False)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the sampler says that there is nothing left to try."""
+        return bool(self.study._stop_flag)
 
     def trial(self, number: int) -> FrozenTrial:
         """One trial. Do not change it."""
@@ -116,9 +124,7 @@ class Optimizer:
             params = self._draw_all(number, self._fallback)
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
             return Proposal(number, params, reason, {"sampler": "random"}, sampler_error=message)
-        reason = (
-            "enqueued" if enqueued else f"proposed by {self._sampler_name} from {self._finished()} finished trials"
-        )
+        reason = "enqueued" if enqueued else f"proposed by {self._sampler_name} from {self._finished()} finished trials"
         return Proposal(number, params, reason, {"sampler": self._sampler_name})
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
@@ -156,20 +162,20 @@ class Optimizer:
         state: TrialState,
         values: Sequence[float] | None = None,
         *,
-        constraints: Sequence[float] = (),
+        constraints: Mapping[str, float] | None = None,
         attrs: Mapping[str, float] | None = None,
     ) -> None:
         """Finish a trial.
 
         Args:
             values: one per objective. For a pruned trial its last intermediate value, if it has one.
-            constraints: outcome constraints, feasible where <= 0.
+            constraints: outcome constraints by name, feasible where <= 0.
             attrs: further metrics, kept as user attributes.
         """
         for name, value in (attrs or {}).items():
             self.memory.set_trial_user_attr(number, name, value)
-        if constraints:
-            self.memory.set_trial_system_attr(number, CONSTRAINTS, list(constraints))
+        for name, excess in (constraints or {}).items():
+            self.memory.set_trial_system_attr(number, _CONSTRAINT + name, excess)
         self._forget_cached_trials()
         trial = self.trial(number)
         self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)

@@ -6,22 +6,18 @@ Optuna's `BaseSampler` is the seam: a sampler of our own is one more line in the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
 
 from tunesvc.errors import SpecError
 from tunesvc.search.options import build, choose
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
-
-CONSTRAINTS = "constraints"
-"""Optuna's own system attribute for constraint values: feasible where all are <= 0."""
 
 
 def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> BaseSampler:
@@ -57,19 +53,18 @@ Maker = Callable[[int | None], Callable[..., BaseSampler]]
 
 
 def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
-    constrained = {"constraints_func": _constraint_values} if spec.constraints else {}
     samplers = optuna.samplers
     return {
-        "auto": lambda seed: _tpe(seed, space, constrained),
-        "tpe": lambda seed: _tpe(seed, space, constrained),
-        "gp": lambda seed: _gp(seed, constrained),
+        "auto": lambda seed: _tpe(seed, space),
+        "tpe": lambda seed: _tpe(seed, space),
+        "gp": lambda seed: _gp(seed),
         "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
         "qmc": lambda seed: _fix(
             samplers.QMCSampler, seed=seed, warn_independent_sampling=False, warn_asynchronous_seeding=False
         ),
         "cmaes": lambda seed: _cmaes(seed, spec),
-        "nsga2": lambda seed: _fix(samplers.NSGAIISampler, seed=seed, **constrained),
-        "nsga3": lambda seed: _fix(samplers.NSGAIIISampler, seed=seed, **constrained),
+        "nsga2": lambda seed: _fix(samplers.NSGAIISampler, seed=seed),
+        "nsga3": lambda seed: _fix(samplers.NSGAIIISampler, seed=seed),
         "grid": lambda seed: _grid(seed, space),
         "brute": lambda seed: _brute(seed, space),
     }
@@ -88,19 +83,19 @@ def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSa
     return made
 
 
-def _tpe(seed: int | None, space: Space, constrained: dict[str, Any]) -> Callable[..., BaseSampler]:
+def _tpe(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
     # constant_liar: parallel trials must not all be sent to the same place. group: a conditional space falls into
     # groups of parameters that occur together, each modelled jointly.
     fixed = {"multivariate": True, "group": space.is_conditional, "constant_liar": True}
-    return _fix(optuna.samplers.TPESampler, seed=seed, warn_independent_sampling=False, **fixed, **constrained)
+    return _fix(optuna.samplers.TPESampler, seed=seed, **fixed)
 
 
-def _gp(seed: int | None, constrained: dict[str, Any]) -> Callable[..., BaseSampler]:
+def _gp(seed: int | None) -> Callable[..., BaseSampler]:
     if find_spec("torch") is None:
         raise SpecError(
             "sampler 'gp' is Optuna's GPSampler, which needs PyTorch: `pip install torch`, or use `sampler: tpe`"
         )
-    return _fix(optuna.samplers.GPSampler, seed=seed, warn_independent_sampling=False, **constrained)
+    return _fix(optuna.samplers.GPSampler, seed=seed, warn_independent_sampling=False)
 
 
 def _cmaes(seed: int | None, spec: StudySpec) -> Callable[..., BaseSampler]:
@@ -112,9 +107,7 @@ def _cmaes(seed: int | None, spec: StudySpec) -> Callable[..., BaseSampler]:
 def _grid(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
     grid = space.grid()
     if grid is None or space.is_conditional:
-        raise SpecError(
-            "sampler 'grid' needs parameters that are all discrete (int, stepped or values) and no `when`"
-        )
+        raise SpecError("sampler 'grid' needs parameters that are all discrete (int, stepped or values) and no `when`")
     return lambda: optuna.samplers.GridSampler(grid, seed=seed)
 
 
@@ -122,8 +115,3 @@ def _brute(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
     if space.grid() is None:
         raise SpecError("sampler 'brute' needs parameters that are all discrete: int, stepped float, or values")
     return _fix(optuna.samplers.BruteForceSampler, seed=seed)
-
-
-def _constraint_values(trial: FrozenTrial) -> Sequence[float]:
-    """Constraint values as the optimizer stored them before it tells the sampler."""
-    return list(trial.system_attrs.get(CONSTRAINTS, ()))

@@ -131,9 +131,7 @@ _IS_COMMITTED = sa.text("SELECT true FROM leases WHERE study_id = :study AND tok
 _TRIAL = "(CAST(:study AS bigint) << 32 | b.number)"
 """A trial's id from its number: see tunesvc.store.ids."""
 
-_LIVE = (
-    "a.trial_id = " + _TRIAL + " AND a.number = b.attempt AND a.token = :token AND a.state IN ('opened', 'running')"
-)
+_LIVE = "a.trial_id = " + _TRIAL + " AND a.number = b.attempt AND a.token = :token AND a.state IN ('opened', 'running')"
 """The guard of every write for an attempt: it is live, and opened or adopted under our lease."""
 
 
@@ -147,9 +145,10 @@ class _Writer:
     def write(self, batch: Batch) -> None:
         self._trials(batch)
         self._params_and_attrs(batch)
-        self._attempts(batch)
+        self._starts(batch)
         self._reports_and_logs(batch)
         self._attempt_ends(batch)
+        self._openings(batch)
         self._trial_ends(batch)
         self._decisions(batch)
         self._study(batch)
@@ -203,23 +202,12 @@ class _Writer:
             _last_of_each([attr for attr in batch.attrs if attr.number is None]),
         )
 
-    def _attempts(self, batch: Batch) -> None:
+    def _starts(self, batch: Batch) -> None:
         if batch.adopts:
             self._run(
                 """UPDATE attempts a SET token = :token FROM trials t
                    WHERE t.study_id = :study AND a.trial_id = t.trial_id AND a.state IN ('opened', 'running')"""
             )
-        self._bulk(
-            f"""INSERT INTO attempts (trial_id, number, token, cpus, gpus)
-                SELECT {_TRIAL}, b.attempt, :token, b.cpus, b.gpus FROM b""",
-            {"number": "bigint", "attempt": "integer", "cpus": "double precision", "gpus": "double precision"},
-            [(o.number, o.attempt, o.cpus, o.gpus) for o in batch.opened],
-        )
-        self._bulk(
-            f"UPDATE reports r SET superseded = true FROM b WHERE r.trial_id = {_TRIAL} AND r.step > b.after_step",
-            {"number": "bigint", "after_step": "bigint"},
-            [(o.number, o.after_step) for o in batch.opened if o.attempt > 1],
-        )
         self._bulk(
             f"""UPDATE attempts a SET state = 'running', started_at = now(), node = b.node, pid = b.pid,
                        devices = string_to_array(nullif(b.devices, ''), ',')
@@ -287,6 +275,19 @@ class _Writer:
                 "at_last_word": "boolean",
             },
             [e._replace(message=_text(e.message or ""), traceback=_text(e.traceback or "")) for e in batch.ends],
+        )
+
+    def _openings(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO attempts (trial_id, number, token, cpus, gpus)
+                SELECT {_TRIAL}, b.attempt, :token, b.cpus, b.gpus FROM b""",
+            {"number": "bigint", "attempt": "integer", "cpus": "double precision", "gpus": "double precision"},
+            [(o.number, o.attempt, o.cpus, o.gpus) for o in batch.opened],
+        )
+        self._bulk(
+            f"UPDATE reports r SET superseded = true FROM b WHERE r.trial_id = {_TRIAL} AND r.step > b.after_step",
+            {"number": "bigint", "after_step": "bigint"},
+            [(o.number, o.after_step) for o in batch.opened if o.attempt > 1],
         )
 
     def _trial_ends(self, batch: Batch) -> None:

@@ -1,0 +1,434 @@
+"""The coordinator on a real database, with simulated workers on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pytest
+from optuna.distributions import FloatDistribution, distribution_to_json
+
+from tests.simulation import Simulation, curve, quadratic
+from tests.specs import make_spec
+from tunesvc.errors import LeaseLost, StudyBusy
+from tunesvc.execute.executor import (
+    Asked,
+    AttemptId,
+    Checkpointed,
+    Event,
+    Failed,
+    Finished,
+    Launch,
+    Logged,
+    Lost,
+    Payload,
+    Reported,
+)
+from tunesvc.execute.simulated import SimulatedExecutor
+from tunesvc.policy import StopCause
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+from tunesvc.store.states import StudyState
+
+Steps = Iterable[tuple[float, Payload]]
+
+
+def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> None:
+    with simulation.database.engine.begin() as connection:
+        studies.request(connection, simulation.record.study_id, kind, payload or {}, "test")
+
+
+@pytest.mark.parametrize("parallelism", [1, 3, 8])
+def test_a_study_runs_exactly_as_many_trials_as_its_budget_says(database: Database, parallelism: int) -> None:
+    simulation = Simulation(database, make_spec(budget={"trials": 17}, parallelism=parallelism))
+    closing = simulation.run()
+    assert closing.state is StudyState.FINISHED
+    assert simulation.states() == {"complete": 17}
+    assert simulation.sql("SELECT count(*), count(DISTINCT trial_id), min(state) FROM attempts") == [
+        (17, 17, "finished")
+    ]
+    assert simulation.sql("SELECT count(*) FROM reports") == [(17 * 5,)]
+    assert simulation.sql("SELECT state, reason <> '' FROM studies") == [("finished", True)]
+    assert max(len(snapshot.running) for snapshot in simulation.recorder.snapshots) == parallelism
+
+
+def test_every_trial_has_a_recorded_reason(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    simulation.run()
+    assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'ask' AND reason <> ''") == [(10,)]
+
+
+def test_the_cluster_bounds_how_many_run_at_a_time(database: Database) -> None:
+    simulation = Simulation(database, make_spec(parallelism=8), slots=3)
+    simulation.run()
+    assert max(len(snapshot.running) for snapshot in simulation.recorder.snapshots) == 3
+
+
+def test_poor_trials_are_pruned_with_a_reason_and_keep_their_last_value(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        level = 0.1 if launch.trial_number < 4 else 0.9
+        return curve(*[level] * 8)
+
+    simulation = Simulation(database, make_spec(pruner={"name": "median", "n_startup_trials": 2}), script)
+    simulation.run()
+    assert simulation.states() == {"complete": 4, "pruned": 6}
+    pruned = simulation.sql("""SELECT t.values[1], a.state, a.stop_cause FROM trials t JOIN attempts a USING (trial_id)
+                               WHERE t.state = 'pruned'""")
+    assert set(pruned) == {(0.9, "pruned", "prune")}
+    reasons = simulation.sql("SELECT reason FROM decisions WHERE kind = 'prune'")
+    assert len(reasons) == 6
+    assert all("0.9 at step" in str(row[0]) for row in reasons)
+
+
+def test_an_attempt_that_ignores_the_stop_is_killed_after_the_grace_period(database: Database) -> None:
+    """Fault 21."""
+
+    def script(launch: Launch) -> Steps:
+        return curve(*[0.1 if launch.trial_number < 4 else 0.9] * 100)
+
+    spec = make_spec(pruner={"name": "median", "n_startup_trials": 2}, limits={"grace": 5.0}, budget={"trials": 6})
+    simulation = Simulation(database, spec, script)
+    simulation.obedient = False
+    simulation.run()
+    assert simulation.states() == {"complete": 4, "pruned": 2}
+
+
+def test_a_lost_attempt_is_run_again_at_most_as_often_as_allowed(database: Database) -> None:
+    """Fault 13, with simulated workers."""
+
+    def script(launch: Launch) -> Steps:
+        fatal = launch.trial_number == 0 or (launch.trial_number == 1 and launch.attempt.number < 3)
+        return [(1.0, Lost("killed"))] if fatal else quadratic(launch)
+
+    simulation = Simulation(database, make_spec(retries={"lost": 2}), script)
+    simulation.run()
+    assert simulation.states() == {"complete": 9, "fail": 1}
+    attempts = simulation.sql("""SELECT t.number, count(*), count(*) FILTER (WHERE a.state = 'lost')
+                                 FROM trials t JOIN attempts a USING (trial_id) GROUP BY 1 ORDER BY 1 LIMIT 3""")
+    assert attempts == [(0, 3, 3), (1, 3, 2), (2, 1, 0)]
+    assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'retry'") == [(4,)]
+
+
+def test_an_error_is_stored_with_its_traceback_and_the_study_goes_on(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        return [(1.0, Failed("error", "boom", "Traceback: boom"))] if launch.trial_number == 2 else quadratic(launch)
+
+    simulation = Simulation(database, make_spec(), script)
+    simulation.run()
+    assert simulation.states() == {"complete": 9, "fail": 1}
+    failed = simulation.sql("SELECT failure, message, traceback FROM attempts WHERE state = 'failed'")
+    assert failed == [("error", "boom", "Traceback: boom")]
+
+
+def test_a_missing_entrypoint_ends_the_study_at_once(database: Database) -> None:
+    """Fault 40, with simulated workers."""
+    simulation = Simulation(database, make_spec(), lambda _: [(0.1, Failed("entrypoint", "no module named digits"))])
+    closing = simulation.run()
+    assert closing.state is StudyState.FAILED
+    assert "digits" in closing.reason
+    assert simulation.sql("SELECT count(*) FROM trials")[0][0] <= 4
+
+
+@pytest.mark.parametrize(
+    ("limits", "steps", "failure"),
+    [
+        ({"wall": 30.0}, [(1.0, Reported(step, {"loss": 1.0})) for step in range(10_000)], "timeout"),
+        ({"silence": 30.0}, [(1.0, Reported(0, {"loss": 1.0})), (1e9, Finished())], "silence"),
+    ],
+)
+def test_a_trial_that_hangs_is_ended_by_its_limits(
+    database: Database, limits: Mapping[str, float], steps: Sequence[tuple[float, Payload]], failure: str
+) -> None:
+    """Fault 20."""
+    spec = make_spec(limits={**limits, "grace": 2.0}, budget={"trials": 3})
+    simulation = Simulation(database, spec, lambda launch: steps if launch.trial_number == 1 else quadratic(launch))
+    simulation.run()
+    assert simulation.states() == {"complete": 2, "fail": 1}
+    assert simulation.sql("SELECT failure FROM attempts WHERE state = 'failed'") == [(failure,)]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_result_that_is_not_finite_is_stored_shown_and_never_best(database: Database, value: str) -> None:
+    """Fault 22."""
+
+    def script(launch: Launch) -> Steps:
+        return [(1.0, Finished({"loss": float(value)}))] if launch.trial_number == 0 else quadratic(launch)
+
+    simulation = Simulation(database, make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 15}), script)
+    simulation.run()
+    assert simulation.states() == {"complete": 14, "fail": 1}
+    assert simulation.sql("SELECT values[1]::text FROM trials WHERE number = 0") == [(value,)]
+    best = simulation.recorder.snapshots[-1].best
+    assert best is not None
+    assert best.number != 0
+
+
+def test_a_study_ends_when_its_wall_time_is_spent(database: Database) -> None:
+    simulation = Simulation(database, make_spec(budget={"wall": 20.0}), lambda _: curve(*[0.5] * 1000))
+    closing = simulation.run()
+    assert (closing.state, closing.stop) == (StudyState.FINISHED, StopCause.BUDGET)
+    assert 20 <= simulation.clock.now() < 25
+    assert set(simulation.states()) == {"pruned"}
+
+
+def test_a_study_ends_when_its_gpu_hours_are_spent_and_a_resume_counts_them(database: Database) -> None:
+    spec = make_spec(budget={"gpu_hours": 0.5}, resources={"gpu": 0.5}, parallelism=2)
+    simulation = Simulation(database, spec, lambda _: curve(*[0.5] * 100, every_s=60.0))
+    assert "GPU hours" in simulation.run().reason
+    assert simulation.clock.now() == pytest.approx(1800, abs=130)
+
+
+def test_a_study_ends_when_its_target_is_reached(database: Database) -> None:
+    spec = make_spec(metrics=[{"name": "loss", "target": 0.2}], budget={"trials": 500})
+    simulation = Simulation(database, spec, lambda launch: curve(0.1 if launch.trial_number == 5 else 0.5))
+    closing = simulation.run()
+    assert "trial 5 reached the target" in closing.reason
+    assert sum(simulation.states().values()) < 20
+
+
+def test_an_interrupt_keeps_what_is_done_and_a_resume_completes_the_budget_exactly(database: Database) -> None:
+    """Fault 2, with simulated workers."""
+    simulation = Simulation(database, make_spec(budget={"trials": 30}, parallelism=8))
+    coordinator = simulation.start()
+    while simulation.states().get("complete", 0) < 9:
+        assert coordinator.step() is None
+    simulation.interrupt.set()
+    assert coordinator.run(simulation.interrupt).state is None
+    simulation.ledger.release()
+    done = simulation.states()["complete"]
+    assert simulation.states()["running"] > 0
+    assert simulation.sql("SELECT count(*) FROM attempts WHERE state IN ('opened', 'running')") == [(0,)]
+
+    simulation.interrupt.clear()
+    assert simulation.run().state is StudyState.FINISHED
+    assert done >= 9
+    assert simulation.states() == {"complete": 30}
+
+
+def test_a_crash_loses_no_trial_and_asks_for_none_twice(database: Database) -> None:
+    """Fault 1, between two steps."""
+    simulation = Simulation(database, make_spec(budget={"trials": 12}))
+    for _ in range(3):
+        coordinator = simulation.start()
+        for _ in range(9):
+            coordinator.step()
+        simulation.crash()
+    simulation.run()
+    assert simulation.states() == {"complete": 12}
+    assert simulation.sql("SELECT max(number), count(*) FROM trials") == [(11, 12)]
+    twice = simulation.sql("SELECT trial_id FROM attempts WHERE state = 'finished' GROUP BY 1 HAVING count(*) > 1")
+    assert not twice
+
+
+def test_a_trial_resumes_from_its_checkpoint_and_later_reports_no_longer_count(database: Database) -> None:
+    launches: list[Launch] = []
+
+    def script(launch: Launch) -> Steps:
+        launches.append(launch)
+        if launch.attempt.number == 1:
+            early = [(1.0, Reported(step, {"loss": 1.0 - step / 10})) for step in range(3)]
+            return [
+                *early,
+                (0.0, Checkpointed("/shared/2", 2)),
+                *curve(0.5, 0.5, 0.5)[:0],
+                (1.0, Reported(3, {"loss": 0.1})),
+                (1.0, Lost("killed")),
+            ]
+        return [(1.0, Reported(3, {"loss": 0.65})), (1.0, Finished())]
+
+    simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
+    simulation.run()
+    assert [launch.checkpoint for launch in launches] == [None, "/shared/2"]
+    assert simulation.sql("SELECT values[1] FROM trials") == [(0.65,)]
+    kept = simulation.sql("SELECT attempt, step, value, superseded FROM reports ORDER BY attempt, step")
+    assert kept == [
+        (1, 0, 1.0, False),
+        (1, 1, 0.9, False),
+        (1, 2, 0.8, False),
+        (1, 3, 0.1, True),
+        (2, 3, 0.65, False),
+    ]
+
+
+def test_a_stop_that_was_decided_before_a_crash_stands(database: Database) -> None:
+    spec = make_spec(pruner={"name": "median", "n_startup_trials": 2}, budget={"trials": 5}, parallelism=1)
+    simulation = Simulation(database, spec, lambda launch: curve(*[0.1 if launch.trial_number < 4 else 0.9] * 20))
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM attempts WHERE stop_cause = 'prune'"):
+        coordinator.step()
+    simulation.crash()
+    simulation.run()
+    assert simulation.states() == {"complete": 4, "pruned": 1}
+    assert simulation.sql("SELECT count(*) FROM attempts") == [(5,)]
+
+
+class Repeating(SimulatedExecutor):
+    """Delivers everything twice, as after an acknowledgement that was lost."""
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        events = super().events(timeout_s)
+        return [*events, *events]
+
+
+def test_what_is_delivered_twice_is_recorded_once(database: Database) -> None:
+    """Fault 25."""
+    simulation = Simulation(database, make_spec())
+    simulation.start(Repeating(quadratic, clock=simulation.clock, slots=8)).run()
+    assert simulation.states() == {"complete": 10}
+    assert simulation.sql("SELECT count(*) FROM reports") == [(50,)]
+
+
+def test_a_second_coordinator_is_told_who_holds_the_study(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    simulation.start(owner="alice:17")
+    with pytest.raises(StudyBusy, match="alice:17"):
+        simulation.start(owner="bob:18")
+
+
+def test_a_coordinator_that_lost_its_lease_can_write_nothing(database: Database) -> None:
+    """Fault 12, between two steps."""
+    simulation = Simulation(database, make_spec())
+    frozen = simulation.start(owner="frozen")
+    frozen.step()
+    simulation.crash()
+    simulation.start(owner="heir")
+    before = (
+        simulation.sql("SELECT * FROM reports ORDER BY 1, 2, 3"),
+        simulation.sql("SELECT * FROM attempts ORDER BY 1, 2"),
+    )
+    with pytest.raises(LeaseLost):
+        for _ in range(20):
+            frozen.step()
+    after = (
+        simulation.sql("SELECT * FROM reports ORDER BY 1, 2, 3"),
+        simulation.sql("SELECT * FROM attempts ORDER BY 1, 2"),
+    )
+    assert before == after
+
+
+def test_a_pause_lets_running_trials_finish_and_a_resume_goes_on(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    coordinator = simulation.start()
+    for _ in range(6):
+        coordinator.step()
+    ask(simulation, "pause")
+    closing = coordinator.run()
+    simulation.ledger.release()
+    assert closing.state is StudyState.PAUSED
+    assert simulation.sql("SELECT state FROM studies") == [("paused",)]
+    assert "running" not in simulation.states()
+    assert sum(simulation.states().values()) < 10
+    simulation.run()
+    assert simulation.states() == {"complete": 10}
+
+
+def test_a_stop_ends_what_runs(database: Database) -> None:
+    simulation = Simulation(database, make_spec(budget={"trials": 1000}))
+    coordinator = simulation.start()
+    for _ in range(6):
+        coordinator.step()
+    ask(simulation, "stop")
+    assert coordinator.run().state is StudyState.STOPPED
+    assert "running" not in simulation.states()
+
+
+def test_an_extended_study_runs_that_many_trials_more(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    simulation.run()
+    ask(simulation, "extend", {"trials": 5})
+    simulation.run()
+    assert simulation.states() == {"complete": 15}
+    assert simulation.sql("SELECT spec->'budget'->>'trials' FROM studies") == [("15",)]
+
+
+def test_an_enqueued_trial_runs_with_its_values_and_a_wrong_one_is_answered(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    ask(simulation, "enqueue", {"x": 0.3, "n": 2})
+    ask(simulation, "enqueue", {"y": 1})
+    simulation.run()
+    answers = simulation.sql("SELECT answer, done_at IS NOT NULL FROM commands ORDER BY command_id")
+    assert answers[0] == ("trial 0 is next", True)
+    assert "no parameter 'y'" in str(answers[1][0])
+    best = simulation.recorder.snapshots[-1].best
+    assert best is not None
+    assert (best.number, best.params) == (0, {"x": 0.3, "n": 2})
+
+
+def test_an_objective_may_declare_its_parameters_while_it_runs(database: Database) -> None:
+    declared = distribution_to_json(FloatDistribution(0.0, 1.0))
+
+    def script(_: Launch) -> Steps:
+        return [(1.0, Asked("a", declared)), (1.0, Asked("b", declared)), (1.0, Finished({"loss": 0.5}))]
+
+    simulation = Simulation(database, make_spec(parameters={}), script)
+    simulation.run()
+    assert simulation.states() == {"complete": 10}
+    assert simulation.sql("SELECT name, count(DISTINCT value) FROM trial_params GROUP BY 1 ORDER BY 1") == [
+        ("a", 10),
+        ("b", 10),
+    ]
+
+
+def test_several_objectives_and_constraints_are_stored(database: Database) -> None:
+    spec = make_spec(
+        metrics=[{"name": "loss"}, {"name": "acc", "goal": "maximize"}],
+        constraints=[{"metric": "ms", "max": 10.0}],
+        sampler={"name": "nsga2", "seed": 1},
+    )
+
+    def script(launch: Launch) -> Steps:
+        x = float(launch.params["x"])  # type: ignore[arg-type]
+        return [(1.0, Finished({"loss": x, "acc": x, "ms": 5.0 + launch.trial_number}))]
+
+    simulation = Simulation(database, spec, script)
+    simulation.run()
+    rows = simulation.sql("""SELECT t.number, cardinality(t.values), a.value FROM trials t
+                             JOIN trial_attrs a USING (trial_id) WHERE a.name = 'constraints:ms.max' ORDER BY 1""")
+    assert [(row[0], row[1]) for row in rows] == [(number, 2) for number in range(10)]
+    assert rows[0][2] == "-5.0"
+
+
+def test_output_is_kept_in_order_without_what_postgres_refuses(database: Database) -> None:
+    def script(_: Launch) -> Steps:
+        return [(0.1, Logged("stdout", "a\x00b\n")), (0.1, Logged("stderr", "c\n")), (0.1, Finished({"loss": 1.0}))]
+
+    simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
+    simulation.run()
+    assert simulation.sql("SELECT stream, text FROM logs ORDER BY seq") == [
+        ("stdout", "a\ufffdb\n"),
+        ("stderr", "c\n"),
+    ]
+
+
+class Late(SimulatedExecutor):
+    """Delivers a report of the first attempt long after it has ended."""
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        events = list(super().events(timeout_s))
+        for event in events:
+            if isinstance(event.payload, Finished):
+                self.done: AttemptId = event.attempt
+        if hasattr(self, "done"):
+            events.append(Event(self.done, 99, Reported(99, {"loss": -1.0})))
+        return events
+
+
+def test_a_report_that_comes_after_the_end_is_refused(database: Database) -> None:
+    """Fault 27."""
+    simulation = Simulation(database, make_spec())
+    simulation.start(Late(quadratic, clock=simulation.clock, slots=8)).run()
+    assert simulation.sql("SELECT count(*), max(step) FROM reports") == [(50, 4)]
+
+
+def test_parameters_are_stored_as_they_were_used(database: Database) -> None:
+    seen: dict[int, Mapping[str, object]] = {}
+
+    def script(launch: Launch) -> Steps:
+        seen[launch.trial_number] = launch.params
+        return quadratic(launch)
+
+    simulation = Simulation(database, make_spec(constants={"batch": 32}), script)
+    simulation.run()
+    stored = simulation.sql("SELECT number, name, value FROM trials JOIN trial_params USING (trial_id)")
+    assert len(stored) == 20
+    assert all(seen[int(str(number))][str(name)] == value for number, name, value in stored)
+    assert all(params["batch"] == 32 for params in seen.values())

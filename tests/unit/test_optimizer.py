@@ -1,0 +1,221 @@
+"""Ask, report, prune and tell, on memory alone."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from tests.specs import make_spec
+from tunesvc.errors import SpecError
+from tunesvc.search.memory import StudyMemory
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.pruners import last_step, make_pruner
+from tunesvc.search.samplers import make_sampler
+from tunesvc.space import Space
+from tunesvc.spec import StudySpec
+
+CONDITIONAL = {
+    "model": {"type": "categorical", "values": ["tree", "net"]},
+    "depth": {"type": "int", "min": 1, "max": 9, "when": {"model": "tree"}},
+    "lr": {"type": "float", "min": 1e-4, "max": 1.0, "log": True, "when": {"model": "net"}},
+    "optimizer": {"type": "categorical", "values": ["sgd", "adam"], "when": {"model": "net"}},
+    "momentum": {"type": "float", "min": 0.0, "max": 0.9, "when": {"optimizer": "sgd"}},
+}
+
+
+def make_optimizer(spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> Optimizer:
+    directions = [
+        StudyDirection.MINIMIZE if goal == "minimize" else StudyDirection.MAXIMIZE for goal in spec.directions
+    ]
+    space = Space(spec.parameters)
+    return Optimizer(
+        StudyMemory(spec.name, directions),
+        space,
+        sampler or make_sampler(spec, space),
+        make_pruner(spec),
+        sampler_name=spec.sampler.name,
+        pruner_name=spec.pruner.name,
+        prune_before_step=last_step(spec),
+        seed=1,
+    )
+
+
+def run_trials(optimizer: Optimizer, n: int) -> list[dict[str, Any]]:
+    drawn = []
+    for _ in range(n):
+        proposal = optimizer.ask()
+        assert proposal.sampler_error is None
+        drawn.append(dict(proposal.params))
+        optimizer.tell(
+            proposal.number, TrialState.COMPLETE, [float(len(proposal.params))] * len(optimizer.study.directions)
+        )
+    return drawn
+
+
+@pytest.mark.parametrize("name", ["auto", "tpe", "random", "qmc", "cmaes", "nsga2", "nsga3"])
+def test_every_sampler_draws_a_conditional_space(name: str) -> None:
+    spec = make_spec(sampler={"name": name, "seed": 3}, parameters=CONDITIONAL)
+    for params in run_trials(make_optimizer(spec), 25):
+        assert ("depth" in params) == (params["model"] == "tree")
+        assert ("momentum" in params) == (params.get("optimizer") == "sgd")
+
+
+@pytest.mark.parametrize("name", ["grid", "brute"])
+def test_grid_samplers_draw_every_configuration_once(name: str) -> None:
+    parameters = {"a": {"values": ["x", "y", "z"]}, "b": {"type": "int", "min": 1, "max": 2}}
+    parameters["a"] = {"type": "categorical", **parameters["a"]}
+    optimizer = make_optimizer(make_spec(sampler={"name": name, "seed": 0}, parameters=parameters))
+    drawn = run_trials(optimizer, 6)
+    assert optimizer.exhausted
+    assert {(p["a"], p["b"]) for p in drawn} == set(itertools.product("xyz", (1, 2)))
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes", "nsga2"])
+def test_a_seed_makes_proposals_repeatable(name: str) -> None:
+    spec = make_spec(sampler={"name": name, "seed": 7})
+    assert run_trials(make_optimizer(spec), 15) == run_trials(make_optimizer(spec), 15)
+
+
+def test_the_studys_seed_serves_a_sampler_without_one() -> None:
+    one, two = (make_spec(sampler={"name": "random"}, seed=seed) for seed in (1, 2))
+    assert run_trials(make_optimizer(one), 3) == run_trials(make_optimizer(one), 3)
+    assert run_trials(make_optimizer(one), 3) != run_trials(make_optimizer(two), 3)
+
+
+def test_a_resumed_study_does_not_propose_its_first_trials_again() -> None:
+    spec = make_spec()
+    space = Space(spec.parameters)
+    first = run_trials(make_optimizer(spec), 5)
+    resumed = run_trials(make_optimizer(spec, make_sampler(spec, space, trials_before=5)), 5)
+    assert not [params for params in resumed if params in first]
+
+
+def test_an_enqueued_trial_is_asked_first_and_filled_up() -> None:
+    optimizer = make_optimizer(make_spec())
+    optimizer.enqueue({"x": 0.25})
+    proposal = optimizer.ask()
+    assert proposal.params["x"] == 0.25
+    assert "n" in proposal.params
+    assert proposal.reason == "enqueued"
+
+
+@pytest.mark.parametrize("params", [{"y": 1}, {"x": 2.0}, {"x": "a"}, {"n": 100}])
+def test_an_enqueued_value_that_the_space_does_not_hold_is_refused(params: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=next(iter(params))):
+        make_optimizer(make_spec()).enqueue(params)
+
+
+class BrokenSampler(optuna.samplers.RandomSampler):
+    """Raises at every ask."""
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+        raise RuntimeError("singular matrix")
+
+
+def test_a_sampler_that_raises_is_replaced_by_chance_and_the_proposal_says_so() -> None:
+    proposal = make_optimizer(make_spec(), BrokenSampler()).ask()
+    assert set(proposal.params) == {"x", "n"}
+    assert proposal.sampler_error == "RuntimeError: singular matrix"
+    assert "at random" in proposal.reason
+
+
+def test_a_pruner_verdict_says_what_it_rests_on() -> None:
+    optimizer = make_optimizer(make_spec(pruner={"name": "median", "n_startup_trials": 2}))
+    for loss in (0.1, 0.2, 0.3):
+        number = optimizer.ask().number
+        optimizer.report(number, 0, loss)
+        assert optimizer.verdict(number) is None or loss == 0.3
+        optimizer.tell(number, TrialState.COMPLETE, [loss])
+    bad = optimizer.ask().number
+    optimizer.report(bad, 0, 0.9)
+    verdict = optimizer.verdict(bad)
+    assert verdict is not None
+    assert verdict.details["rank"] == 4
+    assert verdict.details["best"] == 0.1
+    assert "number 4 of the 4 trials" in verdict.reason
+
+
+def test_a_trial_at_the_pruners_max_is_left_to_finish() -> None:
+    optimizer = make_optimizer(make_spec(pruner={"name": "asha", "min": 1, "max": 4, "eta": 2}))
+    for loss in (0.1, 0.2, 0.3, 0.9):
+        number = optimizer.ask().number
+        for step in range(1, 5):
+            optimizer.report(number, step, loss)
+        assert optimizer.verdict(number) is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(order=st.permutations(range(6)), curves=st.lists(st.lists(st.floats(0, 1), min_size=6, max_size=6), min_size=4))
+def test_pruning_does_not_depend_on_the_order_of_the_reports(order: list[int], curves: list[list[float]]) -> None:
+    """Fault 26."""
+    verdicts = []
+    for steps in (range(6), order):
+        optimizer = make_optimizer(make_spec(pruner={"name": "median", "n_startup_trials": 1}))
+        for curve in curves[:-1]:
+            number = optimizer.ask().number
+            for step in range(6):
+                optimizer.report(number, step, curve[step])
+            optimizer.tell(number, TrialState.COMPLETE, [curve[-1]])
+        last = optimizer.ask().number
+        for step in steps:
+            optimizer.report(last, step, curves[-1][step])
+        verdicts.append(optimizer.verdict(last))
+    assert verdicts[0] == verdicts[1]
+
+
+def test_a_parameter_that_the_objective_declares_is_drawn_once() -> None:
+    optimizer = make_optimizer(make_spec(parameters={}))
+    number = optimizer.ask().number
+    declared = optuna.distributions.distribution_to_json(optuna.distributions.FloatDistribution(0, 1))
+    value = optimizer.suggest(number, "x", declared)
+    assert optimizer.suggest(number, "x", declared) == value
+    assert optimizer.trial(number).params == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": {"name": "tep"}}, "did you mean 'tpe'"),
+        ({"sampler": {"name": "tpe", "n_startup": 3}}, "did you mean 'n_startup_trials'"),
+        ({"sampler": {"name": "grid"}}, "discrete"),
+        ({"pruner": {"name": "hyperbnad"}}, "did you mean 'hyperband'"),
+        ({"pruner": {"name": "hyperband"}}, "needs the option max"),
+        ({"pruner": {"name": "asha", "min": 9, "max": 3}}, "max .3. is below min"),
+        ({"pruner": {"name": "median"}, "metrics": [{"name": "a"}, {"name": "b"}]}, "one metric"),
+        ({"sampler": {"name": "cmaes"}, "metrics": [{"name": "a"}, {"name": "b"}]}, "one metric"),
+    ],
+)
+def test_a_sampler_or_pruner_that_cannot_be_is_refused_in_words_to_act_on(
+    changes: dict[str, Any], message: str
+) -> None:
+    spec = make_spec(**changes)
+    with pytest.raises(SpecError, match=message):
+        make_sampler(spec, Space(spec.parameters))
+        make_pruner(spec)
+
+
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        {"name": "asha", "min": 1, "max": 81, "eta": 3},
+        {"name": "hyperband", "min": 1, "max": 81, "eta": 3},
+        {"name": "median"},
+        {"name": "percentile", "percentile": 25.0},
+        {"name": "threshold", "upper": 3.0},
+        {"name": "patient", "patience": 3, "wrapped": {"name": "median"}},
+        {"name": "wilcoxon"},
+        {"name": "none"},
+    ],
+)
+def test_every_pruner_can_be_named(pruner: dict[str, Any]) -> None:
+    optimizer = make_optimizer(make_spec(pruner=pruner))
+    number = optimizer.ask().number
+    optimizer.report(number, 1, 0.5)
+    assert optimizer.verdict(number) is None

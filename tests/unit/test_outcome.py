@@ -1,0 +1,113 @@
+"""What an attempt's end means for its trial."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.specs import make_spec
+from tunesvc.coordinator.outcome import conclude
+from tunesvc.coordinator.roster import Curve
+from tunesvc.execute.executor import Failed, Finished, Lost, Yielded
+from tunesvc.policy import Failure, StopCause
+from tunesvc.store.states import AttemptState
+
+SPEC = make_spec()
+
+
+def curve(*losses: float) -> Curve:
+    made = Curve({"loss": "minimize"})
+    for step, loss in enumerate(losses):
+        made.add(step, {"loss": loss})
+    return made
+
+
+def test_a_returned_value_beats_the_curve() -> None:
+    conclusion = conclude(SPEC, curve(0.5, 0.4), Finished({"loss": 0.3}), None)
+    assert (conclusion.trial_state, conclusion.values) == (TrialState.COMPLETE, [0.3])
+
+
+@pytest.mark.parametrize(("take", "value"), [("last", 0.6), ("best", 0.2)])
+def test_without_a_returned_value_the_metrics_take_decides(take: str, value: float) -> None:
+    spec = make_spec(metrics=[{"name": "loss", "take": take}])
+    assert conclude(spec, curve(0.5, 0.2, 0.6), Finished(), None).values == [value]
+
+
+def test_the_last_value_is_that_of_the_greatest_step_in_whatever_order_steps_came() -> None:
+    shuffled = Curve({"loss": "minimize"})
+    for step in (3, 1, 2):
+        shuffled.add(step, {"loss": step / 10})
+    assert conclude(SPEC, shuffled, Finished(), None).values == [0.3]
+
+
+def test_no_value_at_all_is_a_failure_that_says_what_to_do() -> None:
+    conclusion = conclude(SPEC, curve(), Finished(), None)
+    assert conclusion.failure is Failure.NO_RESULT
+    assert "trial.report" in (conclusion.message or "")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("goal", ["minimize", "maximize"])
+def test_a_result_that_is_not_finite_is_kept_but_fails_the_trial(value: float, goal: str) -> None:
+    """Fault 22."""
+    spec = make_spec(metrics=[{"name": "loss", "goal": goal}])
+    conclusion = conclude(spec, curve(0.5), Finished({"loss": value}), None)
+    assert conclusion.failure is Failure.NAN
+    assert repr(conclusion.values) == repr([value])
+
+
+def test_a_pruned_trial_keeps_its_last_value() -> None:
+    conclusion = conclude(SPEC, curve(0.5, 0.4), Yielded(), StopCause.PRUNE)
+    assert (conclusion.trial_state, conclusion.values) == (TrialState.PRUNED, [0.4])
+
+
+def test_a_pruned_trial_whose_last_value_is_nan_has_none() -> None:
+    assert conclude(SPEC, curve(0.5, math.nan), Yielded(), StopCause.PRUNE).values is None
+
+
+def test_an_objective_may_prune_itself() -> None:
+    assert conclude(SPEC, curve(0.5), Yielded(), None).trial_state == TrialState.PRUNED
+
+
+@pytest.mark.parametrize("outcome", [Yielded(), Failed("error", "cleanup failed"), Lost("killed")])
+def test_a_requested_stop_decides_however_the_attempt_ended(outcome: Yielded | Failed | Lost) -> None:
+    assert conclude(SPEC, curve(0.5), outcome, StopCause.PRUNE).trial_state == TrialState.PRUNED
+    shutdown = conclude(SPEC, curve(0.5), outcome, StopCause.SHUTDOWN)
+    assert (shutdown.attempt_state, shutdown.trial_state) == (AttemptState.INTERRUPTED, None)
+    assert conclude(SPEC, curve(0.5), outcome, StopCause.WALL).failure is Failure.TIMEOUT
+
+
+@pytest.mark.parametrize("cause", list(StopCause))
+def test_a_result_that_arrives_after_the_request_to_stop_counts(cause: StopCause) -> None:
+    assert conclude(SPEC, curve(0.5), Finished({"loss": 0.1}), cause).trial_state == TrialState.COMPLETE
+
+
+def test_a_lost_worker_is_lost_and_an_exception_is_an_error() -> None:
+    lost = conclude(SPEC, curve(), Lost("worker killed"), None)
+    assert (lost.attempt_state, lost.failure) == (AttemptState.LOST, Failure.LOST)
+    error = conclude(SPEC, curve(), Failed("error", "boom", "Traceback ..."), None)
+    assert (error.attempt_state, error.failure, error.traceback) == (
+        AttemptState.FAILED,
+        Failure.ERROR,
+        "Traceback ...",
+    )
+
+
+def test_constraints_are_feasible_at_or_below_zero() -> None:
+    spec = make_spec(constraints=[{"metric": "ms", "min": 1.0, "max": 20.0}])
+    assert conclude(spec, curve(), Finished({"loss": 0.1, "ms": 25.0}), None).constraints == {
+        "ms.min": -24.0,
+        "ms.max": 5.0,
+    }
+    assert conclude(spec, curve(), Finished({"loss": 0.1, "ms": math.nan}), None).constraints == {
+        "ms.min": math.inf,
+        "ms.max": math.inf,
+    }
+    assert conclude(spec, curve(), Finished({"loss": 0.1}), None).failure is Failure.NO_RESULT
+
+
+def test_metrics_that_are_no_objectives_are_kept_beside_the_values() -> None:
+    conclusion = conclude(SPEC, curve(0.5), Finished({"loss": 0.1, "ms": 3.0}), None)
+    assert conclusion.metrics == {"ms": 3.0}

@@ -1,0 +1,107 @@
+"""The pure decisions: retries, budgets, limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesvc import policy
+from tunesvc.policy import Ask, Drain, Failure, Finish, GiveUp, Halt, Retry, StopCause, Usage
+from tunesvc.spec import Budget, Limits, Metric, Retries
+
+
+def usage(trials: int = 0, running: int = 0, wall_s: float = 0.0, gpu_hours: float = 0.0) -> Usage:
+    return Usage(trials, running, wall_s, gpu_hours)
+
+
+def test_a_lost_attempt_is_retried_until_the_limit() -> None:
+    retries = Retries(lost=2)
+    assert isinstance(policy.after_failure(Failure.LOST, {}, retries), Retry)
+    assert isinstance(policy.after_failure(Failure.LOST, {Failure.LOST: 1}, retries), Retry)
+    assert isinstance(policy.after_failure(Failure.LOST, {Failure.LOST: 2}, retries), GiveUp)
+
+
+def test_each_class_of_failure_counts_against_its_own_limit() -> None:
+    retries = Retries(lost=1, error=1)
+    earlier = {Failure.LOST: 1}
+    assert isinstance(policy.after_failure(Failure.ERROR, earlier, retries), Retry)
+    assert isinstance(policy.after_failure(Failure.LOST, earlier, retries), GiveUp)
+
+
+@pytest.mark.parametrize("failure", [Failure.NAN, Failure.BAD_REPORT, Failure.NO_RESULT, Failure.ENTRYPOINT])
+def test_what_would_only_happen_again_is_never_retried(failure: Failure) -> None:
+    assert isinstance(policy.after_failure(failure, {}, Retries(lost=9, error=9, timeout=9)), GiveUp)
+
+
+@given(
+    failures=st.lists(st.sampled_from(list(Failure)), max_size=40),
+    retries=st.builds(Retries, lost=st.integers(0, 4), error=st.integers(0, 4), timeout=st.integers(0, 4)),
+)
+def test_no_sequence_of_failures_is_retried_more_often_than_the_limits_allow(
+    failures: list[Failure], retries: Retries
+) -> None:
+    earlier: Counter[Failure] = Counter()
+    attempts = 1
+    for failure in failures:
+        decision = policy.after_failure(failure, earlier, retries)
+        earlier[failure] += 1
+        if isinstance(decision, GiveUp):
+            break
+        attempts += 1
+    assert attempts <= 1 + retries.lost + retries.error + retries.timeout
+
+
+@given(trials=st.integers(1, 50), parallelism=st.integers(1, 9), running=st.integers(0, 9), asked=st.integers(0, 50))
+def test_the_budget_of_trials_is_never_exceeded(trials: int, parallelism: int, running: int, asked: int) -> None:
+    asked, running = min(asked, trials), min(running, asked)
+    move = policy.next_move(Budget(trials=trials), usage(asked, running), parallelism)
+    if isinstance(move, Ask):
+        assert asked + move.trials <= trials
+        assert running + move.trials <= max(parallelism, running)
+    else:
+        assert asked == trials
+
+
+def test_a_spent_budget_of_trials_lets_running_ones_finish() -> None:
+    assert isinstance(policy.next_move(Budget(trials=3), usage(3, 1), 2), Drain)
+    assert isinstance(policy.next_move(Budget(trials=3), usage(3, 0), 2), Finish)
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent"),
+    [(Budget(wall=60.0), usage(5, 2, wall_s=60.0)), (Budget(gpu_hours=1.5), usage(5, 2, gpu_hours=1.5))],
+)
+def test_a_spent_budget_of_time_stops_running_ones(budget: Budget, spent: Usage) -> None:
+    move = policy.next_move(budget, spent, 2)
+    assert isinstance(move, Halt)
+    assert move.cause is StopCause.BUDGET
+    assert isinstance(policy.next_move(budget, usage(5, 0, spent.wall_s, spent.gpu_hours), 2), Finish)
+
+
+def test_the_fraction_spent_is_that_of_the_tightest_limit() -> None:
+    budget = Budget(trials=10, wall=100.0)
+    assert policy.fraction_spent(budget, usage(6, 1, wall_s=20)) == 0.5
+    assert policy.fraction_spent(budget, usage(6, 1, wall_s=90)) == 0.9
+
+
+@pytest.mark.parametrize(
+    ("goal", "value", "reached"),
+    [("minimize", 0.1, True), ("minimize", 0.2, True), ("minimize", 0.3, False), ("maximize", 0.3, True)],
+)
+def test_a_target_is_reached_from_its_good_side(goal: str, value: float, reached: bool) -> None:
+    metric = Metric.model_validate({"name": "m", "goal": goal, "target": 0.2})
+    assert policy.reached_target((metric,), [value]) is reached
+
+
+def test_a_study_without_target_never_reaches_it() -> None:
+    assert not policy.reached_target((Metric(name="m"),), [0.0])
+
+
+def test_limits_name_what_was_exceeded() -> None:
+    limits = Limits(wall=10.0, silence=3.0)
+    assert policy.overdue(limits, running_s=9.0, silent_s=1.0) is None
+    assert policy.overdue(limits, running_s=11.0, silent_s=1.0)[0] is StopCause.WALL  # type: ignore[index]
+    assert policy.overdue(limits, running_s=5.0, silent_s=4.0)[0] is StopCause.SILENCE  # type: ignore[index]
