@@ -1,0 +1,126 @@
+"""One self-contained HTML page of charts: no server, no network, light and dark.
+
+Every text from a study is escaped; what may run is Plotly and the figures' data, and a policy in the page forbids
+it to load anything.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from plotly.offline import get_plotlyjs
+
+from tunesvc.charts.chart import Chart
+
+_CSS = """
+:root { color-scheme: light dark;
+  --ground: #f6f7f9; --card: #fff; --ink: #1b2130; --soft: #5b6472; --line: #e3e6eb; --accent: #12877a; }
+@media (prefers-color-scheme: dark) { :root {
+  --ground: #0f1218; --card: #171b23; --ink: #e7eaf0; --soft: #9aa3b2; --line: #2b313c; --accent: #2cc7b4; } }
+* { box-sizing: border-box }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
+main { max-width: 1240px; margin: 0 auto; padding: 28px 20px 60px }
+h1 { font-size: 26px; margin: 0 10px 0 0; display: inline; overflow-wrap: anywhere }
+h2 { font-size: 15px; margin: 0; overflow-wrap: anywhere }
+.badge { border: 1px solid var(--line); border-radius: 99px; padding: 2px 10px; font-size: 13px; color: var(--soft);
+  vertical-align: 4px; white-space: nowrap }
+.about { color: var(--soft); margin: 6px 0 20px; overflow-wrap: anywhere }
+.facts { display: flex; flex-wrap: wrap; gap: 12px; margin: 0 0 14px; padding: 0 }
+.facts div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 16px }
+.facts dt { color: var(--soft); font-size: 12px }
+.facts dd { margin: 0; font-size: 19px; font-variant-numeric: tabular-nums }
+.grid { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 14px }
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px;
+  min-width: 0 }
+.wide { grid-column: 1 / -1 }
+.note { color: var(--soft); font-size: 13px; min-height: 1.5em }
+.empty { color: var(--soft); text-align: center; padding: 60px 10px }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; width: 100% }
+th { text-align: left; color: var(--soft); font-weight: 500 }
+th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); white-space: nowrap }
+@media (max-width: 860px) { .grid { grid-template-columns: minmax(0, 1fr) } }
+/* Plotly writes colours into the drawing; these follow the reader's mode */
+.js-plotly-plot .main-svg text { fill: var(--ink) !important; text-shadow: none !important }
+.js-plotly-plot .main-svg .hoverlayer text { fill: #fff !important }
+.js-plotly-plot .gridlayer path, .js-plotly-plot .zerolinelayer path { stroke: var(--line) !important }
+.js-plotly-plot .parcoords .axis path, .js-plotly-plot .parcoords .axis line { stroke: var(--soft) !important }
+"""
+
+_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def page(
+    title: str,
+    charts: Sequence[Chart],
+    *,
+    badge: str = "",
+    about: str = "",
+    facts: Mapping[str, str] | None = None,
+    table: tuple[str, Sequence[str], Sequence[Sequence[str]]] | None = None,
+) -> str:
+    """A whole HTML document.
+
+    Args:
+        title: the study's name.
+        charts: in the order in which they appear.
+        badge: beside the title, such as the state.
+        about: below the title.
+        facts: short figures by what they are.
+        table: its title, the heads of its columns and its rows.
+    """
+    name = html.escape(title)
+    listed = "" if table is None else _table(*table)
+    cards = "\n".join(_card(f"chart{i}", chart) for i, chart in enumerate(charts))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name} · tunesvc</title>
+<style>{_CSS}</style>
+<script>{get_plotlyjs()}</script>
+</head>
+<body><main>
+<h1>{name}</h1>{f'<span class="badge">{html.escape(badge)}</span>' if badge else ""}
+<p class="about">{html.escape(about)}</p>
+{_facts(facts or {})}
+<div class="grid">
+{listed}
+{cards}
+</div>
+</main></body>
+</html>
+"""
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    items = "".join(
+        f"<div><dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd></div>" for name, text in facts.items()
+    )
+    return f'<dl class="facts">{items}</dl>'
+
+
+def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (
+        f'<section class="card wide"><h2>{html.escape(title)}</h2><div class="scroll">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
+    )
+
+
+def _card(anchor: str, chart: Chart) -> str:
+    title, note = html.escape(chart.title), html.escape(chart.note)
+    if chart.figure is None:
+        return f'<section class="card"><h2>{title}</h2><p class="empty">{note}</p></section>'
+    drawing = chart.figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=anchor,
+        config={"responsive": True, "displaylogo": False, "displayModeBar": False},
+    )
+    wide = " wide" if chart.wide else ""
+    return f'<section class="card{wide}"><h2>{title}</h2><div class="note">{note}</div>{drawing}</section>'
