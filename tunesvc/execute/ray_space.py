@@ -1,0 +1,103 @@
+"""A Ray Tune search space as parameters of ours, so that a function written for Ray Tune runs unmodified.
+
+Knows the classes of `ray.tune`, which is imported only when a search space is at hand; knows no Optuna.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tunesvc.errors import SpecError
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, Scalar
+
+
+def from_ray(search_space: Mapping[str, Any]) -> dict[str, Parameter]:
+    """The parameters of a Ray Tune search space; those of nested dicts are named by their path, `model/lr`.
+
+    Whatever is no domain is left out: see `constants_of`.
+
+    Raises:
+        SpecError: a domain that has no bounds or no fixed values (`randn`, `sample_from`), quantized log scales,
+            or choices between values that are no scalars.
+    """
+    return {name: _parameter(name, leaf) for name, leaf in _leaves(search_space) if _is_domain(leaf)}
+
+
+def constants_of(search_space: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a Ray Tune search space, named like its parameters."""
+    return {name: leaf for name, leaf in _leaves(search_space) if not _is_domain(leaf)}
+
+
+def nested(params: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"model/lr": 0.1}` -> `{"model": {"lr": 0.1}}`: the config that a Ray Tune function expects."""
+    config: dict[str, Any] = {}
+    for name, value in params.items():
+        *folders, leaf = name.split("/")
+        place = config
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = value
+    return config
+
+
+def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in space.items():
+        if isinstance(value, Mapping) and not _is_grid(value):
+            yield from _leaves(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _is_grid(value: object) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"grid_search"}
+
+
+def _is_domain(value: object) -> bool:
+    from ray.tune.search.sample import Domain
+
+    return _is_grid(value) or isinstance(value, Domain)
+
+
+def _parameter(name: str, domain: Any) -> Parameter:
+    from ray.tune.search import sample as ray
+
+    if _is_grid(domain):
+        return _categorical(name, domain["grid_search"])
+    if isinstance(domain, ray.Categorical):
+        return _categorical(name, domain.categories)
+    sampler = domain.get_sampler()
+    quantum = sampler.q if isinstance(sampler, ray.Quantized) else None
+    sampler = sampler.sampler if isinstance(sampler, ray.Quantized) else sampler
+    log = isinstance(sampler, ray.LogUniform)
+    if not isinstance(domain, (ray.Float, ray.Integer)) or not isinstance(sampler, (ray.Uniform, ray.LogUniform)):
+        raise SpecError(f"parameter `{name}`: {type(sampler).__name__} sampling has no bounds: use uniform or choice")
+    if log and quantum not in (None, 1):
+        raise SpecError(f"parameter `{name}`: a log scale cannot be quantized: use loguniform, lograndint or choice")
+    if isinstance(domain, ray.Integer):
+        return _integer(domain, None if log or quantum is None else int(quantum), log)
+    return _float(domain, quantum, log)
+
+
+def _float(domain: Any, quantum: float | None, log: bool) -> Parameter:
+    return FloatParameter(type="float", min=float(domain.lower), max=float(domain.upper), step=quantum, log=log)
+
+
+def _integer(domain: Any, quantum: int | None, log: bool) -> Parameter:
+    # Ray excludes the upper bound, except where it quantizes by more than 1
+    low, high = int(domain.lower), int(domain.upper)
+    if quantum in (None, 1):
+        return IntParameter(type="int", min=low, max=high - 1, log=log)
+    # Ray draws the multiples of the quantum, wherever the lower bound lies
+    return IntParameter(type="int", min=-(-low // quantum) * quantum, max=high, step=quantum)
+
+
+def _categorical(name: str, values: Any) -> Parameter:
+    scalars = [value.item() if hasattr(value, "item") else value for value in values]
+    for value in scalars:
+        if not isinstance(value, Scalar):
+            raise SpecError(
+                f"parameter `{name}`: a choice between {type(value).__name__}s cannot be stored or compared: "
+                "choose between names and look the value up in the function"
+            )
+    return CategoricalParameter(values=tuple(scalars))
