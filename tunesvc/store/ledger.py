@@ -19,6 +19,7 @@ from tunesvc.errors import DatabaseError, LeaseLost
 from tunesvc.store import lease as leasing
 from tunesvc.store import numbers, studies
 from tunesvc.store.batch import Attr, Batch
+from tunesvc.store.database import safe_text
 from tunesvc.store.lease import LEASE_S, Lease
 
 T = TypeVar("T")
@@ -238,7 +239,7 @@ class _Writer:
                 SELECT a.trial_id, b.attempt, b.seq, b.stream, b.text
                 FROM b JOIN attempts a ON {_LIVE} ON CONFLICT (trial_id, attempt, seq) DO NOTHING""",
             {"number": "bigint", "attempt": "integer", "seq": "bigint", "stream": "text", "text": "text"},
-            [line._replace(text=_text(line.text)) for line in batch.logs],
+            [line._replace(text=safe_text(line.text)) for line in batch.logs],
         )
         self._bulk(
             f"UPDATE attempts a SET checkpoint = b.path, checkpoint_step = b.step FROM b WHERE {_LIVE}",
@@ -274,7 +275,10 @@ class _Writer:
                 "traceback": "text",
                 "at_last_word": "boolean",
             },
-            [e._replace(message=_text(e.message or ""), traceback=_text(e.traceback or "")) for e in batch.ends],
+            [
+                e._replace(message=safe_text(e.message or ""), traceback=safe_text(e.traceback or ""))
+                for e in batch.ends
+            ],
         )
 
     def _openings(self, batch: Batch) -> None:
@@ -310,7 +314,7 @@ class _Writer:
             """INSERT INTO decisions (study_id, trial_number, kind, reason, details)
                SELECT :study, b.number, b.kind, b.reason, CAST(b.details AS jsonb) FROM b""",
             {"number": "bigint", "kind": "text", "reason": "text", "details": "text"},
-            [(d.number, d.kind, _text(d.reason), numbers.dump(d.details)) for d in batch.decisions],
+            [(d.number, d.kind, safe_text(d.reason), numbers.dump(d.details)) for d in batch.decisions],
         )
         self._bulk(
             """UPDATE commands c SET done_at = now(), answer = b.answer FROM b
@@ -332,7 +336,7 @@ class _Writer:
                 """UPDATE studies SET state = :state, reason = :reason,
                           ended_at = CASE WHEN :over THEN now() END WHERE study_id = :study""",
                 state=str(state),
-                reason=_text(reason),
+                reason=safe_text(reason),
                 over=state.is_terminal,
             )
 
@@ -353,11 +357,6 @@ class _Writer:
 
 def _array(values: list[float] | None) -> str | None:
     return None if values is None else "{" + ",".join(repr(float(value)) for value in values) + "}"
-
-
-def _text(text: str) -> str:
-    """Postgres keeps any text but NUL."""
-    return text.replace("\x00", "\ufffd")
 
 
 def _last_of_each(attrs: list[Attr]) -> list[Attr]:

@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tunesvc.store.database import safe_text
+
 
 def dump(value: Any) -> str:
-    """JSON text for a JSONB column; NUL, which Postgres refuses, becomes U+FFFD."""
+    """JSON text for a JSONB column; what Postgres refuses becomes U+FFFD."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
 
 
@@ -25,9 +27,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     if isinstance(value, str):
-        return value.replace("\x00", "\ufffd")
+        return safe_text(value)
     if isinstance(value, Mapping):
-        return {str(key).replace("\x00", "\ufffd"): _plain(item) for key, item in value.items()}
+        return {safe_text(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
