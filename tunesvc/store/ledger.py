@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from tunesvc.errors import DatabaseError, LeaseLost
 from tunesvc.store import lease as leasing
 from tunesvc.store import numbers, studies
-from tunesvc.store.batch import Attr, Batch
+from tunesvc.store.batch import AttemptEnd, Attr, Batch
 from tunesvc.store.database import safe_text
 from tunesvc.store.lease import LEASE_S, Lease
 
@@ -357,6 +357,10 @@ class _Writer:
 
 def _array(values: list[float] | None) -> str | None:
     return None if values is None else "{" + ",".join(repr(float(value)) for value in values) + "}"
+
+
+def _safe(end: AttemptEnd) -> AttemptEnd:
+    return end._replace(message=safe_text(end.message or ""), traceback=safe_text(end.traceback or ""))
 
 
 def _last_of_each(attrs: list[Attr]) -> list[Attr]:
