@@ -163,7 +163,7 @@ def test_a_study_made_through_optuna_has_no_spec_but_is_shown(database: Database
     view = insights.study(database, "plain")
     assert view.spec is None
     assert [o.name for o in view.objectives] == ["value_0", "value_1"]
-    assert view.row.fraction == 0.0
+    assert view.fraction == 0.0
 
 
 def test_parameters_are_external_values_in_the_order_drawn_and_absent_when_inactive(database: Database) -> None:

@@ -129,14 +129,14 @@ def test_the_best_curves_are_always_among_those_chosen() -> None:
     trials = [trial(number, abs(number - 500) + 1.0) for number in range(1000)]
     numbers = charts.choose_curves(ERROR, trials, limit=100)
     assert len(numbers) == 100
-    assert set(range(490, 511)) - set(numbers) == {490} or {500, 499, 501} <= set(numbers)
+    assert set(range(491, 510)) <= set(numbers)
 
 
 def test_a_large_study_is_sampled_and_says_so() -> None:
     chart = charts.parallel(ERROR, [trial(number, float(number + 1), lr=0.1 + number) for number in range(3000)])
     assert chart.note.startswith("showing 1,000 of 3,000 trials")
     assert chart.figure is not None
-    assert min(chart.figure.data[0].dimensions[1]["values"]) == 0.0, "the best is there (its value 1, on a log scale)"
+    assert min(chart.figure.data[0].dimensions[1]["values"]) == 1.0, "the best is among them"
 
 
 def test_a_conditional_parameter_is_set_apart_where_it_is_absent() -> None:
@@ -151,7 +151,8 @@ def test_categories_and_booleans_are_named_on_their_axis() -> None:
 
 
 def test_numbers_that_span_decades_get_a_logarithmic_axis() -> None:
-    assert to_scale([0.001, 1.0]).positions == [-3.0, 0.0]
+    assert to_scale([0.001, 0.001, 1.0]).positions == [-3.0, -3.0, 0.0]
+    assert not spans_decades([0.005, 0.4, 0.5, 0.6, 1.0]), "uniform, with a low draw by chance"
     assert not spans_decades([0.0, 100.0])
     assert not spans_decades([math.nan])
 

@@ -69,9 +69,14 @@ def label(text: object, longest: int = 60) -> str:
 
 def axis(name: str, values: Iterable[float] = ()) -> dict[str, Any]:
     """An axis; logarithmic where the values span two decades and more."""
+    finite = [value for value in values if math.isfinite(value)]
+    log = spans_decades(finite)
+    # whole decades only, at most about six of them
+    ticks = {"dtick": math.ceil(math.log10(max(finite) / min(finite)) / 6)} if log else {}
     return {
         "title": {"text": label(name)},
-        "type": "log" if spans_decades(values) else "linear",
+        "type": "log" if log else "linear",
+        **ticks,
         "automargin": True,
         "zeroline": False,
         "exponentformat": "power",
@@ -79,9 +84,14 @@ def axis(name: str, values: Iterable[float] = ()) -> dict[str, Any]:
 
 
 def spans_decades(values: Iterable[float]) -> bool:
-    """Whether a logarithmic scale shows more than a linear one."""
+    """Whether a logarithmic scale shows more than a linear one: two decades and more, and most values low.
+
+    Uniform draws from 0 ... 1 may span decades as well, but their median lies near the middle.
+    """
     finite = [value for value in values if math.isfinite(value)]
-    return bool(finite) and min(finite) > 0 and max(finite) >= 100 * min(finite)
+    if not finite or min(finite) <= 0:
+        return False
+    return max(finite) >= 100 * min(finite) and float(np.median(finite)) <= max(finite) / 4
 
 
 def hover(trial: TrialRow) -> str:

@@ -48,7 +48,8 @@ th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); white-sp
 .js-plotly-plot .parcoords .axis path, .js-plotly-plot .parcoords .axis line { stroke: var(--soft) !important }
 """
 
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+# 'unsafe-eval': Plotly compiles what it draws with WebGL, the parallel coordinates
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def page(

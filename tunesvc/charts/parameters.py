@@ -156,7 +156,8 @@ class Scale:
             "label": label(name, 24),
             "values": self.positions,
             "tickvals": self.ticks,
-            "ticktext": [label(text, 18) for text in self.texts],
+            # Plotly sets these as plain text, its markup has no effect on them
+            "ticktext": [text if len(text) <= 18 else text[:17] + "…" for text in self.texts],
         }
 
 
@@ -185,7 +186,9 @@ def _number_scale(values: Sequence[float | None], absent: bool) -> Scale:
         return math.log10(value) if log else value
 
     low, high = position(min(numbers)), position(max(numbers))
-    ticks = [float(tick) for tick in np.linspace(low, high, 5)] if high > low else [low]
+    whole = sorted(set(numbers))
+    few = len(whole) <= 8 and all(number.is_integer() for number in whole)
+    ticks = [position(number) for number in whole] if few else [float(tick) for tick in np.linspace(low, high, 5)]
     texts = [f"{10**tick if log else tick:.3g}" for tick in ticks]
     below = low - 0.15 * ((high - low) or 1.0)
     if absent:

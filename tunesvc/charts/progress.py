@@ -180,6 +180,7 @@ def _bars(state: str, attempts: Sequence[AttemptRow], now: datetime) -> go.Bar:
     return go.Bar(
         orientation="h",
         name=state,
+        width=0.8,
         base=[start.isoformat() for _, start, _ in spans],
         # Plotly measures bars on a date axis in milliseconds
         x=[max(1.0, (end - start).total_seconds() * 1000) for _, start, end in spans],

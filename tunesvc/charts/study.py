@@ -39,7 +39,7 @@ def study_page(database: Database, study: StudyView, importances: Mapping[str, f
     return page(
         study.name,
         charts,
-        badge=str(study.row.state),
+        badge=str(study.state),
         about=_about(study),
         facts=_facts(study),
         table=("Pareto front" if several else "Best trials", heads, rows) if best else None,
@@ -95,21 +95,21 @@ def _charts(
 
 
 def _facts(study: StudyView) -> dict[str, str]:
-    row, counts = study.row, study.row.counts
+    counts = study.counts
     facts = {"trials": f"{counts.total:,}", "complete": f"{counts.complete:,}", "pruned": f"{counts.pruned:,}"}
     facts["failed"] = f"{counts.failed:,}"
-    if row.best_value is not None:
-        facts[f"best {study.objectives[0].name}"] = short(row.best_value)
-    facts["time"] = f"{row.active_s / 60:.1f} min" if row.active_s < 3600 else f"{row.active_s / 3600:.1f} h"
-    if row.gpu_hours:
-        facts["GPU hours"] = f"{row.gpu_hours:.3g}"
+    if study.best_value is not None:
+        facts[f"best {study.objectives[0].name}"] = short(study.best_value)
+    facts["time"] = f"{study.active_s / 60:.1f} min" if study.active_s < 3600 else f"{study.active_s / 3600:.1f} h"
+    if study.gpu_hours:
+        facts["GPU hours"] = f"{study.gpu_hours:.3g}"
     return facts
 
 
 def _about(study: StudyView) -> str:
     goals = ", ".join(f"{objective.goal} {objective.name}" for objective in study.objectives)
     description = study.spec.description if study.spec else ""
-    return " — ".join(filter(None, [goals, description, study.row.reason]))
+    return " — ".join(filter(None, [goals, description, study.reason]))
 
 
 def _best_table(study: StudyView, best: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:

@@ -151,9 +151,7 @@ def _of(column: sa.ColumnElement[int], study_id: int, numbers: Sequence[int] | N
 def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Select[Any]:
     table = schema.reports
     newest = (
-        sa.select(
-            table.c.trial_id, table.c.step, table.c.attempt, table.c.value, table.c.metrics, table.c.reported_at
-        )
+        sa.select(table.c.trial_id, table.c.step, table.c.attempt, table.c.value, table.c.metrics, table.c.reported_at)
         .ext(pg.distinct_on(table.c.trial_id, table.c.step))
         .where(condition, ~table.c.superseded)
         .order_by(table.c.trial_id, table.c.step, table.c.attempt.desc())

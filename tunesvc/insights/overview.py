@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,7 +47,13 @@ def study(database: Database, name: str) -> StudyView:
     with database.engine.connect() as connection:
         record = stored.find(connection, name)
         row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one()
-    return StudyView(_study_row(row), record.spec, record.source_text, record.source_dir)
+    shown = _study_row(row)
+    return StudyView(
+        **{field.name: getattr(shown, field.name) for field in fields(shown)},
+        spec=record.spec,
+        source_text=record.source_text,
+        source_dir=record.source_dir,
+    )
 
 
 def _overview() -> sa.Select[Any]:

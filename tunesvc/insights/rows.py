@@ -78,29 +78,13 @@ class StudyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class StudyView:
+class StudyView(StudyRow):
     """A study with its spec."""
 
-    row: StudyRow
     spec: StudySpec | None
     """None for a study made through Optuna's API."""
     source_text: str | None
     source_dir: str | None
-
-    @property
-    def study_id(self) -> int:
-        """The id that the other queries take."""
-        return self.row.study_id
-
-    @property
-    def name(self) -> str:
-        """The study's name."""
-        return self.row.name
-
-    @property
-    def objectives(self) -> tuple[Objective, ...]:
-        """Names and goals, in order."""
-        return self.row.objectives
 
 
 @dataclass(frozen=True, slots=True)
