@@ -139,6 +139,7 @@ def build_coordinator(
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         gpu_hours = recovery.gpu_hours(connection, record.study_id)
+        code = recovery.last_code(connection, record.study_id)
     coordinator = Coordinator(
         spec,
         ledger=ledger,
@@ -147,6 +148,7 @@ def build_coordinator(
         observer=observer,
         active_s=record.active_s,
         gpu_hours=gpu_hours,
+        code=code,
         **options,
     )
     coordinator.recover(unfinished)

@@ -22,6 +22,7 @@ from tunesvc.execute.executor import (
     Lost,
     Payload,
     Reported,
+    Started,
 )
 from tunesvc.execute.simulated import SimulatedExecutor
 from tunesvc.policy import StopCause
@@ -417,6 +418,20 @@ def test_a_report_that_comes_after_the_end_is_refused(database: Database) -> Non
     simulation = Simulation(database, make_spec())
     simulation.start(Late(quadratic, clock=simulation.clock, slots=8)).run()
     assert simulation.sql("SELECT count(*), max(step) FROM reports") == [(50, 4)]
+
+
+def test_code_that_changed_between_attempts_is_recorded_and_told(database: Database) -> None:
+    """Fault 40."""
+
+    def script(launch: Launch) -> Steps:
+        return [(0.0, Started("node", 1, code="old" if launch.trial_number < 5 else "new")), *quadratic(launch)]
+
+    simulation = Simulation(database, make_spec(), script)
+    simulation.run()
+    assert simulation.sql("SELECT trial_number, details FROM decisions WHERE kind = 'code'") == [
+        (5, {"before": "old", "now": "new"})
+    ]
+    assert any("source has changed" in text for text in simulation.recorder.texts("warning"))
 
 
 def test_parameters_are_stored_as_they_were_used(database: Database) -> None:

@@ -116,7 +116,7 @@ def test_reports_are_taken_from_live_attempts_only_and_once(database: Database, 
     ledger = Ledger.open(database.engine, record.study_id)
     ledger.commit(one_trial())
     report = Report(0, 1, 3, 0.5, {"acc": float("inf")})
-    ledger.commit(Batch(started=[StartedAttempt(0, 1, "node", 7, ("0", "1"))], reports=[report, report]))
+    ledger.commit(Batch(started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report]))
     ledger.commit(Batch(reports=[report, Report(0, 2, 4, 0.1, {}), Report(9, 1, 4, 0.1, {})]))
     with database.engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT attempt, step, value, metrics->>'acc' FROM reports")).all()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tunesvc.coordinator.effects import Effects
+from tunesvc.coordinator.progress import Note, Observer
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.execute.executor import (
     Asked,
@@ -19,7 +20,7 @@ from tunesvc.execute.executor import (
 )
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import StudySpec
-from tunesvc.store.batch import Batch, Checkpoint, LogLine, Report, StartedAttempt
+from tunesvc.store.batch import Batch, Checkpoint, Decision, LogLine, Report, StartedAttempt
 
 LOG_BYTES_MAX = 4 * 2**20
 """How much of an attempt's output is kept; what follows is dropped, and a line says so."""
@@ -36,7 +37,19 @@ class Ended:
 class Intake:
     """Takes events in. Events that were taken in before, or of attempts that are over, change nothing."""
 
-    def __init__(self, spec: StudySpec, roster: Roster, optimizer: Optimizer, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        roster: Roster,
+        optimizer: Optimizer,
+        now: Callable[[], float],
+        observer: Observer,
+        *,
+        code: str | None = None,
+    ) -> None:
+        """`code`: digest of the objective's source that the study ran last."""
+        self._observer = observer
+        self._code = code
         self._objective = spec.metrics[0].name
         self._judged = spec.pruner.name != "none"
         self._roster = roster
@@ -67,7 +80,10 @@ class Intake:
             case Started():
                 live.started_s = live.heard_s = self._now()
                 live.devices = payload.devices
-                batch.started.append(StartedAttempt(*live.key(), payload.node, payload.pid, payload.devices))
+                batch.started.append(
+                    StartedAttempt(*live.key(), payload.node, payload.pid, payload.devices, payload.code)
+                )
+                self._notice_code(live, payload.code, batch)
             case Reported():
                 self._take_report(live, payload, batch)
             case Checkpointed():
@@ -81,6 +97,13 @@ class Intake:
                 value = self._optimizer.suggest(live.number, payload.name, payload.distribution)
                 live.params = {**live.params, payload.name: value}
                 effects.answers.append((live.id, payload.name, value))
+
+    def _notice_code(self, live: LiveAttempt, code: str, batch: Batch) -> None:
+        if code and self._code and code != self._code:
+            reason = "the objective's source has changed: attempts from here on run other code than those before"
+            batch.decisions.append(Decision(live.number, "code", reason, {"before": self._code, "now": code}))
+            self._observer.note(Note("warning", reason, live.number))
+        self._code = code or self._code
 
     def _take_report(self, live: LiveAttempt, report: Reported, batch: Batch) -> None:
         live.heard_s = self._now()

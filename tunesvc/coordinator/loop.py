@@ -73,8 +73,9 @@ class Coordinator:
         observer: Observer | None = None,
         active_s: float = 0.0,
         gpu_hours: float = 0.0,
+        code: str | None = None,
     ) -> None:
-        """`active_s` and `gpu_hours`: what earlier runs of the study have spent."""
+        """`active_s`, `gpu_hours`: what earlier runs of the study have spent; `code`: digest of what they ran."""
         self.spec = spec
         self._ledger = ledger
         self._optimizer = optimizer
@@ -82,7 +83,7 @@ class Coordinator:
         self._clock = clock or SystemClock()
         self._observer = observer or SilentObserver()
         self._roster = Roster(spec.metrics)
-        self._intake = Intake(spec, self._roster, optimizer, self._clock.now)
+        self._intake = Intake(spec, self._roster, optimizer, self._clock.now, self._observer, code=code)
         self._scoreboard = Scoreboard(spec, optimizer.trials)
         self._relaunch: deque[int] = deque()
         self._closing: Closing | None = None

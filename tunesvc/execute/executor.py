@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from tunesvc.spec import Environment, ParamValue, Resources
 
@@ -55,8 +55,8 @@ class Launch:
 
     attempt: AttemptId
     trial_number: int
-    params: Mapping[str, ParamValue]
-    """The trial's parameters with the study's constants."""
+    params: Mapping[str, Any]
+    """The trial's parameters with the study's constants, which may be any JSON."""
     seed: int
     """Differs between trials, equal between attempts of one trial."""
     checkpoint: str | None = None
@@ -74,6 +74,8 @@ class Started:
     pid: int
     devices: tuple[str, ...] = ()
     """The accelerators assigned to it, as CUDA_VISIBLE_DEVICES would name them."""
+    code: str = ""
+    """A digest of the objective's source as this attempt runs it; empty when it cannot be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,15 @@ class Checkpointed:
 
     path: str
     step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """`trial.set_user_attr(name, value)` of an Optuna objective."""
+
+    name: str
+    value: str
+    """As JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +152,7 @@ class Lost:
 
 Outcome = Finished | Yielded | Failed | Lost
 """The last event of every attempt."""
-Payload = Started | Reported | Asked | Checkpointed | Logged | Outcome
+Payload = Started | Reported | Asked | Checkpointed | Attributed | Logged | Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class StartedAttempt(NamedTuple):
     node: str
     pid: int
     devices: tuple[str, ...]
+    code: str
 
 
 class Report(NamedTuple):

@@ -211,10 +211,17 @@ class _Writer:
             )
         self._bulk(
             f"""UPDATE attempts a SET state = 'running', started_at = now(), node = b.node, pid = b.pid,
-                       devices = string_to_array(nullif(b.devices, ''), ',')
+                       devices = string_to_array(nullif(b.devices, ''), ','), code = nullif(b.code, '')
                 FROM b WHERE {_LIVE}""",
-            {"number": "bigint", "attempt": "integer", "node": "text", "pid": "bigint", "devices": "text"},
-            [(s.number, s.attempt, s.node, s.pid, ",".join(s.devices)) for s in batch.started],
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "node": "text",
+                "pid": "bigint",
+                "devices": "text",
+                "code": "text",
+            },
+            [(s.number, s.attempt, s.node, s.pid, ",".join(s.devices), s.code) for s in batch.started],
         )
 
     def _reports_and_logs(self, batch: Batch) -> None:

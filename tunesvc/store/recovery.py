@@ -50,6 +50,18 @@ def unfinished_trials(connection: sa.Connection, study_id: int) -> list[Unfinish
     ]
 
 
+def last_code(connection: sa.Connection, study_id: int) -> str | None:
+    """The digest of the objective's source that the study's latest attempt ran, or None."""
+    newest = (
+        sa.select(attempts.c.code)
+        .join(trials, trials.c.trial_id == attempts.c.trial_id)
+        .where(trials.c.study_id == study_id, attempts.c.code.is_not(None))
+        .order_by(attempts.c.started_at.desc())
+        .limit(1)
+    )
+    return connection.execute(newest).scalar()
+
+
 def gpu_hours(connection: sa.Connection, study_id: int) -> float:
     """GPU hours that the study's attempts have held; one whose coordinator is gone counts until its last report."""
     last_word = (

@@ -163,6 +163,8 @@ attempts = sa.Table(
     sa.Column("node", sa.Text),
     sa.Column("pid", sa.BigInteger),
     sa.Column("devices", pg.ARRAY(sa.Text)),
+    # digest of the objective's source as this attempt ran it
+    sa.Column("code", sa.Text),
     # class of the failure, as `policy` names it
     sa.Column("failure", sa.Text),
     sa.Column("message", sa.Text),
@@ -216,7 +218,7 @@ decisions = sa.Table(
     # what the decision rests on, in numbers; NaN and infinities as in reports.metrics
     sa.Column("details", pg.JSONB, nullable=False, server_default="{}"),
     sa.Column("decided_at", Moment, nullable=False, server_default=NOW),
-    _one_of("kind", ["ask", "prune", "retry", "fail", "stop", "sampler"]),
+    _one_of("kind", ["ask", "prune", "retry", "fail", "stop", "sampler", "code"]),
     sa.Index("ix_decisions_study_id_trial_number", "study_id", "trial_number"),
 )
 

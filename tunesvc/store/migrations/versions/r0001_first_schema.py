@@ -64,7 +64,7 @@ def upgrade() -> None:
         sa.Column("details", pg.JSONB(), server_default="{}", nullable=False),
         sa.Column("decided_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint(
-            "kind IN ('ask', 'prune', 'retry', 'fail', 'stop', 'sampler')", name=op.f("ck_decisions_kind")
+            "kind IN ('ask', 'prune', 'retry', 'fail', 'stop', 'sampler', 'code')", name=op.f("ck_decisions_kind")
         ),
         sa.ForeignKeyConstraint(
             ["study_id"], ["studies.study_id"], name=op.f("fk_decisions_study_id"), ondelete="CASCADE"
@@ -131,6 +131,7 @@ def upgrade() -> None:
         sa.Column("node", sa.Text(), nullable=True),
         sa.Column("pid", sa.BigInteger(), nullable=True),
         sa.Column("devices", pg.ARRAY(sa.Text()), nullable=True),
+        sa.Column("code", sa.Text(), nullable=True),
         sa.Column("failure", sa.Text(), nullable=True),
         sa.Column("message", sa.Text(), nullable=True),
         sa.Column("traceback", sa.Text(), nullable=True),
