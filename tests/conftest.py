@@ -66,6 +66,13 @@ def database(database_url: str) -> Iterator[Database]:
         yield database
 
 
+@pytest.fixture(scope="module")
+def shared_database(postgres: EmbeddedServer, template: str) -> Iterator[Database]:
+    """A migrated database for all tests of a module, for suites whose every test makes a study of its own."""
+    with _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url, open_database(url) as database:
+        yield database
+
+
 @contextmanager
 def _database(postgres: EmbeddedServer, options: str) -> Iterator[str]:
     name = f"test_{next(_NUMBERS)}"

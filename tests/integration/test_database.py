@@ -27,11 +27,9 @@ def test_the_environment_names_the_server(database_url: str, monkeypatch: pytest
         assert not database.is_embedded
 
 
-@pytest.mark.parametrize(
-    "url", ["sqlite:///study.db", "mysql://u:secret@host/db", "postgresql+asyncpg://u:secret@h/d"]
-)
+@pytest.mark.parametrize("url", ["sqlite:///study.db", "mysql://u:secret@host/db", "postgresql+asyncpg://u:secret@h/d"])
 def test_another_kind_of_database_is_refused_with_the_right_spelling(url: str) -> None:
-    with pytest.raises(DatabaseError, match="Postgres only.*write postgresql://") as error:
+    with pytest.raises(DatabaseError, match=r"Postgres only.*write postgresql://") as error:
         open_database(url)
     assert "secret" not in str(error.value)
 
@@ -65,7 +63,7 @@ def test_an_encoding_that_cannot_hold_every_name_is_refused(database: Database, 
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("CREATE DATABASE narrow ENCODING 'SQL_ASCII' TEMPLATE template0 LOCALE 'C'"))
         url = sa.make_url(database_url).set(database="narrow").render_as_string(hide_password=False)
-        with pytest.raises(DatabaseError, match="SQL_ASCII.*ENCODING 'UTF8'"):
+        with pytest.raises(DatabaseError, match=r"SQL_ASCII.*ENCODING 'UTF8'"):
             connect(url)
         connection.execute(sa.text("DROP DATABASE narrow WITH (FORCE)"))
 
@@ -114,6 +112,6 @@ def test_text_that_can_be_stored_is_kept_as_it_is(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
 def test_a_name_that_cannot_be_stored_is_refused_with_the_reason(text: str) -> None:
-    with pytest.raises(BadName, match="the study's name .* cannot be stored: it holds a NUL") as error:
+    with pytest.raises(BadName, match=r"the study's name .* cannot be stored: it holds a NUL") as error:
         checked_name(text, "the study's name")
     assert isinstance(error.value, ValueError)

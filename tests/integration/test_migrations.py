@@ -50,7 +50,7 @@ def test_opening_without_migrating_asks_for_an_upgrade(empty_url: str) -> None:
 @pytest.mark.parametrize("migrate", [True, False])
 def test_a_newer_schema_is_refused_naming_both_versions(database_url: str, migrate: bool) -> None:
     with connect(database_url) as database, database.engine.begin() as connection:
-        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+        connection.execute(sa.text("UPDATE tunesvc_version SET version_num = '9999'"))
     with pytest.raises(SchemaVersionError, match=rf"9999, newer than this program's {migrations.program_revision()}"):
         open_database(database_url, migrate=migrate)
 
@@ -112,7 +112,8 @@ def _catalogue(engine: sa.Engine) -> list[tuple[object, ...]]:
            FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> :skip""",
         """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
            WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> :skip""",
-        """SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> :skip""",
+        """SELECT tablename, indexname, indexdef FROM pg_indexes
+           WHERE schemaname = 'public' AND tablename <> :skip""",
     ]
     with engine.connect() as connection:
         rows = [connection.execute(sa.text(query), {"skip": VERSION_TABLE}).all() for query in queries]

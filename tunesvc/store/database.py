@@ -1,7 +1,7 @@
 """The way to Postgres: which server, an engine that fails in bounded time, and a schema of the right version.
 
-Owns the URL rules (`TUNE_DATABASE_URL`, else the embedded server), the engine's settings, and turning driver
-errors into sentences. Imports nothing above the store.
+Owns the URL rules (`TUNE_DATABASE_URL` with `TUNE_DATABASE_PASSWORD_FILE`, else the embedded server), the engine's
+settings, and turning driver errors into sentences. Imports nothing above the store.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import weakref
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from tunesvc.store.embedded import EmbeddedServer
 
 MIN_SERVER_VERSION = (14,)
+MAX_NAME_BYTES = 2500
+"""Names are index keys, and Postgres allows these 2,704 bytes with what stands beside them."""
 
 _SCHEMES = ("postgres", "postgresql", "postgresql+psycopg2")
 _EXAMPLE = "postgresql://user:password@host:5432/name"
@@ -38,6 +42,9 @@ _CONNECTION_DEFAULTS = {
 }
 
 
+_OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
 class Database:
     """An open database. A context manager; `close()` is repeatable and also happens when the program ends."""
 
@@ -47,6 +54,7 @@ class Database:
         enriched = url.set(query={**_CONNECTION_DEFAULTS, **url.query})
         self.engine = sa.create_engine(enriched, pool_pre_ping=True, pool_size=5, max_overflow=20)
         atexit.register(self.close)
+        _OPEN.add(self)
 
     @property
     def url(self) -> str:
@@ -77,6 +85,16 @@ class Database:
         self.close()
 
 
+def _forget_inherited_connections() -> None:
+    """In a forked copy of this process: leave the connections to the parent and make new ones."""
+    for database in _OPEN:
+        database.engine.dispose(close=False)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_inherited_connections)
+
+
 def open_database(url: str | None = None, *, migrate: bool = True) -> Database:
     """Open the database at `url`, else at `TUNE_DATABASE_URL`, else the embedded one, with a schema ready for use.
 
@@ -103,7 +121,7 @@ def connect(url: str | None = None) -> Database:
         DatabaseError: no server can be started or reached, or it is too old.
     """
     given = url or os.environ.get("TUNE_DATABASE_URL")
-    database = Database(parse_url(given)) if given else _open_embedded()
+    database = Database(_with_password(parse_url(given))) if given else _open_embedded()
     try:
         _check_server(database)
     except BaseException:
@@ -125,6 +143,17 @@ def parse_url(text: str) -> sa.URL:
     if url.drivername not in _SCHEMES:
         raise DatabaseError(f"tunesvc stores in Postgres only, not in {url.drivername}: write {_EXAMPLE}")
     return url.set(drivername="postgresql+psycopg2")
+
+
+def _with_password(url: sa.URL) -> sa.URL:
+    """The URL with the password from the file that `TUNE_DATABASE_PASSWORD_FILE` names, if it bears none itself."""
+    path = os.environ.get("TUNE_DATABASE_PASSWORD_FILE")
+    if not path or url.password is not None:
+        return url
+    try:
+        return url.set(password=Path(path).read_text().rstrip("\n"))
+    except (OSError, UnicodeError) as error:
+        raise DatabaseError(f"TUNE_DATABASE_PASSWORD_FILE names {path}, which cannot be read: {error}") from None
 
 
 def masked(url: sa.URL) -> str:
