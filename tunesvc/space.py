@@ -13,8 +13,8 @@ from random import Random
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tunesvc.errors import SpecError
-from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue, Scalar
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
+from tunesvc.spec.conditions import contains, draw_order, wanted_values
 
 
 class Space:
@@ -94,29 +94,6 @@ _OTHER = "\x00any other value"
 """Equals no value that a spec can hold."""
 
 
-def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
-    """Names in the order in which they are drawn: parents of `when` first, otherwise as they are written.
-
-    Raises:
-        SpecError: a parent is missing, or parameters wait for each other.
-    """
-    order: dict[str, None] = {}
-
-    def visit(name: str, children: tuple[str, ...]) -> None:
-        if name in children:
-            raise SpecError(f"parameters wait for each other: {' -> '.join((*children, name))}")
-        if name not in parameters:
-            raise SpecError(f"parameter `{children[-1]}`: `when` names `{name}`, which is no parameter")
-        for parent in parameters[name].when or {}:
-            if parent not in order:
-                visit(parent, (*children, name))
-        order[name] = None
-
-    for name in parameters:
-        visit(name, ())
-    return list(order)
-
-
 def to_distribution(parameter: Parameter) -> BaseDistribution:
     """The Optuna distribution of a parameter; with a `step`, `max` becomes the last value that is reached."""
     match parameter:
@@ -155,23 +132,6 @@ def count_values(parameter: Parameter) -> int | None:
             return 1 if parameter.min == parameter.max else None
         case _:
             return _steps(parameter) + 1
-
-
-def contains(parameter: Parameter, value: Scalar) -> bool:
-    """Whether a parameter can have this value."""
-    if isinstance(parameter, CategoricalParameter):
-        return value in parameter.values
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        return False
-    if not parameter.min <= value <= parameter.max:
-        return False
-    step = 1 if isinstance(parameter, IntParameter) and parameter.step is None else parameter.step
-    return step is None or (Decimal(str(value)) - Decimal(str(parameter.min))) % Decimal(str(step)) == 0
-
-
-def wanted_values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    """The values of a `when` clause, which may be one value or several."""
-    return wanted if isinstance(wanted, tuple) else (wanted,)
 
 
 def sample(space: Space, rng: Random) -> dict[str, ParamValue]:

@@ -11,8 +11,9 @@ from ray import tune
 
 from tunesvc.errors import SpecError
 from tunesvc.execute.ray_space import constants_of, from_ray, nested
-from tunesvc.space import Space, contains, sample
+from tunesvc.space import Space, sample
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
+from tunesvc.spec.conditions import contains
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tunesvc.errors import SpecError
-from tunesvc.space import Space, contains, sample, to_distribution
+from tunesvc.space import Space, sample, to_distribution
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
+from tunesvc.spec.conditions import contains
 
 OPTIMIZER = CategoricalParameter(values=("sgd", "adam"))
 MOMENTUM = FloatParameter(type="float", min=0.0, max=0.99, when={"optimizer": "sgd"})

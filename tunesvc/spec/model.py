@@ -1,23 +1,65 @@
 """What a study is: the frozen, validated `StudySpec` and its parts.
 
-Owns the names, types, defaults and cross-checks of study.yaml; knows nothing of files, lines or YAML (see
-`tunesvc.spec.document`), of Optuna (see `tunesvc.space`) or of the database.
+Owns the names, types and defaults of study.yaml, and what one value may be. What holds between several is in
+`tunesvc.spec.checks`; files, lines and YAML are in `tunesvc.spec.document`. Knows nothing of Optuna or the database.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    Strict,
+    field_validator,
+    model_validator,
+)
 
+from tunesvc.spec.freeze import FrozenDict
+from tunesvc.spec.text import MAX_NAME, check_json, check_name, check_text
 from tunesvc.spec.units import parse_bytes, parse_duration_s
+
+T = TypeVar("T")
 
 Scalar = bool | int | float | str | None
 ParamValue = Scalar
 Goal = Literal["minimize", "maximize"]
 
+MAX_EXACT = 2**53
+"""Optuna and the database keep a parameter as a double, which holds every whole number up to here."""
+
+
+def _scalar(value: object) -> object:
+    if not isinstance(value, Scalar):
+        raise ValueError("must be text, a number, true, false or null")  # noqa: TRY004 pydantic reports ValueError only
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"needs a finite number, found {value}")
+    return value
+
+
+def _json(value: JsonValue) -> JsonValue:
+    check_json(value)
+    return value
+
+
+Text = Annotated[str, AfterValidator(check_text)]
+"""Text that the database can hold."""
+Name = Annotated[str, AfterValidator(check_name), Field(min_length=1, max_length=MAX_NAME)]
+"""Text that can be listed and typed: no control characters, no bidirectional overrides."""
+Value = Annotated[bool | int | float | Text | None, BeforeValidator(_scalar)]
+"""A scalar that JSON and the database can hold."""
+Json = Annotated[JsonValue, AfterValidator(_json)]
+Tuple = Annotated[tuple[T, ...], Strict(False)]
+"""A tuple that may be given as a list."""
+Frozen = Annotated[Mapping[Name, T], AfterValidator(FrozenDict)]
+"""A mapping from names that cannot be changed."""
 Duration = Annotated[float, BeforeValidator(parse_duration_s), Field(gt=0)]
 """Seconds; written as a number of seconds or as `90s`, `15m`, `12h`, `3d`, `1h30m`."""
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
@@ -33,7 +75,7 @@ class Part(BaseModel):
 class Metric(Part):
     """One number that the objective reports and the study optimises."""
 
-    name: str = Field(min_length=1, max_length=200, description="The name used in `report(step, NAME=...)`.")
+    name: Name = Field(description="The name used in `report(step, NAME=...)`.")
     goal: Goal = Field("minimize", description="Whether less or more is better.")
     target: float | None = Field(None, description="The study ends when a trial reaches this value.")
     take: Literal["last", "best"] = Field(
@@ -44,7 +86,7 @@ class Metric(Part):
 class Constraint(Part):
     """A bound on a reported metric that a trial must keep to count as feasible."""
 
-    metric: str = Field(min_length=1, description="A metric that the objective reports or returns.")
+    metric: Name = Field(description="A metric that the objective reports or returns.")
     min: float | None = Field(None, description="The least feasible value.")
     max: float | None = Field(None, description="The greatest feasible value.")
 
@@ -52,10 +94,18 @@ class Constraint(Part):
     def _has_a_bound(self) -> Constraint:
         if self.min is None and self.max is None:
             raise ValueError("a constraint needs `min`, `max` or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"`min` ({self.min:g}) is greater than `max` ({self.max:g})")
         return self
 
 
-When = Mapping[str, Scalar | tuple[Scalar, ...]]
+def _one_or_several(wanted: object) -> object:
+    """Decides between the two before pydantic tries both and reports on both."""
+    return tuple(_scalar(value) for value in wanted) if isinstance(wanted, (list, tuple)) else _scalar(wanted)
+
+
+Wanted = Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_one_or_several)]
+When = Frozen[Wanted]
 """Parameter name -> the value, or the values, under which this parameter exists."""
 
 _WHEN = Field(
@@ -84,8 +134,8 @@ class IntParameter(Part):
     """A whole number between `min` and `max`, both included."""
 
     type: Literal["int"]
-    min: int
-    max: int
+    min: int = Field(ge=-MAX_EXACT, le=MAX_EXACT)
+    max: int = Field(ge=-MAX_EXACT, le=MAX_EXACT)
     log: bool = Field(False, description="Search on a logarithmic scale.")
     step: int | None = Field(None, gt=0, description="Only `min + k * step`.")
     when: When | None = _WHEN
@@ -100,45 +150,45 @@ class CategoricalParameter(Part):
     """One of a few unordered values."""
 
     type: Literal["categorical"] = "categorical"
-    values: tuple[Scalar, ...] = Field(min_length=1)
+    values: Tuple[Value] = Field(min_length=1, description="The choices: text, numbers, true, false or null.")
     when: When | None = _WHEN
 
     @field_validator("values")
     @classmethod
     def _distinct(cls, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        if len({(type(v), v) for v in values}) != len(values):
-            raise ValueError("the values must be distinct")
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                twin = values[values.index(value)]
+                raise ValueError(f"the values must be distinct: {twin!r} and {value!r} are equal")
         return values
 
 
 Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")]
 
 
-class Sampler(BaseModel):
+class Named(BaseModel):
+    """A name; every other key is an option of what is named."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    __pydantic_extra__: dict[str, Json] = Field(init=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments for what is named."""
+        return dict(self.__pydantic_extra__)
+
+
+class Sampler(Named):
     """Which sampler proposes; every other key is handed to it as an option."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-
-    name: str = "auto"
-    seed: int | None = Field(None, ge=0, lt=2**32)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The sampler's own keyword arguments."""
-        return dict(self.__pydantic_extra__ or {})
+    name: Name = Field("auto", description="Such as tpe, gp, random, qmc, cmaes, nsga2.")
+    seed: int | None = Field(None, ge=0, lt=2**32, description="Overrides the study's seed for the sampler.")
 
 
-class Pruner(BaseModel):
+class Pruner(Named):
     """Which pruner stops poor trials; every other key is handed to it as an option."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-
-    name: str = "none"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The pruner's own keyword arguments."""
-        return dict(self.__pydantic_extra__ or {})
+    name: Name = Field("none", description="Such as asha, hyperband, median, percentile, threshold, none.")
 
 
 class Budget(Part):
@@ -158,10 +208,10 @@ class Budget(Part):
 class Resources(Part):
     """What one worker of a trial asks of the cluster."""
 
-    cpu: float = Field(1, ge=0)
+    cpu: float = Field(1, ge=0, description="Cores; may be a fraction.")
     gpu: float = Field(0, ge=0, description="May be a fraction below 1, or a whole number.")
     memory: Bytes | None = Field(None, description="Bytes, such as `4GB`.")
-    custom: Mapping[str, float] = Field(default_factory=dict, description="Custom resources of the cluster.")
+    custom: Frozen[float] = Field(default_factory=FrozenDict, description="Custom resources of the cluster.")
     workers: int = Field(1, ge=1, description="A gang: this many bundles of the request, placed together.")
 
     @field_validator("gpu")
@@ -191,8 +241,8 @@ class Limits(Part):
 class Environment(Part):
     """What a worker's process needs besides the code."""
 
-    env: Mapping[str, str] = Field(default_factory=dict, description="Environment variables.")
-    pip: tuple[str, ...] = Field((), description="Requirements installed for the workers.")
+    env: Frozen[Text] = Field(default_factory=FrozenDict, description="Environment variables.")
+    pip: Tuple[Text] = Field((), description="Requirements installed for the workers.")
     isolation: Literal["reuse", "process"] = Field(
         "reuse", description="Whether trials may follow each other in one warm process."
     )
@@ -205,27 +255,33 @@ class StudySpec(Part):
         pydantic.ValidationError: on construction, for anything that cannot be used.
     """
 
-    name: str = Field(min_length=1, max_length=200)
-    description: str = ""
-    tags: tuple[str, ...] = ()
+    name: Name = Field(description="What the study is called in the store: one study per name.")
+    description: Text = Field("", description="What it is about, for people.")
+    tags: Tuple[Text] = Field((), description="Labels to find it by.")
 
-    entrypoint: str | None = Field(None, description="`module:function`, found from the study file's folder.")
-    command: tuple[str, ...] | None = Field(None, description="A program; `${name}` is a parameter's value.")
+    entrypoint: Text | None = Field(
+        None, description="`module:function` or `path/file.py:function`, found from the study file's folder."
+    )
+    command: Tuple[Text] | None = Field(
+        None, min_length=1, description="A program and its arguments; `${name}` is a parameter's value."
+    )
 
-    metrics: tuple[Metric, ...] = Field(min_length=1)
-    constraints: tuple[Constraint, ...] = ()
-    parameters: Mapping[str, Parameter] = Field(default_factory=dict)
-    constants: Mapping[str, Any] = Field(default_factory=dict)
+    metrics: Tuple[Metric] = Field(min_length=1, description="Several metrics make a multi-objective study.")
+    constraints: Tuple[Constraint] = Field((), description="Bounds that a trial must keep to be feasible.")
+    parameters: Frozen[Parameter] = Field(default_factory=FrozenDict, description="What is searched, by name.")
+    constants: Frozen[Json] = Field(
+        default_factory=FrozenDict, description="Arguments that stay as they are, handed over beside the parameters."
+    )
 
-    sampler: Sampler = Field(default_factory=Sampler)
-    pruner: Pruner = Field(default_factory=Pruner)
-    budget: Budget
+    sampler: Sampler = Field(default_factory=Sampler, description="Which sampler proposes trials.")
+    pruner: Pruner = Field(default_factory=Pruner, description="Which pruner stops poor trials early.")
+    budget: Budget = Field(description="How much may be spent; the first limit that is reached ends the study.")
     parallelism: int | None = Field(None, ge=1, description="Trials at a time; as many as fit when left out.")
-    resources: Resources = Field(default_factory=Resources)
-    retries: Retries = Field(default_factory=Retries)
-    limits: Limits = Field(default_factory=Limits)
-    environment: Environment = Field(default_factory=Environment)
-    cluster: str | None = Field(None, description="Address of a Ray cluster; a local one when left out.")
+    resources: Resources = Field(default_factory=Resources, description="What one trial asks of the cluster.")
+    retries: Retries = Field(default_factory=Retries, description="How often a trial may be run again.")
+    limits: Limits = Field(default_factory=Limits, description="What ends an attempt that does not end by itself.")
+    environment: Environment = Field(default_factory=Environment, description="What a worker's process needs.")
+    cluster: Text | None = Field(None, description="Address of a Ray cluster; a local one when left out.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Seeds the sampler, and `trial.seed`.")
 
     @property
@@ -240,11 +296,13 @@ class StudySpec(Part):
 
 
 def _check_bounds(low: float, high: float, log: bool, step: float | None) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("`min` and `max` must be finite")
     if low > high:
         raise ValueError(f"`min` ({low:g}) is greater than `max` ({high:g})")
+    if not math.isfinite(high - low):
+        raise ValueError(f"the range from {low:g} to {high:g} is too wide for a double")
     if log and low <= 0:
         raise ValueError(f"`log: true` needs a `min` above 0, not {low:g}")
     if log and step is not None:
         raise ValueError("`log` and `step` exclude each other")
+    if step is not None and (high - low) / step > MAX_EXACT:
+        raise ValueError(f"`step` ({step:g}) is too fine for the range from {low:g} to {high:g}")

@@ -30,4 +30,7 @@ def parse_bytes(value: object) -> object:
     if match is None:
         raise ValueError(f"{value!r} is no size: write 512MB, 4GB or 1.5GiB")
     number, unit = match.groups()
-    return int(float(number) * _BYTES[(unit or "").upper()])
+    size = float(number) * _BYTES[(unit or "").upper()]
+    if size >= 2**63:
+        raise ValueError(f"{value!r} is too large")
+    return int(size)

@@ -1,0 +1,263 @@
+"""study.yaml -> StudySpec: short forms, and mistakes named by line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tunesvc.errors import SpecError
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, StudySpec
+from tunesvc.spec.document import load, parse, spec_from_dict
+
+STUDY = """\
+name: digits
+entrypoint: digits:train
+metric: {name: val_error, goal: minimize}
+parameters:
+  lr: {type: float, min: 1e-4, max: 1.0, log: true}
+  optimizer: {values: [sgd, adam]}
+  momentum: {type: float, min: 0.0, max: 0.99, when: {optimizer: sgd}}
+budget: {trials: 200, gpu_hours: 40, wall: 12h}
+"""
+
+
+def faults_of(text: str) -> list[str]:
+    """The messages of a refused study, without the lines that are shown below them."""
+    with pytest.raises(SpecError) as caught:
+        parse(text)
+    return [line for line in str(caught.value).splitlines() if line.startswith("study.yaml:")]
+
+
+def study(extra: str = "", **parameters: str) -> StudySpec:
+    """STUDY with lines added and parameters replaced."""
+    body = "".join(f"  {name}: {value}\n" for name, value in parameters.items())
+    head, tail = STUDY.split("parameters:\n")[0], "budget: 10\n"
+    return parse(head + "parameters:\n" + (body or "  x: {min: 0.0, max: 1.0}\n") + tail + extra)
+
+
+def test_a_study_is_read_with_its_parameters_in_the_order_of_the_file() -> None:
+    spec = parse(STUDY)
+    assert list(spec.parameters) == ["lr", "optimizer", "momentum"]
+    assert spec.parameters["lr"] == FloatParameter(type="float", min=1e-4, max=1.0, log=True)
+    assert spec.parameters["momentum"].when == {"optimizer": "sgd"}
+    assert (spec.budget.trials, spec.budget.wall, spec.budget.gpu_hours) == (200, 43200.0, 40.0)
+
+
+def test_a_file_bears_its_text_and_its_absolute_folder(tmp_path: Path) -> None:
+    (tmp_path / "digits.py").write_text("def train(): ...")
+    (tmp_path / "study.yaml").write_text(STUDY)
+    document = load(tmp_path / "study.yaml")
+    assert (document.text, document.folder, document.spec.name) == (STUDY, tmp_path, "digits")
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("sampler: tpe", "sampler: {name: tpe}"),
+        ("pruner: asha", "pruner: {name: asha}"),
+        ("retries: {lost: 1}", "retries: {lost: 1, error: 0}"),
+    ],
+)
+def test_short_forms_mean_their_long_forms(short: str, long: str) -> None:
+    assert study(short) == study(long)
+
+
+def test_a_bare_budget_counts_trials() -> None:
+    assert parse(STUDY.replace("budget: {trials: 200, gpu_hours: 40, wall: 12h}", "budget: 7")).budget.trials == 7
+
+
+def test_a_metric_may_be_a_name() -> None:
+    spec = parse(STUDY.replace("metric: {name: val_error, goal: minimize}", "metric: loss"))
+    assert [metric.name for metric in spec.metrics] == ["loss"]
+
+
+def test_a_parameter_without_type_is_what_its_numbers_are() -> None:
+    spec = study(a="{min: 1, max: 8}", b="{min: 1, max: 8, step: 0.5}", c="{min: 0.5, max: 8}", d="{values: [1]}")
+    assert [type(parameter) for parameter in spec.parameters.values()] == [
+        IntParameter,
+        FloatParameter,
+        FloatParameter,
+        CategoricalParameter,
+    ]
+
+
+@pytest.mark.parametrize(
+    "command", ["python train.py --lr ${lr} --n 010", "[python, train.py, --lr, '${lr}', --n, 010]"]
+)
+def test_a_command_is_a_line_or_a_list_and_its_words_stay_text(command: str) -> None:
+    text = STUDY.replace("entrypoint: digits:train", f"command: {command}")
+    assert parse(text).command == ("python", "train.py", "--lr", "${lr}", "--n", "010")
+
+
+def test_variables_requirements_and_tags_stay_text_whatever_they_look_like() -> None:
+    spec = study("environment: {env: {DEBUG: 1, EMPTY: , LEVEL: no}, pip: [1.0]}\ntags: [2026, on]\n")
+    assert spec.environment.env == {"DEBUG": "1", "EMPTY": "", "LEVEL": "no"}
+    assert spec.environment.pip == ("1.0",)
+    assert spec.tags == ("2026", "on")
+
+
+def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse(STUDY + "paralelism: 8\n")
+    assert str(caught.value) == (
+        "study.yaml:9:1: unknown key `paralelism`, did you mean `parallelism`?\n    9 | paralelism: 8"
+    )
+
+
+def test_every_mistake_of_a_file_is_told_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+name: 5
+metric: {name: loss, goal: minimise}
+parallelism: eight
+parameters:
+  x: {min: 0.0, max: 1.0, log: true}
+  y: {min: 0, max: 1, when: {z: 1}}
+"""
+    assert faults_of(text) == [
+        "study.yaml:1:1: `budget` is missing: how much may be spent, such as `budget: {trials: 100}`",
+        "study.yaml:1:1: `entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)",
+        "study.yaml:1:7: name: needs text, found 5: put it in quotes",
+        "study.yaml:2:28: metric.goal: write minimize or maximize, found text 'minimise', did you mean `minimize`?",
+        "study.yaml:3:14: parallelism: needs a whole number, found text 'eight'",
+        "study.yaml:5:3: parameters.x: `log: true` needs a `min` above 0, not 0",
+        "study.yaml:6:30: parameters.y.when: there is no parameter `z`",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("resources: {gpu: 1.5}", "resources.gpu: more than one GPU must be a whole number"),
+        ("resources: {memory: 4XB}", "resources.memory: '4XB' is no size: write 512MB, 4GB or 1.5GiB"),
+        ("resources: 4", "resources: needs a mapping, found 4"),
+        ("limits: {wall: 0}", "limits.wall: must be greater than 0, found 0"),
+        ("limits: {wal: 1h}", "limits: unknown key `wal`, did you mean `wall`?"),
+        ("parallelism: 0", "parallelism: must be at least 1, found 0"),
+        ("parallelism: 1e2", "parallelism: needs a whole number, found 100.0: write 100"),
+        ("parallelism: '8'", "parallelism: needs a whole number, found text '8': take the quotes away"),
+        ("command: 'python \"'", "command: cannot be split into words: No closing quotation"),
+        ("command: [python]", "write either `entrypoint` or `command`, not both"),
+        ("constants: {x: 3}", "constants: `x` is a parameter already"),
+        ("constants: {trial: 3}", "constants: `trial` is the object that reports; give this another name"),
+        ("constraints: [{metric: ms}]", "constraints[0]: a constraint needs `min`, `max` or both"),
+        ("metrics: [a, b]", "write either `metric` or `metrics`, not both"),
+        ("environment: {pip: numpy}", "environment.pip: needs a list, found text 'numpy'"),
+        ("sampler: {seed: 1.5}", "sampler.seed: needs a whole number, found 1.5"),
+        ("description: '${lr}'\nseed: -1", "seed: must be at least 0, found -1"),
+    ],
+)
+def test_a_mistake_is_told_in_plain_words(line: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        study(line)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ("{type: integer, min: 1, max: 3}", "parameters.p: unknown type 'integer': write float, int or categorical"),
+        ("{min: 3, max: 1}", "parameters.p: `min` (3) is greater than `max` (1)"),
+        ("{min: 3}", "parameters.p: needs `values`, or `min` and `max`"),
+        (
+            "27",
+            "parameters.p: needs a mapping with `values`, or `min` and `max`, found 27; a fixed value belongs under",
+        ),
+        ("{values: []}", "parameters.p.values: needs at least one"),
+        ("{values: [1, true]}", "parameters.p.values: the values must be distinct: 1 and True are equal"),
+        ("{values: [[1, 2]]}", "parameters.p.values[0]: must be text, a number, true, false or null"),
+        ("{min: 0.0, max: 1.0, stop: 0.1}", "parameters.p: unknown key `stop`, did you mean `step`?"),
+        ("{min: 1, max: 8, log: yes}", "parameters.p.log: needs true or false, found text 'yes'"),
+        ("{min: 0.0, max: 1.0e300, step: 1e-300}", "parameters.p: `step` (1e-300) is too fine"),
+        ("{min: -1.7e308, max: 1.7e308}", "parameters.p: the range from -1.7e+308 to 1.7e+308 is too wide"),
+        ("{min: 0, max: 9007199254740993}", "parameters.p.max: must be at most 9007199254740992"),
+        ("{min: 0, max: 1, when: {q: sdg}}", "parameters.p.when.q: is never 'sdg', did you mean `sgd`?"),
+        ("{min: 0, max: 1, when: {q: [sgd, 1]}}", "parameters.p.when.q: is never 1: one of sgd, adam"),
+        ("{min: 0, max: 1, when: {n: 5}}", "parameters.p.when.n: is never 5: between 0 and 4, by 2"),
+        ("{min: 0, max: 1, when: {p: 1}}", "parameters.p.when: goes in a circle: p -> p"),
+        ("{min: 0, max: 1, when: {r: 1}}", "parameters.p.when: goes in a circle: p -> r -> p"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, message: str) -> None:
+    others = {"q": "{values: [sgd, adam]}", "n": "{min: 0, max: 4, step: 2}", "r": "{min: 0, max: 1, when: {p: 1}}"}
+    with pytest.raises(SpecError) as caught:
+        study(p=parameter, **others)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("metrics: [{name: a}, {name: a}]", "metrics[1].name: the metric `a` is there twice"),
+        ("metrics: [{name: a, target: 1}, {name: b}]", "metrics[0]: `target` ends a study of one metric only"),
+        (
+            "metrics: [{name: a}, {name: b}]\npruner: asha",
+            "pruner: compares one metric; with several, leave `pruner` out",
+        ),
+        ("metric: a\nbudget: {gpu_hours: 1}", "budget: `gpu_hours` is never spent: `resources` asks for no GPU"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(lines: str, message: str) -> None:
+    budget = "" if "budget" in lines else "budget: 1\n"
+    with pytest.raises(SpecError) as caught:
+        parse(f"name: x\nentrypoint: a:b\n{budget}{lines}\n")
+    assert message in str(caught.value)
+
+
+def test_a_placeholder_must_name_a_parameter_or_constant() -> None:
+    text = STUDY.replace("entrypoint: digits:train", "command: [run, '$${free}', '${lr}', '${epochs}', '${momentun}']")
+    assert faults_of(text + "constants: {epochs: 3}\n") == [
+        "study.yaml:2:50: command[4]: `${momentun}` is no parameter or constant, did you mean `momentum`?"
+    ]
+
+
+def test_a_study_without_parameters_needs_an_entrypoint_that_asks_for_them() -> None:
+    assert parse("name: x\nentrypoint: a:b\nmetric: loss\nbudget: 1\n").define_by_run
+    assert "`parameters` is missing" in faults_of("name: x\ncommand: [run]\nmetric: loss\nbudget: 1\n")[0]
+
+
+@pytest.mark.parametrize("entrypoint", ["train", "train:", ":main", "a..b:main", "train:1st", "train:a-b"])
+def test_an_entrypoint_names_a_module_and_a_function(entrypoint: str) -> None:
+    assert "entrypoint: write `module:function`" in faults_of(STUDY.replace("digits:train", f"'{entrypoint}'"))[0]
+
+
+@pytest.mark.parametrize(
+    "entrypoint", ["train:main", "train:Model.fit", "pkg.sub:main", "pkg:main", "sub/my-train.py:main", "json:loads"]
+)
+def test_an_entrypoint_is_found_from_the_folder_of_the_study_without_importing_it(
+    entrypoint: str, tmp_path: Path
+) -> None:
+    for file in ("train.py", "pkg/__init__.py", "pkg/sub.py", "sub/my-train.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text("raise SystemExit('imported')")
+    assert parse(STUDY.replace("digits:train", entrypoint), folder=tmp_path).entrypoint == entrypoint
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "file"),
+    [("trian:main", "trian.py"), ("train.py.py:main", "train.py.py"), ("pkg.nope:main", "pkg/nope.py")],
+)
+def test_an_entrypoint_whose_file_is_not_there_is_refused(entrypoint: str, file: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=f"entrypoint: there is no `{file}` in {tmp_path}"):
+        parse(STUDY.replace("digits:train", entrypoint), folder=tmp_path)
+
+
+def test_a_file_that_is_not_there_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="there is no study file .*`tune init` writes one"):
+        load(tmp_path / "study.yaml")
+
+
+def test_plain_data_is_checked_like_a_file_and_told_by_path() -> None:
+    data = {
+        "name": "x",
+        "metric": {"name": "loss", "gaol": "minimize"},
+        "budget": 3,
+        "parameters": {"x": {"values": (1, 2)}},
+    }
+    with pytest.raises(SpecError) as caught:
+        spec_from_dict(data, with_function=True)
+    assert str(caught.value) == "metric: unknown key `gaol`, did you mean `goal`?"
+    data["metric"] = "loss"
+    assert spec_from_dict(data, with_function=True).parameters["x"] == CategoricalParameter(values=(1, 2))
+    with pytest.raises(SpecError, match="leave `entrypoint` and `command` out"):
+        spec_from_dict({**data, "entrypoint": "a:b"}, with_function=True)

@@ -1,0 +1,156 @@
+"""What has to hold between the parts of a spec. Pure, except that it looks whether the entrypoint's file is there.
+
+Names and options of samplers and pruners are judged by `tunesvc.search`, which knows them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Collection, Iterator
+from itertools import chain
+from pathlib import Path
+
+from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested, wanted_values
+from tunesvc.spec.faults import Fault, printable, suggest
+from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec
+
+PLACEHOLDER = re.compile(r"\$(\$|\{([^}]*)\})")
+"""`${name}` in a command; `$$` is a dollar sign."""
+
+
+def find_faults(
+    spec: StudySpec, *, names: Collection[str] | None = None, folder: Path | None = None, with_function: bool = False
+) -> list[Fault]:
+    """Everything in a valid model that does not fit together.
+
+    Args:
+        names: all parameters as written, also those that are left out of `spec` because they have faults of their own.
+        folder: where the entrypoint is found from; None leaves that to the worker.
+        with_function: the objective is handed over as a function.
+    """
+    names = spec.parameters.keys() if names is None else names
+    return list(
+        chain(
+            _objective(spec, names, with_function),
+            _entrypoint(spec, folder),
+            _placeholders(spec, names),
+            _constants(spec, names),
+            _conditions(spec, names),
+            _metrics(spec),
+            _budget(spec),
+        )
+    )
+
+
+def _objective(spec: StudySpec, names: Collection[str], with_function: bool) -> Iterator[Fault]:
+    if with_function:
+        if spec.entrypoint is not None or spec.command is not None:
+            yield Fault((), "the function is the objective: leave `entrypoint` and `command` out")
+        return
+    if spec.entrypoint is not None and spec.command is not None:
+        yield Fault(("command",), "write either `entrypoint` or `command`, not both", at_key=True)
+    if spec.entrypoint is None and spec.command is None:
+        yield Fault((), "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)")
+    if spec.command is not None and not names:
+        yield Fault((), "`parameters` is missing: a command cannot ask for parameters itself")
+
+
+def _entrypoint(spec: StudySpec, folder: Path | None) -> Iterator[Fault]:
+    if spec.entrypoint is None:
+        return
+    place, colon, function = spec.entrypoint.partition(":")
+    is_file = place.endswith(".py")
+    module_ok = is_file or all(part.strip() for part in place.split("."))
+    if not (colon and module_ok and all(part.isidentifier() for part in function.split("."))):
+        yield Fault(("entrypoint",), "write `module:function` or `path/file.py:function`, such as `train:main`")
+    elif folder is not None and not (_file_exists(folder, place) if is_file else _module_exists(folder, place)):
+        wanted = place if is_file else f"{place.replace('.', '/')}.py"
+        elsewhere = "" if is_file else ", and no installed module of that name"
+        yield Fault(("entrypoint",), f"there is no `{printable(wanted)}` in {folder}{elsewhere}")
+
+
+def _file_exists(folder: Path, place: str) -> bool:
+    try:
+        return (folder / place).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _module_exists(folder: Path, module: str) -> bool:
+    top = module.split(".")[0]
+    whole = module.replace(".", "/")
+    if _file_exists(folder, f"{whole}.py") or _file_exists(folder, f"{whole}/__init__.py"):
+        return True
+    try:
+        # of the first name only: to look into a package, Python would import it
+        return not _file_exists(folder, f"{top}.py") and importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+    known = {*names, *spec.constants}
+    for index, word in enumerate(spec.command or ()):
+        for match in PLACEHOLDER.finditer(word):
+            name = match[2]
+            if name is not None and name not in known:
+                text = f"`${{{printable(name)}}}` is no parameter or constant{suggest(name, known)}"
+                yield Fault(("command", index), text)
+
+
+def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+    for name in spec.constants:
+        if name in names:
+            yield Fault(("constants", name), f"`{printable(name)}` is a parameter already", at_key=True)
+    for section, keys in (("parameters", spec.parameters), ("constants", spec.constants)):
+        if "trial" in keys and spec.command is None:
+            yield Fault((section, "trial"), "`trial` is the object that reports; give this another name", at_key=True)
+
+
+def _conditions(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+    for name, parameter in spec.parameters.items():
+        way = cycle(name, spec.parameters)
+        if way is not None:
+            shown = " -> ".join(printable(step) for step in way)
+            yield Fault(("parameters", name, "when"), f"goes in a circle: {shown}")
+        elif is_too_nested(name, spec.parameters):
+            yield Fault(("parameters", name, "when"), f"conditions are nested more than {MAX_NESTING} deep")
+        yield from _parents(name, parameter, spec, names)
+
+
+def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+    for parent, wanted in (parameter.when or {}).items():
+        path = ("parameters", name, "when", parent)
+        shown = printable(parent)
+        if parent not in names:
+            yield Fault(path, f"there is no parameter `{shown}`{suggest(parent, names)}", at_key=True)
+        elif parent in spec.parameters:
+            for value in wanted_values(wanted):
+                if not contains(spec.parameters[parent], value):
+                    hint = _nearest(value, spec.parameters[parent])
+                    yield Fault(path, f"is never {printable(repr(value))}{hint}")
+
+
+def _nearest(value: object, parent: Parameter) -> str:
+    if not isinstance(parent, CategoricalParameter):
+        return f": between {parent.min:g} and {parent.max:g}" + (f", by {parent.step:g}" if parent.step else "")
+    listed = ", ".join(printable(str(choice)) for choice in parent.values[:10])
+    return suggest(value, [choice for choice in parent.values if isinstance(choice, str)]) or f": one of {listed}"
+
+
+def _metrics(spec: StudySpec) -> Iterator[Fault]:
+    names = [metric.name for metric in spec.metrics]
+    for index, metric in enumerate(spec.metrics):
+        if metric.name in names[:index]:
+            yield Fault(("metrics", index, "name"), f"the metric `{printable(metric.name)}` is there twice")
+        if metric.target is not None and len(spec.metrics) > 1:
+            yield Fault(("metrics", index, "target"), "`target` ends a study of one metric only", at_key=True)
+    if len(spec.metrics) > 1 and spec.pruner.name != "none":
+        yield Fault(("pruner",), "compares one metric; with several, leave `pruner` out")
+
+
+def _budget(spec: StudySpec) -> Iterator[Fault]:
+    budget = spec.budget
+    if budget.gpu_hours is not None and budget.trials is None and budget.wall is None and not spec.resources.gpu:
+        yield Fault(("budget",), "`gpu_hours` is never spent: `resources` asks for no GPU")

@@ -1,0 +1,76 @@
+"""What `when` means: which values are wanted, whether a parameter can have them, and who waits for whom."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal
+
+from tunesvc.errors import SpecError
+from tunesvc.spec.model import CategoricalParameter, IntParameter, Parameter, Scalar
+
+MAX_NESTING = 50
+"""Conditions upon conditions; a space that anybody understands has three."""
+
+
+def wanted_values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """The values of a `when` clause, which may be one value or several."""
+    return wanted if isinstance(wanted, tuple) else (wanted,)
+
+
+def contains(parameter: Parameter, value: Scalar) -> bool:
+    """Whether a parameter can have this value."""
+    if isinstance(parameter, CategoricalParameter):
+        return value in parameter.values
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return False
+    if not parameter.min <= value <= parameter.max:
+        return False
+    step = 1 if isinstance(parameter, IntParameter) and parameter.step is None else parameter.step
+    return step is None or (Decimal(str(value)) - Decimal(str(parameter.min))) % Decimal(str(step)) == 0
+
+
+def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
+    """Names in the order in which they are drawn: parents of `when` first, otherwise as they are written.
+
+    Raises:
+        SpecError: a parent is missing, or parameters wait for each other.
+    """
+    order: dict[str, None] = {}
+
+    def visit(name: str, children: tuple[str, ...]) -> None:
+        if name in children:
+            raise SpecError(f"parameters wait for each other: {' -> '.join((*children, name))}")
+        if name not in parameters:
+            raise SpecError(f"parameter `{children[-1]}`: `when` names `{name}`, which is no parameter")
+        for parent in parameters[name].when or {}:
+            if parent not in order:
+                visit(parent, (*children, name))
+        order[name] = None
+
+    for name in parameters:
+        visit(name, ())
+    return list(order)
+
+
+def cycle(name: str, parameters: Mapping[str, Parameter]) -> list[str] | None:
+    """The way from a parameter through its parents back to itself, or None. Missing parents are passed over."""
+    stack = [[name]]
+    seen: set[str] = set()
+    while stack:
+        way = stack.pop()
+        for parent in parameters[way[-1]].when or {}:
+            if parent == name:
+                return [*way, name]
+            if parent in parameters and parent not in seen:
+                seen.add(parent)
+                stack.append([*way, parent])
+    return None
+
+
+def is_too_nested(name: str, parameters: Mapping[str, Parameter]) -> bool:
+    """Whether a parameter has parents of parents of ... more than `MAX_NESTING` times over."""
+    level = {name}
+    for _ in range(MAX_NESTING + 1):
+        level = {parent for child in level if child in parameters for parent in parameters[child].when or {}}
+    return bool(level)
