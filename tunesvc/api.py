@@ -17,6 +17,7 @@ from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.spec import StudySpec
+from tunesvc.spec.document import StudyDocument, load
 from tunesvc.store import lease, studies
 from tunesvc.store.batch import Batch
 from tunesvc.store.database import Database, open_database
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    spec: StudySpec | str | Path,
+    spec: StudySpec | StudyDocument | str | Path,
     *,
     function: Callable[..., Any] | None = None,
     database_url: str | None = None,
@@ -42,7 +43,7 @@ def run(
     """Run a study until its budget is spent, it is stopped, or `interrupt` is set.
 
     Args:
-        spec: a spec, or the path of a study file.
+        spec: a spec, a study file that was read, or the path of one.
         function: the objective itself, when the spec names neither entrypoint nor command.
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         resume: go on with the study of that name if there is one.
@@ -203,12 +204,12 @@ def _ray_executor(job: Job, spec: StudySpec) -> Executor:
     return RayExecutor(job, address=spec.cluster)
 
 
-def _read(spec: StudySpec | str | Path, function: Callable[..., Any] | None) -> tuple[StudySpec, Source]:
+def _read(
+    spec: StudySpec | StudyDocument | str | Path, function: Callable[..., Any] | None
+) -> tuple[StudySpec, Source]:
     if isinstance(spec, StudySpec):
         return spec, Source(folder=str(Path.cwd()), function=function)
-    from tunesvc.spec.document import load
-
-    document = load(Path(spec))
+    document = spec if isinstance(spec, StudyDocument) else load(Path(spec))
     return document.spec, Source(document.text, str(document.folder), function)
 
 

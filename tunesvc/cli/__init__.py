@@ -1,0 +1,85 @@
+"""The command line: `tune`. Reads through `insights`, acts through `api`; decides nothing and speaks no SQL.
+
+Modules that take time to import (Optuna, Ray, Postgres, pandas, Plotly) are imported inside of commands, so that
+`tune --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tunesvc import __version__
+from tunesvc.cli import control, database, doctor, export, files, run, show
+from tunesvc.cli.exits import ExitCode, code_of, explained
+from tunesvc.errors import TuneError
+
+
+class Commands(TyperGroup):
+    """Turns errors into one line and an exit code; `TUNE_DEBUG=1` lets the traceback through."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, typer.TyperException, BrokenPipeError):
+            raise
+        except Exception as error:
+            if os.environ.get("TUNE_DEBUG") == "1":
+                raise
+            raise typer.Exit(_report(error)) from error
+
+
+def _report(error: Exception) -> ExitCode:
+    from tunesvc.cli.output import print_error
+
+    if isinstance(error, TuneError):
+        print_error(str(error))
+        return code_of(error)
+    print_error(
+        f"{type(error).__name__}: {error}\nThis should not happen. TUNE_DEBUG=1 shows where it does; please report it."
+    )
+    return ExitCode.FAILED
+
+
+app = typer.Typer(
+    name="tune",
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing.",
+    epilog=explained(),
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tunesvc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing."""
+
+
+_RUN, _LOOK, _STEER, _SETUP = "Run", "Look", "Steer", "Set up"
+
+for panel, commands in (
+    (_RUN, (run.run, run.resume, files.init, files.validate, files.preview)),
+    (_LOOK, (show.ls, show.show, show.best, show.trials, show.logs, export.plot, export.export)),
+    (_STEER, (control.pause, control.stop, control.extend, control.enqueue, control.rm)),
+    (_SETUP, (doctor.doctor, files.schema)),
+):
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(database.app, name="db", rich_help_panel=_SETUP)

@@ -1,0 +1,51 @@
+"""What the program's exit codes mean, and which error ends in which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from tunesvc import errors
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> ExitCode:
+        """A code that knows its meaning."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "done; for `run` and `resume`: the study came to its end, was stopped or paused"
+    FAILED = 1, "the study failed, or something went wrong"
+    USAGE = 2, "wrong usage, or a study file that cannot be used"
+    NOT_FOUND = 3, "no such study or trial"
+    BUSY = 4, "another process is running the study"
+    EXISTS = 5, "a study of that name exists already"
+    UNSATISFIABLE = 6, "the cluster can never meet the resource request"
+    DATABASE = 7, "the database cannot be started, reached or used"
+    INTERRUPTED = 130, "interrupted; `tune resume` goes on"
+
+
+_CODES: tuple[tuple[type[errors.TuneError], ExitCode], ...] = (
+    (errors.SpecError, ExitCode.USAGE),
+    (errors.StudyNotFound, ExitCode.NOT_FOUND),
+    (errors.StudyBusy, ExitCode.BUSY),
+    (errors.LeaseLost, ExitCode.BUSY),
+    (errors.StudyExists, ExitCode.EXISTS),
+    (errors.UnsatisfiableRequest, ExitCode.UNSATISFIABLE),
+    (errors.DatabaseError, ExitCode.DATABASE),
+)
+
+
+def code_of(error: errors.TuneError) -> ExitCode:
+    """The exit code that an error ends in."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def explained() -> str:
+    """All codes, for the help text."""
+    return "Exit codes: " + " · ".join(f"{code.value} {code.meaning}" for code in ExitCode)

@@ -1,0 +1,153 @@
+"""The live view of a running study on a terminal. Implements `coordinator.progress.Observer`; decides nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from tunesvc.cli.output import STYLES, cells, clean, duration, number, parameters
+from tunesvc.coordinator.progress import LiveTrial, Note, Progress
+
+RECENT = 4
+"""Ended trials that stay in view."""
+_SCROLLED = {"best", "failed", "retry", "warning", "study"}
+"""What stays on the screen for good, above the view; the other trials that end only pass by."""
+_MARKS = {"best": "★", "complete": "✓", "pruned": "✂", "failed": "✗", "retry": "↻", "warning": "!", "study": "•"}
+_COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold"}
+_MIN_ROWS = 4
+
+
+class LiveView:
+    """A context manager; between entering and leaving it redraws itself a few times a second."""
+
+    def __init__(self, title: str, console: Console) -> None:
+        """`title`: what stands above, such as the study and its sampler."""
+        self._title = title
+        self._console = console
+        self._progress: Progress | None = None
+        self._phase = "starting"
+        self._recent: deque[Note] = deque(maxlen=RECENT)
+        self._spinner = Spinner("dots")
+        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> LiveView:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def progress(self, progress: Progress) -> None:
+        """Show this from the next redraw on."""
+        self._progress = progress
+        self._phase = ""
+
+    def note(self, note: Note) -> None:
+        """Show a happening: above the view for good, or among the recent ones."""
+        if note.kind == "phase":
+            self._phase = note.text
+        elif note.kind in _SCROLLED:
+            self._console.print(_line(note))
+        else:
+            self._recent.append(note)
+
+    def render(self) -> RenderableType:
+        """The view as it stands."""
+        if self._progress is None:
+            return self._waiting()
+        p = self._progress
+        parts: list[RenderableType] = [Text(), self._headline(p), _budget(p), _counts(p)]
+        parts += [_best(p)] if p.best else []
+        parts += [Text(), self._running(p)] if p.running else []
+        parts += [_line(note, style="dim") for note in self._recent]
+        if self._phase:
+            parts.append(self._waiting())
+        return Group(*parts)
+
+    def _waiting(self) -> RenderableType:
+        self._spinner.update(text=Text(self._phase + " …", "dim"))
+        return self._spinner
+
+    def _headline(self, p: Progress) -> Text:
+        state = Text(p.state, STYLES.get(p.state, ""))
+        line = Text(clean(self._title), "bold") + Text("  ") + state
+        return line + Text(f"  {clean(p.reason)}", "dim") if p.reason else line
+
+    def _running(self, p: Progress) -> Table:
+        """Running trials, as many as there is room for."""
+        room = max(_MIN_ROWS, self._console.height - 12 - len(self._recent))
+        shown = p.running if len(p.running) <= room else p.running[: room - 1]
+        wide = self._console.width >= 90
+        made = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        for name in ("trial", "step", "value", "time"):
+            made.add_column(name, justify="right", no_wrap=True)
+        made.add_column("device", no_wrap=True)
+        if wide:
+            made.add_column("parameters", ratio=1, no_wrap=True, overflow="ellipsis")
+        for trial in shown:
+            made.add_row(*_trial_cells(trial, wide))
+        if len(shown) < len(p.running):
+            made.add_row(Text(f"+{len(p.running) - len(shown)}", "dim"))
+        return made
+
+
+def _trial_cells(trial: LiveTrial, wide: bool) -> list[Text]:
+    name = f"{trial.number}" + (f".{trial.attempt}" if trial.attempt > 1 else "")
+    step = Text("waits" if trial.waiting else "–" if trial.step is None else str(trial.step), "dim" * trial.waiting)
+    device = "" if trial.waiting else f"gpu {','.join(trial.devices)}" if trial.devices else "cpu"
+    made = cells(name, step, number(trial.value), duration(trial.elapsed_s), device)
+    return [*made, *cells(parameters(trial.params))] if wide else made
+
+
+def _budget(p: Progress) -> RenderableType:
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True)
+    times = f"{p.fraction:.0%} · {duration(p.elapsed_s)}"
+    times += f" · {duration(p.left_s)} left" if p.left_s is not None else ""
+    grid.add_row(ProgressBar(total=1.0, completed=p.fraction, complete_style="cyan", finished_style="green"), times)
+    return grid
+
+
+def _counts(p: Progress) -> Text:
+    of = f" of {p.budget_trials}" if p.budget_trials else ""
+    line = Text(f"{p.done}{of} trials: ") + Text(f"{p.complete} complete", STYLES["complete"])
+    for name, count, style in (("pruned", p.pruned, "pruned"), ("failed", p.failed, "failed")):
+        line += Text(", ") + Text(f"{count} {name}", STYLES[style] if count else "dim")
+    line += Text(f", {len(p.running)} running", STYLES["running"])
+    if p.gpus_total:
+        line += Text(f" · GPUs {p.gpus_busy:g} of {p.gpus_total:g} busy, {p.gpu_hours:.2f} h")
+    return line
+
+
+def _best(p: Progress) -> Text:
+    if p.best is None:
+        return Text()
+    values = ", ".join(number(value) for value in p.best.values)
+    line = Text("best ", "dim") + Text(values, STYLES["best"]) + Text(f"  trial {p.best.number}  ", "dim")
+    line += Text(clean(parameters(p.best.params)))
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
+def _line(note: Note, style: str = "") -> Text:
+    trial = "" if note.number is None else f"trial {note.number} "
+    mark = _MARKS.get(note.kind, "•")
+    line = Text(f"{mark} ", _COLOURS.get(note.kind, "")) + Text(f"{trial}{describe(note)}", style)
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return line
+
+
+def describe(note: Note) -> str:
+    """A note in words, in one line."""
+    words = {"best": "is the best: ", "complete": "", "pruned": "pruned: ", "failed": "failed: ", "retry": "again: "}
+    return words.get(note.kind, "") + " ".join(clean(note.text).split())

@@ -1,0 +1,37 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def complete_study(incomplete: str) -> list[str]:
+    """Names of studies for the shell; none when the database cannot be reached."""
+    from tunesvc import insights
+    from tunesvc.errors import TuneError
+    from tunesvc.store.database import open_database
+
+    try:
+        with open_database(migrate=False) as database:
+            return list(insights.study_names(database, incomplete, limit=50))
+    except TuneError:
+        return []
+
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        envvar="TUNE_DATABASE_URL",
+        help="A Postgres; the embedded one when left out.",
+        show_default=False,
+        show_envvar=True,
+    ),
+]
+StudyName = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=complete_study, metavar="STUDY")]
+TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL", min=0)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]

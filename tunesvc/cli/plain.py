@@ -1,0 +1,71 @@
+"""A running study as plain lines or as JSON lines. Each implements `coordinator.progress.Observer`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TextIO
+
+from tunesvc.cli.live import describe
+from tunesvc.cli.output import duration, number, plain, to_json
+from tunesvc.coordinator.progress import Note, Progress
+
+EVERY_S = 10.0
+"""Seconds of the study between two lines of progress."""
+
+
+class PlainLines:
+    """One line per happening, and one of progress now and then: for pipes, logs and notebooks."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._told_s = 0.0
+
+    def progress(self, progress: Progress) -> None:
+        """A line, when the last one is old."""
+        if progress.elapsed_s - self._told_s >= EVERY_S:
+            self._told_s = progress.elapsed_s
+            self._write(_progress_line(progress))
+
+    def note(self, note: Note) -> None:
+        """A line."""
+        trial = "" if note.number is None else f"trial {note.number} "
+        self._write(f"{note.kind:8} {trial}{describe(note)}".rstrip())
+
+    def _write(self, line: str) -> None:
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def _progress_line(p: Progress) -> str:
+    of = f"/{p.budget_trials}" if p.budget_trials else ""
+    parts = [f"{p.fraction:.0%}", f"{p.done}{of} trials ({p.pruned} pruned, {p.failed} failed)"]
+    parts.append(f"{len(p.running)} running")
+    if p.best is not None:
+        parts.append(f"best {', '.join(map(number, p.best.values))} (trial {p.best.number})")
+    if p.gpus_total:
+        parts.append(f"GPUs {p.gpus_busy:g}/{p.gpus_total:g}")
+    parts.append(f"{duration(p.elapsed_s)} gone" + (f", {duration(p.left_s)} left" if p.left_s is not None else ""))
+    return f"{'progress':8} " + ", ".join(parts)
+
+
+class JsonLines:
+    """One JSON object per line, told apart by `event`: `note` or `progress`. `end` comes from the command."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+        self._told_s = -1.0
+
+    def progress(self, progress: Progress) -> None:
+        """A line, once a second of the study at most."""
+        if progress.elapsed_s - self._told_s >= 1.0:
+            self._told_s = progress.elapsed_s
+            self.write("progress", progress)
+
+    def note(self, note: Note) -> None:
+        """A line."""
+        self.write("note", note)
+
+    def write(self, event: str, value: object) -> None:
+        """One event."""
+        self._stream.write(to_json({"event": event, **plain(value)}) + "\n")
+        self._stream.flush()

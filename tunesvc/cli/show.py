@@ -1,0 +1,240 @@
+"""Commands that look: ls, show, best, trials, logs."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName, TrialNumber
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tunesvc.insights import StudyRow, StudyView, TrialRow
+    from tunesvc.store.database import Database
+
+
+class State(StrEnum):
+    """States of a trial, to choose from."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAIL = "fail"
+
+
+Sort = Literal["number", "newest", "best", "duration"]
+FOLLOW_S = 0.5
+"""How often `logs --follow` looks for more."""
+
+
+def ls(database_url: DatabaseUrl = None, limit: Limit = 50, as_json: Json = False) -> None:
+    """List studies, the newest first."""
+    from tunesvc import insights
+    from tunesvc.cli import output
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        rows = insights.studies(database, limit)
+    if as_json:
+        output.print_json(rows)
+    elif not rows:
+        output.out().print(
+            "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.", markup=False
+        )
+    else:
+        console = output.out()
+        console.print(_studies_table(rows, console.width))
+
+
+def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
+    from tunesvc.cli import output
+
+    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", "objective", "created")
+    lines = [_study_cells(row) for row in rows]
+    return output.fitted(heads, lines, width, (">pruned", ">failed", "objective", "created"))
+
+
+def _study_cells(row: StudyRow) -> list[object]:
+    from tunesvc.cli import output
+
+    state = output.state_text("interrupted" if row.unattended else str(row.state))
+    objective = ", ".join(f"{'max' if one.maximize else 'min'} {one.name}" for one in row.objectives)
+    done = f"{row.counts.done}" if row.counts.done == row.counts.total else f"{row.counts.done}/{row.counts.total}"
+    budget = output.bar(row.fraction) if row.budget else "–"
+    best = output.number(row.best_value)
+    counts = (done, row.counts.pruned, row.counts.failed)
+    return [row.name, state, budget, *counts, best, objective, output.ago(row.created_at)]
+
+
+def show(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Argument(help="A trial's number, to see it in detail.", min=0)] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show how a study stands; or one of its trials: attempts, decisions with reasons, failure."""
+    from tunesvc import insights
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        if trial is None:
+            _show_study(database, view, as_json)
+        else:
+            _show_trial(database, view, trial, as_json)
+
+
+def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
+    from tunesvc import insights
+    from tunesvc.cli import output, study_text
+
+    best = insights.best(database, view.study_id)
+    if as_json:
+        output.print_json({**output.plain(view), "best": output.plain(best)})
+        return
+    newest = insights.trials(database, view.study_id, order="newest", limit=8)
+    console = output.out()
+    console.print(study_text.overview(view, best, newest, console.width))
+
+
+def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
+    from tunesvc import insights
+    from tunesvc.cli import output, study_text
+
+    detail = insights.trial(database, view.study_id, number)
+    if detail is None:
+        raise no_such_trial(view, number)
+    curve = insights.curve(database, view.study_id, number)
+    if as_json:
+        output.print_json({**output.plain(detail), "curve": output.plain(curve.points)})
+        return
+    output.out().print(study_text.trial(view, detail, curve))
+
+
+def best(
+    study: StudyName,
+    yaml: Annotated[bool, typer.Option("--yaml", help="The parameters alone, as YAML.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Print the best trial; of several objectives, the Pareto front."""
+    from tunesvc import insights
+    from tunesvc.cli import output, study_text
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        rows = insights.best(database, view.study_id)
+    if as_json:
+        several = len(view.objectives) > 1
+        output.print_json(rows if several else (rows[0] if rows else None))
+    elif yaml:
+        typer.echo(_yaml(view, rows), nl=False)
+    elif rows:
+        console = output.out()
+        console.print(study_text.best(view, rows, console.width))
+    else:
+        output.err().print(f"{output.markup(study)} has no complete, feasible trial yet.")
+    if not rows:
+        raise typer.Exit(1)
+
+
+def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
+    import yaml
+
+    if not rows:
+        return ""
+    values = [dict(row.params) for row in rows]
+    shown: Any = values[0] if len(view.objectives) == 1 else values
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+
+
+def trials(
+    study: StudyName,
+    state: Annotated[list[State] | None, typer.Option("--state", "-s", help="Only these; may be repeated.")] = None,
+    sort: Annotated[Sort, typer.Option(help="What comes first.")] = "number",
+    limit: Limit = 100,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List a study's trials."""
+    from tunesvc import insights
+    from tunesvc.cli import export, output, study_text
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        rows = insights.trials(database, view.study_id, states=state or (), limit=limit, order=sort)
+    if as_json:
+        output.print_json(rows)
+    elif as_csv:
+        heads, lines = study_text.trial_cells(view, rows)
+        csv.writer(sys.stdout).writerows([list(map(export.inert, line)) for line in (heads, *lines)])
+    else:
+        console = output.out()
+        console.print(study_text.trials(view, rows, console.width))
+        left = view.counts.total - len(rows)
+        if left > 0 and not state:
+            output.err().print(f"[dim]{len(rows)} of {view.counts.total} trials; --limit shows more[/]")
+
+
+def logs(
+    study: StudyName,
+    trial: TrialNumber,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the trial is over.")] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt only.")] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a trial wrote to standard output and error."""
+    from tunesvc import insights
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        after = (0, 0)
+        while True:
+            row = insights.trials(database, view.study_id, after=trial - 1, limit=1)
+            if not row or row[0].number != trial:
+                raise no_such_trial(view, trial)
+            after = _print_logs(database, view, trial, attempt, after, as_json)
+            if not follow or row[0].state not in ("running", "waiting"):
+                return
+            time.sleep(FOLLOW_S)
+
+
+def _print_logs(
+    database: Database, view: StudyView, trial: int, attempt: int | None, after: tuple[int, int], as_json: bool
+) -> tuple[int, int]:
+    """Print what there is after the cursor; returns the new cursor."""
+    from tunesvc import insights
+    from tunesvc.cli import output
+
+    while rows := insights.logs(database, view.study_id, trial, attempt=attempt, after=after):
+        for row in rows:
+            if as_json:
+                output.print_json(row)
+            else:
+                stream = sys.stderr if row.stream == "stderr" else sys.stdout
+                stream.write(row.text if not stream.isatty() else output.clean(row.text))
+                stream.flush()
+        after = rows[-1].cursor
+    return after
+
+
+def no_such_trial(view: StudyView, number: int) -> Exception:
+    """The error for a trial that is not there."""
+    from tunesvc.errors import StudyNotFound
+
+    total = view.counts.total
+    there = f"its trials are 0 to {total - 1}" if total else "it has no trials yet"
+    return StudyNotFound(f"study {view.name!r} has no trial {number}: {there}")

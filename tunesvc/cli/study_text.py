@@ -1,0 +1,186 @@
+"""Studies and trials as text for a terminal: what `show`, `best`, `trials` and the end of `run` print. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from tunesvc.cli.output import (
+    STYLES,
+    ago,
+    bar,
+    cells,
+    clean,
+    columns_of,
+    duration,
+    fitted,
+    number,
+    parameter,
+    state_text,
+    table,
+)
+from tunesvc.insights import AttemptRow, Curve, StudyRow, StudyView, TrialDetail, TrialRow
+
+CURVE_POINTS = 12
+"""Points of a curve that are printed, at most."""
+
+
+def overview(view: StudyView, best_rows: Sequence[TrialRow], newest: Sequence[TrialRow], width: int) -> RenderableType:
+    """How a study stands."""
+    parts: list[RenderableType] = [_heading(view), facts(view)]
+    if best_rows:
+        parts += [Text(), best(view, best_rows, width)]
+    if newest:
+        parts += [Text(), Text("Newest trials", "bold"), trials(view, newest, width)]
+    return Group(*parts)
+
+
+def _heading(view: StudyView) -> Text:
+    heading = Text(clean(view.name), "bold") + Text("  ") + state_text(str(view.state))
+    if view.reason:
+        heading += Text(f"  {clean(view.reason)}", "dim")
+    return heading
+
+
+def facts(view: StudyRow) -> Table:
+    """A study's figures as two columns."""
+    grid = Table.grid(padding=(0, 2))
+    goals = ", ".join(f"{objective.goal} {objective.name}" for objective in view.objectives)
+    rows = {"objective": goals, "trials": counts(view), "budget": budget(view)}
+    rows["time"] = duration(view.active_s) + (f", {view.gpu_hours:.3g} GPU hours" if view.gpu_hours else "")
+    rows["created"] = ago(view.created_at)
+    if view.coordinator:
+        rows["run by"] = view.coordinator
+    elif view.unattended:
+        rows["run by"] = f"nobody: `tune resume {view.name}` goes on"
+    for name, text in rows.items():
+        grid.add_row(Text(name, "dim"), *cells(text))
+    return grid
+
+
+def counts(view: StudyRow) -> Text:
+    """Trials by state, in one line."""
+    c = view.counts
+    parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed)]
+    parts += [("running", c.running), ("waiting", c.waiting)]
+    shown = [Text(f"{n} {name}", STYLES[name]) for name, n in parts if n or name == "complete"]
+    return Text(f"{c.total}: ") + Text(", ").join(shown)
+
+
+def budget(view: StudyRow) -> str:
+    """The budget and how much of it is spent."""
+    if view.budget is None:
+        return "none (made through Optuna)"
+    limits = [f"{view.budget.trials} trials" if view.budget.trials else ""]
+    limits += [f"{duration(view.budget.wall)} wall time" if view.budget.wall else ""]
+    limits += [f"{view.budget.gpu_hours:g} GPU hours" if view.budget.gpu_hours else ""]
+    return f"{bar(view.fraction)} of {' or '.join(filter(None, limits))}"
+
+
+def best(view: StudyView, rows: Sequence[TrialRow], width: int) -> RenderableType:
+    """The best trial with its parameters; of several objectives, the front as a table."""
+    if len(view.objectives) > 1:
+        return Group(Text(f"Pareto front: {len(rows)} trials", "bold"), trials(view, rows, width))
+    (row, *_) = rows
+    title = Text("Best  ", "bold") + Text(f"{view.objectives[0].name} = {number(row.value)}", STYLES["best"])
+    title += Text(f"  trial {row.number}", "dim")
+    grid = Table.grid(padding=(0, 2))
+    for name, value in row.params.items():
+        grid.add_row(*cells(f"  {name}", parameter(value)))
+    return Group(title, grid)
+
+
+def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
+    """Trials as a table; parameters that the terminal has no room for are left out."""
+    heads, lines = trial_cells(view, rows)
+    params = columns_of([row.params for row in rows])
+    words = {"state", "failure", *(name for name in params if not _is_numeric(name, rows))}
+    named = {head: head if head in words else f">{head}" for head in heads}
+    dull = {"attempts": "1", "failure": ""}
+    kept = [i for i, head in enumerate(heads) if any(line[i] != dull.get(head) for line in lines)]
+    coloured = [[state_text(line[i]) if heads[i] == "state" else line[i] for i in kept] for line in lines]
+    return fitted([named[heads[i]] for i in kept], coloured, width, [named[name] for name in params])
+
+
+def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
+    return all(isinstance(row.params.get(name, 0.0), (int, float)) for row in rows)
+
+
+def trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:
+    """Trials as text: the heads of the columns, and a line for each."""
+    names = columns_of([row.params for row in rows])
+    heads = ["trial", "state", *(objective.name for objective in view.objectives), *names]
+    heads += ["step", "attempts", "time", "failure"]
+    lines = []
+    for row in rows:
+        values: tuple[float | None, ...] = row.values or (row.last_value, *[None] * (len(view.objectives) - 1))
+        step = "–" if row.last_step is None else str(row.last_step)
+        params = [parameter(row.params[name]) if name in row.params else "–" for name in names]
+        line = [str(row.number), row.state, *map(number, values), *params]
+        lines.append([*line, step, str(row.attempts), duration(row.duration_s), row.failure or ""])
+    return heads, lines
+
+
+def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
+    """One trial: values, parameters, attempts, decisions, curve."""
+    row = detail.row
+    heading = Text(f"{clean(view.name)} · trial {row.number}", "bold") + Text("  ") + state_text(row.state)
+    grid = Table.grid(padding=(0, 2))
+    for objective, value in zip(view.objectives, row.values or (), strict=False):
+        grid.add_row(Text(clean(objective.name), "bold"), Text(number(value), STYLES["best"]))
+    for name, setting in row.params.items():
+        grid.add_row(*cells(name, parameter(setting)))
+    if not row.feasible:
+        grid.add_row(Text("feasible", "dim"), Text("no: it breaks a constraint", "yellow"))
+    parts: list[RenderableType] = [heading, grid, Text(), _attempts(detail.attempts)]
+    if detail.decisions:
+        parts += [Text(), Text("Decisions", "bold"), _decisions(detail)]
+    if curve.points:
+        parts += [Text(), Text(f"Curve, {len(curve.points)} steps", "bold"), _curve(view, curve)]
+    broken = [attempt for attempt in detail.attempts if attempt.message or attempt.traceback]
+    parts += [part for attempt in broken for part in _failure(attempt)]
+    return Group(*parts)
+
+
+def _attempts(rows: Sequence[AttemptRow]) -> Table:
+    made = table(">attempt", "state", ">time", "node", ">pid", "devices", "stopped for", "failure")
+    for row in rows:
+        took = (row.ended_at - row.started_at).total_seconds() if row.started_at and row.ended_at else None
+        where = (row.node or "–", row.pid or "–", ",".join(row.devices) or "–")
+        made.add_row(
+            *cells(
+                row.number, state_text(str(row.state)), duration(took), *where, row.stop_cause or "", row.failure or ""
+            )
+        )
+    return made
+
+
+def _decisions(detail: TrialDetail) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for decision in detail.decisions:
+        moment = decision.decided_at.astimezone().strftime("%H:%M:%S")
+        grid.add_row(
+            Text(moment, "dim"), Text(decision.kind, STYLES.get(decision.kind, "cyan")), *cells(decision.reason)
+        )
+    return grid
+
+
+def _curve(view: StudyView, curve: Curve) -> Table:
+    points = curve.points
+    if len(points) > CURVE_POINTS:
+        stride = len(points) / (CURVE_POINTS - 1)
+        points = (*(points[int(i * stride)] for i in range(CURVE_POINTS - 1)), points[-1])
+    names = columns_of([point.metrics for point in points])
+    made = table(">step", f">{view.objectives[0].name}", *(f">{name}" for name in names))
+    for point in points:
+        made.add_row(*cells(point.step, number(point.value), *(number(point.metrics.get(name)) for name in names)))
+    return made
+
+
+def _failure(attempt: AttemptRow) -> list[RenderableType]:
+    text = clean((attempt.traceback or attempt.message or "").rstrip())
+    return [Text(), Text(f"Attempt {attempt.number} ended with", "bold"), Padding(Text(text, "red"), (0, 0, 0, 2))]
