@@ -115,3 +115,9 @@ def test_a_name_that_cannot_be_stored_is_refused_with_the_reason(text: str) -> N
     with pytest.raises(BadName, match=r"the study's name .* cannot be stored: it holds a NUL") as error:
         checked_name(text, "the study's name")
     assert isinstance(error.value, ValueError)
+
+
+def test_a_name_too_long_for_an_index_is_refused_with_its_length() -> None:
+    assert checked_name("\N{SNAKE}" * 600, "the study's name")
+    with pytest.raises(BadName, match="has 2504 bytes; at most 2500"):
+        checked_name("\N{SNAKE}" * 626, "the study's name")

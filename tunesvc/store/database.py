@@ -160,7 +160,7 @@ def masked(url: sa.URL) -> str:
     """A URL that may be shown: the password is gone, in its usual place and among the parameters."""
     if "password" in url.query:
         url = url.update_query_dict({"password": "***"})
-    return url.render_as_string(hide_password=True)
+    return url.set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def safe_text(text: str) -> str:
@@ -172,12 +172,12 @@ def checked_name(text: str, what: str) -> str:
     """`text` unchanged, when Postgres can store it as it is.
 
     Raises:
-        BadName: it holds NUL or a lone surrogate. `what` says what it names.
+        BadName: it holds NUL or a lone surrogate, or is too long. `what` says what it names.
     """
     if safe_text(text) != text:
-        raise BadName(
-            f"{what} {text!r} cannot be stored: it holds a NUL or half of a surrogate pair; leave those out"
-        )
+        raise BadName(f"{what} {text!r} cannot be stored: it holds a NUL or half of a surrogate pair; leave those out")
+    if (length := len(text.encode())) > MAX_NAME_BYTES:
+        raise BadName(f"{what} {text[:40]!r}... has {length} bytes; at most {MAX_NAME_BYTES} can be stored: shorten it")
     return text
 
 
@@ -201,8 +201,7 @@ def _check_server(database: Database) -> None:
     version = database.engine.dialect.server_version_info or (0,)
     if version < MIN_SERVER_VERSION:
         raise DatabaseError(
-            f"{database.name} is Postgres {'.'.join(map(str, version))}; "
-            f"tunesvc needs {MIN_SERVER_VERSION[0]} or newer"
+            f"{database.name} is Postgres {'.'.join(map(str, version))}; tunesvc needs {MIN_SERVER_VERSION[0]} or newer"
         )
     if encoding != "UTF8":
         raise DatabaseError(f"{database.name} has encoding {encoding}: create the database with ENCODING 'UTF8'")
