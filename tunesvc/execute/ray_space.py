@@ -101,3 +101,23 @@ def _categorical(name: str, values: Any) -> Parameter:
                 "choose between names and look the value up in the function"
             )
     return CategoricalParameter(values=tuple(scalars))
+
+
+def resources_of(function: object) -> dict[str, Any] | None:
+    """What `ray.tune.with_resources` asked for, as `resources` of a study; None when it asked for nothing.
+
+    Raises:
+        SpecError: bundles that differ from each other, or resources that depend on the trial's parameters.
+    """
+    asked = getattr(function, "_resources", None)
+    if asked is None:
+        return None
+    if not hasattr(asked, "bundles"):
+        raise SpecError("resources that depend on the parameters of a trial are not supported: name fixed ones")
+    first, *others = asked.bundles
+    if any(bundle != first for bundle in others):
+        raise SpecError("a placement group of different bundles is not supported: make all bundles equal")
+    bundle = dict(first)
+    known = {"cpu": float(bundle.pop("CPU", 0)), "gpu": float(bundle.pop("GPU", 0)), "workers": len(asked.bundles)}
+    memory = {"memory": int(bundle.pop("memory"))} if "memory" in bundle else {}
+    return {**known, **memory, "custom": bundle}

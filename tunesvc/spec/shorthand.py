@@ -3,6 +3,7 @@
 | short | long |
 |---|---|
 | `metric: loss`, `metric: {...}` | `metrics: [{name: loss}]`, `metrics: [{...}]` |
+| `metrics: [loss, time]` | `metrics: [{name: loss}, {name: time}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
 | `budget: 100` | `budget: {trials: 100}` |
 | `command: python train.py` | `command: [python, train.py]` |
@@ -28,7 +29,9 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
         faults.append(Fault(("metric",), "write either `metric` or `metrics`, not both", at_key=True))
     if "metric" in long:
         metric = long.pop("metric")
-        long.setdefault("metrics", [_name(metric)])
+        long.setdefault("metrics", [metric])
+    if isinstance(long.get("metrics"), (list, tuple)):
+        long["metrics"] = [_name(metric) for metric in long["metrics"]]
     for key in ("sampler", "pruner"):
         if isinstance(long.get(key), str):
             long[key] = _name(long[key])

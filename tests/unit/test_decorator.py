@@ -1,0 +1,189 @@
+"""`@tunable`: still a plain function, and a study."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+import subprocess
+import sys
+from typing import Annotated, Any
+
+import cloudpickle
+import pytest
+from ray import tune as ray_tune
+
+from tunesvc import Choice, Float, Int, Trial, TuneError, tunable
+from tunesvc.decorator import Tunable
+from tunesvc.errors import SpecError
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
+
+
+@tunable(metric="val_error", goal="minimize", resources={"cpu": 1}, sampler="random", seed=1)
+def train(
+    lr: Annotated[float, Float(1e-4, 1.0, log=True)],
+    layers: Annotated[int, Int(1, 4)] = 2,
+    optimizer: Annotated[str, Choice("sgd", "adam")] = "sgd",
+    momentum: Annotated[float, Float(0.0, 0.99, when={"optimizer": "sgd"})] = 0.9,
+    epochs: int = 3,
+    callbacks: tuple[str, ...] = (),
+    *,
+    trial: Trial,
+) -> float:
+    """Train."""
+    for epoch in range(epochs):
+        trial.report(epoch, val_error=lr)
+    return lr * layers
+
+
+@tunable
+def bare(x: Annotated[float, Float(0.0, 1.0)]) -> float:
+    return x
+
+
+def by_config(config: dict[str, Any]) -> float:
+    return float(config["model"]["lr"])
+
+
+def test_a_tunable_function_is_called_like_the_plain_function() -> None:
+    assert train(lr=0.1) == 0.2  # type: ignore[call-arg]  # the trial is filled in
+    assert train(0.1, 3, trial=Trial()) == pytest.approx(0.3)
+    assert bare(0.5) == 0.5
+
+
+def test_it_looks_like_the_plain_function() -> None:
+    assert (train.__name__, train.__doc__) == ("train", "Train.")
+    assert inspect.signature(train) == inspect.signature(train.__wrapped__)
+
+
+def test_its_annotations_are_the_search_space_and_its_plain_defaults_are_constants() -> None:
+    spec = train.spec(trials=50)
+    assert spec.name == "train"
+    assert spec.parameters == {
+        "lr": FloatParameter(type="float", min=1e-4, max=1.0, log=True),
+        "layers": IntParameter(type="int", min=1, max=4),
+        "optimizer": CategoricalParameter(values=("sgd", "adam")),
+        "momentum": FloatParameter(type="float", min=0.0, max=0.99, when={"optimizer": "sgd"}),
+    }
+    assert spec.constants == {"epochs": 3}
+    assert (spec.metrics[0].name, spec.budget.trials, spec.resources.cpu) == ("val_error", 50, 1)
+    assert (spec.entrypoint, spec.command) == (None, None)
+
+
+def test_what_the_decorator_says_can_be_changed_for_one_study() -> None:
+    spec = train.spec(
+        name="other", wall="1h", goal="maximize", parameters={"layers": Int(1, 2)}, constants={"epochs": 9}
+    )
+    assert (spec.name, spec.budget.wall, spec.metrics[0].goal) == ("other", 3600.0, "maximize")
+    assert spec.parameters["layers"] == IntParameter(type="int", min=1, max=2)
+    assert spec.constants == {"epochs": 9}
+
+
+def test_without_arguments_the_metric_is_called_loss() -> None:
+    assert bare.spec(trials=1).metrics[0].name == "loss"
+
+
+def test_a_budget_is_asked_for_in_the_words_of_python() -> None:
+    with pytest.raises(SpecError, match=r"train\.tune\(trials=100\)"):
+        train.spec()
+
+
+def test_an_unknown_key_is_told_with_a_suggestion() -> None:
+    with pytest.raises(TuneError, match="unknown key `paralelism`, did you mean `parallelism`"):
+        train.spec(trials=1, paralelism=2)
+    with pytest.raises(TuneError, match="unknown key `goal`"):
+        train.spec(trials=1, metrics=["a", "b"])
+
+
+def test_an_argument_without_range_or_default_is_told() -> None:
+    @tunable
+    def lacking(x: Annotated[float, Float(0.0, 1.0)], y: float) -> float:
+        return x + y
+
+    with pytest.raises(SpecError, match="lacking: `y` has neither a range nor a default"):
+        lacking.spec(trials=1)
+    assert lacking.spec(trials=1, constants={"y": 1.0}).constants == {"y": 1.0}
+
+
+def test_a_conditional_argument_needs_a_default() -> None:
+    @tunable
+    def conditional(
+        kind: Annotated[str, Choice("a", "b")], x: Annotated[float, Float(0.0, 1.0, when={"kind": "a"})]
+    ) -> float:
+        return x
+
+    with pytest.raises(SpecError, match="`x` needs a default"):
+        conditional.spec(trials=1)
+
+
+def test_a_positional_only_argument_is_refused() -> None:
+    @tunable
+    def positional(x: Annotated[float, Float(0.0, 1.0)], /) -> float:
+        return x
+
+    with pytest.raises(SpecError, match="`x` is handed over by name"):
+        positional.spec(trials=1)
+
+
+def test_a_bad_range_is_told_by_its_path() -> None:
+    @tunable
+    def bad(x: Annotated[float, Float(1.0, 0.0)]) -> float:
+        return x
+
+    with pytest.raises(SpecError, match=r"parameters\.x: `min` \(1\) is greater than `max` \(0\)"):
+        bad.spec(trials=1)
+
+
+def test_a_function_of_a_trial_asks_for_its_parameters_itself() -> None:
+    def objective(trial: Any) -> float:
+        return float(trial.suggest_float("x", 0.0, 1.0))
+
+    assert tunable(objective).spec(trials=1).define_by_run
+
+
+def test_a_function_of_a_config_takes_a_ray_search_space() -> None:
+    space = {"model": {"lr": ray_tune.loguniform(1e-4, 1.0), "depth": 3}, "batch": ray_tune.choice([16, 32])}
+    spec = tunable(metric="loss", parameters=space)(by_config).spec(trials=1)
+    assert list(spec.parameters) == ["model/lr", "batch"]
+    assert spec.constants == {"model/depth": 3}
+
+
+def test_resources_that_ray_was_asked_for_are_honoured() -> None:
+    def function(config: dict[str, Any]) -> float:
+        return 0.0
+
+    wrapped = ray_tune.with_resources(function, {"cpu": 2, "gpu": 0.5, "license": 1})
+    spec = tunable(parameters={"x": Float(0.0, 1.0)})(wrapped).spec(trials=1)
+    assert (spec.resources.cpu, spec.resources.gpu, spec.resources.custom) == (2.0, 0.5, {"license": 1.0})
+    gang = ray_tune.with_resources(function, ray_tune.PlacementGroupFactory([{"CPU": 1}] * 2))
+    assert tunable(parameters={"x": Float(0.0, 1.0)})(gang).spec(trials=1).resources.workers == 2
+
+
+def test_it_travels_to_other_processes() -> None:
+    assert pickle.loads(pickle.dumps(train)) is train  # noqa: S301  # our own bytes
+
+    @tunable(metric="loss")
+    def local(x: Annotated[float, Float(0.0, 1.0)]) -> float:
+        return x
+
+    copy = cloudpickle.loads(cloudpickle.dumps(local))
+    assert isinstance(copy, Tunable)
+    assert copy(x=0.5) == 0.5
+    assert copy.options == {"metric": "loss"}
+
+
+def test_decorating_loads_no_heavy_library() -> None:
+    program = """
+import sys
+from typing import Annotated
+import tunesvc
+
+@tunesvc.tunable(metric="loss")
+def train(x: Annotated[float, tunesvc.Float(0.0, 1.0)], *, trial: tunesvc.Trial) -> float:
+    trial.report(0, loss=x)
+    return x
+
+train(x=0.5)
+print(sorted({"ray", "optuna", "sqlalchemy", "pydantic", "numpy", "yaml"} & set(sys.modules)))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"

@@ -1,0 +1,289 @@
+"""`@tunable`: a training function that knows its own search space, and is still a plain function.
+
+Importing and applying the decorator loads neither pydantic, Optuna, Ray nor SQLAlchemy; `spec()` and `tune()` do.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from tunesvc.errors import SpecError
+from tunesvc.objective import Trial
+
+if TYPE_CHECKING:
+    from tunesvc.api import Study
+    from tunesvc.spec import StudySpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_BUDGET = {"trials", "wall", "gpu_hours"}
+_RUN = {"database_url", "resume", "observer", "interrupt"}
+_Empty = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Float:
+    """A real number between `min` and `max`: `lr: Annotated[float, Float(1e-4, 1.0, log=True)]`."""
+
+    min: float
+    max: float
+    log: bool = False
+    step: float | None = None
+    when: Mapping[str, Any] | None = None
+    """Parameter name -> the value, or a list of values, under which this one exists; it needs a default then."""
+
+    def as_written(self) -> dict[str, Any]:
+        """As in study.yaml."""
+        return {"type": "float", "min": self.min, "max": self.max, "log": self.log} | _optional(self.step, self.when)
+
+
+@dataclass(frozen=True, slots=True)
+class Int:
+    """A whole number between `min` and `max`, both included: `layers: Annotated[int, Int(1, 4)]`."""
+
+    min: int
+    max: int
+    log: bool = False
+    step: int | None = None
+    when: Mapping[str, Any] | None = None
+
+    def as_written(self) -> dict[str, Any]:
+        """As in study.yaml."""
+        return {"type": "int", "min": self.min, "max": self.max, "log": self.log} | _optional(self.step, self.when)
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Choice:
+    """One of a few values: `optimizer: Annotated[str, Choice("sgd", "adam")]`."""
+
+    values: tuple[Any, ...]
+    when: Mapping[str, Any] | None
+
+    def __init__(self, *values: Any, when: Mapping[str, Any] | None = None) -> None:
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "when", when)
+
+    def as_written(self) -> dict[str, Any]:
+        """As in study.yaml."""
+        return {"type": "categorical", "values": list(self.values)} | _optional(None, self.when)
+
+
+Range = Float | Int | Choice
+
+
+class Tunable(Generic[P, R]):
+    """A training function with its search space. Call it as the function it is, or `tune` it."""
+
+    __name__: str
+    __wrapped__: Callable[P, R]
+
+    def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
+        self.options = dict(options)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The plain function. A `trial` that is not given is one to which nobody listens."""
+        signature = inspect.signature(self.__wrapped__)
+        if "trial" in signature.parameters and "trial" not in signature.bind_partial(*args, **kwargs).arguments:
+            kwargs["trial"] = Trial(metrics=tuple(_metric_names(self.options)))
+        return self.__wrapped__(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<tunable {self.__wrapped__!r}>"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        if _is_importable(self):
+            return self.__wrapped__.__qualname__
+        return Tunable, (self.__wrapped__, self.options)
+
+    def spec(self, **changes: Any) -> StudySpec:
+        """The study that `tune` would run: keys of study.yaml change what the decorator said.
+
+        `trials`, `wall` and `gpu_hours` are short for `budget`.
+
+        Raises:
+            SpecError: a key that cannot be used, or an argument that has neither a range nor a default.
+        """
+        from tunesvc.spec.document import spec_from_dict
+
+        return spec_from_dict(_study(self.__wrapped__, {**self.options, **changes}), with_function=True)
+
+    def tune(self, **changes: Any) -> Study:
+        """Run the study until its budget is spent: `train.tune(trials=50)`.
+
+        Takes what `spec` takes, and `database_url`, `resume`, `observer` and `interrupt` as `tunesvc.run` does.
+
+        Raises:
+            SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
+        """
+        from tunesvc.api import run
+
+        how = {key: value for key, value in changes.items() if key in _RUN}
+        spec = self.spec(**{key: value for key, value in changes.items() if key not in _RUN})
+        return run(spec, function=self.__wrapped__, **how)
+
+
+@overload
+def tunable(function: Callable[P, R], /) -> Tunable[P, R]: ...
+@overload
+def tunable(**options: Any) -> Callable[[Callable[P, R]], Tunable[P, R]]: ...
+def tunable(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a function tunable; its arguments bear their ranges as annotations.
+
+    Options are the keys of study.yaml (`metric`, `goal`, `sampler`, `pruner`, `budget`, `resources`, ...), all of
+    which `tune` can change. `parameters` may hold ranges for arguments without one, for a function that takes one
+    `config`, and as a Ray Tune search space.
+
+        @tunable(metric="val_error", goal="minimize")
+        def train(lr: Annotated[float, Float(1e-4, 1.0, log=True)], *, trial: Trial) -> float: ...
+    """
+    if function is None:
+        return lambda decorated: Tunable(decorated, options)
+    return Tunable(function, options)
+
+
+# --- function and options -> study ------------------------------------------------------------------
+
+
+def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The study as study.yaml would say it."""
+    data = {key: value for key, value in options.items() if key not in _BUDGET}
+    data.setdefault("name", function.__name__)
+    if "metrics" not in data:
+        data["metric"] = _metric(data.pop("metric", "loss"), data.pop("goal", None))
+    data["budget"] = _budget(function, options)
+    parameters, constants = _search_space(options.get("parameters", {}))
+    constants |= options.get("constants", {})
+    named, defaults = _arguments(function, {**parameters, **constants})
+    data["parameters"] = {**named, **parameters}
+    data["constants"] = {**defaults, **constants}
+    if "resources" not in data and hasattr(function, "_resources"):
+        from tunesvc.execute.ray_space import resources_of
+
+        data["resources"] = resources_of(function)
+    return data
+
+
+def _metric(metric: Any, goal: str | None) -> Any:
+    named = {"name": metric} if isinstance(metric, str) else metric
+    return named if goal is None else {**named, "goal": goal}
+
+
+def _metric_names(options: Mapping[str, Any]) -> list[str]:
+    written = options.get("metrics") or [options.get("metric", "loss")]
+    return [metric if isinstance(metric, str) else metric["name"] for metric in written]
+
+
+def _budget(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
+    said = {key: options[key] for key in _BUDGET if key in options}
+    budget = options.get("budget", {})
+    if not said and not budget:
+        name = function.__name__
+        raise SpecError(f"how much may {name} spend? Say so: {name}.tune(trials=100), or wall='1h', or gpu_hours=4")
+    if not isinstance(budget, Mapping):
+        budget = {"trials": budget}
+    return {**budget, **said}
+
+
+def _search_space(written: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and constants of the `parameters` option, which may be a Ray Tune search space."""
+    if not _is_ray(written):
+        return {name: _as_written(range_) for name, range_ in written.items()}, {}
+    from tunesvc.execute.ray_space import constants_of, from_ray
+
+    parameters = {name: parameter.model_dump(exclude_none=True) for name, parameter in from_ray(written).items()}
+    return parameters, constants_of(written)
+
+
+def _is_ray(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return set(value) == {"grid_search"} or any(_is_ray(item) for item in value.values())
+    return type(value).__module__.startswith("ray.")
+
+
+def _as_written(range_: Any) -> Any:
+    return range_.as_written() if isinstance(range_, (Float, Int, Choice)) else range_
+
+
+def _arguments(
+    function: Callable[..., Any], given: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Ranges and defaults that the signature bears, for arguments that are not `given` otherwise."""
+    signature, hints = inspect.signature(function), _hints(function)
+    wanted = [
+        p
+        for p in signature.parameters.values()
+        if p.name != "trial" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if _takes_config(wanted, given):
+        return {}, {}
+    ranges: dict[str, dict[str, Any]] = {}
+    defaults: dict[str, Any] = {}
+    for parameter in wanted:
+        name = parameter.name
+        if name in given:
+            continue
+        if (range_ := _range(hints.get(name))) is not None:
+            ranges[name] = _checked(function, parameter, range_)
+        elif parameter.default is _Empty:
+            raise SpecError(_without_range(function, name))
+        elif isinstance(parameter.default, (bool, int, float, str)):
+            # stored with the study, so that it says what was run; other defaults are left to the function
+            defaults[name] = parameter.default
+    return ranges, defaults
+
+
+def _takes_config(wanted: list[inspect.Parameter], given: Mapping[str, Any]) -> bool:
+    """`f(config)`: one argument for everything, with the search space given apart."""
+    return len(wanted) == 1 and wanted[0].default is _Empty and bool(given) and wanted[0].name not in given
+
+
+def _checked(function: Callable[..., Any], parameter: inspect.Parameter, range_: Range) -> dict[str, Any]:
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise SpecError(f"{function.__name__}: `{parameter.name}` is handed over by name; take the `/` away")
+    if range_.when and parameter.default is _Empty:
+        raise SpecError(f"{function.__name__}: `{parameter.name}` needs a default for when it does not exist")
+    return range_.as_written()
+
+
+def _range(hint: object) -> Range | None:
+    found = [item for item in getattr(hint, "__metadata__", ()) if isinstance(item, (Float, Int, Choice))]
+    return found[0] if found else None
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError, SyntaxError) as error:
+        raise SpecError(
+            f"{function.__name__}: its annotations cannot be read ({error}): import what they name at module level"
+        ) from None
+
+
+def _without_range(function: Callable[..., Any], name: str) -> str:
+    return (
+        f"{function.__name__}: `{name}` has neither a range nor a default: annotate it, such as "
+        f"`{name}: Annotated[float, Float(0.0, 1.0)]`, or give it a value under `constants`"
+    )
+
+
+def _optional(step: float | None, when: Mapping[str, Any] | None) -> dict[str, Any]:
+    return ({} if step is None else {"step": step}) | ({} if when is None else {"when": dict(when)})
+
+
+def _is_importable(tunable: Tunable[..., Any]) -> bool:
+    """Whether a worker finds this very object by its module and name."""
+    module = sys.modules.get(tunable.__wrapped__.__module__)
+    if module is None or module.__name__ == "__main__":
+        return False
+    target: object = module
+    for part in tunable.__wrapped__.__qualname__.split("."):
+        target = getattr(target, part, None)
+    return target is tunable
