@@ -7,6 +7,7 @@ put into a `Batch`, which the coordinator commits once per step. Trial ids in he
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
+
+
+# It announces every study "created in memory", which would worry people whose studies are in Postgres.
+logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
 
 
 class StudyMemory(InMemoryStorage):

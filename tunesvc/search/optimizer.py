@@ -247,7 +247,7 @@ class Optimizer:
         ]
         rank = 1 + sum(is_better(other, value, goal) for other in others)
         reason = (
-            f"pruner {self._pruner_name}: {value:.6g} at step {step} "
+            f"{self._pruner_name}: {value:.6g} at step {step} "
             f"is number {rank} of the {len(others) + 1} trials that got there"
         )
         finite = [other for other in others if not math.isnan(other)]

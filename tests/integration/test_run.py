@@ -1,0 +1,170 @@
+"""Whole studies on real Ray and real Postgres, one for each form an objective may have."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import optuna
+import pytest
+
+import tunesvc
+from tunesvc import Choice, Float, Trial, tunable
+from tunesvc.errors import StudyExists, UnsatisfiableRequest
+
+OBJECTIVES = Path(__file__).parent.parent / "objectives" / "plain.py"
+
+pytestmark = pytest.mark.usefixtures("local_ray")
+
+RunStudy = Callable[..., tunesvc.Study]
+
+
+@pytest.fixture
+def run_study(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> RunStudy:
+    """Write a study file beside the objectives and run it."""
+    shutil.copy(OBJECTIVES, tmp_path)
+    monkeypatch.setenv("TUNE_CHECKPOINTS", str(tmp_path / "checkpoints"))
+
+    def run(function: str = "quadratic", *, resume: bool = False, **keys: Any) -> tunesvc.Study:
+        spec = {
+            "name": "study",
+            "entrypoint": f"plain:{function}",
+            "metric": "loss",
+            "parameters": {"x": {"type": "float", "min": 0.0, "max": 1.0}},
+            "sampler": {"name": "tpe", "seed": 1},
+            "budget": {"trials": 4},
+        } | keys
+        file = tmp_path / "study.yaml"
+        file.write_text(json.dumps({key: value for key, value in spec.items() if value is not None}))
+        return tunesvc.run(file, database_url=database_url, resume=resume)
+
+    return run
+
+
+def test_a_plain_function_with_reports_pruning_and_output(run_study: RunStudy) -> None:
+    space = {"x": {"min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 3}}
+    study = run_study(parameters=space, budget=12, pruner={"name": "median", "n_startup_trials": 3})
+    assert study.state == "finished"
+    assert len(study.trials) == 12
+    assert {trial.state for trial in study.trials} <= {"complete", "pruned"}
+    assert study.best is not None
+    assert study.best.values[0] == pytest.approx((study.best.params["x"] - 0.3) ** 2)  # type: ignore[operator]
+    frame = study.dataframe()
+    assert len(frame) == 12
+    assert study.optuna().best_value == study.best.values[0]
+
+
+def test_a_conditional_space(run_study: RunStudy) -> None:
+    space = {
+        "model": {"values": ["tree", "net"]},
+        "depth": {"type": "int", "min": 1, "max": 9, "when": {"model": "tree"}},
+        "lr": {"min": 0.001, "max": 1.0, "log": True, "when": {"model": "net"}},
+    }
+    study = run_study("conditional", parameters=space, budget=10)
+    assert [trial.state for trial in study.trials] == ["complete"] * 10
+    for trial in study.trials:
+        assert set(trial.params) == ({"model", "depth"} if trial.params["model"] == "tree" else {"model", "lr"})
+
+
+def test_several_metrics_with_a_constraint(run_study: RunStudy) -> None:
+    study = run_study(
+        "two_metrics",
+        metric=None,
+        metrics=[{"name": "loss"}, {"name": "ms", "goal": "minimize"}],
+        constraints=[{"metric": "ms", "max": 8.0}],
+        sampler={"name": "nsga2", "seed": 1},
+        budget=10,
+    )
+    assert [trial.state for trial in study.trials] == ["complete"] * 10
+    assert study.front
+    assert all(trial.values[1] <= 8.0 for trial in study.front)
+
+
+def test_a_generator_that_yields_metrics(run_study: RunStudy) -> None:
+    study = run_study("epochs")
+    assert [trial.last_step for trial in study.trials] == [3] * 4
+
+
+def test_an_optuna_objective_as_it_is(run_study: RunStudy) -> None:
+    study = run_study("optuna_style", parameters=None, budget=6)
+    assert {trial.state for trial in study.trials} <= {"complete", "pruned"}
+    assert all(set(trial.params) == {"x", "kind"} for trial in study.trials)
+
+
+def test_a_ray_tune_function_as_it_is(run_study: RunStudy) -> None:
+    study = run_study("ray_style")
+    assert [trial.state for trial in study.trials] == ["complete"] * 4
+    assert all(trial.values[0] == pytest.approx(trial.params["x"] + 0.25) for trial in study.trials)  # type: ignore[operator]
+
+
+def test_a_program_that_writes_json_lines(run_study: RunStudy, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import json, os, sys\n"
+        "x = float(sys.argv[1])\n"
+        "with open(os.environ['TUNE_REPORTS'], 'w') as reports:\n"
+        "    for step in range(3):\n"
+        "        print(json.dumps({'step': step, 'loss': x + step}), file=reports, flush=True)\n"
+        "print('done with', x)\n"
+    )
+    study = run_study(entrypoint=None, command=[sys.executable, "program.py", "${x}"])
+    assert [trial.state for trial in study.trials] == ["complete"] * 4
+    assert all(trial.values[0] == pytest.approx(trial.params["x"] + 2) for trial in study.trials)  # type: ignore[operator]
+
+
+def test_the_decorator(database_url: str) -> None:
+    @tunable(metric="loss", sampler={"name": "tpe", "seed": 1})
+    def train(
+        x: Annotated[float, Float(0.0, 1.0)], kind: Annotated[str, Choice("a", "b")] = "a", *, trial: Trial
+    ) -> float:
+        trial.report(0, loss=x)
+        return x if kind == "a" else x + 1
+
+    assert train(0.25) == 0.25
+    study = train.tune(trials=5, database_url=database_url)
+    assert [trial.state for trial in study.trials] == ["complete"] * 5
+    assert study.best is not None
+    assert study.best.values[0] == train(**study.best.params)  # type: ignore[arg-type]
+
+
+def test_a_killed_worker_costs_an_attempt_and_the_next_goes_on_from_the_checkpoint(run_study: RunStudy) -> None:
+    """Fault 13."""
+    study = run_study("killed_once", retries={"lost": 1}, budget=2)
+    assert [trial.state for trial in study.trials] == ["complete"] * 2
+    assert [trial.attempts for trial in study.trials] == [2, 2]
+    assert [trial.last_step for trial in study.trials] == [3, 3]
+
+
+def test_half_a_gpu_each_lets_four_trials_share_two_devices(run_study: RunStudy) -> None:
+    study = run_study("devices", resources={"cpu": 0.5, "gpu": 0.5}, budget=4)
+    trials = study.optuna().trials
+    assert sorted(trial.user_attrs["device"] for trial in trials) == [0.0, 0.0, 1.0, 1.0]
+    assert [trial.user_attrs["together"] for trial in trials] == [4.0] * 4
+
+
+def test_a_request_that_can_never_be_met_says_what_there_is(run_study: RunStudy) -> None:
+    """Fault 17."""
+    with pytest.raises(UnsatisfiableRequest, match=r"99.*GPU"):
+        run_study("devices", resources={"gpu": 99})
+
+
+def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
+    run_study("epochs")
+    with pytest.raises(StudyExists, match="tune extend study"):
+        run_study("epochs")
+
+
+def test_a_missing_entrypoint_fails_the_study_and_names_it(run_study: RunStudy) -> None:
+    """Fault 40."""
+    study = run_study("nowhere")
+    assert study.state == "failed"
+    assert "nowhere" in study.reason
+
+
+def test_the_storage_serves_plain_optuna(database_url: str) -> None:
+    study = optuna.create_study(storage=tunesvc.storage(database_url), study_name="plain")
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=5)
+    assert tunesvc.load_study("plain", database_url=database_url).best is not None
