@@ -137,3 +137,12 @@ def test_the_optuna_objective_is_optunas() -> None:
     study.optimize(objective_of(spec_of("optuna_objective")), n_trials=2)
     assert all(0 <= trial.value < 1 for trial in study.trials)
     assert all(trial.intermediate_values for trial in study.trials)
+
+
+def test_the_decorated_function_is_a_plain_function_and_a_study() -> None:
+    from decorated import train
+
+    assert 0 < train(lr=0.1, alpha=0.001) < 0.2
+    spec = train.spec(trials=3)
+    check(spec)
+    assert set(spec.parameters) == {"lr", "alpha", "schedule"}
