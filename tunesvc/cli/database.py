@@ -17,15 +17,26 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Show which database is used, its schema's version and what it holds."""
     from tunesvc.cli import output
     from tunesvc.store import backup
+    from tunesvc.store.database import connect
 
-    found = backup.status(database_url)
+    with connect(database_url) as database:
+        found = backup.status(database)
     if as_json:
         output.print_json(found)
         return
+    current = found.revision == found.program_revision
+    version = (
+        found.revision
+        if current
+        else f"{found.revision or 'none'}: `tune db upgrade` makes it {found.program_revision}"
+    )
+    rows = {"database": found.name, "server": f"Postgres {found.server_version}", "schema": version}
+    rows["size"] = f"{found.size_bytes / 1e6:.1f} MB"
+    rows["holds"] = f"{found.studies} studies, {found.trials} trials; {found.running} studies are being run"
     grid = output.table("", "")
     grid.show_header = False
-    for name, value in output.plain(found).items():
-        grid.add_row(*output.cells(name.replace("_", " "), value))
+    for name, text in rows.items():
+        grid.add_row(*output.cells(name, text))
     output.out().print(grid)
 
 
@@ -43,25 +54,27 @@ def backup(
     file: Annotated[Path, typer.Argument(help="The backup to write.")],
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write a backup of everything that is stored."""
+    """Write everything that is stored, as of one moment, to a file. Studies may run meanwhile."""
     from tunesvc.store import backup as backups
+    from tunesvc.store.database import connect
 
-    backups.backup(file, database_url)
+    with connect(database_url) as database:
+        backups.backup(database, file)
     typer.echo(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
 @app.command()
 def restore(
-    file: Annotated[Path, typer.Argument(help="A backup that `tune db backup` wrote.", exists=True, dir_okay=False)],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    file: Annotated[Path, typer.Argument(help="A backup that `tune db backup` wrote.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Throw away the studies that are there.")] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Read a backup into the database, in place of what is there."""
+    """Read a backup into an empty database, or with `--replace` in place of what is there."""
     from tunesvc.store import backup as backups
+    from tunesvc.store.database import connect
 
-    if not yes:
-        typer.confirm(f"Replace what is stored by {file}?", abort=True)
-    backups.restore(file, database_url)
+    with connect(database_url) as database:
+        backups.restore(database, file, replace=replace)
     typer.echo(f"restored {file}")
 
 

@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
         return member
 
     DONE = 0, "done; for `run` and `resume`: the study came to its end, was stopped or paused"
-    FAILED = 1, "the study failed, or something went wrong"
+    FAILED = 1, "the study or all of its trials failed, or something went wrong"
     USAGE = 2, "wrong usage, or a study file that cannot be used"
     NOT_FOUND = 3, "no such study or trial"
     BUSY = 4, "another process is running the study"

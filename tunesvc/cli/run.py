@@ -21,6 +21,7 @@ from tunesvc.cli.options import DatabaseUrl, Json, Quiet, StudyName
 if TYPE_CHECKING:
     from tunesvc.api import Study
     from tunesvc.coordinator.progress import Observer
+    from tunesvc.insights import StudyView
     from tunesvc.spec import StudySpec
     from tunesvc.spec.document import StudyDocument
 
@@ -80,6 +81,8 @@ def _changed(
     changes: dict[str, Any] = {"parallelism": parallelism, "name": name, "seed": seed}
     if trials is not None:
         changes["budget"] = spec.budget.model_copy(update={"trials": trials})
+    if seed is not None:
+        changes["sampler"] = spec.sampler.model_copy(update={"seed": None})  # it would win over the study's
     kept = {key: value for key, value in changes.items() if value is not None}
     return dataclasses.replace(document, spec=spec.model_copy(update=kept)) if kept else document
 
@@ -104,7 +107,7 @@ def _session(
         observer = stack.enter_context(_view(title, as_json=as_json, quiet=quiet))
         stack.enter_context(_ctrl_c(interrupt))
         study = start(observer, interrupt)
-    code = _exit_code(study.state, interrupted=interrupt.is_set())
+    code = _exit_code(study.view, interrupted=interrupt.is_set())
     if as_json:
         _print_end(study, code)
     elif not quiet:
@@ -157,10 +160,11 @@ def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _exit_code(state: str, *, interrupted: bool) -> ExitCode:
-    if state == "failed":
+def _exit_code(view: StudyView, *, interrupted: bool) -> ExitCode:
+    nothing_worked = view.counts.failed > 0 and view.counts.complete + view.counts.pruned == 0
+    if view.state == "failed" or (view.state == "finished" and nothing_worked):
         return ExitCode.FAILED
-    return ExitCode.INTERRUPTED if interrupted and state == "running" else ExitCode.DONE
+    return ExitCode.INTERRUPTED if interrupted and view.state == "running" else ExitCode.DONE
 
 
 def _print_end(study: Study, code: ExitCode) -> None:

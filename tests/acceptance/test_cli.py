@@ -1,0 +1,223 @@
+"""The command line as people run it: a process of its own, a real Postgres, a real Ray, real training code."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+HOSTILE = "=cmd|' /C calc'!A0"
+
+
+class Tune:
+    """`tune` in a folder of its own, on this test's database."""
+
+    def __init__(self, folder: Path, url: str, home: Path) -> None:
+        self.folder = folder
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_", "COLUMNS"))}
+        self.env = {**kept, "TUNE_DATABASE_URL": url, "TUNE_HOME": str(home), "NO_COLOR": "1"}
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run a command; returns its standard output, or standard error when it must fail."""
+        done = subprocess.run(
+            self.line(arguments),
+            cwd=self.folder,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command and do not wait."""
+        return subprocess.Popen(
+            self.line(arguments),
+            cwd=self.folder,
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    @staticmethod
+    def line(arguments: Sequence[str]) -> list[str]:
+        return [sys.executable, "-m", "tunesvc", *arguments]
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(textwrap.dedent(text))
+
+
+@pytest.fixture
+def tune(tmp_path: Path, database_url: str, tune_home: Path) -> Tune:
+    made = Tune(tmp_path, database_url, tune_home)
+    made.write(
+        "bowl.py",
+        """
+        import time
+
+        def train(x, kind, *, trial):
+            print(f"hello from {x}")
+            for step in range(5):
+                trial.report(step, loss=(x - 0.3) ** 2 + 1 / (step + 1))
+            return (x - 0.3) ** 2
+
+        def slow(x, kind, *, trial):
+            for step in range(600):
+                time.sleep(0.05)
+                trial.report(step, loss=x)
+            return x
+
+        def broken(x, kind, *, trial):
+            raise RuntimeError("the data is gone")
+        """,
+    )
+    study(made, "bowl", "train")
+    return made
+
+
+def study(tune: Tune, name: str, function: str, extra: str = "") -> None:
+    tune.write(
+        f"{name}.yaml",
+        f"""
+        name: {name}
+        entrypoint: bowl:{function}
+        metric: {{name: loss, goal: minimize}}
+        parameters:
+          x: {{type: float, min: 0.0, max: 1.0}}
+          kind: {{values: [plain, "{HOSTILE}"]}}
+        budget: {{trials: 4}}
+        parallelism: 2
+        sampler: random
+        seed: 1
+        {extra}
+        """,
+    )
+
+
+def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> None:
+    events = [json.loads(line) for line in tune("run", "bowl.yaml", "--json").splitlines()]
+    assert {event["event"] for event in events} == {"note", "progress", "end"}
+    assert events[-1]["event"] == "end"
+    assert events[-1]["counts"]["complete"] == 4
+    assert events[-1]["exit_code"] == 0
+
+    assert "bowl" in tune("ls")
+    (row,) = json.loads(tune("ls", "--json"))
+    assert row["state"] == "finished"
+    assert row["fraction"] == 1.0
+
+    best = json.loads(tune("best", "bowl", "--json"))
+    assert best["values"][0] == min(trial["values"][0] for trial in json.loads(tune("trials", "bowl", "--json")))
+    assert f"x: {best['params']['x']}" in tune("best", "bowl", "--yaml")
+    assert "Newest trials" in tune("show", "bowl")
+    assert "Curve, 5 steps" in tune("show", "bowl", "0")
+    assert re.match(r"hello from 0\.\d+", tune("logs", "bowl", "0"))
+
+    lines = list(csv.DictReader(io.StringIO(tune("export", "bowl"))))
+    assert [line["number"] for line in lines] == ["0", "1", "2", "3"]
+    assert {line["params.kind"] for line in lines} <= {"plain", "'" + HOSTILE}
+    tune("export", "bowl", "--format", "parquet", "--out", "bowl.parquet")
+    assert (tune.folder / "bowl.parquet").stat().st_size > 0
+    assert len(json.loads(tune("export", "bowl", "--format", "json"))) == 4
+
+    tune("plot", "bowl", "--out", "page.html")
+    assert "Learning curves of loss" in (tune.folder / "page.html").read_text(encoding="utf-8")
+
+    assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)
+    tune("extend", "bowl", "--trials", "2")
+    tune("enqueue", "bowl", "x=0.3", "kind=plain")
+    assert "6 complete" in tune("resume", "bowl")
+    assert json.loads(tune("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
+
+    tune("rm", "bowl", "--yes")
+    assert "there is no study named 'bowl'" in tune("show", "bowl", code=3)
+
+
+def test_ctrl_c_keeps_what_is_recorded_and_resume_is_offered(tune: Tune) -> None:
+    study(tune, "slow", "slow")
+    running = tune.start("run", "slow.yaml", "--json")
+    assert running.stdout is not None
+    for line in running.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and any((trial["step"] or 0) >= 2 for trial in event["running"]):
+            break
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=100)
+    assert running.returncode == 130, err
+    assert json.loads(out.splitlines()[-1])["exit_code"] == 130
+    assert "press Ctrl-C again" in err
+    assert "interrupted" in tune("ls")
+    assert "tune resume slow" in tune("show", "slow")
+    assert "tune resume slow" in tune("run", "slow.yaml", code=5)
+
+
+def test_failed_trials_show_their_traceback(tune: Tune) -> None:
+    study(tune, "broken", "broken")
+    tune("run", "broken.yaml", "--trials", "1", code=1)
+    shown = tune("show", "broken", "0")
+    assert "RuntimeError: the data is gone" in shown
+
+
+def test_what_cannot_be_satisfied_ends_at_once_and_names_what_there_is(tune: Tune) -> None:
+    study(tune, "greedy", "train", "resources: {gpu: 99}")
+    told = tune("run", "greedy.yaml", code=6)
+    assert "99" in told
+    assert "CPU" in told
+
+
+def test_a_wrong_study_file_is_named_with_its_line(tune: Tune) -> None:
+    study(tune, "wrong", "train", "paralelism: 3")
+    told = tune("validate", "wrong.yaml", code=2)
+    assert "did you mean `parallelism`" in told
+    assert re.search(r"wrong\.yaml:\d+", told)
+    assert "nowhere.yaml" in tune("run", "nowhere.yaml", code=2)
+
+
+def test_the_database_is_looked_after(tune: Tune) -> None:
+    assert json.loads(tune("db", "status", "--json"))["studies"] == 0
+    assert "up to date" in tune("db", "upgrade")
+    tune("db", "backup", "all.dump")
+    tune("db", "restore", "all.dump")
+
+
+def test_a_database_that_is_not_there_is_an_error_in_a_line(tune: Tune) -> None:
+    told = tune("ls", "--database-url", "postgresql://nobody:secret@127.0.0.1:1/x", code=7)
+    assert "secret" not in told
+    assert told.startswith("error: ")
+
+
+def test_doctor_finds_this_machine_fit(tune: Tune) -> None:
+    findings = {finding["name"]: finding for finding in json.loads(tune("doctor", "--json"))}
+    assert findings["Postgres"]["verdict"] == "ok"
+    assert findings["Ray"]["verdict"] == "ok"
+
+
+def test_preview_draws_configurations_that_the_space_allows(tune: Tune) -> None:
+    shown = json.loads(tune("preview", "bowl.yaml", "--json", "--samples", "20"))
+    assert len(shown["samples"]) == 20
+    assert all(0 <= params["x"] <= 1 and params["kind"] in ("plain", HOSTILE) for params in shown["samples"])
+
+
+def test_a_starter_is_written_and_valid(tune: Tune) -> None:
+    tune("init", "fresh")
+    (study_file,) = (tune.folder / "fresh").glob("*.yaml")
+    tune("validate", str(study_file))
+
+
+def test_the_schema_is_a_json_schema(tune: Tune) -> None:
+    assert "properties" in json.loads(tune("schema"))

@@ -1,0 +1,39 @@
+"""The help of the command line: quick, complete, and the same as in the docs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from tunesvc import __version__
+from tunesvc.cli import app
+from tunesvc.cli.reference import reference
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+def test_the_reference_in_the_docs_is_current() -> None:
+    assert PAGE.read_text(encoding="utf-8") == reference(), "python -m tunesvc.cli.reference > docs/cli.md"
+
+
+def test_help_imports_nothing_that_takes_time() -> None:
+    heavy = ("ray", "optuna", "sqlalchemy", "pandas", "plotly", "pydantic", "numpy")
+    code = (
+        "import sys, tunesvc.cli\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(tunesvc.cli.app, ['--help']).exit_code == 0\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_version_is_told() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"tunesvc {__version__}\n"
+
+
+def test_a_wrong_option_is_wrong_usage() -> None:
+    assert CliRunner().invoke(app, ["ls", "--limit", "none"]).exit_code == 2

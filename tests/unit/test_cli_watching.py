@@ -1,0 +1,107 @@
+"""What watchers of a run see: the live view, plain lines and JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import pytest
+from rich.console import Console
+
+from tunesvc.cli.live import LiveView
+from tunesvc.cli.plain import JsonLines, PlainLines
+from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
+
+
+def progress(running: int = 2, elapsed_s: float = 60.0, **changes: object) -> Progress:
+    values: dict[str, object] = {
+        "study": "digits",
+        "state": "running",
+        "reason": "",
+        "complete": 10,
+        "pruned": 5,
+        "failed": 1,
+        "running": tuple(live(number) for number in range(running)),
+        "budget_trials": 40,
+        "fraction": 0.4,
+        "elapsed_s": elapsed_s,
+        "left_s": 90.0,
+        "gpu_hours": 0.5,
+        "gpus_busy": 1.5,
+        "gpus_total": 2.0,
+        "best": BestTrial(3, (0.0123,), {"lr": 0.01, "name": "[red]x[/]"}),
+    }
+    return Progress(**(values | changes))  # type: ignore[arg-type]
+
+
+def live(number: int) -> LiveTrial:
+    return LiveTrial(number, 1, number > 5, {"lr": 0.1}, 3, 0.5, 12.0, ("0",))
+
+
+def seen(view: LiveView, width: int, height: int = 30) -> str:
+    console = Console(width=width, height=height, record=True, file=io.StringIO())
+    console.print(view.render())
+    return console.export_text()
+
+
+def a_view(width: int = 110, height: int = 30) -> LiveView:
+    return LiveView("digits · tpe", Console(width=width, height=height, file=io.StringIO()))
+
+
+def test_the_view_shows_the_phase_until_there_is_progress() -> None:
+    view = a_view()
+    view.note(Note("phase", "starting Ray"))
+    assert "starting Ray" in seen(view, 80)
+    view.progress(progress())
+    assert "starting Ray" not in seen(view, 80)
+
+
+def test_the_view_shows_budget_counts_best_gpus_and_running_trials() -> None:
+    view = a_view()
+    view.progress(progress())
+    text = seen(view, 110)
+    for part in ("40%", "1m 30s left", "16 of 40 trials", "5 pruned", "1 failed", "GPUs 1.5 of 2 busy", "0.0123"):
+        assert part in text
+    assert "name=[red]x[/]" in text, "values are no markup"
+
+
+def test_many_running_trials_leave_room_for_the_rest() -> None:
+    view = a_view(height=24)
+    view.progress(progress(running=100))
+    text = seen(view, 110, height=24)
+    assert len(text.splitlines()) <= 24
+    assert "+" in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_the_view_keeps_to_a_narrow_terminal(width: int) -> None:
+    view = a_view(width)
+    view.progress(progress())
+    view.note(Note("complete", "val_error = 0.1 " * 20, 3))
+    assert max(len(line) for line in seen(view, width).splitlines()) <= width
+
+
+def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
+    stream = io.StringIO()
+    lines = PlainLines(stream)
+    lines.note(Note("phase", "starting Ray"))
+    for elapsed_s in (1.0, 11.0, 12.0, 21.5):
+        lines.progress(progress(elapsed_s=elapsed_s))
+    lines.note(Note("failed", "boom\nand more", 7))
+    told = stream.getvalue().splitlines()
+    assert [line.split()[0] for line in told] == ["phase", "progress", "progress", "failed"]
+    assert told[1].startswith("progress 40%, 16/40 trials (5 pruned, 1 failed), 2 running, best 0.0123 (trial 3)")
+    assert told[-1] == "failed   trial 7 failed: boom and more"
+
+
+def test_json_lines_are_json_even_with_nan() -> None:
+    stream = io.StringIO()
+    lines = JsonLines(stream)
+    lines.note(Note("best", "x", 3))
+    lines.progress(progress(best=BestTrial(3, (math.nan,), {})))
+    note, shown = map(json.loads, stream.getvalue().splitlines())
+    assert note == {"event": "note", "kind": "best", "text": "x", "number": 3}
+    assert shown["event"] == "progress"
+    assert shown["best"]["values"] == ["NaN"]
+    assert shown["running"][0]["devices"] == ["0"]
