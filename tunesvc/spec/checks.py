@@ -110,12 +110,10 @@ def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
 
 def _conditions(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
     for name, parameter in spec.parameters.items():
-        way = cycle(name, spec.parameters)
-        if way is not None:
-            shown = " -> ".join(printable(step) for step in way)
-            yield Fault(("parameters", name, "when"), f"goes in a circle: {shown}")
-        elif is_too_nested(name, spec.parameters):
-            yield Fault(("parameters", name, "when"), f"conditions are nested more than {MAX_NESTING} deep")
+        if is_too_nested(name, spec.parameters):
+            way = cycle(name, spec.parameters)
+            circle = way and f"goes in a circle: {' -> '.join(printable(step) for step in way)}"
+            yield Fault(("parameters", name, "when"), circle or f"conditions are nested more than {MAX_NESTING} deep")
         yield from _parents(name, parameter, spec, names)
 
 

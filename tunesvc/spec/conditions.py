@@ -55,17 +55,20 @@ def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
 
 def cycle(name: str, parameters: Mapping[str, Parameter]) -> list[str] | None:
     """The way from a parameter through its parents back to itself, or None. Missing parents are passed over."""
-    stack = [[name]]
-    seen: set[str] = set()
-    while stack:
-        way = stack.pop()
-        for parent in parameters[way[-1]].when or {}:
-            if parent == name:
-                return [*way, name]
-            if parent in parameters and parent not in seen:
-                seen.add(parent)
-                stack.append([*way, parent])
-    return None
+    child_of: dict[str, str] = {}
+    waiting = [name]
+    while waiting:
+        child = waiting.pop()
+        for parent in parameters[child].when or {}:
+            if parent not in child_of and parent in parameters:
+                child_of[parent] = child
+                waiting.append(parent)
+    if name not in child_of:
+        return None
+    way = [name, child_of[name]]
+    while way[-1] != name:
+        way.append(child_of[way[-1]])
+    return way[::-1]
 
 
 def is_too_nested(name: str, parameters: Mapping[str, Parameter]) -> bool:

@@ -10,6 +10,8 @@ from itertools import groupby
 Path = tuple[str | int, ...]
 """Keys and indices from the top of a spec, as in ("parameters", "lr", "min")."""
 
+_MOST = 100
+"""Mistakes that are shown of one file."""
 _WIDEST = 160
 """Characters of an offending line that are shown."""
 
@@ -46,11 +48,14 @@ class PlacedFault:
 
 def render(faults: Iterable[PlacedFault], lines: Sequence[str], filename: str) -> str:
     """Every fault on a line of its own in the order of the file, followed by the line that it is about."""
+    told = sorted(set(faults))
     shown = []
-    for number, group in groupby(sorted(set(faults)), key=lambda fault: fault.place.line):
+    for number, group in groupby(told[:_MOST], key=lambda fault: fault.place.line):
         shown += [f"{filename}:{number}:{fault.place.column}: {fault.text}" for fault in group]
         if 0 < number <= len(lines) and lines[number - 1].strip():
             shown.append(f"{number:5} | {_printable(lines[number - 1])}")
+    if len(told) > _MOST:
+        shown.append(f"{filename}: and {len(told) - _MOST} mistakes more")
     return "\n".join(shown)
 
 

@@ -51,7 +51,7 @@ def _json(value: JsonValue) -> JsonValue:
 
 Text = Annotated[str, AfterValidator(check_text)]
 """Text that the database can hold."""
-Name = Annotated[str, AfterValidator(check_name), Field(min_length=1, max_length=MAX_NAME)]
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(check_name)]
 """Text that can be listed and typed: no control characters, no bidirectional overrides."""
 Value = Annotated[bool | int | float | Text | None, BeforeValidator(_scalar)]
 """A scalar that JSON and the database can hold."""
@@ -156,10 +156,11 @@ class CategoricalParameter(Part):
     @field_validator("values")
     @classmethod
     def _distinct(cls, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                twin = values[values.index(value)]
-                raise ValueError(f"the values must be distinct: {twin!r} and {value!r} are equal")
+        first: dict[Scalar, Scalar] = {}
+        for value in values:
+            if value in first:
+                raise ValueError(f"the values must be distinct: {first[value]!r} and {value!r} are equal")
+            first[value] = value
         return values
 
 

@@ -41,7 +41,7 @@ def _number(text: str) -> int | float:
     if len(text) > _LONGEST_NUMBER:
         raise ValueError(f"a number of {len(text)} characters is too long; put it in quotes if it is text")
     if _LEADING_ZERO.fullmatch(text):
-        plain = text.lstrip("+-0") or "0"
+        plain = ("-" if text.startswith("-") else "") + (text.lstrip("+-0") or "0")
         raise ValueError(f"`{text}` is octal to some readers: write {plain}, or put it in quotes if it is text")
     number = _convert(text)
     if not -(2**63) <= number < 2**63 if isinstance(number, int) else math.isinf(number):

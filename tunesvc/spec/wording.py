@@ -63,13 +63,14 @@ def _is_echo(detail: ErrorDetails) -> bool:
 
 def _fault(detail: ErrorDetails, data: Mapping[str, Any]) -> Fault:
     location, kind = detail["loc"], detail["type"]
+    if location[-1] == "[key]":
+        key = str(detail["input"])
+        return Fault((*_without_tags(location[:-2], data), key), f"`{printable(key)}` {_say(detail)}", at_key=True)
     path = _without_tags(location, data)
     if kind == "extra_forbidden":
         return Fault(path, _unknown_key(str(path[-1]), list(_known_keys(location))), at_key=True)
     if kind == "missing":
         return Fault(path, _missing(location[-1], at_top=not path))
-    if location[-1] == "[key]":
-        return Fault(path, f"`{printable(str(path[-1]))}` {_say(detail)}", at_key=True)
     return Fault(path, _say(detail))
 
 
@@ -123,6 +124,8 @@ def _say(detail: ErrorDetails) -> str:
         return f"write {choices}, found {found(value)}" + suggest(value, choices.replace(" or ", ", ").split(", "))
     if kind == "too_short":
         return "needs at least one"
+    if kind == "string_unicode":
+        return "cannot be stored: it holds half of a surrogate pair"
     if kind == "string_too_short":
         return "must not be empty"
     if kind == "string_too_long":

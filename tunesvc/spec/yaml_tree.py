@@ -22,7 +22,7 @@ MAX_DEPTH = 20
 LINE_BREAKS = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
 """What YAML 1.1, and so PyYAML's line numbers, take for the end of a line."""
 
-_FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\uffff\U00010000-\U0010ffff]")
+_FORBIDDEN = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _FORBIDDEN_TEXT = "control characters and lone surrogates are refused: found U+{:04X}"
 
 
@@ -100,6 +100,11 @@ def place_of(text: str, index: int) -> Place:
     return Place(len(before), len(before[-1]) + 1)
 
 
+def _join_surrogates(text: str) -> str:
+    """JSON writes what is beyond 16 bits as two escapes, `"\\ud83d\\udca1"`, which PyYAML leaves apart."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+
+
 def _explain(error: yaml.MarkedYAMLError) -> str:
     problem = printable(error.problem or "cannot be read")
     if "'\\t'" in problem or "\\t" in problem:
@@ -143,7 +148,7 @@ class _Reader:
             return self._branch(place, depth)
         if isinstance(event, yaml.MappingStartEvent):
             return self._table(place, depth)
-        return Leaf(place, event.value, plain=event.style is None)
+        return Leaf(place, _join_surrogates(event.value), plain=event.style is None)
 
     def _branch(self, place: Place, depth: int) -> Branch:
         branch = Branch(place)
