@@ -108,11 +108,11 @@ def test_text_past_the_limit_is_refused_too() -> None:
 @pytest.mark.parametrize(
     "deep",
     [
-        "constants: " + "[" * 100_000,
-        "constants: " + "{a: " * 100_000,
-        "constants:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 1000)),
-        "constants:\n  " + "- " * 100_000,
-        "constants:\n  " + "? " * 100_000,
+        "constants: " + "[" * 50_000,
+        "constants: " + "{a: " * 50_000,
+        "constants:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 600)),
+        "constants:\n  " + "- " * 50_000,
+        "constants:\n  " + "? " * 50_000,
     ],
 )
 def test_deep_nesting_is_refused_before_anything_recurses(deep: str) -> None:

@@ -1,0 +1,96 @@
+"""What a study would do, before anything is started: sample configurations, the size of its space, its worst cost.
+
+Pure; rendering belongs to the faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from tunesvc.space import Space, sample
+from tunesvc.spec import ParamValue, StudySpec
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What the budget allows at most. None where nothing bounds it."""
+
+    trials: int | None
+    wall_s: float | None
+    """Running time of the study: its wall budget, or every trial as long as `limits.wall` allows."""
+    gpu_hours: float | None
+    gpus_per_trial: float
+    """All workers of a gang together."""
+    cpus_per_trial: float
+    reason: str
+    """What bounds the GPU hours, or what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A study at a glance."""
+
+    samples: tuple[Mapping[str, ParamValue], ...]
+    """Drawn uniformly, active parameters only; empty when the objective asks for its parameters itself."""
+    size: int | None
+    """Different configurations; None when a parameter is continuous or unknown."""
+    cost: Cost
+
+    @property
+    def exhaustible(self) -> bool:
+        """Whether the budget is enough to try every configuration."""
+        return self.size is not None and self.cost.trials is not None and self.cost.trials >= self.size
+
+
+def preview(spec: StudySpec, *, samples: int = 5) -> Preview:
+    """Look ahead. The samples are the same each time: they come from the study's seed."""
+    space, rng = Space(spec.parameters), Random(spec.seed or 0)  # noqa: S311  # examples, not secrets
+    if spec.define_by_run:
+        return Preview((), None, _cost(spec))
+    return Preview(tuple(sample(space, rng) for _ in range(samples)), space.size, _cost(spec))
+
+
+def _cost(spec: StudySpec) -> Cost:
+    gpus = spec.resources.gpu * spec.resources.workers
+    cpus = spec.resources.cpu * spec.resources.workers
+    walls = [bound.seconds for bound in _bounds(spec) if bound.seconds is not None]
+    wall_s = min(walls, default=None)
+    if not gpus:
+        return Cost(spec.budget.trials, wall_s, 0.0, gpus, cpus, "a trial asks for no GPU")
+    tightest = min(_gpu_bounds(spec, gpus), default=(None, _UNBOUNDED))
+    return Cost(spec.budget.trials, wall_s, tightest[0], gpus, cpus, tightest[1])
+
+
+_UNBOUNDED = "nothing bounds the GPU hours: set `budget.gpu_hours`, or `limits.wall` together with `budget.trials`"
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A limit on how long trials run: on the study's clock, and summed over trials."""
+
+    seconds: float | None
+    trial_seconds: float | None
+    reason: str
+
+
+def _bounds(spec: StudySpec) -> list[_Bound]:
+    at_a_time, bounds = spec.parallelism, []
+    if spec.budget.wall is not None:
+        summed = None if at_a_time is None else spec.budget.wall * at_a_time
+        bounds.append(_Bound(spec.budget.wall, summed, f"`budget.wall`, with {at_a_time} trials at a time"))
+    if spec.budget.trials is not None and spec.limits.wall is not None:
+        longest = spec.limits.wall + spec.limits.grace
+        summed = spec.budget.trials * longest
+        rounds = None if at_a_time is None else -(-spec.budget.trials // at_a_time) * longest
+        reason = f"{spec.budget.trials} trials of `limits.wall` each; retries come on top"
+        bounds.append(_Bound(rounds, summed, reason))
+    return bounds
+
+
+def _gpu_bounds(spec: StudySpec, gpus: float) -> list[tuple[float, str]]:
+    """GPU hours that each limit allows, with the limit's name."""
+    by_time = [(b.trial_seconds * gpus / 3600, b.reason) for b in _bounds(spec) if b.trial_seconds is not None]
+    budget = spec.budget.gpu_hours
+    return by_time if budget is None else [*by_time, (budget, "`budget.gpu_hours`")]
