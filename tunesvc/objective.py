@@ -59,11 +59,14 @@ class Trial:
         restored: Path | None = None,
         metrics: tuple[str, ...] = (),
         devices: tuple[str, ...] = (),
+        last_step: int = -1,
+        placement_group: object = None,
     ) -> None:
+        """`last_step` is the step after which the restored state was saved, -1 for a start from nothing."""
         self._channel = channel or DetachedChannel()
         self._restored = restored
         self._metrics = metrics
-        self._last_step = -1
+        self._last_step = last_step
         self.number = number
         self.params = dict(params or {})
         self.seed = seed
@@ -72,6 +75,8 @@ class Trial:
         """1 for the first execution, 2 after a first retry or resume, ..."""
         self.devices = devices
         """The accelerators assigned to this trial."""
+        self.placement_group = placement_group
+        """Ray's placement group of a gang (`workers: N`), this process in its first bundle; None for a single worker."""
 
     def report(self, step: int | None = None, value: object = None, /, **metrics: object) -> None:
         """Report metrics after `step`: `trial.report(epoch, loss=0.3)`, or `trial.report(epoch, 0.3)`.

@@ -1,0 +1,177 @@
+"""One attempt inside its worker: the objective in a thread, its channel, and the outcome at the end.
+
+Owns the order of the last events (all output, then the outcome). Knows no calling forms and imports no Ray.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tunesvc.errors import Pruned
+from tunesvc.execute.capture import OutputCapture
+from tunesvc.execute.checkpoints import Checkpoints, step_of
+from tunesvc.execute.executor import (
+    Asked,
+    Checkpointed,
+    Failed,
+    Finished,
+    Job,
+    Launch,
+    Outcome,
+    Reported,
+    Started,
+)
+from tunesvc.execute.failures import outcome_of
+from tunesvc.execute.outbox import Numbered, Outbox
+from tunesvc.objective import Trial
+from tunesvc.spec import ParamValue
+
+Run = Callable[["Attempt"], Mapping[str, float]]
+"""Runs the objective for an attempt; returns the final metrics."""
+_LAST_WORDS_CHARS = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker runs."""
+
+    node: str
+    pid: int
+    devices: tuple[str, ...] = ()
+    placement_group: object = None
+    code: str = ""
+    """A digest of the objective's source."""
+
+
+class Attempt:
+    """Runs one launch. Implements `tunesvc.objective.Channel`."""
+
+    def __init__(self, job: Job, launch: Launch, place: Place) -> None:
+        self.job = job
+        self.launch = launch
+        self.place = place
+        self.outbox = Outbox()
+        self.is_reusable = False
+        """Whether the process may run another attempt; known with the outcome."""
+        self._restored = Path(launch.checkpoint) if launch.checkpoint else None
+        self._checkpoints = Checkpoints(
+            Path(job.checkpoint_root), launch.trial_number, launch.attempt.number, self._restored
+        )
+        self._unrecorded: list[tuple[int, Path]] = []
+        self._stop = threading.Event()
+        self._answers: dict[str, ParamValue] = {}
+        self._answered = threading.Condition()
+        self._last_words = ""
+
+    # --- from the worker --------------------------------------------------------------------------
+
+    def start(self, run: Run, output: OutputCapture) -> None:
+        """Run the objective in a thread of its own."""
+        self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, self.place.code))
+        threading.Thread(target=self._run, args=(run, output), name="objective", daemon=True).start()
+
+    def take(self, after: int, acknowledged: int, timeout_s: float) -> Sequence[Numbered]:
+        """See `Outbox.take`; checkpoints older than an acknowledged one are deleted."""
+        for seq, path in [c for c in self._unrecorded if c[0] <= acknowledged]:
+            self._checkpoints.forget_before(path)
+            self._unrecorded.remove((seq, path))
+        events = self.outbox.take(after, acknowledged, timeout_s)
+        self._unrecorded += [(seq, Path(p.path)) for seq, p in events if isinstance(p, Checkpointed)]
+        return events
+
+    def stop(self) -> None:
+        """Ask the objective to stop at its next report."""
+        self._stop.set()
+        with self._answered:
+            self._answered.notify_all()
+
+    def answer(self, name: str, value: ParamValue) -> None:
+        """The value of a parameter that `ask` waits for."""
+        with self._answered:
+            self._answers[name] = value
+            self._answered.notify_all()
+
+    # --- from the objective: the channel ----------------------------------------------------------
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the attempt has been asked to stop."""
+        return self._stop.is_set()
+
+    def wait_for_stop(self, timeout_s: float) -> bool:
+        """Wait until the attempt is asked to stop; whether it was."""
+        return self._stop.wait(timeout_s)
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Put a report into the outbox; the first of a step stands."""
+        self.outbox.report(Reported(step, metrics))
+
+    def checkpoint(self, path: Path, step: int | None) -> None:
+        """Copy the state and say where it lies."""
+        after = -1 if step is None else step
+        kept = self._checkpoints.save(path, after)
+        self.outbox.put(Checkpointed(str(kept), after if after >= 0 else None))
+
+    def ask(self, name: str, distribution: str) -> ParamValue:
+        """Ask the study's sampler for a parameter and wait for its value.
+
+        Raises:
+            Pruned: the attempt was asked to stop meanwhile.
+        """
+        self.outbox.put(Asked(name, distribution))
+        with self._answered:
+            self._answered.wait_for(lambda: name in self._answers or self.stop_requested)
+            if name in self._answers:
+                return self._answers[name]
+        raise Pruned(f"trial {self.launch.trial_number} was asked to stop before it began")
+
+    def trial(self) -> Trial:
+        """What the objective sees."""
+        return Trial(
+            self,
+            number=self.launch.trial_number,
+            params=self.launch.params,
+            seed=self.launch.seed,
+            attempt=self.launch.attempt.number,
+            restored=self._restored,
+            metrics=self.job.metrics,
+            devices=self.place.devices,
+            last_step=step_of(self._restored),
+            placement_group=self.place.placement_group,
+        )
+
+    # --- the thread ---------------------------------------------------------------------------------
+
+    def _run(self, run: Run, output: OutputCapture) -> None:
+        before = set(threading.enumerate())
+        with output.into(self._log):
+            outcome = self._outcome(run)
+        if isinstance(outcome, Failed) and self.job.command:
+            outcome = self._with_last_words(outcome)
+        self.is_reusable = not isinstance(outcome, Failed) and not _leftovers(before)
+        self.outbox.put(outcome)
+
+    def _outcome(self, run: Run) -> Outcome:
+        try:
+            return Finished(run(self))
+        except BaseException as error:  # noqa: BLE001  # whatever user code raises is the attempt's outcome
+            return outcome_of(error, stop_requested=self.stop_requested)
+
+    def _log(self, stream: str, text: str) -> None:
+        if stream == "stderr":
+            self._last_words = (self._last_words + text)[-_LAST_WORDS_CHARS:]
+        self.outbox.log(stream, text)
+
+    def _with_last_words(self, failed: Failed) -> Failed:
+        """What a program wrote to stderr is to it what a traceback is to a function."""
+        lines = self._last_words.strip().splitlines()
+        message = f"{failed.message}: {lines[-1]}" if lines else failed.message
+        return replace(failed, message=message, traceback=self._last_words)
+
+
+def _leftovers(before: set[threading.Thread]) -> list[threading.Thread]:
+    """Threads that the objective started and did not end; daemons are the habit of libraries and do no harm."""
+    return [t for t in threading.enumerate() if t not in before and not t.daemon and t.is_alive()]

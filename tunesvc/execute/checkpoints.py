@@ -1,0 +1,56 @@
+"""Checkpoints of one trial on the file system that coordinator and workers share.
+
+Each lies complete in a folder of its own, `<root>/<trial>/attempt-2-step-9-1/<name as it was saved>`, so the one before
+stays usable until the newer one is recorded. Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from itertools import count
+from pathlib import Path
+
+_STEP = re.compile(r"^attempt-\d+-step-(\d+)-\d+$")
+
+
+class Checkpoints:
+    """Where an attempt keeps its trial's state."""
+
+    def __init__(self, root: Path, trial_number: int, attempt_number: int, restored: Path | None) -> None:
+        self._folder = root / str(trial_number)
+        self._attempt = attempt_number
+        self._numbers = count(1)
+        self._held = [restored] if restored else []
+
+    def save(self, path: Path, step: int) -> Path:
+        """Copy a file or folder; returns where the copy lies.
+
+        A crash in between leaves a folder that ends in `.partial` and the checkpoint before untouched.
+        """
+        name = f"attempt-{self._attempt}-step-{max(step, 0)}-{next(self._numbers)}"
+        partial, complete = self._folder / f"{name}.partial", self._folder / name
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        source = path.resolve()
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, partial / source.name)
+        partial.rename(complete)
+        self._held.append(complete / source.name)
+        return self._held[-1]
+
+    def forget_before(self, recorded: Path) -> None:
+        """Delete what is older than a checkpoint that is recorded now."""
+        if recorded not in self._held:
+            return
+        position = self._held.index(recorded)
+        for old in self._held[:position]:
+            if old.parent.parent == self._folder:
+                shutil.rmtree(old.parent, ignore_errors=True)
+        del self._held[:position]
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step after which a checkpoint was saved, -1 for none."""
+    match = _STEP.match(checkpoint.parent.name) if checkpoint else None
+    return int(match.group(1)) if match else -1

@@ -1,0 +1,168 @@
+"""`command:`: the objective is a program of any kind.
+
+`${name}` in an argument becomes the parameter's value (no shell is involved). The program finds in its environment
+
+    TUNE_PARAMS           all parameters as a JSON object
+    TUNE_PARAM_<NAME>     each of them, its name in capitals
+    TUNE_REPORTS          a named pipe for reports as JSON lines, see `reports`
+    TUNE_CHECKPOINT_DIR   a folder of its own for files that it hands over as checkpoints
+    TUNE_RESTORED         where an earlier attempt's checkpoint lies, if there is one
+    TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED, TUNE_STUDY
+
+A request to stop is SIGTERM to its process group. Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+from tunesvc.errors import Pruned
+from tunesvc.execute import supervise
+from tunesvc.execute.attempt import Attempt
+from tunesvc.execute.failures import EntrypointError
+from tunesvc.execute.reports import LineReports, ReportPipe
+from tunesvc.spec import ParamValue
+
+_PLACEHOLDER = re.compile(r"\$(\$|\{([^}]*)\})")
+_POLL_S = 0.05
+
+
+class ProgramFailed(Exception):
+    """The program ended with an error."""
+
+
+def run_command(attempt: Attempt) -> Mapping[str, float]:
+    """Run the job's command for an attempt; returns its final metrics.
+
+    Raises:
+        ProgramFailed: it ended with another exit code than 0.
+        Pruned: it ended without a result after it was asked to stop.
+        BadReport: it wrote a line that is no report.
+        EntrypointError: there is no such program, or a `${name}` that is no parameter.
+    """
+    arguments = substitute(attempt.job.command or (), attempt.launch.params)
+    with tempfile.TemporaryDirectory(prefix="tunesvc-") as name:
+        folder = Path(name)
+        checkpoints = folder / "checkpoints"
+        checkpoints.mkdir()
+        reports = LineReports(attempt.trial(), checkpoints)
+        with closing(ReportPipe(folder / "reports", reports)) as pipe:
+            environment = {
+                **os.environ,
+                "PATH": _path_with_our_python(),
+                **variables(attempt),
+                "TUNE_REPORTS": str(folder / "reports"),
+                "TUNE_CHECKPOINT_DIR": str(checkpoints),
+            }
+            code = _run(arguments, environment, attempt, pipe)
+        if pipe.error:
+            raise pipe.error
+    _judge(code, arguments[0], attempt, reports.final)
+    return reports.final
+
+
+def _path_with_our_python() -> str:
+    """`python` is the one that runs tunesvc, also where its virtual environment is not activated."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+
+
+def substitute(command: Sequence[str], params: Mapping[str, ParamValue]) -> list[str]:
+    """The command with the values of the parameters; `$$` is a dollar sign.
+
+    Raises:
+        EntrypointError: a name that is no parameter of this trial.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] == "$":
+            return "$"
+        if match[2] not in params:
+            known = ", ".join(params) or "none"
+            raise EntrypointError(f"command: {match[0]} is no parameter of this trial (it has: {known})")
+        return as_text(params[match[2]])
+
+    return [_PLACEHOLDER.sub(value, argument) for argument in command]
+
+
+def as_text(value: ParamValue) -> str:
+    """A value as programs read it: `0.1`, `true`, `null`, and text as it is."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def variables(attempt: Attempt) -> dict[str, str]:
+    """The environment variables that describe an attempt."""
+    launch = attempt.launch
+    described = {
+        "TUNE_STUDY": attempt.job.study,
+        "TUNE_TRIAL": str(launch.trial_number),
+        "TUNE_ATTEMPT": str(launch.attempt.number),
+        "TUNE_SEED": str(launch.seed),
+        "TUNE_PARAMS": json.dumps(dict(launch.params)),
+    }
+    if launch.checkpoint:
+        described["TUNE_RESTORED"] = launch.checkpoint
+    named = {f"TUNE_PARAM_{re.sub(r'[^A-Za-z0-9_]', '_', n).upper()}": as_text(v) for n, v in launch.params.items()}
+    return {**named, **described}
+
+
+def _run(arguments: list[str], environment: Mapping[str, str], attempt: Attempt, pipe: ReportPipe) -> int:
+    if shutil.which(arguments[0], path=environment.get("PATH")) is None:
+        raise EntrypointError(f"command: there is no program {arguments[0]!r} on the worker's PATH or in its folder")
+    supervisor = [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *arguments]
+    process = subprocess.Popen(supervisor, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return _follow(process, attempt, pipe)
+    finally:
+        with suppress(ProcessLookupError):  # nothing that the program started outlives the attempt
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe) -> int:
+    """Read reports until the program ends; its exit code. The process is left unreaped: its group keeps its number."""
+    told_to_stop = False
+    with _exit_watch(process.pid) as watched:
+        while (ended := os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+            if (attempt.stop_requested or pipe.error) and not told_to_stop:
+                os.killpg(process.pid, signal.SIGTERM)
+                told_to_stop = True
+            select.select([pipe.fileno(), *watched], [], [], _POLL_S)
+            pipe.read()
+    pipe.finish()
+    return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+
+
+@contextmanager
+def _exit_watch(pid: int) -> Iterator[list[int]]:
+    """A descriptor that `select` finds readable when the process has ended, where the system has such a thing."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        yield []
+        return
+    try:
+        yield [descriptor]
+    finally:
+        os.close(descriptor)
+
+
+def _judge(code: int, program: str, attempt: Attempt, final: Mapping[str, float]) -> None:
+    if attempt.stop_requested and not final:
+        raise Pruned(f"{program} was asked to stop and ended with exit code {code}")
+    if code == supervise.NOT_EXECUTABLE:
+        raise EntrypointError(f"command: {program!r} cannot be executed")
+    if code != 0:
+        signals = {int(s): s.name for s in signal.Signals}
+        by = f" ({signals[code - 128]})" if code - 128 in signals else ""
+        raise ProgramFailed(f"{program} ended with exit code {code}{by}")

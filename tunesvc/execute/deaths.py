@@ -1,0 +1,54 @@
+"""Why a worker died, in words, from what Ray says about it. Imports Ray."""
+
+from __future__ import annotations
+
+import re
+
+from ray.exceptions import (
+    ActorUnschedulableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
+
+from tunesvc.execute.executor import Failed, Lost
+from tunesvc.execute.failures import MESSAGE_CHARS_MAX, clean
+
+_EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
+_OOM_SIGNS = ("memory pressure", "OutOfMemory", "running low on memory", "NODE_OUT_OF_MEMORY", "out-of-memory")
+
+
+def outcome_of_death(error: BaseException, *, killed: bool) -> Failed | Lost:
+    """What the error that Ray gave instead of a worker's answer means for the attempt."""
+    text = str(error)
+    if killed:
+        return Lost("the worker was killed")
+    if isinstance(error, RuntimeEnvSetupError):
+        return Failed("entrypoint", clean(f"the workers' environment cannot be made: {text}", MESSAGE_CHARS_MAX))
+    if isinstance(error, ActorUnschedulableError):
+        return Failed("entrypoint", clean(f"no worker can be placed: {text}", MESSAGE_CHARS_MAX))
+    if isinstance(error, OutOfMemoryError) or any(sign in text for sign in _OOM_SIGNS):
+        return Failed("oom", "the node ran out of memory and Ray killed the worker: ask for `resources: {memory: ...}`")
+    if isinstance(error, RayTaskError):
+        return Failed("error", clean(f"the worker failed: {text.strip().splitlines()[-1]}", MESSAGE_CHARS_MAX), text)
+    return Lost(clean(_lost(error, text), MESSAGE_CHARS_MAX))
+
+
+def _lost(error: BaseException, text: str) -> str:
+    if isinstance(error, NodeDiedError) or "node has died" in text or "node was dead" in text:
+        return "the worker's node went away"
+    if "error_on_init" in text or "creation task" in text:
+        return f"the worker could not start: {text}"
+    if isinstance(error, RayActorError):
+        detail = _EXIT.search(text)
+        return "the worker's process died" + (f": {_first_sentence(detail[1])}" if detail else "")
+    if isinstance(error, RayError):
+        return f"the worker cannot be reached: {text}"
+    return f"the worker is gone: {type(error).__name__}: {text}"
+
+
+def _first_sentence(detail: str) -> str:
+    return detail.split(". ")[0].strip()

@@ -1,0 +1,87 @@
+"""What an exception that left the objective means: an outcome, with the user's own frames as its traceback.
+
+Imports neither Ray, Optuna nor torch: their exceptions are known by name.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+from tunesvc.errors import BadReport, Pruned
+from tunesvc.execute.executor import Failed, Outcome, Yielded
+
+MESSAGE_CHARS_MAX = 4_000
+TRACEBACK_CHARS_MAX = 32_000
+_OUR_FOLDER = str(Path(__file__).resolve().parent.parent)
+
+
+class EntrypointError(Exception):
+    """The objective cannot be found, imported or called with this study's parameters. No trial can run."""
+
+
+def outcome_of(error: BaseException, *, stop_requested: bool) -> Outcome:
+    """The outcome that an exception from the objective amounts to.
+
+    `SystemExit` and `KeyboardInterrupt` are an end like any other when a stop was asked for, else a failure.
+    """
+    if is_pruned(error) or (stop_requested and isinstance(error, (SystemExit, KeyboardInterrupt))):
+        return Yielded()
+    shown = traceback.TracebackException.from_exception(error)
+    return Failed(_kind(error), _message(error, shown), _users_traceback(shown))
+
+
+def is_pruned(error: BaseException) -> bool:
+    """Whether the exception is our `Pruned` or Optuna's `TrialPruned`."""
+    return isinstance(error, Pruned) or _is_named(error, "TrialPruned", package="optuna")
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, BadReport):
+        return "bad_report"
+    if isinstance(error, EntrypointError):
+        return "entrypoint"
+    is_oom = (
+        isinstance(error, MemoryError) or _is_named(error, "OutOfMemoryError") or "CUDA out of memory" in _text(error)
+    )
+    return "oom" if is_oom else "error"
+
+
+def _message(error: BaseException, shown: traceback.TracebackException) -> str:
+    if isinstance(error, (BadReport, EntrypointError)):
+        return clean(_text(error), MESSAGE_CHARS_MAX)
+    return clean("".join(shown.format_exception_only()).strip(), MESSAGE_CHARS_MAX)
+
+
+def _users_traceback(shown: traceback.TracebackException) -> str:
+    _drop_our_frames(shown)
+    return clean("".join(shown.format()), TRACEBACK_CHARS_MAX)
+
+
+def _drop_our_frames(shown: traceback.TracebackException) -> None:
+    shown.stack = traceback.StackSummary.from_list(
+        [frame for frame in shown.stack if not frame.filename.startswith(_OUR_FOLDER)]
+    )
+    for linked in (shown.__cause__, shown.__context__):
+        if linked is not None:
+            _drop_our_frames(linked)
+
+
+def clean(text: str, chars_max: int) -> str:
+    """Text that the database takes: without NUL and lone surrogates, shortened in the middle."""
+    text = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    if len(text) <= chars_max:
+        return text
+    half = chars_max // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # the user's __str__ may raise anything
+        return f"<{type(error).__name__} that cannot be shown>"
+
+
+def _is_named(error: BaseException, name: str, package: str = "") -> bool:
+    return any(c.__name__ == name and c.__module__.startswith(package) for c in type(error).__mro__)

@@ -1,0 +1,133 @@
+"""The outbox of an attempt: what it said, numbered 1, 2, 3, ..., kept until it is acknowledged.
+
+Putting never waits and memory is bounded: when an attempt reports faster than anyone can record, every second
+report that was not handed out yet is left out; output beyond the bound is dropped. Both are said in the attempt's log.
+
+Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from tunesvc.execute.executor import Logged, Outcome, Payload, Reported
+
+Numbered = tuple[int, Payload]
+
+PENDING_REPORTS_MAX = 50_000
+PENDING_LOG_CHARS_MAX = 2**20
+UNACKNOWLEDGED_MAX = 20_000
+"""Nothing more is handed out while so many events wait for their acknowledgement."""
+TAKE_MAX = 2_000
+"""Events per `take`."""
+
+
+class Outbox:
+    """One attempt's events. Any thread may put; `take` is for one listener at a time."""
+
+    def __init__(
+        self, *, pending_reports_max: int = PENDING_REPORTS_MAX, pending_log_chars_max: int = PENDING_LOG_CHARS_MAX
+    ) -> None:
+        self._reports_max = pending_reports_max
+        self._log_chars_max = pending_log_chars_max
+        self._changed = threading.Condition()
+        self._pending: deque[Payload] = deque()
+        self._kept: deque[Numbered] = deque()
+        self._last_seq = 0
+        self._closed = False
+        self._seen_steps: set[int] = set()
+        self._pending_reports = 0
+        self._pending_log_chars = 0
+        self._thinned_reports = 0
+        self._dropped_log_chars = 0
+
+    def put(self, payload: Payload) -> None:
+        """Add an event. An outcome is the last; whatever comes after it is refused."""
+        with self._changed:
+            if self._closed:
+                return
+            if isinstance(payload, Outcome):
+                self._say_what_is_missing()
+                self._closed = True
+            self._add(payload)
+
+    def report(self, report: Reported) -> None:
+        """Add a report, unless its step was reported before: the first one stands."""
+        with self._changed:
+            if self._closed or report.step in self._seen_steps:
+                return
+            self._seen_steps.add(report.step)
+            self._pending_reports += 1
+            if self._pending_reports > self._reports_max:
+                self._thin_out()
+            self._add(report)
+
+    def log(self, stream: str, text: str) -> None:
+        """Add a piece of output, or drop it when too much waits already."""
+        with self._changed:
+            if self._closed:
+                return
+            if self._pending_log_chars + len(text) > self._log_chars_max:
+                self._dropped_log_chars += len(text)
+                return
+            self._say_what_was_dropped()
+            self._pending_log_chars += len(text)
+            self._add(Logged(stream, text))
+
+    def take(self, after: int, acknowledged: int, timeout_s: float) -> Sequence[Numbered]:
+        """Events numbered above `after`; waits up to `timeout_s` for the first.
+
+        Events up to `acknowledged` are forgotten. Repeatable: the same `after` gives the same events again.
+        """
+        with self._changed:
+            while self._kept and self._kept[0][0] <= acknowledged:
+                self._kept.popleft()
+            self._changed.wait_for(lambda: self._hand_out(after), timeout_s)
+            return list(islice((event for event in self._kept if event[0] > after), TAKE_MAX))
+
+    def _hand_out(self, after: int) -> bool:
+        """Number what is pending; whether there is anything above `after`."""
+        for _ in range(min(TAKE_MAX, len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))):
+            payload = self._pending.popleft()
+            self._last_seq += 1
+            self._kept.append((self._last_seq, payload))
+            if isinstance(payload, Reported):
+                self._pending_reports -= 1
+            elif isinstance(payload, Logged):
+                self._pending_log_chars -= len(payload.text)
+        return self._last_seq > after
+
+    def _add(self, payload: Payload) -> None:
+        self._pending.append(payload)
+        self._changed.notify()
+
+    def _thin_out(self) -> None:
+        """Leave out every second report that waits; a curve keeps its shape at half its resolution."""
+        thinned: deque[Payload] = deque()
+        odd = False
+        for payload in self._pending:
+            odd ^= isinstance(payload, Reported)
+            if odd or not isinstance(payload, Reported):
+                thinned.append(payload)
+        left_out = len(self._pending) - len(thinned)
+        self._pending = thinned
+        self._pending_reports -= left_out
+        self._thinned_reports += left_out
+
+    def _say_what_is_missing(self) -> None:
+        self._say_what_was_dropped()
+        if self._thinned_reports:
+            self._note(f"{self._thinned_reports} reports came faster than they could be recorded and were left out")
+
+    def _say_what_was_dropped(self) -> None:
+        if self._dropped_log_chars:
+            self._note(f"{self._dropped_log_chars} characters of output came too fast and were dropped")
+            self._dropped_log_chars = 0
+
+    def _note(self, text: str) -> None:
+        note = Logged("stderr", f"[tunesvc: {text}]\n")
+        self._pending_log_chars += len(note.text)
+        self._add(note)

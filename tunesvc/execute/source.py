@@ -1,0 +1,33 @@
+"""Which code an attempt runs, as a digest, so that a change between attempts can be seen. Imports no user code."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from tunesvc.execute.executor import Job
+
+_DIGITS = 16
+
+
+def digest_of(job: Job, folder: Path) -> str:
+    """A digest of the entrypoint's file, or of the files in `folder` that the command names; empty for a function."""
+    files = [path for path in _files(job, folder) if path.is_file()]
+    if not files:
+        return ""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _files(job: Job, folder: Path) -> list[Path]:
+    if job.command:
+        return [folder / argument for argument in job.command if argument and "\x00" not in argument]
+    place = (job.entrypoint or "").partition(":")[0]
+    if not place:
+        return []
+    if place.endswith(".py"):
+        return [folder / place]
+    module = folder.joinpath(*place.split("."))
+    return [module.with_suffix(".py"), module / "__init__.py"]
