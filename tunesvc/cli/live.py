@@ -68,7 +68,7 @@ class LiveView:
         parts: list[RenderableType] = [Text(), self._headline(p), _budget(p), _counts(p)]
         parts += [_best(p)] if p.best else []
         parts += [Text(), self._running(p)] if p.running else []
-        parts += [_line(note, style="dim") for note in self._recent]
+        parts += [Text(), *(_line(note, style="dim") for note in self._recent)] if self._recent else []
         if self._phase:
             parts.append(self._waiting())
         return Group(*parts)
@@ -78,13 +78,12 @@ class LiveView:
         return self._spinner
 
     def _headline(self, p: Progress) -> Text:
-        state = Text(p.state, STYLES.get(p.state, ""))
-        line = Text(clean(self._title), "bold") + Text("  ") + state
-        return line + Text(f"  {clean(p.reason)}", "dim") if p.reason else line
+        reason = (f"  {clean(p.reason)}", "dim") if p.reason else ""
+        return Text.assemble((clean(self._title), "bold"), "  ", (p.state, STYLES.get(p.state, "")), reason)
 
     def _running(self, p: Progress) -> Table:
         """Running trials, as many as there is room for."""
-        room = max(_MIN_ROWS, self._console.height - 12 - len(self._recent))
+        room = max(_MIN_ROWS, self._console.height - 13 - len(self._recent))
         shown = p.running if len(p.running) <= room else p.running[: room - 1]
         wide = self._console.width >= 90
         made = Table(box=None, pad_edge=False, header_style="dim", expand=True)
@@ -133,18 +132,16 @@ def _best(p: Progress) -> Text:
     if p.best is None:
         return Text()
     values = ", ".join(number(value) for value in p.best.values)
-    line = Text("best ", "dim") + Text(values, STYLES["best"]) + Text(f"  trial {p.best.number}  ", "dim")
-    line += Text(clean(parameters(p.best.params)))
-    line.no_wrap, line.overflow = True, "ellipsis"
-    return line
+    trial, params = f"  trial {p.best.number}  ", clean(parameters(p.best.params))
+    parts = (("best ", "dim"), (values, STYLES["best"]), (trial, "dim"), params)
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
 def _line(note: Note, style: str = "") -> Text:
     trial = "" if note.number is None else f"trial {note.number} "
     mark = _MARKS.get(note.kind, "•")
-    line = Text(f"{mark} ", _COLOURS.get(note.kind, "")) + Text(f"{trial}{describe(note)}", style)
-    line.no_wrap, line.overflow = True, "ellipsis"
-    return line
+    parts = ((f"{mark} ", _COLOURS.get(note.kind, "")), (f"{trial}{describe(note)}", style))
+    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
 def describe(note: Note) -> str:

@@ -57,7 +57,7 @@ def err() -> Console:
 def print_error(message: str) -> None:
     """One error, for people, on standard error."""
     console = err()
-    console.print(Text("error: ", "bold red") + Text(clean(message)), soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -88,8 +88,10 @@ def _changed(
 
 
 def _title(spec: StudySpec) -> str:
+    from tunesvc.search.samplers import resolve
+
     pruner = f" · {spec.pruner.name}" if spec.pruner.name != "none" else ""
-    return f"{spec.name} · {spec.sampler.name}{pruner}"
+    return f"{spec.name} · {resolve(spec)}{pruner}"
 
 
 def _session(
@@ -194,10 +196,10 @@ def _print_summary(study: Study, code: ExitCode) -> None:
 
     console, view, front = output.out(), study.view, study.front
     state = "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
-    heading = Text(output.clean(view.name), "bold") + Text(" ") + output.state_text(state)
-    heading += Text(f" after {output.duration(view.active_s)}")
-    console.print(Text(), heading + Text(f": {output.clean(view.reason)}" if view.reason else ""), sep="\n")
-    console.print(Text("trials  ", "dim") + study_text.counts(view))
+    reason = f": {output.clean(view.reason)}" if view.reason else ""
+    after = f" after {output.duration(view.active_s)}{reason}"
+    console.print(Text.assemble("\n", (output.clean(view.name), "bold"), " ", output.state_text(state), after))
+    console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if front:
         console.print(Text(), study_text.best(view, front, console.width), sep="\n")
     console.print(_next_commands(view.name, view.state, code, found=bool(front)))

@@ -40,10 +40,8 @@ def overview(view: StudyView, best_rows: Sequence[TrialRow], newest: Sequence[Tr
 
 
 def _heading(view: StudyView) -> Text:
-    heading = Text(clean(view.name), "bold") + Text("  ") + state_text(str(view.state))
-    if view.reason:
-        heading += Text(f"  {clean(view.reason)}", "dim")
-    return heading
+    reason = (f"  {clean(view.reason)}", "dim") if view.reason else ""
+    return Text.assemble((clean(view.name), "bold"), "  ", state_text(str(view.state)), reason)
 
 
 def facts(view: StudyRow) -> Table:
@@ -68,7 +66,7 @@ def counts(view: StudyRow) -> Text:
     parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed)]
     parts += [("running", c.running), ("waiting", c.waiting)]
     shown = [Text(f"{n} {name}", STYLES[name]) for name, n in parts if n or name == "complete"]
-    return Text(f"{c.total}: ") + Text(", ").join(shown)
+    return Text.assemble(f"{c.total}: ", Text(", ").join(shown))
 
 
 def budget(view: StudyRow) -> str:
@@ -86,8 +84,8 @@ def best(view: StudyView, rows: Sequence[TrialRow], width: int) -> RenderableTyp
     if len(view.objectives) > 1:
         return Group(Text(f"Pareto front: {len(rows)} trials", "bold"), trials(view, rows, width))
     (row, *_) = rows
-    title = Text("Best  ", "bold") + Text(f"{view.objectives[0].name} = {number(row.value)}", STYLES["best"])
-    title += Text(f"  trial {row.number}", "dim")
+    won = (f"{clean(view.objectives[0].name)} = {number(row.value)}", STYLES["best"])
+    title = Text.assemble(("Best  ", "bold"), won, (f"  trial {row.number}", "dim"))
     grid = Table.grid(padding=(0, 2))
     for name, value in row.params.items():
         grid.add_row(*cells(f"  {name}", parameter(value)))
@@ -128,7 +126,7 @@ def trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], l
 def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
     """One trial: values, parameters, attempts, decisions, curve."""
     row = detail.row
-    heading = Text(f"{clean(view.name)} · trial {row.number}", "bold") + Text("  ") + state_text(row.state)
+    heading = Text.assemble((f"{clean(view.name)} · trial {row.number}", "bold"), "  ", state_text(row.state))
     grid = Table.grid(padding=(0, 2))
     for objective, value in zip(view.objectives, row.values or (), strict=False):
         grid.add_row(Text(clean(objective.name), "bold"), Text(number(value), STYLES["best"]))
