@@ -99,12 +99,15 @@ import os, signal, sys, threading
 from pathlib import Path
 from tunesvc.store.database import open_database
 
-def children():
-    return [Path("/proc", pid, "comm").read_text().strip()
-            for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+def runs(program):
+    try:
+        children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+        return any(Path("/proc", pid, "comm").read_text().strip() == program for pid in children)
+    except OSError:  # one ended while we looked
+        return False
 
 def kill():
-    while sys.argv[1] not in children():
+    while not runs(sys.argv[1]):
         pass
     os.kill(os.getpid(), signal.SIGKILL)
 
