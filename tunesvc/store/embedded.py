@@ -24,6 +24,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
@@ -94,6 +95,7 @@ class EmbeddedServer:
             if alone is not None:
                 with alone:
                     self._stop()
+                    _remove_if_empty(self._socket_dir)
 
     # --- the cluster --------------------------------------------------------------------------------
 
@@ -272,6 +274,11 @@ def _short_socket_dir(home: Path, account: Account) -> Path:
     runtime = None if account.is_other else os.environ.get("XDG_RUNTIME_DIR")
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
     return Path(runtime or tempfile.gettempdir()) / f"tunesvc-{account.uid}-{digest}"
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def _make_private(directory: Path, account: Account) -> None:
