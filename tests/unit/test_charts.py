@@ -157,6 +157,14 @@ def test_numbers_that_span_decades_get_a_logarithmic_axis() -> None:
     assert not spans_decades([math.nan])
 
 
+def test_a_parameter_that_is_searched_on_a_logarithmic_scale_is_drawn_on_one() -> None:
+    trials = [trial(number, 0.1, lr=lr) for number, lr in enumerate((0.0001, 0.08, 0.09, 0.1))]
+    for chart, kind in ((charts.slices(ERROR, trials, log={"lr"}), "log"), (charts.slices(ERROR, trials), "linear")):
+        assert chart.figure is not None
+        assert chart.figure.layout.xaxis.type == kind
+    assert to_scale([0.0001, 0.1], log=True).positions == pytest.approx([-4, -1])
+
+
 def test_all_equal_values_still_make_an_axis() -> None:
     assert to_scale([2, 2]).positions == [2.0, 2.0]
 

@@ -67,12 +67,13 @@ def label(text: object, longest: int = 60) -> str:
     return html.escape(shown if len(shown) <= longest else shown[: longest - 1] + "…", quote=False)
 
 
-def axis(name: str, values: Iterable[float] = ()) -> dict[str, Any]:
-    """An axis; logarithmic where the values span two decades and more."""
+def axis(name: str, values: Iterable[float] = (), *, log: bool | None = None) -> dict[str, Any]:
+    """An axis; logarithmic where that is asked for or, with None, where it shows more."""
     finite = [value for value in values if math.isfinite(value)]
-    log = spans_decades(finite)
-    # whole decades only, at most about six of them
-    ticks = {"dtick": math.ceil(math.log10(max(finite) / min(finite)) / 6)} if log else {}
+    log = spans_decades(finite) if log is None else log and bool(finite) and min(finite) > 0
+    decades = math.log10(max(finite) / min(finite)) if log else 0.0
+    # whole decades, about six of them; below two, Plotly's own ticks in between
+    ticks = {"dtick": math.ceil(decades / 6)} if decades >= 2 else {}
     return {
         "title": {"text": label(name)},
         "type": "log" if log else "linear",

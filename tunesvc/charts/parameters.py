@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,17 @@ SLICES = 12
 _NOTHING = "No trial is complete yet."
 
 
-def parallel(objective: Objective, trials: Sequence[TrialRow], index: int = 0) -> Chart:
-    """Every trial a line through its parameters to its value; the best drawn last, on top."""
+def parallel(
+    objective: Objective, trials: Sequence[TrialRow], index: int = 0, log: Collection[str] | None = None
+) -> Chart:
+    """Every trial a line through its parameters to its value; the best drawn last, on top.
+
+    Args:
+        objective: what the lines end at.
+        trials: all trials of the study.
+        index: the objective's place among the values.
+        log: parameters with a logarithmic scale; None to judge by their values.
+    """
     title = "Parallel coordinates"
     done = finished(trials, index)
     names = parameter_names(done)
@@ -45,7 +54,9 @@ def parallel(objective: Objective, trials: Sequence[TrialRow], index: int = 0) -
     best = {trial.number for trial in ranked[-LINES // 4 :]}
     shown = sample(ranked, LINES, lambda trial: trial.number in best)
     values = [trial.values[index] for trial in shown if trial.values is not None]
-    dimensions = [to_scale([trial.params.get(name) for trial in shown]).dimension(name) for name in names]
+    dimensions = [
+        to_scale([trial.params.get(name) for trial in shown], _log(name, log)).dimension(name) for name in names
+    ]
     dimensions.append(to_scale(values).dimension(objective.name))
     trace = go.Parcoords(
         dimensions=dimensions,
@@ -64,8 +75,10 @@ def parallel(objective: Objective, trials: Sequence[TrialRow], index: int = 0) -
     )
 
 
-def slices(objective: Objective, trials: Sequence[TrialRow], index: int = 0) -> Chart:
-    """The objective over each parameter by itself; darker points came later."""
+def slices(
+    objective: Objective, trials: Sequence[TrialRow], index: int = 0, log: Collection[str] | None = None
+) -> Chart:
+    """The objective over each parameter by itself; darker points came later. Arguments as for `parallel`."""
     title = f"{objective.name} by parameter"
     done = finished(trials, index)
     names = parameter_names(done)
@@ -80,7 +93,7 @@ def slices(objective: Objective, trials: Sequence[TrialRow], index: int = 0) -> 
         place = {"row": i // columns + 1, "col": i % columns + 1}
         having = [trial for trial in shown if name in trial.params]
         chart.add_trace(_slice(name, having, index), **place)
-        chart.update_xaxes(_slice_axis(name, having), **place)
+        chart.update_xaxes(_slice_axis(name, having, _log(name, log)), **place)
         chart.update_yaxes({**y_axis, "title": {"text": label(objective.name) if i % columns == 0 else ""}}, **place)
     chart.update_layout(figure().layout)
     chart.update_layout(height=90 + 250 * rows, showlegend=False)
@@ -105,10 +118,10 @@ def _slice(name: str, trials: Sequence[TrialRow], index: int) -> go.Scatter:
     )
 
 
-def _slice_axis(name: str, trials: Sequence[TrialRow]) -> dict[str, Any]:
+def _slice_axis(name: str, trials: Sequence[TrialRow], log: bool | None) -> dict[str, Any]:
     values = [trial.params[name] for trial in trials]
     if _is_numeric(values):
-        return axis(name, [float(value) for value in values if value is not None])
+        return axis(name, [float(value) for value in values if value is not None], log=log)
     return {**axis(name), "type": "category"}
 
 
@@ -135,6 +148,10 @@ def importance(importances: Mapping[str, float] | None, objective: Objective) ->
     )
     x_axis = {**axis(""), "tickformat": ".0%", "rangemode": "tozero"}
     return Chart(title, figure(trace, xaxis=x_axis, yaxis={**axis(""), "type": "category"}))
+
+
+def _log(name: str, log: Collection[str] | None) -> bool | None:
+    return None if log is None else name in log
 
 
 def parameter_names(trials: Sequence[TrialRow]) -> list[str]:
@@ -164,12 +181,12 @@ class Scale:
 _ABSENT = "absent"
 
 
-def to_scale(values: Sequence[ParamValue]) -> Scale:
-    """Positions for numbers (on a logarithmic scale where it helps) or categories; None is set apart below."""
+def to_scale(values: Sequence[ParamValue], log: bool | None = None) -> Scale:
+    """Positions for numbers (with `log` None, on a logarithmic scale where it helps) or categories; None is set apart."""
     there = [value for value in values if value is not None]
     absent = len(there) < len(values)
     if _is_numeric(there):
-        return _number_scale([None if value is None else float(value) for value in values], absent)
+        return _number_scale([None if value is None else float(value) for value in values], absent, log)
     names = sorted({str(value) for value in there})
     place = {name: float(i) for i, name in enumerate(names)}
     ticks, texts = [*place.values()], [*place]
@@ -178,9 +195,9 @@ def to_scale(values: Sequence[ParamValue]) -> Scale:
     return Scale([-1.0 if value is None else place[str(value)] for value in values], ticks, texts)
 
 
-def _number_scale(values: Sequence[float | None], absent: bool) -> Scale:
+def _number_scale(values: Sequence[float | None], absent: bool, wanted: bool | None) -> Scale:
     numbers = [value for value in values if value is not None]
-    log = spans_decades(numbers)
+    log = spans_decades(numbers) if wanted is None else wanted and min(numbers) > 0
 
     def position(value: float) -> float:
         return math.log10(value) if log else value

@@ -89,9 +89,17 @@ def _charts(
         curves = insights.curves(database, study.study_id, numbers=numbers, max_points=200)
         charts.append(learning_curves(objective, trials, curves, best[0].number if best else None))
     attempts = insights.attempts(database, study.study_id)
-    charts += [parallel(objective, trials), slices(objective, trials)]
+    log = _log_parameters(study)
+    charts += [parallel(objective, trials, log=log), slices(objective, trials, log=log)]
     charts += [importance(importances, objective), timeline(attempts)]
     return charts
+
+
+def _log_parameters(study: StudyView) -> set[str] | None:
+    """Parameters that are searched on a logarithmic scale; None when the spec does not say."""
+    if study.spec is None or study.spec.define_by_run:
+        return None
+    return {name for name, parameter in study.spec.parameters.items() if getattr(parameter, "log", False)}
 
 
 def _facts(study: StudyView) -> dict[str, str]:

@@ -162,7 +162,7 @@ def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Sel
     place = sa.func.row_number().over(partition_by=every.c.trial_id, order_by=every.c.step)
     length = sa.func.count().over(partition_by=every.c.trial_id)
     ranked = sa.select(every, place.label("place"), length.label("length")).subquery("ranked")
-    stride = sa.func.greatest(1, (ranked.c.length + max_points - 1).op("/")(max_points))
+    stride = sa.func.greatest(1, (ranked.c.length + max_points - 1) // max_points)
     kept = sa.or_((ranked.c.place - 1) % stride == 0, ranked.c.place == ranked.c.length)
     return sa.select(ranked).where(kept).order_by(ranked.c.trial_id, ranked.c.step)
 
