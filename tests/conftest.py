@@ -1,4 +1,7 @@
-"""Postgres for the tests: one real embedded server per session, one migrated template, one clone of it per test."""
+"""Postgres for the tests: one real embedded server per session, one migrated template, one clone of it per test.
+
+And one local Ray per session, from `tests.ray_fixtures`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
+from tests.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
 from tunesvc.store.database import Database, open_database
 from tunesvc.store.embedded import EmbeddedServer
 

@@ -76,7 +76,7 @@ class Trial:
         self.devices = devices
         """The accelerators assigned to this trial."""
         self.placement_group = placement_group
-        """Ray's placement group of a gang (`workers: N`), this process in its first bundle; None for a single worker."""
+        """Ray's placement group of a gang (`workers: N`), this process in the first bundle; None without a gang."""
 
     def report(self, step: int | None = None, value: object = None, /, **metrics: object) -> None:
         """Report metrics after `step`: `trial.report(epoch, loss=0.3)`, or `trial.report(epoch, 0.3)`.

@@ -112,14 +112,17 @@ class SimulatedExecutor:
         return self._running[attempt].answers if attempt in self._running else {}
 
     def stop(self, attempt: AttemptId) -> None:
-        """Make the attempt yield at its next report."""
-        if attempt in self._running:
+        """Make the attempt yield at its next report; one that waits for a slot yields now."""
+        if self._drop_waiting(attempt):
+            self._ready.append(Event(attempt, 1, Yielded()))
+        elif attempt in self._running:
             self._running[attempt].stop_requested = True
 
     def kill(self, attempt: AttemptId) -> None:
         """End the attempt now."""
-        self._waiting = [launch for launch in self._waiting if launch.attempt != attempt]
-        if attempt in self._running:
+        if self._drop_waiting(attempt):
+            self._ready.append(Event(attempt, 1, Lost("killed before a slot was free")))
+        elif attempt in self._running:
             self._emit(attempt, Lost("killed"))
 
     def close(self) -> None:
@@ -127,6 +130,11 @@ class SimulatedExecutor:
         self._waiting.clear()
         self._running.clear()
         self._due.clear()
+
+    def _drop_waiting(self, attempt: AttemptId) -> bool:
+        before = len(self._waiting)
+        self._waiting = [launch for launch in self._waiting if launch.attempt != attempt]
+        return len(self._waiting) < before
 
     def _fill_slots(self) -> None:
         while self._waiting and len(self._running) < self._slots:

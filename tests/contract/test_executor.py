@@ -1,0 +1,244 @@
+"""One suite for every executor: what a coordinator may rely on, whoever runs its attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.executors import OBJECTIVES, Listener, make_job, make_launch
+from tunesvc.execute.executor import (
+    Asked,
+    Executor,
+    Failed,
+    Finished,
+    Launch,
+    Lost,
+    Outcome,
+    Payload,
+    Reported,
+    Started,
+    Yielded,
+)
+from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock
+from tunesvc.spec import Resources
+
+SLOTS = 2
+ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}'
+
+
+class Harness(Protocol):
+    """Makes an executor of two slots whose attempts follow the `behaviour` in their parameters.
+
+    `reports` reports steps 0, 1, 2 and returns 0.5; `patient` reports until it is stopped; `deaf` does so and ignores
+    the request; `fails` raises. With `asking`, attempts ask for `x` and return it.
+    """
+
+    def __call__(self, *, asking: bool = False) -> Executor: ...
+
+
+@pytest.fixture
+def closed_afterwards() -> Iterator[Callable[[Executor], Executor]]:
+    made: list[Executor] = []
+
+    def keep(executor: Executor) -> Executor:
+        made.append(executor)
+        return executor
+
+    yield keep
+    for executor in made:
+        executor.close()
+
+
+@pytest.fixture(params=["simulated", "ray"])
+def harness(request: pytest.FixtureRequest, closed_afterwards: Callable[[Executor], Executor]) -> Harness:
+    make: Callable[..., Executor] = request.getfixturevalue(f"{request.param}_executor")
+    return lambda *, asking=False: closed_afterwards(make(asking))
+
+
+@pytest.fixture
+def simulated_executor() -> Callable[[bool], Executor]:
+    return lambda asking: SimulatedExecutor(_ask if asking else _act, clock=VirtualClock(), slots=SLOTS)
+
+
+@pytest.fixture
+def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
+    from tunesvc.execute.ray_executor import RayExecutor
+
+    return lambda asking: RayExecutor(
+        make_job(
+            tmp_path,
+            source=str(OBJECTIVES),
+            entrypoint="behaviours:ask" if asking else "behaviours:act",
+            define_by_run=asking,
+            resources=Resources(cpu=1, gpu=1),
+        )
+    )
+
+
+def _act(launch: Launch) -> Iterable[tuple[float, Payload]]:
+    behaviour = launch.params["behaviour"]
+    if behaviour == "fails":
+        yield 1.0, Failed("error", "ValueError: broken")
+    elif behaviour == "deaf":
+        yield 1e9, Finished()
+    for step in range(3) if behaviour == "reports" else count():
+        yield 1.0, Reported(step, {"loss": float(step)})
+    yield 1.0, Finished({"loss": 0.5})
+
+
+def _ask(launch: Launch) -> Iterable[tuple[float, Payload]]:
+    yield 1.0, Asked("x", ASKED)
+    yield 1.0, Finished({"loss": 0.25})
+
+
+def test_an_attempt_starts_then_reports_in_order_then_ends(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="reports")
+    listener.run(launch)
+    assert isinstance(listener.said(launch)[0], Started)
+    assert [report.step for report in listener.said(launch, Reported)] == [0, 1, 2]
+    assert listener.outcome(launch) == Finished({"loss": 0.5})
+
+
+def test_nothing_follows_the_outcome(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="reports")
+    said = list(listener.run(launch))
+    listener.executor.stop(launch.attempt)
+    listener.executor.kill(launch.attempt)
+    listener.once(0.2)
+    assert listener.said(launch) == said
+    assert len(listener.said(launch, Outcome)) == 1
+
+
+def test_listening_ends_after_the_time_out_when_nothing_happens(harness: Harness) -> None:
+    assert list(harness().events(0.01)) == []
+
+
+def test_an_exception_is_a_failure_that_names_it(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="fails")
+    listener.run(launch)
+    assert listener.outcome(launch).kind == "error"
+    assert listener.outcome(launch).message == "ValueError: broken"
+
+
+def test_a_stop_makes_the_attempt_yield_at_its_next_report(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="patient")
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Reported))
+    listener.executor.stop(launch.attempt)
+    listener.until_ended(launch)
+    assert listener.outcome(launch) == Yielded()
+
+
+def test_an_attempt_that_ignores_the_stop_is_killed_and_lost(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="deaf")
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Started))
+    listener.executor.stop(launch.attempt)
+    listener.once(0.2)
+    assert not listener.has(launch, Outcome)
+    listener.executor.kill(launch.attempt)
+    listener.until_ended(launch)
+    assert isinstance(listener.outcome(launch), Lost)
+
+
+def test_killing_twice_loses_the_attempt_once(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="patient")
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Started))
+    listener.executor.kill(launch.attempt)
+    listener.executor.kill(launch.attempt)
+    listener.until_ended(launch)
+    listener.executor.kill(launch.attempt)
+    listener.once(0.2)
+    assert len(listener.said(launch, Outcome)) == 1
+
+
+def test_what_was_never_launched_can_be_stopped_killed_answered_and_acknowledged(harness: Harness) -> None:
+    executor, nobody = harness(), make_launch(99).attempt
+    executor.stop(nobody)
+    executor.kill(nobody)
+    executor.answer(nobody, "x", 1)
+    executor.acknowledge({nobody: 7})
+    assert list(executor.events(0.01)) == []
+
+
+def test_attempts_beyond_the_slots_wait_for_one_to_end(harness: Harness) -> None:
+    listener = Listener(harness())
+    assert listener.executor.slots() == SLOTS
+    launches = [make_launch(number, behaviour="patient") for number in range(SLOTS + 1)]
+    for launch in launches:
+        listener.executor.launch(launch)
+    listener.until(lambda heard: heard.running() == SLOTS)
+    listener.once(0.2)
+    *first, last = launches
+    assert not listener.has(last, Started)
+    listener.executor.stop(first[0].attempt)
+    listener.until(lambda heard: heard.has(last, Started))
+    assert listener.has(first[0], Outcome)
+    assert listener.running() == SLOTS
+
+
+def test_an_attempt_that_waits_can_be_stopped_or_killed(harness: Harness) -> None:
+    listener = Listener(harness())
+    *first, stopped, killed = [make_launch(number, behaviour="patient") for number in range(SLOTS + 2)]
+    for launch in (*first, stopped, killed):
+        listener.executor.launch(launch)
+    listener.until(lambda heard: heard.running() == SLOTS)
+    listener.executor.stop(stopped.attempt)
+    listener.executor.kill(killed.attempt)
+    listener.until_ended(stopped, killed)
+    assert listener.said(stopped) == [Yielded()]
+    assert [type(payload) for payload in listener.said(killed)] == [Lost]
+
+
+def test_a_slot_is_free_again_after_every_kind_of_end(harness: Harness) -> None:
+    listener = Listener(harness())
+    for number, behaviour in enumerate(["reports", "fails", "reports", "fails", "reports"]):
+        listener.run(make_launch(number, behaviour=behaviour))
+    killed = make_launch(8, behaviour="deaf")
+    listener.executor.launch(killed)
+    listener.until(lambda heard: heard.has(killed, Started))
+    listener.executor.kill(killed.attempt)
+    listener.until_ended(killed)
+    last = make_launch(9, behaviour="reports")
+    listener.run(last)
+    assert isinstance(listener.outcome(last), Finished)
+
+
+def test_attempts_of_one_trial_are_told_apart(harness: Harness) -> None:
+    listener = Listener(harness())
+    first, second = make_launch(attempt=1, behaviour="fails"), make_launch(attempt=2, behaviour="reports")
+    listener.run(first)
+    listener.run(second)
+    assert isinstance(listener.outcome(first), Failed)
+    assert isinstance(listener.outcome(second), Finished)
+
+
+def test_an_attempt_that_asks_goes_on_when_it_is_answered(harness: Harness) -> None:
+    listener, launch = Listener(harness(asking=True)), make_launch()
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Asked))
+    assert listener.said(launch, Asked) == [Asked("x", ASKED)]
+    assert not listener.has(launch, Outcome)
+    listener.executor.answer(launch.attempt, "x", 0.25)
+    listener.until_ended(launch)
+    assert listener.outcome(launch) == Finished({"loss": 0.25})
+
+
+def test_closing_ends_what_runs_and_may_be_repeated(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="patient")
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Started))
+    listener.executor.close()
+    listener.executor.close()
+
+
+def test_capacity_says_what_there_is(harness: Harness) -> None:
+    capacity = harness().capacity()
+    assert capacity.nodes == 1
+    assert capacity.cpu >= SLOTS
+    assert str(capacity).startswith("1 node, ")

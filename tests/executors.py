@@ -1,0 +1,82 @@
+"""What the tests of executors share: jobs, launches, and listening to what attempts say."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tunesvc.execute.executor import AttemptId, Event, Executor, Job, Launch, Outcome, Payload, Started
+from tunesvc.spec import Environment, ParamValue, Resources
+
+OBJECTIVES = Path(__file__).parent / "objectives"
+PATIENCE_S = 90.0
+
+
+def make_job(folder: Path, **changes: Any) -> Job:
+    """A job of one CPU whose checkpoints lie in `folder`."""
+    fields: dict[str, Any] = {
+        "study": "study",
+        "metrics": ("loss",),
+        "resources": Resources(cpu=1),
+        "environment": Environment(),
+        "checkpoint_root": str(folder / "checkpoints"),
+        "source": str(folder),
+    }
+    return Job(**(fields | changes))
+
+
+def make_launch(number: int = 0, *, attempt: int = 1, checkpoint: str | None = None, **params: ParamValue) -> Launch:
+    """A launch of one trial."""
+    return Launch(AttemptId(number, attempt), number, params, seed=number, checkpoint=checkpoint)
+
+
+class Listener:
+    """Takes in what an executor's attempts say and acknowledges it, as a coordinator does."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.events: dict[AttemptId, list[Event]] = defaultdict(list)
+
+    def until(self, happened: Callable[[Listener], bool]) -> Listener:
+        """Listen until something has happened; fails when it does not."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not happened(self):
+            assert time.monotonic() < deadline, f"did not happen; heard: {self.events}"
+            self.once(1.0)
+        return self
+
+    def once(self, timeout_s: float) -> None:
+        """Listen once."""
+        for event in self.executor.events(timeout_s):
+            self.events[event.attempt].append(event)
+            self.executor.acknowledge({event.attempt: event.seq})
+            assert [e.seq for e in self.events[event.attempt]] == list(range(1, event.seq + 1)), "numbers have a gap"
+
+    def until_ended(self, *launches: Launch) -> Listener:
+        """Listen until these attempts are over."""
+        return self.until(lambda heard: all(heard.has(launch, Outcome) for launch in launches))
+
+    def run(self, launch: Launch) -> list[Payload]:
+        """Run one attempt to its end; what it said."""
+        self.executor.launch(launch)
+        return self.until_ended(launch).said(launch)
+
+    def said(self, launch: Launch, kind: Any = object) -> list[Any]:
+        """What an attempt said, of one kind."""
+        return [e.payload for e in self.events[launch.attempt] if isinstance(e.payload, kind)]
+
+    def has(self, launch: Launch, kind: Any) -> bool:
+        """Whether an attempt said something of this kind."""
+        return bool(self.said(launch, kind))
+
+    def outcome(self, launch: Launch) -> Any:
+        """An attempt's last word."""
+        return self.said(launch)[-1]
+
+    def running(self) -> int:
+        """Attempts that have started and not ended."""
+        kinds: Mapping[AttemptId, list[Payload]] = {a: [e.payload for e in es] for a, es in self.events.items()}
+        return sum(isinstance(ps[0], Started) and not isinstance(ps[-1], Outcome) for ps in kinds.values())
