@@ -97,4 +97,6 @@ class Simulation:
 
     def states(self) -> dict[str, int]:
         """Trials by state."""
-        return dict(self.sql(f"SELECT state, count(*) FROM trials WHERE study_id = {self.record.study_id} GROUP BY state"))  # type: ignore[arg-type]
+        return dict(
+            self.sql(f"SELECT state, count(*) FROM trials WHERE study_id = {self.record.study_id} GROUP BY state")
+        )  # type: ignore[arg-type]

@@ -105,7 +105,9 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
     check(simulation, budget, retries, set().union(*(executor.acknowledged for executor in executors)))
 
 
-def check(simulation: Simulation, budget: int, retries: dict[str, int], acknowledged: set[tuple[int, int, int]]) -> None:
+def check(
+    simulation: Simulation, budget: int, retries: dict[str, int], acknowledged: set[tuple[int, int, int]]
+) -> None:
     """Faults table: I1 to I4."""
     study = simulation.record.study_id
     states = simulation.states()

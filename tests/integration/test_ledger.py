@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.specs import make_spec
-from tunesvc.errors import LeaseLost, StudyBusy, StudyExists, StudyNotFound
+from tunesvc.errors import BadName, LeaseLost, StudyBusy, StudyExists, StudyNotFound
 from tunesvc.store import lease, studies
 from tunesvc.store.batch import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, StartedAttempt, TrialEnd
 from tunesvc.store.database import Database, safe_text
@@ -151,3 +151,9 @@ def test_an_unanswered_transaction_is_tried_again(database: Database, record: St
         )
     ledger.commit(Batch(finished=[TrialEnd(0, "complete", [0.5])]))
     assert count(database, "trials WHERE state = 'complete'") == 1
+
+
+def test_a_name_that_postgres_cannot_store_is_refused_in_words(database: Database) -> None:
+    """Fault 39."""
+    with database.engine.connect() as connection, pytest.raises(BadName, match="NUL"):
+        studies.find(connection, "a\x00b")

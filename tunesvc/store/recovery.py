@@ -43,9 +43,7 @@ def unfinished_trials(connection: sa.Connection, study_id: int) -> list[Unfinish
         .order_by(trials.c.number)
     ).all()
     return [
-        UnfinishedTrial(
-            row.trial_id, row.number, _attempts(connection, row.trial_id), _curve(connection, row.trial_id)
-        )
+        UnfinishedTrial(row.trial_id, row.number, _attempts(connection, row.trial_id), _curve(connection, row.trial_id))
         for row in rows
     ]
 

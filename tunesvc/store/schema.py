@@ -53,9 +53,7 @@ def _study_ref(**options: object) -> sa.Column[int]:
 
 
 def _trial_ref() -> sa.Column[int]:
-    return sa.Column(
-        "trial_id", sa.BigInteger, sa.ForeignKey("trials.trial_id", ondelete="CASCADE"), primary_key=True
-    )
+    return sa.Column("trial_id", sa.BigInteger, sa.ForeignKey("trials.trial_id", ondelete="CASCADE"), primary_key=True)
 
 
 TRIAL_STATES = ["waiting", "running", "complete", "pruned", "fail"]

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
 from tunesvc.store import numbers
+from tunesvc.store.database import checked_name
 from tunesvc.store.schema import commands, studies
 from tunesvc.store.states import StudyState
 
@@ -64,9 +65,10 @@ def create(
 
     Raises:
         StudyExists: the name is taken.
+        BadName: Postgres cannot store the name.
     """
     row = {
-        "name": spec.name,
+        "name": checked_name(spec.name, "the study's name"),
         "directions": list(spec.directions),
         "spec": sa.cast(sa.literal(spec.model_dump_json(), sa.Text), studies.c.spec.type),
         "source_text": source_text,
@@ -85,7 +87,9 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
 
     Raises:
         StudyNotFound: there is none; the text suggests the nearest names.
+        BadName: no study can have that name.
     """
+    checked_name(name, "the study's name")
     row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
     if row is None:
         raise StudyNotFound(_not_found(connection, name))
@@ -108,9 +112,7 @@ def request(connection: sa.Connection, study_id: int, kind: str, payload: Mappin
         "payload": sa.cast(sa.literal(numbers.dump(payload), sa.Text), commands.c.payload.type),
         "asked_by": asked_by,
     }
-    command_id: int = connection.execute(
-        sa.insert(commands).values(row).returning(commands.c.command_id)
-    ).scalar_one()
+    command_id: int = connection.execute(sa.insert(commands).values(row).returning(commands.c.command_id)).scalar_one()
     return command_id
 
 
