@@ -1,5 +1,6 @@
-"""Study specs: the model, the YAML document with its lines, and the JSON Schema."""
+"""Study specs: the model, the YAML document with its lines, the JSON Schema and the starter."""
 
+from tunesvc.spec.jsonschema import json_schema
 from tunesvc.spec.model import (
     Budget,
     CategoricalParameter,
@@ -18,6 +19,7 @@ from tunesvc.spec.model import (
     Scalar,
     StudySpec,
 )
+from tunesvc.spec.starter import write_starter
 
 __all__ = [
     "Budget",
@@ -36,4 +38,6 @@ __all__ = [
     "Sampler",
     "Scalar",
     "StudySpec",
+    "json_schema",
+    "write_starter",
 ]

@@ -118,8 +118,8 @@ class FloatParameter(Part):
     """A real number between `min` and `max`, both included."""
 
     type: Literal["float"]
-    min: float
-    max: float
+    min: float = Field(description="The least value.")
+    max: float = Field(description="The greatest value.")
     log: bool = Field(False, description="Search on a logarithmic scale.")
     step: float | None = Field(None, gt=0, description="Only `min + k * step`.")
     when: When | None = _WHEN
@@ -134,8 +134,8 @@ class IntParameter(Part):
     """A whole number between `min` and `max`, both included."""
 
     type: Literal["int"]
-    min: int = Field(ge=-MAX_EXACT, le=MAX_EXACT)
-    max: int = Field(ge=-MAX_EXACT, le=MAX_EXACT)
+    min: int = Field(ge=-MAX_EXACT, le=MAX_EXACT, description="The least value.")
+    max: int = Field(ge=-MAX_EXACT, le=MAX_EXACT, description="The greatest value.")
     log: bool = Field(False, description="Search on a logarithmic scale.")
     step: int | None = Field(None, gt=0, description="Only `min + k * step`.")
     when: When | None = _WHEN
@@ -245,7 +245,7 @@ class Environment(Part):
     env: Frozen[Text] = Field(default_factory=FrozenDict, description="Environment variables.")
     pip: Tuple[Text] = Field((), description="Requirements installed for the workers.")
     isolation: Literal["reuse", "process"] = Field(
-        "reuse", description="Whether trials may follow each other in one warm process."
+        "reuse", description="`reuse`: trials follow each other in one warm process; `process`: each has its own."
     )
 
 
@@ -261,13 +261,17 @@ class StudySpec(Part):
     tags: Tuple[Text] = Field((), description="Labels to find it by.")
 
     entrypoint: Text | None = Field(
-        None, description="`module:function` or `path/file.py:function`, found from the study file's folder."
+        None, description="The objective: `module:function` or `path/file.py:function`, from the file's folder."
     )
     command: Tuple[Text] | None = Field(
-        None, min_length=1, description="A program and its arguments; `${name}` is a parameter's value."
+        None,
+        min_length=1,
+        description="Instead of `entrypoint`: a program and its arguments; `${name}` is a parameter's value.",
     )
 
-    metrics: Tuple[Metric] = Field(min_length=1, description="Several metrics make a multi-objective study.")
+    metrics: Tuple[Metric] = Field(
+        min_length=1, description="Instead of `metric`: several, for a multi-objective study."
+    )
     constraints: Tuple[Constraint] = Field((), description="Bounds that a trial must keep to be feasible.")
     parameters: Frozen[Parameter] = Field(default_factory=FrozenDict, description="What is searched, by name.")
     constants: Frozen[Json] = Field(
@@ -280,7 +284,7 @@ class StudySpec(Part):
     parallelism: int | None = Field(None, ge=1, description="Trials at a time; as many as fit when left out.")
     resources: Resources = Field(default_factory=Resources, description="What one trial asks of the cluster.")
     retries: Retries = Field(default_factory=Retries, description="How often a trial may be run again.")
-    limits: Limits = Field(default_factory=Limits, description="What ends an attempt that does not end by itself.")
+    limits: Limits = Field(default_factory=Limits, description="When an attempt that does not end by itself is ended.")
     environment: Environment = Field(default_factory=Environment, description="What a worker's process needs.")
     cluster: Text | None = Field(None, description="Address of a Ray cluster; a local one when left out.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Seeds the sampler, and `trial.seed`.")

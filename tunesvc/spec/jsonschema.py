@@ -1,0 +1,113 @@
+"""The published JSON Schema of study.yaml as it is written, short forms included: for editors, and for the reference.
+
+Made from the model, so that names, defaults and descriptions are said once. An editor that knows the schema sees
+most mistakes while typing; `tune validate` sees all.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from tunesvc.spec.model import StudySpec
+
+Schema = dict[str, Any]
+
+_DURATION = {
+    "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}],
+    "examples": ["90s", "15m", "12h"],
+}
+_SIZE = {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "string"}], "examples": ["512MB", "4GB"]}
+_TEXT = {"type": ["string", "number", "boolean", "null"]}
+_EITHER = [("metric", "metrics"), ("entrypoint", "command")]
+
+
+def json_schema() -> Schema:
+    """The JSON Schema (draft 2020-12) of a study file."""
+    schema = _tidy(StudySpec.model_json_schema())
+    parts = schema["$defs"]
+    keys = _with_short_forms(schema["properties"])
+    _parameters(keys, parts)
+    for part, key in (("Budget", "wall"), ("Limits", "wall"), ("Limits", "silence"), ("Limits", "grace")):
+        _replace(parts[part]["properties"], key, _DURATION)
+    _replace(parts["Resources"]["properties"], "memory", _SIZE)
+    environment = parts["Environment"]["properties"]
+    environment["env"]["additionalProperties"] = environment["pip"]["items"] = _TEXT
+    keys["tags"]["items"] = _TEXT
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tunesvc study",
+        "description": "A study: what is searched, how a trial is run, and how much may be spent.",
+        "type": "object",
+        "properties": keys,
+        "required": ["name", "budget"],
+        "allOf": [{"oneOf": [{"required": [one]} for one in pair]} for pair in _EITHER],
+        "additionalProperties": False,
+        "$defs": parts,
+    }
+
+
+def _with_short_forms(keys: Schema) -> Schema:
+    metric = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Metric"}]}
+    keys["metrics"]["items"] = metric
+    _also(keys, "sampler", {"type": "string"})
+    _also(keys, "pruner", {"type": "string"})
+    _also(keys, "budget", {"type": "integer", "minimum": 1})
+    words = {**keys["command"], "items": _TEXT}
+    keys["command"] = {"anyOf": [{"type": "string"}, words], "description": words.pop("description")}
+    described = {**metric, "description": "What is optimised: a name to minimise, or a mapping."}
+    before = list(keys).index("metrics")
+    return dict([*list(keys.items())[:before], ("metric", described), *list(keys.items())[before:]])
+
+
+def _parameters(keys: Schema, parts: Schema) -> None:
+    """`type` may be left out, so a parameter of whole numbers fits both kinds of range."""
+    kinds = ("FloatParameter", "IntParameter", "CategoricalParameter")
+    keys["parameters"]["additionalProperties"] = {"anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds]}
+    for kind in kinds:
+        parts[kind]["required"] = [key for key in parts[kind]["required"] if key != "type"]
+        parts["When"] = parts[kind]["properties"]["when"]
+        parts[kind]["properties"]["when"] = {"$ref": "#/$defs/When"}
+
+
+def _also(keys: Schema, key: str, short: Schema) -> None:
+    long = keys[key]
+    keys[key] = {"anyOf": [short, {"$ref": long["$ref"]}], "description": long["description"]}
+    if "default" in long:
+        keys[key]["default"] = long["default"]
+
+
+def _replace(keys: Schema, key: str, schema: Schema) -> None:
+    kept = {name: keys[key][name] for name in ("description", "default") if name in keys[key]}
+    keys[key] = {**copy.deepcopy(schema), **kept}
+
+
+def _tidy(schema: Any) -> Any:
+    """Pydantic's schema without what only it needs: generated titles, nulls for what may be left out."""
+    if isinstance(schema, list):
+        return [_tidy(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    tidy = {
+        key: _tidy_properties(value) if key in ("properties", "$defs") else _tidy(value)
+        for key, value in schema.items()
+    }
+    tidy.pop("discriminator", None)
+    if isinstance(tidy.get("title"), str):
+        del tidy["title"]
+    if tidy.get("default", ...) is None:
+        del tidy["default"]
+    return _without_null(tidy)
+
+
+def _tidy_properties(properties: Schema) -> Schema:
+    return {name: _tidy(schema) for name, schema in properties.items()}
+
+
+def _without_null(schema: Schema) -> Schema:
+    """`anyOf: [X, null]` of an optional key -> X; a choice of many, as of scalars, keeps its null."""
+    choices = schema.get("anyOf", [])
+    if len(choices) == 2 and {"type": "null"} in choices:
+        (only,) = [choice for choice in choices if choice != {"type": "null"}]
+        return {**only, **{key: value for key, value in schema.items() if key != "anyOf"}}
+    return schema
