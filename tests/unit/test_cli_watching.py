@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from threading import Event
 
 import pytest
 from rich.console import Console
@@ -72,6 +73,15 @@ def test_many_running_trials_leave_room_for_the_rest() -> None:
     text = seen(view, 110, height=24)
     assert len(text.splitlines()) <= 24
     assert "+" in text
+
+
+def test_the_view_says_that_a_stop_was_asked_for() -> None:
+    interrupt = Event()
+    view = LiveView("digits", Console(file=io.StringIO()), interrupt)
+    view.progress(progress())
+    assert "press Ctrl-C again" not in seen(view, 110)
+    interrupt.set()
+    assert "press Ctrl-C again" in seen(view, 110)
 
 
 @pytest.mark.parametrize("width", [20, 40, 60, 80])

@@ -182,7 +182,7 @@ _ABSENT = "absent"
 
 
 def to_scale(values: Sequence[ParamValue], log: bool | None = None) -> Scale:
-    """Positions for numbers (with `log` None, on a logarithmic scale where it helps) or categories; None is set apart."""
+    """Positions for numbers or categories; None is set apart. `log` None: logarithmic where that shows more."""
     there = [value for value in values if value is not None]
     absent = len(there) < len(values)
     if _is_numeric(there):

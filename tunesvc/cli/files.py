@@ -108,9 +108,9 @@ def schema(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")] = None,
 ) -> None:
     """Print the JSON Schema of study files, for editors."""
-    from tunesvc import spec
+    from tunesvc.spec.jsonschema import json_schema
 
-    text = json.dumps(spec.json_schema(), indent=2) + "\n"
+    text = json.dumps(json_schema(), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)
     else:

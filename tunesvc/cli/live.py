@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from threading import Event
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -15,6 +16,7 @@ from rich.text import Text
 from tunesvc.cli.output import STYLES, cells, clean, duration, number, parameters
 from tunesvc.coordinator.progress import LiveTrial, Note, Progress
 
+STOPPING = "stopping once everything is recorded; press Ctrl-C again to force it"
 RECENT = 4
 """Ended trials that stay in view."""
 _SCROLLED = {"best", "failed", "retry", "warning", "study"}
@@ -27,10 +29,11 @@ _MIN_ROWS = 4
 class LiveView:
     """A context manager; between entering and leaving it redraws itself a few times a second."""
 
-    def __init__(self, title: str, console: Console) -> None:
-        """`title`: what stands above, such as the study and its sampler."""
+    def __init__(self, title: str, console: Console, interrupt: Event | None = None) -> None:
+        """`title`: what stands above, such as the study and its sampler; `interrupt`: set when a stop was asked for."""
         self._title = title
         self._console = console
+        self._interrupt = interrupt or Event()
         self._progress: Progress | None = None
         self._phase = "starting"
         self._recent: deque[Note] = deque(maxlen=RECENT)
@@ -69,6 +72,8 @@ class LiveView:
         parts += [_best(p)] if p.best else []
         parts += [Text(), self._running(p)] if p.running else []
         parts += [Text(), *(_line(note, style="dim") for note in self._recent)] if self._recent else []
+        if self._interrupt.is_set():
+            parts += [Text(), Text(STOPPING, "yellow")]
         if self._phase:
             parts.append(self._waiting())
         return Group(*parts)
@@ -86,7 +91,7 @@ class LiveView:
         room = max(_MIN_ROWS, self._console.height - 13 - len(self._recent))
         shown = p.running if len(p.running) <= room else p.running[: room - 1]
         wide = self._console.width >= 90
-        made = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        made = Table(box=None, pad_edge=False, header_style="dim", expand=wide)
         for name in ("trial", "step", "value", "time"):
             made.add_column(name, justify="right", no_wrap=True)
         made.add_column("device", no_wrap=True)

@@ -106,7 +106,7 @@ def _session(
     _hush()
     interrupt = threading.Event()
     with ExitStack() as stack:
-        observer = stack.enter_context(_view(title, as_json=as_json, quiet=quiet))
+        observer = stack.enter_context(_view(title, interrupt, as_json=as_json, quiet=quiet))
         stack.enter_context(_ctrl_c(interrupt))
         study = start(observer, interrupt)
     code = _exit_code(study.view, interrupted=interrupt.is_set())
@@ -125,7 +125,7 @@ def _hush() -> None:
 
 
 @contextmanager
-def _view(title: str, *, as_json: bool, quiet: bool) -> Iterator[Observer]:
+def _view(title: str, interrupt: threading.Event, *, as_json: bool, quiet: bool) -> Iterator[Observer]:
     from tunesvc.cli.live import LiveView
     from tunesvc.cli.output import out
     from tunesvc.cli.plain import JsonLines, PlainLines
@@ -136,7 +136,7 @@ def _view(title: str, *, as_json: bool, quiet: bool) -> Iterator[Observer]:
     elif quiet:
         yield SilentObserver()
     elif out().is_terminal and not out().is_dumb_terminal:
-        with LiveView(title, out()) as view:
+        with LiveView(title, out(), interrupt) as view:
             yield view
     else:
         yield PlainLines()
@@ -145,6 +145,7 @@ def _view(title: str, *, as_json: bool, quiet: bool) -> Iterator[Observer]:
 @contextmanager
 def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks for a clean end, the second one ends the process."""
+    from tunesvc.cli.live import STOPPING
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         if interrupt.is_set():
@@ -152,7 +153,8 @@ def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
             os.write(2, b"\x1b[?25h\n" if sys.stderr.isatty() else b"")
             os._exit(ExitCode.INTERRUPTED)
         interrupt.set()
-        os.write(2, b"\nstopping once everything is recorded; press Ctrl-C again to force it\n")
+        if not sys.stdout.isatty():  # the live view shows it by itself, and would draw over it
+            os.write(2, f"{STOPPING}\n".encode())
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
