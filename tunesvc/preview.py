@@ -44,9 +44,9 @@ class Preview:
         return self.size is not None and self.cost.trials is not None and self.cost.trials >= self.size
 
 
-def preview(spec: StudySpec, *, samples: int = 5) -> Preview:
-    """Look ahead. The samples are the same each time: they come from the study's seed."""
-    space, rng = Space(spec.parameters), Random(spec.seed or 0)  # noqa: S311  # examples, not secrets
+def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
+    """Look ahead; `seed` decides which samples are drawn."""
+    space, rng = Space(spec.parameters), Random(seed)  # noqa: S311  # examples, not secrets
     if spec.define_by_run:
         return Preview((), None, _cost(spec))
     return Preview(tuple(sample(space, rng) for _ in range(samples)), space.size, _cost(spec))
