@@ -54,8 +54,8 @@ def test_text_from_a_study_is_no_markup() -> None:
 
 
 def test_a_table_leaves_out_the_last_spare_columns_until_it_fits() -> None:
-    console = Console(width=20, record=True, file=io.StringIO())
-    made = output.fitted(["name", "first", "second", "third"], [["n", "1", "2", "3"]], 20, ["first", "second", "third"])
+    console = Console(width=21, record=True, file=io.StringIO())
+    made = output.fitted(["name", "first", "second", "third"], [["n", "1", "2", "3"]], 21, ["first", "second", "third"])
     console.print(made)
     head = console.export_text().splitlines()[0].split()
     assert head == ["name", "first", "+2", "more"]

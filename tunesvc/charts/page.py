@@ -30,7 +30,7 @@ h2 { font-size: 15px; margin: 0; overflow-wrap: anywhere }
 .facts div { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 10px 16px }
 .facts dt { color: var(--soft); font-size: 12px }
 .facts dd { margin: 0; font-size: 19px; font-variant-numeric: tabular-nums }
-.grid { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 14px }
+.grid { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 14px; grid-auto-flow: dense }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px;
   min-width: 0 }
 .wide { grid-column: 1 / -1 }

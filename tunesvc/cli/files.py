@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from tunesvc.cli.run import StudyFile
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tunesvc.preview import Cost, Preview
     from tunesvc.spec import StudySpec
 
 
@@ -52,25 +53,22 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show sample configurations, the size of the space, and what the budget means."""
-    from random import Random
-
+    from tunesvc import preview as ahead
     from tunesvc.cli import output
-    from tunesvc.space import Space, sample
     from tunesvc.spec.document import load
 
     spec = load(file).spec
-    space = Space(spec.parameters)
-    rng = Random(seed)  # noqa: S311 - samples to look at
-    drawn = [sample(space, rng) for _ in range(samples)] if spec.parameters else []
+    seen = ahead.preview(spec, samples=samples, seed=seed)
     if as_json:
-        output.print_json({"study": spec.name, "size": space.size, "samples": drawn, "budget": spec.budget})
+        output.print_json({"study": spec.name, **output.plain(seen)})
         return
     console = output.out()
-    console.print(f"[bold]{output.markup(spec.name)}[/]  {output.markup(_size(space.size, len(spec.parameters)))}")
-    console.print(output.markup(_budget(spec)))
-    if drawn:
+    console.print(f"[bold]{output.markup(spec.name)}[/]  {output.markup(_size(spec, seen))}")
+    for line in _cost(spec, seen.cost):
+        console.print(output.markup(line))
+    if seen.samples:
         console.print()
-        console.print(_samples(drawn, console.width))
+        console.print(_samples(seen.samples, console.width))
 
 
 def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableType:
@@ -81,27 +79,25 @@ def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableTyp
     return output.fitted(names, lines, width, names)
 
 
-def _size(size: int | None, parameters: int) -> str:
-    if parameters == 0:
+def _size(spec: StudySpec, seen: Preview) -> str:
+    if spec.define_by_run:
         return "declares its parameters while it runs"
-    return f"{parameters} parameters, " + ("continuous" if size is None else f"{size:,} configurations")
+    size = "continuous" if seen.size is None else f"{seen.size:,} configurations"
+    return f"{len(spec.parameters)} parameters, {size}" + (": the budget tries them all" if seen.exhaustible else "")
 
 
-def _budget(spec: StudySpec) -> str:
+def _cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
     from tunesvc.cli.output import duration
 
-    budget, limits, gpus = spec.budget, spec.limits, spec.resources.gpu * spec.resources.workers
-    parts = [f"{budget.trials} trials" if budget.trials else ""]
-    parts.append(f"{duration(budget.wall)} of wall time" if budget.wall else "")
-    parts.append(f"{budget.gpu_hours:g} GPU hours" if budget.gpu_hours else "")
-    said = "ends after " + " or ".join(filter(None, parts))
-    said += ", whichever comes first" if sum(map(bool, parts)) > 1 else ""
-    if gpus and budget.trials:
-        said += f"; each trial holds {gpus:g} GPU"
-        if limits.wall:
-            in_all = budget.trials * gpus * limits.wall / 3600
-            said += f" for {duration(limits.wall)} at most, {in_all:.3g} GPU hours in all"
-    return said
+    budget = spec.budget
+    limits = [f"{budget.trials} trials" if budget.trials else ""]
+    limits.append(f"{duration(budget.wall)} of wall time" if budget.wall else "")
+    limits.append(f"{budget.gpu_hours:g} GPU hours" if budget.gpu_hours else "")
+    several = ", whichever comes first" if sum(map(bool, limits)) > 1 else ""
+    yield f"ends after {' or '.join(filter(None, limits))}{several}"
+    if cost.gpus_per_trial:
+        most = "" if cost.gpu_hours is None else f"at most {cost.gpu_hours:.3g} GPU hours: "
+        yield f"a trial holds {cost.gpus_per_trial:g} GPU and {cost.cpus_per_trial:g} CPU; {most}{cost.reason}"
 
 
 def schema(

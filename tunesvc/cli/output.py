@@ -115,7 +115,7 @@ def fitted(heads: Sequence[str], lines: Sequence[Sequence[object]], width: int, 
     kept = list(range(len(heads)))
     more = 0
     for i in sorted((i for i, head in enumerate(heads) if head in spare), reverse=True):
-        if sum(widths[j] + 2 for j in kept) + (len("+99 more") if more else 0) <= width + 2:
+        if sum(widths[j] + 2 for j in kept) - 2 + (len("  +99 more") if more else 0) <= width:
             break
         kept.remove(i)
         more += 1
