@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
 
-
 # It announces every study "created in memory", which would worry people whose studies are in Postgres.
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
 
