@@ -59,7 +59,7 @@ class Listener:
         """Listen until these attempts are over."""
         return self.until(lambda heard: all(heard.has(launch, Outcome) for launch in launches))
 
-    def run(self, launch: Launch) -> list[Payload]:
+    def run(self, launch: Launch) -> list[Any]:
         """Run one attempt to its end; what it said."""
         self.executor.launch(launch)
         return self.until_ended(launch).said(launch)

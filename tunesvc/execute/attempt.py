@@ -71,7 +71,8 @@ class Attempt:
     def start(self, run: Run, output: OutputCapture) -> None:
         """Run the objective in a thread of its own."""
         self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, self.place.code))
-        threading.Thread(target=self._run, args=(run, output), name="objective", daemon=True).start()
+        # no daemon, for then every thread that the objective starts would be one too, see `_leftovers`
+        threading.Thread(target=self._run, args=(run, output), name="objective", daemon=False).start()
 
     def take(self, after: int, acknowledged: int, timeout_s: float) -> Sequence[Numbered]:
         """See `Outbox.take`; checkpoints older than an acknowledged one are deleted."""

@@ -1,0 +1,102 @@
+"""Joining clusters, in processes of their own: a process has one Ray at a time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run some code in a fresh process."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=kept | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+CONNECT = """
+from tunesvc.errors import ExecutorError
+from tunesvc.execute.cluster import connect
+try:
+    connect({address!r})
+except ExecutorError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "the Ray cluster at 127.0.0.1:1 cannot be reached: Connection refused. Is it running"),
+        ("somewhere", "'somewhere' is no address of a Ray cluster: write HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_cannot_be_reached_is_an_error_with_a_remedy(address: str, message: str) -> None:
+    done = python(CONNECT.format(address=address))
+    assert done.stdout.startswith(message), done.stdout + done.stderr
+    assert done.stderr == ""
+
+
+def test_the_address_may_come_from_the_environment() -> None:
+    done = python(CONNECT.format(address=None), RAY_ADDRESS="127.0.0.1:1")
+    assert "127.0.0.1:1 cannot be reached" in done.stdout
+
+
+LOCAL = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from tests.executors import Listener, OBJECTIVES, make_job, make_launch
+from tunesvc.execute.cluster import LocalResources
+from tunesvc.execute.executor import Reported, Yielded
+from tunesvc.execute.ray_executor import RayExecutor
+
+interrupted = []
+signal.signal(signal.SIGINT, lambda *_: interrupted.append("SIGINT"))
+signal.signal(signal.SIGTERM, lambda *_: interrupted.append("SIGTERM"))
+job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
+executor = RayExecutor(job, local=LocalResources(cpu=1))
+listener, launch = Listener(executor), make_launch(behaviour="patient")
+executor.launch(launch)
+listener.until(lambda heard: heard.has(launch, Reported))
+os.killpg(0, signal.SIGINT)
+heard = len(listener.said(launch))
+listener.until(lambda now: len(now.said(launch)) > heard + 20)
+os.kill(os.getpid(), signal.SIGTERM)
+executor.stop(launch.attempt)
+listener.until_ended(launch)
+assert listener.outcome(launch) == Yielded()
+executor.close()
+print(*interrupted)
+"""
+
+
+def test_an_interrupt_from_the_terminal_leaves_the_workers_to_us_and_the_screen_stays_clean(tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole foreground group: Ray's processes and workers must go on until we end them."""
+    code = LOCAL.format(tests=str(Path(__file__).parents[2]), folder=str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
+    )
+    try:
+        stdout, stderr = process.communicate(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (stdout, stderr) == ("SIGINT SIGTERM\n", "")
+    assert process.returncode == 0

@@ -1,0 +1,143 @@
+"""The Ray executor on a real Ray: placement, warm workers, output, environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.executors import OBJECTIVES, Listener, make_job, make_launch
+from tunesvc.errors import UnsatisfiableRequest
+from tunesvc.execute.executor import Checkpointed, Finished, Logged, Reported, Started
+from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.spec import Environment, Resources
+
+MakeListener = Callable[..., Listener]
+
+
+@pytest.fixture
+def listen(local_ray: None, tmp_path: Path) -> Iterator[MakeListener]:
+    """Make an executor for one of the functions in `objectives/on_ray.py`, and listen to it."""
+    made: list[RayExecutor] = []
+
+    def make(function: str = "pid", **changes: Any) -> Listener:
+        fields = {"source": str(OBJECTIVES), "entrypoint": f"on_ray:{function}"} | changes
+        made.append(RayExecutor(make_job(tmp_path, **fields)))
+        return Listener(made[-1])
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+def test_half_a_gpu_each_lets_four_attempts_share_two_devices(listen: MakeListener, tmp_path: Path) -> None:
+    listener = listen("together", resources=Resources(cpu=1, gpu=0.5))
+    assert listener.executor.slots() == 4
+    (tmp_path / "others").mkdir()
+    launches = [make_launch(number, others=str(tmp_path / "others")) for number in range(4)]
+    for launch in launches:
+        listener.executor.launch(launch)
+    listener.until_ended(*launches)
+    assert sorted(listener.outcome(launch).metrics["device"] for launch in launches) == [0, 0, 1, 1]
+    assert sorted(listener.said(launch, Started)[0].devices for launch in launches) == [("0",), ("0",), ("1",), ("1",)]
+
+
+def test_custom_resources_bound_the_slots(listen: MakeListener) -> None:
+    assert listen(resources=Resources(cpu=0, custom={"licence": 1})).executor.slots() == 2
+
+
+@pytest.mark.parametrize(
+    ("resources", "named"),
+    [
+        (Resources(gpu=99), r"99 GPU.*largest has 2 GPU"),
+        (Resources(cpu=64), r"64 CPU.*largest has 4 CPU"),
+        (Resources(cpu=0, custom={"tpu": 1}), r"1 tpu.*largest has 0 tpu"),
+        (Resources(gpu=1, workers=3), r"gang of 3.*holds 2"),
+    ],
+)
+def test_a_request_that_can_never_be_met_names_what_there_is(
+    listen: MakeListener, resources: Resources, named: str
+) -> None:
+    """Fault 17."""
+    with pytest.raises(UnsatisfiableRequest, match=named):
+        listen(resources=resources).executor.slots()
+
+
+def test_a_gang_runs_tasks_in_its_other_bundle(listen: MakeListener) -> None:
+    listener = listen("gang", resources=Resources(cpu=1, workers=2))
+    launch = make_launch()
+    listener.run(launch)
+    assert listener.outcome(launch) == Finished({"loss": 1.0})
+
+
+def test_a_worker_is_warm_for_the_next_attempt(listen: MakeListener) -> None:
+    listener = listen()
+    pids = [listener.run(make_launch(number))[-1].metrics["loss"] for number in range(3)]
+    assert pids[0] == pids[1] == pids[2]
+
+
+def test_isolation_gives_each_attempt_a_process_of_its_own(listen: MakeListener) -> None:
+    listener = listen(environment=Environment(isolation="process"))
+    pids = [listener.run(make_launch(number))[-1].metrics["loss"] for number in range(2)]
+    assert pids[0] != pids[1]
+
+
+def test_a_process_with_threads_left_over_is_not_used_again(listen: MakeListener) -> None:
+    listener = listen("leaves_a_thread")
+    pids = [listener.run(make_launch(number))[-1].metrics["loss"] for number in range(2)]
+    assert pids[0] != pids[1]
+
+
+def test_output_of_the_process_and_its_children_is_kept(listen: MakeListener) -> None:
+    listener, launch = listen("prints"), make_launch()
+    listener.run(launch)
+    text = {"stdout": "", "stderr": ""}
+    for piece in listener.said(launch, Logged):
+        text[piece.stream] += piece.text
+    assert text["stdout"] == "from python\nfrom a subprocess\n\ufffd\ufffd raw\n"
+    assert text["stderr"] == "to stderr\nand its stderr\n"
+    assert isinstance(listener.outcome(launch), Finished)
+
+
+def test_a_flood_of_output_is_bounded_and_what_is_dropped_is_said(listen: MakeListener) -> None:
+    listener, launch = listen("floods_stdout"), make_launch()
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Started))
+    listener.until_ended(launch)
+    pieces = listener.said(launch, Logged)
+    kept = sum(len(piece.text) for piece in pieces if piece.stream == "stdout")
+    assert kept <= 20_000 * 1001 + 8
+    assert kept == 20_000 * 1001 + 8 or any("characters of output came too fast" in piece.text for piece in pieces)
+
+
+def test_the_environment_and_the_folder_of_the_study_reach_the_worker(listen: MakeListener) -> None:
+    listener = listen("environment", environment=Environment(env={"FROM_THE_STUDY": "yes"}))
+    launch = make_launch()
+    listener.run(launch)
+    assert isinstance(listener.outcome(launch), Finished), listener.outcome(launch)
+
+
+def test_a_later_attempt_goes_on_from_the_checkpoint_and_its_step(listen: MakeListener, tmp_path: Path) -> None:
+    listener, first = listen("saves", source=str(OBJECTIVES)), make_launch(attempt=1)
+    listener.run(first)
+    saved = listener.said(first, Checkpointed)
+    assert [checkpoint.step for checkpoint in saved] == [0, 1, 2]
+    assert Path(saved[-1].path).read_text() == "3"
+    second = make_launch(attempt=2, checkpoint=saved[-1].path)
+    listener.run(second)
+    assert listener.outcome(second) == Finished({"loss": 3.0})
+    assert [report.step for report in listener.said(second, Reported)] == [3, 4, 5]
+
+
+def test_what_the_attempt_ran_is_named_by_a_digest(listen: MakeListener, tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("def train(): return 1")
+    (tmp_path / "two.py").write_text("def train(): return 2")
+    codes = []
+    for name in ("one", "two", "one"):
+        listener, launch = listen(source=str(tmp_path), entrypoint=f"{name}:train"), make_launch()
+        listener.run(launch)
+        codes.append(listener.said(launch, Started)[0].code)
+        listener.executor.close()
+    assert codes[0] == codes[2] != codes[1]

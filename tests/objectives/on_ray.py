@@ -1,0 +1,102 @@
+"""Objectives for the Ray executor's own tests."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+
+def pid(*, trial) -> float:
+    return float(os.getpid())
+
+
+def together(others: str, *, trial) -> dict[str, float]:
+    """Waits until four attempts run at once; says which device it has."""
+    Path(others, str(trial.number)).touch()
+    while len(list(Path(others).iterdir())) < 4:
+        time.sleep(0.01)
+    assert trial.devices == (os.environ["CUDA_VISIBLE_DEVICES"],)
+    return {"loss": 0.0, "device": float(trial.devices[0])}
+
+
+def gang(*, trial) -> float:
+    """Runs a task in the second bundle of its gang."""
+    import ray
+
+    @ray.remote(num_cpus=1)
+    def elsewhere() -> int:
+        return os.getpid()
+
+    assert trial.placement_group is not None
+    assert ray.util.get_current_placement_group() == trial.placement_group
+    assert len(trial.placement_group.bundle_specs) == 2
+    assert ray.get(elsewhere.remote()) != os.getpid()
+    return 1.0
+
+
+def prints() -> float:
+    """Writes to both streams, by Python, by a subprocess, and bytes that are no text."""
+    print("from python")
+    print("to stderr", file=sys.stderr)
+    subprocess.run(["sh", "-c", "echo from a subprocess; echo and its stderr >&2"], check=True)
+    os.write(1, b"\xff\x00 raw\n")
+    return 0.0
+
+
+def floods_stdout() -> float:
+    for _ in range(20_000):
+        print("x" * 1000)
+    print("the end")
+    return 0.0
+
+
+def environment() -> dict[str, float]:
+    assert os.environ["FROM_THE_STUDY"] == "yes"
+    assert Path.cwd() == Path(__file__).parent
+    return {"loss": 0.0}
+
+
+def kills_its_worker(*, trial) -> None:
+    trial.report(0, loss=1.0)
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exits(*, trial) -> None:
+    sys.exit(3)
+
+
+def leaves_a_thread(*, trial) -> float:
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return float(os.getpid())
+
+
+def out_of_memory(*, trial) -> None:
+    class OutOfMemoryError(RuntimeError):
+        """As torch.cuda names it."""
+
+    raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+
+def flood(*, trial) -> float:
+    for step in range(1_000_000):
+        trial.report(step, loss=float(step))
+    return 0.0
+
+
+def saves(*, trial) -> float:
+    """Counts on from what an earlier attempt saved."""
+    restored = trial.restored()
+    start = int(restored.read_text()) if restored else 0
+    state = Path("state.txt")
+    for step in range(start, start + 3):
+        state.write_text(str(step + 1))
+        trial.report(None, loss=float(step))
+        trial.checkpoint(state)
+    state.unlink()
+    return float(start)
