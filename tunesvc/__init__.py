@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, TuneError
     from tunesvc.objective import Trial
+    from tunesvc.program import current_trial
     from tunesvc.spec import StudySpec
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ _HOMES = {
     "StudySpec": "tunesvc.spec",
     "Trial": "tunesvc.objective",
     "TuneError": "tunesvc.errors",
+    "current_trial": "tunesvc.program",
     "load_study": "tunesvc.api",
     "run": "tunesvc.api",
     "storage": "tunesvc.api",
@@ -41,6 +43,7 @@ __all__ = [
     "StudySpec",
     "Trial",
     "TuneError",
+    "current_trial",
     "load_study",
     "run",
     "storage",

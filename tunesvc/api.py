@@ -14,9 +14,10 @@ from tunesvc import insights
 from tunesvc.assembly import Source, checkpoint_folder, enroll, run_study
 from tunesvc.coordinator.commands import extended
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import TuneError
+from tunesvc.errors import SpecError, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.spec import StudySpec
+from tunesvc.spec.checks import find_faults
 from tunesvc.spec.document import StudyDocument, load
 from tunesvc.store import lease, studies
 from tunesvc.store.batch import Batch
@@ -208,6 +209,8 @@ def _read(
     spec: StudySpec | StudyDocument | str | Path, function: Callable[..., Any] | None
 ) -> tuple[StudySpec, Source]:
     if isinstance(spec, StudySpec):
+        if faults := find_faults(spec, folder=Path.cwd(), with_function=function is not None):
+            raise SpecError("\n".join(str(fault) for fault in faults))
         return spec, Source(folder=str(Path.cwd()), function=function)
     document = spec if isinstance(spec, StudyDocument) else load(Path(spec))
     return document.spec, Source(document.text, str(document.folder), function)

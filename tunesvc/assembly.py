@@ -61,6 +61,8 @@ def check(spec: StudySpec) -> None:
 def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool) -> StudyRecord:
     """The study's row: a new one, or with `resume` the one that is there.
 
+    One that never ran, because the cluster could not serve it or Ray did not start, gives way to the new one.
+
     Raises:
         StudyExists: the name is taken and `resume` is off; the text says how to go on.
         SpecError: see `check`.
@@ -71,6 +73,9 @@ def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool)
             return studies.create(connection, spec, source.text, source.folder)
         except StudyExists:
             record = studies.find(connection, spec.name)
+        if record.spec is not None and record.state is StudyState.CREATED and not studies.is_run(connection, record):
+            studies.remove(connection, record.study_id)
+            return studies.create(connection, spec, source.text, source.folder)
     if not resume:
         raise StudyExists(_how_to_go_on(record))
     return record
@@ -157,7 +162,7 @@ def build_coordinator(
 
 def make_job(spec: StudySpec, source: Source) -> Job:
     """What all attempts of a study have in common."""
-    function = None if source.function is None else cloudpickle.dumps(source.function)
+    function = None if source.function is None else _pickled(source.function)
     if function is None and spec.entrypoint is None and spec.command is None:
         raise TuneError(
             f"study {spec.name!r} was started from Python and its objective is not stored: "
@@ -175,6 +180,22 @@ def make_job(spec: StudySpec, source: Source) -> Job:
         function=function,
         define_by_run=spec.define_by_run,
     )
+
+
+def _pickled(function: Callable[..., Any]) -> bytes:
+    """A function as it travels to workers.
+
+    Raises:
+        TuneError: something that it refers to cannot travel.
+    """
+    try:
+        data: bytes = cloudpickle.dumps(function)
+    except Exception as error:  # pickling runs anybody's code
+        raise TuneError(
+            f"{function.__name__} cannot be sent to workers: something it refers to cannot be pickled ({error}). "
+            "Make that thing inside the function, or put the function into a module and name it as `entrypoint`."
+        ) from error
+    return data
 
 
 def checkpoint_folder(study: str) -> Path:

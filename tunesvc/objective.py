@@ -139,11 +139,9 @@ def as_number(name: str, value: object) -> float:
     if value is None or isinstance(value, (bool, str, bytes)) or type(value).__name__ in ("bool_", "bool"):
         raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}); a number is needed")
     try:
-        item = value.item() if hasattr(value, "item") else value
-        number = float(item)
+        return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]  # float() is the check
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}), no single number: {error}") from None
-    return number
 
 
 def as_metrics(value: object, names: tuple[str, ...]) -> dict[str, float]:

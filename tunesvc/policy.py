@@ -102,6 +102,15 @@ def after_failure(failure: Failure, earlier: Mapping[Failure, int], retries: Ret
     return GiveUp(f"{failure}: no retry left (retries.{limit_name}: {limit})")
 
 
+FAILURES_AT_FIRST = 8
+"""So many trials that failed, before any other came to a result, end the study: the objective is broken."""
+
+
+def is_hopeless(failed: int, others: int) -> bool:
+    """Whether trials only ever failed, often enough to spend no more on it."""
+    return others == 0 and failed >= FAILURES_AT_FIRST
+
+
 # --- the budget -------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
 from tunesvc.spec.conditions import contains, draw_order, wanted_values
 
+MAX_LISTED = 10_000
+"""A parameter with more values than that is no grid."""
+
 
 class Space:
     """The parameters of a study in the order in which they are drawn.
@@ -112,14 +115,15 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def all_values(distribution: BaseDistribution) -> list[ParamValue] | None:
-    """Every value of a distribution in order; None when it is continuous."""
+    """Every value of a distribution in order; None when it is continuous, or when there are too many to list."""
     match distribution:
         case CategoricalDistribution(choices=choices):
             return list(choices)
         case IntDistribution(low=low, high=high, step=step):
-            return list(range(low, high + 1, step))
+            return list(range(low, high + 1, step)) if (high - low) // step < MAX_LISTED else None
         case FloatDistribution(low=low, high=high, step=float(step)):
-            return [low + k * step for k in range(round((high - low) / step) + 1)]
+            steps = round((high - low) / step)
+            return [low + k * step for k in range(steps + 1)] if steps < MAX_LISTED else None
     return None
 
 

@@ -129,6 +129,14 @@ def test_a_missing_entrypoint_ends_the_study_at_once(database: Database) -> None
     assert simulation.sql("SELECT count(*) FROM trials")[0][0] <= 4
 
 
+def test_an_objective_that_only_ever_fails_does_not_spend_the_budget(database: Database) -> None:
+    simulation = Simulation(database, make_spec(budget={"trials": 500}), lambda _: [(1.0, Failed("error", "boom"))])
+    closing = simulation.run()
+    assert closing.state is StudyState.FAILED
+    assert "boom" in closing.reason
+    assert simulation.states()["fail"] < 15
+
+
 @pytest.mark.parametrize(
     ("limits", "steps", "failure"),
     [

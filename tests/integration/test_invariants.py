@@ -24,6 +24,7 @@ from tunesvc.execute.executor import (
 )
 from tunesvc.execute.simulated import SimulatedExecutor
 from tunesvc.store.database import Database
+from tunesvc.store.states import StudyState
 
 ENDS: list[Payload] = [
     Finished(),
@@ -102,16 +103,25 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
         if closing is not None:
             break
     assert closing is not None
-    check(simulation, budget, retries, set().union(*(executor.acknowledged for executor in executors)))
+    check(simulation, closing, budget, retries, set().union(*(executor.acknowledged for executor in executors)))
 
 
 def check(
-    simulation: Simulation, budget: int, retries: dict[str, int], acknowledged: set[tuple[int, int, int]]
+    simulation: Simulation,
+    closing: Closing,
+    budget: int,
+    retries: dict[str, int],
+    acknowledged: set[tuple[int, int, int]],
 ) -> None:
     """Faults table: I1 to I4."""
     study = simulation.record.study_id
     states = simulation.states()
-    assert sum(states.values()) == budget
+    if closing.state is StudyState.FINISHED:
+        assert sum(states.values()) == budget
+    else:
+        assert closing.state is StudyState.FAILED, "only when every trial failed"
+        assert set(states) == {"fail"}
+        assert states["fail"] <= budget
     assert set(states) <= {"complete", "pruned", "fail"}
     mine = f"trial_id >> 32 = {study}"
     live = simulation.sql(f"SELECT 1 FROM attempts WHERE {mine} AND state IN ('opened', 'running')")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +14,9 @@ import optuna
 import pytest
 
 import tunesvc
+from tests.specs import make_spec
 from tunesvc import Choice, Float, Trial, tunable
-from tunesvc.errors import StudyExists, UnsatisfiableRequest
+from tunesvc.errors import SpecError, StudyExists, TuneError, UnsatisfiableRequest
 
 OBJECTIVES = Path(__file__).parent.parent / "objectives" / "plain.py"
 
@@ -149,6 +151,7 @@ def test_a_request_that_can_never_be_met_says_what_there_is(run_study: RunStudy)
     """Fault 17."""
     with pytest.raises(UnsatisfiableRequest, match=r"99.*GPU"):
         run_study("devices", resources={"gpu": 99})
+    assert run_study("epochs", resources={"gpu": 1}).state == "finished", "a refused study must not keep its name"
 
 
 def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
@@ -162,6 +165,23 @@ def test_a_missing_entrypoint_fails_the_study_and_names_it(run_study: RunStudy) 
     study = run_study("nowhere")
     assert study.state == "failed"
     assert "nowhere" in study.reason
+
+
+def test_a_function_that_cannot_travel_is_refused_in_words(database_url: str) -> None:
+    lock = threading.Lock()
+
+    @tunable(metric="loss")
+    def train(x: Annotated[float, Float(0.0, 1.0)]) -> float:
+        with lock:
+            return x
+
+    with pytest.raises(TuneError, match=r"train cannot be sent to workers.*lock"):
+        train.tune(trials=1, database_url=database_url)
+
+
+def test_a_spec_made_by_hand_is_checked_like_a_file(database_url: str) -> None:
+    with pytest.raises(SpecError, match="no_such_module"):
+        tunesvc.run(make_spec(entrypoint="no_such_module.py:train"), database_url=database_url)
 
 
 def test_the_storage_serves_plain_optuna(database_url: str) -> None:

@@ -185,6 +185,7 @@ def test_a_parameter_that_the_objective_declares_is_drawn_once() -> None:
         ({"sampler": {"name": "tep"}}, "did you mean 'tpe'"),
         ({"sampler": {"name": "tpe", "n_startup": 3}}, "did you mean 'n_startup_trials'"),
         ({"sampler": {"name": "grid"}}, "discrete"),
+        ({"sampler": {"name": "brute"}, "parameters": {"n": {"type": "int", "min": 0, "max": 10**9}}}, "at most 10,000"),
         ({"pruner": {"name": "hyperbnad"}}, "did you mean 'hyperband'"),
         ({"pruner": {"name": "hyperband"}}, "needs the option max"),
         ({"pruner": {"name": "asha", "min": 9, "max": 3}}, "max .3. is below min"),

@@ -340,6 +340,9 @@ class Coordinator:
         self._note("failed", f"{failure}: {message}", live.number)
         if failure.ends_study:
             self.close(Closing(StudyState.FAILED, message, StopCause.COMMAND))
+        elif self._scoreboard.is_hopeless:
+            reason = f"every trial failed, {policy.FAILURES_AT_FIRST} of them; the last one: {failure}: {message}"
+            self.close(Closing(StudyState.FAILED, reason, StopCause.COMMAND))
 
     def _tell(self, live: LiveAttempt, conclusion: Conclusion) -> None:
         if conclusion.trial_state is None:

@@ -7,7 +7,7 @@
     TUNE_REPORTS          a named pipe for reports as JSON lines, see `reports`
     TUNE_CHECKPOINT_DIR   a folder of its own for files that it hands over as checkpoints
     TUNE_RESTORED         where an earlier attempt's checkpoint lies, if there is one
-    TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED, TUNE_STUDY
+    TUNE_STUDY, TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED, TUNE_METRICS (a JSON array), TUNE_LAST_STEP (of that checkpoint)
 
 A request to stop is SIGTERM to its process group. Imports no Ray.
 """
@@ -30,11 +30,12 @@ from pathlib import Path
 from tunesvc.errors import Pruned
 from tunesvc.execute import supervise
 from tunesvc.execute.attempt import Attempt
+from tunesvc.execute.checkpoints import step_of
 from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.reports import LineReports, ReportPipe
 from tunesvc.spec import ParamValue
 
-_PLACEHOLDER = re.compile(r"\$(\$|\{([^}]*)\})")
+_PLACEHOLDER = re.compile(r"\$(\$(?=\{)|\{([^}]*)\})")
 _POLL_S = 0.05
 
 
@@ -78,7 +79,7 @@ def _path_with_our_python() -> str:
 
 
 def substitute(command: Sequence[str], params: Mapping[str, ParamValue]) -> list[str]:
-    """The command with the values of the parameters; `$$` is a dollar sign.
+    """The command with the values of the parameters; `$${` stands for `${`.
 
     Raises:
         EntrypointError: a name that is no parameter of this trial.
@@ -109,6 +110,8 @@ def variables(attempt: Attempt) -> dict[str, str]:
         "TUNE_ATTEMPT": str(launch.attempt.number),
         "TUNE_SEED": str(launch.seed),
         "TUNE_PARAMS": json.dumps(dict(launch.params)),
+        "TUNE_METRICS": json.dumps(attempt.job.metrics),
+        "TUNE_LAST_STEP": str(step_of(Path(launch.checkpoint) if launch.checkpoint else None)),
     }
     if launch.checkpoint:
         described["TUNE_RESTORED"] = launch.checkpoint

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
+
+from optuna.exceptions import ExperimentalWarning
 
 from tunesvc.errors import SpecError
 
@@ -39,7 +42,10 @@ def build(what: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
     if missing:
         raise SpecError(f"{what} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
     try:
-        return make(**options)
+        with warnings.catch_warnings():
+            # Optuna calls what a user asked for by name "experimental"; nothing that the user could act on.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return make(**options)
     except (TypeError, ValueError, ImportError) as error:
         raise SpecError(f"{what} refuses its options: {error}") from error
 

@@ -16,7 +16,7 @@ from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
 from tunesvc.search.options import build, choose
-from tunesvc.space import Space
+from tunesvc.space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
 
 
@@ -47,6 +47,8 @@ def _seed(spec: StudySpec, trials_before: int) -> int | None:
         return seed
     return int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
 
+
+_DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
 
 Maker = Callable[[int | None], Callable[..., BaseSampler]]
 """Seed -> constructor that takes the remaining options."""
@@ -113,5 +115,7 @@ def _grid(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
 
 def _brute(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
     if space.grid() is None:
-        raise SpecError("sampler 'brute' needs parameters that are all discrete: int, stepped float, or values")
+        raise SpecError(
+            "sampler 'brute' needs parameters that are all discrete: int, stepped float, or values; at most 10,000 each"
+        )
     return _fix(optuna.samplers.BruteForceSampler, seed=seed)

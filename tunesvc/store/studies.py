@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
-from tunesvc.store import numbers
+from tunesvc.store import lease, numbers
 from tunesvc.store.database import checked_name
 from tunesvc.store.schema import commands, studies
 from tunesvc.store.states import StudyState
@@ -97,6 +97,12 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
     return StudyRecord(
         row.study_id, row.name, StudyState(row.state), row.reason, spec, row.source_text, row.source_dir, row.active_s
     )
+
+
+def is_run(connection: sa.Connection, record: StudyRecord) -> bool:
+    """Whether somebody runs the study now."""
+    held = lease.holder(connection, record.study_id)
+    return held is not None and held.live
 
 
 def remove(connection: sa.Connection, study_id: int) -> None:
