@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunesvc.execute.executor import AttemptId, Event, Executor, Job, Launch, Outcome, Payload, Started
+from tunesvc.execute.executor import AttemptId, Event, Executor, Job, Launch, Outcome, Started
 from tunesvc.spec import Environment, ParamValue, Resources
 
 OBJECTIVES = Path(__file__).parent / "objectives"
@@ -44,20 +44,21 @@ class Listener:
         """Listen until something has happened; fails when it does not."""
         deadline = time.monotonic() + PATIENCE_S
         while not happened(self):
-            assert time.monotonic() < deadline, f"did not happen; heard: {self.events}"
+            assert time.monotonic() < deadline, f"did not happen; heard last: {self.last_words()}"
             self.once(1.0)
         return self
 
     def once(self, timeout_s: float) -> None:
         """Listen once."""
         for event in self.executor.events(timeout_s):
-            self.events[event.attempt].append(event)
-            self.executor.acknowledge({event.attempt: event.seq})
-            assert [e.seq for e in self.events[event.attempt]] == list(range(1, event.seq + 1)), "numbers have a gap"
+            heard = self.events[event.attempt]
+            assert event.seq == len(heard) + 1, f"number {event.seq} follows {len(heard)}"
+            heard.append(event)
+        self.executor.acknowledge({attempt: len(heard) for attempt, heard in self.events.items()})
 
     def until_ended(self, *launches: Launch) -> Listener:
         """Listen until these attempts are over."""
-        return self.until(lambda heard: all(heard.has(launch, Outcome) for launch in launches))
+        return self.until(lambda heard: all(heard.has_ended(launch) for launch in launches))
 
     def run(self, launch: Launch) -> list[Any]:
         """Run one attempt to its end; what it said."""
@@ -72,11 +73,20 @@ class Listener:
         """Whether an attempt said something of this kind."""
         return bool(self.said(launch, kind))
 
+    def has_ended(self, launch: Launch) -> bool:
+        """Whether an attempt's last word is an outcome."""
+        events = self.events[launch.attempt]
+        return bool(events) and isinstance(events[-1].payload, Outcome)
+
+    def last_words(self) -> list[Event]:
+        """The latest event of each attempt."""
+        return [events[-1] for events in self.events.values() if events]
+
     def outcome(self, launch: Launch) -> Any:
         """An attempt's last word."""
         return self.said(launch)[-1]
 
     def running(self) -> int:
         """Attempts that have started and not ended."""
-        kinds: Mapping[AttemptId, list[Payload]] = {a: [e.payload for e in es] for a, es in self.events.items()}
-        return sum(isinstance(ps[0], Started) and not isinstance(ps[-1], Outcome) for ps in kinds.values())
+        heard = [events for events in self.events.values() if events]
+        return sum(isinstance(e[0].payload, Started) and not isinstance(e[-1].payload, Outcome) for e in heard)

@@ -122,13 +122,19 @@ def variables(attempt: Attempt) -> dict[str, str]:
 def _run(arguments: list[str], environment: Mapping[str, str], attempt: Attempt, pipe: ReportPipe) -> int:
     if shutil.which(arguments[0], path=environment.get("PATH")) is None:
         raise EntrypointError(f"command: there is no program {arguments[0]!r} on the worker's PATH or in its folder")
-    supervisor = [sys.executable, "-I", "-S", supervise.__file__, str(os.getpid()), *arguments]
-    process = subprocess.Popen(supervisor, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    watched_end, held_end = os.pipe()
+    supervisor = [sys.executable, "-I", "-S", supervise.__file__, str(watched_end), *arguments]
+    process = subprocess.Popen(
+        supervisor, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[watched_end]
+    )
+    os.close(watched_end)
     try:
         return _follow(process, attempt, pipe)
     finally:
         with suppress(ProcessLookupError):  # nothing that the program started outlives the attempt
             os.killpg(process.pid, signal.SIGKILL)
+        os.write(held_end, supervise.RELEASE)
+        os.close(held_end)
         process.wait()
 
 

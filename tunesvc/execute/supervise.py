@@ -1,48 +1,55 @@
-"""Runs one program and outlives neither it nor its worker: `python supervise.py PROGRAM ARGUMENT...`.
+"""Becomes a program that cannot outlive its worker: `python supervise.py FD PROGRAM ARGUMENT...`.
 
-Leads the program's process group. When the worker dies, even by SIGKILL, the kernel says so (PR_SET_PDEATHSIG) and the
-whole group is killed, grandchildren included. Ends with the program's exit code, 128 + n for signal n, as shells do.
-A script of its own that imports only the standard library, so that it starts in milliseconds.
+FD is the reading end of a pipe that the worker holds open. A watcher is split off that kills the program's whole
+process group, grandchildren included, when the pipe ends without a word: the worker is dead, by SIGKILL perhaps. The
+watcher is nobody's child, for Ray kills a dying worker's children, and the program may wait for its own.
+A script that imports only the standard library, so that it starts in milliseconds. POSIX only.
 """
 
 import contextlib
-import ctypes
 import os
 import signal
-import subprocess
 import sys
-from types import FrameType
 
-NOT_FOUND = 127
 NOT_EXECUTABLE = 126
-_PR_SET_PDEATHSIG = 1
+NOT_FOUND = 127
+RELEASE = b"."
+"""What the worker writes when the watcher is no longer needed."""
 
 
 def main() -> int:
-    """Start the program in `argv`, wait for it, return its exit code."""
-    parent = int(sys.argv[1])
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # meant for the program, which shares our group
-    signal.signal(signal.SIGUSR1, _kill_group)
-    with contextlib.suppress(OSError, AttributeError):  # Linux only; elsewhere a killed worker leaves its program
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR1, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked to be told
-        return 1
-    try:
-        program = subprocess.Popen(sys.argv[2:], restore_signals=True, preexec_fn=_default_signals)
-    except OSError as error:
-        sys.stderr.write(f"{sys.argv[2]}: {error.strerror}\n")
-        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
-    code = program.wait()
-    return code if code >= 0 else 128 - code
-
-
-def _default_signals() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """Split the watcher off and become the program in `argv`; returns only when that fails."""
+    pipe, program = int(sys.argv[1]), sys.argv[2:]
+    _split_off_watcher(pipe, os.getpid())
+    os.close(pipe)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray's processes block SIGINT
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, programs expect the default
+    try:
+        os.execvp(program[0], program)  # noqa: S606  # no shell is the point
+    except OSError as error:
+        sys.stderr.write(f"{program[0]}: {error.strerror}\n")
+        return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
 
 
-def _kill_group(_signum: int, _frame: FrameType | None) -> None:
-    os.killpg(0, signal.SIGKILL)
+def _split_off_watcher(pipe: int, group: int) -> None:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    os.setsid()
+    if os.fork() == 0:
+        _watch(pipe, group)
+    os._exit(0)
+
+
+def _watch(pipe: int, group: int) -> None:
+    os.chdir("/")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    if os.read(pipe, 1) != RELEASE:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":
