@@ -79,7 +79,9 @@ def test_output_that_comes_too_fast_is_dropped_and_counted() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60))))
 def test_nothing_is_lost_or_reordered_however_it_is_taken(script: list[tuple[int, int]]) -> None:
     """Puts and takes in any order, with any acknowledgement: every payload once, under its own number."""
-    outbox, put, got = Outbox(), [], {}
+    outbox = Outbox()
+    put: list[Reported] = []
+    got: dict[int, Payload] = {}
     acknowledged = 0
     for puts, after in script:
         for _ in range(puts):
@@ -88,6 +90,6 @@ def test_nothing_is_lost_or_reordered_however_it_is_taken(script: list[tuple[int
         got.update(outbox.take(min(after, len(got)), acknowledged, 0.0))
         acknowledged = min(after, len(got))
     got.update(outbox.take(len(got), acknowledged, 0.0))
-    payloads: list[Payload] = [got[seq] for seq in sorted(got)]
+    payloads = [got[seq] for seq in sorted(got)]
     assert sorted(got) == list(range(1, len(put) + 1))
     assert payloads == put
