@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from tunesvc.assembly import build_coordinator
-from tunesvc.coordinator.loop import Closing, Coordinator
+from tunesvc.coordinator.closing import Closing
+from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Progress
 from tunesvc.errors import StudyExists
 from tunesvc.execute.executor import Executor, Finished, Launch, Payload, Reported

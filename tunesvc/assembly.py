@@ -15,14 +15,15 @@ from typing import Any
 import cloudpickle
 from optuna.study import StudyDirection
 
-from tunesvc.coordinator.loop import Closing, Coordinator
+from tunesvc.coordinator.closing import Closing
+from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import StudyExists, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
-from tunesvc.search.samplers import make_sampler, resolve
+from tunesvc.search.samplers import make_sampler, resolve, trials_max
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.store import recovery, studies
@@ -139,6 +140,7 @@ def build_coordinator(
         sampler_name=resolve(spec),
         pruner_name=spec.pruner.name,
         prune_before_step=last_step(spec),
+        trials_max=trials_max(spec, space),
         seed=spec.seed,
     )
     with database.engine.connect() as connection:

@@ -155,14 +155,20 @@ class Finish:
     reason: str
 
 
-def next_move(budget: Budget, usage: Usage, parallelism: int) -> Ask | Drain | Halt | Finish:
-    """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish."""
+def next_move(
+    budget: Budget, usage: Usage, parallelism: int, *, exhausted: bool = False
+) -> Ask | Drain | Halt | Finish:
+    """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish.
+
+    Args:
+        exhausted: the sampler has nothing left to propose, as when a grid is complete.
+    """
     spent = _spent(budget, usage)
     if spent is not None:
         return Finish(spent) if usage.running == 0 else Halt(StopCause.BUDGET, spent)
     left = parallelism if budget.trials is None else budget.trials - usage.trials
-    if left <= 0:
-        reason = f"all {budget.trials} trials of the budget are done"
+    if left <= 0 or exhausted:
+        reason = "the sampler has nothing left to propose" if left > 0 else f"all {budget.trials} trials are done"
         return Finish(reason) if usage.running == 0 else Drain(reason)
     return Ask(max(0, min(left, parallelism - usage.running)))
 

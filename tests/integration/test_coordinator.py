@@ -137,6 +137,34 @@ def test_an_objective_that_only_ever_fails_does_not_spend_the_budget(database: D
     assert simulation.states()["fail"] < 15
 
 
+def test_a_grid_is_tried_once_each_however_many_run_at_a_time(database: Database) -> None:
+    parameters = {
+        "x": {"type": "categorical", "values": [0.1, 0.2, 0.3]},
+        "n": {"type": "int", "min": 1, "max": 2},
+    }
+    spec = make_spec(parameters=parameters, sampler={"name": "grid"}, budget={"trials": 100}, parallelism=4)
+    simulation = Simulation(database, spec)
+    assert simulation.run().reason == "the sampler has nothing left to propose"
+    assert simulation.states() == {"complete": 6}
+
+
+def test_a_trial_that_waits_for_its_retry_when_the_study_ends_is_ended_too(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        if launch.trial_number == 0:
+            return [(1.0, Reported(0, {"loss": 0.7})), (3.0, Lost("killed"))]
+        return [(3.9, Finished({"loss": 0.1 if launch.trial_number == 1 else 0.5}))]
+
+    spec = make_spec(
+        metrics=[{"name": "loss", "target": 0.2}], retries={"lost": 9}, budget={"trials": 50}, parallelism=2
+    )
+    simulation = Simulation(database, spec, script, slots=2)
+    coordinator = simulation.start()
+    while (closing := coordinator.step(wait_s=10.0)) is None:
+        pass
+    assert closing.state is StudyState.FINISHED
+    assert "running" not in simulation.states()
+
+
 @pytest.mark.parametrize(
     ("limits", "steps", "failure"),
     [

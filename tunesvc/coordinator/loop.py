@@ -10,31 +10,27 @@ Everything concrete is handed in: the ledger that writes, the optimizer that sea
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from optuna.trial import TrialState
 
 from tunesvc import policy
 from tunesvc.clock import Clock, SystemClock
+from tunesvc.coordinator.attempts import Attempts
+from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.commands import carry_out
 from tunesvc.coordinator.effects import Effects
-from tunesvc.coordinator.intake import Ended, Intake
-from tunesvc.coordinator.outcome import Conclusion, conclude
+from tunesvc.coordinator.intake import Intake
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.coordinator.roster import Curve, History, LiveAttempt, Roster
+from tunesvc.coordinator.roster import Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.executor import Executor, Launch, Lost
-from tunesvc.policy import Failure, StopCause, Usage
+from tunesvc.execute.executor import Executor
+from tunesvc.policy import StopCause, Usage
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import ParamValue, StudySpec
-from tunesvc.store.batch import AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
-from tunesvc.store.ids import trial_id
+from tunesvc.store.batch import Batch, Decision
 from tunesvc.store.ledger import Ledger
 from tunesvc.store.recovery import UnfinishedTrial
-from tunesvc.store.states import AttemptState, StudyState
+from tunesvc.store.states import StudyState
 
 RENEW_S = 5.0
 """A lease is renewed at least this often."""
@@ -46,17 +42,6 @@ WAIT_S = 0.2
 """The longest that a step waits for an event."""
 SAMPLER_ERRORS_MAX = 3
 """So many asks in a row that the sampler could not answer pause the study."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The study runs no further: nothing more is asked, and when nothing runs any more the loop ends."""
-
-    state: StudyState | None
-    """The study's state afterwards; None to leave it as it is, so that `resume` goes on."""
-    reason: str
-    stop: StopCause | None
-    """Why running attempts are stopped; None to let them come to their end."""
 
 
 class Coordinator:
@@ -85,10 +70,19 @@ class Coordinator:
         self._roster = Roster(spec.metrics)
         self._intake = Intake(spec, self._roster, optimizer, self._clock.now, self._observer, code=code)
         self._scoreboard = Scoreboard(spec, optimizer.trials)
-        self._relaunch: deque[int] = deque()
+        self._attempts = Attempts(
+            spec,
+            ledger.study_id,
+            roster=self._roster,
+            optimizer=optimizer,
+            scoreboard=self._scoreboard,
+            clock=self._clock,
+            observer=self._observer,
+            close=self.close,
+            gpu_hours=gpu_hours,
+        )
         self._closing: Closing | None = None
         self._sampler_errors = 0
-        self._spent_gpu_s = gpu_hours * 3600
         self._spent_wall_s = active_s
         now = self._clock.now()
         self._counted_s = self._committed_s = now
@@ -102,7 +96,7 @@ class Coordinator:
         """Take up what an earlier coordinator left: its trials run on in new attempts, from their checkpoints."""
         self._batch.adopts = True
         for trial in unfinished:
-            self._recover_trial(trial)
+            self._attempts.recover(trial)
         self._batch.study_state = (StudyState.RUNNING, "")
         self._commit(Effects())
 
@@ -125,20 +119,20 @@ class Coordinator:
         effects = Effects()
         events = self._executor.events(wait_s if self._roster else 0.0)
         for ended in self._intake.take(events, effects):
-            self._end(ended)
+            self._attempts.end(ended)
         self._look_for_commands()
-        self._judge(effects)
-        self._watch_limits(effects)
+        self._attempts.judge(effects)
+        self._attempts.watch_limits(effects)
         self._move(effects)
-        over = self._closing is not None and not self._roster
-        if over and self._closing is not None and self._closing.state is not None:
-            self._batch.study_state = (self._closing.state, self._closing.reason)
+        closed = self._closing if not self._roster else None
+        if closed is not None and closed.state is not None:
+            self._batch.study_state = (closed.state, closed.reason)
         self._commit(effects)
         self._show()
-        return self._closing if over else None
+        return closed
 
     def close(self, closing: Closing) -> None:
-        """Begin to close. A shutdown overrides everything, since the user waits; else the first reason stands."""
+        """Begin to close. A shutdown overrides what lets trials finish, since the user waits; else the first stands."""
         if self._closing is None or (closing.stop is StopCause.SHUTDOWN and self._closing.stop is None):
             self._closing = closing
             self._note("study", closing.reason)
@@ -172,68 +166,39 @@ class Coordinator:
     # --- deciding -----------------------------------------------------------------------------------
 
     def _move(self, effects: Effects) -> None:
-        if self._optimizer.exhausted:
-            self.close(Closing(StudyState.FINISHED, "the sampler has nothing left to propose", None))
         if self._closing is None:
-            move = policy.next_move(self.spec.budget, self._usage(), self._parallelism())
+            slots = self._parallelism()
+            move = policy.next_move(self.spec.budget, self._usage(), slots, exhausted=self._optimizer.exhausted)
             match move:
                 case policy.Halt():
                     self.close(Closing(StudyState.FINISHED, move.reason, move.cause))
                 case policy.Finish():
                     self.close(Closing(StudyState.FINISHED, move.reason, None))
-                case policy.Ask():
-                    self._fill(move.trials, effects)
-                case policy.Drain():
-                    self._fill(0, effects)
-        if self._closing is not None and self._closing.stop is not None:
-            for live in self._roster:
-                self._stop(live, self._closing.stop, self._closing.reason, effects)
+                case policy.Ask() | policy.Drain():
+                    self._attempts.reopen(slots, effects)
+                    self._ask(move.trials if isinstance(move, policy.Ask) else 0, effects)
+        if self._closing is not None:
+            self._attempts.wind_up(self._closing, effects)
 
-    def _fill(self, asks: int, effects: Effects) -> None:
-        """Launch what has to be run again first, then new trials."""
-        while self._relaunch and len(self._roster) < self._parallelism():
-            self._open(self._relaunch.popleft(), effects)
-        for _ in range(asks):
-            if self._closing is None:
-                self._open(self._ask(), effects)
+    def _ask(self, trials: int, effects: Effects) -> None:
+        for _ in range(trials):
+            if self._closing is not None or self._optimizer.exhausted:
+                return
+            proposal = self._optimizer.ask()
+            self._batch.decisions.append(Decision(proposal.number, "ask", proposal.reason, proposal.details))
+            self._watch_sampler(proposal.number, proposal.sampler_error, proposal.reason)
+            self._attempts.open(proposal.number, effects)
 
-    def _ask(self) -> int:
-        proposal = self._optimizer.ask()
-        self._batch.decisions.append(Decision(proposal.number, "ask", proposal.reason, proposal.details))
-        if proposal.sampler_error is None:
+    def _watch_sampler(self, number: int, error: str | None, reason: str) -> None:
+        if error is None:
             self._sampler_errors = 0
-            return proposal.number
+            return
         self._sampler_errors += 1
-        self._batch.decisions.append(Decision(proposal.number, "sampler", proposal.sampler_error, {}))
-        self._note("warning", proposal.reason, proposal.number)
+        self._batch.decisions.append(Decision(number, "sampler", error, {}))
+        self._observer.note(Note("warning", reason, number))
         if self._sampler_errors >= SAMPLER_ERRORS_MAX:
-            reason = f"the sampler failed {SAMPLER_ERRORS_MAX} times in a row: {proposal.sampler_error}"
-            self.close(Closing(StudyState.PAUSED, reason, None))
-        return proposal.number
-
-    def _judge(self, effects: Effects) -> None:
-        for live in self._roster:
-            if not live.unjudged or live.stop_cause is not None:
-                continue
-            live.unjudged = False
-            verdict = self._optimizer.verdict(live.number)
-            if verdict is not None:
-                self._batch.decisions.append(Decision(live.number, "prune", verdict.reason, verdict.details))
-                self._stop(live, StopCause.PRUNE, verdict.reason, effects)
-
-    def _watch_limits(self, effects: Effects) -> None:
-        now = self._clock.now()
-        for live in self._roster:
-            if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
-                live.killed = True
-                effects.kills.append(live.id)
-            if live.started_s is None or live.stop_cause is not None:
-                continue
-            exceeded = policy.overdue(self.spec.limits, now - live.started_s, now - live.heard_s)
-            if exceeded is not None:
-                cause, reason = exceeded
-                self._batch.decisions.append(Decision(live.number, "stop", reason, {}))
-                self._stop(live, cause, reason, effects)
+            told = f"the sampler failed {SAMPLER_ERRORS_MAX} times in a row: {error}"
+            self.close(Closing(StudyState.PAUSED, told, None))
 
     def _look_for_commands(self) -> None:
         now = self._clock.now()
@@ -243,13 +208,11 @@ class Coordinator:
                 self._batch.answered[command.command_id] = carry_out(command, self)
 
     def _usage(self) -> Usage:
-        now = self._clock.now()
-        held_gpu_s = sum(live.gpus * live.held_s(now) for live in self._roster)
         return Usage(
             trials=len(self._optimizer.trials) - self._optimizer.enqueued,
-            running=len(self._roster) + len(self._relaunch),
-            wall_s=self._spent_wall_s + now - self._counted_s,
-            gpu_hours=(self._spent_gpu_s + held_gpu_s) / 3600,
+            running=self._attempts.unfinished,
+            wall_s=self._spent_wall_s + self._clock.now() - self._counted_s,
+            gpu_hours=self._attempts.gpu_hours,
         )
 
     def _parallelism(self) -> int:
@@ -267,113 +230,6 @@ class Coordinator:
                 raise
             self._note("warning", str(error))
             return self._slots
-
-    # --- attempts -----------------------------------------------------------------------------------
-
-    def _open(self, number: int, effects: Effects) -> None:
-        resources = self.spec.resources
-        history = self._roster.history(number)
-        after_step = history.after_step
-        if history.attempts:
-            self._optimizer.memory.forget_after(number, after_step)
-        live = self._roster.open(
-            trial_id(self._ledger.study_id, number),
-            number,
-            self._optimizer.trial(number).params,
-            gpus=resources.gpu * resources.workers,
-            now_s=self._clock.now(),
-        )
-        self._batch.opened.append(OpenedAttempt(*live.key(), resources.cpu * resources.workers, live.gpus, after_step))
-        params = {**self.spec.constants, **live.params}
-        seed = (self.spec.seed or 0) * 1_000_003 + number
-        effects.launches.append(Launch(live.id, number, params, seed % 2**32, history.checkpoint))
-
-    def _stop(self, live: LiveAttempt, cause: StopCause, reason: str, effects: Effects) -> None:
-        """Ask the attempt to stop; the first cause stands, but for a shutdown, which must not count as a result."""
-        if live.stop_cause is not None:
-            return
-        live.stop_cause, live.stop_reason = cause, reason
-        live.stop_by_s = self._clock.now() + self.spec.limits.grace
-        self._batch.stops.append(StopRequest(*live.key(), cause))
-        effects.stops.append(live.id)
-
-    def _end(self, ended: Ended) -> None:
-        live = ended.live
-        conclusion = conclude(self.spec, live.curve, ended.outcome, live.stop_cause)
-        self._spent_gpu_s += live.gpus * live.held_s(self._clock.now())
-        self._record_end(live, conclusion)
-        if conclusion.attempt_state is AttemptState.INTERRUPTED:
-            self._roster.close(live)
-            self._relaunch.append(live.number)
-        elif conclusion.failure is not None:
-            self._fail(live, conclusion, conclusion.failure)
-        else:
-            self._tell(live, conclusion)
-
-    def _record_end(self, live: LiveAttempt, conclusion: Conclusion) -> None:
-        failure = None if conclusion.failure is None else str(conclusion.failure)
-        end = AttemptEnd(
-            *live.key(),
-            state=conclusion.attempt_state.value,
-            failure=failure,
-            message=conclusion.message,
-            traceback=conclusion.traceback,
-            at_last_word=live.adopted,
-        )
-        self._batch.ends.append(end)
-
-    def _fail(self, live: LiveAttempt, conclusion: Conclusion, failure: Failure) -> None:
-        history = self._roster.history(live.number)
-        decision = policy.after_failure(failure, history.failures, self.spec.retries)
-        history.failures[failure] += 1
-        message = conclusion.message or ""
-        if isinstance(decision, policy.Retry):
-            self._batch.decisions.append(Decision(live.number, "retry", decision.reason, {"message": message}))
-            self._roster.close(live)
-            self._relaunch.append(live.number)
-            self._note("retry", f"{decision.reason}: {message}", live.number)
-            return
-        self._batch.decisions.append(Decision(live.number, "fail", decision.reason, {"message": message}))
-        self._optimizer.tell(live.number, TrialState.FAIL, conclusion.values, attrs=conclusion.metrics)
-        self._roster.forget(live)
-        self._scoreboard.finished(self._optimizer.trial(live.number))
-        self._note("failed", f"{failure}: {message}", live.number)
-        if failure.ends_study:
-            self.close(Closing(StudyState.FAILED, message, StopCause.COMMAND))
-        elif self._scoreboard.is_hopeless:
-            reason = f"every trial failed, {policy.FAILURES_AT_FIRST} of them; the last one: {failure}: {message}"
-            self.close(Closing(StudyState.FAILED, reason, StopCause.COMMAND))
-
-    def _tell(self, live: LiveAttempt, conclusion: Conclusion) -> None:
-        if conclusion.trial_state is None:
-            raise AssertionError("an attempt without failure decides its trial's state")
-        self._optimizer.tell(
-            live.number,
-            conclusion.trial_state,
-            conclusion.values,
-            constraints=conclusion.constraints,
-            attrs=conclusion.metrics,
-        )
-        self._roster.forget(live)
-        trial = self._optimizer.trial(live.number)
-        for note in self._scoreboard.finished(trial, live.stop_reason):
-            self._observer.note(note)
-        if trial.state == TrialState.COMPLETE and policy.reached_target(self.spec.metrics, trial.values):
-            self.close(Closing(StudyState.FINISHED, f"trial {live.number} reached the target", StopCause.TARGET))
-
-    def _recover_trial(self, trial: UnfinishedTrial) -> None:
-        history = self._roster.history(trial.number)
-        _fill_history(history, trial, self._roster.new_curve(), self.spec)
-        last = trial.attempts[-1] if trial.attempts else None
-        if last is None or last.state.is_terminal:
-            self._relaunch.append(trial.number)
-            return
-        live = self._roster.adopt(trial.trial_id, trial.number, self._optimizer.trial(trial.number).params)
-        # A stop that was decided stands; else the end of its coordinator is no fault of the attempt's.
-        live.stop_cause = StopCause(last.stop_cause) if last.stop_cause else StopCause.SHUTDOWN
-        for step, value, metrics in trial.reports:
-            live.curve.add(step, _with_objective(self.spec, value, metrics))
-        self._end(Ended(live, Lost("its coordinator ended")))
 
     # --- acting -------------------------------------------------------------------------------------
 
@@ -403,22 +259,5 @@ class Coordinator:
         )
         self._observer.progress(progress)
 
-    def _note(self, kind: str, text: str, number: int | None = None) -> None:
-        self._observer.note(Note(kind, text, number))
-
-
-def _fill_history(history: History, trial: UnfinishedTrial, curve: Curve, spec: StudySpec) -> None:
-    """What the trial's earlier attempts left, from the store."""
-    history.attempts = max((attempt.number for attempt in trial.attempts), default=0)
-    history.failures.update(Failure(a.failure) for a in trial.attempts if a.failure is not None)
-    for attempt in trial.attempts:
-        if attempt.checkpoint is not None:
-            history.checkpoint, history.checkpoint_step = attempt.checkpoint, attempt.checkpoint_step
-    history.curve = curve
-    for step, value, metrics in trial.reports:
-        if step <= history.after_step:
-            curve.add(step, _with_objective(spec, value, metrics))
-
-
-def _with_objective(spec: StudySpec, value: float | None, metrics: Mapping[str, float]) -> Mapping[str, float]:
-    return metrics if value is None else {spec.metrics[0].name: value, **metrics}
+    def _note(self, kind: str, text: str) -> None:
+        self._observer.note(Note(kind, text))

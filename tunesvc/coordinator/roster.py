@@ -147,7 +147,6 @@ class Roster:
         """The attempt is over, the trial is not."""
         del self._live[live.id]
 
-    def forget(self, live: LiveAttempt) -> None:
-        """The attempt and its trial are over."""
-        self.close(live)
-        self._histories.pop(live.number, None)
+    def forget(self, number: int) -> None:
+        """The trial is over."""
+        self._histories.pop(number, None)

@@ -65,9 +65,15 @@ class Optimizer:
         sampler_name: str,
         pruner_name: str,
         prune_before_step: int | None = None,
+        trials_max: int | None = None,
         seed: int | None = None,
     ) -> None:
-        """`prune_before_step`: from this step on a trial is as good as finished, and is left to finish."""
+        """Search one study.
+
+        Args:
+            prune_before_step: from this step on a trial is as good as finished, and is left to finish.
+            trials_max: how many different trials the sampler can propose; it would repeat itself after that.
+        """
         self.memory = memory
         self.space = space
         name = memory.get_study_name_from_id(memory.study_id)
@@ -77,6 +83,7 @@ class Optimizer:
         self._sampler_name = sampler_name
         self._pruner_name = pruner_name
         self._prune_before_step = prune_before_step
+        self._trials_max = trials_max
         self._fallback = RandomSampler(seed)
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
 
@@ -88,7 +95,8 @@ class Optimizer:
     @property
     def exhausted(self) -> bool:
         """Whether the sampler says that there is nothing left to try."""
-        return bool(self.study._stop_flag)
+        complete = self._trials_max is not None and len(self.trials) >= self._trials_max
+        return complete or bool(self.study._stop_flag)
 
     def trial(self, number: int) -> FrozenTrial:
         """One trial. Do not change it."""

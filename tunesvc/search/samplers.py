@@ -36,6 +36,11 @@ def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> Ba
     return build(f"sampler {name!r}", make(_seed(spec, trials_before)), options)
 
 
+def trials_max(spec: StudySpec, space: Space) -> int | None:
+    """How many different trials the sampler can propose, or None when there is no end."""
+    return space.size if resolve(spec) in ("grid", "brute") else None
+
+
 def resolve(spec: StudySpec) -> str:
     """The sampler's name, `auto` decided."""
     return "tpe" if spec.sampler.name == "auto" else spec.sampler.name

@@ -1,0 +1,248 @@
+"""Attempts of a study's trials: opened, stopped, ended; and what their end means for the trial.
+
+Writes into the step's batch and effects; the coordinator commits and performs them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optuna.trial import TrialState
+
+from tunesvc import policy
+from tunesvc.clock import Clock
+from tunesvc.coordinator.closing import Closing
+from tunesvc.coordinator.effects import Effects
+from tunesvc.coordinator.intake import Ended
+from tunesvc.coordinator.outcome import Conclusion, conclude
+from tunesvc.coordinator.progress import Note, Observer
+from tunesvc.coordinator.roster import Curve, LiveAttempt, Roster
+from tunesvc.coordinator.scoreboard import Scoreboard
+from tunesvc.execute.executor import Launch, Lost, Yielded
+from tunesvc.policy import Failure, StopCause
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.spec import StudySpec
+from tunesvc.store.batch import AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
+from tunesvc.store.ids import trial_id
+from tunesvc.store.recovery import UnfinishedTrial
+from tunesvc.store.states import AttemptState, StudyState
+
+
+class Attempts:
+    """The executions of one study's trials."""
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        study_id: int,
+        *,
+        roster: Roster,
+        optimizer: Optimizer,
+        scoreboard: Scoreboard,
+        clock: Clock,
+        observer: Observer,
+        close: Callable[[Closing], None],
+        gpu_hours: float,
+    ) -> None:
+        """`close`: called when an end means that the whole study is over; `gpu_hours`: what was spent before."""
+        self._spec = spec
+        self._study_id = study_id
+        self._roster = roster
+        self._optimizer = optimizer
+        self._scoreboard = scoreboard
+        self._clock = clock
+        self._observer = observer
+        self._close = close
+        self._spent_gpu_s = gpu_hours * 3600
+        self._relaunch: deque[int] = deque()
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that are under way or wait to be run again."""
+        return len(self._roster) + len(self._relaunch)
+
+    @property
+    def gpu_hours(self) -> float:
+        """What ended and live attempts have held so far."""
+        now = self._clock.now()
+        return (self._spent_gpu_s + sum(live.gpus * live.held_s(now) for live in self._roster)) / 3600
+
+    # --- opening ------------------------------------------------------------------------------------
+
+    def reopen(self, slots: int, effects: Effects) -> None:
+        """Open new attempts for trials that have to be run again, while there are slots."""
+        while self._relaunch and len(self._roster) < slots:
+            self.open(self._relaunch.popleft(), effects)
+
+    def open(self, number: int, effects: Effects) -> None:
+        """Open the trial's next attempt, from its last checkpoint."""
+        resources = self._spec.resources
+        history = self._roster.history(number)
+        after_step = history.after_step
+        if history.attempts:
+            self._optimizer.memory.forget_after(number, after_step)
+        live = self._roster.open(
+            trial_id(self._study_id, number),
+            number,
+            self._optimizer.trial(number).params,
+            gpus=resources.gpu * resources.workers,
+            now_s=self._clock.now(),
+        )
+        cpus = resources.cpu * resources.workers
+        self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step))
+        params = {**self._spec.constants, **live.params}
+        seed = ((self._spec.seed or 0) * 1_000_003 + number) % 2**32
+        effects.launches.append(Launch(live.id, number, params, seed, history.checkpoint))
+
+    # --- stopping -----------------------------------------------------------------------------------
+
+    def stop(self, live: LiveAttempt, cause: StopCause, reason: str, effects: Effects) -> None:
+        """Ask the attempt to stop; the first cause stands."""
+        if live.stop_cause is not None:
+            return
+        live.stop_cause, live.stop_reason = cause, reason
+        live.stop_by_s = self._clock.now() + self._spec.limits.grace
+        self._batch.stops.append(StopRequest(*live.key(), cause))
+        effects.stops.append(live.id)
+
+    def judge(self, effects: Effects) -> None:
+        """Stop those whose new reports the pruner finds too poor."""
+        for live in self._roster:
+            if not live.unjudged or live.stop_cause is not None:
+                continue
+            live.unjudged = False
+            verdict = self._optimizer.verdict(live.number)
+            if verdict is not None:
+                self._decide(live.number, "prune", verdict.reason, verdict.details)
+                self.stop(live, StopCause.PRUNE, verdict.reason, effects)
+
+    def watch_limits(self, effects: Effects) -> None:
+        """Stop those that exceed a limit, and kill those that did not obey."""
+        now = self._clock.now()
+        for live in self._roster:
+            if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
+                live.killed = True
+                effects.kills.append(live.id)
+            if live.started_s is None or live.stop_cause is not None:
+                continue
+            exceeded = policy.overdue(self._spec.limits, now - live.started_s, now - live.heard_s)
+            if exceeded is not None:
+                cause, reason = exceeded
+                self._decide(live.number, "stop", reason)
+                self.stop(live, cause, reason, effects)
+
+    def wind_up(self, closing: Closing, effects: Effects) -> None:
+        """Stop what runs, if that is how the study closes, and end what would be run again."""
+        if closing.stop is None:
+            return
+        for live in self._roster:
+            self.stop(live, closing.stop, closing.reason, effects)
+        while closing.ends_trials and self._relaunch:
+            number = self._relaunch.popleft()
+            curve = self._roster.history(number).curve or self._roster.new_curve()
+            self._decide(number, "stop", closing.reason)
+            self._tell(number, conclude(self._spec, curve, Yielded(), closing.stop), closing.reason)
+
+    # --- ending -------------------------------------------------------------------------------------
+
+    def end(self, ended: Ended) -> None:
+        """Record an attempt's end, and what it means for its trial."""
+        live = ended.live
+        conclusion = conclude(self._spec, live.curve, ended.outcome, live.stop_cause)
+        self._spent_gpu_s += live.gpus * live.held_s(self._clock.now())
+        self._roster.close(live)
+        self._record_end(live, conclusion)
+        if conclusion.attempt_state is AttemptState.INTERRUPTED:
+            self._relaunch.append(live.number)
+        elif conclusion.failure is not None:
+            self._fail(live.number, conclusion, conclusion.failure)
+        else:
+            self._tell(live.number, conclusion, live.stop_reason)
+
+    def recover(self, trial: UnfinishedTrial) -> None:
+        """Take up a trial that an earlier coordinator left unfinished."""
+        history = self._roster.history(trial.number)
+        history.attempts = max((attempt.number for attempt in trial.attempts), default=0)
+        history.failures.update(Failure(a.failure) for a in trial.attempts if a.failure is not None)
+        for attempt in trial.attempts:
+            if attempt.checkpoint is not None:
+                history.checkpoint, history.checkpoint_step = attempt.checkpoint, attempt.checkpoint_step
+        history.curve = self._curve_of(trial, up_to=history.after_step)
+        last = trial.attempts[-1] if trial.attempts else None
+        if last is None or last.state.is_terminal:
+            self._relaunch.append(trial.number)
+            return
+        live = self._roster.adopt(trial.trial_id, trial.number, self._optimizer.trial(trial.number).params)
+        # A stop that was decided stands; else the end of its coordinator is no fault of the attempt's.
+        live.stop_cause = StopCause(last.stop_cause) if last.stop_cause else StopCause.SHUTDOWN
+        live.curve = self._curve_of(trial)
+        self.end(Ended(live, Lost("its coordinator ended")))
+
+    def _curve_of(self, trial: UnfinishedTrial, up_to: float = float("inf")) -> Curve:
+        curve = self._roster.new_curve()
+        objective = self._spec.metrics[0].name
+        for step, value, metrics in trial.reports:
+            if step <= up_to:
+                curve.add(step, metrics if value is None else {objective: value, **metrics})
+        return curve
+
+    def _record_end(self, live: LiveAttempt, conclusion: Conclusion) -> None:
+        end = AttemptEnd(
+            *live.key(),
+            state=conclusion.attempt_state.value,
+            failure=None if conclusion.failure is None else str(conclusion.failure),
+            message=conclusion.message,
+            traceback=conclusion.traceback,
+            at_last_word=live.adopted,
+        )
+        self._batch.ends.append(end)
+
+    def _fail(self, number: int, conclusion: Conclusion, failure: Failure) -> None:
+        failures = self._roster.history(number).failures
+        decision = policy.after_failure(failure, failures, self._spec.retries)
+        failures[failure] += 1
+        message = conclusion.message or ""
+        if isinstance(decision, policy.Retry):
+            self._decide(number, "retry", decision.reason, {"message": message})
+            self._relaunch.append(number)
+            self._note("retry", f"{decision.reason}: {message}", number)
+            return
+        self._decide(number, "fail", decision.reason, {"message": message})
+        self._optimizer.tell(number, TrialState.FAIL, conclusion.values, attrs=conclusion.metrics)
+        self._roster.forget(number)
+        self._scoreboard.finished(self._optimizer.trial(number))
+        self._note("failed", f"{failure}: {message}", number)
+        if failure.ends_study:
+            self._close(Closing(StudyState.FAILED, message, StopCause.COMMAND))
+        elif self._scoreboard.is_hopeless:
+            reason = f"every trial failed, {policy.FAILURES_AT_FIRST} of them; the last one: {failure}: {message}"
+            self._close(Closing(StudyState.FAILED, reason, StopCause.COMMAND))
+
+    def _tell(self, number: int, conclusion: Conclusion, stop_reason: str) -> None:
+        if conclusion.trial_state is None:
+            raise AssertionError("an attempt without failure decides its trial's state")
+        self._optimizer.tell(
+            number,
+            conclusion.trial_state,
+            conclusion.values,
+            constraints=conclusion.constraints,
+            attrs=conclusion.metrics,
+        )
+        self._roster.forget(number)
+        trial = self._optimizer.trial(number)
+        for note in self._scoreboard.finished(trial, stop_reason):
+            self._observer.note(note)
+        if trial.state == TrialState.COMPLETE and policy.reached_target(self._spec.metrics, trial.values):
+            self._close(Closing(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))
+
+    @property
+    def _batch(self) -> Batch:
+        return self._optimizer.memory.batch
+
+    def _decide(self, number: int, kind: str, reason: str, details: Mapping[str, Any] | None = None) -> None:
+        self._batch.decisions.append(Decision(number, kind, reason, details or {}))
+
+    def _note(self, kind: str, text: str, number: int) -> None:
+        self._observer.note(Note(kind, text, number))

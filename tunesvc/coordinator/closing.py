@@ -1,0 +1,24 @@
+"""How a run comes to its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tunesvc.policy import StopCause
+from tunesvc.store.states import StudyState
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The study runs no further: nothing more is asked, and when nothing runs any more the loop ends."""
+
+    state: StudyState | None
+    """The study's state afterwards; None to leave it as it is, so that `resume` goes on."""
+    reason: str
+    stop: StopCause | None
+    """Why running attempts are stopped; None to let them come to their end."""
+
+    @property
+    def ends_trials(self) -> bool:
+        """Whether trials that would be run again are ended instead."""
+        return self.stop is not None and self.state is not None
