@@ -148,21 +148,16 @@ def test_a_grid_is_tried_once_each_however_many_run_at_a_time(database: Database
     assert simulation.states() == {"complete": 6}
 
 
-def test_a_trial_that_waits_for_its_retry_when_the_study_ends_is_ended_too(database: Database) -> None:
-    def script(launch: Launch) -> Steps:
-        if launch.trial_number == 0:
-            return [(1.0, Reported(0, {"loss": 0.7})), (3.0, Lost("killed"))]
-        return [(3.9, Finished({"loss": 0.1 if launch.trial_number == 1 else 0.5}))]
-
-    spec = make_spec(
-        metrics=[{"name": "loss", "target": 0.2}], retries={"lost": 9}, budget={"trials": 50}, parallelism=2
-    )
-    simulation = Simulation(database, spec, script, slots=2)
+def test_trials_that_wait_to_be_run_again_are_ended_when_the_budget_is_spent_meanwhile(database: Database) -> None:
+    simulation = Simulation(database, make_spec(budget={"wall": 60.0}), lambda _: curve(*[0.5] * 100))
     coordinator = simulation.start()
-    while (closing := coordinator.step(wait_s=10.0)) is None:
-        pass
-    assert closing.state is StudyState.FINISHED
-    assert "running" not in simulation.states()
+    for _ in range(20):
+        coordinator.step()
+    simulation.crash()
+    simulation.sql("UPDATE studies SET active_s = 60")
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.states() == {"pruned": 4}
+    assert simulation.sql("SELECT count(*) FROM attempts") == [(4,)]
 
 
 @pytest.mark.parametrize(
