@@ -132,9 +132,16 @@ def as_step(step: object) -> int:
     return number
 
 
+def is_name(name: object) -> bool:
+    """Whether a metric, parameter or attribute may have that name: the database has to hold it."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 200 or "\x00" in name:
+        return False
+    return not any("\ud800" <= char <= "\udfff" for char in name)
+
+
 def as_number(name: str, value: object) -> float:
     """A metric's value as a float: numbers, NumPy scalars and one-element arrays or tensors; or `BadReport`."""
-    if not isinstance(name, str) or not name or "\x00" in name or len(name) > 200:
+    if not is_name(name):
         raise BadReport(f"{name!r} is no name for a metric: a text of 1 to 200 characters without NUL")
     if value is None or isinstance(value, (bool, str, bytes)) or type(value).__name__ in ("bool_", "bool"):
         raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}); a number is needed")

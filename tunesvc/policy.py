@@ -35,11 +35,6 @@ class Failure(StrEnum):
     SILENCE = "silence"
     """It did not report for `limits.silence`."""
 
-    @property
-    def ends_study(self) -> bool:
-        """Whether no other trial could do better, so that going on is waste."""
-        return self is Failure.ENTRYPOINT
-
 
 class StopCause(StrEnum):
     """Why an attempt was asked to stop."""
@@ -106,9 +101,15 @@ FAILURES_AT_FIRST = 8
 """So many trials that failed, before any other came to a result, end the study: the objective is broken."""
 
 
-def is_hopeless(failed: int, others: int) -> bool:
-    """Whether trials only ever failed, often enough to spend no more on it."""
-    return others == 0 and failed >= FAILURES_AT_FIRST
+def is_broken(failure: Failure, failed: int, others: int) -> bool:
+    """Whether a failed trial shows that no trial could do better: going on would be waste.
+
+    Args:
+        failure: of the trial that failed just now.
+        failed: trials that have failed, this one included.
+        others: trials that came to a result.
+    """
+    return others == 0 and (failure is Failure.ENTRYPOINT or failed >= FAILURES_AT_FIRST)
 
 
 # --- the budget -------------------------------------------------------------------------------------

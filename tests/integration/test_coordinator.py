@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
-from optuna.distributions import FloatDistribution, distribution_to_json
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
@@ -13,6 +13,7 @@ from tunesvc.errors import LeaseLost, StudyBusy
 from tunesvc.execute.executor import (
     Asked,
     AttemptId,
+    Attributed,
     Checkpointed,
     Event,
     Failed,
@@ -135,6 +136,42 @@ def test_an_objective_that_only_ever_fails_does_not_spend_the_budget(database: D
     assert closing.state is StudyState.FAILED
     assert "boom" in closing.reason
     assert simulation.states()["fail"] < 15
+
+
+def test_healthy_trials_are_left_alone_when_others_fail(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        if launch.trial_number == 0:
+            return [(0.1, Reported(0, {"loss": 0.1})), (3600.0, Finished({"loss": 0.1}))]
+        return [(1.0, Failed("error", "boom"))] if launch.trial_number < 20 else quadratic(launch)
+
+    simulation = Simulation(database, make_spec(budget={"trials": 25}), script)
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.states() == {"complete": 6, "fail": 19}
+
+
+def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint(database: Database) -> None:
+    spec = make_spec(metrics=[{"name": "loss", "target": 0.2}], constraints=[{"metric": "ms", "max": 1.0}])
+    simulation = Simulation(database, spec, lambda _: [(1.0, Finished({"loss": 0.1, "ms": 50.0}))])
+    simulation.run()
+    assert simulation.states() == {"complete": 10}
+
+
+def test_a_wrong_declaration_fails_its_trial_and_no_other(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        kind = CategoricalDistribution(["a"]) if launch.trial_number == 3 else FloatDistribution(0.0, 1.0)
+        return [(1.0, Asked("x", distribution_to_json(kind))), (1.0, Finished({"loss": 0.5}))]
+
+    simulation = Simulation(database, make_spec(parameters={}), script)
+    simulation.run()
+    assert simulation.states() == {"complete": 9, "fail": 1}
+    assert "declared in different ways" in str(simulation.sql("SELECT message FROM attempts WHERE state = 'failed'"))
+
+
+def test_user_attributes_of_an_objective_are_kept(database: Database) -> None:
+    script = lambda _: [(1.0, Attributed("note", '"fine"')), (1.0, Finished({"loss": 0.5}))]  # noqa: E731
+    simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
+    simulation.run()
+    assert simulation.sql("SELECT kind, name, value FROM trial_attrs") == [("user", "note", '"fine"')]
 
 
 def test_a_grid_is_tried_once_each_however_many_run_at_a_time(database: Database) -> None:

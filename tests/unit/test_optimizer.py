@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tests.specs import make_spec
-from tunesvc.errors import SpecError
+from tunesvc.errors import BadReport, SpecError
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
@@ -142,6 +142,100 @@ def test_a_pruner_verdict_says_what_it_rests_on() -> None:
     assert "number 4 of the 4 trials" in verdict.reason
 
 
+def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by_one() -> None:
+    rungs = []
+    for together in (True, False):
+        optimizer = make_optimizer(make_spec(pruner={"name": "asha", "min": 1, "eta": 2}))
+        number = optimizer.ask().number
+        for step, loss in ((1, 2.0), (2, 1.0), (4, 0.5)):
+            optimizer.report(number, step, loss)
+            if not together:
+                assert optimizer.verdict(number, [step]) is None
+        if together:
+            assert optimizer.verdict(number, [4, 1, 2]) is None
+        rungs.append({k: v for k, v in optimizer.trial(number).system_attrs.items() if "rung" in k})
+    assert rungs[0] == rungs[1]
+    assert list(rungs[0].values()) == [2.0, 1.0, 0.5]
+
+
+class BrokenPruner(optuna.pruners.BasePruner):
+    """Raises at every question."""
+
+    def prune(self, study: Any, trial: Any) -> bool:
+        raise ZeroDivisionError("no rung")
+
+
+def test_a_pruner_that_raises_prunes_nothing_and_it_is_recorded() -> None:
+    """Fault 41."""
+    optimizer = make_optimizer(make_spec())
+    optimizer.study.pruner = BrokenPruner()
+    number = optimizer.ask().number
+    optimizer.report(number, 0, 0.5)
+    assert optimizer.verdict(number) is None
+    assert "ZeroDivisionError: no rung" in optimizer.memory.batch.decisions[-1].reason
+
+
+class ForgetfulSampler(optuna.samplers.RandomSampler):
+    """Raises when a trial ends."""
+
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        raise KeyError("grid_id")
+
+
+def test_a_sampler_that_raises_at_the_end_of_a_trial_loses_no_outcome() -> None:
+    """Fault 41."""
+    optimizer = make_optimizer(make_spec(), ForgetfulSampler())
+    number = optimizer.ask().number
+    optimizer.tell(number, TrialState.COMPLETE, [0.5])
+    assert optimizer.trial(number).state == TrialState.COMPLETE
+    assert "grid_id" in optimizer.memory.batch.decisions[-1].reason
+
+
+def test_a_grid_goes_on_in_its_order_after_a_resume_and_runs_what_was_enqueued() -> None:
+    parameters = {"n": {"type": "int", "min": 1, "max": 9}}
+    spec = make_spec(sampler={"name": "grid", "seed": 5}, parameters=parameters)
+    space = Space(spec.parameters)
+    optimizer = make_optimizer(spec)
+    drawn = run_trials(optimizer, 4)
+    optimizer.study.sampler = make_sampler(spec, space, trials_before=4)
+    optimizer.enqueue({"n": drawn[0]["n"]})
+    assert run_trials(optimizer, 1) == [drawn[0]]
+    while not optimizer.exhausted:
+        drawn += run_trials(optimizer, 1)
+    assert sorted(params["n"] for params in drawn) == list(range(1, 10))
+
+
+def test_parameters_that_are_asked_for_one_by_one_come_from_one_joint_sample() -> None:
+    spec = make_spec(sampler={"name": "qmc", "seed": 2}, parameters={})
+    optimizer = make_optimizer(spec)
+    declared = optuna.distributions.distribution_to_json(optuna.distributions.FloatDistribution(0, 1))
+    points = []
+    for _ in range(5):
+        number = optimizer.ask().number
+        points.append((optimizer.suggest(number, "x", declared), optimizer.suggest(number, "y", declared)))
+        optimizer.tell(number, TrialState.COMPLETE, [0.0])
+    declared_up_front = make_spec(
+        sampler={"name": "qmc", "seed": 2},
+        parameters={name: {"type": "float", "min": 0.0, "max": 1.0} for name in "xy"},
+    )
+    together = [(params["x"], params["y"]) for params in run_trials(make_optimizer(declared_up_front), 5)]
+    assert points[1:] == together[1:]
+
+
+def test_a_parameter_that_trials_declare_differently_is_refused_in_words() -> None:
+    optimizer = make_optimizer(make_spec(parameters={}))
+    for number, declared in enumerate(
+        [optuna.distributions.FloatDistribution(0, 1), optuna.distributions.IntDistribution(0, 1)]
+    ):
+        optimizer.ask()
+        written = optuna.distributions.distribution_to_json(declared)
+        if number == 0:
+            optimizer.suggest(number, "x", written)
+        else:
+            with pytest.raises(BadReport, match="'x' is declared in different ways"):
+                optimizer.suggest(number, "x", written)
+
+
 def test_a_trial_at_the_pruners_max_is_left_to_finish() -> None:
     optimizer = make_optimizer(make_spec(pruner={"name": "asha", "min": 1, "max": 4, "eta": 2}))
     for loss in (0.1, 0.2, 0.3, 0.9):
@@ -185,10 +279,15 @@ def test_a_parameter_that_the_objective_declares_is_drawn_once() -> None:
         ({"sampler": {"name": "tep"}}, "did you mean 'tpe'"),
         ({"sampler": {"name": "tpe", "n_startup": 3}}, "did you mean 'n_startup_trials'"),
         ({"sampler": {"name": "grid"}}, "discrete"),
-        ({"sampler": {"name": "brute"}, "parameters": {"n": {"type": "int", "min": 0, "max": 10**9}}}, "at most 10,000"),
+        (
+            {"sampler": {"name": "brute"}, "parameters": {"n": {"type": "int", "min": 0, "max": 10**9}}},
+            "at most 10,000",
+        ),
         ({"pruner": {"name": "hyperbnad"}}, "did you mean 'hyperband'"),
         ({"pruner": {"name": "hyperband"}}, "needs the option max"),
         ({"pruner": {"name": "asha", "min": 9, "max": 3}}, "max .3. is below min"),
+        ({"pruner": {"name": "hyperband", "min": 0, "max": 9}}, "at least 1"),
+        ({"pruner": {"name": "hyperband", "max": 9, "eta": 1}}, "at least 2"),
         ({"pruner": {"name": "median"}, "metrics": [{"name": "a"}, {"name": "b"}]}, "one metric"),
         ({"sampler": {"name": "cmaes"}, "metrics": [{"name": "a"}, {"name": "b"}]}, "one metric"),
     ],

@@ -84,6 +84,24 @@ def test_a_result_that_arrives_after_the_request_to_stop_counts(cause: StopCause
     assert conclude(SPEC, curve(0.5), Finished({"loss": 0.1}), cause).trial_state == TrialState.COMPLETE
 
 
+@pytest.mark.parametrize(
+    ("cause", "state"),
+    [
+        (StopCause.PRUNE, AttemptState.PRUNED),
+        (StopCause.SHUTDOWN, AttemptState.INTERRUPTED),
+        (StopCause.WALL, AttemptState.FAILED),
+    ],
+)
+def test_a_loop_that_ends_early_because_it_was_asked_to_is_no_result(cause: StopCause, state: AttemptState) -> None:
+    """`while not trial.should_stop: ...` returns nothing, half-way."""
+    assert conclude(SPEC, curve(0.5), Finished(), cause).attempt_state is state
+
+
+def test_a_limit_that_was_exceeded_is_the_message_even_when_the_worker_had_to_be_killed() -> None:
+    conclusion = conclude(SPEC, curve(), Lost("the worker was killed"), StopCause.WALL, "ran longer than 5 s")
+    assert conclusion.message == "ran longer than 5 s"
+
+
 def test_a_lost_worker_is_lost_and_an_exception_is_an_error() -> None:
     lost = conclude(SPEC, curve(), Lost("worker killed"), None)
     assert (lost.attempt_state, lost.failure) == (AttemptState.LOST, Failure.LOST)

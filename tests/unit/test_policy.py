@@ -100,6 +100,14 @@ def test_a_study_without_target_never_reaches_it() -> None:
     assert not policy.reached_target((Metric(name="m"),), [0.0])
 
 
+def test_a_study_is_broken_when_trials_only_ever_fail() -> None:
+    assert policy.is_broken(Failure.ENTRYPOINT, 1, 0)
+    assert not policy.is_broken(Failure.ENTRYPOINT, 1, 1)
+    assert policy.is_broken(Failure.ERROR, policy.FAILURES_AT_FIRST, 0)
+    assert not policy.is_broken(Failure.ERROR, policy.FAILURES_AT_FIRST - 1, 0)
+    assert not policy.is_broken(Failure.ERROR, 500, 1)
+
+
 def test_limits_name_what_was_exceeded() -> None:
     limits = Limits(wall=10.0, silence=3.0)
     assert policy.overdue(limits, running_s=9.0, silent_s=1.0) is None

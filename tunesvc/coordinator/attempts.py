@@ -6,7 +6,7 @@ Writes into the step's batch and effects; the coordinator commits and performs t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import TrialState
@@ -28,6 +28,9 @@ from tunesvc.store.batch import AttemptEnd, Batch, Decision, OpenedAttempt, Stop
 from tunesvc.store.ids import trial_id
 from tunesvc.store.recovery import UnfinishedTrial
 from tunesvc.store.states import AttemptState, StudyState
+
+JUDGED_MAX = 64
+"""How many of an attempt's new reports the pruner is asked about in one step."""
 
 
 class Attempts:
@@ -110,11 +113,11 @@ class Attempts:
     def judge(self, effects: Effects) -> None:
         """Stop those whose new reports the pruner finds too poor."""
         for live in self._roster:
-            if not live.unjudged or live.stop_cause is not None:
+            steps, live.unjudged = live.unjudged, []
+            if not steps or live.stop_cause is not None:
                 continue
-            live.unjudged = False
-            verdict = self._optimizer.verdict(live.number)
-            if verdict is not None:
+            verdict = self._optimizer.verdict(live.number, _thinned(steps))
+            if verdict is not None and not live.over:
                 self._decide(live.number, "prune", verdict.reason, verdict.details)
                 self.stop(live, StopCause.PRUNE, verdict.reason, effects)
 
@@ -150,7 +153,8 @@ class Attempts:
     def end(self, ended: Ended) -> None:
         """Record an attempt's end, and what it means for its trial."""
         live = ended.live
-        conclusion = conclude(self._spec, live.curve, ended.outcome, live.stop_cause)
+        outcome = live.doom or ended.outcome
+        conclusion = conclude(self._spec, live.curve, outcome, live.stop_cause, live.stop_reason)
         self._spent_gpu_s += live.gpus * live.held_s(self._clock.now())
         self._roster.close(live)
         self._record_end(live, conclusion)
@@ -177,6 +181,7 @@ class Attempts:
         live = self._roster.adopt(trial.trial_id, trial.number, self._optimizer.trial(trial.number).params)
         # A stop that was decided stands; else the end of its coordinator is no fault of the attempt's.
         live.stop_cause = StopCause(last.stop_cause) if last.stop_cause else StopCause.SHUTDOWN
+        live.stop_reason = "stopped before its coordinator ended"
         live.curve = self._curve_of(trial)
         self.end(Ended(live, Lost("its coordinator ended")))
 
@@ -214,11 +219,9 @@ class Attempts:
         self._roster.forget(number)
         self._scoreboard.finished(self._optimizer.trial(number))
         self._note("failed", f"{failure}: {message}", number)
-        if failure.ends_study:
-            self._close(Closing(StudyState.FAILED, message, StopCause.COMMAND))
-        elif self._scoreboard.is_hopeless:
-            reason = f"every trial failed, {policy.FAILURES_AT_FIRST} of them; the last one: {failure}: {message}"
-            self._close(Closing(StudyState.FAILED, reason, StopCause.COMMAND))
+        reports = any(live.curve.last for live in self._roster)
+        if not reports and policy.is_broken(failure, *self._scoreboard.failed_and_others):
+            self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.SHUTDOWN))
 
     def _tell(self, number: int, conclusion: Conclusion, stop_reason: str) -> None:
         if conclusion.trial_state is None:
@@ -234,7 +237,8 @@ class Attempts:
         trial = self._optimizer.trial(number)
         for note in self._scoreboard.finished(trial, stop_reason):
             self._observer.note(note)
-        if trial.state == TrialState.COMPLETE and policy.reached_target(self._spec.metrics, trial.values):
+        feasible = all(excess <= 0 for excess in conclusion.constraints.values())
+        if trial.state == TrialState.COMPLETE and feasible and policy.reached_target(self._spec.metrics, trial.values):
             self._close(Closing(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))
 
     @property
@@ -246,3 +250,8 @@ class Attempts:
 
     def _note(self, kind: str, text: str, number: int) -> None:
         self._observer.note(Note(kind, text, number))
+
+
+def _thinned(steps: Sequence[int]) -> Sequence[int]:
+    """At most so many steps, the last one among them: a flood of reports must not hold up everybody else."""
+    return [*steps[:: 1 + len(steps) // JUDGED_MAX], steps[-1]]

@@ -21,4 +21,4 @@ class Closing:
     @property
     def ends_trials(self) -> bool:
         """Whether trials that would be run again are ended instead."""
-        return self.stop is not None and self.state is not None
+        return self.stop not in (None, StopCause.SHUTDOWN)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from tunesvc.coordinator.effects import Effects
 from tunesvc.coordinator.progress import Note, Observer
 from tunesvc.coordinator.roster import LiveAttempt, Roster
+from tunesvc.errors import BadReport
 from tunesvc.execute.executor import (
     Asked,
+    Attributed,
     Checkpointed,
     Event,
+    Failed,
     Logged,
     Outcome,
     Payload,
@@ -93,10 +96,20 @@ class Intake:
                 batch.checkpoints.append(Checkpoint(*live.key(), payload.path, payload.step))
             case Logged():
                 self._take_log(live, seq, payload, batch)
+            case Attributed():
+                self._optimizer.remember(live.number, payload.name, payload.value)
             case Asked():
-                value = self._optimizer.suggest(live.number, payload.name, payload.distribution)
-                live.params = {**live.params, payload.name: value}
-                effects.answers.append((live.id, payload.name, value))
+                self._answer(live, payload, effects)
+
+    def _answer(self, live: LiveAttempt, asked: Asked, effects: Effects) -> None:
+        try:
+            value = self._optimizer.suggest(live.number, asked.name, asked.distribution)
+        except BadReport as error:
+            live.doom = Failed("error", str(error))
+            effects.kills.append(live.id)
+            return
+        live.params = {**live.params, asked.name: value}
+        effects.answers.append((live.id, asked.name, value))
 
     def _notice_code(self, live: LiveAttempt, code: str, batch: Batch) -> None:
         if code and self._code and code != self._code:
@@ -113,7 +126,8 @@ class Intake:
         batch.reports.append(Report(*live.key(), report.step, value, others))
         if value is not None:
             self._optimizer.report(live.number, report.step, value)
-            live.unjudged = self._judged
+            if self._judged:
+                live.unjudged.append(report.step)
 
     def _take_log(self, live: LiveAttempt, seq: int, line: Logged, batch: Batch) -> None:
         if live.log_bytes > LOG_BYTES_MAX:

@@ -118,10 +118,11 @@ class Coordinator:
         """
         effects = Effects()
         events = self._executor.events(wait_s if self._roster else 0.0)
-        for ended in self._intake.take(events, effects):
+        over = self._intake.take(events, effects)
+        self._attempts.judge(effects)
+        for ended in over:
             self._attempts.end(ended)
         self._look_for_commands()
-        self._attempts.judge(effects)
         self._attempts.watch_limits(effects)
         self._move(effects)
         closed = self._closing if not self._roster else None
@@ -132,8 +133,8 @@ class Coordinator:
         return closed
 
     def close(self, closing: Closing) -> None:
-        """Begin to close. A shutdown overrides what lets trials finish, since the user waits; else the first stands."""
-        if self._closing is None or (closing.stop is StopCause.SHUTDOWN and self._closing.stop is None):
+        """Begin to close. What stops trials overrides what lets them finish; else the first reason stands."""
+        if self._closing is None or (closing.stop is not None and self._closing.stop is None):
             self._closing = closing
             self._note("study", closing.reason)
 

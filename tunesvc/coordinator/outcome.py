@@ -32,19 +32,21 @@ class Conclusion:
     traceback: str | None = None
 
 
-def conclude(spec: StudySpec, curve: Curve, outcome: Outcome, stop_cause: StopCause | None) -> Conclusion:
+def conclude(
+    spec: StudySpec, curve: Curve, outcome: Outcome, stop_cause: StopCause | None, stop_reason: str = ""
+) -> Conclusion:
     """What the attempt's last event means.
 
-    A result that arrives after a request to stop still counts: the work is done. Otherwise a requested stop decides,
-    whether the attempt yielded, raised while it cleaned up, or had to be killed.
+    A result that is returned after a request to stop still counts: the work is done. Otherwise a requested stop
+    decides, whether the attempt yielded, came to an early end, raised while it cleaned up, or had to be killed.
     """
-    if isinstance(outcome, Finished):
+    if isinstance(outcome, Finished) and (outcome.metrics or stop_cause is None):
         return _finished(spec, curve, outcome)
     detail = _detail(outcome)
     if stop_cause is StopCause.SHUTDOWN:
         return Conclusion(AttemptState.INTERRUPTED, None, message=detail)
     if stop_cause is not None and stop_cause.failure is not None:
-        return _failed(stop_cause.failure, detail or str(stop_cause.failure), outcome)
+        return _failed(stop_cause.failure, stop_reason, outcome)
     if stop_cause is not None:
         return _pruned(spec, curve, detail)
     if isinstance(outcome, Failed):

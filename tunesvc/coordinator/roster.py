@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunesvc.execute.executor import AttemptId
+from tunesvc.execute.executor import AttemptId, Failed
 from tunesvc.objective import is_better
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Metric, ParamValue
@@ -70,8 +70,10 @@ class LiveAttempt:
     """Whether its outcome is known; whatever comes after that is refused."""
     adopted: bool = False
     """Whether an earlier coordinator opened it."""
-    unjudged: bool = False
-    """Whether it reported since the pruner last looked."""
+    unjudged: list[int] = field(default_factory=list)
+    """Steps that it reported since the pruner last looked."""
+    doom: Failed | None = None
+    """Why it is being ended as a failure, whatever it says itself."""
 
     def key(self) -> tuple[int, int]:
         """Trial number and attempt number, as batches name an attempt."""

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.objective import is_better
-from tunesvc.policy import Usage, fraction_spent, is_hopeless
+from tunesvc.policy import Usage, fraction_spent
 from tunesvc.spec import StudySpec
 
 FORECAST_FROM = 0.05
@@ -71,10 +71,10 @@ class Scoreboard:
         )
 
     @property
-    def is_hopeless(self) -> bool:
-        """Whether trials only ever failed, often enough to spend no more on it."""
+    def failed_and_others(self) -> tuple[int, int]:
+        """How many trials failed, and how many came to a result."""
         failed = self._counts[TrialState.FAIL]
-        return is_hopeless(failed, self._counts.total() - failed)
+        return failed, self._counts.total() - failed
 
     @property
     def best(self) -> BestTrial | None:

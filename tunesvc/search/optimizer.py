@@ -8,6 +8,8 @@ sampler's `before_trial` once more.
 
 from __future__ import annotations
 
+import copy
+import json
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -20,11 +22,12 @@ from optuna.pruners import BasePruner, _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.errors import SpecError
-from tunesvc.objective import is_better
+from tunesvc.errors import BadReport, SpecError
+from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import StudyMemory
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
+from tunesvc.store.batch import Decision
 
 _CONSTRAINT = "constraints:"
 """Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
@@ -86,6 +89,8 @@ class Optimizer:
         self._trials_max = trials_max
         self._fallback = RandomSampler(seed)
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
+        self._relative_of: dict[int, Mapping[str, Any]] = {}
+        self._tried = {_configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
 
     @property
     def trials(self) -> Sequence[FrozenTrial]:
@@ -95,7 +100,9 @@ class Optimizer:
     @property
     def exhausted(self) -> bool:
         """Whether the sampler says that there is nothing left to try."""
-        complete = self._trials_max is not None and len(self.trials) >= self._trials_max
+        if self._waiting:
+            return False
+        complete = self._trials_max is not None and len(self._tried) >= self._trials_max
         return complete or bool(self.study._stop_flag)
 
     def trial(self, number: int) -> FrozenTrial:
@@ -140,29 +147,54 @@ class Optimizer:
 
         Args:
             distribution: as `optuna.distributions.distribution_to_json` writes it.
+
+        Raises:
+            BadReport: the name cannot be stored, or other trials declare the parameter in another way.
         """
-        trial = self.trial(number)
-        if name in trial.params:
-            value: ParamValue = trial.params[name]
-            return value
-        self._forget_cached_trials()
+        if not is_name(name):
+            raise BadReport(f"{name!r} is no name for a parameter: a text of 1 to 200 characters without NUL")
         declared = json_to_distribution(distribution)
-        return self._draw(number, name, declared, self._relative(number, self.study.sampler), self.study.sampler)
+        self._forget_cached_trials()
+        try:
+            return self._draw(number, name, declared, self._relative(number, self.study.sampler), self.study.sampler)
+        except Exception:  # a sampler is anybody's code
+            try:
+                return self._draw(number, name, declared, {}, self._fallback)
+            except ValueError as error:
+                raise BadReport(f"parameter {name!r} is declared in different ways: {error}") from error
+
+    def remember(self, number: int, name: str, value: str) -> None:
+        """Keep a user attribute of a trial; one whose name cannot be stored is left out.
+
+        Args:
+            value: as JSON.
+        """
+        if is_name(name):
+            self.memory.set_trial_user_attr(number, name, json.loads(value))
 
     def report(self, number: int, step: int, value: float) -> None:
         """A point of the trial's curve. A later attempt's value replaces an earlier one's."""
         self.memory.set_trial_intermediate_value(number, step, value)
 
-    def verdict(self, number: int) -> Verdict | None:
-        """Whether the pruner wants the trial stopped, and why."""
-        trial = self.trial(number)
-        step = trial.last_step
-        if step is None or (self._prune_before_step is not None and step >= self._prune_before_step):
+    def verdict(self, number: int, steps: Sequence[int] | None = None) -> Verdict | None:
+        """Whether the pruner wants the trial stopped, and why.
+
+        Args:
+            steps: those that it has not seen yet, all of them or the last one by default. It is asked about each in
+                turn, as if the later ones were not there: reports that arrive together must not be judged otherwise
+                than reports that arrive one by one.
+        """
+        last = self.trial(number).last_step
+        if last is None:
             return None
-        self._forget_cached_trials()
-        if not self.study.pruner.prune(self.study, trial):
-            return None
-        return self._explain(trial, step)
+        for step in sorted(steps or [last]):
+            if self._prune_before_step is not None and step >= self._prune_before_step:
+                return None
+            trial = copy.copy(self.trial(number))
+            trial.intermediate_values = {s: v for s, v in trial.intermediate_values.items() if s <= step}
+            if self._is_poor(trial):
+                return self._explain(trial, step)
+        return None
 
     def tell(
         self,
@@ -185,8 +217,12 @@ class Optimizer:
         for name, excess in (constraints or {}).items():
             self.memory.set_trial_system_attr(number, _CONSTRAINT + name, excess)
         self._forget_cached_trials()
+        self._relative_of.pop(number, None)
         trial = self.trial(number)
-        self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
+        try:
+            self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
+        except Exception as error:  # a sampler is anybody's code; the outcome must not be lost for it
+            self._complain(number, f"sampler {self._sampler_name}", error)
         self.memory.set_trial_state_values(number, state, values)
 
     def _next_waiting(self) -> int:
@@ -202,13 +238,29 @@ class Optimizer:
         for name, distribution in self.space.distributions.items():
             if self.space.active(name, params):
                 params[name] = self._draw(number, name, distribution, relative, sampler)
+        self._tried.add(_configuration(params))
         return params
 
-    def _relative(self, number: int, sampler: BaseSampler) -> dict[str, Any]:
-        trial = self.trial(number)
-        study = _filter_study(self.study, trial)
-        together = sampler.infer_relative_search_space(study, trial)
-        return sampler.sample_relative(study, trial, together)
+    def _is_poor(self, trial: FrozenTrial) -> bool:
+        self._forget_cached_trials()
+        try:
+            return self.study.pruner.prune(self.study, trial)
+        except Exception as error:  # a pruner is anybody's code; without its word the trial goes on
+            self._complain(trial.number, f"pruner {self._pruner_name}", error)
+            return False
+
+    def _complain(self, number: int, who: str, error: Exception) -> None:
+        reason = f"{who} raised {type(error).__name__}: {error}"
+        self.memory.batch.decisions.append(Decision(number, "sampler", reason, {}))
+
+    def _relative(self, number: int, sampler: BaseSampler) -> Mapping[str, Any]:
+        """Values that the sampler draws jointly; once per trial, however many parameters are asked for one by one."""
+        if number not in self._relative_of:
+            trial = self.trial(number)
+            study = _filter_study(self.study, trial)
+            together = sampler.infer_relative_search_space(study, trial)
+            self._relative_of[number] = sampler.sample_relative(study, trial, together)
+        return self._relative_of[number]
 
     def _draw(
         self,
@@ -222,10 +274,13 @@ class Optimizer:
         if name in trial.params:
             known: ParamValue = trial.params[name]
             return known
-        value = trial.system_attrs.get(_FIXED, {}).get(name, relative.get(name, _ABSENT))
-        if value is _ABSENT or not distribution._contains(distribution.to_internal_repr(value)):
-            study = _filter_study(self.study, trial)
-            value = sampler.sample_independent(study, trial, name, distribution)
+        fixed = trial.system_attrs.get(_FIXED, {})
+        if name in fixed and _holds(distribution, fixed[name]):
+            value = fixed[name]
+        elif name in relative and _holds(distribution, relative[name]):
+            value = relative[name]
+        else:
+            value = sampler.sample_independent(_filter_study(self.study, trial), trial, name, distribution)
         internal = distribution.to_internal_repr(value)
         self.memory.set_trial_param(number, name, internal, distribution)
         drawn: ParamValue = distribution.to_external_repr(internal)
@@ -237,11 +292,7 @@ class Optimizer:
             if self.space.distributions:
                 raise SpecError(f"no parameter {name!r}; there are: {', '.join(self.space.distributions)}")
             return  # define-by-run: checked when the objective declares it
-        try:
-            inside = distribution._contains(distribution.to_internal_repr(value))
-        except (ValueError, TypeError):
-            inside = False
-        if not inside:
+        if not _holds(distribution, value):
             raise SpecError(f"{name} = {value!r} is outside of {distribution}")
 
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
@@ -270,4 +321,13 @@ class Optimizer:
         self.study._thread_local.cached_all_trials = None
 
 
-_ABSENT = object()
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value is one of the distribution's."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
+
+
+def _configuration(params: Mapping[str, ParamValue]) -> frozenset[tuple[str, str]]:
+    return frozenset((name, repr(value)) for name, value in params.items())

@@ -38,7 +38,7 @@ def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> Ba
 
 def trials_max(spec: StudySpec, space: Space) -> int | None:
     """How many different trials the sampler can propose, or None when there is no end."""
-    return space.size if resolve(spec) in ("grid", "brute") else None
+    return space.size if resolve(spec) in _COMPLETE else None
 
 
 def resolve(spec: StudySpec) -> str:
@@ -48,12 +48,15 @@ def resolve(spec: StudySpec) -> str:
 
 def _seed(spec: StudySpec, trials_before: int) -> int | None:
     seed = spec.seed if spec.sampler.seed is None else spec.sampler.seed
-    if seed is None or trials_before == 0:
+    if seed is None or trials_before == 0 or resolve(spec) in _COMPLETE:
         return seed
     return int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
 
 
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
+
+_COMPLETE = ("grid", "brute")
+"""They try every configuration once, in an order that their seed fixes."""
 
 Maker = Callable[[int | None], Callable[..., BaseSampler]]
 """Seed -> constructor that takes the remaining options."""
