@@ -74,10 +74,9 @@ class Simulation:
         )
         with self.database.engine.connect() as connection:
             record = studies.find(connection, self.spec.name)
-        assert record.spec is not None
         self.ledger = Ledger.open(self.database.engine, record.study_id, owner=owner)
         return build_coordinator(
-            self.database, record, record.spec, self.ledger, self.executor, self.recorder, clock=self.clock
+            self.database, self.spec.name, self.ledger, self.executor, self.recorder, clock=self.clock
         )
 
     def run(self) -> Closing:

@@ -117,7 +117,7 @@ def remove(name: str, *, database_url: str | None = None) -> None:
     Ledger.open(database.engine, record.study_id)  # nobody may be running it; the lease goes with the study
     with database.engine.begin() as connection:
         studies.remove(connection, record.study_id)
-    shutil.rmtree(checkpoint_folder(name), ignore_errors=True)
+    shutil.rmtree(checkpoint_folder(database, record), ignore_errors=True)
 
 
 def load_study(name: str, *, database_url: str | None = None) -> Study:
@@ -224,6 +224,8 @@ def _settle(database: Database, record: StudyRecord, kind: str, payload: Mapping
             raise TuneError(f"study {record.name!r} was made through Optuna's API and has no budget")
         batch.spec = extended(record.spec, payload).model_dump_json()
         answer = f"extended; `tune resume {record.name}` goes on with it"
+    elif kind in ("pause", "stop") and record.state.is_terminal:
+        return f"{record.name} is {record.state} already ({record.reason})"
     elif kind in ("pause", "stop"):
         state = StudyState.PAUSED if kind == "pause" else StudyState.STOPPED
         batch.study_state = (state, "by request")

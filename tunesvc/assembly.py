@@ -5,6 +5,7 @@ The one place below the faces that knows which classes stand behind the protocol
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from optuna.study import StudyDirection
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import StudyExists, TuneError
+from tunesvc.errors import StudyBusy, StudyExists, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
@@ -26,7 +27,7 @@ from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.samplers import make_sampler, resolve, trials_max
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
-from tunesvc.store import recovery, studies
+from tunesvc.store import lease, recovery, studies
 from tunesvc.store.database import Database
 from tunesvc.store.home import home_directory
 from tunesvc.store.ledger import Ledger
@@ -74,9 +75,8 @@ def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool)
             return studies.create(connection, spec, source.text, source.folder)
         except StudyExists:
             record = studies.find(connection, spec.name)
-        if record.spec is not None and record.state is StudyState.CREATED and not studies.is_run(connection, record):
-            studies.remove(connection, record.study_id)
-            return studies.create(connection, spec, source.text, source.folder)
+        if studies.replace_unstarted(connection, record, spec, source.text, source.folder):
+            return studies.find(connection, spec.name)
     if not resume:
         raise StudyExists(_how_to_go_on(record))
     return record
@@ -100,33 +100,34 @@ def run_study(
     """
     observer = observer or SilentObserver()
     if record.spec is None:
-        raise TuneError(f"study {record.name!r} was made through Optuna's API and has no spec to run it by")
-    spec = record.spec
-    ledger = Ledger.open(database.engine, record.study_id)
+        raise TuneError(_NO_SPEC.format(record.name))
+    _check_free(database, record)
+    job = make_job(record.spec, source, checkpoint_folder(database, record))
+    observer.note(Note("phase", "starting Ray"))
+    executor = make_executor(job, record.spec)
     try:
-        observer.note(Note("phase", "starting Ray"))
-        executor = make_executor(make_job(spec, source), spec)
+        executor.slots()
+        # Only now: Ray may take longer to start than a lease lasts.
+        ledger = Ledger.open(database.engine, record.study_id)
         try:
-            executor.slots()
-            coordinator = build_coordinator(database, record, spec, ledger, executor, observer)
+            coordinator = build_coordinator(database, record.name, ledger, executor, observer)
             return coordinator.run(interrupt)
         finally:
-            observer.note(Note("phase", "stopping workers"))
-            executor.close()
+            ledger.release()
     finally:
-        ledger.release()
+        observer.note(Note("phase", "stopping workers"))
+        executor.close()
 
 
 def build_coordinator(
-    database: Database,
-    record: StudyRecord,
-    spec: StudySpec,
-    ledger: Ledger,
-    executor: Executor,
-    observer: Observer | None = None,
-    **options: Any,
+    database: Database, name: str, ledger: Ledger, executor: Executor, observer: Observer | None = None, **options: Any
 ) -> Coordinator:
-    """A coordinator that has taken up what is stored and is ready to step."""
+    """A coordinator that has taken up what is stored and is ready to step. Reads under the lease of `ledger`."""
+    with database.engine.connect() as connection:
+        record = studies.find(connection, name)
+    if record.spec is None:
+        raise TuneError(_NO_SPEC.format(name))
+    spec = record.spec
     storage = PgStorage(database)
     trials = storage.get_all_trials(record.study_id, deepcopy=False)
     memory = StudyMemory(spec.name, [_DIRECTIONS[goal] for goal in spec.directions], trials)
@@ -162,7 +163,7 @@ def build_coordinator(
     return coordinator
 
 
-def make_job(spec: StudySpec, source: Source) -> Job:
+def make_job(spec: StudySpec, source: Source, checkpoints: Path) -> Job:
     """What all attempts of a study have in common."""
     function = None if source.function is None else _pickled(source.function)
     if function is None and spec.entrypoint is None and spec.command is None:
@@ -175,13 +176,21 @@ def make_job(spec: StudySpec, source: Source) -> Job:
         metrics=tuple(metric.name for metric in spec.metrics),
         resources=spec.resources,
         environment=spec.environment,
-        checkpoint_root=str(checkpoint_folder(spec.name)),
+        checkpoint_root=str(checkpoints),
         source=source.folder,
         entrypoint=None if function is not None else spec.entrypoint,
         command=None if function is not None else spec.command,
         function=function,
         define_by_run=spec.define_by_run,
     )
+
+
+def _check_free(database: Database, record: StudyRecord) -> None:
+    """Say early that somebody runs the study, before Ray is started for it."""
+    with database.engine.connect() as connection:
+        held = lease.holder(connection, record.study_id)
+    if held is not None and held.live:
+        raise StudyBusy(lease.busy(held.owner))
 
 
 def _pickled(function: Callable[..., Any]) -> bytes:
@@ -200,11 +209,17 @@ def _pickled(function: Callable[..., Any]) -> bytes:
     return data
 
 
-def checkpoint_folder(study: str) -> Path:
-    """Where a study's checkpoints lie. `TUNE_CHECKPOINTS` names a shared file system for clusters of several nodes."""
-    root = os.environ.get("TUNE_CHECKPOINTS")
-    safe = "".join(c if c.isalnum() or c in "-_." else f"%{ord(c):x}" for c in study)[:150]
-    return (Path(root) if root else home_directory() / "checkpoints") / safe
+def checkpoint_folder(database: Database, record: StudyRecord) -> Path:
+    """Where a study's checkpoints lie, told apart from studies of the same name in other databases.
+
+    `TUNE_CHECKPOINTS` names a shared file system for clusters of several nodes.
+    """
+    given = os.environ.get("TUNE_CHECKPOINTS")
+    root = Path(given) if given else home_directory() / "checkpoints"
+    url = database.engine.url
+    origin = hashlib.sha256(f"{url.host or url.query.get('host')}/{url.database}".encode()).hexdigest()[:8]
+    readable = "".join(char if char.isalnum() and char.isascii() else "-" for char in record.name)[:60]
+    return root / f"{origin}-{record.study_id}-{readable}"
 
 
 def _how_to_go_on(record: StudyRecord) -> str:
@@ -217,6 +232,8 @@ def _how_to_go_on(record: StudyRecord) -> str:
     way = ways.get(record.state, f"it is unfinished. `tune resume {name}` goes on with it")
     return f"a study named {name!r} exists and {way}; `tune rm {name}` deletes it; or give this one another name."
 
+
+_NO_SPEC = "study {!r} was made through Optuna's API and has no spec to run it by"
 
 _DIRECTIONS: Mapping[str, StudyDirection] = {
     "minimize": StudyDirection.MINIMIZE,

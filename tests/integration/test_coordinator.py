@@ -390,6 +390,17 @@ def test_a_pause_lets_running_trials_finish_and_a_resume_goes_on(database: Datab
     assert simulation.states() == {"complete": 10}
 
 
+@pytest.mark.parametrize("kind", ["stop", "pause"])
+def test_a_request_that_came_too_late_for_its_run_does_not_end_the_next_one(database: Database, kind: str) -> None:
+    simulation = Simulation(database, make_spec())
+    coordinator = simulation.start()
+    coordinator.step()
+    simulation.crash()
+    ask(simulation, kind)
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.sql("SELECT answer FROM commands") == [("the run that this was meant for had ended",)]
+
+
 def test_a_stop_ends_what_runs(database: Database) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 1000}))
     coordinator = simulation.start()

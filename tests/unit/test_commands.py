@@ -21,6 +21,11 @@ def test_a_limit_that_the_budget_has_not_stays_absent() -> None:
     assert extended(make_spec(), {"gpu_hours": 3.0, "trials": 1}).budget.gpu_hours is None
 
 
+def test_an_extension_that_would_change_nothing_is_refused() -> None:
+    with pytest.raises(SpecError, match="no limit on trials.*one on wall"):
+        extended(make_spec(budget={"wall": 60.0}), {"trials": 5})
+
+
 @pytest.mark.parametrize("more", [{}, {"trails": 3}, {"trials": 0}, {"trials": -1}, {"trials": True}, {"trials": "5"}])
 def test_an_extension_that_makes_no_sense_is_refused(more: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="extend"):

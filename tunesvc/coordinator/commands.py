@@ -75,6 +75,9 @@ def extended(spec: StudySpec, more: Mapping[str, Any]) -> StudySpec:
     for name, amount in more.items():
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount <= 0:
             raise SpecError(f"extend {name}: {amount!r} is no number above 0")
+    if not any(old[name] for name in more):
+        limits = ", ".join(name for name, limit in old.items() if limit is not None)
+        raise SpecError(f"the budget has no limit on {', '.join(more)} that could be extended; it has one on {limits}")
     grown = {name: None if limit is None else limit + more.get(name, 0) for name, limit in old.items()}
     try:
         return spec.model_copy(update={"budget": Budget.model_validate(grown)})

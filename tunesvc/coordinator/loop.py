@@ -95,6 +95,9 @@ class Coordinator:
     def recover(self, unfinished: Sequence[UnfinishedTrial]) -> None:
         """Take up what an earlier coordinator left: its trials run on in new attempts, from their checkpoints."""
         self._batch.adopts = True
+        for command in self._ledger.commands():
+            if command.kind in ("pause", "stop", "resume"):
+                self._batch.answered[command.command_id] = "the run that this was meant for had ended"
         for trial in unfinished:
             self._attempts.recover(trial)
         self._batch.study_state = (StudyState.RUNNING, "")

@@ -36,7 +36,12 @@ def is_feasible() -> sa.ColumnElement[bool]:
     listed = sa.func.string_to_array(sa.func.translate(trial_attrs.c.value, "[] ", ""), ",")
     violated = sa.case(
         (trial_attrs.c.value.startswith("["), sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
-        else_=sa.literal(0.0) < sa.cast(trial_attrs.c.value, sa.Double),
+        (
+            trial_attrs.c.value.regexp_match("^-?([0-9.]+(e[-+]?[0-9]+)?|Infinity)$|^NaN$"),
+            sa.literal(0.0) < sa.cast(trial_attrs.c.value, sa.Double),
+        ),
+        # Optuna stores `null` when the user's own constraint function raised
+        else_=sa.false(),
     )
     name = trial_attrs.c.name
     # a look-up by key; as NOT EXISTS, Postgres would rather hash the attributes of all studies

@@ -157,7 +157,7 @@ class Optimizer:
         self._forget_cached_trials()
         try:
             return self._draw(number, name, declared, self._relative(number, self.study.sampler), self.study.sampler)
-        except Exception:  # a sampler is anybody's code
+        except Exception:  # noqa: BLE001  # a sampler is anybody's code
             try:
                 return self._draw(number, name, declared, {}, self._fallback)
             except ValueError as error:
@@ -221,7 +221,7 @@ class Optimizer:
         trial = self.trial(number)
         try:
             self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
-        except Exception as error:  # a sampler is anybody's code; the outcome must not be lost for it
+        except Exception as error:  # noqa: BLE001  # a sampler is anybody's code; the outcome must not be lost for it
             self._complain(number, f"sampler {self._sampler_name}", error)
         self.memory.set_trial_state_values(number, state, values)
 
@@ -245,7 +245,7 @@ class Optimizer:
         self._forget_cached_trials()
         try:
             return self.study.pruner.prune(self.study, trial)
-        except Exception as error:  # a pruner is anybody's code; without its word the trial goes on
+        except Exception as error:  # noqa: BLE001  # a pruner is anybody's code; without its word the trial goes on
             self._complain(trial.number, f"pruner {self._pruner_name}", error)
             return False
 

@@ -62,11 +62,16 @@ def acquire(connection: sa.Connection, study_id: int, owner: str, ttl_s: float =
     if token is None:
         held = holder(connection, study_id)
         owner = held.owner if held else "somebody"
-        raise StudyBusy(
-            f"{owner} is running this study now. Watch it with `tune show`, stop it with `tune stop`; "
-            f"if that process is gone, its lease ends by itself within {ttl_s:.0f} s."
-        )
+        raise StudyBusy(busy(owner))
     return Lease(study_id, owner, token)
+
+
+def busy(owner: str) -> str:
+    """What to tell somebody who wants a study that `owner` runs."""
+    return (
+        f"{owner} is running this study now. Watch it with `tune show`, stop it with `tune stop`; "
+        f"if that process is gone, its lease ends by itself within {LEASE_S:.0f} s."
+    )
 
 
 def release(connection: sa.Connection, lease: Lease) -> bool:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from tunesvc.errors import DatabaseError, LeaseLost
 from tunesvc.store import lease as leasing
 from tunesvc.store import numbers, studies
-from tunesvc.store.batch import AttemptEnd, Attr, Batch
+from tunesvc.store.batch import Attr, Batch
 from tunesvc.store.database import safe_text
 from tunesvc.store.lease import LEASE_S, Lease
 
@@ -26,6 +26,10 @@ T = TypeVar("T")
 
 _RETRY_DELAYS_S = (0.05, 0.2, 1.0, 3.0, 5.0)
 """How long to wait before each further try at a transaction that the database did not answer."""
+
+
+_UNANSWERED = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
+"""No server, a lost connection, one that was closed under us, a primary that has become read-only."""
 
 
 class Ledger:
@@ -112,11 +116,11 @@ class Ledger:
         for delay_s in _RETRY_DELAYS_S:
             try:
                 return action()
-            except sa.exc.OperationalError:
+            except _UNANSWERED:
                 self._sleep(delay_s)
         try:
             return action()
-        except sa.exc.OperationalError as error:
+        except _UNANSWERED as error:
             raise DatabaseError(
                 f"the database does not answer: {str(error.orig).strip()}. What was recorded is safe; "
                 "go on with `tune resume` when it is back."
@@ -364,10 +368,6 @@ class _Writer:
 
 def _array(values: list[float] | None) -> str | None:
     return None if values is None else "{" + ",".join(repr(float(value)) for value in values) + "}"
-
-
-def _safe(end: AttemptEnd) -> AttemptEnd:
-    return end._replace(message=safe_text(end.message or ""), traceback=safe_text(end.traceback or ""))
 
 
 def _last_of_each(attrs: list[Attr]) -> list[Attr]:

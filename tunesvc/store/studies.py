@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
-from tunesvc.store import lease, numbers
+from tunesvc.store import numbers
 from tunesvc.store.database import checked_name
 from tunesvc.store.schema import commands, studies
 from tunesvc.store.states import StudyState
@@ -67,13 +67,7 @@ def create(
         StudyExists: the name is taken.
         BadName: Postgres cannot store the name.
     """
-    row = {
-        "name": checked_name(spec.name, "the study's name"),
-        "directions": list(spec.directions),
-        "spec": sa.cast(sa.literal(spec.model_dump_json(), sa.Text), studies.c.spec.type),
-        "source_text": source_text,
-        "source_dir": source_dir,
-    }
+    row = _row(spec, source_text, source_dir)
     try:
         with connection.begin_nested():
             connection.execute(sa.insert(studies).values(row))
@@ -99,10 +93,14 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
     )
 
 
-def is_run(connection: sa.Connection, record: StudyRecord) -> bool:
-    """Whether somebody runs the study now."""
-    held = lease.holder(connection, record.study_id)
-    return held is not None and held.live
+def replace_unstarted(
+    connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
+) -> bool:
+    """Give a study that never ran another spec and source; False when it has run, or was made through Optuna's API."""
+    if record.spec is None:
+        return False
+    change = sa.update(studies).where(studies.c.study_id == record.study_id, studies.c.state == StudyState.CREATED)
+    return connection.execute(change.values(_row(spec, source_text, source_dir))).rowcount == 1
 
 
 def remove(connection: sa.Connection, study_id: int) -> None:
@@ -138,6 +136,16 @@ def answer_of(connection: sa.Connection, command_id: int) -> str | None:
         sa.select(commands.c.answer).where(commands.c.command_id == command_id)
     ).scalar_one()
     return answer
+
+
+def _row(spec: StudySpec, source_text: str | None, source_dir: str | None) -> dict[str, Any]:
+    return {
+        "name": checked_name(spec.name, "the study's name"),
+        "directions": list(spec.directions),
+        "spec": sa.cast(sa.literal(spec.model_dump_json(), sa.Text), studies.c.spec.type),
+        "source_text": source_text,
+        "source_dir": source_dir,
+    }
 
 
 def _not_found(connection: sa.Connection, name: str) -> str:
