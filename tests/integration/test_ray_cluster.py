@@ -100,3 +100,70 @@ def test_an_interrupt_from_the_terminal_leaves_the_workers_to_us_and_the_screen_
             os.killpg(process.pid, signal.SIGKILL)
     assert (stdout, stderr) == ("SIGINT SIGTERM\n", "")
     assert process.returncode == 0
+
+
+CLUSTER = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from ray.cluster_utils import Cluster
+from tests.executors import Listener, make_job, make_launch
+from tunesvc.execute.executor import Finished, Lost, Started
+from tunesvc.execute.ray_executor import RayExecutor
+
+quick = {{"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}}
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "_system_config": quick}})
+node = cluster.add_node(num_cpus=1)
+folder = Path({folder!r})
+executor = RayExecutor(make_job(folder, entrypoint="mine:train"), address=cluster.address)
+listener, first, second = Listener(executor), make_launch(0, wait=0), make_launch(1, wait=600)
+listener.run(first)
+assert listener.outcome(first) == Finished({{"loss": 1.0}}), listener.outcome(first)
+executor.launch(second)
+listener.until(lambda heard: heard.has(second, Started))
+cluster.remove_node(node, allow_graceful=False)
+listener.until_ended(second)
+print(listener.outcome(second))
+print(os.environ.get("RAY_AUTH_MODE"))
+executor.close()
+cluster.shutdown()
+"""
+
+
+def test_code_travels_to_a_cluster_and_a_lost_node_is_said(tmp_path: Path) -> None:
+    """Fault 15, as the executor sees it."""
+    (tmp_path / "mine.py").write_text(
+        "import os, time\n"
+        "from helper import NUMBER\n"
+        "def train(wait):\n"
+        f"    assert os.getcwd() != {str(tmp_path)!r}\n"
+        "    time.sleep(wait)\n"
+        "    return NUMBER\n"
+    )
+    (tmp_path / "helper.py").write_text("NUMBER = 1\n")
+    done = python(CLUSTER.format(tests=str(Path(__file__).parents[2]), folder=str(tmp_path)))
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    # a token that lies in the home directory is not used where the cluster asks for none
+    assert done.stdout.splitlines()[-2:] == ['Lost(message="the worker\'s node went away")', "None"]
+
+
+TOKENS = """
+import os, subprocess, sys
+os.environ["RAY_AUTH_MODE"] = "token"
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
+environment = {{name: value for name, value in os.environ.items() if not name.startswith("RAY_")}}
+for token in ({token!r}, "wrong-token-0000000000000000000000"):
+    code = {connect!r}.format(address=cluster.address) + "import ray; print(ray.is_initialized())"
+    subprocess.run([sys.executable, "-c", code], env=environment | {{"RAY_AUTH_TOKEN": token}}, timeout=60)
+cluster.shutdown()
+"""
+
+
+def test_a_cluster_that_asks_for_a_token_gets_it_or_says_so() -> None:
+    token = "0123456789abcdef0123456789abcdef"
+    done = python(TOKENS.format(token=token, connect=CONNECT.replace("!r", "!r")), RAY_AUTH_TOKEN=token)
+    lines = [line for line in done.stdout.splitlines() if "INFO" not in line]
+    assert lines[0] == "True", done.stdout + done.stderr
+    assert "asks for a token: put its own into RAY_AUTH_TOKEN" in lines[1]
+    assert lines[2] == "False"

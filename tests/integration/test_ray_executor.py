@@ -141,3 +141,20 @@ def test_what_the_attempt_ran_is_named_by_a_digest(listen: MakeListener, tmp_pat
         codes.append(listener.said(launch, Started)[0].code)
         listener.executor.close()
     assert codes[0] == codes[2] != codes[1]
+
+
+def test_a_ray_tune_function_brings_its_resources_unless_the_study_has_some(
+    listen: MakeListener, tmp_path: Path
+) -> None:
+    (tmp_path / "tuned.py").write_text(
+        "from ray import tune\n"
+        "def objective(config):\n"
+        "    tune.report({'loss': len(tune.get_context().get_trial_resources().bundles)})\n"
+        "train = tune.with_resources(objective, {'cpu': 1, 'gpu': 1})\n"
+    )
+    listener, launch = listen(source=str(tmp_path), entrypoint="tuned:train"), make_launch()
+    assert listener.executor.slots() == 2
+    listener.run(launch)
+    assert len(listener.said(launch, Started)[0].devices) == 1
+    assert listener.said(launch, Reported) == [Reported(1, {"loss": 1.0})]
+    assert listen(source=str(tmp_path), entrypoint="tuned:train", resources=Resources(cpu=2)).executor.slots() == 2

@@ -14,13 +14,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tunesvc.errors import ExecutorError
 
 NAMESPACE = "tunesvc"
 _REACH_S = 5.0
+_REASON_CHARS_MAX = 500
 _OBJECT_STORE_BYTES = 512 * 2**20
 """Of the local Ray: objectives rarely use it, and the default takes a third of the memory."""
 
@@ -63,13 +63,18 @@ class Connection:
             ray.shutdown()
 
 
-def connect(address: str | None = None, local: LocalResources | None = None) -> Connection:
+def connect(
+    address: str | None = None, local: LocalResources | None = None, *, source: str | None = None
+) -> Connection:
     """Use the Ray of this process, or join the cluster at `address` (or `RAY_ADDRESS`), or start a local Ray.
+
+    A cluster gets a copy of the folder `source`, in which its workers then start.
 
     Raises:
         ExecutorError: it could not be started or reached; the text says what to do.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # a stop that a dead worker never got is no news
     import ray
 
     if ray.is_initialized():
@@ -77,7 +82,7 @@ def connect(address: str | None = None, local: LocalResources | None = None) -> 
     address = address or os.environ.get("RAY_ADDRESS")
     with _quiet(), _signals_kept():
         if address and address != "local":
-            _join(address)
+            _join(address, source)
             return Connection(owned=True, remote=True)
         _start(local or LocalResources.from_environment())
         return Connection(owned=True, remote=False)
@@ -96,27 +101,65 @@ def _start(local: LocalResources) -> None:
     )
 
 
-def _join(address: str) -> None:
+def _join(address: str, source: str | None) -> None:
     _check_reachable(address)
-    if _has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if not address.startswith("ray://") and address != "auto":
+        _agree_on_token(address)
     _init(
         f"the Ray cluster at {address} could not be joined",
-        "its Ray and Python must be of the same version as here, and its token must be in RAY_AUTH_TOKEN or "
-        "~/.ray/auth_token",
+        "its Ray and Python must be of the same version as here",
         address=address,
+        runtime_env={"working_dir": source} if source else None,  # Ray uploads only what it is told here
     )
+
+
+def _agree_on_token(address: str) -> None:
+    """Use token authentication if, and only if, the cluster does.
+
+    A driver that uses it on a cluster that does not is taken for dead by the cluster, and its actors never run: so a
+    token in the home directory alone, which every local Ray leaves there, must not decide.
+
+    Raises:
+        ExecutorError: the cluster asks for a token that we do not have.
+    """
+    from ray._private.authentication.authentication_token_setup import _enable_token_auth
+    from ray.exceptions import AuthenticationError
+
+    if os.environ.get("RAY_AUTH_MODE"):
+        return
+    try:
+        _greet(address)
+    except AuthenticationError:
+        _enable_token_auth()
+        try:
+            _greet(address)
+        except AuthenticationError as error:
+            raise ExecutorError(
+                f"the Ray cluster at {address} asks for a token: put its own into RAY_AUTH_TOKEN, into the file that "
+                "RAY_AUTH_TOKEN_PATH names, or into ~/.ray/auth_token"
+            ) from error
+
+
+def _greet(address: str) -> None:
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, and without stubs
+
+    with _stderr_muted():  # the refusal comes as an exception too
+        GcsClient(address=address).check_alive([], _REACH_S)
 
 
 def _init(failure: str, remedy: str, **options: Any) -> None:
     import ray
+    from ray._private import worker
+
+    # a raylet's last words would be printed to stdout even so; what concerns an attempt is in its outcome
+    worker._worker_logs_enabled = False
 
     try:
         ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
     except Exception as error:
         ray.shutdown()
-        text = str(error).strip() or type(error).__name__
-        raise ExecutorError(f"{failure}: {text.splitlines()[0]}. {remedy[0].upper()}{remedy[1:]}.") from error
+        reason = " ".join(str(error).split())[:_REASON_CHARS_MAX] or type(error).__name__
+        raise ExecutorError(f"{failure}: {reason.rstrip('.')}. {remedy[0].upper()}{remedy[1:]}.") from error
 
 
 def _check_reachable(address: str) -> None:
@@ -136,9 +179,17 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
-def _has_token() -> bool:
-    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    return named or (Path.home() / ".ray" / "auth_token").exists()
+@contextlib.contextmanager
+def _stderr_muted() -> Iterator[None]:
+    """Keep Ray's compiled parts from writing to the terminal."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager

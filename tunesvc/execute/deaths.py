@@ -15,7 +15,7 @@ from ray.exceptions import (
 )
 
 from tunesvc.execute.executor import Failed, Lost
-from tunesvc.execute.failures import MESSAGE_CHARS_MAX, clean
+from tunesvc.execute.failures import MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX, clean
 
 _EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
 _OOM_SIGNS = ("memory pressure", "OutOfMemory", "running low on memory", "NODE_OUT_OF_MEMORY", "out-of-memory")
@@ -27,7 +27,9 @@ def outcome_of_death(error: BaseException, *, killed: bool) -> Failed | Lost:
     if killed:
         return Lost("the worker was killed")
     if isinstance(error, RuntimeEnvSetupError):
-        return Failed("entrypoint", clean(f"the workers' environment cannot be made: {text}", MESSAGE_CHARS_MAX))
+        reason = text.strip().splitlines()[-1].strip()
+        message = f"the workers' environment (`environment: pip`) cannot be made: {reason}"
+        return Failed("entrypoint", clean(message, MESSAGE_CHARS_MAX), clean(text, TRACEBACK_CHARS_MAX))
     if isinstance(error, ActorUnschedulableError):
         return Failed("entrypoint", clean(f"no worker can be placed: {text}", MESSAGE_CHARS_MAX))
     if isinstance(error, OutOfMemoryError) or any(sign in text for sign in _OOM_SIGNS):

@@ -8,6 +8,7 @@ worker. Meant for one thread: Ray's own threads only put into the inbox.
 from __future__ import annotations
 
 import queue
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import ActorUnavailableError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -34,12 +36,15 @@ from tunesvc.execute.executor import (
     Payload,
     Yielded,
 )
+from tunesvc.execute.probe import with_own_resources
 from tunesvc.execute.requests import bundle_of, capacity_of, slots_on
 from tunesvc.execute.worker import Reply, Worker
 from tunesvc.spec import ParamValue
 
 POLL_S = 30.0
 """How long a worker keeps a poll open when nothing happens."""
+RETRY_S = 0.5
+"""How long a worker that cannot be reached is left alone."""
 _THREADS = 4
 """Of a worker's actor: one for the poll, others so that stop and answer get through."""
 
@@ -92,9 +97,8 @@ class RayExecutor:
         Raises:
             ExecutorError: Ray could not be started or reached.
         """
-        self._job = job
-        self._connection = connect(address, local)
-        self._job_ref = ray.put(job)
+        self._connection = connect(address, local, source=job.source)
+        self._job = job if self._connection.remote else with_own_resources(job)
         self._clock = SystemClock()
         self._waiting = _Waiting()
         self._running: dict[AttemptId, _Running] = {}
@@ -185,7 +189,7 @@ class RayExecutor:
 
     def _start_worker(self) -> None:
         group = self._make_group()
-        actor: Any = ray.remote(Worker).options(**self._actor_options(group)).remote(self._job_ref, self._folder())
+        actor: Any = ray.remote(Worker).options(**self._actor_options(group)).remote(self._job, self._folder())
         worker = _Worker(actor, group)
         self._workers.append(worker)
         self._when_done(actor.hello.remote(), partial(self._came_up, worker))
@@ -228,8 +232,6 @@ class RayExecutor:
             wanted["env_vars"] = dict(environment.env)
         if environment.pip:
             wanted["pip"] = list(environment.pip)
-        if self._connection.remote and self._job.source:
-            wanted["working_dir"] = self._job.source
         return wanted or None
 
     def _came_up(self, worker: _Worker, _place: object, error: BaseException | None) -> None:
@@ -263,6 +265,8 @@ class RayExecutor:
         self._when_done(worker.actor.run.remote(launch, POLL_S), partial(self._heard, running))
 
     def _poll(self, running: _Running) -> None:
+        if self._closed:
+            return
         answer = running.worker.actor.poll.remote(
             running.launch.attempt, running.delivered, running.acknowledged, POLL_S
         )
@@ -271,8 +275,11 @@ class RayExecutor:
     def _heard(self, running: _Running, reply: Reply | None, error: BaseException | None) -> None:
         if self._running.get(running.launch.attempt) is not running:
             return  # closed meanwhile
-        if reply is None:
-            self._died(running, error or RuntimeError("no answer"))
+        if isinstance(error, ActorUnavailableError):  # out of reach, not known to be dead: the outbox keeps everything
+            self._later(partial(self._poll, running))
+            return
+        if reply is None or not reply.is_known:
+            self._died(running, error or RuntimeError("the launch did not reach it"))
             return
         if not running.heard_of:
             running.heard_of = True
@@ -313,6 +320,11 @@ class RayExecutor:
             self._inbox.put(lambda: then(value, error))
 
         ref.future().add_done_callback(put)
+
+    def _later(self, action: Callable[[], None]) -> None:
+        timer = threading.Timer(RETRY_S, self._inbox.put, [action])
+        timer.daemon = True
+        timer.start()
 
     def _take_in(self, timeout_s: float) -> None:
         """Handle what has arrived; waits for the first when nothing has."""

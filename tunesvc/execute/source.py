@@ -21,13 +21,18 @@ def digest_of(job: Job, folder: Path) -> str:
     return digest.hexdigest()[:_DIGITS]
 
 
-def _files(job: Job, folder: Path) -> list[Path]:
-    if job.command:
-        return [folder / argument for argument in job.command if argument and "\x00" not in argument]
-    place = (job.entrypoint or "").partition(":")[0]
+def entrypoint_files(entrypoint: str, folder: Path) -> list[Path]:
+    """Where the module of an entrypoint may lie."""
+    place = entrypoint.partition(":")[0]
     if not place:
         return []
     if place.endswith(".py"):
         return [folder / place]
     module = folder.joinpath(*place.split("."))
     return [module.with_suffix(".py"), module / "__init__.py"]
+
+
+def _files(job: Job, folder: Path) -> list[Path]:
+    if job.command:
+        return [folder / argument for argument in job.command if argument and "\x00" not in argument]
+    return entrypoint_files(job.entrypoint or "", folder)

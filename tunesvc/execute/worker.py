@@ -34,6 +34,8 @@ class Reply:
     events: Sequence[Numbered]
     is_reusable: bool
     """Whether the worker may run another attempt; decided when the outcome is among the events."""
+    is_known: bool = True
+    """False when the worker never got this attempt."""
 
 
 class Worker:
@@ -64,7 +66,7 @@ class Worker:
         """Events above `after`; waits up to `timeout_s` for the first. Those up to `acknowledged` are forgotten."""
         current = self._current(attempt)
         if current is None:
-            return Reply((), is_reusable=True)
+            return Reply((), is_reusable=False, is_known=False)
         events = current.take(after, acknowledged, timeout_s)
         return Reply(events, current.is_reusable)
 
