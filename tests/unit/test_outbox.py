@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.execute.executor import Finished, Logged, Payload, Reported, Started
-from tunesvc.execute.outbox import Outbox
+from tunesvc.execute.outbox import UNACKNOWLEDGED_MAX, Outbox
 
 
 def report(step: int, loss: float = 0.0) -> Reported:
@@ -93,3 +93,14 @@ def test_nothing_is_lost_or_reordered_however_it_is_taken(script: list[tuple[int
     payloads = [got[seq] for seq in sorted(got)]
     assert sorted(got) == list(range(1, len(put) + 1))
     assert payloads == put
+
+
+def test_a_full_outbox_answers_soon_so_that_it_can_be_told_what_is_recorded() -> None:
+    outbox = Outbox()
+    for step in range(UNACKNOWLEDGED_MAX + 10):
+        outbox.report(Reported(step, {"loss": 0.0}))
+    seen = 0
+    while events := outbox.take(seen, 0, 5.0):
+        seen = events[-1][0]
+    assert seen == UNACKNOWLEDGED_MAX
+    assert len(outbox.take(seen, seen, 5.0)) == 10

@@ -261,3 +261,12 @@ def test_plain_data_is_checked_like_a_file_and_told_by_path() -> None:
     assert spec_from_dict(data, with_function=True).parameters["x"] == CategoricalParameter(values=(1, 2))
     with pytest.raises(SpecError, match="leave `entrypoint` and `command` out"):
         spec_from_dict({**data, "entrypoint": "a:b"}, with_function=True)
+
+
+def test_a_command_cannot_be_handed_a_parameter_that_exists_only_sometimes() -> None:
+    text = (
+        "name: s\ncommand: [run, '${kind}', '${depth}']\nmetric: loss\nbudget: 3\nparameters:\n"
+        "  kind: {values: [a, b]}\n  depth: {min: 1, max: 3, when: {kind: a}}\n"
+    )
+    with pytest.raises(SpecError, match=r"study.yaml:2:24: command\[2\]: `\$\{depth\}` exists only under its `when`"):
+        parse(text)

@@ -156,6 +156,12 @@ class Attempt:
         self.outbox.put(outcome)
 
     def _outcome(self, run: Run) -> Outcome:
+        if self._restored is not None and not self._restored.exists():
+            return Failed(
+                "error",
+                f"the checkpoint {self._restored} cannot be seen on {self.place.node}: "
+                "TUNE_CHECKPOINTS has to name a folder that all nodes share",
+            )
         try:
             return Finished(run(self))
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is the attempt's outcome

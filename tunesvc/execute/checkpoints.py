@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 _STEP = re.compile(r"^attempt-\d+-step-(\d+)-\d+$")
+"""A checkpoint from before the first report is called `start` instead."""
 
 
 class Checkpoints:
@@ -28,7 +29,8 @@ class Checkpoints:
 
         A crash in between leaves a folder that ends in `.partial` and the checkpoint before untouched.
         """
-        name = f"attempt-{self._attempt}-step-{max(step, 0)}-{next(self._numbers)}"
+        after = f"step-{step}" if step >= 0 else "start"
+        name = f"attempt-{self._attempt}-{after}-{next(self._numbers)}"
         partial, complete = self._folder / f"{name}.partial", self._folder / name
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)

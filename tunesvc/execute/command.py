@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,8 @@ from tunesvc.spec import ParamValue
 
 _PLACEHOLDER = re.compile(r"\$(\$(?=\{)|\{([^}]*)\})")
 _POLL_S = 0.05
+_GRACE_S = 5.0
+"""From the request to stop until a program that wrote nonsense is killed."""
 
 
 class ProgramFailed(Exception):
@@ -133,19 +136,22 @@ def _run(arguments: list[str], environment: Mapping[str, str], attempt: Attempt,
     finally:
         with suppress(ProcessLookupError):  # nothing that the program started outlives the attempt
             os.killpg(process.pid, signal.SIGKILL)
-        os.write(held_end, supervise.RELEASE)
+        with suppress(BrokenPipeError):  # it died before it split its watcher off
+            os.write(held_end, supervise.RELEASE)
         os.close(held_end)
         process.wait()
 
 
 def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe) -> int:
     """Read reports until the program ends; its exit code. The process is left unreaped: its group keeps its number."""
-    told_to_stop = False
+    kill_at_s: float | None = None
     with _exit_watch(process.pid) as watched:
         while (ended := os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
-            if (attempt.stop_requested or pipe.error) and not told_to_stop:
+            if (attempt.stop_requested or pipe.error) and kill_at_s is None:
                 os.killpg(process.pid, signal.SIGTERM)
-                told_to_stop = True
+                kill_at_s = time.monotonic() + _GRACE_S
+            if pipe.error and kill_at_s is not None and time.monotonic() >= kill_at_s:
+                os.killpg(process.pid, signal.SIGKILL)  # what it reports no longer counts, and nobody else ends it
             select.select([pipe.fileno(), *watched], [], [], _POLL_S)
             pipe.read()
     pipe.finish()

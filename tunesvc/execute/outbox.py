@@ -21,6 +21,8 @@ PENDING_REPORTS_MAX = 50_000
 PENDING_LOG_CHARS_MAX = 2**20
 UNACKNOWLEDGED_MAX = 20_000
 """Nothing more is handed out while so many events wait for their acknowledgement."""
+FULL_WAIT_S = 0.2
+"""How long a listener waits then."""
 TAKE_MAX = 2_000
 """Events per `take`."""
 
@@ -85,6 +87,8 @@ class Outbox:
         with self._changed:
             while self._kept and self._kept[0][0] <= acknowledged:
                 self._kept.popleft()
+            if len(self._kept) >= UNACKNOWLEDGED_MAX:
+                timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
             self._changed.wait_for(lambda: self._hand_out(after), timeout_s)
             return list(islice((event for event in self._kept if event[0] > after), TAKE_MAX))
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from tunesvc.execute.executor import Job
 
 _DIGITS = 16
+_SOURCE_BYTES_MAX = 2**20
+"""What is larger is data that the command names, not code."""
 
 
 def digest_of(job: Job, folder: Path) -> str:
     """A digest of the entrypoint's file, or of the files in `folder` that the command names; empty for a function."""
-    files = [path for path in _files(job, folder) if path.is_file()]
+    files = [path for path in _files(job, folder) if path.is_file() and path.stat().st_size <= _SOURCE_BYTES_MAX]
     if not files:
         return ""
     digest = hashlib.sha256()

@@ -94,9 +94,16 @@ def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
     for index, word in enumerate(spec.command or ()):
         for match in PLACEHOLDER.finditer(word):
             name = match[2]
-            if name is not None and name not in known:
+            if name is None:
+                continue  # `$$`
+            if name not in known:
                 text = f"`${{{printable(name)}}}` is no parameter or constant{suggest(name, known)}"
                 yield Fault(("command", index), text)
+            elif name in spec.parameters and spec.parameters[name].when:
+                text = (
+                    f"`${{{printable(name)}}}` exists only under its `when`, and a command is handed all its arguments"
+                )
+                yield Fault(("command", index), f"{text}; read it from TUNE_PARAMS instead")
 
 
 def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
