@@ -268,5 +268,5 @@ def test_a_command_cannot_be_handed_a_parameter_that_exists_only_sometimes() -> 
         "name: s\ncommand: [run, '${kind}', '${depth}']\nmetric: loss\nbudget: 3\nparameters:\n"
         "  kind: {values: [a, b]}\n  depth: {min: 1, max: 3, when: {kind: a}}\n"
     )
-    with pytest.raises(SpecError, match=r"study.yaml:2:24: command\[2\]: `\$\{depth\}` exists only under its `when`"):
+    with pytest.raises(SpecError, match=r"study.yaml:2:27: command\[2\]: `\$\{depth\}` exists only under its `when`"):
         parse(text)
