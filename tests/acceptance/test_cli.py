@@ -77,8 +77,8 @@ def tune(tmp_path: Path, database_url: str, tune_home: Path) -> Tune:
             return (x - 0.3) ** 2
 
         def slow(x, kind, *, trial):
-            for step in range(600):
-                time.sleep(0.05)
+            for step in range(10):
+                time.sleep(0.1)
                 trial.report(step, loss=x)
             return x
 
@@ -148,13 +148,15 @@ def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> N
     assert "there is no study named 'bowl'" in tune("show", "bowl", code=3)
 
 
-def test_ctrl_c_keeps_what_is_recorded_and_resume_is_offered(tune: Tune) -> None:
-    study(tune, "slow", "slow")
-    running = tune.start("run", "slow.yaml", "--json")
+def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(tune: Tune) -> None:
+    """Fault 2, with eight trials at a time."""
+    study(tune, "slow", "slow", "resources: {cpu: 0.1}")
+    many = ("--trials", "24", "--parallelism", "8")
+    running = tune.start("run", "slow.yaml", *many, "--json")
     assert running.stdout is not None
     for line in running.stdout:
         event = json.loads(line)
-        if event["event"] == "progress" and any((trial["step"] or 0) >= 2 for trial in event["running"]):
+        if event["event"] == "progress" and event["complete"] >= 8 and event["running"]:
             break
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=100)
@@ -164,6 +166,13 @@ def test_ctrl_c_keeps_what_is_recorded_and_resume_is_offered(tune: Tune) -> None
     assert "interrupted" in tune("ls")
     assert "tune resume slow" in tune("show", "slow")
     assert "tune resume slow" in tune("run", "slow.yaml", code=5)
+    kept = {trial["number"] for trial in json.loads(tune("trials", "slow", "--json")) if trial["state"] == "complete"}
+    tune("resume", "slow", "--quiet")
+    trials = json.loads(tune("trials", "slow", "--limit", "100", "--json"))
+    assert sorted(trial["number"] for trial in trials) == list(range(24))
+    assert {trial["state"] for trial in trials} == {"complete"}
+    assert len(kept) >= 8
+    assert all(trial["attempts"] == 1 for trial in trials if trial["number"] in kept), "what was done is not done again"
 
 
 def test_failed_trials_show_their_traceback(tune: Tune) -> None:
