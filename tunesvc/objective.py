@@ -100,7 +100,10 @@ class Trial:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the trial has been asked to stop, for loops that end by themselves."""
+        """Whether the trial has been asked to stop, for loops that end by themselves.
+
+        Return nothing then: a value that is returned counts as the trial's result.
+        """
         return self._channel.stop_requested
 
     def checkpoint(self, path: str | Path, step: int | None = None) -> None:

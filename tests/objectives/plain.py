@@ -85,3 +85,19 @@ def devices(x: float, *, trial) -> dict[str, float]:
     while len(list(Path().glob("running-*"))) < 4 and time.monotonic() < deadline:
         time.sleep(0.05)
     return {"loss": x, "device": float(trial.devices[0]), "together": float(len(list(Path().glob("running-*"))))}
+
+
+def unruly(x: float, *, trial) -> float:
+    """Trial 0 never says a word, trial 1 never stops although it is asked to, the others behave."""
+    if trial.number == 0:
+        while True:
+            time.sleep(3600)
+    step = 0
+    while trial.number == 1:
+        try:
+            trial.report(step, loss=x)
+        except BaseException:  # noqa: BLE001, S110  # swallows Pruned, and KeyboardInterrupt as well
+            pass
+        step += 1
+        time.sleep(0.1)
+    return x
