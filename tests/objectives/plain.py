@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -94,10 +95,8 @@ def unruly(x: float, *, trial) -> float:
             time.sleep(3600)
     step = 0
     while trial.number == 1:
-        try:
+        with contextlib.suppress(BaseException):  # Pruned, and KeyboardInterrupt as well
             trial.report(step, loss=x)
-        except BaseException:  # noqa: BLE001, S110  # swallows Pruned, and KeyboardInterrupt as well
-            pass
         step += 1
         time.sleep(0.1)
     return x
