@@ -27,16 +27,10 @@ from tunesvc.execute.executor import (
 )
 from tunesvc.execute.simulated import SimulatedExecutor
 from tunesvc.policy import StopCause
-from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
 
 Steps = Iterable[tuple[float, Payload]]
-
-
-def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> None:
-    with simulation.database.engine.begin() as connection:
-        studies.request(connection, simulation.record.study_id, kind, payload or {}, "test")
 
 
 @pytest.mark.parametrize("parallelism", [1, 3, 8])
@@ -372,65 +366,6 @@ def test_a_coordinator_that_lost_its_lease_can_write_nothing(database: Database)
         simulation.sql("SELECT * FROM attempts ORDER BY 1, 2"),
     )
     assert before == after
-
-
-def test_a_pause_lets_running_trials_finish_and_a_resume_goes_on(database: Database) -> None:
-    simulation = Simulation(database, make_spec())
-    coordinator = simulation.start()
-    for _ in range(6):
-        coordinator.step()
-    ask(simulation, "pause")
-    closing = coordinator.run()
-    simulation.ledger.release()
-    assert closing.state is StudyState.PAUSED
-    assert simulation.sql("SELECT state FROM studies") == [("paused",)]
-    assert "running" not in simulation.states()
-    assert sum(simulation.states().values()) < 10
-    simulation.run()
-    assert simulation.states() == {"complete": 10}
-
-
-@pytest.mark.parametrize("kind", ["stop", "pause"])
-def test_a_request_that_came_too_late_for_its_run_does_not_end_the_next_one(database: Database, kind: str) -> None:
-    simulation = Simulation(database, make_spec())
-    coordinator = simulation.start()
-    coordinator.step()
-    simulation.crash()
-    ask(simulation, kind)
-    assert simulation.run().state is StudyState.FINISHED
-    assert simulation.sql("SELECT answer FROM commands") == [("the run that this was meant for had ended",)]
-
-
-def test_a_stop_ends_what_runs(database: Database) -> None:
-    simulation = Simulation(database, make_spec(budget={"trials": 1000}))
-    coordinator = simulation.start()
-    for _ in range(6):
-        coordinator.step()
-    ask(simulation, "stop")
-    assert coordinator.run().state is StudyState.STOPPED
-    assert "running" not in simulation.states()
-
-
-def test_an_extended_study_runs_that_many_trials_more(database: Database) -> None:
-    simulation = Simulation(database, make_spec())
-    simulation.run()
-    ask(simulation, "extend", {"trials": 5})
-    simulation.run()
-    assert simulation.states() == {"complete": 15}
-    assert simulation.sql("SELECT spec->'budget'->>'trials' FROM studies") == [("15",)]
-
-
-def test_an_enqueued_trial_runs_with_its_values_and_a_wrong_one_is_answered(database: Database) -> None:
-    simulation = Simulation(database, make_spec())
-    ask(simulation, "enqueue", {"x": 0.3, "n": 2})
-    ask(simulation, "enqueue", {"y": 1})
-    simulation.run()
-    answers = simulation.sql("SELECT answer, done_at IS NOT NULL FROM commands ORDER BY command_id")
-    assert answers[0] == ("trial 0 is next", True)
-    assert "no parameter 'y'" in str(answers[1][0])
-    best = simulation.recorder.snapshots[-1].best
-    assert best is not None
-    assert (best.number, best.params) == (0, {"x": 0.3, "n": 2})
 
 
 def test_an_objective_may_declare_its_parameters_while_it_runs(database: Database) -> None:

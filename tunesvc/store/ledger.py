@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -361,9 +362,18 @@ class _Writer:
         return self._run(table + sql, **values)
 
     def _run(self, sql: str, **values: Any) -> int:
+        statement, names = _prepared(sql)
         everywhere = {"study": self._lease.study_id, "token": self._lease.token}
-        used = {name: value for name, value in (everywhere | values).items() if f":{name}" in sql}
-        return self._connection.execute(sa.text(sql), used).rowcount
+        return self._connection.execute(
+            statement, {k: v for k, v in (everywhere | values).items() if k in names}
+        ).rowcount
+
+
+@cache
+def _prepared(sql: str) -> tuple[sa.TextClause, frozenset[str]]:
+    """A statement and the names that it binds; the same few statements come again at every step."""
+    statement = sa.text(sql)
+    return statement, frozenset(statement.compile().params)
 
 
 def _array(values: list[float] | None) -> str | None:
