@@ -363,10 +363,8 @@ class _Writer:
 
     def _run(self, sql: str, **values: Any) -> int:
         statement, names = _prepared(sql)
-        everywhere = {"study": self._lease.study_id, "token": self._lease.token}
-        return self._connection.execute(
-            statement, {k: v for k, v in (everywhere | values).items() if k in names}
-        ).rowcount
+        known = {"study": self._lease.study_id, "token": self._lease.token, **values}
+        return self._connection.execute(statement, {name: known[name] for name in names}).rowcount
 
 
 @cache
