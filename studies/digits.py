@@ -31,6 +31,7 @@ def train(lr: float, hidden: int, batch: int, alpha: float, activation: str, *, 
         model.partial_fit(X_train, y_train, classes=range(10))
         epoch += 1
         error = 1.0 - model.score(X_val, y_val)
+        print(f"epoch {epoch}: error {error:.4f}")
         trial.report(epoch, val_error=error)  # raises Pruned when this trial is not worth going on
         if epoch % 9 == 0:
             save(trial, model, epoch, error)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import getpass
 import shutil
+import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tunesvc import insights
@@ -16,6 +19,7 @@ from tunesvc.coordinator.commands import extended
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import SpecError, TuneError
 from tunesvc.execute.executor import Executor, Job
+from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_faults
 from tunesvc.spec.document import StudyDocument, load
@@ -96,6 +100,8 @@ def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, d
     """
     database = _open(database_url)
     record = _find(database, name)
+    if kind == "enqueue" and record.spec is not None and record.spec.parameters:
+        Space(record.spec.parameters).check(payload or {})
     with database.engine.begin() as connection:
         held = lease.holder(connection, record.study_id)
         if kind == "enqueue" or (held is not None and held.live):
@@ -195,8 +201,31 @@ def _run(
     observer: Observer,
     interrupt: threading.Event | None,
 ) -> Study:
-    run_study(database, record, source, make_executor=_ray_executor, observer=observer, interrupt=interrupt)
+    with _orderly_interrupt(record.name, interrupt) as interrupt:
+        run_study(database, record, source, make_executor=_ray_executor, observer=observer, interrupt=interrupt)
     return Study(record.name, database)
+
+
+@contextmanager
+def _orderly_interrupt(name: str, interrupt: threading.Event | None) -> Iterator[threading.Event]:
+    """Where the caller does not watch for Ctrl-C itself, the first one ends the run in order, and is raised then."""
+    if interrupt is not None or threading.current_thread() is not threading.main_thread():
+        yield interrupt or threading.Event()
+        return
+    event = threading.Event()
+
+    def on_sigint(number: int, frame: FrameType | None) -> None:
+        if event.is_set():
+            signal.default_int_handler(number, frame)
+        event.set()
+
+    before = signal.signal(signal.SIGINT, on_sigint)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if event.is_set():
+        raise KeyboardInterrupt(f"study {name!r} was interrupted; what is recorded is kept, `resume=True` goes on")
 
 
 def _ray_executor(job: Job, spec: StudySpec) -> Executor:

@@ -79,7 +79,7 @@ def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool)
             return studies.find(connection, spec.name)
     if not resume:
         raise StudyExists(_how_to_go_on(record))
-    return record
+    return _renewed(database, record, spec, source)
 
 
 def run_study(
@@ -222,8 +222,39 @@ def checkpoint_folder(database: Database, record: StudyRecord) -> Path:
     return root / f"{origin}-{record.study_id}-{readable}"
 
 
+def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: Source) -> StudyRecord:
+    """The stored study under the spec as it is now; a budget never shrinks, since `tune extend` may have raised it.
+
+    Raises:
+        StudyExists: its trials would no longer be comparable.
+    """
+    if record.spec is None:
+        return record
+    differing = [key for key in _FIXED if getattr(spec, key) != getattr(record.spec, key)]
+    if differing:
+        raise StudyExists(
+            f"study {record.name!r} has trials with other {' and '.join(differing)} than this one. `tune resume "
+            f"{record.name}` goes on as it was; `tune rm {record.name}` deletes it; or give this one another name."
+        )
+    old, new = record.spec.budget, spec.budget
+    limits = {name: limit and max(limit, getattr(old, name) or 0) for name, limit in new.model_dump().items()}
+    spec = spec.model_copy(update={"budget": new.model_copy(update=limits)})
+    with database.engine.begin() as connection:
+        studies.renew(connection, record, spec, source.text, source.folder)
+        return studies.find(connection, spec.name)
+
+
+_FIXED = ("metrics", "constraints", "parameters", "constants")
+"""What has to stay as it is while a study has trials."""
+
+
 def _how_to_go_on(record: StudyRecord) -> str:
     name = record.name
+    if record.spec is not None and record.spec.entrypoint is None and record.spec.command is None:
+        return (
+            f"a study named {name!r} exists and is {record.state}. `resume=True` goes on with it, with more trials if "
+            f"you give it a larger budget; `tune rm {name}` deletes it; or give this one another `name`."
+        )
     ways = {
         StudyState.FINISHED: f"it is finished ({record.reason}). `tune extend {name} --trials N` gives it more budget",
         StudyState.STOPPED: f"it was stopped. `tune resume {name}` goes on with it",

@@ -6,6 +6,7 @@ samplers, Ray or the database.
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
@@ -13,6 +14,7 @@ from random import Random
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from tunesvc.errors import SpecError
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
 from tunesvc.spec.conditions import contains, draw_order, wanted_values
 
@@ -52,6 +54,20 @@ class Space:
         if any(count_values(parameter) is None for parameter in self.parameters.values()):
             return None
         return math.prod(self._count(family, {}) for family in self._families())
+
+    def check(self, params: Mapping[str, ParamValue]) -> None:
+        """Hold single values against the space.
+
+        Raises:
+            SpecError: there is no such parameter, or the value is outside of its range.
+        """
+        for name, value in params.items():
+            if name not in self.parameters:
+                near = difflib.get_close_matches(name, self.parameters, n=1)
+                hint = f", did you mean {near[0]!r}?" if near else ""
+                raise SpecError(f"no parameter {name!r}{hint}; there are: {', '.join(self.parameters)}")
+            if not contains(self.parameters[name], value):
+                raise SpecError(f"{name} = {value!r} is outside of {_range(self.parameters[name])}")
 
     @property
     def is_conditional(self) -> bool:
@@ -95,6 +111,12 @@ class Space:
 
 _OTHER = "\x00any other value"
 """Equals no value that a spec can hold."""
+
+
+def _range(parameter: Parameter) -> str:
+    if isinstance(parameter, CategoricalParameter):
+        return f"{', '.join(map(repr, parameter.values))}"
+    return f"{parameter.min:g} ... {parameter.max:g}"
 
 
 def to_distribution(parameter: Parameter) -> BaseDistribution:

@@ -167,6 +167,13 @@ def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
         run_study("epochs")
 
 
+def test_a_resumed_file_may_be_mended_but_its_space_must_stay(run_study: RunStudy) -> None:
+    assert run_study("nowhere").state == "failed"
+    assert run_study("epochs", budget=6, resume=True).state == "finished"
+    with pytest.raises(StudyExists, match="other parameters than this one"):
+        run_study("epochs", parameters={"x": {"min": 0.0, "max": 2.0}}, resume=True)
+
+
 def test_a_missing_entrypoint_fails_the_study_and_names_it(run_study: RunStudy) -> None:
     """Fault 40."""
     study = run_study("nowhere")

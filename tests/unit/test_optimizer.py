@@ -139,7 +139,7 @@ def test_a_pruner_verdict_says_what_it_rests_on() -> None:
     assert verdict is not None
     assert verdict.details["rank"] == 4
     assert verdict.details["best"] == 0.1
-    assert "number 4 of the 4 trials" in verdict.reason
+    assert "would be number 4 among the 3 finished trials there, and is number 4 of all 4" in verdict.reason
 
 
 def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by_one() -> None:

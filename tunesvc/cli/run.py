@@ -151,6 +151,7 @@ def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
         if interrupt.is_set():
             # the terminal's cursor is hidden by the live view
             os.write(2, b"\x1b[?25h\n" if sys.stderr.isatty() else b"")
+            os.write(2, b"forced to end; what was recorded is kept, and `tune resume` goes on in a few seconds\n")
             os._exit(ExitCode.INTERRUPTED)
         interrupt.set()
         if not sys.stdout.isatty():  # the live view shows it by itself, and would draw over it
@@ -217,7 +218,10 @@ def _next_commands(name: str, state: str, code: ExitCode, *, found: bool) -> Any
     quoted = shlex.quote(output.clean(name))
     grid = Table.grid(padding=(0, 3))
     rows = [("", "")]
-    if code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
+    if code is ExitCode.FAILED:
+        rows.append((f"tune show {quoted} 0", "what went wrong, with the traceback"))
+        rows.append((f"tune rm {quoted}", "delete it, to start afresh"))
+    elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
         rows.append((f"tune resume {quoted}", "go on where it stopped"))
     elif state == "finished":
         rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))

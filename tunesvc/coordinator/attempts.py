@@ -221,7 +221,7 @@ class Attempts:
         self._note("failed", f"{failure}: {message}", number)
         reports = any(live.curve.last for live in self._roster)
         if not reports and policy.is_broken(failure, *self._scoreboard.failed_and_others):
-            self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.SHUTDOWN))
+            self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.COMMAND))
 
     def _tell(self, number: int, conclusion: Conclusion, stop_reason: str) -> None:
         if conclusion.trial_state is None:

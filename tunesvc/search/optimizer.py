@@ -22,7 +22,7 @@ from optuna.pruners import BasePruner, _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.errors import BadReport, SpecError
+from tunesvc.errors import BadReport
 from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import StudyMemory
 from tunesvc.space import Space
@@ -120,8 +120,8 @@ class Optimizer:
         Raises:
             SpecError: a parameter does not exist, or the value is outside its range.
         """
-        for name, value in params.items():
-            self._check_value(name, value)
+        if self.space.parameters:  # else the objective declares them, and decides what fits
+            self.space.check(params)
         template = create_trial(state=TrialState.WAITING, system_attrs={_FIXED: dict(params)})
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
@@ -286,32 +286,25 @@ class Optimizer:
         drawn: ParamValue = distribution.to_external_repr(internal)
         return drawn
 
-    def _check_value(self, name: str, value: ParamValue) -> None:
-        distribution = self.space.distributions.get(name)
-        if distribution is None:
-            if self.space.distributions:
-                raise SpecError(f"no parameter {name!r}; there are: {', '.join(self.space.distributions)}")
-            return  # define-by-run: checked when the objective declares it
-        if not _holds(distribution, value):
-            raise SpecError(f"{name} = {value!r} is outside of {distribution}")
-
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
         """What the value looks like beside those of the other trials at the same step."""
         value = trial.intermediate_values[step]
         goal = self.study.direction.name.lower()
         others = [
-            other.intermediate_values[step]
+            (other.intermediate_values[step], other.state == TrialState.COMPLETE)
             for other in self.trials
             if step in other.intermediate_values and other.number != trial.number
         ]
-        rank = 1 + sum(is_better(other, value, goal) for other in others)
+        rank = 1 + sum(is_better(other, value, goal) for other, _ in others)
+        finished = sorted(other for other, complete in others if complete and not math.isnan(other))
+        rank_finished = 1 + sum(is_better(other, value, goal) for other in finished)
         reason = (
-            f"{self._pruner_name}: {value:.6g} at step {step} "
-            f"is number {rank} of the {len(others) + 1} trials that got there"
+            f"{self._pruner_name}: {value:.6g} at step {step} would be number {rank_finished} among the "
+            f"{len(finished)} finished trials there, and is number {rank} of all {len(others) + 1}"
         )
-        finite = [other for other in others if not math.isnan(other)]
-        best = (min if goal == "minimize" else max)(finite, default=None)
-        return Verdict(reason, {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best})
+        best = (min if goal == "minimize" else max)((v for v, _ in others if not math.isnan(v)), default=None)
+        details = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
+        return Verdict(reason, {**details, "rank_finished": rank_finished, "finished": len(finished)})
 
     def _finished(self) -> int:
         return sum(trial.state.is_finished() for trial in self.trials)

@@ -103,6 +103,14 @@ def replace_unstarted(
     return connection.execute(change.values(_row(spec, source_text, source_dir))).rowcount == 1
 
 
+def renew(
+    connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
+) -> None:
+    """Give a study that is about to be resumed its spec and source as they are now. May be repeated."""
+    change = sa.update(studies).where(studies.c.study_id == record.study_id)
+    connection.execute(change.values(_row(spec, source_text, source_dir)))
+
+
 def remove(connection: sa.Connection, study_id: int) -> None:
     """Delete a study with everything that belongs to it. May be repeated."""
     connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
