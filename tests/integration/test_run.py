@@ -18,7 +18,7 @@ from tests.specs import make_spec
 from tunesvc import Choice, Float, Trial, tunable
 from tunesvc.errors import SpecError, StudyExists, TuneError, UnsatisfiableRequest
 
-OBJECTIVES = Path(__file__).parent.parent / "objectives" / "plain.py"
+OBJECTIVES = Path(__file__).parent.parent / "objectives"
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
@@ -28,7 +28,8 @@ RunStudy = Callable[..., tunesvc.Study]
 @pytest.fixture
 def run_study(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> RunStudy:
     """Write a study file beside the objectives and run it."""
-    shutil.copy(OBJECTIVES, tmp_path)
+    for module in ("plain.py", "broken.py"):
+        shutil.copy(OBJECTIVES / module, tmp_path)
     monkeypatch.setenv("TUNE_CHECKPOINTS", str(tmp_path / "checkpoints"))
 
     def run(function: str = "quadratic", *, resume: bool = False, **keys: Any) -> tunesvc.Study:
@@ -168,17 +169,23 @@ def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
 
 
 def test_a_resumed_file_may_be_mended_but_its_space_must_stay(run_study: RunStudy) -> None:
-    assert run_study("nowhere").state == "failed"
-    assert run_study("epochs", budget=6, resume=True).state == "finished"
+    assert run_study(entrypoint="broken:train").state == "failed"
+    assert run_study("epochs", budget=12, resume=True).state == "finished"
     with pytest.raises(StudyExists, match="other parameters than this one"):
         run_study("epochs", parameters={"x": {"min": 0.0, "max": 2.0}}, resume=True)
 
 
-def test_a_missing_entrypoint_fails_the_study_and_names_it(run_study: RunStudy) -> None:
+def test_a_missing_function_is_refused_before_anything_is_started(run_study: RunStudy) -> None:
     """Fault 40."""
-    study = run_study("nowhere")
+    with pytest.raises(SpecError, match="`plain.py` has no `quadratik`, did you mean `quadratic`"):
+        run_study("quadratik")
+
+
+def test_an_entrypoint_that_cannot_be_imported_ends_the_study_and_says_why(run_study: RunStudy) -> None:
+    """Fault 40."""
+    study = run_study(entrypoint="broken:train")
     assert study.state == "failed"
-    assert "nowhere" in study.reason
+    assert "no_such_library" in study.reason
 
 
 def test_a_function_that_cannot_travel_is_refused_in_words(database_url: str) -> None:

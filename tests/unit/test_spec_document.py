@@ -229,7 +229,7 @@ def test_an_entrypoint_is_found_from_the_folder_of_the_study_without_importing_i
 ) -> None:
     for file in ("train.py", "pkg/__init__.py", "pkg/sub.py", "sub/my-train.py"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text("raise SystemExit('imported')")
+        (tmp_path / file).write_text("raise SystemExit('imported')\nmain = Model = None")
     assert parse(STUDY.replace("digits:train", entrypoint), folder=tmp_path).entrypoint == entrypoint
 
 
@@ -270,3 +270,26 @@ def test_a_command_cannot_be_handed_a_parameter_that_exists_only_sometimes() -> 
     )
     with pytest.raises(SpecError, match=r"study.yaml:2:27: command\[2\]: `\$\{depth\}` exists only under its `when`"):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("def train(lr): ...", True),
+        ("train = make()", True),
+        ("if True:\n    from elsewhere import train", True),
+        ("from elsewhere import *", True),
+        ("def trian(lr): ...", False),
+        ("def broken(:", True),
+    ],
+)
+def test_a_function_that_the_file_has_not_is_found_without_running_it(tmp_path: Path, code: str, found: bool) -> None:
+    (tmp_path / "module.py").write_text(f"raise SystemExit\n{code}" if "broken" not in code else code)
+    text = "name: s\nentrypoint: module:train\nmetric: loss\nbudget: 3\nparameters: {x: {min: 0.0, max: 1.0}}\n"
+    if found:
+        assert parse(text, folder=tmp_path).entrypoint == "module:train"
+    else:
+        with pytest.raises(
+            SpecError, match="study.yaml:2:13: entrypoint: `module.py` has no `train`, did you mean `trian`"
+        ):
+            parse(text, folder=tmp_path)

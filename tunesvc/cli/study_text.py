@@ -118,8 +118,10 @@ def trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], l
         values: tuple[float | None, ...] = row.values or (row.last_value, *[None] * (len(view.objectives) - 1))
         step = "–" if row.last_step is None else str(row.last_step)
         params = [parameter(row.params[name]) if name in row.params else "–" for name in names]
-        line = [str(row.number), row.state, *map(number, values), *params]
-        lines.append([*line, step, str(row.attempts), duration(row.duration_s), row.failure or ""])
+        left = view.unattended and row.state == "running"  # nobody runs it now, so its clock stands still
+        line = [str(row.number), "interrupted" if left else row.state, *map(number, values), *params]
+        took = "–" if left else duration(row.duration_s)
+        lines.append([*line, step, str(row.attempts), took, row.failure or ""])
     return heads, lines
 
 

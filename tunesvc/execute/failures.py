@@ -14,6 +14,8 @@ from tunesvc.execute.executor import Failed, Outcome, Yielded
 MESSAGE_CHARS_MAX = 4_000
 TRACEBACK_CHARS_MAX = 32_000
 _OUR_FOLDER = str(Path(__file__).resolve().parent.parent)
+_RAYS_WRAPPER = "ray/util/tracing/tracing_helper.py"
+"""Ray wraps each method of an actor; its frame stands above ours."""
 
 
 class EntrypointError(Exception):
@@ -60,7 +62,7 @@ def _users_traceback(shown: traceback.TracebackException) -> str:
 
 def _drop_our_frames(shown: traceback.TracebackException) -> None:
     shown.stack = traceback.StackSummary.from_list(
-        [frame for frame in shown.stack if not frame.filename.startswith(_OUR_FOLDER)]
+        [f for f in shown.stack if not f.filename.startswith(_OUR_FOLDER) and not f.filename.endswith(_RAYS_WRAPPER)]
     )
     for linked in (shown.__cause__, shown.__context__):
         if linked is not None:

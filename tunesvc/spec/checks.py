@@ -5,6 +5,7 @@ Names and options of samplers and pruners are judged by `tunesvc.search`, which 
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from collections.abc import Collection, Iterator
@@ -68,6 +69,30 @@ def _entrypoint(spec: StudySpec, folder: Path | None) -> Iterator[Fault]:
         wanted = place if is_file else f"{place.replace('.', '/')}.py"
         elsewhere = "" if is_file else ", and no installed module of that name"
         yield Fault(("entrypoint",), f"there is no `{printable(wanted)}` in {folder}{elsewhere}")
+    elif folder is not None:
+        yield from _function(folder / (place if is_file else f"{place.replace('.', '/')}.py"), function.split(".")[0])
+
+
+def _function(path: Path, name: str) -> Iterator[Fault]:
+    """Whether the file binds the name, as far as can be told without running it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, ValueError, SyntaxError):
+        return  # no file of ours, or the worker will say what is wrong with it
+    bound = set(_bound_names(tree))
+    if name not in bound and "*" not in bound:
+        yield Fault(("entrypoint",), f"`{path.name}` has no `{name}`{suggest(name, bound)}")
+
+
+def _bound_names(tree: ast.Module) -> Iterator[str]:
+    """Every name that is bound anywhere in the file: rather too many than to refuse one that is there."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split(".")[0]
 
 
 def _file_exists(folder: Path, place: str) -> bool:
