@@ -76,7 +76,7 @@ def test_the_reference_in_the_docs_is_current() -> None:
 
 def test_the_study_in_the_reference_is_one(tmp_path: Path) -> None:
     block = reference().split("```yaml\n")[1].split("```")[0]
-    (tmp_path / "digits.py").touch()
+    (tmp_path / "digits.py").write_text("def train(**parameters): ...\n")
     (tmp_path / "study.yaml").write_text(block, encoding="utf-8")
     check(load(tmp_path / "study.yaml").spec)
 
