@@ -138,14 +138,6 @@ def pending(connection: sa.Connection, study_id: int) -> Sequence[Command]:
     return [Command(row.command_id, row.kind, row.payload) for row in rows]
 
 
-def answer_of(connection: sa.Connection, command_id: int) -> str | None:
-    """What came of a command, or None while it is pending."""
-    answer: str | None = connection.execute(
-        sa.select(commands.c.answer).where(commands.c.command_id == command_id)
-    ).scalar_one()
-    return answer
-
-
 def _row(spec: StudySpec, source_text: str | None, source_dir: str | None) -> dict[str, Any]:
     return {
         "name": checked_name(spec.name, "the study's name"),
