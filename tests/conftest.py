@@ -5,6 +5,7 @@ And one local Ray per session, from `tests.ray_fixtures`.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,16 @@ import sqlalchemy as sa
 from tests.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
 from tunesvc.store.database import Database, open_database
 from tunesvc.store.embedded import EmbeddedServer
+
+FAULT_NUMBERS = re.compile(r"\bFaults? ((?:\d+(?:, | and )?)+)")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A test whose docstring names a fault of docs/reliability.md bears the mark `fault`: `pytest -m fault`."""
+    named = FAULT_NUMBERS.search(getattr(getattr(item, "function", None), "__doc__", None) or "")
+    if named is not None:
+        item.add_marker(pytest.mark.fault(*map(int, re.findall(r"\d+", named[1]))))
+
 
 _TEMPLATE = "template_tunesvc"
 _NUMBERS = count(1)

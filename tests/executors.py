@@ -19,6 +19,7 @@ def make_job(folder: Path, **changes: Any) -> Job:
     """A job of one CPU whose checkpoints lie in `folder`."""
     fields: dict[str, Any] = {
         "study": "study",
+        "key": f"key-of-{folder.name}",
         "metrics": ("loss",),
         "resources": Resources(cpu=1),
         "environment": Environment(),
@@ -36,8 +37,9 @@ def make_launch(number: int = 0, *, attempt: int = 1, checkpoint: str | None = N
 class Listener:
     """Takes in what an executor's attempts say and acknowledges it, as a coordinator does."""
 
-    def __init__(self, executor: Executor) -> None:
-        self.executor = executor
+    def __init__(self, executor: Any) -> None:
+        self.executor: Any = executor
+        """An `Executor`, or more than that."""
         self.events: dict[AttemptId, list[Event]] = defaultdict(list)
 
     def until(self, happened: Callable[[Listener], bool]) -> Listener:
@@ -47,6 +49,11 @@ class Listener:
             assert time.monotonic() < deadline, f"did not happen; heard last: {self.last_words()}"
             self.once(1.0)
         return self
+
+    def take_over(self, executor: Executor, *, token: int) -> None:
+        """Go on with another executor from what was heard so far, as the next coordinator does."""
+        self.executor = executor
+        executor.adopt(token, {a: len(heard) for a, heard in self.events.items() if not _is_over(heard)})
 
     def once(self, timeout_s: float) -> None:
         """Listen once."""
@@ -75,8 +82,7 @@ class Listener:
 
     def has_ended(self, launch: Launch) -> bool:
         """Whether an attempt's last word is an outcome."""
-        events = self.events[launch.attempt]
-        return bool(events) and isinstance(events[-1].payload, Outcome)
+        return _is_over(self.events[launch.attempt])
 
     def last_words(self) -> list[Event]:
         """The latest event of each attempt."""
@@ -90,3 +96,7 @@ class Listener:
         """Attempts that have started and not ended."""
         heard = [events for events in self.events.values() if events]
         return sum(isinstance(e[0].payload, Started) and not isinstance(e[-1].payload, Outcome) for e in heard)
+
+
+def _is_over(events: list[Event]) -> bool:
+    return bool(events) and isinstance(events[-1].payload, Outcome)

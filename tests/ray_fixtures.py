@@ -17,3 +17,11 @@ def local_ray() -> Iterator[None]:
     connection = connect("local", LOCAL)
     yield
     connection.close()
+
+
+def address_of_local_ray() -> str:
+    """Where another process may join it."""
+    import ray
+
+    address: str = ray.get_runtime_context().gcs_address
+    return address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +13,12 @@ from tunesvc.assembly import build_coordinator
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Progress
-from tunesvc.errors import StudyExists
+from tunesvc.errors import DatabaseUnavailable, StudyExists
 from tunesvc.execute.executor import Executor, Finished, Launch, Payload, Reported
-from tunesvc.execute.simulated import Script, SimulatedExecutor, VirtualClock
+from tunesvc.execute.simulated import Script, SimulatedCluster, SimulatedExecutor, VirtualClock
 from tunesvc.spec import StudySpec
 from tunesvc.store import studies
+from tunesvc.store.batch import Batch
 from tunesvc.store.database import Database
 from tunesvc.store.ledger import Ledger
 
@@ -50,6 +52,21 @@ class Recorder:
         return [note.text for note in self.notes if note.kind == kind]
 
 
+class UnreliableLedger(Ledger):
+    """A ledger whose database is away as often as it is told so, before or after it has committed."""
+
+    faults: deque[str]
+
+    def _commit_once(self, number: int, batch: Batch) -> Sequence[tuple[int, int]]:
+        fault = self.faults.popleft() if self.faults else ""
+        if fault == "away":
+            raise DatabaseUnavailable("nothing listens there")
+        stalled = super()._commit_once(number, batch)
+        if fault == "answer lost":
+            raise DatabaseUnavailable("the connection was cut after the commit")
+        return stalled
+
+
 class Simulation:
     """One study. `start` is what a coordinator process does; calling it again is a restart."""
 
@@ -59,24 +76,42 @@ class Simulation:
         self.script = script
         self.slots = slots
         self.clock = VirtualClock()
+        self.cluster: SimulatedCluster | None = None
         self.recorder = Recorder()
         self.interrupt = threading.Event()
         self.obedient = True
+        self.faults: deque[str] = deque()
+        """What happens to the next commits: "", "away" or "answer lost"."""
         with database.engine.begin() as connection:
             try:
                 self.record = studies.create(connection, spec)
             except StudyExists:
                 self.record = studies.find(connection, spec.name)
 
-    def start(self, executor: Executor | None = None, *, owner: str = "test") -> Coordinator:
+    def share_cluster(self) -> SimulatedCluster:
+        """From here on, attempts outlive their coordinators."""
+        self.cluster = SimulatedCluster(self.script, clock=self.clock, slots=self.slots, obedient=self.obedient)
+        return self.cluster
+
+    def start(self, executor: Executor | None = None, *, owner: str = "test", standby: bool = False) -> Coordinator:
         self.executor = executor or SimulatedExecutor(
-            self.script, clock=self.clock, slots=self.slots, obedient=self.obedient
+            self.script, clock=self.clock, slots=self.slots, obedient=self.obedient, cluster=self.cluster
         )
         with self.database.engine.connect() as connection:
             record = studies.find(connection, self.spec.name)
-        self.ledger = Ledger.open(self.database.engine, record.study_id, owner=owner)
+        ledger = UnreliableLedger.open(self.database, record.study_id, owner=owner)
+        assert isinstance(ledger, UnreliableLedger)
+        ledger.faults = self.faults
+        self.ledger = ledger
         return build_coordinator(
-            self.database, self.spec.name, self.ledger, self.executor, self.recorder, clock=self.clock
+            self.database,
+            self.spec.name,
+            self.ledger,
+            self.executor,
+            self.recorder,
+            standby=standby,
+            clock=self.clock,
+            sleep=lambda seconds: self.clock.advance(self.clock.now() + seconds),
         )
 
     def run(self) -> Closing:

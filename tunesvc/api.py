@@ -6,6 +6,7 @@ import functools
 import getpass
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -72,20 +73,24 @@ def resume(
     *,
     function: Callable[..., Any] | None = None,
     database_url: str | None = None,
+    standby: bool = False,
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
 ) -> Study:
     """Go on with a stored study, with what its spec and source folder say.
 
+    Args:
+        standby: while another process runs it, wait and take over when that one is gone.
+
     Raises:
-        StudyNotFound, StudyBusy, UnsatisfiableRequest: as they say.
+        StudyNotFound, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: as they say.
     """
     observer = observer or SilentObserver()
     observer.note(Note("phase", "opening the database"))
     database = _open(database_url)
     record = _find(database, name)
     source = Source(record.source_text, record.source_dir, function)
-    return _run(database, record, source, observer, interrupt)
+    return _run(database, record, source, observer, interrupt, standby=standby)
 
 
 def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, database_url: str | None = None) -> str:
@@ -120,10 +125,10 @@ def remove(name: str, *, database_url: str | None = None) -> None:
     """
     database = _open(database_url)
     record = _find(database, name)
-    Ledger.open(database.engine, record.study_id)  # nobody may be running it; the lease goes with the study
-    with database.engine.begin() as connection:
+    Ledger.open(database, record.study_id)  # nobody may be running it; the lease goes with the study
+    with database.patiently() as connection:  # a large study takes its time
         studies.remove(connection, record.study_id)
-    shutil.rmtree(checkpoint_folder(database, record), ignore_errors=True)
+    shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
 
 
 def load_study(name: str, *, database_url: str | None = None) -> Study:
@@ -200,9 +205,19 @@ def _run(
     source: Source,
     observer: Observer,
     interrupt: threading.Event | None,
+    *,
+    standby: bool = False,
 ) -> Study:
     with _orderly_interrupt(record.name, interrupt) as interrupt:
-        run_study(database, record, source, make_executor=_ray_executor, observer=observer, interrupt=interrupt)
+        run_study(
+            database,
+            record,
+            source,
+            make_executor=_ray_executor,
+            observer=observer,
+            interrupt=interrupt,
+            standby=standby,
+        )
     return Study(record.name, database)
 
 
@@ -229,9 +244,15 @@ def _orderly_interrupt(name: str, interrupt: threading.Event | None) -> Iterator
 
 
 def _ray_executor(job: Job, spec: StudySpec) -> Executor:
-    from tunesvc.execute.ray_executor import RayExecutor  # Ray takes a second to import
+    """The Ray that this process uses already, else one that lives in a process of its own."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        from tunesvc.execute.ray_executor import RayExecutor
 
-    return RayExecutor(job, address=spec.cluster)
+        return RayExecutor(job)
+    from tunesvc.execute.ray_process import RayProcess
+
+    return RayProcess(job, address=spec.cluster)
 
 
 def _read(
@@ -261,7 +282,7 @@ def _settle(database: Database, record: StudyRecord, kind: str, payload: Mapping
         answer = f"{state}; nobody was running it"
     else:
         return f"nobody runs {record.name}: `tune resume {record.name}` does"
-    ledger = Ledger.open(database.engine, record.study_id)
+    ledger = Ledger.open(database, record.study_id)
     try:
         ledger.commit(batch)
     finally:

@@ -5,10 +5,10 @@ The one place below the faces that knows which classes stand behind the protocol
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import StudyBusy, StudyExists, TuneError
+from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyBusy, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
@@ -28,6 +28,7 @@ from tunesvc.search.samplers import make_sampler, resolve, trials_max
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.store import lease, recovery, studies
+from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
 from tunesvc.store.home import home_directory
 from tunesvc.store.ledger import Ledger
@@ -90,44 +91,155 @@ def run_study(
     make_executor: ExecutorMaker,
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
+    standby: bool = False,
 ) -> Closing:
     """Run a stored study until it is over, paused or interrupted.
 
+    With `standby`, while somebody else runs it: wait, with Ray ready, and take over when that one is gone.
+
     Raises:
-        StudyBusy: another coordinator runs it.
+        StudyBusy: another coordinator runs it, and `standby` is off.
         UnsatisfiableRequest: the cluster can never meet its resource request.
         LeaseLost: another coordinator took over meanwhile.
+        DatabaseUnavailable: interrupted while the database is away.
     """
     observer = observer or SilentObserver()
+    interrupt = interrupt or threading.Event()
+    _spec_of(record)
+    if not standby:
+        _await_end(database, record, observer, interrupt)
+        if interrupt.is_set():
+            return _INTERRUPTED
+    while True:
+        observer.note(Note("phase", "starting Ray"))
+        job = _job_of(record, source)
+        executor = make_executor(job, _spec_of(record))
+        try:
+            closing = _run_on(executor, job, database, record, source, observer, interrupt, standby=standby)
+        except BaseException as error:
+            # What runs may be somebody else's by now, or wait for the next coordinator.
+            if isinstance(error, LeaseLost) and not _exists(database, record):
+                executor.close()
+            executor.leave()
+            raise
+        if closing is None or closing is _INTERRUPTED:
+            executor.leave()
+        else:
+            observer.note(Note("phase", "stopping workers"))
+            executor.close()
+        if closing is not None:
+            return closing
+        with database.engine.connect() as connection:
+            record = studies.find(connection, record.name)
+
+
+def _run_on(
+    executor: Executor,
+    job: Job,
+    database: Database,
+    record: StudyRecord,
+    source: Source,
+    observer: Observer,
+    interrupt: threading.Event,
+    *,
+    standby: bool,
+) -> Closing | None:
+    """Take the study's lease, only now because Ray may take longer to start than a lease lasts, and run it.
+
+    None when the study that a standby waited for has changed meanwhile, and its workers need another job.
+    """
+    executor.slots()
+    while not interrupt.is_set():
+        ledger = stand_by(database, record, observer, interrupt) if standby else Ledger.open(database, record.study_id)
+        if ledger is None:
+            return _INTERRUPTED if interrupt.is_set() else _OVER
+        with _held(ledger):
+            try:
+                with answering():
+                    with database.engine.connect() as connection:
+                        fresh = studies.find(connection, record.name)
+                    if standby and _job_of(fresh, source) != job:
+                        return None
+                    coordinator = build_coordinator(database, record.name, ledger, executor, observer, standby=standby)
+            except DatabaseUnavailable:
+                if not standby:
+                    raise
+                continue
+            return coordinator.run(interrupt)
+    return _INTERRUPTED
+
+
+@contextmanager
+def _held(ledger: Ledger) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        with suppress(DatabaseUnavailable):  # then it runs out by itself
+            ledger.release()
+
+
+def _spec_of(record: StudyRecord) -> StudySpec:
     if record.spec is None:
         raise TuneError(_NO_SPEC.format(record.name))
-    _check_free(database, record)
-    job = make_job(record.spec, source, checkpoint_folder(database, record))
-    observer.note(Note("phase", "starting Ray"))
-    executor = make_executor(job, record.spec)
-    try:
-        executor.slots()
-        # Only now: Ray may take longer to start than a lease lasts.
-        ledger = Ledger.open(database.engine, record.study_id)
+    return record.spec
+
+
+def _job_of(record: StudyRecord, source: Source) -> Job:
+    where = source if source.function is not None else Source(record.source_text, record.source_dir)
+    return make_job(_spec_of(record), record.key, where, checkpoint_folder(record))
+
+
+def stand_by(database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event) -> Ledger | None:
+    """Wait until nobody runs the study any more, and take its lease; None when it is over by then.
+
+    A study that nobody runs at the start is taken at once, whatever its state.
+    """
+    told = ""
+    while not interrupt.is_set():
         try:
-            coordinator = build_coordinator(database, record.name, ledger, executor, observer)
-            return coordinator.run(interrupt)
-        finally:
-            ledger.release()
-    finally:
-        observer.note(Note("phase", "stopping workers"))
-        executor.close()
+            with answering(), database.engine.connect() as connection:
+                state = studies.find(connection, record.name).state
+                held = lease.holder(connection, record.study_id)
+            if told and state not in (StudyState.CREATED, StudyState.RUNNING):
+                return None
+            if held is None or not held.live:
+                return Ledger.open(database, record.study_id)
+            waiting = f"standing by for {held.owner}, which runs the study now"
+        except StudyBusy:
+            continue  # another standby was faster
+        except DatabaseUnavailable as error:
+            waiting = f"standing by; the database is away: {error}"
+        if waiting != told:
+            observer.note(Note("phase", waiting))
+            told = waiting
+        interrupt.wait(STANDBY_S)
+    return None
+
+
+def _exists(database: Database, record: StudyRecord) -> bool:
+    try:
+        with answering(), database.engine.connect() as connection:
+            return studies.find(connection, record.name).study_id == record.study_id
+    except StudyNotFound:
+        return False
+    except DatabaseUnavailable:
+        return True
 
 
 def build_coordinator(
-    database: Database, name: str, ledger: Ledger, executor: Executor, observer: Observer | None = None, **options: Any
+    database: Database,
+    name: str,
+    ledger: Ledger,
+    executor: Executor,
+    observer: Observer | None = None,
+    *,
+    standby: bool = False,
+    **options: Any,
 ) -> Coordinator:
     """A coordinator that has taken up what is stored and is ready to step. Reads under the lease of `ledger`."""
     with database.engine.connect() as connection:
         record = studies.find(connection, name)
-    if record.spec is None:
-        raise TuneError(_NO_SPEC.format(name))
-    spec = record.spec
+    spec = _spec_of(record)
     storage = PgStorage(database)
     trials = storage.get_all_trials(record.study_id, deepcopy=False)
     memory = StudyMemory(spec.name, [_DIRECTIONS[goal] for goal in spec.directions], trials)
@@ -159,11 +271,11 @@ def build_coordinator(
         code=code,
         **options,
     )
-    coordinator.recover(unfinished)
+    coordinator.recover(unfinished, standby=standby)
     return coordinator
 
 
-def make_job(spec: StudySpec, source: Source, checkpoints: Path) -> Job:
+def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Job:
     """What all attempts of a study have in common."""
     function = None if source.function is None else _pickled(source.function)
     if function is None and spec.entrypoint is None and spec.command is None:
@@ -173,6 +285,7 @@ def make_job(spec: StudySpec, source: Source, checkpoints: Path) -> Job:
         )
     return Job(
         study=spec.name,
+        key=key,
         metrics=tuple(metric.name for metric in spec.metrics),
         resources=spec.resources,
         environment=spec.environment,
@@ -182,15 +295,28 @@ def make_job(spec: StudySpec, source: Source, checkpoints: Path) -> Job:
         command=None if function is not None else spec.command,
         function=function,
         define_by_run=spec.define_by_run,
+        orphan_s=spec.limits.orphan,
     )
 
 
-def _check_free(database: Database, record: StudyRecord) -> None:
-    """Say early that somebody runs the study, before Ray is started for it."""
-    with database.engine.connect() as connection:
-        held = lease.holder(connection, record.study_id)
-    if held is not None and held.live:
-        raise StudyBusy(lease.busy(held.owner))
+def _await_end(database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event) -> None:
+    """Wait for the lease of a coordinator that is gone to run out, before Ray is started for the study.
+
+    Raises:
+        StudyBusy: it is not gone: it renews its lease.
+    """
+    first = None
+    while not interrupt.is_set():
+        with answering(), database.engine.connect() as connection:
+            held = lease.holder(connection, record.study_id)
+        if held is None or not held.live:
+            return
+        if first is None:
+            first = held
+            observer.note(Note("phase", f"waiting to see whether {held.owner} still runs the study"))
+        if held != first:
+            raise StudyBusy(lease.busy(held.owner))
+        interrupt.wait(STANDBY_S)
 
 
 def _pickled(function: Callable[..., Any]) -> bytes:
@@ -209,17 +335,15 @@ def _pickled(function: Callable[..., Any]) -> bytes:
     return data
 
 
-def checkpoint_folder(database: Database, record: StudyRecord) -> Path:
+def checkpoint_folder(record: StudyRecord) -> Path:
     """Where a study's checkpoints lie, told apart from studies of the same name in other databases.
 
     `TUNE_CHECKPOINTS` names a shared file system for clusters of several nodes.
     """
     given = os.environ.get("TUNE_CHECKPOINTS")
     root = Path(given) if given else home_directory() / "checkpoints"
-    url = database.engine.url
-    origin = hashlib.sha256(f"{url.host or url.query.get('host')}/{url.database}".encode()).hexdigest()[:8]
     readable = "".join(char if char.isalnum() and char.isascii() else "-" for char in record.name)[:60]
-    return root / f"{origin}-{record.study_id}-{readable}"
+    return root / f"{readable}-{record.key}"
 
 
 def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: Source) -> StudyRecord:
@@ -243,6 +367,11 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
         studies.renew(connection, record, spec, source.text, source.folder)
         return studies.find(connection, spec.name)
 
+
+STANDBY_S = 0.5
+"""How often a standby looks whether the lease is free."""
+_INTERRUPTED = Closing(None, "interrupted", None)
+_OVER = Closing(None, "another coordinator brought it to its end", None)
 
 _FIXED = ("metrics", "constraints", "parameters", "constants")
 """What has to stay as it is while a study has trials."""

@@ -9,6 +9,7 @@
     ├── UnsatisfiableRequest     a resource request that the cluster can never meet
     ├── ExecutorError            Ray could not be started, reached or used
     ├── DatabaseError            Postgres could not be started, reached or used
+    │   ├── DatabaseUnavailable  it does not answer, or does not write, for now: the same transaction may be tried again
     │   └── SchemaVersionError   the database's schema is older or newer than this program
     ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
     └── BadReport                a reported metric or step that is not a number; raised inside the objective
@@ -55,6 +56,10 @@ class ExecutorError(TuneError):
 
 class DatabaseError(TuneError):
     """Postgres could not be started, reached or used."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """Postgres does not answer or does not write for now; whether the transaction was committed is not known."""
 
 
 class SchemaVersionError(DatabaseError):

@@ -24,16 +24,29 @@ class Failure(StrEnum):
     """It ended without any value for a metric."""
     NAN = "nan"
     """Its result is not a number."""
-    OOM = "oom"
-    """It ran out of memory."""
+    GPU_OOM = "gpu_oom"
+    """It ran out of GPU memory."""
+    HOST_OOM = "host_oom"
+    """It ran out of main memory, which others on its node may have caused."""
     ENTRYPOINT = "entrypoint"
     """The objective could not be found or imported: no trial can run."""
     LOST = "lost"
-    """Its worker went away."""
+    """Its worker died."""
+    STALLED = "stalled"
+    """Its worker gave no sign of life for `limits.stall`."""
+    NODE = "node"
+    """Its node went away."""
+    PREEMPTED = "preempted"
+    """Its node was taken back."""
     TIMEOUT = "timeout"
     """It ran longer than `limits.wall`."""
     SILENCE = "silence"
     """It did not report for `limits.silence`."""
+
+    @property
+    def is_of_the_machine(self) -> bool:
+        """Whether it says nothing about the trial's parameters."""
+        return self in (Failure.LOST, Failure.STALLED, Failure.NODE, Failure.PREEMPTED, Failure.HOST_OOM)
 
 
 class StopCause(StrEnum):
@@ -54,15 +67,6 @@ class StopCause(StrEnum):
 
 
 # --- after a failure --------------------------------------------------------------------------------
-
-_LIMIT_OF = {
-    Failure.LOST: "lost",
-    Failure.ERROR: "error",
-    Failure.OOM: "error",
-    Failure.TIMEOUT: "timeout",
-    Failure.SILENCE: "timeout",
-}
-"""Which of the spec's `retries` a failure counts against; one that is not listed would only happen again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +89,15 @@ def after_failure(failure: Failure, earlier: Mapping[Failure, int], retries: Ret
     Args:
         failure: what ended the attempt.
         earlier: failures of the trial's attempts before this one.
-        retries: the study's limits.
+        retries: the study's limits, one for each failure that another attempt may escape.
     """
-    limit_name = _LIMIT_OF.get(failure)
-    if limit_name is None:
+    limit: int | None = getattr(retries, failure, None)
+    if limit is None:
         return GiveUp(f"{failure}: would happen again")
-    limit: int = getattr(retries, limit_name)
-    used = sum(n for kind, n in earlier.items() if _LIMIT_OF.get(kind) == limit_name)
+    used = earlier.get(failure, 0)
     if used < limit:
-        return Retry(f"{failure}: retry {used + 1} of {limit} (retries.{limit_name})")
-    return GiveUp(f"{failure}: no retry left (retries.{limit_name}: {limit})")
+        return Retry(f"{failure}: retry {used + 1} of {limit} (retries.{failure})")
+    return GiveUp(f"{failure}: no retry left (retries.{failure}: {limit})")
 
 
 FAILURES_AT_FIRST = 8

@@ -10,6 +10,7 @@ from typing import Protocol
 import pytest
 
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
+from tests.ray_fixtures import address_of_local_ray
 from tunesvc.execute.executor import (
     Asked,
     Executor,
@@ -23,6 +24,7 @@ from tunesvc.execute.executor import (
     Started,
     Yielded,
 )
+from tunesvc.execute.ray_process import RayProcess
 from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock
 from tunesvc.spec import Resources
 
@@ -53,7 +55,7 @@ def closed_afterwards() -> Iterator[Callable[[Executor], Executor]]:
         executor.close()
 
 
-@pytest.fixture(params=["simulated", "ray"])
+@pytest.fixture(params=["simulated", "ray", "process", pytest.param("process_on_ray", marks=pytest.mark.slow)])
 def harness(request: pytest.FixtureRequest, closed_afterwards: Callable[[Executor], Executor]) -> Harness:
     make: Callable[..., Executor] = request.getfixturevalue(f"{request.param}_executor")
     return lambda *, asking=False: closed_afterwards(make(asking))
@@ -76,6 +78,27 @@ def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
             define_by_run=asking,
             resources=Resources(cpu=1, gpu=1),
         )
+    )
+
+
+@pytest.fixture
+def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
+    """A driver process without Ray, for all that lies between an executor and its coordinator."""
+    return lambda asking: RayProcess(make_job(tmp_path, define_by_run=asking), driver="tests.driver_without_ray")
+
+
+@pytest.fixture
+def process_on_ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
+    """The driver process on the session's Ray, which it joins as it would a cluster."""
+    return lambda asking: RayProcess(
+        make_job(
+            tmp_path,
+            source=str(OBJECTIVES),
+            entrypoint="behaviours:ask" if asking else "behaviours:act",
+            define_by_run=asking,
+            resources=Resources(cpu=1, gpu=1),
+        ),
+        address=address_of_local_ray(),
     )
 
 
@@ -242,3 +265,48 @@ def test_capacity_says_what_there_is(harness: Harness) -> None:
     assert capacity.nodes == 1
     assert capacity.cpu >= SLOTS
     assert str(capacity).startswith("1 node, ")
+
+
+def test_what_runs_nowhere_is_lost_after_what_was_heard_of_it_and_without_blame(harness: Harness) -> None:
+    executor, unknown = harness(), make_launch(98).attempt
+    executor.adopt(1, {unknown: 7})
+    (event,) = executor.events(60.0)
+    assert (event.attempt, event.seq) == (unknown, 8)
+    assert isinstance(event.payload, Lost)
+    assert event.payload.kind == "gone"
+
+
+def test_after_an_adoption_of_nothing_attempts_run_as_ever(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="reports")
+    listener.executor.adopt(1, {})
+    listener.run(launch)
+    assert listener.outcome(launch) == Finished({"loss": 0.5})
+
+
+def test_what_runs_and_what_waits_is_alive_and_what_ended_is_not(harness: Harness) -> None:
+    listener = Listener(harness())
+    assert list(listener.executor.alive()) == []
+    launches = [make_launch(number, behaviour="patient") for number in range(SLOTS + 1)]
+    for launch in launches:
+        listener.executor.launch(launch)
+    listener.until(lambda heard: heard.running() == SLOTS)
+    signs = set(listener.executor.alive())
+    assert signs == {launch.attempt for launch in launches}
+    for launch in launches:
+        listener.executor.kill(launch.attempt)
+    listener.until_ended(*launches)
+    listener.executor.alive()
+    assert list(listener.executor.alive()) == []
+
+
+def test_an_executor_that_can_work_has_no_trouble(harness: Harness) -> None:
+    assert harness().trouble() == ""
+
+
+def test_leaving_may_be_repeated_and_followed_by_closing(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="patient")
+    listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(launch, Started))
+    listener.executor.leave()
+    listener.executor.leave()
+    listener.executor.close()

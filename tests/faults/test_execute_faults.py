@@ -104,16 +104,26 @@ def test_running_out_of_gpu_memory_is_classed_and_the_process_given_up(listen: M
     listener, first, second = listen("out_of_memory"), make_launch(0), make_launch(1)
     listener.run(first)
     listener.run(second)
-    assert listener.outcome(first).kind == "oom"
+    assert listener.outcome(first).kind == "gpu_oom"
     assert "Tried to allocate 20 GiB" in listener.outcome(first).message
+    assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
+
+
+def test_running_out_of_main_memory_ends_one_trial_and_is_classed(listen: MakeListener) -> None:
+    """Fault 19."""
+    listener, first, second = listen("allocates_past_its_limit"), make_launch(0), make_launch(1)
+    listener.run(first)
+    assert listener.outcome(first).kind == "host_oom"
+    assert "MemoryError" in listener.outcome(first).message
+    listener.run(second)
     assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (MemoryError(), "oom"),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 MiB"), "oom"),
+        (MemoryError(), "host_oom"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 MiB"), "gpu_oom"),
         (RuntimeError("shapes differ"), "error"),
         (BadReport("metric loss is None"), "bad_report"),
         (EntrypointError("no module"), "entrypoint"),

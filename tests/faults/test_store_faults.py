@@ -17,8 +17,10 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tunesvc.errors import BadName
-from tunesvc.store.database import Database, open_database
+from tests.proxy import Proxy
+from tunesvc.errors import BadName, DatabaseError
+from tunesvc.store import migrations
+from tunesvc.store.database import Database, connect, open_database
 from tunesvc.store.embedded import EmbeddedServer
 from tunesvc.store.filelock import FileLock
 from tunesvc.store.storage import PgStorage
@@ -72,6 +74,7 @@ def _lives(home: Path) -> bool:
 
 
 def test_a_server_left_by_a_killed_process_is_adopted_with_everything_committed(home: Path) -> None:
+    """Fault 43."""
     with open_database() as database:
         PgStorage(database).create_new_study([optuna.study.StudyDirection.MINIMIZE], "kept")
     killed = _user()
@@ -86,6 +89,7 @@ def test_a_server_left_by_a_killed_process_is_adopted_with_everything_committed(
 
 
 def test_of_two_users_one_killed_the_other_goes_on_and_stops_the_server(home: Path) -> None:
+    """Fault 43."""
     killed, other = _user(), _user()
     killed.kill()
     killed.communicate()
@@ -129,6 +133,7 @@ def test_a_start_that_is_killed_while_a_program_of_postgres_goes_on_is_finished_
 
 
 def test_a_server_killed_with_its_users_recovers(home: Path) -> None:
+    """Fault 43."""
     with open_database() as database:
         PgStorage(database).create_new_study([optuna.study.StudyDirection.MINIMIZE], "kept")
         user = _user()
@@ -140,10 +145,41 @@ def test_a_server_killed_with_its_users_recovers(home: Path) -> None:
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_the_server(home: Path) -> None:
+    """Fault 2."""
     user = _user()
     assert os.getsid(_server_pid(home)) != os.getsid(user.pid)
     assert os.getpgid(_server_pid(home)) != os.getpgid(user.pid)
     assert _end(user) == 0
+
+
+# --- 10: a migration that is cut; killed ones and newer schemas: tests/integration/test_migrations.py ------
+
+
+def test_a_migration_whose_connection_is_lost_midway_leaves_nothing_and_can_be_repeated(empty_url: str) -> None:
+    """Fault 10."""
+    with Proxy.before(empty_url) as proxy, connect(proxy.url(empty_url)) as database:
+
+        @sa.event.listens_for(database.engine, "before_cursor_execute")
+        def cut(_: object, __: object, statement: str, *___: object) -> None:
+            if "CREATE TABLE trials" in statement:
+                proxy.cut()
+
+        with pytest.raises(sa.exc.OperationalError), database.patiently() as connection:
+            migrations.upgrade(connection)
+    with connect(empty_url) as database:
+        assert sa.inspect(database.engine).get_table_names() == []
+    with open_database(empty_url) as database:
+        assert "trials" in sa.inspect(database.engine).get_table_names()
+
+
+def test_a_migration_whose_answer_was_lost_is_found_done(empty_url: str) -> None:
+    """Fault 10."""
+    with Proxy.before(empty_url) as proxy:
+        proxy.lose_next_commit()
+        with pytest.raises(DatabaseError, match="cannot be set up"):
+            open_database(proxy.url(empty_url))
+        with open_database(proxy.url(empty_url), migrate=False) as database:
+            assert "trials" in sa.inspect(database.engine).get_table_names()
 
 
 # --- 36: SQL in names -----------------------------------------------------------------------------------

@@ -45,6 +45,59 @@ def test_a_request_that_came_too_late_for_its_run_does_not_end_the_next_one(data
     assert simulation.sql("SELECT answer FROM commands") == [("the run that this was meant for had ended",)]
 
 
+@pytest.mark.parametrize(("kind", "state"), [("stop", StudyState.STOPPED), ("pause", StudyState.PAUSED)])
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_request_whose_coordinator_died_is_carried_out_by_the_standby(
+    database: Database, kind: str, state: StudyState, seen: bool
+) -> None:
+    simulation = Simulation(database, make_spec(budget={"trials": 1000}))
+    simulation.share_cluster()
+    coordinator = simulation.start()
+    for _ in range(6):
+        coordinator.step()
+    ask(simulation, kind)
+    if seen:
+        while "by request" not in " ".join(simulation.recorder.texts("study")):
+            coordinator.step()
+        assert simulation.sql("SELECT done_at FROM commands") == [(None,)]
+    simulation.crash()
+    assert simulation.start(standby=True).run().state is state
+    assert simulation.sql("SELECT done_at IS NOT NULL, answer FROM commands") == [(True, "")]
+    assert simulation.sql("SELECT state FROM studies") == [(state,)]
+    assert sum(simulation.states().values()) < 100
+
+
+def test_a_pause_that_is_taken_back_says_so_and_the_study_goes_on(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    coordinator = simulation.start()
+    coordinator.step()
+    ask(simulation, "pause")
+    while not simulation.recorder.texts("study"):
+        coordinator.step()
+    ask(simulation, "resume")
+    assert coordinator.run().state is StudyState.FINISHED
+    assert simulation.sql("SELECT kind, answer FROM commands ORDER BY command_id") == [
+        ("pause", "taken back"),
+        ("resume", ""),
+    ]
+
+
+def test_a_study_that_is_interrupted_while_it_is_being_paused_stays_paused(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    coordinator = simulation.start()
+    coordinator.step()
+    ask(simulation, "pause")
+    while not simulation.recorder.texts("study"):
+        coordinator.step()
+    simulation.interrupt.set()
+    assert coordinator.run(simulation.interrupt).state is StudyState.PAUSED
+    simulation.ledger.release()
+    assert simulation.states()["running"] > 0
+    simulation.interrupt.clear()
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.states() == {"complete": 10}
+
+
 def test_a_stop_ends_what_runs(database: Database) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 1000}))
     coordinator = simulation.start()

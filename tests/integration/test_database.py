@@ -8,7 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.errors import BadName, DatabaseError
-from tunesvc.store.database import Database, checked_name, connect, masked, open_database, parse_url, safe_text
+from tunesvc.store.database import (
+    Database,
+    checked_name,
+    connect,
+    is_unavailable,
+    masked,
+    open_database,
+    parse_url,
+    reason_of,
+    safe_text,
+)
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
@@ -89,6 +99,77 @@ def test_a_read_only_server_is_refused(database: Database, database_url: str) ->
         connection.execute(sa.text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
     with pytest.raises(DatabaseError, match="read-only"):
         open_database(database_url)
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "ports"),
+    [
+        ("postgresql://u:p@one:5433,two:5434/db?sslmode=require", "one,two", "5433,5434"),
+        ("postgres://u:p@one,two:5434/db", "one,two", ",5434"),
+        ("postgresql+psycopg2://one,two", "one,two", ","),
+        ("postgresql://u:p,q@[::1]:5433,[::2]:5434/db", "::1,::2", "5433,5434"),
+        ("postgresql://u:p@/db?host=one,two&port=5433,5434", "one,two", "5433,5434"),
+    ],
+)
+def test_several_hosts_are_accepted_as_libpq_writes_them(url: str, hosts: str, ports: str) -> None:
+    parsed = parse_url(url)
+    _, arguments = sa.create_engine(parsed).dialect.create_connect_args(parsed)
+    assert (arguments["host"], arguments["port"]) == (hosts, ports)
+    assert parse_url(parsed.render_as_string(hide_password=False)) == parsed
+
+
+def test_a_password_with_a_comma_is_not_taken_for_several_hosts() -> None:
+    assert parse_url("postgresql://user:p,q@host/db").password == "p,q"
+
+
+def test_the_first_host_that_answers_is_used(database_url: str) -> None:
+    url = sa.make_url(database_url)
+    hosts = {"host": f"127.0.0.1,{url.query['host']}", "port": f"1,{url.query['port']}"}
+    text = url.update_query_dict(hosts).render_as_string(hide_password=False)
+    with connect(text) as database, database.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["08006", "25006", "40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P01", "57P03", "58030"],
+)
+def test_what_may_pass_is_told_from_what_will_not_in_words(database: Database, code: str) -> None:
+    error = _raised(database, code)
+    assert is_unavailable(error)
+    assert "on purpose" in reason_of(error)
+    assert "DO" not in reason_of(error)
+
+
+@pytest.mark.parametrize("code", ["22012", "23505", "23503", "42601", "42501", "42P01", "XX000", "XX001", "P0001"])
+def test_a_mistake_is_not_tried_again(database: Database, code: str) -> None:
+    assert not is_unavailable(_raised(database, code))
+    assert not is_unavailable(ValueError("on purpose"))
+
+
+def test_a_reason_is_one_line_without_the_drivers_advice() -> None:
+    database = Database(parse_url("postgresql://user:secret@127.0.0.1:1,127.0.0.1:2/tune"))
+    with database, pytest.raises(sa.exc.OperationalError) as error:
+        database.engine.connect()
+    first, second = reason_of(error.value).split("; ")
+    assert first == 'connection to server at "127.0.0.1", port 1 failed: Connection refused'
+    assert second == 'connection to server at "127.0.0.1", port 2 failed: Connection refused'
+
+
+def test_a_pool_that_is_used_up_may_have_room_later(database: Database) -> None:
+    engine = sa.create_engine(database.engine.url, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with engine.connect(), pytest.raises(sa.exc.TimeoutError) as error:
+        engine.connect()
+    engine.dispose()
+    assert is_unavailable(error.value)
+
+
+def _raised(database: Database, code: str) -> BaseException:
+    """The driver's own error for a SQLSTATE, from the server."""
+    statement = f"DO $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}'; END $$"
+    with pytest.raises(sa.exc.DBAPIError) as error, database.engine.begin() as connection:
+        connection.execute(sa.text(statement))
+    return error.value
 
 
 def test_closing_twice_is_fine(database_url: str) -> None:

@@ -135,6 +135,33 @@ def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(home:
         sleeper.wait()
 
 
+def test_what_is_left_of_a_dead_server_that_nobody_collected_is_no_obstacle(home: Path) -> None:
+    EmbeddedServer(home).close()
+    account = server_account()
+    program = (binaries.install_for_others(home) if account.is_other else binaries.bin_directory()) / "postgres"
+    dead = subprocess.Popen([program, "--version"], cwd="/", stdout=subprocess.DEVNULL, **account.process_options())
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its number is still taken
+    (home / "postgres/run").mkdir(mode=0o700)
+    account.own(home / "postgres/run")
+    for left in (home / "postgres/data/postmaster.pid", home / "postgres/run/.s.PGSQL.5432.lock"):
+        left.write_text(f"{dead.pid}\n{home}/postgres/data\n1\n5432\n{home}/postgres/run\n\n")
+        account.own(left)
+    server = EmbeddedServer(home)
+    assert _scalar(server, "SELECT 1") == 1
+    server.close()
+    dead.wait()
+
+
+def test_a_pid_file_that_a_full_disk_left_empty_is_no_obstacle(home: Path) -> None:
+    EmbeddedServer(home).close()
+    pid_file = home / "postgres/data/postmaster.pid"
+    pid_file.touch()
+    server_account().own(pid_file)
+    server = EmbeddedServer(home)
+    assert _scalar(server, "SELECT 1") == 1
+    server.close()
+
+
 def test_data_of_another_major_version_is_refused_with_the_way_out(home: Path) -> None:
     EmbeddedServer(home).close()
     (home / "postgres/data/PG_VERSION").write_text("17\n")

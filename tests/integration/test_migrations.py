@@ -49,6 +49,7 @@ def test_opening_without_migrating_asks_for_an_upgrade(empty_url: str) -> None:
 
 @pytest.mark.parametrize("migrate", [True, False])
 def test_a_newer_schema_is_refused_naming_both_versions(database_url: str, migrate: bool) -> None:
+    """Fault 10."""
     with connect(database_url) as database, database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE tunesvc_version SET version_num = '9999'"))
     with pytest.raises(SchemaVersionError, match=rf"9999, newer than this program's {migrations.program_revision()}"):
@@ -97,6 +98,7 @@ with connect(sys.argv[1]) as database:
 
 
 def test_a_migration_killed_midway_leaves_nothing_and_can_be_repeated(empty_url: str) -> None:
+    """Fault 10."""
     done = subprocess.run([sys.executable, "-c", _KILLED_MIDWAY, empty_url], env={**os.environ}, check=False)
     assert done.returncode == -signal.SIGKILL
     with connect(empty_url) as database:

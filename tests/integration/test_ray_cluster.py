@@ -144,7 +144,8 @@ def test_code_travels_to_a_cluster_and_a_lost_node_is_said(tmp_path: Path) -> No
     done = python(CLUSTER.format(tests=str(Path(__file__).parents[2]), folder=str(tmp_path)))
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     # a token that lies in the home directory is not used where the cluster asks for none
-    assert done.stdout.splitlines()[-2:] == ['Lost(message="the worker\'s node went away")', "None"]
+    lost = """Lost(message="the worker's node went away", kind='node')"""
+    assert done.stdout.splitlines()[-2:] == [lost, "None"]
 
 
 TOKENS = """

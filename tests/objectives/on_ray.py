@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -81,6 +82,16 @@ def out_of_memory(*, trial) -> None:
         """As torch.cuda names it."""
 
     raise OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+
+def allocates_past_its_limit(*, trial) -> float:
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, before[1]))
+    try:
+        return float(len(bytearray(2**30)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def flood(*, trial) -> float:

@@ -68,6 +68,7 @@ def test_a_table_that_fits_keeps_every_column() -> None:
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "\r=1", "\n=1"])
 def test_a_formula_becomes_text_in_csv(text: str) -> None:
+    """Fault 42."""
     assert export.inert(text) == "'" + text
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import FAULT_NUMBERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").glob("*.md")]
@@ -25,3 +29,25 @@ def test_every_decision_is_in_the_index_under_its_title() -> None:
     titles = [page.read_text().splitlines()[0] for page in DECISIONS]
     assert [f"# {number}. {title}" for number, _, title in listed] == titles
     assert [name for _, name, _ in listed] == [page.name for page in DECISIONS]
+
+
+FAULTS = [*range(1, 30), *range(40, 44)]
+
+
+def test_every_fault_names_tests_that_are_there_and_bear_its_number() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    rows = {
+        int(number): re.findall(r"`(test_\w+)`", row) for number, row in re.findall(r"^\| (\d+) \|(.*)$", page, re.M)
+    }
+    assert list(rows) == FAULTS
+    assert [number for number, names in rows.items() if not names] == []
+    borne = set(_faults_of_tests())
+    assert [(name, number) for number, names in rows.items() for name in names if (name, number) not in borne] == []
+
+
+def _faults_of_tests() -> Iterator[tuple[str, int]]:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                named = FAULT_NUMBERS.search(ast.get_docstring(node) or "")
+                yield from ((node.name, int(number)) for number in re.findall(r"\d+", named[1] if named else ""))

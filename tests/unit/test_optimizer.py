@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from tests.specs import make_spec
 from tunesvc.errors import BadReport, SpecError
-from tunesvc.search.memory import StudyMemory
+from tunesvc.search.memory import POINTS_MAX, StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.samplers import make_sampler
@@ -120,6 +120,7 @@ class BrokenSampler(optuna.samplers.RandomSampler):
 
 
 def test_a_sampler_that_raises_is_replaced_by_chance_and_the_proposal_says_so() -> None:
+    """Fault 41."""
     proposal = make_optimizer(make_spec(), BrokenSampler()).ask()
     assert set(proposal.params) == {"x", "n"}
     assert proposal.sampler_error == "RuntimeError: singular matrix"
@@ -319,3 +320,80 @@ def test_every_pruner_can_be_named(pruner: dict[str, Any]) -> None:
     number = optimizer.ask().number
     optimizer.report(number, 1, 0.5)
     assert optimizer.verdict(number) is None
+
+
+@given(first=st.integers(0, 3), every=st.sampled_from([1, 3, 1000]), points=st.integers(1, 30_000))
+@settings(max_examples=15, deadline=None)
+def test_a_long_curve_is_kept_at_half_its_resolution_and_alike_for_alike_trials(
+    first: int, every: int, points: int
+) -> None:
+    """Fault 24: memory is bounded however many reports come."""
+    memory = StudyMemory("test", [StudyDirection.MINIMIZE])
+    numbers = [memory.create_new_trial(memory.study_id) for _ in range(2)]
+    for i in range(points):
+        for number in numbers:
+            memory.set_trial_intermediate_value(number, first + i * every, float(i))
+    one, other = (memory.get_trial(number).intermediate_values for number in numbers)
+    assert one == other
+    assert min(points, POINTS_MAX // 2) <= len(one) <= POINTS_MAX
+    assert next(iter(one)) == first
+    assert all(value == (step - first) / every for step, value in one.items())
+    again = StudyMemory("again", [StudyDirection.MINIMIZE], memory.get_all_trials(memory.study_id))
+    assert again.get_trial(0).intermediate_values == one
+
+
+def test_a_report_between_the_points_of_a_long_curve_is_not_judged() -> None:
+    optimizer = make_optimizer(make_spec(pruner={"name": "threshold", "upper": 0.5}))
+    number = optimizer.ask().number
+    for step in range(POINTS_MAX + 1):
+        optimizer.report(number, step, 0.0)
+    optimizer.report(number, POINTS_MAX + 1, 1.0)
+    optimizer.report(number, POINTS_MAX + 2, 1.0)
+    assert optimizer.verdict(number, [POINTS_MAX + 1]) is None
+    assert optimizer.verdict(number, [POINTS_MAX + 2]) is not None
+
+
+def failures_late(failure: str, seed: int) -> int:
+    """How many of the last 30 of 60 trials fail, where the best ones lie at the edge of memory."""
+    optimizer = make_optimizer(make_spec(sampler={"name": "tpe", "seed": seed}))
+    failed = 0
+    for i in range(60):
+        proposal = optimizer.ask()
+        size = float(proposal.params["x"] or 0) * float(proposal.params["n"] or 0)
+        if size > 3.0:
+            failed += i >= 30
+            optimizer.tell(proposal.number, TrialState.FAIL, failure=failure)
+        else:
+            optimizer.tell(proposal.number, TrialState.COMPLETE, [1 - size / 3])
+    return failed
+
+
+def test_samplers_learn_where_memory_ends_but_nothing_from_lost_nodes() -> None:
+    learned = sum(failures_late("gpu_oom", seed) for seed in range(4))
+    unlearned = sum(failures_late("node", seed) for seed in range(4))
+    assert learned < unlearned / 2
+
+
+def test_what_failed_by_its_parameters_stays_infeasible_after_a_restart_and_failed_for_everybody_else() -> None:
+    optimizer = make_optimizer(make_spec())
+    for failure in ("nan", "node", "gpu_oom"):
+        optimizer.tell(optimizer.ask().number, TrialState.FAIL, failure=failure)
+    again = StudyMemory("again", [StudyDirection.MINIMIZE], optimizer.trials)
+    for memory in (optimizer.memory, again):
+        shown = memory.get_all_trials(memory.study_id, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        assert [trial.number for trial in shown] == [0, 2]
+        assert all(max(trial.constraints.values()) > 0 for trial in shown)
+        assert {trial.state for trial in memory.get_all_trials(memory.study_id)} == {TrialState.FAIL}
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "random"])
+def test_failures_are_learned_from_with_several_metrics_too(name: str) -> None:
+    metrics = [{"name": "loss"}, {"name": "size"}]
+    optimizer = make_optimizer(make_spec(metrics=metrics, sampler={"name": name, "seed": 1}))
+    for i in range(40):
+        proposal = optimizer.ask()
+        assert proposal.sampler_error is None
+        if i % 3:
+            optimizer.tell(proposal.number, TrialState.COMPLETE, [float(i), 1.0])
+        else:
+            optimizer.tell(proposal.number, TrialState.FAIL, failure="gpu_oom")

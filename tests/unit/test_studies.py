@@ -122,7 +122,7 @@ def test_the_script_writes_json_lines_where_it_is_told_to(tmp_path: Path) -> Non
 
 def test_the_ray_tune_function_reports_and_checkpoints_as_it_is(tmp_path: Path) -> None:
     spec = spec_of("ray_function")
-    job = Job("s", (spec.metrics[0].name,), spec.resources, spec.environment, str(tmp_path))
+    job = Job("s", "key", (spec.metrics[0].name,), spec.resources, spec.environment, str(tmp_path))
     attempt = Attempt(job, Launch(AttemptId(1, 1), 0, arguments(spec), seed=0), Place("here", os.getpid()))
     attempt.stop()
     with pytest.raises(Pruned):

@@ -1,4 +1,4 @@
-"""`tune doctor`: whether everything that a study needs is there."""
+"""`tune doctor`: whether everything that a study needs is there; `tune doctor STUDY`: why a study is where it is."""
 
 from __future__ import annotations
 
@@ -6,46 +6,68 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import typer
 
-from tunesvc.cli.options import DatabaseUrl, Json
+from tunesvc.cli.finding import Finding
+from tunesvc.cli.options import DatabaseUrl, Json, complete_study
 
-Verdict = Literal["ok", "warn", "broken"]
 LITTLE_SPACE = 2e9
 """Bytes free below which a study may run out of room."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found."""
+def doctor(
+    study: Annotated[
+        str | None, typer.Argument(help="A study to explain.", autocompletion=complete_study, metavar="[STUDY]")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command, or explain the state of a STUDY.
 
-    name: str
-    verdict: Verdict
-    text: str
+    Exit code 1 if something is broken.
+    """
+    if study is not None:
+        _explain(study, database_url, as_json=as_json)
+        return
+    findings = list(examine(database_url))
+    _print(findings, as_json=as_json)
 
 
-def doctor(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
-    """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command; exit code 1 if something is broken."""
+def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
+    from tunesvc import insights
+    from tunesvc.cli import diagnosis, output
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        found = insights.diagnosis(database, name)
+    findings = diagnosis.findings(found)
+    if as_json:
+        output.print_json({"findings": findings, "diagnosis": found})
+    else:
+        _print(findings, as_json=False)
+        if found.live:
+            output.out().print("", diagnosis.live_table(found.live, output.out().width), sep="\n")
+
+
+def _print(findings: Sequence[Finding], *, as_json: bool) -> None:
+    from rich.table import Table
     from rich.text import Text
 
     from tunesvc.cli import output
 
-    findings = list(examine(database_url))
     if as_json:
         output.print_json(findings)
     else:
         marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "broken": ("✗", "red")}
-        grid = output.table("", "", "")
-        grid.show_header = False
+        grid = Table.grid(padding=(0, 2))
         for finding in findings:
             mark, style = marks[finding.verdict]
-            grid.add_row(*output.cells(Text(mark, style), finding.name, finding.text))
+            grid.add_row(*output.cells(Text(mark, style), Text(finding.name, "bold"), finding.text))
         output.out().print(grid)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)

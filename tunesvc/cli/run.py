@@ -58,15 +58,23 @@ def run(
     )
 
 
-def resume(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = False, quiet: Quiet = False) -> None:
-    """Go on with a study that was interrupted, paused, stopped or extended."""
+def resume(
+    study: StudyName,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="While another process runs it: wait, and take over when that is gone.")
+    ] = False,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a study that was interrupted, paused, stopped or extended, or stand by for the one that runs it."""
     from tunesvc import api
 
     _session(
         study,
         study,
         lambda observer, interrupt: api.resume(
-            study, database_url=database_url, observer=observer, interrupt=interrupt
+            study, standby=standby, database_url=database_url, observer=observer, interrupt=interrupt
         ),
         as_json=as_json,
         quiet=quiet,

@@ -6,7 +6,7 @@ Writes into the step's batch and effects; the coordinator commits and performs t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import TrialState
@@ -20,13 +20,13 @@ from tunesvc.coordinator.outcome import Conclusion, conclude
 from tunesvc.coordinator.progress import Note, Observer
 from tunesvc.coordinator.roster import Curve, LiveAttempt, Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
-from tunesvc.execute.executor import Launch, Lost, Yielded
+from tunesvc.execute.executor import AttemptId, Launch, Lost, Yielded
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import StudySpec
-from tunesvc.store.batch import AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
+from tunesvc.store.batch import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
 from tunesvc.store.ids import trial_id
-from tunesvc.store.recovery import UnfinishedTrial
+from tunesvc.store.recovery import EarlierAttempt, UnfinishedTrial
 from tunesvc.store.states import AttemptState, StudyState
 
 JUDGED_MAX = 64
@@ -94,7 +94,7 @@ class Attempts:
             now_s=self._clock.now(),
         )
         cpus = resources.cpu * resources.workers
-        self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step))
+        self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._stall_s))
         params = {**self._spec.constants, **live.params}
         seed = ((self._spec.seed or 0) * 1_000_003 + number) % 2**32
         effects.launches.append(Launch(live.id, number, params, seed, history.checkpoint))
@@ -106,9 +106,20 @@ class Attempts:
         if live.stop_cause is not None:
             return
         live.stop_cause, live.stop_reason = cause, reason
-        live.stop_by_s = self._clock.now() + self._spec.limits.grace
         self._batch.stops.append(StopRequest(*live.key(), cause))
         effects.stops.append(live.id)
+
+    def begin_grace(self) -> None:
+        """At a step's beginning: from now on those count their grace that the step before, once committed, stopped."""
+        for live in self._roster:
+            if live.stop_cause is not None and live.stop_by_s is None:
+                live.stop_by_s = self._clock.now() + self._spec.limits.grace
+
+    @property
+    def all_overdue(self) -> bool:
+        """Whether everything that runs was asked to stop, and its grace is over."""
+        now = self._clock.now()
+        return all(live.stop_by_s is not None and now >= live.stop_by_s for live in self._roster)
 
     def judge(self, effects: Effects) -> None:
         """Stop those whose new reports the pruner finds too poor."""
@@ -121,14 +132,20 @@ class Attempts:
                 self._decide(live.number, "prune", verdict.reason, verdict.details)
                 self.stop(live, StopCause.PRUNE, verdict.reason, effects)
 
-    def watch_limits(self, effects: Effects) -> None:
-        """Stop those that exceed a limit, and kill those that did not obey."""
+    def watch_limits(self, effects: Effects, *, hearing: bool = True) -> None:
+        """Stop those that exceed a limit, and kill those that did not obey.
+
+        Nobody is silent while the executor hears nothing (`hearing` is off), and nothing is known of an attempt that
+        gave no sign since it was adopted.
+        """
         now = self._clock.now()
         for live in self._roster:
+            if not hearing:
+                live.heard_s = now
             if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
                 live.killed = True
                 effects.kills.append(live.id)
-            if live.started_s is None or live.stop_cause is not None:
+            if live.started_s is None or live.stop_cause is not None or live.last_word_s is not None:
                 continue
             exceeded = policy.overdue(self._spec.limits, now - live.started_s, now - live.heard_s)
             if exceeded is not None:
@@ -148,6 +165,35 @@ class Attempts:
             self._decide(number, "stop", closing.reason)
             self._tell(number, conclude(self._spec, curve, Yielded(), closing.stop), closing.reason)
 
+    # --- leases ----------------------------------------------------------------------------------------
+
+    def hear(self, alive: Iterable[AttemptId]) -> None:
+        """These gave a sign of life: those among them that were adopted do run."""
+        for attempt in alive:
+            if (live := self._roster.get(attempt)) is not None:
+                live.last_word_s = None
+
+    def leases(self, alive: Iterable[AttemptId]) -> list[AliveAttempt]:
+        """The leases to renew, of attempts that gave a sign of life."""
+        known = (self._roster.get(attempt) for attempt in alive)
+        return [AliveAttempt(*live.key(), self._stall_s) for live in known if live is not None]
+
+    def give_up(self, stalled: Iterable[tuple[int, int]], effects: Effects) -> list[Ended]:
+        """End attempts whose lease has run out; whatever they say from here on is refused."""
+        ended = []
+        for number, attempt in stalled:
+            live = self._roster.get(AttemptId(trial_id(self._study_id, number), attempt))
+            if live is not None and not live.over:
+                live.over = True
+                effects.kills.append(live.id)
+                reason = f"the worker gave no sign of life for {self._stall_s:g} s (limits.stall)"
+                ended.append(Ended(live, Lost(reason, "stalled")))
+        return ended
+
+    @property
+    def _stall_s(self) -> float:
+        return self._spec.limits.stall
+
     # --- ending -------------------------------------------------------------------------------------
 
     def end(self, ended: Ended) -> None:
@@ -165,7 +211,7 @@ class Attempts:
         else:
             self._tell(live.number, conclusion, live.stop_reason)
 
-    def recover(self, trial: UnfinishedTrial) -> None:
+    def recover(self, trial: UnfinishedTrial, effects: Effects) -> None:
         """Take up a trial that an earlier coordinator left unfinished."""
         history = self._roster.history(trial.number)
         history.attempts = max((attempt.number for attempt in trial.attempts), default=0)
@@ -177,13 +223,17 @@ class Attempts:
         last = trial.attempts[-1] if trial.attempts else None
         if last is None or last.state.is_terminal:
             self._relaunch.append(trial.number)
-            return
-        live = self._roster.adopt(trial.trial_id, trial.number, self._optimizer.trial(trial.number).params)
-        # A stop that was decided stands; else the end of its coordinator is no fault of the attempt's.
-        live.stop_cause = StopCause(last.stop_cause) if last.stop_cause else StopCause.SHUTDOWN
-        live.stop_reason = "stopped before its coordinator ended"
+        else:
+            self._adopt(trial, last, effects)
+
+    def _adopt(self, trial: UnfinishedTrial, last: EarlierAttempt, effects: Effects) -> None:
+        now = self._clock.now()
+        params = self._optimizer.trial(trial.number).params
+        live = self._roster.adopt(trial.trial_id, last, trial.number, params, now_s=now)
         live.curve = self._curve_of(trial)
-        self.end(Ended(live, Lost("its coordinator ended")))
+        if last.stop_cause is not None:  # a stop that was decided stands, and may not have reached the worker
+            live.stop_cause, live.stop_reason = StopCause(last.stop_cause), "stopped by the coordinator before"
+            effects.stops.append(live.id)
 
     def _curve_of(self, trial: UnfinishedTrial, up_to: float = float("inf")) -> Curve:
         curve = self._roster.new_curve()
@@ -200,7 +250,7 @@ class Attempts:
             failure=None if conclusion.failure is None else str(conclusion.failure),
             message=conclusion.message,
             traceback=conclusion.traceback,
-            at_last_word=live.adopted,
+            at_last_word=live.last_word_s is not None,
         )
         self._batch.ends.append(end)
 
@@ -215,7 +265,7 @@ class Attempts:
             self._note("retry", f"{decision.reason}: {message}", number)
             return
         self._decide(number, "fail", decision.reason, {"message": message})
-        self._optimizer.tell(number, TrialState.FAIL, conclusion.values, attrs=conclusion.metrics)
+        self._optimizer.tell(number, TrialState.FAIL, conclusion.values, attrs=conclusion.metrics, failure=str(failure))
         self._roster.forget(number)
         self._scoreboard.finished(self._optimizer.trial(number))
         self._note("failed", f"{failure}: {message}", number)

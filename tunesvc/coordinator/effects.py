@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tunesvc import failpoints, history
 from tunesvc.execute.executor import AttemptId, Executor, Launch
 from tunesvc.spec import ParamValue
 
 
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What an earlier coordinator launched and we go on with."""
+
+    token: int
+    cursors: Mapping[AttemptId, int]
+
+
 @dataclass(slots=True)
 class Effects:
-    """In the order in which they are performed. All but launches may be lost in a crash and are then decided anew."""
+    """In the order in which they are performed. A crash may lose any of them: the next coordinator decides anew."""
 
+    adoption: Adoption | None = None
     heard: dict[AttemptId, int] = field(default_factory=dict)
     answers: list[tuple[AttemptId, str, ParamValue]] = field(default_factory=list)
     stops: list[AttemptId] = field(default_factory=list)
@@ -20,13 +31,23 @@ class Effects:
 
     def perform(self, executor: Executor) -> None:
         """Tell the executor."""
+        if self.adoption is not None:
+            executor.adopt(self.adoption.token, self.adoption.cursors)
+            failpoints.reach("adopted")
         if self.heard:
             executor.acknowledge(self.heard)
+            history.record("acknowledge", cursors=[(*attempt, cursor) for attempt, cursor in self.heard.items()])
+            failpoints.reach("acknowledged")
         for attempt, name, value in self.answers:
             executor.answer(attempt, name, value)
+            failpoints.reach("answered")
         for attempt in self.stops:
             executor.stop(attempt)
+            failpoints.reach("stopped")
         for attempt in self.kills:
             executor.kill(attempt)
+            failpoints.reach("killed")
         for launch in self.launches:
             executor.launch(launch)
+            history.record("launch", attempt=launch.attempt)
+            failpoints.reach("launched")

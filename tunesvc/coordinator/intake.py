@@ -16,6 +16,7 @@ from tunesvc.execute.executor import (
     Event,
     Failed,
     Logged,
+    Lost,
     Outcome,
     Payload,
     Reported,
@@ -71,6 +72,8 @@ class Intake:
             live.cursor = event.seq
             effects.heard[event.attempt] = event.seq
             batch.cursors[live.key()] = event.seq
+            if not isinstance(event.payload, Lost):
+                live.last_word_s = None
             if isinstance(event.payload, Outcome):
                 live.over = True
                 ended.append(Ended(live, event.payload))

@@ -10,19 +10,22 @@ Everything concrete is handed in: the ledger that writes, the optimizer that sea
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from tunesvc import policy
+from tunesvc import failpoints, history, policy
 from tunesvc.clock import Clock, SystemClock
 from tunesvc.coordinator.attempts import Attempts
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.commands import carry_out
-from tunesvc.coordinator.effects import Effects
+from tunesvc.coordinator.effects import Adoption, Effects
 from tunesvc.coordinator.intake import Intake
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.coordinator.roster import Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
-from tunesvc.errors import UnsatisfiableRequest
+from tunesvc.coordinator.writer import Writer
+from tunesvc.errors import DatabaseUnavailable, ExecutorError, UnsatisfiableRequest
 from tunesvc.execute.executor import Executor
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.optimizer import Optimizer
@@ -32,14 +35,18 @@ from tunesvc.store.ledger import Ledger
 from tunesvc.store.recovery import UnfinishedTrial
 from tunesvc.store.states import StudyState
 
-RENEW_S = 5.0
-"""A lease is renewed at least this often."""
+RENEW_S = 2.5
+"""The leases of the study and of its attempts are renewed at least this often; a step asks for no longer."""
 COMMANDS_S = 1.0
 """How often the coordinator looks for commands."""
 SLOTS_S = 10.0
 """How often it asks how much the cluster holds: nodes come and go."""
 WAIT_S = 0.2
 """The longest that a step waits for an event."""
+GAP_S = 5.0
+"""Who has not listened for so long has missed something."""
+SETTLE_S = 15.0
+"""So long after such a gap nothing is concluded from silence: every worker has spoken by then, if it can."""
 SAMPLER_ERRORS_MAX = 3
 """So many asks in a row that the sampler could not answer pause the study."""
 
@@ -55,6 +62,7 @@ class Coordinator:
         optimizer: Optimizer,
         executor: Executor,
         clock: Clock | None = None,
+        sleep: Callable[[float], None] = time.sleep,
         observer: Observer | None = None,
         active_s: float = 0.0,
         gpu_hours: float = 0.0,
@@ -81,32 +89,59 @@ class Coordinator:
             close=self.close,
             gpu_hours=gpu_hours,
         )
+        self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer)
         self._closing: Closing | None = None
+        self._closed: Closing | None = None
+        self._under_way: dict[int, str] = {}
+        self._trouble = self._lack = ""
         self._sampler_errors = 0
         self._spent_wall_s = active_s
         now = self._clock.now()
-        self._counted_s = self._committed_s = now
+        self._counted_s = self._renewed_s = self._listened_s = now
+        self._settled_s = now
         self._looked_s = self._slots_s = -1e9
         self._slots = 1
         self._gpus_total = executor.capacity().gpu
 
     # --- the loop -----------------------------------------------------------------------------------
 
-    def recover(self, unfinished: Sequence[UnfinishedTrial]) -> None:
-        """Take up what an earlier coordinator left: its trials run on in new attempts, from their checkpoints."""
+    def recover(self, unfinished: Sequence[UnfinishedTrial], *, standby: bool = False) -> None:
+        """Take up what an earlier coordinator left: what still runs is gone on with, the rest is run again.
+
+        A request to stop or pause that it did not bring to its end is still meant when a standby takes over; when
+        somebody resumes the study, it is not.
+        """
+        found = [trial.describe() for trial in unfinished]
+        history.record("recover", token=self._ledger.token, found=found, trials=len(self._optimizer.trials))
         self._batch.adopts = True
         for command in self._ledger.commands():
-            if command.kind in ("pause", "stop", "resume"):
+            if command.kind in ("pause", "stop", "resume") and not standby:
                 self._batch.answered[command.command_id] = "the run that this was meant for had ended"
+        effects = Effects()
         for trial in unfinished:
-            self._attempts.recover(trial)
+            self._attempts.recover(trial, effects)
+        if self._roster:  # they have spoken to nobody since the last coordinator
+            self._settled_s = self._clock.now() + SETTLE_S
+        self._batch.alive = self._attempts.leases(live.id for live in self._roster)
         self._batch.study_state = (StudyState.RUNNING, "")
-        self._commit(Effects())
+        effects.adoption = Adoption(self._ledger.token, {live.id: live.cursor for live in self._roster})
+        self._commit(effects)
+        failpoints.reach("recovered")
 
     def run(self, interrupt: threading.Event | None = None) -> Closing:
-        """Step until the study is over, or until `interrupt` is set and what runs has stopped."""
+        """Step until the study is over, or until `interrupt` is set and what runs has stopped.
+
+        Raises:
+            LeaseLost: another coordinator took over.
+            DatabaseUnavailable: interrupted while the database is away.
+            ExecutorError: interrupted while Ray is away, so that nobody hears whether trials have stopped.
+        """
         while True:
             if interrupt is not None and interrupt.is_set():
+                if self._writer.is_behind:
+                    raise DatabaseUnavailable(_INTERRUPTED.format("the database", self._writer.trouble))
+                if self._trouble and self._attempts.all_overdue:
+                    raise ExecutorError(_INTERRUPTED.format("Ray", self._trouble))
                 self.close(Closing(None, "interrupted", StopCause.SHUTDOWN))
             closing = self.step()
             if closing is not None:
@@ -115,29 +150,44 @@ class Coordinator:
     def step(self, wait_s: float = WAIT_S) -> Closing | None:
         """One step; returns how the study closed when it has, None while it goes on.
 
+        While the database is away, a step is another try at committing the one before.
+
         Raises:
             LeaseLost: another coordinator took over; nothing of this step was written or done.
-            DatabaseError: the database is gone; nothing of this step was done.
         """
+        saved = self._writer.try_again(wait_s) if self._writer.is_behind else self._decide(wait_s)
+        self._show()
+        return self._closed if saved else None
+
+    def _decide(self, wait_s: float) -> bool:
+        """Take in, decide, commit, act; False when the database is away."""
         effects = Effects()
+        self._attempts.begin_grace()
         events = self._executor.events(wait_s if self._roster else 0.0)
+        self._note_gap()
+        failpoints.reach("heard")
         over = self._intake.take(events, effects)
         self._attempts.judge(effects)
+        over += self._attempts.give_up(self._writer.take_stalled(), effects)
+        failpoints.reach("judged")
         for ended in over:
             self._attempts.end(ended)
         self._look_for_commands()
-        self._attempts.watch_limits(effects)
+        self._watch_executor()
+        self._attempts.watch_limits(effects, hearing=self._is_settled)
         self._move(effects)
-        closed = self._closing if not self._roster else None
-        if closed is not None and closed.state is not None:
-            self._batch.study_state = (closed.state, closed.reason)
-        self._commit(effects)
-        self._show()
-        return closed
+        self._closed = self._closing if not self._roster else None
+        if self._closed is not None and self._closed.state is not None:
+            self._batch.study_state = (self._closed.state, self._closed.reason)
+            self._batch.answered.update(dict.fromkeys(self._under_way, ""))
+        failpoints.reach("decided")
+        return self._commit(effects)
 
     def close(self, closing: Closing) -> None:
         """Begin to close. What stops trials overrides what lets them finish; else the first reason stands."""
         if self._closing is None or (closing.stop is not None and self._closing.stop is None):
+            if closing.state is None and self._closing is not None:
+                closing = replace(closing, state=self._closing.state)  # interrupted while it was being paused
             self._closing = closing
             self._note("study", closing.reason)
 
@@ -152,6 +202,9 @@ class Coordinator:
         if self._closing is not None and self._closing.state is StudyState.PAUSED:
             self._closing = None
             self._sampler_errors = 0
+        for command_id in [key for key, kind in self._under_way.items() if kind == "pause"]:
+            self._batch.answered[command_id] = "taken back"
+            del self._under_way[command_id]
 
     def stop(self) -> None:
         """Stop what runs and end the study."""
@@ -185,8 +238,9 @@ class Coordinator:
             self._attempts.wind_up(self._closing, effects)
 
     def _ask(self, trials: int, effects: Effects) -> None:
+        began_s = self._clock.now()
         for _ in range(trials):
-            if self._closing is not None or self._optimizer.exhausted:
+            if self._closing is not None or self._optimizer.exhausted or self._clock.now() - began_s > RENEW_S:
                 return
             proposal = self._optimizer.ask()
             self._batch.decisions.append(Decision(proposal.number, "ask", proposal.reason, proposal.details))
@@ -206,10 +260,38 @@ class Coordinator:
 
     def _look_for_commands(self) -> None:
         now = self._clock.now()
-        if now - self._looked_s >= COMMANDS_S:
-            self._looked_s = now
-            for command in self._ledger.commands():
-                self._batch.answered[command.command_id] = carry_out(command, self)
+        if now - self._looked_s < COMMANDS_S:
+            return
+        self._looked_s = now
+        try:
+            commands = self._ledger.commands()
+        except DatabaseUnavailable:
+            return  # the commit, which follows, says so and waits
+        for command in commands:
+            if command.command_id in self._under_way:
+                continue
+            answer = carry_out(command, self)
+            if command.kind in ("pause", "stop"):  # until the study is closed, whoever takes over has to know of it
+                self._under_way[command.command_id] = command.kind
+            else:
+                self._batch.answered[command.command_id] = answer
+
+    def _note_gap(self) -> None:
+        """An outage, a freeze, a slow step, or Ray's absence: what was missed meanwhile has to be heard first."""
+        now = self._clock.now()
+        if now - self._listened_s > GAP_S or self._trouble:
+            self._settled_s = now + SETTLE_S
+        self._listened_s = now
+
+    @property
+    def _is_settled(self) -> bool:
+        return self._clock.now() >= self._settled_s
+
+    def _watch_executor(self) -> None:
+        trouble = self._executor.trouble()
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._note("warning", trouble) if trouble else self._note("study", "Ray is back")
 
     def _usage(self) -> Usage:
         return Usage(
@@ -228,12 +310,16 @@ class Coordinator:
 
     def _count_slots(self) -> int:
         try:
-            return self._executor.slots()
-        except UnsatisfiableRequest as error:
-            if not self._roster:
-                raise
-            self._note("warning", str(error))
+            slots = self._executor.slots()
+        except (
+            UnsatisfiableRequest
+        ) as error:  # it could be met when the run began, so nodes have gone and may come back
+            if str(error) != self._lack:
+                self._note("warning", str(error))
+            self._lack = str(error)
             return self._slots
+        self._lack = ""
+        return slots
 
     # --- acting -------------------------------------------------------------------------------------
 
@@ -241,27 +327,44 @@ class Coordinator:
     def _batch(self) -> Batch:
         return self._optimizer.memory.batch
 
-    def _commit(self, effects: Effects) -> None:
+    def _commit(self, effects: Effects) -> bool:
         now = self._clock.now()
-        if self._batch or now - self._committed_s >= RENEW_S:
-            self._committed_s = now
-            self._batch.active_s = now - self._counted_s
-            self._spent_wall_s += now - self._counted_s
-            self._counted_s = now
-            self._ledger.commit(self._optimizer.memory.take_batch())
-        effects.perform(self._executor)
+        is_due = now - self._renewed_s >= RENEW_S
+        if is_due:
+            self._renewed_s = now
+            alive = self._executor.alive()
+            if not self._trouble:
+                self._attempts.hear(alive)
+            self._batch.alive = self._attempts.leases(alive if self._is_settled else (live.id for live in self._roster))
+        if not self._batch and not is_due:
+            effects.perform(self._executor)
+            return True
+        self._batch.active_s = now - self._counted_s
+        self._spent_wall_s += now - self._counted_s
+        self._counted_s = now
+        return self._writer.write(self._optimizer.memory.take_batch(), effects)
 
     def _show(self) -> None:
-        closing = self._closing
+        state, reason = self._standing()
         progress = self._scoreboard.progress(
             self._roster,
             self._usage(),
-            state="running" if closing is None else "closing",
-            reason="" if closing is None else closing.reason,
+            state=state,
+            reason=reason,
             now_s=self._clock.now(),
             gpus_total=self._gpus_total,
         )
         self._observer.progress(progress)
 
+    def _standing(self) -> tuple[str, str]:
+        if self._writer.trouble:
+            return "waiting", f"the database is away: {self._writer.trouble}"
+        if self._trouble or self._lack:
+            return "waiting", self._trouble or self._lack
+        return ("running", "") if self._closing is None else ("closing", self._closing.reason)
+
     def _note(self, kind: str, text: str) -> None:
         self._observer.note(Note(kind, text))
+
+
+_INTERRUPTED = "interrupted while {} is away: {}. What was recorded is safe; `tune resume` goes on when it is back."

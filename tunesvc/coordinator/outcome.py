@@ -43,7 +43,7 @@ def conclude(
     if isinstance(outcome, Finished) and (outcome.metrics or stop_cause is None):
         return _finished(spec, curve, outcome)
     detail = _detail(outcome)
-    if stop_cause is StopCause.SHUTDOWN:
+    if stop_cause is StopCause.SHUTDOWN or (isinstance(outcome, Lost) and outcome.kind == "gone" and not stop_cause):
         return Conclusion(AttemptState.INTERRUPTED, None, message=detail)
     if stop_cause is not None and stop_cause.failure is not None:
         return _failed(stop_cause.failure, stop_reason, outcome)
@@ -52,7 +52,7 @@ def conclude(
     if isinstance(outcome, Failed):
         return _failed(Failure(outcome.kind), outcome.message, outcome)
     if isinstance(outcome, Lost):
-        return _failed(Failure.LOST, outcome.message, outcome)
+        return _failed(Failure(outcome.kind), outcome.message, outcome)
     return _pruned(spec, curve, "the objective pruned itself")
 
 
@@ -91,7 +91,7 @@ def _pruned(spec: StudySpec, curve: Curve, message: str | None) -> Conclusion:
 
 
 def _failed(failure: Failure, message: str, outcome: Outcome) -> Conclusion:
-    state = AttemptState.LOST if failure is Failure.LOST else AttemptState.FAILED
+    state = AttemptState.LOST if isinstance(outcome, Lost) and failure.is_of_the_machine else AttemptState.FAILED
     traceback = outcome.traceback if isinstance(outcome, Failed) else None
     return Conclusion(state, None, failure=failure, message=message, traceback=traceback or None)
 

@@ -10,6 +10,7 @@ from tunesvc.execute.executor import AttemptId, Failed
 from tunesvc.objective import is_better
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Metric, ParamValue
+from tunesvc.store.recovery import EarlierAttempt
 
 
 @dataclass(slots=True)
@@ -68,8 +69,8 @@ class LiveAttempt:
     killed: bool = False
     over: bool = False
     """Whether its outcome is known; whatever comes after that is refused."""
-    adopted: bool = False
-    """Whether an earlier coordinator opened it."""
+    last_word_s: float | None = None
+    """When it last reported to an earlier coordinator, as long as nothing was heard of it since."""
     unjudged: list[int] = field(default_factory=list)
     """Steps that it reported since the pruner last looked."""
     doom: Failed | None = None
@@ -80,8 +81,10 @@ class LiveAttempt:
         return self.number, self.id.number
 
     def held_s(self, now_s: float) -> float:
-        """How long it has held its resources."""
-        return 0.0 if self.started_s is None else now_s - self.started_s
+        """How long it has held its resources; if nothing was heard of it since it was adopted, how long at least."""
+        if self.started_s is None:
+            return 0.0
+        return (now_s if self.last_word_s is None else self.last_word_s) - self.started_s
 
 
 @dataclass(slots=True)
@@ -138,10 +141,22 @@ class Roster:
         self._live[live.id] = live
         return live
 
-    def adopt(self, trial_id: int, number: int, params: Mapping[str, ParamValue]) -> LiveAttempt:
-        """Take in the last attempt that an earlier coordinator opened."""
-        attempt = AttemptId(trial_id, self.history(number).attempts)
-        live = LiveAttempt(attempt, number, params, self.new_curve(), gpus=0.0, opened_s=0.0, adopted=True)
+    def adopt(
+        self, trial_id: int, attempt: EarlierAttempt, number: int, params: Mapping[str, ParamValue], *, now_s: float
+    ) -> LiveAttempt:
+        """Go on with an attempt that an earlier coordinator opened, as far as its events are recorded."""
+        live = LiveAttempt(
+            AttemptId(trial_id, attempt.number),
+            number,
+            params,
+            self.new_curve(),
+            attempt.gpus,
+            opened_s=now_s,
+            started_s=None if attempt.running_s is None else now_s - attempt.running_s,
+            heard_s=now_s,
+            cursor=attempt.cursor,
+            last_word_s=now_s - (attempt.silent_s or 0.0),
+        )
         self._live[live.id] = live
         return live
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tunesvc import failpoints, history
 from tunesvc.errors import Pruned
 from tunesvc.execute.capture import OutputCapture
 from tunesvc.execute.checkpoints import Checkpoints, step_of
@@ -60,11 +61,13 @@ class Attempt:
         self._checkpoints = Checkpoints(
             Path(job.checkpoint_root), launch.trial_number, launch.attempt.number, self._restored
         )
-        self._unrecorded: list[tuple[int, Path]] = []
+        self._unrecorded: dict[int, Path] = {}
         self._stop = threading.Event()
         self._answers: dict[str, ParamValue] = {}
         self._answered = threading.Condition()
+        self._question: Asked | None = None
         self._last_words = ""
+        self._thread: threading.Thread | None = None
 
     # --- from the worker --------------------------------------------------------------------------
 
@@ -72,15 +75,21 @@ class Attempt:
         """Run the objective in a thread of its own."""
         self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, self.place.code))
         # no daemon, for then every thread that the objective starts would be one too, see `_leftovers`
-        threading.Thread(target=self._run, args=(run, output), name="objective", daemon=False).start()
+        self._thread = threading.Thread(target=self._run, args=(run, output), name="objective", daemon=False)
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait until the objective has ended, but not for ever."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
     def take(self, after: int, acknowledged: int, timeout_s: float) -> Sequence[Numbered]:
         """See `Outbox.take`; checkpoints older than an acknowledged one are deleted."""
-        for seq, path in [c for c in self._unrecorded if c[0] <= acknowledged]:
-            self._checkpoints.forget_before(path)
-            self._unrecorded.remove((seq, path))
+        for seq in sorted(seq for seq in list(self._unrecorded) if seq <= acknowledged):
+            if path := self._unrecorded.pop(seq, None):  # a second listener may have been faster
+                self._checkpoints.forget_before(path)
         events = self.outbox.take(after, acknowledged, timeout_s)
-        self._unrecorded += [(seq, Path(p.path)) for seq, p in events if isinstance(p, Checkpointed)]
+        self._unrecorded |= {seq: Path(p.path) for seq, p in events if isinstance(p, Checkpointed)}
         return events
 
     def stop(self) -> None:
@@ -94,6 +103,12 @@ class Attempt:
         with self._answered:
             self._answers[name] = value
             self._answered.notify_all()
+
+    def ask_again(self) -> None:
+        """Repeat the question that waits for its answer, if there is one."""
+        with self._answered:
+            if self._question is not None and self._question.name not in self._answers:
+                self.outbox.put(self._question)
 
     # --- from the objective: the channel ----------------------------------------------------------
 
@@ -109,6 +124,8 @@ class Attempt:
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Put a report into the outbox; the first of a step stands."""
         self.outbox.report(Reported(step, metrics))
+        history.record("said", attempt=self.launch.attempt, step=step)
+        failpoints.reach("said")
 
     def checkpoint(self, path: Path, step: int | None) -> None:
         """Copy the state and say where it lies."""
@@ -122,9 +139,11 @@ class Attempt:
         Raises:
             Pruned: the attempt was asked to stop meanwhile.
         """
-        self.outbox.put(Asked(name, distribution))
         with self._answered:
+            self._question = Asked(name, distribution)
+            self.outbox.put(self._question)
             self._answered.wait_for(lambda: name in self._answers or self.stop_requested)
+            self._question = None
             if name in self._answers:
                 return self._answers[name]
         raise Pruned(f"trial {self.launch.trial_number} was asked to stop before it began")
@@ -147,12 +166,16 @@ class Attempt:
     # --- the thread ---------------------------------------------------------------------------------
 
     def _run(self, run: Run, output: OutputCapture) -> None:
+        history.record("run", phase="begin", attempt=self.launch.attempt)
+        failpoints.reach("begun")
         before = set(threading.enumerate())
         with output.into(self._log):
             outcome = self._outcome(run)
         if isinstance(outcome, Failed) and self.job.command:
             outcome = self._with_last_words(outcome)
         self.is_reusable = not isinstance(outcome, Failed) and not _leftovers(before)
+        failpoints.reach("ending")
+        history.record("run", phase="end", attempt=self.launch.attempt)
         self.outbox.put(outcome)
 
     def _outcome(self, run: Run) -> Outcome:

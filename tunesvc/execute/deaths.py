@@ -33,15 +33,18 @@ def outcome_of_death(error: BaseException, *, killed: bool) -> Failed | Lost:
     if isinstance(error, ActorUnschedulableError):
         return Failed("entrypoint", clean(f"no worker can be placed: {text}", MESSAGE_CHARS_MAX))
     if isinstance(error, OutOfMemoryError) or any(sign in text for sign in _OOM_SIGNS):
-        return Failed("oom", "the node ran out of memory and Ray killed the worker: ask for `resources: {memory: ...}`")
+        remedy = "ask for `resources: {memory: ...}`"
+        return Failed("host_oom", f"the node ran out of memory and Ray killed the worker: {remedy}")
     if isinstance(error, RayTaskError):
         return Failed("error", clean(f"the worker failed: {text.strip().splitlines()[-1]}", MESSAGE_CHARS_MAX), text)
+    if getattr(error, "preempted", False):
+        return Lost("the worker's node was taken back", "preempted")
+    if isinstance(error, NodeDiedError) or "node has died" in text or "node was dead" in text:
+        return Lost("the worker's node went away", "node")
     return Lost(clean(_lost(error, text), MESSAGE_CHARS_MAX))
 
 
 def _lost(error: BaseException, text: str) -> str:
-    if isinstance(error, NodeDiedError) or "node has died" in text or "node was dead" in text:
-        return "the worker's node went away"
     if "error_on_init" in text or "creation task" in text:
         return f"the worker could not start: {text}"
     if isinstance(error, RayActorError):

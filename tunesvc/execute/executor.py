@@ -10,9 +10,9 @@ Imports neither Ray nor the store.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tunesvc.spec import Environment, ParamValue, Resources
 
@@ -33,6 +33,8 @@ class Job:
     """What all attempts of a study have in common. Exactly one of entrypoint, command and function is set."""
 
     study: str
+    key: str
+    """Names the study's workers on a shared cluster: no other study, in whatever database, has it."""
     metrics: tuple[str, ...]
     """Names of the objectives, first the one that a bare returned number means."""
     resources: Resources
@@ -47,6 +49,8 @@ class Job:
     """A cloudpickled function, for the decorator."""
     define_by_run: bool = False
     """Whether parameters are asked for with `trial.suggest_*` instead of handed over."""
+    orphan_s: float = 3600.0
+    """How long workers on a shared cluster go on when no coordinator speaks to them any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +142,22 @@ class Failed:
     """The objective raised, or its program ended with an error."""
 
     kind: str
-    """`error`, `bad_report`, `oom` or `entrypoint`: what `policy` decides by."""
+    """`error`, `bad_report`, `gpu_oom`, `host_oom` or `entrypoint`: what `policy` decides by."""
     message: str
     traceback: str = ""
 
 
+LossKind = Literal["lost", "node", "preempted", "stalled", "gone"]
+"""Its process died; its node went away; its node was taken back; it gave no sign of life; it runs nowhere, because it
+never began or ended along with its coordinator, which is no fault of its own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker is gone without a word: killed, crashed, or its node went away."""
+    """The worker is gone without a word."""
 
     message: str
+    kind: LossKind = "lost"
 
 
 Outcome = Finished | Yielded | Failed | Lost
@@ -198,6 +208,24 @@ class Executor(Protocol):
         """
         ...
 
+    def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
+        """Act under a fencing token from here on, and go on with attempts that an earlier coordinator launched.
+
+        Called once, before anything is launched; returns at once. Events above the given sequence numbers follow, a
+        question that is still open among them, and `Lost` for an attempt that runs nowhere any more. Whatever else of
+        this job still runs is ended: it was given up by a coordinator that did not live to kill it. Workers refuse
+        whoever comes with a lower token than they have seen.
+        """
+        ...
+
+    def alive(self) -> Collection[AttemptId]:
+        """The attempts that gave a sign of life since the last call, those that wait for their resources included."""
+        ...
+
+    def trouble(self) -> str:
+        """Why nothing can be launched or heard at the moment, in a sentence; empty when all is well."""
+        ...
+
     def launch(self, launch: Launch) -> None:
         """Start an attempt as soon as its resources are free; returns at once."""
         ...
@@ -224,4 +252,8 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End everything that still runs and free what the executor holds. Repeatable."""
+        ...
+
+    def leave(self) -> None:
+        """Free what the executor holds, but let attempts that can outlive it run on for the next coordinator."""
         ...

@@ -43,10 +43,9 @@ def _kind(error: BaseException) -> str:
         return "bad_report"
     if isinstance(error, EntrypointError):
         return "entrypoint"
-    is_oom = (
-        isinstance(error, MemoryError) or _is_named(error, "OutOfMemoryError") or "CUDA out of memory" in _text(error)
-    )
-    return "oom" if is_oom else "error"
+    if _is_named(error, "OutOfMemoryError") or "CUDA out of memory" in _text(error):
+        return "gpu_oom"
+    return "host_oom" if isinstance(error, MemoryError) else "error"
 
 
 def _message(error: BaseException, shown: traceback.TracebackException) -> str:

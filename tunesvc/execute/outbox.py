@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from tunesvc.execute.executor import Logged, Outcome, Payload, Reported
+from tunesvc.execute.steps import Steps
 
 Numbered = tuple[int, Payload]
 
@@ -28,7 +29,7 @@ TAKE_MAX = 2_000
 
 
 class Outbox:
-    """One attempt's events. Any thread may put; `take` is for one listener at a time."""
+    """One attempt's events. Any thread may put and take; of two listeners, both get everything above their `after`."""
 
     def __init__(
         self, *, pending_reports_max: int = PENDING_REPORTS_MAX, pending_log_chars_max: int = PENDING_LOG_CHARS_MAX
@@ -40,7 +41,7 @@ class Outbox:
         self._kept: deque[Numbered] = deque()
         self._last_seq = 0
         self._closed = False
-        self._seen_steps: set[int] = set()
+        self._steps = Steps()
         self._pending_reports = 0
         self._pending_log_chars = 0
         self._thinned_reports = 0
@@ -59,9 +60,8 @@ class Outbox:
     def report(self, report: Reported) -> None:
         """Add a report, unless its step was reported before: the first one stands."""
         with self._changed:
-            if self._closed or report.step in self._seen_steps:
+            if self._closed or not self._steps.add(report.step):
                 return
-            self._seen_steps.add(report.step)
             self._pending_reports += 1
             if self._pending_reports > self._reports_max:
                 self._thin_out()
@@ -106,7 +106,7 @@ class Outbox:
 
     def _add(self, payload: Payload) -> None:
         self._pending.append(payload)
-        self._changed.notify()
+        self._changed.notify_all()
 
     def _thin_out(self) -> None:
         """Leave out every second report that waits; a curve keeps its shape at half its resolution."""

@@ -3,13 +3,17 @@
 A script says, for a launch, what happens after how many seconds: `[(0.5, Reported(...)), (2.0, Finished(...))]`,
 each delay counted from the event before. It may be a generator, which then goes on only as far as time does.
 `events` moves the clock to the next thing that is due, but never further than its time-out.
+
+The attempts live in a `SimulatedCluster`, which outlives the executors that use it, as a real one does: a second
+executor on the same cluster can adopt what the first one launched.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesvc.execute.executor import (
@@ -45,135 +49,262 @@ class VirtualClock:
         self._now_s = max(self._now_s, to_s)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Attempt:
     launch: Launch
     script: Iterator[tuple[float, Payload]]
+    listener: SimulatedExecutor | None
+    outbox: deque[Event] = field(default_factory=deque)
+    """What nobody has acknowledged yet."""
     seq: int = 0
+    over: bool = False
+    frozen: bool = False
+    held_back: list[Payload] = field(default_factory=list)
+    """What happened to it while it was frozen."""
     stop_requested: bool = False
-    asked: bool = False
+    asked: Asked | None = None
     answers: dict[str, ParamValue] = field(default_factory=dict)
 
 
-class SimulatedExecutor:
-    """Runs scripts in virtual time. Attempts beyond `slots` wait their turn."""
+class SimulatedCluster:
+    """Slots, and the attempts that run in them."""
 
-    def __init__(
-        self,
-        script: Script,
-        *,
-        clock: VirtualClock,
-        slots: int = 4,
-        obedient: bool = True,
-    ) -> None:
+    def __init__(self, script: Script, *, clock: VirtualClock, slots: int = 4, obedient: bool = True) -> None:
         """`obedient=False` makes attempts ignore the request to stop."""
+        self.clock = clock
+        self.slots = slots
+        self.token = 0
         self._script = script
-        self._clock = clock
-        self._slots = slots
         self._obedient = obedient
-        self._waiting: list[Launch] = []
-        self._running: dict[AttemptId, _Attempt] = {}
+        self._attempts: dict[AttemptId, _Attempt] = {}
         self._due: list[tuple[float, int, AttemptId, Payload]] = []
         self._order = itertools.count()
-        self._ready: list[Event] = []
 
-    def capacity(self) -> Capacity:
-        """One imaginary node with a CPU for each slot."""
-        return Capacity(nodes=1, cpu=self._slots, gpu=0, memory=2**30)
+    @property
+    def running(self) -> list[AttemptId]:
+        """The attempts that are not over."""
+        return [attempt for attempt, held in self._attempts.items() if not held.over]
 
-    def slots(self) -> int:
-        """As constructed."""
-        return self._slots
+    def get(self, attempt: AttemptId) -> _Attempt | None:
+        """An attempt that runs here, or whose last words nobody has acknowledged."""
+        return self._attempts.get(attempt)
 
-    def launch(self, launch: Launch) -> None:
-        """Start the launch's script, now or when a slot is free."""
-        self._waiting.append(launch)
-        self._fill_slots()
+    def take_over(self, token: int, attempts: Collection[AttemptId]) -> None:
+        """Obey this token from here on, and end what is not among these attempts."""
+        self.token = token
+        self._attempts = {attempt: held for attempt, held in self._attempts.items() if attempt in attempts}
 
-    def events(self, timeout_s: float) -> Sequence[Event]:
-        """What is due by the clock; moves the clock when nothing is."""
-        if not self._ready:
-            self._advance(timeout_s)
-        ready, self._ready = self._ready, []
-        return ready
+    def start(self, launch: Launch, listener: SimulatedExecutor) -> None:
+        """Run a launch's script in a free slot."""
+        self._attempts[launch.attempt] = _Attempt(launch, iter(self._script(launch)), listener)
+        self._emit(launch.attempt, Started(node="simulated", pid=launch.trial_number))
+        self._schedule_next(launch.attempt)
 
-    def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Events are delivered once and never again, so there is nothing to forget."""
+    def lose(self, attempt: AttemptId, lost: Lost) -> None:
+        """The attempt's worker is gone without a word."""
+        running = self._attempts[attempt]
+        running.frozen = False
+        running.held_back.clear()
+        self._emit(attempt, lost)
+
+    def freeze(self, attempt: AttemptId) -> None:
+        """The attempt gives no sign of life until it is thawed."""
+        self._attempts[attempt].frozen = True
+
+    def thaw(self, attempt: AttemptId) -> None:
+        """The attempt goes on, and says what it could not say before."""
+        running = self._attempts[attempt]
+        running.frozen = False
+        held_back, running.held_back = running.held_back, []
+        for payload in held_back:
+            self._happen(attempt, payload)
+
+    def acknowledge(self, attempt: AttemptId, cursor: int) -> None:
+        """Forget what is recorded."""
+        if held := self._attempts.get(attempt):
+            while held.outbox and held.outbox[0].seq <= cursor:
+                held.outbox.popleft()
+            if held.over and not held.outbox:
+                del self._attempts[attempt]
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
         """Let the attempt's script go on."""
-        if attempt in self._running:
-            self._running[attempt].answers[name] = value
-            self._running[attempt].asked = False
+        running = self._attempts.get(attempt)
+        if running is not None and running.asked is not None and not running.over:
+            running.answers[name] = value
+            running.asked = None
             self._schedule_next(attempt)
 
-    def answers(self, attempt: AttemptId) -> Mapping[str, ParamValue]:
-        """What the attempt was answered so far."""
-        return self._running[attempt].answers if attempt in self._running else {}
+    def ask_again(self, attempt: AttemptId) -> None:
+        """Repeat a question that is still open."""
+        running = self._attempts[attempt]
+        if running.asked is not None and not running.over:
+            self._emit(attempt, running.asked)
 
-    def stop(self, attempt: AttemptId) -> None:
-        """Make the attempt yield at its next report; one that waits for a slot yields now."""
-        if self._drop_waiting(attempt):
-            self._ready.append(Event(attempt, 1, Yielded()))
-        elif attempt in self._running:
-            self._running[attempt].stop_requested = True
-
-    def kill(self, attempt: AttemptId) -> None:
-        """End the attempt now."""
-        if self._drop_waiting(attempt):
-            self._ready.append(Event(attempt, 1, Lost("killed before a slot was free")))
-        elif attempt in self._running:
-            self._emit(attempt, Lost("killed"))
-
-    def close(self) -> None:
-        """Forget everything."""
-        self._waiting.clear()
-        self._running.clear()
-        self._due.clear()
-
-    def _drop_waiting(self, attempt: AttemptId) -> bool:
-        before = len(self._waiting)
-        self._waiting = [launch for launch in self._waiting if launch.attempt != attempt]
-        return len(self._waiting) < before
-
-    def _fill_slots(self) -> None:
-        while self._waiting and len(self._running) < self._slots:
-            launch = self._waiting.pop(0)
-            self._running[launch.attempt] = _Attempt(launch, iter(self._script(launch)))
-            self._emit(launch.attempt, Started(node="simulated", pid=launch.trial_number))
-            self._schedule_next(launch.attempt)
+    def advance(self, to_s: float, until: Callable[[], bool]) -> None:
+        """Let happen what is due up to a moment, or until there is something to hear."""
+        while self._due and self._due[0][0] <= to_s and not until():
+            at_s, _, attempt, payload = heapq.heappop(self._due)
+            self.clock.advance(at_s)
+            self._happen(attempt, payload)
+        if not until():
+            self.clock.advance(to_s)
 
     def _schedule_next(self, attempt: AttemptId) -> None:
-        delay_s, payload = next(self._running[attempt].script, (0.0, Lost("the script ended without an outcome")))
-        heapq.heappush(self._due, (self._clock.now() + delay_s, next(self._order), attempt, payload))
-
-    def _advance(self, timeout_s: float) -> None:
-        deadline = self._clock.now() + timeout_s
-        while self._due and self._due[0][0] <= deadline and not self._ready:
-            at_s, _, attempt, payload = heapq.heappop(self._due)
-            self._clock.advance(at_s)
-            self._happen(attempt, payload)
-        if not self._ready:
-            self._clock.advance(deadline)
+        delay_s, payload = next(self._attempts[attempt].script, (0.0, Lost("the script ended without an outcome")))
+        heapq.heappush(self._due, (self.clock.now() + delay_s, next(self._order), attempt, payload))
 
     def _happen(self, attempt: AttemptId, payload: Payload) -> None:
-        running = self._running.get(attempt)
-        if running is None:
+        running = self._attempts.get(attempt)
+        if running is None or running.over:
             return  # killed in the meantime
+        if running.frozen:
+            running.held_back.append(payload)
+            return
         self._emit(attempt, payload)
         if isinstance(payload, Outcome):
             return
         if running.stop_requested and self._obedient and isinstance(payload, Reported):
             self._emit(attempt, Yielded())
         elif isinstance(payload, Asked):
-            running.asked = True
+            running.asked = payload
         else:
             self._schedule_next(attempt)
 
     def _emit(self, attempt: AttemptId, payload: Payload) -> None:
-        running = self._running[attempt]
+        running = self._attempts[attempt]
         running.seq += 1
-        self._ready.append(Event(attempt, running.seq, payload))
-        if isinstance(payload, Outcome):
-            del self._running[attempt]
-            self._fill_slots()
+        event = Event(attempt, running.seq, payload)
+        running.outbox.append(event)
+        running.over = isinstance(payload, Outcome)
+        if running.listener is not None:
+            running.listener.hear(event)
+            if running.over:
+                running.listener.fill_slots()
+
+
+class SimulatedExecutor:
+    """Runs scripts in virtual time. Attempts beyond the slots wait their turn."""
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        clock: VirtualClock | None = None,
+        slots: int = 4,
+        obedient: bool = True,
+        cluster: SimulatedCluster | None = None,
+    ) -> None:
+        """On `cluster`, or on one of its own that follows `script`."""
+        if cluster is None:
+            if script is None or clock is None:
+                raise TypeError("without a cluster, a script and a clock are needed")
+            cluster = SimulatedCluster(script, clock=clock, slots=slots, obedient=obedient)
+        self.cluster = cluster
+        self._token = cluster.token
+        self._waiting: list[Launch] = []
+        self._ready: list[Event] = []
+
+    def capacity(self) -> Capacity:
+        """One imaginary node with a CPU for each slot."""
+        return Capacity(nodes=1, cpu=self.cluster.slots, gpu=0, memory=2**30)
+
+    def slots(self) -> int:
+        """As constructed."""
+        return self.cluster.slots
+
+    def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
+        """Go on with what runs in the cluster, unless somebody with a larger token has taken that over."""
+        self._token = token
+        if token < self.cluster.token:
+            return
+        self.cluster.take_over(token, cursors)
+        for attempt, cursor in cursors.items():
+            held = self.cluster.get(attempt)
+            if held is None:
+                self._ready.append(Event(attempt, cursor + 1, Lost("it runs nowhere", "gone")))
+                continue
+            held.listener = self
+            self._ready += [event for event in held.outbox if event.seq > cursor]
+            self.cluster.ask_again(attempt)
+
+    def alive(self) -> Collection[AttemptId]:
+        """All that are not frozen."""
+        running = [a for a in self.cluster.running if (held := self._own(a)) is not None and not held.frozen]
+        return [*running, *(launch.attempt for launch in self._waiting)]
+
+    def trouble(self) -> str:
+        """Never any."""
+        return ""
+
+    def launch(self, launch: Launch) -> None:
+        """Start the launch's script, now or when a slot is free."""
+        self._waiting.append(launch)
+        self.fill_slots()
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        """What is due by the clock; moves the clock when nothing is."""
+        self.fill_slots()
+        if not self._ready:
+            self.cluster.advance(self.cluster.clock.now() + timeout_s, until=lambda: bool(self._ready))
+        ready, self._ready = self._ready, []
+        return ready
+
+    def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
+        """Have the cluster forget what is recorded."""
+        for attempt, cursor in cursors.items():
+            if self._own(attempt) is not None:
+                self.cluster.acknowledge(attempt, cursor)
+
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+        """Let the attempt's script go on."""
+        if self._own(attempt) is not None:
+            self.cluster.answer(attempt, name, value)
+
+    def answers(self, attempt: AttemptId) -> Mapping[str, ParamValue]:
+        """What the attempt was answered so far."""
+        held = self.cluster.get(attempt)
+        return held.answers if held is not None else {}
+
+    def stop(self, attempt: AttemptId) -> None:
+        """Make the attempt yield at its next report; one that waits for a slot yields now."""
+        if self._drop_waiting(attempt):
+            self._ready.append(Event(attempt, 1, Yielded()))
+        elif held := self._own(attempt):
+            held.stop_requested = True
+
+    def kill(self, attempt: AttemptId) -> None:
+        """End the attempt now."""
+        if self._drop_waiting(attempt):
+            self._ready.append(Event(attempt, 1, Lost("killed before a slot was free")))
+        elif (held := self._own(attempt)) and not held.over:
+            self.cluster.lose(attempt, Lost("killed"))
+
+    def close(self) -> None:
+        """End what this executor runs."""
+        for attempt in self.cluster.running:
+            self.kill(attempt)
+        self.leave()
+
+    def leave(self) -> None:
+        """Let the cluster run on."""
+        self._waiting.clear()
+        self._ready.clear()
+
+    def hear(self, event: Event) -> None:
+        """What an attempt of this executor says."""
+        self._ready.append(event)
+
+    def fill_slots(self) -> None:
+        """Start what waits, as far as there is room; a cluster that somebody else took over starts nothing."""
+        while self._waiting and self._token >= self.cluster.token and len(self.cluster.running) < self.cluster.slots:
+            self.cluster.start(self._waiting.pop(0), self)
+
+    def _own(self, attempt: AttemptId) -> _Attempt | None:
+        held = self.cluster.get(attempt)
+        return held if held is not None and held.listener is self and self._token >= self.cluster.token else None
+
+    def _drop_waiting(self, attempt: AttemptId) -> bool:
+        before = len(self._waiting)
+        self._waiting = [launch for launch in self._waiting if launch.attempt != attempt]
+        return len(self._waiting) < before

@@ -1,14 +1,17 @@
 """What runs inside a warm Ray actor: one attempt after another of one job.
 
-A plain class whose methods are called from several threads; `ray_executor` makes an actor of it. Imports Ray only to
-ask where it runs.
+A plain class whose methods are called from several threads; `actors` makes an actor of it. Whoever calls brings a
+fencing token, and is refused when somebody with a higher one has called before. Imports Ray only to ask where it runs,
+and to end itself.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +20,7 @@ import cloudpickle
 
 from tunesvc.execute import forms
 from tunesvc.execute.attempt import Attempt, Place, Run
+from tunesvc.execute.callers import Callers
 from tunesvc.execute.capture import OutputCapture
 from tunesvc.execute.command import run_command
 from tunesvc.execute.entrypoint import Objective, load
@@ -25,6 +29,9 @@ from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.outbox import Numbered
 from tunesvc.execute.source import digest_of
 from tunesvc.spec import ParamValue
+
+GRACE_S = 5.0
+"""How long an attempt that nobody listens to any more has to end by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +43,38 @@ class Reply:
     """Whether the worker may run another attempt; decided when the outcome is among the events."""
     is_known: bool = True
     """False when the worker never got this attempt."""
+    is_refused: bool = False
+    """Whether somebody with a higher token has taken the worker over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a worker says to a new coordinator."""
+
+    attempt: AttemptId | None
+    """The attempt that it runs, or ran last."""
+    is_refused: bool = False
+    """Whether the coordinator is not the new one at all."""
+
+
+_REFUSED = Reply((), is_reusable=False, is_refused=True)
 
 
 class Worker:
     """Runs the attempts of one job, one at a time."""
 
-    def __init__(self, job: Job, folder: str | None) -> None:
-        """`folder` is the user's directory here; None for the one that Ray has put this process into."""
+    def __init__(self, job: Job, folder: str | None, token: int = 0, orphan_s: float | None = None) -> None:
+        """`folder` is the user's directory here; None for the one that Ray has put this process into.
+
+        With `orphan_s` the process ends when nobody has called for so long.
+        """
         self._job = job
         self._folder = Path(folder) if folder else Path.cwd()
         self._output = OutputCapture()
         self._attempt: Attempt | None = None
+        self._callers = Callers(token)
+        if orphan_s is not None:
+            self._callers.watch(orphan_s, self._retire)
         if str(self._folder) not in sys.path:
             sys.path.insert(0, str(self._folder))
 
@@ -54,31 +82,69 @@ class Worker:
         """Where this worker runs; answering says that it has its resources."""
         return self._place
 
-    def run(self, launch: Launch, timeout_s: float) -> Reply:
+    def adopt(self, token: int) -> Found:
+        """Obey a new coordinator; a question that was not answered is asked again, for the answer may be lost."""
+        with self._callers.call(token) as admitted:
+            if not admitted:
+                return Found(None, is_refused=True)
+            if self._attempt is None or self._callers.is_over:
+                return Found(None)
+            self._attempt.ask_again()
+            return Found(self._attempt.launch.attempt)
+
+    def stay(self, token: int) -> None:
+        """Somebody is still there, though there is nothing to do."""
+        with self._callers.call(token):
+            pass
+
+    def run(self, token: int, launch: Launch, timeout_s: float) -> Reply:
         """Start an attempt; answers with its first events."""
-        os.chdir(self._folder)  # the attempt before may have gone elsewhere
-        place = replace(self._place, code=self._code())
-        self._attempt = Attempt(self._job, launch, place)
-        self._attempt.start(self._run, self._output)
-        return self.poll(launch.attempt, 0, 0, timeout_s)
+        with self._callers.call(token) as admitted:
+            if not admitted:
+                return _REFUSED
+            os.chdir(self._folder)  # the attempt before may have gone elsewhere
+            place = replace(self._place, code=self._code())
+            self._attempt = Attempt(self._job, launch, place)
+            self._attempt.start(self._run, self._output)
+        return self.poll(token, launch.attempt, 0, 0, timeout_s)
 
-    def poll(self, attempt: AttemptId, after: int, acknowledged: int, timeout_s: float) -> Reply:
+    def poll(self, token: int, attempt: AttemptId, after: int, acknowledged: int, timeout_s: float) -> Reply:
         """Events above `after`; waits up to `timeout_s` for the first. Those up to `acknowledged` are forgotten."""
-        current = self._current(attempt)
-        if current is None:
-            return Reply((), is_reusable=False, is_known=False)
-        events = current.take(after, acknowledged, timeout_s)
-        return Reply(events, current.is_reusable)
+        with self._callers.call(token) as admitted:
+            if not admitted:
+                return _REFUSED
+            current = self._current(attempt)
+            if current is None:
+                return Reply((), is_reusable=False, is_known=False)
+            events = current.take(after, acknowledged, timeout_s)
+            return Reply(events, current.is_reusable) if self._callers.holds(token) else _REFUSED
 
-    def stop(self, attempt: AttemptId) -> None:
+    def stop(self, token: int, attempt: AttemptId) -> None:
         """Ask the attempt to stop at its next report."""
-        if current := self._current(attempt):
-            current.stop()
+        with self._callers.call(token) as admitted:
+            if admitted and (current := self._current(attempt)):
+                current.stop()
 
-    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+    def answer(self, token: int, attempt: AttemptId, name: str, value: ParamValue) -> None:
         """The value of a parameter that the attempt asked for."""
-        if current := self._current(attempt):
-            current.answer(name, value)
+        with self._callers.call(token) as admitted:
+            if admitted and (current := self._current(attempt)):
+                current.answer(name, value)
+
+    def _retire(self) -> None:
+        """End this process, which nobody wants any more, as Ray takes it for intended; its gang's bundles are freed."""
+        if self._attempt is not None:
+            self._attempt.stop()
+            self._attempt.join(GRACE_S)
+        import ray
+        from ray.util.placement_group import remove_placement_group
+
+        with suppress(Exception):  # Ray's head is away: then there is nobody who could mind
+            if self._place.placement_group is not None:
+                remove_placement_group(self._place.placement_group)
+            ray.kill(ray.get_runtime_context().current_actor)
+            time.sleep(GRACE_S)
+        os._exit(1)
 
     def _current(self, attempt: AttemptId) -> Attempt | None:
         current = self._attempt

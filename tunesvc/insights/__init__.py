@@ -3,6 +3,7 @@
 Functions take a `Database` and return frozen rows. Nothing here writes, decides or draws.
 """
 
+from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
 from tunesvc.insights.overview import studies, study, study_names
@@ -26,6 +27,7 @@ __all__ = [
     "Counts",
     "Curve",
     "DecisionRow",
+    "Diagnosis",
     "LogRow",
     "Objective",
     "Order",
@@ -40,6 +42,7 @@ __all__ = [
     "curves",
     "dataframe",
     "decisions",
+    "diagnosis",
     "logs",
     "studies",
     "study",

@@ -6,9 +6,10 @@ put into a `Batch`, which the coordinator commits once per step. Trial ids in he
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -17,6 +18,15 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
+
+POINTS_MAX = 4_096
+"""Points of a trial's curve that samplers and pruners see; of a longer one every 2nd, 4th, 8th ... step. The ledger
+keeps all reports."""
+
+FAILURE = "tunesvc:failure"
+"""System attribute of a failed trial: the class of what ended its last attempt, as `policy.Failure` names it."""
+BLAMED = frozenset({"gpu_oom", "nan"})
+"""Failures that the trial's parameters caused, and would cause again nearby."""
 
 # It announces every study "created in memory", which would worry people whose studies are in Postgres.
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
@@ -31,10 +41,14 @@ class StudyMemory(InMemoryStorage):
     def __init__(self, name: str, directions: Sequence[StudyDirection], trials: Iterable[FrozenTrial] = ()) -> None:
         super().__init__()
         self._recording = False
+        self._strides: dict[int, int] = {}
+        self._infeasible: dict[int, FrozenTrial] = {}
         self.batch = Batch()
         self.study_id = self.create_new_study(directions, name)
         for trial in trials:
-            self.create_new_trial(self.study_id, trial)
+            number = self.create_new_trial(self.study_id, trial)
+            self._thin_out(number)
+            self._blame(number)
         self._recording = True
 
     def take_batch(self) -> Batch:
@@ -53,6 +67,16 @@ class StudyMemory(InMemoryStorage):
         """Drop the trial's intermediate values after a step: a new attempt goes on from there."""
         trial = self.get_trial(number)
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
+        their parameters: as infeasible ones, so that samplers learn where not to go."""
+        trials = super().get_all_trials(study_id, deepcopy, states)
+        if states is None or TrialState.PRUNED not in states or not self._infeasible:
+            return trials
+        return sorted([*trials, *self._infeasible.values()], key=lambda trial: trial.number)
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         number = super().create_new_trial(study_id, template_trial)
@@ -76,14 +100,19 @@ class StudyMemory(InMemoryStorage):
         if changed and state == TrialState.RUNNING:
             self.batch.restarted.append(trial_id)
         elif changed and state.is_finished():
+            self._blame(trial_id)
             kept = None if values is None else [float(value) for value in values]
             self.batch.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
         return changed
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         # In place: Optuna's copies the whole curve at every report, for readers in other threads, which we have not.
-        self.check_trial_is_updatable(trial_id, self.get_trial(trial_id).state)
-        self.get_trial(trial_id).intermediate_values[step] = intermediate_value
+        trial = self.get_trial(trial_id)
+        self.check_trial_is_updatable(trial_id, trial.state)
+        points = trial.intermediate_values
+        if (step - next(iter(points), step)) % self._strides.get(trial_id, 1) == 0:
+            points[step] = intermediate_value
+            self._thin_out(trial_id)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         super().set_trial_user_attr(trial_id, key, value)
@@ -100,6 +129,24 @@ class StudyMemory(InMemoryStorage):
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         super().set_study_system_attr(study_id, key, value)
         self.batch.attrs.append(Attr(None, "system", key, json.dumps(value)))
+
+    def _blame(self, number: int) -> None:
+        """Remember a trial that failed because of its parameters as samplers are to see it."""
+        trial = self.get_trial(number)
+        if trial.state == TrialState.FAIL and trial.system_attrs.get(FAILURE) in BLAMED:
+            shown = copy.copy(trial)
+            shown.state, shown.values = TrialState.PRUNED, None
+            shown.system_attrs = {**trial.system_attrs, f"constraints:{FAILURE}": 1.0}
+            self._infeasible[number] = shown
+
+    def _thin_out(self, number: int) -> None:
+        """Halve the resolution of a long curve; steps count from the first, so trials that report alike stay alike."""
+        trial = self.get_trial(number)
+        while len(trial.intermediate_values) > POINTS_MAX:
+            stride = self._strides[number] = self._strides.get(number, 1) * 2
+            first = next(iter(trial.intermediate_values))
+            kept = {step: value for step, value in trial.intermediate_values.items() if (step - first) % stride == 0}
+            trial.intermediate_values = kept
 
     def _record_attrs(self, number: int, trial: FrozenTrial) -> None:
         for key, value in trial.user_attrs.items():

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.errors import BadReport
 from tunesvc.objective import is_better, is_name
-from tunesvc.search.memory import StudyMemory
+from tunesvc.search.memory import FAILURE, StudyMemory
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.store.batch import Decision
@@ -187,7 +187,8 @@ class Optimizer:
         last = self.trial(number).last_step
         if last is None:
             return None
-        for step in sorted(steps or [last]):
+        known = self.trial(number).intermediate_values
+        for step in sorted(step for step in steps or [last] if step in known):
             if self._prune_before_step is not None and step >= self._prune_before_step:
                 return None
             trial = copy.copy(self.trial(number))
@@ -204,6 +205,7 @@ class Optimizer:
         *,
         constraints: Mapping[str, float] | None = None,
         attrs: Mapping[str, float] | None = None,
+        failure: str | None = None,
     ) -> None:
         """Finish a trial.
 
@@ -211,7 +213,10 @@ class Optimizer:
             values: one per objective. For a pruned trial its last intermediate value, if it has one.
             constraints: outcome constraints by name, feasible where <= 0.
             attrs: further metrics, kept as user attributes.
+            failure: of a failed trial, the class of what ended it. What its parameters caused, samplers learn from.
         """
+        if failure is not None:
+            self.memory.set_trial_system_attr(number, FAILURE, failure)
         for name, value in (attrs or {}).items():
             self.memory.set_trial_user_attr(number, name, value)
         for name, excess in (constraints or {}).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tunesvc.spec.model import StudySpec
+from tunesvc.spec.model import Limits, StudySpec
 
 Schema = dict[str, Any]
 
@@ -28,7 +28,8 @@ def json_schema() -> Schema:
     parts = schema["$defs"]
     keys = _with_short_forms(schema["properties"])
     _parameters(keys, parts)
-    for part, key in (("Budget", "wall"), ("Limits", "wall"), ("Limits", "silence"), ("Limits", "grace")):
+    durations = [("Budget", "wall"), *(("Limits", key) for key in Limits.model_fields)]
+    for part, key in durations:
         _replace(parts[part]["properties"], key, _DURATION)
     _replace(parts["Resources"]["properties"], "memory", _SIZE)
     environment = parts["Environment"]["properties"]

@@ -224,11 +224,18 @@ class Resources(Part):
 
 
 class Retries(Part):
-    """How often a trial may be run again, by the class of what ended its attempt."""
+    """How often a trial may be run again, each class of failure counted by itself."""
 
-    lost: int = Field(3, ge=0, description="The worker or its node went away.")
+    lost: int = Field(3, ge=0, description="The worker's process died.")
+    stalled: int = Field(3, ge=0, description="The worker gave no sign of life for `limits.stall`.")
+    node: int = Field(10, ge=0, description="The worker's node went away.")
+    preempted: int = Field(100, ge=0, description="The worker's node was taken back.")
+    host_oom: int = Field(1, ge=0, description="It ran out of main memory, which others on its node may have caused.")
+    gpu_oom: int = Field(0, ge=0, description="It ran out of GPU memory.")
     error: int = Field(0, ge=0, description="The objective raised.")
-    timeout: int = Field(0, ge=0, description="A limit of `limits` was exceeded.")
+    nan: int = Field(0, ge=0, description="The result is not a number, or infinite.")
+    timeout: int = Field(0, ge=0, description="It ran longer than `limits.wall`.")
+    silence: int = Field(0, ge=0, description="It did not report for `limits.silence`.")
 
 
 class Limits(Part):
@@ -236,7 +243,15 @@ class Limits(Part):
 
     wall: Duration | None = Field(None, description="The longest that one attempt may take.")
     silence: Duration | None = Field(None, description="The longest without a report.")
+    stall: Duration = Field(
+        600.0,
+        ge=15,
+        description="The longest that a worker may give no sign of life: its process is frozen, or out of reach.",
+    )
     grace: Duration = Field(10.0, description="From the request to stop until the worker is killed.")
+    orphan: Duration = Field(
+        3600.0, description="How long workers on a shared cluster go on when no coordinator speaks to them any more."
+    )
 
 
 class Environment(Part):

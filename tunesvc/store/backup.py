@@ -97,7 +97,7 @@ def restore(database: Database, path: Path, *, replace: bool = False) -> None:
         "--single-transaction", "--exit-on-error", str(path),
     )  # fmt: skip
     database.engine.dispose()
-    with database.engine.begin() as connection:
+    with database.patiently() as connection:
         migrations.upgrade(connection)
 
 

@@ -49,6 +49,15 @@ class OpenedAttempt(NamedTuple):
     gpus: float
     after_step: int
     """It goes on after this step of an earlier attempt, whose later reports no longer count; -1: from the start."""
+    stall_s: float
+    """Its lease: how long it may give no sign of life."""
+
+
+class AliveAttempt(NamedTuple):
+    number: int
+    attempt: int
+    stall_s: float
+    """Its lease is renewed for so long."""
 
 
 class StartedAttempt(NamedTuple):
@@ -92,7 +101,7 @@ class AttemptEnd(NamedTuple):
     message: str | None
     traceback: str | None
     at_last_word: bool
-    """Whether it ended when it last reported, rather than now: its coordinator had gone before it."""
+    """Whether it ended when it last reported, rather than now: nothing was heard of it since."""
 
 
 class StopRequest(NamedTuple):
@@ -121,6 +130,8 @@ class Batch:
     adopts: bool = False
     """Whether attempts that an earlier lease left behind become ours, to be ended or gone on with."""
     opened: list[OpenedAttempt] = field(default_factory=list)
+    alive: list[AliveAttempt] | None = None
+    """Attempts whose leases are renewed, before those that have run out are looked for; None: not this time."""
     started: list[StartedAttempt] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     logs: list[LogLine] = field(default_factory=list)
@@ -139,6 +150,21 @@ class Batch:
     """The study's changed spec, as JSON."""
     active_s: float = 0.0
     """Running time to add to the study."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a checker needs to know of it, see `tunesvc.history`."""
+        return {
+            "adopts": self.adopts,
+            "trials": [trial.number for trial in self.trials],
+            "opened": [(o.number, o.attempt, o.after_step) for o in self.opened],
+            "started": [(s.number, s.attempt, s.pid) for s in self.started],
+            "reports": [(r.number, r.attempt, r.step) for r in self.reports],
+            "cursors": [(*key, cursor) for key, cursor in self.cursors.items()],
+            "ends": [(e.number, e.attempt, e.state, e.failure) for e in self.ends],
+            "finished": [(end.number, end.state) for end in self.finished],
+            "decisions": [(d.number, d.kind) for d in self.decisions],
+            "study_state": self.study_state and self.study_state[0],
+        }
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)

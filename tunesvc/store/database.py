@@ -1,27 +1,39 @@
 """The way to Postgres: which server, an engine that fails in bounded time, and a schema of the right version.
 
 Owns the URL rules (`TUNE_DATABASE_URL` with `TUNE_DATABASE_PASSWORD_FILE`, else the embedded server), the engine's
-settings, and turning driver errors into sentences. Imports nothing above the store.
+settings, and turning driver errors into sentences: which of them may pass, and what they mean. Imports nothing above
+the store.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
+import re
 import sys
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg2
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from tunesvc.errors import BadName, DatabaseError
 from tunesvc.store import migrations
+from tunesvc.store.watchdog import BoundedConnection, Watchdog
 
 if TYPE_CHECKING:
     from tunesvc.store.embedded import EmbeddedServer
 
+ANSWER_S = 30.0
+"""Longest wait for the answer to one statement or commit; then the connection is given up."""
+PING_S = 5.0
+"""The same for the question whether a connection that lay idle is still there, which needs no work and no lock."""
+PATIENCE_S = 3600.0
+"""The same, where a statement may rightly take long."""
 MIN_SERVER_VERSION = (14,)
 MAX_NAME_BYTES = 2500
 """Names are index keys, and Postgres allows these 2,704 bytes with what stands beside them."""
@@ -31,7 +43,9 @@ _EXAMPLE = "postgresql://user:password@host:5432/name"
 _CONNECTION_DEFAULTS = {
     "application_name": "tunesvc",
     "connect_timeout": "10",
-    "options": "-c timezone=UTC",
+    # a coordinator that is frozen within a transaction must not keep its locks; less than ANSWER_S, so that whoever
+    # waits for them gets them
+    "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=15s",
     # a standby or an old primary after a failover is refused
     "target_session_attrs": "read-write",
     # a peer that is gone without a word is noticed within a minute
@@ -42,17 +56,48 @@ _CONNECTION_DEFAULTS = {
 }
 
 
+_ADVICE = ("\t", " ", "DETAIL:", "HINT:", "CONTEXT:", "LINE ")
+_READ_ONLY = "25006"
+_TRY_AGAIN_LATER = {
+    _READ_ONLY: "the server takes no writes: it is a standby, or was the primary before a failover",
+    "25P03": "the transaction stood still for too long",
+    "25P04": "the transaction took too long",
+    "40001": "the transaction crossed another one",
+    "40P01": "the transaction and another one waited for each other",
+    "53000": "the server lacks resources",
+    "53100": "the server's disk is full",
+    "53200": "the server is out of memory",
+    "53300": "the server has too many connections",
+    "53400": "the server has reached one of its limits",
+    "55P03": "a lock was not free in time",
+    "57014": "the statement was cancelled",
+    "57P01": "the server shuts down, or an administrator ended the connection",
+    "57P02": "the server crashed",
+    "57P03": "the server starts up or shuts down",
+    "57P05": "the server closed an idle connection",
+    "58030": "the server cannot read or write its files",
+}
+"""SQLSTATEs that say nothing against the transaction: the same one may go through later. And in our words."""
+
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 class Database:
     """An open database. A context manager; `close()` is repeatable and also happens when the program ends."""
 
-    def __init__(self, url: sa.URL, server: EmbeddedServer | None = None) -> None:
+    def __init__(self, url: sa.URL, server: EmbeddedServer | None = None, *, answer_s: float = ANSWER_S) -> None:
         self._url = url
         self._server = server
+        self._watchdog = Watchdog(answer_s, ping_s=min(PING_S, answer_s))
         enriched = url.set(query={**_CONNECTION_DEFAULTS, **url.query})
-        self.engine = sa.create_engine(enriched, pool_pre_ping=True, pool_size=5, max_overflow=20)
+        self.engine = sa.create_engine(
+            enriched,
+            pool_size=5,
+            max_overflow=20,
+            connect_args={"connection_factory": self._watchdog.connect},
+        )
+        sa.event.listen(self.engine, "checkout", _ping)
+        sa.event.listen(self.engine, "handle_error", _leave_a_server_that_takes_no_writes)
         atexit.register(self.close)
         _OPEN.add(self)
 
@@ -71,10 +116,27 @@ class Database:
         """Whether this process shares in the embedded server."""
         return self._server is not None
 
+    @contextmanager
+    def patiently(self) -> Iterator[sa.Connection]:
+        """A transaction whose statements may take as long as migrations do."""
+        with self.engine.begin() as connection:
+            driver: BoundedConnection = connection.connection.driver_connection  # type: ignore[assignment]
+            with driver.patience.lasting(PATIENCE_S):
+                yield connection
+
+    def revive(self) -> str:
+        """See to it that the embedded server runs, should it have died; for any other server there is nothing to do.
+
+        Returns why it does not, on one line, or nothing when it does; never raises. Takes milliseconds when it runs,
+        seconds when it does not. May be called by several processes at once.
+        """
+        return self._server.revive() if self._server is not None else ""
+
     def close(self) -> None:
         """Close all connections; the last user of an embedded server stops it."""
         atexit.unregister(self.close)
         self.engine.dispose()
+        self._watchdog.close()
         if self._server is not None:
             self._server.close()
 
@@ -85,9 +147,24 @@ class Database:
         self.close()
 
 
+def _ping(connection: BoundedConnection, *_: object) -> None:
+    """Replace what was lost while it lay idle. `pool_pre_ping` would wait for as long as for any other statement."""
+    try:
+        connection.ping()
+    except psycopg2.Error as error:
+        raise sa.exc.InvalidatePoolError from error
+
+
+def _leave_a_server_that_takes_no_writes(context: sa.ExceptionContext) -> None:
+    """After a failover: give up all connections, for libpq looks for the new primary only when it connects anew."""
+    if getattr(context.original_exception, "pgcode", None) == _READ_ONLY:
+        context.is_disconnect = True
+
+
 def _forget_inherited_connections() -> None:
     """In a forked copy of this process: leave the connections to the parent and make new ones."""
     for database in _OPEN:
+        database._watchdog.begin_anew()
         database.engine.dispose(close=False)
 
 
@@ -133,16 +210,34 @@ def connect(url: str | None = None) -> Database:
 def parse_url(text: str) -> sa.URL:
     """A Postgres URL as users write it, for the driver that we use.
 
+    Several hosts, as libpq takes them (`postgresql://user@one:5432,two:5432/name`), move among the parameters.
+
     Raises:
         DatabaseError: it is none. The text does not repeat the URL, which may bear a password.
     """
     try:
-        url = sa.make_url(text)
+        url = _make_url(text)
     except (ArgumentError, ValueError):
         raise DatabaseError(f"the database URL cannot be read: write {_EXAMPLE}") from None
     if url.drivername not in _SCHEMES:
         raise DatabaseError(f"tunesvc stores in Postgres only, not in {url.drivername}: write {_EXAMPLE}")
     return url.set(drivername="postgresql+psycopg2")
+
+
+def _make_url(text: str) -> sa.URL:
+    several = re.fullmatch(r"(\w+(?:\+\w+)?://(?:[^@]*@)?)([^/?@]*,[^/?@]*)([/?].*)?", text)
+    if several is None:
+        return sa.make_url(text)
+    before, places, after = several.groups()
+    hosts, ports = zip(*map(_host_and_port, places.split(",")), strict=True)
+    return sa.make_url(before + (after or "")).update_query_dict({"host": ",".join(hosts), "port": ",".join(ports)})
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    place = re.fullmatch(r"(?:\[([^]]*)\]|([^:]*))(?::(\d*))?", text)
+    if place is None:
+        raise ArgumentError("no host and port")
+    return place[1] or place[2], place[3] or ""
 
 
 def _with_password(url: sa.URL) -> sa.URL:
@@ -181,6 +276,43 @@ def checked_name(text: str, what: str) -> str:
     return text
 
 
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the same transaction, tried again later on a new connection, may go through.
+
+    No server, no answer, a lost connection, one that takes no writes, a full disk, crossed transactions. Whether
+    what failed has been committed is not known. Anything else is a mistake of the program or of the data.
+    """
+    if isinstance(error, sa.exc.TimeoutError):  # all of this process's connections were busy
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    code = _sqlstate(error)
+    if code is None:  # the driver's own: it could not connect
+        return isinstance(error, sa.exc.OperationalError)
+    return code in _TRY_AGAIN_LATER or code.startswith("08")
+
+
+def reason_of(error: BaseException) -> str:
+    """What a database error says, on one line and without statement or parameters: what is wrong, in words first."""
+    driver = getattr(error, "orig", None) or error
+    said = _said(str(driver)) or type(driver).__name__
+    words = _TRY_AGAIN_LATER.get(_sqlstate(error) or "")
+    return f"{words} ({said})" if words else said
+
+
+def _said(text: str) -> str:
+    """Without the further lines of advice: libpq indents them, the server gives them names."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_ADVICE)]
+    return "; ".join(line.strip().rstrip(".") for line in lines)
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    code = getattr(getattr(error, "orig", None), "pgcode", None)
+    return None if code is None else str(code)
+
+
 def _open_embedded() -> Database:
     if sys.platform == "win32":
         raise DatabaseError(
@@ -209,7 +341,7 @@ def _check_server(database: Database) -> None:
 
 def _ready(database: Database, migrate: bool) -> None:
     try:
-        with database.engine.begin() as connection:
+        with database.patiently() as connection:
             if migrations.database_revision(connection) == migrations.program_revision():
                 return
             if migrate:

@@ -6,7 +6,8 @@
     <home>/postgres/       the cluster, of the server's account, mode 0700: data/, password, log, run/ (the socket)
 
 The first process starts the server, the last one to close stops it. A process that is killed leaves at most an
-idle server, which the next start adopts. The server listens on a Unix socket only, asks for a password, and
+idle server, which the next start adopts; a server that dies under its users is started again by the first of them
+that notices (`revive`). The server listens on a Unix socket only, asks for a password, and
 belongs to no terminal, so Ctrl-C does not reach it.
 
 Knows nothing of the schema. Linux and macOS; reasons: docs/decisions/0002-embedded-postgres.md
@@ -38,8 +39,11 @@ from tunesvc.store.home import home_directory
 
 START_TIMEOUT_S = 120.0
 """Longest wait for a server that recovers from a crash."""
+REVIVE_TIMEOUT_S = 10.0
+"""The same, where somebody else has work to do meanwhile and comes back."""
 STOP_TIMEOUT_S = 30.0
 
+_CONNECT_TIMEOUT_S = 3  # of a socket on this machine
 _ROLE = "tunesvc"
 _PORT = 5432  # only part of the socket's name: nothing listens on TCP
 _MAX_SOCKET_DIR_BYTES = 88  # macOS allows 103 bytes for directory, slash and `.s.PGSQL.5432`
@@ -73,7 +77,7 @@ class EmbeddedServer:
             self._use = FileLock.shared(self.home / "users.lock")
             try:
                 self._ensure_cluster()
-                self._ensure_running()
+                self._ensure_running(START_TIMEOUT_S)
             except BaseException:
                 self._use.release()
                 raise
@@ -84,6 +88,20 @@ class EmbeddedServer:
         query = {"host": str(self._socket_dir), "port": str(_PORT)}
         password = (self._cluster / "password").read_text()
         return sa.URL.create("postgresql+psycopg2", username=_ROLE, password=password, database="postgres", query=query)
+
+    def revive(self, timeout_s: float = REVIVE_TIMEOUT_S) -> str:
+        """See to it that the server runs: join one that answers, wait for one that recovers, else start it.
+
+        Returns why it does not, on one line, or nothing when it does; never raises. Several processes may do so at
+        once. A start that takes longer than `timeout_s` goes on by itself.
+        """
+        try:
+            if not self._answers():
+                with self._start_lock(timeout_s):
+                    self._ensure_running(timeout_s)
+        except (DatabaseError, OSError) as error:
+            return " ".join(str(error).split())
+        return ""
 
     def close(self) -> None:
         """Stop using the server; the last user stops it. Repeatable; does nothing in a forked copy."""
@@ -147,18 +165,28 @@ class EmbeddedServer:
 
     # --- the server ---------------------------------------------------------------------------------
 
-    def _ensure_running(self) -> None:
+    def _start_lock(self, timeout_s: float) -> FileLock:
+        deadline = time.monotonic() + timeout_s
+        while (lock := FileLock.if_free(self.home / "start.lock")) is None:
+            if time.monotonic() > deadline:
+                raise DatabaseError(
+                    f"another process has been starting or stopping {self._cluster} for {timeout_s:.0f} s"
+                )
+            time.sleep(0.05)
+        return lock
+
+    def _ensure_running(self, timeout_s: float) -> None:
         """Join a server that answers, wait for one that starts or ends, else start one."""
         _make_private(self._socket_dir, self._account)
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + timeout_s
         while not self._answers():
             lock = FileLock.if_free(self.home / "server.lock")
             if lock is not None:
                 with lock:
-                    self._start(lock)
+                    self._start(lock, timeout_s)
             elif time.monotonic() > deadline:
                 raise DatabaseError(
-                    f"the Postgres server of {self._cluster} lives but did not answer for {START_TIMEOUT_S:.0f} s: "
+                    f"the Postgres server of {self._cluster} lives but did not answer for {timeout_s:.0f} s: "
                     f"it may still recover, or run on another machine that shares this directory. {self._log_tail()}"
                 )
             else:
@@ -170,7 +198,7 @@ class EmbeddedServer:
         try:
             psycopg2.connect(
                 host=str(self._socket_dir), port=_PORT, user=_ROLE, password=self.url.password, dbname="postgres",
-                connect_timeout=10,
+                connect_timeout=_CONNECT_TIMEOUT_S,
             ).close()  # fmt: skip
         except psycopg2.OperationalError as error:
             if "password authentication failed" in str(error):
@@ -181,9 +209,9 @@ class EmbeddedServer:
             return False
         return True
 
-    def _start(self, lock: FileLock) -> None:
+    def _start(self, lock: FileLock, timeout_s: float) -> None:
         """Start the server, which from now on holds `lock`, and wait until it answers."""
-        self._forget_stale_pid()
+        self._forget_dead_server()
         log = self._cluster / "log"
         if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
             log.rename(log.with_name("log.old"))
@@ -191,20 +219,18 @@ class EmbeddedServer:
         arguments = " ".join(f"-c {name}={shlex.quote(value)}" for name, value in options.items())
         self._run(
             "pg_ctl", "start", "--pgdata", str(self._data), "--log", str(log), "--options", arguments,
-            "--wait", "--timeout", f"{START_TIMEOUT_S:.0f}", lock=lock,
+            "--wait", "--timeout", f"{timeout_s:.0f}", lock=lock,
         )  # fmt: skip
 
-    def _forget_stale_pid(self) -> None:
-        """Remove the pid file of a dead server whose number another program of the same user bears by now.
+    def _forget_dead_server(self) -> None:
+        """Remove what a dead server left where Postgres itself would take it for a living one's.
 
-        Postgres itself sees through all other stale files. In containers small numbers come back at once.
+        Its number may belong to another program of the same user, for in containers small numbers come back at once;
+        or to what is left of the server where nobody collects dead processes; or it was never written, on a full disk.
         """
-        pid_file = self._data / "postmaster.pid"
-        if not pid_file.exists():
-            return
-        command = Path("/proc", pid_file.read_text().split()[0], "comm")
-        if command.exists() and command.read_text().strip() != "postgres":
-            pid_file.unlink()
+        for left in (self._data / "postmaster.pid", self._socket_dir / f".s.PGSQL.{_PORT}.lock"):
+            if left.exists() and not _may_be_postgres(left.read_text()):
+                left.unlink()
 
     def _stop(self) -> None:
         """End the server: connections are cut, committed work is safe. Bounded; what remains is adopted later."""
@@ -239,6 +265,18 @@ class EmbeddedServer:
             return "It wrote no log."
         tail = log.read_text(errors="replace").splitlines()[-lines:]
         return f"The end of {log}:\n" + "\n".join(tail)
+
+
+def _may_be_postgres(pid_file: str) -> bool:
+    pid = pid_file.partition("\n")[0].strip()
+    if not pid:
+        return False
+    try:
+        status = Path("/proc", pid, "stat").read_text()  # `4711 (postgres) S 1 ...`
+    except OSError:  # gone, or a system without /proc: Postgres sees for itself
+        return True
+    name, _, rest = status.partition("(")[2].rpartition(")")
+    return name == "postgres" and rest.split()[0] not in "ZX"
 
 
 def _prepare_home(home: Path, account: Account) -> None:

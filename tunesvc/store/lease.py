@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.errors import StudyBusy
 from tunesvc.store.schema import leases
 
-LEASE_S = 20.0
+LEASE_S = 10.0
 """How long a lease lasts without renewal."""
 
 
@@ -69,8 +69,8 @@ def acquire(connection: sa.Connection, study_id: int, owner: str, ttl_s: float =
 def busy(owner: str) -> str:
     """What to tell somebody who wants a study that `owner` runs."""
     return (
-        f"{owner} is running this study now. Watch it with `tune show`, stop it with `tune stop`; "
-        f"if that process is gone, its lease ends by itself within {LEASE_S:.0f} s."
+        f"{owner} is running this study now. Watch it with `tune show`, stop it with `tune stop`, "
+        "or stand by for it with `tune resume --standby`."
     )
 
 

@@ -2,7 +2,8 @@
 
 A `Ledger` is bound to one study by the lease it was opened with. The first statement of every transaction renews
 the lease and advances its batch number; if that finds another token, somebody took over and nothing is written. If
-it finds the batch number already advanced, an earlier try was committed and only its answer was lost.
+it finds the batch number already advanced, an earlier try was committed and only its answer was lost. So a batch
+that failed with `DatabaseUnavailable` may be committed again, as often as it takes, and is there once.
 
 Every list of a batch is one statement over `unnest`ed arrays, however many rows it has.
 """
@@ -16,21 +17,19 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from tunesvc.errors import DatabaseError, LeaseLost
+from tunesvc import failpoints, history
+from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.store import lease as leasing
 from tunesvc.store import numbers, studies
+from tunesvc.store.answers import answering
 from tunesvc.store.batch import Attr, Batch
-from tunesvc.store.database import safe_text
+from tunesvc.store.database import Database, safe_text
 from tunesvc.store.lease import LEASE_S, Lease
 
 T = TypeVar("T")
 
-_RETRY_DELAYS_S = (0.05, 0.2, 1.0, 3.0, 5.0)
-"""How long to wait before each further try at a transaction that the database did not answer."""
-
-
-_UNANSWERED = (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError)
-"""No server, a lost connection, one that was closed under us, a primary that has become read-only."""
+_RELEASE_DELAYS_S = (0.1, 0.5, 2.0)
+"""How long to wait before each further try at giving the lease back, which would otherwise run out by itself."""
 
 
 class Ledger:
@@ -38,28 +37,31 @@ class Ledger:
 
     def __init__(
         self,
-        engine: sa.Engine,
+        database: Database,
         lease: Lease,
         *,
         ttl_s: float = LEASE_S,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._engine = engine
+        self._database = database
         self._lease = lease
         self._ttl_s = ttl_s
         self._sleep = sleep
         self._batches = 0
 
     @classmethod
-    def open(cls, engine: sa.Engine, study_id: int, *, owner: str | None = None, ttl_s: float = LEASE_S) -> Ledger:
+    def open(cls, database: Database, study_id: int, *, owner: str | None = None, ttl_s: float = LEASE_S) -> Ledger:
         """Take the study's lease.
 
         Raises:
             StudyBusy: another coordinator holds it.
+            DatabaseUnavailable: the database does not answer.
         """
-        with engine.begin() as connection:
+        with answering(), database.engine.begin() as connection:
             lease = leasing.acquire(connection, study_id, owner or leasing.default_owner(), ttl_s)
-        return cls(engine, lease, ttl_s=ttl_s)
+        history.record("lease", study=study_id, owner=lease.owner, token=lease.token)
+        failpoints.reach("leased")
+        return cls(database, lease, ttl_s=ttl_s)
 
     @property
     def study_id(self) -> int:
@@ -71,40 +73,71 @@ class Ledger:
         """The fencing token of the lease."""
         return self._lease.token
 
-    def commit(self, batch: Batch) -> None:
+    @property
+    def ttl_s(self) -> float:
+        """How long the lease lasts after a commit."""
+        return self._ttl_s
+
+    def commit(self, batch: Batch) -> Sequence[tuple[int, int]]:
         """Write a batch, and renew the lease. Either all of it is written, once, or nothing.
+
+        Returns (trial number, attempt) of the live attempts whose own leases have run out.
 
         Raises:
             LeaseLost: another coordinator took over, or a trial was finished by somebody else.
-            DatabaseError: the database did not answer, after several tries.
+            DatabaseUnavailable: whether it was written is not known. Commit the same batch again, and no other.
         """
-        self._batches += 1
-        self._try_again(lambda: self._commit_once(batch))
+        number = self._batches + 1
+        with (
+            history.recorded("commit", lambda: {"token": self.token, "batch": number, **batch.describe()}),
+            answering(),
+        ):
+            stalled = self._commit_once(number, batch)
+        self._batches = number
+        failpoints.reach("committed")
+        return stalled
 
     def commands(self) -> Sequence[studies.Command]:
-        """What somebody asked and nobody has carried out yet."""
-        return self._try_again(self._read_commands)
+        """What somebody asked and nobody has carried out yet.
 
-    def release(self) -> None:
-        """Give the lease back. May be repeated."""
-        self._try_again(self._release_once)
-
-    def _read_commands(self) -> Sequence[studies.Command]:
-        with self._engine.connect() as connection:
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        with answering(), self._database.engine.connect() as connection:
             return studies.pending(connection, self.study_id)
 
+    def revive(self) -> str:
+        """Start the embedded server again if it is down; returns why it stays down, or nothing. Never raises."""
+        return self._database.revive()
+
+    def release(self) -> None:
+        """Give the lease back, so that the next one need not wait for its end. May be repeated.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer, after several tries.
+        """
+        for delay_s in _RELEASE_DELAYS_S:
+            try:
+                return self._release_once()
+            except DatabaseUnavailable:
+                self._sleep(delay_s)
+        return self._release_once()
+
     def _release_once(self) -> None:
-        with self._engine.begin() as connection:
+        with answering(), self._database.engine.begin() as connection:
             leasing.release(connection, self._lease)
 
-    def _commit_once(self, batch: Batch) -> None:
-        with self._engine.begin() as connection:
-            if self._advance(connection):
+    def _commit_once(self, number: int, batch: Batch) -> Sequence[tuple[int, int]]:
+        with self._database.engine.begin() as connection:
+            if self._advance(connection, number):
+                failpoints.reach("advanced")
                 _Writer(connection, self._lease).write(batch)
+                failpoints.reach("written")
+            return () if batch.alive is None else self._stalled(connection)
 
-    def _advance(self, connection: sa.Connection) -> bool:
+    def _advance(self, connection: sa.Connection, number: int) -> bool:
         """Renew the lease for the next batch; False when that batch has been committed before."""
-        row = {"study": self.study_id, "token": self.token, "batch": self._batches, "ttl": self._ttl_s}
+        row = {"study": self.study_id, "token": self.token, "batch": number, "ttl": self._ttl_s}
         if connection.execute(_ADVANCE, row).rowcount == 1:
             return True
         if connection.execute(_IS_COMMITTED, row).scalar():
@@ -113,19 +146,9 @@ class Ledger:
             "another coordinator took this study over, or it was deleted: nothing more is written from here"
         )
 
-    def _try_again(self, action: Callable[[], T]) -> T:
-        for delay_s in _RETRY_DELAYS_S:
-            try:
-                return action()
-            except _UNANSWERED:
-                self._sleep(delay_s)
-        try:
-            return action()
-        except _UNANSWERED as error:
-            raise DatabaseError(
-                f"the database does not answer: {str(error.orig).strip()}. What was recorded is safe; "
-                "go on with `tune resume` when it is back."
-            ) from error
+    def _stalled(self, connection: sa.Connection) -> Sequence[tuple[int, int]]:
+        rows = connection.execute(_STALLED, {"study": self.study_id, "token": self.token})
+        return [(row.number, row.attempt) for row in rows]
 
 
 _ADVANCE = sa.text("""
@@ -133,6 +156,11 @@ _ADVANCE = sa.text("""
     WHERE study_id = :study AND token = :token AND batch = :batch - 1
 """)
 _IS_COMMITTED = sa.text("SELECT true FROM leases WHERE study_id = :study AND token = :token AND batch = :batch")
+_STALLED = sa.text("""
+    SELECT t.number, a.number AS attempt FROM trials t JOIN attempts a ON a.trial_id = t.trial_id
+    WHERE t.study_id = :study AND t.state = 'running' AND a.token = :token AND a.state IN ('opened', 'running')
+          AND a.expires_at < now()
+""")
 
 _TRIAL = "(CAST(:study AS bigint) << 32 | b.number)"
 """A trial's id from its number: see tunesvc.store.ids."""
@@ -215,6 +243,11 @@ class _Writer:
                    WHERE t.study_id = :study AND a.trial_id = t.trial_id AND a.state IN ('opened', 'running')"""
             )
         self._bulk(
+            f"UPDATE attempts a SET expires_at = now() + make_interval(secs => b.stall) FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "stall": "double precision"},
+            batch.alive or [],
+        )
+        self._bulk(
             f"""UPDATE attempts a SET state = 'running', started_at = now(), node = b.node, pid = b.pid,
                        devices = string_to_array(nullif(b.devices, ''), ','), code = nullif(b.code, '')
                 FROM b WHERE {_LIVE}""",
@@ -295,10 +328,16 @@ class _Writer:
 
     def _openings(self, batch: Batch) -> None:
         self._bulk(
-            f"""INSERT INTO attempts (trial_id, number, token, cpus, gpus)
-                SELECT {_TRIAL}, b.attempt, :token, b.cpus, b.gpus FROM b""",
-            {"number": "bigint", "attempt": "integer", "cpus": "double precision", "gpus": "double precision"},
-            [(o.number, o.attempt, o.cpus, o.gpus) for o in batch.opened],
+            f"""INSERT INTO attempts (trial_id, number, token, expires_at, cpus, gpus)
+                SELECT {_TRIAL}, b.attempt, :token, now() + make_interval(secs => b.stall), b.cpus, b.gpus FROM b""",
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "cpus": "double precision",
+                "gpus": "double precision",
+                "stall": "double precision",
+            },
+            [(o.number, o.attempt, o.cpus, o.gpus, o.stall_s) for o in batch.opened],
         )
         self._bulk(
             f"UPDATE reports r SET superseded = true FROM b WHERE r.trial_id = {_TRIAL} AND r.step > b.after_step",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -18,6 +19,13 @@ class EarlierAttempt:
 
     number: int
     state: AttemptState
+    cursor: int
+    """The last of its events that is recorded."""
+    gpus: float
+    running_s: float | None
+    """How long ago it started, by the database's clock; None when it has not."""
+    silent_s: float | None
+    """How long ago it last reported; None when it has not started."""
     failure: str | None
     stop_cause: str | None
     checkpoint: str | None
@@ -33,6 +41,10 @@ class UnfinishedTrial:
     attempts: Sequence[EarlierAttempt]
     reports: Sequence[tuple[int, float | None, Mapping[str, float]]]
     """Step, first objective and other metrics of its curve, by step."""
+
+    def describe(self) -> tuple[int, list[tuple[int, str, int]]]:
+        """Number, and number, state and cursor of each attempt: see `tunesvc.history`."""
+        return self.number, [(attempt.number, attempt.state.value, attempt.cursor) for attempt in self.attempts]
 
 
 def unfinished_trials(connection: sa.Connection, study_id: int) -> list[UnfinishedTrial]:
@@ -61,26 +73,29 @@ def last_code(connection: sa.Connection, study_id: int) -> str | None:
 
 
 def gpu_hours(connection: sa.Connection, study_id: int) -> float:
-    """GPU hours that the study's attempts have held; one whose coordinator is gone counts until its last report."""
-    last_word = (
-        sa.select(sa.func.max(reports.c.reported_at))
-        .where(reports.c.trial_id == attempts.c.trial_id, reports.c.attempt == attempts.c.number)
-        .scalar_subquery()
-    )
-    until = sa.func.coalesce(attempts.c.ended_at, last_word, attempts.c.started_at)
-    seconds = sa.extract("epoch", until - attempts.c.started_at)
+    """GPU hours that the study's ended attempts have held."""
+    seconds = sa.extract("epoch", attempts.c.ended_at - attempts.c.started_at)
     spent = (
         sa.select(sa.func.coalesce(sa.func.sum(seconds * attempts.c.gpus), 0.0))
         .join(trials, trials.c.trial_id == attempts.c.trial_id)
-        .where(trials.c.study_id == study_id, attempts.c.gpus > 0, attempts.c.started_at.is_not(None))
+        .where(trials.c.study_id == study_id, attempts.c.gpus > 0, attempts.c.ended_at.is_not(None))
     )
     return float(connection.execute(spent).scalar_one()) / 3600
 
 
 def _attempts(connection: sa.Connection, trial_id: int) -> list[EarlierAttempt]:
+    last_word = (
+        sa.select(sa.func.max(reports.c.reported_at))
+        .where(reports.c.trial_id == attempts.c.trial_id, reports.c.attempt == attempts.c.number)
+        .scalar_subquery()
+    )
     columns = (
         attempts.c.number,
         attempts.c.state,
+        attempts.c.cursor,
+        attempts.c.gpus,
+        _seconds_since(attempts.c.started_at),
+        _seconds_since(sa.func.coalesce(last_word, attempts.c.started_at)),
         attempts.c.failure,
         attempts.c.stop_cause,
         attempts.c.checkpoint,
@@ -90,6 +105,10 @@ def _attempts(connection: sa.Connection, trial_id: int) -> list[EarlierAttempt]:
         sa.select(*columns).where(attempts.c.trial_id == trial_id).order_by(attempts.c.number)
     ).all()
     return [EarlierAttempt(row.number, AttemptState(row.state), *row[2:]) for row in rows]
+
+
+def _seconds_since(moment: sa.ColumnElement[datetime]) -> sa.ColumnElement[float]:
+    return sa.cast(sa.extract("epoch", sa.func.now() - moment), sa.Double)
 
 
 def _curve(connection: sa.Connection, trial_id: int) -> list[tuple[int, float | None, Mapping[str, float]]]:

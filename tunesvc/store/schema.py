@@ -63,6 +63,8 @@ studies = sa.Table(
     metadata,
     sa.Column("study_id", sa.BigInteger, sa.Identity(), primary_key=True),
     sa.Column("name", sa.Text, nullable=False, unique=True),
+    # names the study's workers on a cluster that several databases may share
+    sa.Column("key", pg.UUID, nullable=False, server_default=sa.text("gen_random_uuid()")),
     sa.Column("directions", pg.ARRAY(sa.Text), nullable=False),
     sa.Column("next_number", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("state", sa.Text, nullable=False, server_default=StudyState.CREATED),
@@ -148,6 +150,8 @@ attempts = sa.Table(
     # the study lease under which it was opened or adopted
     sa.Column("token", sa.BigInteger, nullable=False),
     sa.Column("state", sa.Text, nullable=False, server_default=AttemptState.OPENED),
+    # the attempt's lease: when its worker is given up, unless it gives a sign of life before
+    sa.Column("expires_at", Moment),
     # the last outbox number that is recorded
     sa.Column("cursor", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("opened_at", Moment, nullable=False, server_default=NOW),

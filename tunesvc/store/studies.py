@@ -26,6 +26,8 @@ class StudyRecord:
 
     study_id: int
     name: str
+    key: str
+    """Names it wherever several databases meet, as on a cluster."""
     state: StudyState
     reason: str
     spec: StudySpec | None
@@ -49,6 +51,7 @@ class Command:
 _COLUMNS = (
     studies.c.study_id,
     studies.c.name,
+    studies.c.key,
     studies.c.state,
     studies.c.reason,
     studies.c.spec,
@@ -89,7 +92,15 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
         raise StudyNotFound(_not_found(connection, name))
     spec = None if row.spec is None else StudySpec.model_validate_json(numbers.dump(row.spec))
     return StudyRecord(
-        row.study_id, row.name, StudyState(row.state), row.reason, spec, row.source_text, row.source_dir, row.active_s
+        row.study_id,
+        row.name,
+        str(row.key),
+        StudyState(row.state),
+        row.reason,
+        spec,
+        row.source_text,
+        row.source_dir,
+        row.active_s,
     )
 
 

@@ -1,0 +1,178 @@
+"""A driver process that starts at once: the real `Driver` around an executor that only pretends to run attempts.
+
+Behaviours are those of the contract. An attempt's n-th event is the same in every driver, as if workers had kept it;
+a trial numbered from 100 on outlives its driver, the others end with it. An address of `slow` or `refuse...` is one
+where no Ray is found.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import count, islice
+
+from tunesvc.errors import ExecutorError, SpecError, UnsatisfiableRequest
+from tunesvc.execute.cluster import LocalResources
+from tunesvc.execute.driver import Driver, connection_from_arguments
+from tunesvc.execute.executor import (
+    Asked,
+    AttemptId,
+    Capacity,
+    Event,
+    Failed,
+    Finished,
+    Job,
+    Launch,
+    Lost,
+    Outcome,
+    Payload,
+    Reported,
+    Started,
+    Yielded,
+)
+from tunesvc.spec import ParamValue
+
+ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}'
+OUTLIVE_FROM = 100
+SLOTS = 2
+TICK_S = 0.005
+
+
+class Pretended:
+    """One attempt."""
+
+    def __init__(self, launch: Launch, asking: bool) -> None:
+        self.launch = launch
+        self.seq = 0
+        self.stopped = False
+        self.answer: ParamValue = None
+        self.said = self._ask() if asking else self._act()
+
+    def _act(self) -> Iterator[Payload | None]:
+        behaviour = self.launch.params.get("behaviour")
+        yield Started("node", 1)
+        if behaviour == "fails":
+            yield Failed("error", "ValueError: broken")
+        for step in range(3) if behaviour == "reports" else count():
+            if self.stopped and behaviour != "deaf":
+                yield Yielded()
+            yield Reported(step, {"loss": float(step)})
+        yield Finished({"loss": 0.5})
+
+    def _ask(self) -> Iterator[Payload | None]:
+        yield Started("node", 1)
+        yield Asked("x", ASKED)
+        while self.answer is None:
+            yield None
+        yield Finished({"loss": float(self.answer)})
+
+
+class PretendedExecutor:
+    """Implements `Executor`, for one thread but for `soon`."""
+
+    def __init__(self, job: Job, *, address: str | None, local: LocalResources | None) -> None:
+        if address == "slow":
+            time.sleep(3600)
+        if address == "refuse":
+            raise ExecutorError("nobody is there")
+        if address == "refuse-spec":
+            raise SpecError("bundles differ")
+        if address == "refuse-strangely":
+            raise ZeroDivisionError("of all things")
+        self._job = job
+        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._running: dict[AttemptId, Pretended] = {}
+        self._waiting: deque[Launch] = deque()
+        self._ready: list[Event] = []
+
+    def capacity(self) -> Capacity:
+        return Capacity(1, SLOTS, 0, 0)
+
+    def slots(self) -> int:
+        if self._job.resources.gpu:
+            raise UnsatisfiableRequest("no node has a GPU")
+        return SLOTS
+
+    def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
+        for attempt, cursor in cursors.items():
+            if attempt.trial_id < OUTLIVE_FROM:
+                self._ready.append(Event(attempt, cursor + 1, Lost("it is not there", "gone")))
+                continue
+            launch = Launch(attempt, attempt.trial_id, {}, 0)
+            kept = self._running[attempt] = Pretended(launch, self._job.define_by_run)
+            kept.seq = len(list(islice(kept.said, cursor)))
+
+    def alive(self) -> Collection[AttemptId]:
+        return [*self._running, *(launch.attempt for launch in self._waiting)]
+
+    def trouble(self) -> str:
+        return ""
+
+    def soon(self, action: Callable[[], None]) -> None:
+        self._actions.put(action)
+
+    def launch(self, launch: Launch) -> None:
+        self._waiting.append(launch)
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        deadline = time.monotonic() + timeout_s
+        while not self._ready and time.monotonic() < deadline:
+            self._act_for(TICK_S)
+            self._tick()
+        ready, self._ready = self._ready, []
+        return ready
+
+    def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
+        pass
+
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+        if attempt in self._running:
+            self._running[attempt].answer = value
+
+    def stop(self, attempt: AttemptId) -> None:
+        if attempt in self._running:
+            self._running[attempt].stopped = True
+        self._withdraw(attempt, Yielded())
+
+    def kill(self, attempt: AttemptId) -> None:
+        if kept := self._running.pop(attempt, None):
+            self._ready.append(Event(attempt, kept.seq + 1, Lost("killed")))
+        self._withdraw(attempt, Lost("killed before a worker was free"))
+
+    def close(self) -> None:
+        if self._job.study == "never ends":
+            time.sleep(3600)
+
+    def leave(self) -> None:
+        pass
+
+    def _withdraw(self, attempt: AttemptId, outcome: Outcome) -> None:
+        for launch in [launch for launch in self._waiting if launch.attempt == attempt]:
+            self._waiting.remove(launch)
+            self._ready.append(Event(attempt, 1, outcome))
+
+    def _act_for(self, timeout_s: float) -> None:
+        try:
+            self._actions.get(timeout=timeout_s)()
+            while True:
+                self._actions.get_nowait()()
+        except queue.Empty:
+            return
+
+    def _tick(self) -> None:
+        while self._waiting and len(self._running) < SLOTS:
+            launch = self._waiting.popleft()
+            self._running[launch.attempt] = Pretended(launch, self._job.define_by_run)
+        for attempt, kept in list(self._running.items()):
+            if (payload := next(kept.said)) is not None:
+                kept.seq += 1
+                self._ready.append(Event(attempt, kept.seq, payload))
+            if isinstance(payload, Outcome):
+                del self._running[attempt]
+
+
+def main() -> None:
+    """What `RayProcess(driver="tests.driver_without_ray")` runs."""
+    Driver(connection_from_arguments(), PretendedExecutor).run()

@@ -1,0 +1,660 @@
+"""Faults 3 to 9 and 12: a database that crashes, drops, swallows, forgets to answer, fails over, fills up, crosses.
+
+What is committed here are real batches, by a real ledger; a batch that was not answered is committed again, as a
+coordinator does. Whatever happens to the server, every batch that was answered must be there, once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.proxy import Mode, Proxy
+from tests.servers import PostgresServer, programs, small_disk
+from tests.specs import make_spec
+from tunesvc.errors import DatabaseError, DatabaseUnavailable
+from tunesvc.store import studies
+from tunesvc.store.batch import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, TrialEnd
+from tunesvc.store.database import Database, connect, is_unavailable, open_database, parse_url
+from tunesvc.store.embedded import EmbeddedServer
+from tunesvc.store.ledger import Ledger
+
+_NUMBERS = count()
+
+
+@pytest.fixture
+def directory(tune_home: Path) -> Path:
+    """An empty directory that the server's account may enter."""
+    directory = tune_home / f"faults-{next(_NUMBERS)}"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def server(tune_home: Path, directory: Path) -> Iterator[PostgresServer]:
+    """A server of the test's own, which syncs to disk."""
+    server = PostgresServer.create(programs(tune_home), directory)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(database_url: str) -> Iterator[Proxy]:
+    """A proxy in front of the session's server."""
+    with Proxy.before(database_url) as proxy:
+        yield proxy
+
+
+class Load:
+    """Commits one trial after another, each batch until it is answered, and keeps account of the answers."""
+
+    def __init__(self, database: Database, *, payload: str = "") -> None:
+        self._database = database
+        self._payload = payload
+        self._ledger = _ledger(database)
+        self._answered_at: list[float] = []
+        self.troubles: list[str] = []
+        """Why tries failed, one after the other."""
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+        self._failure: BaseException | None = None
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._failure:
+            raise self._failure
+
+    @property
+    def answered(self) -> int:
+        """How many batches were answered; they were those of the first trials."""
+        return len(self._answered_at)
+
+    @property
+    def goes_on(self) -> bool:
+        """False after an error that a coordinator would not survive; leaving the context raises it."""
+        return self._failure is None
+
+    def recovery_s(self, since: float, batches: int = 10) -> float:
+        """Wait for more batches to be answered; returns how long after `since` the first of them was."""
+        known = self.answered
+        wait_until(lambda: self.answered >= known + batches or not self.goes_on)
+        return next(at for at in self._answered_at if at > since) - since
+
+    def check(self, database: Database) -> None:
+        """Every answered batch is there, once, and nothing else."""
+        with database.engine.connect() as connection:
+            decisions = Counter(connection.scalars(sa.text("SELECT trial_number FROM decisions")))
+            trials = connection.scalars(sa.text("SELECT number FROM trials ORDER BY number")).all()
+            reports = connection.scalars(sa.text("SELECT value FROM reports ORDER BY value")).all()
+        assert trials == list(range(self.answered))
+        assert decisions == dict.fromkeys(trials, 1)
+        assert reports == [float(number) for number in trials[:-1]]
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._commit(self._batch(self.answered))
+                self._answered_at.append(time.monotonic())
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread
+            self._failure = error
+
+    def _batch(self, number: int) -> Batch:
+        return Batch(
+            trials=[NewTrial(number, "running")],
+            attrs=[Attr(number, "user", "payload", f'"{self._payload}"')],
+            reports=[Report(number - 1, 1, 0, float(number - 1), {})],
+            opened=[OpenedAttempt(number, 1, 1.0, 0.0, -1, 60.0)],
+            decisions=[Decision(number, "ask", "because", {})],
+        )
+
+    def _commit(self, batch: Batch) -> None:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                self._ledger.commit(batch)
+            except DatabaseUnavailable as error:
+                self.troubles.append(str(error))
+                if time.monotonic() > deadline:
+                    raise
+                self._database.revive()
+                time.sleep(0.02)
+            else:
+                return
+
+
+def wait_until(condition: Callable[[], bool], within_s: float = 60.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.01)
+
+
+def told(name: str, seconds: float) -> None:
+    """Put a measurement where `pytest -s` shows it."""
+    sys.stdout.write(f"\n{name}: {seconds:.2f} s\n")
+
+
+def _ledger(database: Database) -> Ledger:
+    with database.engine.begin() as connection:
+        record = studies.create(connection, make_spec(), "name: test", "studies")
+    return Ledger.open(database, record.study_id, ttl_s=600)
+
+
+def _text(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def _commit_until_answered(ledger: Ledger, batch: Batch) -> list[str]:
+    """Commit the same batch until it is answered; returns why it was not before."""
+    troubles: list[str] = []
+    while True:
+        try:
+            ledger.commit(batch)
+        except DatabaseUnavailable as error:
+            troubles.append(str(error))
+            assert len(troubles) < 100, troubles
+            time.sleep(0.02)
+        else:
+            return troubles
+
+
+# --- 3: Postgres crashes and restarts -------------------------------------------------------------------
+
+
+def test_a_server_that_crashes_under_load_has_every_answered_batch_when_it_is_back(server: PostgresServer) -> None:
+    """Fault 3."""
+    with open_database(_text(server.url)) as database:
+        with Load(database) as load:
+            for _ in range(2):
+                load.recovery_s(0.0)
+                crashed = time.monotonic()
+                server.stop("immediate")
+                server.start()
+                started = time.monotonic()
+                told("after a crash's restart", load.recovery_s(started))
+                told("that restart", started - crashed)
+        load.check(database)
+        assert load.troubles
+
+
+@pytest.mark.parametrize("death", ["kill -9 of the server", "immediate shutdown"])
+def test_an_embedded_server_that_dies_is_started_again_by_those_who_use_it(
+    tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch, death: str
+) -> None:
+    """Fault 3, where nobody else looks after the server."""
+    with _embedded(tune_home, directory, monkeypatch) as database, open_database() as other:
+        with Load(database) as load:
+            load.recovery_s(0.0)
+            _die(directory, death)
+            revivals = [threading.Thread(target=other.revive) for _ in range(4)]
+            for revival in revivals:
+                revival.start()
+            told(f"embedded, {death}", load.recovery_s(time.monotonic()))
+            for revival in revivals:
+                revival.join()
+        load.check(other)
+
+
+def test_an_embedded_server_that_cannot_be_revived_says_why_and_nobody_waits_for_ever(
+    tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 3."""
+    with _embedded(tune_home, directory, monkeypatch) as database:
+        assert database.revive() == ""
+        _die(directory, "kill -9 of the server")
+        control = directory / "postgres/data/global/pg_control"
+        control.rename(control.with_name("hidden"))
+        assert "pg_control" in database.revive()
+        control.with_name("hidden").rename(control)
+        assert database.revive() == ""
+
+
+def test_a_frozen_embedded_server_is_waited_for_and_not_replaced(
+    tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 3: two servers on the same files would destroy them."""
+    with _embedded(tune_home, directory, monkeypatch) as database:
+        pid = _postmaster(directory)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert "lives but did not answer for 1 s" in EmbeddedServer.revive(database._server, 1.0)  # type: ignore[arg-type]
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert database.revive() == ""
+        assert _postmaster(directory) == pid
+
+
+# --- 4: connections dropped ------------------------------------------------------------------------------
+
+
+def test_connections_that_are_dropped_again_and_again_cost_no_batch(database: Database, database_url: str) -> None:
+    """Fault 4."""
+    drop = sa.text("SELECT pg_terminate_backend(:pid)")
+    others = sa.text("""SELECT pid FROM pg_stat_activity
+                        WHERE datname = current_database() AND pid <> pg_backend_pid()""")
+    with connect(database_url) as killer, Load(database) as load, killer.engine.connect() as connection:
+        while len(load.troubles) < 20 and load.goes_on:
+            for pid in connection.scalars(others).all():
+                connection.execute(drop, {"pid": pid})
+            connection.commit()
+        told("dropped", load.recovery_s(time.monotonic()))
+    load.check(database)
+
+
+# --- 5: half-open TCP ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hasty(proxy: Proxy, database_url: str) -> Iterator[Database]:
+    """A database behind the proxy that waits for one second only."""
+    url = sa.make_url(proxy.url(database_url)).update_query_dict({"connect_timeout": "2"})
+    database = Database(url, answer_s=1.0)
+    yield database
+    proxy.mode = Mode.PASS
+    database.close()
+
+
+def _in_a_statement(connection: sa.Connection, proxy: Proxy, mode: Mode) -> None:
+    proxy.mode = mode
+    connection.execute(sa.text("SELECT 1"))
+
+
+def _in_the_commit(connection: sa.Connection, proxy: Proxy, mode: Mode) -> None:
+    connection.execute(sa.text("CREATE TABLE written (x int)"))
+    proxy.mode = mode
+
+
+def _in_the_rollback(connection: sa.Connection, proxy: Proxy, mode: Mode) -> None:
+    connection.execute(sa.text("SELECT 1"))
+    proxy.mode = mode
+    raise KeyError("the transaction's own trouble")
+
+
+@pytest.mark.parametrize("mode", [Mode.SWALLOW, Mode.SWALLOW_ANSWERS])
+@pytest.mark.parametrize("moment", [_in_a_statement, _in_the_commit, _in_the_rollback])
+def test_a_peer_that_falls_silent_is_left_in_bounded_time(
+    hasty: Database, proxy: Proxy, moment: Callable[[sa.Connection, Proxy, Mode], None], mode: Mode
+) -> None:
+    """Fault 5."""
+    with hasty.engine.begin() as connection:
+        connection.execute(sa.text("SELECT 1"))
+    began = time.monotonic()
+    with (
+        pytest.raises(sa.exc.OperationalError, match="no answer within 1 s") as error,
+        hasty.engine.begin() as connection,
+    ):
+        moment(connection, proxy, mode)
+    assert is_unavailable(error.value)
+    assert 0.9 < time.monotonic() - began < 3
+    proxy.mode = Mode.PASS
+    with hasty.engine.begin() as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+def test_the_pools_ping_and_a_new_connection_are_bounded_too(hasty: Database, proxy: Proxy) -> None:
+    """Fault 5: one second for the ping, two for a connection that is taken and never answered."""
+    with hasty.engine.begin() as connection:
+        connection.execute(sa.text("SELECT 1"))
+    proxy.mode = Mode.SWALLOW
+    began = time.monotonic()
+    with pytest.raises(sa.exc.OperationalError, match="timeout expired") as error, hasty.engine.begin():
+        pass
+    assert is_unavailable(error.value)
+    assert 2.5 < time.monotonic() - began < 6
+    assert proxy.accepted == 2
+
+
+def test_closing_does_not_wait_for_a_silent_peer(hasty: Database, proxy: Proxy) -> None:
+    """Fault 5."""
+    with hasty.engine.connect() as one, hasty.engine.connect() as two:
+        assert one.scalar(sa.text("SELECT 1")) == two.scalar(sa.text("SELECT 1")) == 1
+    proxy.mode = Mode.SWALLOW
+    began = time.monotonic()
+    hasty.close()
+    assert time.monotonic() - began < 3
+    wait_until(lambda: "tunesvc-watchdog" not in _thread_names(), within_s=3)
+
+
+def test_a_server_frozen_under_load_costs_no_batch(server: PostgresServer) -> None:
+    """Fault 5, without a network: a server that is stopped in its tracks takes connections and does not answer."""
+    open_database(_text(server.url)).close()
+    with Database(server.url.update_query_dict({"connect_timeout": "2"}), answer_s=0.5) as database:
+        with Load(database) as load:
+            load.recovery_s(0.0)
+            server.freeze()
+            wait_until(lambda: len(load.troubles) > 1)
+            server.thaw()
+            told("frozen and thawed", load.recovery_s(time.monotonic()))
+        load.check(database)
+
+
+def test_work_that_rightly_takes_long_is_not_cut(hasty: Database) -> None:
+    """Fault 5: migrations run patiently, and only they."""
+    long = sa.text("SELECT pg_sleep(1.5)")
+    with hasty.patiently() as connection:
+        connection.execute(long)
+    with pytest.raises(sa.exc.OperationalError, match="no answer"), hasty.engine.begin() as connection:
+        connection.execute(long)
+
+
+def test_statements_of_many_threads_are_watched_apart(hasty: Database, proxy: Proxy) -> None:
+    """Fault 5: the slow one is cut, the quick ones beside it are not."""
+    cut = threading.Event()
+
+    def wait() -> None:
+        with suppress(sa.exc.OperationalError), hasty.engine.begin() as connection:
+            connection.execute(sa.text("SELECT pg_sleep(30)"))
+        cut.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not cut.is_set():
+        with hasty.engine.begin() as connection:
+            assert connection.scalar(sa.text("SELECT 1")) == 1
+    thread.join()
+
+
+def test_a_connection_lost_while_it_lay_idle_is_replaced_and_costs_a_ping(hasty: Database, proxy: Proxy) -> None:
+    """Fault 5: a firewall forgets connections without a word. Nobody but the clock notices."""
+    ledger = _ledger(hasty)
+    proxy.silence()
+    began = time.monotonic()
+    ledger.commit(Batch(trials=[NewTrial(0, "running")]))
+    assert 0.9 < time.monotonic() - began < 3
+    assert proxy.accepted == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_copy_is_watched_by_a_watchdog_of_its_own(hasty: Database) -> None:
+    """Fault 5."""
+    with hasty.engine.begin() as connection:
+        connection.execute(sa.text("SELECT 1"))
+    child = os.fork()
+    if child == 0:
+        began = time.monotonic()
+        with suppress(sa.exc.OperationalError), hasty.engine.begin() as connection:
+            connection.execute(sa.text("SELECT pg_sleep(30)"))
+        os._exit(0 if 0.9 < time.monotonic() - began < 5 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with hasty.engine.begin() as connection:  # the copy has left our connection alone
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+
+
+# --- 6: the commit's answer is lost ----------------------------------------------------------------------
+
+
+def test_a_batch_whose_answer_was_lost_is_there_once(proxy: Proxy, database: Database, database_url: str) -> None:
+    """Fault 6."""
+    with Database(parse_url(proxy.url(database_url))) as behind, Load(behind) as load:
+        for lost in range(1, 6):
+            proxy.lose_next_commit()
+            wait_until(lambda lost=lost: proxy.answers_lost == lost)  # type: ignore[misc]
+        told("answer lost", load.recovery_s(time.monotonic()))
+    assert len(load.troubles) == 5
+    load.check(database)
+
+
+# --- 7: failover -----------------------------------------------------------------------------------------
+
+
+def test_after_a_failover_the_new_primary_is_found_and_has_every_answered_batch(
+    tune_home: Path, server: PostgresServer
+) -> None:
+    """Fault 7: both servers are named in the URL, and commits wait for the standby."""
+    place = tune_home / f"faults-{next(_NUMBERS)}"
+    place.mkdir()
+    standby = server.standby(place)
+    try:
+        hosts = f"127.0.0.1:{server.port},127.0.0.1:{standby.port}"
+        url = _text(server.url).replace(f"127.0.0.1:{server.port}", hosts)
+        with pytest.raises(DatabaseError, match="read-only|hot standby"):
+            open_database(_text(standby.url))
+        with open_database(url) as database:
+            with Load(database) as load:
+                load.recovery_s(0.0)
+                lost = time.monotonic()
+                server.stop("immediate")
+                standby.promote()
+                told("failover, from the loss of the primary", load.recovery_s(lost))
+            with connect(_text(standby.url)) as promoted:
+                load.check(promoted)
+    finally:
+        standby.stop()
+
+
+def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connections(server: PostgresServer) -> None:
+    """Fault 7: a demoted primary answers everything that reads, so only a write shows it."""
+    with open_database(_text(server.url)) as database:
+        ledger = _ledger(database)
+        with database.engine.connect() as one, database.engine.connect() as two:
+            before = {one.scalar(sa.text("SELECT pg_backend_pid()")), two.scalar(sa.text("SELECT pg_backend_pid()"))}
+        batch = Batch(trials=[NewTrial(0, "running")])
+        _set_read_only(server, "on")
+        with pytest.raises(DatabaseUnavailable, match="takes no writes"):
+            ledger.commit(batch)
+        with pytest.raises(DatabaseUnavailable, match="read-only"):
+            ledger.commit(batch)
+        _set_read_only(server, "off")
+        _commit_until_answered(ledger, batch)
+        with database.engine.connect() as connection:
+            assert connection.scalar(sa.text("SELECT pg_backend_pid()")) not in before
+
+
+# --- 8: disk full ----------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_told_and_the_same_batch_goes_through_when_there_is_room(
+    tune_home: Path, directory: Path
+) -> None:
+    """Fault 8: the tables have no room, the server itself goes on."""
+    tables = directory / "tables"
+    tables.mkdir()
+    with small_disk(tables, 4), _running(PostgresServer.create(programs(tune_home), directory)) as server:
+        database = open_database(_text(server.url))
+        _move_to(server, tables / "space", "trial_attrs")
+        with Load(database, payload="x" * 1900) as load:
+            load.recovery_s(0.0)
+            _fill(tables / "filler")
+            wait_until(lambda: bool(load.troubles))
+            answered = load.answered
+            wait_until(lambda: len(load.troubles) > 3)
+            assert load.answered == answered
+            (tables / "filler").unlink()
+            told("room again", load.recovery_s(time.monotonic()))
+        assert all("disk is full" in trouble for trouble in load.troubles)
+        load.check(database)
+        database.close()
+
+
+def test_an_embedded_server_that_died_of_a_full_disk_is_back_when_there_is_room(
+    tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 8: without room for its log of writes a server dies, and cannot start again before there is some."""
+    with small_disk(directory, 200), _embedded(tune_home, directory, monkeypatch) as database:
+        filler = directory / "filler"
+        with Load(database) as load, open_database() as other:
+            load.recovery_s(0.0)
+            _fill(filler)
+            wait_until(lambda: _next_log_file(other) and any("disk is full" not in each for each in load.troubles))
+            answered, tries = load.answered, len(load.troubles)
+            wait_until(lambda: len(load.troubles) > tries + 3)
+            assert load.answered == answered
+            assert "No space left" in database.revive()
+            filler.unlink()
+            told("room again", load.recovery_s(time.monotonic()))
+        sys.stdout.write("\n".join(dict.fromkeys(load.troubles)))
+        load.check(database)
+
+
+# --- 9: deadlock, serialization failure ------------------------------------------------------------------
+
+
+def test_of_two_transactions_that_wait_for_each_other_ours_is_tried_again(
+    database: Database, database_url: str
+) -> None:
+    """Fault 9: the ledger holds its lease and waits for a trial, the rival the other way round."""
+    ledger = _ledger(database)
+    ledger.commit(Batch(trials=[NewTrial(0, "running")]))
+    with connect(database_url) as other, other.engine.connect() as rival:
+        rival.execute(sa.text("SET LOCAL deadlock_timeout = '60s'"))  # so that the server ends ours
+        rival.execute(sa.text("SELECT number FROM trials FOR UPDATE"))
+        finish = _Committing(ledger, Batch(finished=[TrialEnd(0, "complete", [0.5])]))
+        wait_until(lambda: _waiting_for_locks(other) == 1)
+        rival.execute(sa.text("SELECT token FROM leases FOR UPDATE"))
+        rival.rollback()
+        assert "waited for each other" in finish.troubles()[0]
+    with database.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT state FROM trials")) == "complete"
+
+
+def test_a_serialization_failure_is_tried_again(database_url: str) -> None:
+    """Fault 9: under an isolation level that an administrator may have set."""
+    options = {"options": "-c default_transaction_isolation=serializable"}
+    with Database(sa.make_url(database_url).update_query_dict(options)) as strict, connect(database_url) as other:
+        ledger = _ledger(strict)
+        with other.engine.connect() as rival:
+            rival.execute(sa.text("UPDATE leases SET owner = owner"))
+            commit = _Committing(ledger, Batch(trials=[NewTrial(0, "running")]))
+            wait_until(lambda: _waiting_for_locks(other) == 1)
+            rival.commit()
+            assert "crossed another one" in commit.troubles()[0]
+
+
+# --- 12: frozen within a transaction ---------------------------------------------------------------------
+
+
+_FROZEN_IN_A_TRANSACTION = """
+import os, signal, sys
+import sqlalchemy as sa
+from tunesvc.store.database import connect
+with connect(sys.argv[1]) as database, database.engine.begin() as connection:
+    connection.execute(sa.text("UPDATE leases SET batch = batch + 1"))
+    os.kill(os.getpid(), signal.SIGSTOP)
+    connection.execute(sa.text("UPDATE leases SET batch = batch + 1"))
+"""
+
+
+def test_a_coordinator_frozen_within_a_transaction_does_not_keep_its_locks(
+    database: Database, database_url: str
+) -> None:
+    """Fault 12: the server ends a transaction that stands still; ours for good measure after one second."""
+    ledger = _ledger(database)
+    options = {"options": "-c idle_in_transaction_session_timeout=1s"}
+    url = _text(sa.make_url(database_url).update_query_dict(options))
+    frozen = subprocess.Popen([sys.executable, "-c", _FROZEN_IN_A_TRANSACTION, url], stderr=subprocess.PIPE, text=True)
+    try:
+        os.waitpid(frozen.pid, os.WUNTRACED)
+        began = time.monotonic()
+        ledger.commit(Batch(trials=[NewTrial(0, "running")]))
+        assert time.monotonic() - began < 5
+        frozen.send_signal(signal.SIGCONT)
+        _, said = frozen.communicate()
+        assert "OperationalError" in said
+    finally:
+        frozen.kill()
+        frozen.wait()
+
+
+def test_our_own_transactions_may_stand_still_for_a_while(database: Database) -> None:
+    """Fault 12: for less long than others wait for an answer."""
+    with database.engine.connect() as connection:
+        assert connection.scalar(sa.text("SHOW idle_in_transaction_session_timeout")) == "15s"
+
+
+# --- helpers ---------------------------------------------------------------------------------------------
+
+
+class _Committing:
+    """A commit in a thread of its own, tried until it is answered."""
+
+    def __init__(self, ledger: Ledger, batch: Batch) -> None:
+        self._troubles: list[str] = []
+        self._thread = threading.Thread(target=lambda: self._troubles.extend(_commit_until_answered(ledger, batch)))
+        self._thread.start()
+
+    def troubles(self) -> list[str]:
+        """Why it was not answered before, when it is."""
+        self._thread.join()
+        return self._troubles
+
+
+@contextmanager
+def _embedded(tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """An embedded server in `directory`, with the programs that the session's server uses."""
+    for installed in tune_home.glob("postgres-*"):
+        (directory / installed.name).symlink_to(installed)
+    monkeypatch.setenv("TUNE_HOME", str(directory))
+    monkeypatch.delenv("TUNE_DATABASE_URL", raising=False)
+    with open_database() as database:
+        yield database
+
+
+def _postmaster(home: Path) -> int:
+    return int((home / "postgres/data/postmaster.pid").read_text().split()[0])
+
+
+def _die(home: Path, death: str) -> None:
+    os.kill(_postmaster(home), signal.SIGKILL if death.startswith("kill") else signal.SIGQUIT)
+
+
+def _fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as filler, suppress(OSError):
+        for size in (1 << 20, 4096):
+            with suppress(OSError):
+                while filler.write(b"x" * size):
+                    pass
+
+
+def _next_log_file(database: Database) -> bool:
+    """Let the server begin a new file of its log of writes, as it does every 16 MB. Always true."""
+    with suppress(sa.exc.DBAPIError), database.engine.begin() as connection:
+        connection.execute(sa.text("SELECT pg_switch_wal()"))
+    return True
+
+
+@contextmanager
+def _running(server: PostgresServer) -> Iterator[PostgresServer]:
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _move_to(server: PostgresServer, directory: Path, table: str) -> None:
+    server.take_over(directory)
+    server.execute(f"CREATE TABLESPACE small LOCATION '{directory}'")
+    server.execute(f"ALTER TABLE {table} SET TABLESPACE small")
+
+
+def _set_read_only(server: PostgresServer, value: str) -> None:
+    """In all sessions, those that are open too."""
+    server.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
+    server.execute("SELECT pg_reload_conf()")
+
+
+def _waiting_for_locks(database: Database) -> int:
+    with database.engine.connect() as connection:
+        waiting = """SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+        return int(connection.scalar(sa.text(waiting)) or 0)
+
+
+def _thread_names() -> set[str]:
+    return {thread.name for thread in threading.enumerate()}

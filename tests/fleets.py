@@ -1,0 +1,137 @@
+"""Workers without Ray, whose every answer a test gives by hand: a `Fleet` for `RayExecutor`."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from ray.exceptions import ActorUnavailableError
+
+from tests.executors import PATIENCE_S
+from tunesvc.execute.executor import AttemptId, Event, Job, Payload
+from tunesvc.execute.fleet import WorkerActor
+from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execute.worker import Found, Reply
+
+
+class ScriptedWorker:
+    """A worker that keeps its calls open until the test answers them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_ended = False
+        self.is_pending = False
+        self.calls: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        self._open: dict[str, list[Future[Any]]] = defaultdict(list)
+
+    @property
+    def handle(self) -> _Handle:
+        return _Handle(self)
+
+    def kill(self) -> None:
+        self.is_ended = True
+
+    def end(self) -> None:
+        self.is_ended = True
+
+    def call(self, method: str, *values: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+        self.calls[method].append(values)
+        self._open[method].append(answer)
+        return answer
+
+    def answer(self, method: str, value: object = None) -> None:
+        """Answer the oldest open call of a method."""
+        self._open[method].pop(0).set_result(value)
+
+    def fail(self, method: str, error: Exception | None = None) -> None:
+        """Have the oldest open call of a method fail; as that of a worker out of reach, unless it is said how."""
+        self._open[method].pop(0).set_exception(error or ActorUnavailableError("out of reach", None))
+
+    def found(self, attempt: AttemptId | None) -> None:
+        """Tell the coordinator that asks which attempt this worker has."""
+        self.answer("adopt", Found(attempt))
+
+    def say(self, *events: tuple[int, Payload], method: str = "poll") -> None:
+        """Answer a poll with numbered events."""
+        self.answer(method, Reply(events, is_reusable=True))
+
+
+class _Handle:
+    """What an actor's handle looks like."""
+
+    def __init__(self, worker: ScriptedWorker) -> None:
+        self._worker = worker
+
+    def __getattr__(self, method: str) -> _Method:
+        return _Method(self._worker, method)
+
+
+class _Method:
+    """What a method of an actor's handle looks like, and what its reference to an answer does."""
+
+    def __init__(self, worker: ScriptedWorker, name: str) -> None:
+        self._worker = worker
+        self._name = name
+
+    def remote(self, *values: Any) -> _Ref:
+        return _Ref(self._worker.call(self._name, *values))
+
+
+class _Ref:
+    def __init__(self, answer: Future[Any]) -> None:
+        self._answer = answer
+
+    def future(self) -> Future[Any]:
+        return self._answer
+
+
+class ScriptedFleet:
+    """Implements `Fleet` for one node. `earlier`: workers of an earlier coordinator, which are found."""
+
+    shared = True
+
+    def __init__(self, job: Job, *earlier: str, cpus: float = 2.0) -> None:
+        self.job = job
+        self.cpus = cpus
+        self.workers = {name: ScriptedWorker(name) for name in earlier}
+        """All that were ever started, by name: `TOKEN-NUMBER`."""
+
+    def nodes(self) -> list[dict[str, float]]:
+        return [{"CPU": self.cpus}]
+
+    def start(self, token: int) -> ScriptedWorker:
+        worker = ScriptedWorker(f"{token}-{len(self.workers)}")
+        self.workers[worker.name] = worker
+        return worker
+
+    def names(self) -> set[str]:
+        return {name for name, worker in self.workers.items() if not worker.is_ended}
+
+    def find(self) -> Sequence[ScriptedWorker]:
+        return [self.workers[name] for name in sorted(self.names())]
+
+    def pending(self, workers: Sequence[WorkerActor]) -> Sequence[WorkerActor]:
+        return [worker for worker in workers if self.workers[worker.name].is_pending]
+
+    def end_named(self, name: str) -> None:
+        self.workers[name].end()
+
+    def token_of(self, name: str) -> int:
+        return int(name.split("-")[0])
+
+    def close(self) -> None:
+        pass
+
+
+def hear_until(executor: RayExecutor, happened: Callable[[list[Event]], object]) -> list[Event]:
+    """Listen until something has happened; fails when it does not."""
+    heard: list[Event] = []
+    deadline = time.monotonic() + PATIENCE_S
+    while not happened(heard):
+        assert time.monotonic() < deadline, f"did not happen; heard {heard}"
+        heard += executor.events(0.01)
+    return heard

@@ -1,0 +1,86 @@
+"""`tune doctor STUDY`: a study's state explained, from the real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.simulation import Simulation, curve
+from tests.specs import make_spec
+from tunesvc import insights
+from tunesvc.cli import diagnosis
+from tunesvc.errors import StudyNotFound
+from tunesvc.execute.executor import Failed, Launch, Payload
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+
+
+def explained(simulation: Simulation) -> dict[str, str]:
+    """Findings by name, the verdict before the text."""
+    found = insights.diagnosis(simulation.database, simulation.spec.name)
+    return {finding.name: f"{finding.verdict}: {finding.text}" for finding in diagnosis.findings(found)}
+
+
+def endless(_launch: Launch) -> Iterable[tuple[float, Payload]]:
+    return curve(*[1.0] * 1000)
+
+
+def test_a_running_study_names_its_coordinator_and_where_attempts_live(database: Database) -> None:
+    simulation = Simulation(database, make_spec(parallelism=3), endless)
+    coordinator = simulation.start(owner="head:7")
+    for _ in range(20):
+        coordinator.step()
+    found = explained(simulation)
+    assert found["Coordinator"].startswith("ok: head:7 runs it; its lease, taken once so far, holds for ")
+    assert found["State"] == "ok: running"
+    live = insights.diagnosis(database, "test").live
+    assert [(row.trial_number, row.node, row.pid) for row in live] == [(n, "simulated", n) for n in range(3)]
+    assert all(row.left_s is not None and 590 < row.left_s <= 600 for row in live)
+    assert all(row.reported_s is not None and row.reported_s < 60 for row in live)
+    table = diagnosis.live_table(live, 200)
+    assert [column.header.plain for column in table.columns][:5] == ["trial", "attempt", "state", "node", "pid"]  # type: ignore[union-attr]
+
+
+def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(database: Database) -> None:
+    simulation = Simulation(database, make_spec(parallelism=2), endless)
+    coordinator = simulation.start(owner="head:7")
+    for _ in range(20):
+        coordinator.step()
+    with database.engine.begin() as connection:
+        studies.request(connection, simulation.record.study_id, "stop", {}, "ada")
+        studies.request(connection, simulation.record.study_id, "enqueue", {"x": 0.5}, "ada")
+    simulation.crash()
+    simulation.sql("UPDATE attempts SET expires_at = now() - interval '1 second' WHERE trial_id & 1 = 1")
+    found = explained(simulation)
+    assert found["State"].startswith("warn: wants to run, but nobody runs it: head:7 did until 1.")
+    assert "`tune resume test` goes on" in found["State"]
+    assert found["Attempts"].startswith("warn: trials 0, 1 had an attempt on its way")
+    assert found["Command"].endswith("is not carried out yet: nobody runs the study")
+
+
+def test_attempts_that_get_no_resources_are_named(database: Database) -> None:
+    simulation = Simulation(database, make_spec(parallelism=4), endless)
+    coordinator = simulation.start()
+    for _ in range(20):
+        coordinator.step()
+    simulation.sql("""UPDATE attempts SET state = 'opened', started_at = NULL, opened_at = now() - interval '3 minutes'
+                      WHERE trial_id & 3 = 2""")
+    assert explained(simulation)["Resources"].startswith("warn: no resources for trial 2 for up to 3m 00s")
+
+
+def test_failures_are_counted_by_class_with_their_limits(database: Database) -> None:
+    def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        return [(1.0, Failed("gpu_oom", "20 GiB"))] if launch.trial_number < 3 else curve(1.0)
+
+    simulation = Simulation(database, make_spec(retries={"gpu_oom": 1}), script)
+    simulation.run()
+    found = explained(simulation)
+    assert found["Failures"] == "warn: attempts ended by 6 gpu_oom (times that a trial may be run again: gpu_oom 1)"
+    assert found["Lately"].endswith("gpu_oom: no retry left (retries.gpu_oom: 1)")
+    assert found["State"] == "ok: finished: all 10 trials are done"
+
+
+def test_a_study_that_is_not_there_is_named(database: Database) -> None:
+    with pytest.raises(StudyNotFound, match="no study named 'nowhere'"):
+        insights.diagnosis(database, "nowhere")

@@ -1,0 +1,158 @@
+"""What the executor on Ray does with workers of an earlier coordinator, and with those that it cannot reach: on
+workers whose answers are given by hand."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.executors import make_job, make_launch
+from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
+from tunesvc.execute.dispatch import Pace
+from tunesvc.execute.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
+from tunesvc.execute.ray_executor import RayExecutor
+
+PACE = Pace(retry_s=0.01, adoption_s=0.1, killed_s=0.1, look_s=0.0)
+FIRST, SECOND = AttemptId(1, 1), AttemptId(2, 1)
+TOKEN = 2
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> ScriptedFleet:
+    """One worker of an earlier coordinator, on a node for two."""
+    return ScriptedFleet(make_job(tmp_path), "1-0")
+
+
+@pytest.fixture
+def old(fleet: ScriptedFleet) -> ScriptedWorker:
+    return fleet.workers["1-0"]
+
+
+def adopt(fleet: ScriptedFleet, *attempts: AttemptId, cursor: int = 3) -> RayExecutor:
+    """Take over, and wait until all workers that were found are asked."""
+    executor = RayExecutor(fleet.job, pace=PACE, fleet=fleet)
+    executor.adopt(TOKEN, dict.fromkeys(attempts, cursor))
+    hear_until(executor, lambda _: all(worker.calls["adopt"] for worker in fleet.workers.values()))
+    return executor
+
+
+def listen_for(executor: RayExecutor, seconds: float) -> list[Event]:
+    """Whatever happens meanwhile."""
+    heard: list[Event] = []
+    deadline = time.monotonic() + seconds
+    while (left_s := deadline - time.monotonic()) > 0:
+        heard += executor.events(left_s)
+    return heard
+
+
+def run(executor: RayExecutor, fleet: ScriptedFleet, launch: Launch) -> ScriptedWorker:
+    """Launch an attempt, have a new worker come up for it and report; that worker."""
+    executor.launch(launch)
+    worker = list(fleet.workers.values())[-1]
+    worker.answer("hello")
+    hear_until(executor, lambda _: worker.calls["run"])
+    worker.say((1, Started("node", 1)), method="run")
+    hear_until(executor, lambda heard: heard)
+    return worker
+
+
+def test_a_worker_that_was_taken_over_gets_no_other_attempt(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
+    """It has the job and the code of an earlier coordinator, which may have changed since."""
+    executor = adopt(fleet, FIRST)
+    old.found(FIRST)
+    hear_until(executor, lambda _: old.calls["poll"])
+    old.say((4, Finished({"loss": 1.0})))
+    hear_until(executor, lambda heard: heard)
+    executor.acknowledge({FIRST: 4})
+    assert old.is_ended
+    executor.launch(make_launch(7))
+    assert not old.calls["run"]
+    assert fleet.names() == {"2-1"}
+
+
+def test_an_outcome_that_was_recorded_before_it_is_heard_again_frees_its_place(
+    fleet: ScriptedFleet, old: ScriptedWorker
+) -> None:
+    executor = adopt(fleet, FIRST)
+    old.found(FIRST)
+    hear_until(executor, lambda _: old.calls["poll"])
+    executor.acknowledge({FIRST: 4})
+    old.say((4, Finished({"loss": 1.0})))
+    assert hear_until(executor, lambda heard: heard) == [Event(FIRST, 4, Finished({"loss": 1.0}))]
+    assert old.is_ended
+
+
+@pytest.mark.parametrize(("method", "values"), [("answer", ("x", 0.5)), ("stop", ())])
+def test_what_a_worker_out_of_reach_did_not_hear_is_repeated(
+    fleet: ScriptedFleet, old: ScriptedWorker, method: str, values: tuple[object, ...]
+) -> None:
+    executor = adopt(fleet)
+    old.found(None)
+    launch = make_launch(7)
+    worker = run(executor, fleet, launch)
+    getattr(executor, method)(launch.attempt, *values)
+    for times in (1, 2):
+        worker.fail(method)
+        hear_until(executor, lambda _, times=times: len(worker.calls[method]) == times + 1)  # type: ignore[misc]
+    worker.answer(method)
+    worker.say((2, Reported(0, {"loss": 1.0})))
+    hear_until(executor, lambda heard: heard)
+    assert worker.calls[method] == [(TOKEN, launch.attempt, *values)] * 3
+
+
+def test_nothing_is_repeated_to_an_attempt_that_is_over(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
+    executor = adopt(fleet)
+    old.found(None)
+    launch = make_launch(7)
+    worker = run(executor, fleet, launch)
+    executor.stop(launch.attempt)
+    worker.fail("stop")
+    worker.say((2, Finished({"loss": 1.0})))
+    hear_until(executor, lambda heard: heard)
+    repeated = PACE.retry_s
+    while repeated < PACE.killed_s:
+        executor.events(PACE.retry_s)
+        repeated += PACE.retry_s
+    assert len(worker.calls["stop"]) == 1
+
+
+def test_a_silent_worker_is_left_to_its_lease_and_ended_when_its_attempt_is_given_up(
+    fleet: ScriptedFleet, old: ScriptedWorker
+) -> None:
+    """It may be frozen, or on the far side of a cut network, with the attempt that is sought."""
+    executor = adopt(fleet, FIRST)
+    assert listen_for(executor, 3 * PACE.adoption_s) == []
+    assert not old.is_ended
+    assert FIRST not in executor.alive()
+    executor.kill(FIRST)
+    heard = hear_until(executor, lambda heard: heard)
+    assert [event.attempt for event in heard] == [FIRST]
+    assert isinstance(heard[0].payload, Lost)
+    assert old.is_ended
+
+
+def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
+    executor = adopt(fleet, FIRST)
+    listen_for(executor, 3 * PACE.adoption_s)
+    old.found(FIRST)
+    hear_until(executor, lambda _: old.calls["poll"])
+    assert FIRST in executor.alive()
+
+
+def test_a_silent_worker_is_ended_when_nothing_is_sought(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
+    executor = adopt(fleet)
+    assert not old.is_ended
+    listen_for(executor, 3 * PACE.adoption_s)
+    assert old.is_ended
+
+
+def test_a_worker_that_never_came_up_is_ended_and_what_it_might_have_had_is_lost(
+    fleet: ScriptedFleet, old: ScriptedWorker
+) -> None:
+    old.is_pending = True
+    executor = adopt(fleet, FIRST)
+    heard = hear_until(executor, lambda heard: heard)
+    assert heard == [Event(FIRST, 4, Lost("no worker has it any more", "gone"))]
+    assert old.is_ended

@@ -1,0 +1,38 @@
+"""The steps that were reported: an exact set of whole numbers that stays small when they follow each other."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+
+
+class Steps:
+    """Sorted ranges that do not touch. A run of steps takes as much room as one: 16 bytes."""
+
+    def __init__(self) -> None:
+        self._firsts = array("q")
+        self._lasts = array("q")
+
+    @property
+    def ranges(self) -> list[tuple[int, int]]:
+        """First and last step of each run."""
+        return list(zip(self._firsts, self._lasts, strict=True))
+
+    def add(self, step: int) -> bool:
+        """Add a step; whether it was missing."""
+        above = bisect_right(self._firsts, step)
+        below = above - 1
+        if above and step <= self._lasts[below]:
+            return False
+        follows = above > 0 and self._lasts[below] == step - 1
+        precedes = above < len(self._firsts) and self._firsts[above] == step + 1
+        if follows and precedes:
+            del self._firsts[above], self._lasts[below]
+        elif follows:
+            self._lasts[below] = step
+        elif precedes:
+            self._firsts[above] = step
+        else:
+            self._firsts.insert(above, step)
+            self._lasts.insert(above, step)
+        return True

@@ -1,0 +1,105 @@
+"""Places between the steps of a trial's way, at which a test ends, freezes or fails the process that reaches them.
+
+`TUNE_FAILPOINT=committed:kill` ends the process the first time that it has committed and not yet acted on it;
+`committed:kill@3` the third time. With `TUNE_FAILPOINT_MARK=FILE` it happens in one process only, whichever comes
+first: the file says that it has happened. Without these variables a failpoint costs one comparison.
+
+Imports nothing of tunesvc.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Literal, get_args
+
+Point = Literal[
+    # the coordinator takes a study up
+    "leased",  # it holds the lease
+    "recovered",  # what it found is committed
+    "adopted",  # the executor looks for what still runs
+    # one step
+    "heard",  # events were taken from the executor
+    "judged",  # what they mean is decided
+    "decided",  # everything is decided, nothing written
+    "advanced",  # the transaction is open, its first statement done
+    "written",  # all statements are done, nothing committed
+    "committed",  # nothing of it is acted on
+    "acknowledged",
+    "answered",
+    "stopped",
+    "killed",
+    "launched",
+    # a worker
+    "begun",  # it has an attempt and has not started the objective
+    "said",  # a report is in its outbox
+    "ending",  # the objective is over, its outcome not yet in the outbox
+]
+POINTS: tuple[Point, ...] = get_args(Point)
+
+
+class FailpointReached(Exception):
+    """What `raise` raises: a stand-in for a mistake in our own code."""
+
+
+class _Armed:
+    """A point, and what is done when it is reached for the nth time."""
+
+    def __init__(self, point: str, nth: int, act: Callable[[], None]) -> None:
+        self.point = point
+        self.left = nth
+        self._act = act
+
+    @classmethod
+    def parse(cls, text: str) -> _Armed:
+        """From the form that `TUNE_FAILPOINT` has."""
+        point, _, rest = text.partition(":")
+        action, _, nth = rest.partition("@")
+        if point not in POINTS or action not in ("kill", "stop", "raise"):
+            raise ValueError(f"TUNE_FAILPOINT={text!r}: write POINT:kill, POINT:stop or POINT:raise; @N for the Nth")
+        return cls(point, int(nth or 1), lambda: _act(action, point))
+
+    def reached(self) -> None:
+        self.left -= 1
+        if self.left == 0 and _first_of_all():
+            self._act()
+
+
+def reach(point: Point) -> None:
+    """Say that this point is reached."""
+    if _armed is not None and _armed.point == point:
+        _armed.reached()
+
+
+def arm(text: str | None) -> None:
+    """Do from here on what a text like `committed:kill@3` says, as `TUNE_FAILPOINT` asks for; None: nothing."""
+    global _armed
+    _armed = None if text is None else _Armed.parse(text)
+
+
+def interpose(point: Point, nth: int, act: Callable[[], None]) -> None:
+    """Call a function when the point is reached for the nth time: what others do while this process is frozen there."""
+    global _armed
+    _armed = _Armed(point, nth, act)
+
+
+def _act(action: str, point: str) -> None:
+    if action == "raise":
+        raise FailpointReached(point)
+    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+
+
+def _first_of_all() -> bool:
+    mark = os.environ.get("TUNE_FAILPOINT_MARK")
+    if not mark:
+        return True
+    try:
+        os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
+
+
+_armed: _Armed | None = None
+arm(os.environ.get("TUNE_FAILPOINT") or None)
