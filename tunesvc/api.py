@@ -15,10 +15,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tunesvc import insights
-from tunesvc.assembly import Source, checkpoint_folder, enroll, run_study
+from tunesvc.assembly import Source, checkpoint_folder, end_workers, enroll, run_study
 from tunesvc.coordinator.commands import extended
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import SpecError, TuneError
+from tunesvc.errors import SpecError, StudyBusy, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
@@ -31,6 +31,7 @@ from tunesvc.store.ledger import Ledger
 from tunesvc.store.states import StudyState
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
+from tunesvc.succession import runner
 
 if TYPE_CHECKING:
     import optuna
@@ -97,27 +98,31 @@ def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, d
     """Ask something of a study: `pause`, `resume`, `stop`, `extend` or `enqueue`; returns what came of it.
 
     A running study's coordinator carries it out within about a second. On a study that nobody runs, state and budget
-    change at once, and an enqueued trial waits for the next run.
+    change at once, an enqueued trial waits for the next run, and `stop` ends workers that train on without a
+    coordinator. One whose coordinator has gone silent is watched for a few seconds first.
 
     Raises:
         StudyNotFound: there is no such study.
+        StudyBusy: its coordinator came back meanwhile.
         SpecError: the payload makes no sense.
     """
     database = _open(database_url)
     record = _find(database, name)
     if kind == "enqueue" and record.spec is not None and record.spec.parameters:
         Space(record.spec.parameters).check(payload or {})
+    held = runner(database, record.study_id)
+    if held is None and kind != "enqueue":
+        return _settle(database, record, kind, payload or {})
     with database.engine.begin() as connection:
-        held = lease.holder(connection, record.study_id)
-        if kind == "enqueue" or (held is not None and held.live):
-            studies.request(connection, record.study_id, kind, payload or {}, _whoami())
-            who = f"the coordinator {held.owner} carries it out" if held and held.live else "it waits for the next run"
-            return f"{kind} {name}: {who}"
-    return _settle(database, record, kind, payload or {})
+        studies.request(connection, record.study_id, kind, payload or {}, _whoami())
+    who = "it waits for the next run" if held is None else f"the coordinator {held.owner} carries it out"
+    return f"{kind} {name}: {who}"
 
 
-def remove(name: str, *, database_url: str | None = None) -> None:
-    """Delete a study with its trials, logs and checkpoints.
+def remove(name: str, *, database_url: str | None = None) -> str:
+    """Delete a study with its trials, logs and checkpoints, and end what a coordinator that is gone left running.
+
+    Returns what was done.
 
     Raises:
         StudyNotFound: there is no such study.
@@ -125,10 +130,14 @@ def remove(name: str, *, database_url: str | None = None) -> None:
     """
     database = _open(database_url)
     record = _find(database, name)
-    Ledger.open(database, record.study_id)  # nobody may be running it; the lease goes with the study
+    if held := runner(database, record.study_id):
+        raise StudyBusy(lease.busy(held.owner))
+    ledger, is_left = _take_over(database, record)  # the lease goes with the study
+    left = end_workers(record, ledger.token, _ray_executor) if is_left else ""
     with database.patiently() as connection:  # a large study takes its time
         studies.remove(connection, record.study_id)
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
+    return f"deleted {name}{left}"
 
 
 def load_study(name: str, *, database_url: str | None = None) -> Study:
@@ -282,12 +291,21 @@ def _settle(database: Database, record: StudyRecord, kind: str, payload: Mapping
         answer = f"{state}; nobody was running it"
     else:
         return f"nobody runs {record.name}: `tune resume {record.name}` does"
-    ledger = Ledger.open(database, record.study_id)
+    ledger, is_left = _take_over(database, record)
     try:
         ledger.commit(batch)
+        if is_left and kind == "stop":
+            answer += end_workers(record, ledger.token, _ray_executor)
     finally:
         ledger.release()
     return answer
+
+
+def _take_over(database: Database, record: StudyRecord) -> tuple[Ledger, bool]:
+    """The lease of a study that nobody runs, and whether its last coordinator went without giving it back."""
+    with database.engine.connect() as connection:
+        last = lease.holder(connection, record.study_id)
+    return Ledger.open(database, record.study_id), last is not None and not last.released
 
 
 def _find(database: Database, name: str) -> StudyRecord:

@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyBusy, StudyExists, StudyNotFound, TuneError
+from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
@@ -27,7 +27,7 @@ from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.samplers import make_sampler, resolve, trials_max
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
-from tunesvc.store import lease, recovery, studies
+from tunesvc.store import recovery, studies
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
 from tunesvc.store.home import home_directory
@@ -35,6 +35,7 @@ from tunesvc.store.ledger import Ledger
 from tunesvc.store.states import StudyState
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
+from tunesvc.succession import await_end, stand_by
 
 ExecutorMaker = Callable[[Job, StudySpec], Executor]
 
@@ -107,7 +108,7 @@ def run_study(
     interrupt = interrupt or threading.Event()
     _spec_of(record)
     if not standby:
-        _await_end(database, record, observer, interrupt)
+        await_end(database, record, observer, interrupt)
         if interrupt.is_set():
             return _INTERRUPTED
     while True:
@@ -189,33 +190,6 @@ def _job_of(record: StudyRecord, source: Source) -> Job:
     return make_job(_spec_of(record), record.key, where, checkpoint_folder(record))
 
 
-def stand_by(database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event) -> Ledger | None:
-    """Wait until nobody runs the study any more, and take its lease; None when it is over by then.
-
-    A study that nobody runs at the start is taken at once, whatever its state.
-    """
-    told = ""
-    while not interrupt.is_set():
-        try:
-            with answering(), database.engine.connect() as connection:
-                state = studies.find(connection, record.name).state
-                held = lease.holder(connection, record.study_id)
-            if told and state not in (StudyState.CREATED, StudyState.RUNNING):
-                return None
-            if held is None or not held.live:
-                return Ledger.open(database, record.study_id)
-            waiting = f"standing by for {held.owner}, which runs the study now"
-        except StudyBusy:
-            continue  # another standby was faster
-        except DatabaseUnavailable as error:
-            waiting = f"standing by; the database is away: {error}"
-        if waiting != told:
-            observer.note(Note("phase", waiting))
-            told = waiting
-        interrupt.wait(STANDBY_S)
-    return None
-
-
 def _exists(database: Database, record: StudyRecord) -> bool:
     try:
         with answering(), database.engine.connect() as connection:
@@ -275,6 +249,29 @@ def build_coordinator(
     return coordinator
 
 
+def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -> str:
+    """End what a coordinator that is gone has left on a cluster; returns what to tell about it, if anything.
+
+    `token`: of the lease that whoever asks for it holds.
+    """
+    spec = _spec_of(record)
+    address = spec.cluster or os.environ.get("RAY_ADDRESS")
+    if not address:
+        return ""
+    job = make_job(spec, record.key, Source(function=_nothing), checkpoint_folder(record))
+    try:
+        executor = make_executor(job, spec)
+    except TuneError as error:
+        return f"; its workers could not be ended ({error}), but end by themselves after {spec.limits.orphan:g} s alone"
+    executor.adopt(token, {})
+    executor.close()
+    return f"; what it had left on the cluster at {address} is ended"
+
+
+def _nothing() -> None:
+    """The objective of a job that starts no worker."""
+
+
 def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Job:
     """What all attempts of a study have in common."""
     function = None if source.function is None else _pickled(source.function)
@@ -297,26 +294,6 @@ def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Jo
         define_by_run=spec.define_by_run,
         orphan_s=spec.limits.orphan,
     )
-
-
-def _await_end(database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event) -> None:
-    """Wait for the lease of a coordinator that is gone to run out, before Ray is started for the study.
-
-    Raises:
-        StudyBusy: it is not gone: it renews its lease.
-    """
-    first = None
-    while not interrupt.is_set():
-        with answering(), database.engine.connect() as connection:
-            held = lease.holder(connection, record.study_id)
-        if held is None or not held.live:
-            return
-        if first is None:
-            first = held
-            observer.note(Note("phase", f"waiting to see whether {held.owner} still runs the study"))
-        if held != first:
-            raise StudyBusy(lease.busy(held.owner))
-        interrupt.wait(STANDBY_S)
 
 
 def _pickled(function: Callable[..., Any]) -> bytes:
@@ -368,8 +345,6 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
         return studies.find(connection, spec.name)
 
 
-STANDBY_S = 0.5
-"""How often a standby looks whether the lease is free."""
 _INTERRUPTED = Closing(None, "interrupted", None)
 _OVER = Closing(None, "another coordinator brought it to its end", None)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 
 from tests.clusters import Driver, Drivers, Elsewhere, RayCluster
@@ -162,6 +163,17 @@ def test_what_runs_nowhere_is_lost_without_blame_and_workers_that_nobody_wants_e
     assert gone.seq == 4
     assert gone.payload == Lost("no worker has it any more", "gone")
     until(lambda: not names_of(driver, tmp_path))
+
+
+def test_a_study_that_is_stopped_for_good_has_its_workers_ended_unheard(join: Join, tmp_path: Path) -> None:
+    """`tune stop` on a study whose coordinator is gone: nobody waits for what they say."""
+    listener = start(join(), *launches(tmp_path, 2))
+    listener.executor.process.signal(signal.SIGKILL)
+    driver = join(entrypoint=None, source=None, function=cloudpickle.dumps(lambda: None))
+    driver.adopt(2, {})
+    driver.close()
+    watcher = join()
+    until(lambda: not names_of(watcher, tmp_path))
 
 
 def test_an_open_question_is_asked_again(join: Join, tmp_path: Path) -> None:

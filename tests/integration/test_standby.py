@@ -11,18 +11,20 @@ import sqlalchemy as sa
 
 from tests.simulation import Recorder, quadratic
 from tests.specs import make_spec
-from tunesvc.assembly import Source, run_study
+from tunesvc import api, succession
+from tunesvc.assembly import Source, build_coordinator, end_workers, run_study
 from tunesvc.coordinator.closing import Closing
-from tunesvc.errors import StudyBusy
+from tunesvc.errors import DatabaseUnavailable, ExecutorError, StudyBusy
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock
 from tunesvc.spec import StudySpec
-from tunesvc.store import studies
+from tunesvc.store import lease, studies
 from tunesvc.store.batch import Batch
 from tunesvc.store.database import Database
 from tunesvc.store.ledger import Ledger
 from tunesvc.store.states import StudyState
 from tunesvc.store.studies import StudyRecord
+from tunesvc.succession import stand_by
 
 
 @pytest.fixture
@@ -60,6 +62,21 @@ def held_by_another(database: Database, record: StudyRecord, last_batch: Batch |
         thread.join()
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is silent gets a second to come back."""
+    monkeypatch.setattr(succession, "BACK_S", 1.0)
+
+
+def cut_off(database: Database, record: StudyRecord) -> Ledger:
+    """A coordinator whose lease ran out while it could not reach the database."""
+    ledger = Ledger.open(database, record.study_id, owner="elsewhere:1")
+    ledger.commit(Batch(study_state=(StudyState.RUNNING, "")))
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE leases SET expires_at = now() - interval '1 hour'"))
+    return ledger
+
+
 def finished_trials(database: Database) -> int:
     with database.engine.connect() as connection:
         return int(connection.execute(sa.text("SELECT count(*) FROM trials WHERE state = 'complete'")).scalar_one())
@@ -71,6 +88,7 @@ def test_a_study_that_somebody_runs_is_busy(database: Database, record: StudyRec
         run(database, record)
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_lease_of_somebody_who_is_gone_is_waited_for(database: Database, record: StudyRecord) -> None:
     """As after a double Ctrl-C: `tune resume` at once need not be typed twice."""
     with held_by_another(database, record):
@@ -109,3 +127,104 @@ def test_a_standby_has_nothing_to_do_when_the_other_came_to_the_end(database: Da
     thread.join()
     assert [closing.reason for closing in closings] == ["another coordinator brought it to its end"]
     assert finished_trials(database) == 0
+
+
+@pytest.mark.parametrize("kind", ["stop", "rm", "resume"])
+def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_back(
+    database: Database, record: StudyRecord, database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Fault 40: its lease has run out, and it lives."""
+    ledger = cut_off(database, record)
+    looked = threading.Event()
+    look = succession._holder
+
+    def come_back(database: Database, study_id: int) -> lease.Holder | None:
+        held = look(database, study_id)
+        if not looked.is_set():
+            looked.set()
+            ledger.commit(Batch())
+        return held
+
+    monkeypatch.setattr(succession, "_holder", come_back)
+    if kind == "stop":
+        answer = api.request(record.name, "stop", database_url=database_url)
+        assert answer == f"stop {record.name}: the coordinator elsewhere:1 carries it out"
+        assert [command.kind for command in ledger.commands()] == ["stop"]
+    else:
+        with pytest.raises(StudyBusy, match="elsewhere:1"):
+            api.remove(record.name, database_url=database_url) if kind == "rm" else run(database, record)
+    assert looked.is_set()
+    ledger.commit(Batch())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_coordinator_that_does_not_come_back_is_not_waited_for_long(
+    database: Database, record: StudyRecord, database_url: str
+) -> None:
+    cut_off(database, record)
+    assert api.request(record.name, "stop", database_url=database_url) == "stopped; nobody was running it"
+    assert api.remove(record.name, database_url=database_url) == f"deleted {record.name}"
+
+
+def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
+    database: Database, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both come back to a lease that has run out, and the standby looks more often."""
+    ledger = cut_off(database, record)
+    outages = [DatabaseUnavailable("gone"), DatabaseUnavailable("gone")]
+    find = studies.find
+
+    def find_unless_away(connection: sa.Connection, name: str) -> StudyRecord:
+        if outages:
+            raise outages.pop()
+        return find(connection, name)
+
+    monkeypatch.setattr(studies, "find", find_unless_away)
+    recorder, over, taken = Recorder(), threading.Event(), []
+    thread = threading.Thread(target=lambda: taken.append(stand_by(database, record, recorder, over)))
+    thread.start()
+    while "standing by for elsewhere:1, which runs the study now" not in recorder.texts("phase"):
+        assert thread.is_alive()
+        over.wait(0.01)
+    ledger.commit(Batch())
+    over.set()
+    thread.join()
+    assert taken == [None]
+
+
+def test_a_stop_that_is_asked_for_while_the_study_is_being_taken_up_is_meant(
+    database: Database, record: StudyRecord
+) -> None:
+    """What waited before was meant for an earlier run; what comes after the lease was taken is meant for this one."""
+    with database.engine.begin() as connection:
+        studies.request(connection, record.study_id, "stop", {}, "earlier")
+    ledger = Ledger.open(database, record.study_id)
+    with database.engine.begin() as connection:
+        studies.request(connection, record.study_id, "stop", {}, "later")
+    executor = SimulatedExecutor(quadratic, clock=VirtualClock(), slots=2)
+    closing = build_coordinator(database, record.name, ledger, executor).run()
+    assert closing.state is StudyState.STOPPED
+    assert finished_trials(database) == 0
+    assert list(ledger.commands()) == []
+
+
+def test_what_a_coordinator_that_is_gone_left_on_a_cluster_is_ended_or_told(
+    database: Database, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[SimulatedExecutor] = []
+
+    def make(_job: Job, _spec: StudySpec) -> Executor:
+        made.append(SimulatedExecutor(quadratic, clock=VirtualClock(), slots=2))
+        return made[-1]
+
+    def refuse(_job: Job, _spec: StudySpec) -> Executor:
+        raise ExecutorError("the Ray cluster at head:6379 cannot be reached")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert end_workers(record, 2, make) == ""
+    assert not made
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert end_workers(record, 2, make) == "; what it had left on the cluster at head:6379 is ended"
+    told = end_workers(record, 2, refuse)
+    assert "could not be ended (the Ray cluster at head:6379 cannot be reached)" in told
+    assert "end by themselves after 3600 s" in told

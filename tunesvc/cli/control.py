@@ -53,12 +53,12 @@ def rm(
 ) -> None:
     """Delete a study with its trials, logs and checkpoints."""
     from tunesvc import api
+    from tunesvc.cli.output import clean, out
 
     api.load_study(study, database_url=database_url)
     if not yes:
         typer.confirm(f"Delete {study!r} with all its trials, logs and checkpoints?", abort=True)
-    api.remove(study, database_url=database_url)
-    typer.echo(f"deleted {study}")
+    out().print(clean(api.remove(study, database_url=database_url)), markup=False)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

@@ -115,7 +115,7 @@ class Coordinator:
         history.record("recover", token=self._ledger.token, found=found, trials=len(self._optimizer.trials))
         self._batch.adopts = True
         for command in self._ledger.commands():
-            if command.kind in ("pause", "stop", "resume") and not standby:
+            if command.kind in ("pause", "stop", "resume") and not standby and self._ledger.is_inherited(command):
                 self._batch.answered[command.command_id] = "the run that this was meant for had ended"
         effects = Effects()
         for trial in unfinished:

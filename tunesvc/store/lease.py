@@ -38,6 +38,8 @@ class Holder:
     expires_at: datetime
     live: bool
     """Whether it has not expired, by the database's clock."""
+    released: bool
+    """Whether it was given back. One that only ran out may be somebody's who is cut off from the database."""
 
 
 def default_owner() -> str:
@@ -52,10 +54,10 @@ def acquire(connection: sa.Connection, study_id: int, owner: str, ttl_s: float =
         StudyBusy: somebody else holds it; the text says who, and until when.
     """
     until = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, ttl_s)
-    fresh = pg.insert(leases).values(study_id=study_id, owner=owner, token=1, batch=0, expires_at=until)
+    fresh = pg.insert(leases).values(study_id=study_id, owner=owner, token=1, batch=0, expires_at=until, released=False)
     take = fresh.on_conflict_do_update(
         index_elements=[leases.c.study_id],
-        set_={"owner": owner, "token": leases.c.token + 1, "batch": 0, "expires_at": until},
+        set_={"owner": owner, "token": leases.c.token + 1, "batch": 0, "expires_at": until, "released": False},
         where=leases.c.expires_at <= sa.func.now(),
     ).returning(leases.c.token)
     token = connection.execute(take).scalar()
@@ -77,13 +79,13 @@ def busy(owner: str) -> str:
 def release(connection: sa.Connection, lease: Lease) -> bool:
     """Let the lease expire now; False when it was no longer ours. May be repeated."""
     free = sa.update(leases).where(leases.c.study_id == lease.study_id, leases.c.token == lease.token)
-    return connection.execute(free.values(expires_at=sa.func.now())).rowcount == 1
+    return connection.execute(free.values(expires_at=sa.func.now(), released=True)).rowcount == 1
 
 
 def holder(connection: sa.Connection, study_id: int) -> Holder | None:
     """Who held the lease last, or None when nobody ever did."""
     live = (leases.c.expires_at > sa.func.now()).label("live")
     row = connection.execute(
-        sa.select(leases.c.owner, leases.c.expires_at, live).where(leases.c.study_id == study_id)
+        sa.select(leases.c.owner, leases.c.expires_at, live, leases.c.released).where(leases.c.study_id == study_id)
     ).one_or_none()
-    return None if row is None else Holder(row.owner, row.expires_at, row.live)
+    return None if row is None else Holder(row.owner, row.expires_at, row.live, row.released)

@@ -42,12 +42,15 @@ class Ledger:
         *,
         ttl_s: float = LEASE_S,
         sleep: Callable[[float], None] = time.sleep,
+        inherited: frozenset[int] = frozenset(),
     ) -> None:
+        """`inherited`: ids of the commands that waited when the lease was taken."""
         self._database = database
         self._lease = lease
         self._ttl_s = ttl_s
         self._sleep = sleep
         self._batches = 0
+        self._inherited = inherited
 
     @classmethod
     def open(cls, database: Database, study_id: int, *, owner: str | None = None, ttl_s: float = LEASE_S) -> Ledger:
@@ -59,9 +62,10 @@ class Ledger:
         """
         with answering(), database.engine.begin() as connection:
             lease = leasing.acquire(connection, study_id, owner or leasing.default_owner(), ttl_s)
+            inherited = frozenset(waiting.command_id for waiting in studies.pending(connection, study_id))
         history.record("lease", study=study_id, owner=lease.owner, token=lease.token)
         failpoints.reach("leased")
-        return cls(database, lease, ttl_s=ttl_s)
+        return cls(database, lease, ttl_s=ttl_s, inherited=inherited)
 
     @property
     def study_id(self) -> int:
@@ -105,6 +109,10 @@ class Ledger:
         """
         with answering(), self._database.engine.connect() as connection:
             return studies.pending(connection, self.study_id)
+
+    def is_inherited(self, command: studies.Command) -> bool:
+        """Whether it waited already when the lease was taken: then it was meant for an earlier coordinator."""
+        return command.command_id in self._inherited
 
     def revive(self) -> str:
         """Start the embedded server again if it is down; returns why it stays down, or nothing. Never raises."""

@@ -100,6 +100,8 @@ leases = sa.Table(
     # number of the last committed batch under this token: a batch whose answer was lost is known by it
     sa.Column("batch", sa.BigInteger, nullable=False),
     sa.Column("expires_at", Moment, nullable=False),
+    # true when it was given back, not when it ran out
+    sa.Column("released", sa.Boolean, nullable=False, server_default=sa.false()),
 )
 
 trials = sa.Table(

@@ -41,7 +41,7 @@ class AttemptState(StrEnum):
     FAILED = "failed"
     LOST = "lost"
     INTERRUPTED = "interrupted"
-    """Ended by a shutdown; the trial goes on in another attempt, which counts against no limit."""
+    """Ended by a shutdown, or not found by the next coordinator; the next attempt counts against no limit."""
 
     @property
     def is_terminal(self) -> bool:
