@@ -1,0 +1,278 @@
+"""What partial learning curves say about final values: a forecast with its uncertainty for every trial of a study.
+
+Knows Optuna's trials and nothing else; used by the curve pruner and by samplers that learn from unfinished trials.
+
+At a few levels (steps in geometric progression) a Gaussian process maps what is known of a trial at that step (smoothed
+last value, best value, recent change, and its parameters) to what is still to come: final value minus the present one.
+Finished trials teach with what they reached; pruned and running ones that went beyond the level teach with their own
+forecast from the level they reached, and its variance as noise. As who stops is decided by curve and parameters, which
+are the inputs, conditioning on them makes that selection ignorable (Rubin 1976, "Inference and missing data"); values
+that pruned trials never reached are filled in from the top down, as for monotone missing data.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import t as student_t
+
+from tunesvc.search.encoding import Encoder
+from tunesvc.search.regression import DOF, Kernel, Regression
+from tunesvc.search.scale import WORST, Scale
+
+FINISHED_MIN = 3
+"""With fewer finished trials there is no forecast: nothing says how far a curve still goes."""
+TAUGHT_MAX = 160
+"""Trials that a level learns from; of more, the finished and the newest."""
+
+_GROWTH = 1.4
+"""Levels lie this factor apart, at the 1st, 2nd, 3rd, 4th, 6th ... report of the longest finished curve."""
+_CHANGE = 0.7
+_DOUBT = 3.0
+"""Forecasts teach with their variance times this: they rest on the same few finished trials, so their errors agree."""
+"""How far, on the scale, curves are expected to go on from a level before any was seen to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a trial's final value is expected to be: a Student t on the study's scale, on which small is good."""
+
+    step: int
+    """From which it was forecast: the last level that the trial has reached."""
+    z: float
+    """The centre, on the scale."""
+    deviation_z: float
+    """The scale of a Student t with `regression.DOF` degrees of freedom."""
+    reached_z: float
+    """What the trial has for certain: its best value when a trial's best value counts, else infinity."""
+    scale: Scale
+
+    @property
+    def value(self) -> float:
+        """The median, in the objective's units."""
+        return float(self.scale.back(self.z))
+
+    @property
+    def deviation(self) -> float:
+        """Half the width of what lies one deviation around it, in the objective's units."""
+        ends = self.scale.back(np.array([self.z - self.deviation_z, self.z + self.deviation_z]))
+        return float(abs(ends[1] - ends[0]) / 2)
+
+    def interval(self, share: float = 0.9) -> tuple[float, float]:
+        """Low and high end of the central interval that holds the final value with this probability, in its units."""
+        reach = self.deviation_z * float(student_t.ppf(0.5 + share / 2, DOF))
+        ends = self.scale.back(np.minimum([self.z - reach, self.z + reach], self.reached_z))
+        return float(ends.min()), float(ends.max())
+
+    def chance_of_better(self, value: float) -> float:
+        """The probability that the final value is better than this one."""
+        bar = float(self.scale.to(value))
+        if self.reached_z < bar:
+            return 1.0
+        return float(student_t.cdf((bar - self.z) / self.deviation_z, DOF))
+
+
+class CurveModel:
+    """Forecasts final values from partial curves. Keeps its fits between calls, so use one per study."""
+
+    def __init__(self, direction: StudyDirection) -> None:
+        self._direction = direction
+        self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        self._learned_from = (0, 0)
+        self._chosen_at = 0
+        self._kernels: dict[int, Kernel] = {}
+        self._summaries: dict[int, np.ndarray] = {}
+        self._learned: _Learned | None = None
+
+    @property
+    def levels(self) -> Sequence[int]:
+        """The steps at which forecasts change; empty before there is one."""
+        return self._learned.levels if self._learned else ()
+
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile."""
+        finished = sum(_is_finished(trial) for trial in trials)
+        ended = sum(trial.state.is_finished() for trial in trials)
+        if finished == self._learned_from[0] and ended < 1.1 * self._learned_from[1] + 1:
+            return
+        self._learned_from = (finished, ended)
+        if finished < FINISHED_MIN:
+            self._learned = None
+            return
+        if finished + ended > 1.2 * self._chosen_at:
+            self._chosen_at = finished + ended
+            self._kernels = {}
+        self._learn([trial for trial in trials if _teaches(trial)])
+
+    def forecast(self, trial: FrozenTrial) -> Forecast | None:
+        """What the trial's final value will be; None before its first report, or while too few have finished."""
+        return self.forecasts([trial])[0]
+
+    def forecasts(self, trials: Sequence[FrozenTrial]) -> list[Forecast | None]:
+        """One per trial, from its curve as it is handed in, which may be cut."""
+        learned = self._learned
+        if learned is None or not trials:
+            return [None] * len(trials)
+        known = learned.scaled(np.stack([summarise(trial, learned.levels, self._sign) for trial in trials]))
+        z, deviation, level = learned.predict(known, learned.encoder.encode(trials))
+        out: list[Forecast | None] = []
+        for i, k in enumerate(level):
+            certain = float(known[i, k, 1]) if learned.is_best_taken else math.inf
+            made = Forecast(learned.levels[k], min(z[i], certain), deviation[i], certain, learned.scale)
+            out.append(made if k >= 0 else None)
+        return out
+
+    def _learn(self, taught: Sequence[FrozenTrial]) -> None:
+        finished = [trial for trial in taught if _is_finished(trial)]
+        levels = _levels(finished)
+        if self._learned is None or levels != self._learned.levels:
+            self._summaries, self._kernels = {}, {}
+        for trial in taught:
+            if trial.number not in self._summaries or not trial.state.is_finished():
+                self._summaries[trial.number] = summarise(trial, levels, self._sign)
+        finals = np.array([_final(trial) for trial in taught])
+        self._learned = _Learned(
+            levels,
+            Scale.of([trial.value for trial in finished if trial.value is not None], self._direction),
+            _is_best_taken(finished, self._sign),
+            Encoder(taught),
+            taught,
+            np.stack([self._summaries[trial.number] for trial in taught]),
+            finals,
+            self._kernels,
+        )
+
+
+class _Learned:
+    """One regression per level, fitted from the last level to the first."""
+
+    def __init__(
+        self,
+        levels: Sequence[int],
+        scale: Scale,
+        is_best_taken: bool,
+        encoder: Encoder,
+        taught: Sequence[FrozenTrial],
+        summaries: np.ndarray,
+        finals: np.ndarray,
+        kernels: dict[int, Kernel],
+    ) -> None:
+        self.levels = levels
+        self.scale = scale
+        self.is_best_taken = is_best_taken
+        self.encoder = encoder
+        self._fits: dict[int, Regression] = {}
+        known, params = self.scaled(summaries), encoder.encode(taught)
+        finished = np.array([_is_finished(trial) for trial in taught])
+        target = np.where(finished, scale.to(finals), np.nan)
+        variance = np.zeros(len(taught))
+        reached = _reached(known)
+        for k in reversed(range(len(levels))):
+            rows = np.flatnonzero((reached >= k) & ~np.isnan(target))
+            rows = rows[np.lexsort((-rows, ~finished[rows]))][:TAUGHT_MAX]
+            if finished[rows].sum() >= FINISHED_MIN:
+                inputs = self._inputs(known[rows, k], params[rows])
+                still = target[rows] - self._present(known[rows, k])
+                self._fits[k] = Regression(inputs, still, variance[rows], _CHANGE, kernels.get(k))
+                kernels[k] = self._fits[k].kernel
+            stopped = np.flatnonzero((reached == k) & np.isnan(target))
+            if len(stopped):
+                z, deviation, level = self.predict(known[stopped], params[stopped])
+                target[stopped] = np.where(level >= 0, z, np.nan)
+                variance[stopped] = _DOUBT * deviation**2 * DOF / (DOF - 2)
+
+    def scaled(self, costs: np.ndarray) -> np.ndarray:
+        """Summaries on the scale; NaN, which says that a level was not reached, stays."""
+        return np.where(np.isnan(costs), np.nan, self.scale.of_costs(costs))
+
+    def predict(self, known: np.ndarray, params: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Centre, deviation and level of each trial's forecast; level -1 where there is none."""
+        level = np.array([max((k for k in self._fits if k <= reached), default=-1) for reached in _reached(known)])
+        z, deviation = np.zeros(len(known)), np.ones(len(known))
+        for k in set(level.tolist()) - {-1}:
+            rows = np.flatnonzero(level == k)
+            still, deviation[rows] = self._fits[k].predict(self._inputs(known[rows, k], params[rows]))
+            z[rows] = self._present(known[rows, k]) + still
+        return z.clip(max=WORST), deviation, level
+
+    def _present(self, known: np.ndarray) -> np.ndarray:
+        return known[:, 1] if self.is_best_taken else known[:, 0]
+
+    def _inputs(self, known: np.ndarray, params: np.ndarray) -> np.ndarray:
+        last, best, before = known.T
+        return np.column_stack([last, last - best, last - before, params])
+
+
+def summarise(trial: FrozenTrial, levels: Sequence[int], sign: float) -> np.ndarray:
+    """What is known of a trial at each level: smoothed last, best, and earlier value (from half way there).
+
+    As costs, small is good; shape (levels, 3); infinite for NaN, and NaN at levels that the trial has not reached.
+    """
+    out = np.full((len(levels), 3), np.nan)
+    if not trial.intermediate_values:
+        return out
+    points = sorted(trial.intermediate_values.items())
+    steps = np.array([step for step, _ in points])
+    costs = sign * np.array([value for _, value in points], dtype=float)
+    costs[~np.isfinite(costs)] = np.inf
+    best = np.minimum.accumulate(costs)
+    for k, level in enumerate(levels):
+        n = int(np.searchsorted(steps, level, side="right"))
+        if n == 0 or steps[-1] < level:
+            continue
+        width = 1 + n // 10
+        half = (n + 1) // 2
+        out[k] = np.median(costs[n - width : n]), best[n - 1], np.median(costs[max(half - width, 0) : half])
+    return out
+
+
+def _levels(finished: Sequence[FrozenTrial]) -> list[int]:
+    steps = sorted(max(finished, key=lambda trial: len(trial.intermediate_values)).intermediate_values)
+    places, place = [], 1
+    while place < len(steps):
+        places.append(place)
+        place = max(place + 1, int(place * _GROWTH))
+    return [steps[place - 1] for place in places or [1]]
+
+
+def _reached(known: np.ndarray) -> np.ndarray:
+    """The last level that each trial has reached, -1 for none."""
+    there = ~np.isnan(known[:, :, 0])
+    return np.where(there.any(axis=1), there.shape[1] - 1 - there[:, ::-1].argmax(axis=1), -1)
+
+
+def _is_finished(trial: FrozenTrial) -> bool:
+    """Whether its final value is known; a curve that failed because it diverged ended badly."""
+    if not trial.intermediate_values:
+        return False
+    if trial.state == TrialState.FAIL:
+        last = trial.last_step
+        return last is not None and not math.isfinite(trial.intermediate_values[last])
+    return trial.state == TrialState.COMPLETE
+
+
+def _teaches(trial: FrozenTrial) -> bool:
+    unfinished = trial.state in (TrialState.PRUNED, TrialState.RUNNING) and bool(trial.intermediate_values)
+    return unfinished or _is_finished(trial)
+
+
+def _final(trial: FrozenTrial) -> float:
+    value = trial.value if trial.state == TrialState.COMPLETE else None
+    return math.nan if value is None else value
+
+
+def _is_best_taken(finished: Iterable[FrozenTrial], sign: float) -> bool:
+    """Whether final values are the curves' best ones, rather than their last."""
+    as_best = as_last = 0
+    for trial in finished:
+        if trial.value is None or trial.last_step is None:
+            continue
+        costs = [sign * value for value in trial.intermediate_values.values() if math.isfinite(value)]
+        as_best += bool(costs) and math.isclose(sign * trial.value, min(costs), rel_tol=1e-9)
+        as_last += math.isclose(trial.value, trial.intermediate_values[trial.last_step], rel_tol=1e-9)
+    return as_best > as_last

@@ -1,0 +1,64 @@
+"""A robust scale for an objective's values, on which small is good and differences between good values count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.study import StudyDirection
+
+WORST = 4.0
+"""Where the scale ends, so that a diverged curve is bad but no outlier."""
+BEST = -20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Monotone: 0 is the median final value, -1 the best tenth's bound.
+
+    Positive costs that differ by factors, as losses do, are taken as logarithms. What is worse than the median is
+    compressed, what diverged lies at the end. Multiplying the objective by a positive factor changes nothing, and
+    neither does maximising its negative instead.
+    """
+
+    sign: float
+    is_log: bool
+    centre: float
+    unit: float
+
+    @staticmethod
+    def of(finals: Sequence[float], direction: StudyDirection) -> Scale:
+        """The scale of a study with these final values; NaN and infinities among them are left out."""
+        sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        costs = sign * np.asarray(finals, dtype=float)
+        costs = costs[np.isfinite(costs)]
+        if not len(costs):
+            return Scale(sign, False, 0.0, 1.0)
+        low, centre, high = np.quantile(costs, [0.1, 0.5, 0.9])
+        is_log = bool(costs.min() > 0 and high > 3 * low)
+        if is_log:
+            low, centre, high = np.log([low, centre, high])
+        unit = max(centre - low, 0.1 * (high - centre), 1e-9 * abs(centre)) or 1.0
+        return Scale(sign, is_log, float(centre), float(unit))
+
+    def to(self, values: np.ndarray | float) -> np.ndarray:
+        """From the objective's units. NaN lies at the bad end, as infinities of either sign do: both are failures."""
+        return self.of_costs(self.sign * np.asarray(values, dtype=float))
+
+    def of_costs(self, costs: np.ndarray) -> np.ndarray:
+        """From values whose sign is such that small is good."""
+        failed = ~np.isfinite(costs)
+        placed = np.where(failed, self.centre, costs)
+        if self.is_log:
+            placed = np.log(np.maximum(np.where(failed, 1.0, placed), 1e-300))
+        with np.errstate(over="ignore"):
+            z = (placed - self.centre) / self.unit
+        z = np.where(z > 0, np.log1p(np.maximum(z, 0.0)), z)
+        return np.where(failed, WORST, z).clip(BEST, WORST)
+
+    def back(self, z: np.ndarray | float) -> np.ndarray:
+        """To the objective's units."""
+        z = np.minimum(np.asarray(z, dtype=float), 2 * WORST)
+        costs = self.centre + self.unit * np.where(z > 0, np.expm1(np.maximum(z, 0.0)), z)
+        return self.sign * (np.exp(np.minimum(costs, 700.0)) if self.is_log else costs)
