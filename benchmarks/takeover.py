@@ -44,6 +44,7 @@ def one_round(stage: Stage) -> float:
     holder = stage.holder()
     if holder is None:
         raise RuntimeError("nobody holds the lease")
+    until(lambda: len(stage.running()) == 8)
     running = stage.running()
     killed_at = stage.sql("SELECT now()")[0][0]
     os.kill(holder.pid, signal.SIGKILL)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesvc.errors import Pruned, TuneError
     from tunesvc.objective import Trial
     from tunesvc.program import current_trial
+    from tunesvc.search.gp.sampler import GPSampler
     from tunesvc.spec import StudySpec
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Choice": "tunesvc.decorator",
     "Float": "tunesvc.decorator",
+    "GPSampler": "tunesvc.search.gp.sampler",
     "Int": "tunesvc.decorator",
     "Pruned": "tunesvc.errors",
     "Study": "tunesvc.api",
@@ -37,6 +39,7 @@ _HOMES = {
 __all__ = [
     "Choice",
     "Float",
+    "GPSampler",
     "Int",
     "Pruned",
     "Study",

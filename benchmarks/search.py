@@ -1,0 +1,124 @@
+"""Samplers on tables of real, noisy training results: regret of what each would recommend, and the time of an ask.
+
+    python -m benchmarks.search [--seeds 10] [--tables seven|others] [--parallel 8] [--samplers random,tpe,...]
+
+Peers recommend `study.best_trial`, as their users do; ours recommend by the posterior, as `tune best` does. Regret by
+the luckiest observation is printed beside it. Optuna's GPSampler takes part when torch is there. One thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from importlib.util import find_spec
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[threads] = "1"
+
+import numpy as np  # noqa: E402
+import optuna  # noqa: E402
+from optuna.samplers import BaseSampler  # noqa: E402
+
+from benchmarks import tables  # noqa: E402
+from tunesvc.search.gp.sampler import GPSampler  # noqa: E402
+from tunesvc.search.recommendation import recommend  # noqa: E402
+
+MARKS = (25, 50, 100)
+"""After so many trials regret is looked at."""
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "optuna-tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+    "optuna-gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+    "gp": lambda seed: GPSampler(seed=seed),
+}
+OURS = ("gp", "tpe", "auto")
+
+
+def play(table: tables.Table, sampler: BaseSampler, seed: int, parallel: int, ours: bool) -> tuple[np.ndarray, float]:
+    """One study: regret at each mark of (the recommended, the luckiest), and the median time of the last ten asks in s.
+
+    With several in parallel, all finish in the order in which they were asked, so each ask lacks the latest results.
+    """
+    rng = np.random.default_rng([seed, 7])
+    study = optuna.create_study(sampler=sampler)
+    running: deque[tuple[optuna.Trial, tuple[int, ...]]] = deque()
+    regrets, asks = [], []
+    for told in range(1, MARKS[-1] + 1):
+        while len(running) < parallel:
+            began_s = time.perf_counter()
+            trial = study.ask()
+            config = table.ask(trial)
+            asks.append(time.perf_counter() - began_s)
+            running.append((trial, config))
+        trial, config = running.popleft()
+        study.tell(trial, table.train(config, rng))
+        if told in MARKS:
+            luckiest = table.regret(table.config(study.best_trial.params))
+            best = recommend(study.get_trials(deepcopy=False), study.direction) if ours else None
+            advised = table.regret(table.config(study.trials[best.number].params)) if best else luckiest
+            regrets.append((advised, luckiest))
+    return np.array(regrets), float(np.median(asks[-10:]))
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over seeds; `values` has shape (seeds,)."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, (2_000, len(values))).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--tables", choices=["seven", "others"], default="seven")
+    parser.add_argument("--parallel", type=int, default=1)
+    parser.add_argument("--samplers", default=",".join(SAMPLERS))
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    names = tables.SEVEN if given.tables == "seven" else tables.OTHERS
+    samplers = [name for name in given.samplers.split(",") if name != "optuna-gp" or find_spec("torch")]
+    results = {}
+    for sampler in samplers:
+        found = np.empty((len(names), given.seeds, len(MARKS), 2))
+        asks = []
+        for i, name in enumerate(names):
+            for seed in range(given.seeds):
+                made = SAMPLERS[sampler](seed)
+                found[i, seed], ask_s = play(tables.load(name), made, seed, given.parallel, sampler in OURS)
+                asks.append(ask_s)
+            told = " ".join(f"{regret:.3f}" for regret in found[i, :, :, 0].mean(axis=0))
+            print(f"  {sampler:12} {name:28} {told}", flush=True)
+        results[sampler] = found
+        print(f"{sampler}: ask {1000 * np.median(asks):.1f} ms at {MARKS[-1]} trials", flush=True)
+    report(results)
+
+
+def report(results: dict[str, np.ndarray]) -> None:
+    """Tables of mean regret with intervals, and mean ranks; each result has shape (tables, seeds, marks, 2)."""
+    for which, title in enumerate(("recommended", "luckiest observation")):
+        print(f"\nmean normalised regret, {title}")
+        print("sampler      " + "".join(f"  after {mark:<18}" for mark in MARKS))
+        for sampler, found in results.items():
+            cells = []
+            for mark in range(len(MARKS)):
+                of_seeds = found[:, :, mark, which].mean(axis=0)
+                low, high = interval(of_seeds)
+                cells.append(f"  {of_seeds.mean():.4f} [{low:.4f}, {high:.4f}]")
+            print(f"{sampler:13}" + "".join(cells))
+    stacked = np.stack([found[:, :, -1, 0] for found in results.values()])
+    ranks = (stacked[:, None] > stacked[None]).sum(axis=1) + 0.5 * ((stacked[:, None] == stacked[None]).sum(axis=1) + 1)
+    print(f"\nmean rank after {MARKS[-1]} trials, 1 is best")
+    for sampler, rank in zip(results, ranks, strict=True):
+        low, high = interval(rank.mean(axis=0))
+        print(f"{sampler:13} {rank.mean():.2f} [{low:.2f}, {high:.2f}]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Optuna's own sampler suites on our Gaussian-process sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from optuna.samplers import BaseSampler
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
+
+from tunesvc.search.gp.sampler import GPSampler
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:optuna")
+
+
+class TestGP(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return partial(GPSampler, n_startup_trials=0)

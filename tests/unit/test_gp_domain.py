@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import create_trial
+
+from tunesvc.search.gp.domain import ABSENT, Domain
+
+KINDS: dict[str, BaseDistribution] = {
+    "lr": FloatDistribution(1e-4, 1.0, log=True),
+    "drop": FloatDistribution(0.0, 0.5, step=0.1),
+    "width": IntDistribution(8, 1024, log=True),
+    "depth": IntDistribution(1, 9, step=2),
+    "opt": CategoricalDistribution(["sgd", "adam", None]),
+}
+
+
+@given(seed=st.integers(0, 2**32 - 1), number=st.integers(0, 200))
+def test_every_point_is_a_configuration_and_comes_back(seed: int, number: int) -> None:
+    domain = Domain(KINDS)
+    rng = np.random.default_rng(seed)
+    points = np.vstack([domain.random(5, rng), domain.spread(number, seed)[None]])
+    points = np.vstack([points, domain.near(points, 3, 0.3, rng)])
+    for point in points:
+        params = domain.decode(point)
+        for name, kind in KINDS.items():
+            assert kind._contains(kind.to_internal_repr(params[name])), (name, params[name])
+        assert np.allclose(domain.encode(params), point, atol=1e-9)
+
+
+def test_neighbours_differ() -> None:
+    domain = Domain(KINDS)
+    point = domain.encode({"lr": 0.01, "drop": 0.2, "width": 64, "depth": 5, "opt": "adam"})
+    near = domain.near(point[None], 200, 0.001, np.random.default_rng(0))
+    differing = (near != point).sum(axis=1)
+    assert (differing <= 2).all()
+    assert (differing > 0).mean() > 0.7  # a choice may be drawn again
+    assert {(row != point).argmax() for row in near} == set(range(len(KINDS)))
+
+
+def test_the_choice_that_decides_over_a_parameter_is_learned() -> None:
+    domain = Domain({"opt": CategoricalDistribution(["sgd", "adam"]), "momentum": FloatDistribution(0.0, 1.0)})
+    both, one = domain.distributions, {"opt": domain.distributions["opt"]}
+    trials = [
+        create_trial(params={"opt": "sgd", "momentum": 0.9}, distributions=both, value=0.0),
+        create_trial(params={"opt": "adam"}, distributions=one, value=0.0),
+    ]
+    domain.learn_conditions(trials)
+    points = domain.random(50, np.random.default_rng(0))
+    is_adam = points[:, 0] == 1.0
+    assert (points[is_adam, 1] == ABSENT).all()
+    assert len(set(points[~is_adam, 1])) > 10
+
+
+def test_spread_points_fill_the_space_evenly() -> None:
+    domain = Domain(KINDS)
+    points = np.stack([domain.spread(number, 3) for number in range(64)])
+    assert np.histogram(points[:, 0], bins=8, range=(0, 1))[0].tolist() == [8] * 8
+    assert sorted(np.unique(points[:, 4], return_counts=True)[1].tolist()) == [21, 21, 22]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+
+from tunesvc.search.gp import model
+from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
+
+CHOICES = np.array([0, 0, 3])
+
+
+def some_points(n: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return np.column_stack([rng.random((n, 2)), rng.integers(3, size=n)])
+
+
+def standardised(values: np.ndarray) -> np.ndarray:
+    out: np.ndarray = (values - values.mean()) / values.std()
+    return out
+
+
+def test_the_gradient_is_that_of_the_function() -> None:
+    points = np.vstack([some_points(12), some_points(3)])  # three points occur twice
+    values, variances = standardised(np.sin(5 * points[:, 0]) + points[:, 2]), np.linspace(0, 0.2, 15)
+    squares = model._squares(points, points, CHOICES > 0)
+    same = (squares.sum(axis=0) == 0).astype(float)
+    data = (squares.reshape(3, -1), same, values, variances)
+    theta = np.array([1.0, -0.5, 0.3, 0.2, -2.0, -3.0])
+    numeric = approx_fprime(theta, lambda at: model._negative_log_posterior(at, *data)[0], 1e-6)
+    assert model._negative_log_posterior(theta, *data)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+
+
+def test_what_does_not_matter_is_found_out() -> None:
+    points = some_points(60)
+    values = standardised(np.sin(6 * points[:, 0]) + np.random.default_rng(1).normal(0, 0.05, 60))
+    known = fit(points, values, np.zeros(60), CHOICES)
+    assert known.weights[0] > 20 * max(known.weights[1], known.weights[2])
+    assert known.noise < 0.05
+
+
+def test_noise_is_told_from_signal_by_repeated_measurements() -> None:
+    rng = np.random.default_rng(2)
+    points = np.repeat(some_points(25), 4, axis=0)
+    loud = standardised(np.sin(3 * points[:, 0]) + rng.normal(0, 0.7, 100))
+    quiet = standardised(np.sin(3 * points[:, 0]) + rng.normal(0, 0.01, 100))
+    assert fit(points, loud, np.zeros(100), CHOICES).noise > 0.3
+    assert fit(points, quiet, np.zeros(100), CHOICES).noise < 0.01
+
+
+def test_predictions_are_those_of_the_textbook() -> None:
+    """Against the formulas written down without any shortcut (Rasmussen and Williams, 2.23 and 2.24)."""
+    known = Hyperparameters(np.array([4.0, 1.0, 2.0]), signal=0.8, own=0.1, noise=0.05)
+    points, new = some_points(10), some_points(4, seed=1)
+    values, variances = np.arange(10.0) / 10, np.linspace(0, 0.3, 10)
+
+    def covariance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        out = np.empty((len(a), len(b)))
+        for i, x in enumerate(a):
+            for j, y in enumerate(b):
+                r2 = 4 * (x[0] - y[0]) ** 2 + (x[1] - y[1]) ** 2 + 2 * (x[2] != y[2])
+                r = np.sqrt(5 * r2)
+                out[i, j] = 0.8 * (1 + r + r**2 / 3) * np.exp(-r) + 0.1 * (x == y).all()
+        return out
+
+    gram = covariance(points, points) + np.diag(0.05 + variances + model.JITTER)
+    cross = covariance(new, points)
+    posterior = Posterior(known, CHOICES, points, values, variances)
+    mean, variance = posterior.predict(new)
+    assert mean == pytest.approx(cross @ np.linalg.solve(gram, values))
+    assert variance == pytest.approx(0.9 - np.diag(cross @ np.linalg.solve(gram, cross.T)))
+    assert posterior.mean(new) == pytest.approx(mean)
+
+
+def test_a_doubtful_value_counts_less() -> None:
+    known = Hyperparameters(np.array([4.0]), signal=1.0, own=0.0, noise=0.01)
+    points, values = np.array([[0.4], [0.6]]), np.array([-1.0, 1.0])
+    at = np.array([[0.5]])
+    assert Posterior(known, np.zeros(1), points, values, np.array([0.0, 5.0])).mean(at)[0] < -0.5
+    assert Posterior(known, np.zeros(1), points, values, np.array([5.0, 0.0])).mean(at)[0] > 0.5

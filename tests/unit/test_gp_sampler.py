@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+from scipy.special import ndtr
+
+from tunesvc.search.gp.acquisition import Acquisition, Incumbents, _log_improvement
+from tunesvc.search.gp.model import Hyperparameters, Posterior
+from tunesvc.search.gp.observations import Observations
+from tunesvc.search.gp.sampler import GPSampler
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+Objective = Callable[[optuna.Trial], float]
+UNIT = FloatDistribution(0.0, 1.0)
+
+
+def run(objective: Objective, trials: int, seed: int = 0, **options: object) -> optuna.Study:
+    study = optuna.create_study(sampler=GPSampler(seed=seed), **options)  # type: ignore[arg-type]
+    study.optimize(objective, n_trials=trials)
+    return study
+
+
+def bowl(trial: optuna.Trial) -> float:
+    return (trial.suggest_float("x", 0, 1) - 0.3) ** 2 + (trial.suggest_float("y", 0, 1) - 0.7) ** 2
+
+
+def test_it_finds_the_bottom_of_a_bowl() -> None:
+    assert run(bowl, 30).best_value < 1e-4
+
+
+def test_maximising_is_minimising_the_negative() -> None:
+    down, up = run(bowl, 18), run(lambda trial: -bowl(trial), 18, direction="maximize")
+    assert [trial.params for trial in down.trials] == [trial.params for trial in up.trials]
+
+
+def test_choices_and_conditional_parameters() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        if trial.suggest_categorical("kind", ["poor", "good", "bad"]) == "good":
+            return abs(trial.suggest_float("x", 0, 1) - 0.2)
+        return 1.0 + trial.suggest_int("n", 0, 9)
+
+    assert run(objective, 35).best_value < 0.02
+
+
+def test_proposals_depend_on_seed_number_and_history_alone() -> None:
+    """So a coordinator that is started again, or a replay, proposes the same."""
+    first = run(bowl, 15, seed=4)
+    again = optuna.create_study(sampler=GPSampler(seed=4))
+    again.add_trials(first.trials[:14])
+    asked = again.ask()
+    assert {name: asked.suggest_float(name, 0, 1) for name in ("x", "y")} == first.trials[14].params
+    assert run(bowl, 15, seed=5).trials[14].params != first.trials[14].params
+
+
+def test_parallel_proposals_differ() -> None:
+    study = run(bowl, 15)
+    asked = [study.ask({"x": UNIT, "y": UNIT}) for _ in range(6)]
+    places = np.array([[trial.params["x"], trial.params["y"]] for trial in asked])
+    apart = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(6)
+    assert apart.min() > 0.002
+
+
+def test_after_pruned_trials_around_the_optimum_it_asks_there() -> None:
+    """Optuna's GPSampler never looks at pruned trials, and goes on searching elsewhere."""
+    study = optuna.create_study(sampler=GPSampler(seed=0))
+    rng = np.random.default_rng(0)
+
+    def add(x: float, state: TrialState) -> None:
+        curve = {step: (x - 0.8) ** 2 + 1.0 / (step + 1) for step in range(10 if state == TrialState.COMPLETE else 5)}
+        value = curve[9] if state == TrialState.COMPLETE else None
+        trial = create_trial(
+            state=state, params={"x": x}, distributions={"x": UNIT}, value=value, intermediate_values=curve
+        )
+        study.add_trial(trial)
+
+    for x in rng.uniform(0.0, 0.5, 10):
+        add(x, TrialState.COMPLETE)
+    for x in rng.normal(0.8, 0.03, 30).clip(0, 1):
+        add(x, TrialState.PRUNED)
+    asked = [study.ask({"x": UNIT}).params["x"] for _ in range(3)]
+    assert all(abs(x - 0.8) < 0.1 for x in asked), asked
+
+
+def test_infeasible_regions_are_left() -> None:
+    def objective(trial: optuna.Trial) -> float:
+        x = trial.suggest_float("x", 0, 1)
+        trial.set_constraint("memory", x - 0.5)
+        return -x
+
+    study = run(objective, 40)
+    later = [trial.params["x"] for trial in study.trials[20:]]
+    assert np.mean([x > 0.5 for x in later]) <= 0.5  # the best lies on the border
+    assert max(x for x in later if x <= 0.5) > 0.47
+
+
+def test_several_objectives() -> None:
+    study = optuna.create_study(sampler=GPSampler(seed=0), directions=["minimize", "maximize"])
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) ** 2, -((trial.params["x"] - 1) ** 2)), n_trials=30)
+    assert len(study.best_trials) > 8
+
+
+@pytest.mark.parametrize("value", [float("inf"), -1e300, 0.0])
+def test_strange_values_do_no_harm(value: float) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        return value if trial.number % 3 else bowl(trial)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(run(objective, 14).trials) == 14
+
+
+def test_reasons() -> None:
+    study = run(bowl, 20)
+    sampler = study.sampler
+    assert isinstance(sampler, GPSampler)
+    start, late = sampler.explain(3), sampler.explain(19)
+    assert start is not None
+    assert late is not None
+    assert start.details["phase"] == "start"
+    assert late.details["phase"] in ("explore", "exploit")
+    assert late.details["deviation"] > 0
+    assert late.details["nearest"][0]["number"] < 19
+    assert abs(late.details["mean"] - study.trials[19].values[0]) < 0.5
+    assert sampler.explain(99) is None
+    json.dumps([start.details, late.details])
+
+
+def test_a_long_history_is_thinned_to_the_best_the_newest_and_an_even_rest() -> None:
+    values = np.random.default_rng(0).permutation(1000.0 * np.ones(1000).cumsum())
+    zeros = np.zeros(1000)
+    seen = Observations(np.arange(1000), zeros[:, None], values, zeros, zeros == 0, 1.0, 0.0, None).thinned(300)
+    assert len(seen) == 300
+    assert set(np.sort(values)[:100]) <= set(seen.values)
+    assert set(range(950, 1000)) <= set(seen.numbers)
+    assert np.isclose(np.median(seen.values[seen.values > np.sort(values)[100]]), np.median(values), rtol=0.2)
+
+
+@pytest.mark.parametrize("z", [-40.0, -6.0, -5.001, -4.999, -1.0, 0.0, 3.0])
+def test_the_logarithm_of_the_expected_improvement(z: float) -> None:
+    value = float(_log_improvement(np.array([z]))[0])
+    if z > -6:
+        exact = np.log(z * ndtr(z) + np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi))
+        assert value == pytest.approx(exact, abs=0.15 if z < -5 else 1e-6)
+    assert np.isfinite(value)
+
+
+def test_a_point_is_measured_again_only_where_there_is_noise() -> None:
+    points, values = np.linspace(0, 1, 9)[:, None], (np.linspace(0, 1, 9) - 0.4) ** 2
+    best = points[[int(np.argmin(values))]]
+
+    def gain_of_repeating(noise: float) -> float:
+        known = Hyperparameters(np.array([4.0]), signal=1.0, own=1e-4, noise=noise)
+        posterior = Posterior(known, np.zeros(1), points, values, np.zeros(9))
+        means = posterior.mean(points)
+        acquisition = Acquisition(posterior, Incumbents.of(points, means))
+        elsewhere = acquisition.log_value(np.linspace(0, 1, 101)[:, None]).max()
+        return float(acquisition.log_value(best)[0] - elsewhere)
+
+    assert gain_of_repeating(1e-7) < -3
+    assert gain_of_repeating(0.3) > -1

@@ -1,0 +1,98 @@
+"""What to try next: the point whose observation is expected to improve the recommendation most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_ndtr, ndtr
+
+from tunesvc.search.gp.domain import Domain
+from tunesvc.search.gp.model import Posterior
+
+_LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
+_CANDIDATES = 1_000
+_WIDTHS = (0.15, 0.1, 0.05, 0.02)
+"""Of the steps of successive rounds of local search, in ranges of a parameter."""
+_CLIMBERS, _NEIGHBOURS = 8, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbents:
+    """The points that would be recommended now, by the model's mean."""
+
+    best: np.ndarray
+    best_mean: float
+    second_mean: float
+    """Of the best other point."""
+
+    @staticmethod
+    def of(points: np.ndarray, means: np.ndarray) -> Incumbents:
+        """The best of observed points."""
+        order = np.argsort(means, kind="stable")
+        best = points[order[0]]
+        others = [means[i] for i in order if (points[i] != best).any()]
+        return Incumbents(best, float(means[order[0]]), float(others[0]) if others else float(means[order[0]]))
+
+
+class Acquisition:
+    """The expected improvement of the best posterior mean by one noisy observation, in logarithm; small is good.
+
+    This is the knowledge gradient (Frazier, Powell and Dayanik 2009) with the two points compared that matter: the
+    one observed and the incumbent, or for the incumbent itself the runner-up. Without noise it is expected improvement.
+    As what is learned is discounted by noise, a promising point is measured again once that tells more than a new one.
+    """
+
+    def __init__(self, objective: Posterior, incumbents: Incumbents, infeasible: Posterior | None = None) -> None:
+        """`infeasible`: of values above 0 where constraints are violated."""
+        self._objective = objective
+        self._incumbents = incumbents
+        self._infeasible = infeasible
+
+    def log_value(self, points: np.ndarray) -> np.ndarray:
+        """Shape (points,)."""
+        mean, variance = self._objective.predict(points)
+        learned = variance / np.sqrt(variance + self._objective.known.noise)
+        is_best = (points == self._incumbents.best).all(axis=1)
+        rival = np.where(is_best, self._incumbents.second_mean, mean)
+        gain = _log_improvement((self._incumbents.best_mean - rival) / learned)
+        out: np.ndarray = np.log(learned) + gain + self.log_feasibility(points)
+        return out
+
+    def log_feasibility(self, points: np.ndarray) -> np.ndarray:
+        """Logarithm of the probability that no constraint is violated; shape (points,)."""
+        if self._infeasible is None:
+            return np.zeros(len(points))
+        mean, variance = self._infeasible.predict(points)
+        out: np.ndarray = log_ndtr(-mean / np.sqrt(variance + self._infeasible.known.noise))
+        return out
+
+
+def maximise(
+    acquisition: Acquisition, domain: Domain, starts: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """A point of a high acquisition value, and the value's logarithm.
+
+    Samples the whole space and the neighbourhood of `starts`, then climbs from the best, in steps that grow smaller.
+    Choices and numbers are treated alike, and no gradient is needed, so conditional spaces are as easy as others.
+    """
+    points = np.vstack([domain.random(_CANDIDATES, rng), domain.near(starts, _NEIGHBOURS, _WIDTHS[0], rng), starts])
+    values = acquisition.log_value(points)
+    for width in _WIDTHS:
+        top = np.argsort(-values, kind="stable")[:_CLIMBERS]
+        steps = domain.near(points[top], _NEIGHBOURS, width, rng)
+        points, values = (
+            np.vstack([points[top], steps]),
+            np.concatenate([values[top], acquisition.log_value(steps)]),
+        )
+    best = int(np.argmax(values))
+    return points[best], float(values[best])
+
+
+def _log_improvement(z: np.ndarray) -> np.ndarray:
+    """log E[max(z + a standard normal, 0)], also far below 0 (Ament et al. 2023, "Unexpected improvements")."""
+    safe = np.maximum(z, -5.0)
+    near = np.log(safe * ndtr(safe) + np.exp(-0.5 * safe**2 - _LOG_SQRT_2PI))
+    far = -0.5 * z**2 - _LOG_SQRT_2PI - 2 * np.log(np.maximum(-z, 5.0))
+    out: np.ndarray = np.where(z > -5.0, near, far)
+    return out

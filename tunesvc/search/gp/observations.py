@@ -1,0 +1,157 @@
+"""What a study's trials teach the model: points, values on a robust scale, and how far each value is to be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.search.curves import CurveModel
+from tunesvc.search.gp.domain import Domain
+from tunesvc.search.regression import DOF
+from tunesvc.search.scale import Scale
+
+OBSERVED_MAX = 400
+"""The model holds so many trials: of more the best, the newest, and an even choice of the rest."""
+_GUESS = 1.0
+"""Deviation, on the scale, of a pruned trial's last value when no curve model says what it is worth."""
+_AUGMENTATION = 0.05
+_EXCESS_MAX = 2.0
+"""A violation of more than twice its usual size is no worse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Small values are good; of finished trials they have mean 0 and variance 1."""
+
+    numbers: np.ndarray
+    points: np.ndarray
+    values: np.ndarray
+    variances: np.ndarray
+    """Of each value beyond the noise that all have: 0 for finished trials."""
+    is_candidate: np.ndarray
+    """Whether the trial may be recommended: finished, and within all constraints."""
+    unit: float
+    centre: float
+    """A value on the scale is `centre + unit * value`."""
+    scale: Scale | None
+    """None for several objectives."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def in_units(self, mean: float, deviation: float) -> tuple[float, float] | None:
+        """A prediction in the objective's own units; None for several objectives."""
+        if self.scale is None:
+            return None
+        ends = self.scale.back(self.centre + self.unit * np.array([mean - deviation, mean, mean + deviation]))
+        return float(ends[1]), float(abs(ends[2] - ends[0]) / 2)
+
+    def thinned(self, limit: int) -> Observations:
+        """At most so many."""
+        if len(self) <= limit:
+            return self
+        order = np.argsort(self.values, kind="stable")
+        best, newest = order[: limit // 3], np.argsort(-self.numbers, kind="stable")[: limit // 6]
+        chosen = np.union1d(best, newest)
+        rest = np.setdiff1d(order, chosen)
+        even = rest[np.linspace(0, len(rest) - 1, limit - len(chosen)).astype(int)]
+        kept = np.union1d(chosen, even)
+        return Observations(
+            self.numbers[kept],
+            self.points[kept],
+            self.values[kept],
+            self.variances[kept],
+            self.is_candidate[kept],
+            self.unit,
+            self.centre,
+            self.scale,
+        )
+
+
+def observe(
+    trials: Sequence[FrozenTrial],
+    domain: Domain,
+    directions: Sequence[StudyDirection],
+    curves: CurveModel | None,
+    weights: np.ndarray,
+) -> Observations | None:
+    """What finished, pruned and running trials are worth; None when none has finished.
+
+    Args:
+        curves: forecasts unfinished trials, for one objective.
+        weights: of the objectives, for several: they become one by an augmented Chebyshev function (Knowles 2006,
+            "ParEGO").
+    """
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    if not finished:
+        return None
+    columns = np.array([trial.values for trial in finished], dtype=float)
+    scales = [Scale.of(column, direction) for column, direction in zip(columns.T, directions, strict=True)]
+    placed = np.column_stack([scale.to(column) for scale, column in zip(scales, columns.T, strict=True)])
+    if len(scales) > 1:
+        placed = (placed - placed.mean(axis=0)) / (placed.std(axis=0) + 1e-9) * weights
+        values = placed.max(axis=1) + _AUGMENTATION * placed.sum(axis=1)
+    else:
+        values = placed[:, 0]
+    centre, unit = float(values.mean()), float(values.std()) or 1.0
+    seen = [(trial, value, 0.0) for trial, value in zip(finished, values, strict=True)]
+    if curves is not None:
+        seen += _unfinished(trials, curves, scales[0])
+    return Observations(
+        np.array([trial.number for trial, _, _ in seen]),
+        np.stack([domain.encode(trial.params) for trial, _, _ in seen]),
+        (np.array([value for _, value, _ in seen]) - centre) / unit,
+        np.array([variance for _, _, variance in seen]) / unit**2,
+        np.array([trial.state == TrialState.COMPLETE and is_feasible(trial) for trial, _, _ in seen]),
+        unit,
+        centre,
+        scales[0] if len(scales) == 1 else None,
+    )
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Whether it violates no constraint."""
+    return all(excess <= 0.0 for excess in trial.constraints.values())
+
+
+def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
+    """By how much each trial violates the constraint that it violates most: above 0 where it does; shape (trials,).
+
+    Each constraint in units of its own median size; a trial that was judged by none is as feasible as can be.
+    """
+    names = sorted({name for trial in trials for name in trial.constraints})
+    worst = np.full(len(trials), -np.inf)
+    for name in names:
+        excess = np.array([trial.constraints.get(name, -np.inf) for trial in trials])
+        sizes = np.abs(excess[np.isfinite(excess) & (excess != 0.0)])
+        worst = np.maximum(worst, excess / (np.median(sizes) if len(sizes) else 1.0))
+    out: np.ndarray = np.nan_to_num(worst, nan=_EXCESS_MAX).clip(-_EXCESS_MAX, _EXCESS_MAX)
+    return out
+
+
+def _unfinished(
+    trials: Sequence[FrozenTrial], curves: CurveModel, scale: Scale
+) -> list[tuple[FrozenTrial, float, float]]:
+    """Pruned and running trials that have reported, with the value forecast for them and its variance."""
+    partial = [
+        trial
+        for trial in trials
+        if trial.state in (TrialState.PRUNED, TrialState.RUNNING) and trial.intermediate_values
+    ]
+    out = []
+    for trial, forecast in zip(partial, curves.forecasts(partial), strict=True):
+        if forecast is None:
+            if trial.state == TrialState.PRUNED:
+                last = trial.intermediate_values[max(trial.intermediate_values)]
+                out.append((trial, float(scale.to(last)), _GUESS**2))
+        elif forecast.scale == scale:
+            out.append((trial, float(forecast.z), float(forecast.deviation_z**2) * DOF / (DOF - 2)))
+        else:
+            low, high = scale.to(np.array([forecast.value - forecast.deviation, forecast.value + forecast.deviation]))
+            variance = (float(high - low) / 2) ** 2 * DOF / (DOF - 2)
+            out.append((trial, float(scale.to(forecast.value)), variance))
+    return out

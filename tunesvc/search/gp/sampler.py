@@ -1,0 +1,228 @@
+"""The Gaussian-process sampler: an Optuna sampler that learns from finished, pruned and running trials alike."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.search.curves import CurveModel
+from tunesvc.search.gp.acquisition import Acquisition, Incumbents, maximise
+from tunesvc.search.gp.domain import Domain
+from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
+from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses, is_feasible, observe
+from tunesvc.search.reasons import Reason
+
+VERSION = "gp 1"
+"""Changes whenever the same seed and history give another proposal."""
+_FITTED_MAX = 150
+"""Hyperparameters are learned from so many observations at most."""
+_REASONS_MAX = 256
+_NEAREST = 3
+_STARTS = 5
+
+
+class GPSampler(BaseSampler):
+    """Bayesian optimisation with a Gaussian process, on NumPy and SciPy.
+
+    What it proposes is a function of its seed, the trial's number and the trials so far, so a restarted study goes on
+    as it would have, and every proposal can be drawn again. Takes one or several objectives, constraints as Optuna
+    stores them (values above 0 are violations), and every kind of parameter; which conditional parameters occur with
+    which choices is learned from the trials.
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        n_startup_trials: int = 10,
+        search_space: Mapping[str, BaseDistribution] | None = None,
+    ) -> None:
+        """A sampler for one study or several.
+
+        Args:
+            seed: of all that is drawn; from the system's entropy by default.
+            n_startup_trials: so many trials are spread evenly before the model is asked.
+            search_space: the parameters, where they are known in advance; else learned from the trials.
+        """
+        self._seed = _entropy() if seed is None else int(seed)
+        self._n_startup_trials = n_startup_trials
+        self._search_space = dict(search_space or {})
+        self._fits: OrderedDict[bytes, Hyperparameters] = OrderedDict()
+        self._curves: OrderedDict[str, CurveModel] = OrderedDict()
+        self._reasons: OrderedDict[int, Reason] = OrderedDict()
+
+    def reseed_rng(self) -> None:
+        """Draw other numbers from now on, as Optuna asks of a sampler's copy in another worker."""
+        self._seed = _entropy()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Every parameter that any trial has, with its latest distribution."""
+        union = dict(self._search_space)
+        for other in study._get_trials(deepcopy=False, use_cache=True):
+            if other.number != trial.number:
+                union.update(other.distributions)
+        return {name: kind for name, kind in union.items() if not kind.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values for all parameters together."""
+        if not search_space:
+            return {}
+        domain = Domain(search_space)
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        trials = study._get_trials(deepcopy=False, states=states, use_cache=True)
+        others = [other for other in trials if other.number != trial.number]
+        domain.learn_conditions([other for other in others if other.state.is_finished()])
+        point = self._propose(study, trial.number, others, domain)
+        return domain.decode(point)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value drawn evenly, for a parameter that no trial had before."""
+        rng = np.random.default_rng([self._seed, trial.number, *param_name.encode()])
+        domain = Domain({param_name: param_distribution})
+        return domain.decode(domain.random(1, rng)[0])[param_name]
+
+    def explain(self, number: int) -> Reason | None:
+        """Why the last proposal for the trial of this number was made."""
+        return self._reasons.get(number)
+
+    # --- proposing ----------------------------------------------------------------------------------
+
+    def _propose(self, study: Study, number: int, trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
+        ended = sum(trial.state.is_finished() for trial in trials)
+        rng = np.random.default_rng([self._seed, number])
+        weights = rng.dirichlet(np.ones(len(study.directions)))
+        seen = None
+        if ended >= self._n_startup_trials:
+            curves = self._curves_of(study, trials)
+            seen = observe(trials, domain, study.directions, curves, weights)
+        if seen is None or not seen.is_candidate.any():
+            self._explain_start(number, ended)
+            return domain.spread(number, self._seed % 2**32)
+        model = self._model(seen.thinned(OBSERVED_MAX), trials, domain)
+        starts = model.seen.points[np.argsort(model.means, kind="stable")[:_STARTS]]
+        point, value = maximise(model.acquisition, domain, starts, rng)
+        self._explain(number, model, point, value)
+        return point
+
+    def _model(self, seen: Observations, trials: Sequence[FrozenTrial], domain: Domain) -> _Model:
+        known = self._fit(seen.thinned(_FITTED_MAX), domain)
+        posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances)
+        running = [domain.encode(trial.params) for trial in trials if trial.state == TrialState.RUNNING]
+        if running:
+            # They will have told something when this proposal runs; taken to be what is expected of them now.
+            points = np.stack(running)
+            posterior = Posterior(
+                known,
+                domain.choices,
+                np.vstack([seen.points, points]),
+                np.concatenate([seen.values, posterior.mean(points)]),
+                np.concatenate([seen.variances, np.zeros(len(points))]),
+            )
+        means = posterior.mean(seen.points)
+        incumbents = Incumbents.of(seen.points[seen.is_candidate], means[seen.is_candidate])
+        acquisition = Acquisition(posterior, incumbents, self._infeasible(trials, domain))
+        return _Model(seen, posterior, acquisition, incumbents, means)
+
+    def _infeasible(self, trials: Sequence[FrozenTrial], domain: Domain) -> Posterior | None:
+        """How far constraints are violated; None while none was."""
+        ended = [trial for trial in trials if trial.state.is_finished()][-OBSERVED_MAX:]
+        if all(is_feasible(trial) for trial in ended):
+            return None
+        points, worst = np.stack([domain.encode(trial.params) for trial in ended]), excesses(ended)
+        zeros = np.zeros(len(ended))
+        known = self._fit_cached(points[-_FITTED_MAX:], worst[-_FITTED_MAX:], zeros[-_FITTED_MAX:], domain)
+        return Posterior(known, domain.choices, points, worst, zeros)
+
+    def _fit(self, seen: Observations, domain: Domain) -> Hyperparameters:
+        return self._fit_cached(seen.points, seen.values, seen.variances, domain)
+
+    def _fit_cached(
+        self, points: np.ndarray, values: np.ndarray, variances: np.ndarray, domain: Domain
+    ) -> Hyperparameters:
+        """Several workers ask between two results: the same data gives the same hyperparameters."""
+        key = points.tobytes() + values.tobytes() + variances.tobytes()
+        if key not in self._fits:
+            self._fits[key] = fit(points, values, variances, domain.choices)
+            if len(self._fits) > 4:
+                self._fits.popitem(last=False)
+        return self._fits[key]
+
+    def _curves_of(self, study: Study, trials: Sequence[FrozenTrial]) -> CurveModel | None:
+        if len(study.directions) > 1 or not any(trial.intermediate_values for trial in trials):
+            return None
+        name = study.study_name
+        if name not in self._curves:
+            self._curves[name] = CurveModel(study.direction)
+            if len(self._curves) > 2:
+                self._curves.popitem(last=False)
+        self._curves[name].update(trials)
+        return self._curves[name]
+
+    # --- reasons ------------------------------------------------------------------------------------
+
+    def _explain_start(self, number: int, ended: int) -> None:
+        text = (
+            f"start: spread evenly over the space, before the model has {self._n_startup_trials} trials to learn from"
+        )
+        self._keep(number, Reason(text, {**self._signed(), "phase": "start", "ended": ended}))
+
+    def _explain(self, number: int, model: _Model, point: np.ndarray, value: float) -> None:
+        (mean,), (variance,) = model.posterior.predict(point[None])
+        deviation = math.sqrt(variance)
+        is_repeated = bool((model.seen.points == point).all(axis=1).any())
+        phase = "exploit" if mean - model.incumbents.best_mean < 0.5 * deviation or is_repeated else "explore"
+        nearest = model.nearest(point)
+        details = {**self._signed(), "phase": phase, "acquisition": value, "nearest": nearest}
+        units = model.seen.in_units(float(mean), deviation)
+        told = ""
+        if units is not None:
+            details |= {"mean": units[0], "deviation": units[1]}
+            told = f": {units[0]:.6g} ± {units[1]:.2g} is expected"
+        why = {
+            "exploit": "close to the best of what the model knows",
+            "explore": "where the model knows too little to rule out a better value",
+        }[phase]
+        if is_repeated:
+            why = "measured again, since noise may have flattered or wronged it"
+        self._keep(number, Reason(f"{phase}: {why}{told}; nearest is trial {nearest[0]['number']}", details))
+
+    def _signed(self) -> dict[str, Any]:
+        return {"sampler": "gp", "version": VERSION, "seed": self._seed}
+
+    def _keep(self, number: int, reason: Reason) -> None:
+        self._reasons[number] = reason
+        if len(self._reasons) > _REASONS_MAX:
+            self._reasons.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    seen: Observations
+    posterior: Posterior
+    acquisition: Acquisition
+    incumbents: Incumbents
+    means: np.ndarray
+    """Of the observed points."""
+
+    def nearest(self, point: np.ndarray) -> list[dict[str, float]]:
+        """The observed trials that the model holds to be most alike, and their distance in length scales."""
+        distances = self.posterior.distances(point, self.seen.points)
+        order = np.argsort(distances, kind="stable")[:_NEAREST]
+        return [{"number": int(self.seen.numbers[i]), "distance": float(distances[i])} for i in order]
+
+
+def _entropy() -> int:
+    return int(np.random.SeedSequence().generate_state(1)[0])
