@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesvc.errors import Pruned, TuneError
     from tunesvc.objective import Trial
     from tunesvc.program import current_trial
+    from tunesvc.search.tpe import TPESampler
     from tunesvc.spec import StudySpec
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ _HOMES = {
     "Pruned": "tunesvc.errors",
     "Study": "tunesvc.api",
     "StudySpec": "tunesvc.spec",
+    "TPESampler": "tunesvc.search.tpe",
     "Trial": "tunesvc.objective",
     "TuneError": "tunesvc.errors",
     "current_trial": "tunesvc.program",
@@ -41,6 +43,7 @@ __all__ = [
     "Pruned",
     "Study",
     "StudySpec",
+    "TPESampler",
     "Trial",
     "TuneError",
     "current_trial",
