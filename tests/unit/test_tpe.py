@@ -234,7 +234,9 @@ def test_it_asks_near_an_optimum_around_which_all_trials_were_pruned() -> None:
         pruned_one = {"state": TrialState.PRUNED, "intermediate_values": curve}
         study.add_trial(create_trial(params={"x": x, "y": y}, distributions=SPACE, **pruned_one))
     asked = [study.ask(SPACE).params for _ in range(10)]
-    assert np.median([abs(params["x"] - 0.825) + abs(params["y"] - 0.825) for params in asked]) < 0.1
+    assert (
+        np.median([abs(params["x"] - 0.825) + abs(params["y"] - 0.825) for params in asked]) < 0.25
+    )  # at random: 0.66
 
 
 def test_reasons_name_phase_sets_density_and_neighbours() -> None:

@@ -118,7 +118,7 @@ class _Axis:
         return cls(float(scale(low)), float(scale(high)), float(kind.low), float(kind.high), step, kind.log)
 
     def scaled(self, values: Array) -> Array:
-        return np.log(values) if self.log else values
+        return np.asarray(np.log(values) if self.log else values)
 
     def unscaled(self, values: Array) -> Array:
         values = np.exp(values) if self.log else values
@@ -133,7 +133,7 @@ class _Axis:
         below = self.scaled(distinct - self.step / 2)[:, None]
         above = self.scaled(distinct + self.step / 2)[:, None]
         mass = _log_mass((below - kernels.real) / kernels.imag, (above - kernels.real) / kernels.imag)
-        return mass[np.ix_(at, kernel_at)]
+        return np.asarray(mass[np.ix_(at, kernel_at)])
 
 
 class _Choices:
@@ -157,7 +157,7 @@ class _Choices:
         return np.asarray((upto < quantiles[:, None]).sum(axis=1))
 
     def log_mass(self, chosen: npt.NDArray[np.int_]) -> Array:
-        return np.where(chosen[:, None] == self._observed, np.log(self._hit), np.log(self._miss))
+        return np.asarray(np.where(chosen[:, None] == self._observed, np.log(self._hit), np.log(self._miss)))
 
 
 def _choices(kind: BaseDistribution) -> tuple[Any, ...]:
@@ -193,4 +193,4 @@ def _truncated(quantiles: Array, a: Array, b: Array) -> Array:
     with np.errstate(divide="ignore"):  # a quantile of 0 is the lower end
         below = np.logaddexp(log_ndtr(lower), np.log(q) + _log_mass(a, b))
     drawn = ndtri_exp(np.minimum(below, 0.0))
-    return np.clip(np.where(flip, -drawn, drawn), a, b)
+    return np.asarray(np.clip(np.where(flip, -drawn, drawn), a, b))
