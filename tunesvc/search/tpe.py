@@ -125,12 +125,9 @@ class TPESampler(BaseSampler):
             return {name: kind for space in self._spaces(ranks) for name, kind in space.items()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
-        with self._lock:
-            spaces = self._spaces(self._ranks_of(study))
         params: dict[str, Any] = {}
-        for space in spaces:
-            # `PartialFixedSampler` takes parameters out of what was inferred.
-            params.update(self._sample(study, trial, {n: kind for n, kind in space.items() if n in search_space}) or {})
+        for space in self._parts(study, search_space):
+            params.update(self._sample(study, trial, space) or {})
         if params and self._constant_liar:
             self._share(study, trial, params)
         return params
@@ -187,6 +184,15 @@ class TPESampler(BaseSampler):
         sorted_groups = [dict(sorted(group.items())) for group in groups]
         return [{name: kind for name, kind in group.items() if not kind.single()} for group in sorted_groups]
 
+    def _parts(self, study: Study, search_space: Space) -> list[Space]:
+        """What of a space is drawn jointly; it may have been inferred long ago, or cut by `PartialFixedSampler`."""
+        with self._lock:
+            names = [list(space) for space in self._spaces(self._ranks_of(study))]
+        known = {name for group in names for name in group}
+        names.append([name for name in search_space if name not in known])
+        parts = [{name: search_space[name] for name in group if name in search_space} for group in names]
+        return [part for part in parts if part]
+
     def _sample(self, study: Study, trial: FrozenTrial, space: Space) -> dict[str, Any] | None:
         """The best of some candidates, by name; None before there is enough to model."""
         trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
@@ -194,7 +200,7 @@ class TPESampler(BaseSampler):
             ranks = self._ranks_of(study)
             ranks.update(trials)
             asked = self._remember(trial.number, ranks.told)
-            if ranks.told < self._n_startup_trials or not space:
+            if ranks.told < self._n_startup_trials:
                 return None
             view = ranks.view()
             running = ranks.running(trials) if self._constant_liar else []
