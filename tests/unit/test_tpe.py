@@ -139,6 +139,40 @@ def test_parallel_trials_get_the_proposals_of_optuna(seed: int) -> None:
     assert ours.sampler.explain(59).details["running"] == 6  # type: ignore[attr-defined]
 
 
+def test_hyperbands_brackets_give_the_proposals_of_optuna() -> None:
+    def stopped(trial: optuna.Trial) -> float:
+        for step in range(1, 5):
+            trial.report(flat(trial) / step, step)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return flat(trial)
+
+    make_pruner = partial(optuna.pruners.HyperbandPruner, max_resource=4)
+    optunas = optuna.samplers.TPESampler(multivariate=True, group=True, seed=1)
+    theirs = optuna.create_study(study_name="same", sampler=optunas, pruner=make_pruner())
+    ours = optuna.create_study(study_name="same", sampler=TPESampler(seed=1), pruner=make_pruner())
+    for study in (theirs, ours):
+        study.optimize(stopped, n_trials=50)
+    assert [trial.state for trial in ours.trials] == [trial.state for trial in theirs.trials]
+    for one, other in zip(ours.trials, theirs.trials, strict=True):
+        assert point(one) == pytest.approx(point(other), rel=1e-6)
+
+
+def test_what_a_running_trial_will_get_is_known_to_a_sampler_in_another_process() -> None:
+    storage = optuna.storages.InMemoryStorage()
+    study = filled(optuna.create_study(storage=storage, study_name="shared", sampler=TPESampler(seed=1)), 30)
+    study.ask(SPACE)
+    drawn_only = storage.create_new_trial(study._study_id)
+    frozen = storage.get_trial(drawn_only)
+    far = study.sampler.sample_relative(study, frozen, dict(SPACE))
+    other = optuna.load_study(study_name="shared", storage=storage, sampler=TPESampler(seed=2))
+    asked = other.ask(SPACE)
+    assert storage.get_trial(drawn_only).params == {}
+    assert far.keys() == SPACE.keys()
+    assert other.sampler.explain(asked.number).details["running"] == 2  # type: ignore[attr-defined]
+    assert json.loads(storage.get_trial(drawn_only).system_attrs["tpe:relative_params:0"]) == far
+
+
 def filled(study: optuna.Study, trials: int) -> optuna.Study:
     rng = np.random.default_rng(0)
     for _ in range(trials):
