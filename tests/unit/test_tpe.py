@@ -292,6 +292,16 @@ def test_reasons_name_phase_sets_density_and_neighbours() -> None:
     json.dumps([first.details, last.details], allow_nan=False)
 
 
+def test_reasons_fit_into_json_whatever_the_values_and_the_ranges() -> None:
+    study = optuna.create_study(sampler=TPESampler(seed=1))
+    for number in range(20):
+        params = {"x": number / 20, "y": 0.5}
+        study.add_trial(create_trial(params=params, distributions=SPACE, value=float("inf") if number % 2 else 0.0))
+    trial = study.ask(SPACE)
+    reason = study.sampler.explain(trial.number)  # type: ignore[attr-defined]
+    json.dumps(reason.details, allow_nan=False)
+
+
 def test_a_proposal_beside_the_good_trials_exploits_and_one_from_the_prior_explores() -> None:
     study = optuna.create_study(sampler=TPESampler(seed=1))
     rng = np.random.default_rng(0)

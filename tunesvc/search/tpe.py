@@ -304,7 +304,12 @@ def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
         for seen in part
     )
     return [
-        {"trial": seen.number, "values": list(seen.values or ()), "distance": distance, "good": bool(good)}
+        {
+            "trial": seen.number,
+            "values": [value if math.isfinite(value) else None for value in seen.values or ()],
+            "distance": distance,
+            "good": bool(good),
+        }
         for distance, good, seen in heapq.nsmallest(_NEAREST, apart, key=lambda entry: (entry[0], entry[2].number))
     ]
 
