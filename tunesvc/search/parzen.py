@@ -29,6 +29,15 @@ def weights_by_age(n: int) -> Array:
     return np.concatenate([np.linspace(1 / max(n, 1), 1.0, num=max(n - LATEST, 0)), np.ones(min(n, LATEST))])
 
 
+def weights_of_sample(n: int, of: int) -> Array:
+    """What `n` observations count that stand in for more: the latest for themselves, the others for even parts."""
+    weights, older = weights_by_age(of), n - LATEST
+    if older <= 0 or n == of:
+        return weights_by_age(n)
+    starts = np.arange(older) * (of - LATEST) // older
+    return np.concatenate([np.add.reduceat(weights[:-LATEST], starts), np.ones(LATEST)])
+
+
 class Parzen:
     """A density over a space.
 
@@ -36,15 +45,19 @@ class Parzen:
         observations: shape (n, parameters), in Optuna's internal representation, the oldest first.
         space: the parameters, in the order of the columns.
         weights: shape (n,); the prior's is 1.
+        of: how many observations these stand in for; so the prior does not gain from their being a sample.
     """
 
-    def __init__(self, observations: Array, space: Mapping[str, BaseDistribution], weights: Array) -> None:
+    def __init__(
+        self, observations: Array, space: Mapping[str, BaseDistribution], weights: Array, of: int | None = None
+    ) -> None:
         n = len(observations)
+        of = n if of is None else of
         self._weights = np.append(weights, 1.0) / (weights.sum() + 1.0)
         kinds = list(space.values())
         self._choice_at = [i for i, kind in enumerate(kinds) if isinstance(kind, CategoricalDistribution)]
         self._number_at = [i for i in range(len(kinds)) if i not in self._choice_at]
-        self._choices = [_Choices(observations[:, i].astype(int), len(_choices(kinds[i]))) for i in self._choice_at]
+        self._choices = [_Choices(observations[:, i].astype(int), len(_choices(kinds[i])), of) for i in self._choice_at]
         self._axes = [_Axis.of(kinds[i]) for i in self._number_at]
         self._low = np.array([axis.low for axis in self._axes])
         self._high = np.array([axis.high for axis in self._axes])
@@ -139,10 +152,10 @@ class _Axis:
 class _Choices:
     """Kernels of a categorical parameter: one choice each, smoothed by the prior; the last kernel is the prior."""
 
-    def __init__(self, observed: npt.NDArray[np.int_], n_choices: int) -> None:
+    def __init__(self, observed: npt.NDArray[np.int_], n_choices: int, of: int) -> None:
         self._observed = np.append(observed, -1)
         kernels = len(self._observed)
-        prior = 1.0 / kernels
+        prior = 1.0 / (of + 1)
         total = 1.0 + n_choices * prior
         self._n = n_choices
         self._hit = np.append(np.full(kernels - 1, (1.0 + prior) / total), 1 / n_choices)

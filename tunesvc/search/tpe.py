@@ -20,7 +20,7 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.parzen import Array, Parzen, weights_by_age
+from tunesvc.search.parzen import Array, Parzen, weights_by_age, weights_of_sample
 from tunesvc.search.ranks import Observation, Ranks, Space, View
 from tunesvc.search.reasons import Reason
 
@@ -58,8 +58,9 @@ class TPESampler(BaseSampler):
     """Tree-structured Parzen estimator, multivariate, with a bounded history.
 
     The good trials are split off as Optuna's TPE does it, among all that ever finished. Of the others at most a fixed
-    number is modelled: the latest, and an even sample of the older. Below that number proposals are those of Optuna's
-    `TPESampler(multivariate=True, group=True, constant_liar=True)` with the same seed, up to rounding.
+    number is modelled: the latest, and an even sample of the older, which weighs what it stands in for. Below that
+    number proposals are those of Optuna's `TPESampler(multivariate=True, group=True, constant_liar=True)` with the
+    same seed, up to rounding.
 
     Learns from completed and pruned trials, from constraints (`optuna.Trial.set_constraint`), and from trials that
     failed because of their parameters. Bergstra et al. 2011 (https://papers.nips.cc/paper/4443) and 2013
@@ -208,7 +209,8 @@ class TPESampler(BaseSampler):
         good = _table(view.good, space)
         bad = _table(sorted([*view.bad, *lies], key=lambda o: o.number) if lies else view.bad, space)
         likely = Parzen(good, space, np.ones(len(good)) if len(study.directions) > 1 else weights_by_age(len(good)))
-        unlikely = Parzen(bad, space, weights_by_age(len(bad)))
+        of = len(bad) * (view.finished - len(view.good) + len(lies)) // max(len(view.bad) + len(lies), 1)
+        unlikely = Parzen(bad, space, weights_of_sample(len(bad), of), of)
         candidates = likely.sample(self._rng, self._n_ei_candidates)
         density, prior = likely.log_density(candidates)
         ratio = density - unlikely.log_density(candidates)[0]
