@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tunesvc.objective import Trial
     from tunesvc.program import current_trial
     from tunesvc.search.gp.sampler import GPSampler
+    from tunesvc.search.tpe import TPESampler
     from tunesvc.spec import StudySpec
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOMES = {
     "Pruned": "tunesvc.errors",
     "Study": "tunesvc.api",
     "StudySpec": "tunesvc.spec",
+    "TPESampler": "tunesvc.search.tpe",
     "Trial": "tunesvc.objective",
     "TuneError": "tunesvc.errors",
     "current_trial": "tunesvc.program",
@@ -44,6 +46,7 @@ __all__ = [
     "Pruned",
     "Study",
     "StudySpec",
+    "TPESampler",
     "Trial",
     "TuneError",
     "current_trial",

@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, NSGAIISample
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import TrialState
 
+import tunesvc
 from tunesvc.store.database import Database
 from tunesvc.store.storage import PgStorage
 
@@ -50,6 +51,12 @@ class TestTPE(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiO
     @pytest.fixture
     def sampler(self) -> SamplerFactory:
         return partial(TPESampler, n_startup_trials=0, multivariate=True)
+
+
+class TestOurTPE(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> SamplerFactory:
+        return partial(tunesvc.TPESampler, n_startup_trials=0)
 
 
 class TestCmaEs(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase):

@@ -132,11 +132,8 @@ class StudyMemory(InMemoryStorage):
 
     def _blame(self, number: int) -> None:
         """Remember a trial that failed because of its parameters as samplers are to see it."""
-        trial = self.get_trial(number)
-        if trial.state == TrialState.FAIL and trial.system_attrs.get(FAILURE) in BLAMED:
-            shown = copy.copy(trial)
-            shown.state, shown.values = TrialState.PRUNED, None
-            shown.system_attrs = {**trial.system_attrs, f"constraints:{FAILURE}": 1.0}
+        shown = shown_as_infeasible(self.get_trial(number))
+        if shown is not None:
             self._infeasible[number] = shown
 
     def _thin_out(self, number: int) -> None:
@@ -153,3 +150,13 @@ class StudyMemory(InMemoryStorage):
             self.batch.attrs.append(Attr(number, "user", key, json.dumps(value)))
         for key, value in trial.system_attrs.items():
             self.batch.attrs.append(Attr(number, "system", key, json.dumps(value)))
+
+
+def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:
+    """A trial that failed because of its parameters, as samplers are to see it; None for any other."""
+    if trial.state != TrialState.FAIL or trial.system_attrs.get(FAILURE) not in BLAMED:
+        return None
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.PRUNED, None
+    shown.system_attrs = {**trial.system_attrs, f"constraints:{FAILURE}": 1.0}
+    return shown

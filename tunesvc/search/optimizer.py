@@ -90,6 +90,7 @@ class Optimizer:
         self._fallback = RandomSampler(seed)
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._relative_of: dict[int, Mapping[str, Any]] = {}
+        self._finished = sum(trial.state.is_finished() for trial in self.trials)
         self._tried = {_configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
 
     @property
@@ -139,7 +140,7 @@ class Optimizer:
             params = self._draw_all(number, self._fallback)
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
             return Proposal(number, params, reason, {"sampler": "random"}, sampler_error=message)
-        reason = "enqueued" if enqueued else f"proposed by {self._sampler_name} from {self._finished()} finished trials"
+        reason = "enqueued" if enqueued else f"proposed by {self._sampler_name} from {self._finished} finished trials"
         return Proposal(number, params, reason, {"sampler": self._sampler_name})
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
@@ -229,6 +230,7 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001  # a sampler is anybody's code; the outcome must not be lost for it
             self._complain(number, f"sampler {self._sampler_name}", error)
         self.memory.set_trial_state_values(number, state, values)
+        self._finished += 1
 
     def _next_waiting(self) -> int:
         number = self._waiting.popleft()
@@ -310,9 +312,6 @@ class Optimizer:
         best = (min if goal == "minimize" else max)((v for v, _ in others if not math.isnan(v)), default=None)
         details = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
         return Verdict(reason, {**details, "rank_finished": rank_finished, "finished": len(finished)})
-
-    def _finished(self) -> int:
-        return sum(trial.state.is_finished() for trial in self.trials)
 
     def _forget_cached_trials(self) -> None:
         # Optuna caches the list of trials per thread between ask and tell; our memory is as fast as that cache.

@@ -16,6 +16,7 @@ from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
 from tunesvc.search.options import build, choose
+from tunesvc.search.tpe import TPESampler
 from tunesvc.space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
 
@@ -65,8 +66,8 @@ Maker = Callable[[int | None], Callable[..., BaseSampler]]
 def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
     samplers = optuna.samplers
     return {
-        "auto": lambda seed: _tpe(seed, space),
-        "tpe": lambda seed: _tpe(seed, space),
+        "auto": lambda seed: _fix(TPESampler, seed=seed),
+        "tpe": lambda seed: _fix(TPESampler, seed=seed),
         "gp": lambda seed: _gp(seed),
         "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
         "qmc": lambda seed: _fix(
@@ -91,13 +92,6 @@ def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSa
     free = [p for p in signature.parameters.values() if p.name not in hidden]
     made.__signature__ = signature.replace(parameters=free)  # type: ignore[attr-defined]
     return made
-
-
-def _tpe(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
-    # constant_liar: parallel trials must not all be sent to the same place. group: a conditional space falls into
-    # groups of parameters that occur together, each modelled jointly.
-    fixed = {"multivariate": True, "group": space.is_conditional, "constant_liar": True}
-    return _fix(optuna.samplers.TPESampler, seed=seed, **fixed)
 
 
 def _gp(seed: int | None) -> Callable[..., BaseSampler]:

@@ -1,0 +1,103 @@
+"""The sampler for people who do not want to choose one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.search.gp.sampler import GPSampler
+from tunesvc.search.reasons import Explains, Reason
+from tunesvc.search.tpe import TPESampler
+
+GP_MAX = 500
+"""Up to so many ended trials the Gaussian process decides; from then on it costs more than it gains over TPE."""
+PARAMETERS_MAX = 30
+"""In spaces of more parameters distances say little."""
+OBJECTIVES_MAX = 3
+_CHOICES_MAX = 256
+
+
+class AutoSampler(BaseSampler):
+    """Spreads the first trials evenly, then asks a Gaussian process, and TPE where that is the better choice.
+
+    TPE decides in spaces of more than 30 parameters, for more than three objectives, and after 500 trials; the
+    benchmarks in docs/benchmarks.md say why.
+    """
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        n_startup_trials: int = 10,
+        search_space: Mapping[str, BaseDistribution] | None = None,
+    ) -> None:
+        """As for `GPSampler`."""
+        self._gp = GPSampler(seed, n_startup_trials=n_startup_trials, search_space=search_space)
+        self._tpe = TPESampler(seed=seed, n_startup_trials=n_startup_trials)
+        self._chosen: OrderedDict[int, tuple[BaseSampler, str]] = OrderedDict()
+
+    def reseed_rng(self) -> None:
+        """Draw other numbers from now on."""
+        self._gp.reseed_rng()
+        self._tpe.reseed_rng()
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Choose a sampler for the trial."""
+        self._chosen.pop(trial.number, None)
+        self._choose(study, trial).before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As the chosen sampler says."""
+        return self._choose(study, trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values that the chosen sampler draws together."""
+        return self._choose(study, trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value that the chosen sampler draws by itself."""
+        return self._choose(study, trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Tell whoever proposed it."""
+        self._choose(study, trial).after_trial(study, trial, state, values)
+
+    def explain(self, number: int) -> Reason | None:
+        """Which sampler was chosen and why, and its own reason."""
+        sampler, why = self._chosen.get(number, (None, ""))
+        reason = sampler.explain(number) if isinstance(sampler, Explains) else None
+        if reason is None:
+            return None
+        return Reason(f"{why}; {reason.text}", {**reason.details, "chosen": why})
+
+    def _choose(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+        """One sampler for all of a trial's parameters, whatever ends meanwhile."""
+        if trial.number not in self._chosen:
+            self._chosen[trial.number] = self._decide(study)
+            if len(self._chosen) > _CHOICES_MAX:
+                self._chosen.popitem(last=False)
+        return self._chosen[trial.number][0]
+
+    def _decide(self, study: Study) -> tuple[BaseSampler, str]:
+        trials = study._get_trials(deepcopy=False, use_cache=True)
+        ended = sum(trial.state.is_finished() for trial in trials)
+        if len(study.directions) > OBJECTIVES_MAX:
+            return self._tpe, f"TPE, for {len(study.directions)} objectives"
+        if ended > GP_MAX:
+            return self._tpe, f"TPE, which stays fast with {ended:,} trials"
+        parameters = len({name for trial in trials[-20:] for name in trial.params})
+        if parameters > PARAMETERS_MAX:
+            return self._tpe, f"TPE, for {parameters} parameters"
+        return self._gp, "a Gaussian process, which needs the fewest trials"

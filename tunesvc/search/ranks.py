@@ -1,0 +1,230 @@
+"""A study's finished trials in the order of how good they are, kept as they finish, and a bounded view of them.
+
+A sampler that looks at every trial at every turn becomes slower with each of them. `Ranks` looks at a trial once, when
+it has finished; a view then costs the same after 10,000 trials as after 500. Knows no sampler.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+from optuna._hypervolume.hssp import _solve_hssp
+from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
+from optuna.study._multi_objective import _fast_non_domination_rank
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.search.memory import shown_as_infeasible
+from tunesvc.search.parzen import LATEST
+
+GOOD_MAX = 25
+"""How many trials are good, at most, of a study with one objective; Optuna's number."""
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+Space = dict[str, BaseDistribution]
+Rank = tuple[int, float, float, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A trial as it is modelled."""
+
+    number: int
+    point: Mapping[str, float]
+    """Parameters in Optuna's internal representation."""
+    values: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is modelled of a study; each part in order of the trials' numbers."""
+
+    good: Sequence[Observation]
+    bad: Sequence[Observation]
+    finished: int
+    """How many trials it was chosen from."""
+
+
+class Ranks:
+    """One study's trials. Not thread-safe.
+
+    Args:
+        history: how many finished trials a view shows, at least 100. The good ones are always among them.
+    """
+
+    def __init__(self, directions: Sequence[StudyDirection], history: int) -> None:
+        self._signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
+        self._history = history
+        self._looked_at = 0
+        self._unfinished: set[int] = set()
+        self._observed: dict[int, Observation] = {}
+        self._numbers: list[int] = []
+        self._lots: list[tuple[float, int]] = []
+        self._ranks: list[Rank] = []
+        self._front = Front(history)
+        self._view: View | None = None
+        self.told = 0
+        """Trials that completed or were pruned."""
+        self.groups: list[Space] = []
+        """A partition of the parameters: those of one group occur together or not at all."""
+        self.common: Space | None = None
+        """The parameters that all trials have, with the same range."""
+
+    @property
+    def finished(self) -> int:
+        """How many trials there are to learn from: completed, pruned, and failed because of their parameters."""
+        return len(self._numbers)
+
+    def update(self, trials: Sequence[FrozenTrial]) -> None:
+        """Learn what has finished since the last call.
+
+        Args:
+            trials: all of the study's, in an order to which later calls only append.
+        """
+        for position in [*sorted(self._unfinished), *range(self._looked_at, len(trials))]:
+            if position >= len(trials):  # another thread has seen a later state of the study
+                break
+            if trials[position].state.is_finished():
+                self._unfinished.discard(position)
+                self._learn(trials[position])
+            else:
+                self._unfinished.add(position)
+        self._looked_at = max(self._looked_at, len(trials))
+
+    def running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Those of the trials that run, the latest of them if there are more than a view shows."""
+        known = (trials[position] for position in sorted(self._unfinished) if position < len(trials))
+        return [trial for trial in known if trial.state == TrialState.RUNNING][-self._history :]
+
+    def view(self) -> View:
+        """The good trials as Optuna's TPE splits them off, and as many others as the history has room for.
+
+        With several objectives Optuna's share of good trials grows without bound: here it is at most a quarter of the
+        history. The others are the latest, and an even sample of those before.
+        """
+        if self._view is None:
+            good = self._good()
+            bad = self._bad(good, self._history - len(good))
+            self._view = View(self._in_order(good), self._in_order(bad), self.finished)
+        return self._view
+
+    def _learn(self, trial: FrozenTrial) -> None:
+        if trial.state != TrialState.FAIL:
+            self.told += 1
+            self._divide(trial.distributions)
+        else:
+            infeasible = shown_as_infeasible(trial)
+            if infeasible is None:
+                return
+            trial = infeasible
+        self._view = None
+        observation = observe(trial)
+        self._observed[trial.number] = observation
+        insort(self._numbers, trial.number)
+        # Multiples of the golden ratio are spread evenly, however many of them are taken: those with the lowest lots
+        # are an even sample of all trials, the same one in whatever order and process they were learnt.
+        insort(self._lots, ((trial.number * _GOLDEN) % 1.0, trial.number))
+        rank = self._rank(trial)
+        if rank[0] == 0 and len(self._signs) > 1:
+            self._front.add(trial.number, self._signs * np.array(trial.values))
+        else:
+            insort(self._ranks, rank)
+
+    def _rank(self, trial: FrozenTrial) -> Rank:
+        """Completed trials by value, then pruned ones by how far they came, then infeasible ones: as Optuna's TPE."""
+        violation = sum(excess for excess in trial.constraints.values() if excess > 0)
+        if violation > 0:
+            return (2, violation, 0.0, trial.number)
+        if trial.state == TrialState.COMPLETE:
+            return (0, self._loss(trial.values[0]), 0.0, trial.number)
+        if not trial.intermediate_values:
+            return (1, 1.0, 0.0, trial.number)
+        step = max(trial.intermediate_values)
+        return (1, -step, self._loss(trial.intermediate_values[step]), trial.number)
+
+    def _loss(self, value: float) -> float:
+        return math.inf if math.isnan(value) else float(self._signs[0]) * value
+
+    def _good(self) -> set[int]:
+        wanted = math.ceil(0.1 * self.finished)
+        if len(self._signs) == 1:
+            return {rank[-1] for rank in self._ranks[: min(wanted, GOOD_MAX)]}
+        wanted = min(wanted, self._history // 4)
+        good = self._front.best(wanted)
+        return good | {rank[-1] for rank in self._ranks[: wanted - len(good)]}
+
+    def _bad(self, good: set[int], room: int) -> set[int]:
+        latest = set(islice((n for n in reversed(self._numbers) if n not in good), min(LATEST, room)))
+        sample = (n for _, n in self._lots if n not in good and n not in latest)
+        return latest | set(islice(sample, room - len(latest)))
+
+    def _in_order(self, numbers: set[int]) -> list[Observation]:
+        return [self._observed[number] for number in sorted(numbers)]
+
+    def _divide(self, space: Mapping[str, BaseDistribution]) -> None:
+        known = {name for group in self.groups for name in group}
+        parts = [
+            part
+            for group in self.groups
+            for part in (
+                {name: space[name] for name in group if name in space},  # with its latest range
+                {name: kind for name, kind in group.items() if name not in space},
+            )
+        ]
+        parts.append({name: kind for name, kind in space.items() if name not in known})
+        self.groups = [part for part in parts if part]
+        common = space if self.common is None else self.common
+        self.common = {name: kind for name, kind in common.items() if space.get(name) == kind}
+
+
+class Front:
+    """Completed trials with several objectives, of which it knows the best.
+
+    Ranking all of them at each turn would cost ever more. Kept are the candidates: when there are more than four times
+    the wanted number, the worse half goes. A trial once dropped is not good again, though Optuna might call it so
+    after its neighbours were overtaken.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._numbers: list[int] = []
+        self._losses: list[npt.NDArray[np.float64]] = []
+
+    def add(self, number: int, losses: npt.NDArray[np.float64]) -> None:
+        at = bisect_left(self._numbers, number)  # ties are broken by number
+        self._numbers.insert(at, number)
+        self._losses.insert(at, losses)
+        if len(self._numbers) > self._size:
+            kept = self.best(self._size // 2)
+            both = [pair for pair in zip(self._numbers, self._losses, strict=True) if pair[0] in kept]
+            self._numbers, self._losses = [n for n, _ in both], [losses for _, losses in both]
+
+    def best(self, wanted: int) -> set[int]:
+        """By rank of domination; of the last rank those that add most to the volume (Optuna's choice)."""
+        if wanted >= len(self._numbers):
+            return set(self._numbers)
+        if wanted == 0:
+            return set()
+        losses = np.array(self._losses)
+        ranks = _fast_non_domination_rank(losses, n_below=wanted)
+        last = int(np.sort(ranks)[wanted - 1])
+        sure, tied = np.flatnonzero(ranks < last), np.flatnonzero(ranks == last)
+        if len(sure) + len(tied) > wanted:
+            worst = losses[tied].max(axis=0)
+            reference = np.maximum(1.1 * worst, 0.9 * worst)
+            reference[reference == 0] = 1e-12
+            tied = _solve_hssp(losses[tied], tied, wanted - len(sure), reference)
+        return {self._numbers[int(i)] for i in (*sure, *tied)}
+
+
+def observe(trial: FrozenTrial) -> Observation:
+    """A trial as it is modelled."""
+    point = {name: kind.to_internal_repr(trial.params[name]) for name, kind in trial.distributions.items()}
+    values = None if trial.values is None else tuple(trial.values)
+    return Observation(trial.number, point, values)

@@ -1,0 +1,329 @@
+"""TPE whose proposals cost the same after 10,000 trials as after 500, and say what they rest on."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import json
+import math
+import threading
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from tunesvc.search.parzen import Array, Parzen, weights_by_age, weights_of_sample
+from tunesvc.search.ranks import Observation, Ranks, Space, View
+from tunesvc.search.reasons import Reason
+
+VERSION = "tpe 1"
+"""Changes when the same seed and history would give another proposal."""
+HISTORY = 400
+"""Finished trials that are modelled unless said otherwise: kernels are as narrow as they get from 100 on."""
+_REASONS_MAX = 256
+_NEAREST = 3
+_SHARED = "tpe:relative_params"
+"""Optuna's own system attribute for what was drawn and is not set yet, so that both samplers can work on one study."""
+_SHARED_LENGTH = 2045
+"""Characters of an attribute that Optuna's relational storage holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Values that were drawn together."""
+
+    space: Space
+    point: Mapping[str, float]
+    view: View
+    running: int
+    log_ratio: float
+    prior: float
+
+
+@dataclass(slots=True)
+class _Asked:
+    finished: int = 0
+    draws: list[_Draw] = field(default_factory=list)
+
+
+class TPESampler(BaseSampler):
+    """Tree-structured Parzen estimator, multivariate, with a bounded history.
+
+    The good trials are split off as Optuna's TPE does it, among all that ever finished. Of the others at most a fixed
+    number is modelled: the latest, and an even sample of the older, which weighs what it stands in for. Below that
+    number proposals are those of Optuna's `TPESampler(multivariate=True, group=True, constant_liar=True)` with the
+    same seed, up to rounding.
+
+    Learns from completed and pruned trials, from constraints (`optuna.Trial.set_constraint`), and from trials that
+    failed because of their parameters. Bergstra et al. 2011 (https://papers.nips.cc/paper/4443) and 2013
+    (http://proceedings.mlr.press/v28/bergstra13.pdf); Falkner et al. 2018 (BOHB) for the multivariate form.
+
+    Args:
+        seed: of the random numbers.
+        n_startup_trials: this many trials have to finish before anything is modelled; until then it draws at random.
+        n_ei_candidates: points drawn from the good trials' density, of which the best one is proposed.
+        multivariate: model parameters jointly, not one by one.
+        group: parameters that always occur together form a group with a density of its own, which suits conditional
+            spaces and changes nothing for others. Without it only parameters that all trials have are modelled jointly.
+        constant_liar: running trials count as bad ones, so that parallel trials keep away from each other.
+        history: finished trials that are modelled, at least 100. Also the most running ones.
+
+    Raises:
+        ValueError: an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | None = None,
+        n_startup_trials: int = 10,
+        n_ei_candidates: int = 24,
+        multivariate: bool = True,
+        group: bool = True,
+        constant_liar: bool = True,
+        history: int = HISTORY,
+    ) -> None:
+        if n_startup_trials < 0:
+            raise ValueError(f"n_startup_trials ({n_startup_trials}) is a number of trials: at least 0")
+        if n_ei_candidates < 1:
+            raise ValueError(f"n_ei_candidates ({n_ei_candidates}) is a number of points: at least 1")
+        if history < 100:
+            raise ValueError(f"history ({history}) is the number of trials to model: at least 100")
+        self._seed = seed
+        self._rng = np.random.RandomState(seed)
+        self._random = RandomSampler(seed)
+        self._n_startup_trials = n_startup_trials
+        self._n_ei_candidates = n_ei_candidates
+        self._multivariate = multivariate
+        self._group = group
+        self._constant_liar = constant_liar
+        self._history = history
+        self._forget()
+
+    def reseed_rng(self) -> None:
+        self._seed = None
+        self._rng.seed()
+        self._random.reseed_rng()
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        with self._lock:
+            self._asked.pop(trial.number, None)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
+        if not self._multivariate:
+            return {}
+        with self._lock:
+            ranks = self._ranks_of(study)
+            ranks.update(study._get_trials(deepcopy=False, use_cache=True))
+            return {name: kind for space in self._spaces(ranks) for name, kind in space.items()}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
+        params: dict[str, Any] = {}
+        for space in self._parts(study, search_space):
+            params.update(self._sample(study, trial, space) or {})
+        if params and self._constant_liar:
+            self._share(study, trial, params)
+        return params
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        drawn = self._sample(study, trial, {param_name: param_distribution})
+        if drawn is None:
+            return self._random.sample_independent(study, trial, param_name, param_distribution)
+        return drawn[param_name]
+
+    def explain(self, number: int) -> Reason | None:
+        """Why the trial of this number got its parameters; None for one of the long past.
+
+        The phase is `start` while it drew at random, `explore` when the proposal rather stems from the prior than
+        from the neighbourhood of a good trial, `exploit` otherwise.
+        """
+        with self._lock:
+            asked = self._asked.get(number)
+        if asked is None:
+            return None
+        details: dict[str, Any] = {"sampler": VERSION, "seed": self._seed, "finished": asked.finished}
+        if not asked.draws:
+            text = (
+                f"start: drawn at random, {asked.finished} of {self._n_startup_trials} trials to begin with have ended"
+            )
+            return Reason(text, {"phase": "start", **details})
+        return _reason(asked.draws, details)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the next ask learns again from the study, and without the lock."""
+        derived = ("_lock", "_studies", "_asked")
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, Ranks]] = weakref.WeakKeyDictionary()
+        self._asked: dict[int, _Asked] = {}
+
+    def _ranks_of(self, study: Study) -> Ranks:
+        known = self._studies.setdefault(study._storage, {})
+        if study._study_id not in known:
+            known[study._study_id] = Ranks(study.directions, self._history)
+        return known[study._study_id]
+
+    def _spaces(self, ranks: Ranks) -> list[Space]:
+        """What is drawn jointly, in an order that does not depend on how names hash."""
+        groups = ranks.groups if self._group else [ranks.common or {}]
+        sorted_groups = [dict(sorted(group.items())) for group in groups]
+        return [{name: kind for name, kind in group.items() if not kind.single()} for group in sorted_groups]
+
+    def _parts(self, study: Study, search_space: Space) -> list[Space]:
+        """What of a space is drawn jointly; it may have been inferred long ago, or cut by `PartialFixedSampler`."""
+        with self._lock:
+            names = [list(space) for space in self._spaces(self._ranks_of(study))]
+        known = {name for group in names for name in group}
+        names.append([name for name in search_space if name not in known])
+        parts = [{name: search_space[name] for name in group if name in search_space} for group in names]
+        return [part for part in parts if part]
+
+    def _sample(self, study: Study, trial: FrozenTrial, space: Space) -> dict[str, Any] | None:
+        """The best of some candidates, by name; None before there is enough to model."""
+        trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
+        with self._lock:
+            ranks = self._ranks_of(study)
+            ranks.update(trials)
+            asked = self._remember(trial.number, ranks.told)
+            if ranks.told < self._n_startup_trials:
+                return None
+            view = ranks.view()
+            running = ranks.running(trials) if self._constant_liar else []
+        lies = [_observe_running(other, space) for other in running if other.number != trial.number]
+        good = _table(view.good, space)
+        bad = _table(sorted([*view.bad, *lies], key=lambda o: o.number) if lies else view.bad, space)
+        likely = Parzen(good, space, np.ones(len(good)) if len(study.directions) > 1 else weights_by_age(len(good)))
+        of = len(bad) * (view.finished - len(view.good) + len(lies)) // max(len(view.bad) + len(lies), 1)
+        unlikely = Parzen(bad, space, weights_of_sample(len(bad), of), of)
+        candidates = likely.sample(self._rng, self._n_ei_candidates)
+        density, prior = likely.log_density(candidates)
+        ratio = density - unlikely.log_density(candidates)[0]
+        best = int(np.argmax(ratio))
+        point = {name: float(value) for name, value in zip(space, candidates[best], strict=True)}
+        asked.draws.append(_Draw(space, point, view, len(lies), float(ratio[best]), float(prior[best])))
+        return {name: kind.to_external_repr(point[name]) for name, kind in space.items()}
+
+    def _remember(self, number: int, finished: int) -> _Asked:
+        asked = self._asked.setdefault(number, _Asked())
+        asked.finished = finished
+        while len(self._asked) > _REASONS_MAX:
+            del self._asked[next(iter(self._asked))]
+        return asked
+
+    def _share(self, study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
+        """Show other processes where this trial is going, before its parameters are set one by one."""
+        text = json.dumps(params)
+        for part, start in enumerate(range(0, len(text), _SHARED_LENGTH)):
+            shared = text[start : start + _SHARED_LENGTH]
+            study._storage.set_trial_system_attr(trial._trial_id, f"{_SHARED}:{part}", shared)
+
+
+def _observe_running(trial: FrozenTrial, space: Space) -> Observation:
+    """A trial under way: what is set, and what it or another process shared of what will be."""
+    params = {**_shared(trial), **trial.params}
+    point = {name: kind.to_internal_repr(params[name]) for name, kind in space.items() if name in params}
+    return Observation(trial.number, point)
+
+
+def _shared(trial: FrozenTrial) -> dict[str, Any]:
+    text = ""
+    for part in itertools.count():
+        more = trial.system_attrs.get(f"{_SHARED}:{part}")
+        if more is None:
+            break
+        text += more
+    try:
+        shared: dict[str, Any] = json.loads(text) if text else {}
+    except json.JSONDecodeError:  # another process is writing it
+        return {}
+    return shared
+
+
+def _table(observations: Iterable[Observation], space: Space) -> Array:
+    """The points that have all parameters of a space, shape (points, parameters)."""
+    pick = itemgetter(*space)
+    rows = [pick(seen.point) for seen in observations if space.keys() <= seen.point.keys()]
+    return np.array(rows, dtype=float).reshape(len(rows), len(space))
+
+
+def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
+    """What a proposal rests on, over all groups of parameters that were drawn one after the other."""
+    size = sum(len(draw.space) for draw in draws)
+    prior = sum(draw.prior * len(draw.space) for draw in draws) / size
+    log_ratio = sum(draw.log_ratio for draw in draws)
+    last = draws[-1]
+    phase = "explore" if prior > 0.5 else "exploit"
+    nearest = _nearest(draws)
+    near = (
+        f"nearest is trial {nearest[0]['trial']} at distance {nearest[0]['distance']:.3f}"
+        if nearest
+        else "none is near"
+    )
+    where = "away from the good trials" if phase == "explore" else "among the good trials"
+    text = (
+        f"{phase}: {where}, {math.exp(min(log_ratio, 700)):.3g} times as dense in {len(last.view.good)} good trials as "
+        f"in {len(last.view.bad)} others of {last.view.finished} and {last.running} running; {near}"
+    )
+    return Reason(
+        text,
+        {
+            "phase": phase,
+            **details,
+            "good": len(last.view.good),
+            "bad": len(last.view.bad),
+            "running": last.running,
+            "acquisition": log_ratio,
+            "prior": prior,
+            "nearest": nearest,
+        },
+    )
+
+
+def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
+    """The modelled trials nearest to a proposal: the root of the mean square over parameters, as parts of the range."""
+    space = {name: kind for draw in draws for name, kind in draw.space.items()}
+    point = {name: value for draw in draws for name, value in draw.point.items()}
+    view = draws[-1].view
+    apart = (
+        (_distance(space, point, seen.point), good, seen)
+        for good, part in enumerate((view.bad, view.good))
+        for seen in part
+    )
+    return [
+        {
+            "trial": seen.number,
+            "values": [value if math.isfinite(value) else None for value in seen.values or ()],
+            "distance": distance,
+            "good": bool(good),
+        }
+        for distance, good, seen in heapq.nsmallest(_NEAREST, apart, key=lambda entry: (entry[0], entry[2].number))
+    ]
+
+
+def _distance(space: Space, one: Mapping[str, float], other: Mapping[str, float]) -> float:
+    parts = [_apart(kind, one[name], other[name]) if name in other else 1.0 for name, kind in space.items()]
+    return math.sqrt(sum(part * part for part in parts) / len(parts))
+
+
+def _apart(kind: BaseDistribution, one: float, other: float) -> float:
+    if not isinstance(kind, FloatDistribution | IntDistribution):
+        return float(one != other)
+    if kind.log:
+        return abs(math.log(one / other)) / math.log(kind.high / kind.low)
+    return abs(one - other) / (kind.high - kind.low)
