@@ -68,9 +68,7 @@ class AutoSampler(BaseSampler):
         """A value that the chosen sampler draws by itself."""
         return self._choose(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Tell whoever proposed it."""
         self._choose(study, trial).after_trial(study, trial, state, values)
 

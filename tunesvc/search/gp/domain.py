@@ -5,6 +5,7 @@ A point is a row with one entry per parameter. Entries of parameters that a tria
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -154,8 +155,8 @@ def _place(value: Any, kind: BaseDistribution) -> float:
     if high <= low:
         return ABSENT
     if kind.log:  # type: ignore[attr-defined]
-        value, low, high = np.log([max(value, low), low, high])
-    return float(np.clip((value - low) / (high - low), 0.0, 1.0))
+        value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
+    return float(min(max((value - low) / (high - low), 0.0), 1.0))
 
 
 def _value(place: float, kind: BaseDistribution) -> Any:
@@ -163,7 +164,7 @@ def _value(place: float, kind: BaseDistribution) -> Any:
         return kind.choices[int(min(max(place, 0), len(kind.choices) - 1))]
     low, high = float(kind.low), float(kind.high)  # type: ignore[attr-defined]
     if kind.log:  # type: ignore[attr-defined]
-        value = float(np.exp(np.log(low) + place * (np.log(high) - np.log(low))))
+        value = math.exp(math.log(low) + place * (math.log(high) - math.log(low)))
     else:
         value = low + place * (high - low)
     if isinstance(kind, IntDistribution):

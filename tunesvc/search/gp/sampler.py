@@ -25,6 +25,8 @@ VERSION = "gp 1"
 """Changes whenever the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Hyperparameters are learned from so many observations at most."""
+_EVERY_UP_TO, _GROWTH = 20, 1.1
+"""Up to so many finished trials hyperparameters are learned at each, then whenever there are so many times more."""
 _REASONS_MAX = 256
 _NEAREST = 3
 _STARTS = 5
@@ -111,14 +113,14 @@ class GPSampler(BaseSampler):
         if seen is None or not seen.is_candidate.any():
             self._explain_start(number, ended)
             return domain.spread(number, self._seed % 2**32)
-        model = self._model(seen.thinned(OBSERVED_MAX), trials, domain)
+        model = self._model(seen.thinned(OBSERVED_MAX), study, trials, domain)
         starts = model.seen.points[np.argsort(model.means, kind="stable")[:_STARTS]]
         point, value = maximise(model.acquisition, domain, starts, rng)
         self._explain(number, model, point, value)
         return point
 
-    def _model(self, seen: Observations, trials: Sequence[FrozenTrial], domain: Domain) -> _Model:
-        known = self._fit(seen.thinned(_FITTED_MAX), domain)
+    def _model(self, seen: Observations, study: Study, trials: Sequence[FrozenTrial], domain: Domain) -> _Model:
+        known = self._hyperparameters(seen, study, trials, domain)
         posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances)
         running = [domain.encode(trial.params) for trial in trials if trial.state == TrialState.RUNNING]
         if running:
@@ -146,8 +148,18 @@ class GPSampler(BaseSampler):
         known = self._fit_cached(points[-_FITTED_MAX:], worst[-_FITTED_MAX:], zeros[-_FITTED_MAX:], domain)
         return Posterior(known, domain.choices, points, worst, zeros)
 
-    def _fit(self, seen: Observations, domain: Domain) -> Hyperparameters:
-        return self._fit_cached(seen.points, seen.values, seen.variances, domain)
+    def _hyperparameters(
+        self, seen: Observations, study: Study, trials: Sequence[FrozenTrial], domain: Domain
+    ) -> Hyperparameters:
+        """Learned again whenever the history has grown by a tenth: from its finished trials, while there are enough."""
+        finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        count = _milestone(len(finished))
+        if count < self._n_startup_trials or len(study.directions) > 1:
+            known = seen
+        else:
+            known = observe(finished[:count], domain, study.directions, None, np.ones(1)) or seen
+        known = known.thinned(_FITTED_MAX)
+        return self._fit_cached(known.points, known.values, known.variances, domain)
 
     def _fit_cached(
         self, points: np.ndarray, values: np.ndarray, variances: np.ndarray, domain: Domain
@@ -222,6 +234,14 @@ class _Model:
         distances = self.posterior.distances(point, self.seen.points)
         order = np.argsort(distances, kind="stable")[:_NEAREST]
         return [{"number": int(self.seen.numbers[i]), "distance": float(distances[i])} for i in order]
+
+
+def _milestone(count: int) -> int:
+    """The largest of 20, 22, 24, 26 ... that is not above a count, each a tenth more than the one before."""
+    if count <= _EVERY_UP_TO:
+        return count
+    steps = int(math.log(count / _EVERY_UP_TO) / math.log(_GROWTH) + 1e-9)
+    return int(_EVERY_UP_TO * _GROWTH**steps)
 
 
 def _entropy() -> int:
