@@ -18,8 +18,9 @@ from tunesvc import insights
 from tunesvc.assembly import Source, checkpoint_folder, end_workers, enroll, run_study
 from tunesvc.coordinator.commands import extended
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import SpecError, StudyBusy, TuneError
+from tunesvc.errors import SpecError, StudyBusy, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
+from tunesvc.search.recommend import Recommendation
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_faults
@@ -189,13 +190,36 @@ class Study:
 
     @property
     def best(self) -> insights.TrialRow | None:
-        """The best complete and feasible trial (of several objectives: the first of the Pareto front), or None."""
-        return next(iter(self.front), None)
+        """The trial to take: the best by what is believed about all of them, which need not be the one with the best
+        observed value. Of several objectives the first of the Pareto front; None when no trial is complete and feasible.
+        """
+        view = self.view
+        answer = insights.recommended(self._database, view)
+        return next(iter(insights.answer_rows(self._database, view, answer)), None)
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        """What is believed about `best`: mean and deviation; and which trial has the best observed value."""
+        return insights.recommended(self._database, self.view)
 
     @property
     def front(self) -> Sequence[insights.TrialRow]:
         """The trials that no other beats in every objective; for one objective the best alone."""
         return insights.best(self._database, self.view.study_id)
+
+    def explain(self, number: int | None = None) -> insights.Explanation:
+        """Why the study, or a trial of it, is as it is: sentences, and the recorded decisions that they rest on.
+
+        Raises:
+            StudyNotFound: it has no trial of that number.
+        """
+        view = self.view
+        if number is None:
+            return insights.explain_study(self._database, view)
+        told = insights.explain_trial(self._database, view, number)
+        if told is None:
+            raise StudyNotFound(f"study {self.name!r} has no trial {number}")
+        return told
 
     def dataframe(self) -> pd.DataFrame:
         """One row per trial: number, state, values, params, times."""

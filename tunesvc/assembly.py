@@ -222,13 +222,13 @@ def build_coordinator(
     optimizer = Optimizer(
         memory,
         space,
-        make_sampler(spec, space, trials_before=len(trials)),
+        make_sampler(spec, space),
         make_pruner(spec),
         sampler_name=resolve(spec),
         pruner_name=spec.pruner.name,
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
-        seed=spec.seed,
+        seed=spec.seed if spec.sampler.seed is None else spec.sampler.seed,
     )
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
@@ -338,7 +338,7 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
             f"{record.name}` goes on as it was; `tune rm {record.name}` deletes it; or give this one another name."
         )
     old, new = record.spec.budget, spec.budget
-    limits = {name: limit and max(limit, getattr(old, name) or 0) for name, limit in new.model_dump().items()}
+    limits = {name: limit and max(limit, getattr(old, name) or 0) for name, limit in new.limits.items()}
     spec = spec.model_copy(update={"budget": new.model_copy(update=limits)})
     with database.engine.begin() as connection:
         studies.renew(connection, record, spec, source.text, source.folder)

@@ -3,7 +3,9 @@
 Functions take a `Database` and return frozen rows. Nothing here writes, decides or draws.
 """
 
+from tunesvc.insights.answer import answer_rows, forecast, recommended
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
+from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
 from tunesvc.insights.overview import studies, study, study_names
@@ -28,6 +30,7 @@ __all__ = [
     "Curve",
     "DecisionRow",
     "Diagnosis",
+    "Explanation",
     "LogRow",
     "Objective",
     "Order",
@@ -36,6 +39,7 @@ __all__ = [
     "StudyView",
     "TrialDetail",
     "TrialRow",
+    "answer_rows",
     "attempts",
     "best",
     "curve",
@@ -43,7 +47,11 @@ __all__ = [
     "dataframe",
     "decisions",
     "diagnosis",
+    "explain_study",
+    "explain_trial",
+    "forecast",
     "logs",
+    "recommended",
     "studies",
     "study",
     "study_names",

@@ -25,6 +25,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import BadReport
 from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import FAILURE, StudyMemory
+from tunesvc.search.reasons import Explains, Reason
+from tunesvc.search.seeding import reseed, seed_of
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.store.batch import Decision
@@ -33,6 +35,10 @@ _CONSTRAINT = "constraints:"
 """Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
 _FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
+ORIGIN = "tunesvc:origin"
+"""System attribute of an enqueued trial: where its values come from, in words."""
+_VERSION = f"optuna {optuna.__version__}"
+"""Of the samplers and pruners that do not say their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ class Verdict:
 
     reason: str
     details: Mapping[str, Any]
+    stop: bool = True
+    """False: it would have been stopped, and goes on to show whether that would have been right (an audit)."""
 
 
 class Optimizer:
@@ -76,6 +84,7 @@ class Optimizer:
         Args:
             prune_before_step: from this step on a trial is as good as finished, and is left to finish.
             trials_max: how many different trials the sampler can propose; it would repeat itself after that.
+            seed: with a trial's number, it decides what is drawn for that trial; from entropy when None.
         """
         self.memory = memory
         self.space = space
@@ -87,7 +96,10 @@ class Optimizer:
         self._pruner_name = pruner_name
         self._prune_before_step = prune_before_step
         self._trials_max = trials_max
-        self._fallback = RandomSampler(seed)
+        self._seed = seed_of(seed)
+        self._fallback = RandomSampler()
+        self._fresh = True
+        self._kept: set[int] = set()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._tried = {_configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
@@ -114,15 +126,19 @@ class Optimizer:
         """How many trials wait to be asked for."""
         return len(self._waiting)
 
-    def enqueue(self, params: Mapping[str, ParamValue]) -> int:
+    def enqueue(self, params: Mapping[str, ParamValue], origin: str = "") -> int:
         """Make a trial with given values, to be asked before any other; the sampler fills in what is not given.
+
+        Args:
+            origin: where the values come from, told when the trial is asked.
 
         Raises:
             SpecError: a parameter does not exist, or the value is outside its range.
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             self.space.check(params)
-        template = create_trial(state=TrialState.WAITING, system_attrs={_FIXED: dict(params)})
+        attrs = {_FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
+        template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
         return number
@@ -132,15 +148,26 @@ class Optimizer:
         self._forget_cached_trials()
         enqueued = bool(self._waiting)
         number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
+        details: dict[str, Any] = {"sampler": self._sampler_name, "version": _VERSION, "seed": self._seed}
+        if self._fresh:  # a sampler that keeps something between asks begins without it
+            self._fresh, details["fresh"] = False, True
         try:
             params = self._draw_all(number, self.study.sampler)
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
             message = f"{type(error).__name__}: {error}"
             params = self._draw_all(number, self._fallback)
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
-            return Proposal(number, params, reason, {"sampler": "random"}, sampler_error=message)
-        reason = "enqueued" if enqueued else f"proposed by {self._sampler_name} from {self._finished()} finished trials"
-        return Proposal(number, params, reason, {"sampler": self._sampler_name})
+            return Proposal(number, params, reason, {**details, "sampler": "random"}, sampler_error=message)
+        if enqueued:
+            note = self.trial(number).system_attrs.get(ORIGIN, "")
+            return Proposal(
+                number, params, f"enqueued: {note}" if note else "enqueued", {**details, "phase": "enqueued"}
+            )
+        told = self._reason_of(self.study.sampler, number)
+        if told is not None:
+            return Proposal(number, params, told.text, {**details, **told.details})
+        reason = f"proposed by {self._sampler_name} from {self._finished()} finished trials"
+        return Proposal(number, params, reason, details)
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """A value for a parameter that the objective itself declares (define-by-run).
@@ -195,6 +222,8 @@ class Optimizer:
             trial.intermediate_values = {s: v for s, v in trial.intermediate_values.items() if s <= step}
             if self._is_poor(trial):
                 return self._explain(trial, step)
+            if number not in self._kept and (audit := self._audit(number)) is not None:
+                return audit
         return None
 
     def tell(
@@ -223,6 +252,7 @@ class Optimizer:
             self.memory.set_trial_system_attr(number, _CONSTRAINT + name, excess)
         self._forget_cached_trials()
         self._relative_of.pop(number, None)
+        self._kept.discard(number)
         trial = self.trial(number)
         try:
             self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
@@ -236,6 +266,7 @@ class Optimizer:
         return number
 
     def _draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
+        reseed(sampler, self._seed, number)
         trial = self.trial(number)
         sampler.before_trial(_filter_study(self.study, trial), trial)
         relative = self._relative(number, sampler) if self.space.distributions else {}
@@ -308,8 +339,27 @@ class Optimizer:
             f"{len(finished)} finished trials there, and is number {rank} of all {len(others) + 1}"
         )
         best = (min if goal == "minimize" else max)((v for v, _ in others if not math.isnan(v)), default=None)
-        details = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
-        return Verdict(reason, {**details, "rank_finished": rank_finished, "finished": len(finished)})
+        details: dict[str, Any] = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
+        details |= {"pruner": self._pruner_name, "rank_finished": rank_finished, "finished": len(finished)}
+        told = self._reason_of(self.study.pruner, trial.number)
+        return Verdict(reason, details) if told is None else Verdict(told.text, {**details, **told.details})
+
+    def _audit(self, number: int) -> Verdict | None:
+        """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
+        told = self._reason_of(self.study.pruner, number)
+        if told is None or not told.details.get("audit"):
+            return None
+        self._kept.add(number)
+        return Verdict(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
+
+    def _reason_of(self, chooser: object, number: int) -> Reason | None:
+        if not isinstance(chooser, Explains):
+            return None
+        try:
+            return chooser.explain(number)
+        except Exception as error:  # noqa: BLE001  # anybody's code; a choice without its reason is still a choice
+            self._complain(number, type(chooser).__name__, error)
+            return None
 
     def _finished(self) -> int:
         return sum(trial.state.is_finished() for trial in self.trials)

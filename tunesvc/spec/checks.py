@@ -184,3 +184,7 @@ def _budget(spec: StudySpec) -> Iterator[Fault]:
     budget = spec.budget
     if budget.gpu_hours is not None and budget.trials is None and budget.wall is None and not spec.resources.gpu:
         yield Fault(("budget",), "`gpu_hours` is never spent: `resources` asks for no GPU")
+    if budget.stop_when is not None and len(spec.metrics) > 1:
+        yield Fault(("budget", "stop_when"), "ends a study of one metric only", at_key=True)
+    elif budget.stop_when is not None and budget.stop_when.per == "gpu_hour" and not spec.resources.gpu:
+        yield Fault(("budget", "stop_when", "per"), "is no `gpu_hour`: `resources` asks for no GPU")

@@ -94,6 +94,7 @@ _SECTIONS = {
     "sampler": "Sampler",
     "pruner": "Pruner",
     "budget": "Budget",
+    "budget: stop_when": "StopWhen",
     "resources": "Resources",
     "retries": "Retries",
     "limits": "Limits",
