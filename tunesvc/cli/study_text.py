@@ -23,6 +23,7 @@ from tunesvc.cli.output import (
     state_text,
     table,
 )
+from tunesvc.confirming import Confirmation
 from tunesvc.insights import AttemptRow, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.search.recommend import Recommendation
 
@@ -243,3 +244,14 @@ def explanation(told: Explanation) -> RenderableType:
             parts += [Text(), Text(topic[:1].upper() + topic[1:], "dim")]
         parts.append(Padding(Text(clean(said.text)), (0, 0, 0, 2)))
     return Group(*parts)
+
+
+def confirmation(told: Confirmation) -> RenderableType:
+    """Finalists as a table, the best mean first, and what follows from it."""
+    made = table(">trial", f">{told.metric}", ">mean", ">95 % interval", ">repeats", ">best of all")
+    for one in told.finalists:
+        between = "–" if one.low is None else f"{number(one.low)} … {number(one.high)}"
+        runs = f"{len(one.values)}" + (f" + {one.failed} failed" if one.failed else "")
+        chance = "–" if one.chance is None else f"{one.chance:.0%}"
+        made.add_row(*cells(one.number, number(one.observed), number(one.mean), between, runs, chance))
+    return Group(Text(), made, Text(), Text(told.verdict))

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from tunesvc.cli.options import DatabaseUrl, Json, StudyName
+from tunesvc.cli.exits import ExitCode
+from tunesvc.cli.options import DatabaseUrl, Json, Quiet, StudyName
 
 
 def explain(
@@ -31,3 +32,36 @@ def explain(
         output.print_json(told)
     else:
         output.out().print(study_text.explanation(told))
+
+
+def confirm(
+    study: StudyName,
+    top: Annotated[int, typer.Option(min=1, help="How many finalists.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each is run.")] = 5,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the best trials again with other seeds, and say which is best and how sure that is.
+
+    The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same command goes on; with a
+    larger `--top` or `--repeats` it runs what is missing. The objective gets its seed as `trial.seed`, or from
+    `TUNE_SEED`.
+    """
+    from tunesvc import api
+    from tunesvc.cli import output, study_text
+    from tunesvc.cli.run import attended
+
+    found = api.load_study(study, database_url=database_url)
+    told, interrupt = attended(
+        f"{study} · {top} finalists × {repeats}",
+        lambda observer, interrupt: found.confirm(top, repeats, observer=observer, interrupt=interrupt),
+        as_json=False,
+        quiet=quiet or as_json,
+    )
+    if as_json:
+        output.print_json({**output.plain(told), "verdict": told.verdict})
+    else:
+        output.out().print(study_text.confirmation(told))
+    if interrupt.is_set():
+        raise typer.Exit(ExitCode.INTERRUPTED)

@@ -18,7 +18,7 @@ from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.trial_table import trial as trial_detail
 from tunesvc.insights.trial_table import trials
 from tunesvc.objective import is_better
-from tunesvc.space import Space, place
+from tunesvc.space import Space, count_values, place
 from tunesvc.store.database import Database
 
 NEAREST = 3
@@ -114,9 +114,9 @@ def _proposal(view: StudyView, detail: TrialDetail, rows: Sequence[TrialRow]) ->
 
 def _surprise(details: Mapping[str, Any], value: float | None) -> str:
     deviation = details.get("deviation")
-    if value is None or not math.isfinite(value) or not _is_number(deviation) or not deviation > 0:
+    if value is None or not math.isfinite(value) or not isinstance(deviation, (int, float)) or not deviation > 0:
         return ""
-    off = abs(value - float(details["mean"])) / float(str(deviation))
+    off = abs(value - float(details["mean"])) / deviation
     return f"; it came to {value:.6g}, {off:.1f} deviations off"
 
 
@@ -236,8 +236,9 @@ def _explored(view: StudyView, rows: Sequence[TrialRow]) -> Iterator[str]:
         if not values:
             yield f"{name}: not tried yet."
         elif places:
-            parts = len({min(BINS - 1, int(at * BINS)) for at in places})
-            yield f"{name}: {parts} of {BINS} parts of its range tried{_focus(places)}."
+            there = min(BINS, count_values(space.parameters[name]) or BINS)
+            parts = len({min(there - 1, int(at * there)) for at in places})
+            yield f"{name}: {parts} of {there} parts of its range tried{_focus(places)}."
         else:
             common = Counter(str(value) for value in values[-RECENT:]).most_common(3)
             yield f"{name}: lately {', '.join(f'{value} ({count})' for value, count in common)}."
@@ -277,7 +278,8 @@ def _best(database: Database, view: StudyView, rows: Sequence[TrialRow]) -> Iter
         return
     later = sum(row.number > answer.number and row.state in ("complete", "pruned") for row in rows)
     spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
-    yield f"Trial {answer.number} is recommended: {answer.mean:.6g}{spread}; {later} trials have come to a result since."
+    since = f"{later} trials have come to a result since"
+    yield f"Trial {answer.number} is recommended: {answer.mean:.6g}{spread}; {since}."
     if answer.luckiest != answer.number:
         yield f"Trial {answer.luckiest} has the best observed value, which is probably a lucky draw."
 

@@ -33,7 +33,7 @@ from tunesvc.store.batch import Decision
 
 _CONSTRAINT = "constraints:"
 """Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
-_FIXED = "fixed_params"
+FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
 ORIGIN = "tunesvc:origin"
 """System attribute of an enqueued trial: where its values come from, in words."""
@@ -137,7 +137,7 @@ class Optimizer:
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             self.space.check(params)
-        attrs = {_FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
+        attrs = {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
         template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
@@ -310,7 +310,7 @@ class Optimizer:
         if name in trial.params:
             known: ParamValue = trial.params[name]
             return known
-        fixed = trial.system_attrs.get(_FIXED, {})
+        fixed = trial.system_attrs.get(FIXED, {})
         if name in fixed and _holds(distribution, fixed[name]):
             value = fixed[name]
         elif name in relative and _holds(distribution, relative[name]):

@@ -309,6 +309,9 @@ class StudySpec(Part):
         default_factory=FrozenDict, description="Arguments that stay as they are, handed over beside the parameters."
     )
 
+    warm_start: Tuple[Name] = Field(
+        (), description="Earlier studies with a like space, whose finished trials the sampler learns from."
+    )
     sampler: Sampler = Field(default_factory=Sampler, description="Which sampler proposes trials.")
     pruner: Pruner = Field(default_factory=Pruner, description="Which pruner stops poor trials early.")
     budget: Budget = Field(description="How much may be spent; the first limit that is reached ends the study.")
