@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tunesvc import policy
 from tunesvc.policy import Ask, Drain, Failure, Finish, GiveUp, Halt, Retry, StopCause, Usage
 from tunesvc.spec import Budget, Limits, Metric, Retries
+from tunesvc.spec.model import StopWhen
 
 
 def usage(trials: int = 0, running: int = 0, wall_s: float = 0.0, gpu_hours: float = 0.0) -> Usage:
@@ -124,7 +126,9 @@ def test_limits_name_what_was_exceeded() -> None:
 
 def _expected(values: list[float | None], per: str = "trial", after: int = 4, **usage: float) -> policy.Forecast | None:
     stop = StopWhen.model_validate({"improvement_below": 0.01, "per": per, "after": after})
-    spent = policy.Usage(trials=len(values), running=0, wall_s=usage.get("wall_s", 0.0), gpu_hours=usage.get("gpu_hours", 0.0))
+    spent = policy.Usage(
+        trials=len(values), running=0, wall_s=usage.get("wall_s", 0.0), gpu_hours=usage.get("gpu_hours", 0.0)
+    )
     return policy.forecast(stop, policy.incumbents(values, "minimize"), spent)
 
 

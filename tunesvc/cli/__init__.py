@@ -76,7 +76,10 @@ _RUN, _LOOK, _STEER, _SETUP = "Run", "Look", "Steer", "Set up"
 
 for panel, commands in (
     (_RUN, (run.run, run.resume, why.confirm, files.init, files.validate, files.preview)),
-    (_LOOK, (show.ls, show.show, show.best, show.trials, show.logs, why.explain, export.plot, export.export)),
+    (
+        _LOOK,
+        (show.ls, show.show, show.best, show.trials, show.logs, why.explain, why.replay, export.plot, export.export),
+    ),
     (_STEER, (control.pause, control.stop, control.extend, control.enqueue, control.rm)),
     (_SETUP, (doctor.doctor, files.schema)),
 ):

@@ -65,3 +65,39 @@ def confirm(
         output.out().print(study_text.confirmation(told))
     if interrupt.is_set():
         raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def replay(
+    study: StudyName,
+    pruner: Annotated[
+        str | None, typer.Option(help="What this pruner would have done, such as `asha` or `{name: asha, min: 3}`.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="What this sampler would have proposed, written like the study's.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Redraw every decision of a study from what is stored, and compare; or ask another sampler or pruner.
+
+    Exit code 1 says that a decision came out otherwise than it was recorded.
+    """
+    from tunesvc import insights
+    from tunesvc.cli import output, replay_text
+    from tunesvc.store.database import open_database
+
+    if pruner is not None and sampler is not None:
+        raise typer.BadParameter("ask either another --pruner or another --sampler")
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        if pruner is not None:
+            judged = insights.replay_pruner(database, view, pruner)
+            output.print_json(judged) if as_json else output.out().print(replay_text.pruner(pruner, judged))
+        elif sampler is not None:
+            proposed = insights.replay_sampler(database, view, sampler)
+            output.print_json(proposed) if as_json else output.out().print(replay_text.sampler(sampler, proposed))
+        else:
+            told = insights.replay(database, view)
+            output.print_json(told) if as_json else output.out().print(replay_text.replayed(told))
+            if told.asks.first is not None or told.prunes.first is not None:
+                raise typer.Exit(1)

@@ -9,6 +9,7 @@ from tunesvc.insights.explanation import Explanation, explain_study, explain_tri
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
 from tunesvc.insights.overview import studies, study, study_names
+from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
@@ -35,6 +36,7 @@ __all__ = [
     "Objective",
     "Order",
     "Point",
+    "Replayed",
     "StudyRow",
     "StudyView",
     "TrialDetail",
@@ -52,6 +54,9 @@ __all__ = [
     "forecast",
     "logs",
     "recommended",
+    "replay",
+    "replay_pruner",
+    "replay_sampler",
     "studies",
     "study",
     "study_names",

@@ -169,6 +169,45 @@ class Optimizer:
         reason = f"proposed by {self._sampler_name} from {self._finished()} finished trials"
         return Proposal(number, params, reason, details)
 
+    def redraw(self, recorded: FrozenTrial, seed: int) -> dict[str, ParamValue]:
+        """What would be proposed for a trial at this point; afterwards it stands in the study as it was recorded.
+
+        Args:
+            recorded: the trial as it is stored. Those before it that are missing here were enqueued and not asked.
+            seed: of the sampler at that ask.
+        """
+        self._forget_cached_trials()
+        while len(self.trials) <= recorded.number:
+            waits = len(self.trials) < recorded.number
+            template = create_trial(state=TrialState.WAITING) if waits else None
+            self.memory.create_new_trial(self.memory.study_id, template)
+        trial = self.trial(recorded.number)
+        if trial.state == TrialState.WAITING:
+            self.memory.set_trial_state_values(recorded.number, TrialState.RUNNING)
+            trial = self.trial(recorded.number)
+        if FIXED in recorded.system_attrs:
+            self.memory.set_trial_system_attr(recorded.number, FIXED, recorded.system_attrs[FIXED])
+        self._seed = seed
+        try:
+            drawn = self._draw_all(recorded.number, self.study.sampler)
+        finally:
+            trial = self.trial(recorded.number)
+            trial.params, trial.distributions = dict(recorded.params), dict(recorded.distributions)
+            trial.system_attrs = {k: v for k, v in recorded.system_attrs.items() if not _is_outcome(k)}
+        return drawn
+
+    def version(self, number: int) -> str:
+        """Of the sampler, as it says for its last draw for that trial."""
+        told = self._reason_of(self.study.sampler, number)
+        return str((told.details if told else {}).get("version", _VERSION))
+
+    def retell(self, recorded: FrozenTrial) -> None:
+        """Finish a trial as it was recorded."""
+        outcome = {key: value for key, value in recorded.system_attrs.items() if _is_outcome(key)}
+        for key, value in outcome.items():
+            self.memory.set_trial_system_attr(recorded.number, key, value)
+        self.tell(recorded.number, recorded.state, recorded.values)
+
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """A value for a parameter that the objective itself declares (define-by-run).
 
@@ -375,6 +414,11 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
         return False
+
+
+def _is_outcome(attr: str) -> bool:
+    """Whether a system attribute was set when the trial ended."""
+    return attr == FAILURE or attr.startswith(_CONSTRAINT) or attr == "constraints"
 
 
 def _configuration(params: Mapping[str, ParamValue]) -> frozenset[tuple[str, str]]:
