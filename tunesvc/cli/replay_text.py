@@ -79,8 +79,8 @@ def sampler(name: str, told: Sequence[Proposed]) -> RenderableType:
     apart = [one.distance for one in told]
     head = (
         f"{clean(name)}, asked at each of {len(told)} proposals with the history there was: on average "
-        f"{fmean(apart):.0%} of the range away from what was run, in the median {median(apart):.0%}. One step ahead only: what its own "
-        "trials would have taught it is not known."
+        f"{fmean(apart):.0%} of the range away from what was run, in the median {median(apart):.0%}. One step ahead "
+        "only: what its own trials would have taught it is not known."
     )
     made = table(">trial", ">distance", "would have proposed")
     for one in told[-SHOWN:]:

@@ -13,6 +13,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from tunesvc.errors import TuneError
+from tunesvc.insights.earlier import teacher
 from tunesvc.insights.rows import StudyView
 from tunesvc.insights.sql import of_study
 from tunesvc.search.replay import Course, Moment
@@ -43,7 +44,8 @@ def course(database: Database, view: StudyView) -> Course:
             moments[at].ended.append(number)
     trials = PgStorage(database).get_all_trials(view.study_id, deepcopy=False)
     ordered = [moments[at] for at in sorted(moments)]
-    return Course(view.spec, {trial.number: trial for trial in trials}, ordered)
+    spec = view.spec
+    return Course(spec, {trial.number: trial for trial in trials}, ordered, lambda: teacher(database, spec))
 
 
 def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:

@@ -27,6 +27,7 @@ from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import FAILURE, StudyMemory
 from tunesvc.search.reasons import Explains, Reason
 from tunesvc.search.seeding import reseed, seed_of
+from tunesvc.search.warmstart import CARRIED, Teacher
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.store.batch import Decision
@@ -78,6 +79,7 @@ class Optimizer:
         prune_before_step: int | None = None,
         trials_max: int | None = None,
         seed: int | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         """Search one study.
 
@@ -85,6 +87,7 @@ class Optimizer:
             prune_before_step: from this step on a trial is as good as finished, and is left to finish.
             trials_max: how many different trials the sampler can propose; it would repeat itself after that.
             seed: with a trial's number, it decides what is drawn for that trial; from entropy when None.
+            teacher: what earlier studies teach the sampler.
         """
         self.memory = memory
         self.space = space
@@ -100,6 +103,7 @@ class Optimizer:
         self._fallback = RandomSampler()
         self._fresh = True
         self._kept: set[int] = set()
+        self._teacher = None if trials_max is not None else teacher  # who tries everything once learns nothing
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._tried = {_configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
@@ -125,6 +129,16 @@ class Optimizer:
     def enqueued(self) -> int:
         """How many trials wait to be asked for."""
         return len(self._waiting)
+
+    def warm_up(self) -> None:
+        """Enqueue the best that earlier studies know, and record what they teach. Once, for a study without trials."""
+        if self._teacher is None:
+            return
+        counts = self._teacher.counts
+        self.memory.batch.decisions.append(Decision(None, "sampler", self._teacher.reason, {"carried": counts}))
+        for one in self._teacher.first():
+            number = self.enqueue(one.params, f"trial {one.number} of {one.study}, which had {one.value:.6g}")
+            self.memory.set_trial_system_attr(number, CARRIED, [one.study, one.number])
 
     def enqueue(self, params: Mapping[str, ParamValue], origin: str = "") -> int:
         """Make a trial with given values, to be asked before any other; the sampler fills in what is not given.
@@ -165,7 +179,7 @@ class Optimizer:
             )
         told = self._reason_of(self.study.sampler, number)
         if told is not None:
-            return Proposal(number, params, told.text, {**details, **told.details})
+            return Proposal(number, params, told.text, {**details, **self._with_origins(told.details)})
         reason = f"proposed by {self._sampler_name} from {self._finished()} finished trials"
         return Proposal(number, params, reason, details)
 
@@ -185,8 +199,8 @@ class Optimizer:
         if trial.state == TrialState.WAITING:
             self.memory.set_trial_state_values(recorded.number, TrialState.RUNNING)
             trial = self.trial(recorded.number)
-        if FIXED in recorded.system_attrs:
-            self.memory.set_trial_system_attr(recorded.number, FIXED, recorded.system_attrs[FIXED])
+        for key in {FIXED, CARRIED} & recorded.system_attrs.keys():
+            self.memory.set_trial_system_attr(recorded.number, key, recorded.system_attrs[key])
         self._seed = seed
         try:
             drawn = self._draw_all(recorded.number, self.study.sampler)
@@ -308,11 +322,12 @@ class Optimizer:
         reseed(sampler, self._seed, number)
         trial = self.trial(number)
         sampler.before_trial(_filter_study(self.study, trial), trial)
-        relative = self._relative(number, sampler) if self.space.distributions else {}
         params: dict[str, ParamValue] = {}
-        for name, distribution in self.space.distributions.items():
-            if self.space.active(name, params):
-                params[name] = self._draw(number, name, distribution, relative, sampler)
+        with self.memory.lending(self._teacher.shown(self.trials) if self._teacher else ()):
+            relative = self._relative(number, sampler) if self.space.distributions else {}
+            for name, distribution in self.space.distributions.items():
+                if self.space.active(name, params):
+                    params[name] = self._draw(number, name, distribution, relative, sampler)
         self._tried.add(_configuration(params))
         return params
 
@@ -390,6 +405,15 @@ class Optimizer:
             return None
         self._kept.add(number)
         return Verdict(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
+
+    def _with_origins(self, details: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A reason's details, trials of earlier studies named by their own numbers."""
+        near = details.get("nearest")
+        if self._teacher is None or not near:
+            return details
+        origins = [(one, self._teacher.origin(one["number"])) for one in near]
+        named = [one if at is None else {**one, "study": at[0], "number": at[1]} for one, at in origins]
+        return {**details, "nearest": named}
 
     def _reason_of(self, chooser: object, number: int) -> Reason | None:
         if not isinstance(chooser, Explains):

@@ -20,6 +20,7 @@ from tunesvc.objective import is_better
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import FIXED, Optimizer
 from tunesvc.search.recommend import is_candidate
+from tunesvc.search.warmstart import Teacher
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue, StudySpec
 
@@ -49,8 +50,8 @@ class Course:
     spec: StudySpec
     trials: Mapping[int, FrozenTrial]
     moments: Sequence[Moment]
-    earlier: Sequence[FrozenTrial] = ()
-    """Trials of the studies of its `warm_start`."""
+    teach: Callable[[], Teacher | None] = lambda: None
+    """What the studies of its `warm_start` teach, anew for each replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +183,15 @@ def redraw_prunes(course: Course, pruner: BasePruner, name: str, last_step: int 
 
 
 def judge(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> OtherPruner:
-    """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on."""
+    """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on.
+
+    Reports that arrived together with their trial's end are judged too, as they would be in a longer training.
+    """
     optimizer = _optimizer(course, None, pruner, name, last_step)
     stops: dict[int, int] = {}
     for moment in course.moments:
         for number, steps in _report(moment, optimizer, without=stops).items():
-            verdict = optimizer.verdict(number, steps) if number not in moment.ended else None
+            verdict = optimizer.verdict(number, steps)
             if verdict is not None and verdict.stop:
                 stops[number] = step = int(verdict.details["step"])
                 optimizer.memory.forget_after(number, step)
@@ -303,6 +307,7 @@ def _optimizer(
         pruner_name=pruner_name,
         prune_before_step=last_step,
         seed=0,
+        teacher=course.teach(),
     )
 
 
