@@ -25,7 +25,7 @@ from optuna.samplers import BaseSampler  # noqa: E402
 
 from benchmarks import tables  # noqa: E402
 from tunesvc.search.gp.sampler import GPSampler  # noqa: E402
-from tunesvc.search.recommendation import recommend  # noqa: E402
+from tunesvc.search.recommend import recommend  # noqa: E402
 
 MARKS = (25, 50, 100)
 """After so many trials regret is looked at."""
@@ -59,7 +59,7 @@ def play(table: tables.Table, sampler: BaseSampler, seed: int, parallel: int, ou
         study.tell(trial, table.train(config, rng))
         if told in MARKS:
             luckiest = table.regret(table.config(study.best_trial.params))
-            best = recommend(study.get_trials(deepcopy=False), study.direction) if ours else None
+            best = recommend(study.get_trials(deepcopy=False), "minimize") if ours else None
             advised = table.regret(table.config(study.trials[best.number].params)) if best else luckiest
             regrets.append((advised, luckiest))
     return np.array(regrets), float(np.median(asks[-10:]))

@@ -14,12 +14,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tunesvc import insights
+from tunesvc import confirming, insights
 from tunesvc.assembly import Source, checkpoint_folder, end_workers, enroll, run_study
+from tunesvc.confirming import Confirmation
 from tunesvc.coordinator.commands import extended
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import SpecError, StudyBusy, TuneError
+from tunesvc.errors import SpecError, StudyBusy, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
+from tunesvc.search.recommend import Recommendation
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_faults
@@ -189,13 +191,75 @@ class Study:
 
     @property
     def best(self) -> insights.TrialRow | None:
-        """The best complete and feasible trial (of several objectives: the first of the Pareto front), or None."""
-        return next(iter(self.front), None)
+        """The trial to take: the best by what is believed about all of them, which need not be the best observed.
+
+        Of several objectives the first of the Pareto front; None when no trial is complete and feasible.
+        """
+        view = self.view
+        answer = insights.recommended(self._database, view)
+        return next(iter(insights.answer_rows(self._database, view, answer)), None)
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        """What is believed about `best`: mean and deviation; and which trial has the best observed value."""
+        return insights.recommended(self._database, self.view)
 
     @property
     def front(self) -> Sequence[insights.TrialRow]:
         """The trials that no other beats in every objective; for one objective the best alone."""
         return insights.best(self._database, self.view.study_id)
+
+    def explain(self, number: int | None = None) -> insights.Explanation:
+        """Why the study, or a trial of it, is as it is: sentences, and the recorded decisions that they rest on.
+
+        Raises:
+            StudyNotFound: it has no trial of that number.
+        """
+        view = self.view
+        if number is None:
+            return insights.explain_study(self._database, view)
+        told = insights.explain_trial(self._database, view, number)
+        if told is None:
+            raise StudyNotFound(f"study {self.name!r} has no trial {number}")
+        return told
+
+    def confirm(
+        self,
+        top: int = 5,
+        repeats: int = 5,
+        *,
+        function: Callable[..., Any] | None = None,
+        observer: Observer | None = None,
+        interrupt: threading.Event | None = None,
+    ) -> Confirmation:
+        """Run the finalists again with other seeds, and say which is best and how sure that is.
+
+        The repeats are the study `NAME:confirm`. Interrupted, it goes on when this is called again; called with larger
+        numbers, it runs what is missing.
+
+        Args:
+            top: how many finalists.
+            repeats: how often each is run.
+            function: the objective, for a study that was started from Python.
+
+        Raises:
+            TuneError: several metrics, no spec, or no finished trial.
+            StudyBusy: another process runs the repeats.
+        """
+        if top < 1 or repeats < 1:
+            raise ValueError("`top` and `repeats` are at least 1")
+        record = confirming.prepare(self._database, _find(self._database, self.name), top=top, repeats=repeats)
+        source = Source(record.source_text, record.source_dir, function)
+        _run(self._database, record, source, observer or SilentObserver(), interrupt)
+        told = self.confirmation
+        if told is None:
+            raise StudyNotFound(f"the study {record.name!r} was deleted meanwhile")
+        return told
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """What `confirm` has found so far; None when it was never called."""
+        return confirming.confirmation(self._database, self.name)
 
     def dataframe(self) -> pd.DataFrame:
         """One row per trial: number, state, values, params, times."""

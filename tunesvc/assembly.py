@@ -21,6 +21,7 @@ from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
+from tunesvc.insights.earlier import teacher
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
@@ -69,10 +70,13 @@ def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool)
 
     Raises:
         StudyExists: the name is taken and `resume` is off; the text says how to go on.
+        StudyNotFound: `warm_start` names a study that there is not.
         SpecError: see `check`.
     """
     check(spec)
     with database.engine.begin() as connection:
+        for earlier in spec.warm_start:
+            studies.find(connection, earlier)
         try:
             return studies.create(connection, spec, source.text, source.folder)
         except StudyExists:
@@ -222,14 +226,17 @@ def build_coordinator(
     optimizer = Optimizer(
         memory,
         space,
-        make_sampler(spec, space, trials_before=len(trials)),
+        make_sampler(spec, space),
         make_pruner(spec),
         sampler_name=resolve(spec),
         pruner_name=spec.pruner.name,
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
-        seed=spec.seed,
+        seed=spec.seed if spec.sampler.seed is None else spec.sampler.seed,
+        teacher=teacher(database, spec),
     )
+    if not trials:
+        optimizer.warm_up()
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         gpu_hours = recovery.gpu_hours(connection, record.study_id)
@@ -338,7 +345,7 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
             f"{record.name}` goes on as it was; `tune rm {record.name}` deletes it; or give this one another name."
         )
     old, new = record.spec.budget, spec.budget
-    limits = {name: limit and max(limit, getattr(old, name) or 0) for name, limit in new.model_dump().items()}
+    limits = {name: limit and max(limit, getattr(old, name) or 0) for name, limit in new.limits.items()}
     spec = spec.model_copy(update={"budget": new.model_copy(update=limits)})
     with database.engine.begin() as connection:
         studies.renew(connection, record, spec, source.text, source.folder)

@@ -5,12 +5,13 @@ Plain values in, plain values out: no clock, no database, no executor. The coord
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from tunesvc.objective import is_better
 from tunesvc.spec import Budget, Limits, Metric, Retries
+from tunesvc.spec.model import StopWhen
 
 
 class Failure(StrEnum):
@@ -160,16 +161,21 @@ class Finish:
 
 
 def next_move(
-    budget: Budget, usage: Usage, parallelism: int, *, exhausted: bool = False
+    budget: Budget, usage: Usage, parallelism: int, *, exhausted: bool = False, expected: Forecast | None = None
 ) -> Ask | Drain | Halt | Finish:
-    """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish.
+    """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish, and so
+    does a forecast that `stop_when` finds too low.
 
     Args:
         exhausted: the sampler has nothing left to propose, as when a grid is complete.
+        expected: the improvement to come.
     """
     spent = _spent(budget, usage)
     if spent is not None:
         return Finish(spent) if usage.running == 0 else Halt(StopCause.BUDGET, spent)
+    if expected is not None and expected.is_too_low:
+        reason = f"{expected.text} (budget.stop_when)"
+        return Finish(reason) if usage.running == 0 else Drain(reason)
     left = parallelism if budget.trials is None else budget.trials - usage.trials
     if left <= 0 or exhausted:
         reason = "the sampler has nothing left to propose" if left > 0 else f"all {budget.trials} trials are done"
@@ -183,6 +189,78 @@ def _spent(budget: Budget, usage: Usage) -> str | None:
     if budget.gpu_hours is not None and usage.gpu_hours >= budget.gpu_hours:
         return f"the budget of {budget.gpu_hours:g} GPU hours is spent"
     return None
+
+
+FORECAST_FROM = 20
+"""So many trials have to be over before a forecast is worth showing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """The improvement to expect."""
+
+    improvement: float
+    """Of the best value, for each `per`; never negative."""
+    per: str
+    below: float | None
+    """The study ends when less than this is expected."""
+
+    @property
+    def is_too_low(self) -> bool:
+        """Whether it is not worth going on."""
+        return self.below is not None and self.improvement < self.below
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        unit = self.per.replace("gpu_hour", "GPU hour")
+        limit = "" if self.below is None else f"; the study ends below {self.below:g}"
+        if self.is_too_low:
+            limit = f", less than {self.below:g}"
+        return f"expected improvement {self.improvement:.3g} per {unit}{limit}"
+
+
+def forecast(stop: StopWhen | None, incumbents: Sequence[float | None], usage: Usage) -> Forecast | None:
+    """How much better the best value is expected to become, or None while it is too early to tell.
+
+    Records of a random sequence come ever more rarely: as many are set between trial n and 2n as between n/2 and n,
+    and from a distribution with an exponential tail each of them gains the same (N. Glick, "Breaking records and
+    breaking boards", American Mathematical Monthly 85, 1978). So what the second half of the trials has gained is
+    what as many trials again as there are now will gain. Near the optimum that is too much rather than too little.
+
+    Args:
+        stop: what ends the study; without it, the forecast is per trial.
+        incumbents: the best value after each finished trial, None before the first result.
+        usage: what was spent so far, for forecasts per hour.
+    """
+    done = len(incumbents)
+    if done < (FORECAST_FROM if stop is None else stop.after):
+        return None
+    before, now = incumbents[done // 2 - 1], incumbents[-1]
+    if before is None or now is None:
+        return None
+    per_trial = abs(now - before) / done
+    per = "trial" if stop is None else stop.per
+    spent = {"trial": float(done), "hour": usage.wall_s / 3600, "gpu_hour": usage.gpu_hours}[per]
+    if spent <= 0:
+        return None
+    return Forecast(per_trial * done / spent, per, None if stop is None else stop.improvement_below)
+
+
+def incumbents(values: Iterable[float | None], goal: str) -> list[float | None]:
+    """The best value after each finished trial.
+
+    Args:
+        values: of finished trials in the order in which they ended; None for one that may not be the best.
+        goal: `minimize` or `maximize`.
+    """
+    best: float | None = None
+    found: list[float | None] = []
+    for value in values:
+        if value is not None and (best is None or is_better(value, best, goal)):
+            best = value
+        found.append(best)
+    return found
 
 
 def fraction_spent(budget: Budget, usage: Usage) -> float:

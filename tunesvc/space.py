@@ -80,6 +80,25 @@ class Space:
         complete = {name: listed for name, listed in values.items() if listed is not None}
         return complete if len(complete) == len(values) else None
 
+    def distance(self, one: Mapping[str, ParamValue], other: Mapping[str, ParamValue]) -> float:
+        """How far two configurations are apart, 0 ... 1: the mean over parameters of the share of the range between.
+
+        On the log scale where the parameter has one; other categories, or a parameter that only one of them has,
+        count 1. The same as in Gower's coefficient (Biometrics 27, 1971), without its weights.
+        """
+        names = [name for name in self.parameters if name in one or name in other]
+        apart = [self._apart(name, one, other) for name in names]
+        return sum(apart) / len(apart) if apart else 0.0
+
+    def _apart(self, name: str, one: Mapping[str, ParamValue], other: Mapping[str, ParamValue]) -> float:
+        if name not in one or name not in other:
+            return 1.0
+        places = (place(self.distributions[name], one[name]), place(self.distributions[name], other[name]))
+        first, second = places
+        if first is None or second is None:
+            return float(one[name] != other[name])
+        return min(1.0, abs(first - second))
+
     def _families(self) -> list[list[str]]:
         """Parameters that hang together through `when`, each family in draw order."""
         families: list[list[str]] = []
@@ -134,6 +153,18 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
             )
         case CategoricalParameter():
             return CategoricalDistribution(parameter.values)
+
+
+def place(distribution: BaseDistribution, value: ParamValue) -> float | None:
+    """Where in its range a number lies, 0 ... 1, on the log scale where there is one; None for a category."""
+    if isinstance(distribution, CategoricalDistribution) or not isinstance(value, (int, float)):
+        return None
+    low, high = float(distribution.low), float(distribution.high)  # type: ignore[attr-defined]
+    if low == high:
+        return 0.0
+    if distribution.log:  # type: ignore[attr-defined]
+        return math.log(max(float(value), low) / low) / math.log(high / low)
+    return (float(value) - low) / (high - low)
 
 
 def all_values(distribution: BaseDistribution) -> list[ParamValue] | None:

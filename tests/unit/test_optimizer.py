@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import optuna
@@ -10,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tests.specs import make_spec
 from tunesvc.errors import BadReport, SpecError
 from tunesvc.search.memory import POINTS_MAX, StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
+from tunesvc.search.reasons import Reason
 from tunesvc.search.samplers import make_sampler
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
@@ -30,20 +32,26 @@ CONDITIONAL = {
 }
 
 
-def make_optimizer(spec: StudySpec, sampler: optuna.samplers.BaseSampler | None = None) -> Optimizer:
+def make_optimizer(
+    spec: StudySpec,
+    sampler: optuna.samplers.BaseSampler | None = None,
+    *,
+    pruner: optuna.pruners.BasePruner | None = None,
+    trials: Sequence[FrozenTrial] = (),
+) -> Optimizer:
     directions = [
         StudyDirection.MINIMIZE if goal == "minimize" else StudyDirection.MAXIMIZE for goal in spec.directions
     ]
     space = Space(spec.parameters)
     return Optimizer(
-        StudyMemory(spec.name, directions),
+        StudyMemory(spec.name, directions, trials),
         space,
         sampler or make_sampler(spec, space),
-        make_pruner(spec),
+        pruner or make_pruner(spec),
         sampler_name=spec.sampler.name,
         pruner_name=spec.pruner.name,
         prune_before_step=last_step(spec),
-        seed=1,
+        seed=spec.seed if spec.sampler.seed is None else spec.sampler.seed,
     )
 
 
@@ -89,12 +97,15 @@ def test_the_studys_seed_serves_a_sampler_without_one() -> None:
     assert run_trials(make_optimizer(one), 3) != run_trials(make_optimizer(two), 3)
 
 
-def test_a_resumed_study_does_not_propose_its_first_trials_again() -> None:
-    spec = make_spec()
-    space = Space(spec.parameters)
-    first = run_trials(make_optimizer(spec), 5)
-    resumed = run_trials(make_optimizer(spec, make_sampler(spec, space, trials_before=5)), 5)
-    assert not [params for params in resumed if params in first]
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "nsga2"])
+def test_a_restart_proposes_what_the_first_run_would_have_proposed(name: str) -> None:
+    spec = make_spec(sampler={"name": name, "seed": 7})
+    whole = run_trials(make_optimizer(spec), 14)
+    first = make_optimizer(spec)
+    drawn = run_trials(first, 6)
+    resumed = make_optimizer(spec, trials=first.trials)
+    resumed.memory.restore_attrs({}, first.memory.get_study_system_attrs(first.memory.study_id))
+    assert drawn + run_trials(resumed, 8) == whole
 
 
 def test_an_enqueued_trial_is_asked_first_and_filled_up() -> None:
@@ -198,7 +209,7 @@ def test_a_grid_goes_on_in_its_order_after_a_resume_and_runs_what_was_enqueued()
     space = Space(spec.parameters)
     optimizer = make_optimizer(spec)
     drawn = run_trials(optimizer, 4)
-    optimizer.study.sampler = make_sampler(spec, space, trials_before=4)
+    optimizer.study.sampler = make_sampler(spec, space)
     optimizer.enqueue({"n": drawn[0]["n"]})
     assert run_trials(optimizer, 1) == [drawn[0]]
     while not optimizer.exhausted:
@@ -397,3 +408,41 @@ def test_failures_are_learned_from_with_several_metrics_too(name: str) -> None:
             optimizer.tell(proposal.number, TrialState.COMPLETE, [float(i), 1.0])
         else:
             optimizer.tell(proposal.number, TrialState.FAIL, failure="gpu_oom")
+
+
+class Talkative(optuna.samplers.RandomSampler):
+    """A sampler that says why."""
+
+    def explain(self, number: int) -> Reason | None:
+        return Reason(f"trial {number} looks fine", {"phase": "explore", "mean": 0.5})
+
+
+class Strict(optuna.pruners.BasePruner):
+    """Stops everything, and lets odd trials go on to see what would have become of them."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        return trial.number % 2 == 0
+
+    def explain(self, number: int) -> Reason | None:
+        return Reason("too poor", {"rung": 1, "audit": number % 2 == 1})
+
+
+def test_a_sampler_that_gives_reasons_is_quoted_with_its_numbers() -> None:
+    proposal = make_optimizer(make_spec(), Talkative()).ask()
+    assert proposal.reason == "trial 0 looks fine"
+    assert proposal.details["phase"] == "explore"
+    assert proposal.details["seed"] == 1
+
+
+def test_a_pruner_that_gives_reasons_is_quoted_and_what_it_audits_is_said_once() -> None:
+    optimizer = make_optimizer(make_spec(), pruner=Strict())
+    stopped, audited = optimizer.ask().number, optimizer.ask().number
+    for number in (stopped, audited):
+        optimizer.report(number, 1, 0.5)
+    verdict = optimizer.verdict(stopped)
+    assert verdict is not None
+    assert (verdict.stop, verdict.reason, verdict.details["rung"], verdict.details["of"]) == (True, "too poor", 1, 2)
+    kept = optimizer.verdict(audited)
+    assert kept is not None
+    assert not kept.stop
+    assert optimizer.verdict(audited) is None

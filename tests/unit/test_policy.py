@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from tunesvc import policy
 from tunesvc.policy import Ask, Drain, Failure, Finish, GiveUp, Halt, Retry, StopCause, Usage
 from tunesvc.spec import Budget, Limits, Metric, Retries
+from tunesvc.spec.model import StopWhen
 
 
 def usage(trials: int = 0, running: int = 0, wall_s: float = 0.0, gpu_hours: float = 0.0) -> Usage:
@@ -117,3 +119,57 @@ def test_limits_name_what_was_exceeded() -> None:
     assert policy.overdue(limits, running_s=9.0, silent_s=1.0) is None
     assert policy.overdue(limits, running_s=11.0, silent_s=1.0)[0] is StopCause.WALL  # type: ignore[index]
     assert policy.overdue(limits, running_s=5.0, silent_s=4.0)[0] is StopCause.SILENCE  # type: ignore[index]
+
+
+# --- an early end -----------------------------------------------------------------------------------
+
+
+def _expected(values: list[float | None], per: str = "trial", after: int = 4, **usage: float) -> policy.Forecast | None:
+    stop = StopWhen.model_validate({"improvement_below": 0.01, "per": per, "after": after})
+    spent = policy.Usage(
+        trials=len(values), running=0, wall_s=usage.get("wall_s", 0.0), gpu_hours=usage.get("gpu_hours", 0.0)
+    )
+    return policy.forecast(stop, policy.incumbents(values, "minimize"), spent)
+
+
+def test_the_best_so_far_passes_over_what_may_not_be_best() -> None:
+    assert policy.incumbents([None, 3.0, 4.0, None, 1.0], "minimize") == [None, 3.0, 3.0, 3.0, 1.0]
+    assert policy.incumbents([3.0, 4.0, 1.0], "maximize") == [3.0, 4.0, 4.0]
+
+
+def test_a_curve_that_gains_as_much_at_each_doubling_is_continued() -> None:
+    values: list[float | None] = [-math.log2(n) for n in range(1, 65)]
+    expected = _expected(values)
+    assert expected is not None
+    assert expected.improvement == pytest.approx(1 / 64)  # one doubling more gains 1 in 64 trials
+    assert not expected.is_too_low
+
+
+def test_a_forecast_per_gpu_hour_counts_what_trials_have_cost() -> None:
+    values: list[float | None] = [1.0, 0.9, 0.8, 0.7]
+    per_trial, per_hour = _expected(values), _expected(values, per="gpu_hour", gpu_hours=2.0)
+    assert per_trial is not None
+    assert per_hour is not None
+    assert per_hour.improvement == pytest.approx(2 * per_trial.improvement)  # two trials an hour
+
+
+def test_a_study_without_improvement_ends_once_what_runs_has_ended() -> None:
+    expected = _expected([1.0] * 8)
+    assert expected is not None
+    assert expected.is_too_low
+    budget = Budget(trials=100)
+    draining = policy.next_move(budget, Usage(9, 1, 0.0, 0.0), 4, expected=expected)
+    assert isinstance(draining, policy.Drain)
+    assert isinstance(policy.next_move(budget, Usage(8, 0, 0.0, 0.0), 4, expected=expected), policy.Finish)
+    assert "stop_when" in draining.reason
+
+
+@pytest.mark.parametrize("values", [[1.0] * 3, [None] * 8, [None] * 4 + [1.0] * 4])
+def test_too_early_to_tell(values: list[float | None]) -> None:
+    assert _expected(values) is None
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=4, max_size=60))
+def test_a_forecast_is_never_negative(values: list[float | None]) -> None:
+    expected = _expected(values)
+    assert expected is None or expected.improvement >= 0

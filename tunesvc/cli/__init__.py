@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from tunesvc import __version__
-from tunesvc.cli import control, database, doctor, export, files, run, show
+from tunesvc.cli import control, database, doctor, export, files, run, show, why
 from tunesvc.cli.exits import ExitCode, code_of, explained
 from tunesvc.errors import TuneError
 
@@ -75,8 +75,11 @@ def main(
 _RUN, _LOOK, _STEER, _SETUP = "Run", "Look", "Steer", "Set up"
 
 for panel, commands in (
-    (_RUN, (run.run, run.resume, files.init, files.validate, files.preview)),
-    (_LOOK, (show.ls, show.show, show.best, show.trials, show.logs, export.plot, export.export)),
+    (_RUN, (run.run, run.resume, why.confirm, files.init, files.validate, files.preview)),
+    (
+        _LOOK,
+        (show.ls, show.show, show.best, show.trials, show.logs, why.explain, why.replay, export.plot, export.export),
+    ),
     (_STEER, (control.pause, control.stop, control.extend, control.enqueue, control.rm)),
     (_SETUP, (doctor.doctor, files.schema)),
 ):

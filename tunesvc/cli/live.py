@@ -70,6 +70,7 @@ class LiveView:
         p = self._progress
         parts: list[RenderableType] = [Text(), self._headline(p), _budget(p), _counts(p)]
         parts += [_best(p)] if p.best else []
+        parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
         parts += [Text(), self._running(p)] if p.running else []
         parts += [Text(), *(_line(note, style="dim") for note in self._recent)] if self._recent else []
         if self._interrupt.is_set():
@@ -88,7 +89,7 @@ class LiveView:
 
     def _running(self, p: Progress) -> Table:
         """Running trials, as many as there is room for."""
-        room = max(_MIN_ROWS, self._console.height - 13 - len(self._recent))
+        room = max(_MIN_ROWS, self._console.height - 14 - len(self._recent))
         shown = p.running if len(p.running) <= room else p.running[: room - 1]
         wide = self._console.width >= 90
         made = Table(box=None, pad_edge=False, header_style="dim", expand=wide)

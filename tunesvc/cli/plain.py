@@ -45,6 +45,7 @@ def _progress_line(p: Progress) -> str:
     if p.gpus_total:
         parts.append(f"GPUs {p.gpus_busy:g}/{p.gpus_total:g}")
     parts.append(f"{duration(p.elapsed_s)} gone" + (f", {duration(p.left_s)} left" if p.left_s is not None else ""))
+    parts += [p.forecast] if p.forecast else []
     return f"{'progress':8} " + ", ".join(parts)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tunesvc.insights import StudyView
     from tunesvc.spec import StudySpec
     from tunesvc.spec.document import StudyDocument
+
+T = TypeVar("T")
 
 StudyFile = Annotated[Path, typer.Argument(help="A study file, see `tune init`.", metavar="FILE")]
 
@@ -111,18 +113,25 @@ def _session(
     quiet: bool,
 ) -> None:
     """Run under the right view, say how it ended, and exit with its code."""
-    _hush()
-    interrupt = threading.Event()
-    with ExitStack() as stack:
-        observer = stack.enter_context(_view(title, interrupt, as_json=as_json, quiet=quiet))
-        stack.enter_context(_ctrl_c(interrupt))
-        study = start(observer, interrupt)
+    study, interrupt = attended(title, start, as_json=as_json, quiet=quiet)
     code = _exit_code(study.view, interrupted=interrupt.is_set())
     if as_json:
         _print_end(study, code)
     elif not quiet:
         _print_summary(study, code)
     raise typer.Exit(code)
+
+
+def attended(
+    title: str, start: Callable[[Observer, threading.Event], T], *, as_json: bool, quiet: bool
+) -> tuple[T, threading.Event]:
+    """Run something under the right view and with an orderly Ctrl-C; returns what it did, and whether it was."""
+    _hush()
+    interrupt = threading.Event()
+    with ExitStack() as stack:
+        observer = stack.enter_context(_view(title, interrupt, as_json=as_json, quiet=quiet))
+        stack.enter_context(_ctrl_c(interrupt))
+        return start(observer, interrupt), interrupt
 
 
 def _hush() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tunesvc.insights import StudyRow, StudyView, TrialRow
+    from tunesvc.search.recommend import Recommendation
     from tunesvc.store.database import Database
 
 
@@ -96,13 +97,16 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     from tunesvc import insights
     from tunesvc.cli import output, study_text
 
-    best = insights.best(database, view.study_id)
+    answer = insights.recommended(database, view)
+    best = insights.answer_rows(database, view, answer)
+    forecast = insights.forecast(database, view)
     if as_json:
-        output.print_json({**output.plain(view), "best": output.plain(best)})
+        told = {"best": best if len(view.objectives) > 1 else best[:1], "recommended": answer, "forecast": forecast}
+        output.print_json({**output.plain(view), **output.plain(told)})
         return
     newest = insights.trials(database, view.study_id, order="newest", limit=8)
     console = output.out()
-    console.print(study_text.overview(view, best, newest, console.width))
+    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast))
 
 
 def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
@@ -125,26 +129,40 @@ def best(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Print the best trial; of several objectives, the Pareto front."""
+    """Print the trial to take; of several objectives, the Pareto front.
+
+    That is the best by what is believed about all trials. Where another one has the best observed value, which is
+    probably a lucky draw then, it is shown too.
+    """
     from tunesvc import insights
     from tunesvc.cli import output, study_text
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
         view = insights.study(database, study)
-        rows = insights.best(database, view.study_id)
+        answer = insights.recommended(database, view)
+        rows = insights.answer_rows(database, view, answer)
     if as_json:
         several = len(view.objectives) > 1
-        output.print_json(rows if several else (rows[0] if rows else None))
+        output.print_json(rows if several else _answer_json(rows, answer))
     elif yaml:
         typer.echo(_yaml(view, rows), nl=False)
     elif rows:
         console = output.out()
-        console.print(study_text.best(view, rows, console.width))
+        console.print(study_text.best(view, rows, console.width, answer))
     else:
         output.err().print(f"{output.markup(study)} has no complete, feasible trial yet.")
     if not rows:
         raise typer.Exit(1)
+
+
+def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dict[str, Any] | None:
+    from tunesvc.cli import output
+
+    if answer is None or not rows:
+        return None
+    told = {"mean": answer.mean, "deviation": answer.deviation, "luckiest": rows[-1].number}
+    return {**output.plain(rows[0]), **told}
 
 
 def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:

@@ -23,17 +23,39 @@ from tunesvc.cli.output import (
     state_text,
     table,
 )
-from tunesvc.insights import AttemptRow, Curve, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.confirming import Confirmation
+from tunesvc.insights import AttemptRow, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.search.recommend import Recommendation
 
 CURVE_POINTS = 12
 """Points of a curve that are printed, at most."""
 
 
-def overview(view: StudyView, best_rows: Sequence[TrialRow], newest: Sequence[TrialRow], width: int) -> RenderableType:
-    """How a study stands."""
-    parts: list[RenderableType] = [_heading(view), facts(view)]
+def overview(
+    view: StudyView,
+    best_rows: Sequence[TrialRow],
+    newest: Sequence[TrialRow],
+    width: int,
+    *,
+    answer: Recommendation | None = None,
+    forecast: str | None = None,
+) -> RenderableType:
+    """How a study stands.
+
+    Args:
+        view: the study.
+        best_rows: what it recommends; of several objectives the front.
+        newest: the trials that are listed.
+        width: of the terminal.
+        answer: what is believed about the recommended trial.
+        forecast: the improvement to come, in words.
+    """
+    grid = facts(view)
+    if forecast is not None:
+        grid.add_row(Text("forecast", "dim"), *cells(forecast))
+    parts: list[RenderableType] = [_heading(view), grid]
     if best_rows:
-        parts += [Text(), best(view, best_rows, width)]
+        parts += [Text(), best(view, best_rows, width, answer)]
     if newest:
         parts += [Text(), Text("Newest trials", "bold"), trials(view, newest, width)]
     return Group(*parts)
@@ -76,20 +98,45 @@ def budget(view: StudyRow) -> str:
     limits = [f"{view.budget.trials} trials" if view.budget.trials else ""]
     limits += [f"{duration(view.budget.wall)} wall time" if view.budget.wall else ""]
     limits += [f"{view.budget.gpu_hours:g} GPU hours" if view.budget.gpu_hours else ""]
-    return f"{bar(view.fraction)} of {' or '.join(filter(None, limits))}"
+    stop = view.budget.stop_when
+    early = "" if stop is None else f", or less than {stop.improvement_below:g} to expect per {stop.per}"
+    return f"{bar(view.fraction)} of {' or '.join(filter(None, limits))}{early}"
 
 
-def best(view: StudyView, rows: Sequence[TrialRow], width: int) -> RenderableType:
-    """The best trial with its parameters; of several objectives, the front as a table."""
+def best(view: StudyView, rows: Sequence[TrialRow], width: int, answer: Recommendation | None = None) -> RenderableType:
+    """The best trial with its parameters; of several objectives, the front as a table.
+
+    Args:
+        view: the study.
+        rows: the recommended trial, and after it the one with the best observed value if that is another one; or the
+            front.
+        width: of the terminal.
+        answer: what is believed about the recommended trial.
+    """
     if len(view.objectives) > 1:
         return Group(Text(f"Pareto front: {len(rows)} trials", "bold"), trials(view, rows, width))
-    (row, *_) = rows
+    row, *others = rows
+    if answer is not None and others:
+        return Group(_recommended(view, row, answer), Text(), best(view, others, width))
     won = (f"{clean(view.objectives[0].name)} = {number(row.value)}", STYLES["best"])
     title = Text.assemble(("Best  ", "bold"), won, (f"  trial {row.number}", "dim"))
+    return Group(title, _params(row))
+
+
+def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> RenderableType:
+    spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
+    believed = (f"{clean(view.objectives[0].name)} = {number(answer.mean)}{spread}", STYLES["best"])
+    observed = (f"  trial {row.number}, observed {number(row.value)}", "dim")
+    note = "The best observed value, below, is probably a lucky draw; `tune confirm` finds out."
+    title = Text.assemble(("Recommended  ", "bold"), believed, observed)
+    return Group(title, _params(row), Text(note, "dim"))
+
+
+def _params(row: TrialRow) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in row.params.items():
         grid.add_row(*cells(f"  {name}", parameter(value)))
-    return Group(title, grid)
+    return grid
 
 
 def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
@@ -184,3 +231,27 @@ def _curve(view: StudyView, curve: Curve) -> Table:
 def _failure(attempt: AttemptRow) -> list[RenderableType]:
     text = clean((attempt.traceback or attempt.message or "").rstrip())
     return [Text(), Text(f"Attempt {attempt.number} ended with", "bold"), Padding(Text(text, "red"), (0, 0, 0, 2))]
+
+
+def explanation(told: Explanation) -> RenderableType:
+    """Sentences under what they are about."""
+    about = f"{clean(told.study)}" + ("" if told.number is None else f" · trial {told.number}")
+    parts: list[RenderableType] = [Text(about, "bold")]
+    topic = ""
+    for said in told.said:
+        if said.topic != topic:
+            topic = said.topic
+            parts += [Text(), Text(topic[:1].upper() + topic[1:], "dim")]
+        parts.append(Padding(Text(clean(said.text)), (0, 0, 0, 2)))
+    return Group(*parts)
+
+
+def confirmation(told: Confirmation) -> RenderableType:
+    """Finalists as a table, the best mean first, and what follows from it."""
+    made = table(">trial", f">{told.metric}", ">mean", ">95 % interval", ">repeats", ">best of all")
+    for one in told.finalists:
+        between = "–" if one.low is None else f"{number(one.low)} … {number(one.high)}"
+        runs = f"{len(one.values)}" + (f" + {one.failed} failed" if one.failed else "")
+        chance = "–" if one.chance is None else f"{one.chance:.0%}"
+        made.add_row(*cells(one.number, number(one.observed), number(one.mean), between, runs, chance))
+    return Group(Text(), made, Text(), Text(told.verdict))

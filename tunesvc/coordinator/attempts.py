@@ -128,8 +128,10 @@ class Attempts:
             if not steps or live.stop_cause is not None:
                 continue
             verdict = self._optimizer.verdict(live.number, _thinned(steps))
-            if verdict is not None and not live.over:
-                self._decide(live.number, "prune", verdict.reason, verdict.details)
+            if verdict is None or live.over:
+                continue
+            self._decide(live.number, "prune" if verdict.stop else "keep", verdict.reason, verdict.details)
+            if verdict.stop:
                 self.stop(live, StopCause.PRUNE, verdict.reason, effects)
 
     def watch_limits(self, effects: Effects, *, hearing: bool = True) -> None:

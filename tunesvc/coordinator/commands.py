@@ -68,7 +68,7 @@ def extended(spec: StudySpec, more: Mapping[str, Any]) -> StudySpec:
     Raises:
         SpecError: nothing is added, or it is no number above 0.
     """
-    old = spec.budget.model_dump()
+    old = spec.budget.limits
     unknown = set(more) - set(old)
     if unknown or not more:
         raise SpecError(f"extend takes {', '.join(old)}; not {', '.join(sorted(unknown)) or 'nothing'}")
@@ -80,6 +80,6 @@ def extended(spec: StudySpec, more: Mapping[str, Any]) -> StudySpec:
         raise SpecError(f"the budget has no limit on {', '.join(more)} that could be extended; it has one on {limits}")
     grown = {name: None if limit is None else limit + more.get(name, 0) for name, limit in old.items()}
     try:
-        return spec.model_copy(update={"budget": Budget.model_validate(grown)})
+        return spec.model_copy(update={"budget": Budget.model_validate({**grown, "stop_when": spec.budget.stop_when})})
     except ValidationError as error:
         raise SpecError(f"extend: {error.errors()[0]['msg']}") from None

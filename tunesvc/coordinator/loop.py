@@ -225,7 +225,10 @@ class Coordinator:
     def _move(self, effects: Effects) -> None:
         if self._closing is None:
             slots = self._parallelism()
-            move = policy.next_move(self.spec.budget, self._usage(), slots, exhausted=self._optimizer.exhausted)
+            usage = self._usage()
+            expected = None if self.spec.budget.stop_when is None else self._scoreboard.expected(usage)
+            exhausted = self._optimizer.exhausted
+            move = policy.next_move(self.spec.budget, usage, slots, exhausted=exhausted, expected=expected)
             match move:
                 case policy.Halt():
                     self.close(Closing(StudyState.FINISHED, move.reason, move.cause))

@@ -56,6 +56,8 @@ class Progress:
     gpus_busy: float
     gpus_total: float
     best: BestTrial | None
+    forecast: str = ""
+    """What improvement is expected, in words; empty while nobody can tell."""
 
     @property
     def done(self) -> int:

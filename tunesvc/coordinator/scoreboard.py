@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.objective import is_better
-from tunesvc.policy import Usage, fraction_spent
+from tunesvc.policy import Forecast, Usage, forecast, fraction_spent
 from tunesvc.spec import StudySpec
 
 FORECAST_FROM = 0.05
@@ -24,13 +24,25 @@ class Scoreboard:
         self.spec = spec
         self._counts: Counter[TrialState] = Counter()
         self._best: FrozenTrial | None = None
-        for trial in trials:
-            if trial.state.is_finished():
-                self.finished(trial)
+        self._incumbents: list[float | None] = []
+        ended = [trial for trial in trials if trial.state.is_finished()]
+        for trial in sorted(ended, key=lambda trial: (str(trial.datetime_complete), trial.number)):
+            self.finished(trial)
 
     def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[Note]:
         """Count a trial that is over; returns what is worth telling about it."""
         self._counts[trial.state] += 1
+        notes = self._take_in(trial, stop_reason)
+        self._incumbents.append(None if self._best is None else self._best.values[0])
+        return notes
+
+    def expected(self, usage: Usage) -> Forecast | None:
+        """The improvement to come; None with several objectives, or while it is too early to tell."""
+        if len(self.spec.metrics) > 1:
+            return None
+        return forecast(self.spec.budget.stop_when, self._incumbents, usage)
+
+    def _take_in(self, trial: FrozenTrial, stop_reason: str) -> list[Note]:
         if trial.state == TrialState.PRUNED:
             return [Note("pruned", stop_reason or "pruned by the objective", trial.number)]
         if trial.state != TrialState.COMPLETE:
@@ -52,6 +64,7 @@ class Scoreboard:
     ) -> Progress:
         """A snapshot for observers."""
         fraction = fraction_spent(self.spec.budget, usage)
+        expected = self.expected(usage)
         return Progress(
             study=self.spec.name,
             state=state,
@@ -68,6 +81,7 @@ class Scoreboard:
             gpus_busy=sum(live.gpus for live in roster if live.started_s is not None),
             gpus_total=gpus_total,
             best=self.best,
+            forecast="" if expected is None else expected.text,
         )
 
     @property

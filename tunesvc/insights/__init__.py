@@ -3,10 +3,13 @@
 Functions take a `Database` and return frozen rows. Nothing here writes, decides or draws.
 """
 
+from tunesvc.insights.answer import answer_rows, forecast, recommended
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
+from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
 from tunesvc.insights.overview import studies, study, study_names
+from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
@@ -28,14 +31,17 @@ __all__ = [
     "Curve",
     "DecisionRow",
     "Diagnosis",
+    "Explanation",
     "LogRow",
     "Objective",
     "Order",
     "Point",
+    "Replayed",
     "StudyRow",
     "StudyView",
     "TrialDetail",
     "TrialRow",
+    "answer_rows",
     "attempts",
     "best",
     "curve",
@@ -43,7 +49,14 @@ __all__ = [
     "dataframe",
     "decisions",
     "diagnosis",
+    "explain_study",
+    "explain_trial",
+    "forecast",
     "logs",
+    "recommended",
+    "replay",
+    "replay_pruner",
+    "replay_sampler",
     "studies",
     "study",
     "study_names",

@@ -78,6 +78,15 @@ def best(database: Database, study_id: int, limit: int | None = None) -> tuple[T
         return _with_params(connection, connection.execute(query).all())
 
 
+def rows_of(database: Database, study_id: int, numbers: Sequence[int]) -> tuple[TrialRow, ...]:
+    """The trials of these numbers, in this order; numbers that there are not are left out."""
+    ids = [trial_id(study_id, number) for number in numbers]
+    with database.engine.connect() as connection:
+        query = _rows().where(trials_table.c.trial_id == sa.any_(sa.cast(ids, _IDS)))
+        found = {row.number: row for row in _with_params(connection, connection.execute(query).all())}
+    return tuple(found[number] for number in numbers if number in found)
+
+
 def trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
     """One trial with its attempts, decisions and attributes, or None when there is no such number."""
     with database.engine.connect() as connection:

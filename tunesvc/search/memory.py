@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -43,6 +44,7 @@ class StudyMemory(InMemoryStorage):
         self._recording = False
         self._strides: dict[int, int] = {}
         self._infeasible: dict[int, FrozenTrial] = {}
+        self._lent: Sequence[FrozenTrial] = ()
         self.batch = Batch()
         self.study_id = self.create_new_study(directions, name)
         for trial in trials:
@@ -68,12 +70,26 @@ class StudyMemory(InMemoryStorage):
         trial = self.get_trial(number)
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
 
+    @contextmanager
+    def lending(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
+        """Show complete trials of other studies besides this one's, as long as a sampler is asked.
+
+        Their numbers are negative, so that they come first and are nobody else's.
+        """
+        self._lent = trials
+        try:
+            yield
+        finally:
+            self._lent = ()
+
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
         their parameters: as infeasible ones, so that samplers learn where not to go."""
         trials = super().get_all_trials(study_id, deepcopy, states)
+        if self._lent and (states is None or TrialState.COMPLETE in states):
+            trials = [*self._lent, *trials]
         if states is None or TrialState.PRUNED not in states or not self._infeasible:
             return trials
         return sorted([*trials, *self._infeasible.values()], key=lambda trial: trial.number)

@@ -25,14 +25,21 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import BadReport
 from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import FAILURE, StudyMemory
+from tunesvc.search.reasons import Explains, Reason
+from tunesvc.search.seeding import reseed, seed_of
+from tunesvc.search.warmstart import CARRIED, Teacher
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.store.batch import Decision
 
 _CONSTRAINT = "constraints:"
 """Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
-_FIXED = "fixed_params"
+FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
+ORIGIN = "tunesvc:origin"
+"""System attribute of an enqueued trial: where its values come from, in words."""
+_VERSION = f"optuna {optuna.__version__}"
+"""Of the samplers and pruners that do not say their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ class Verdict:
 
     reason: str
     details: Mapping[str, Any]
+    stop: bool = True
+    """False: it would have been stopped, and goes on to show whether that would have been right (an audit)."""
 
 
 class Optimizer:
@@ -70,12 +79,15 @@ class Optimizer:
         prune_before_step: int | None = None,
         trials_max: int | None = None,
         seed: int | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         """Search one study.
 
         Args:
             prune_before_step: from this step on a trial is as good as finished, and is left to finish.
             trials_max: how many different trials the sampler can propose; it would repeat itself after that.
+            seed: with a trial's number, it decides what is drawn for that trial; from entropy when None.
+            teacher: what earlier studies teach the sampler.
         """
         self.memory = memory
         self.space = space
@@ -87,7 +99,11 @@ class Optimizer:
         self._pruner_name = pruner_name
         self._prune_before_step = prune_before_step
         self._trials_max = trials_max
-        self._fallback = RandomSampler(seed)
+        self._seed = seed_of(seed)
+        self._fallback = RandomSampler()
+        self._fresh = True
+        self._kept: set[int] = set()
+        self._teacher = None if trials_max is not None else teacher  # who tries everything once learns nothing
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
@@ -115,15 +131,29 @@ class Optimizer:
         """How many trials wait to be asked for."""
         return len(self._waiting)
 
-    def enqueue(self, params: Mapping[str, ParamValue]) -> int:
+    def warm_up(self) -> None:
+        """Enqueue the best that earlier studies know, and record what they teach. Once, for a study without trials."""
+        if self._teacher is None:
+            return
+        counts = self._teacher.counts
+        self.memory.batch.decisions.append(Decision(None, "sampler", self._teacher.reason, {"carried": counts}))
+        for one in self._teacher.first():
+            number = self.enqueue(one.params, f"trial {one.number} of {one.study}, which had {one.value:.6g}")
+            self.memory.set_trial_system_attr(number, CARRIED, [one.study, one.number])
+
+    def enqueue(self, params: Mapping[str, ParamValue], origin: str = "") -> int:
         """Make a trial with given values, to be asked before any other; the sampler fills in what is not given.
+
+        Args:
+            origin: where the values come from, told when the trial is asked.
 
         Raises:
             SpecError: a parameter does not exist, or the value is outside its range.
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             self.space.check(params)
-        template = create_trial(state=TrialState.WAITING, system_attrs={_FIXED: dict(params)})
+        attrs = {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
+        template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
         return number
@@ -133,15 +163,65 @@ class Optimizer:
         self._forget_cached_trials()
         enqueued = bool(self._waiting)
         number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
+        details: dict[str, Any] = {"sampler": self._sampler_name, "version": _VERSION, "seed": self._seed}
+        if self._fresh:  # a sampler that keeps something between asks begins without it
+            self._fresh, details["fresh"] = False, True
         try:
             params = self._draw_all(number, self.study.sampler)
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
             message = f"{type(error).__name__}: {error}"
             params = self._draw_all(number, self._fallback)
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
-            return Proposal(number, params, reason, {"sampler": "random"}, sampler_error=message)
-        reason = "enqueued" if enqueued else f"proposed by {self._sampler_name} from {self._finished} finished trials"
-        return Proposal(number, params, reason, {"sampler": self._sampler_name})
+            return Proposal(number, params, reason, {**details, "sampler": "random"}, sampler_error=message)
+        if enqueued:
+            note = self.trial(number).system_attrs.get(ORIGIN, "")
+            return Proposal(
+                number, params, f"enqueued: {note}" if note else "enqueued", {**details, "phase": "enqueued"}
+            )
+        told = self._reason_of(self.study.sampler, number)
+        if told is not None:
+            return Proposal(number, params, told.text, {**details, **self._with_origins(told.details)})
+        reason = f"proposed by {self._sampler_name} from {self._finished} finished trials"
+        return Proposal(number, params, reason, details)
+
+    def redraw(self, recorded: FrozenTrial, seed: int) -> dict[str, ParamValue]:
+        """What would be proposed for a trial at this point; afterwards it stands in the study as it was recorded.
+
+        Args:
+            recorded: the trial as it is stored. Those before it that are missing here were enqueued and not asked.
+            seed: of the sampler at that ask.
+        """
+        self._forget_cached_trials()
+        while len(self.trials) <= recorded.number:
+            waits = len(self.trials) < recorded.number
+            template = create_trial(state=TrialState.WAITING) if waits else None
+            self.memory.create_new_trial(self.memory.study_id, template)
+        trial = self.trial(recorded.number)
+        if trial.state == TrialState.WAITING:
+            self.memory.set_trial_state_values(recorded.number, TrialState.RUNNING)
+            trial = self.trial(recorded.number)
+        for key in {FIXED, CARRIED} & recorded.system_attrs.keys():
+            self.memory.set_trial_system_attr(recorded.number, key, recorded.system_attrs[key])
+        self._seed = seed
+        try:
+            drawn = self._draw_all(recorded.number, self.study.sampler)
+        finally:
+            trial = self.trial(recorded.number)
+            trial.params, trial.distributions = dict(recorded.params), dict(recorded.distributions)
+            trial.system_attrs = {k: v for k, v in recorded.system_attrs.items() if not _is_outcome(k)}
+        return drawn
+
+    def version(self, number: int) -> str:
+        """Of the sampler, as it says for its last draw for that trial."""
+        told = self._reason_of(self.study.sampler, number)
+        return str((told.details if told else {}).get("version", _VERSION))
+
+    def retell(self, recorded: FrozenTrial) -> None:
+        """Finish a trial as it was recorded."""
+        outcome = {key: value for key, value in recorded.system_attrs.items() if _is_outcome(key)}
+        for key, value in outcome.items():
+            self.memory.set_trial_system_attr(recorded.number, key, value)
+        self.tell(recorded.number, recorded.state, recorded.values)
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """A value for a parameter that the objective itself declares (define-by-run).
@@ -196,6 +276,8 @@ class Optimizer:
             trial.intermediate_values = {s: v for s, v in trial.intermediate_values.items() if s <= step}
             if self._is_poor(trial):
                 return self._explain(trial, step)
+            if number not in self._kept and (audit := self._audit(number)) is not None:
+                return audit
         return None
 
     def tell(
@@ -224,6 +306,7 @@ class Optimizer:
             self.memory.set_trial_system_attr(number, _CONSTRAINT + name, excess)
         self._forget_cached_trials()
         self._relative_of.pop(number, None)
+        self._kept.discard(number)
         trial = self.trial(number)
         try:
             self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
@@ -238,13 +321,15 @@ class Optimizer:
         return number
 
     def _draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
+        reseed(sampler, self._seed, number)
         trial = self.trial(number)
         sampler.before_trial(_filter_study(self.study, trial), trial)
-        relative = self._relative(number, sampler) if self.space.distributions else {}
         params: dict[str, ParamValue] = {}
-        for name, distribution in self.space.distributions.items():
-            if self.space.active(name, params):
-                params[name] = self._draw(number, name, distribution, relative, sampler)
+        with self.memory.lending(self._teacher.shown(self.trials) if self._teacher else ()):
+            relative = self._relative(number, sampler) if self.space.distributions else {}
+            for name, distribution in self.space.distributions.items():
+                if self.space.active(name, params):
+                    params[name] = self._draw(number, name, distribution, relative, sampler)
         self._tried.add(_configuration(params))
         return params
 
@@ -281,7 +366,7 @@ class Optimizer:
         if name in trial.params:
             known: ParamValue = trial.params[name]
             return known
-        fixed = trial.system_attrs.get(_FIXED, {})
+        fixed = trial.system_attrs.get(FIXED, {})
         if name in fixed and _holds(distribution, fixed[name]):
             value = fixed[name]
         elif name in relative and _holds(distribution, relative[name]):
@@ -310,8 +395,36 @@ class Optimizer:
             f"{len(finished)} finished trials there, and is number {rank} of all {len(others) + 1}"
         )
         best = (min if goal == "minimize" else max)((v for v, _ in others if not math.isnan(v)), default=None)
-        details = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
-        return Verdict(reason, {**details, "rank_finished": rank_finished, "finished": len(finished)})
+        details: dict[str, Any] = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
+        details |= {"pruner": self._pruner_name, "rank_finished": rank_finished, "finished": len(finished)}
+        told = self._reason_of(self.study.pruner, trial.number)
+        return Verdict(reason, details) if told is None else Verdict(told.text, {**details, **told.details})
+
+    def _audit(self, number: int) -> Verdict | None:
+        """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
+        told = self._reason_of(self.study.pruner, number)
+        if told is None or not told.details.get("audit"):
+            return None
+        self._kept.add(number)
+        return Verdict(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
+
+    def _with_origins(self, details: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A reason's details, trials of earlier studies named by their own numbers."""
+        near = details.get("nearest")
+        if self._teacher is None or not near:
+            return details
+        origins = [(one, self._teacher.origin(one["number"])) for one in near]
+        named = [one if at is None else {**one, "study": at[0], "number": at[1]} for one, at in origins]
+        return {**details, "nearest": named}
+
+    def _reason_of(self, chooser: object, number: int) -> Reason | None:
+        if not isinstance(chooser, Explains):
+            return None
+        try:
+            return chooser.explain(number)
+        except Exception as error:  # noqa: BLE001  # anybody's code; a choice without its reason is still a choice
+            self._complain(number, type(chooser).__name__, error)
+            return None
 
     def _forget_cached_trials(self) -> None:
         # Optuna caches the list of trials per thread between ask and tell; our memory is as fast as that cache.
@@ -324,6 +437,11 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
         return False
+
+
+def _is_outcome(attr: str) -> bool:
+    """Whether a system attribute was set when the trial ended."""
+    return attr == FAILURE or attr.startswith(_CONSTRAINT) or attr == "constraints"
 
 
 def _configuration(params: Mapping[str, ParamValue]) -> frozenset[tuple[str, str]]:

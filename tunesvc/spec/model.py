@@ -192,12 +192,28 @@ class Pruner(Named):
     name: Name = Field("none", description="Such as asha, hyperband, median, percentile, threshold, none.")
 
 
+class StopWhen(Part):
+    """When a study ends although it has budget left: little more is to be expected of it."""
+
+    improvement_below: float = Field(gt=0, description="The least expected improvement that is worth going on for.")
+    per: Literal["trial", "hour", "gpu_hour"] = Field(
+        "trial", description="What that improvement is expected of: a trial, an hour of the study, or a GPU hour."
+    )
+    after: int = Field(20, ge=4, description="Trials that have to be over before it counts.")
+
+
 class Budget(Part):
     """How much a study may spend. The first limit that is reached ends it."""
 
     trials: int | None = Field(None, ge=1, description="Trials in all: never one more.")
     wall: Duration | None = Field(None, description="Time in which a coordinator is running the study.")
     gpu_hours: float | None = Field(None, gt=0, description="GPUs requested × hours held, over all attempts.")
+    stop_when: StopWhen | None = Field(None, description="An early end, when little improvement is to be expected.")
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits by name, None where there is none."""
+        return {"trials": self.trials, "wall": self.wall, "gpu_hours": self.gpu_hours}
 
     @model_validator(mode="after")
     def _bounded(self) -> Budget:
@@ -293,6 +309,9 @@ class StudySpec(Part):
         default_factory=FrozenDict, description="Arguments that stay as they are, handed over beside the parameters."
     )
 
+    warm_start: Tuple[Name] = Field(
+        (), description="Earlier studies with a like space, whose finished trials the sampler learns from."
+    )
     sampler: Sampler = Field(default_factory=Sampler, description="Which sampler proposes trials.")
     pruner: Pruner = Field(default_factory=Pruner, description="Which pruner stops poor trials early.")
     budget: Budget = Field(description="How much may be spent; the first limit that is reached ends the study.")

@@ -46,6 +46,7 @@ retries: {lost: 10, error: 1}
 | `metric: {...}` | `metrics: [{...}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
 | `budget: 100` | `budget: {trials: 100}` |
+| `warm_start: digits` | `warm_start: [digits]` |
 | `command: python train.py --lr ${lr}` | `command: [python, train.py, --lr, "${lr}"]` |
 | `{values: [a, b]}` | `{type: categorical, values: [a, b]}` |
 | `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; `float` unless `min`, `max` and `step` are all whole |
@@ -94,6 +95,7 @@ _SECTIONS = {
     "sampler": "Sampler",
     "pruner": "Pruner",
     "budget": "Budget",
+    "budget: stop_when": "StopWhen",
     "resources": "Resources",
     "retries": "Retries",
     "limits": "Limits",

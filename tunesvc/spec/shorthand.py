@@ -6,6 +6,7 @@
 | `metrics: [loss, time]` | `metrics: [{name: loss}, {name: time}]` |
 | `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
 | `budget: 100` | `budget: {trials: 100}` |
+| `warm_start: digits` | `warm_start: [digits]` |
 | `command: python train.py` | `command: [python, train.py]` |
 | `{values: [...]}` | `{type: categorical, values: [...]}` |
 | `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; float unless every number is whole |
@@ -35,6 +36,8 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     for key in ("sampler", "pruner"):
         if isinstance(long.get(key), str):
             long[key] = _name(long[key])
+    if isinstance(long.get("warm_start"), str):
+        long["warm_start"] = [long["warm_start"]]
     if _is_number(long.get("budget")):
         long["budget"] = {"trials": long["budget"]}
     if isinstance(long.get("command"), str):

@@ -98,6 +98,8 @@ def _unknown_key(key: str, known: list[str]) -> str:
 def _known_keys(location: Path) -> Iterable[str]:
     if len(location) == 1:
         return [*model.StudySpec.model_fields, "metric"]
+    if location[:2] == ("budget", "stop_when"):
+        return model.StopWhen.model_fields
     part = _PARAMETERS.get(location[2]) if location[0] == "parameters" else _PARTS.get(str(location[0]))
     return part.model_fields if part else ()
 

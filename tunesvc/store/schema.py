@@ -222,7 +222,7 @@ decisions = sa.Table(
     # what the decision rests on, in numbers; NaN and infinities as in reports.metrics
     sa.Column("details", pg.JSONB, nullable=False, server_default="{}"),
     sa.Column("decided_at", Moment, nullable=False, server_default=NOW),
-    _one_of("kind", ["ask", "prune", "retry", "fail", "stop", "sampler", "code"]),
+    _one_of("kind", ["ask", "prune", "keep", "retry", "fail", "stop", "sampler", "code"]),
     sa.Index("ix_decisions_study_id_trial_number", "study_id", "trial_number"),
 )
 

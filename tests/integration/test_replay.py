@@ -1,0 +1,80 @@
+"""Replays of studies that ran on the real database, with simulated workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.simulation import Simulation, curve
+from tests.specs import make_spec
+from tunesvc import insights
+from tunesvc.execute.executor import Launch, Lost, Payload
+from tunesvc.store.database import Database
+
+MEDIAN = {"name": "median", "n_startup_trials": 3}
+
+
+def bumpy(launch: Launch) -> Iterable[tuple[float, Payload]]:
+    """Curves of different lengths that depend on the parameters; one attempt is lost on its way."""
+    x, n = float(launch.params["x"]), int(launch.params["n"])  # type: ignore[arg-type]
+    steps = curve(*((x - 0.3) ** 2 + n / 10 + 1 / (1 + step) for step in range(4 + n)), every_s=1 + n / 7)
+    lost = launch.trial_number == 4 and launch.attempt.number == 1
+    return [*steps[:2], (0.1, Lost("killed"))] if lost else steps
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallelism: int) -> None:
+    spec = make_spec(sampler={"name": sampler}, pruner=MEDIAN, budget={"trials": 25}, parallelism=parallelism)
+    simulation = Simulation(database, spec, bumpy)
+    coordinator = simulation.start()
+    for _ in range(40):
+        coordinator.step()
+    simulation.crash()
+    simulation.run()
+    told = insights.replay(database, insights.study(database, "test"))
+    assert (told.asks.first, told.prunes.first) == (None, None)
+    assert (told.asks.agreeing, told.asks.compared, told.asks.skipped) == (25, 25, {})
+    assert told.prunes.agreeing == told.prunes.compared > 25
+    assert simulation.states().get("pruned", 0) > 0
+
+
+def test_what_differs_is_named_with_what_was_recorded(database: Database) -> None:
+    simulation = Simulation(database, make_spec(sampler={"name": "random"}, budget={"trials": 6}), bumpy)
+    simulation.run()
+    simulation.sql("UPDATE trial_params SET value = 0.125 WHERE name = 'x' AND trial_id % 4294967296 = 3")
+    simulation.sql("UPDATE decisions SET details = details - 'seed' WHERE kind = 'ask' AND trial_number = 5")
+    told = insights.replay(database, insights.study(database, "test"))
+    assert told.asks.first is not None
+    assert told.asks.first.number == 3
+    assert "0.125" in told.asks.first.recorded
+    assert (told.asks.agreeing, told.asks.compared) == (4, 5)
+    assert list(told.asks.skipped.values()) == [1]
+
+
+def test_another_pruner_is_told_by_what_it_would_have_saved_and_lost(database: Database) -> None:
+    def crossing(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        late = launch.trial_number == 9  # the best, but a slow starter
+        return curve(*([0.9] * 7 + [0.0] if late else [0.5 + launch.trial_number / 100] * 8))
+
+    simulation = Simulation(database, make_spec(budget={"trials": 12}, parallelism=1), crossing)
+    simulation.run()
+    view = insights.study(database, "test")
+    told = insights.replay_pruner(database, view, "{name: median, n_startup_trials: 3}")
+    assert 9 in [one.number for one in told.stopped]
+    assert [one.number for one in told.lost] == [9]
+    late = told.lost[0]
+    assert (late.step, late.steps_saved, late.rank, late.value) == (0, 7, 1, 0.0)
+    assert told.steps == 12 * 8
+    assert told.steps_saved == sum(one.steps_saved for one in told.stopped)
+    assert insights.replay_pruner(database, view, "none").stopped == ()
+
+
+def test_another_sampler_is_told_by_how_far_it_would_have_been(database: Database) -> None:
+    Simulation(database, make_spec(sampler={"name": "random"}, budget={"trials": 6}), bumpy).run()
+    view = insights.study(database, "test")
+    same = insights.replay_sampler(database, view, "random")
+    other = insights.replay_sampler(database, view, "{name: random, seed: 99}")
+    assert [one.distance for one in same] == [0.0] * 6  # the recorded seed counts, unless another one is given
+    assert all(0 < one.distance <= 1 for one in other)

@@ -1,0 +1,103 @@
+"""Commands that give reasons: explain, replay, confirm."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunesvc.cli.exits import ExitCode
+from tunesvc.cli.options import DatabaseUrl, Json, Quiet, StudyName
+
+
+def explain(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Argument(help="A trial's number; without it, the study.", min=0)] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a study stands as it does; or why a trial has its parameters, and why it was stopped or kept."""
+    from tunesvc import insights
+    from tunesvc.cli import output, study_text
+    from tunesvc.cli.show import no_such_trial
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        told = insights.explain_study(database, view) if trial is None else None
+        told = told or insights.explain_trial(database, view, trial or 0)
+    if told is None:
+        raise no_such_trial(view, trial or 0)
+    if as_json:
+        output.print_json(told)
+    else:
+        output.out().print(study_text.explanation(told))
+
+
+def confirm(
+    study: StudyName,
+    top: Annotated[int, typer.Option(min=1, help="How many finalists.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each is run.")] = 5,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the best trials again with other seeds, and say which is best and how sure that is.
+
+    The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same command goes on; with a
+    larger `--top` or `--repeats` it runs what is missing. The objective gets its seed as `trial.seed`, or from
+    `TUNE_SEED`.
+    """
+    from tunesvc import api
+    from tunesvc.cli import output, study_text
+    from tunesvc.cli.run import attended
+
+    found = api.load_study(study, database_url=database_url)
+    told, interrupt = attended(
+        f"{study} · {top} finalists × {repeats}",
+        lambda observer, interrupt: found.confirm(top, repeats, observer=observer, interrupt=interrupt),
+        as_json=False,
+        quiet=quiet or as_json,
+    )
+    if as_json:
+        output.print_json({**output.plain(told), "verdict": told.verdict})
+    else:
+        output.out().print(study_text.confirmation(told))
+    if interrupt.is_set():
+        raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def replay(
+    study: StudyName,
+    pruner: Annotated[
+        str | None, typer.Option(help="What this pruner would have done, such as `asha` or `{name: asha, min: 3}`.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="What this sampler would have proposed, written like the study's.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Redraw every decision of a study from what is stored, and compare; or ask another sampler or pruner.
+
+    Exit code 1 says that a decision came out otherwise than it was recorded.
+    """
+    from tunesvc import insights
+    from tunesvc.cli import output, replay_text
+    from tunesvc.store.database import open_database
+
+    if pruner is not None and sampler is not None:
+        raise typer.BadParameter("ask either another --pruner or another --sampler")
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        if pruner is not None:
+            judged = insights.replay_pruner(database, view, pruner)
+            output.print_json(judged) if as_json else output.out().print(replay_text.pruner(pruner, judged))
+        elif sampler is not None:
+            proposed = insights.replay_sampler(database, view, sampler)
+            output.print_json(proposed) if as_json else output.out().print(replay_text.sampler(sampler, proposed))
+        else:
+            told = insights.replay(database, view)
+            output.print_json(told) if as_json else output.out().print(replay_text.replayed(told))
+            if told.asks.first is not None or told.prunes.first is not None:
+                raise typer.Exit(1)

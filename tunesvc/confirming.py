@@ -1,0 +1,160 @@
+"""A study's finalists, run again with other seeds: in a study of its own, `NAME:confirm`, on the same machinery.
+
+A study of its own rather than marked trials in the same one: then neither sampler, pruner, budget nor any reader has
+to leave something out, and whatever shows, resumes or deletes studies does so with this one too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tunesvc.errors import StudyNotFound, TuneError
+from tunesvc.search.confirming import Finalist, compare
+from tunesvc.search.optimizer import FIXED, ORIGIN
+from tunesvc.search.recommend import is_candidate, recommend
+from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
+from tunesvc.spec.model import Goal
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+from tunesvc.store.storage import PgStorage
+from tunesvc.store.studies import StudyRecord
+
+SUFFIX = ":confirm"
+CONFIRMS = "confirms"
+"""User attribute of a repeat: the number of the trial that it repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """What the repeats say so far."""
+
+    study: str
+    """The study of the repeats."""
+    goal: Goal
+    metric: str
+    finalists: tuple[Finalist, ...]
+    """The best mean first."""
+
+    @property
+    def verdict(self) -> str:
+        """In a sentence."""
+        first = next(iter(self.finalists), None)
+        if first is None or first.mean is None:
+            return "No repeat has come to a value yet."
+        if first.chance is None:
+            return f"Trial {first.number} has the best mean; one repeat each does not tell how sure that is."
+        if all(one.low == one.high for one in self.finalists if one.mean is not None):
+            return (
+                "Every repeat of a trial gave the same value, so they tell nothing about noise: does the objective use "
+                f"`trial.seed` (TUNE_SEED)? Trial {first.number} has the best value."
+            )
+        sure = "is best" if first.chance >= 0.95 else "is probably best" if first.chance >= 0.5 else "has the best mean"
+        more = "" if first.chance >= 0.95 else "; more --repeats would tell"
+        return f"Trial {first.number} {sure}: the chance that its true mean is the best is {first.chance:.0%}{more}."
+
+
+def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) -> StudyRecord:
+    """The study of the repeats, with every repeat that it lacks enqueued. May be repeated, with larger numbers too.
+
+    Raises:
+        TuneError: the study has several metrics, no spec, or no finished trial.
+        StudyBusy: the repeats are being run.
+    """
+    spec = record.spec
+    if spec is None:
+        raise TuneError(f"study {record.name!r} was made through Optuna's API and has no spec to run trials by")
+    if len(spec.metrics) > 1:
+        raise TuneError(f"study {record.name!r} has several metrics, and so no single best trial to confirm")
+    storage = PgStorage(database)
+    finalists = choose(storage.get_all_trials(record.study_id, deepcopy=False), spec.directions[0], top)
+    if not finalists:
+        raise TuneError(f"study {record.name!r} has no complete, feasible trial to confirm")
+    confirming = _enrolled(database, record, _spec_of(spec, len(finalists) * repeats))
+    there = storage.get_all_trials(confirming.study_id, deepcopy=False)
+    lacking = _lacking(finalists, repeats, there)
+    for repeat, trial in lacking:
+        attrs = {FIXED: dict(trial.params), ORIGIN: f"repeat {repeat} of trial {trial.number} of {record.name}"}
+        template = create_trial(state=TrialState.WAITING, system_attrs=attrs, user_attrs={CONFIRMS: trial.number})
+        storage.create_new_trial(confirming.study_id, template)
+    return _enrolled(database, record, _spec_of(spec, max(1, len(there) + len(lacking))))
+
+
+def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int) -> list[FrozenTrial]:
+    """The finalists: the recommended trial, then the best observed; of trials with equal parameters only one."""
+    answer = recommend(trials, goal)
+    sign = -1.0 if goal == "maximize" else 1.0
+    best = sorted((t for t in trials if is_candidate(t)), key=lambda t: (sign * t.values[0], t.number))
+    if answer is not None:
+        best.sort(key=lambda trial: trial.number != answer.number)
+    distinct: dict[str, FrozenTrial] = {}
+    for trial in best:
+        distinct.setdefault(repr(sorted(trial.params.items())), trial)
+    return list(distinct.values())[:top]
+
+
+def confirmation(database: Database, name: str) -> Confirmation | None:
+    """What the repeats of a study's finalists say so far; None when it was never confirmed."""
+    with database.engine.connect() as connection:
+        record = studies.find(connection, name)
+        try:
+            confirming = studies.find(connection, name + SUFFIX)
+        except StudyNotFound:
+            return None
+    if confirming.spec is None:
+        return None
+    storage = PgStorage(database)
+    observed = {t.number: t.values[0] for t in storage.get_all_trials(record.study_id, deepcopy=False) if t.values}
+    repeats: dict[int, list[float]] = {}
+    failed: Counter[int] = Counter()
+    for trial in storage.get_all_trials(confirming.study_id, deepcopy=False):
+        number = trial.user_attrs.get(CONFIRMS)
+        if number not in observed:
+            continue
+        values = repeats.setdefault(number, [])
+        if trial.state == TrialState.COMPLETE:
+            values.append(trial.values[0])
+        elif trial.state.is_finished():
+            failed[number] += 1
+    (metric,) = confirming.spec.metrics
+    of_finalists = {number: observed[number] for number in repeats}
+    finalists = compare(of_finalists, repeats, failed, metric.goal)
+    return Confirmation(confirming.name, metric.goal, metric.name, finalists)
+
+
+def _lacking(
+    finalists: Sequence[FrozenTrial], repeats: int, there: Sequence[FrozenTrial]
+) -> list[tuple[int, FrozenTrial]]:
+    """Which repeat of which finalist there is not yet, one round of all finalists after the other."""
+    gone = (TrialState.FAIL, TrialState.PRUNED)
+    have = Counter(trial.user_attrs.get(CONFIRMS) for trial in there if trial.state not in gone)
+    return [(n, trial) for n in range(1, repeats + 1) for trial in finalists if n > have[trial.number]]
+
+
+def _spec_of(spec: StudySpec, trials: int) -> StudySpec:
+    """The study's spec for repeats: every trial runs to its end, and none ends the study."""
+    changes = {
+        "name": spec.name + SUFFIX,
+        "description": f"Finalists of {spec.name}, run again with other seeds.",
+        "metrics": tuple(metric.model_copy(update={"target": None}) for metric in spec.metrics),
+        "sampler": Sampler(name="random"),
+        "pruner": Pruner(name="none"),
+        "budget": Budget(trials=trials),
+        "seed": int(np.random.SeedSequence([spec.seed or 0, 0xC0]).generate_state(1)[0]),
+        "warm_start": (),
+    }
+    return spec.model_copy(update=changes)
+
+
+def _enrolled(database: Database, record: StudyRecord, spec: StudySpec) -> StudyRecord:
+    with database.engine.begin() as connection:
+        try:
+            found = studies.find(connection, spec.name)
+        except StudyNotFound:
+            return studies.create(connection, spec, record.source_text, record.source_dir)
+        studies.renew(connection, found, spec, record.source_text, record.source_dir)
+        return studies.find(connection, spec.name)

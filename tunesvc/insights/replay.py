@@ -1,0 +1,87 @@
+"""Replays of stored studies: the same sampler and pruner once more, or others on what was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from tunesvc.errors import SpecError
+from tunesvc.insights.rows import StudyView
+from tunesvc.insights.tape import course
+from tunesvc.search.pruners import last_step, make_pruner
+from tunesvc.search.replay import (
+    OtherPruner,
+    Proposed,
+    Redrawn,
+    SamplerMaker,
+    judge,
+    propose,
+    redraw_asks,
+    redraw_prunes,
+)
+from tunesvc.search.samplers import make_sampler, resolve
+from tunesvc.space import Space
+from tunesvc.spec import Pruner, Sampler, StudySpec
+from tunesvc.store.database import Database
+
+Choice = TypeVar("Choice", Sampler, Pruner)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A study's own decisions, asked for once more."""
+
+    asks: Redrawn
+    prunes: Redrawn
+
+
+def replay(database: Database, view: StudyView) -> Replayed:
+    """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
+    played = course(database, view)
+    spec = played.spec
+    asks = redraw_asks(played, _maker(spec), resolve(spec))
+    return Replayed(asks, redraw_prunes(played, make_pruner(spec), spec.pruner.name, last_step(spec)))
+
+
+def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPruner:
+    """What another pruner would have done on the recorded curves; `pruner` as the spec writes it.
+
+    Raises:
+        SpecError: there is no such pruner, or it refuses its options.
+    """
+    played = course(database, view)
+    spec = played.spec.model_copy(update={"pruner": _read(Pruner, pruner)})
+    return judge(played, make_pruner(spec), spec.pruner.name, last_step(spec))
+
+
+def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[Proposed, ...]:
+    """What another sampler would have proposed at each ask, on the recorded history; `sampler` as the spec writes it.
+
+    Raises:
+        SpecError: there is no such sampler, it refuses its options, or the objective declares the parameters itself.
+    """
+    played = course(database, view)
+    if played.spec.define_by_run:
+        raise SpecError(f"study {view.name!r} declares its parameters in the objective: nothing is drawn at the ask")
+    other = _read(Sampler, sampler)
+    return propose(played, _maker(played.spec.model_copy(update={"sampler": other})), other.seed)
+
+
+def _maker(spec: StudySpec) -> SamplerMaker:
+    def make(seed: int) -> Any:
+        seeded = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"seed": seed})})
+        return make_sampler(seeded, Space(spec.parameters))
+
+    return make
+
+
+def _read(kind: type[Choice], text: str) -> Choice:
+    what = kind.__name__.lower()
+    try:
+        written = yaml.safe_load(text)
+        return kind.model_validate({"name": written} if isinstance(written, str) else written)
+    except (yaml.YAMLError, ValidationError):
+        raise SpecError(f"--{what} {text!r}: write a name or a mapping, as in a study file") from None

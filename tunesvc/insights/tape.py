@@ -1,0 +1,91 @@
+"""A study's recorded course, for replay.
+
+A step of the coordinator is one transaction, and every row bears that transaction's time: rows of one time belong to
+one step, and within it the order is that of the step itself. So the order of asks, reports, verdicts and ends needs
+no columns of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from tunesvc.errors import TuneError
+from tunesvc.insights.earlier import teacher
+from tunesvc.insights.rows import StudyView
+from tunesvc.insights.sql import of_study
+from tunesvc.search.replay import Course, Moment
+from tunesvc.store import schema
+from tunesvc.store.database import Database
+from tunesvc.store.ids import number_of
+from tunesvc.store.storage import PgStorage
+
+
+def course(database: Database, view: StudyView) -> Course:
+    """The study's course, whole; it is read at once, so a study that runs meanwhile is told up to some point.
+
+    Raises:
+        TuneError: it was made through Optuna's API, which records no decisions.
+    """
+    if view.spec is None:
+        raise TuneError(f"study {view.name!r} was made through Optuna's API, which records no decisions")
+    moments: dict[datetime, Moment] = defaultdict(Moment)
+    with database.engine.connect() as connection:
+        _decisions(connection, view.study_id, moments)
+        _reports(connection, view.study_id, moments)
+        _attempts(connection, view.study_id, moments)
+        table = schema.trials
+        ended = sa.select(table.c.number, table.c.ended_at).where(
+            table.c.study_id == view.study_id, table.c.ended_at.is_not(None)
+        )
+        for number, at in connection.execute(ended.order_by(table.c.number)):
+            moments[at].ended.append(number)
+    trials = PgStorage(database).get_all_trials(view.study_id, deepcopy=False)
+    ordered = [moments[at] for at in sorted(moments)]
+    spec = view.spec
+    return Course(spec, {trial.number: trial for trial in trials}, ordered, lambda: teacher(database, spec))
+
+
+def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:
+    table = schema.decisions
+    query = (
+        sa.select(table.c.trial_number, table.c.kind, table.c.details, table.c.decided_at)
+        .where(table.c.study_id == study_id, table.c.kind.in_(["ask", "prune"]))
+        .order_by(table.c.decision_id)
+    )
+    for number, kind, details, at in connection.execute(query):
+        if kind == "ask":
+            moments[at].asked.append((number, details))
+        else:
+            moments[at].pruned[number] = details
+
+
+def _reports(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:
+    """Those that a later attempt superseded too: they were there when they came."""
+    table = schema.reports
+    query = (
+        sa.select(table.c.trial_id, table.c.step, table.c.value, table.c.reported_at)
+        .where(of_study(table.c.trial_id, study_id), table.c.value.is_not(None))
+        .order_by(table.c.trial_id, table.c.attempt, table.c.step)
+    )
+    for trial_id, step, value, at in connection.execute(query):
+        moments[at].reports.append((number_of(trial_id), step, value))
+
+
+def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:
+    """Where trials went back to their last checkpoint."""
+    table = schema.attempts
+    query = (
+        sa.select(table.c.trial_id, table.c.number, table.c.opened_at, table.c.checkpoint_step)
+        .where(of_study(table.c.trial_id, study_id))
+        .order_by(table.c.trial_id, table.c.number)
+    )
+    last: dict[int, int] = {}
+    for trial_id, attempt, opened_at, checkpoint_step in connection.execute(query):
+        number = number_of(trial_id)
+        if attempt > 1:
+            moments[opened_at].reopened.append((number, last.get(number, -1)))
+        if checkpoint_step is not None:
+            last[number] = checkpoint_step

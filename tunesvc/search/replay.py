@@ -1,0 +1,346 @@
+"""A study's recorded course, run again: what its sampler and pruner decide when they are asked once more, or what
+others would have decided.
+
+Pure: the course is handed in, nothing is written. What cannot be redrawn is counted and named, never passed over.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.objective import is_better
+from tunesvc.search.memory import StudyMemory
+from tunesvc.search.optimizer import FIXED, Optimizer
+from tunesvc.search.recommend import is_candidate
+from tunesvc.search.warmstart import Teacher
+from tunesvc.space import Space
+from tunesvc.spec import ParamValue, StudySpec
+
+GOOD_SHARE = 0.1
+"""The best so many of the complete trials are the good ones, that a pruner should not have lost."""
+
+
+@dataclass(slots=True)
+class Moment:
+    """What one step of the coordinator recorded, in the order in which a step does it."""
+
+    reports: list[tuple[int, int, float]] = field(default_factory=list)
+    """Trial, step, value."""
+    pruned: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Trial -> details of the decision."""
+    ended: list[int] = field(default_factory=list)
+    reopened: list[tuple[int, int]] = field(default_factory=list)
+    """A trial, and the step after which its next attempt went on."""
+    asked: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
+    """A trial, and details of the decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A study as it was recorded."""
+
+    spec: StudySpec
+    trials: Mapping[int, FrozenTrial]
+    moments: Sequence[Moment]
+    teach: Callable[[], Teacher | None] = lambda: None
+    """What the studies of its `warm_start` teach, anew for each replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Differing:
+    """A decision that came out otherwise."""
+
+    number: int
+    recorded: str
+    redrawn: str
+    why: str
+    """Why it may differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redrawn:
+    """Decisions of one kind, asked for once more."""
+
+    compared: int
+    agreeing: int
+    skipped: Mapping[str, int]
+    """Why some could not be compared -> how many."""
+    first: Differing | None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What another sampler would have proposed for a trial, one step ahead on the recorded history."""
+
+    number: int
+    params: Mapping[str, ParamValue]
+    distance: float
+    """From what was run, 0 ... 1: see `Space.distance`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A trial that another pruner would have stopped."""
+
+    number: int
+    step: int
+    steps_saved: int
+    """Reports that it made after that step."""
+    value: float | None
+    """What it came to, when it was run to its end."""
+    rank: int | None
+    """Among the complete trials."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPruner:
+    """What another pruner would have done on the recorded curves."""
+
+    stopped: tuple[Stopped, ...]
+    steps: int
+    """Steps that were trained."""
+    steps_saved: int
+    complete: int
+    """Trials that were run to their end."""
+    lost: tuple[Stopped, ...]
+    """Those of the best tenth that it would have stopped."""
+    spared: int
+    """Trials that were stopped and that it would have let go on; what they would have come to is not known."""
+
+
+SamplerMaker = Callable[[int], BaseSampler]
+"""Seed -> a new sampler."""
+
+
+def redraw_asks(course: Course, make: SamplerMaker, name: str) -> Redrawn:
+    """Ask the study's sampler for every trial once more, with the seed and the history that it had."""
+    if course.spec.define_by_run:
+        return Redrawn(0, 0, {"the objective declares its parameters, which are not drawn at the ask": 1}, None)
+    agreeing, compared, first = 0, 0, None
+    skipped: Counter[str] = Counter()
+    restarted = False
+    for step in _walk(course, make):
+        restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
+        why_not = _not_comparable(step, name)
+        if why_not:
+            skipped[why_not] += 1
+            continue
+        compared += 1
+        if step.drawn == step.recorded.params:
+            agreeing += 1
+        elif first is None:
+            why = _why_differing(step, course, restarted)
+            first = Differing(step.recorded.number, str(step.recorded.params), str(step.drawn), why)
+    return Redrawn(compared, agreeing, skipped, first)
+
+
+def propose(course: Course, make: SamplerMaker, seed: int | None = None) -> tuple[Proposed, ...]:
+    """What another sampler would have proposed for each trial that was not enqueued.
+
+    Args:
+        course: what was recorded.
+        make: the other sampler.
+        seed: of it; the recorded seeds when None.
+    """
+    space = Space(course.spec.parameters)
+    return tuple(
+        Proposed(step.recorded.number, step.drawn, space.distance(step.drawn, step.recorded.params))
+        for step in _walk(course, make, seed)
+        if step.drawn and FIXED not in step.recorded.system_attrs
+    )
+
+
+def redraw_prunes(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> Redrawn:
+    """Ask the study's pruner about every report once more."""
+    optimizer = _optimizer(course, None, pruner, name, last_step)
+    agreeing, compared, first = 0, 0, None
+    stopping: set[int] = set()
+    for moment in course.moments:
+        for number, steps in _report(moment, optimizer).items():
+            if number in stopping or number in moment.ended:
+                continue
+            compared += 1
+            verdict = optimizer.verdict(number, steps)
+            stops = verdict is not None and verdict.stop
+            recorded = moment.pruned.get(number)
+            if stops == (recorded is not None):
+                agreeing += 1
+            elif first is None:
+                reason = verdict.reason if verdict is not None and stops else f"goes on at step {max(steps)}"
+                was = f"stopped at step {recorded.get('step', '?')}" if recorded is not None else "went on"
+                first = Differing(number, was, reason, _WHY_PRUNE)
+        stopping |= moment.pruned.keys()
+        _end(course, moment, optimizer)
+    return Redrawn(compared, agreeing, {}, first)
+
+
+def judge(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> OtherPruner:
+    """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on.
+
+    Reports that arrived together with their trial's end are judged too, as they would be in a longer training.
+    """
+    optimizer = _optimizer(course, None, pruner, name, last_step)
+    stops: dict[int, int] = {}
+    for moment in course.moments:
+        for number, steps in _report(moment, optimizer, without=stops).items():
+            verdict = optimizer.verdict(number, steps)
+            if verdict is not None and verdict.stop:
+                stops[number] = step = int(verdict.details["step"])
+                optimizer.memory.forget_after(number, step)
+                optimizer.tell(number, TrialState.PRUNED, [optimizer.trial(number).intermediate_values[step]])
+        _end(course, moment, optimizer, without=stops)
+    return _account(course, stops)
+
+
+def _account(course: Course, stops: Mapping[int, int]) -> OtherPruner:
+    goal = course.spec.directions[0]
+    finished = [trial for trial in course.trials.values() if is_candidate(trial)]
+    good = sorted(finished, key=lambda t: (t.values[0] if goal == "minimize" else -t.values[0], t.number))
+    few = {trial.number for trial in good[: max(1, round(GOOD_SHARE * len(good)))]}
+    stopped = []
+    for number, step in sorted(stops.items()):
+        trial = course.trials[number]
+        value = trial.values[0] if trial.state == TrialState.COMPLETE else None
+        rank = None if value is None else 1 + sum(is_better(other.values[0], value, goal) for other in finished)
+        later = sum(reported > step for reported in trial.intermediate_values)
+        stopped.append(Stopped(number, step, later, value, rank))
+    pruned = [trial.number for trial in course.trials.values() if trial.state == TrialState.PRUNED]
+    return OtherPruner(
+        stopped=tuple(stopped),
+        steps=sum(len(trial.intermediate_values) for trial in course.trials.values()),
+        steps_saved=sum(one.steps_saved for one in stopped),
+        complete=len(finished),
+        lost=tuple(one for one in stopped if one.number in few),
+        spared=sum(number not in stops for number in pruned),
+    )
+
+
+# --- walking along -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    recorded: FrozenTrial
+    details: Mapping[str, Any]
+    drawn: Mapping[str, ParamValue]
+    error: str
+    version: str
+
+
+def _walk(course: Course, make: SamplerMaker, given: int | None = None) -> Iterator[_Asked]:
+    """Every recorded ask with what the sampler draws there."""
+    optimizer = _optimizer(course, make(course.spec.seed or 0), None, "", None)
+    for moment in course.moments:
+        _report(moment, optimizer)
+        _end(course, moment, optimizer)
+        for number, details in moment.asked:
+            seed = int(details.get("seed") or 0) if given is None else given
+            if details.get("fresh"):
+                optimizer.study.sampler = make(seed)
+            yield _redraw(optimizer, course.trials[number], details, seed)
+
+
+def _redraw(optimizer: Optimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _Asked:
+    try:
+        drawn, error = optimizer.redraw(recorded, seed), ""
+    except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code, and this one may be of another version
+        drawn, error = {}, f"{type(raised).__name__}: {raised}"
+    return _Asked(recorded, details, drawn, error, optimizer.version(recorded.number))
+
+
+def _report(moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None) -> dict[int, list[int]]:
+    """Take a moment's reports in; returns the new steps by trial."""
+    steps: dict[int, list[int]] = {}
+    for number, step, value in moment.reports:
+        if number < len(optimizer.trials) and number not in (without or {}):
+            optimizer.report(number, step, value)
+            steps.setdefault(number, []).append(step)
+    return steps
+
+
+def _end(course: Course, moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None) -> None:
+    """Bring a moment's trials to their ends, and with no sampler to ask, its new ones into being."""
+    for number in moment.ended:
+        if number not in (without or {}) and not optimizer.trial(number).state.is_finished():
+            optimizer.retell(course.trials[number])
+    for number, after_step in moment.reopened:
+        if number not in (without or {}):
+            optimizer.memory.forget_after(number, after_step)
+    if isinstance(optimizer.study.sampler, _Recorded):
+        for number, _ in moment.asked:
+            optimizer.redraw(course.trials[number], 0)
+    optimizer.memory.take_batch()
+
+
+class _Recorded(BaseSampler):
+    """Stands for the sampler where only the pruner is asked: whatever it draws is replaced by what was recorded."""
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+        return param_distribution.to_external_repr(getattr(param_distribution, "low", 0))
+
+
+def _optimizer(
+    course: Course, sampler: BaseSampler | None, pruner: BasePruner | None, pruner_name: str, last_step: int | None
+) -> Optimizer:
+    directions = [StudyDirection[goal.upper()] for goal in course.spec.directions]
+    memory = StudyMemory(course.spec.name, directions)
+    return Optimizer(
+        memory,
+        Space(course.spec.parameters),
+        sampler or _Recorded(),
+        pruner or NopPruner(),
+        sampler_name="replay",
+        pruner_name=pruner_name,
+        prune_before_step=last_step,
+        seed=0,
+        teacher=course.teach(),
+    )
+
+
+# --- why not -------------------------------------------------------------------------------------------
+
+
+def _not_comparable(step: _Asked, name: str) -> str:
+    if FIXED in step.recorded.system_attrs:
+        return "enqueued, so the sampler was not asked" if step.drawn == step.recorded.params else ""
+    if step.details.get("seed") is None:
+        return "their seed is not recorded"
+    if step.details.get("sampler") != name:
+        return f"drawn by {step.details.get('sampler')}, not {name}"
+    return f"the sampler raised {step.error}" if step.error else ""
+
+
+def _why_differing(step: _Asked, course: Course, restarted: bool) -> str:
+    space = Space(course.spec.parameters)
+    if any(space.distributions.get(name) != d for name, d in step.recorded.distributions.items()):
+        return "the parameters' ranges have been widened since"
+    recorded, now = step.details.get("version"), step.version
+    if recorded and now and recorded != now:
+        return f"recorded with {recorded}, redrawn with {now}"
+    if course.spec.warm_start:
+        return "the studies of its warm start may have gone on since"
+    if restarted:
+        return "the sampler keeps something between asks, and the study was restarted in between"
+    if (course.spec.parallelism or 2) > 1:
+        return "trials ran in parallel: what an enqueued or retried trial showed at that instant is not recorded"
+    return "the sampler draws from something else than its seed and the history"
+
+
+_WHY_PRUNE = (
+    "the pruner draws at random, was configured otherwise then, or was asked about several trials of one step in "
+    "another order"
+)

@@ -1,0 +1,38 @@
+"""Random numbers that a restart and a replay draw alike: every ask starts its sampler's generators anew.
+
+Optuna's samplers carry one generator from ask to ask, so what they propose depends on how many numbers were drawn
+since the process began, and their `reseed_rng` takes entropy from the system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from optuna.samplers import BaseSampler
+from optuna.samplers._lazy_random_state import LazyRandomState
+
+
+def seed_of(given: int | None) -> int:
+    """The given seed, or one from the system's entropy."""
+    return int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
+
+
+def reseed(sampler: BaseSampler, seed: int, number: int) -> None:
+    """Set every generator of Optuna's kind in a sampler, and in the samplers that it uses, by (seed, trial number).
+
+    May be repeated. Samplers that bear none, such as our own, which derive theirs in the same way, stay as they are.
+    """
+    for index, state in enumerate(_generators(sampler, set())):
+        state.rng.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
+
+
+def _generators(part: object, seen: set[int]) -> Iterator[LazyRandomState]:
+    if id(part) in seen:
+        return
+    seen.add(id(part))
+    for value in vars(part).values():
+        if isinstance(value, LazyRandomState):
+            yield value
+        elif isinstance(value, BaseSampler) or type(value).__module__.startswith("optuna.samplers"):
+            yield from _generators(value, seen) if hasattr(value, "__dict__") else ()

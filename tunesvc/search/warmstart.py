@@ -1,0 +1,174 @@
+"""What earlier studies with a like space teach a new one.
+
+Their finished trials are shown to the sampler as if they were this study's, and count as nothing else: no budget, no
+pruner and no reader sees them. Two studies rarely agree on the value of a configuration (another data set, a longer
+training), so the new study begins with the best of the earlier ones, and what it measures there says by how much the
+earlier values are shifted. The shift is fixed once those trials are over: a sampler may keep what it was shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tunesvc.search.recommend import is_candidate
+from tunesvc.space import Space
+from tunesvc.spec import ParamValue, StudySpec
+from tunesvc.spec.conditions import contains
+
+BEST = 3
+"""So many of the best earlier configurations are run first."""
+CARRIED_MAX = 200
+"""Trials of one earlier study that are shown, the best of them and evenly chosen others."""
+CARRIED = "tunesvc:carried"
+"""System attribute of a trial that was enqueued from an earlier study: its name and the trial's number there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """An earlier study."""
+
+    name: str
+    spec: StudySpec | None
+    trials: Sequence[FrozenTrial]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """An earlier trial that fits."""
+
+    study: str
+    number: int
+    params: Mapping[str, ParamValue]
+    value: float
+
+
+class Teacher:
+    """What is carried over, and how it is shown."""
+
+    def __init__(self, spec: StudySpec, space: Space, earlier: Sequence[Earlier]) -> None:
+        self._space = space
+        self._sign = -1.0 if spec.directions[0] == "maximize" else 1.0
+        self.carried: list[Carried] = []
+        self._told: list[str] = []
+        self._shown: list[FrozenTrial] | None = None
+        for study in earlier:
+            found, left_out = fitting(study, spec, space)
+            self.carried += self._chosen(found)
+            self._told.append(_tell(study.name, len(found), left_out))
+
+    @property
+    def reason(self) -> str:
+        """What was carried and what not, in a sentence."""
+        return "warm start: " + "; ".join(self._told)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials that are shown, by study."""
+        return dict(Counter(one.study for one in self.carried))
+
+    def first(self) -> list[Carried]:
+        """What to run first: the best of each study in turn, no configuration twice."""
+        ranked = {name: [one for one in self.carried if one.study == name] for name in self.counts}
+        rounds = [one for turn in range(BEST) for ones in ranked.values() for one in ones[turn : turn + 1]]
+        distinct = {repr(sorted(one.params.items())): one for one in reversed(rounds)}
+        return [one for one in rounds if distinct[repr(sorted(one.params.items()))] is one][:BEST]
+
+    def shown(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """The carried trials as the sampler sees them; none while those that tell the shift still run.
+
+        Args:
+            trials: of this study.
+        """
+        if self._shown is None:
+            run = [trial for trial in trials if CARRIED in trial.system_attrs]
+            if not all(trial.state.is_finished() for trial in run):
+                return ()
+            shifts = self._shifts(run)
+            self._shown = [
+                self._freeze(-1 - index, one, shifts.get(one.study, 0.0)) for index, one in enumerate(self.carried)
+            ][::-1]
+        return self._shown
+
+    def origin(self, number: int) -> tuple[str, int] | None:
+        """Study and number of a trial that the sampler was shown under a negative number."""
+        index = -1 - number
+        if not 0 <= index < len(self.carried):
+            return None
+        return self.carried[index].study, self.carried[index].number
+
+    def _shifts(self, run: Sequence[FrozenTrial]) -> dict[str, float]:
+        """By how much this study's values lie above an earlier one's, on average where both have run."""
+        known = {(one.study, one.number): one.value for one in self.carried}
+        apart: dict[str, list[float]] = {}
+        for trial in run:
+            study, number = trial.system_attrs[CARRIED]
+            if is_candidate(trial) and (study, number) in known:
+                apart.setdefault(study, []).append(trial.values[0] - known[study, number])
+        return {study: fmean(values) for study, values in apart.items()}
+
+    def _freeze(self, number: int, one: Carried, shift: float) -> FrozenTrial:
+        distributions = {name: self._space.distributions[name] for name in one.params}
+        trial = create_trial(params=dict(one.params), distributions=distributions, value=one.value + shift)
+        trial.number = trial._trial_id = number
+        return trial
+
+    def _chosen(self, found: Sequence[Carried]) -> list[Carried]:
+        """The best first; of many, every second, third ... of those that are not among the best."""
+        ranked = sorted(found, key=lambda one: (self._sign * one.value, one.number))
+        best, rest = ranked[: CARRIED_MAX // 2], ranked[CARRIED_MAX // 2 :]
+        stride = math.ceil(len(rest) / (CARRIED_MAX // 2)) or 1
+        return best + rest[::stride]
+
+
+def fitting(earlier: Earlier, spec: StudySpec, space: Space) -> tuple[list[Carried], Counter[str]]:
+    """The earlier study's finished trials that are configurations of this space, and why others are not.
+
+    A parameter that the earlier study did not have is taken from its constants; one that only it had has to agree with
+    this study's constant of that name, if there is one.
+    """
+    left_out: Counter[str] = Counter()
+    if earlier.spec is None or [(m.name, m.goal) for m in earlier.spec.metrics] != [
+        (m.name, m.goal) for m in spec.metrics
+    ]:
+        left_out["another metric"] = len(earlier.trials)
+        return [], left_out
+    found = []
+    for trial in earlier.trials:
+        if trial.state != TrialState.COMPLETE or not is_candidate(trial) or not math.isfinite(trial.values[0]):
+            continue
+        given = {**_scalars(earlier.spec.constants), **trial.params}
+        why_not = _misfit(given, spec, space)
+        if why_not:
+            left_out[why_not] += 1
+        else:
+            found.append(Carried(earlier.name, trial.number, space.select(given), trial.values[0]))
+    return found, left_out
+
+
+def _misfit(given: Mapping[str, ParamValue], spec: StudySpec, space: Space) -> str:
+    for name in space.parameters:
+        if not space.active(name, given):
+            continue
+        if name not in given:
+            return f"no {name}"
+        if not contains(space.parameters[name], given[name]):
+            return f"{name} out of range"
+    for name, value in _scalars(spec.constants).items():
+        if name in given and given[name] != value:
+            return f"another {name}"
+    return ""
+
+
+def _scalars(constants: Mapping[str, object]) -> dict[str, ParamValue]:
+    return {name: value for name, value in constants.items() if isinstance(value, (bool, int, float, str))}
+
+
+def _tell(name: str, found: int, left_out: Mapping[str, int]) -> str:
+    reasons = ", ".join(f"{count} {why}" for why, count in left_out.items())
+    return f"{found} trials of {name}" + (f" ({reasons}: left out)" if reasons else "")
