@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tunesvc.errors import Pruned, TuneError
     from tunesvc.objective import Trial
     from tunesvc.program import current_trial
+    from tunesvc.search.auto import AutoSampler
     from tunesvc.search.gp.sampler import GPSampler
     from tunesvc.search.tpe import TPESampler
     from tunesvc.spec import StudySpec
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AutoSampler": "tunesvc.search.auto",
     "Choice": "tunesvc.decorator",
     "Float": "tunesvc.decorator",
     "GPSampler": "tunesvc.search.gp.sampler",
@@ -39,6 +41,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AutoSampler",
     "Choice",
     "Float",
     "GPSampler",

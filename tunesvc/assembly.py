@@ -25,7 +25,7 @@ from tunesvc.insights.earlier import teacher
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
-from tunesvc.search.samplers import make_sampler, resolve, trials_max
+from tunesvc.search.samplers import make_sampler, trials_max
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.store import recovery, studies
@@ -228,7 +228,7 @@ def build_coordinator(
         space,
         make_sampler(spec, space),
         make_pruner(spec),
-        sampler_name=resolve(spec),
+        sampler_name=spec.sampler.name,
         pruner_name=spec.pruner.name,
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),

@@ -284,7 +284,7 @@ def test_reasons_name_phase_sets_density_and_neighbours() -> None:
     assert first.details["phase"] == "start"
     assert last.details["phase"] in ("explore", "exploit")
     assert (last.details["good"], last.details["bad"], last.details["finished"]) == (4, 35, 39)
-    assert (last.details["seed"], last.details["sampler"]) == (5, tpe.VERSION)
+    assert (last.details["sampler"], last.details["version"]) == ("tpe", tpe.VERSION)
     distances = [near["distance"] for near in last.details["nearest"]]
     assert distances == sorted(distances)
     assert all(study.trials[near["trial"]].values == near["values"] for near in last.details["nearest"])

@@ -98,10 +98,8 @@ def _changed(
 
 
 def _title(spec: StudySpec) -> str:
-    from tunesvc.search.samplers import resolve
-
     pruner = f" · {spec.pruner.name}" if spec.pruner.name != "none" else ""
-    return f"{spec.name} · {resolve(spec)}{pruner}"
+    return f"{spec.name} · {spec.sampler.name}{pruner}"
 
 
 def _session(

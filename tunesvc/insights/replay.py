@@ -22,7 +22,7 @@ from tunesvc.search.replay import (
     redraw_asks,
     redraw_prunes,
 )
-from tunesvc.search.samplers import make_sampler, resolve
+from tunesvc.search.samplers import make_sampler
 from tunesvc.space import Space
 from tunesvc.spec import Pruner, Sampler, StudySpec
 from tunesvc.store.database import Database
@@ -42,7 +42,7 @@ def replay(database: Database, view: StudyView) -> Replayed:
     """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
     played = course(database, view)
     spec = played.spec
-    asks = redraw_asks(played, _maker(spec), resolve(spec))
+    asks = redraw_asks(played, _maker(spec), spec.sampler.name)
     return Replayed(asks, redraw_prunes(played, make_pruner(spec), spec.pruner.name, last_step(spec)))
 
 

@@ -163,7 +163,8 @@ class Optimizer:
         self._forget_cached_trials()
         enqueued = bool(self._waiting)
         number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
-        details: dict[str, Any] = {"sampler": self._sampler_name, "version": _VERSION, "seed": self._seed}
+        asked: dict[str, Any] = {"sampler": self._sampler_name, "seed": self._seed}
+        details = {**asked, "version": _VERSION}
         if self._fresh:  # a sampler that keeps something between asks begins without it
             self._fresh, details["fresh"] = False, True
         try:
@@ -180,7 +181,7 @@ class Optimizer:
             )
         told = self._reason_of(self.study.sampler, number)
         if told is not None:
-            return Proposal(number, params, told.text, {**details, **self._with_origins(told.details)})
+            return Proposal(number, params, told.text, self._with_origins({**details, **told.details, **asked}))
         reason = f"proposed by {self._sampler_name} from {self._finished} finished trials"
         return Proposal(number, params, reason, details)
 

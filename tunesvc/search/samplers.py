@@ -1,13 +1,12 @@
-"""Every sampler that a spec can name, and what `auto` chooses.
+"""Every sampler that a spec can name.
 
-Optuna's `BaseSampler` is the seam: a sampler of our own is one more line in the table.
+Optuna's `BaseSampler` is the seam: a sampler is one more line in the table.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
+from tunesvc.search.auto import AutoSampler
+from tunesvc.search.gp.sampler import GPSampler
 from tunesvc.search.options import build, choose
 from tunesvc.search.tpe import TPESampler
 from tunesvc.space import MAX_LISTED, Space
@@ -31,7 +32,7 @@ def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> Ba
     Raises:
         SpecError: no such sampler, wrong options, or one that does not fit the study.
     """
-    name = resolve(spec)
+    name = spec.sampler.name
     make = choose("sampler", name, _makers(spec, space))
     options = dict(spec.sampler.options)
     return build(f"sampler {name!r}", make(_seed(spec, trials_before)), options)
@@ -39,17 +40,12 @@ def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> Ba
 
 def trials_max(spec: StudySpec, space: Space) -> int | None:
     """How many different trials the sampler can propose, or None when there is no end."""
-    return space.size if resolve(spec) in _COMPLETE else None
-
-
-def resolve(spec: StudySpec) -> str:
-    """The sampler's name, `auto` decided."""
-    return "tpe" if spec.sampler.name == "auto" else spec.sampler.name
+    return space.size if spec.sampler.name in _COMPLETE else None
 
 
 def _seed(spec: StudySpec, trials_before: int) -> int | None:
     seed = spec.seed if spec.sampler.seed is None else spec.sampler.seed
-    if seed is None or trials_before == 0 or resolve(spec) in _COMPLETE:
+    if seed is None or trials_before == 0 or spec.sampler.name in _COMPLETE:
         return seed
     return int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
 
@@ -66,9 +62,9 @@ Maker = Callable[[int | None], Callable[..., BaseSampler]]
 def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
     samplers = optuna.samplers
     return {
-        "auto": lambda seed: _fix(TPESampler, seed=seed),
+        "auto": lambda seed: _fix(AutoSampler, seed=seed, search_space=space.distributions),
+        "gp": lambda seed: _fix(GPSampler, seed=seed, search_space=space.distributions),
         "tpe": lambda seed: _fix(TPESampler, seed=seed),
-        "gp": lambda seed: _gp(seed),
         "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
         "qmc": lambda seed: _fix(
             samplers.QMCSampler, seed=seed, warn_independent_sampling=False, warn_asynchronous_seeding=False
@@ -88,18 +84,10 @@ def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSa
         return make(**(fixed | options))
 
     signature = inspect.signature(make)
-    hidden = {"seed", "constraints_func"}
+    hidden = {"seed", "constraints_func", "search_space"}
     free = [p for p in signature.parameters.values() if p.name not in hidden]
     made.__signature__ = signature.replace(parameters=free)  # type: ignore[attr-defined]
     return made
-
-
-def _gp(seed: int | None) -> Callable[..., BaseSampler]:
-    if find_spec("torch") is None:
-        raise SpecError(
-            "sampler 'gp' is Optuna's GPSampler, which needs PyTorch: `pip install torch`, or use `sampler: tpe`"
-        )
-    return _fix(optuna.samplers.GPSampler, seed=seed, warn_independent_sampling=False)
 
 
 def _cmaes(seed: int | None, spec: StudySpec) -> Callable[..., BaseSampler]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
@@ -97,8 +98,7 @@ class TPESampler(BaseSampler):
             raise ValueError(f"n_ei_candidates ({n_ei_candidates}) is a number of points: at least 1")
         if history < 100:
             raise ValueError(f"history ({history}) is the number of trials to model: at least 100")
-        self._seed = seed
-        self._rng = np.random.RandomState(seed)
+        self._rng = LazyRandomState(seed)
         self._random = RandomSampler(seed)
         self._n_startup_trials = n_startup_trials
         self._n_ei_candidates = n_ei_candidates
@@ -109,8 +109,7 @@ class TPESampler(BaseSampler):
         self._forget()
 
     def reseed_rng(self) -> None:
-        self._seed = None
-        self._rng.seed()
+        self._rng.rng.seed()
         self._random.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -151,7 +150,7 @@ class TPESampler(BaseSampler):
             asked = self._asked.get(number)
         if asked is None:
             return None
-        details: dict[str, Any] = {"sampler": VERSION, "seed": self._seed, "finished": asked.finished}
+        details: dict[str, Any] = {"sampler": "tpe", "version": VERSION, "finished": asked.finished}
         if not asked.draws:
             text = (
                 f"start: drawn at random, {asked.finished} of {self._n_startup_trials} trials to begin with have ended"
@@ -211,7 +210,7 @@ class TPESampler(BaseSampler):
         likely = Parzen(good, space, np.ones(len(good)) if len(study.directions) > 1 else weights_by_age(len(good)))
         of = len(bad) * (view.finished - len(view.good) + len(lies)) // max(len(view.bad) + len(lies), 1)
         unlikely = Parzen(bad, space, weights_of_sample(len(bad), of), of)
-        candidates = likely.sample(self._rng, self._n_ei_candidates)
+        candidates = likely.sample(self._rng.rng, self._n_ei_candidates)
         density, prior = likely.log_density(candidates)
         ratio = density - unlikely.log_density(candidates)[0]
         best = int(np.argmax(ratio))
