@@ -207,7 +207,7 @@ class Optimizer:
             drawn = self._draw_all(recorded.number, self.study.sampler)
         finally:
             trial = self.trial(recorded.number)
-            trial.params, trial.distributions = dict(recorded.params), dict(recorded.distributions)
+            trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)
             trial.system_attrs = {k: v for k, v in recorded.system_attrs.items() if not _is_outcome(k)}
         return drawn
 
