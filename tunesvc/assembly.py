@@ -26,6 +26,7 @@ from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.samplers import make_sampler, resolve, trials_max
+from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.space import Space, widened
 from tunesvc.spec import StudySpec
 from tunesvc.store import recovery, studies
@@ -223,16 +224,17 @@ def build_coordinator(
     trials = [space.restated(trial) for trial in storage.get_all_trials(record.study_id, deepcopy=False)]
     memory = StudyMemory(spec.name, [_DIRECTIONS[goal] for goal in spec.directions], trials)
     memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
+    seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
     optimizer = Optimizer(
         memory,
         space,
-        make_sampler(spec, space),
+        make_sampler(seeded(spec, seed), space),
         make_pruner(spec),
         sampler_name=resolve(spec),
         pruner_name=spec.pruner.name,
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
-        seed=spec.seed if spec.sampler.seed is None else spec.sampler.seed,
+        seed=seed,
         teacher=teacher(database, spec),
     )
     if not trials:

@@ -62,7 +62,9 @@ def test_the_best_are_run_first_and_tell_by_how_much_all_are_shifted() -> None:
     assert [one.value for one in first] == [0.1, 0.2, 0.3]
 
     run = [create_trial(state=TrialState.RUNNING, system_attrs={CARRIED: [one.study, one.number]}) for one in first]
-    assert teacher.shown(run) == ()
+    assert [(trial.number, trial.state) for trial in teacher.shown(run)] == [
+        (number, TrialState.WAITING) for number in (-4, -3, -2, -1)
+    ]
     for trial, value in zip(run, (5.1, 5.2, 5.6), strict=True):
         trial.state, trial.values = TrialState.COMPLETE, [value]
     shown = teacher.shown(run)

@@ -12,27 +12,36 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 
+from tunesvc.spec import StudySpec
+
 
 def seed_of(given: int | None) -> int:
     """The given seed, or one from the system's entropy."""
     return int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
 
 
+def seeded(spec: StudySpec, seed: int) -> StudySpec:
+    """The spec with that seed for its sampler."""
+    return spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"seed": seed})})
+
+
 def reseed(sampler: BaseSampler, seed: int, number: int) -> None:
-    """Set every generator of Optuna's kind in a sampler, and in the samplers that it uses, by (seed, trial number).
+    """Set every generator in a sampler, and in the samplers that it uses, by (seed, trial number). May be repeated.
 
-    May be repeated. Samplers that bear none, such as our own, which derive theirs in the same way, stay as they are.
+    A sampler that keeps none, because it derives one from the same two for every ask, stays as it is.
     """
-    for index, state in enumerate(_generators(sampler, set())):
-        state.rng.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
+    for index, generator in enumerate(_generators(sampler, set())):
+        generator.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
 
 
-def _generators(part: object, seen: set[int]) -> Iterator[LazyRandomState]:
+def _generators(part: object, seen: set[int]) -> Iterator[np.random.RandomState]:
     if id(part) in seen:
         return
     seen.add(id(part))
     for value in vars(part).values():
         if isinstance(value, LazyRandomState):
+            yield value.rng
+        elif isinstance(value, np.random.RandomState):
             yield value
         elif isinstance(value, BaseSampler) or type(value).__module__.startswith("optuna.samplers"):
             yield from _generators(value, seen) if hasattr(value, "__dict__") else ()
