@@ -97,13 +97,13 @@ def _proposal(view: StudyView, detail: TrialDetail, rows: Sequence[TrialRow]) ->
         return
     details = ask.details
     yield _sentence(ask.reason)
-    if details.get("phase"):
+    if details.get("phase") and str(details["phase"]) not in ask.reason:
         yield f"The search was in its phase `{details['phase']}`."
     if _is_number(details.get("mean")):
         spread = f" ± {details['deviation']:.4g}" if _is_number(details.get("deviation")) else ""
         yield f"Its value was predicted as {details['mean']:.6g}{spread}{_surprise(details, detail.row.value)}."
     if _is_number(details.get("acquisition")):
-        yield f"Its acquisition value was {details['acquisition']:.4g}: the highest that the sampler found."
+        yield f"Its acquisition value was {details['acquisition']:.4g}, the highest that the sampler found."
     near = list(_recorded_nearest(details, rows)) or list(_found_nearest(view, detail.row, rows))
     if near:
         yield f"The nearest earlier trials: {'; '.join(near)}."
@@ -295,7 +295,7 @@ def _standing(database: Database, view: StudyView) -> Iterator[str]:
     if view.budget is not None:
         yield f"{view.fraction:.0%} of its budget is spent."
     expected = forecast(database, view)
-    if expected is not None:
+    if expected is not None and expected not in view.reason:
         yield _sentence(expected)
 
 
