@@ -26,7 +26,8 @@ from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.samplers import make_sampler, trials_max
-from tunesvc.space import Space
+from tunesvc.search.seeding import seed_of, seeded
+from tunesvc.space import Space, widened
 from tunesvc.spec import StudySpec
 from tunesvc.store import recovery, studies
 from tunesvc.store.answers import answering
@@ -219,20 +220,21 @@ def build_coordinator(
         record = studies.find(connection, name)
     spec = _spec_of(record)
     storage = PgStorage(database)
-    trials = storage.get_all_trials(record.study_id, deepcopy=False)
+    space = Space(spec.parameters)
+    trials = [space.restated(trial) for trial in storage.get_all_trials(record.study_id, deepcopy=False)]
     memory = StudyMemory(spec.name, [_DIRECTIONS[goal] for goal in spec.directions], trials)
     memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
-    space = Space(spec.parameters)
+    seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
     optimizer = Optimizer(
         memory,
         space,
-        make_sampler(spec, space),
+        make_sampler(seeded(spec, seed), space),
         make_pruner(spec),
         sampler_name=spec.sampler.name,
         pruner_name=spec.pruner.name,
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
-        seed=spec.seed if spec.sampler.seed is None else spec.sampler.seed,
+        seed=seed,
         teacher=teacher(database, spec),
     )
     if not trials:
@@ -344,6 +346,11 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
             f"study {record.name!r} has trials with other {' and '.join(differing)} than this one. `tune resume "
             f"{record.name}` goes on as it was; `tune rm {record.name}` deletes it; or give this one another name."
         )
+    if narrowed := sorted(widened(record.spec.parameters, spec.parameters)):
+        raise StudyExists(
+            f"study {record.name!r} has trials that would not fit these parameters: {'; '.join(narrowed)}. Ranges may "
+            "grow and choices may be added."
+        )
     old, new = record.spec.budget, spec.budget
     limits = {name: limit and max(limit, getattr(old, name) or 0) for name, limit in new.limits.items()}
     spec = spec.model_copy(update={"budget": new.model_copy(update=limits)})
@@ -355,8 +362,8 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
 _INTERRUPTED = Closing(None, "interrupted", None)
 _OVER = Closing(None, "another coordinator brought it to its end", None)
 
-_FIXED = ("metrics", "constraints", "parameters", "constants")
-"""What has to stay as it is while a study has trials."""
+_FIXED = ("metrics", "constraints", "constants")
+"""What has to stay as it is while a study has trials; `parameters` may grow, see `space.widened`."""
 
 
 def _how_to_go_on(record: StudyRecord) -> str:

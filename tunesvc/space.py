@@ -6,6 +6,7 @@ samplers, Ray or the database.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ from decimal import Decimal
 from random import Random
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from tunesvc.errors import SpecError
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
@@ -99,6 +101,23 @@ class Space:
             return float(one[name] != other[name])
         return min(1.0, abs(first - second))
 
+    def restated(self, trial: FrozenTrial) -> FrozenTrial:
+        """A stored trial in this space's own distributions, which may be wider than those that it was drawn from.
+
+        Optuna's samplers model a parameter only over trials whose distributions are equal. The trial's values stay; a
+        value that is not one of ours keeps its own distribution.
+        """
+        fitting = {
+            name: self.distributions[name]
+            for name, value in trial.params.items()
+            if name in self.parameters and contains(self.parameters[name], value)
+        }
+        if all(trial.distributions[name] == distribution for name, distribution in fitting.items()):
+            return trial
+        made = copy.copy(trial)
+        made.distributions = {**trial.distributions, **fitting}
+        return made
+
     def _families(self) -> list[list[str]]:
         """Parameters that hang together through `when`, each family in draw order."""
         families: list[list[str]] = []
@@ -153,6 +172,46 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
             )
         case CategoricalParameter():
             return CategoricalDistribution(parameter.values)
+
+
+def widened(before: Mapping[str, Parameter], now: Mapping[str, Parameter]) -> Iterator[str]:
+    """What stands in the way of going on with trials of the space `before` in the space `now`; nothing when every one
+    of them is a configuration of both.
+
+    Ranges may grow and choices may be added; a trial keeps the distribution that it was drawn from, so the order of
+    choices does not matter.
+    """
+    for name in before.keys() | now.keys():
+        if name not in now:
+            yield f"{name} is gone, and its trials had it; start a new study, with `warm_start`"
+        elif name not in before:
+            yield f"{name} is new, and its trials do not have it; start a new study, with `warm_start`"
+        elif problem := _narrowed(before[name], now[name]):
+            yield f"{name}: {problem}"
+
+
+def _narrowed(before: Parameter, now: Parameter) -> str:
+    if type(before) is not type(now):
+        return f"was {before.type} and cannot become {now.type}"
+    if before.when != now.when:
+        return "its `when` cannot change"
+    if isinstance(before, CategoricalParameter) and isinstance(now, CategoricalParameter):
+        missing = [value for value in before.values if not any(_same(value, other) for other in now.values)]
+        return f"choices may be added, not taken away: {', '.join(map(repr, missing))}" if missing else ""
+    if isinstance(before, CategoricalParameter) or isinstance(now, CategoricalParameter):
+        return "cannot change its type"
+    if (before.log, before.step) != (now.log, now.step):
+        return "`log` and `step` cannot change"
+    if now.min > before.min or now.max < before.max:
+        return f"its range {_range(before)} may grow, not shrink to {_range(now)}"
+    step = Decimal(str(before.step or 0))
+    if step and (Decimal(str(before.min)) - Decimal(str(now.min))) % step:
+        return f"`min` has to stay a whole number of steps of {before.step:g} away from {before.min:g}"
+    return ""
+
+
+def _same(one: ParamValue, other: ParamValue) -> bool:
+    return type(one) is type(other) and one == other
 
 
 def place(distribution: BaseDistribution, value: ParamValue) -> float | None:

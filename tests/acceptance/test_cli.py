@@ -68,6 +68,7 @@ def tune(tmp_path: Path, database_url: str, tune_home: Path) -> Tune:
     made.write(
         "bowl.py",
         """
+        import random
         import time
 
         def train(x, kind, *, trial):
@@ -81,6 +82,9 @@ def tune(tmp_path: Path, database_url: str, tune_home: Path) -> Tune:
                 time.sleep(0.1)
                 trial.report(step, loss=x)
             return x
+
+        def noisy(x, kind, *, trial):
+            return (x - 0.3) ** 2 + random.Random(trial.seed).random()
 
         def broken(x, kind, *, trial):
             raise RuntimeError("the data is gone")
@@ -107,6 +111,18 @@ def study(tune: Tune, name: str, function: str, extra: str = "") -> None:
         {extra}
         """,
     )
+
+
+def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune) -> None:
+    study(tune, "noisy", "noisy")
+    tune("run", "noisy.yaml", "--quiet")
+    told = json.loads(tune("explain", "noisy", "2", "--json"))
+    assert "Proposed by random" in told["said"][0]["text"]
+    assert told["decisions"][0]["details"]["seed"] == 1
+    assert "4 of 4 proposals come out as recorded" in tune("replay", "noisy")
+    confirmed = json.loads(tune("confirm", "noisy", "--top", "2", "--repeats", "3", "--json"))
+    assert [len(one["values"]) for one in confirmed["finalists"]] == [3, 3]
+    assert all(one["low"] < one["mean"] < one["high"] for one in confirmed["finalists"])
 
 
 def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> None:

@@ -78,3 +78,12 @@ def test_another_sampler_is_told_by_how_far_it_would_have_been(database: Databas
     other = insights.replay_sampler(database, view, "{name: random, seed: 99}")
     assert [one.distance for one in same] == [0.0] * 6  # the recorded seed counts, unless another one is given
     assert all(0 < one.distance <= 1 for one in other)
+
+
+def test_a_warm_started_study_is_redrawn_as_it_was(database: Database) -> None:
+    Simulation(database, make_spec(name="before", budget={"trials": 20}), bumpy).run()
+    spec = make_spec(warm_start=["before"], sampler={"name": "tpe", "n_startup_trials": 5}, budget={"trials": 12})
+    Simulation(database, spec, bumpy).run()
+    told = insights.replay(database, insights.study(database, "test"))
+    assert told.asks.first is None
+    assert (told.asks.compared, sum(told.asks.skipped.values())) == (9, 3)  # three were the best of before

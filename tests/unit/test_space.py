@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import create_trial
 
 from tunesvc.errors import SpecError
-from tunesvc.space import Space, sample, to_distribution
+from tunesvc.space import Space, sample, to_distribution, widened
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
 from tunesvc.spec.conditions import contains
+from tunesvc.spec.model import Parameter
 
 OPTIMIZER = CategoricalParameter(values=("sgd", "adam"))
 MOMENTUM = FloatParameter(type="float", min=0.0, max=0.99, when={"optimizer": "sgd"})
@@ -146,3 +148,60 @@ def test_containment_is_strict_about_kinds() -> None:
     assert not contains(LAYERS, 1.5)
     assert not contains(LAYERS, "1")
     assert contains(FloatParameter(type="float", min=0.0, max=1.0, step=0.1), 0.3)
+
+
+MIXED = Space(
+    {
+        "lr": FloatParameter(type="float", min=1e-4, max=1.0, log=True),
+        "layers": LAYERS,
+        "optimizer": OPTIMIZER,
+        "momentum": MOMENTUM,
+    }
+)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_a_distance_is_a_share_that_does_not_depend_on_the_order(one: int, other: int) -> None:
+    first, second = sample(MIXED, Random(one)), sample(MIXED, Random(other))
+    assert 0 <= MIXED.distance(first, second) <= 1
+    assert MIXED.distance(first, second) == MIXED.distance(second, first)
+    assert MIXED.distance(first, first) == 0
+
+
+def test_a_distance_is_taken_on_the_scale_of_the_parameter() -> None:
+    here = {"lr": 1e-4, "layers": 1, "optimizer": "adam"}
+    assert MIXED.distance(here, {**here, "lr": 1e-2}) == pytest.approx(0.5 / 3)
+    assert MIXED.distance(here, {**here, "layers": 4}) == pytest.approx(1 / 3)
+    assert MIXED.distance(here, {**here, "optimizer": "sgd", "momentum": 0.0}) == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        (LAYERS, LAYERS.model_copy(update={"max": 9}), ""),
+        (LAYERS, LAYERS.model_copy(update={"max": 3}), "may grow, not shrink"),
+        (OPTIMIZER, CategoricalParameter(values=("lion", "adam", "sgd")), ""),
+        (OPTIMIZER, CategoricalParameter(values=("adam",)), "'sgd'"),
+        (CategoricalParameter(values=(1,)), CategoricalParameter(values=(True, 2)), "choices may be added"),
+        (LAYERS.model_copy(update={"step": 2}), LAYERS.model_copy(update={"min": -1, "step": 2}), ""),
+        (
+            LAYERS.model_copy(update={"step": 2}),
+            LAYERS.model_copy(update={"min": 0, "step": 2}),
+            "whole number of steps",
+        ),
+        (MOMENTUM, MOMENTUM.model_copy(update={"when": None}), "`when` cannot change"),
+    ],
+)
+def test_a_space_may_grow_and_nothing_else(before: Parameter, now: Parameter, told: str) -> None:
+    problems = list(widened({"p": before}, {"p": now}))
+    assert [told in problem for problem in problems] == ([True] if told else [])
+
+
+def test_a_stored_trial_means_the_same_in_a_wider_space() -> None:
+    narrow = {"optimizer": CategoricalDistribution(["sgd", "adam"]), "gone": FloatDistribution(0, 1)}
+    trial = create_trial(params={"optimizer": "adam", "gone": 0.5}, distributions=narrow, value=1.0)
+    wide = Space({"optimizer": CategoricalParameter(values=("lion", "sgd", "adam"))})
+    restated = wide.restated(trial)
+    assert restated.params == trial.params
+    assert restated.distributions == {**narrow, **wide.distributions}
+    assert trial.distributions == narrow

@@ -195,6 +195,24 @@ def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, messa
             "pruner: compares one metric; with several, leave `pruner` out",
         ),
         ("metric: a\nbudget: {gpu_hours: 1}", "budget: `gpu_hours` is never spent: `resources` asks for no GPU"),
+        (
+            "metrics: [a, b]\nbudget: {trials: 9, stop_when: {improvement_below: 1}}",
+            "`stop_when` ends a study of one metric only",
+        ),
+        (
+            "metric: a\nbudget: {trials: 9, stop_when: {improvement_below: 1, per: gpu_hour}}",
+            "budget.stop_when.per: is no `gpu_hour`: `resources` asks for no GPU",
+        ),
+        (
+            "metric: a\nbudget: {trials: 9, stop_when: {improvment_below: 1}}",
+            "unknown key `improvment_below`, did you mean `improvement_below`?",
+        ),
+        ("metric: a\nwarm_start: b", "`warm_start` needs `parameters`"),
+        ("metric: a\nparameters: {x: {min: 0, max: 1}}\nwarm_start: [b, x]", "warm_start[1]: `x` is this study"),
+        (
+            "metrics: [a, b]\nparameters: {x: {min: 0, max: 1}}\nwarm_start: b",
+            "`warm_start` carries values of one metric",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_told(lines: str, message: str) -> None:

@@ -213,13 +213,16 @@ def _print_summary(study: Study, code: ExitCode) -> None:
     from tunesvc.cli import output, study_text
 
     console, view, front = output.out(), study.view, study.front
+    answer, best = study.recommendation, study.best
+    if answer is not None and best is not None and best.number != answer.luckiest:
+        front = [best, *front]
     state = "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
     reason = f": {output.clean(view.reason)}" if view.reason else ""
     after = f" after {output.duration(view.active_s)}{reason}"
     console.print(Text.assemble("\n", (output.clean(view.name), "bold"), " ", output.state_text(state), after))
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if front:
-        console.print(Text(), study_text.best(view, front, console.width), sep="\n")
+        console.print(Text(), study_text.best(view, front, console.width, answer), sep="\n")
     console.print(_next_commands(view.name, view.state, code, found=bool(front)))
 
 

@@ -119,7 +119,10 @@ def best(view: StudyView, rows: Sequence[TrialRow], width: int, answer: Recommen
     if answer is not None and others:
         return Group(_recommended(view, row, answer), Text(), best(view, others, width))
     won = (f"{clean(view.objectives[0].name)} = {number(row.value)}", STYLES["best"])
-    title = Text.assemble(("Best  ", "bold"), won, (f"  trial {row.number}", "dim"))
+    believed = ""
+    if answer is not None and answer.number == row.number and answer.deviation is not None:
+        believed = f", believed to be {number(answer.mean)} ± {answer.deviation:.2g}"
+    title = Text.assemble(("Best  ", "bold"), won, (f"  trial {row.number}{believed}", "dim"))
     return Group(title, _params(row))
 
 

@@ -97,17 +97,18 @@ def _proposal(view: StudyView, detail: TrialDetail, rows: Sequence[TrialRow]) ->
         return
     details = ask.details
     yield _sentence(ask.reason)
-    if details.get("phase"):
+    if details.get("phase") and str(details["phase"]) not in ask.reason:
         yield f"The search was in its phase `{details['phase']}`."
     if _is_number(details.get("mean")):
         spread = f" ± {details['deviation']:.4g}" if _is_number(details.get("deviation")) else ""
         yield f"Its value was predicted as {details['mean']:.6g}{spread}{_surprise(details, detail.row.value)}."
     if _is_number(details.get("acquisition")):
-        yield f"Its acquisition value was {details['acquisition']:.4g}: the highest that the sampler found."
-    near = list(_recorded_nearest(details)) or list(_found_nearest(view, detail.row, rows))
+        yield f"Its acquisition value was {details['acquisition']:.4g}, the highest that the sampler found."
+    near = list(_recorded_nearest(details, rows)) or list(_found_nearest(view, detail.row, rows))
     if near:
         yield f"The nearest earlier trials: {'; '.join(near)}."
-    who = " ".join(str(details[key]) for key in ("sampler", "version") if details.get(key))
+    who = str(details.get("by") or details.get("sampler") or "")
+    who += f" ({details['version']})" if details.get("version") else ""
     if who:
         yield f"Drawn by {who}" + (f", seed {details['seed']}." if details.get("seed") is not None else ".")
 
@@ -120,11 +121,14 @@ def _surprise(details: Mapping[str, Any], value: float | None) -> str:
     return f"; it came to {value:.6g}, {off:.1f} deviations off"
 
 
-def _recorded_nearest(details: Mapping[str, Any]) -> Iterator[str]:
+def _recorded_nearest(details: Mapping[str, Any], rows: Sequence[TrialRow]) -> Iterator[str]:
+    values = {row.number: row.value for row in rows}
     for near in list(details.get("nearest") or [])[:NEAREST]:
-        value = f" with {near['value']:.6g}" if _is_number(near.get("value")) else ""
-        where = f" of {near['study']}" if near.get("study") else ""
-        yield f"{near['number']}{where}{value} (distance {near['distance']:.3g})"
+        number, study = near.get("number"), near.get("study")
+        value = near.get("value") if near.get("value") is not None or study else values.get(number)
+        told = f" with {value:.6g}" if isinstance(value, (int, float)) else ""
+        apart = f" (distance {near['distance']:.3g})" if _is_number(near.get("distance")) else ""
+        yield f"{number}{f' of {study}' if study else ''}{told}{apart}"
 
 
 def _found_nearest(view: StudyView, row: TrialRow, rows: Sequence[TrialRow]) -> Iterator[str]:
@@ -291,7 +295,7 @@ def _standing(database: Database, view: StudyView) -> Iterator[str]:
     if view.budget is not None:
         yield f"{view.fraction:.0%} of its budget is spent."
     expected = forecast(database, view)
-    if expected is not None:
+    if expected is not None and expected not in view.reason:
         yield _sentence(expected)
 
 

@@ -23,6 +23,7 @@ from tunesvc.search.replay import (
     redraw_prunes,
 )
 from tunesvc.search.samplers import make_sampler
+from tunesvc.search.seeding import seeded
 from tunesvc.space import Space
 from tunesvc.spec import Pruner, Sampler, StudySpec
 from tunesvc.store.database import Database
@@ -72,8 +73,7 @@ def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[P
 
 def _maker(spec: StudySpec) -> SamplerMaker:
     def make(seed: int) -> Any:
-        seeded = spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"seed": seed})})
-        return make_sampler(seeded, Space(spec.parameters))
+        return make_sampler(seeded(spec, seed), Space(spec.parameters))
 
     return make
 

@@ -72,7 +72,7 @@ class StudyMemory(InMemoryStorage):
 
     @contextmanager
     def lending(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
-        """Show complete trials of other studies besides this one's, as long as a sampler is asked.
+        """Show trials of other studies besides this one's, as long as a sampler is asked.
 
         Their numbers are negative, so that they come first and are nobody else's.
         """
@@ -88,8 +88,8 @@ class StudyMemory(InMemoryStorage):
         """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
         their parameters: as infeasible ones, so that samplers learn where not to go."""
         trials = super().get_all_trials(study_id, deepcopy, states)
-        if self._lent and (states is None or TrialState.COMPLETE in states):
-            trials = [*self._lent, *trials]
+        if self._lent:
+            trials = [*(trial for trial in self._lent if states is None or trial.state in states), *trials]
         if states is None or TrialState.PRUNED not in states or not self._infeasible:
             return trials
         return sorted([*trials, *self._infeasible.values()], key=lambda trial: trial.number)

@@ -11,8 +11,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -163,8 +165,7 @@ class Optimizer:
         self._forget_cached_trials()
         enqueued = bool(self._waiting)
         number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
-        asked: dict[str, Any] = {"sampler": self._sampler_name, "seed": self._seed}
-        details = {**asked, "version": _VERSION}
+        details: dict[str, Any] = {"sampler": self._sampler_name, "version": _VERSION, "seed": self._seed}
         if self._fresh:  # a sampler that keeps something between asks begins without it
             self._fresh, details["fresh"] = False, True
         try:
@@ -181,7 +182,7 @@ class Optimizer:
             )
         told = self._reason_of(self.study.sampler, number)
         if told is not None:
-            return Proposal(number, params, told.text, self._with_origins({**details, **told.details, **asked}))
+            return Proposal(number, params, self._named(told.text), self._detailed(details, told))
         reason = f"proposed by {self._sampler_name} from {self._finished} finished trials"
         return Proposal(number, params, reason, details)
 
@@ -208,14 +209,14 @@ class Optimizer:
             drawn = self._draw_all(recorded.number, self.study.sampler)
         finally:
             trial = self.trial(recorded.number)
-            trial.params, trial.distributions = dict(recorded.params), dict(recorded.distributions)
+            trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)
             trial.system_attrs = {k: v for k, v in recorded.system_attrs.items() if not _is_outcome(k)}
         return drawn
 
     def version(self, number: int) -> str:
         """Of the sampler, as it says for its last draw for that trial."""
         told = self._reason_of(self.study.sampler, number)
-        return str((told.details if told else {}).get("version", _VERSION))
+        return str(_VERSION if told is None else self._detailed({"version": _VERSION}, told)["version"])
 
     def retell(self, recorded: FrozenTrial) -> None:
         """Finish a trial as it was recorded."""
@@ -310,7 +311,8 @@ class Optimizer:
         self._kept.discard(number)
         trial = self.trial(number)
         try:
-            self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
+            with self._teaching():
+                self.study.sampler.after_trial(_filter_study(self.study, trial), trial, state, values)
         except Exception as error:  # noqa: BLE001  # a sampler is anybody's code; the outcome must not be lost for it
             self._complain(number, f"sampler {self._sampler_name}", error)
         self.memory.set_trial_state_values(number, state, values)
@@ -323,16 +325,27 @@ class Optimizer:
 
     def _draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
         reseed(sampler, self._seed, number)
-        trial = self.trial(number)
-        sampler.before_trial(_filter_study(self.study, trial), trial)
         params: dict[str, ParamValue] = {}
-        with self.memory.lending(self._teacher.shown(self.trials) if self._teacher else ()):
+        with self._teaching():
+            trial = self.trial(number)
+            sampler.before_trial(_filter_study(self.study, trial), trial)
             relative = self._relative(number, sampler) if self.space.distributions else {}
             for name, distribution in self.space.distributions.items():
                 if self.space.active(name, params):
                     params[name] = self._draw(number, name, distribution, relative, sampler)
         self._tried.add(_configuration(params))
         return params
+
+    @contextmanager
+    def _teaching(self) -> Iterator[None]:
+        """While the sampler is asked or told, it sees what earlier studies lend."""
+        if self._teacher is None:
+            yield
+            return
+        with self.memory.lending(self._teacher.shown(self.trials)):
+            self._forget_cached_trials()
+            yield
+        self._forget_cached_trials()
 
     def _is_poor(self, trial: FrozenTrial) -> bool:
         self._forget_cached_trials()
@@ -409,14 +422,30 @@ class Optimizer:
         self._kept.add(number)
         return Verdict(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
 
-    def _with_origins(self, details: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A reason's details, trials of earlier studies named by their own numbers."""
-        near = details.get("nearest")
-        if self._teacher is None or not near:
-            return details
-        origins = [(one, self._teacher.origin(one["number"])) for one in near]
-        named = [one if at is None else {**one, "study": at[0], "number": at[1]} for one, at in origins]
-        return {**details, "nearest": named}
+    def _detailed(self, details: Mapping[str, Any], told: Reason) -> dict[str, Any]:
+        """A sampler's own details beside ours: `sampler` is what the spec names, `by` is who drew in its place."""
+        its = {key: value for key, value in told.details.items() if value is not None}
+        if isinstance(its.get("nearest"), list):
+            its["nearest"] = [self._near(one) for one in its["nearest"] if isinstance(one, Mapping)]
+        by = its.pop("sampler", None)
+        named = {"by": by} if by not in (None, self._sampler_name) else {}
+        return {**details, **named, **its}
+
+    def _near(self, one: Mapping[str, Any]) -> dict[str, Any]:
+        """One of the nearest trials, alike for all samplers: `number`, `distance`, `value`, `study` if another's."""
+        number, (value, *_) = one.get("number", one.get("trial")), one.get("values") or (one.get("value"),)
+        made = {"number": number, "distance": one.get("distance"), "value": value}
+        origin = self._teacher.origin(number) if self._teacher and isinstance(number, int) else None
+        return made if origin is None else {**made, "study": origin[0], "number": origin[1]}
+
+    def _named(self, text: str) -> str:
+        """A sampler's sentence, trials of earlier studies named by their own numbers."""
+
+        def name(found: re.Match[str]) -> str:
+            origin = self._teacher.origin(int(found[1])) if self._teacher else None
+            return found[0] if origin is None else f"trial {origin[1]} of {origin[0]}"
+
+        return re.sub(r"\btrial (-\d+)", name, text)
 
     def _reason_of(self, chooser: object, number: int) -> Reason | None:
         if not isinstance(chooser, Explains):

@@ -127,9 +127,10 @@ def redraw_asks(course: Course, make: SamplerMaker, name: str) -> Redrawn:
     agreeing, compared, first = 0, 0, None
     skipped: Counter[str] = Counter()
     restarted = False
+    space = Space(course.spec.parameters)
     for step in _walk(course, make):
         restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
-        why_not = _not_comparable(step, name)
+        why_not = _not_comparable(step, name, space)
         if why_not:
             skipped[why_not] += 1
             continue
@@ -314,9 +315,11 @@ def _optimizer(
 # --- why not -------------------------------------------------------------------------------------------
 
 
-def _not_comparable(step: _Asked, name: str) -> str:
+def _not_comparable(step: _Asked, name: str, space: Space) -> str:
     if FIXED in step.recorded.system_attrs:
         return "enqueued, so the sampler was not asked" if step.drawn == step.recorded.params else ""
+    if any(space.distributions.get(name) != kind for name, kind in step.recorded.distributions.items()):
+        return "drawn before the ranges were widened"
     if step.details.get("seed") is None:
         return "their seed is not recorded"
     if step.details.get("sampler") != name:
@@ -325,9 +328,6 @@ def _not_comparable(step: _Asked, name: str) -> str:
 
 
 def _why_differing(step: _Asked, course: Course, restarted: bool) -> str:
-    space = Space(course.spec.parameters)
-    if any(space.distributions.get(name) != d for name, d in step.recorded.distributions.items()):
-        return "the parameters' ranges have been widened since"
     recorded, now = step.details.get("version"), step.version
     if recorded and now and recorded != now:
         return f"recorded with {recorded}, redrawn with {now}"

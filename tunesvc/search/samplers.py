@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
 
@@ -22,12 +21,8 @@ from tunesvc.space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
 
 
-def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> BaseSampler:
+def make_sampler(spec: StudySpec, space: Space) -> BaseSampler:
     """The sampler that a spec names.
-
-    Args:
-        trials_before: how many trials the study has already. A resumed study goes on with other random numbers
-            than it started with; otherwise it would propose its first trials once more.
 
     Raises:
         SpecError: no such sampler, wrong options, or one that does not fit the study.
@@ -35,19 +30,12 @@ def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> Ba
     name = spec.sampler.name
     make = choose("sampler", name, _makers(spec, space))
     options = dict(spec.sampler.options)
-    return build(f"sampler {name!r}", make(_seed(spec, trials_before)), options)
+    return build(f"sampler {name!r}", make(spec.seed if spec.sampler.seed is None else spec.sampler.seed), options)
 
 
 def trials_max(spec: StudySpec, space: Space) -> int | None:
     """How many different trials the sampler can propose, or None when there is no end."""
     return space.size if spec.sampler.name in _COMPLETE else None
-
-
-def _seed(spec: StudySpec, trials_before: int) -> int | None:
-    seed = spec.seed if spec.sampler.seed is None else spec.sampler.seed
-    if seed is None or trials_before == 0 or spec.sampler.name in _COMPLETE:
-        return seed
-    return int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
 
 
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"

@@ -7,20 +7,12 @@ since the process began, and their `reseed_rng` takes entropy from the system.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 
-
-@runtime_checkable
-class Derives(Protocol):
-    """A sampler whose draws are a function of a seed and the trial's number."""
-
-    def derive_from(self, seed: int) -> None:
-        """Use this seed from now on."""
-        ...
+from tunesvc.spec import StudySpec
 
 
 def seed_of(given: int | None) -> int:
@@ -28,26 +20,28 @@ def seed_of(given: int | None) -> int:
     return int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
 
 
+def seeded(spec: StudySpec, seed: int) -> StudySpec:
+    """The spec with that seed for its sampler."""
+    return spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"seed": seed})})
+
+
 def reseed(sampler: BaseSampler, seed: int, number: int) -> None:
-    """Set every generator of Optuna's kind in a sampler, and in the samplers that it uses, by (seed, trial number).
+    """Set every generator in a sampler, and in the samplers that it uses, by (seed, trial number). May be repeated.
 
-    May be repeated. Those that derive what they draw from seed and number by themselves are told the seed.
+    A sampler that keeps none, because it derives one from the same two for every ask, stays as it is.
     """
-    states = []
-    for part in _parts(sampler, set()):
-        if isinstance(part, Derives):
-            part.derive_from(seed)
-        states += [value for value in vars(part).values() if isinstance(value, LazyRandomState)]
-    for index, state in enumerate(states):
-        state.rng.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
+    for index, generator in enumerate(_generators(sampler, set())):
+        generator.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
 
 
-def _parts(part: object, seen: set[int]) -> Iterator[object]:
-    """A sampler and all that it consists of."""
-    if id(part) in seen or not hasattr(part, "__dict__"):
+def _generators(part: object, seen: set[int]) -> Iterator[np.random.RandomState]:
+    if id(part) in seen:
         return
     seen.add(id(part))
-    yield part
-    for value in list(vars(part).values()):
-        if isinstance(value, BaseSampler) or type(value).__module__.startswith("optuna.samplers"):
-            yield from _parts(value, seen)
+    for value in vars(part).values():
+        if isinstance(value, LazyRandomState):
+            yield value.rng
+        elif isinstance(value, np.random.RandomState):
+            yield value
+        elif isinstance(value, BaseSampler) or type(value).__module__.startswith("optuna.samplers"):
+            yield from _generators(value, seen) if hasattr(value, "__dict__") else ()

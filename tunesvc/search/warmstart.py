@@ -57,6 +57,7 @@ class Teacher:
         self.carried: list[Carried] = []
         self._told: list[str] = []
         self._shown: list[FrozenTrial] | None = None
+        self._waiting: list[FrozenTrial] = []
         for study in earlier:
             found, left_out = fitting(study, spec, space)
             self.carried += self._chosen(found)
@@ -80,19 +81,20 @@ class Teacher:
         return [one for one in rounds if distinct[repr(sorted(one.params.items()))] is one][:BEST]
 
     def shown(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """The carried trials as the sampler sees them; none while those that tell the shift still run.
+        """The carried trials as the sampler sees them: waiting until those that tell the shift are over, then complete.
+
+        Always as many in the same order, since a sampler may remember places in the list of trials.
 
         Args:
             trials: of this study.
         """
-        if self._shown is None:
-            run = [trial for trial in trials if CARRIED in trial.system_attrs]
-            if not all(trial.state.is_finished() for trial in run):
-                return ()
-            shifts = self._shifts(run)
-            self._shown = [
-                self._freeze(-1 - index, one, shifts.get(one.study, 0.0)) for index, one in enumerate(self.carried)
-            ][::-1]
+        if self._shown is not None:
+            return self._shown
+        run = [trial for trial in trials if CARRIED in trial.system_attrs]
+        if not all(trial.state.is_finished() for trial in run):
+            self._waiting = self._waiting or self._frozen(None)
+            return self._waiting
+        self._shown = self._frozen(self._shifts(run))
         return self._shown
 
     def origin(self, number: int) -> tuple[str, int] | None:
@@ -112,11 +114,16 @@ class Teacher:
                 apart.setdefault(study, []).append(trial.values[0] - known[study, number])
         return {study: fmean(values) for study, values in apart.items()}
 
-    def _freeze(self, number: int, one: Carried, shift: float) -> FrozenTrial:
-        distributions = {name: self._space.distributions[name] for name in one.params}
-        trial = create_trial(params=dict(one.params), distributions=distributions, value=one.value + shift)
-        trial.number = trial._trial_id = number
-        return trial
+    def _frozen(self, shifts: Mapping[str, float] | None) -> list[FrozenTrial]:
+        made = []
+        for index, one in reversed(list(enumerate(self.carried))):
+            distributions = {name: self._space.distributions[name] for name in one.params}
+            value = None if shifts is None else one.value + shifts.get(one.study, 0.0)
+            state = TrialState.WAITING if value is None else TrialState.COMPLETE
+            trial = create_trial(state=state, params=dict(one.params), distributions=distributions, value=value)
+            trial.number = trial._trial_id = -1 - index
+            made.append(trial)
+        return made
 
     def _chosen(self, found: Sequence[Carried]) -> list[Carried]:
         """The best first; of many, every second, third ... of those that are not among the best."""

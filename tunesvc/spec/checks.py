@@ -186,16 +186,18 @@ def _budget(spec: StudySpec) -> Iterator[Fault]:
     if budget.gpu_hours is not None and budget.trials is None and budget.wall is None and not spec.resources.gpu:
         yield Fault(("budget",), "`gpu_hours` is never spent: `resources` asks for no GPU")
     if budget.stop_when is not None and len(spec.metrics) > 1:
-        yield Fault(("budget", "stop_when"), "ends a study of one metric only", at_key=True)
+        yield Fault(("budget", "stop_when"), "`stop_when` ends a study of one metric only", at_key=True)
     elif budget.stop_when is not None and budget.stop_when.per == "gpu_hour" and not spec.resources.gpu:
         yield Fault(("budget", "stop_when", "per"), "is no `gpu_hour`: `resources` asks for no GPU")
 
 
 def _warm_start(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
     if spec.warm_start and len(spec.metrics) > 1:
-        yield Fault(("warm_start",), "carries values of one metric; with several, leave it out", at_key=True)
+        yield Fault(
+            ("warm_start",), "`warm_start` carries values of one metric; with several, leave it out", at_key=True
+        )
     if spec.warm_start and not names:
-        text = "needs `parameters`: those that the objective declares itself are not known in time"
+        text = "`warm_start` needs `parameters`: those that the objective declares itself are not known in time"
         yield Fault(("warm_start",), text, at_key=True)
     for index, name in enumerate(spec.warm_start):
         if name == spec.name or name in spec.warm_start[:index]:

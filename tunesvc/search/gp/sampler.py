@@ -66,10 +66,6 @@ class GPSampler(BaseSampler):
         """Draw other numbers from now on, as Optuna asks of a sampler's copy in another worker."""
         self._seed = _entropy()
 
-    def derive_from(self, seed: int) -> None:
-        """Use this seed from now on."""
-        self._seed = seed
-
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every parameter that any trial has, with its latest distribution."""
         union = dict(self._search_space)

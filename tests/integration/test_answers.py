@@ -1,0 +1,138 @@
+"""Why a study stands as it does, and which of its trials is really best: on the real database, with simulated workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from random import Random
+
+import pytest
+
+from tests.simulation import Simulation, curve, quadratic
+from tests.specs import make_spec
+from tunesvc import insights
+from tunesvc.confirming import confirmation, prepare
+from tunesvc.errors import StudyBusy, TuneError
+from tunesvc.execute.executor import Failed, Launch, Lost, Payload
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+from tunesvc.store.states import StudyState
+from tunesvc.store.studies import StudyRecord
+
+
+def noisy(launch: Launch) -> Iterable[tuple[float, Payload]]:
+    """Best at 0.3, with noise that its seed decides."""
+    x = float(launch.params["x"])  # type: ignore[arg-type]
+    return curve((x - 0.3) ** 2 + Random(launch.seed).gauss(0, 0.02))
+
+
+def confirmed(database: Database, record: StudyRecord, script: object = noisy, **numbers: int) -> Simulation:
+    """What `tune confirm` does, with simulated workers."""
+    made = prepare(database, record, **numbers)
+    assert made.spec is not None
+    simulation = Simulation(database, made.spec, script)  # type: ignore[arg-type]
+    simulation.run()
+    return simulation
+
+
+def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> None:
+    seeds: list[int] = []
+
+    def remembering(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        seeds.append(launch.seed)
+        return noisy(launch)
+
+    simulation = Simulation(database, make_spec(seed=1, budget={"trials": 20}), remembering)
+    simulation.run()
+    repeats = confirmed(database, simulation.record, remembering, top=3, repeats=4)
+    assert repeats.states() == {"complete": 12}
+    assert len(set(seeds)) == 32
+    told = confirmation(database, "test")
+    assert told is not None
+    best = [row.number for row in insights.trials(database, simulation.record.study_id, order="best", limit=3)]
+    assert sorted(one.number for one in told.finalists) == sorted(best)
+    assert all(len(one.values) == 4 for one in told.finalists)
+    assert str(told.finalists[0].number) in told.verdict
+    # the study itself knows nothing of them
+    assert insights.study(database, "test").counts.total == 20
+
+
+def test_more_repeats_run_what_is_missing_and_what_failed(database: Database) -> None:
+    def frail(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        return [(1.0, Failed("error", "boom"))] if launch.trial_number == 1 else noisy(launch)
+
+    simulation = Simulation(database, make_spec(), noisy)
+    simulation.run()
+    assert confirmed(database, simulation.record, frail, top=2, repeats=2).states() == {"complete": 3, "fail": 1}
+    assert confirmed(database, simulation.record, top=2, repeats=3).states() == {"complete": 6, "fail": 1}
+    assert confirmed(database, simulation.record, top=2, repeats=3).states() == {"complete": 6, "fail": 1}
+
+
+def test_an_interrupted_confirmation_goes_on(database: Database) -> None:
+    simulation = Simulation(database, make_spec(), noisy)
+    simulation.run()
+    made = prepare(database, simulation.record, top=3, repeats=3)
+    assert made.spec is not None
+    repeats = Simulation(database, made.spec, noisy, slots=2)
+    coordinator = repeats.start()
+    for _ in range(4):
+        coordinator.step()
+    with pytest.raises(StudyBusy):
+        prepare(database, simulation.record, top=3, repeats=4)
+    repeats.crash()
+    assert confirmed(database, simulation.record, top=3, repeats=3).states() == {"complete": 9}
+
+
+def test_repeats_that_all_agree_are_told_for_what_they_are(database: Database) -> None:
+    simulation = Simulation(database, make_spec(), quadratic)
+    simulation.run()
+    confirmed(database, simulation.record, quadratic, top=2, repeats=3)
+    told = confirmation(database, "test")
+    assert told is not None
+    assert "trial.seed" in told.verdict
+
+
+def test_a_study_without_results_has_nothing_to_confirm(database: Database) -> None:
+    with database.engine.begin() as connection:
+        record = studies.create(connection, make_spec())
+    with pytest.raises(TuneError, match="no complete, feasible trial"):
+        prepare(database, record, top=5, repeats=5)
+
+
+def told_of(database: Database, number: int | None = None) -> str:
+    view = insights.study(database, "test")
+    told = insights.explain_study(database, view) if number is None else insights.explain_trial(database, view, number)
+    assert told is not None
+    return "\n".join(said.text for said in told.said)
+
+
+def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:
+    def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        if launch.trial_number == 5 and launch.attempt.number == 1:
+            return [(1.0, Lost("killed"))]
+        return curve(*[0.1 if launch.trial_number < 4 else 0.9] * 8)
+
+    Simulation(database, make_spec(pruner={"name": "median", "n_startup_trials": 2}), script).run()
+    told = told_of(database, 5)
+    assert "Proposed by random" in told
+    assert "nearest earlier trials" in told
+    assert "2 attempts" in told
+    assert "retry 1 of 3" in told
+    assert "Stopped: Median: 0.9 at step" in told
+    assert "never found it poor enough" in told_of(database, 1)
+    whole = told_of(database)
+    assert "6 of 10 trials were stopped early" in whole
+    assert "steps were not trained" in whole
+    assert "all 10 trials are done" in whole
+    assert insights.explain_trial(database, insights.study(database, "test"), 99) is None
+
+
+def test_a_study_ends_early_when_little_more_is_to_be_expected(database: Database) -> None:
+    stop = {"improvement_below": 0.001, "after": 12}
+    spec = make_spec(budget={"trials": 500, "stop_when": stop}, parallelism=3)
+    simulation = Simulation(database, spec, quadratic)
+    closing = simulation.run()
+    assert closing.state is StudyState.FINISHED
+    assert "budget.stop_when" in closing.reason
+    assert 12 <= simulation.states()["complete"] < 500
+    shown = simulation.recorder.snapshots[-1].forecast
+    assert shown == insights.forecast(database, insights.study(database, "test"))

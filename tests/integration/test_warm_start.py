@@ -1,0 +1,90 @@
+"""Studies that learn from earlier ones, and studies whose space grows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from tests.simulation import Simulation, curve
+from tests.specs import make_spec
+from tunesvc import insights
+from tunesvc.assembly import Source, enroll
+from tunesvc.errors import StudyExists, StudyNotFound
+from tunesvc.execute.executor import Launch, Payload
+from tunesvc.store.database import Database
+
+LAYERS = {"type": "categorical", "values": ["one", "two"]}
+
+
+def offset(shift: float) -> object:
+    def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        return curve((float(launch.params["x"]) - 0.3) ** 2 + shift)  # type: ignore[arg-type]
+
+    return script
+
+
+def test_a_warm_started_study_begins_with_the_best_and_looks_near_them(database: Database) -> None:
+    one = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
+    Simulation(database, make_spec(name="before", parameters=one, budget={"trials": 40}), offset(0.0)).run()  # type: ignore[arg-type]
+    before = insights.study(database, "before")
+    spec = make_spec(warm_start=["before"], parameters=one, sampler={"name": "tpe", "seed": 3}, parallelism=1)
+    simulation = Simulation(database, spec, offset(5.0))  # type: ignore[arg-type]
+    simulation.run()
+    view = insights.study(database, "test")
+    rows = insights.trials(database, view.study_id)
+    best = insights.trials(database, before.study_id, order="best", limit=3)
+    assert [row.params for row in rows[:3]] == [row.params for row in best]
+    assert len(rows) == 10  # what is carried counts as no trial of this study
+    # ten trials alone would still be TPE's random start
+    assert sum(abs(float(row.params["x"]) - 0.3) < 0.25 for row in rows[3:]) >= 6  # type: ignore[arg-type]
+    told = " ".join(said.text for said in insights.explain_study(database, view).said)
+    assert "Warm start: 40 trials of before" in told
+
+
+def test_a_warm_start_from_nothing_is_refused(database: Database) -> None:
+    with pytest.raises(StudyNotFound):
+        enroll(database, make_spec(warm_start=["befor"]), Source(), resume=False)
+
+
+def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Database) -> None:
+    narrow = {"x": {"type": "float", "min": 0.4, "max": 1.0}, "layers": LAYERS}
+    spec = make_spec(parameters=narrow, sampler={"name": "tpe", "seed": 1, "n_startup_trials": 5})
+    Simulation(database, spec, offset(0.0)).run()  # type: ignore[arg-type]
+    wide = {"x": {"type": "float", "min": 0.0, "max": 1.0}, "layers": {**LAYERS, "values": ["zero", "one", "two"]}}
+    grown = spec.model_validate_json(
+        make_spec(parameters=wide, sampler=spec.sampler.model_dump(), budget={"trials": 60}).model_dump_json()
+    )
+    enroll(database, grown, Source(), resume=True)
+    simulation = Simulation(database, grown, offset(0.0))  # type: ignore[arg-type]
+    before = insights.trials(database, simulation.record.study_id)
+    simulation.run()
+    rows = insights.trials(database, simulation.record.study_id)
+    assert [row.params for row in rows[:10]] == [row.params for row in before]
+    assert min(float(row.params["x"]) for row in rows[10:]) < 0.4  # type: ignore[arg-type]
+    assert "zero" in {row.params["layers"] for row in rows[10:]}
+    # a sampler that lost the old trials, or the parameter, would not have moved to where it is best
+    late = [abs(float(row.params["x"]) - 0.3) for row in rows[40:]]  # type: ignore[arg-type]
+    assert sorted(late)[len(late) // 2] < 0.15
+    assert not simulation.recorder.texts("warning")
+    told = insights.replay(database, insights.study(database, "test"))
+    assert (told.asks.agreeing, told.asks.compared, sum(told.asks.skipped.values())) == (50, 50, 10)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        ({"x": {"type": "float", "min": 0.5, "max": 1.0}}, "may grow, not shrink"),
+        ({"x": {"type": "float", "min": 0.1, "max": 1.0, "log": True}}, "`log` and `step` cannot change"),
+        ({"x": {"type": "int", "min": 0, "max": 1}}, "was float and cannot become int"),
+        ({"x": {"type": "float", "min": 0.0, "max": 1.0}, "y": LAYERS}, "y is new"),
+        ({"y": LAYERS}, "x is gone"),
+    ],
+)
+def test_what_is_no_widening_is_refused_with_its_reason(
+    database: Database, parameters: dict[str, object], told: str
+) -> None:
+    spec = make_spec(parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}, budget={"trials": 2})
+    Simulation(database, spec).run()
+    with pytest.raises(StudyExists, match=told):
+        enroll(database, make_spec(parameters=parameters), Source(), resume=True)

@@ -1,0 +1,78 @@
+"""What the terminal is told about a study's answer, its replay and its finalists."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from rich.console import Console, RenderableType
+
+from tests.specs import make_spec
+from tunesvc.cli import replay_text, study_text
+from tunesvc.confirming import Confirmation
+from tunesvc.insights import Counts, Explanation, Objective, StudyView, TrialRow
+from tunesvc.insights.explanation import Said
+from tunesvc.insights.replay import Replayed
+from tunesvc.search.confirming import compare
+from tunesvc.search.recommend import Recommendation
+from tunesvc.search.replay import Differing, OtherPruner, Redrawn, Stopped
+from tunesvc.store.states import StudyState
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+VIEW = StudyView(
+    1, "bowl", StudyState.FINISHED, "", (Objective("loss", "minimize"),), Counts(complete=2), 0.1, None, 1.0, 1.0, 0.0,
+    None, NOW, NOW, make_spec(), None, None,
+)  # fmt: skip
+
+
+def row(number: int, value: float) -> TrialRow:
+    return TrialRow(number, number, "complete", (value,), {"x": 0.5}, True, 3, value, 1, None, NOW, NOW, 1.0)
+
+
+def shown(made: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(made)
+    return console.export_text()
+
+
+def test_the_recommended_trial_comes_before_the_lucky_one() -> None:
+    text = shown(study_text.best(VIEW, [row(4, 0.2), row(9, 0.1)], 80, Recommendation(4, 0.21, 0.02, 9)))
+    assert text.index("Recommended  loss = 0.21 ± 0.02  trial 4, observed 0.2") < text.index(
+        "Best  loss = 0.1  trial 9"
+    )
+    assert "lucky" in text
+
+
+def test_where_both_are_one_trial_it_is_told_once() -> None:
+    text = shown(study_text.best(VIEW, [row(4, 0.2)], 80, Recommendation(4, 0.21, 0.02, 4)))
+    assert "Best  loss = 0.2  trial 4, believed to be 0.21 ± 0.02" in text
+    assert "Recommended" not in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_nothing_is_wider_than_the_terminal(width: int) -> None:
+    differing = Differing(7, "x " * 80, "y " * 80, "it was " * 30)
+    redrawn = Redrawn(10, 9, {"because " * 20: 3}, differing)
+    stopped = tuple(Stopped(i, 3, 5, 0.1 * i, i + 1) for i in range(30))
+    judged = OtherPruner(stopped, 1000, 150, 40, stopped[:2], 3)
+    told = Explanation("bowl", 3, tuple(Said("why", "because " * 40) for _ in range(3)), ())
+    finalists = compare({1: 0.1, 2: 0.2}, {1: [0.1, 0.2], 2: [0.3]}, {2: 1}, "minimize")
+    for made in (
+        replay_text.replayed(Replayed(redrawn, redrawn)),
+        replay_text.pruner("{name: asha, min: 1}", judged),
+        study_text.explanation(told),
+        study_text.confirmation(Confirmation("bowl:confirm", "minimize", "loss", finalists)),
+    ):
+        assert max(map(len, shown(made, width).splitlines())) <= width
+
+
+def test_a_study_text_moves_no_cursor() -> None:
+    told = Explanation("bo\x1bwl", None, (Said("why", "be\x1b[2Jcause"),), ())
+    assert "\x1b" not in shown(study_text.explanation(told))
+
+
+def test_the_budget_names_the_early_end() -> None:
+    spec = make_spec(budget={"trials": 9, "stop_when": {"improvement_below": 0.5}})
+    assert "or less than 0.5 to expect per trial" in study_text.budget(replace(VIEW, budget=spec.budget))

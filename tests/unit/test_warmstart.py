@@ -1,0 +1,84 @@
+"""What of an earlier study fits, and how it is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tests.specs import make_spec
+from tunesvc.search.warmstart import BEST, CARRIED, CARRIED_MAX, Earlier, Teacher, fitting
+from tunesvc.space import Space
+from tunesvc.spec import StudySpec
+
+
+def finished(space: Space, number: int, value: float, **params: Any) -> FrozenTrial:
+    kinds = {name: space.distributions[name] for name in params}
+    trial = create_trial(params=params, distributions=kinds, value=value)
+    trial.number = number
+    return trial
+
+
+def earlier_of(spec: StudySpec, *values: float) -> Earlier:
+    space = Space(spec.parameters)
+    trials = [finished(space, i, value, x=(i + 1) / (len(values) + 1), n=1) for i, value in enumerate(values)]
+    return Earlier("before", spec, trials)
+
+
+SPEC = make_spec()
+
+
+@pytest.mark.parametrize(
+    ("changes", "fits", "why"),
+    [
+        ({}, 3, {}),
+        ({"parameters": {"x": {"type": "float", "min": 0.0, "max": 0.6}}}, 2, {"x out of range": 1}),
+        ({"parameters": {"x": {"type": "float", "min": 0.0, "max": 1.0}}, "constants": {"n": 1}}, 3, {}),
+        ({"parameters": {"x": {"type": "float", "min": 0.0, "max": 1.0}}, "constants": {"n": 2}}, 0, {"another n": 3}),
+        ({"parameters": {"y": {"type": "float", "min": 0.0, "max": 1.0}}}, 0, {"no y": 3}),
+        ({"metrics": [{"name": "loss", "goal": "maximize"}]}, 0, {"another metric": 3}),
+    ],
+)
+def test_trials_that_are_no_configuration_of_the_space_are_left_out(
+    changes: dict[str, Any], fits: int, why: dict[str, int]
+) -> None:
+    spec = make_spec(**changes)
+    found, left_out = fitting(earlier_of(SPEC, 0.3, 0.1, 0.2), spec, Space(spec.parameters))
+    assert (len(found), dict(left_out)) == (fits, why)
+
+
+def test_a_constant_of_the_earlier_study_is_a_parameter_of_this_one() -> None:
+    before = make_spec(parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}, constants={"n": 4})
+    trial = finished(Space(before.parameters), 0, 1.0, x=0.5)
+    (one,), _ = fitting(Earlier("before", before, [trial]), SPEC, Space(SPEC.parameters))
+    assert one.params == {"x": 0.5, "n": 4}
+
+
+def test_the_best_are_run_first_and_tell_by_how_much_all_are_shifted() -> None:
+    space = Space(SPEC.parameters)
+    teacher = Teacher(SPEC, space, [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
+    first = teacher.first()
+    assert [one.value for one in first] == [0.1, 0.2, 0.3]
+
+    run = [create_trial(state=TrialState.RUNNING, system_attrs={CARRIED: [one.study, one.number]}) for one in first]
+    assert [(trial.number, trial.state) for trial in teacher.shown(run)] == [
+        (number, TrialState.WAITING) for number in (-4, -3, -2, -1)
+    ]
+    for trial, value in zip(run, (5.1, 5.2, 5.6), strict=True):
+        trial.state, trial.values = TrialState.COMPLETE, [value]
+    shown = teacher.shown(run)
+    assert sorted(trial.values[0] for trial in shown) == pytest.approx([5.2, 5.3, 5.4, 5.5])
+    assert [trial.number for trial in shown] == [-4, -3, -2, -1]
+    best = min(shown, key=lambda trial: trial.values[0])
+    assert teacher.origin(best.number) == ("before", 1)
+    assert teacher.origin(0) is None
+    assert teacher.shown([]) is shown, "what a sampler has seen does not change any more"
+
+
+def test_of_a_large_study_the_best_and_some_of_the_others_are_shown() -> None:
+    teacher = Teacher(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, *(float(i) for i in range(1000)))])
+    values = [one.value for one in teacher.carried]
+    assert len(values) <= CARRIED_MAX
+    assert values[:BEST] == [0.0, 1.0, 2.0]
+    assert max(values) > 900
