@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from tunesvc.errors import Pruned, TuneError
     from tunesvc.objective import Trial
     from tunesvc.program import current_trial
+    from tunesvc.search.asha import AshaPruner
+    from tunesvc.search.curve_pruner import CurvePruner
     from tunesvc.spec import StudySpec
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AshaPruner": "tunesvc.search.asha",
     "Choice": "tunesvc.decorator",
+    "CurvePruner": "tunesvc.search.curve_pruner",
     "Float": "tunesvc.decorator",
     "Int": "tunesvc.decorator",
     "Pruned": "tunesvc.errors",
@@ -35,7 +39,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "AshaPruner",
     "Choice",
+    "CurvePruner",
     "Float",
     "Int",
     "Pruned",

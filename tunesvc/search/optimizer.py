@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import BadReport
 from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import FAILURE, StudyMemory
+from tunesvc.search.reasons import Explains
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.store.batch import Decision
@@ -292,7 +293,10 @@ class Optimizer:
         return drawn
 
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
-        """What the value looks like beside those of the other trials at the same step."""
+        """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
+        pruner = self.study.pruner
+        if isinstance(pruner, Explains) and (given := pruner.explain(trial.number)) is not None:
+            return Verdict(f"{self._pruner_name}: {given.text}", given.details)
         value = trial.intermediate_values[step]
         goal = self.study.direction.name.lower()
         others = [

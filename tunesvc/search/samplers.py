@@ -15,6 +15,7 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
+from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.options import build, choose
 from tunesvc.space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
@@ -30,7 +31,7 @@ def make_sampler(spec: StudySpec, space: Space, *, trials_before: int = 0) -> Ba
     Raises:
         SpecError: no such sampler, wrong options, or one that does not fit the study.
     """
-    name = resolve(spec)
+    name = spec.sampler.name
     make = choose("sampler", name, _makers(spec, space))
     options = dict(spec.sampler.options)
     return build(f"sampler {name!r}", make(_seed(spec, trials_before)), options)
@@ -65,7 +66,7 @@ Maker = Callable[[int | None], Callable[..., BaseSampler]]
 def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
     samplers = optuna.samplers
     return {
-        "auto": lambda seed: _tpe(seed, space),
+        "auto": lambda seed: lambda: ForesightSampler(_tpe(seed, space)(), seed=seed),
         "tpe": lambda seed: _tpe(seed, space),
         "gp": lambda seed: _gp(seed),
         "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
