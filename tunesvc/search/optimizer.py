@@ -428,8 +428,11 @@ class Optimizer:
         if isinstance(its.get("nearest"), list):
             its["nearest"] = [self._near(one) for one in its["nearest"] if isinstance(one, Mapping)]
         by = its.pop("sampler", None)
-        named = {"by": by} if by not in (None, self._sampler_name) else {}
-        return {**details, **named, **its}
+        if by is not None and "version" not in its:
+            its["version"] = by  # it names itself with its version
+        elif by not in (None, self._sampler_name):
+            its["by"] = by
+        return {**details, **its}
 
     def _near(self, one: Mapping[str, Any]) -> dict[str, Any]:
         """One of the nearest trials, alike for all samplers: `number`, `distance`, `value`, `study` if another's."""
