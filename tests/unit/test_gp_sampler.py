@@ -11,10 +11,14 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 from scipy.special import ndtr
 
+from tests.specs import make_spec
 from tunesvc.search.gp.acquisition import Acquisition, Incumbents, _log_improvement
 from tunesvc.search.gp.model import Hyperparameters, Posterior
 from tunesvc.search.gp.observations import Observations
 from tunesvc.search.gp.sampler import GPSampler
+from tunesvc.search.memory import StudyMemory
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -166,3 +170,23 @@ def test_a_point_is_measured_again_only_where_there_is_noise() -> None:
 
     assert gain_of_repeating(1e-7) < -3
     assert gain_of_repeating(0.3) > -1
+
+
+def test_trials_that_failed_because_of_their_parameters_are_learned_from() -> None:
+    """As the optimizer tells them: out of GPU memory above x = 0.5, where values would be best."""
+    space = Space(make_spec(parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}).parameters)
+    memory = StudyMemory("memory", [optuna.study.StudyDirection.MINIMIZE])
+    sampler = GPSampler(seed=1, search_space=space.distributions)
+    pruner = optuna.pruners.NopPruner()
+    optimizer = Optimizer(memory, space, sampler, pruner, sampler_name="gp", pruner_name="none", seed=1)
+    xs = []
+    for _ in range(30):
+        proposal = optimizer.ask()
+        x = float(proposal.params["x"])  # type: ignore[arg-type]
+        xs.append(x)
+        if x > 0.5:
+            optimizer.tell(proposal.number, TrialState.FAIL, failure="gpu_oom")
+        else:
+            optimizer.tell(proposal.number, TrialState.COMPLETE, [-x])
+    assert np.mean([x > 0.5 for x in xs[15:]]) <= 0.7  # the best lies on the border
+    assert max(x for x in xs if x <= 0.5) > 0.45

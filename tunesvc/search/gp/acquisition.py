@@ -15,6 +15,8 @@ _CANDIDATES = 1_000
 _WIDTHS = (0.15, 0.1, 0.05, 0.02)
 """Of the steps of successive rounds of local search, in ranges of a parameter."""
 _CLIMBERS, _NEIGHBOURS = 8, 30
+_CAUTION = 3.0
+"""Power of the probability of keeping within constraints: with 1, most proposals at a border fail (Gardner et al. 2014)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +62,12 @@ class Acquisition:
         return out
 
     def log_feasibility(self, points: np.ndarray) -> np.ndarray:
-        """Logarithm of the probability that no constraint is violated; shape (points,)."""
+        """Logarithm of what remains of a point's value by its risk of violating a constraint; shape (points,)."""
         if self._infeasible is None:
             return np.zeros(len(points))
         mean, variance = self._infeasible.predict(points)
-        out: np.ndarray = log_ndtr(-mean / np.sqrt(variance + self._infeasible.known.noise))
+        # Of the constraint itself, without noise: what failed at a point fails there again.
+        out: np.ndarray = _CAUTION * log_ndtr(-mean / np.sqrt(variance))
         return out
 
 

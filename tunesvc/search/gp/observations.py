@@ -121,15 +121,17 @@ def is_feasible(trial: FrozenTrial) -> bool:
 def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
     """By how much each trial violates the constraint that it violates most: above 0 where it does; shape (trials,).
 
-    Each constraint in units of its own median size; a trial that was judged by none is as feasible as can be.
+    Each constraint in units of its own median size. A trial that one was not judged by keeps within it by as much.
     """
     names = sorted({name for trial in trials for name in trial.constraints})
-    worst = np.full(len(trials), -np.inf)
+    worst = np.full(len(trials), -np.inf if names else -1.0)
     for name in names:
-        excess = np.array([trial.constraints.get(name, -np.inf) for trial in trials])
+        is_judged = np.array([name in trial.constraints for trial in trials])
+        excess = np.array([trial.constraints.get(name, 0.0) for trial in trials])
         sizes = np.abs(excess[np.isfinite(excess) & (excess != 0.0)])
-        worst = np.maximum(worst, excess / (np.median(sizes) if len(sizes) else 1.0))
-    out: np.ndarray = np.nan_to_num(worst, nan=_EXCESS_MAX).clip(-_EXCESS_MAX, _EXCESS_MAX)
+        unit = np.median(sizes) if len(sizes) else 1.0
+        worst = np.maximum(worst, np.where(is_judged, np.nan_to_num(excess / unit, nan=_EXCESS_MAX), -1.0))
+    out: np.ndarray = worst.clip(-_EXCESS_MAX, _EXCESS_MAX)
     return out
 
 

@@ -19,6 +19,7 @@ from tunesvc.search.gp.acquisition import Acquisition, Incumbents, maximise
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
 from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses, is_feasible, observe
+from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.reasons import Reason
 
 VERSION = "gp 1"
@@ -27,6 +28,7 @@ _FITTED_MAX = 150
 """Hyperparameters are learned from so many observations at most."""
 _EVERY_UP_TO, _GROWTH = 20, 1.1
 """Up to so many finished trials hyperparameters are learned at each, then whenever there are so many times more."""
+_TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 _REASONS_MAX = 256
 _NEAREST = 3
 _STARTS = 5
@@ -80,9 +82,8 @@ class GPSampler(BaseSampler):
         if not search_space:
             return {}
         domain = Domain(search_space)
-        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-        trials = study._get_trials(deepcopy=False, states=states, use_cache=True)
-        others = [other for other in trials if other.number != trial.number]
+        trials = [shown_as_infeasible(other) or other for other in study._get_trials(deepcopy=False, use_cache=True)]
+        others = [other for other in trials if other.number != trial.number and other.state in _TEACHING]
         domain.learn_conditions([other for other in others if other.state.is_finished()])
         point = self._propose(study, trial.number, others, domain)
         return domain.decode(point)
