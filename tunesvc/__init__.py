@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tunesvc.errors import Pruned, TuneError
     from tunesvc.objective import Trial
     from tunesvc.program import current_trial
+    from tunesvc.search.asha import AshaPruner
     from tunesvc.search.auto import AutoSampler
+    from tunesvc.search.curve_pruner import CurvePruner
     from tunesvc.search.gp.sampler import GPSampler
     from tunesvc.search.tpe import TPESampler
     from tunesvc.spec import StudySpec
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AshaPruner": "tunesvc.search.asha",
     "AutoSampler": "tunesvc.search.auto",
     "Choice": "tunesvc.decorator",
+    "CurvePruner": "tunesvc.search.curve_pruner",
     "Float": "tunesvc.decorator",
     "GPSampler": "tunesvc.search.gp.sampler",
     "Int": "tunesvc.decorator",
@@ -41,8 +45,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "AshaPruner",
     "AutoSampler",
     "Choice",
+    "CurvePruner",
     "Float",
     "GPSampler",
     "Int",

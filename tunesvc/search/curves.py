@@ -13,11 +13,14 @@ that pruned trials never reached are filled in from the top down, as for monoton
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from optuna.study import StudyDirection
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import t as student_t
 
@@ -83,11 +86,13 @@ class CurveModel:
     def __init__(self, direction: StudyDirection) -> None:
         self._direction = direction
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        self._ended = 0
         self._learned_from = (0, 0)
         self._chosen_at = 0
         self._kernels: dict[int, Kernel] = {}
         self._summaries: dict[int, np.ndarray] = {}
         self._learned: _Learned | None = None
+        self._expected: dict[int, float] = {}
 
     @property
     def levels(self) -> Sequence[int]:
@@ -96,8 +101,11 @@ class CurveModel:
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile."""
-        finished = sum(_is_finished(trial) for trial in trials)
         ended = sum(trial.state.is_finished() for trial in trials)
+        if ended == self._ended:
+            return
+        self._ended = ended
+        finished = sum(_is_finished(trial) for trial in trials)
         if finished == self._learned_from[0] and ended < 1.1 * self._learned_from[1] + 1:
             return
         self._learned_from = (finished, ended)
@@ -118,34 +126,53 @@ class CurveModel:
         learned = self._learned
         if learned is None or not trials:
             return [None] * len(trials)
-        known = learned.scaled(np.stack([summarise(trial, learned.levels, self._sign) for trial in trials]))
-        z, deviation, level = learned.predict(known, learned.encoder.encode(trials))
+        points = [_Points(trial, self._sign) for trial in trials]
+        level = np.array([learned.level_of(p.steps) for p in points])
+        summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
+        known = learned.scaled(np.array(summaries))
+        z, deviation = learned.predict(known, learned.encoder.encode(trials), level)
         out: list[Forecast | None] = []
         for i, k in enumerate(level):
-            certain = float(known[i, k, 1]) if learned.is_best_taken else math.inf
+            certain = float(known[i, 1]) if learned.is_best_taken else math.inf
             made = Forecast(learned.levels[k], min(z[i], certain), deviation[i], certain, learned.scale)
             out.append(made if k >= 0 else None)
         return out
+
+    def expected(self, trials: Iterable[FrozenTrial]) -> dict[int, float]:
+        """Forecast final values of pruned trials by number, in the objective's units; from memory where possible."""
+        if self._learned is None:
+            return {}
+        new = [t for t in trials if t.number not in self._expected and t.state == TrialState.PRUNED]
+        for trial, forecast in zip(new, self.forecasts(new), strict=True):
+            if forecast is not None:
+                self._expected[trial.number] = forecast.value
+        return self._expected
 
     def _learn(self, taught: Sequence[FrozenTrial]) -> None:
         finished = [trial for trial in taught if _is_finished(trial)]
         levels = _levels(finished)
         if self._learned is None or levels != self._learned.levels:
             self._summaries, self._kernels = {}, {}
-        for trial in taught:
-            if trial.number not in self._summaries or not trial.state.is_finished():
-                self._summaries[trial.number] = summarise(trial, levels, self._sign)
+        summaries = [self._summary(trial, levels) for trial in taught]
         finals = np.array([_final(trial) for trial in taught])
+        self._expected = {}
         self._learned = _Learned(
             levels,
             Scale.of([trial.value for trial in finished if trial.value is not None], self._direction),
             _is_best_taken(finished, self._sign),
             Encoder(taught),
             taught,
-            np.stack([self._summaries[trial.number] for trial in taught]),
+            np.stack(summaries),
             finals,
             self._kernels,
         )
+
+    def _summary(self, trial: FrozenTrial, levels: Sequence[int]) -> np.ndarray:
+        if not trial.state.is_finished():
+            return _Points(trial, self._sign).summaries(levels)
+        if trial.number not in self._summaries:
+            self._summaries[trial.number] = _Points(trial, self._sign).summaries(levels)
+        return self._summaries[trial.number]
 
 
 class _Learned:
@@ -182,7 +209,8 @@ class _Learned:
                 kernels[k] = self._fits[k].kernel
             stopped = np.flatnonzero((reached == k) & np.isnan(target))
             if len(stopped):
-                z, deviation, level = self.predict(known[stopped], params[stopped])
+                level = np.full(len(stopped), max((j for j in self._fits if j <= k), default=-1))
+                z, deviation = self.predict(known[stopped, level], params[stopped], level)
                 target[stopped] = np.where(level >= 0, z, np.nan)
                 variance[stopped] = _DOUBT * deviation**2 * DOF / (DOF - 2)
 
@@ -190,15 +218,19 @@ class _Learned:
         """Summaries on the scale; NaN, which says that a level was not reached, stays."""
         return np.where(np.isnan(costs), np.nan, self.scale.of_costs(costs))
 
-    def predict(self, known: np.ndarray, params: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Centre, deviation and level of each trial's forecast; level -1 where there is none."""
-        level = np.array([max((k for k in self._fits if k <= reached), default=-1) for reached in _reached(known)])
+    def level_of(self, steps: Sequence[int]) -> int:
+        """The last level with a fit that a trial has reached, by place; -1 for none."""
+        reached = bisect_right(self.levels, steps[-1]) - 1 if steps else -1
+        return max((k for k in self._fits if k <= reached and steps[0] <= self.levels[k]), default=-1)
+
+    def predict(self, known: np.ndarray, params: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and deviation of each trial's forecast from its summary at a level; any where that is -1."""
         z, deviation = np.zeros(len(known)), np.ones(len(known))
         for k in set(level.tolist()) - {-1}:
             rows = np.flatnonzero(level == k)
-            still, deviation[rows] = self._fits[k].predict(self._inputs(known[rows, k], params[rows]))
-            z[rows] = self._present(known[rows, k]) + still
-        return z.clip(max=WORST), deviation, level
+            still, deviation[rows] = self._fits[k].predict(self._inputs(known[rows], params[rows]))
+            z[rows] = self._present(known[rows]) + still
+        return z.clip(max=WORST), deviation
 
     def _present(self, known: np.ndarray) -> np.ndarray:
         return known[:, 1] if self.is_best_taken else known[:, 0]
@@ -208,27 +240,36 @@ class _Learned:
         return np.column_stack([last, last - best, last - before, params])
 
 
-def summarise(trial: FrozenTrial, levels: Sequence[int], sign: float) -> np.ndarray:
-    """What is known of a trial at each level: smoothed last, best, and earlier value (from half way there).
+class _Points:
+    """A trial's curve in order of its steps, as costs (small is good); what is not finite is infinite."""
 
-    As costs, small is good; shape (levels, 3); infinite for NaN, and NaN at levels that the trial has not reached.
-    """
-    out = np.full((len(levels), 3), np.nan)
-    if not trial.intermediate_values:
-        return out
-    points = sorted(trial.intermediate_values.items())
-    steps = np.array([step for step, _ in points])
-    costs = sign * np.array([value for _, value in points], dtype=float)
-    costs[~np.isfinite(costs)] = np.inf
-    best = np.minimum.accumulate(costs)
-    for k, level in enumerate(levels):
-        n = int(np.searchsorted(steps, level, side="right"))
-        if n == 0 or steps[-1] < level:
-            continue
-        width = 1 + n // 10
-        half = (n + 1) // 2
-        out[k] = np.median(costs[n - width : n]), best[n - 1], np.median(costs[max(half - width, 0) : half])
-    return out
+    def __init__(self, trial: FrozenTrial, sign: float) -> None:
+        points = sorted(trial.intermediate_values.items())
+        self.steps = [step for step, _ in points]
+        self.costs = [sign * value if math.isfinite(value) else math.inf for _, value in points]
+
+    def summary(self, level: int) -> tuple[float, float, float]:
+        """What is known at a level: smoothed last, best, and earlier value (from half way there)."""
+        n = bisect_right(self.steps, level)
+        if n == 0 or self.steps[-1] < level:
+            return (math.nan, math.nan, math.nan)
+        width, half = 1 + n // 10, (n + 1) // 2
+        costs = self.costs
+        return median(costs[n - width : n]), min(costs[:n]), median(costs[max(half - width, 0) : half])
+
+    def summaries(self, levels: Sequence[int]) -> np.ndarray:
+        """Shape (levels, 3); NaN at levels that were not reached."""
+        return np.array([self.summary(level) for level in levels])
+
+
+def model_of(study: Study) -> CurveModel:
+    """The model that samplers and pruners of a study share; it learned from the study's trials as they are now."""
+    model = _MODELS.setdefault(study, CurveModel(study.direction))
+    model.update(study.get_trials(deepcopy=False))
+    return model
+
+
+_MODELS: WeakKeyDictionary[Study, CurveModel] = WeakKeyDictionary()
 
 
 def _levels(finished: Sequence[FrozenTrial]) -> list[int]:

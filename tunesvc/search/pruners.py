@@ -9,6 +9,8 @@ import optuna
 from optuna.pruners import BasePruner
 
 from tunesvc.errors import SpecError
+from tunesvc.search.asha import AshaPruner, check_ladder
+from tunesvc.search.curve_pruner import CurvePruner
 from tunesvc.search.options import build, choose
 from tunesvc.spec import Pruner, StudySpec
 
@@ -35,25 +37,9 @@ def _named(name: str, options: dict[str, Any]) -> BasePruner:
     return build(f"pruner {name!r}", make, options)
 
 
-def _asha(
-    min: int = 1, max: int | None = None, eta: int = 4, min_early_stopping_rate: int = 0, bootstrap_count: int = 0
-) -> BasePruner:
-    _check_rungs(min, max, eta)
-    return optuna.pruners.SuccessiveHalvingPruner(min, eta, min_early_stopping_rate, bootstrap_count)
-
-
 def _hyperband(max: int, min: int = 1, eta: int = 3, bootstrap_count: int = 0) -> BasePruner:
-    _check_rungs(min, max, eta)
+    check_ladder(min, max, eta)
     return optuna.pruners.HyperbandPruner(min, max, eta, bootstrap_count)
-
-
-def _check_rungs(min: int, max: int | None, eta: int) -> None:
-    if min < 1:
-        raise ValueError(f"min ({min}) is the first step at which a trial may be stopped: at least 1")
-    if eta < 2:
-        raise ValueError(f"eta ({eta}) is how many times fewer trials go on at each rung: at least 2")
-    if max is not None and max < min:
-        raise ValueError(f"max ({max}) is below min ({min})")
 
 
 def _patient(patience: int, wrapped: Any = None, min_delta: float = 0.0) -> BasePruner:
@@ -65,7 +51,9 @@ def _patient(patience: int, wrapped: Any = None, min_delta: float = 0.0) -> Base
 
 
 _MAKERS: dict[str, Callable[..., BasePruner]] = {
-    "asha": _asha,
+    "auto": CurvePruner,  # which stops nothing where nothing is reported
+    "curve": CurvePruner,
+    "asha": AshaPruner,
     "hyperband": _hyperband,
     "median": optuna.pruners.MedianPruner,
     "percentile": optuna.pruners.PercentilePruner,

@@ -1,0 +1,234 @@
+"""Pruning on tables of real learning curves: how much less training finds as good a trial, and what pruners cost.
+
+    python -m benchmarks.curves [--seeds 6] [--workers 4] [--processes 2]
+
+Every run is a study of the real `Optimizer` with a real sampler and pruner; training is looked up (see
+`benchmarks.curve_tables`), on workers with a clock of their own. A run ends after 5,400 epochs, which are 100 full
+trials. The regret is that of the best finished trial: (its final loss - best of the table) / (median - best). The
+final loss is that of the last epoch (`last`), or that of the best one (`best`).
+
+Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median, and as Ray Tune's
+OptunaSearch with its ASHA does: what is stopped is told as if its value were final. Ours are made from the names in a
+spec. A study that has found the table's best ends there.
+
+Printed per task: final regret; epochs until the mean regret is what unpruned TPE's is in the end, as a share of 5,400,
+and until it is the best peer's, as a share of what that peer took; simulated time to 1 % regret; and the share of
+stopped trials that would have been the new best, as the table knows and as the audit measured. Intervals are 90 %
+bootstrap intervals over seeds. Runs are kept in the file that `--keep` names, and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import math
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load
+from tunesvc.search.audit import false_prunes
+from tunesvc.search.memory import StudyMemory
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.pruners import make_pruner
+from tunesvc.search.samplers import make_sampler
+from tunesvc.space import Space
+from tunesvc.spec import StudySpec
+
+BUDGET = 100 * EPOCHS
+TAKES = ("last", "best")
+PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
+    "tpe": (optuna.pruners.NopPruner, False),
+    "tpe+hyperband": (lambda: optuna.pruners.HyperbandPruner(1, EPOCHS, 3), False),
+    "tpe+median": (optuna.pruners.MedianPruner, False),
+    "ray-asha": (lambda: optuna.pruners.SuccessiveHalvingPruner(1, 4), True),
+}
+"""Name -> its pruner, and whether what was stopped is told as complete."""
+OURS: dict[str, dict[str, Any]] = {
+    "auto": {"sampler": "auto", "pruner": "auto"},
+    "auto, tpe": {"sampler": "tpe", "pruner": "auto"},
+}
+
+
+@dataclass
+class Run:
+    """What one study did."""
+
+    task: str
+    take: str
+    method: str
+    seed: int
+    incumbents: list[tuple[int, float, float]] = field(default_factory=list)
+    """(epochs so far, simulated seconds, regret) at each new best finished trial."""
+    trials: int = 0
+    stopped: int = 0
+    stopped_wrongly: int = 0
+    audited: int = 0
+    audited_wrong: int = 0
+    wall_s: float = 0.0
+
+    def regret(self, epochs: float) -> float:
+        """Of the best trial that had finished by then; of a bad one before any has."""
+        return min((regret for at, _, regret in self.incumbents if at <= epochs), default=3.0)
+
+
+@cache
+def curves_of(task: str) -> Table:
+    """The task's table, read once per process."""
+    return load(task)
+
+
+def finals_of(table: Table, take: str) -> np.ndarray:
+    """Final loss by configuration; infinite where training diverged."""
+    loss = np.where(np.isfinite(table.loss), table.loss, np.inf)
+    return loss[:, -1] if take == "last" else loss.min(axis=1)
+
+
+def parameters() -> dict[str, Any]:
+    """The grid as a space: numbers as levels on their (logarithmic) axes, words as choices."""
+    return {
+        name: {"type": "categorical", "values": list(values)}
+        if isinstance(values[0], str)
+        else {"type": "int", "min": 0, "max": len(values) - 1}
+        for name, values in GRID.items()
+    }
+
+
+def make_optimizer(method: str, seed: int) -> Optimizer:
+    """A study in memory with the method's sampler and pruner."""
+    ours = OURS.get(method, {"sampler": "tpe", "pruner": "none"})
+    described = {
+        "name": method,
+        "entrypoint": "m:f",
+        "metrics": [{"name": "loss"}],
+        "parameters": parameters(),
+        "budget": {"trials": 100_000},
+        "seed": seed,
+        **{key: {"name": value} if isinstance(value, str) else value for key, value in ours.items()},
+    }
+    spec = StudySpec.model_validate_json(json.dumps(described))
+    space = Space(spec.parameters)
+    if method in OURS:
+        sampler, pruner = make_sampler(spec, space), make_pruner(spec)
+    else:
+        sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+        pruner = PEERS[method][0]()
+    memory = StudyMemory(method, [StudyDirection.MINIMIZE])
+    return Optimizer(memory, space, sampler, pruner, sampler_name=method, pruner_name=method, seed=seed)
+
+
+def row_of(params: dict[str, Any], table: Table) -> int:
+    """The table's row of proposed parameters."""
+    return table.row({n: v if isinstance(v, str) else GRID[n][v] for n, v in params.items()})
+
+
+def epoch_s(row: int) -> float:
+    """Simulated seconds of an epoch: wide and deep networks, and small batches, take longer."""
+    place = dict(zip(GRID, np.unravel_index(row, [len(v) for v in GRID.values()]), strict=True))
+    width, depth, batch = (GRID[name][place[name]] for name in ("width", "depth", "batch"))
+    return float((0.5 + width * depth / 100) * (1 + 8 / batch))
+
+
+def replay(task: str, take: str, method: str, seed: int, workers: int) -> Run:
+    """One study, on so many workers."""
+    started_s = time.perf_counter()
+    table = curves_of(task)
+    finals = finals_of(table, take)
+    best, median = finals.min(), np.median(finals)
+    told_as_final = method in PEERS and PEERS[method][1]
+    optimizer, run = make_optimizer(method, seed), Run(task, take, method, seed)
+    lead, epochs = math.inf, 0
+    due: list[tuple[float, int, int, int]] = []  # when, trial, row, epoch that is over then
+
+    def launch(now_s: float) -> None:
+        proposal = optimizer.ask()
+        row = row_of(dict(proposal.params), table)
+        run.trials += 1
+        heapq.heappush(due, (now_s + epoch_s(row), proposal.number, row, 1))
+
+    for _ in range(workers):
+        launch(0.0)
+    while epochs < BUDGET and lead > best:
+        now_s, number, row, epoch = heapq.heappop(due)
+        epochs += 1
+        loss = float(table.loss[row, epoch - 1])
+        optimizer.report(number, epoch, loss)
+        if epoch == EPOCHS:
+            if math.isfinite(finals[row]):
+                optimizer.tell(number, TrialState.COMPLETE, [float(finals[row])])
+            else:
+                optimizer.tell(number, TrialState.FAIL, failure="nan")
+            if finals[row] < lead:
+                lead = finals[row]
+                run.incumbents.append((epochs, now_s, float((lead - best) / (median - best))))
+        elif optimizer.verdict(number) is not None:
+            state = TrialState.COMPLETE if told_as_final and math.isfinite(loss) else TrialState.PRUNED
+            optimizer.tell(number, state, [loss] if math.isfinite(loss) else None)
+            run.stopped += 1
+            run.stopped_wrongly += bool(finals[row] < lead)
+        else:
+            heapq.heappush(due, (now_s + epoch_s(row), number, row, epoch + 1))
+            continue
+        launch(now_s)
+    audit = false_prunes(optimizer.trials, StudyDirection.MINIMIZE)
+    run.audited, run.audited_wrong = audit.audited, audit.wrong
+    run.wall_s = time.perf_counter() - started_s
+    return run
+
+
+def run_all(methods: Sequence[str], seeds: int, workers: int, processes: int, keep: Path | None) -> list[Run]:
+    """Every study that is not in the file already."""
+    known = [Run(**json.loads(line)) for line in keep.read_text().splitlines()] if keep and keep.exists() else []
+    done = {(run.task, run.take, run.method, run.seed) for run in known}
+    wanted = [
+        (task, take, method, seed, workers)
+        for seed in range(seeds)
+        for task in TASKS
+        for take in TAKES
+        for method in methods
+        if (task, take, method, seed) not in done
+    ]
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=_quiet) as pool:
+        for run in pool.imap_unordered(_replay, wanted):
+            known.append(run)
+            if keep:
+                with keep.open("a") as file:
+                    file.write(json.dumps(asdict(run)) + "\n")
+    return known
+
+
+def _replay(job: tuple[str, str, str, int, int]) -> Run:
+    return replay(*job)
+
+
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--workers", type=int, default=4, help="simulated ones, of each study")
+    parser.add_argument("--processes", type=int, default=2, help="real ones")
+    parser.add_argument("--methods", nargs="+", default=[*PEERS, *OURS], choices=[*PEERS, *OURS])
+    parser.add_argument("--keep", type=Path, help="file of runs, one JSON document per line; read first, then added to")
+    given = parser.parse_args()
+    runs = run_all(given.methods, given.seeds, given.workers, given.processes, given.keep)
+    print(len(runs))
+
+
+if __name__ == "__main__":
+    main()

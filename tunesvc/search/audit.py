@@ -1,0 +1,51 @@
+"""The audit of a pruner: a small random share of the trials it would stop finishes anyway, and tells how often it errs.
+
+Which trials are audited follows from seed and trial number alone, so a restart decides alike. That a verdict was
+overruled, and what the best value was then, is kept on the trial: it cannot be told afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import beta
+
+AUDIT = "tunesvc:audit"
+"""System attribute of an audited trial: {"step", "best", "chance"} of the verdict that was overruled."""
+
+
+@dataclass(frozen=True, slots=True)
+class FalsePrunes:
+    """How often trials that would have been stopped ended better than the best of then."""
+
+    audited: int
+    """Trials that the pruner wanted stopped, and that were let finish."""
+    wrong: int
+    rate: float
+    """NaN without an audited trial."""
+    low: float
+    high: float
+    """Ends of the 95 % interval of Clopper and Pearson (1934)."""
+
+
+def is_audited(seed: int, number: int, share: float) -> bool:
+    """Whether the trial of this number would be let finish if the pruner wanted it stopped."""
+    return bool(np.random.default_rng([seed, number]).random() < share)
+
+
+def false_prunes(trials: Iterable[FrozenTrial], direction: StudyDirection) -> FalsePrunes:
+    """The measured false-prune rate of a study. Audited trials that have not finished do not count."""
+    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+    verdicts = [
+        sign * trial.value < sign * trial.system_attrs[AUDIT]["best"]
+        for trial in trials
+        if AUDIT in trial.system_attrs and trial.state == TrialState.COMPLETE and trial.value is not None
+    ]
+    n, wrong = len(verdicts), sum(verdicts)
+    low = float(beta.ppf(0.025, wrong, n - wrong + 1)) if wrong else 0.0
+    high = float(beta.ppf(0.975, wrong + 1, n - wrong)) if wrong < n else 1.0
+    return FalsePrunes(n, wrong, wrong / n if n else float("nan"), low, high)

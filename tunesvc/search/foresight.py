@@ -1,0 +1,113 @@
+"""What a sampler is told about pruned trials: the final value that their curves promise, not where they were cut off.
+
+Optuna's TPE ranks a pruned trial behind every finished one, by how far it came; others leave it out. Both make it blind
+where pruning works well and few trials finish. Here a sampler sees each pruned trial as finished, with the forecast of
+the study's `CurveModel` as its value.
+
+And it is kept from repeating itself: where a space is a grid, TPE proposes its favourite again and again, and a pruner
+lets each repetition run, for it looks as good as the best.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.search.curves import model_of
+
+_CHANGES = 50
+"""After so many, the space is as good as covered, and a repetition will do."""
+
+
+class ForesightSampler(BaseSampler):
+    """Another sampler, which sees pruned trials with their forecast final values and proposes what is new.
+
+    With several objectives pruned trials are shown as they are.
+
+    Args:
+        sampler: what proposes; TPE, say. A joint proposal that was made before is changed at random in one parameter
+            after the other, until it is new.
+        seed: of those changes.
+    """
+
+    def __init__(self, sampler: BaseSampler, *, seed: int | None = None) -> None:
+        self._sampler = sampler
+        self._random = RandomSampler(seed)
+        self._rng = np.random.default_rng(seed)
+
+    def reseed_rng(self) -> None:
+        """As Optuna says."""
+        self._sampler.reseed_rng()
+        self._random.reseed_rng()
+        self._rng = np.random.default_rng()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As Optuna says."""
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As Optuna says."""
+        tried = [t.params for t in study.get_trials(deepcopy=False) if t.number != trial.number]
+        proposal = self._sampler.sample_relative(_foreseen(study), trial, search_space)
+        if not proposal or proposal not in tried:
+            return proposal
+        for _ in range(_CHANGES):
+            name = str(self._rng.choice(list(proposal)))
+            proposal[name] = self._random.sample_independent(study, trial, name, search_space[name])
+            if proposal not in tried:
+                break
+        return proposal
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As Optuna says."""
+        return self._sampler.sample_independent(_foreseen(study), trial, param_name, param_distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """As Optuna says."""
+        self._sampler.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """As Optuna says."""
+        self._sampler.after_trial(study, trial, state, values)
+
+
+class _Foreseen(Study):
+    """A study as the wrapped sampler sees it."""
+
+    def __init__(self, study: Study, expected: Mapping[int, float]) -> None:
+        self.__dict__.update(study.__dict__)
+        self._expected = expected
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        asked = states
+        if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
+            asked = [*(s for s in TrialState if s in states), TrialState.PRUNED]
+        shown = [self._show(trial) for trial in super()._get_trials(deepcopy, asked, use_cache)]
+        return [trial for trial in shown if states is None or trial.state in states]
+
+    def _show(self, trial: FrozenTrial) -> FrozenTrial:
+        if trial.state != TrialState.PRUNED or trial.number not in self._expected:
+            return trial
+        shown = copy.copy(trial)
+        shown.state, shown.values = TrialState.COMPLETE, [self._expected[trial.number]]
+        return shown
+
+
+def _foreseen(study: Study) -> Study:
+    if study._is_multi_objective():
+        return study
+    expected = model_of(study).expected(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+    return _Foreseen(study, expected) if expected else study
