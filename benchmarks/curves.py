@@ -11,9 +11,9 @@ Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hy
 OptunaSearch with its ASHA does: what is stopped is told as if its value were final. Ours are made from the names in a
 spec. A study that has found the table's best ends there.
 
-Printed per task: final regret; epochs until the mean regret is what unpruned TPE's is in the end, as a share of 5,400,
-and until it is the best peer's, as a share of what that peer took; simulated time to 1 % regret; and the share of
-stopped trials that would have been the new best, as the table knows and as the audit measured. Intervals are 90 %
+Printed per task: the final regret; the share of the budget after which the mean regret is what unpruned TPE's is in the
+end (`to TPE's`), and what the best peer's is; the median epochs and simulated time to a regret of 1 %; the share of
+stopped trials that would have been the new best, as the table knows, and of audited ones that were. Intervals are 90 %
 bootstrap intervals over seeds. Runs are kept in the file that `--keep` names, and not repeated.
 """
 
@@ -26,7 +26,7 @@ import math
 import multiprocessing
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -218,6 +218,68 @@ def _quiet() -> None:
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
+def report(runs: Sequence[Run]) -> str:
+    """Markdown tables, one per way of taking the final loss."""
+    lines = []
+    for take in TAKES:
+        head = (
+            "| task | method | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes | audited |"
+        )
+        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|"]
+        for task in TASKS:
+            studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}
+            lines += _rows(task, {method: found for method, found in studies.items() if found})
+    return "\n".join(lines)
+
+
+def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
+    finals = {m: float(np.mean([run.regret(BUDGET) for run in runs])) for m, runs in studies.items()}
+    best_peer = min((finals[m] for m in PEERS if m in finals), default=math.nan)
+    for method, runs in studies.items():
+        low, high = _interval([run.regret(BUDGET) for run in runs])
+        goals = [f"{_share(runs, goal)}" for goal in (finals.get("tpe", math.nan), best_peer)]
+        reached = [next(((at, when) for at, when, regret in run.incumbents if regret <= 0.01), None) for run in runs]
+        epochs, seconds = (np.median([r[i] if r else math.inf for r in reached]) for i in (0, 1))
+        cells = [
+            task,
+            method,
+            f"{finals[method]:.3f} ({low:.3f} to {high:.3f})",
+            *goals,
+            f"{epochs:,.0f}" if epochs < math.inf else "more",
+            f"{seconds:,.0f} s" if seconds < math.inf else "more",
+            _percentage(sum(r.stopped_wrongly for r in runs), sum(r.stopped for r in runs)),
+            f"{sum(r.audited_wrong for r in runs)} of {sum(r.audited for r in runs)}" if method in OURS else "",
+        ]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _share(runs: Sequence[Run], goal: float) -> str:
+    """Epochs until the mean regret is no more than the goal, as a share of the budget, with its interval."""
+    grid = np.arange(0, BUDGET + 1, EPOCHS // 2)
+    regrets = np.array([[run.regret(at) for at in grid] for run in runs])
+
+    def reached(rows: np.ndarray) -> float:
+        there = rows.mean(axis=0) <= goal + 1e-9
+        return float(grid[there.argmax()] / BUDGET) if there.any() else math.inf
+
+    rng = np.random.default_rng(0)
+    drawn = [reached(regrets[rng.integers(len(runs), size=len(runs))]) for _ in range(500)]
+    low, high = np.quantile(drawn, [0.05, 0.95], method="nearest")
+    shown = ["never" if share == math.inf else f"{share:.2f}" for share in (reached(regrets), low, high)]
+    return f"{shown[0]} ({shown[1]} to {shown[2]})"
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """90 % bootstrap interval of the mean."""
+    rng = np.random.default_rng(0)
+    means = np.mean(rng.choice(np.asarray(values), size=(2000, len(values))), axis=1)
+    return float(np.quantile(means, 0.05)), float(np.quantile(means, 0.95))
+
+
+def _percentage(part: int, of: int) -> str:
+    return f"{100 * part / of:.1f} %" if of else ""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=6)
@@ -227,7 +289,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="file of runs, one JSON document per line; read first, then added to")
     given = parser.parse_args()
     runs = run_all(given.methods, given.seeds, given.workers, given.processes, given.keep)
-    print(len(runs))
+    print(report(runs))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tunesvc.spec import StudySpec
 
 
 def make_spec(**changes: Any) -> StudySpec:
-    """A study of two parameters and one metric, `loss`, with the given keys changed."""
+    """A study of two parameters and one metric, `loss`, that prunes nothing, with the given keys changed."""
     base: dict[str, Any] = {
         "name": "test",
         "entrypoint": "module:function",
@@ -19,6 +19,7 @@ def make_spec(**changes: Any) -> StudySpec:
             "n": {"type": "int", "min": 1, "max": 8},
         },
         "sampler": {"name": "random", "seed": 1},
+        "pruner": {"name": "none"},
         "budget": {"trials": 10},
         "parallelism": 4,
     }

@@ -155,19 +155,22 @@ def test_a_pruner_verdict_says_what_it_rests_on() -> None:
 
 
 def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by_one() -> None:
-    rungs = []
+    verdicts = []
     for together in (True, False):
         optimizer = make_optimizer(make_spec(pruner={"name": "asha", "min": 1, "eta": 2}))
-        number = optimizer.ask().number
-        for step, loss in ((1, 2.0), (2, 1.0), (4, 0.5)):
+        rival, number = optimizer.ask().number, optimizer.ask().number
+        for step in (1, 2, 4):
+            optimizer.report(rival, step, 1.0)
+        found = []
+        for step, loss in ((1, 0.5), (2, 2.0), (4, 0.5)):
             optimizer.report(number, step, loss)
             if not together:
-                assert optimizer.verdict(number, [step]) is None
-        if together:
-            assert optimizer.verdict(number, [4, 1, 2]) is None
-        rungs.append({k: v for k, v in optimizer.trial(number).system_attrs.items() if "rung" in k})
-    assert rungs[0] == rungs[1]
-    assert list(rungs[0].values()) == [2.0, 1.0, 0.5]
+                found.append(optimizer.verdict(number, [step]))
+        verdicts.append(optimizer.verdict(number, [4, 1, 2]) if together else next(v for v in found if v))
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0] is not None
+    assert verdicts[0].details["rung"] == 2
+    assert verdicts[0].reason == "asha: number 2 of 2 at rung 2 with 2; the best 1 go on, up to 1"
 
 
 class BrokenPruner(optuna.pruners.BasePruner):
@@ -323,6 +326,8 @@ def test_a_sampler_or_pruner_that_cannot_be_is_refused_in_words_to_act_on(
         {"name": "threshold", "upper": 3.0},
         {"name": "patient", "patience": 3, "wrapped": {"name": "median"}},
         {"name": "wilcoxon"},
+        {"name": "auto"},
+        {"name": "curve", "chance": 0.1, "audit": 0.0, "startup": 8},
         {"name": "none"},
     ],
 )

@@ -35,7 +35,7 @@ class CurvePruner(BasePruner):
     """
 
     def __init__(
-        self, chance: float = 0.05, *, startup: int = 4, min: int = 0, audit: float = 0.02, seed: int = 0
+        self, chance: float = 0.05, *, startup: int = 4, min: int = 0, audit: float = 0.01, seed: int = 0
     ) -> None:
         for name, share in (("chance", chance), ("audit", audit)):
             if not 0 <= share < 1:

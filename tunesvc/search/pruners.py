@@ -21,6 +21,8 @@ def make_pruner(spec: StudySpec) -> BasePruner:
     Raises:
         SpecError: no such pruner, wrong options, or pruning asked for with several metrics.
     """
+    if len(spec.metrics) > 1 and spec.pruner.name == "auto":
+        return optuna.pruners.NopPruner()
     if len(spec.metrics) > 1 and spec.pruner.name != "none":
         raise SpecError(f"pruner {spec.pruner.name!r} compares one metric; with several, use `pruner: none`")
     return _named(spec.pruner.name, spec.pruner.options)

@@ -177,7 +177,7 @@ def _metrics(spec: StudySpec) -> Iterator[Fault]:
             yield Fault(("metrics", index, "name"), f"the metric `{printable(metric.name)}` is there twice")
         if metric.target is not None and len(spec.metrics) > 1:
             yield Fault(("metrics", index, "target"), "`target` ends a study of one metric only", at_key=True)
-    if len(spec.metrics) > 1 and spec.pruner.name != "none":
+    if len(spec.metrics) > 1 and spec.pruner.name not in ("auto", "none"):
         yield Fault(("pruner",), "compares one metric; with several, leave `pruner` out")
 
 

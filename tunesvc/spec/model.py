@@ -189,7 +189,7 @@ class Sampler(Named):
 class Pruner(Named):
     """Which pruner stops poor trials; every other key is handed to it as an option."""
 
-    name: Name = Field("none", description="Such as asha, hyperband, median, percentile, threshold, none.")
+    name: Name = Field("auto", description="Such as auto, curve, asha, hyperband, median, percentile, threshold, none.")
 
 
 class StopWhen(Part):
