@@ -95,8 +95,10 @@ def _curve(trial: optuna.Trial) -> float:
         partial(optuna.pruners.MedianPruner, n_startup_trials=3),
         partial(optuna.pruners.PatientPruner, optuna.pruners.MedianPruner(), patience=1),
         optuna.pruners.WilcoxonPruner,
+        tunesvc.CurvePruner,
+        tunesvc.AshaPruner,
     ],
-    ids=["asha", "hyperband", "median", "patient", "wilcoxon"],
+    ids=["halving", "hyperband", "median", "patient", "wilcoxon", "curve", "asha"],
 )
 def test_tpe_with_a_pruner_gives_the_same_trials_as_in_memory(
     storage: PgStorage, make_pruner: Callable[[], optuna.pruners.BasePruner]

@@ -1,0 +1,61 @@
+"""A sampler that sees what pruned trials promised, and does not repeat itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from tests.curves import curve, make_trial
+from tunesvc.search.curves import model_of
+from tunesvc.search.foresight import ForesightSampler
+
+
+class TestOptunasSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: ForesightSampler(TPESampler(multivariate=True, n_startup_trials=0))
+
+
+def finished(number: int, x: float) -> FrozenTrial:
+    return make_trial(number, x, curve(x), TrialState.COMPLETE)
+
+
+def proposals(sampler: BaseSampler, trials: list[FrozenTrial], n: int = 12) -> list[float]:
+    study = optuna.create_study(sampler=sampler)
+    study.add_trials(trials)
+    return [study.ask().suggest_float("x", 0.0, 1.0) for _ in range(n)]
+
+
+def test_it_asks_where_pruned_trials_did_well_however_early_they_were_stopped() -> None:
+    """What finished is far from the optimum at 0.3; what was stopped early, and so looks bad to TPE, lies around it."""
+    trials = [finished(i, x) for i, x in enumerate(np.linspace(0.6, 1.0, 12))]
+    trials += [make_trial(12 + i, x, curve(x, 6), TrialState.PRUNED) for i, x in enumerate(np.linspace(0.2, 0.4, 30))]
+    blind = proposals(TPESampler(multivariate=True, seed=1), trials)
+    foreseeing = proposals(ForesightSampler(TPESampler(multivariate=True, seed=1), seed=1), trials)
+    assert np.median(np.abs(np.array(foreseeing) - 0.3)) < 0.25
+    assert np.median(np.abs(np.array(blind) - 0.3)) > 0.3
+
+
+def test_it_covers_a_grid_without_repetition() -> None:
+    def objective(trial: Trial) -> float:
+        return float((trial.suggest_int("a", 0, 4) - 2) ** 2 + (trial.suggest_int("b", 0, 4) - 2) ** 2)
+
+    study = optuna.create_study(sampler=ForesightSampler(TPESampler(multivariate=True, seed=1), seed=1))
+    study.optimize(objective, n_trials=25)
+    after_start = [tuple(trial.params.values()) for trial in study.trials[10:]]
+    assert len(set(after_start)) == len(after_start)
+
+
+def test_the_study_itself_keeps_its_pruned_trials() -> None:
+    study = optuna.create_study(sampler=ForesightSampler(TPESampler(multivariate=True, seed=1), seed=1))
+    study.add_trials([finished(i, x) for i, x in enumerate(np.linspace(0, 1, 12))])
+    study.add_trials([make_trial(12, 0.5, curve(0.5, 6), TrialState.PRUNED)])
+    study.ask().suggest_float("x", 0.0, 1.0)
+    assert study.trials[12].state == TrialState.PRUNED
+    assert 12 in model_of(study).expected(study.trials)
