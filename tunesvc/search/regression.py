@@ -107,9 +107,12 @@ def _choose(x: np.ndarray, y: np.ndarray, noise: np.ndarray, prior2: float) -> K
     """The kernel under which the outputs are most likely, their scale integrated out."""
     surest = np.argsort(noise, kind="stable")[:CHOOSE_MAX]
     x, y, noise = x[surest], y[surest], noise[surest]
-    linear = 1 + x @ x.T
-    smooth = {length: _smooth(x, x, length) for length in {kernel.length for kernel in KERNELS}}
-    stack = np.stack([k.linear * linear + k.smooth * smooth[k.length] + np.diag(k.noise + noise) for k in KERNELS])
+    of_length = {length: _smooth(x, x, length) for length in {kernel.length for kernel in KERNELS}}
+    linear, smooth, own = (np.array(p) for p in zip(*((k.linear, k.smooth, k.noise) for k in KERNELS), strict=True))
+    stack = smooth[:, None, None] * np.stack([of_length[k.length] for k in KERNELS])
+    stack += linear[:, None, None] * (1 + x @ x.T)
+    diagonal = np.arange(len(y))
+    stack[:, diagonal, diagonal] += own[:, None] + noise
     factors = np.linalg.cholesky(stack)
     white = np.linalg.solve(factors, np.broadcast_to(y[:, None], (len(KERNELS), len(y), 1)))[..., 0]
     half_log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
