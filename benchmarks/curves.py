@@ -9,7 +9,7 @@ final loss is that of the last epoch (`last`), or that of the best one (`best`).
 
 Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median, and as Ray Tune's
 OptunaSearch with its ASHA does: what is stopped is told as if its value were final. Ours are made from the names in a
-spec. A study that has found the table's best ends there.
+spec. A study that has found the table's best, or tried all of it, ends there.
 
 Printed per task: the final regret; the share of the budget after which the mean regret is what unpruned TPE's is in the
 end (`to TPE's`), and what the best peer's is; the median epochs and simulated time to a regret of 1 %; the share of
@@ -149,18 +149,19 @@ def replay(task: str, take: str, method: str, seed: int, workers: int) -> Run:
     best, median = finals.min(), np.median(finals)
     told_as_final = method in PEERS and PEERS[method][1]
     optimizer, run = make_optimizer(method, seed), Run(task, take, method, seed)
-    lead, epochs = math.inf, 0
+    lead, epochs, tried = math.inf, 0, set[int]()
     due: list[tuple[float, int, int, int]] = []  # when, trial, row, epoch that is over then
 
     def launch(now_s: float) -> None:
         proposal = optimizer.ask()
         row = row_of(dict(proposal.params), table)
         run.trials += 1
+        tried.add(row)
         heapq.heappush(due, (now_s + epoch_s(row), proposal.number, row, 1))
 
     for _ in range(workers):
         launch(0.0)
-    while epochs < BUDGET and lead > best:
+    while epochs < BUDGET and lead > best and len(tried) < len(finals):
         now_s, number, row, epoch = heapq.heappop(due)
         epochs += 1
         loss = float(table.loss[row, epoch - 1])
@@ -225,7 +226,7 @@ def report(runs: Sequence[Run]) -> str:
         head = (
             "| task | method | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes | audited |"
         )
-        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|"]
+        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|"]
         for task in TASKS:
             studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}
             lines += _rows(task, {method: found for method, found in studies.items() if found})
@@ -243,6 +244,7 @@ def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
         cells = [
             task,
             method,
+            str(len(runs)),
             f"{finals[method]:.3f} ({low:.3f} to {high:.3f})",
             *goals,
             f"{epochs:,.0f}" if epochs < math.inf else "more",
