@@ -170,7 +170,7 @@ def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by
     assert verdicts[0] == verdicts[1]
     assert verdicts[0] is not None
     assert verdicts[0].details["rung"] == 2
-    assert verdicts[0].reason == "asha: number 2 of 2 at rung 2 with 2; the best 1 go on, up to 1"
+    assert verdicts[0].reason == "number 2 of 2 at rung 2 with 2; the best 1 go on, up to 1"
 
 
 class BrokenPruner(optuna.pruners.BasePruner):

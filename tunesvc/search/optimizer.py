@@ -393,10 +393,7 @@ class Optimizer:
         return drawn
 
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
-        """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
-        pruner = self.study.pruner
-        if isinstance(pruner, Explains) and (given := pruner.explain(trial.number)) is not None:
-            return Verdict(f"{self._pruner_name}: {given.text}", given.details)
+        """What the value looks like beside those of the other trials at the same step."""
         value = trial.intermediate_values[step]
         goal = self.study.direction.name.lower()
         others = [
