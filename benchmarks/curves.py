@@ -228,7 +228,10 @@ def report(runs: Sequence[Run]) -> str:
     """Markdown tables, one per way of taking the final loss."""
     lines = []
     for take in TAKES:
-        head = "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes | audited |"
+        head = (
+            "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes "
+        )
+        head += "| audited |"
         lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|"]
         for task in TASKS:
             studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}
