@@ -23,7 +23,7 @@ def bumpy(launch: Launch) -> Iterable[tuple[float, Payload]]:
     return [*steps[:2], (0.1, Lost("killed"))] if lost else steps
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random", "qmc", "nsga2"])
 @pytest.mark.parametrize("parallelism", [1, 4])
 def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallelism: int) -> None:
     spec = make_spec(sampler={"name": sampler}, pruner=MEDIAN, budget={"trials": 25}, parallelism=parallelism)

@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.gp.sampler import GPSampler
 from tunesvc.search.reasons import Explains, Reason
 from tunesvc.search.tpe import TPESampler
@@ -39,7 +40,7 @@ class AutoSampler(BaseSampler):
     ) -> None:
         """As for `GPSampler`."""
         self._gp = GPSampler(seed, n_startup_trials=n_startup_trials, search_space=search_space)
-        self._tpe = TPESampler(seed=seed, n_startup_trials=n_startup_trials)
+        self._tpe = ForesightSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
         self._chosen: OrderedDict[int, tuple[BaseSampler, str]] = OrderedDict()
 
     def reseed_rng(self) -> None:

@@ -14,13 +14,13 @@ import copy
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.curves import model_of
+from tunesvc.search.reasons import Explains, Reason
 
 _CHANGES = 50
 """After so many, the space is as good as covered, and a repetition will do."""
@@ -40,13 +40,11 @@ class ForesightSampler(BaseSampler):
     def __init__(self, sampler: BaseSampler, *, seed: int | None = None) -> None:
         self._sampler = sampler
         self._random = RandomSampler(seed)
-        self._rng = np.random.default_rng(seed)
 
     def reseed_rng(self) -> None:
         """As Optuna says."""
         self._sampler.reseed_rng()
         self._random.reseed_rng()
-        self._rng = np.random.default_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As Optuna says."""
@@ -61,7 +59,7 @@ class ForesightSampler(BaseSampler):
         if not proposal or proposal not in tried:
             return proposal
         for _ in range(_CHANGES):
-            name = str(self._rng.choice(list(proposal)))
+            name = str(self._random._rng.rng.choice(list(proposal)))
             proposal[name] = self._random.sample_independent(study, trial, name, search_space[name])
             if proposal not in tried:
                 break
@@ -76,6 +74,10 @@ class ForesightSampler(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """As Optuna says."""
         self._sampler.before_trial(study, trial)
+
+    def explain(self, number: int) -> Reason | None:
+        """Why the wrapped sampler proposed what it did."""
+        return self._sampler.explain(number) if isinstance(self._sampler, Explains) else None
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """As Optuna says."""

@@ -393,7 +393,7 @@ class Optimizer:
         return drawn
 
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
-        """What the value looks like beside those of the other trials at the same step."""
+        """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
         value = trial.intermediate_values[step]
         goal = self.study.direction.name.lower()
         others = [
@@ -428,8 +428,11 @@ class Optimizer:
         if isinstance(its.get("nearest"), list):
             its["nearest"] = [self._near(one) for one in its["nearest"] if isinstance(one, Mapping)]
         by = its.pop("sampler", None)
-        named = {"by": by} if by not in (None, self._sampler_name) else {}
-        return {**details, **named, **its}
+        if by is not None and "version" not in its:
+            its["version"] = by  # it names itself with its version
+        elif by not in (None, self._sampler_name):
+            its["by"] = by
+        return {**details, **its}
 
     def _near(self, one: Mapping[str, Any]) -> dict[str, Any]:
         """One of the nearest trials, alike for all samplers: `number`, `distance`, `value`, `study` if another's."""

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.curves import CurveModel
+from tunesvc.search.curves import model_of
 from tunesvc.search.gp.acquisition import Acquisition, Incumbents, maximise
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
@@ -59,7 +59,6 @@ class GPSampler(BaseSampler):
         self._n_startup_trials = n_startup_trials
         self._search_space = dict(search_space or {})
         self._fits: OrderedDict[bytes, Hyperparameters] = OrderedDict()
-        self._curves: OrderedDict[str, CurveModel] = OrderedDict()
         self._reasons: OrderedDict[int, Reason] = OrderedDict()
 
     def reseed_rng(self) -> None:
@@ -108,7 +107,8 @@ class GPSampler(BaseSampler):
         weights = rng.dirichlet(np.ones(len(study.directions)))
         seen = None
         if ended >= self._n_startup_trials:
-            curves = self._curves_of(study, trials)
+            has_curves = len(study.directions) == 1 and any(trial.intermediate_values for trial in trials)
+            curves = model_of(study) if has_curves else None
             seen = observe(trials, domain, study.directions, curves, weights)
         if seen is None or not seen.is_candidate.any():
             self._explain_start(number, ended)
@@ -171,17 +171,6 @@ class GPSampler(BaseSampler):
             if len(self._fits) > 4:
                 self._fits.popitem(last=False)
         return self._fits[key]
-
-    def _curves_of(self, study: Study, trials: Sequence[FrozenTrial]) -> CurveModel | None:
-        if len(study.directions) > 1 or not any(trial.intermediate_values for trial in trials):
-            return None
-        name = study.study_name
-        if name not in self._curves:
-            self._curves[name] = CurveModel(study.direction)
-            if len(self._curves) > 2:
-                self._curves.popitem(last=False)
-        self._curves[name].update(trials)
-        return self._curves[name]
 
     # --- reasons ------------------------------------------------------------------------------------
 
