@@ -8,8 +8,9 @@ trials. The regret is that of the best finished trial: (its final loss - best of
 final loss is that of the last epoch (`last`), or that of the best one (`best`).
 
 Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median, and as Ray Tune's
-OptunaSearch with its ASHA does: what is stopped is told as if its value were final. Ours are made from the names in a
-spec. A study that has found the table's best, or tried all of it, ends there.
+OptunaSearch with its ASHA does: what is stopped is told as if its value were final. `auto` is made
+from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner. A
+study that has found the table's best, or tried all of it, ends there.
 
 Printed per task: the final regret; the share of the budget after which the mean regret is what unpruned TPE's is in the
 end (`to TPE's`), and what the best peer's is; the median epochs and simulated time to a regret of 1 %; the share of
@@ -35,11 +36,13 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load
 from tunesvc.search.audit import false_prunes
+from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import make_pruner
@@ -58,8 +61,9 @@ PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
 """Name -> its pruner, and whether what was stopped is told as complete."""
 OURS: dict[str, dict[str, Any]] = {
     "auto": {"sampler": "auto", "pruner": "auto"},
-    "auto, tpe": {"sampler": "tpe", "pruner": "auto"},
+    "tpe+forecasts": {"sampler": "tpe", "pruner": "auto"},
 }
+"""Name -> what a spec says; with `+forecasts`, Optuna's TPE behind our `ForesightSampler` takes the sampler's place."""
 
 
 @dataclass
@@ -120,11 +124,12 @@ def make_optimizer(method: str, seed: int) -> Optimizer:
     }
     spec = StudySpec.model_validate_json(json.dumps(described))
     space = Space(spec.parameters)
-    if method in OURS:
-        sampler, pruner = make_sampler(spec, space), make_pruner(spec)
-    else:
-        sampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
-        pruner = PEERS[method][0]()
+    sampler: BaseSampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+    if method == "auto":
+        sampler = make_sampler(spec, space)
+    elif method in OURS:
+        sampler = ForesightSampler(sampler, seed=seed)
+    pruner = make_pruner(spec) if method in OURS else PEERS[method][0]()
     memory = StudyMemory(method, [StudyDirection.MINIMIZE])
     return Optimizer(memory, space, sampler, pruner, sampler_name=method, pruner_name=method, seed=seed)
 
@@ -174,7 +179,7 @@ def replay(task: str, take: str, method: str, seed: int, workers: int) -> Run:
             if finals[row] < lead:
                 lead = finals[row]
                 run.incumbents.append((epochs, now_s, float((lead - best) / (median - best))))
-        elif optimizer.verdict(number) is not None:
+        elif (verdict := optimizer.verdict(number)) is not None and verdict.stop:
             state = TrialState.COMPLETE if told_as_final and math.isfinite(loss) else TrialState.PRUNED
             optimizer.tell(number, state, [loss] if math.isfinite(loss) else None)
             run.stopped += 1
@@ -224,8 +229,9 @@ def report(runs: Sequence[Run]) -> str:
     lines = []
     for take in TAKES:
         head = (
-            "| task | method | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes | audited |"
+            "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes "
         )
+        head += "| audited |"
         lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|"]
         for task in TASKS:
             studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}

@@ -140,7 +140,7 @@ def test_an_audited_trial_is_let_finish_and_not_asked_about_again() -> None:
     assert kept["best"] == study.best_value
     reason = eager.explain(trial.number)
     assert reason is not None
-    assert reason.details["audited"]
+    assert reason.details["audit"]
 
 
 @given(seed=st.integers(0, 2**31), number=st.integers(0, 10_000))

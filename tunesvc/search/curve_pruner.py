@@ -108,7 +108,7 @@ class CurvePruner(BasePruner):
             "best": best,
             "finished": finished,
             "stopped": is_poor and not audited,
-            "audited": audited,
+            "audit": audited,
         }
         self._reasons[trial.number] = Reason(text, details)
         if len(self._reasons) > _REASONS_MAX:
