@@ -16,7 +16,7 @@ _WIDTHS = (0.15, 0.1, 0.05, 0.02)
 """Of the steps of successive rounds of local search, in ranges of a parameter."""
 _CLIMBERS, _NEIGHBOURS = 8, 30
 _CAUTION = 3.0
-"""Power of the probability of keeping within constraints (Gardner et al. 2014): with 1, most proposals at a border fail."""
+"""Power of the probability of keeping within constraints (Gardner et al. 2014): with 1, most asks at a border fail."""
 
 
 @dataclass(frozen=True, slots=True)
