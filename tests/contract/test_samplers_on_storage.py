@@ -53,6 +53,7 @@ class TestTPE(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiO
         return partial(TPESampler, n_startup_trials=0, multivariate=True)
 
 
+@pytest.mark.slow
 class TestOurTPE(_OnPostgres, BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> SamplerFactory:

@@ -37,6 +37,7 @@ class TestOptunasSuites(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObje
         return partial(TPESampler, n_startup_trials=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:optuna")
 class TestOptunasSuitesWithoutGroups(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
@@ -44,6 +45,7 @@ class TestOptunasSuitesWithoutGroups(BasicSamplerTestCase, RelativeSamplerTestCa
         return partial(TPESampler, n_startup_trials=0, group=False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning:optuna")
 class TestOptunasSuitesOneByOne(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
