@@ -80,6 +80,7 @@ class GPSampler(BaseSampler):
     ) -> dict[str, Any]:
         """Values for all parameters together."""
         if not search_space:
+            self._explain_start(trial.number, 0)
             return {}
         domain = Domain(search_space)
         trials = [shown_as_infeasible(other) or other for other in study._get_trials(deepcopy=False, use_cache=True)]

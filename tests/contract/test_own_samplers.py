@@ -1,4 +1,4 @@
-"""Optuna's own sampler suites on our Gaussian-process sampler."""
+"""Optuna's own sampler suites on our Gaussian-process sampler, and on the one that chooses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 
+from tunesvc.search.auto import AutoSampler
 from tunesvc.search.gp.sampler import GPSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:optuna")
@@ -18,3 +19,9 @@ class TestGP(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSample
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
         return partial(GPSampler, n_startup_trials=0)
+
+
+class TestAuto(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return partial(AutoSampler, n_startup_trials=0)
