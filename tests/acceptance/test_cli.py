@@ -166,7 +166,7 @@ def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> N
 
 def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(tune: Tune) -> None:
     """Fault 2, with eight trials at a time."""
-    study(tune, "slow", "slow", "resources: {cpu: 0.1}")
+    study(tune, "slow", "slow", "resources: {cpu: 0.1}\n        pruner: none")
     many = ("--trials", "24", "--parallelism", "8")
     running = tune.start("run", "slow.yaml", *many, "--json")
     assert running.stdout is not None

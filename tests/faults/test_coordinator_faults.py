@@ -6,14 +6,19 @@ import ast
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 import tunesvc
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
 from tunesvc.coordinator.loop import COMMANDS_S, SAMPLER_ERRORS_MAX
 from tunesvc.errors import LeaseLost, StudyBusy
+from tunesvc.search.tpe import TPESampler
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -78,9 +83,19 @@ def test_a_command_is_carried_out_though_every_connection_was_lost_before(databa
     assert simulation.clock.now() - began_s < 10 * COMMANDS_S
 
 
-def test_a_sampler_that_fails_again_and_again_pauses_the_study_and_a_resume_goes_on(database: Database) -> None:
+def test_a_sampler_that_fails_again_and_again_pauses_the_study_and_a_resume_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fault 41: what it was asked meanwhile is drawn at random, and said."""
-    sampler = {"name": "tpe", "seed": 1, "n_startup_trials": 2, "n_ei_candidates": 0}
+    draw = TPESampler.sample_relative
+
+    def draw_twice(self: TPESampler, study: Study, trial: FrozenTrial, space: dict[str, BaseDistribution]) -> Any:
+        if trial.number >= 2:
+            raise ValueError("out of ideas")
+        return draw(self, study, trial, space)
+
+    monkeypatch.setattr(TPESampler, "sample_relative", draw_twice)
+    sampler = {"name": "tpe", "seed": 1}
     simulation = Simulation(database, make_spec(sampler=sampler, parallelism=1, budget={"trials": 20}))
     closing = simulation.run()
     assert closing.state is StudyState.PAUSED

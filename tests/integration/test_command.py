@@ -157,7 +157,9 @@ def test_a_result_that_the_program_hands_over_while_it_stops_counts(attempt: Mak
         "    open(os.environ['TUNE_REPORTS'], 'w').write('{\"final\": {\"loss\": 2}}\\n')\n"
         "    sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
-        "open(os.environ['TUNE_REPORTS'], 'w').write('{\"loss\": 1}\\n')\n"
+        "pipe = open(os.environ['TUNE_REPORTS'], 'w')\n"
+        "pipe.write('{\"loss\": 1}\\n')\n"
+        "pipe.close()\n"  # not left to its finalizer, in which Python ignores what the handler raises
         "while True: time.sleep(0.05)\n"
     )
     asked = attempt(sys.executable, "-c", program)
