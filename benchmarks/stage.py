@@ -50,6 +50,7 @@ parameters:
   x: {{type: float, min: 0.0, max: 1.0}}
 constants: {{steps: {steps}, step_s: {step_s}}}
 sampler: {{name: tpe, seed: 1}}
+pruner: none
 budget: {{trials: {trials}}}
 parallelism: {slots}
 resources: {{cpu: 1}}
