@@ -11,7 +11,7 @@ import pytest
 import typer
 from rich.console import Console
 
-from tunesvc import errors
+from tunesvc import errors, words
 from tunesvc.cli import control, doctor, export, output
 from tunesvc.cli.exits import ExitCode, code_of, explained
 
@@ -29,11 +29,11 @@ from tunesvc.cli.exits import ExitCode, code_of, explained
     ],
 )
 def test_durations_are_short(seconds: float | None, text: str) -> None:
-    assert output.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 def test_numbers_that_are_none_are_shown_as_they_are() -> None:
-    assert [output.number(value) for value in (None, math.nan, math.inf, 0.12345678)] == ["–", "nan", "inf", "0.123457"]
+    assert [words.number(value) for value in (None, math.nan, math.inf, 0.12345678)] == ["–", "nan", "inf", "0.123457"]
 
 
 def test_json_is_strict_and_keeps_nan_as_a_word() -> None:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tunesvc import words
 from tunesvc.cli import output
 from tunesvc.cli.finding import Finding
 
@@ -48,9 +49,9 @@ def live_table(rows: Sequence[LiveRow], width: int) -> Table:
             output.state_text(str(row.state)),
             row.node or "–",
             row.pid or "–",
-            output.duration(row.age_s),
-            "–" if row.reported_s is None else f"{output.duration(row.reported_s)} ago",
-            "–" if row.left_s is None else "now" if row.left_s < 0 else output.duration(row.left_s),
+            words.duration(row.age_s),
+            "–" if row.reported_s is None else f"{words.duration(row.reported_s)} ago",
+            "–" if row.left_s is None else "now" if row.left_s < 0 else words.duration(row.left_s),
             ",".join(row.devices) or "–",
             row.stop_cause or "",
         )
@@ -66,7 +67,7 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
     done = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
     yield Finding("Trials", "ok", done + (f", {counts.waiting} enqueued" if counts.waiting else ""))
     if study.unattended:
-        who = "nobody ever ran it" if lease is None else f"{lease.owner} did until {output.duration(-lease.left_s)} ago"
+        who = "nobody ever ran it" if lease is None else f"{lease.owner} did until {words.duration(-lease.left_s)} ago"
         text = f"wants to run, but nobody runs it: {who}. `tune resume {name}` goes on, and loses nothing"
         yield Finding("State", "warn", text)
     elif study.state == "failed":
@@ -82,7 +83,7 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
 def _attempts(found: Diagnosis) -> Iterator[Finding]:
     starved = [row for row in found.live if row.state == "opened" and row.age_s > LONG_WAIT_S]
     if starved:
-        longest = output.duration(max(row.age_s for row in starved))
+        longest = words.duration(max(row.age_s for row in starved))
         text = f"no resources for {_trials([row.trial_number for row in starved])} for up to {longest}: "
         yield Finding("Resources", "warn", text + "the cluster is full, or smaller than `parallelism` asks for")
     silent = [row for row in found.live if row.left_s is not None and row.left_s < 0]
@@ -104,7 +105,7 @@ def _waiting(found: Diagnosis) -> Iterator[Finding]:
         yield Finding("Enqueued", "ok", f"{_trials(found.enqueued)} will be run next")
     for command in found.commands:
         by = f" by {command.asked_by}" if command.asked_by else ""
-        text = f"`{command.kind}`, asked{by} {output.duration(command.age_s)} ago, is "
+        text = f"`{command.kind}`, asked{by} {words.duration(command.age_s)} ago, is "
         if attended and command.kind in ("pause", "stop"):
             yield Finding("Command", "ok", f"{text}being carried out: {len(found.live)} trials still run")
         else:
@@ -122,7 +123,7 @@ def _trouble(found: Diagnosis) -> Iterator[Finding]:
         text = f"attempts ended by {counted} (times that a trial may be run again: {told})"
         yield Finding("Failures", "warn", text)
     for at, text in found.events:
-        yield Finding("Lately", "ok", f"{output.ago(at)}, {text}")
+        yield Finding("Lately", "ok", f"{words.ago(at)}, {text}")
 
 
 def _trials(numbers: Sequence[int]) -> str:

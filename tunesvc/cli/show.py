@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from tunesvc import words
 from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName, TrialNumber
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ def _study_cells(row: StudyRow) -> list[object]:
     objective = ", ".join(f"{'max' if one.maximize else 'min'} {one.name}" for one in row.objectives)
     done = f"{row.counts.done}" if row.counts.done == row.counts.total else f"{row.counts.done}/{row.counts.total}"
     budget = output.bar(row.fraction) if row.budget else "–"
-    best = output.number(row.best_value)
+    best = words.number(row.best_value)
     counts = (done, row.counts.pruned, row.counts.failed)
-    return [row.name, state, budget, *counts, best, objective, output.ago(row.created_at)]
+    return [row.name, state, budget, *counts, best, objective, words.ago(row.created_at)]
 
 
 def show(

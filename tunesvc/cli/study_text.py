@@ -11,21 +11,18 @@ from rich.text import Text
 
 from tunesvc.cli.output import (
     STYLES,
-    ago,
     bar,
     cells,
     clean,
     columns_of,
-    duration,
     fitted,
-    number,
-    parameter,
     state_text,
     table,
 )
 from tunesvc.confirming import Confirmation
 from tunesvc.insights import AttemptRow, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.search.recommend import Recommendation
+from tunesvc.words import ago, duration, number, parameter
 
 CURVE_POINTS = 12
 """Points of a curve that are printed, at most."""
