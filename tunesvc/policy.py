@@ -275,6 +275,15 @@ def fraction_spent(budget: Budget, usage: Usage) -> float:
     return min(1.0, max(shares))
 
 
+LEFT_FROM = 0.05
+"""Share of the budget from which on the time that is left can be told."""
+
+
+def time_left_s(fraction: float, spent_s: float) -> float | None:
+    """How long until the budget is spent, if it goes on as it went; None while it is too early to tell."""
+    return spent_s / fraction - spent_s if fraction >= LEFT_FROM else None
+
+
 def reached_target(metrics: tuple[Metric, ...], values: list[float]) -> bool:
     """Whether a trial reaches the target of every metric that has one."""
     targets = [(m, m.target, value) for m, value in zip(metrics, values, strict=True) if m.target is not None]

@@ -8,7 +8,8 @@ from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
-from tunesvc.insights.overview import studies, study, study_names
+from tunesvc.insights.overview import studies, study, study_by_id, study_names
+from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
 from tunesvc.insights.rows import (
     AttemptRow,
@@ -23,6 +24,7 @@ from tunesvc.insights.rows import (
     TrialDetail,
     TrialRow,
 )
+from tunesvc.insights.sparks import sparks
 from tunesvc.insights.trial_table import Order, best, trial, trials
 
 __all__ = [
@@ -51,14 +53,18 @@ __all__ = [
     "diagnosis",
     "explain_study",
     "explain_trial",
+    "fingerprint",
     "forecast",
     "logs",
+    "pulse",
     "recommended",
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "sparks",
     "studies",
     "study",
+    "study_by_id",
     "study_names",
     "trial",
     "trials",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -31,11 +31,23 @@ def study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple
         return tuple(connection.execute(query).scalars())
 
 
-def studies(database: Database, limit: int = 200) -> tuple[StudyRow, ...]:
-    """Studies, newest first."""
-    query = _overview().order_by(table.c.study_id.desc()).limit(limit)
+def studies(
+    database: Database, limit: int = 200, *, search: str = "", states: Iterable[StudyState] = ()
+) -> tuple[StudyRow, ...]:
+    """Studies, newest first.
+
+    Args:
+        database: where to read.
+        limit: at most so many.
+        search: only those whose name contains this, in either case.
+        states: only these; all when empty.
+    """
+    query = _overview().where(table.c.name.icontains(search, autoescape=True)) if search else _overview()
+    if wanted := list(states):
+        query = query.where(table.c.state.in_(wanted))
     with database.engine.connect() as connection:
-        return tuple(_study_row(row) for row in connection.execute(query))
+        found = connection.execute(query.order_by(table.c.study_id.desc()).limit(limit))
+        return tuple(_study_row(row) for row in found)
 
 
 def study(database: Database, name: str) -> StudyView:
@@ -45,8 +57,21 @@ def study(database: Database, name: str) -> StudyView:
         StudyNotFound: there is none; the text suggests the nearest name.
     """
     with database.engine.connect() as connection:
-        record = stored.find(connection, name)
-        row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one()
+        return _view(connection, stored.find(connection, name))
+
+
+def study_by_id(database: Database, study_id: int) -> StudyView:
+    """One study by its id.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    with database.engine.connect() as connection:
+        return _view(connection, stored.get(connection, study_id))
+
+
+def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
+    row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one()
     shown = _study_row(row)
     return StudyView(
         **{field.name: getattr(shown, field.name) for field in fields(shown)},

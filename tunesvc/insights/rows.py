@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tunesvc import policy
 from tunesvc.spec import Budget, ParamValue, StudySpec
 from tunesvc.spec.model import Goal
 from tunesvc.store.states import AttemptState, StudyState
@@ -70,6 +71,11 @@ class StudyRow:
     """`host:pid` of the coordinator that holds the lease now."""
     created_at: datetime
     ended_at: datetime | None
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimate of the time until its budget is spent; None when nobody runs it, and while unknown."""
+        return None if self.coordinator is None else policy.time_left_s(self.fraction, self.active_s)
 
     @property
     def unattended(self) -> bool:

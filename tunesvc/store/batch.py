@@ -168,3 +168,8 @@ class Batch:
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)
+
+    @property
+    def shows(self) -> bool:
+        """Whether somebody who looks at the study sees anything of it: more than leases renewed and time passed."""
+        return any(getattr(self, name) for name in self.__slots__ if name not in ("alive", "cursors", "active_s"))

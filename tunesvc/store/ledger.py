@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from tunesvc import failpoints, history
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.store import lease as leasing
-from tunesvc.store import numbers, studies
+from tunesvc.store import notices, numbers, studies
 from tunesvc.store.answers import answering
 from tunesvc.store.batch import Attr, Batch
 from tunesvc.store.database import Database, safe_text
@@ -194,6 +194,8 @@ class _Writer:
         self._trial_ends(batch)
         self._decisions(batch)
         self._study(batch)
+        if batch.shows:
+            notices.notify(self._connection, self._lease.study_id)
 
     def _trials(self, batch: Batch) -> None:
         self._bulk(

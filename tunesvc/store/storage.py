@@ -32,6 +32,7 @@ from tunesvc.errors import StudyBusy
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
 from tunesvc.store.frozen import aware, distribution_of, freeze
 from tunesvc.store.ids import number_of, study_of, trial_id
+from tunesvc.store.notices import CHANNEL
 from tunesvc.store.trialcache import TrialCache
 
 _NEW_STUDY = sa.text(
@@ -64,10 +65,12 @@ _TRIAL = sa.text(
        FROM trials WHERE trial_id = :id"""
 )
 _SET_STATE = sa.text(
-    """UPDATE trials SET state = :state, "values" = coalesce(CAST(:values AS double precision[]), "values"),
-         started_at = CASE WHEN :state = 'running' THEN now() ELSE started_at END,
-         ended_at = CASE WHEN :state IN ('complete', 'pruned', 'fail') THEN now() END
-       WHERE trial_id = :id AND state = ANY(:before)"""
+    """WITH changed AS (
+          UPDATE trials SET state = :state, "values" = coalesce(CAST(:values AS double precision[]), "values"),
+            started_at = CASE WHEN :state = 'running' THEN now() ELSE started_at END,
+            ended_at = CASE WHEN :state IN ('complete', 'pruned', 'fail') THEN now() END
+          WHERE trial_id = :id AND state = ANY(:before) RETURNING study_id)
+        SELECT pg_notify(:channel, CAST(study_id AS text)) FROM changed"""
 )
 # FOR SHARE: a change of the trial's state waits for us, or we wait for it and then find the trial finished
 _SET_PARAM = sa.text(
@@ -224,7 +227,8 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`. Of several callers that start a waiting trial, one gets True."""
         before = ["waiting"] if state == TrialState.RUNNING else ["waiting", "running"]
         objectives = None if values is None else [float(value) for value in values]
-        if self._change(_SET_STATE, id=trial_id, state=state.name.lower(), values=objectives, before=before):
+        row = {"state": state.name.lower(), "values": objectives, "before": before, "channel": CHANNEL}
+        if self._change(_SET_STATE, id=trial_id, **row):
             return True
         self._require_unfinished(trial_id)
         return False

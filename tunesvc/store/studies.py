@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
-from tunesvc.store import numbers
+from tunesvc.store import notices, numbers
 from tunesvc.store.database import checked_name
 from tunesvc.store.schema import commands, studies
 from tunesvc.store.states import StudyState
@@ -76,7 +76,9 @@ def create(
             connection.execute(sa.insert(studies).values(row))
     except sa.exc.IntegrityError:
         raise StudyExists(f"a study named {spec.name!r} exists already") from None
-    return find(connection, spec.name)
+    made = find(connection, spec.name)
+    notices.notify(connection, made.study_id)
+    return made
 
 
 def find(connection: sa.Connection, name: str) -> StudyRecord:
@@ -90,6 +92,22 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
     row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
     if row is None:
         raise StudyNotFound(_not_found(connection, name))
+    return _record(row)
+
+
+def get(connection: sa.Connection, study_id: int) -> StudyRecord:
+    """The study of that id.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.study_id == study_id)).one_or_none()
+    if row is None:
+        raise StudyNotFound(f"there is no study {study_id}; it may have been deleted")
+    return _record(row)
+
+
+def _record(row: Any) -> StudyRecord:
     spec = None if row.spec is None else StudySpec.model_validate_json(numbers.dump(row.spec))
     return StudyRecord(
         row.study_id,
@@ -125,6 +143,7 @@ def renew(
 def remove(connection: sa.Connection, study_id: int) -> None:
     """Delete a study with everything that belongs to it. May be repeated."""
     connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
+    notices.notify(connection, study_id)
 
 
 def request(connection: sa.Connection, study_id: int, kind: str, payload: Mapping[str, Any], asked_by: str) -> int:
@@ -136,6 +155,7 @@ def request(connection: sa.Connection, study_id: int, kind: str, payload: Mappin
         "asked_by": asked_by,
     }
     command_id: int = connection.execute(sa.insert(commands).values(row).returning(commands.c.command_id)).scalar_one()
+    notices.notify(connection, study_id)
     return command_id
 
 
