@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunesvc import words
-from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName, TrialNumber
+from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName, TrialNumber, Where
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,7 +32,6 @@ class State(StrEnum):
     FAIL = "fail"
 
 
-Sort = Literal["number", "newest", "best", "duration"]
 FOLLOW_S = 0.5
 """How often `logs --follow` looks for more."""
 
@@ -178,32 +177,57 @@ def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
 
 def trials(
     study: StudyName,
+    where: Where = "",
     state: Annotated[list[State] | None, typer.Option("--state", "-s", help="Only these; may be repeated.")] = None,
-    sort: Annotated[Sort, typer.Option(help="What comes first.")] = "number",
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What comes first: `newest`, `best`, or a name such as `number`, `value`, `duration`, `lr`; `-NAME` "
+            "begins with the largest.",
+        ),
+    ] = "number",
     limit: Limit = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """List a study's trials."""
+    """List a study's trials.
+
+    A filter compares names with values: `number`, `state`, `value`, `duration`, `attempts`, `failure`, `step`, metrics
+    and parameters, with `==`, `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put together by `and`, `or`, `not` and
+    parentheses.
+    """
     from tunesvc import insights
-    from tunesvc.cli import export, output, study_text
+    from tunesvc.cli import output, study_text
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
         view = insights.study(database, study)
-        rows = insights.trials(database, view.study_id, states=state or (), limit=limit, order=sort)
+        names = insights.names_of(database, view)
+        selection = insights.Selection.of(view.study_id, names, _filter(where, state or ()), _order(view, sort))
+        rows = insights.trial_page(database, selection, limit=limit).rows
     if as_json:
         output.print_json(rows)
     elif as_csv:
         heads, lines = study_text.trial_cells(view, rows)
-        csv.writer(sys.stdout).writerows([list(map(export.inert, line)) for line in (heads, *lines)])
+        csv.writer(sys.stdout).writerows([list(map(insights.inert, line)) for line in (heads, *lines)])
     else:
         console = output.out()
         console.print(study_text.trials(view, rows, console.width))
         left = view.counts.total - len(rows)
-        if left > 0 and not state:
+        if left > 0 and not state and not where:
             output.err().print(f"[dim]{len(rows)} of {view.counts.total} trials; --limit shows more[/]")
+
+
+def _filter(where: str, states: Sequence[State]) -> str:
+    only = f"state in [{', '.join(states)}]" if states else ""
+    return f"({where}) and {only}" if where.strip() and only else where or only
+
+
+def _order(view: StudyView, sort: str) -> str:
+    best = "-value" if view.objectives[0].maximize else "value"
+    return {"newest": "-number", "best": best}.get(sort, sort)
 
 
 def logs(

@@ -4,8 +4,11 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.columns import names_of
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
+from tunesvc.insights.export import Export, inert
+from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
 from tunesvc.insights.overview import studies, study, study_by_id, study_names
@@ -25,27 +28,35 @@ from tunesvc.insights.rows import (
     TrialRow,
 )
 from tunesvc.insights.sparks import sparks
-from tunesvc.insights.trial_table import Order, best, trial, trials
+from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
+from tunesvc.insights.trial_table import Order, best, rows_of, trial, trials
 
 __all__ = [
+    "MEANINGS",
     "AttemptRow",
     "Counts",
     "Curve",
     "DecisionRow",
     "Diagnosis",
     "Explanation",
+    "Export",
     "LogRow",
+    "Names",
     "Objective",
     "Order",
     "Point",
     "Replayed",
+    "Selection",
+    "Sort",
     "StudyRow",
     "StudyView",
     "TrialDetail",
+    "TrialPage",
     "TrialRow",
     "answer_rows",
     "attempts",
     "best",
+    "count_trials",
     "curve",
     "curves",
     "dataframe",
@@ -55,18 +66,22 @@ __all__ = [
     "explain_trial",
     "fingerprint",
     "forecast",
+    "inert",
     "logs",
+    "names_of",
     "pulse",
     "recommended",
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "rows_of",
     "sparks",
     "studies",
     "study",
     "study_by_id",
     "study_names",
     "trial",
+    "trial_page",
     "trials",
     "value_columns",
 ]

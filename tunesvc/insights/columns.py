@@ -30,9 +30,7 @@ def names_of(database: Database, study: StudyView) -> Names:
     return Names(objectives, {name: drawn[name] for name in order}, metrics)
 
 
-def distributions(
-    connection: sa.Connection, study_id: int, params: Iterable[str]
-) -> dict[str, tuple[str, ...]]:
+def distributions(connection: sa.Connection, study_id: int, params: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """All distributions that parameters were drawn from, as Optuna's JSON: several, where a space was widened."""
     found: dict[str, tuple[str, ...]] = {}
     for name in params:

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tunesvc.errors import FilterError
 from tunesvc.spec import ParamValue
@@ -167,7 +167,7 @@ def holds(actual: ParamValue, op: str, wanted: ParamValue) -> bool:
     return bool(_OPERATORS[op](actual, wanted))
 
 
-_OPERATORS: Mapping[str, Callable[[ParamValue, ParamValue], object]] = {
+_OPERATORS: Mapping[str, Callable[[Any, Any], object]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -311,7 +311,7 @@ class _Parser:
             left = right
         if parts:
             return parts[0] if len(parts) == 1 else All(tuple(parts))
-        if self._name(left, must=True).kind is not Kind.FEASIBLE:
+        if self._name(left).kind is not Kind.FEASIBLE:
             self._fail("expected a comparison here, such as `< 0.1` or `== adam`", self._next)
         return Comparison(Field(Kind.FEASIBLE), "==", True)
 
@@ -337,24 +337,29 @@ class _Parser:
         self._comparisons += 1
         if self._comparisons > _COMPARISONS_MAX:
             self._fail(f"a filter has at most {_COMPARISONS_MAX} comparisons", left)
-        flipped = left.kind == "number" or (self._name(left) is None and self._name(right) is not None)
+        flipped = left.kind == "number" or (self._known(left) is None and self._known(right) is not None)
         name, value = (right, left) if flipped else (left, right)
-        found = self._name(name, must=True)
+        found = self._name(name)
         op = _FLIPPED[op] if flipped else op
         return Comparison(found, op, self._wanted(found, op, value))
 
-    def _name(self, token: _Token, must: bool = False) -> Field | None:
-        text = _unquoted(token)
-        found = None if token.kind == "number" else self._names.find(text)
-        if found is None and must:
-            if token.kind == "number":
-                self._fail("a comparison needs a name on one side", token)
-            there = self._names.all
-            near = difflib.get_close_matches(text, there, n=1)
-            hint = f", did you mean {near[0]!r}?" if near else "."
-            listed = ", ".join(there[:_LISTED]) + (f" and {len(there) - _LISTED} more" if len(there) > _LISTED else "")
-            self._fail(f"there is no {text!r}{hint} There are: {listed}", token)
+    def _name(self, token: _Token) -> Field:
+        found = self._known(token)
+        if found is None:
+            self._unknown(token)
         return found
+
+    def _unknown(self, token: _Token) -> NoReturn:
+        if token.kind == "number":
+            self._fail("a comparison needs a name on one side", token)
+        there, text = self._names.all, _unquoted(token)
+        near = difflib.get_close_matches(text, there, n=1)
+        hint = f", did you mean {near[0]!r}?" if near else "."
+        listed = ", ".join(there[:_LISTED]) + (f" and {len(there) - _LISTED} more" if len(there) > _LISTED else "")
+        self._fail(f"there is no {text!r}{hint} There are: {listed}", token)
+
+    def _known(self, token: _Token) -> Field | None:
+        return None if token.kind == "number" else self._names.find(_unquoted(token))
 
     def _wanted(self, found: Field, op: str, token: _Token) -> ParamValue:
         value = self._value(found, token)

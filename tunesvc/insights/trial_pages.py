@@ -31,7 +31,7 @@ _SORTABLE = (Kind.NUMBER, Kind.STATE, Kind.VALUE, Kind.DURATION, Kind.PARAM)
 class Sort:
     """What trials are sorted by. Those that do not have it come last; equal ones are by number."""
 
-    field: Field = Field(Kind.NUMBER)
+    field: Field
     descending: bool = False
 
     @staticmethod
@@ -66,7 +66,7 @@ class Selection:
 
     study_id: int
     where: Filter
-    sort: Sort = Sort()
+    sort: Sort
 
     @staticmethod
     def of(study_id: int, names: Names, where: str = "", sort: str = "number") -> Selection:
