@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tunesvc.cli.options import DatabaseUrl, StudyName
+from tunesvc.words import inert
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,33 +67,18 @@ def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def inert(value: object) -> object:
-    """Text that no spreadsheet takes for a formula. Numbers stay what they are.
-
-    OWASP, "CSV Injection": an apostrophe before = + - @, tab and carriage return.
-    """
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
-
-
 def plot(
     study: StudyName,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; STUDY.html when left out.")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write a study's charts as one self-contained HTML page."""
-    from tunesvc import api, charts, insights
+    from tunesvc import charts, insights
     from tunesvc.store.database import open_database
 
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
     with open_database(database_url) as database:
         view = insights.study(database, study)
-        importances = charts.importances_of(api.load_study(study, database_url=database_url).optuna())
-        path.write_text(charts.study_page(database, view, importances), encoding="utf-8")
+        path.write_text(charts.study_page(database, view), encoding="utf-8")
     typer.echo(f"wrote {path} ({view.counts.total} trials)")

@@ -4,13 +4,16 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
 from tunesvc.insights.overview import studies, study, study_by_id, study_names
+from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
+from tunesvc.insights.results import Results, Saved, chosen, results, saved_by_pruning, saving_of, spread
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
@@ -24,28 +27,46 @@ from tunesvc.insights.rows import (
     TrialDetail,
     TrialRow,
 )
+from tunesvc.insights.spans import Span, laned, spans
 from tunesvc.insights.sparks import sparks
-from tunesvc.insights.trial_table import Order, best, trial, trials
+from tunesvc.insights.standing import Gain, Headline, headline, recent, running
+from tunesvc.insights.trial_table import Order, best, pareto_mask, rows_of, trial, trials
+from tunesvc.search.importance import Share
+from tunesvc.search.recommend import Recommendation
+from tunesvc.search.surface import Cut, Plane, Surface
 
 __all__ = [
     "AttemptRow",
     "Counts",
     "Curve",
+    "Cut",
     "DecisionRow",
     "Diagnosis",
     "Explanation",
+    "Gain",
+    "Headline",
     "LogRow",
     "Objective",
     "Order",
+    "Parameter",
+    "Plane",
     "Point",
+    "Recommendation",
     "Replayed",
+    "Results",
+    "Saved",
+    "Share",
+    "Span",
     "StudyRow",
     "StudyView",
+    "Surface",
     "TrialDetail",
     "TrialRow",
+    "Tried",
     "answer_rows",
     "attempts",
     "best",
+    "chosen",
     "curve",
     "curves",
     "dataframe",
@@ -55,18 +76,34 @@ __all__ = [
     "explain_trial",
     "fingerprint",
     "forecast",
+    "headline",
+    "importance_shares",
+    "laned",
     "logs",
+    "parameters",
+    "pareto_mask",
     "pulse",
+    "recent",
     "recommended",
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "results",
+    "rows_of",
+    "running",
+    "saved_by_pruning",
+    "saving_of",
+    "spans",
     "sparks",
+    "spread",
     "studies",
     "study",
     "study_by_id",
     "study_names",
+    "surface",
     "trial",
     "trials",
+    "tried_best",
+    "tried_evenly",
     "value_columns",
 ]
