@@ -40,3 +40,17 @@ def duration(seconds: float | None) -> str:
 def ago(moment: datetime | None) -> str:
     """How long ago a moment was."""
     return "–" if moment is None else f"{duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))} ago"
+
+
+def inert(value: object) -> object:
+    """Text that no spreadsheet takes for a formula. Numbers stay what they are.
+
+    OWASP, "CSV Injection": an apostrophe before = + - @, tab and carriage return.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value

@@ -60,13 +60,12 @@ def plot(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write a study's charts as one self-contained HTML page."""
-    from tunesvc import api, charts, insights
+    from tunesvc import charts, insights
     from tunesvc.store.database import open_database
 
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
     with open_database(database_url) as database:
         view = insights.study(database, study)
-        importances = charts.importances_of(api.load_study(study, database_url=database_url).optuna())
-        path.write_text(charts.study_page(database, view, importances), encoding="utf-8")
+        path.write_text(charts.study_page(database, view), encoding="utf-8")
     typer.echo(f"wrote {path} ({view.counts.total} trials)")

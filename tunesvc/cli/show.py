@@ -211,7 +211,7 @@ def trials(
         output.print_json(rows)
     elif as_csv:
         heads, lines = study_text.trial_cells(view, rows)
-        csv.writer(sys.stdout).writerows([list(map(insights.inert, line)) for line in (heads, *lines)])
+        csv.writer(sys.stdout).writerows([list(map(words.inert, line)) for line in (heads, *lines)])
     else:
         console = output.out()
         console.print(study_text.trials(view, rows, console.width))

@@ -4,16 +4,19 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.columns import names_of
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
-from tunesvc.insights.export import Export, inert
+from tunesvc.insights.export import Export
 from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
 from tunesvc.insights.overview import studies, study, study_by_id, study_names
+from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
+from tunesvc.insights.results import Results, Saved, chosen, results, saved_by_pruning, saving_of, spread
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
@@ -27,35 +30,53 @@ from tunesvc.insights.rows import (
     TrialDetail,
     TrialRow,
 )
+from tunesvc.insights.spans import Span, laned, spans
 from tunesvc.insights.sparks import sparks
+from tunesvc.insights.standing import Gain, Headline, headline, recent, running
 from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
-from tunesvc.insights.trial_table import Order, best, rows_of, trial, trials
+from tunesvc.insights.trial_table import Order, best, pareto_mask, rows_of, trial, trials
+from tunesvc.search.importance import Share
+from tunesvc.search.recommend import Recommendation
+from tunesvc.search.surface import Cut, Plane, Surface
 
 __all__ = [
     "MEANINGS",
     "AttemptRow",
     "Counts",
     "Curve",
+    "Cut",
     "DecisionRow",
     "Diagnosis",
     "Explanation",
     "Export",
+    "Gain",
+    "Headline",
     "LogRow",
     "Names",
     "Objective",
     "Order",
+    "Parameter",
+    "Plane",
     "Point",
+    "Recommendation",
     "Replayed",
+    "Results",
+    "Saved",
     "Selection",
+    "Share",
     "Sort",
+    "Span",
     "StudyRow",
     "StudyView",
+    "Surface",
     "TrialDetail",
     "TrialPage",
     "TrialRow",
+    "Tried",
     "answer_rows",
     "attempts",
     "best",
+    "chosen",
     "count_trials",
     "curve",
     "curves",
@@ -66,22 +87,36 @@ __all__ = [
     "explain_trial",
     "fingerprint",
     "forecast",
-    "inert",
+    "headline",
+    "importance_shares",
+    "laned",
     "logs",
     "names_of",
+    "parameters",
+    "pareto_mask",
     "pulse",
+    "recent",
     "recommended",
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "results",
     "rows_of",
+    "running",
+    "saved_by_pruning",
+    "saving_of",
+    "spans",
     "sparks",
+    "spread",
     "studies",
     "study",
     "study_by_id",
     "study_names",
+    "surface",
     "trial",
     "trial_page",
     "trials",
+    "tried_best",
+    "tried_evenly",
     "value_columns",
 ]

@@ -9,11 +9,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
+
+import numpy as np
 
 from tunesvc.insights.answer import forecast, recommended
 from tunesvc.insights.history import decisions
+from tunesvc.insights.results import saved_by_pruning
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.trial_table import trial as trial_detail
 from tunesvc.insights.trial_table import trials
@@ -257,19 +259,19 @@ def _focus(places: Sequence[float]) -> str:
 
 
 def _pruning(view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow]) -> Iterator[str]:
-    pruned = [row for row in rows if row.state == "pruned" and row.last_step is not None]
-    whole = [row.last_step for row in rows if row.state == "complete" and row.last_step is not None]
+    steps = {row.number: float("nan") if row.last_step is None else float(row.last_step) for row in rows}
+    pruned = [steps[row.number] for row in rows if row.state == "pruned"]
+    whole = [steps[row.number] for row in rows if row.state == "complete"]
     if view.spec is not None and view.spec.pruner.name == "none" and not pruned:
         return
-    if not pruned or not whole:
+    saved = saved_by_pruning(np.array(pruned), np.array(whole), np.array(list(steps.values())))
+    if saved is None:
         yield "No trial has been stopped early yet." if not pruned else "No trial has come to its end yet."
         return
-    full = median(whole)
-    saved = sum(max(0.0, full - (row.last_step or 0)) for row in pruned)
-    trained = sum((row.last_step or 0) + 1 for row in rows if row.last_step is not None)
     yield (
-        f"{len(pruned)} of {len(pruned) + len(whole)} trials were stopped early. A complete one takes {full:g} steps, "
-        f"so about {saved:,.0f} steps were not trained, {saved / (saved + trained):.0%} of what it would have taken."
+        f"{saved.pruned} of {saved.pruned + saved.whole} trials were stopped early. A complete one takes "
+        f"{saved.full_steps:g} steps, so about {saved.steps:,.0f} steps were not trained, "
+        f"{saved.share:.0%} of what it would have taken."
     )
     kept = {decision.trial_number for decision in taken if decision.kind == "keep"}
     if kept:

@@ -16,6 +16,7 @@ from tunesvc.insights.rows import StudyView
 from tunesvc.insights.trial_pages import Selection, trial_chunks
 from tunesvc.store.database import Database
 from tunesvc.store.frozen import distribution_of
+from tunesvc.words import inert
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -83,20 +84,6 @@ class Export:
             drawn = distributions(connection, self._study.study_id, self._params)
         kinds |= {f"params.{name}": _kind([distribution_of(text) for text in drawn[name]]) for name in self._params}
         return pa.schema([(name, kinds.get(name, pa.float64())) for name in self.columns])
-
-
-def inert(value: object) -> object:
-    """Text that no spreadsheet takes for a formula. Numbers stay what they are.
-
-    OWASP, "CSV Injection": an apostrophe before = + - @, tab and carriage return.
-    """
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
 
 
 def _lines(rows: Iterable[Iterable[object]]) -> str:

@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
@@ -20,10 +21,11 @@ from tunesvc.store.database import Database
 from tunesvc.web.access import Access, NotAllowed, NotLetIn
 from tunesvc.web.events import Hub
 from tunesvc.web.guard import Guard
-from tunesvc.web.pages import live, studies, trials
+from tunesvc.web.kept import Kept
+from tunesvc.web.pages import figures, live, studies, study, trials
 from tunesvc.web.render import STATIC, page
 
-PAGES = (studies, trials, live)
+PAGES = (studies, study, trials, figures, live)
 """Modules that each have a `router`."""
 
 
@@ -39,10 +41,12 @@ def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[st
     """
     app = FastAPI(title="tunesvc", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(_reading)])
     app.state.database, app.state.access, app.state.hub, app.state.gpu_price = database, access, hub, gpu_price
+    app.state.kept = Kept()
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
         app.include_router(module.router)
     app.mount("/static", _Static(directory=STATIC), name="static")
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Guard, hosts=hosts)
     for kind, answer in _ERRORS.items():
         app.add_exception_handler(kind, answer)
