@@ -24,7 +24,7 @@ from tunesvc.cli.output import (
     table,
 )
 from tunesvc.confirming import Confirmation
-from tunesvc.insights import AttemptRow, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.search.recommend import Recommendation
 
 CURVE_POINTS = 12
@@ -39,6 +39,7 @@ def overview(
     *,
     answer: Recommendation | None = None,
     forecast: str | None = None,
+    audit: Audit | None = None,
 ) -> RenderableType:
     """How a study stands.
 
@@ -49,8 +50,11 @@ def overview(
         width: of the terminal.
         answer: what is believed about the recommended trial.
         forecast: the improvement to come, in words.
+        audit: how often its pruner errs.
     """
     grid = facts(view)
+    if audit is not None and audit.audited:
+        grid.add_row(Text("pruner", "dim"), *cells(audit.text))
     if forecast is not None:
         grid.add_row(Text("forecast", "dim"), *cells(forecast))
     parts: list[RenderableType] = [_heading(view), grid]

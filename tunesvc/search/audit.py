@@ -6,7 +6,7 @@ overruled, and what the best value was then, is kept on the trial: it cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,12 +41,14 @@ def is_audited(seed: int, number: int, share: float) -> bool:
 
 def false_prunes(trials: Iterable[FrozenTrial], *directions: StudyDirection) -> FalsePrunes:
     """The measured false-prune rate of a study. Audited trials that have not finished do not count."""
+    finished = (trial for trial in trials if AUDIT in trial.system_attrs and trial.state == TrialState.COMPLETE)
+    return measured(((trial.values, trial.system_attrs[AUDIT]) for trial in finished), *directions)
+
+
+def measured(ends: Iterable[tuple[Sequence[float], Mapping[str, Any]]], *directions: StudyDirection) -> FalsePrunes:
+    """The rate among audited trials, told by their values and by what `AUDIT` kept of them."""
     signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
-    verdicts = [
-        bool((signs * trial.values < signs * _front(trial.system_attrs[AUDIT])).any(axis=1).all())
-        for trial in trials
-        if AUDIT in trial.system_attrs and trial.state == TrialState.COMPLETE
-    ]
+    verdicts = [bool((signs * values < signs * _front(kept)).any(axis=1).all()) for values, kept in ends]
     n, wrong = len(verdicts), sum(verdicts)
     low = float(beta.ppf(0.025, wrong, n - wrong + 1)) if wrong else 0.0
     high = float(beta.ppf(0.975, wrong + 1, n - wrong)) if wrong < n else 1.0

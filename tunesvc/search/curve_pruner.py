@@ -21,6 +21,8 @@ from tunesvc.search.objectives import names_of, point_at, points_of, signs_of
 from tunesvc.search.pareto import chance_to_extend, front_of
 from tunesvc.search.reasons import Reason
 
+CHANCE = 0.05
+"""Of being the best, below which a trial is stopped, unless a study says otherwise."""
 _REASONS_MAX = 10_000
 """Trials whose last verdict is remembered."""
 _SHOWN = 5
@@ -49,7 +51,7 @@ class CurvePruner(BasePruner):
     """
 
     def __init__(
-        self, chance: float = 0.05, *, startup: int = 4, min: int = 0, audit: float = 0.01, seed: int = 0
+        self, chance: float = CHANCE, *, startup: int = 4, min: int = 0, audit: float = 0.01, seed: int = 0
     ) -> None:
         for name, share in (("chance", chance), ("audit", audit)):
             if not 0 <= share < 1:
