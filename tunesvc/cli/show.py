@@ -100,13 +100,15 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     answer = insights.recommended(database, view)
     best = insights.answer_rows(database, view, answer)
     forecast = insights.forecast(database, view)
+    audit = insights.audit(database, view)
     if as_json:
-        told = {"best": best if len(view.objectives) > 1 else best[:1], "recommended": answer, "forecast": forecast}
+        shown = best if len(view.objectives) > 1 else best[:1]
+        told = {"best": shown, "recommended": answer, "forecast": forecast, "audit": audit}
         output.print_json({**output.plain(view), **output.plain(told)})
         return
     newest = insights.trials(database, view.study_id, order="newest", limit=8)
     console = output.out()
-    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast))
+    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast, audit=audit))
 
 
 def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:

@@ -4,6 +4,7 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.columns import names_of
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
@@ -42,6 +43,7 @@ from tunesvc.search.surface import Cut, Plane, Surface
 __all__ = [
     "MEANINGS",
     "AttemptRow",
+    "Audit",
     "Counts",
     "Curve",
     "Cut",
@@ -75,6 +77,7 @@ __all__ = [
     "Tried",
     "answer_rows",
     "attempts",
+    "audit",
     "best",
     "chosen",
     "count_trials",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tunesvc.insights.answer import forecast, recommended
+from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.history import decisions
 from tunesvc.insights.results import saved_by_pruning
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
@@ -49,6 +50,8 @@ class Explanation:
     said: tuple[Said, ...]
     decisions: tuple[DecisionRow, ...]
     """What it rests on; of a study, the last few."""
+    audit: Audit | None = None
+    """Of a study: how often its pruner errs, where it is audited."""
 
 
 def explain_trial(database: Database, view: StudyView, number: int) -> Explanation | None:
@@ -71,15 +74,16 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
     rows = trials(database, view.study_id)
     taken = decisions(database, view.study_id)
     asks = [decision for decision in taken if decision.kind == "ask"]
+    audited = audit(database, view)
     parts = (
         ("the search", _search(asks)),
         ("what it knows from others", _carried(taken)),
         ("explored", _explored(view, rows)),
-        ("pruning", _pruning(view, rows, taken)),
+        ("pruning", _pruning(view, rows, taken, audited)),
         ("the best", _best(database, view, rows)),
         ("why it stands so", _standing(database, view)),
     )
-    return Explanation(view.name, None, _said(parts), taken[-RECENT:])
+    return Explanation(view.name, None, _said(parts), taken[-RECENT:], audited)
 
 
 def _said(parts: Sequence[tuple[str, Iterator[str]]]) -> tuple[Said, ...]:
@@ -258,7 +262,9 @@ def _focus(places: Sequence[float]) -> str:
     return f"; the last {RECENT} lie within {width:.0%} of it"
 
 
-def _pruning(view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow]) -> Iterator[str]:
+def _pruning(
+    view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow], audited: Audit | None
+) -> Iterator[str]:
     steps = {row.number: float("nan") if row.last_step is None else float(row.last_step) for row in rows}
     pruned = [steps[row.number] for row in rows if row.state == "pruned"]
     whole = [steps[row.number] for row in rows if row.state == "complete"]
@@ -276,6 +282,8 @@ def _pruning(view: StudyView, rows: Sequence[TrialRow], taken: Sequence[Decision
     kept = {decision.trial_number for decision in taken if decision.kind == "keep"}
     if kept:
         yield f"{len(kept)} that would have been stopped went on, to check the pruner."
+    if audited is not None and audited.audited:
+        yield _sentence(audited.text)
 
 
 def _best(database: Database, view: StudyView, rows: Sequence[TrialRow]) -> Iterator[str]:
