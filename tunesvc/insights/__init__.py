@@ -8,11 +8,11 @@ from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.columns import names_of
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
-from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
+from tunesvc.insights.explanation import Explanation, Said, explain_study, explain_trial, trial_told
 from tunesvc.insights.export import Export
 from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
-from tunesvc.insights.history import attempts, curve, curves, decisions, logs
+from tunesvc.insights.history import attempts, curve, curves, decisions, log_end, logs
 from tunesvc.insights.overview import studies, study, study_by_id, study_names
 from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
@@ -35,7 +35,8 @@ from tunesvc.insights.spans import Span, laned, spans
 from tunesvc.insights.sparks import sparks
 from tunesvc.insights.standing import Gain, Headline, headline, recent, running
 from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
-from tunesvc.insights.trial_table import Order, best, pareto_mask, rows_of, trial, trials
+from tunesvc.insights.trial_reasons import Judgement, Other, Proposal, TrialReasons, trial_reasons
+from tunesvc.insights.trial_table import Order, best, drawn_from, pareto_mask, rows_of, trial, trials
 from tunesvc.search.importance import Share
 from tunesvc.search.recommend import Recommendation
 from tunesvc.search.surface import Cut, Plane, Surface
@@ -53,16 +54,20 @@ __all__ = [
     "Export",
     "Gain",
     "Headline",
+    "Judgement",
     "LogRow",
     "Names",
     "Objective",
     "Order",
+    "Other",
     "Parameter",
     "Plane",
     "Point",
+    "Proposal",
     "Recommendation",
     "Replayed",
     "Results",
+    "Said",
     "Saved",
     "Selection",
     "Share",
@@ -73,6 +78,7 @@ __all__ = [
     "Surface",
     "TrialDetail",
     "TrialPage",
+    "TrialReasons",
     "TrialRow",
     "Tried",
     "answer_rows",
@@ -86,6 +92,7 @@ __all__ = [
     "dataframe",
     "decisions",
     "diagnosis",
+    "drawn_from",
     "explain_study",
     "explain_trial",
     "fingerprint",
@@ -93,6 +100,7 @@ __all__ = [
     "headline",
     "importance_shares",
     "laned",
+    "log_end",
     "logs",
     "names_of",
     "parameters",
@@ -118,6 +126,8 @@ __all__ = [
     "surface",
     "trial",
     "trial_page",
+    "trial_reasons",
+    "trial_told",
     "trials",
     "tried_best",
     "tried_evenly",

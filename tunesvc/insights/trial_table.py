@@ -107,6 +107,15 @@ def trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
     )
 
 
+def drawn_from(database: Database, study_id: int, number: int) -> dict[str, BaseDistribution]:
+    """What a trial's parameters were drawn from."""
+    query = sa.select(trial_params.c.name, trial_params.c.distribution).where(
+        trial_params.c.trial_id == trial_id(study_id, number)
+    )
+    with database.engine.connect() as connection:
+        return {row.name: _distribution(row.distribution) for row in connection.execute(query)}
+
+
 def _rows() -> sa.Select[Any]:
     tried, newest = _tried(), _newest_report()
     until = sa.func.coalesce(trials_table.c.ended_at, sa.func.now())

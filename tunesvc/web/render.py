@@ -103,6 +103,7 @@ def _environment() -> Environment:
         parameter=words.parameter,
         duration=words.duration,
         params=params,
+        readable=words.readable,
         moment=moment,
         ago=ago,
         percent=percent,
