@@ -4,6 +4,7 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.cluster import ClusterView, cluster
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
 from tunesvc.insights.frame import dataframe, value_columns
@@ -29,6 +30,7 @@ from tunesvc.insights.trial_table import Order, best, trial, trials
 
 __all__ = [
     "AttemptRow",
+    "ClusterView",
     "Counts",
     "Curve",
     "DecisionRow",
@@ -46,6 +48,7 @@ __all__ = [
     "answer_rows",
     "attempts",
     "best",
+    "cluster",
     "curve",
     "curves",
     "dataframe",

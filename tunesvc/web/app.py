@@ -20,10 +20,10 @@ from tunesvc.store.database import Database
 from tunesvc.web.access import Access, NotAllowed, NotLetIn
 from tunesvc.web.events import Hub
 from tunesvc.web.guard import Guard
-from tunesvc.web.pages import health, live, studies
+from tunesvc.web.pages import cluster, health, live, studies
 from tunesvc.web.render import STATIC, page
 
-PAGES = (studies, health, live)
+PAGES = (studies, health, cluster, live)
 """Modules that each have a `router`."""
 
 
