@@ -99,7 +99,7 @@ class Coordinator:
         now = self._clock.now()
         self._counted_s = self._renewed_s = self._listened_s = now
         self._settled_s = now
-        self._looked_s = self._slots_s = -1e9
+        self._looked_s = self._slots_s = self._told_s = -1e9
         self._slots = 1
         self._gpus_total = executor.capacity().gpu
 
@@ -174,6 +174,7 @@ class Coordinator:
             self._attempts.end(ended)
         self._look_for_commands()
         self._watch_executor()
+        self._tell_nodes()
         self._attempts.watch_limits(effects, hearing=self._is_settled)
         self._move(effects)
         self._closed = self._closing if not self._roster else None
@@ -295,6 +296,13 @@ class Coordinator:
         if trouble != self._trouble:
             self._trouble = trouble
             self._note("warning", trouble) if trouble else self._note("study", "Ray is back")
+
+    def _tell_nodes(self) -> None:
+        """Record what the cluster has, for whoever wants to know what waits and why."""
+        now = self._clock.now()
+        if now - self._told_s >= SLOTS_S and not self._trouble:
+            self._told_s = now
+            self._batch.nodes = self._executor.capacity().by_node
 
     def _usage(self) -> Usage:
         return Usage(

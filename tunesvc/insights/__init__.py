@@ -6,6 +6,7 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 from tunesvc.insights.answer import answer_rows, forecast, recommended
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
+from tunesvc.insights.cluster import ClusterView, cluster
 from tunesvc.insights.columns import names_of
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, Said, explain_study, explain_trial, trial_told
@@ -45,6 +46,7 @@ __all__ = [
     "MEANINGS",
     "AttemptRow",
     "Audit",
+    "ClusterView",
     "Counts",
     "Curve",
     "Cut",
@@ -86,6 +88,7 @@ __all__ = [
     "audit",
     "best",
     "chosen",
+    "cluster",
     "count_trials",
     "curve",
     "curves",

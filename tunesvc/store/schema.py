@@ -4,6 +4,7 @@
              ├─ leases           who may write for the study
              ├─ decisions        why
              ├─ commands         what somebody asked of the coordinator
+             ├─ nodes            what its coordinator last saw of the cluster
              └─ trials ─┬─ trial_params
                         ├─ trial_attrs
                         ├─ reports      the curve; attempt 0 = written through Optuna's own API
@@ -253,4 +254,19 @@ commands = sa.Table(
     sa.Column("answer", sa.Text),
     _one_of("kind", ["pause", "resume", "stop", "extend", "enqueue"]),
     sa.Index("ix_commands_pending", "study_id", postgresql_where=sa.text("done_at IS NULL")),
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    _study_ref(primary_key=True),
+    # no other node has it, on this cluster or another: studies that name the same one share a cluster
+    sa.Column("key", sa.Text, primary_key=True),
+    # as attempts.node names it
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    # amounts by Ray's names, custom resources included: an open set
+    sa.Column("total", pg.JSONB, nullable=False),
+    sa.Column("free", pg.JSONB, nullable=False),
+    sa.Column("seen_at", Moment, nullable=False, server_default=NOW),
 )
