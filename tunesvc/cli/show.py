@@ -37,16 +37,24 @@ FOLLOW_S = 0.5
 """How often `logs --follow` looks for more."""
 
 
-def ls(database_url: DatabaseUrl = None, limit: Limit = 50, as_json: Json = False) -> None:
+def ls(
+    tag: Annotated[list[str] | None, typer.Option(help="Only studies that bear it; may be repeated.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    database_url: DatabaseUrl = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
     """List studies, the newest first."""
     from tunesvc import insights
     from tunesvc.cli import output
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
-        rows = insights.studies(database, limit)
+        rows = insights.studies(database, limit, tags=tag or (), owner=owner)
     if as_json:
         output.print_json(rows)
+    elif not rows and (tag or owner):
+        output.err().print("No study matches.")
     elif not rows:
         output.out().print(
             "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.", markup=False
@@ -59,9 +67,21 @@ def ls(database_url: DatabaseUrl = None, limit: Limit = 50, as_json: Json = Fals
 def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
     from tunesvc.cli import output
 
-    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", "objective", "created")
+    heads = (
+        "study",
+        "state",
+        "budget",
+        ">trials",
+        ">pruned",
+        ">failed",
+        ">best",
+        "objective",
+        "created",
+        "owner",
+        "tags",
+    )
     lines = [_study_cells(row) for row in rows]
-    return output.fitted(heads, lines, width, (">pruned", ">failed", "objective", "created"))
+    return output.fitted(heads, lines, width, (">pruned", ">failed", "objective", "created", "owner", "tags"))
 
 
 def _study_cells(row: StudyRow) -> list[object]:
@@ -73,7 +93,17 @@ def _study_cells(row: StudyRow) -> list[object]:
     budget = output.bar(row.fraction) if row.budget else "–"
     best = words.number(row.best_value)
     counts = (done, row.counts.pruned, row.counts.failed)
-    return [row.name, state, budget, *counts, best, objective, words.ago(row.created_at)]
+    return [
+        row.name,
+        state,
+        budget,
+        *counts,
+        best,
+        objective,
+        words.ago(row.created_at),
+        row.owner,
+        ", ".join(row.tags),
+    ]
 
 
 def show(

@@ -8,17 +8,20 @@ from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, logs
-from tunesvc.insights.overview import studies, study, study_by_id, study_names
+from tunesvc.insights.overview import labels, studies, study, study_by_id, study_names
 from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
+from tunesvc.insights.requests import requests
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
     Curve,
     DecisionRow,
+    Labels,
     LogRow,
     Objective,
     Point,
+    RequestRow,
     StudyRow,
     StudyView,
     TrialDetail,
@@ -34,11 +37,13 @@ __all__ = [
     "DecisionRow",
     "Diagnosis",
     "Explanation",
+    "Labels",
     "LogRow",
     "Objective",
     "Order",
     "Point",
     "Replayed",
+    "RequestRow",
     "StudyRow",
     "StudyView",
     "TrialDetail",
@@ -55,12 +60,14 @@ __all__ = [
     "explain_trial",
     "fingerprint",
     "forecast",
+    "labels",
     "logs",
     "pulse",
     "recommended",
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "requests",
     "sparks",
     "studies",
     "study",

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -69,8 +70,9 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
     rows = trials(database, view.study_id)
     taken = decisions(database, view.study_id)
     asks = [decision for decision in taken if decision.kind == "ask"]
+    wider = [decision for decision in taken if "widened" in decision.details]
     parts = (
-        ("the search", _search(asks)),
+        ("the search", chain(_search(asks), (_sentence(decision.reason) for decision in wider))),
         ("what it knows from others", _carried(taken)),
         ("explored", _explored(view, rows)),
         ("pruning", _pruning(view, rows, taken)),
