@@ -199,6 +199,12 @@ class Study:
         """The trials that no other beats in every objective; for one objective the best alone."""
         return insights.best(self._database, self.view.study_id)
 
+    @property
+    def audit(self) -> insights.Audit | None:
+        """How often the pruner errs, by the trials that it wanted stopped and that finished all the same; None where
+        it audits nothing."""
+        return insights.audit(self._database, self.view)
+
     def explain(self, number: int | None = None) -> insights.Explanation:
         """Why the study, or a trial of it, is as it is: sentences, and the recorded decisions that they rest on.
 

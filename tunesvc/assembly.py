@@ -225,7 +225,11 @@ def build_coordinator(
     storage = PgStorage(database)
     space = Space(spec.parameters)
     trials = [space.restated(trial) for trial in storage.get_all_trials(record.study_id, deepcopy=False)]
-    memory = StudyMemory(spec.name, [_DIRECTIONS[goal] for goal in spec.directions], trials)
+    metrics = [metric.name for metric in spec.metrics]
+    with database.engine.connect() as connection:
+        others = recovery.other_objectives(connection, record.study_id, metrics[1:])
+    directions = [_DIRECTIONS[goal] for goal in spec.directions]
+    memory = StudyMemory(spec.name, directions, trials, metrics=metrics, others=others)
     memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
     optimizer = Optimizer(

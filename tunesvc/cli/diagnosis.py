@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tunesvc.insights import Diagnosis
     from tunesvc.insights.diagnosis import LiveRow
+    from tunesvc.insights.health import Health
 
 SLOW_COMMAND_S = 10.0
 """A coordinator carries commands out within about a second."""
@@ -26,6 +27,21 @@ NUMBERS_MAX = 8
 def findings(found: Diagnosis) -> list[Finding]:
     """What explains the study's state, in the order in which one would ask."""
     return [*_standing(found), *_attempts(found), *_waiting(found), *_trouble(found)]
+
+
+def of_health(examined: Health) -> list[Finding]:
+    """What the study's checks found; where they found nothing, how many there were."""
+    found = [
+        Finding(
+            check.name.capitalize(), "warn" if finding.severity == "warn" else "ok", f"{finding.text} {finding.advice}"
+        )
+        for check, finding in examined.findings
+    ]
+    early = [check.name for check in examined.checks if check.silence is not None and check.silence.is_early]
+    silent = sum(check.silence is not None for check in examined.checks) - len(early)
+    told = [f"{silent} checks found nothing"] * bool(silent)
+    told += [f"too early for {', '.join(early)}"] * bool(early)
+    return [*found, Finding("Health", "ok", "; ".join(told))] if told else found
 
 
 def live_table(rows: Sequence[LiveRow], width: int) -> Table:

@@ -67,21 +67,10 @@ def ls(
 def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
     from tunesvc.cli import output
 
-    heads = (
-        "study",
-        "state",
-        "budget",
-        ">trials",
-        ">pruned",
-        ">failed",
-        ">best",
-        "objective",
-        "created",
-        "owner",
-        "tags",
-    )
+    spare = ("objective", "created", "owner", "tags")
+    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", *spare)
     lines = [_study_cells(row) for row in rows]
-    return output.fitted(heads, lines, width, (">pruned", ">failed", "objective", "created", "owner", "tags"))
+    return output.fitted(heads, lines, width, (">pruned", ">failed", *spare))
 
 
 def _study_cells(row: StudyRow) -> list[object]:
@@ -93,17 +82,8 @@ def _study_cells(row: StudyRow) -> list[object]:
     budget = output.bar(row.fraction) if row.budget else "–"
     best = words.number(row.best_value)
     counts = (done, row.counts.pruned, row.counts.failed)
-    return [
-        row.name,
-        state,
-        budget,
-        *counts,
-        best,
-        objective,
-        words.ago(row.created_at),
-        row.owner,
-        ", ".join(row.tags),
-    ]
+    labels = (row.owner, ", ".join(row.tags))
+    return [row.name, state, budget, *counts, best, objective, words.ago(row.created_at), *labels]
 
 
 def show(
@@ -131,13 +111,15 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     answer = insights.recommended(database, view)
     best = insights.answer_rows(database, view, answer)
     forecast = insights.forecast(database, view)
+    audit = insights.audit(database, view)
     if as_json:
-        told = {"best": best if len(view.objectives) > 1 else best[:1], "recommended": answer, "forecast": forecast}
+        shown = best if len(view.objectives) > 1 else best[:1]
+        told = {"best": shown, "recommended": answer, "forecast": forecast, "audit": audit}
         output.print_json({**output.plain(view), **output.plain(told)})
         return
     newest = insights.trials(database, view.study_id, order="newest", limit=8)
     console = output.out()
-    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast))
+    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast, audit=audit))
 
 
 def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:

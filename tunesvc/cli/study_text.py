@@ -20,7 +20,7 @@ from tunesvc.cli.output import (
     table,
 )
 from tunesvc.confirming import Confirmation
-from tunesvc.insights import AttemptRow, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.search.recommend import Recommendation
 from tunesvc.words import ago, duration, number, parameter
 
@@ -36,6 +36,7 @@ def overview(
     *,
     answer: Recommendation | None = None,
     forecast: str | None = None,
+    audit: Audit | None = None,
 ) -> RenderableType:
     """How a study stands.
 
@@ -46,8 +47,11 @@ def overview(
         width: of the terminal.
         answer: what is believed about the recommended trial.
         forecast: the improvement to come, in words.
+        audit: how often its pruner errs.
     """
     grid = facts(view)
+    if audit is not None and audit.audited:
+        grid.add_row(Text("pruner", "dim"), *cells(audit.text))
     if forecast is not None:
         grid.add_row(Text("forecast", "dim"), *cells(forecast))
     parts: list[RenderableType] = [_heading(view), grid]

@@ -4,6 +4,7 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
 from tunesvc.insights.frame import dataframe, value_columns
@@ -32,6 +33,7 @@ from tunesvc.insights.trial_table import Order, best, trial, trials
 
 __all__ = [
     "AttemptRow",
+    "Audit",
     "Counts",
     "Curve",
     "DecisionRow",
@@ -50,6 +52,7 @@ __all__ = [
     "TrialRow",
     "answer_rows",
     "attempts",
+    "audit",
     "best",
     "curve",
     "curves",

@@ -38,7 +38,7 @@ def forecast(database: Database, view: StudyView) -> str | None:
     """What improvement is expected, in words; None with several objectives, or too early to tell."""
     if len(view.objectives) > 1 or view.spec is None:
         return None
-    value = sa.case((sa.and_(*is_candidate()), trials.c["values"][1]))
+    value = sa.case((sa.and_(*is_candidate([view.study_id])), trials.c["values"][1]))
     query = (
         sa.select(value)
         .where(trials.c.study_id == view.study_id, trials.c.state.in_(["complete", "pruned", "fail"]))

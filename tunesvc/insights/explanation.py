@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from tunesvc.insights.answer import forecast, recommended
+from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.history import decisions
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.trial_table import trial as trial_detail
@@ -48,6 +49,8 @@ class Explanation:
     said: tuple[Said, ...]
     decisions: tuple[DecisionRow, ...]
     """What it rests on; of a study, the last few."""
+    audit: Audit | None = None
+    """Of a study: how often its pruner errs, where it is audited."""
 
 
 def explain_trial(database: Database, view: StudyView, number: int) -> Explanation | None:
@@ -71,15 +74,16 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
     taken = decisions(database, view.study_id)
     asks = [decision for decision in taken if decision.kind == "ask"]
     wider = [decision for decision in taken if "widened" in decision.details]
+    audited = audit(database, view)
     parts = (
         ("the search", chain(_search(asks), (_sentence(decision.reason) for decision in wider))),
         ("what it knows from others", _carried(taken)),
         ("explored", _explored(view, rows)),
-        ("pruning", _pruning(view, rows, taken)),
+        ("pruning", _pruning(view, rows, taken, audited)),
         ("the best", _best(database, view, rows)),
         ("why it stands so", _standing(database, view)),
     )
-    return Explanation(view.name, None, _said(parts), taken[-RECENT:])
+    return Explanation(view.name, None, _said(parts), taken[-RECENT:], audited)
 
 
 def _said(parts: Sequence[tuple[str, Iterator[str]]]) -> tuple[Said, ...]:
@@ -258,7 +262,9 @@ def _focus(places: Sequence[float]) -> str:
     return f"; the last {RECENT} lie within {width:.0%} of it"
 
 
-def _pruning(view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow]) -> Iterator[str]:
+def _pruning(
+    view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow], audited: Audit | None
+) -> Iterator[str]:
     pruned = [row for row in rows if row.state == "pruned" and row.last_step is not None]
     whole = [row.last_step for row in rows if row.state == "complete" and row.last_step is not None]
     if view.spec is not None and view.spec.pruner.name == "none" and not pruned:
@@ -276,6 +282,8 @@ def _pruning(view: StudyView, rows: Sequence[TrialRow], taken: Sequence[Decision
     kept = {decision.trial_number for decision in taken if decision.kind == "keep"}
     if kept:
         yield f"{len(kept)} that would have been stopped went on, to check the pruner."
+    if audited is not None and audited.audited:
+        yield _sentence(audited.text)
 
 
 def _best(database: Database, view: StudyView, rows: Sequence[TrialRow]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tunesvc import policy
 from tunesvc.insights.rows import Counts, Labels, Objective, StudyRow, StudyView
-from tunesvc.insights.sql import first_trial_id, is_candidate
+from tunesvc.insights.sql import first_trial_id, first_value, is_candidate
 from tunesvc.spec import Budget
 from tunesvc.store import studies as stored
 from tunesvc.store.database import Database
@@ -106,7 +106,7 @@ def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
 
 def _overview() -> sa.Select[Any]:
     """One row per study; every figure comes from an index range of that study's own rows."""
-    counted, held, minimum, maximum = _counts(), _gpu_hours(), _extreme(sa.func.min), _extreme(sa.func.max)
+    counted, held, minimum, maximum = _counts(), _gpu_hours(), _first(ascending=True), _first(ascending=False)
     coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label("coordinator")
     return (
         sa.select(
@@ -177,13 +177,15 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
     )
 
 
-def _extreme(choose: Any) -> sa.ScalarSelect[float]:
-    """The least or greatest first value of a study's candidates, where it has one objective."""
-    value = trials.c["values"][1]
+def _first(ascending: bool) -> sa.ScalarSelect[float]:
+    """The least or greatest first value of a study's candidates, where it has one objective; the first in an index."""
+    value = first_value()
     return (
-        sa.select(choose(value))
-        .where(trials.c.study_id == table.c.study_id, *is_candidate())
+        sa.select(value)
+        .where(trials.c.study_id == table.c.study_id, value.is_not(None), *is_candidate())
         .where(sa.func.cardinality(table.c.directions) == 1)
+        .order_by(value.asc() if ascending else value.desc())
+        .limit(1)
         .correlate(table)
         .scalar_subquery()
     )

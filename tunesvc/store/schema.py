@@ -66,6 +66,9 @@ def _note() -> sa.Column[str]:
     return sa.Column("note", sa.Text, nullable=False, server_default="")
 
 
+FIRST_VALUE = sa.text("""NULLIF("values"[1], 'NaN'::double precision)""")
+"""A trial's first value, NULL where that is no number: Postgres sorts NaN above all of them."""
+
 TRIAL_STATES = ["waiting", "running", "complete", "pruned", "fail"]
 
 studies = sa.Table(
@@ -130,7 +133,9 @@ trials = sa.Table(
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
     sa.UniqueConstraint("study_id", "number"),
-    sa.Index("ix_trials_study_id_state", "study_id", "state"),
+    sa.Index("ix_trials_study_id_state_number", "study_id", "state", "number"),
+    # the best first, without those that have no number for a value
+    sa.Index("ix_trials_study_id_value_number", "study_id", FIRST_VALUE, "number"),
     _one_of("state", TRIAL_STATES),
 )
 
@@ -145,6 +150,8 @@ trial_params = sa.Table(
     sa.Column("value", Double, nullable=False),
     # as optuna.distributions.distribution_to_json writes it
     sa.Column("distribution", sa.Text, nullable=False),
+    # a study's trials by any of their parameters
+    sa.Index("ix_trial_params_study_name_value", sa.text("(trial_id >> 32)"), "name", "value", "trial_id"),
 )
 
 trial_attrs = sa.Table(
@@ -155,6 +162,12 @@ trial_attrs = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
     _one_of("kind", ["user", "system"]),
+    # whether a trial is feasible, asked of every trial
+    sa.Index(
+        "ix_trial_attrs_constraints",
+        "trial_id",
+        postgresql_where=sa.text("kind = 'system' AND name LIKE 'constraints%'"),
+    ),
 )
 
 trial_annotations = sa.Table("trial_annotations", metadata, _trial_ref(), _tags(), _note())
