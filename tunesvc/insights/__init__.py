@@ -14,19 +14,22 @@ from tunesvc.insights.export import Export
 from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, log_end, logs
-from tunesvc.insights.overview import studies, study, study_by_id, study_names
+from tunesvc.insights.overview import labels, studies, study, study_by_id, study_names
 from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
+from tunesvc.insights.requests import requests
 from tunesvc.insights.results import Results, Saved, chosen, results, saved_by_pruning, saving_of, spread
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
     Curve,
     DecisionRow,
+    Labels,
     LogRow,
     Objective,
     Point,
+    RequestRow,
     StudyRow,
     StudyView,
     TrialDetail,
@@ -57,6 +60,7 @@ __all__ = [
     "Gain",
     "Headline",
     "Judgement",
+    "Labels",
     "LogRow",
     "Names",
     "Objective",
@@ -68,6 +72,7 @@ __all__ = [
     "Proposal",
     "Recommendation",
     "Replayed",
+    "RequestRow",
     "Results",
     "Said",
     "Saved",
@@ -102,6 +107,7 @@ __all__ = [
     "forecast",
     "headline",
     "importance_shares",
+    "labels",
     "laned",
     "log_end",
     "logs",
@@ -114,6 +120,7 @@ __all__ = [
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "requests",
     "results",
     "rows_of",
     "running",
