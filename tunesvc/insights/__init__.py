@@ -13,6 +13,7 @@ from tunesvc.insights.export import Export
 from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, log_end, logs
+from tunesvc.insights.locally import attribution, attribution_told
 from tunesvc.insights.overview import studies, study, study_by_id, study_names
 from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
@@ -37,6 +38,7 @@ from tunesvc.insights.standing import Gain, Headline, headline, recent, running
 from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
 from tunesvc.insights.trial_reasons import Judgement, Other, Proposal, TrialReasons, trial_reasons
 from tunesvc.insights.trial_table import Order, best, drawn_from, pareto_mask, rows_of, trial, trials
+from tunesvc.search.attribution import Attribution
 from tunesvc.search.importance import Share
 from tunesvc.search.recommend import Recommendation
 from tunesvc.search.surface import Cut, Plane, Surface
@@ -44,6 +46,7 @@ from tunesvc.search.surface import Cut, Plane, Surface
 __all__ = [
     "MEANINGS",
     "AttemptRow",
+    "Attribution",
     "Audit",
     "Counts",
     "Curve",
@@ -83,6 +86,8 @@ __all__ = [
     "Tried",
     "answer_rows",
     "attempts",
+    "attribution",
+    "attribution_told",
     "audit",
     "best",
     "chosen",

@@ -15,14 +15,15 @@ from tunesvc.charts import Chart
 from tunesvc.insights import Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.asked import AskedStudy, AskedTrial
-from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, cells_of
+from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, answer_chart, cells_of
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
 
 PEERS = 60
 """Trials whose curves surround one, about."""
-CURVE_POINTS = 400
+OBJECTIVES_MAX = 4
+"""Objectives that parameters are explained for."""
 CHOICES_MAX = 12
 """Choices of a parameter that are listed."""
 
@@ -102,12 +103,22 @@ def trial_logs(
     database, number = request.app.state.database, detail.row.number
     if after:
         rows = insights.logs(database, study.study_id, number, attempt=attempt, after=_cursor(after), limit=500)
+        has_earlier = False
     else:
         start = _cursor(before) if before else None
-        rows = insights.log_end(database, study.study_id, number, attempt=attempt, before=start)
-    return page(
-        request, "trial_logs.html", study=study, row=detail.row, rows=rows, attempt=attempt, follows=bool(after)
-    )
+        rows, has_earlier = insights.log_end(database, study.study_id, number, attempt=attempt, before=start)
+    told = {"study": study, "row": detail.row, "rows": rows, "has_earlier": has_earlier, "follows": bool(after)}
+    return page(request, "trial_logs.html", **told)
+
+
+@router.get("/studies/{study_id}/trials/{number}/parameters", name="trial_local")
+def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HTMLResponse:
+    """What each of its parameters did, for every objective; the model behind it is kept for all trials."""
+    found = [
+        (objective, insights.attribution(source.reader().surface(index), detail.row))
+        for index, objective in enumerate(source.view.objectives[:OBJECTIVES_MAX])
+    ]
+    return page(request, "trial_local.html", study=source.view, row=detail.row, found=found)
 
 
 def _cursor(text: str) -> tuple[int, int]:
