@@ -7,6 +7,7 @@ from tunesvc.insights.answer import answer_rows, forecast, recommended
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.columns import names_of
+from tunesvc.insights.comparison import Fact, best_course, study_facts, trial_facts
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, Said, explain_study, explain_trial, trial_told
 from tunesvc.insights.export import Export
@@ -55,6 +56,7 @@ __all__ = [
     "Diagnosis",
     "Explanation",
     "Export",
+    "Fact",
     "Gain",
     "Headline",
     "Judgement",
@@ -90,6 +92,7 @@ __all__ = [
     "attribution_told",
     "audit",
     "best",
+    "best_course",
     "chosen",
     "count_trials",
     "curve",
@@ -127,9 +130,11 @@ __all__ = [
     "studies",
     "study",
     "study_by_id",
+    "study_facts",
     "study_names",
     "surface",
     "trial",
+    "trial_facts",
     "trial_page",
     "trial_reasons",
     "trial_told",

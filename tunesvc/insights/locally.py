@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tunesvc.insights.rows import Objective, TrialRow
-from tunesvc.search.attribution import Attribution, Part, attribute
+from tunesvc.search.attribution import Attribution, attribute
 from tunesvc.search.surface import Surface
 
 TOLD = 5

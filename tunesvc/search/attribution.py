@@ -15,11 +15,11 @@ import numpy as np
 
 from tunesvc.search.surface import Surface
 
-BACKGROUND = 40
+BACKGROUND = 32
 """Trials that the average is taken over."""
 EXACT_MAX = 8
 """With more parameters than that, orders of them are sampled instead of all sets computed."""
-_SETS_MAX = 800
+_SETS_MAX = 500
 """Sets of parameters that are evaluated where they are sampled, about."""
 _BATCH = 4_000
 

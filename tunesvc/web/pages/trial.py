@@ -12,10 +12,11 @@ from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts, insights, space
 from tunesvc.charts import Chart
-from tunesvc.insights import Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
+from tunesvc.insights import Attribution, Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
 from tunesvc.spec import ParamValue
+from tunesvc.web.kept import Held
 from tunesvc.web.pages.asked import AskedStudy, AskedTrial
-from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, answer_chart, cells_of
+from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, cells_of
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -114,11 +115,23 @@ def trial_logs(
 @router.get("/studies/{study_id}/trials/{number}/parameters", name="trial_local")
 def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HTMLResponse:
     """What each of its parameters did, for every objective; the model behind it is kept for all trials."""
-    found = [
-        (objective, insights.attribution(source.reader().surface(index), detail.row))
-        for index, objective in enumerate(source.view.objectives[:OBJECTIVES_MAX])
-    ]
+    objectives = source.view.objectives[:OBJECTIVES_MAX]
+    found = [(objective, _attribution(source, detail.row, index)) for index, objective in enumerate(objectives)]
     return page(request, "trial_local.html", study=source.view, row=detail.row, found=found)
+
+
+def _attribution(source: Source, row: TrialRow, index: int) -> Attribution | None:
+    """By a model that may be older than the study: it is learned again no more often than it is worth."""
+
+    def keep(name: tuple[Any, ...], make: Any) -> Held:
+        return source.kept.get((source.view.study_id, *name), source.stamp, make, is_final=source.is_final)
+
+    model = keep(("model", index), lambda _: source.reader().surface(index))
+    return source.kept.get(
+        (source.view.study_id, "local", index, row.number),
+        model.stamp,
+        lambda _: insights.attribution(model.value, row),
+    ).value  # type: ignore[no-any-return]
 
 
 def _cursor(text: str) -> tuple[int, int]:
