@@ -156,14 +156,15 @@ def test_the_best_at_a_border_is_found_with_a_wider_range_to_go_on_with() -> Non
     assert finding.severity == "warn"
     assert "x: 10 of the 10 best trials" in finding.text
     assert finding.action is not None
-    assert finding.action.payload == {"parameters": {"x": {"min": 0.0, "max": 3.0}}}
+    assert finding.action.payload == {"parameters": {"x": {"max": 3.0}}}
+    assert finding.action.command("my study") == "tune widen 'my study' x=..3.0"
 
 
 def test_a_border_of_a_logarithmic_range_widens_by_a_factor() -> None:
     rows = rows_of(240)
     action = found(evidence_of(rows, [row["lr"] ** 0.3 for row in rows]), "narrow").action
     assert action is not None
-    assert action.payload == {"parameters": {"lr": {"min": 1e-5, "max": 1.0}}}
+    assert action.payload == {"parameters": {"lr": {"min": 1e-5}}}
 
 
 def test_a_border_that_is_a_natural_end_is_only_noted() -> None:
@@ -262,7 +263,7 @@ def test_a_study_that_ended_while_it_improved_can_be_extended() -> None:
     finding = found(evidence_of(rows_of(100), values, state=StudyState.FINISHED), "stalled")
     assert finding.action is not None
     assert finding.action.kind == "extend"
-    assert finding.action.payload == {"trials": 500}
+    assert finding.action.command("test") == "tune extend test --trials 500"
     done = evidence_of(rows_of(100), [*values[:50], *[1.0] * 50], state=StudyState.FINISHED)
     assert check(done, "stalled").findings == ()
 
@@ -284,7 +285,9 @@ def test_idle_workers_are_found_with_the_reason() -> None:
     assert "waited for a worker to start, 9.7s each" in found(waiting, "idle").text
     slow = evidence_of(HEALTHY, values, attempts=held(200, slots=4, gap_s=12))
     assert "faster than new ones are proposed" in found(slow, "idle").text
-    assert found(slow, "idle").action is not None
+    action = found(slow, "idle").action
+    assert action is not None
+    assert action.command("test") == "tune parallelism test 3"
     busy = evidence_of(HEALTHY, values, attempts=held(200, slots=4, gap_s=0.1))
     assert check(busy, "idle").findings == ()
     assert check(evidence_of(HEALTHY, values, attempts=held(30, slots=4, gap_s=30)), "idle").findings == ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from tunesvc import words
 from tunesvc.cli import output
-from tunesvc.cli.finding import Finding
+from tunesvc.cli.finding import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,14 +29,13 @@ def findings(found: Diagnosis) -> list[Finding]:
     return [*_standing(found), *_attempts(found), *_waiting(found), *_trouble(found)]
 
 
-def of_health(examined: Health) -> list[Finding]:
+def of_health(study: str, examined: Health) -> list[Finding]:
     """What the study's checks found; where they found nothing, how many there were."""
-    found = [
-        Finding(
-            check.name.capitalize(), "warn" if finding.severity == "warn" else "ok", f"{finding.text} {finding.advice}"
-        )
-        for check, finding in examined.findings
-    ]
+    found = []
+    for check, finding in examined.findings:
+        way = f" `{output.clean(finding.action.command(study))}`" if finding.action else ""
+        verdict: Verdict = "warn" if finding.severity == "warn" else "ok"
+        found.append(Finding(check.name.capitalize(), verdict, f"{finding.text} {finding.advice}{way}"))
     early = [check.name for check in examined.checks if check.silence is not None and check.silence.is_early]
     silent = sum(check.silence is not None for check in examined.checks) - len(early)
     told = [f"{silent} checks found nothing"] * bool(silent)

@@ -49,7 +49,7 @@ def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
     with open_database(database_url) as database:
         found = insights.diagnosis(database, name)
         examined = health(database, found.study)
-    findings = [*diagnosis.findings(found), *diagnosis.of_health(examined)]
+    findings = [*diagnosis.findings(found), *diagnosis.of_health(name, examined)]
     if as_json:
         output.print_json({"findings": findings, "diagnosis": found, "health": examined})
     else:

@@ -36,16 +36,24 @@ FOLLOW_S = 0.5
 """How often `logs --follow` looks for more."""
 
 
-def ls(database_url: DatabaseUrl = None, limit: Limit = 50, as_json: Json = False) -> None:
+def ls(
+    tag: Annotated[list[str] | None, typer.Option(help="Only studies that bear it; may be repeated.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    database_url: DatabaseUrl = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
     """List studies, the newest first."""
     from tunesvc import insights
     from tunesvc.cli import output
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
-        rows = insights.studies(database, limit)
+        rows = insights.studies(database, limit, tags=tag or (), owner=owner)
     if as_json:
         output.print_json(rows)
+    elif not rows and (tag or owner):
+        output.err().print("No study matches.")
     elif not rows:
         output.out().print(
             "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.", markup=False
@@ -58,9 +66,10 @@ def ls(database_url: DatabaseUrl = None, limit: Limit = 50, as_json: Json = Fals
 def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
     from tunesvc.cli import output
 
-    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", "objective", "created")
+    spare = ("objective", "created", "owner", "tags")
+    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", *spare)
     lines = [_study_cells(row) for row in rows]
-    return output.fitted(heads, lines, width, (">pruned", ">failed", "objective", "created"))
+    return output.fitted(heads, lines, width, (">pruned", ">failed", *spare))
 
 
 def _study_cells(row: StudyRow) -> list[object]:
@@ -72,7 +81,8 @@ def _study_cells(row: StudyRow) -> list[object]:
     budget = output.bar(row.fraction) if row.budget else "–"
     best = words.number(row.best_value)
     counts = (done, row.counts.pruned, row.counts.failed)
-    return [row.name, state, budget, *counts, best, objective, words.ago(row.created_at)]
+    labels = (row.owner, ", ".join(row.tags))
+    return [row.name, state, budget, *counts, best, objective, words.ago(row.created_at), *labels]
 
 
 def show(

@@ -73,7 +73,8 @@ def facts(view: StudyRow) -> Table:
     goals = ", ".join(f"{objective.goal} {objective.name}" for objective in view.objectives)
     rows = {"objective": goals, "trials": counts(view), "budget": budget(view)}
     rows["time"] = duration(view.active_s) + (f", {view.gpu_hours:.3g} GPU hours" if view.gpu_hours else "")
-    rows["created"] = ago(view.created_at)
+    rows["created"] = ago(view.created_at) + (f" by {view.owner}" if view.owner else "")
+    rows |= {name: text for name, text in (("tags", ", ".join(view.tags)), ("note", view.note)) if text}
     if view.coordinator:
         rows["run by"] = view.coordinator
     elif view.unattended:
@@ -185,6 +186,9 @@ def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
         grid.add_row(Text(clean(objective.name), "bold"), Text(number(value), STYLES["best"]))
     for name, setting in row.params.items():
         grid.add_row(*cells(name, parameter(setting)))
+    for about, text in (("tags", ", ".join(row.tags)), ("note", row.note)):
+        if text:
+            grid.add_row(Text(about, "dim"), *cells(text))
     if not row.feasible:
         grid.add_row(Text("feasible", "dim"), Text("no: it breaks a constraint", "yellow"))
     parts: list[RenderableType] = [heading, grid, Text(), _attempts(detail.attempts)]

@@ -6,6 +6,7 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 from tunesvc.insights.answer import answer_rows, forecast, recommended
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
+from tunesvc.insights.cluster import ClusterView, cluster
 from tunesvc.insights.columns import names_of
 from tunesvc.insights.comparison import Fact, best_course, study_facts, trial_facts
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
@@ -15,19 +16,22 @@ from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, log_end, logs
 from tunesvc.insights.locally import attribution, attribution_told
-from tunesvc.insights.overview import studies, study, study_by_id, study_names
+from tunesvc.insights.overview import labels, studies, study, study_by_id, study_names
 from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
+from tunesvc.insights.requests import requests
 from tunesvc.insights.results import Results, Saved, chosen, results, saved_by_pruning, saving_of, spread
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
     Curve,
     DecisionRow,
+    Labels,
     LogRow,
     Objective,
     Point,
+    RequestRow,
     StudyRow,
     StudyView,
     TrialDetail,
@@ -49,6 +53,7 @@ __all__ = [
     "AttemptRow",
     "Attribution",
     "Audit",
+    "ClusterView",
     "Counts",
     "Curve",
     "Cut",
@@ -60,6 +65,7 @@ __all__ = [
     "Gain",
     "Headline",
     "Judgement",
+    "Labels",
     "LogRow",
     "Names",
     "Objective",
@@ -71,6 +77,7 @@ __all__ = [
     "Proposal",
     "Recommendation",
     "Replayed",
+    "RequestRow",
     "Results",
     "Said",
     "Saved",
@@ -94,6 +101,7 @@ __all__ = [
     "best",
     "best_course",
     "chosen",
+    "cluster",
     "count_trials",
     "curve",
     "curves",
@@ -107,6 +115,7 @@ __all__ = [
     "forecast",
     "headline",
     "importance_shares",
+    "labels",
     "laned",
     "log_end",
     "logs",
@@ -119,6 +128,7 @@ __all__ = [
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "requests",
     "results",
     "rows_of",
     "running",

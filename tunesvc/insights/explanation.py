@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -92,9 +93,10 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
     rows = trials(database, view.study_id)
     taken = decisions(database, view.study_id)
     asks = [decision for decision in taken if decision.kind == "ask"]
+    wider = [decision for decision in taken if "widened" in decision.details]
     audited = audit(database, view)
     parts = (
-        ("the search", _search(asks)),
+        ("the search", chain(_search(asks), (sentence(decision.reason) for decision in wider))),
         ("what it knows from others", _carried(taken)),
         ("explored", _explored(view, rows)),
         ("pruning", _pruning(view, rows, taken, audited)),

@@ -19,7 +19,7 @@ from tunesvc.spec import ParamValue
 from tunesvc.store import schema
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
-from tunesvc.store.schema import reports, studies, trial_attrs, trial_params
+from tunesvc.store.schema import reports, studies, trial_annotations, trial_attrs, trial_params
 from tunesvc.store.schema import trials as trials_table
 
 Order = Literal["number", "newest", "best", "duration"]
@@ -134,8 +134,11 @@ def _rows() -> sa.Select[Any]:
             tried.c.failure,
             newest.c.step,
             newest.c.value,
+            trial_annotations.c.tags,
+            trial_annotations.c.note,
         )
         .select_from(trials_table)
+        .outerjoin(trial_annotations, trial_annotations.c.trial_id == trials_table.c.trial_id)
         .outerjoin(tried, sa.true())
         .outerjoin(newest, sa.true())
     )
@@ -249,6 +252,8 @@ def _with_params(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialR
             started_at=row.started_at,
             ended_at=row.ended_at,
             duration_s=row.duration_s,
+            tags=tuple(row.tags or ()),
+            note=row.note or "",
         )
         for row in rows
     )

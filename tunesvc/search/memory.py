@@ -20,6 +20,7 @@ from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.objectives import OTHERS
+from tunesvc.space import Space
 from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
 
 POINTS_MAX = 4_096
@@ -84,6 +85,12 @@ class StudyMemory(InMemoryStorage):
             super().set_study_user_attr(self.study_id, key, value)
         for key, value in system.items():
             super().set_study_system_attr(self.study_id, key, value)
+
+    def restate(self, space: Space) -> None:
+        """Have all trials in the distributions of a wider space. They are recorded as they were drawn."""
+        for trial in [*self.get_all_trials(self.study_id, deepcopy=False), *self._infeasible.values()]:
+            trial.distributions = space.restated(trial).distributions
+        self._studies[self.study_id].param_distribution.update(space.distributions)
 
     def forget_after(self, number: int, step: int) -> None:
         """Drop the trial's intermediate values after a step: a new attempt goes on from there."""

@@ -110,6 +110,13 @@ class Optimizer:
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
         self._tried = {_configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
+        self.withdrawn = sum(t.state == TrialState.FAIL and t.datetime_start is None for t in self.trials)
+        """How many enqueued trials were taken back before they were asked for."""
+
+    @property
+    def seed(self) -> int:
+        """With a trial's number, it decides what is drawn for that trial."""
+        return self._seed
 
     @property
     def trials(self) -> Sequence[FrozenTrial]:
@@ -154,11 +161,25 @@ class Optimizer:
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             self.space.check(params)
-        attrs = {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
-        template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
+        template = create_trial(state=TrialState.WAITING, system_attrs=queued(params, origin))
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
         return number
+
+    def withdraw(self, number: int) -> None:
+        """Take a trial back that is enqueued and was not asked for yet: it ends as failed, and counts for nothing."""
+        self._waiting.remove(number)
+        self.memory.set_trial_state_values(number, TrialState.FAIL)
+        self.withdrawn += 1
+
+    def widen(self, space: Space, sampler: BaseSampler, pruner: BasePruner, trials_max: int | None) -> None:
+        """Go on in a wider space with a sampler and a pruner that know it, as after a restart."""
+        self.space, self._trials_max = space, trials_max
+        self.study.sampler, self.study.pruner = sampler, pruner
+        self.memory.restate(space)
+        self._fresh = True
+        self._relative_of.clear()
+        self.study._stop_flag = False
 
     def ask(self) -> Proposal:
         """A new trial with all its parameters. A sampler that raises is replaced by chance for this one trial."""
@@ -470,6 +491,11 @@ class Optimizer:
     def _forget_cached_trials(self) -> None:
         # Optuna caches the list of trials per thread between ask and tell; our memory is as fast as that cache.
         self.study._thread_local.cached_all_trials = None
+
+
+def queued(params: Mapping[str, ParamValue], origin: str = "") -> dict[str, Any]:
+    """The system attributes of a trial that is enqueued with these values."""
+    return {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:

@@ -60,6 +60,13 @@ def unfinished_trials(connection: sa.Connection, study_id: int) -> list[Unfinish
     ]
 
 
+def has_live_attempt(connection: sa.Connection, trial_id: int) -> bool:
+    """Whether an attempt of the trial is not over, as far as anybody has recorded."""
+    live = attempts.c.state.in_([AttemptState.OPENED, AttemptState.RUNNING])
+    found = sa.select(sa.exists().where(attempts.c.trial_id == trial_id, live))
+    return bool(connection.execute(found).scalar())
+
+
 def other_objectives(
     connection: sa.Connection, study_id: int, names: Sequence[str]
 ) -> dict[int, dict[int, tuple[float, ...]]]:

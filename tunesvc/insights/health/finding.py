@@ -5,7 +5,8 @@ Values only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,10 +18,25 @@ Severity = Literal["warn", "note"]
 class Action:
     """A request to the study that would help, as `api.request` takes it."""
 
-    kind: str
+    kind: Literal["stop", "extend", "widen", "parallelism"]
     payload: Mapping[str, Any]
     label: str
     """What a button says."""
+
+    def command(self, study: str) -> str:
+        """The same for a shell."""
+        return shlex.join(["tune", self.kind, study, *self._arguments()])
+
+    def _arguments(self) -> Iterator[str]:
+        match self.kind:
+            case "extend":
+                for name, amount in self.payload.items():
+                    yield from (f"--{name.replace('_', '-')}", f"{amount:g}s" if name == "wall" else f"{amount:g}")
+            case "parallelism":
+                yield str(self.payload["trials"])
+            case "widen":
+                for name, ends in self.payload["parameters"].items():
+                    yield f"{name}={ends.get('min', '')}..{ends.get('max', '')}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,7 +187,7 @@ def _fewer(evidence: Evidence, use: _Use, share: float) -> Action | None:
     fewer = max(1, math.ceil(use.slots * (1 - share) * 1.25))
     if evidence.study.coordinator is None or fewer >= use.slots:
         return None
-    return Action("parallelism", {"parallelism": fewer}, f"Run {fewer} at a time")
+    return Action("parallelism", {"trials": fewer}, f"Run {fewer} at a time")
 
 
 @dataclass(frozen=True, slots=True)

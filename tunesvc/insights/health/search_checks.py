@@ -159,24 +159,17 @@ def _cut_short(evidence: Evidence, bests: int, share: float) -> Finding:
     budget = evidence.study.budget
     limits: Mapping[str, float | None] = {} if budget is None else budget.limits
     more = {name: _half(name, limit) for name, limit in limits.items() if limit}
-    options = " ".join(f"--{name.replace('_', '-')} {_amount(name, amount)}" for name, amount in more.items())
     return Finding(
         "note",
         f"It was still improving when it ended: the last quarter of its trials brought {bests} new bests and "
         f"{share:.0%} of what was gained since the first quarter.",
-        f"More budget is likely to pay: `tune extend` with {options}, then `tune resume`."
-        if more
-        else "More trials are likely to pay.",
+        "More budget is likely to pay, and `tune resume` then goes on.",
         Action("extend", more, "Extend the budget by half") if more else None,
     )
 
 
 def _half(name: str, limit: float) -> float:
     return max(1, math.ceil(limit / 2)) if name == "trials" else limit / 2
-
-
-def _amount(name: str, amount: float) -> str:
-    return f"{amount:g}s" if name == "wall" else f"{amount:g}"
 
 
 def _repeated(recent: Sequence[Seen]) -> int:

@@ -101,14 +101,10 @@ def _narrow(border: _Border) -> Finding:
     wider = _widened(kind, border.at_top)
     if wider is None:
         return Finding("note", text, f"{shown(float(bound))} may be all that makes sense; else widen the range.")
-    limit = {"max" if border.at_top else "min": wider}
-    (side_name,) = limit
-    advice = (
-        f"Widen it, to {side_name}: {shown(float(wider))} for example. The study goes on with all its trials: change "
-        "the study file and run it with --resume."
-    )
-    bounds: dict[str, float] = {"min": kind.min, "max": kind.max, **limit}
-    return Finding("warn", text, advice, Action("widen", {"parameters": {name: bounds}}, f"Widen {name}"))
+    end = "max" if border.at_top else "min"
+    advice = f"Widen it, to {end}: {shown(float(wider))} for example. The study goes on with all its trials."
+    action = Action("widen", {"parameters": {name: {end: wider}}}, f"Widen {name} to {shown(float(wider))}")
+    return Finding("warn", text, advice, action)
 
 
 def _widened(kind: NUMERIC, at_top: bool) -> float | None:
@@ -227,4 +223,4 @@ def _too_early(evidence: Evidence, least: int) -> Silence | None:
 
 
 def _these(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (" …" if len(names) > 6 else "")
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} others" if len(names) > 6 else "")

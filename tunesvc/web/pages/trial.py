@@ -14,7 +14,6 @@ from tunesvc import charts, insights, space
 from tunesvc.charts import Chart
 from tunesvc.insights import Attribution, Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
 from tunesvc.spec import ParamValue
-from tunesvc.web.kept import Held
 from tunesvc.web.pages.asked import AskedStudy, AskedTrial
 from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, cells_of
 from tunesvc.web.render import page, wants_fragment
@@ -108,8 +107,15 @@ def trial_logs(
     else:
         start = _cursor(before) if before else None
         rows, has_earlier = insights.log_end(database, study.study_id, number, attempt=attempt, before=start)
-    told = {"study": study, "row": detail.row, "rows": rows, "has_earlier": has_earlier, "follows": bool(after)}
-    return page(request, "trial_logs.html", **told)
+    return page(
+        request,
+        "trial_logs.html",
+        study=study,
+        row=detail.row,
+        rows=rows,
+        has_earlier=has_earlier,
+        follows=bool(after),
+    )
 
 
 @router.get("/studies/{study_id}/trials/{number}/parameters", name="trial_local")
@@ -123,15 +129,13 @@ def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HT
 def _attribution(source: Source, row: TrialRow, index: int) -> Attribution | None:
     """By a model that may be older than the study: it is learned again no more often than it is worth."""
 
-    def keep(name: tuple[Any, ...], make: Any) -> Held:
-        return source.kept.get((source.view.study_id, *name), source.stamp, make, is_final=source.is_final)
-
-    model = keep(("model", index), lambda _: source.reader().surface(index))
-    return source.kept.get(
-        (source.view.study_id, "local", index, row.number),
-        model.stamp,
-        lambda _: insights.attribution(model.value, row),
-    ).value  # type: ignore[no-any-return]
+    study_id, kept = source.view.study_id, source.kept
+    model = kept.get(
+        (study_id, "model", index), source.stamp, lambda _: source.reader().surface(index), is_final=source.is_final
+    )
+    key = (study_id, "local", index, row.number)
+    found: Attribution | None = kept.get(key, model.stamp, lambda _: insights.attribution(model.value, row)).value
+    return found
 
 
 def _cursor(text: str) -> tuple[int, int]:
