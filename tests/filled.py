@@ -45,9 +45,7 @@ FROM trials WHERE study_id = :study AND number >= :first
 """
 # made of the number, so that a study comes out the same each time
 _UNIT = "(n * {factor} % 1000) / 1000.0"
-_FLOAT = json.dumps(
-    {"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0, "step": None, "log": False}}
-)
+_FLOAT = json.dumps({"name": "FloatDistribution", "attributes": {"low": 0.0, "high": 1.0, "step": None, "log": False}})
 _INT = json.dumps({"name": "IntDistribution", "attributes": {"low": 1, "high": 8, "step": 1, "log": False}})
 
 

@@ -128,9 +128,7 @@ def test_a_new_result_is_on_the_page_within_a_second(dashboard: Dashboard, datab
         with database.engine.begin() as connection:
             add(connection, study, first, 4)
         expect(page.locator("#facts")).to_contain_text(f"{first + 4}", timeout=1_500)
-    page.wait_for_function(
-        "() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27"
-    )
+    page.wait_for_function("() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27")
 
 
 def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) -> None:

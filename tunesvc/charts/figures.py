@@ -84,7 +84,10 @@ class Reader:
     """
 
     def __init__(
-        self, database: Database, view: StudyView, keep: Callable[[tuple[Any, ...], Callable[[Any], Any]], Any] | None = None
+        self,
+        database: Database,
+        view: StudyView,
+        keep: Callable[[tuple[Any, ...], Callable[[Any], Any]], Any] | None = None,
     ) -> None:
         self._database = database
         self.view = view
@@ -122,12 +125,10 @@ class Reader:
     def surface(self, index: int) -> Surface | None:
         """The model."""
         results = self.results()
-        return self._get(
-            ("surface", index), lambda _: insights.surface(self._database, self.view, results, index)
-        )
+        return self._get(("surface", index), lambda _: insights.surface(self._database, self.view, results, index))
 
     def important(self, index: int, limit: int) -> Tried:
-        """The best trials with the most important parameters alone, in their order, or in that of importance for two."""
+        """The best trials with the most important parameters alone: two by importance, more in their own order."""
         tried = self.best(index)
         ranked = [one.name for one in sorted(self.shares(index), key=lambda one: -one.share)]
         ranked += [one.name for one in tried.parameters if one.name not in ranked]
@@ -157,7 +158,7 @@ class Reader:
         return self._kept[name]
 
 
-def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # noqa: B008  # frozen
+def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # frozen
     """One figure of a study."""
     index = wanted.objective
     objective: Objective = reader.view.objectives[index]

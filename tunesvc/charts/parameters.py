@@ -208,7 +208,7 @@ def rank(tried: Tried) -> Chart:
         return Chart(title, None, "It takes two parameters.")
     first, second = tried.parameters[:2]
     ranks = _ranks(tried.costs)
-    shades = {
+    shades: dict[str, Any] = {
         "color": (ranks / max(len(ranks) - 1, 1)).astype(np.float32),
         "colorscale": SCALE,
         "cmin": 0,
@@ -311,7 +311,9 @@ def correlations(tried: Tried) -> Chart:
     down = {**axis(""), "type": "category", "autorange": "reversed"}
     return Chart(
         title,
-        figure(trace, height=max(320, min(720, 120 + 30 * len(names))), xaxis={**axis(""), "type": "category"}, yaxis=down),
+        figure(
+            trace, height=max(320, min(720, 120 + 30 * len(names))), xaxis={**axis(""), "type": "category"}, yaxis=down
+        ),
         notes("Spearman's, over complete trials", f"{chosen} that are no numbers are left out" if chosen else ""),
         columns={"": names, **{name: np.round(table[:, i], 3) for i, name in enumerate(names)}},
     )

@@ -133,7 +133,9 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     flat = [(curve.trial_number, point.step, point.value) for curve in drawn for point in curve.points]
     numbers, steps, values = (np.array(column, dtype=float) for column in zip(*flat, strict=True))
     chart = figure(
-        *(_curve_trace(kind, groups[kind]) for kind in order), xaxis=count_axis("step"), yaxis=axis(objective.name, values)
+        *(_curve_trace(kind, groups[kind]) for kind in order),
+        xaxis=count_axis("step"),
+        yaxis=axis(objective.name, values),
     )
     reported = int((~np.isnan(results.last_steps)).sum())
     return Chart(

@@ -187,7 +187,7 @@ def trials(
 ) -> None:
     """List a study's trials."""
     from tunesvc import insights
-    from tunesvc.cli import export, output, study_text
+    from tunesvc.cli import output, study_text
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:

@@ -95,9 +95,7 @@ def tried_evenly(database: Database, view: StudyView, results: Results, index: i
     return _tried(database, view, results, index, kept, len(places))
 
 
-def _tried(
-    database: Database, view: StudyView, results: Results, index: int, places: np.ndarray, there: int
-) -> Tried:
+def _tried(database: Database, view: StudyView, results: Results, index: int, places: np.ndarray, there: int) -> Tried:
     numbers = results.numbers[places]
     found = parameters(database, view.study_id, numbers)
     return Tried(view.objectives[index], numbers, results.values[places, index], found, there)

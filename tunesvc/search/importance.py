@@ -54,7 +54,10 @@ def importances(
     total = divergences.sum(axis=0)
     shares = divergences / np.where(total > 0, total, 1.0)
     lows, highs = np.quantile(shares[:, 1:], _INTERVAL, axis=1)
-    return tuple(Share(name, float(s[0]), float(low), float(high)) for name, s, low, high in zip(names, shares, lows, highs, strict=True))
+    return tuple(
+        Share(name, float(s[0]), float(low), float(high))
+        for name, s, low, high in zip(names, shares, lows, highs, strict=True)
+    )
 
 
 def _resampled(n: int) -> np.ndarray:
@@ -95,7 +98,8 @@ def _density(counts: np.ndarray, choices: int) -> np.ndarray:
     bins = counts.shape[1]
     if not choices:
         counts = _smoothed(counts, n[:, 0])
-    return (counts + 1.0 / bins) / (n + 1.0)
+    out: np.ndarray = (counts + 1.0 / bins) / (n + 1.0)
+    return out
 
 
 def _smoothed(counts: np.ndarray, n: np.ndarray) -> np.ndarray:

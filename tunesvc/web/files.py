@@ -1,4 +1,4 @@
-"""Static files: addresses bear their version, so browsers keep them; each is compressed once. Imports nothing of tunesvc."""
+"""Static files: their addresses bear their version, so browsers keep them; each is compressed once."""
 
 from __future__ import annotations
 

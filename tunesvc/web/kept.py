@@ -44,7 +44,13 @@ class Kept:
         self._making: dict[Hashable, threading.Lock] = {}
 
     def get(
-        self, key: Hashable, stamp: str, make: Callable[[Any], Any], *, is_final: bool = False, patience: float = PATIENCE
+        self,
+        key: Hashable,
+        stamp: str,
+        make: Callable[[Any], Any],
+        *,
+        is_final: bool = False,
+        patience: float = PATIENCE,
     ) -> Held:
         """The value of this stamp, or an older one while it is too early to make it again.
 
@@ -74,7 +80,7 @@ class Kept:
         done: Callable[[], None],
         is_final: bool = False,
     ) -> Held | None:
-        """As `get`, but waits no longer than `wait_s`: then an older value or None, and `done` is called once it is made.
+        """As `get`, but waits no longer than `wait_s`: then an older value or None, and `done` once it is made.
 
         `make` and `done` run in a thread of their own; what they raise ends that thread alone.
         """
