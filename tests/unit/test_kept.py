@@ -46,13 +46,15 @@ def test_a_value_is_made_once_per_stamp(kept: Kept, clock: Steps) -> None:
 
 
 def test_it_is_made_again_no_sooner_than_twenty_times_its_cost(kept: Kept, clock: Steps) -> None:
-    kept.get("a", "1", made(clock, "first"))
+    kept.get("a", "1", made(clock, "first", 100))
+    clock.at += 100  # the first time says little
+    kept.get("a", "2", made(clock, "second"))
     clock.at += 15
-    old = kept.get("a", "2", made(clock, "second"))
-    assert (old.value, old.age_s, old.fresh_in_s) == ("first", 15, 5)
+    old = kept.get("a", "3", made(clock, "third"))
+    assert (old.value, old.age_s, old.fresh_in_s) == ("second", 15, 5)
     clock.at += 5
-    new = kept.get("a", "2", made(clock, "second"))
-    assert (new.value, new.fresh_in_s) == ("second", 0)
+    new = kept.get("a", "3", made(clock, "third"))
+    assert (new.value, new.fresh_in_s) == ("third", 0)
 
 
 def test_of_what_is_over_the_newest_is_made_at_once(kept: Kept, clock: Steps) -> None:
@@ -69,7 +71,7 @@ def test_the_least_lately_used_is_given_up(kept: Kept, clock: Steps) -> None:
 
 def test_a_maker_is_given_what_was_there_before(kept: Kept) -> None:
     kept.get("a", "1", lambda before: [before])
-    assert kept.get("a", "2", lambda before: [*before, 2], patience=0).value == [None, 2]
+    assert kept.get("a", "2", lambda before: [*before, 2], is_cheap=True).value == [None, 2]
 
 
 def test_what_takes_too_long_is_told_of_once_it_is_there(kept: Kept) -> None:
