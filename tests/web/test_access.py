@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import httpx
@@ -107,3 +108,33 @@ def _paths(server: DashboardServer) -> list[str]:
     routes = server._server.config.app.routes  # type: ignore[union-attr]
     paths = [route.path for route in routes if isinstance(route, APIRoute)]
     return [path.replace("{study_id}", "1").replace("{number}", "0") for path in paths]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../app.py",
+        "/static/..%2fapp.py",
+        "/static/%2e%2e/app.py",
+        "/static/%252e%252e/app.py",
+        "/static/....//app.py",
+        "/static//etc/passwd",
+        "/static/vendor/..%5c..%5capp.py",
+        "/static/style.css%00.py",
+        "/static/../../../../../../../etc/passwd",
+        "/studies/..%2f..%2fetc%2fpasswd",
+        "/studies/1;ls",
+        "/studies/-1",
+        "/studies/99999999999999999999",
+    ],
+)
+def test_no_address_leads_out_of_the_static_files(client: httpx.Client, server: DashboardServer, path: str) -> None:
+    """Fault 35: the path is sent as it stands, not as a polite client would mend it."""
+    cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        asked = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"
+        raw.sendall(asked.encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b"")).decode(errors="replace")
+    assert answer.split()[1] in ("404", "422")
+    assert "def make_app" not in answer
+    assert "root:" not in answer

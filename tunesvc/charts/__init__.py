@@ -16,6 +16,7 @@ from tunesvc.charts.chart import Chart
 from tunesvc.charts.figures import Kind, Reader, Wanted, draw, kinds_of
 from tunesvc.charts.page import page
 from tunesvc.charts.parameters import contour, correlations, importance, parallel, rank, slices
+from tunesvc.charts.peers import best_so_far, compared_curves, peer_curves
 from tunesvc.charts.progress import choose_curves, history, learning_curves, timeline
 from tunesvc.charts.spread import edf
 from tunesvc.charts.study import study_page
@@ -26,7 +27,9 @@ __all__ = [
     "Kind",
     "Reader",
     "Wanted",
+    "best_so_far",
     "choose_curves",
+    "compared_curves",
     "contour",
     "correlations",
     "draw",
@@ -40,6 +43,7 @@ __all__ = [
     "page",
     "parallel",
     "pareto",
+    "peer_curves",
     "rank",
     "slices",
     "study_page",

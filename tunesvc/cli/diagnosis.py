@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from tunesvc import words
 from tunesvc.cli import output
-from tunesvc.cli.finding import Finding
+from tunesvc.cli.finding import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tunesvc.insights import Diagnosis
     from tunesvc.insights.diagnosis import LiveRow
+    from tunesvc.insights.health import Health
 
 SLOW_COMMAND_S = 10.0
 """A coordinator carries commands out within about a second."""
@@ -26,6 +27,20 @@ NUMBERS_MAX = 8
 def findings(found: Diagnosis) -> list[Finding]:
     """What explains the study's state, in the order in which one would ask."""
     return [*_standing(found), *_attempts(found), *_waiting(found), *_trouble(found)]
+
+
+def of_health(study: str, examined: Health) -> list[Finding]:
+    """What the study's checks found; where they found nothing, how many there were."""
+    found = []
+    for check, finding in examined.findings:
+        way = f" `{output.clean(finding.action.command(study))}`" if finding.action else ""
+        verdict: Verdict = "warn" if finding.severity == "warn" else "ok"
+        found.append(Finding(check.name.capitalize(), verdict, f"{finding.text} {finding.advice}{way}"))
+    early = [check.name for check in examined.checks if check.silence is not None and check.silence.is_early]
+    silent = sum(check.silence is not None for check in examined.checks) - len(early)
+    told = [f"{silent} checks found nothing"] * bool(silent)
+    told += [f"too early for {', '.join(early)}"] * bool(early)
+    return [*found, Finding("Health", "ok", "; ".join(told))] if told else found
 
 
 def live_table(rows: Sequence[LiveRow], width: int) -> Table:

@@ -115,7 +115,7 @@ def learn(trials: Sequence[FrozenTrial], goal: Goal) -> Surface | None:
         return None
     direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
     domain = Domain(kinds)
-    seen = observe(trials, domain, [direction], None, np.ones(1))
+    seen = observe(trials, domain, [direction], (), np.ones(1))
     if seen is None or not seen.is_candidate.any():
         return None
     learned, seen = seen.thinned(_FITTED_MAX), seen.thinned(LEARNED_MAX)

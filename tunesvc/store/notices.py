@@ -30,10 +30,10 @@ class Listener:
     """
 
     def __init__(self, database: Database) -> None:
-        pooled = database.engine.raw_connection()
-        self._driver: BoundedConnection = pooled.driver_connection  # type: ignore[assignment]
-        pooled.detach()
-        self._pooled = pooled  # which would close the driver's connection when it is forgotten
+        # not `raw_connection`, whose errors are the driver's; kept, since the driver's connection is closed with it
+        self._connection = database.engine.connect()
+        self._driver: BoundedConnection = self._connection.connection.driver_connection  # type: ignore[assignment]
+        self._connection.detach()
         self._driver.autocommit = True
         with self._driver.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")

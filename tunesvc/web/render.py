@@ -71,6 +71,14 @@ def params(values: Mapping[str, object]) -> Markup:
     return Markup('<span class="params">{}</span>').format(Markup(" · ").join(parts))
 
 
+def coded(text: str) -> Markup:
+    """A sentence, with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one is left over
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
 def _urls(request: Request) -> Any:
     def url(name: str, /, **path: object) -> str:
         """The address of a route, wherever the application is mounted; keyword `query` is for what follows the path."""
@@ -103,6 +111,8 @@ def _environment() -> Environment:
         parameter=words.parameter,
         duration=words.duration,
         params=params,
+        readable=words.readable,
+        coded=coded,
         moment=moment,
         ago=ago,
         percent=percent,

@@ -113,12 +113,18 @@ Options = Annotated[Wanted, Depends(_wanted)]
 def figure(request: Request, source: Asked, kind: Kind, wanted: Options) -> Response:
     """A figure as JSON: title, note, and what Plotly draws."""
     held = source.drawn(kind, wanted)
-    drawn: Drawn = held.value
-    headers = {
+    return _answer(request, held.value, {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"})
+
+
+def answer_chart(request: Request, chart: Chart) -> Response:
+    """A chart as JSON, for a figure that is no study's own."""
+    return _answer(request, _drawn(chart), {})
+
+
+def _answer(request: Request, drawn: Drawn, headers: dict[str, str]) -> Response:
+    headers |= {
         "ETag": f'"{drawn.tag}"',
         "Cache-Control": "private, no-cache",
-        "X-Fresh-In": f"{held.fresh_in_s:.1f}",
-        "X-Age": f"{held.age_s:.1f}",
         "Vary": "Accept-Encoding, Cookie",
     }
     known = request.headers.get("if-none-match", "")
@@ -131,7 +137,7 @@ def figure(request: Request, source: Asked, kind: Kind, wanted: Options) -> Resp
 def figure_table(request: Request, source: Asked, kind: Kind, wanted: Options) -> HTMLResponse:
     """A figure's data as a table, its first rows."""
     chart: Chart = source.drawn(kind, wanted).value.chart
-    rows = [[_cell(value) for value in row] for row in chart.rows(TABLE_ROWS)]
+    rows = cells_of(chart, TABLE_ROWS)
     return page(
         request, "figure_table.html", chart=chart, rows=rows, study=source.view, query=request.url.query, kind=kind
     )
@@ -164,6 +170,11 @@ def _drawn(chart: Chart) -> Drawn:
     shown = "null" if chart.figure is None else chart.figure.to_json()
     body = (json.dumps(heading)[:-1] + f', "figure": {shown}}}').encode()
     return Drawn(replace(chart, figure=None), body, hashlib.sha256(body).hexdigest()[:20])
+
+
+def cells_of(chart: Chart, limit: int) -> list[list[str]]:
+    """A chart's table as text."""
+    return [[_cell(value) for value in row] for row in chart.rows(limit)]
 
 
 def _cell(value: object) -> str:
