@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -40,3 +41,30 @@ def duration(seconds: float | None) -> str:
 def ago(moment: datetime | None) -> str:
     """How long ago a moment was."""
     return "–" if moment is None else f"{duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))} ago"
+
+
+def inert(value: object) -> object:
+    """Text that no spreadsheet takes for a formula. Numbers stay what they are.
+
+    OWASP, "CSV Injection": an apostrophe before = + - @, tab and carriage return.
+    """
+    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return "'" + value
+    return value
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
+_HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def readable(text: str) -> str:
+    """A program's output as plain text: no colours or cursor moves, of an overwritten line (a progress bar) what was
+    written last, and a replacement character for whatever else would not be seen.
+    """
+    kept = _OVERWRITTEN.sub("", _ESCAPES.sub("", text))
+    return _HIDDEN.sub("\ufffd", kept.replace("\r", ""))

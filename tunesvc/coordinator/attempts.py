@@ -60,6 +60,7 @@ class Attempts:
         self._close = close
         self._spent_gpu_s = gpu_hours * 3600
         self._relaunch: deque[int] = deque()
+        self._unwanted: dict[int, str] = {}
 
     @property
     def unfinished(self) -> int:
@@ -109,6 +110,22 @@ class Attempts:
         self._batch.stops.append(StopRequest(*live.key(), cause))
         effects.stops.append(live.id)
 
+    def stop_one(self, number: int, reason: str) -> str:
+        """End a trial alone, at once or as soon as its worker obeys; returns what there is to say about it."""
+        live = next((live for live in self._roster if live.number == number), None)
+        if live is not None and live.stop_cause is not None:
+            return f"it is being stopped already: {live.stop_reason or live.stop_cause}"
+        self._decide(number, "stop", reason)
+        if live is not None:
+            self._unwanted[number] = reason
+        elif number in self._relaunch:
+            self._relaunch.remove(number)
+            self._end_unstarted(number, StopCause.REQUEST, reason)
+        else:
+            self._optimizer.withdraw(number)
+            return "it had not been started, and never will be"
+        return ""
+
     def begin_grace(self) -> None:
         """At a step's beginning: from now on those count their grace that the step before, once committed, stopped."""
         for live in self._roster:
@@ -135,7 +152,7 @@ class Attempts:
                 self.stop(live, StopCause.PRUNE, verdict.reason, effects)
 
     def watch_limits(self, effects: Effects, *, hearing: bool = True) -> None:
-        """Stop those that exceed a limit, and kill those that did not obey.
+        """Stop those that exceed a limit or that nobody wants any more, and kill those that did not obey.
 
         Nobody is silent while the executor hears nothing (`hearing` is off), and nothing is known of an attempt that
         gave no sign since it was adopted.
@@ -147,6 +164,8 @@ class Attempts:
             if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
                 live.killed = True
                 effects.kills.append(live.id)
+            if (unwanted := self._unwanted.pop(live.number, None)) is not None:
+                self.stop(live, StopCause.REQUEST, unwanted, effects)
             if live.started_s is None or live.stop_cause is not None or live.last_word_s is not None:
                 continue
             exceeded = policy.overdue(self._spec.limits, now - live.started_s, now - live.heard_s)
@@ -163,9 +182,13 @@ class Attempts:
             self.stop(live, closing.stop, closing.reason, effects)
         while closing.ends_trials and self._relaunch:
             number = self._relaunch.popleft()
-            curve = self._roster.history(number).curve or self._roster.new_curve()
             self._decide(number, "stop", closing.reason)
-            self._tell(number, conclude(self._spec, curve, Yielded(), closing.stop), closing.reason)
+            self._end_unstarted(number, closing.stop, closing.reason)
+
+    def _end_unstarted(self, number: int, cause: StopCause, reason: str) -> None:
+        """End a trial that waits to be run again."""
+        curve = self._roster.history(number).curve or self._roster.new_curve()
+        self._tell(number, conclude(self._spec, curve, Yielded(), cause, reason), reason)
 
     # --- leases ----------------------------------------------------------------------------------------
 
@@ -289,6 +312,8 @@ class Attempts:
         trial = self._optimizer.trial(number)
         for note in self._scoreboard.finished(trial, stop_reason):
             self._observer.note(note)
+        if trial.state == TrialState.FAIL:
+            self._note("failed", f"stopped {stop_reason}", number)
         feasible = all(excess <= 0 for excess in conclusion.constraints.values())
         if trial.state == TrialState.COMPLETE and feasible and policy.reached_target(self._spec.metrics, trial.values):
             self._close(Closing(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))

@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc import policy
-from tunesvc.insights.rows import Counts, Objective, StudyRow, StudyView
-from tunesvc.insights.sql import first_trial_id, is_candidate
+from tunesvc.insights.rows import Counts, Labels, Objective, StudyRow, StudyView
+from tunesvc.insights.sql import first_trial_id, first_value, is_candidate
 from tunesvc.spec import Budget
 from tunesvc.store import studies as stored
 from tunesvc.store.database import Database
-from tunesvc.store.schema import attempts, leases, reports, trials
+from tunesvc.store.schema import attempts, commands, leases, reports, trials
 from tunesvc.store.schema import studies as table
 from tunesvc.store.states import StudyState
 
@@ -32,22 +32,45 @@ def study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple
 
 
 def studies(
-    database: Database, limit: int = 200, *, search: str = "", states: Iterable[StudyState] = ()
+    database: Database,
+    limit: int = 200,
+    *,
+    search: str = "",
+    states: Iterable[StudyState] = (),
+    tags: Sequence[str] = (),
+    owner: str | None = None,
 ) -> tuple[StudyRow, ...]:
     """Studies, newest first.
 
     Args:
         database: where to read.
         limit: at most so many.
-        search: only those whose name contains this, in either case.
+        search: only those whose name, owner or tags contain this, in either case.
         states: only these; all when empty.
+        tags: only those that have all of these.
+        owner: only theirs.
     """
-    query = _overview().where(table.c.name.icontains(search, autoescape=True)) if search else _overview()
+    query = _overview()
+    if search:
+        looked_at = sa.func.concat_ws("\n", table.c.name, table.c.owner, sa.func.array_to_string(table.c.tags, "\n"))
+        query = query.where(looked_at.icontains(search, autoescape=True))
+    if tags:
+        query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
+    if owner is not None:
+        query = query.where(table.c.owner == owner)
     if wanted := list(states):
         query = query.where(table.c.state.in_(wanted))
     with database.engine.connect() as connection:
         found = connection.execute(query.order_by(table.c.study_id.desc()).limit(limit))
         return tuple(_study_row(row) for row in found)
+
+
+def labels(database: Database, limit: int = 200) -> Labels:
+    """Owners and tags that there are, by name."""
+    tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
+    owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
+    with database.engine.connect() as connection:
+        return Labels(tuple(connection.execute(owners).scalars()), tuple(connection.execute(tags).scalars()))
 
 
 def study(database: Database, name: str) -> StudyView:
@@ -83,8 +106,8 @@ def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
 
 def _overview() -> sa.Select[Any]:
     """One row per study; every figure comes from an index range of that study's own rows."""
-    counted, held, minimum, maximum = _counts(), _gpu_hours(), _extreme(sa.func.min), _extreme(sa.func.max)
-    owner = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label("coordinator")
+    counted, held, minimum, maximum = _counts(), _gpu_hours(), _first(ascending=True), _first(ascending=False)
+    coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label("coordinator")
     return (
         sa.select(
             table.c.study_id,
@@ -97,7 +120,11 @@ def _overview() -> sa.Select[Any]:
             table.c.active_s,
             table.c.created_at,
             table.c.ended_at,
-            owner,
+            table.c.owner,
+            table.c.tags,
+            table.c.note,
+            coordinator,
+            _closing(),
             counted,
             held.c.gpu_hours,
             sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum).label("best_value"),
@@ -120,6 +147,7 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
             of("complete", "complete"),
             of("pruned", "pruned"),
             of("fail", "failed"),
+            sa.func.count().filter(trials.c.state == "fail", trials.c.started_at.is_(None)).label("withdrawn"),
         )
         .where(trials.c.study_id == table.c.study_id)
         .correlate(table)
@@ -149,22 +177,38 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
     )
 
 
-def _extreme(choose: Any) -> sa.ScalarSelect[float]:
-    """The least or greatest first value of a study's candidates, where it has one objective."""
-    value = trials.c["values"][1]
+def _first(ascending: bool) -> sa.ScalarSelect[float]:
+    """The least or greatest first value of a study's candidates, where it has one objective; the first in an index."""
+    value = first_value()
     return (
-        sa.select(choose(value))
-        .where(trials.c.study_id == table.c.study_id, *is_candidate())
+        sa.select(value)
+        .where(trials.c.study_id == table.c.study_id, value.is_not(None), *is_candidate())
         .where(sa.func.cardinality(table.c.directions) == 1)
+        .order_by(value.asc() if ascending else value.desc())
+        .limit(1)
         .correlate(table)
         .scalar_subquery()
+    )
+
+
+def _closing() -> sa.Label[str | None]:
+    """The last pause or stop that waits for a coordinator, or is being carried out by one."""
+    return (
+        sa.select(commands.c.kind)
+        .where(commands.c.study_id == table.c.study_id, commands.c.done_at.is_(None))
+        .where(commands.c.kind.in_(["pause", "stop"]))
+        .order_by(commands.c.command_id.desc())
+        .limit(1)
+        .correlate(table)
+        .scalar_subquery()
+        .label("closing")
     )
 
 
 def _study_row(row: Any) -> StudyRow:
     counts = Counts(row.waiting, row.running, row.complete, row.pruned, row.failed)
     budget = None if row.budget is None else Budget.model_validate(row.budget)
-    usage = policy.Usage(counts.total, counts.running + counts.waiting, row.active_s, row.gpu_hours)
+    usage = policy.Usage(counts.total - row.withdrawn, counts.running + counts.waiting, row.active_s, row.gpu_hours)
     return StudyRow(
         study_id=row.study_id,
         name=row.name,
@@ -180,6 +224,10 @@ def _study_row(row: Any) -> StudyRow:
         coordinator=row.coordinator,
         created_at=row.created_at,
         ended_at=row.ended_at,
+        owner=row.owner,
+        tags=tuple(row.tags),
+        note=row.note,
+        closing=row.closing,
     )
 
 

@@ -19,8 +19,7 @@ from tunesvc.search.replay import (
     SamplerMaker,
     judge,
     propose,
-    redraw_asks,
-    redraw_prunes,
+    redraw,
 )
 from tunesvc.search.samplers import make_sampler
 from tunesvc.search.seeding import seeded
@@ -43,8 +42,8 @@ def replay(database: Database, view: StudyView) -> Replayed:
     """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
     played = course(database, view)
     spec = played.spec
-    asks = redraw_asks(played, _maker(spec), spec.sampler.name)
-    return Replayed(asks, redraw_prunes(played, make_pruner(spec), spec.pruner.name, last_step(spec)))
+    pruner = make_pruner(spec)
+    return Replayed(*redraw(played, _maker(spec), spec.sampler.name, pruner, spec.pruner.name, last_step(spec)))
 
 
 def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPruner:

@@ -25,7 +25,7 @@ def sparks(database: Database, rows: Sequence[StudyRow]) -> dict[int, tuple[floa
     query = (
         sa.select(trials.c.study_id, step, sa.func.min(value).label("least"), sa.func.max(value).label("most"))
         .join(studies, studies.c.study_id == trials.c.study_id)
-        .where(trials.c.study_id.in_(single), *is_candidate())
+        .where(trials.c.study_id.in_(single), *is_candidate(single))
         .group_by(trials.c.study_id, step)
         .order_by(trials.c.study_id, step)
     )

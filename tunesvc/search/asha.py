@@ -1,19 +1,24 @@
 """Asynchronous successive halving, the stopping form: at each rung only the best 1/eta of who came there goes on.
 
 Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (section 3; the form that stops, as in their
-appendix on Ray Tune, rather than the one that pauses and promotes).
+appendix on Ray Tune, rather than the one that pauses and promotes). Who is best by several objectives, `pareto.ranked`
+says, as in Schmucker et al. 2021, "Multi-objective Asynchronous Successive Halving".
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from optuna.pruners import BasePruner
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from tunesvc.search.objectives import points_of, signs_of
+from tunesvc.search.pareto import ranked
 from tunesvc.search.reasons import Reason
 
 _REASONS_MAX = 10_000
@@ -47,21 +52,19 @@ class AshaPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks."""
-        step = trial.last_step
+        points, signs = points_of(trial, len(study.directions)), signs_of(study)
+        step = max(points, default=None)
         rung = None if step is None or (self._max is not None and step >= self._max) else self._rung(step)
-        if step is None or rung is None or any(rung <= other < step for other in trial.intermediate_values):
+        if step is None or rung is None or any(rung <= other < step for other in points):
             return False
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        rivals = sorted((cost, t.number) for t in others if (cost := _cost_at(t, rung, sign)) is not None)
-        own = _cost_at(trial, rung, sign)
-        cost = math.inf if own is None else own
-        costs = sorted([cost, *(rival for rival, _ in rivals)])
-        goes_on = len(costs) // self._eta or 1
-        threshold = costs[goes_on - 1]
-        stopped = math.isinf(cost) or cost > threshold
-        rank = 1 + sum(rival < cost for rival, _ in rivals)
-        self._remember(trial, rung, rank, goes_on, sign * threshold, rivals, sign, stopped)
+        rivals = [(t.number, costs) for t in others if (costs := _costs_at(t, rung, signs)) is not None]
+        own = _costs_at(trial, rung, signs) or (math.inf,) * len(signs)
+        place, *places = ranked(np.array([own, *(costs for _, costs in rivals)])).tolist()
+        goes_on = (1 + len(places)) // self._eta or 1
+        stopped = place >= goes_on or math.inf in own
+        order = sorted(range(len(rivals)), key=lambda i: (places[i], rivals[i][0]))
+        self._remember(rung, step, trial.number, signs, own, place, goes_on, [rivals[i] for i in order], stopped)
         return stopped
 
     def explain(self, number: int) -> Reason | None:
@@ -75,34 +78,38 @@ class AshaPruner(BasePruner):
 
     def _remember(
         self,
-        trial: FrozenTrial,
         rung: int,
-        rank: int,
+        step: int,
+        number: int,
+        signs: np.ndarray,
+        own: Sequence[float],
+        place: int,
         goes_on: int,
-        threshold: float,
-        rivals: Sequence[tuple[float, int]],
-        sign: float,
+        rivals: Sequence[tuple[int, Sequence[float]]],
         stopped: bool,
     ) -> None:
-        step = trial.last_step or 0
-        value = trial.intermediate_values[step]
-        text = (
-            f"number {rank} of {len(rivals) + 1} at rung {rung} with {value:.6g}; the best {goes_on} go on, "
-            f"up to {threshold:.6g}"
-        )
-        best = [{"number": number, "value": sign * cost} for cost, number in rivals[:_SHOWN]]
-        details = {
+        """`rivals`: the best first."""
+
+        def value(costs: Sequence[float]) -> Any:
+            values = (signs * np.array(costs)).tolist()
+            return values if len(values) > 1 else values[0]
+
+        shown = ", ".join(f"{one:.6g}" for one in signs * np.array(own))
+        text = f"number {place + 1} of {len(rivals) + 1} at rung {rung} with {shown}; the best {goes_on} go on"
+        details: dict[str, Any] = {
             "step": step,
-            "value": value,
+            "value": value(own),
             "rung": rung,
-            "rank": rank,
+            "rank": place + 1,
             "of": len(rivals) + 1,
             "goes_on": goes_on,
-            "threshold": threshold,
-            "comparators": best,
+            "comparators": [{"number": rival, "value": value(costs)} for rival, costs in rivals[:_SHOWN]],
             "stopped": stopped,
         }
-        self._reasons[trial.number] = Reason(text, details)
+        if len(signs) == 1:
+            threshold = value(sorted([tuple(own), *(tuple(costs) for _, costs in rivals)])[goes_on - 1])
+            text, details = f"{text}, up to {threshold:.6g}", {**details, "threshold": threshold}
+        self._reasons[number] = Reason(text, details)
         if len(self._reasons) > _REASONS_MAX:
             del self._reasons[next(iter(self._reasons))]
 
@@ -121,11 +128,11 @@ def check_ladder(min: int, max: int | None, eta: int) -> None:
         raise ValueError(f"max ({max}) is below min ({min})")
 
 
-def _cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
-    """The first report at or after a rung, small being good; infinite for NaN, None if the trial did not get there."""
-    steps: Iterable[int] = (step for step in trial.intermediate_values if step >= rung)
-    step = min(steps, default=None)
+def _costs_at(trial: FrozenTrial, rung: int, signs: np.ndarray) -> tuple[float, ...] | None:
+    """The first point at or after a rung, small being good; infinite for NaN, None if the trial did not get there."""
+    points = points_of(trial, len(signs))
+    step = min((step for step in points if step >= rung), default=None)
     if step is None:
         return None
-    value = sign * trial.intermediate_values[step]
-    return math.inf if math.isnan(value) else value
+    costs = (signs * np.array(points[step])).tolist()
+    return tuple(math.inf if math.isnan(cost) else cost for cost in costs)

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import t as student_t
 
 from tunesvc.search.encoding import Encoder
+from tunesvc.search.objectives import seen_by
 from tunesvc.search.regression import DOF, Kernel, Regression
 from tunesvc.search.scale import WORST, Scale
 
@@ -83,8 +84,10 @@ class Forecast:
 class CurveModel:
     """Forecasts final values from partial curves. Keeps its fits between calls, so use one per study."""
 
-    def __init__(self, direction: StudyDirection) -> None:
+    def __init__(self, direction: StudyDirection, objective: int | None = None) -> None:
+        """`objective`: which of several it is; trials are taken as that one sees them."""
         self._direction = direction
+        self._objective = objective
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         self._ended = 0
         self._learned_from = (0, 0)
@@ -115,7 +118,7 @@ class CurveModel:
         if finished + ended > 1.2 * self._chosen_at:
             self._chosen_at = finished + ended
             self._kernels = {}
-        self._learn([trial for trial in trials if _teaches(trial)])
+        self._learn([trial for trial in self._seen(trials) if _teaches(trial)])
 
     def forecast(self, trial: FrozenTrial) -> Forecast | None:
         """What the trial's final value will be; None before its first report, or while too few have finished."""
@@ -126,6 +129,7 @@ class CurveModel:
         learned = self._learned
         if learned is None or not trials:
             return [None] * len(trials)
+        trials = self._seen(trials)
         points = [_Points(trial, self._sign) for trial in trials]
         level = np.array([learned.level_of(p.steps) for p in points])
         summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
@@ -147,6 +151,9 @@ class CurveModel:
             if forecast is not None:
                 self._expected[trial.number] = forecast.value
         return self._expected
+
+    def _seen(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        return trials if self._objective is None else [seen_by(trial, self._objective) for trial in trials]
 
     def _learn(self, taught: Sequence[FrozenTrial]) -> None:
         finished = [trial for trial in taught if _is_finished(trial)]
@@ -262,14 +269,29 @@ class _Points:
         return np.array([self.summary(level) for level in levels])
 
 
+def models_of(study: Study) -> Sequence[CurveModel]:
+    """The models that samplers and pruners of a study share, one per objective; they know its trials as of now."""
+    if study not in _MODELS:
+        several = enumerate(study.directions)
+        _MODELS[study] = [CurveModel(d, k if len(study.directions) > 1 else None) for k, d in several]
+    trials = study.get_trials(deepcopy=False)
+    for model in _MODELS[study]:
+        model.update(trials)
+    return _MODELS[study]
+
+
 def model_of(study: Study) -> CurveModel:
-    """The model that samplers and pruners of a study share; it learned from the study's trials as they are now."""
-    model = _MODELS.setdefault(study, CurveModel(study.direction))
-    model.update(study.get_trials(deepcopy=False))
+    """The model of a study of one objective."""
+    (model,) = models_of(study)
     return model
 
 
-_MODELS: WeakKeyDictionary[Study, CurveModel] = WeakKeyDictionary()
+def forget_models(study: Study) -> None:
+    """Have what samplers and pruners of a study share learned anew, as after a restart."""
+    _MODELS.pop(study, None)
+
+
+_MODELS: WeakKeyDictionary[Study, Sequence[CurveModel]] = WeakKeyDictionary()
 
 
 def _levels(finished: Sequence[FrozenTrial]) -> list[int]:

@@ -50,7 +50,7 @@ def noise_of(trials: Sequence[FrozenTrial], goal: Goal) -> Noise | None:
         return None
     domain = Domain(kinds)
     direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
-    seen = observe(candidates, domain, [direction], None, np.ones(1))
+    seen = observe(candidates, domain, [direction], (), np.ones(1))
     if seen is None:
         return None
     seen = seen.thinned(_FITTED_MAX)

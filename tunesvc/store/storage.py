@@ -29,14 +29,16 @@ from optuna.study._study_direction import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.errors import StudyBusy
+from tunesvc.store import studies
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
 from tunesvc.store.frozen import aware, distribution_of, freeze
 from tunesvc.store.ids import number_of, study_of, trial_id
 from tunesvc.store.notices import CHANNEL
 from tunesvc.store.trialcache import TrialCache
+from tunesvc.whoami import whoami
 
 _NEW_STUDY = sa.text(
-    """INSERT INTO studies (name, directions) VALUES (:name, :directions)
+    """INSERT INTO studies (name, directions, owner) VALUES (:name, :directions, :owner)
        ON CONFLICT (name) DO NOTHING RETURNING study_id"""
 )
 _STUDIES = sa.text("SELECT study_id, name, directions FROM studies ORDER BY study_id")
@@ -130,15 +132,16 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`. Raises `BadName` for a name that Postgres cannot store."""
         name = f"no-name-{uuid.uuid4()}" if study_name is None else checked_name(study_name, "the study's name")
         names = [direction.name.lower() for direction in directions]
-        row = self._row(_NEW_STUDY, name=name, directions=names)
+        row = self._row(_NEW_STUDY, name=name, directions=names, owner=whoami())
         if row is None:
             raise DuplicatedStudyError(f"there is a study named {name!r} already: load it, or choose another name")
         return int(row[0])
 
     def delete_study(self, study_id: int) -> None:
         """See `BaseStorage`. Everything that belongs to the study goes with it."""
-        if not self._change(sa.text("DELETE FROM studies WHERE study_id = :study"), study=study_id):
-            raise _no_study(study_id)
+        with self._database.engine.begin() as connection:
+            if not studies.remove(connection, study_id, whoami()):
+                raise _no_study(study_id)
         self._caches.pop(study_id, None)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:

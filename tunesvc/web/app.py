@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
@@ -20,12 +21,13 @@ from tunesvc.store.database import Database
 from tunesvc.web.access import Access, NotAllowed, NotLetIn
 from tunesvc.web.events import Hub
 from tunesvc.web.guard import Guard
-from tunesvc.web.pages import cluster, health, live, new, studies
+from tunesvc.web.kept import Kept
+from tunesvc.web.pages import cluster, compare, figures, health, live, new, studies, study, trial, trials
 from tunesvc.web.render import STATIC, page
 
 BODY_MAX = 1_000_000
 """Bytes of a request's body: four times the largest study file, which a form may well double in size."""
-PAGES = (studies, health, cluster, new, live)
+PAGES = (studies, study, trials, trial, compare, health, cluster, new, figures, live)
 """Modules that each have a `router`."""
 
 
@@ -48,10 +50,12 @@ def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[st
         max_body_size=BODY_MAX,
     )
     app.state.database, app.state.access, app.state.hub, app.state.gpu_price = database, access, hub, gpu_price
+    app.state.kept = Kept()
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
         app.include_router(module.router)
     app.mount("/static", _Static(directory=STATIC), name="static")
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Guard, hosts=hosts)
     for kind, answer in _ERRORS.items():
         app.add_exception_handler(kind, answer)
@@ -86,7 +90,6 @@ def _http(request: Request, error: Exception) -> Response:
     text = {
         404: "There is no such page.",
         405: "This page cannot be used in that way.",
-        413: f"The request has more than {BODY_MAX // 1000} kB.",
     }.get(status, str(error))
     return page(request, "error.html", status, title="Not found" if status == 404 else "Not possible", text=text)
 

@@ -111,6 +111,7 @@ def _environment() -> Environment:
         parameter=words.parameter,
         duration=words.duration,
         params=params,
+        readable=words.readable,
         coded=coded,
         moment=moment,
         ago=ago,

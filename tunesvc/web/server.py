@@ -5,7 +5,6 @@ The key in the address works once; the cookie that it is turned into lasts as lo
 
 from __future__ import annotations
 
-import getpass
 import socket
 import threading
 
@@ -17,6 +16,7 @@ from tunesvc.web.access import KeyAccess
 from tunesvc.web.app import make_app
 from tunesvc.web.events import Hub
 from tunesvc.web.watch import Watcher
+from tunesvc.whoami import whoami
 
 HOST = "127.0.0.1"
 PORT = 8088
@@ -40,7 +40,7 @@ class DashboardServer:
     def __init__(self, database: Database, *, port: int | None = None, gpu_price: float = 0.0) -> None:
         self._socket = _bind(port)
         self.port: int = self._socket.getsockname()[1]
-        self._access = KeyAccess(_user(), f"tunesvc_{self.port}")
+        self._access = KeyAccess(whoami() or "somebody", f"tunesvc_{self.port}")
         self.hub = Hub()
         self._watcher = Watcher(database, self.hub)
         hosts = [f"{name}:{self.port}" for name in (HOST, "localhost")]
@@ -107,10 +107,3 @@ def _bind(port: int | None) -> socket.socket:
         return made
     taken = f"port {port}" if port is not None else f"every port from {PORT} to {PORT + _TRIED - 1}"
     raise TuneError(f"{taken} on {HOST} is taken; name another with --port")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "somebody"

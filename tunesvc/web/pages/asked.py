@@ -11,18 +11,18 @@ from tunesvc.errors import StudyNotFound
 from tunesvc.insights import StudyView, TrialDetail
 from tunesvc.web.access import Viewer
 
-_ID_MAX = 2**31 - 1
+ID_MAX = 2**31 - 1
 """Ids of studies are half of a trial's id, see `store.ids`; numbers of trials are the other half."""
 
 
-def _study(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=_ID_MAX)]) -> StudyView:
+def _study(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> StudyView:
     return insights.study_by_id(request.app.state.database, study_id)
 
 
 AskedStudy = Annotated[StudyView, Depends(_study)]
 
 
-def _trial(request: Request, study: AskedStudy, number: Annotated[int, Path(ge=0, le=_ID_MAX)]) -> TrialDetail:
+def _trial(request: Request, study: AskedStudy, number: Annotated[int, Path(ge=0, le=ID_MAX)]) -> TrialDetail:
     found = insights.trial(request.app.state.database, study.study_id, number)
     if found is None:
         raise StudyNotFound(f"study {study.name!r} has no trial {number}")

@@ -57,11 +57,20 @@ function clock(at) {
   return new Date(at).toLocaleTimeString(undefined, { timeStyle: "medium" });
 }
 
+// Not more often than this, but always once more after the last change. Parts need no throttle of their own: htmx's
+// forgets what comes while it waits.
+const PAUSE_MS = 600;
+let readyAt = 0;
+let told = null;
+
 function changed(studies) {
   const own = Number(document.body.dataset.study);
-  if (!own || studies.includes(own)) {
-    document.body.dispatchEvent(new CustomEvent("study-changed", { detail: { studies } }));
-  }
+  if ((own && !studies.includes(own)) || told) return;
+  told = setTimeout(() => {
+    told = null;
+    readyAt = performance.now() + PAUSE_MS;
+    document.body.dispatchEvent(new CustomEvent("study-changed"));
+  }, Math.max(0, readyAt - performance.now()));
 }
 
 let heardAt = Date.now();
@@ -69,7 +78,7 @@ let missed = false;
 const events = new EventSource(document.body.dataset.events);
 events.addEventListener("open", () => {
   showStale("");
-  if (missed) document.body.dispatchEvent(new CustomEvent("study-changed", { detail: { studies: [] } }));
+  if (missed) document.body.dispatchEvent(new CustomEvent("study-changed"));
   missed = false;
 });
 events.addEventListener("changed", (event) => { heardAt = Date.now(); changed(JSON.parse(event.data)); });
@@ -79,7 +88,7 @@ events.addEventListener("stale", (event) => {
 });
 events.addEventListener("fresh", () => {
   showStale("");
-  document.body.dispatchEvent(new CustomEvent("study-changed", { detail: { studies: [] } }));
+  document.body.dispatchEvent(new CustomEvent("study-changed"));
 });
 events.addEventListener("error", () => {
   missed = true;
@@ -90,6 +99,24 @@ addEventListener("beforeunload", () => events.close());
 // a part that follows changes asks with the address of the moment
 document.body.addEventListener("htmx:configRequest", (event) => {
   if ("follow" in event.target.dataset) event.detail.path = location.pathname + location.search;
+});
+
+// an element with data-parts takes an answer piece by piece: children, known by their ids, that are as they were stay
+const partsBefore = new Map();
+
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  const whole = event.detail.elt;
+  if (!("parts" in whole.dataset) || event.detail.xhr.status !== 200) return;
+  const answer = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
+  for (const part of answer.body.querySelectorAll(":scope > [id], :scope > .grid > [id]")) {
+    const text = part.outerHTML;
+    const here = document.getElementById(part.id);
+    if (!here || part.querySelector(":scope > [id]") || partsBefore.get(part.id) === text) continue;
+    partsBefore.set(part.id, text);
+    here.replaceWith(part);
+    htmx.process(part);
+    showTimes(part);
+  }
 });
 
 // --- messages ---------------------------------------------------------------------------------------
