@@ -9,8 +9,10 @@ final loss is that of the last epoch (`last`), or that of the best one (`best`).
 
 Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median, and as Ray Tune's
 OptunaSearch with its ASHA does: what is stopped is told as if its value were final. `auto` is made
-from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner. A
-study that has found the table's best, or tried all of it, ends there.
+from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner;
+`asha-promote` is our TPE with ASHA that pauses and promotes. A paused trial goes on from its last epoch, or with
+`--restart` from its first one. A study that has found the table's best ends there, and so does one that has tried all
+of it and takes nothing up again.
 
 Printed per task: the final regret; the share of the budget after which the mean regret is what unpruned TPE's is in the
 end (`to TPE's`), and what the best peer's is; the median epochs and simulated time to a regret of 1 %; the share of
@@ -61,9 +63,14 @@ PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
 """Name -> its pruner, and whether what was stopped is told as complete."""
 OURS: dict[str, dict[str, Any]] = {
     "auto": {"sampler": "auto", "pruner": "auto"},
+    "auto-stop": {"sampler": "auto", "pruner": {"name": "auto", "resume": False}},
     "tpe+forecasts": {"sampler": "tpe", "pruner": "auto"},
+    "asha-promote": {
+        "sampler": "tpe",
+        "pruner": {"name": "asha", "min": 1, "max": EPOCHS, "eta": 3, "form": "promote"},
+    },
 }
-"""Name -> what a spec says; with `+forecasts`, Optuna's TPE behind our `ForesightSampler` takes the sampler's place."""
+"""Name -> what a spec says; `auto-stop` is `auto` that takes nothing up again; with `+forecasts`, Optuna's TPE behind our `ForesightSampler` takes the sampler's place."""
 
 
 @dataclass
@@ -79,6 +86,7 @@ class Run:
     trials: int = 0
     stopped: int = 0
     stopped_wrongly: int = 0
+    promoted: int = 0
     audited: int = 0
     audited_wrong: int = 0
     wall_s: float = 0.0
@@ -125,7 +133,7 @@ def make_optimizer(method: str, seed: int) -> Optimizer:
     spec = StudySpec.model_validate_json(json.dumps(described))
     space = Space(spec.parameters)
     sampler: BaseSampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
-    if method == "auto":
+    if method in OURS and "forecasts" not in method:
         sampler = make_sampler(spec, space)
     elif method in OURS:
         sampler = ForesightSampler(sampler, seed=seed)
@@ -146,8 +154,8 @@ def epoch_s(row: int) -> float:
     return float((0.5 + width * depth / 100) * (1 + 8 / batch))
 
 
-def replay(task: str, take: str, method: str, seed: int, workers: int) -> Run:
-    """One study, on so many workers."""
+def replay(task: str, take: str, method: str, seed: int, workers: int, restart: bool = False) -> Run:
+    """One study, on so many workers; with `restart`, there are no checkpoints."""
     started_s = time.perf_counter()
     table = curves_of(task)
     finals = finals_of(table, take)
@@ -155,18 +163,31 @@ def replay(task: str, take: str, method: str, seed: int, workers: int) -> Run:
     told_as_final = method in PEERS and PEERS[method][1]
     optimizer, run = make_optimizer(method, seed), Run(task, take, method, seed)
     lead, epochs, tried = math.inf, 0, set[int]()
+    rows: dict[int, int] = {}
     due: list[tuple[float, int, int, int]] = []  # when, trial, row, epoch that is over then
 
     def launch(now_s: float) -> None:
         proposal = optimizer.ask()
-        row = row_of(dict(proposal.params), table)
+        row = rows[proposal.number] = row_of(dict(proposal.params), table)
         run.trials += 1
         tried.add(row)
         heapq.heappush(due, (now_s + epoch_s(row), proposal.number, row, 1))
 
+    def promote(now_s: float) -> bool:
+        promotion = optimizer.promotion(asks=True)
+        if promotion is None:
+            return False
+        number, after = promotion.number, promotion.details["after_step"]
+        optimizer.promote(number, promotion.details)
+        optimizer.memory.forget_after(number, after)
+        run.promoted += 1
+        row = rows[number]
+        heapq.heappush(due, (now_s + epoch_s(row), number, row, max(after, 0) + 1))
+        return True
+
     for _ in range(workers):
         launch(0.0)
-    while epochs < BUDGET and lead > best and len(tried) < len(finals):
+    while due and epochs < BUDGET and lead > best:
         now_s, number, row, epoch = heapq.heappop(due)
         epochs += 1
         loss = float(table.loss[row, epoch - 1])
@@ -179,7 +200,11 @@ def replay(task: str, take: str, method: str, seed: int, workers: int) -> Run:
             if finals[row] < lead:
                 lead = finals[row]
                 run.incumbents.append((epochs, now_s, float((lead - best) / (median - best))))
-        elif (verdict := optimizer.verdict(number)) is not None and verdict.stop:
+        elif (verdict := optimizer.verdict(number)) is not None and verdict.stop and verdict.pause:
+            optimizer.pause(number, -1 if restart else epoch)
+            run.stopped += 1
+            run.stopped_wrongly += bool(finals[row] < lead)
+        elif verdict is not None and verdict.stop:
             state = TrialState.COMPLETE if told_as_final and math.isfinite(loss) else TrialState.PRUNED
             optimizer.tell(number, state, [loss] if math.isfinite(loss) else None)
             run.stopped += 1
@@ -187,22 +212,33 @@ def replay(task: str, take: str, method: str, seed: int, workers: int) -> Run:
         else:
             heapq.heappush(due, (now_s + epoch_s(row), number, row, epoch + 1))
             continue
-        launch(now_s)
+        if not promote(now_s) and len(tried) < len(finals):
+            launch(now_s)
     audit = false_prunes(optimizer.trials, StudyDirection.MINIMIZE)
     run.audited, run.audited_wrong = audit.audited, audit.wrong
     run.wall_s = time.perf_counter() - started_s
     return run
 
 
-def run_all(methods: Sequence[str], seeds: int, workers: int, processes: int, keep: Path | None) -> list[Run]:
+def run_all(
+    methods: Sequence[str],
+    seeds: int,
+    workers: int,
+    processes: int,
+    keep: Path | None,
+    *,
+    tasks: Sequence[str] = tuple(TASKS),
+    takes: Sequence[str] = TAKES,
+    restart: bool = False,
+) -> list[Run]:
     """Every study that is not in the file already."""
     known = [Run(**json.loads(line)) for line in keep.read_text().splitlines()] if keep and keep.exists() else []
     done = {(run.task, run.take, run.method, run.seed) for run in known}
     wanted = [
-        (task, take, method, seed, workers)
+        (task, take, method, seed, workers, restart)
         for seed in range(seeds)
-        for task in TASKS
-        for take in TAKES
+        for task in tasks
+        for take in takes
         for method in methods
         if (task, take, method, seed) not in done
     ]
@@ -215,7 +251,7 @@ def run_all(methods: Sequence[str], seeds: int, workers: int, processes: int, ke
     return known
 
 
-def _replay(job: tuple[str, str, str, int, int]) -> Run:
+def _replay(job: tuple[str, str, str, int, int, bool]) -> Run:
     return replay(*job)
 
 
@@ -231,8 +267,8 @@ def report(runs: Sequence[Run]) -> str:
         head = (
             "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes "
         )
-        head += "| audited |"
-        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|"]
+        head += "| audited | promoted |"
+        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|---|"]
         for task in TASKS:
             studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}
             lines += _rows(task, {method: found for method, found in studies.items() if found})
@@ -257,6 +293,7 @@ def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
             f"{seconds:,.0f} s" if seconds < math.inf else "more",
             _percentage(sum(r.stopped_wrongly for r in runs), sum(r.stopped for r in runs)),
             f"{sum(r.audited_wrong for r in runs)} of {sum(r.audited for r in runs)}" if method in OURS else "",
+            f"{np.mean([r.promoted for r in runs]):.0f} a study" if method in OURS else "",
         ]
         yield "| " + " | ".join(cells) + " |"
 
@@ -294,9 +331,21 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4, help="simulated ones, of each study")
     parser.add_argument("--processes", type=int, default=2, help="real ones")
     parser.add_argument("--methods", nargs="+", default=[*PEERS, *OURS], choices=[*PEERS, *OURS])
+    parser.add_argument("--tasks", nargs="+", default=[*TASKS], choices=[*TASKS])
+    parser.add_argument("--takes", nargs="+", default=[*TAKES], choices=[*TAKES])
+    parser.add_argument("--restart", action="store_true", help="paused trials have no checkpoint and begin anew")
     parser.add_argument("--keep", type=Path, help="file of runs, one JSON document per line; read first, then added to")
     given = parser.parse_args()
-    runs = run_all(given.methods, given.seeds, given.workers, given.processes, given.keep)
+    runs = run_all(
+        given.methods,
+        given.seeds,
+        given.workers,
+        given.processes,
+        given.keep,
+        tasks=given.tasks,
+        takes=given.takes,
+        restart=given.restart,
+    )
     print(report(runs))
 
 

@@ -21,6 +21,7 @@ T = TypeVar("T")
 COLOURS = {
     "complete": "#4f7cff",
     "pruned": "#9aa3b2",
+    "paused": "#b08ad9",
     "fail": "#e5484d",
     "running": "#f5a524",
     "waiting": "#c5cad3",

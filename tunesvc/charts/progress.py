@@ -101,7 +101,7 @@ def learning_curves(
     for curve in drawn:
         kind = "best" if curve.trial_number == best else states.get(curve.trial_number, "running")
         groups.setdefault(kind, []).append(curve)
-    order = [kind for kind in ("fail", "pruned", "complete", "waiting", "running", "best") if kind in groups]
+    order = [kind for kind in ("fail", "pruned", "paused", "complete", "waiting", "running", "best") if kind in groups]
     values = [point.value for curve in drawn for point in curve.points if point.value is not None]
     chart = figure(
         *(_curve_trace(kind, groups[kind]) for kind in order), xaxis=axis("step"), yaxis=axis(objective.name, values)
@@ -110,7 +110,15 @@ def learning_curves(
     return Chart(title, chart, showing(len(drawn), max(reported, len(drawn)), "curves"))
 
 
-_OPACITY = {"best": 1.0, "pruned": 0.55, "fail": 0.5, "complete": 0.6, "running": 0.9, "waiting": 0.6}
+_OPACITY = {
+    "best": 1.0,
+    "pruned": 0.55,
+    "paused": 0.55,
+    "fail": 0.5,
+    "complete": 0.6,
+    "running": 0.9,
+    "waiting": 0.6,
+}
 
 
 def _curve_trace(kind: str, curves: Sequence[Curve]) -> go.Scatter:
@@ -144,6 +152,7 @@ def _curve_trace(kind: str, curves: Sequence[Curve]) -> go.Scatter:
 _BAR_COLOURS: Mapping[str, str] = {
     "finished": COLOURS["complete"],
     "pruned": COLOURS["pruned"],
+    "paused": COLOURS["paused"],
     "failed": COLOURS["fail"],
     "lost": "#b3261e",
     "interrupted": "#c98a1b",

@@ -30,6 +30,7 @@ STYLES = {
     "opened": "dim",
     "created": "dim",
     "paused": "yellow",
+    "promoted": "cyan",
     "interrupted": "yellow",
     "stopped": "yellow",
     "fail": "red",

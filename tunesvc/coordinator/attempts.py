@@ -22,7 +22,7 @@ from tunesvc.coordinator.roster import Curve, LiveAttempt, Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
 from tunesvc.execute.executor import AttemptId, Launch, Lost, Yielded
 from tunesvc.policy import Failure, StopCause
-from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.optimizer import Optimizer, Promotion
 from tunesvc.spec import StudySpec
 from tunesvc.store.batch import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
 from tunesvc.store.ids import trial_id
@@ -60,11 +60,18 @@ class Attempts:
         self._close = close
         self._spent_gpu_s = gpu_hours * 3600
         self._relaunch: deque[int] = deque()
+        self._paused: dict[int, Curve] = {}
+        self._told_no_checkpoint = False
 
     @property
     def unfinished(self) -> int:
         """Trials that are under way or wait to be run again."""
         return len(self._roster) + len(self._relaunch)
+
+    @property
+    def paused(self) -> int:
+        """Trials that hold nothing and may be promoted."""
+        return len(self._paused)
 
     @property
     def gpu_hours(self) -> float:
@@ -78,6 +85,24 @@ class Attempts:
         """Open new attempts for trials that have to be run again, while there are slots."""
         while self._relaunch and len(self._roster) < slots:
             self.open(self._relaunch.popleft(), effects)
+
+    def promote(self, promotion: Promotion, effects: Effects) -> None:
+        """Go on with a paused trial, from its last checkpoint."""
+        number = promotion.number
+        history = self._roster.history(number)
+        where = f"from step {history.after_step}" if history.checkpoint else "from the start: it has no checkpoint"
+        reason = f"{promotion.reason}; goes on {where}"
+        del self._paused[number]
+        self._optimizer.promote(number, promotion.details)
+        self._decide(number, "promote", reason, promotion.details)
+        self._note("promoted", reason, number)
+        self._warn_without(history.checkpoint, number)
+        self.open(number, effects)
+
+    def _warn_without(self, checkpoint: str | None, number: int) -> None:
+        if checkpoint is None and not self._told_no_checkpoint:
+            self._told_no_checkpoint = True
+            self._note("warning", "begins anew: trial.checkpoint(...) would let promoted trials go on", number)
 
     def open(self, number: int, effects: Effects) -> None:
         """Open the trial's next attempt, from its last checkpoint."""
@@ -130,9 +155,12 @@ class Attempts:
             verdict = self._optimizer.verdict(live.number, _thinned(steps))
             if verdict is None or live.over:
                 continue
-            self._decide(live.number, "prune" if verdict.stop else "keep", verdict.reason, verdict.details)
-            if verdict.stop:
-                self.stop(live, StopCause.PRUNE, verdict.reason, effects)
+            if not verdict.stop:
+                self._decide(live.number, "keep", verdict.reason, verdict.details)
+                continue
+            cause = StopCause.PAUSE if verdict.pause else StopCause.PRUNE
+            self._decide(live.number, cause, verdict.reason, verdict.details)
+            self.stop(live, cause, verdict.reason, effects)
 
     def watch_limits(self, effects: Effects, *, hearing: bool = True) -> None:
         """Stop those that exceed a limit, and kill those that did not obey.
@@ -156,16 +184,24 @@ class Attempts:
                 self.stop(live, cause, reason, effects)
 
     def wind_up(self, closing: Closing, effects: Effects) -> None:
-        """Stop what runs, if that is how the study closes, and end what would be run again."""
-        if closing.stop is None:
+        """Stop what runs, if that is how the study closes, and end what is paused or would be run again."""
+        if closing.stop is not None:
+            for live in self._roster:
+                self.stop(live, closing.stop, closing.reason, effects)
+        if not closing.ends_trials:
             return
-        for live in self._roster:
-            self.stop(live, closing.stop, closing.reason, effects)
-        while closing.ends_trials and self._relaunch:
+        while self._relaunch:
             number = self._relaunch.popleft()
             curve = self._roster.history(number).curve or self._roster.new_curve()
             self._decide(number, "stop", closing.reason)
-            self._tell(number, conclude(self._spec, curve, Yielded(), closing.stop), closing.reason)
+            self._tell(number, conclude(self._spec, curve, Yielded(), StopCause.PRUNE), closing.reason)
+        if self._paused:
+            text = f"{len(self._paused)} paused trials are pruned: none of them was promoted before the end"
+            self._observer.note(Note("study", text))
+        for number, curve in self._paused.items():
+            self._decide(number, "stop", f"paused, and not promoted before the end: {closing.reason}")
+            self._tell(number, conclude(self._spec, curve, Yielded(), StopCause.PRUNE), "", quietly=True)
+        self._paused.clear()
 
     # --- leases ----------------------------------------------------------------------------------------
 
@@ -208,6 +244,9 @@ class Attempts:
         self._record_end(live, conclusion)
         if conclusion.attempt_state is AttemptState.INTERRUPTED:
             self._relaunch.append(live.number)
+        elif conclusion.attempt_state is AttemptState.PAUSED:
+            self._pause(live.number, live.curve)
+            self._note("paused", live.stop_reason, live.number)
         elif conclusion.failure is not None:
             self._fail(live.number, conclusion, conclusion.failure)
         else:
@@ -223,10 +262,16 @@ class Attempts:
                 history.checkpoint, history.checkpoint_step = attempt.checkpoint, attempt.checkpoint_step
         history.curve = self._curve_of(trial, up_to=history.after_step)
         last = trial.attempts[-1] if trial.attempts else None
-        if last is None or last.state.is_terminal:
+        if last is not None and last.state is AttemptState.PAUSED:
+            self._pause(trial.number, self._curve_of(trial))
+        elif last is None or last.state.is_terminal:
             self._relaunch.append(trial.number)
         else:
             self._adopt(trial, last, effects)
+
+    def _pause(self, number: int, curve: Curve) -> None:
+        self._paused[number] = curve
+        self._optimizer.pause(number, self._roster.history(number).after_step)
 
     def _adopt(self, trial: UnfinishedTrial, last: EarlierAttempt, effects: Effects) -> None:
         now = self._clock.now()
@@ -275,7 +320,7 @@ class Attempts:
         if not reports and policy.is_broken(failure, *self._scoreboard.failed_and_others):
             self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.COMMAND))
 
-    def _tell(self, number: int, conclusion: Conclusion, stop_reason: str) -> None:
+    def _tell(self, number: int, conclusion: Conclusion, stop_reason: str, *, quietly: bool = False) -> None:
         if conclusion.trial_state is None:
             raise AssertionError("an attempt without failure decides its trial's state")
         self._optimizer.tell(
@@ -288,7 +333,8 @@ class Attempts:
         self._roster.forget(number)
         trial = self._optimizer.trial(number)
         for note in self._scoreboard.finished(trial, stop_reason):
-            self._observer.note(note)
+            if not quietly:
+                self._observer.note(note)
         feasible = all(excess <= 0 for excess in conclusion.constraints.values())
         if trial.state == TrialState.COMPLETE and feasible and policy.reached_target(self._spec.metrics, trial.values):
             self._close(Closing(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))

@@ -21,7 +21,7 @@ class Conclusion:
 
     attempt_state: AttemptState
     trial_state: TrialState | None
-    """COMPLETE or PRUNED; None when the trial goes on, or when a `failure` leaves that to policy."""
+    """COMPLETE or PRUNED; None when the trial stays open, or when a `failure` leaves that to policy."""
     values: Sequence[float] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Final metrics that are no objectives."""
@@ -47,6 +47,8 @@ def conclude(
         return Conclusion(AttemptState.INTERRUPTED, None, message=detail)
     if stop_cause is not None and stop_cause.failure is not None:
         return _failed(stop_cause.failure, stop_reason, outcome)
+    if stop_cause is StopCause.PAUSE:
+        return Conclusion(AttemptState.PAUSED, None, message=detail)
     if stop_cause is not None:
         return _pruned(spec, curve, detail)
     if isinstance(outcome, Failed):

@@ -157,12 +157,20 @@ def _attempts(detail: TrialDetail) -> Iterator[str]:
             yield _sentence(decision.reason)
 
 
+_JUDGED = {
+    "prune": "Stopped: ",
+    "pause": "Paused: ",
+    "promote": "Promoted: ",
+    "keep": "Kept, to check the pruner: ",
+    "stop": "Stopped: ",
+}
+
+
 def _judgement(view: StudyView, detail: TrialDetail) -> Iterator[str]:
     pruner = "none" if view.spec is None else view.spec.pruner.name
-    judged = [decision for decision in detail.decisions if decision.kind in ("prune", "keep", "stop")]
+    judged = [decision for decision in detail.decisions if decision.kind in _JUDGED]
     for decision in judged:
-        begun = {"prune": "Stopped: ", "keep": "Kept, to check the pruner: ", "stop": "Stopped: "}[decision.kind]
-        yield begun + _sentence(decision.reason)
+        yield _JUDGED[decision.kind] + _sentence(decision.reason)
         yield from _rung(decision.details)
     if judged:
         return
@@ -194,6 +202,8 @@ def _outcome(view: StudyView, row: TrialRow, rows: Sequence[TrialRow]) -> Iterat
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."
     elif row.state in ("running", "waiting"):
         yield f"It is {row.state}."
+    elif row.state == "paused":
+        yield f"It is paused after step {row.last_step}, holds nothing, and goes on if it is promoted."
     elif row.value is None:
         yield f"It is {row.state}, without a value."
     elif len(view.objectives) > 1:
@@ -257,10 +267,11 @@ def _focus(places: Sequence[float]) -> str:
 
 
 def _pruning(view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow]) -> Iterator[str]:
-    pruned = [row for row in rows if row.state == "pruned" and row.last_step is not None]
+    pruned = [row for row in rows if row.state in ("pruned", "paused") and row.last_step is not None]
     whole = [row.last_step for row in rows if row.state == "complete" and row.last_step is not None]
     if view.spec is not None and view.spec.pruner.name == "none" and not pruned:
         return
+    yield from _paused(rows, taken)
     if not pruned or not whole:
         yield "No trial has been stopped early yet." if not pruned else "No trial has come to its end yet."
         return
@@ -274,6 +285,16 @@ def _pruning(view: StudyView, rows: Sequence[TrialRow], taken: Sequence[Decision
     kept = {decision.trial_number for decision in taken if decision.kind == "keep"}
     if kept:
         yield f"{len(kept)} that would have been stopped went on, to check the pruner."
+
+
+def _paused(rows: Sequence[TrialRow], taken: Sequence[DecisionRow]) -> Iterator[str]:
+    states = {row.number: row.state for row in rows}
+    promoted = {decision.trial_number for decision in taken if decision.kind == "promote"}
+    if waiting := sum(state == "paused" for state in states.values()):
+        yield f"{waiting} trials are paused: they hold nothing, and may go on."
+    if promoted:
+        finished = sum(states.get(number or 0) == "complete" for number in promoted)
+        yield f"{len(promoted)} were paused and promoted; {finished} of those have come to their end."
 
 
 def _best(database: Database, view: StudyView, rows: Sequence[TrialRow]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from tunesvc.search.replay import (
     judge,
     propose,
     redraw_asks,
+    redraw_promotions,
     redraw_prunes,
 )
 from tunesvc.search.samplers import make_sampler
@@ -37,6 +38,7 @@ class Replayed:
 
     asks: Redrawn
     prunes: Redrawn
+    promotions: Redrawn
 
 
 def replay(database: Database, view: StudyView) -> Replayed:
@@ -44,7 +46,9 @@ def replay(database: Database, view: StudyView) -> Replayed:
     played = course(database, view)
     spec = played.spec
     asks = redraw_asks(played, _maker(spec), spec.sampler.name)
-    return Replayed(asks, redraw_prunes(played, make_pruner(spec), spec.pruner.name, last_step(spec)))
+    named = spec.pruner.name, last_step(spec)
+    prunes = redraw_prunes(played, make_pruner(spec), *named)
+    return Replayed(asks, prunes, redraw_promotions(played, make_pruner(spec), *named))
 
 
 def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPruner:

@@ -34,6 +34,8 @@ class Counts:
     complete: int = 0
     pruned: int = 0
     failed: int = 0
+    paused: int = 0
+    """They hold nothing and may be promoted."""
 
     @property
     def done(self) -> int:
@@ -43,7 +45,7 @@ class Counts:
     @property
     def total(self) -> int:
         """All trials."""
-        return self.done + self.waiting + self.running
+        return self.done + self.waiting + self.running + self.paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class TrialRow:
     trial_id: int
     number: int
     state: str
-    """`waiting`, `running`, `complete`, `pruned` or `fail`."""
+    """`waiting`, `running`, `paused`, `complete`, `pruned` or `fail`."""
     values: tuple[float, ...] | None
     """One per objective; NaN and infinities as they were recorded."""
     params: Mapping[str, ParamValue]
@@ -110,7 +112,7 @@ class TrialRow:
     started_at: datetime | None
     ended_at: datetime | None
     duration_s: float | None
-    """From start to end, or until now."""
+    """From start to end, or until now; of one that was paused last, until then."""
 
     @property
     def value(self) -> float | None:

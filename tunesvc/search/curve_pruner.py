@@ -1,8 +1,11 @@
-"""A pruner that stops a trial when the chance is small that it ends better than the best finished one."""
+"""A pruner that stops a trial when the chance is small that it ends better than the best finished one, and takes it up
+again when that turns out to have been wrong."""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.pruners import BasePruner
@@ -10,9 +13,11 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.audit import AUDIT, is_audited
-from tunesvc.search.curves import Forecast, model_of
+from tunesvc.search.curves import CurveModel, Forecast, model_of
+from tunesvc.search.pausing import RESUMED, Instead
 from tunesvc.search.reasons import Reason
 
+_RECENT = 20
 _REASONS_MAX = 10_000
 """Trials whose last verdict is remembered."""
 
@@ -23,19 +28,31 @@ class CurvePruner(BasePruner):
     Of the trials that it stops, at most a share of `chance` would have become the new best, as far as the forecasts
     are calibrated; `tunesvc.search.audit.false_prunes` measures that share on the trials of a study.
 
+    What it stops is only paused, where somebody asks `promotion`, as tunesvc does and plain Optuna does not: a trial that
+    was stopped wrongly goes on when later trials have taught the model better. As in freeze-thaw optimisation (Swersky
+    et al. 2014, https://arxiv.org/abs/1406.3896) what is worth more is run, a paused trial or a new one.
+
     Args:
         chance: a trial is stopped when the probability that it ends better than the best finished trial is below this.
         startup: how many trials have to have finished before one is stopped.
         min: no trial is stopped before this step.
         audit: the share of the trials to be stopped that finishes anyway, to measure how often the pruner errs.
         seed: decides which trials those are.
+        resume: whether what it stops may be taken up again.
 
     Raises:
         ValueError: a share is not between 0 and 1, or `startup` is below 1.
     """
 
     def __init__(
-        self, chance: float = 0.05, *, startup: int = 4, min: int = 0, audit: float = 0.01, seed: int = 0
+        self,
+        chance: float = 0.05,
+        *,
+        startup: int = 4,
+        min: int = 0,
+        audit: float = 0.01,
+        seed: int = 0,
+        resume: bool = True,
     ) -> None:
         for name, share in (("chance", chance), ("audit", audit)):
             if not 0 <= share < 1:
@@ -47,7 +64,13 @@ class CurvePruner(BasePruner):
         self._min = min
         self._audit = audit
         self._seed = seed
+        self._resume = resume
         self._reasons: dict[int, Reason] = {}
+
+    @property
+    def pauses(self) -> bool:
+        """Whether what it stops is paused."""
+        return self._resume
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks. It is judged at its first report at or after each level."""
@@ -63,10 +86,10 @@ class CurvePruner(BasePruner):
         forecast = model.forecast(trial)
         if forecast is None or len(finished) < self._startup:
             return False
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        best = sign * min(sign * t.values[0] for t in finished)
+        sign = _sign(study)
+        best = _best(finished, sign)
         chance = forecast.chance_of_better(best)
-        is_poor = chance < self._chance and not _leads(trial, step, trials, sign)
+        is_poor = chance < self._allowed(trial) and not _leads(trial, step, trials, sign)
         audited = AUDIT in trial.system_attrs or (is_poor and is_audited(self._seed, trial.number, self._audit))
         if audited and AUDIT not in trial.system_attrs:
             kept = {"step": step, "best": best, "chance": chance}
@@ -74,9 +97,79 @@ class CurvePruner(BasePruner):
         self._remember(trial, step, forecast, chance, best, len(finished), is_poor, audited)
         return is_poor and not audited
 
+    def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
+        """The paused trial that promises the largest gain per step that it still needs, if it may go on.
+
+        It may when its chance to end best is not below what is allowed (any more), and it gains more than new trials
+        do: see `_gain_of_search`. When everything has been tried and only repeats are left, those are allowed too that
+        together still have that chance: then the answer is as sure as the user wants it, and no trial was given up
+        while there was nothing better to do.
+        """
+        trials = study.get_trials(deepcopy=False)
+        model = model_of(study)
+        finished = [t for t in trials if t.state == TrialState.COMPLETE and _is_comparable(t)]
+        waiting = [trial for trial in trials if trial.number in paused]
+        told = [(t, f) for t, f in zip(waiting, model.forecasts(waiting), strict=True) if f is not None]
+        if not told or not finished:
+            return None
+        sign = _sign(study)
+        best = _best(finished, sign)
+        chances = {trial.number: forecast.chance_of_better(best) for trial, forecast in told}
+        together = 1 - math.prod(1 - chance for chance in chances.values())
+        if instead is Instead.REPEAT and together >= self._chance:
+            allowed = told
+        else:
+            allowed = [(t, f) for t, f in told if chances[t.number] >= self._chance]
+        worth = {t.number: f.expected_gain(best) / _steps_left(t, paused[t.number], model.length) for t, f in allowed}
+        import os
+
+        V = os.environ.get("VARIANT", "G")
+        search = 0.0
+        if instead is Instead.NEW:
+            search = (
+                _gain_of_search(trials, finished, model, sign)
+                if V == "G"
+                else math.inf
+                if V == "A"
+                else _gain_of_new(trials, model, best)
+            )
+        number = max(worth, key=lambda number: (worth[number], -number), default=None)
+        if number is None or worth[number] <= search:
+            return None
+        forecast = next(forecast for trial, forecast in told if trial.number == number)
+        self._remember_promotion(number, forecast, chances[number], together, best, worth[number], search)
+        return number
+
     def explain(self, number: int) -> Reason | None:
         """What the last judgement of the trial of this number rested on."""
         return self._reasons.get(number)
+
+    def _allowed(self, trial: FrozenTrial) -> float:
+        """The chance below which the trial is stopped. One that was taken up with less than that goes on until its
+        chance has halved: else it would be stopped again at once."""
+        chance = (trial.system_attrs.get(RESUMED) or {}).get("chance")
+        return self._chance if chance is None else min(self._chance, chance / 2)
+
+    def _remember_promotion(
+        self, number: int, forecast: Forecast, chance: float, together: float, best: float, worth: float, search: float
+    ) -> None:
+        text = (
+            f"forecast from step {forecast.step} to end at {forecast.value:.4g}; chance {_percent(chance)} to be better "
+            f"than {best:.4g}, the best so far, and more to gain per step than from "
+            f"{'a new trial' if search else 'anything else'}"
+        )
+        details = {
+            "step": forecast.step,
+            "predicted": forecast.value,
+            "deviation": forecast.deviation,
+            "chance": chance,
+            "together": together,
+            "allowed": self._chance,
+            "best": best,
+            "gain_per_step": worth,
+            "gain_of_search": search if math.isfinite(search) else None,
+        }
+        self._reasons[number] = Reason(text, details)
 
     def _remember(
         self,
@@ -117,6 +210,45 @@ class CurvePruner(BasePruner):
 
 def _is_comparable(trial: FrozenTrial) -> bool:
     return len(trial.values or ()) == 1 and math.isfinite(trial.values[0])
+
+
+def _sign(study: Study) -> float:
+    return -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+
+
+def _best(finished: Sequence[FrozenTrial], sign: float) -> float:
+    return sign * min(sign * float(trial.values[0]) for trial in finished)
+
+
+def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
+    """How many reports the trial would still make, those included that its checkpoint is behind."""
+    return max(1, length - sum(step <= after_step for step in trial.intermediate_values))
+
+
+def _gain_of_search(
+    trials: Sequence[FrozenTrial], finished: Sequence[FrozenTrial], model: CurveModel, sign: float
+) -> float:
+    """What new trials gain per step: what the second half of the trials has gained, as many again will gain, at the
+    same cost (see `tunesvc.policy.forecast`). Infinite before the first half has a result."""
+    first = [trial for trial in finished if trial.number < len(trials) / 2]
+    if not first:
+        return math.inf
+    gained = model.place(_best(first, sign)) - model.place(_best(finished, sign))
+    return gained / max(1, sum(len(trial.intermediate_values) for trial in trials))
+
+
+def _gain_of_new(trials: Sequence[FrozenTrial], model: CurveModel, best: float) -> float:
+    recent = [_begun(trial) for trial in trials[-_RECENT:] if trial.intermediate_values]
+    gains = [f.expected_gain(best) for f in model.forecasts(recent) if f is not None]
+    return sum(gains) / len(gains) / model.length if gains else math.inf
+
+
+def _begun(trial: FrozenTrial) -> FrozenTrial:
+    """The trial as it was after its first report."""
+    first = min(trial.intermediate_values)
+    begun = copy.copy(trial)
+    begun.intermediate_values = {first: trial.intermediate_values[first]}
+    return begun
 
 
 def _leads(trial: FrozenTrial, step: int, trials: list[FrozenTrial], sign: float) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.search.pausing import PAUSED
 from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
 
 POINTS_MAX = 4_096
@@ -44,6 +46,7 @@ class StudyMemory(InMemoryStorage):
         self._recording = False
         self._strides: dict[int, int] = {}
         self._infeasible: dict[int, FrozenTrial] = {}
+        self._paused: dict[int, FrozenTrial] = {}
         self._lent: Sequence[FrozenTrial] = ()
         self.batch = Batch()
         self.study_id = self.create_new_study(directions, name)
@@ -70,6 +73,14 @@ class StudyMemory(InMemoryStorage):
         trial = self.get_trial(number)
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
 
+    def pause(self, number: int) -> None:
+        """From now on samplers and pruners see the trial as a pruned one: it tells what it came to, and holds nothing."""
+        self._paused[number] = shown_as_pruned(self.get_trial(number))
+
+    def resume(self, number: int) -> None:
+        """The trial is paused no longer."""
+        self._paused.pop(number, None)
+
     @contextmanager
     def lending(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
         """Show trials of other studies besides this one's, as long as a sampler is asked.
@@ -86,8 +97,11 @@ class StudyMemory(InMemoryStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
-        their parameters: as infeasible ones, so that samplers learn where not to go."""
-        trials = super().get_all_trials(study_id, deepcopy, states)
+        their parameters: as infeasible ones, so that samplers learn where not to go. Paused trials are pruned ones."""
+        trials = super().get_all_trials(study_id, deepcopy, None if self._paused else states)
+        if self._paused:
+            shown = (self._paused.get(trial.number, trial) for trial in trials)
+            trials = [trial for trial in shown if states is None or trial.state in states]
         if self._lent:
             trials = [*(trial for trial in self._lent if states is None or trial.state in states), *trials]
         if states is None or TrialState.PRUNED not in states or not self._infeasible:
@@ -166,6 +180,15 @@ class StudyMemory(InMemoryStorage):
             self.batch.attrs.append(Attr(number, "user", key, json.dumps(value)))
         for key, value in trial.system_attrs.items():
             self.batch.attrs.append(Attr(number, "system", key, json.dumps(value)))
+
+
+def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """A paused trial as samplers and pruners are to see it."""
+    last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else math.nan
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.PRUNED, [last] if math.isfinite(last) else None
+    shown.system_attrs = {**trial.system_attrs, PAUSED: len(trial.intermediate_values)}
+    return shown
 
 
 def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:

@@ -17,8 +17,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.objective import is_better
+from tunesvc.search.curves import forget_model
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import FIXED, Optimizer
+from tunesvc.search.pausing import Instead
 from tunesvc.search.recommend import is_candidate
 from tunesvc.search.warmstart import Teacher
 from tunesvc.space import Space
@@ -35,10 +37,14 @@ class Moment:
     reports: list[tuple[int, int, float]] = field(default_factory=list)
     """Trial, step, value."""
     pruned: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Trial -> details of the decision."""
+    """Trial that is to be stopped, for good or for now -> details of the decision."""
+    paused: list[tuple[int, int]] = field(default_factory=list)
+    """A trial whose attempt ended as paused, and the step after which it would go on."""
     ended: list[int] = field(default_factory=list)
     reopened: list[tuple[int, int]] = field(default_factory=list)
     """A trial, and the step after which its next attempt went on."""
+    promoted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Trial -> details of the decision, in the order of these; each is reopened too."""
     asked: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     """A trial, and details of the decision."""
 
@@ -179,7 +185,25 @@ def redraw_prunes(course: Course, pruner: BasePruner, name: str, last_step: int 
                 was = f"stopped at step {recorded.get('step', '?')}" if recorded is not None else "went on"
                 first = Differing(number, was, reason, _WHY_PRUNE)
         stopping |= moment.pruned.keys()
+        stopping -= {number for number, _ in moment.paused}
         _end(course, moment, optimizer)
+    return Redrawn(compared, agreeing, {}, first)
+
+
+def redraw_promotions(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> Redrawn:
+    """Ask the study's pruner once more who goes on: at each promotion, and before the first new trial of a step."""
+    optimizer = _optimizer(course, None, pruner, name, last_step)
+    compared, agreeing, first = 0, 0, None
+    for moment in course.moments:
+        _report(moment, optimizer)
+        for recorded, redrawn in _end(course, moment, optimizer):
+            compared += 1
+            if recorded == redrawn:
+                agreeing += 1
+            elif first is None:
+                number = recorded if recorded is not None else redrawn if redrawn is not None else -1
+                said = [f"trial {n} goes on" if n is not None else "none goes on" for n in (recorded, redrawn)]
+                first = Differing(number, *said, _WHY_PRUNE)
     return Redrawn(compared, agreeing, {}, first)
 
 
@@ -246,6 +270,7 @@ def _walk(course: Course, make: SamplerMaker, given: int | None = None) -> Itera
             seed = int(details.get("seed") or 0) if given is None else given
             if details.get("fresh"):
                 optimizer.study.sampler = make(seed)
+                forget_model(optimizer.study)
             yield _redraw(optimizer, course.trials[number], details, seed)
 
 
@@ -267,18 +292,41 @@ def _report(moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | N
     return steps
 
 
-def _end(course: Course, moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None) -> None:
-    """Bring a moment's trials to their ends, and with no sampler to ask, its new ones into being."""
+def _end(
+    course: Course, moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None
+) -> list[tuple[int | None, int | None]]:
+    """Bring a moment's trials to their ends or pauses, let go on what did, and with no sampler to ask, bring its new
+    ones into being; returns who was promoted, and who would be now."""
+    gone = without or {}
+    for number, after_step in moment.paused:
+        if number not in gone:
+            optimizer.pause(number, after_step)
     for number in moment.ended:
-        if number not in (without or {}) and not optimizer.trial(number).state.is_finished():
+        if number not in gone and not optimizer.trial(number).state.is_finished():
             optimizer.retell(course.trials[number])
     for number, after_step in moment.reopened:
-        if number not in (without or {}):
+        if number not in gone and number not in moment.promoted:
             optimizer.memory.forget_after(number, after_step)
+    chosen: list[tuple[int | None, int | None]] = []
+    reopened = dict(moment.reopened)
+    for number, details in moment.promoted.items():
+        if number in gone:
+            continue
+        chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Instead.NOTHING)))
+        optimizer.promote(number, details)
+        optimizer.memory.forget_after(number, reopened[number])
+    if any(FIXED not in course.trials[number].system_attrs for number, _ in moment.asked):
+        chosen.append((None, _chosen(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):
         for number, _ in moment.asked:
             optimizer.redraw(course.trials[number], 0)
     optimizer.memory.take_batch()
+    return chosen
+
+
+def _chosen(optimizer: Optimizer, *, asks: bool) -> int | None:
+    promotion = optimizer.promotion(asks=asks)
+    return None if promotion is None else promotion.number
 
 
 class _Recorded(BaseSampler):
