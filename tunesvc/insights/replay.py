@@ -13,6 +13,7 @@ from tunesvc.insights.rows import StudyView
 from tunesvc.insights.tape import course
 from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.replay import (
+    Judge,
     OtherPruner,
     Proposed,
     Redrawn,
@@ -45,10 +46,8 @@ def replay(database: Database, view: StudyView) -> Replayed:
     """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
     played = course(database, view)
     spec = played.spec
-    asks = redraw_asks(played, _maker(spec), spec.sampler.name)
-    named = spec.pruner.name, last_step(spec)
-    prunes = redraw_prunes(played, make_pruner(spec), *named)
-    return Replayed(asks, prunes, redraw_promotions(played, make_pruner(spec), *named))
+    asks = redraw_asks(played, _maker(spec), spec.sampler.name, _judge(spec))
+    return Replayed(asks, redraw_prunes(played, _judge(spec)), redraw_promotions(played, _judge(spec)))
 
 
 def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPruner:
@@ -59,7 +58,7 @@ def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPrun
     """
     played = course(database, view)
     spec = played.spec.model_copy(update={"pruner": _read(Pruner, pruner)})
-    return judge(played, make_pruner(spec), spec.pruner.name, last_step(spec))
+    return judge(played, _judge(spec))
 
 
 def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[Proposed, ...]:
@@ -73,6 +72,10 @@ def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[P
         raise SpecError(f"study {view.name!r} declares its parameters in the objective: nothing is drawn at the ask")
     other = _read(Sampler, sampler)
     return propose(played, _maker(played.spec.model_copy(update={"sampler": other})), other.seed)
+
+
+def _judge(spec: StudySpec) -> Judge:
+    return Judge(make_pruner(spec), spec.pruner.name, last_step(spec))
 
 
 def _maker(spec: StudySpec) -> SamplerMaker:

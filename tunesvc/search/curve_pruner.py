@@ -17,7 +17,8 @@ from tunesvc.search.curves import CurveModel, Forecast, model_of
 from tunesvc.search.pausing import RESUMED, Instead
 from tunesvc.search.reasons import Reason
 
-_RECENT = 20
+RECENT = 20
+"""New trials that tell what the next one promises."""
 _REASONS_MAX = 10_000
 """Trials whose last verdict is remembered."""
 
@@ -28,9 +29,9 @@ class CurvePruner(BasePruner):
     Of the trials that it stops, at most a share of `chance` would have become the new best, as far as the forecasts
     are calibrated; `tunesvc.search.audit.false_prunes` measures that share on the trials of a study.
 
-    What it stops is only paused, where somebody asks `promotion`, as tunesvc does and plain Optuna does not: a trial that
-    was stopped wrongly goes on when later trials have taught the model better. As in freeze-thaw optimisation (Swersky
-    et al. 2014, https://arxiv.org/abs/1406.3896) what is worth more is run, a paused trial or a new one.
+    What it stops is only paused, where somebody asks `promotion`, as tunesvc does and plain Optuna does not: the trial
+    goes on when later ones have taught the model better. As in freeze-thaw optimisation (Swersky et al. 2014,
+    https://arxiv.org/abs/1406.3896) what is worth more is run, a paused trial or a new one.
 
     Args:
         chance: a trial is stopped when the probability that it ends better than the best finished trial is below this.
@@ -98,46 +99,33 @@ class CurvePruner(BasePruner):
         return is_poor and not audited
 
     def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
-        """The paused trial that promises the largest gain per step that it still needs, if it may go on.
+        """The paused trial with the most to gain per step that it still needs, if that is more than a new trial gains.
 
-        It may when its chance to end best is not below what is allowed (any more), and it gains more than new trials
-        do: see `_gain_of_search`. When everything has been tried and only repeats are left, those are allowed too that
-        together still have that chance: then the answer is as sure as the user wants it, and no trial was given up
-        while there was nothing better to do.
+        While other trials could be asked, that is all that counts, until the paused ones together have less than the
+        allowed chance to hold the best. When the trials of the budget are spent, only one goes on whose own chance is
+        not below it (any more): nobody pays for more training than was asked for.
         """
-        trials = study.get_trials(deepcopy=False)
-        model = model_of(study)
+        trials, model, sign = study.get_trials(deepcopy=False), model_of(study), _sign(study)
         finished = [t for t in trials if t.state == TrialState.COMPLETE and _is_comparable(t)]
         waiting = [trial for trial in trials if trial.number in paused]
-        told = [(t, f) for t, f in zip(waiting, model.forecasts(waiting), strict=True) if f is not None]
+        told = {t.number: (t, f) for t, f in zip(waiting, model.forecasts(waiting), strict=True) if f is not None}
         if not told or not finished:
             return None
-        sign = _sign(study)
         best = _best(finished, sign)
-        chances = {trial.number: forecast.chance_of_better(best) for trial, forecast in told}
+        chances = {number: forecast.chance_of_better(best) for number, (_, forecast) in told.items()}
         together = 1 - math.prod(1 - chance for chance in chances.values())
-        if instead is Instead.REPEAT and together >= self._chance:
-            allowed = told
-        else:
-            allowed = [(t, f) for t, f in told if chances[t.number] >= self._chance]
-        worth = {t.number: f.expected_gain(best) / _steps_left(t, paused[t.number], model.length) for t, f in allowed}
-        import os
-
-        V = os.environ.get("VARIANT", "G")
-        search = 0.0
-        if instead is Instead.NEW:
-            search = (
-                _gain_of_search(trials, finished, model, sign)
-                if V == "G"
-                else math.inf
-                if V == "A"
-                else _gain_of_new(trials, model, best)
-            )
-        number = max(worth, key=lambda number: (worth[number], -number), default=None)
-        if number is None or worth[number] <= search:
+        is_open = instead is not Instead.NOTHING and together >= self._chance
+        gains = {
+            number: forecast.expected_gain(best) / _steps_left(trial, paused[number], model.length)
+            for number, (trial, forecast) in told.items()
+            if is_open or chances[number] >= self._chance
+        }
+        of_new = _gain_of_new(trials, model, best) if instead is Instead.NEW else 0.0
+        number = max(gains, key=lambda number: (gains[number], -number), default=None)
+        if number is None or gains[number] <= of_new:
             return None
-        forecast = next(forecast for trial, forecast in told if trial.number == number)
-        self._remember_promotion(number, forecast, chances[number], together, best, worth[number], search)
+        details = {"chance": chances[number], "together": together, "gain": gains[number], "gain_of_new": of_new}
+        self._remember_promotion(number, told[number][1], best, details)
         return number
 
     def explain(self, number: int) -> Reason | None:
@@ -150,26 +138,13 @@ class CurvePruner(BasePruner):
         chance = (trial.system_attrs.get(RESUMED) or {}).get("chance")
         return self._chance if chance is None else min(self._chance, chance / 2)
 
-    def _remember_promotion(
-        self, number: int, forecast: Forecast, chance: float, together: float, best: float, worth: float, search: float
-    ) -> None:
+    def _remember_promotion(self, number: int, forecast: Forecast, best: float, found: Mapping[str, float]) -> None:
         text = (
-            f"forecast from step {forecast.step} to end at {forecast.value:.4g}; chance {_percent(chance)} to be better "
-            f"than {best:.4g}, the best so far, and more to gain per step than from "
-            f"{'a new trial' if search else 'anything else'}"
+            f"forecast from step {forecast.step} to end at {forecast.value:.4g}; chance {_percent(found['chance'])} to "
+            f"be better than {best:.4g}, the best so far; no other trial, old or new, has as much to gain per step"
         )
-        details = {
-            "step": forecast.step,
-            "predicted": forecast.value,
-            "deviation": forecast.deviation,
-            "chance": chance,
-            "together": together,
-            "allowed": self._chance,
-            "best": best,
-            "gain_per_step": worth,
-            "gain_of_search": search if math.isfinite(search) else None,
-        }
-        self._reasons[number] = Reason(text, details)
+        known = {"predicted": forecast.value, "deviation": forecast.deviation, "allowed": self._chance, "best": best}
+        self._reasons[number] = Reason(text, {"step": forecast.step, **known, **found})
 
     def _remember(
         self,
@@ -225,21 +200,19 @@ def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
     return max(1, length - sum(step <= after_step for step in trial.intermediate_values))
 
 
-def _gain_of_search(
-    trials: Sequence[FrozenTrial], finished: Sequence[FrozenTrial], model: CurveModel, sign: float
-) -> float:
-    """What new trials gain per step: what the second half of the trials has gained, as many again will gain, at the
-    same cost (see `tunesvc.policy.forecast`). Infinite before the first half has a result."""
-    first = [trial for trial in finished if trial.number < len(trials) / 2]
-    if not first:
-        return math.inf
-    gained = model.place(_best(first, sign)) - model.place(_best(finished, sign))
-    return gained / max(1, sum(len(trial.intermediate_values) for trial in trials))
-
-
 def _gain_of_new(trials: Sequence[FrozenTrial], model: CurveModel, best: float) -> float:
-    recent = [_begun(trial) for trial in trials[-_RECENT:] if trial.intermediate_values]
-    gains = [f.expected_gain(best) for f in model.forecasts(recent) if f is not None]
+    """What a new trial gains per step: the mean of what was to be expected of the latest ones after their first report.
+
+    That is measured like a paused trial's gain, by the same model as it is now. Who repeats an earlier trial gains
+    nothing.
+    """
+    recent = [trial for trial in trials[-RECENT:] if trial.intermediate_values]
+    forecasts = model.forecasts([_begun(trial) for trial in recent])
+    gains = [
+        0.0 if _is_repeated(trial, trials) else forecast.expected_gain(best)
+        for trial, forecast in zip(recent, forecasts, strict=True)
+        if forecast is not None
+    ]
     return sum(gains) / len(gains) / model.length if gains else math.inf
 
 
@@ -249,6 +222,10 @@ def _begun(trial: FrozenTrial) -> FrozenTrial:
     begun = copy.copy(trial)
     begun.intermediate_values = {first: trial.intermediate_values[first]}
     return begun
+
+
+def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    return any(other.number < trial.number and other.params == trial.params for other in trials)
 
 
 def _leads(trial: FrozenTrial, step: int, trials: list[FrozenTrial], sign: float) -> bool:

@@ -83,7 +83,7 @@ class Forecast:
         return float(stdtr(DOF, (bar - self.z) / self.deviation_z))
 
     def expected_gain(self, value: float) -> float:
-        """By how much, on the scale, the final value is expected to be better than this one; worse counts as nothing."""
+        """By how much, on the scale, the final value is expected to be better than this one; worse is no loss."""
         bar = float(self.scale.to(value))
         below = min(bar, self.reached_z)
         u = (below - self.z) / self.deviation_z

@@ -74,7 +74,7 @@ class StudyMemory(InMemoryStorage):
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
 
     def pause(self, number: int) -> None:
-        """From now on samplers and pruners see the trial as a pruned one: it tells what it came to, and holds nothing."""
+        """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
         self._paused[number] = shown_as_pruned(self.get_trial(number))
 
     def resume(self, number: int) -> None:

@@ -1,7 +1,7 @@
 """Pausing instead of stopping: what a pruner says beside `prune` so that its stopped trials may go on later.
 
-What is paused, and since when, is known to whoever runs the trials; a pruner only chooses among them, from their curves.
-So it remembers nothing, and decides alike after a restart.
+What is paused is known to whoever runs the trials; a pruner only chooses among them, from their curves. So it remembers
+nothing, and decides alike after a restart.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Instead(StrEnum):
 
 @runtime_checkable
 class Promotes(Protocol):
-    """A pruner whose stopped trials can be taken up again. Where nobody does so, as in plain Optuna, they are pruned."""
+    """A pruner whose stopped trials can go on later. Where nobody asks for that, as in plain Optuna, they are pruned."""
 
     @property
     def pauses(self) -> bool:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.objective import is_better
 from tunesvc.search.curves import forget_model
 from tunesvc.search.memory import StudyMemory
-from tunesvc.search.optimizer import FIXED, Optimizer
+from tunesvc.search.optimizer import FIXED, Optimizer, Verdict
 from tunesvc.search.pausing import Instead
 from tunesvc.search.recommend import is_candidate
 from tunesvc.search.warmstart import Teacher
@@ -122,19 +122,36 @@ class OtherPruner:
     """Trials that were stopped and that it would have let go on; what they would have come to is not known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """A pruner as a study uses it."""
+
+    pruner: BasePruner
+    name: str
+    last_step: int | None
+    """From this step on it is not asked."""
+
+
 SamplerMaker = Callable[[int], BaseSampler]
 """Seed -> a new sampler."""
 
 
-def redraw_asks(course: Course, make: SamplerMaker, name: str) -> Redrawn:
-    """Ask the study's sampler for every trial once more, with the seed and the history that it had."""
+def redraw_asks(course: Course, make: SamplerMaker, name: str, judge: Judge | None = None) -> Redrawn:
+    """Ask the study's sampler for every trial once more, with the seed and the history that it had.
+
+    Args:
+        course: what was recorded.
+        make: the sampler.
+        name: of the sampler, as the spec has it.
+        judge: the study's pruner, which is asked along: what it shares with the sampler has learned at the same moments.
+    """
     if course.spec.define_by_run:
         return Redrawn(0, 0, {"the objective declares its parameters, which are not drawn at the ask": 1}, None)
     agreeing, compared, first = 0, 0, None
     skipped: Counter[str] = Counter()
     restarted = False
     space = Space(course.spec.parameters)
-    for step in _walk(course, make):
+    for step in _walk(course, make, judge=judge):
         restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
         why_not = _not_comparable(step, name, space)
         if why_not:
@@ -165,54 +182,53 @@ def propose(course: Course, make: SamplerMaker, seed: int | None = None) -> tupl
     )
 
 
-def redraw_prunes(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> Redrawn:
+def redraw_prunes(course: Course, judge: Judge) -> Redrawn:
     """Ask the study's pruner about every report once more."""
-    optimizer = _optimizer(course, None, pruner, name, last_step)
+    optimizer = _optimizer(course, None, judge)
     agreeing, compared, first = 0, 0, None
     stopping: set[int] = set()
     for moment in course.moments:
-        for number, steps in _report(moment, optimizer).items():
-            if number in stopping or number in moment.ended:
-                continue
+        for number, step, verdict in _verdicts(moment, optimizer, stopping):
             compared += 1
-            verdict = optimizer.verdict(number, steps)
             stops = verdict is not None and verdict.stop
             recorded = moment.pruned.get(number)
             if stops == (recorded is not None):
                 agreeing += 1
             elif first is None:
-                reason = verdict.reason if verdict is not None and stops else f"goes on at step {max(steps)}"
+                reason = verdict.reason if verdict is not None and stops else f"goes on at step {step}"
                 was = f"stopped at step {recorded.get('step', '?')}" if recorded is not None else "went on"
                 first = Differing(number, was, reason, _WHY_PRUNE)
-        stopping |= moment.pruned.keys()
-        stopping -= {number for number, _ in moment.paused}
         _end(course, moment, optimizer)
     return Redrawn(compared, agreeing, {}, first)
 
 
-def redraw_promotions(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> Redrawn:
+def redraw_promotions(course: Course, judge: Judge) -> Redrawn:
     """Ask the study's pruner once more who goes on: at each promotion, and before the first new trial of a step."""
-    optimizer = _optimizer(course, None, pruner, name, last_step)
+    optimizer = _optimizer(course, None, judge)
     compared, agreeing, first = 0, 0, None
+    stopping: set[int] = set()
     for moment in course.moments:
-        _report(moment, optimizer)
+        _verdicts(moment, optimizer, stopping)
         for recorded, redrawn in _end(course, moment, optimizer):
             compared += 1
             if recorded == redrawn:
                 agreeing += 1
             elif first is None:
                 number = recorded if recorded is not None else redrawn if redrawn is not None else -1
-                said = [f"trial {n} goes on" if n is not None else "none goes on" for n in (recorded, redrawn)]
-                first = Differing(number, *said, _WHY_PRUNE)
+                first = Differing(number, _who(recorded), _who(redrawn), _WHY_PRUNE)
     return Redrawn(compared, agreeing, {}, first)
 
 
-def judge(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> OtherPruner:
+def _who(number: int | None) -> str:
+    return "none goes on" if number is None else f"trial {number} goes on"
+
+
+def judge(course: Course, other: Judge) -> OtherPruner:
     """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on.
 
     Reports that arrived together with their trial's end are judged too, as they would be in a longer training.
     """
-    optimizer = _optimizer(course, None, pruner, name, last_step)
+    optimizer = _optimizer(course, None, other)
     stops: dict[int, int] = {}
     for moment in course.moments:
         for number, steps in _report(moment, optimizer, without=stops).items():
@@ -260,11 +276,14 @@ class _Asked:
     version: str
 
 
-def _walk(course: Course, make: SamplerMaker, given: int | None = None) -> Iterator[_Asked]:
+def _walk(
+    course: Course, make: SamplerMaker, given: int | None = None, *, judge: Judge | None = None
+) -> Iterator[_Asked]:
     """Every recorded ask with what the sampler draws there."""
-    optimizer = _optimizer(course, make(course.spec.seed or 0), None, "", None)
+    optimizer = _optimizer(course, make(course.spec.seed or 0), judge)
+    stopping: set[int] = set()
     for moment in course.moments:
-        _report(moment, optimizer)
+        _verdicts(moment, optimizer, stopping)
         _end(course, moment, optimizer)
         for number, details in moment.asked:
             seed = int(details.get("seed") or 0) if given is None else given
@@ -280,6 +299,25 @@ def _redraw(optimizer: Optimizer, recorded: FrozenTrial, details: Mapping[str, A
     except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code, and this one may be of another version
         drawn, error = {}, f"{type(raised).__name__}: {raised}"
     return _Asked(recorded, details, drawn, error, optimizer.version(recorded.number))
+
+
+def _verdicts(moment: Moment, optimizer: Optimizer, stopping: set[int]) -> list[tuple[int, int, Verdict | None]]:
+    """Take a moment's reports in and judge them, as a step does: trial, last step, verdict.
+
+    Args:
+        moment: what was recorded.
+        optimizer: whose pruner is asked.
+        stopping: trials that were asked to stop and have not done so; changed here.
+    """
+    reported = _report(moment, optimizer)
+    judged = [
+        (number, max(steps), optimizer.verdict(number, steps))
+        for number, steps in reported.items()
+        if number not in stopping and number not in moment.ended
+    ]
+    stopping |= moment.pruned.keys()
+    stopping -= {number for number, _ in moment.paused}
+    return judged
 
 
 def _report(moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None) -> dict[int, list[int]]:
@@ -315,7 +353,7 @@ def _end(
         chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Instead.NOTHING)))
         optimizer.promote(number, details)
         optimizer.memory.forget_after(number, reopened[number])
-    if any(FIXED not in course.trials[number].system_attrs for number, _ in moment.asked):
+    if moment.asked:
         chosen.append((None, _chosen(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):
         for number, _ in moment.asked:
@@ -342,19 +380,17 @@ class _Recorded(BaseSampler):
         return param_distribution.to_external_repr(getattr(param_distribution, "low", 0))
 
 
-def _optimizer(
-    course: Course, sampler: BaseSampler | None, pruner: BasePruner | None, pruner_name: str, last_step: int | None
-) -> Optimizer:
+def _optimizer(course: Course, sampler: BaseSampler | None, judge: Judge | None) -> Optimizer:
     directions = [StudyDirection[goal.upper()] for goal in course.spec.directions]
     memory = StudyMemory(course.spec.name, directions)
     return Optimizer(
         memory,
         Space(course.spec.parameters),
         sampler or _Recorded(),
-        pruner or NopPruner(),
+        NopPruner() if judge is None else judge.pruner,
         sampler_name="replay",
-        pruner_name=pruner_name,
-        prune_before_step=last_step,
+        pruner_name="" if judge is None else judge.name,
+        prune_before_step=None if judge is None else judge.last_step,
         seed=0,
         teacher=course.teach(),
     )
