@@ -33,7 +33,7 @@ class Instead(StrEnum):
 
 @runtime_checkable
 class Promotes(Protocol):
-    """A pruner whose stopped trials can go on later. Where nobody asks for that, as in plain Optuna, they are pruned."""
+    """A pruner whose stopped trials may go on later. Where nobody asks it, as in plain Optuna, they are pruned."""
 
     @property
     def pauses(self) -> bool:

@@ -143,7 +143,7 @@ def redraw_asks(course: Course, make: SamplerMaker, name: str, judge: Judge | No
         course: what was recorded.
         make: the sampler.
         name: of the sampler, as the spec has it.
-        judge: the study's pruner, which is asked along: what it shares with the sampler has learned at the same moments.
+        judge: the study's pruner, asked along: what it shares with the sampler then learns at the same moments.
     """
     if course.spec.define_by_run:
         return Redrawn(0, 0, {"the objective declares its parameters, which are not drawn at the ask": 1}, None)
@@ -315,8 +315,8 @@ def _verdicts(moment: Moment, optimizer: Optimizer, stopping: set[int]) -> list[
         for number, steps in reported.items()
         if number not in stopping and number not in moment.ended
     ]
-    stopping |= moment.pruned.keys()
-    stopping -= {number for number, _ in moment.paused}
+    stopping.update(moment.pruned)
+    stopping.difference_update(number for number, _ in moment.paused)
     return judged
 
 
