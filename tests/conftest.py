@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -86,6 +86,25 @@ def shared_database(postgres: EmbeddedServer, template: str) -> Iterator[Databas
     """A migrated database for all tests of a module, for suites whose every test makes a study of its own."""
     with _database(postgres, f"TEMPLATE {template} STRATEGY FILE_COPY") as url, open_database(url) as database:
         yield database
+
+
+@pytest.fixture
+def set_away(postgres: EmbeddedServer, database: Database) -> Callable[[bool], None]:
+    """Have the server refuse this test's database and cut its connections, or take it again."""
+    name = database.engine.url.database
+    admin = sa.create_engine(postgres.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
+
+    def set_away(away: bool) -> None:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {not away}"))
+            if away:
+                connection.execute(
+                    sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
+                    {"name": name},
+                )
+        admin.dispose()
+
+    return set_away
 
 
 @contextmanager

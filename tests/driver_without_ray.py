@@ -26,12 +26,14 @@ from tunesvc.execute.executor import (
     Job,
     Launch,
     Lost,
+    Node,
     Outcome,
     Payload,
     Reported,
     Started,
     Yielded,
 )
+from tunesvc.execute.requests import capacity_of
 from tunesvc.spec import ParamValue
 
 ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}'
@@ -88,7 +90,8 @@ class PretendedExecutor:
         self._ready: list[Event] = []
 
     def capacity(self) -> Capacity:
-        return Capacity(1, SLOTS, 0, 0)
+        total = {"CPU": float(SLOTS)}
+        return capacity_of([Node("node", "node", "node", total, {"CPU": total["CPU"] - len(self._running)})])
 
     def slots(self) -> int:
         if self._job.resources.gpu:

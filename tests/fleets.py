@@ -11,7 +11,7 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError
 
 from tests.executors import PATIENCE_S
-from tunesvc.execute.executor import AttemptId, Event, Job, Payload
+from tunesvc.execute.executor import AttemptId, Event, Job, Node, Payload
 from tunesvc.execute.fleet import WorkerActor
 from tunesvc.execute.ray_executor import RayExecutor
 from tunesvc.execute.worker import Found, Reply
@@ -100,8 +100,8 @@ class ScriptedFleet:
         self.workers = {name: ScriptedWorker(name) for name in earlier}
         """All that were ever started, by name: `TOKEN-NUMBER`."""
 
-    def nodes(self) -> list[dict[str, float]]:
-        return [{"CPU": self.cpus}]
+    def nodes(self) -> list[Node]:
+        return [Node("one", "127.0.0.1", "here", {"CPU": self.cpus}, {"CPU": self.cpus})]
 
     def start(self, token: int) -> ScriptedWorker:
         worker = ScriptedWorker(f"{token}-{len(self.workers)}")

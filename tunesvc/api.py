@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import functools
-import getpass
-import shutil
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,26 +11,20 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tunesvc import confirming, insights
-from tunesvc.assembly import Source, checkpoint_folder, end_workers, enroll, run_study
+from tunesvc import confirming, insights, steering
+from tunesvc.assembly import Source, enroll, ray_executor, run_study
 from tunesvc.confirming import Confirmation
-from tunesvc.coordinator.commands import extended
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import SpecError, StudyBusy, StudyNotFound, TuneError
-from tunesvc.execute.executor import Executor, Job
+from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.search.recommend import Recommendation
-from tunesvc.space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_faults
 from tunesvc.spec.document import StudyDocument, load
-from tunesvc.store import lease, studies
-from tunesvc.store.batch import Batch
+from tunesvc.store import studies
 from tunesvc.store.database import Database, open_database
-from tunesvc.store.ledger import Ledger
-from tunesvc.store.states import StudyState
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
-from tunesvc.succession import runner
+from tunesvc.whoami import whoami
 
 if TYPE_CHECKING:
     import optuna
@@ -97,28 +88,16 @@ def resume(
 
 
 def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, database_url: str | None = None) -> str:
-    """Ask something of a study: `pause`, `resume`, `stop`, `extend` or `enqueue`; returns what came of it.
+    """Ask something of a study; returns what came of it. What may be asked, and with what payload: `tunesvc.steering`.
 
-    A running study's coordinator carries it out within about a second. On a study that nobody runs, state and budget
-    change at once, an enqueued trial waits for the next run, and `stop` ends workers that train on without a
-    coordinator. One whose coordinator has gone silent is watched for a few seconds first.
+    A running study's coordinator carries it out within about a second. On a study that nobody runs it is done at once.
 
     Raises:
         StudyNotFound: there is no such study.
-        StudyBusy: its coordinator came back meanwhile.
-        SpecError: the payload makes no sense.
+        SpecError: it makes no sense for this study.
     """
     database = _open(database_url)
-    record = _find(database, name)
-    if kind == "enqueue" and record.spec is not None and record.spec.parameters:
-        Space(record.spec.parameters).check(payload or {})
-    held = runner(database, record.study_id)
-    if held is None and kind != "enqueue":
-        return _settle(database, record, kind, payload or {})
-    with database.engine.begin() as connection:
-        studies.request(connection, record.study_id, kind, payload or {}, _whoami())
-    who = "it waits for the next run" if held is None else f"the coordinator {held.owner} carries it out"
-    return f"{kind} {name}: {who}"
+    return steering.request(database, _find(database, name), kind, payload or {}, whoami())
 
 
 def remove(name: str, *, database_url: str | None = None) -> str:
@@ -131,15 +110,26 @@ def remove(name: str, *, database_url: str | None = None) -> str:
         StudyBusy: somebody runs it.
     """
     database = _open(database_url)
-    record = _find(database, name)
-    if held := runner(database, record.study_id):
-        raise StudyBusy(lease.busy(held.owner))
-    ledger, is_left = _take_over(database, record)  # the lease goes with the study
-    left = end_workers(record, ledger.token, _ray_executor) if is_left else ""
-    with database.patiently() as connection:  # a large study takes its time
-        studies.remove(connection, record.study_id)
-    shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
-    return f"deleted {name}{left}"
+    return steering.remove(database, _find(database, name), whoami())
+
+
+def tag(
+    name: str,
+    number: int | None = None,
+    *,
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+    database_url: str | None = None,
+) -> tuple[str, ...]:
+    """Add and take away tags, of a study or of its trial `number`; returns those that it has now."""
+    database = _open(database_url)
+    return steering.tag(database, _find(database, name), number, add=add, remove=remove, who=whoami())
+
+
+def note(name: str, text: str, number: int | None = None, *, database_url: str | None = None) -> None:
+    """Write the note of a study, or of its trial `number`, in the place of the one before."""
+    database = _open(database_url)
+    steering.note(database, _find(database, name), number, text, who=whoami())
 
 
 def load_study(name: str, *, database_url: str | None = None) -> Study:
@@ -208,6 +198,12 @@ class Study:
     def front(self) -> Sequence[insights.TrialRow]:
         """The trials that no other beats in every objective; for one objective the best alone."""
         return insights.best(self._database, self.view.study_id)
+
+    @property
+    def audit(self) -> insights.Audit | None:
+        """How often the pruner errs, by the trials that it wanted stopped and that finished all the same; None where
+        it audits nothing."""
+        return insights.audit(self._database, self.view)
 
     def explain(self, number: int | None = None) -> insights.Explanation:
         """Why the study, or a trial of it, is as it is: sentences, and the recorded decisions that they rest on.
@@ -286,7 +282,7 @@ def _run(
             database,
             record,
             source,
-            make_executor=_ray_executor,
+            make_executor=ray_executor,
             observer=observer,
             interrupt=interrupt,
             standby=standby,
@@ -316,18 +312,6 @@ def _orderly_interrupt(name: str, interrupt: threading.Event | None) -> Iterator
         raise KeyboardInterrupt(f"study {name!r} was interrupted; what is recorded is kept, `resume=True` goes on")
 
 
-def _ray_executor(job: Job, spec: StudySpec) -> Executor:
-    """The Ray that this process uses already, else one that lives in a process of its own."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        from tunesvc.execute.ray_executor import RayExecutor
-
-        return RayExecutor(job)
-    from tunesvc.execute.ray_process import RayProcess
-
-    return RayProcess(job, address=spec.cluster)
-
-
 def _read(
     spec: StudySpec | StudyDocument | str | Path, function: Callable[..., Any] | None
 ) -> tuple[StudySpec, Source]:
@@ -339,39 +323,6 @@ def _read(
     return document.spec, Source(document.text, str(document.folder), function)
 
 
-def _settle(database: Database, record: StudyRecord, kind: str, payload: Mapping[str, Any]) -> str:
-    """Carry out what does not need a running coordinator."""
-    batch = Batch()
-    if kind == "extend":
-        if record.spec is None:
-            raise TuneError(f"study {record.name!r} was made through Optuna's API and has no budget")
-        batch.spec = extended(record.spec, payload).model_dump_json()
-        answer = f"extended; `tune resume {record.name}` goes on with it"
-    elif kind in ("pause", "stop") and record.state.is_terminal:
-        return f"{record.name} is {record.state} already ({record.reason})"
-    elif kind in ("pause", "stop"):
-        state = StudyState.PAUSED if kind == "pause" else StudyState.STOPPED
-        batch.study_state = (state, "by request")
-        answer = f"{state}; nobody was running it"
-    else:
-        return f"nobody runs {record.name}: `tune resume {record.name}` does"
-    ledger, is_left = _take_over(database, record)
-    try:
-        ledger.commit(batch)
-        if is_left and kind == "stop":
-            answer += end_workers(record, ledger.token, _ray_executor)
-    finally:
-        ledger.release()
-    return answer
-
-
-def _take_over(database: Database, record: StudyRecord) -> tuple[Ledger, bool]:
-    """The lease of a study that nobody runs, and whether its last coordinator went without giving it back."""
-    with database.engine.connect() as connection:
-        last = lease.holder(connection, record.study_id)
-    return Ledger.open(database, record.study_id), last is not None and not last.released
-
-
 def _find(database: Database, name: str) -> StudyRecord:
     with database.engine.connect() as connection:
         return studies.find(connection, name)
@@ -381,10 +332,3 @@ def _find(database: Database, name: str) -> StudyRecord:
 def _open(url: str | None) -> Database:
     """One open database per URL and process; it closes itself when the program ends."""
     return open_database(url)
-
-
-def _whoami() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""

@@ -6,6 +6,7 @@ The one place below the faces that knows which classes stand behind the protocol
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from typing import Any
 
 import cloudpickle
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
@@ -27,6 +29,7 @@ from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.samplers import make_sampler, trials_max
 from tunesvc.search.seeding import seed_of, seeded
+from tunesvc.search.warmstart import CARRIED
 from tunesvc.space import Space, widened
 from tunesvc.spec import StudySpec
 from tunesvc.store import recovery, studies
@@ -222,7 +225,11 @@ def build_coordinator(
     storage = PgStorage(database)
     space = Space(spec.parameters)
     trials = [space.restated(trial) for trial in storage.get_all_trials(record.study_id, deepcopy=False)]
-    memory = StudyMemory(spec.name, [_DIRECTIONS[goal] for goal in spec.directions], trials)
+    metrics = [metric.name for metric in spec.metrics]
+    with database.engine.connect() as connection:
+        others = recovery.other_objectives(connection, record.study_id, metrics[1:])
+    directions = [_DIRECTIONS[goal] for goal in spec.directions]
+    memory = StudyMemory(spec.name, directions, trials, metrics=metrics, others=others)
     memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
     optimizer = Optimizer(
@@ -237,8 +244,8 @@ def build_coordinator(
         seed=seed,
         teacher=teacher(database, spec),
     )
-    if not trials:
-        optimizer.warm_up()
+    if all(trial.state == TrialState.WAITING and CARRIED not in trial.system_attrs for trial in trials):
+        optimizer.warm_up()  # nothing was asked yet, though somebody may have enqueued something
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         gpu_hours = recovery.gpu_hours(connection, record.study_id)
@@ -252,10 +259,30 @@ def build_coordinator(
         active_s=record.active_s,
         gpu_hours=gpu_hours,
         code=code,
+        refit=lambda spec: _refit(optimizer, spec),
         **options,
     )
     coordinator.recover(unfinished, standby=standby)
     return coordinator
+
+
+def _refit(optimizer: Optimizer, spec: StudySpec) -> None:
+    """Have the optimizer of a study that runs go on in the spec's wider space."""
+    space = Space(spec.parameters)
+    sampler = make_sampler(seeded(spec, optimizer.seed), space)
+    optimizer.widen(space, sampler, make_pruner(spec), trials_max(spec, space))
+
+
+def ray_executor(job: Job, spec: StudySpec) -> Executor:
+    """The Ray that this process uses already, else one that lives in a process of its own."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        from tunesvc.execute.ray_executor import RayExecutor
+
+        return RayExecutor(job)
+    from tunesvc.execute.ray_process import RayProcess
+
+    return RayProcess(job, address=spec.cluster)
 
 
 def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -> str:

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.errors import StudyNotFound, TuneError
 from tunesvc.search.confirming import Finalist, compare
-from tunesvc.search.optimizer import FIXED, ORIGIN
+from tunesvc.search.optimizer import queued
 from tunesvc.search.recommend import is_candidate, recommend
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
 from tunesvc.spec.model import Goal
@@ -78,7 +78,7 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     there = storage.get_all_trials(confirming.study_id, deepcopy=False)
     lacking = _lacking(finalists, repeats, there)
     for repeat, trial in lacking:
-        attrs = {FIXED: dict(trial.params), ORIGIN: f"repeat {repeat} of trial {trial.number} of {record.name}"}
+        attrs = queued(trial.params, f"repeat {repeat} of trial {trial.number} of {record.name}")
         template = create_trial(state=TrialState.WAITING, system_attrs=attrs, user_attrs={CONFIRMS: trial.number})
         storage.create_new_trial(confirming.study_id, template)
     return _enrolled(database, record, _spec_of(spec, max(1, len(there) + len(lacking))))

@@ -11,6 +11,7 @@
     ├── DatabaseError            Postgres could not be started, reached or used
     │   ├── DatabaseUnavailable  it does not answer, or does not write, for now: the same transaction may be tried again
     │   └── SchemaVersionError   the database's schema is older or newer than this program
+    ├── FilterError              a filter of trials that cannot be understood (place, suggestion)
     ├── BadName                  a name that cannot be stored: it holds NUL or is no valid Unicode
     └── BadReport                a reported metric or step that is not a number; raised inside the objective
 
@@ -64,6 +65,16 @@ class DatabaseUnavailable(DatabaseError):
 
 class SchemaVersionError(DatabaseError):
     """The database's schema is of another version than this program expects."""
+
+
+class FilterError(TuneError):
+    """A filter of trials that cannot be understood."""
+
+    def __init__(self, problem: str, text: str, start: int, end: int) -> None:
+        """`problem` with the characters `start` to `end` of the filter `text`."""
+        self.problem, self.text, self.start, self.end = problem, text, start, end
+        marks = " " * start + "^" * max(1, end - start)
+        super().__init__(f"{problem}\n  {text}\n  {marks}")
 
 
 class BadName(TuneError, ValueError):

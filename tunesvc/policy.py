@@ -58,6 +58,9 @@ class StopCause(StrEnum):
     BUDGET = "budget"
     TARGET = "target"
     COMMAND = "command"
+    """Somebody stopped the study."""
+    REQUEST = "request"
+    """Somebody stopped this trial alone."""
     WALL = "wall"
     SILENCE = "silence"
     SHUTDOWN = "shutdown"
@@ -278,6 +281,15 @@ def fraction_spent(budget: Budget, usage: Usage) -> float:
     if budget.gpu_hours is not None:
         shares.append(usage.gpu_hours / budget.gpu_hours)
     return min(1.0, max(shares))
+
+
+LEFT_FROM = 0.05
+"""Share of the budget from which on the time that is left can be told."""
+
+
+def time_left_s(fraction: float, spent_s: float) -> float | None:
+    """How long until the budget is spent, if it goes on as it went; None while it is too early to tell."""
+    return spent_s / fraction - spent_s if fraction >= LEFT_FROM else None
 
 
 def reached_target(metrics: tuple[Metric, ...], values: list[float]) -> bool:

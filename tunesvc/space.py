@@ -65,9 +65,7 @@ class Space:
         """
         for name, value in params.items():
             if name not in self.parameters:
-                near = difflib.get_close_matches(name, self.parameters, n=1)
-                hint = f", did you mean {near[0]!r}?" if near else ""
-                raise SpecError(f"no parameter {name!r}{hint}; there are: {', '.join(self.parameters)}")
+                raise SpecError(no_parameter(name, self.parameters))
             if not contains(self.parameters[name], value):
                 raise SpecError(f"{name} = {value!r} is outside of {_range(self.parameters[name])}")
 
@@ -149,6 +147,13 @@ class Space:
 
 _OTHER = "\x00any other value"
 """Equals no value that a spec can hold."""
+
+
+def no_parameter(name: str, parameters: Mapping[str, Parameter]) -> str:
+    """What to tell somebody who names a parameter that there is not."""
+    near = difflib.get_close_matches(name, parameters, n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    return f"no parameter {name!r}{hint}; there are: {', '.join(parameters)}"
 
 
 def _range(parameter: Parameter) -> str:
@@ -257,6 +262,69 @@ def sample(space: Space, rng: Random) -> dict[str, ParamValue]:
         if space.active(name, params):
             params[name] = _DRAW[type(distribution)](distribution, rng)
     return params
+
+
+NEAR = 0.05
+"""How far a number moves when one tries near a trial: the deviation, as a share of its range."""
+
+
+def near(space: Space, trial: FrozenTrial, rng: Random) -> dict[str, ParamValue]:
+    """A configuration near a trial's.
+
+    Its numbers move a little, on the log scale where they have one, and one of them by a step at least; its choices
+    stay. Where there is no number to move, one choice becomes another, and what then newly exists is drawn.
+    """
+    distributions = space.distributions or trial.distributions
+    here = space.select(trial.params) if space.parameters else dict(trial.params)
+    can = [name for name in here if not distributions[name].single()]
+    numbers = [name for name in can if not isinstance(distributions[name], CategoricalDistribution)]
+    moved = rng.choice(numbers or can) if can else None
+    params: dict[str, ParamValue] = {}
+    for name, distribution in distributions.items():
+        if space.parameters and not space.active(name, params):
+            continue
+        if name not in here:
+            params[name] = _DRAW[type(distribution)](distribution, rng)
+        elif name == moved or name in numbers:
+            params[name] = _beside(distribution, here[name], rng, surely=name == moved)
+        else:
+            params[name] = here[name]
+    return params
+
+
+def _beside(distribution: BaseDistribution, value: ParamValue, rng: Random, *, surely: bool) -> ParamValue:
+    """A value near another one; `surely` not the same."""
+    if isinstance(distribution, CategoricalDistribution):
+        others: list[ParamValue] = [choice for choice in distribution.choices if choice != value]
+        return rng.choice(others)
+    was = place(distribution, value) or 0.0
+    made = _at(distribution, _reflected(rng.gauss(was, NEAR)))
+    if made != value or not surely:
+        return made
+    step = distribution.step or 0  # type: ignore[attr-defined]
+    low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
+    sides = [side for side in (-1, 1) if low <= float(value) + side * step <= high]  # type: ignore[arg-type]
+    beside = Decimal(str(value)) + rng.choice(sides) * Decimal(str(step))
+    return int(beside) if isinstance(distribution, IntDistribution) else float(beside)
+
+
+def _reflected(place: float) -> float:
+    """Back into 0 ... 1, as from a mirror at either end."""
+    place = abs(place) % 2
+    return 2 - place if place > 1 else place
+
+
+def _at(distribution: BaseDistribution, place: float) -> ParamValue:
+    """The value nearest to a place in the range: what `place` undoes."""
+    low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
+    if distribution.log:  # type: ignore[attr-defined]
+        value = min(max(low * math.exp(place * math.log(high / low)), low), high)
+        return round(value) if isinstance(distribution, IntDistribution) else float(value)
+    step = distribution.step  # type: ignore[attr-defined]
+    if step is None:
+        return float(min(max(low + place * (high - low), low), high))
+    reached = Decimal(str(low)) + round(place * (high - low) / step) * Decimal(str(step))
+    return int(reached) if isinstance(distribution, IntDistribution) else float(reached)
 
 
 def _draw_float(d: FloatDistribution, rng: Random) -> float:

@@ -267,6 +267,16 @@ def test_capacity_says_what_there_is(harness: Harness) -> None:
     assert str(capacity).startswith("1 node, ")
 
 
+def test_capacity_tells_of_each_node_what_is_free(harness: Harness) -> None:
+    listener, launch = Listener(harness()), make_launch(behaviour="patient")
+    (idle,) = listener.executor.capacity().by_node
+    assert idle.total["CPU"] == listener.executor.capacity().cpu
+    listener.executor.launch(launch)
+    (started,) = listener.until(lambda heard: heard.has(launch, Started)).said(launch, Started)
+    assert started.node == idle.address
+    listener.until(lambda heard: heard.executor.capacity().by_node[0].free.get("CPU", 0) < idle.total["CPU"])
+
+
 def test_what_runs_nowhere_is_lost_after_what_was_heard_of_it_and_without_blame(harness: Harness) -> None:
     executor, unknown = harness(), make_launch(98).attempt
     executor.adopt(1, {unknown: 7})

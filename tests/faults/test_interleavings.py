@@ -317,7 +317,7 @@ class Service(RuleBasedStateMachine):
 
     @rule(x=st.sampled_from([0.5, 2.0]), steps=STEPS)
     def enqueue(self, x: float, steps: int) -> None:
-        self._ask("enqueue", {"x": x})
+        self._ask("enqueue", {"params": {"x": x}})
         self.work(steps)
 
     # --- the end

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable
 from random import Random
 
 import pytest
+from optuna.study import StudyDirection
+from rich.console import Console
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc import insights
+from tunesvc.cli import study_text
 from tunesvc.confirming import confirmation, prepare
 from tunesvc.errors import StudyBusy, TuneError
-from tunesvc.execute.executor import Failed, Launch, Lost, Payload
+from tunesvc.execute.executor import Failed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.search.audit import false_prunes
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
+from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
 
 
@@ -136,3 +142,44 @@ def test_a_study_ends_early_when_little_more_is_to_be_expected(database: Databas
     assert 12 <= simulation.states()["complete"] < 500
     shown = simulation.recorder.snapshots[-1].forecast
     assert shown == insights.forecast(database, insights.study(database, "test"))
+
+
+@pytest.mark.parametrize("metrics", [["loss"], ["loss", "cost"]])
+def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(database: Database, metrics: list[str]) -> None:
+    def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        x = float(launch.params["x"])  # type: ignore[arg-type]
+        curve = [0.1 + x + 0.8**step for step in range(12)]
+        # one of them turns out best after all
+        curve += [0.0] if launch.trial_number == 30 else [0.1 + x]
+        return [*((1.0, Reported(s, dict.fromkeys(metrics, v))) for s, v in enumerate(curve)), (1.0, Finished())]
+
+    pruner = {"name": "curve", "audit": 0.6, "chance": 0.1}
+    goals = [{"name": name} for name in metrics]
+    simulation = Simulation(database, make_spec(pruner=pruner, metrics=goals, budget={"trials": 40}), script)
+    simulation.run()
+    view = insights.study(database, "test")
+    found = insights.audit(database, view)
+    assert found is not None
+    directions = [StudyDirection.MINIMIZE] * len(metrics)
+    counted = false_prunes(PgStorage(database).get_all_trials(view.study_id), *directions)
+    assert (found.audited, found.wrong, found.rate) == (counted.audited, counted.wrong, counted.rate)
+    assert found.audited > 5
+    assert found.wrong == 1
+    assert found.text[1:] in told_of(database)
+    best = "the new best" if len(metrics) == 1 else "on the front"
+    assert f"of {found.audited} audited trials 1 would have been {best}: false-prune rate" in found.text
+    assert found.text.endswith("allowed 10 %")
+    told = insights.explain_study(database, view)
+    assert told.audit == found
+    shown = io.StringIO()
+    Console(file=shown, width=200).print(study_text.overview(view, (), (), 200, audit=found))
+    assert found.text in shown.getvalue()
+
+
+def test_a_study_that_audits_nothing_has_no_rate(database: Database) -> None:
+    Simulation(database, make_spec(pruner={"name": "asha"})).run()
+    assert insights.audit(database, insights.study(database, "test")) is None
+    Simulation(database, make_spec(name="young", pruner={"name": "auto"}, budget={"trials": 2})).run()
+    young = insights.audit(database, insights.study(database, "young"))
+    assert young is not None
+    assert (young.audited, young.rate, young.text) == (0, None, "no audited trial has finished yet")

@@ -49,7 +49,7 @@ def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(data
         coordinator.step()
     with database.engine.begin() as connection:
         studies.request(connection, simulation.record.study_id, "stop", {}, "ada")
-        studies.request(connection, simulation.record.study_id, "enqueue", {"x": 0.5}, "ada")
+        studies.request(connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.5}}, "ada")
     simulation.crash()
     simulation.sql("UPDATE attempts SET expires_at = now() - interval '1 second' WHERE trial_id & 1 = 1")
     found = explained(simulation)

@@ -368,6 +368,7 @@ QUERIES: dict[str, Callable[[Database, int], object]] = {
     "some curves": lambda db, study: insights.curves(db, study, numbers=list(range(40)), max_points=5),
     "a log": lambda db, study: insights.logs(db, study, 7, after=(1, 1)),
     "a trial's decisions": lambda db, study: insights.decisions(db, study, number=7),
+    "the cluster": lambda db, _: insights.cluster(db),
     "a study's attempts": lambda db, study: insights.attempts(db, study),
 }
 

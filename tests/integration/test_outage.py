@@ -6,34 +6,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
-import sqlalchemy as sa
 
 from tests.simulation import Simulation
 from tests.specs import make_spec
 from tunesvc.coordinator.writer import DELAYS_S
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.store.database import Database
-from tunesvc.store.embedded import EmbeddedServer
 from tunesvc.store.states import StudyState
-
-
-@pytest.fixture
-def set_away(postgres: EmbeddedServer, database: Database) -> Callable[[bool], None]:
-    """Have the server refuse this test's database and cut its connections, or take it again."""
-    name = database.engine.url.database
-    admin = sa.create_engine(postgres.url.set(database="postgres"), isolation_level="AUTOCOMMIT")
-
-    def set_away(away: bool) -> None:
-        with admin.connect() as connection:
-            connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {not away}"))
-            if away:
-                connection.execute(
-                    sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
-                    {"name": name},
-                )
-        admin.dispose()
-
-    return set_away
 
 
 def test_a_study_waits_for_its_database_and_goes_on_with_nothing_lost(

@@ -11,8 +11,8 @@ import pytest
 import typer
 from rich.console import Console
 
-from tunesvc import errors
-from tunesvc.cli import control, doctor, export, output
+from tunesvc import errors, words
+from tunesvc.cli import control, doctor, output
 from tunesvc.cli.exits import ExitCode, code_of, explained
 
 
@@ -29,11 +29,11 @@ from tunesvc.cli.exits import ExitCode, code_of, explained
     ],
 )
 def test_durations_are_short(seconds: float | None, text: str) -> None:
-    assert output.duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 def test_numbers_that_are_none_are_shown_as_they_are() -> None:
-    assert [output.number(value) for value in (None, math.nan, math.inf, 0.12345678)] == ["–", "nan", "inf", "0.123457"]
+    assert [words.number(value) for value in (None, math.nan, math.inf, 0.12345678)] == ["–", "nan", "inf", "0.123457"]
 
 
 def test_json_is_strict_and_keeps_nan_as_a_word() -> None:
@@ -69,12 +69,12 @@ def test_a_table_that_fits_keeps_every_column() -> None:
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "\r=1", "\n=1"])
 def test_a_formula_becomes_text_in_csv(text: str) -> None:
     """Fault 42."""
-    assert export.inert(text) == "'" + text
+    assert words.inert(text) == "'" + text
 
 
 @pytest.mark.parametrize("value", [-0.5, "-0.5", "+1e-3", "adam", "", None, 3])
 def test_numbers_and_plain_words_stay_as_they_are_in_csv(value: object) -> None:
-    assert export.inert(value) == value
+    assert words.inert(value) == value
 
 
 def test_assignments_are_read_as_json_or_as_words() -> None:

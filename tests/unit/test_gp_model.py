@@ -48,6 +48,15 @@ def test_noise_is_told_from_signal_by_repeated_measurements() -> None:
     assert fit(points, quiet, np.zeros(100), CHOICES).noise < 0.01
 
 
+def test_points_that_all_but_coincide_do_no_harm() -> None:
+    """A sampler that has converged proposes them: each equals its neighbours but not the one after them."""
+    points = np.vstack([some_points(40), np.column_stack([0.5 + 1e-6 * np.arange(60), np.full(60, 0.5), np.zeros(60)])])
+    known = Hyperparameters(np.array([100.0, 1.0, 1.0]), signal=1.0, own=1.0, noise=1e-9)
+    mean, variance = Posterior(known, CHOICES, points, np.zeros(100), np.zeros(100)).predict(points)
+    assert np.isfinite(mean).all()
+    assert np.isfinite(variance).all()
+
+
 def test_predictions_are_those_of_the_textbook() -> None:
     """Against the formulas written down without any shortcut (Rasmussen and Williams, 2.23 and 2.24)."""
     known = Hyperparameters(np.array([4.0, 1.0, 2.0]), signal=0.8, own=0.1, noise=0.05)

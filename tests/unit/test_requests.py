@@ -5,11 +5,20 @@ from __future__ import annotations
 import pytest
 
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.requests import capacity_of, slots_on
+from tunesvc.execute.executor import Node
+from tunesvc.execute.requests import amounts_of, capacity_of, slots_on, why_waits
 from tunesvc.spec import Resources
 
-BIG = {"CPU": 8.0, "GPU": 2.0, "memory": 16e9, "node:10.0.0.1": 1.0, "accelerator_type:A100": 1.0, "licence": 3.0}
-SMALL = {"CPU": 4.0, "memory": 8e9, "node:10.0.0.2": 1.0}
+
+def node(name: str, total: dict[str, float], free: dict[str, float] | None = None) -> Node:
+    return Node(name, name, name, amounts_of(total), total if free is None else free)
+
+
+BIG = node(
+    "big",
+    {"CPU": 8.0, "GPU": 2.0, "memory": 16e9, "node:10.0.0.1": 1.0, "accelerator_type:A100": 1.0, "licence": 3.0},
+)
+SMALL = node("small", {"CPU": 4.0, "memory": 8e9, "node:10.0.0.2": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -50,3 +59,22 @@ def test_what_can_never_fit_is_refused_with_what_there_is(asked: Resources, mess
 def test_capacity_adds_the_nodes_up_without_rays_own_markers() -> None:
     capacity = capacity_of([BIG, SMALL])
     assert str(capacity) == "2 nodes, 12 CPU, 2 GPU, 24.0 GB memory, 3 licence"
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (Resources(cpu=1, gpu=4), "which no node of the cluster can meet"),
+        (Resources(cpu=1, gpu=1), "asks for 1 CPU, 1 GPU; the most that is free on one node is 6 CPU, 0.5 GPU"),
+        (Resources(cpu=1, gpu=0.5, workers=3), "asks for 3 × (1 CPU, 0.5 GPU) at a time; 0 of these are free"),
+        (Resources(cpu=2), "there is room for it: its worker is starting"),
+        (Resources(cpu=0), "there is room for it: its worker is starting"),
+    ],
+)
+def test_why_an_attempt_waits_is_told_by_what_is_free(asked: Resources, why: str) -> None:
+    busy = [node("big", dict(BIG.total), {"CPU": 6.0, "GPU": 0.5}), node("small", dict(SMALL.total), {})]
+    assert why in why_waits(busy, asked)
+
+
+def test_without_a_word_from_the_cluster_the_reason_is_not_known() -> None:
+    assert why_waits([], Resources()) == "nobody has told what the cluster has"

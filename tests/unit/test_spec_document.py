@@ -191,8 +191,8 @@ def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, messa
         ("metrics: [{name: a}, {name: a}]", "metrics[1].name: the metric `a` is there twice"),
         ("metrics: [{name: a, target: 1}, {name: b}]", "metrics[0]: `target` ends a study of one metric only"),
         (
-            "metrics: [{name: a}, {name: b}]\npruner: asha",
-            "pruner: compares one metric; with several, leave `pruner` out",
+            "metrics: [{name: a}, {name: b}]\npruner: median",
+            "pruner: compares one metric; with several, leave `pruner` out, or use one of auto, curve, asha, none",
         ),
         ("metric: a\nbudget: {gpu_hours: 1}", "budget: `gpu_hours` is never spent: `resources` asks for no GPU"),
         (

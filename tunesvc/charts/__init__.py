@@ -1,25 +1,50 @@
 """Studies as figures: pure functions from the rows of `insights` to Plotly, and one self-contained page.
 
+    chart       what all share
+    progress    history, learning curves, timeline
+    parameters  parallel coordinates, slices, contours, ranks, importance, correlations
+    spread      the distribution of values
+    tradeoff    several objectives
+    figures     which of them a study has, and what they are made of
+    page        one HTML document
+    study       a study's
+
 Imports neither SQL nor Ray, and decides nothing.
 """
 
 from tunesvc.charts.chart import Chart
+from tunesvc.charts.figures import Kind, Reader, Wanted, draw, kinds_of
 from tunesvc.charts.page import page
-from tunesvc.charts.parameters import importance, parallel, slices
+from tunesvc.charts.parameters import contour, correlations, importance, parallel, rank, slices
+from tunesvc.charts.peers import best_so_far, compared_curves, peer_curves
 from tunesvc.charts.progress import choose_curves, history, learning_curves, timeline
-from tunesvc.charts.study import importances_of, study_page
-from tunesvc.charts.tradeoff import pareto
+from tunesvc.charts.spread import edf
+from tunesvc.charts.study import study_page
+from tunesvc.charts.tradeoff import front_of, hypervolume, pareto
 
 __all__ = [
     "Chart",
+    "Kind",
+    "Reader",
+    "Wanted",
+    "best_so_far",
     "choose_curves",
+    "compared_curves",
+    "contour",
+    "correlations",
+    "draw",
+    "edf",
+    "front_of",
     "history",
+    "hypervolume",
     "importance",
-    "importances_of",
+    "kinds_of",
     "learning_curves",
     "page",
     "parallel",
     "pareto",
+    "peer_curves",
+    "rank",
     "slices",
     "study_page",
     "timeline",

@@ -1,22 +1,18 @@
-"""What every chart shares: its value, its look, labels that cannot act, and samples of what is too much to draw.
+"""What every chart shares: its value, its look, labels that cannot act, and traces that stay small.
 
-Pure: no database, no files.
+Pure: no database, no files. Columns of numbers go to Plotly as arrays, which it writes as a few bytes each.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-
-from tunesvc.insights import TrialRow
-
-T = TypeVar("T")
 
 COLOURS = {
     "complete": "#4f7cff",
@@ -32,7 +28,11 @@ COLOURS = {
 SCALE = [[0.0, "#12a594"], [0.35, "#4f7cff"], [1.0, "#c9b8e8"]]
 """From the best value to the worst."""
 
-_POINTS = 5_000
+POINTS = 5_000
+"""In one chart, at most."""
+_GL_FROM = 1_000
+"""So many points are drawn faster with WebGL."""
+NOTHING = "No trial is complete yet."
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,30 @@ class Chart:
     """Below the title: what is shown and what is left out; or why there is nothing."""
     wide: bool = False
     """Whether it wants the whole width of the page."""
+    columns: Mapping[str, Sequence[object] | np.ndarray] = field(default_factory=dict)
+    """What is drawn as a table, by the heads of its columns: for who cannot see it, and to take away."""
+
+    def rows(self, limit: int | None = None) -> list[tuple[object, ...]]:
+        """The table's rows, from the first."""
+        cut = [list(column[:limit]) for column in self.columns.values()]
+        return list(zip(*cut, strict=True))
+
+    def __len__(self) -> int:
+        """Rows of the table."""
+        return len(next(iter(self.columns.values()), ()))
+
+
+def points(x: np.ndarray, y: np.ndarray, numbers: np.ndarray | None = None, **how: Any) -> go.Scatter | go.Scattergl:
+    """Points, each of a trial: `numbers`, or where None, `x` itself. A page finds the trial of a point by it."""
+    draw = go.Scattergl if len(x) > _GL_FROM else go.Scatter
+    if numbers is None:
+        return draw(x=whole(x), y=y, meta={"trials": "x"}, **how)
+    return draw(x=x, y=y, customdata=whole(numbers), meta={"trials": "customdata"}, **how)
+
+
+def whole(numbers: np.ndarray) -> np.ndarray:
+    """Trial numbers in four bytes each."""
+    return np.asarray(numbers, dtype=np.int32)
 
 
 def figure(*traces: Any, height: int = 380, **layout: Any) -> go.Figure:
@@ -96,35 +120,14 @@ def spans_decades(values: Iterable[float]) -> bool:
     return max(finite) >= 100 * min(finite) and float(np.median(finite)) <= max(finite) / 4
 
 
-def hover(trial: TrialRow) -> str:
-    """What a trial's point says."""
-    params = "".join(f"<br>{label(name)} = {label(short(value), 40)}" for name, value in trial.params.items())
-    value = "" if trial.value is None else f" · {short(trial.value)}"
-    return f"<b>trial {trial.number}</b> {trial.state}{value}{params}"
-
-
 def short(value: object) -> str:
     """A value in few characters."""
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def finished(trials: Iterable[TrialRow], objective: int = 0) -> list[TrialRow]:
-    """Complete trials whose value for the objective can be drawn."""
-    return [trial for trial in trials if trial.state == "complete" and _drawable(trial, objective)]
-
-
-def _drawable(trial: TrialRow, objective: int) -> bool:
-    return trial.values is not None and math.isfinite(trial.values[objective])
-
-
-def sample(items: Sequence[T], limit: int = _POINTS, keep: Callable[[T], bool] | None = None) -> list[T]:
-    """At most about `limit` items in their order: those to `keep`, and a fixed random sample of the others."""
-    if len(items) <= limit:
-        return list(items)
-    kept = {i for i, item in enumerate(items) if keep is not None and keep(item)}
-    others = [i for i in range(len(items)) if i not in kept]
-    drawn = np.random.default_rng(0).choice(others, max(0, min(len(others), limit - len(kept))), replace=False)
-    return [items[i] for i in sorted(kept | {int(i) for i in drawn})]
+def notes(*parts: str) -> str:
+    """Those that say something, in one line."""
+    return " · ".join(filter(None, parts))
 
 
 def showing(shown: int, there: int, what: str = "trials") -> str:

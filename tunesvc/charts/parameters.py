@@ -1,9 +1,9 @@
-"""Charts of parameters: parallel coordinates, slices, and importance. Pure."""
+"""Charts of parameters: parallel coordinates, slices, pairs, contours, importance and correlations. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,157 +13,356 @@ from plotly.subplots import make_subplots
 
 from tunesvc.charts.chart import (
     COLOURS,
+    NOTHING,
     SCALE,
     Chart,
     axis,
     figure,
-    finished,
-    hover,
     label,
-    sample,
+    notes,
+    points,
     showing,
     spans_decades,
+    whole,
 )
-from tunesvc.insights import Objective, TrialRow
-from tunesvc.spec import ParamValue
+from tunesvc.insights import Cut, Objective, Parameter, Plane, Share, Tried
 
 LINES = 1_000
 """Lines in parallel coordinates, at most."""
-SLICES = 12
-"""Parameters in the slice plot, at most."""
-_NOTHING = "No trial is complete yet."
+SLICED = 5_000
+"""Points in the slice plot, at most."""
+SLICES = 8
+"""Parameters in one slice plot or in parallel coordinates, at most."""
+_DARKENING = [[0, "#b9c8ff"], [1, "#2747c7"]]
 
 
-def parallel(
-    objective: Objective, trials: Sequence[TrialRow], index: int = 0, log: Collection[str] | None = None
-) -> Chart:
-    """Every trial a line through its parameters to its value; the best drawn last, on top.
+def _nothing(title: str, tried: Tried) -> Chart | None:
+    """A chart that says why it is empty, if it is."""
+    if not len(tried):
+        return Chart(title, None, NOTHING)
+    return None if tried.parameters else Chart(title, None, "The trials have no parameters.")
 
-    Args:
-        objective: what the lines end at.
-        trials: all trials of the study.
-        index: the objective's place among the values.
-        log: parameters with a logarithmic scale; None to judge by their values.
-    """
+
+def _table(tried: Tried, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    return {
+        "trial": tried.numbers,
+        tried.objective.name: tried.values,
+        **{one.name: [one.text(value) for value in one.values] for one in parameters},
+    }
+
+
+def parallel(tried: Tried) -> Chart:
+    """Every trial a line through its parameters to its value; the best drawn last, on top."""
     title = "Parallel coordinates"
-    done = finished(trials, index)
-    names = parameter_names(done)
-    if not done or not names:
-        return Chart(title, None, _NOTHING if not done else "The trials have no parameters.")
-    ranked = sorted(done, key=lambda trial: _cost(objective, trial, index), reverse=True)
-    best = {trial.number for trial in ranked[-LINES // 4 :]}
-    shown = sample(ranked, LINES, lambda trial: trial.number in best)
-    values = [trial.values[index] for trial in shown if trial.values is not None]
+    if (nothing := _nothing(title, tried)) is not None:
+        return nothing
+    order = np.argsort(-tried.costs, kind="stable")
+    shown = tried.parameters[:SLICES]
+    result = number_axis(tried.values[order])
     dimensions = [
-        to_scale([trial.params.get(name) for trial in shown], _log(name, log)).dimension(name) for name in names
+        {"label": "trial", "values": whole(tried.numbers[order]), "tickformat": "d"},
+        *(parameter_axis(one, order).dimension(one.name) for one in shown),
+        result.dimension(tried.objective.name),
     ]
-    dimensions.append(to_scale(values).dimension(objective.name))
     trace = go.Parcoords(
         dimensions=dimensions,
-        line={
-            "color": to_scale(values).positions,
-            "colorscale": SCALE,
-            "reversescale": objective.maximize,
-        },
-        labelangle=-20 if len(dimensions) > 6 else 0,
+        line={"color": result.positions, "colorscale": SCALE, "reversescale": tried.objective.maximize},
+        labelangle=-20 if len(dimensions) > 7 else 0,
+        meta={"trials": "dimension"},
     )
     return Chart(
         title,
         figure(trace, height=420, margin={"l": 80, "r": 80, "t": 80, "b": 30}),
-        " · ".join(filter(None, [showing(len(shown), len(done)), "drag along an axis to select"])),
+        notes(
+            showing(len(tried), tried.there),
+            showing(len(shown), len(tried.parameters), "parameters"),
+            "drag along an axis to select",
+        ),
         wide=True,
+        columns=_table(tried, shown),
     )
 
 
-def slices(
-    objective: Objective, trials: Sequence[TrialRow], index: int = 0, log: Collection[str] | None = None
-) -> Chart:
-    """The objective over each parameter by itself; darker points came later. Arguments as for `parallel`."""
-    title = f"{objective.name} by parameter"
-    done = finished(trials, index)
-    names = parameter_names(done)
-    if not done or not names:
-        return Chart(title, None, _NOTHING if not done else "The trials have no parameters.")
-    shown, drawn = sample(done, 2_000), names[:SLICES]
-    columns = min(4, len(drawn))
-    rows = math.ceil(len(drawn) / columns)
+def slices(tried: Tried, cuts: Mapping[str, Cut] | None = None, at: int | None = None) -> Chart:
+    """The objective over each parameter by itself; darker points came later.
+
+    Args:
+        tried: what is drawn.
+        cuts: the model along parameters.
+        at: the trial through which the cuts go.
+    """
+    title = f"{tried.objective.name} by parameter"
+    if (nothing := _nothing(title, tried)) is not None:
+        return nothing
+    shown = tried.parameters[:SLICES]
+    columns = min(4, len(shown))
+    rows = math.ceil(len(shown) / columns)
     chart = make_subplots(rows=rows, cols=columns, shared_yaxes=True, horizontal_spacing=0.03)
-    y_axis = axis("", [trial.values[index] for trial in shown if trial.values is not None])
-    for i, name in enumerate(drawn):
+    y_axis = axis("", tried.values)
+    for i, parameter in enumerate(shown):
         place = {"row": i // columns + 1, "col": i % columns + 1}
-        having = [trial for trial in shown if name in trial.params]
-        chart.add_trace(_slice(name, having, index), **place)
-        chart.update_xaxes(_slice_axis(name, having, _log(name, log)), **place)
-        chart.update_yaxes({**y_axis, "title": {"text": label(objective.name) if i % columns == 0 else ""}}, **place)
+        cut = (cuts or {}).get(parameter.name)
+        for trace in [*(_band(parameter, cut) if cut is not None else ()), _slice(tried, parameter)]:
+            chart.add_trace(trace, **place)
+        chart.update_xaxes(x_axis(parameter), **place)
+        titled = {"text": label(tried.objective.name) if i % columns == 0 else ""}
+        chart.update_yaxes({**y_axis, "title": titled}, **place)
     chart.update_layout(figure().layout)
     chart.update_layout(height=90 + 250 * rows, showlegend=False)
-    notes = [showing(len(shown), len(done)), showing(len(drawn), len(names), "parameters"), "darker came later"]
-    return Chart(title, chart, " · ".join(filter(None, notes)), wide=True)
+    believed = f"line and band: the model, ± 2 deviations, all else as in trial {at}" if cuts else ""
+    return Chart(
+        title,
+        chart,
+        notes(
+            showing(len(tried), tried.there),
+            showing(len(shown), len(tried.parameters), "parameters"),
+            "darker came later",
+            believed,
+        ),
+        wide=True,
+        columns=_table(tried, shown),
+    )
 
 
-def _slice(name: str, trials: Sequence[TrialRow], index: int) -> go.Scatter:
-    numeric = _is_numeric([trial.params[name] for trial in trials])
-    return go.Scatter(
-        x=[trial.params[name] if numeric else label(trial.params[name], 20) for trial in trials],
-        y=[trial.values[index] for trial in trials if trial.values is not None],
+def _slice(tried: Tried, parameter: Parameter) -> go.Scatter | go.Scattergl:
+    has = ~np.isnan(parameter.values)
+    return points(
+        column(parameter, has),
+        tried.values[has],
+        tried.numbers[has],
         mode="markers",
-        text=[hover(trial) for trial in trials],
-        hovertemplate="%{text}<extra></extra>",
-        marker={
-            "size": 7,
-            "color": [trial.number for trial in trials],
-            "colorscale": [[0, "#b9c8ff"], [1, "#2747c7"]],
-            "line": {"width": 0.5, "color": "rgba(128,128,128,.5)"},
+        hovertemplate="trial %{customdata}<br>%{x}: %{y:.5g}<extra></extra>",
+        marker={"size": 5, "color": whole(tried.numbers[has]), "colorscale": _DARKENING},
+    )
+
+
+def _band(parameter: Parameter, cut: Cut) -> tuple[go.Scatter, ...]:
+    x = [label(place, 20) for place in cut.places] if parameter.choices else np.array(cut.places, dtype=float)
+    mean, spread = cut.mean.astype(np.float32), (2 * cut.deviation).astype(np.float32)
+    if parameter.choices:
+        bars = {"type": "data", "array": spread, "color": COLOURS["best"], "thickness": 1.5}
+        mark = {"symbol": "line-ew", "size": 18, "line": {"width": 3, "color": COLOURS["best"]}}
+        told = "%{x}: %{y:.5g} ± %{error_y.array:.2g}<extra>model</extra>"
+        return (go.Scatter(x=x, y=mean, mode="markers", marker=mark, error_y=bars, hovertemplate=told),)
+    hidden = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    return (
+        go.Scatter(x=x, y=mean - spread, **hidden),
+        go.Scatter(x=x, y=mean + spread, fill="tonexty", fillcolor="rgba(18,165,148,.18)", **hidden),
+        go.Scatter(
+            x=x,
+            y=mean,
+            mode="lines",
+            line={"color": COLOURS["best"], "width": 2},
+            hovertemplate="%{x:.4g}: %{y:.5g}<extra>model</extra>",
+        ),
+    )
+
+
+def contour(tried: Tried, plane: Plane | None, at: int | None = None, *, deviation: bool = False) -> Chart:
+    """The model's mean over two parameters, with the trials that were tried there.
+
+    Args:
+        tried: with two parameters.
+        plane: the model over them; None without one.
+        at: the trial through which the plane goes.
+        deviation: draw how unsure the model is, instead.
+    """
+    title = f"{tried.objective.name} over two parameters"
+    if (nothing := _nothing(title, tried)) is not None:
+        return nothing
+    if len(tried.parameters) < 2 or plane is None:
+        few = len(tried.parameters) < 2
+        return Chart(title, None, "It takes two parameters." if few else "Too few complete trials for a model.")
+    first, second = tried.parameters[:2]
+    drawn = plane.deviation if deviation else plane.mean
+    surface = go.Contour(
+        x=_ends(first, plane.first),
+        y=_ends(second, plane.second),
+        z=drawn.astype(np.float32),
+        colorscale=[[0, "#f3f5f9"], [1, "#c98a1b"]] if deviation else SCALE,
+        reversescale=tried.objective.maximize and not deviation,
+        ncontours=18,
+        contours={"coloring": "heatmap"},
+        line={"width": 0.4, "color": "rgba(255,255,255,.5)"},
+        colorbar={"thickness": 12, "outlinewidth": 0},
+        customdata=(plane.mean if deviation else plane.deviation).astype(np.float32),
+        hovertemplate="%{x}, %{y}<br>"
+        + ("%{customdata:.5g} ± %{z:.2g}" if deviation else "%{z:.5g} ± %{customdata:.2g}")
+        + "<extra>model</extra>",
+    )
+    what = "how unsure the model is (one deviation)" if deviation else "what the model expects"
+    return Chart(
+        title,
+        figure(surface, _pairs(tried, first, second, ring=True), xaxis=x_axis(first), yaxis=x_axis(second)),
+        notes(f"{what}, all else as in trial {at}", showing(len(tried), tried.there)),
+        columns=_table(tried, (first, second)),
+    )
+
+
+def rank(tried: Tried) -> Chart:
+    """Trials over two parameters, coloured by their rank: which region holds the good ones, whatever the scale."""
+    title = "Rank over two parameters"
+    if (nothing := _nothing(title, tried)) is not None:
+        return nothing
+    if len(tried.parameters) < 2:
+        return Chart(title, None, "It takes two parameters.")
+    first, second = tried.parameters[:2]
+    ranks = _ranks(tried.costs)
+    shades = {
+        "color": (ranks / max(len(ranks) - 1, 1)).astype(np.float32),
+        "colorscale": SCALE,
+        "cmin": 0,
+        "cmax": 1,
+        "colorbar": {"thickness": 12, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "ticktext": ["best", "", "worst"]},
+    }
+    return Chart(
+        title,
+        figure(_pairs(tried, first, second, **shades), xaxis=x_axis(first), yaxis=x_axis(second)),
+        showing(len(tried), tried.there),
+        columns={**_table(tried, (first, second)), "rank": ranks.astype(int) + 1},
+    )
+
+
+def _pairs(tried: Tried, first: Parameter, second: Parameter, *, ring: bool = False, **marker: Any) -> Any:
+    has = ~np.isnan(first.values) & ~np.isnan(second.values)
+    if "color" in marker:
+        marker["color"] = marker["color"][has]
+    look = {"size": 4, "color": "rgba(20,26,38,.65)", "line": {"width": 0.8, "color": "#fff"}} if ring else {"size": 6}
+    return points(
+        column(first, has),
+        column(second, has),
+        tried.numbers[has],
+        mode="markers",
+        marker={**look, **marker},
+        hovertemplate="trial %{customdata}<br>%{x}, %{y}<extra></extra>",
+        showlegend=False,
+    )
+
+
+def importance(shares: Sequence[Share], objective: Objective) -> Chart:
+    """How much each parameter decides over whether a trial is among the best, with how sure that is."""
+    title = f"Importance for {objective.name}"
+    if not shares:
+        return Chart(title, None, "Too few complete trials to tell parameters apart.")
+    ordered = sorted(shares, key=lambda one: one.share)
+    middle = np.array([one.share for one in ordered])
+    ends = {
+        "type": "data",
+        "symmetric": False,
+        "array": np.maximum(np.array([one.high for one in ordered]) - middle, 0.0),
+        "arrayminus": np.maximum(middle - np.array([one.low for one in ordered]), 0.0),
+        "thickness": 1.2,
+        "width": 4,
+        "color": COLOURS["pruned"],
+    }
+    trace = go.Bar(
+        orientation="h",
+        x=middle,
+        y=[label(one.name, 30) for one in ordered],
+        error_x=ends,
+        marker={"color": COLOURS["complete"]},
+        hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+    )
+    share_axis = {**axis(""), "tickformat": ".0%", "rangemode": "tozero"}
+    return Chart(
+        title,
+        figure(
+            trace,
+            height=max(220, min(700, 90 + 26 * len(ordered))),
+            xaxis=share_axis,
+            yaxis={**axis(""), "type": "category"},
+        ),
+        "for being among the best tenth · whiskers: 90 % of resampled studies",
+        columns={
+            "parameter": [one.name for one in reversed(ordered)],
+            "share": [round(one.share, 4) for one in reversed(ordered)],
+            "from": [round(one.low, 4) for one in reversed(ordered)],
+            "to": [round(one.high, 4) for one in reversed(ordered)],
         },
     )
 
 
-def _slice_axis(name: str, trials: Sequence[TrialRow], log: bool | None) -> dict[str, Any]:
-    values = [trial.params[name] for trial in trials]
-    if _is_numeric(values):
-        return axis(name, [float(value) for value in values if value is not None], log=log)
-    return {**axis(name), "type": "category"}
-
-
-def importance(importances: Mapping[str, float] | None, objective: Objective) -> Chart:
-    """How much of the difference in the objective each parameter accounts for.
-
-    Args:
-        importances: by parameter, as Optuna computes them; None while there are too few trials.
-        objective: what they are for.
-    """
-    title = f"Importance for {objective.name}"
-    if not importances:
-        return Chart(title, None, "Too few complete trials to tell parameters apart.")
-    ordered = sorted(importances.items(), key=lambda item: item[1])
-    trace = go.Bar(
-        orientation="h",
-        x=[share for _, share in ordered],
-        y=[label(name) for name, _ in ordered],
-        marker={"color": COLOURS["complete"]},
-        text=[f"{share:.0%}" for _, share in ordered],
-        textposition="outside",
-        cliponaxis=False,
-        hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+def correlations(tried: Tried) -> Chart:
+    """Rank correlations (Spearman) of numeric parameters and the objective, each with each."""
+    title = "Correlations"
+    if (nothing := _nothing(title, tried)) is not None:
+        return nothing
+    numeric = [one for one in tried.parameters if not one.choices and one.low < one.high]
+    names = [*(one.name for one in numeric), tried.objective.name]
+    if len(names) < 2:
+        return Chart(title, None, "No parameter is a number.")
+    values = [*(one.values for one in numeric), tried.values]
+    table = np.array([[spearman(a, b) for b in values] for a in values])
+    shown = [label(name, 24) for name in names]
+    trace = go.Heatmap(
+        x=shown,
+        y=shown,
+        z=table.astype(np.float32),
+        zmin=-1,
+        zmax=1,
+        colorscale=[[0, "#c2272d"], [0.5, "#f3f5f9"], [1, "#2f5fe0"]],
+        colorbar={"thickness": 12, "outlinewidth": 0},
+        texttemplate="%{z:.2f}" if len(names) <= 12 else None,
+        hovertemplate="%{x}, %{y}: %{z:.2f}<extra></extra>",
+        xgap=1,
+        ygap=1,
     )
-    x_axis = {**axis(""), "tickformat": ".0%", "rangemode": "tozero"}
-    return Chart(title, figure(trace, xaxis=x_axis, yaxis={**axis(""), "type": "category"}))
+    chosen = len(tried.parameters) - len(numeric)
+    down = {**axis(""), "type": "category", "autorange": "reversed"}
+    return Chart(
+        title,
+        figure(
+            trace, height=max(320, min(720, 120 + 30 * len(names))), xaxis={**axis(""), "type": "category"}, yaxis=down
+        ),
+        notes("Spearman's, over complete trials", f"{chosen} that are no numbers are left out" if chosen else ""),
+        columns={"": names, **{name: np.round(table[:, i], 3) for i, name in enumerate(names)}},
+    )
 
 
-def _log(name: str, log: Collection[str] | None) -> bool | None:
-    return None if log is None else name in log
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Correlation of ranks over the trials that have both; NaN where one of them does not vary."""
+    has = ~np.isnan(a) & ~np.isnan(b)
+    first, second = _ranks(a[has]), _ranks(b[has])
+    if len(first) < 3 or first.std() == 0 or second.std() == 0:
+        return math.nan
+    return float(np.corrcoef(first, second)[0, 1])
 
 
-def parameter_names(trials: Sequence[TrialRow]) -> list[str]:
-    """Parameters that any trial has, in the order in which they were drawn."""
-    return list(dict.fromkeys(name for trial in trials for name in trial.params))
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """From 0; equal values share the mean of theirs."""
+    _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    ranks: np.ndarray = (ends - (counts + 1) / 2)[group]
+    return ranks
+
+
+def column(parameter: Parameter, has: np.ndarray) -> Any:
+    """A parameter's values for a figure's axis."""
+    values = parameter.values[has]
+    if not parameter.choices:
+        return values.astype(np.float32)
+    names = [label(name, 20) for name in parameter.choices]
+    return [names[int(value)] for value in values]
+
+
+def _ends(parameter: Parameter, values: Sequence[Any]) -> Any:
+    return [label(value, 20) for value in values] if parameter.choices else np.array(values, dtype=np.float32)
+
+
+def x_axis(parameter: Parameter) -> dict[str, Any]:
+    """The axis of a parameter."""
+    if parameter.choices:
+        names = [label(name, 20) for name in parameter.choices]
+        return {**axis(parameter.name), "type": "category", "categoryorder": "array", "categoryarray": names}
+    there = parameter.values[~np.isnan(parameter.values)]
+    return axis(parameter.name, there, log=parameter.log)
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Values as positions along an axis, with its ticks."""
+    """Values as positions along an axis of parallel coordinates, with its ticks."""
 
-    positions: list[float]
+    positions: np.ndarray
     ticks: list[float]
     texts: list[str]
 
@@ -171,7 +370,7 @@ class Scale:
         """One axis of parallel coordinates."""
         return {
             "label": label(name, 24),
-            "values": self.positions,
+            "values": self.positions.astype(np.float32),
             "tickvals": self.ticks,
             # Plotly sets these as plain text, its markup has no effect on them
             "ticktext": [text if len(text) <= 18 else text[:17] + "…" for text in self.texts],
@@ -181,42 +380,36 @@ class Scale:
 _ABSENT = "absent"
 
 
-def to_scale(values: Sequence[ParamValue], log: bool | None = None) -> Scale:
-    """Positions for numbers or categories; None is set apart. `log` None: logarithmic where that shows more."""
-    there = [value for value in values if value is not None]
-    absent = len(there) < len(values)
-    if _is_numeric(there):
-        return _number_scale([None if value is None else float(value) for value in values], absent, log)
-    names = sorted({str(value) for value in there})
-    place = {name: float(i) for i, name in enumerate(names)}
-    ticks, texts = [*place.values()], [*place]
-    if absent:
+def parameter_axis(parameter: Parameter, order: np.ndarray | slice = slice(None)) -> Scale:
+    """A parameter as positions; where a trial does not have it, set apart."""
+    values = parameter.values[order]
+    if not parameter.choices:
+        return number_axis(values, parameter.log)
+    ticks, texts = [float(i) for i in range(len(parameter.choices))], list(parameter.choices)
+    absent = np.isnan(values)
+    if absent.any():
         ticks, texts = [-1.0, *ticks], [_ABSENT, *texts]
-    return Scale([-1.0 if value is None else place[str(value)] for value in values], ticks, texts)
+    return Scale(np.where(absent, -1.0, values), ticks, texts)
 
 
-def _number_scale(values: Sequence[float | None], absent: bool, wanted: bool | None) -> Scale:
-    numbers = [value for value in values if value is not None]
-    log = spans_decades(numbers) if wanted is None else wanted and min(numbers) > 0
-
-    def position(value: float) -> float:
-        return math.log10(value) if log else value
-
-    low, high = position(min(numbers)), position(max(numbers))
-    whole = sorted(set(numbers))
-    few = len(whole) <= 8 and all(number.is_integer() for number in whole)
-    ticks = [position(number) for number in whole] if few else [float(tick) for tick in np.linspace(low, high, 5)]
+def number_axis(values: np.ndarray, log: bool | None = None) -> Scale:
+    """Numbers as positions, NaN set apart. `log` None: logarithmic where that shows more."""
+    absent = ~np.isfinite(values)
+    there = values[~absent]
+    if not len(there):
+        return Scale(np.zeros(len(values)), [0.0], [_ABSENT])
+    log = spans_decades(there) if log is None else log and bool(there.min() > 0)
+    placed = np.log10(there) if log else there
+    low, high = float(placed.min()), float(placed.max())
+    few = np.unique(there)
+    if len(few) <= 8 and (few == np.round(few)).all():
+        ticks = [float(tick) for tick in (np.log10(few) if log else few)]
+    else:
+        ticks = [float(tick) for tick in np.linspace(low, high, 5)]
     texts = [f"{10**tick if log else tick:.3g}" for tick in ticks]
     below = low - 0.15 * ((high - low) or 1.0)
-    if absent:
+    positions = np.full(len(values), below)
+    positions[~absent] = placed
+    if absent.any():
         ticks, texts = [below, *ticks], [_ABSENT, *texts]
-    return Scale([below if value is None else position(value) for value in values], ticks, texts)
-
-
-def _is_numeric(values: Sequence[ParamValue]) -> bool:
-    return bool(values) and all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-
-
-def _cost(objective: Objective, trial: TrialRow, index: int) -> float:
-    value = trial.values[index] if trial.values else math.inf
-    return -value if objective.maximize else value
+    return Scale(positions, ticks, texts)

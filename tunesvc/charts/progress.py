@@ -1,70 +1,90 @@
-"""Charts over time: the optimisation history, learning curves, and the timeline of attempts. Pure."""
+"""Charts over time: the optimisation history, learning curves, and the timeline of workers. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
 import numpy as np
 import plotly.graph_objects as go
 
-from tunesvc.charts.chart import COLOURS, Chart, axis, figure, finished, hover, label, sample, short, showing
-from tunesvc.insights import AttemptRow, Curve, Objective, TrialRow
+from tunesvc.charts.chart import (
+    COLOURS,
+    NOTHING,
+    POINTS,
+    Chart,
+    axis,
+    figure,
+    label,
+    notes,
+    points,
+    showing,
+    whole,
+)
+from tunesvc.insights import Curve, Objective, Results, Span, chosen
+from tunesvc.insights.spans import SPANS
 
 CURVES = 300
 """Learning curves in one chart, at most."""
-BARS = 2_000
-"""Attempts in the timeline, at most: the newest."""
 
 
-def history(objective: Objective, trials: Sequence[TrialRow], index: int = 0) -> Chart:
+def history(objective: Objective, results: Results, index: int = 0) -> Chart:
     """Every complete trial's value by number, and the best so far.
 
     Args:
         objective: what is drawn.
-        trials: all trials of the study, by number.
+        results: all trials of the study.
         index: the objective's place among the values.
     """
     title = f"History of {objective.name}"
-    done = finished(trials, index)
-    if not done:
-        return Chart(title, None, "No trial is complete yet.")
-    values = [trial.values[index] for trial in done if trial.values is not None]
-    shown = sample(done)
+    places = np.flatnonzero(results.done(index))
+    if not len(places):
+        return Chart(title, None, NOTHING)
+    costs = results.costs(objective, index)
+    shown = places[chosen(costs[places], results.numbers[places], POINTS)]
+    feasible = results.feasible[shown]
     drawn = figure(
-        _points("feasible", [trial for trial in shown if trial.feasible], index, COLOURS["complete"]),
-        _points("infeasible", [trial for trial in shown if not trial.feasible], index, COLOURS["pruned"]),
-        _best_so_far(objective, [trial for trial in done if trial.feasible], index),
+        _points("feasible", results, shown[feasible], index, COLOURS["complete"]),
+        _points("infeasible", results, shown[~feasible], index, COLOURS["pruned"]),
+        _best_so_far(objective, results, places[results.feasible[places]], index),
         xaxis=axis("trial"),
-        yaxis=axis(objective.name, values),
+        yaxis=axis(objective.name, results.values[places, index]),
     )
-    pruned = sum(trial.state == "pruned" for trial in trials)
-    notes = [showing(len(shown), len(done)), f"{pruned:,} pruned are not drawn" if pruned else ""]
-    return Chart(title, drawn, " · ".join(filter(None, notes)))
+    pruned = int(results.of_state("pruned").sum())
+    return Chart(
+        title,
+        drawn,
+        notes(showing(len(shown), len(places)), f"{pruned:,} pruned are not drawn" if pruned else ""),
+        columns={
+            "trial": results.numbers[shown],
+            objective.name: results.values[shown, index],
+            "feasible": np.where(feasible, "yes", "no"),
+            "best so far": _records(objective, results, index)[shown],
+        },
+    )
 
 
-def _points(name: str, trials: Sequence[TrialRow], index: int, colour: str) -> go.Scatter:
-    return go.Scatter(
-        x=[trial.number for trial in trials],
-        y=[trial.values[index] for trial in trials if trial.values is not None],
+def _points(name: str, results: Results, places: np.ndarray, index: int, colour: str) -> go.Scatter | go.Scattergl:
+    return points(
+        results.numbers[places],
+        results.values[places, index],
         mode="markers",
         name=name,
-        visible=bool(trials),
-        marker={"color": colour, "size": 7, "opacity": 0.75},
-        text=[hover(trial) for trial in trials],
-        hovertemplate="%{text}<extra></extra>",
+        visible=bool(len(places)),
+        marker={"color": colour, "size": 6, "opacity": 0.75},
+        hovertemplate="trial %{x}: %{y:.5g}<extra></extra>",
     )
 
 
-def _best_so_far(objective: Objective, trials: Sequence[TrialRow], index: int) -> go.Scatter:
-    values = np.array([trial.values[index] for trial in trials if trial.values is not None], dtype=float)
+def _best_so_far(objective: Objective, results: Results, places: np.ndarray, index: int) -> go.Scatter:
+    values = results.values[places, index]
     best = np.maximum.accumulate(values) if objective.maximize else np.minimum.accumulate(values)
     # only where it changes, and at the end: a study of 100,000 trials has a few dozen such points
-    kept = [i for i in range(len(best)) if i in (0, len(best) - 1) or best[i] != best[i - 1]]
+    kept = np.flatnonzero(np.diff(best, prepend=np.nan) != 0)
+    kept = np.union1d(kept, np.arange(len(best))[-1:])
     return go.Scatter(
-        x=[trials[i].number for i in kept],
-        y=[float(best[i]) for i in kept],
+        x=whole(results.numbers[places[kept]]),
+        y=best[kept],
         mode="lines",
         name="best so far",
         line={"color": COLOURS["best"], "width": 2.5, "shape": "hv"},
@@ -72,80 +92,97 @@ def _best_so_far(objective: Objective, trials: Sequence[TrialRow], index: int) -
     )
 
 
-def choose_curves(objective: Objective, trials: Sequence[TrialRow], limit: int = CURVES) -> list[int]:
-    """Numbers of the trials whose learning curves are worth drawing: the best ones, and a sample of the rest."""
-    sign = -1 if objective.maximize else 1
-    ranked = sorted(finished(trials), key=lambda trial: sign * (trial.value or 0.0))
-    best = {trial.number for trial in ranked[:20]}
-    tried = [trial for trial in trials if trial.last_step is not None]
-    return [trial.number for trial in sample(tried, limit, lambda trial: trial.number in best)]
+def _records(objective: Objective, results: Results, index: int) -> np.ndarray:
+    """The best so far, of every trial; NaN before the first candidate."""
+    costs = np.where(results.done(index) & results.feasible, results.costs(objective, index), np.inf)
+    best = np.minimum.accumulate(costs)
+    best = np.where(np.isfinite(best), best, np.nan)
+    return -best if objective.maximize else best
 
 
-def learning_curves(
-    objective: Objective, trials: Sequence[TrialRow], curves: Sequence[Curve], best: int | None
-) -> Chart:
+def choose_curves(objective: Objective, results: Results, limit: int = CURVES) -> list[int]:
+    """Numbers of the trials whose learning curves are worth drawing: the best, those that run, an even choice."""
+    tried = np.flatnonzero(~np.isnan(results.last_steps))
+    costs = np.where(results.candidates(), results.costs(objective), np.inf)
+    costs = np.where(results.of_state("running"), -np.inf, costs)[tried]
+    return [int(number) for number in results.numbers[tried[chosen(costs, results.numbers[tried], limit)]]]
+
+
+def learning_curves(objective: Objective, results: Results, curves: Sequence[Curve], best: int | None) -> Chart:
     """Curves by step: the best trial's on top, pruned ones faded.
 
     Args:
         objective: the first objective, which the curves are of.
-        trials: all trials of the study.
+        results: all trials of the study.
         curves: those to draw, see `choose_curves`.
         best: the best trial's number.
     """
     title = f"Learning curves of {objective.name}"
-    states = {trial.number: trial.state for trial in trials}
     drawn = [curve for curve in curves if any(point.value is not None for point in curve.points)]
     if not drawn:
         return Chart(title, None, "No trial has reported yet; curves appear for objectives that call trial.report().")
+    running = set(results.numbers[results.of_state("running")].tolist())
+    states = {state: set(results.numbers[results.of_state(state)].tolist()) for state in _OPACITY if state != "best"}
     groups: dict[str, list[Curve]] = {}
     for curve in drawn:
-        kind = "best" if curve.trial_number == best else states.get(curve.trial_number, "running")
+        kinds = [state for state, numbers in states.items() if curve.trial_number in numbers]
+        kind = "best" if curve.trial_number == best else (kinds or ["running"])[0]
         groups.setdefault(kind, []).append(curve)
-    order = [kind for kind in ("fail", "pruned", "paused", "complete", "waiting", "running", "best") if kind in groups]
-    values = [point.value for curve in drawn for point in curve.points if point.value is not None]
+    order = [kind for kind in _OPACITY if kind in groups]
+    flat = [(curve.trial_number, point.step, point.value) for curve in drawn for point in curve.points]
+    numbers, steps, values = (np.array(column, dtype=float) for column in zip(*flat, strict=True))
     chart = figure(
         *(_curve_trace(kind, groups[kind]) for kind in order), xaxis=axis("step"), yaxis=axis(objective.name, values)
     )
-    reported = sum(trial.last_step is not None for trial in trials)
-    return Chart(title, chart, showing(len(drawn), max(reported, len(drawn)), "curves"))
+    reported = int((~np.isnan(results.last_steps)).sum())
+    return Chart(
+        title,
+        chart,
+        notes(
+            showing(len(drawn), max(reported, len(drawn)), "curves"),
+            f"{len(running):,} running" if running else "",
+        ),
+        columns={"trial": whole(numbers), "step": steps.astype(np.int64), objective.name: values},
+    )
 
 
 _OPACITY = {
-    "best": 1.0,
-    "pruned": 0.55,
-    "paused": 0.55,
     "fail": 0.5,
+    "pruned": 0.45,
+    "paused": 0.45,
     "complete": 0.6,
-    "running": 0.9,
     "waiting": 0.6,
+    "running": 0.9,
+    "best": 1.0,
 }
+"""In the order in which they are drawn."""
 
 
 def _curve_trace(kind: str, curves: Sequence[Curve]) -> go.Scatter:
     """All curves of a kind as one trace, with gaps between: one trace per curve would be slow."""
-    x: list[int | None] = []
-    y: list[float | None] = []
-    text: list[str] = []
+    x: list[float] = []
+    y: list[float] = []
+    numbers: list[int] = []
     for curve in curves:
         for point in curve.points:
             x.append(point.step)
-            y.append(point.value)
-            text.append(f"trial {curve.trial_number}, step {point.step}: {short(point.value)}")
-        x.append(None)
-        y.append(None)
-        text.append("")
+            y.append(np.nan if point.value is None else point.value)
+        x.append(np.nan)
+        y.append(np.nan)
+        numbers += [curve.trial_number] * (len(curve.points) + 1)
     lonely = all(len(curve.points) == 1 for curve in curves)
     return go.Scatter(
-        x=x,
-        y=y,
-        text=text,
+        x=np.array(x, dtype=np.float32),
+        y=np.array(y),
+        customdata=np.array(numbers, dtype=np.int32),
+        meta={"trials": "customdata"},
         mode="markers" if lonely else "lines",
         name=kind,
         opacity=_OPACITY[kind],
         connectgaps=False,
         line={"color": COLOURS[kind], "width": 3 if kind == "best" else 1.2},
         marker={"color": COLOURS[kind]},
-        hovertemplate="%{text}<extra></extra>",
+        hovertemplate="trial %{customdata}, step %{x}: %{y:.5g}<extra></extra>",
     )
 
 
@@ -161,51 +198,70 @@ _BAR_COLOURS: Mapping[str, str] = {
 }
 
 
-def timeline(attempts: Sequence[AttemptRow], now: datetime | None = None) -> Chart:
-    """When which trial was on a worker, a bar per attempt.
-
-    Args:
-        attempts: of the study.
-        now: where bars end that are still running.
-    """
-    title = "Timeline"
-    started = [attempt for attempt in attempts if attempt.started_at is not None]
-    if not started:
+def timeline(spans: Sequence[Span]) -> Chart:
+    """When which worker ran which trial: a lane for each, whose gaps are idle time."""
+    title = "Timeline of workers"
+    if not spans:
         return Chart(title, None, "No attempt has started yet.")
-    shown = started[-BARS:]
-    moment = now or datetime.now(UTC)
-    states = [state for state in _BAR_COLOURS if any(attempt.state == state for attempt in shown)]
+    lanes = sorted({(span.node, span.lane) for span in spans})
+    names = {lane: f"{label(lane[0], 30)} · {lane[1] + 1}" for lane in lanes}
+    states = [state for state in _BAR_COLOURS if any(span.state == state for span in spans)]
     chart = figure(
-        *(_bars(state, [a for a in shown if a.state == state], moment) for state in states),
+        *(_bars(state, [span for span in spans if span.state == state], names) for state in states),
+        height=min(900, 120 + 34 * len(lanes)),
         barmode="overlay",
-        xaxis={**axis(""), "type": "date"},
-        yaxis={**axis("trial"), "autorange": "reversed"},
+        xaxis={**axis("UTC"), "type": "date"},
+        yaxis={**axis(""), "type": "category", "categoryarray": [*names.values()][::-1], "categoryorder": "array"},
     )
-    return Chart(title, chart, showing(len(shown), len(started), "attempts"))
+    idle = idle_share(spans)
+    return Chart(
+        title,
+        chart,
+        notes(
+            f"the newest {SPANS:,} attempts" if len(spans) >= SPANS else "",
+            f"{len(lanes)} worker{'s' if len(lanes) > 1 else ''}, idle {idle:.0%} of the time",
+        ),
+        wide=True,
+        columns={
+            "trial": [span.trial_number for span in spans],
+            "attempt": [span.attempt for span in spans],
+            "state": [str(span.state) for span in spans],
+            "worker": [f"{span.node} · {span.lane + 1}" for span in spans],
+            "from": [_moment(span.started_at) for span in spans],
+            "until": [_moment(span.ended_at) for span in spans],
+        },
+    )
 
 
-def _bars(state: str, attempts: Sequence[AttemptRow], now: datetime) -> go.Bar:
-    spans = [(a, a.started_at, a.ended_at or now) for a in attempts if a.started_at is not None]
+def idle_share(spans: Sequence[Span]) -> float:
+    """Share of the time between the first start and the last end in which workers had nothing to do, all together."""
+    first, last = min(span.started_at for span in spans), max(span.ended_at for span in spans)
+    there = (last - first).total_seconds() * len({(span.node, span.lane) for span in spans})
+    busy = sum((span.ended_at - span.started_at).total_seconds() for span in spans)
+    return max(0.0, 1.0 - busy / there) if there > 0 else 0.0
+
+
+def _moment(at: datetime) -> str:
+    return at.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _bars(state: str, spans: Sequence[Span], names: Mapping[tuple[str, int], str]) -> go.Bar:
+    starts = np.array([span.started_at.timestamp() * 1000 for span in spans])
+    # Plotly measures bars on a date axis in milliseconds
+    lengths = np.array([max(1.0, (span.ended_at - span.started_at).total_seconds() * 1000) for span in spans])
+    messages = [label(span.message or "", 100) for span in spans]
+    told = {"text": messages} if any(messages) else {}
     return go.Bar(
         orientation="h",
         name=state,
-        width=0.8,
-        base=[start.isoformat() for _, start, _ in spans],
-        # Plotly measures bars on a date axis in milliseconds
-        x=[max(1.0, (end - start).total_seconds() * 1000) for _, start, end in spans],
-        y=[attempt.trial_number for attempt, _, _ in spans],
+        width=0.72,
+        base=starts,
+        x=lengths,
+        y=[names[span.node, span.lane] for span in spans],
+        customdata=np.array([span.trial_number for span in spans], dtype=np.int32),
+        meta={"trials": "customdata", "moments": "base"},
         marker={"color": _BAR_COLOURS[state], "line": {"width": 0}},
-        text=[_bar_text(attempt, (end - start).total_seconds()) for attempt, start, end in spans],
+        **told,
         textposition="none",
-        hovertemplate="%{text}<extra></extra>",
+        hovertemplate=f"<b>trial %{{customdata}}</b> {state}<br>%{{y}}{'<br>%{text}' if told else ''}<extra></extra>",
     )
-
-
-def _bar_text(attempt: AttemptRow, seconds: float) -> str:
-    parts: list[Any] = [f"<b>trial {attempt.trial_number}</b> attempt {attempt.number}: {attempt.state}"]
-    parts.append(f"{seconds:.1f} s on {label(attempt.node or 'an unknown node')}")
-    if attempt.devices:
-        parts.append("devices " + label(", ".join(attempt.devices)))
-    if attempt.message:
-        parts.append(label(attempt.message, 100))
-    return "<br>".join(parts)

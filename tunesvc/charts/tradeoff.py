@@ -1,70 +1,148 @@
-"""The chart of several objectives: the Pareto front among all complete trials. Pure."""
+"""Charts of several objectives: the Pareto front among all complete trials, and how far it has come. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
-from tunesvc.charts.chart import COLOURS, Chart, axis, figure, finished, hover, sample, showing
-from tunesvc.charts.parameters import to_scale
-from tunesvc.insights import Objective, TrialRow
+from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, figure, label, notes, points, showing, whole
+from tunesvc.charts.parameters import number_axis
+from tunesvc.insights import Objective, Results, pareto_mask, spread
+
+_POINTS = 3_000
 
 
-def pareto(objectives: Sequence[Objective], trials: Sequence[TrialRow], front: Sequence[TrialRow]) -> Chart:
+def front_of(objectives: Sequence[Objective], results: Results) -> np.ndarray:
+    """Which trials no other dominates; mask."""
+    places = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
+    sign = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
+    found = np.zeros(len(results), dtype=bool)
+    if len(places):
+        found[places[pareto_mask(results.values[places] * sign)]] = True
+    return found
+
+
+def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray) -> Chart:
     """Trials by their objectives: two as a plane, more as parallel axes; the front stands out."""
     title = "Pareto front"
-    done = [trial for trial in finished(trials) if trial.values is not None]
-    if not done:
-        return Chart(title, None, "No trial is complete yet.")
-    chosen = {trial.number for trial in front}
-    shown = sample(done, keep=lambda trial: trial.number in chosen)
+    done = results.of_state("complete") & np.isfinite(results.values).all(axis=1)
+    if not done.any():
+        return Chart(title, None, NOTHING)
+    others = np.flatnonzero(done & ~front)
+    others = others[spread(results.numbers[others], _POINTS)]
+    best = np.flatnonzero(front)
     draw = _plane if len(objectives) == 2 else _axes
-    notes = [f"{len(front)} of {len(done):,} trials are beaten by no other", showing(len(shown), len(done))]
-    return Chart(title, draw(objectives, shown, front), " · ".join(filter(None, notes)))
-
-
-def _plane(objectives: Sequence[Objective], trials: Sequence[TrialRow], front: Sequence[TrialRow]) -> go.Figure:
-    chosen = {trial.number for trial in front}
-    others = [trial for trial in trials if trial.number not in chosen]
-    ordered = sorted(front, key=lambda trial: trial.values or ())
-    first, second = ([trial.values[i] for trial in trials if trial.values is not None] for i in (0, 1))
-    return figure(
-        _cloud("other trials", others, COLOURS["pruned"], 6, "markers"),
-        _cloud("Pareto front", ordered, COLOURS["best"], 10, "lines+markers"),
-        xaxis=axis(_with_goal(objectives[0]), first),
-        yaxis=axis(_with_goal(objectives[1]), second),
+    shown = np.concatenate([others, best])
+    return Chart(
+        title,
+        draw(objectives, results, others, best),
+        notes(
+            f"{len(best)} of {int(done.sum()):,} trials are beaten by no other",
+            showing(len(shown), int(done.sum())),
+        ),
+        wide=len(objectives) > 2,
+        columns={
+            "trial": results.numbers[shown],
+            **{objective.name: results.values[shown, i] for i, objective in enumerate(objectives)},
+            "front": ["yes" if one else "no" for one in front[shown]],
+        },
     )
 
 
-def _cloud(name: str, trials: Sequence[TrialRow], colour: str, size: int, mode: str) -> go.Scatter:
-    return go.Scatter(
-        x=[trial.values[0] for trial in trials if trial.values is not None],
-        y=[trial.values[1] for trial in trials if trial.values is not None],
+def _plane(objectives: Sequence[Objective], results: Results, others: np.ndarray, best: np.ndarray) -> go.Figure:
+    best = best[np.lexsort(results.values[best].T[::-1])]
+    shown = np.concatenate([others, best])
+    return figure(
+        _cloud("other trials", results, others, COLOURS["pruned"], 6, "markers"),
+        _cloud("Pareto front", results, best, COLOURS["best"], 9, "lines+markers"),
+        xaxis=axis(with_goal(objectives[0]), results.values[shown, 0]),
+        yaxis=axis(with_goal(objectives[1]), results.values[shown, 1]),
+    )
+
+
+def _cloud(name: str, results: Results, places: np.ndarray, colour: str, size: int, mode: str) -> Any:
+    return points(
+        results.values[places, 0],
+        results.values[places, 1],
+        results.numbers[places],
         mode=mode,
         name=name,
-        visible=bool(trials),
+        visible=bool(len(places)),
         marker={"color": colour, "size": size},
         line={"color": colour, "width": 1, "dash": "dot"},
-        text=[hover(trial) for trial in trials],
-        hovertemplate="%{text}<br>%{x:.5g}, %{y:.5g}<extra></extra>",
+        hovertemplate="trial %{customdata}<br>%{x:.5g}, %{y:.5g}<extra></extra>",
     )
 
 
-def _axes(objectives: Sequence[Objective], trials: Sequence[TrialRow], front: Sequence[TrialRow]) -> go.Figure:
-    chosen = {trial.number for trial in front}
-    ordered = sorted(trials, key=lambda trial: trial.number in chosen)
+def _axes(objectives: Sequence[Objective], results: Results, others: np.ndarray, best: np.ndarray) -> go.Figure:
+    order = np.concatenate([others[spread(results.numbers[others], 700)], best[:300]])
     dimensions = [
-        to_scale([trial.values[i] for trial in ordered if trial.values is not None]).dimension(_with_goal(objective))
-        for i, objective in enumerate(objectives)
+        {"label": "trial", "values": whole(results.numbers[order]), "tickformat": "d"},
+        *(
+            number_axis(results.values[order, i]).dimension(with_goal(objective))
+            for i, objective in enumerate(objectives)
+        ),
     ]
     line = {
-        "color": [float(trial.number in chosen) for trial in ordered],
+        "color": np.isin(order, best).astype(np.float32),
         "colorscale": [[0, COLOURS["pruned"]], [1, COLOURS["best"]]],
+        "cmin": 0,
+        "cmax": 1,
     }
-    margin = {"l": 80, "r": 80, "t": 60, "b": 30}
-    return figure(go.Parcoords(dimensions=dimensions, line=line), margin=margin)
+    trace = go.Parcoords(dimensions=dimensions, line=line, meta={"trials": "dimension"})
+    return figure(trace, margin={"l": 80, "r": 80, "t": 60, "b": 30})
 
 
-def _with_goal(objective: Objective) -> str:
+def hypervolume(objectives: Sequence[Objective], results: Results) -> Chart:
+    """How much of the objectives' plane is dominated after each trial: the course of a study of two objectives."""
+    title = "Hypervolume"
+    if len(objectives) != 2:
+        return Chart(title, None, "It is drawn for two objectives.")
+    places = np.flatnonzero(results.candidates() & np.isfinite(results.values).all(axis=1))
+    if not len(places):
+        return Chart(title, None, NOTHING)
+    sign = np.array([-1.0 if objective.maximize else 1.0 for objective in objectives])
+    costs = results.values[places] * sign
+    at, volumes = _course(costs)
+    numbers = results.numbers[places[at]]
+    trace = go.Scatter(
+        x=whole(numbers),
+        y=volumes,
+        mode="lines",
+        line={"color": COLOURS["best"], "width": 2.5, "shape": "hv"},
+        hovertemplate="trial %{x}: %{y:.5g}<extra></extra>",
+    )
+    reference = costs.max(axis=0) * sign
+    bound = ", ".join(f"{value:.4g}" for value in reference)
+    return Chart(
+        title,
+        figure(trace, xaxis=axis("trial"), yaxis=axis("dominated area")),
+        f"what is dominated, up to the worst values seen ({label(bound)})",
+        columns={"trial": numbers, "dominated area": volumes},
+    )
+
+
+def _course(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the dominated area grew, and how large it was then."""
+    reference = costs.max(axis=0)
+    front: list[tuple[float, float]] = []
+    at, volumes = [], []
+    for i, (a, b) in enumerate(costs.tolist()):
+        if any(one[0] <= a and one[1] <= b for one in front):
+            continue
+        front = sorted([one for one in front if not (a <= one[0] and b <= one[1])] + [(a, b)])
+        ends = [one[0] for one in front[1:]] + [float(reference[0])]
+        at.append(i)
+        volumes.append(sum((end - one[0]) * (reference[1] - one[1]) for one, end in zip(front, ends, strict=True)))
+    if at[-1] != len(costs) - 1:
+        at.append(len(costs) - 1)
+        volumes.append(volumes[-1])
+    return np.array(at), np.array(volumes)
+
+
+def with_goal(objective: Objective) -> str:
+    """`val_error (minimize)`."""
     return f"{objective.name} ({objective.goal})"

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from tunesvc import __version__
-from tunesvc.cli import control, database, doctor, export, files, run, show, why
+from tunesvc.cli import control, dashboard, database, doctor, export, files, notes, run, show, why
 from tunesvc.cli.exits import ExitCode, code_of, explained
 from tunesvc.errors import TuneError
 
@@ -78,9 +78,19 @@ for panel, commands in (
     (_RUN, (run.run, run.resume, why.confirm, files.init, files.validate, files.preview)),
     (
         _LOOK,
-        (show.ls, show.show, show.best, show.trials, show.logs, why.explain, why.replay, export.plot, export.export),
+        (
+            dashboard.dashboard,
+            *(show.ls, show.show, show.best, show.trials, show.logs),
+            *(why.explain, why.replay, export.plot, export.export),
+        ),
     ),
-    (_STEER, (control.pause, control.stop, control.extend, control.enqueue, control.rm)),
+    (
+        _STEER,
+        (
+            *(control.pause, control.stop, control.extend, control.parallelism, control.widen),
+            *(control.enqueue, control.retry, notes.tag, notes.note, notes.requests, control.rm),
+        ),
+    ),
     (_SETUP, (doctor.doctor, files.schema)),
 ):
     for command in commands:

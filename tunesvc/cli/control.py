@@ -1,13 +1,14 @@
-"""Commands that ask something of a study: pause, stop, extend, enqueue, rm."""
+"""Commands that ask something of a study: pause, stop, extend, widen, enqueue and so on; and rm."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from tunesvc.cli.options import DatabaseUrl, Json, StudyName
+from tunesvc.cli.options import DatabaseUrl, Json, StudyName, TrialNumber
 
 
 def pause(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
@@ -15,9 +16,17 @@ def pause(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = Fa
     _request(study, "pause", {}, database_url, as_json)
 
 
-def stop(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
-    """End a study now: running trials are stopped, what they reported is kept."""
-    _request(study, "stop", {}, database_url, as_json)
+def stop(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Argument(help="This trial alone; the study goes on.", min=0)] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """End a study now: running trials are stopped, what they reported is kept. Or one of its trials."""
+    if trial is None:
+        _request(study, "stop", {}, database_url, as_json)
+    else:
+        _request(study, "stop_trial", {"number": trial}, database_url, as_json)
 
 
 def extend(
@@ -36,14 +45,53 @@ def extend(
     _request(study, "extend", more, database_url, as_json)
 
 
+def parallelism(
+    study: StudyName,
+    trials: Annotated[str, typer.Argument(help="So many trials at a time, or `all` that fit.", metavar="N")],
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Change how many trials run at a time. Those that run already come to their end."""
+    if trials != "all" and not trials.isdecimal():
+        raise typer.BadParameter(f"{trials!r}: write a number of trials, or `all`")
+    _request(study, "parallelism", {"trials": None if trials == "all" else int(trials)}, database_url, as_json)
+
+
+def widen(
+    study: StudyName,
+    changes: Annotated[
+        list[str],
+        typer.Argument(
+            help="A range as NAME=MIN..MAX, of which either may be left out; choices to add as NAME+=VALUE.",
+            metavar="NAME=MIN..MAX|NAME+=VALUE...",
+        ),
+    ],
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Let ranges grow and add choices, while a study runs or before it goes on. Its trials are kept."""
+    _request(study, "widen", {"parameters": parse_widening(changes)}, database_url, as_json)
+
+
+def retry(study: StudyName, trial: TrialNumber, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+    """Run the parameters of a trial that is over once more, as a new trial."""
+    _request(study, "retry", {"number": trial}, database_url, as_json)
+
+
 def enqueue(
     study: StudyName,
-    params: Annotated[list[str], typer.Argument(help="Values as NAME=VALUE.", metavar="NAME=VALUE...")],
+    params: Annotated[
+        list[str] | None, typer.Argument(help="Values as NAME=VALUE.", metavar="[NAME=VALUE]...", show_default=False)
+    ] = None,
+    near: Annotated[int | None, typer.Option(min=0, help="Near this trial: its values, changed a little.")] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """Have a trial with these values run next. What is not named, the sampler draws."""
-    _request(study, "enqueue", dict(map(parse_assignment, params)), database_url, as_json)
+    given: dict[str, Any] = {"params": dict(map(parse_assignment, params or ()))} if near is None else {"near": near}
+    if (near is None) is (not params):
+        raise typer.BadParameter("say either which values, as NAME=VALUE, or --near which trial")
+    _request(study, "enqueue", given, database_url, as_json)
 
 
 def rm(
@@ -70,10 +118,35 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     name, found, value = text.partition("=")
     if not found or not name:
         raise typer.BadParameter(f"{text!r}: write NAME=VALUE, such as lr=0.1")
+    return name, _value(value)
+
+
+def parse_widening(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`lr=1e-5..` and `optimizer+=adam` as what `widen` takes.
+
+    Raises:
+        typer.BadParameter: a change is written in neither way.
+    """
+    parsed: dict[str, dict[str, Any]] = {}
+    for text in changes:
+        name, added, value = text.partition("+=")
+        if added and name:
+            parsed.setdefault(name, {}).setdefault("values", []).append(_value(value))
+            continue
+        name, found, ends = text.partition("=")
+        low, dots, high = ends.partition("..")
+        if not (name and found and dots and (low or high)):
+            raise typer.BadParameter(f"{text!r}: write NAME=MIN..MAX, such as lr=1e-5..1, or NAME+=VALUE for a choice")
+        parsed.setdefault(name, {}).update({end: _value(at) for end, at in (("min", low), ("max", high)) if at})
+    return parsed
+
+
+def _value(text: str) -> Any:
+    """JSON, or else text."""
     try:
-        return name, json.loads(value)
+        return json.loads(text)
     except ValueError:
-        return name, value
+        return text
 
 
 def _request(study: str, kind: str, payload: dict[str, Any], database_url: str | None, as_json: bool) -> None:

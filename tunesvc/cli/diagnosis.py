@@ -6,14 +6,16 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from tunesvc import words
 from tunesvc.cli import output
-from tunesvc.cli.finding import Finding
+from tunesvc.cli.finding import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tunesvc.insights import Diagnosis
     from tunesvc.insights.diagnosis import LiveRow
+    from tunesvc.insights.health import Health
 
 SLOW_COMMAND_S = 10.0
 """A coordinator carries commands out within about a second."""
@@ -25,6 +27,20 @@ NUMBERS_MAX = 8
 def findings(found: Diagnosis) -> list[Finding]:
     """What explains the study's state, in the order in which one would ask."""
     return [*_standing(found), *_attempts(found), *_waiting(found), *_trouble(found)]
+
+
+def of_health(study: str, examined: Health) -> list[Finding]:
+    """What the study's checks found; where they found nothing, how many there were."""
+    found = []
+    for check, finding in examined.findings:
+        way = f" `{output.clean(finding.action.command(study))}`" if finding.action else ""
+        verdict: Verdict = "warn" if finding.severity == "warn" else "ok"
+        found.append(Finding(check.name.capitalize(), verdict, f"{finding.text} {finding.advice}{way}"))
+    early = [check.name for check in examined.checks if check.silence is not None and check.silence.is_early]
+    silent = sum(check.silence is not None for check in examined.checks) - len(early)
+    told = [f"{silent} checks found nothing"] * bool(silent)
+    told += [f"too early for {', '.join(early)}"] * bool(early)
+    return [*found, Finding("Health", "ok", "; ".join(told))] if told else found
 
 
 def live_table(rows: Sequence[LiveRow], width: int) -> Table:
@@ -48,9 +64,9 @@ def live_table(rows: Sequence[LiveRow], width: int) -> Table:
             output.state_text(str(row.state)),
             row.node or "–",
             row.pid or "–",
-            output.duration(row.age_s),
-            "–" if row.reported_s is None else f"{output.duration(row.reported_s)} ago",
-            "–" if row.left_s is None else "now" if row.left_s < 0 else output.duration(row.left_s),
+            words.duration(row.age_s),
+            "–" if row.reported_s is None else f"{words.duration(row.reported_s)} ago",
+            "–" if row.left_s is None else "now" if row.left_s < 0 else words.duration(row.left_s),
             ",".join(row.devices) or "–",
             row.stop_cause or "",
         )
@@ -67,7 +83,7 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
     done += f", {counts.paused} paused" if counts.paused else ""
     yield Finding("Trials", "ok", done + (f", {counts.waiting} enqueued" if counts.waiting else ""))
     if study.unattended:
-        who = "nobody ever ran it" if lease is None else f"{lease.owner} did until {output.duration(-lease.left_s)} ago"
+        who = "nobody ever ran it" if lease is None else f"{lease.owner} did until {words.duration(-lease.left_s)} ago"
         text = f"wants to run, but nobody runs it: {who}. `tune resume {name}` goes on, and loses nothing"
         yield Finding("State", "warn", text)
     elif study.state == "failed":
@@ -83,7 +99,7 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
 def _attempts(found: Diagnosis) -> Iterator[Finding]:
     starved = [row for row in found.live if row.state == "opened" and row.age_s > LONG_WAIT_S]
     if starved:
-        longest = output.duration(max(row.age_s for row in starved))
+        longest = words.duration(max(row.age_s for row in starved))
         text = f"no resources for {_trials([row.trial_number for row in starved])} for up to {longest}: "
         yield Finding("Resources", "warn", text + "the cluster is full, or smaller than `parallelism` asks for")
     silent = [row for row in found.live if row.left_s is not None and row.left_s < 0]
@@ -105,7 +121,7 @@ def _waiting(found: Diagnosis) -> Iterator[Finding]:
         yield Finding("Enqueued", "ok", f"{_trials(found.enqueued)} will be run next")
     for command in found.commands:
         by = f" by {command.asked_by}" if command.asked_by else ""
-        text = f"`{command.kind}`, asked{by} {output.duration(command.age_s)} ago, is "
+        text = f"`{command.kind}`, asked{by} {words.duration(command.age_s)} ago, is "
         if attended and command.kind in ("pause", "stop"):
             yield Finding("Command", "ok", f"{text}being carried out: {len(found.live)} trials still run")
         else:
@@ -123,7 +139,7 @@ def _trouble(found: Diagnosis) -> Iterator[Finding]:
         text = f"attempts ended by {counted} (times that a trial may be run again: {told})"
         yield Finding("Failures", "warn", text)
     for at, text in found.events:
-        yield Finding("Lately", "ok", f"{output.ago(at)}, {text}")
+        yield Finding("Lately", "ok", f"{words.ago(at)}, {text}")
 
 
 def _trials(numbers: Sequence[int]) -> str:

@@ -1,4 +1,5 @@
-"""`tune doctor`: whether everything that a study needs is there; `tune doctor STUDY`: why a study is where it is."""
+"""`tune doctor`: whether everything that a study needs is there; `tune doctor STUDY`: why a study is where it is, and
+whether it is well."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def doctor(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command, or explain the state of a STUDY.
+    """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command, or explain the state of a STUDY: who
+    runs it, what waits and why, and whether its space, metric, pruner, sampler and workers serve it well.
 
     Exit code 1 if something is broken.
     """
@@ -41,13 +43,15 @@ def doctor(
 def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
     from tunesvc import insights
     from tunesvc.cli import diagnosis, output
+    from tunesvc.insights.health import health
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
         found = insights.diagnosis(database, name)
-    findings = diagnosis.findings(found)
+        examined = health(database, found.study)
+    findings = [*diagnosis.findings(found), *diagnosis.of_health(name, examined)]
     if as_json:
-        output.print_json({"findings": findings, "diagnosis": found})
+        output.print_json({"findings": findings, "diagnosis": found, "health": examined})
     else:
         _print(findings, as_json=False)
         if found.live:

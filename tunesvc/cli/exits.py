@@ -32,6 +32,7 @@ class ExitCode(IntEnum):
 
 _CODES: tuple[tuple[type[errors.TuneError], ExitCode], ...] = (
     (errors.SpecError, ExitCode.USAGE),
+    (errors.FilterError, ExitCode.USAGE),
     (errors.StudyNotFound, ExitCode.NOT_FOUND),
     (errors.StudyBusy, ExitCode.BUSY),
     (errors.LeaseLost, ExitCode.BUSY),

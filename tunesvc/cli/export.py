@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tunesvc.cli.options import DatabaseUrl, StudyName
+from tunesvc.cli.options import DatabaseUrl, StudyName, Where
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from tunesvc.insights import Export
 
 Format = Literal["csv", "parquet", "json"]
 
@@ -21,6 +21,7 @@ def export(
     study: StudyName,
     format: Annotated[Format, typer.Option(help="What to write.")] = "csv",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")] = None,
+    where: Where = "",
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write all trials of a study: a row each, with parameters, values, states and times (UTC)."""
@@ -30,54 +31,27 @@ def export(
     if format == "parquet" and out is None:
         raise typer.BadParameter("Parquet is no text: name a file with --out")
     with open_database(database_url) as database:
-        frame = insights.dataframe(database, insights.study(database, study))
-    if out is None:
-        sys.stdout.write(_text(frame, format))
-    elif format == "parquet":
-        _uniform(frame).to_parquet(out, index=False)
-    else:
-        out.write_text(_text(frame, format), encoding="utf-8", newline="")
-    if out is not None:
-        typer.echo(f"wrote {len(frame)} trials to {out}", err=True)
+        view = insights.study(database, study)
+        names = insights.names_of(database, view)
+        selection = insights.Selection.of(view.study_id, names, where)
+        made = insights.Export(database, view, names, selection)
+        if out is None:
+            sys.stdout.writelines(_text(made, format))
+            return
+        with out.open("wb") as file:
+            file.writelines(made.parquet() if format == "parquet" else map(str.encode, _text(made, format)))
+    typer.echo(f"wrote {made.written} trials to {out}", err=True)
 
 
-def _text(frame: pd.DataFrame, format: Format) -> str:
-    if format == "json":
-        from tunesvc.cli.output import to_json
-
-        lines = [{name: _missing_as_none(value) for name, value in row.items()} for row in frame.to_dict("records")]
-        return json.dumps(json.loads(to_json(lines)), indent=1, ensure_ascii=False) + "\n"
-    safe = frame.map(inert).rename(columns=inert)
-    return str(safe.to_csv(index=False, lineterminator="\r\n"))
+def _text(made: Export, format: Format) -> Iterator[str]:
+    return _json(made) if format == "json" else made.csv()
 
 
-def _missing_as_none(value: object) -> object:
-    import pandas as pd
+def _json(made: Export) -> Iterator[str]:
+    from tunesvc.cli.output import to_json
 
-    # a NaN that an objective returned stays one; only what is absent is null
-    return None if value is None or value is pd.NA or value is pd.NaT else value
-
-
-def _uniform(frame: pd.DataFrame) -> pd.DataFrame:
-    """Parquet wants one type per column: a parameter of numbers and words becomes text."""
-    mixed = [name for name in frame.columns if frame[name].map(type).nunique() > 1 and frame[name].dtype == object]
-    for name in mixed:
-        frame[name] = frame[name].map(lambda value: None if value is None else str(value))
-    return frame
-
-
-def inert(value: object) -> object:
-    """Text that no spreadsheet takes for a formula. Numbers stay what they are.
-
-    OWASP, "CSV Injection": an apostrophe before = + - @, tab and carriage return.
-    """
-    if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
-        return value
-    try:
-        float(value)
-    except ValueError:
-        return "'" + value
-    return value
+    lines = ",\n ".join(to_json(line) for line in made.lines())
+    yield f"[{lines}]\n"
 
 
 def plot(
@@ -86,13 +60,12 @@ def plot(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write a study's charts as one self-contained HTML page."""
-    from tunesvc import api, charts, insights
+    from tunesvc import charts, insights
     from tunesvc.store.database import open_database
 
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
     with open_database(database_url) as database:
         view = insights.study(database, study)
-        importances = charts.importances_of(api.load_study(study, database_url=database_url).optuna())
-        path.write_text(charts.study_page(database, view, importances), encoding="utf-8")
+        path.write_text(charts.study_page(database, view), encoding="utf-8")
     typer.echo(f"wrote {path} ({view.counts.total} trials)")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tunesvc import words
 from tunesvc.cli.options import Json
 from tunesvc.cli.run import StudyFile
 
@@ -75,7 +76,7 @@ def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableTyp
     from tunesvc.cli import output
 
     names = output.columns_of(drawn)
-    lines = [[output.parameter(params[name]) if name in params else "–" for name in names] for params in drawn]
+    lines = [[words.parameter(params[name]) if name in params else "–" for name in names] for params in drawn]
     return output.fitted(names, lines, width, names)
 
 
@@ -87,7 +88,7 @@ def _size(spec: StudySpec, seen: Preview) -> str:
 
 
 def _cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
-    from tunesvc.cli.output import duration
+    from tunesvc.words import duration
 
     budget = spec.budget
     limits = [f"{budget.trials} trials" if budget.trials else ""]

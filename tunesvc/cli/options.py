@@ -35,3 +35,7 @@ TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+Where = Annotated[
+    str,
+    typer.Option("--where", "-w", metavar="FILTER", help="Only these, such as `lr < 0.01 and optimizer == adam`."),
+]

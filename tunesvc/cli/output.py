@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -148,41 +147,6 @@ def _moves(char: str) -> bool:
 def markup(text: object) -> str:
     """Text that rich prints as it is inside of markup."""
     return escape(clean(str(text)))
-
-
-def number(value: float | None) -> str:
-    """A value in few characters."""
-    if value is None:
-        return "–"
-    return f"{value:.6g}" if math.isfinite(value) else str(value)
-
-
-def parameter(value: object) -> str:
-    """A parameter's value in few characters."""
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
-
-
-def parameters(params: Mapping[str, object]) -> str:
-    """All parameters in one line."""
-    return ", ".join(f"{name}={parameter(value)}" for name, value in params.items())
-
-
-def duration(seconds: float | None) -> str:
-    """`4.2s`, `3m 07s`, `2h 05m`, `3d 04h`."""
-    if seconds is None or not math.isfinite(seconds):
-        return "–"
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    for unit, size, part, part_size in (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1)):
-        if whole >= size:
-            return f"{whole // size}{unit} {whole % size // part_size:02d}{part}"
-    return f"{whole}s"
-
-
-def ago(moment: datetime | None) -> str:
-    """How long ago a moment was."""
-    return "–" if moment is None else f"{duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))} ago"
 
 
 def bar(fraction: float, width: int = 10) -> str:

@@ -6,8 +6,9 @@ import sys
 from typing import TextIO
 
 from tunesvc.cli.live import describe
-from tunesvc.cli.output import duration, number, plain, to_json
+from tunesvc.cli.output import plain, to_json
 from tunesvc.coordinator.progress import Note, Progress
+from tunesvc.words import duration, number
 
 EVERY_S = 10.0
 """Seconds of the study between two lines of progress."""

@@ -9,9 +9,10 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from tunesvc.cli.output import cells, clean, number, parameters, table
+from tunesvc.cli.output import cells, clean, table
 from tunesvc.insights.replay import Replayed
 from tunesvc.search.replay import OtherPruner, Proposed, Redrawn, Stopped
+from tunesvc.words import number, parameters
 
 SHOWN = 12
 """Trials that are listed, at most."""

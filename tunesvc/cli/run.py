@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from tunesvc import words
 from tunesvc.cli.exits import ExitCode
 from tunesvc.cli.options import DatabaseUrl, Json, Quiet, StudyName
 
@@ -218,7 +219,7 @@ def _print_summary(study: Study, code: ExitCode) -> None:
         front = [best, *front]
     state = "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
     reason = f": {output.clean(view.reason)}" if view.reason else ""
-    after = f" after {output.duration(view.active_s)}{reason}"
+    after = f" after {words.duration(view.active_s)}{reason}"
     console.print(Text.assemble("\n", (output.clean(view.name), "bold"), " ", output.state_text(state), after))
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if front:

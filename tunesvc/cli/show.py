@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName, TrialNumber
+from tunesvc import words
+from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName, TrialNumber, Where
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,21 +33,28 @@ class State(StrEnum):
     FAIL = "fail"
 
 
-Sort = Literal["number", "newest", "best", "duration"]
 FOLLOW_S = 0.5
 """How often `logs --follow` looks for more."""
 
 
-def ls(database_url: DatabaseUrl = None, limit: Limit = 50, as_json: Json = False) -> None:
+def ls(
+    tag: Annotated[list[str] | None, typer.Option(help="Only studies that bear it; may be repeated.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    database_url: DatabaseUrl = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
     """List studies, the newest first."""
     from tunesvc import insights
     from tunesvc.cli import output
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
-        rows = insights.studies(database, limit)
+        rows = insights.studies(database, limit, tags=tag or (), owner=owner)
     if as_json:
         output.print_json(rows)
+    elif not rows and (tag or owner):
+        output.err().print("No study matches.")
     elif not rows:
         output.out().print(
             "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.", markup=False
@@ -59,9 +67,10 @@ def ls(database_url: DatabaseUrl = None, limit: Limit = 50, as_json: Json = Fals
 def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
     from tunesvc.cli import output
 
-    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", "objective", "created")
+    spare = ("objective", "created", "owner", "tags")
+    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", *spare)
     lines = [_study_cells(row) for row in rows]
-    return output.fitted(heads, lines, width, (">pruned", ">failed", "objective", "created"))
+    return output.fitted(heads, lines, width, (">pruned", ">failed", *spare))
 
 
 def _study_cells(row: StudyRow) -> list[object]:
@@ -71,9 +80,10 @@ def _study_cells(row: StudyRow) -> list[object]:
     objective = ", ".join(f"{'max' if one.maximize else 'min'} {one.name}" for one in row.objectives)
     done = f"{row.counts.done}" if row.counts.done == row.counts.total else f"{row.counts.done}/{row.counts.total}"
     budget = output.bar(row.fraction) if row.budget else "–"
-    best = output.number(row.best_value)
+    best = words.number(row.best_value)
     counts = (done, row.counts.pruned, row.counts.failed)
-    return [row.name, state, budget, *counts, best, objective, output.ago(row.created_at)]
+    labels = (row.owner, ", ".join(row.tags))
+    return [row.name, state, budget, *counts, best, objective, words.ago(row.created_at), *labels]
 
 
 def show(
@@ -101,13 +111,15 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     answer = insights.recommended(database, view)
     best = insights.answer_rows(database, view, answer)
     forecast = insights.forecast(database, view)
+    audit = insights.audit(database, view)
     if as_json:
-        told = {"best": best if len(view.objectives) > 1 else best[:1], "recommended": answer, "forecast": forecast}
+        shown = best if len(view.objectives) > 1 else best[:1]
+        told = {"best": shown, "recommended": answer, "forecast": forecast, "audit": audit}
         output.print_json({**output.plain(view), **output.plain(told)})
         return
     newest = insights.trials(database, view.study_id, order="newest", limit=8)
     console = output.out()
-    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast))
+    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast, audit=audit))
 
 
 def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
@@ -178,32 +190,57 @@ def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
 
 def trials(
     study: StudyName,
+    where: Where = "",
     state: Annotated[list[State] | None, typer.Option("--state", "-s", help="Only these; may be repeated.")] = None,
-    sort: Annotated[Sort, typer.Option(help="What comes first.")] = "number",
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What comes first: `newest`, `best`, or a name such as `number`, `value`, `duration`, `lr`; `-NAME` "
+            "begins with the largest.",
+        ),
+    ] = "number",
     limit: Limit = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """List a study's trials."""
+    """List a study's trials.
+
+    A filter compares names with values: `number`, `state`, `value`, `duration`, `attempts`, `failure`, `step`, metrics
+    and parameters, with `==`, `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put together by `and`, `or`, `not` and
+    parentheses.
+    """
     from tunesvc import insights
-    from tunesvc.cli import export, output, study_text
+    from tunesvc.cli import output, study_text
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
         view = insights.study(database, study)
-        rows = insights.trials(database, view.study_id, states=state or (), limit=limit, order=sort)
+        names = insights.names_of(database, view)
+        selection = insights.Selection.of(view.study_id, names, _filter(where, state or ()), _order(view, sort))
+        rows = insights.trial_page(database, selection, limit=limit).rows
     if as_json:
         output.print_json(rows)
     elif as_csv:
         heads, lines = study_text.trial_cells(view, rows)
-        csv.writer(sys.stdout).writerows([list(map(export.inert, line)) for line in (heads, *lines)])
+        csv.writer(sys.stdout).writerows([list(map(words.inert, line)) for line in (heads, *lines)])
     else:
         console = output.out()
         console.print(study_text.trials(view, rows, console.width))
         left = view.counts.total - len(rows)
-        if left > 0 and not state:
+        if left > 0 and not state and not where:
             output.err().print(f"[dim]{len(rows)} of {view.counts.total} trials; --limit shows more[/]")
+
+
+def _filter(where: str, states: Sequence[State]) -> str:
+    only = f"state in [{', '.join(states)}]" if states else ""
+    return f"({where}) and {only}" if where.strip() and only else where or only
+
+
+def _order(view: StudyView, sort: str) -> str:
+    best = "-value" if view.objectives[0].maximize else "value"
+    return {"newest": "-number", "best": best}.get(sort, sort)
 
 
 def logs(

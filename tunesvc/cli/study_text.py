@@ -11,21 +11,18 @@ from rich.text import Text
 
 from tunesvc.cli.output import (
     STYLES,
-    ago,
     bar,
     cells,
     clean,
     columns_of,
-    duration,
     fitted,
-    number,
-    parameter,
     state_text,
     table,
 )
 from tunesvc.confirming import Confirmation
-from tunesvc.insights import AttemptRow, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.search.recommend import Recommendation
+from tunesvc.words import ago, duration, number, parameter
 
 CURVE_POINTS = 12
 """Points of a curve that are printed, at most."""
@@ -39,6 +36,7 @@ def overview(
     *,
     answer: Recommendation | None = None,
     forecast: str | None = None,
+    audit: Audit | None = None,
 ) -> RenderableType:
     """How a study stands.
 
@@ -49,8 +47,11 @@ def overview(
         width: of the terminal.
         answer: what is believed about the recommended trial.
         forecast: the improvement to come, in words.
+        audit: how often its pruner errs.
     """
     grid = facts(view)
+    if audit is not None and audit.audited:
+        grid.add_row(Text("pruner", "dim"), *cells(audit.text))
     if forecast is not None:
         grid.add_row(Text("forecast", "dim"), *cells(forecast))
     parts: list[RenderableType] = [_heading(view), grid]
@@ -72,7 +73,8 @@ def facts(view: StudyRow) -> Table:
     goals = ", ".join(f"{objective.goal} {objective.name}" for objective in view.objectives)
     rows = {"objective": goals, "trials": counts(view), "budget": budget(view)}
     rows["time"] = duration(view.active_s) + (f", {view.gpu_hours:.3g} GPU hours" if view.gpu_hours else "")
-    rows["created"] = ago(view.created_at)
+    rows["created"] = ago(view.created_at) + (f" by {view.owner}" if view.owner else "")
+    rows |= {name: text for name, text in (("tags", ", ".join(view.tags)), ("note", view.note)) if text}
     if view.coordinator:
         rows["run by"] = view.coordinator
     elif view.unattended:
@@ -184,6 +186,9 @@ def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
         grid.add_row(Text(clean(objective.name), "bold"), Text(number(value), STYLES["best"]))
     for name, setting in row.params.items():
         grid.add_row(*cells(name, parameter(setting)))
+    for about, text in (("tags", ", ".join(row.tags)), ("note", row.note)):
+        if text:
+            grid.add_row(Text(about, "dim"), *cells(text))
     if not row.feasible:
         grid.add_row(Text("feasible", "dim"), Text("no: it breaks a constraint", "yellow"))
     parts: list[RenderableType] = [heading, grid, Text(), _attempts(detail.attempts)]

@@ -62,6 +62,7 @@ class Attempts:
         self._relaunch: deque[int] = deque()
         self._paused: dict[int, Curve] = {}
         self._told_no_checkpoint = False
+        self._unwanted: dict[int, str] = {}
 
     @property
     def unfinished(self) -> int:
@@ -134,6 +135,26 @@ class Attempts:
         self._batch.stops.append(StopRequest(*live.key(), cause))
         effects.stops.append(live.id)
 
+    def stop_one(self, number: int, reason: str) -> str:
+        """End a trial alone, at once or as soon as its worker obeys; returns what there is to say about it."""
+        live = next((live for live in self._roster if live.number == number), None)
+        if live is not None and live.stop_cause is StopCause.PAUSE:
+            live.stop_cause = None  # it stops for good instead
+        if live is not None and live.stop_cause is not None:
+            return f"it is being stopped already: {live.stop_reason or live.stop_cause}"
+        self._decide(number, "stop", reason)
+        if live is not None:
+            self._unwanted[number] = reason
+        elif number in self._relaunch:
+            self._relaunch.remove(number)
+            self._end_unstarted(number, StopCause.REQUEST, reason)
+        elif number in self._paused:
+            self._end_paused(number, reason)
+        else:
+            self._optimizer.withdraw(number)
+            return "it had not been started, and never will be"
+        return ""
+
     def begin_grace(self) -> None:
         """At a step's beginning: from now on those count their grace that the step before, once committed, stopped."""
         for live in self._roster:
@@ -163,7 +184,7 @@ class Attempts:
             self.stop(live, cause, verdict.reason, effects)
 
     def watch_limits(self, effects: Effects, *, hearing: bool = True) -> None:
-        """Stop those that exceed a limit, and kill those that did not obey.
+        """Stop those that exceed a limit or that nobody wants any more, and kill those that did not obey.
 
         Nobody is silent while the executor hears nothing (`hearing` is off), and nothing is known of an attempt that
         gave no sign since it was adopted.
@@ -175,6 +196,8 @@ class Attempts:
             if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
                 live.killed = True
                 effects.kills.append(live.id)
+            if (unwanted := self._unwanted.pop(live.number, None)) is not None:
+                self.stop(live, StopCause.REQUEST, unwanted, effects)
             if live.started_s is None or live.stop_cause is not None or live.last_word_s is not None:
                 continue
             exceeded = policy.overdue(self._spec.limits, now - live.started_s, now - live.heard_s)
@@ -192,16 +215,24 @@ class Attempts:
             return
         while self._relaunch:
             number = self._relaunch.popleft()
-            curve = self._roster.history(number).curve or self._roster.new_curve()
             self._decide(number, "stop", closing.reason)
-            self._tell(number, conclude(self._spec, curve, Yielded(), StopCause.PRUNE), closing.reason)
+            self._end_unstarted(number, closing.stop or StopCause.PRUNE, closing.reason)
         if self._paused:
             text = f"{len(self._paused)} paused trials are pruned: none of them was promoted before the end"
             self._observer.note(Note("study", text))
-        for number, curve in self._paused.items():
+        for number in list(self._paused):
             self._decide(number, "stop", f"paused, and not promoted before the end: {closing.reason}")
-            self._tell(number, conclude(self._spec, curve, Yielded(), StopCause.PRUNE), "", quietly=True)
-        self._paused.clear()
+            self._end_paused(number, "", quietly=True)
+
+    def _end_unstarted(self, number: int, cause: StopCause, reason: str) -> None:
+        """End a trial that waits to be run again."""
+        curve = self._roster.history(number).curve or self._roster.new_curve()
+        self._tell(number, conclude(self._spec, curve, Yielded(), cause, reason), reason)
+
+    def _end_paused(self, number: int, reason: str, *, quietly: bool = False) -> None:
+        """End a paused trial at what it came to."""
+        curve = self._paused.pop(number)
+        self._tell(number, conclude(self._spec, curve, Yielded(), StopCause.PRUNE), reason, quietly=quietly)
 
     # --- leases ----------------------------------------------------------------------------------------
 
@@ -335,6 +366,8 @@ class Attempts:
         for note in self._scoreboard.finished(trial, stop_reason):
             if not quietly:
                 self._observer.note(note)
+        if trial.state == TrialState.FAIL:
+            self._note("failed", f"stopped {stop_reason}", number)
         feasible = all(excess <= 0 for excess in conclusion.constraints.values())
         if trial.state == TrialState.COMPLETE and feasible and policy.reached_target(self._spec.metrics, trial.values):
             self._close(Closing(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))

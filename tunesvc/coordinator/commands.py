@@ -1,85 +1,148 @@
-"""What somebody asks of a study: pause, resume, stop, extend, enqueue. Each is answered in a sentence, empty when it
-was carried out as asked."""
+"""What somebody asks of a study, carried out. Each is answered in a sentence, empty when it was done as asked.
+
+The study is whatever is `Steerable`: one that runs, or one that nobody runs at the moment.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from random import Random
 from typing import Any, Protocol
 
-from pydantic import ValidationError
+from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.coordinator.changes import differences, extended, paralleled, wider
 from tunesvc.errors import SpecError
-from tunesvc.spec import Budget, ParamValue, StudySpec
+from tunesvc.space import Space, near
+from tunesvc.spec import ParamValue, StudySpec
+from tunesvc.store.batch import Decision
 from tunesvc.store.studies import Command
 
 
 class Steerable(Protocol):
-    """What a command may do to a running study."""
+    """What a command may do to a study. What does not make sense raises `SpecError`."""
 
-    spec: StudySpec
+    @property
+    def spec(self) -> StudySpec:
+        """What it runs by."""
+        ...
 
-    def pause(self) -> None:
+    def trial(self, number: int) -> FrozenTrial | None:
+        """A trial of it, or None when there is no such number."""
+        ...
+
+    def pause(self) -> str:
         """Ask for nothing more, let what runs finish."""
         ...
 
-    def unpause(self) -> None:
+    def unpause(self) -> str:
         """Take a pause back that has not come to its end."""
         ...
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Stop what runs and end the study."""
         ...
 
     def change_spec(self, spec: StudySpec) -> None:
-        """Go on under a changed spec."""
+        """Go on under another budget or parallelism."""
         ...
 
-    def enqueue(self, params: Mapping[str, ParamValue]) -> int:
+    def widen(self, spec: StudySpec, decision: Decision) -> None:
+        """Go on in a wider space, and record that."""
+        ...
+
+    def enqueue(self, params: Mapping[str, ParamValue], origin: str) -> int:
         """Have a trial with these values asked next; returns its number."""
+        ...
+
+    def stop_trial(self, number: int, reason: str) -> str:
+        """End a trial that is not over, and go on with the others."""
         ...
 
 
 def carry_out(command: Command, study: Steerable) -> str:
     """Do what a command asks; returns the answer for whoever asked. A mistake in it is an answer, not an error."""
     try:
-        match command.kind:
-            case "pause":
-                study.pause()
-            case "resume":
-                study.unpause()
-            case "stop":
-                study.stop()
-            case "extend":
-                study.change_spec(extended(study.spec, command.payload))
-            case "enqueue":
-                return f"trial {study.enqueue(command.payload)} is next"
+        return perform(command, study)
     except SpecError as error:
         return f"refused: {error}"
+
+
+def perform(command: Command, study: Steerable) -> str:
+    """Do what a command asks; returns the answer for whoever asked.
+
+    Raises:
+        SpecError: it makes no sense.
+    """
+    given = command.payload
+    match command.kind:
+        case "pause":
+            return study.pause()
+        case "resume":
+            return study.unpause()
+        case "stop":
+            return study.stop()
+        case "extend":
+            study.change_spec(extended(study.spec, given))
+        case "parallelism":
+            study.change_spec(paralleled(study.spec, given))
+        case "widen":
+            return _widen(command, study)
+        case "enqueue":
+            return _enqueue(command, study)
+        case "retry":
+            return _retry(command, study)
+        case "stop_trial":
+            trial = _known(study, given)
+            if trial.state.is_finished():
+                raise SpecError(f"trial {trial.number} is over: it is {_word(trial.state)}")
+            return study.stop_trial(trial.number, _by(command))
+        case _:
+            raise SpecError(f"nobody knows how to {command.kind} a study")
     return ""
 
 
-def extended(spec: StudySpec, more: Mapping[str, Any]) -> StudySpec:
-    """The spec with a larger budget.
+def _widen(command: Command, study: Steerable) -> str:
+    spec = wider(study.spec, command.payload)
+    told = differences(study.spec, spec)
+    study.widen(spec, Decision(None, "sampler", f"the space became wider {_by(command)}: {told}", {"widened": told}))
+    return told
 
-    Args:
-        more: what is added to `trials`, `wall` (seconds) or `gpu_hours`. A limit that the budget did not have stays
-            absent, since any amount would lower it.
 
-    Raises:
-        SpecError: nothing is added, or it is no number above 0.
-    """
-    old = spec.budget.limits
-    unknown = set(more) - set(old)
-    if unknown or not more:
-        raise SpecError(f"extend takes {', '.join(old)}; not {', '.join(sorted(unknown)) or 'nothing'}")
-    for name, amount in more.items():
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount <= 0:
-            raise SpecError(f"extend {name}: {amount!r} is no number above 0")
-    if not any(old[name] for name in more):
-        limits = ", ".join(name for name, limit in old.items() if limit is not None)
-        raise SpecError(f"the budget has no limit on {', '.join(more)} that could be extended; it has one on {limits}")
-    grown = {name: None if limit is None else limit + more.get(name, 0) for name, limit in old.items()}
-    try:
-        return spec.model_copy(update={"budget": Budget.model_validate({**grown, "stop_when": spec.budget.stop_when})})
-    except ValidationError as error:
-        raise SpecError(f"extend: {error.errors()[0]['msg']}") from None
+def _enqueue(command: Command, study: Steerable) -> str:
+    """With the values that are given, or near those of another trial; which ones, the command's id decides."""
+    given = command.payload
+    if "near" in given:
+        trial = _known(study, {"number": given["near"]})
+        space = Space(study.spec.parameters)
+        params = near(space, trial, Random(command.command_id))  # noqa: S311 - no secret
+        return f"trial {study.enqueue(params, f'near trial {trial.number}')} is next"
+    if not isinstance(given.get("params"), Mapping):
+        raise SpecError("enqueue takes `params`, values by name, or `near`, the number of a trial")
+    return f"trial {study.enqueue(given['params'], str(given.get('origin', '')))} is next"
+
+
+def _retry(command: Command, study: Steerable) -> str:
+    trial = _known(study, command.payload)
+    if not trial.state.is_finished():
+        raise SpecError(f"trial {trial.number} is not over: it is {_word(trial.state)}")
+    number = study.enqueue(trial.params, f"trial {trial.number} once more, {_by(command)}")
+    return f"trial {number} is next, with the parameters of trial {trial.number}"
+
+
+def _known(study: Steerable, given: Mapping[str, Any]) -> FrozenTrial:
+    number = given.get("number")
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise SpecError(f"{number!r} is no number of a trial")
+    trial = study.trial(number)
+    if trial is None:
+        raise SpecError(f"there is no trial {number}")
+    return trial
+
+
+def _by(command: Command) -> str:
+    return f"by request of {command.asked_by}" if command.asked_by else "by request"
+
+
+def _word(state: TrialState) -> str:
+    return "failed" if state is TrialState.FAIL else state.name.lower()

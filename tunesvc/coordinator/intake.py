@@ -54,7 +54,7 @@ class Intake:
         """`code`: digest of the objective's source that the study ran last."""
         self._observer = observer
         self._code = code
-        self._objective = spec.metrics[0].name
+        self._objective, *self._other_objectives = (metric.name for metric in spec.metrics)
         self._judged = spec.pruner.name != "none"
         self._roster = roster
         self._optimizer = optimizer
@@ -128,8 +128,9 @@ class Intake:
         value = report.metrics.get(self._objective)
         batch.reports.append(Report(*live.key(), report.step, value, others))
         if value is not None:
-            self._optimizer.report(live.number, report.step, value)
-            if self._judged:
+            beside = [others.get(name) for name in self._other_objectives]
+            self._optimizer.report(live.number, report.step, value, *beside)
+            if self._judged and None not in beside:
                 live.unjudged.append(report.step)
 
     def _take_log(self, live: LiveAttempt, seq: int, line: Logged, batch: Batch) -> None:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from optuna.trial import FrozenTrial
+
 from tunesvc import failpoints, history, policy
 from tunesvc.clock import Clock, SystemClock
 from tunesvc.coordinator.attempts import Attempts
@@ -67,9 +69,16 @@ class Coordinator:
         active_s: float = 0.0,
         gpu_hours: float = 0.0,
         code: str | None = None,
+        refit: Callable[[StudySpec], None],
     ) -> None:
-        """`active_s`, `gpu_hours`: what earlier runs of the study have spent; `code`: digest of what they ran."""
+        """Args besides its parts.
+
+        active_s, gpu_hours: what earlier runs of the study have spent.
+        code: digest of what they ran.
+        refit: has the optimizer go on in a wider space.
+        """
         self.spec = spec
+        self._refit = refit
         self._ledger = ledger
         self._optimizer = optimizer
         self._executor = executor
@@ -99,7 +108,7 @@ class Coordinator:
         now = self._clock.now()
         self._counted_s = self._renewed_s = self._listened_s = now
         self._settled_s = now
-        self._looked_s = self._slots_s = -1e9
+        self._looked_s = self._slots_s = self._told_s = -1e9
         self._slots = 1
         self._gpus_total = executor.capacity().gpu
 
@@ -174,6 +183,7 @@ class Coordinator:
             self._attempts.end(ended)
         self._look_for_commands()
         self._watch_executor()
+        self._tell_nodes()
         self._attempts.watch_limits(effects, hearing=self._is_settled)
         self._move(effects)
         self._closed = self._closing if not self._roster else None
@@ -193,11 +203,16 @@ class Coordinator:
 
     # --- what a command may do ----------------------------------------------------------------------
 
-    def pause(self) -> None:
+    def trial(self, number: int) -> FrozenTrial | None:
+        """A trial of the study, or None when there is no such number."""
+        return self._optimizer.trial(number) if number < len(self._optimizer.trials) else None
+
+    def pause(self) -> str:
         """Ask for nothing more, let what runs finish."""
         self.close(Closing(StudyState.PAUSED, "paused by request", None))
+        return ""
 
-    def unpause(self) -> None:
+    def unpause(self) -> str:
         """Take a pause back that has not come to its end."""
         if self._closing is not None and self._closing.state is StudyState.PAUSED:
             self._closing = None
@@ -205,20 +220,32 @@ class Coordinator:
         for command_id in [key for key, kind in self._under_way.items() if kind == "pause"]:
             self._batch.answered[command_id] = "taken back"
             del self._under_way[command_id]
+        return ""
 
-    def stop(self) -> None:
+    def stop(self) -> str:
         """Stop what runs and end the study."""
         self.unpause()
         self.close(Closing(StudyState.STOPPED, "stopped by request", StopCause.COMMAND))
+        return ""
 
     def change_spec(self, spec: StudySpec) -> None:
-        """Go on under a changed budget."""
+        """Go on under a changed budget or parallelism."""
         self.spec = self._scoreboard.spec = spec
         self._batch.spec = spec.model_dump_json()
 
-    def enqueue(self, params: Mapping[str, ParamValue]) -> int:
+    def widen(self, spec: StudySpec, decision: Decision) -> None:
+        """Go on in a wider space, and record that."""
+        self._refit(spec)
+        self.change_spec(spec)
+        self._batch.decisions.append(decision)
+
+    def enqueue(self, params: Mapping[str, ParamValue], origin: str) -> int:
         """Have a trial with these values asked next; returns its number."""
-        return self._optimizer.enqueue(params)
+        return self._optimizer.enqueue(params, origin)
+
+    def stop_trial(self, number: int, reason: str) -> str:
+        """End a trial that is not over, and go on with the others."""
+        return self._attempts.stop_one(number, reason)
 
     # --- deciding -----------------------------------------------------------------------------------
 
@@ -313,9 +340,16 @@ class Coordinator:
             self._trouble = trouble
             self._note("warning", trouble) if trouble else self._note("study", "Ray is back")
 
+    def _tell_nodes(self) -> None:
+        """Record what the cluster has, for whoever wants to know what waits and why."""
+        now = self._clock.now()
+        if now - self._told_s >= SLOTS_S and not self._trouble:
+            self._told_s = now
+            self._batch.nodes = self._executor.capacity().by_node
+
     def _usage(self) -> Usage:
         return Usage(
-            trials=len(self._optimizer.trials) - self._optimizer.enqueued,
+            trials=len(self._optimizer.trials) - self._optimizer.enqueued - self._optimizer.withdrawn,
             running=self._attempts.unfinished,
             wall_s=self._spent_wall_s + self._clock.now() - self._counted_s,
             gpu_hours=self._attempts.gpu_hours,

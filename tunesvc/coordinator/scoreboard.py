@@ -10,11 +10,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.objective import is_better
-from tunesvc.policy import Forecast, Usage, forecast, fraction_spent
+from tunesvc.policy import Forecast, Usage, forecast, fraction_spent, time_left_s
 from tunesvc.spec import StudySpec
-
-FORECAST_FROM = 0.05
-"""Below this share of the budget a forecast would be a guess."""
 
 
 class Scoreboard:
@@ -78,7 +75,7 @@ class Scoreboard:
             budget_trials=self.spec.budget.trials,
             fraction=fraction,
             elapsed_s=usage.wall_s,
-            left_s=usage.wall_s / fraction - usage.wall_s if fraction >= FORECAST_FROM else None,
+            left_s=time_left_s(fraction, usage.wall_s),
             gpu_hours=usage.gpu_hours,
             gpus_busy=sum(live.gpus for live in roster if live.started_s is not None),
             gpus_total=gpus_total,

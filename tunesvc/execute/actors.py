@@ -25,10 +25,10 @@ from ray.util.placement_group import (
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tunesvc.execute.cluster import Connection, LocalResources, connect
-from tunesvc.execute.executor import Job
+from tunesvc.execute.executor import Job, Node
 from tunesvc.execute.fleet import WorkerActor
 from tunesvc.execute.probe import with_own_resources
-from tunesvc.execute.requests import bundle_of
+from tunesvc.execute.requests import amounts_of, bundle_of
 from tunesvc.execute.worker import Worker
 
 _THREADS = 8
@@ -78,10 +78,21 @@ class Actors:
         """
         return cls(job, connect(address, local, source=job.source))
 
-    def nodes(self) -> list[dict[str, float]]:
-        """What each living node has. Any thread may ask."""
+    def nodes(self) -> list[Node]:
+        """The living nodes. Any thread may ask."""
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        return [node["Resources"] for node in nodes if node["Alive"]]
+        free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+        return [
+            Node(
+                node["NodeID"],
+                node["NodeManagerAddress"],
+                node["NodeManagerHostname"],
+                amounts_of(node["Resources"]),
+                amounts_of(free.get(node["NodeID"], {})),
+            )
+            for node in nodes
+            if node["Alive"]
+        ]
 
     def start(self, token: int) -> RayWorker:
         """Ask Ray for one more worker; returns at once."""

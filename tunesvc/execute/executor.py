@@ -176,6 +176,20 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the cluster. Amounts go by Ray's names: `CPU`, `GPU`, `memory` in bytes, and custom ones."""
+
+    key: str
+    """No other node has it, on this cluster or another."""
+    address: str
+    """As `Started.node` names it."""
+    host: str
+    total: Mapping[str, float]
+    free: Mapping[str, float]
+    """What nobody holds, as far as the cluster knows at the moment; absent: nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Capacity:
     """What a cluster has in all, whether in use or not."""
 
@@ -185,6 +199,8 @@ class Capacity:
     memory: int
     """Bytes."""
     custom: Mapping[str, float] = field(default_factory=dict)
+    by_node: tuple[Node, ...] = ()
+    """The same node by node."""
 
     def __str__(self) -> str:
         parts = [f"{self.nodes} node{'s' if self.nodes != 1 else ''}", f"{self.cpu:g} CPU", f"{self.gpu:g} GPU"]

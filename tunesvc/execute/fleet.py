@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from tunesvc.execute.executor import Job
+from tunesvc.execute.executor import Job, Node
 
 
 class WorkerActor(Protocol):
@@ -46,8 +46,8 @@ class Fleet(Protocol):
         """Whether the workers outlive us, on a cluster that others use too."""
         ...
 
-    def nodes(self) -> list[dict[str, float]]:
-        """What each living node has. Any thread may ask."""
+    def nodes(self) -> list[Node]:
+        """The living nodes. Any thread may ask."""
         ...
 
     def start(self, token: int) -> WorkerActor:

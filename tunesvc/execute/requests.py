@@ -9,13 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.executor import Capacity
+from tunesvc.execute.executor import Capacity, Node
 from tunesvc.spec import Resources
 
 Bundle = Mapping[str, float]
 _SLACK = 1e-6
 """Sums of tenths are no tenths."""
-_BUILT_IN = ("CPU", "GPU", "memory", "object_store_memory")
+_BUILT_IN = ("CPU", "GPU", "memory")
 
 
 def bundle_of(asked: Resources) -> dict[str, float]:
@@ -24,17 +24,26 @@ def bundle_of(asked: Resources) -> dict[str, float]:
     return {name: amount for name, amount in amounts.items() if amount > 0}
 
 
-def capacity_of(nodes: Sequence[Bundle]) -> Capacity:
+def amounts_of(resources: Bundle) -> dict[str, float]:
+    """Without Ray's own markers."""
+    return {
+        name: amount
+        for name, amount in resources.items()
+        if name != "object_store_memory" and not name.startswith(("node:", "accelerator_type:"))
+    }
+
+
+def capacity_of(nodes: Sequence[Node]) -> Capacity:
     """What the nodes have together."""
     total: dict[str, float] = {}
     for node in nodes:
-        for name, amount in node.items():
+        for name, amount in node.total.items():
             total[name] = total.get(name, 0) + amount
-    custom = {n: a for n, a in total.items() if n not in _BUILT_IN and not n.startswith(("node:", "accelerator_type:"))}
-    return Capacity(len(nodes), total.get("CPU", 0), total.get("GPU", 0), int(total.get("memory", 0)), custom)
+    cpu, gpu, memory = (total.pop(name, 0) for name in _BUILT_IN)
+    return Capacity(len(nodes), cpu, gpu, int(memory), total, tuple(nodes))
 
 
-def slots_on(nodes: Sequence[Bundle], asked: Resources) -> int:
+def slots_on(nodes: Sequence[Node], asked: Resources) -> int:
     """How many workers, or gangs of workers, of this request the nodes hold at a time.
 
     A bundle lies on one node; the bundles of a gang may lie on several.
@@ -43,11 +52,33 @@ def slots_on(nodes: Sequence[Bundle], asked: Resources) -> int:
         UnsatisfiableRequest: not even one.
     """
     bundle = bundle_of(asked)
-    fitting = [_bundles_on(node, bundle) for node in nodes]
-    slots = sum(fitting) // asked.workers
-    if slots == 0:
-        raise UnsatisfiableRequest(_refusal(nodes, asked, bundle, sum(fitting)))
-    return slots
+    fitting = sum(_bundles_on(node.total, bundle) for node in nodes)
+    if fitting < asked.workers:
+        raise UnsatisfiableRequest(_refusal(nodes, asked, bundle, fitting))
+    return fitting // asked.workers
+
+
+def why_waits(nodes: Sequence[Node], asked: Resources) -> str:
+    """Why an attempt that makes this request has no place yet, as far as the nodes tell."""
+    if not nodes:
+        return "nobody has told what the cluster has"
+    try:
+        slots_on(nodes, asked)
+    except UnsatisfiableRequest as error:
+        return str(error)
+    bundle = bundle_of(asked)
+    fitting = sum(_bundles_on(node.free, bundle) for node in nodes)
+    if not bundle or fitting >= asked.workers:
+        return "there is room for it: its worker is starting"
+    if asked.workers > 1:
+        return f"it asks for {asked.workers} × ({_listed(bundle)}) at a time; {fitting} of these are free"
+    return f"it asks for {_listed(bundle)}; the most that is free on one node is {_most(nodes, bundle)}"
+
+
+def _most(nodes: Sequence[Node], bundle: Bundle) -> str:
+    """What is free on the node that comes nearest."""
+    nearest = max(nodes, key=lambda node: min(node.free.get(name, 0) / amount for name, amount in bundle.items()))
+    return _listed({name: nearest.free.get(name, 0) for name in bundle})
 
 
 def _bundles_on(node: Bundle, bundle: Bundle) -> int:
@@ -62,15 +93,15 @@ def _times(name: str, available: float, amount: float) -> int:
     return math.floor(available / amount + _SLACK)
 
 
-def _refusal(nodes: Sequence[Bundle], asked: Resources, bundle: Bundle, fitting: int) -> str:
+def _refusal(nodes: Sequence[Node], asked: Resources, bundle: Bundle, fitting: int) -> str:
     has = capacity_of(nodes)
     if asked.workers > 1 and fitting:
         return (
             f"a trial asks for a gang of {asked.workers} × ({_listed(bundle)}), but the cluster holds {fitting} of "
             f"these ({has}): lower `resources.workers`, or add nodes"
         )
-    short = [name for name in bundle if all(_times(name, node.get(name, 0), bundle[name]) == 0 for node in nodes)]
-    most = ", ".join(f"{_amount(n, max((node.get(n, 0) for node in nodes), default=0))}" for n in short or bundle)
+    short = [name for name in bundle if all(_times(name, node.total.get(name, 0), bundle[name]) == 0 for node in nodes)]
+    most = ", ".join(f"{_amount(n, max((node.total.get(n, 0) for node in nodes), default=0))}" for n in short or bundle)
     return (
         f"a trial asks for {_listed(bundle)}, which no node of the cluster can meet: the largest has {most} "
         f"(in all: {has}); lower `resources` in the study, or join a larger cluster with `cluster: HOST:PORT`"

@@ -23,12 +23,14 @@ from tunesvc.execute.executor import (
     Event,
     Launch,
     Lost,
+    Node,
     Outcome,
     Payload,
     Reported,
     Started,
     Yielded,
 )
+from tunesvc.execute.requests import capacity_of
 from tunesvc.spec import ParamValue
 
 Script = Callable[[Launch], Iterable[tuple[float, Payload]]]
@@ -207,7 +209,9 @@ class SimulatedExecutor:
 
     def capacity(self) -> Capacity:
         """One imaginary node with a CPU for each slot."""
-        return Capacity(nodes=1, cpu=self.cluster.slots, gpu=0, memory=2**30)
+        slots, busy = self.cluster.slots, len(self.cluster.running)
+        total = {"CPU": float(slots), "memory": 2.0**30}
+        return capacity_of([Node("simulated", "simulated", "simulated", total, {**total, "CPU": float(slots - busy)})])
 
     def slots(self) -> int:
         """As constructed."""

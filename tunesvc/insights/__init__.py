@@ -4,63 +4,142 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.audit import Audit, audit
+from tunesvc.insights.beliefs import importance_shares, surface
+from tunesvc.insights.cluster import ClusterView, cluster
+from tunesvc.insights.columns import names_of
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
-from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
+from tunesvc.insights.explanation import Explanation, Said, explain_study, explain_trial, trial_told
+from tunesvc.insights.export import Export
+from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
-from tunesvc.insights.history import attempts, curve, curves, decisions, logs
-from tunesvc.insights.overview import studies, study, study_names
+from tunesvc.insights.history import attempts, curve, curves, decisions, log_end, logs
+from tunesvc.insights.overview import labels, studies, study, study_by_id, study_names
+from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
+from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
+from tunesvc.insights.requests import requests
+from tunesvc.insights.results import Results, Saved, chosen, results, saved_by_pruning, saving_of, spread
 from tunesvc.insights.rows import (
     AttemptRow,
     Counts,
     Curve,
     DecisionRow,
+    Labels,
     LogRow,
     Objective,
     Point,
+    RequestRow,
     StudyRow,
     StudyView,
     TrialDetail,
     TrialRow,
 )
-from tunesvc.insights.trial_table import Order, best, trial, trials
+from tunesvc.insights.spans import Span, laned, spans
+from tunesvc.insights.sparks import sparks
+from tunesvc.insights.standing import Gain, Headline, headline, recent, running
+from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
+from tunesvc.insights.trial_reasons import Judgement, Other, Proposal, TrialReasons, trial_reasons
+from tunesvc.insights.trial_table import Order, best, drawn_from, pareto_mask, rows_of, trial, trials
+from tunesvc.search.importance import Share
+from tunesvc.search.recommend import Recommendation
+from tunesvc.search.surface import Cut, Plane, Surface
 
 __all__ = [
+    "MEANINGS",
     "AttemptRow",
+    "Audit",
+    "ClusterView",
     "Counts",
     "Curve",
+    "Cut",
     "DecisionRow",
     "Diagnosis",
     "Explanation",
+    "Export",
+    "Gain",
+    "Headline",
+    "Judgement",
+    "Labels",
     "LogRow",
+    "Names",
     "Objective",
     "Order",
+    "Other",
+    "Parameter",
+    "Plane",
     "Point",
+    "Proposal",
+    "Recommendation",
     "Replayed",
+    "RequestRow",
+    "Results",
+    "Said",
+    "Saved",
+    "Selection",
+    "Share",
+    "Sort",
+    "Span",
     "StudyRow",
     "StudyView",
+    "Surface",
     "TrialDetail",
+    "TrialPage",
+    "TrialReasons",
     "TrialRow",
+    "Tried",
     "answer_rows",
     "attempts",
+    "audit",
     "best",
+    "chosen",
+    "cluster",
+    "count_trials",
     "curve",
     "curves",
     "dataframe",
     "decisions",
     "diagnosis",
+    "drawn_from",
     "explain_study",
     "explain_trial",
+    "fingerprint",
     "forecast",
+    "headline",
+    "importance_shares",
+    "labels",
+    "laned",
+    "log_end",
     "logs",
+    "names_of",
+    "parameters",
+    "pareto_mask",
+    "pulse",
+    "recent",
     "recommended",
     "replay",
     "replay_pruner",
     "replay_sampler",
+    "requests",
+    "results",
+    "rows_of",
+    "running",
+    "saved_by_pruning",
+    "saving_of",
+    "spans",
+    "sparks",
+    "spread",
     "studies",
     "study",
+    "study_by_id",
     "study_names",
+    "surface",
     "trial",
+    "trial_page",
+    "trial_reasons",
+    "trial_told",
     "trials",
+    "tried_best",
+    "tried_evenly",
     "value_columns",
 ]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
+import numpy as np
 
-from tunesvc import policy
+from tunesvc.insights.beliefs import frozen
+from tunesvc.insights.results import Results, chosen
+from tunesvc.insights.results import results as study_results
 from tunesvc.insights.rows import StudyView, TrialRow
-from tunesvc.insights.sql import is_candidate
+from tunesvc.insights.standing import expected
 from tunesvc.insights.trial_table import best, rows_of
 from tunesvc.search.recommend import Recommendation, recommend
 from tunesvc.store.database import Database
-from tunesvc.store.schema import trials
-from tunesvc.store.storage import PgStorage
+
+CONSIDERED_MAX = 2_000
+"""Trials among which the one to take is looked for."""
 
 
-def recommended(database: Database, view: StudyView) -> Recommendation | None:
-    """The trial to take; None with several objectives, or when no trial is complete and feasible."""
+def recommended(database: Database, view: StudyView, results: Results | None = None) -> Recommendation | None:
+    """The trial to take; None with several objectives, or when no trial is complete and feasible.
+
+    Of more than `CONSIDERED_MAX` candidates the best, and an even choice of the others, are considered.
+    """
     if len(view.objectives) > 1:
         return None
-    found = PgStorage(database).get_all_trials(view.study_id, deepcopy=False)
+    known = study_results(database, view.study_id) if results is None else results
+    places = np.flatnonzero(known.candidates())
+    costs = known.costs(view.objectives[0])[places]
+    places = places[chosen(costs, known.numbers[places], CONSIDERED_MAX)]
+    found = frozen(database, view.study_id, [int(number) for number in known.numbers[places]])
     return recommend(found, view.objectives[0].goal)
 
 
@@ -38,15 +48,5 @@ def forecast(database: Database, view: StudyView) -> str | None:
     """What improvement is expected, in words; None with several objectives, or too early to tell."""
     if len(view.objectives) > 1 or view.spec is None:
         return None
-    value = sa.case((sa.and_(*is_candidate()), trials.c["values"][1]))
-    query = (
-        sa.select(value)
-        .where(trials.c.study_id == view.study_id, trials.c.state.in_(["complete", "pruned", "fail"]))
-        .order_by(trials.c.ended_at, trials.c.number)
-    )
-    with database.engine.connect() as connection:
-        values = connection.execute(query).scalars().all()
-    usage = policy.Usage(view.counts.total, view.counts.total - view.counts.done, view.active_s, view.gpu_hours)
-    incumbents = policy.incumbents(values, view.objectives[0].goal)
-    expected = policy.forecast(view.spec.budget.stop_when, incumbents, usage)
-    return None if expected is None else expected.text
+    found = expected(view, study_results(database, view.study_id))
+    return None if found is None else found.text

@@ -22,7 +22,7 @@ def dataframe(database: Database, study: StudyView) -> pd.DataFrame:
     import pandas as pd
 
     rows = trials(database, study.study_id)
-    frame = pd.DataFrame([_record(study, row) for row in rows], columns=_columns(study, rows))
+    frame = pd.DataFrame([record(study, row) for row in rows], columns=_columns(study, rows))
     for moment in ("started_at", "ended_at"):
         frame[moment] = pd.to_datetime(frame[moment], utc=True)
     for whole in ("number", "last_step", "attempts"):
@@ -39,13 +39,15 @@ def value_columns(study: StudyView) -> tuple[str, ...]:
 
 def _columns(study: StudyView, rows: tuple[TrialRow, ...]) -> list[str]:
     drawn = dict.fromkeys(f"params.{name}" for row in rows for name in row.params)
-    return ["number", "state", *value_columns(study), *drawn, "feasible", *_PLAIN]
+    return ["number", "state", *value_columns(study), *drawn, "feasible", *PLAIN]
 
 
-_PLAIN = ("last_step", "last_value", "attempts", "failure", "duration_s", "started_at", "ended_at")
+PLAIN = ("last_step", "last_value", "attempts", "failure", "duration_s", "started_at", "ended_at")
+"""Columns that are the same in every study."""
 
 
-def _record(study: StudyView, row: TrialRow) -> dict[str, Any]:
+def record(study: StudyView, row: TrialRow) -> dict[str, Any]:
+    """A trial by the names of the columns; without parameters that it does not have."""
     values = row.values or (None,) * len(study.objectives)
     return {
         "number": row.number,
@@ -53,5 +55,5 @@ def _record(study: StudyView, row: TrialRow) -> dict[str, Any]:
         **dict(zip(value_columns(study), values, strict=True)),
         **{f"params.{name}": value for name, value in row.params.items()},
         "feasible": row.feasible,
-        **{name: getattr(row, name) for name in _PLAIN},
+        **{name: getattr(row, name) for name in PLAIN},
     }

@@ -18,6 +18,8 @@ from tunesvc.store.ids import number_of, trial_id
 from tunesvc.store.states import AttemptState
 
 _IDS = pg.ARRAY(sa.BigInteger)
+_LOG_ROWS = 2_000
+"""Rows of output that are looked at from the end."""
 
 
 def attempts(
@@ -139,6 +141,44 @@ def logs(
         query = query.where(table.c.attempt == attempt)
     with database.engine.connect() as connection:
         rows = connection.execute(query.order_by(table.c.attempt, table.c.seq).limit(limit)).all()
+    return tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
+
+
+def log_end(
+    database: Database,
+    study_id: int,
+    number: int,
+    *,
+    attempt: int | None = None,
+    before: tuple[int, int] | None = None,
+    characters: int = 100_000,
+) -> tuple[LogRow, ...]:
+    """The end of a trial's output, in order: at most about so many characters, but at least one row.
+
+    Args:
+        database: where to read.
+        study_id: whose trial.
+        number: which trial.
+        attempt: of this attempt only.
+        before: `LogRow.cursor` of a row: what ends right before it.
+        characters: at most about so many.
+    """
+    table = schema.logs
+    place = sa.tuple_(table.c.attempt, table.c.seq)
+    query = sa.select(table.c.attempt, table.c.seq, table.c.stream, table.c.text, table.c.logged_at).where(
+        table.c.trial_id == trial_id(study_id, number)
+    )
+    if attempt is not None:
+        query = query.where(table.c.attempt == attempt)
+    if before is not None:
+        query = query.where(place < sa.tuple_(*before))
+    newest = query.order_by(table.c.attempt.desc(), table.c.seq.desc()).limit(_LOG_ROWS).subquery()
+    backwards = (newest.c.attempt.desc(), newest.c.seq.desc())
+    behind = sa.func.sum(sa.func.length(newest.c.text)).over(order_by=backwards) - sa.func.length(newest.c.text)
+    measured = sa.select(newest, behind.label("behind")).subquery()
+    near = sa.select(measured).where(measured.c.behind < characters)
+    with database.engine.connect() as connection:
+        rows = connection.execute(near.order_by(measured.c.attempt, measured.c.seq)).all()
     return tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
 
 

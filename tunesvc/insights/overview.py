@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
 
 from tunesvc import policy
-from tunesvc.insights.rows import Counts, Objective, StudyRow, StudyView
-from tunesvc.insights.sql import first_trial_id, is_candidate, state_shown
+from tunesvc.insights.rows import Counts, Labels, Objective, StudyRow, StudyView
+from tunesvc.insights.sql import first_trial_id, first_value, is_candidate, state_shown
 from tunesvc.spec import Budget
 from tunesvc.store import studies as stored
 from tunesvc.store.database import Database
-from tunesvc.store.schema import attempts, leases, reports, trials
+from tunesvc.store.schema import attempts, commands, leases, reports, trials
 from tunesvc.store.schema import studies as table
 from tunesvc.store.states import StudyState
 
@@ -31,11 +31,46 @@ def study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple
         return tuple(connection.execute(query).scalars())
 
 
-def studies(database: Database, limit: int = 200) -> tuple[StudyRow, ...]:
-    """Studies, newest first."""
-    query = _overview().order_by(table.c.study_id.desc()).limit(limit)
+def studies(
+    database: Database,
+    limit: int = 200,
+    *,
+    search: str = "",
+    states: Iterable[StudyState] = (),
+    tags: Sequence[str] = (),
+    owner: str | None = None,
+) -> tuple[StudyRow, ...]:
+    """Studies, newest first.
+
+    Args:
+        database: where to read.
+        limit: at most so many.
+        search: only those whose name, owner or tags contain this, in either case.
+        states: only these; all when empty.
+        tags: only those that have all of these.
+        owner: only theirs.
+    """
+    query = _overview()
+    if search:
+        looked_at = sa.func.concat_ws("\n", table.c.name, table.c.owner, sa.func.array_to_string(table.c.tags, "\n"))
+        query = query.where(looked_at.icontains(search, autoescape=True))
+    if tags:
+        query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
+    if owner is not None:
+        query = query.where(table.c.owner == owner)
+    if wanted := list(states):
+        query = query.where(table.c.state.in_(wanted))
     with database.engine.connect() as connection:
-        return tuple(_study_row(row) for row in connection.execute(query))
+        found = connection.execute(query.order_by(table.c.study_id.desc()).limit(limit))
+        return tuple(_study_row(row) for row in found)
+
+
+def labels(database: Database, limit: int = 200) -> Labels:
+    """Owners and tags that there are, by name."""
+    tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
+    owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
+    with database.engine.connect() as connection:
+        return Labels(tuple(connection.execute(owners).scalars()), tuple(connection.execute(tags).scalars()))
 
 
 def study(database: Database, name: str) -> StudyView:
@@ -45,8 +80,21 @@ def study(database: Database, name: str) -> StudyView:
         StudyNotFound: there is none; the text suggests the nearest name.
     """
     with database.engine.connect() as connection:
-        record = stored.find(connection, name)
-        row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one()
+        return _view(connection, stored.find(connection, name))
+
+
+def study_by_id(database: Database, study_id: int) -> StudyView:
+    """One study by its id.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    with database.engine.connect() as connection:
+        return _view(connection, stored.get(connection, study_id))
+
+
+def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
+    row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one()
     shown = _study_row(row)
     return StudyView(
         **{field.name: getattr(shown, field.name) for field in fields(shown)},
@@ -58,8 +106,8 @@ def study(database: Database, name: str) -> StudyView:
 
 def _overview() -> sa.Select[Any]:
     """One row per study; every figure comes from an index range of that study's own rows."""
-    counted, held, minimum, maximum = _counts(), _gpu_hours(), _extreme(sa.func.min), _extreme(sa.func.max)
-    owner = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label("coordinator")
+    counted, held, minimum, maximum = _counts(), _gpu_hours(), _first(ascending=True), _first(ascending=False)
+    coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label("coordinator")
     return (
         sa.select(
             table.c.study_id,
@@ -72,7 +120,11 @@ def _overview() -> sa.Select[Any]:
             table.c.active_s,
             table.c.created_at,
             table.c.ended_at,
-            owner,
+            table.c.owner,
+            table.c.tags,
+            table.c.note,
+            coordinator,
+            _closing(),
             counted,
             held.c.gpu_hours,
             sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum).label("best_value"),
@@ -86,7 +138,7 @@ def _overview() -> sa.Select[Any]:
 
 def _counts() -> sa.sql.selectable.LateralFromClause:
     shown = (
-        sa.select(state_shown().label("state"))
+        sa.select(state_shown().label("state"), trials.c.started_at)
         .where(trials.c.study_id == table.c.study_id)
         .correlate(table)
         .lateral("shown")
@@ -103,6 +155,7 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
             of("complete", "complete"),
             of("pruned", "pruned"),
             of("fail", "failed"),
+            sa.func.count().filter(shown.c.state == "fail", shown.c.started_at.is_(None)).label("withdrawn"),
         )
         .select_from(shown)
         .lateral("counted")
@@ -131,22 +184,38 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
     )
 
 
-def _extreme(choose: Any) -> sa.ScalarSelect[float]:
-    """The least or greatest first value of a study's candidates, where it has one objective."""
-    value = trials.c["values"][1]
+def _first(ascending: bool) -> sa.ScalarSelect[float]:
+    """The least or greatest first value of a study's candidates, where it has one objective; the first in an index."""
+    value = first_value()
     return (
-        sa.select(choose(value))
-        .where(trials.c.study_id == table.c.study_id, *is_candidate())
+        sa.select(value)
+        .where(trials.c.study_id == table.c.study_id, value.is_not(None), *is_candidate())
         .where(sa.func.cardinality(table.c.directions) == 1)
+        .order_by(value.asc() if ascending else value.desc())
+        .limit(1)
         .correlate(table)
         .scalar_subquery()
+    )
+
+
+def _closing() -> sa.Label[str | None]:
+    """The last pause or stop that waits for a coordinator, or is being carried out by one."""
+    return (
+        sa.select(commands.c.kind)
+        .where(commands.c.study_id == table.c.study_id, commands.c.done_at.is_(None))
+        .where(commands.c.kind.in_(["pause", "stop"]))
+        .order_by(commands.c.command_id.desc())
+        .limit(1)
+        .correlate(table)
+        .scalar_subquery()
+        .label("closing")
     )
 
 
 def _study_row(row: Any) -> StudyRow:
     counts = Counts(row.waiting, row.running, row.complete, row.pruned, row.failed, row.paused)
     budget = None if row.budget is None else Budget.model_validate(row.budget)
-    usage = policy.Usage(counts.total, counts.running + counts.waiting, row.active_s, row.gpu_hours)
+    usage = policy.Usage(counts.total - row.withdrawn, counts.running + counts.waiting, row.active_s, row.gpu_hours)
     return StudyRow(
         study_id=row.study_id,
         name=row.name,
@@ -162,6 +231,10 @@ def _study_row(row: Any) -> StudyRow:
         coordinator=row.coordinator,
         created_at=row.created_at,
         ended_at=row.ended_at,
+        owner=row.owner,
+        tags=tuple(row.tags),
+        note=row.note,
+        closing=row.closing,
     )
 
 

@@ -13,16 +13,13 @@ from tunesvc.insights.rows import StudyView
 from tunesvc.insights.tape import course
 from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.replay import (
-    Judge,
     OtherPruner,
     Proposed,
     Redrawn,
     SamplerMaker,
     judge,
     propose,
-    redraw_asks,
-    redraw_promotions,
-    redraw_prunes,
+    redraw,
 )
 from tunesvc.search.samplers import make_sampler
 from tunesvc.search.seeding import seeded
@@ -46,8 +43,8 @@ def replay(database: Database, view: StudyView) -> Replayed:
     """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
     played = course(database, view)
     spec = played.spec
-    asks = redraw_asks(played, _maker(spec), spec.sampler.name, _judge(spec))
-    return Replayed(asks, redraw_prunes(played, _judge(spec)), redraw_promotions(played, _judge(spec)))
+    pruner = make_pruner(spec)
+    return Replayed(*redraw(played, _maker(spec), spec.sampler.name, pruner, spec.pruner.name, last_step(spec)))
 
 
 def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPruner:
@@ -58,7 +55,7 @@ def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPrun
     """
     played = course(database, view)
     spec = played.spec.model_copy(update={"pruner": _read(Pruner, pruner)})
-    return judge(played, _judge(spec))
+    return judge(played, make_pruner(spec), spec.pruner.name, last_step(spec))
 
 
 def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[Proposed, ...]:
@@ -72,10 +69,6 @@ def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[P
         raise SpecError(f"study {view.name!r} declares its parameters in the objective: nothing is drawn at the ask")
     other = _read(Sampler, sampler)
     return propose(played, _maker(played.spec.model_copy(update={"sampler": other})), other.seed)
-
-
-def _judge(spec: StudySpec) -> Judge:
-    return Judge(make_pruner(spec), spec.pruner.name, last_step(spec))
 
 
 def _maker(spec: StudySpec) -> SamplerMaker:

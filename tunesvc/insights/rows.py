@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from tunesvc import policy
 from tunesvc.spec import Budget, ParamValue, StudySpec
 from tunesvc.spec.model import Goal
 from tunesvc.store.states import AttemptState, StudyState
@@ -72,6 +73,17 @@ class StudyRow:
     """`host:pid` of the coordinator that holds the lease now."""
     created_at: datetime
     ended_at: datetime | None
+    owner: str
+    """Who made it; empty when nobody knows."""
+    tags: tuple[str, ...]
+    note: str
+    closing: str | None
+    """`pause` or `stop`, which its coordinator is asked for and has not brought to its end."""
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimate of the time until its budget is spent; None when nobody runs it, and while unknown."""
+        return None if self.coordinator is None else policy.time_left_s(self.fraction, self.active_s)
 
     @property
     def unattended(self) -> bool:
@@ -113,6 +125,8 @@ class TrialRow:
     ended_at: datetime | None
     duration_s: float | None
     """From start to end, or until now; of one that was paused last, until then."""
+    tags: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def value(self) -> float | None:
@@ -153,6 +167,36 @@ class DecisionRow:
     reason: str
     details: Mapping[str, Any]
     decided_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRow:
+    """What somebody asked of a study."""
+
+    command_id: int
+    kind: str
+    """One of `schema.COMMANDS`."""
+    text: str
+    """In words."""
+    asked_by: str
+    asked_at: datetime
+    done_at: datetime | None
+    """None while it waits for a coordinator."""
+    answer: str
+    """What came of it; empty when it was carried out as asked."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it made no sense."""
+        return self.answer.startswith("refused: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What studies can be filtered by."""
+
+    owners: tuple[str, ...]
+    tags: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

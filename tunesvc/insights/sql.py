@@ -6,6 +6,7 @@ range of that table.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,15 +41,50 @@ def state_shown() -> sa.ColumnElement[str]:
     return sa.case((is_paused, "paused"), else_=trials.c.state)
 
 
-def is_feasible() -> sa.ColumnElement[bool]:
+def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """The study of a trial id, as indexes over several studies' trials begin with it."""
+    return column.bitwise_rshift(_SHIFT)
+
+
+def first_value() -> sa.ColumnElement[float]:
+    """A trial's first value, NULL where that is no number: the expression of an index, see `schema.FIRST_VALUE`."""
+    value: Any = trials.c["values"][1]
+    return sa.func.nullif(value, sa.literal_column("'NaN'::double precision"), type_=sa.Double())
+
+
+def is_feasible(study_ids: Collection[int] | None = None) -> sa.ColumnElement[bool]:
     """Whether a trial keeps its constraints: Optuna's attributes `constraints:NAME`, of which none is above 0, or
     `constraints`, the list that older versions wrote.
 
-    Numbers are read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses; Postgres reads its
+    Args:
+        study_ids: for queries over all trials of these studies, whose violations are looked up at once; without them
+            each trial's are looked up by themselves, for queries over few trials.
+    """
+    if study_ids is not None:
+        of_these = sa.or_(sa.false(), *(of_study(trial_attrs.c.trial_id, study_id) for study_id in study_ids))
+        return trials.c.trial_id.not_in(_constraints(trial_attrs.c.trial_id).where(of_these, _violated()))
+    # as NOT EXISTS, Postgres would rather hash the attributes of all studies
+    found = _constraints(sa.func.bool_or(_violated())).where(trial_attrs.c.trial_id == trials.c.trial_id)
+    return ~sa.func.coalesce(found.correlate(trials).scalar_subquery(), sa.false())
+
+
+def _constraints(column: Any) -> sa.Select[Any]:
+    name = trial_attrs.c.name
+    return (
+        sa.select(column)
+        .where(trial_attrs.c.kind == sa.literal_column("'system'"))
+        # the condition of an index that mostly is empty
+        .where(name.like(sa.literal_column("'constraints%'")))
+        .where(sa.or_(name == "constraints", name.like("constraints:%")))
+    )
+
+
+def _violated() -> sa.ColumnElement[bool]:
+    """Numbers are read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses; Postgres reads its
     numbers as they are, and sorts NaN above all of them.
     """
     listed = sa.func.string_to_array(sa.func.translate(trial_attrs.c.value, "[] ", ""), ",")
-    violated = sa.case(
+    return sa.case(
         (trial_attrs.c.value.startswith("["), sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
         (
             trial_attrs.c.value.regexp_match("^-?([0-9.]+(e[-+]?[0-9]+)?|Infinity)$|^NaN$"),
@@ -57,26 +93,14 @@ def is_feasible() -> sa.ColumnElement[bool]:
         # Optuna stores `null` when the user's own constraint function raised
         else_=sa.false(),
     )
-    name = trial_attrs.c.name
-    # a look-up by key; as NOT EXISTS, Postgres would rather hash the attributes of all studies
-    found = (
-        sa.select(sa.func.bool_or(violated))
-        .where(trial_attrs.c.trial_id == trials.c.trial_id)
-        .where(trial_attrs.c.kind == "system")
-        # one range of the primary key: ';' follows ':'
-        .where(sa.or_(name == "constraints", sa.and_(name >= "constraints:", name < "constraints;")))
-        .correlate(trials)
-        .scalar_subquery()
-    )
-    return ~sa.func.coalesce(found, sa.false())
 
 
-def is_candidate() -> tuple[sa.ColumnElement[bool], ...]:
-    """What a trial needs so that it may be best: complete, a number, and feasible."""
+def is_candidate(study_ids: Collection[int] | None = None) -> tuple[sa.ColumnElement[bool], ...]:
+    """What a trial needs so that it may be best: complete, a number, and feasible. Argument as in `is_feasible`."""
     nan: Any = sa.literal(float("nan"), sa.Double)
     return (
         trials.c.state == "complete",
         trials.c["values"].is_not(None),
         nan != sa.all_(trials.c["values"]),
-        is_feasible(),
+        is_feasible(study_ids),
     )

@@ -17,7 +17,7 @@ from tunesvc.insights.earlier import teacher
 from tunesvc.insights.rows import StudyView
 from tunesvc.insights.sql import of_study
 from tunesvc.search.replay import Course, Moment
-from tunesvc.store import schema
+from tunesvc.store import numbers, schema
 from tunesvc.store.database import Database
 from tunesvc.store.ids import number_of
 from tunesvc.store.storage import PgStorage
@@ -34,7 +34,7 @@ def course(database: Database, view: StudyView) -> Course:
     moments: dict[datetime, Moment] = defaultdict(Moment)
     with database.engine.connect() as connection:
         _decisions(connection, view.study_id, moments)
-        _reports(connection, view.study_id, moments)
+        _reports(connection, view, moments)
         _attempts(connection, view.study_id, moments)
         table = schema.trials
         ended = sa.select(table.c.number, table.c.ended_at).where(
@@ -64,16 +64,19 @@ def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime,
             moments[at].pruned[number] = details
 
 
-def _reports(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:
+def _reports(connection: sa.Connection, view: StudyView, moments: dict[datetime, Moment]) -> None:
     """Those that a later attempt superseded too: they were there when they came."""
     table = schema.reports
+    names = [objective.name for objective in view.objectives[1:]]
+    metrics = table.c.metrics if names else sa.null()
     query = (
-        sa.select(table.c.trial_id, table.c.step, table.c.value, table.c.reported_at)
-        .where(of_study(table.c.trial_id, study_id), table.c.value.is_not(None))
+        sa.select(table.c.trial_id, table.c.step, table.c.value, metrics, table.c.reported_at)
+        .where(of_study(table.c.trial_id, view.study_id), table.c.value.is_not(None))
         .order_by(table.c.trial_id, table.c.attempt, table.c.step)
     )
-    for trial_id, step, value, at in connection.execute(query):
-        moments[at].reports.append((number_of(trial_id), step, value))
+    for trial_id, step, value, written, at in connection.execute(query):
+        known = numbers.load_metrics(written)
+        moments[at].reports.append((number_of(trial_id), step, (value, *map(known.get, names))))
 
 
 def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:

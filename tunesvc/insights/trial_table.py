@@ -14,12 +14,12 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.history import attempts, decisions
 from tunesvc.insights.rows import TrialDetail, TrialRow
-from tunesvc.insights.sql import is_candidate, is_feasible, state_shown
+from tunesvc.insights.sql import first_value, is_candidate, is_feasible, state_shown
 from tunesvc.spec import ParamValue
 from tunesvc.store import schema
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
-from tunesvc.store.schema import reports, studies, trial_attrs, trial_params
+from tunesvc.store.schema import reports, studies, trial_annotations, trial_attrs, trial_params
 from tunesvc.store.schema import trials as trials_table
 
 Order = Literal["number", "newest", "best", "duration"]
@@ -70,9 +70,8 @@ def best(database: Database, study_id: int, limit: int | None = None) -> tuple[T
     with database.engine.connect() as connection:
         directions = _directions(connection, study_id)
         if len(directions) == 1:
-            by = _ordering("best", directions[0] == "maximize")
-            query = _rows().where(trials_table.c.study_id == study_id, *is_candidate())
-            return _with_params(connection, connection.execute(query.order_by(*by).limit(limit or 1)).all())
+            first = _first(connection, study_id, limit or 1, maximize=directions[0] == "maximize")
+            return rows_of(database, study_id, first)
         front = _front(connection, study_id, directions)[:limit]
         query = _rows().where(trials_table.c.trial_id.in_(front)).order_by(trials_table.c.number)
         return _with_params(connection, connection.execute(query).all())
@@ -108,6 +107,15 @@ def trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
     )
 
 
+def drawn_from(database: Database, study_id: int, number: int) -> dict[str, BaseDistribution]:
+    """What a trial's parameters were drawn from."""
+    query = sa.select(trial_params.c.name, trial_params.c.distribution).where(
+        trial_params.c.trial_id == trial_id(study_id, number)
+    )
+    with database.engine.connect() as connection:
+        return {row.name: _distribution(row.distribution) for row in connection.execute(query)}
+
+
 def _rows() -> sa.Select[Any]:
     tried, newest = _tried(), _newest_report()
     until = sa.func.coalesce(tried.c.paused_at, trials_table.c.ended_at, sa.func.now())
@@ -126,8 +134,11 @@ def _rows() -> sa.Select[Any]:
             tried.c.failure,
             newest.c.step,
             newest.c.value,
+            trial_annotations.c.tags,
+            trial_annotations.c.note,
         )
         .select_from(trials_table)
+        .outerjoin(trial_annotations, trial_annotations.c.trial_id == trials_table.c.trial_id)
         .outerjoin(tried, sa.true())
         .outerjoin(newest, sa.true())
     )
@@ -192,11 +203,19 @@ def _maximize(connection: sa.Connection, study_id: int) -> bool:
     return _directions(connection, study_id)[0] == "maximize"
 
 
+def _first(connection: sa.Connection, study_id: int, limit: int, *, maximize: bool) -> list[int]:
+    """Numbers of the best candidates: the first in an index."""
+    value, number = first_value(), trials_table.c.number
+    query = sa.select(number).where(trials_table.c.study_id == study_id, value.is_not(None), *is_candidate())
+    by = (value.desc() if maximize else value.asc(), number)
+    return list(connection.execute(query.order_by(*by).limit(limit)).scalars())
+
+
 def _front(connection: sa.Connection, study_id: int, directions: Sequence[str]) -> list[int]:
     """Ids of the candidates that no other candidate dominates."""
     rows = connection.execute(
         sa.select(trials_table.c.trial_id, trials_table.c["values"].label("results"))
-        .where(trials_table.c.study_id == study_id, *is_candidate())
+        .where(trials_table.c.study_id == study_id, *is_candidate([study_id]))
         .order_by(trials_table.c.number)
     ).all()
     if not rows:
@@ -237,6 +256,8 @@ def _with_params(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialR
             started_at=row.started_at,
             ended_at=row.ended_at,
             duration_s=row.duration_s,
+            tags=tuple(row.tags or ()),
+            note=row.note or "",
         )
         for row in rows
     )

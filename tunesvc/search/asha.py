@@ -1,7 +1,8 @@
 """Asynchronous successive halving: at each rung the best 1/eta of who came there goes on.
 
 Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning": the form that pauses and promotes is their
-algorithm 2; the form that stops is in their appendix on Ray Tune.
+algorithm 2; the form that stops is in their appendix on Ray Tune. Who is best by several objectives, `pareto.ranked`
+says, as in Schmucker et al. 2021, "Multi-objective Asynchronous Successive Halving".
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from optuna.pruners import BasePruner
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from tunesvc.search.objectives import points_of, signs_of
+from tunesvc.search.pareto import ranked
 from tunesvc.search.pausing import Instead
 from tunesvc.search.reasons import Reason
 
@@ -23,8 +27,15 @@ _REASONS_MAX = 10_000
 _SHOWN = 5
 """Comparators that a reason names."""
 
-Place = tuple[float, int]
-"""Cost (small is good) and number of a trial."""
+
+class Arrived(NamedTuple):
+    """A trial that came to a rung."""
+
+    place: int
+    """Its place there, 0 for the best; equal ones share one."""
+    number: int
+    costs: tuple[float, ...]
+    """By objective, small being good."""
 
 
 class AshaPruner(BasePruner):
@@ -67,21 +78,18 @@ class AshaPruner(BasePruner):
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks."""
-        step = trial.last_step
+        points, signs = points_of(trial, len(study.directions)), signs_of(study)
+        step = max(points, default=None)
         rung = None if step is None or (self._max is not None and step >= self._max) else self._rung(step)
-        if step is None or rung is None or any(rung <= other < step for other in trial.intermediate_values):
+        if step is None or rung is None or any(rung <= other < step for other in points):
             return False
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        sign = _sign(study)
-        rivals = _ranked(others, rung, sign)
-        own = _cost_at(trial, rung, sign)
-        place = (math.inf if own is None else own, trial.number)
-        ranked = sorted([*rivals, place])
-        goes_on = self._quota(len(ranked), at_least=0 if self.pauses else 1)
-        last = ranked[goes_on - 1] if goes_on else (-math.inf, -1)
+        arrived = _arrived([trial, *others], rung, signs)
+        index, own = next((i, one) for i, one in enumerate(arrived) if one.number == trial.number)
+        goes_on = self._quota(len(arrived), at_least=0 if self.pauses else 1)
         # who stops for good goes on with a tie; who waits is promoted later if the others turn out no better
-        stopped = math.isinf(place[0]) or (place > last if self.pauses else place[0] > last[0])
-        self._remember(trial, rung, ranked, goes_on, sign, stopped=stopped)
+        stopped = math.inf in own.costs or (index if self.pauses else own.place) >= goes_on
+        self._remember(rung, step, signs, own, arrived, goes_on, stopped=stopped)
         return stopped
 
     def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
@@ -90,16 +98,16 @@ class AshaPruner(BasePruner):
         When no new trial comes any more, the best one of each rung may go on however few came there: else a short
         study would end with nothing but paused trials.
         """
-        trials, sign = study.get_trials(deepcopy=False), _sign(study)
-        waiting = [(self._rung(trial.last_step or 0), trial) for trial in trials if trial.number in paused]
-        for rung in sorted({rung for rung, _ in waiting if rung is not None}, reverse=True):
-            here = {trial.number: trial for at, trial in waiting if at == rung}
-            ranked = _ranked(trials, rung, sign)
-            goes_on = self._quota(len(ranked), at_least=int(instead is Instead.NOTHING))
-            for cost, number in ranked[:goes_on]:
-                if number in here and math.isfinite(cost):
-                    self._remember(here[number], rung, ranked, goes_on, sign, stopped=False)
-                    return number
+        trials, signs = study.get_trials(deepcopy=False), signs_of(study)
+        steps = {t.number: max(points_of(t, len(signs)), default=0) for t in trials if t.number in paused}
+        standing = {number: self._rung(step) for number, step in steps.items()}
+        for rung in sorted({rung for rung in standing.values() if rung is not None}, reverse=True):
+            arrived = _arrived(trials, rung, signs)
+            goes_on = self._quota(len(arrived), at_least=int(instead is Instead.NOTHING))
+            for one in arrived[:goes_on]:
+                if standing.get(one.number) == rung and math.inf not in one.costs:
+                    self._remember(rung, steps[one.number], signs, one, arrived, goes_on, stopped=False)
+                    return one.number
         return None
 
     def explain(self, number: int) -> Reason | None:
@@ -116,31 +124,41 @@ class AshaPruner(BasePruner):
         return max((rung for rung in rungs if self._max is None or rung < self._max), default=None)
 
     def _remember(
-        self, trial: FrozenTrial, rung: int, ranked: Sequence[Place], goes_on: int, sign: float, *, stopped: bool
+        self,
+        rung: int,
+        step: int,
+        signs: np.ndarray,
+        own: Arrived,
+        arrived: Sequence[Arrived],
+        goes_on: int,
+        *,
+        stopped: bool,
     ) -> None:
-        costs = {number: cost for cost, number in ranked}
-        value = sign * costs[trial.number]
-        rank = 1 + sum(cost < costs[trial.number] for cost, _ in ranked)
-        threshold = sign * ranked[goes_on - 1][0] if goes_on else None
-        text = f"number {rank} of {len(ranked)} at rung {rung} with {value:.6g}; "
-        text += (
-            f"none goes on before {self._eta} came there"
-            if threshold is None
-            else (f"the best {goes_on} go on, up to {threshold:.6g}")
-        )
-        rivals = [place for place in ranked if place[1] != trial.number]
-        details = {
-            "step": trial.last_step,
-            "value": value,
+        """`arrived`: the best first."""
+
+        def value(costs: Sequence[float]) -> Any:
+            values = (signs * np.array(costs)).tolist()
+            return values if len(values) > 1 else values[0]
+
+        shown = ", ".join(f"{one:.6g}" for one in signs * np.array(own.costs))
+        text = f"number {own.place + 1} of {len(arrived)} at rung {rung} with {shown}; "
+        text += f"the best {goes_on} go on" if goes_on else f"none goes on before {self._eta} came there"
+        rivals = [one for one in arrived if one.number != own.number]
+        details: dict[str, Any] = {
+            "step": step,
+            "value": value(own.costs),
             "rung": rung,
-            "rank": rank,
-            "of": len(ranked),
+            "rank": own.place + 1,
+            "of": len(arrived),
             "goes_on": goes_on,
-            "threshold": threshold,
-            "comparators": [{"number": number, "value": sign * cost} for cost, number in rivals[:_SHOWN]],
+            "comparators": [{"number": one.number, "value": value(one.costs)} for one in rivals[:_SHOWN]],
             "stopped": stopped,
         }
-        self._reasons[trial.number] = Reason(text, details)
+        if len(signs) == 1:
+            threshold = value(arrived[goes_on - 1].costs) if goes_on else None
+            text += f", up to {threshold:.6g}" if goes_on else ""
+            details["threshold"] = threshold
+        self._reasons[own.number] = Reason(text, details)
         if len(self._reasons) > _REASONS_MAX:
             del self._reasons[next(iter(self._reasons))]
 
@@ -159,20 +177,20 @@ def check_ladder(min: int, max: int | None, eta: int) -> None:
         raise ValueError(f"max ({max}) is below min ({min})")
 
 
-def _sign(study: Study) -> float:
-    return -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-
-
-def _ranked(trials: Iterable[FrozenTrial], rung: int, sign: float) -> list[Place]:
+def _arrived(trials: Iterable[FrozenTrial], rung: int, signs: np.ndarray) -> list[Arrived]:
     """The trials that came to a rung, the best first."""
-    return sorted((cost, t.number) for t in trials if (cost := _cost_at(t, rung, sign)) is not None)
+    came = [(t.number, costs) for t in trials if (costs := _costs_at(t, rung, signs)) is not None]
+    if not came:
+        return []
+    places = ranked(np.array([costs for _, costs in came])).tolist()
+    return sorted(Arrived(place, *one) for place, one in zip(places, came, strict=True))
 
 
-def _cost_at(trial: FrozenTrial, rung: int, sign: float) -> float | None:
-    """The first report at or after a rung, small being good; infinite for NaN, None if the trial did not get there."""
-    steps: Iterable[int] = (step for step in trial.intermediate_values if step >= rung)
-    step = min(steps, default=None)
+def _costs_at(trial: FrozenTrial, rung: int, signs: np.ndarray) -> tuple[float, ...] | None:
+    """The first point at or after a rung, small being good; infinite for NaN, None if the trial did not get there."""
+    points = points_of(trial, len(signs))
+    step = min((step for step in points if step >= rung), default=None)
     if step is None:
         return None
-    value = sign * trial.intermediate_values[step]
-    return math.inf if math.isnan(value) else value
+    costs = (signs * np.array(points[step])).tolist()
+    return tuple(math.inf if math.isnan(cost) else cost for cost in costs)

@@ -6,8 +6,9 @@ overruled, and what the best value was then, is kept on the trial: it cannot be 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from optuna.study import StudyDirection
@@ -15,12 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import beta
 
 AUDIT = "tunesvc:audit"
-"""System attribute of an audited trial: {"step", "best", "chance"} of the verdict that was overruled."""
+"""System attribute of an audited trial: {"step", "chance", "best"} of the verdict that was overruled; with several
+objectives "front", the values of its members, in the place of "best"."""
 
 
 @dataclass(frozen=True, slots=True)
 class FalsePrunes:
-    """How often trials that would have been stopped ended better than the best of then."""
+    """How often trials that would have been stopped ended better than the best of then, or extended its front."""
 
     audited: int
     """Trials that the pruner wanted stopped, and that were let finish."""
@@ -37,15 +39,22 @@ def is_audited(seed: int, number: int, share: float) -> bool:
     return bool(np.random.default_rng([seed, number]).random() < share)
 
 
-def false_prunes(trials: Iterable[FrozenTrial], direction: StudyDirection) -> FalsePrunes:
+def false_prunes(trials: Iterable[FrozenTrial], *directions: StudyDirection) -> FalsePrunes:
     """The measured false-prune rate of a study. Audited trials that have not finished do not count."""
-    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
-    verdicts = [
-        sign * trial.value < sign * trial.system_attrs[AUDIT]["best"]
-        for trial in trials
-        if AUDIT in trial.system_attrs and trial.state == TrialState.COMPLETE and trial.value is not None
-    ]
+    finished = (trial for trial in trials if AUDIT in trial.system_attrs and trial.state == TrialState.COMPLETE)
+    return measured(((trial.values, trial.system_attrs[AUDIT]) for trial in finished), *directions)
+
+
+def measured(ends: Iterable[tuple[Sequence[float], Mapping[str, Any]]], *directions: StudyDirection) -> FalsePrunes:
+    """The rate among audited trials, told by their values and by what `AUDIT` kept of them."""
+    signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
+    verdicts = [bool((signs * values < signs * _front(kept)).any(axis=1).all()) for values, kept in ends]
     n, wrong = len(verdicts), sum(verdicts)
     low = float(beta.ppf(0.025, wrong, n - wrong + 1)) if wrong else 0.0
     high = float(beta.ppf(0.975, wrong + 1, n - wrong)) if wrong < n else 1.0
     return FalsePrunes(n, wrong, wrong / n if n else float("nan"), low, high)
+
+
+def _front(kept: Mapping[str, Any]) -> np.ndarray:
+    """Rows to be better than, each in one objective at least."""
+    return np.array(kept["front"] if "front" in kept else [[kept["best"]]], dtype=float)

@@ -26,6 +26,7 @@ from scipy.special import stdtr
 from scipy.stats import t as student_t
 
 from tunesvc.search.encoding import Encoder
+from tunesvc.search.objectives import seen_by
 from tunesvc.search.regression import DOF, Kernel, Regression
 from tunesvc.search.scale import WORST, Scale
 
@@ -95,8 +96,10 @@ class Forecast:
 class CurveModel:
     """Forecasts final values from partial curves. Keeps its fits between calls, so use one per study."""
 
-    def __init__(self, direction: StudyDirection) -> None:
+    def __init__(self, direction: StudyDirection, objective: int | None = None) -> None:
+        """`objective`: which of several it is; trials are taken as that one sees them."""
         self._direction = direction
+        self._objective = objective
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         self._ended = 0
         self._learned_from = (0, 0)
@@ -116,10 +119,6 @@ class CurveModel:
         """How many reports the longest finished curve has; 0 before there is one."""
         return self._learned.length if self._learned else 0
 
-    def place(self, value: float) -> float:
-        """A value on the scale of the forecasts, on which small is good."""
-        return float(self._learned.scale.to(value)) if self._learned else math.nan
-
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile."""
         ended = sum(trial.state.is_finished() for trial in trials)
@@ -136,7 +135,7 @@ class CurveModel:
         if finished + ended > 1.2 * self._chosen_at:
             self._chosen_at = finished + ended
             self._kernels = {}
-        self._learn([trial for trial in trials if _teaches(trial)])
+        self._learn([trial for trial in self._seen(trials) if _teaches(trial)])
 
     def forecast(self, trial: FrozenTrial) -> Forecast | None:
         """What the trial's final value will be; None before its first report, or while too few have finished."""
@@ -147,6 +146,7 @@ class CurveModel:
         learned = self._learned
         if learned is None or not trials:
             return [None] * len(trials)
+        trials = self._seen(trials)
         points = [_Points(trial, self._sign) for trial in trials]
         level = np.array([learned.level_of(p.steps) for p in points])
         summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
@@ -170,6 +170,9 @@ class CurveModel:
                 self._expected[_version(trial)] = forecast.value
         known = ((trial.number, self._expected.get(_version(trial))) for trial in pruned)
         return {number: value for number, value in known if value is not None}
+
+    def _seen(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        return trials if self._objective is None else [seen_by(trial, self._objective) for trial in trials]
 
     def _learn(self, taught: Sequence[FrozenTrial]) -> None:
         finished = [trial for trial in taught if _is_finished(trial)]
@@ -287,19 +290,29 @@ class _Points:
         return np.array([self.summary(level) for level in levels])
 
 
+def models_of(study: Study) -> Sequence[CurveModel]:
+    """The models that samplers and pruners of a study share, one per objective; they know its trials as of now."""
+    if study not in _MODELS:
+        several = enumerate(study.directions)
+        _MODELS[study] = [CurveModel(d, k if len(study.directions) > 1 else None) for k, d in several]
+    trials = study.get_trials(deepcopy=False)
+    for model in _MODELS[study]:
+        model.update(trials)
+    return _MODELS[study]
+
+
 def model_of(study: Study) -> CurveModel:
-    """The model that samplers and pruners of a study share; it learned from the study's trials as they are now."""
-    model = _MODELS.setdefault(study, CurveModel(study.direction))
-    model.update(study.get_trials(deepcopy=False))
+    """The model of a study of one objective."""
+    (model,) = models_of(study)
     return model
 
 
-def forget_model(study: Study) -> None:
-    """Begin the study's model anew, as a restart does: when it learned is part of what it is."""
+def forget_models(study: Study) -> None:
+    """Have what samplers and pruners of a study share learned anew, as after a restart."""
     _MODELS.pop(study, None)
 
 
-_MODELS: WeakKeyDictionary[Study, CurveModel] = WeakKeyDictionary()
+_MODELS: WeakKeyDictionary[Study, Sequence[CurveModel]] = WeakKeyDictionary()
 
 
 def _levels(finished: Sequence[FrozenTrial]) -> list[int]:

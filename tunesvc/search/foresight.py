@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.curves import model_of
+from tunesvc.search.curves import models_of
 from tunesvc.search.reasons import Explains, Reason
 
 _CHANGES = 50
@@ -28,8 +28,6 @@ _CHANGES = 50
 
 class ForesightSampler(BaseSampler):
     """Another sampler, which sees pruned trials with their forecast final values and proposes what is new.
-
-    With several objectives pruned trials are shown as they are.
 
     Args:
         sampler: what proposes; TPE, say. A joint proposal that was made before is changed at random in one parameter
@@ -87,7 +85,7 @@ class ForesightSampler(BaseSampler):
 class _Foreseen(Study):
     """A study as the wrapped sampler sees it."""
 
-    def __init__(self, study: Study, expected: Mapping[int, float]) -> None:
+    def __init__(self, study: Study, expected: Mapping[int, Sequence[float]]) -> None:
         self.__dict__.update(study.__dict__)
         self._expected = expected
 
@@ -104,12 +102,12 @@ class _Foreseen(Study):
         if trial.state != TrialState.PRUNED or trial.number not in self._expected:
             return trial
         shown = copy.copy(trial)
-        shown.state, shown.values = TrialState.COMPLETE, [self._expected[trial.number]]
+        shown.state, shown.values = TrialState.COMPLETE, list(self._expected[trial.number])
         return shown
 
 
 def _foreseen(study: Study) -> Study:
-    if study._is_multi_objective():
-        return study
-    expected = model_of(study).expected(study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+    each = [model.expected(pruned) for model in models_of(study)]
+    expected = {number: [of[number] for of in each] for number in each[0] if all(number in of for of in each)}
     return _Foreseen(study, expected) if expected else study

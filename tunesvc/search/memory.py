@@ -10,16 +10,19 @@ import copy
 import json
 import logging
 import math
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
+from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.search.objectives import OTHERS
 from tunesvc.search.pausing import PAUSED
+from tunesvc.space import Space
 from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
 
 POINTS_MAX = 4_096
@@ -41,7 +44,21 @@ class StudyMemory(InMemoryStorage):
     Intermediate values are not recorded in the batch: the ledger keeps reports by attempt.
     """
 
-    def __init__(self, name: str, directions: Sequence[StudyDirection], trials: Iterable[FrozenTrial] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        directions: Sequence[StudyDirection],
+        trials: Iterable[FrozenTrial] = (),
+        *,
+        metrics: Sequence[str] = (),
+        others: Mapping[int, Mapping[int, tuple[float, ...]]] | None = None,
+    ) -> None:
+        """Take up a stored study.
+
+        Args:
+            metrics: names of the objectives.
+            others: by trial and step, values of the objectives after the first.
+        """
         super().__init__()
         self._recording = False
         self._strides: dict[int, int] = {}
@@ -50,8 +67,12 @@ class StudyMemory(InMemoryStorage):
         self._lent: Sequence[FrozenTrial] = ()
         self.batch = Batch()
         self.study_id = self.create_new_study(directions, name)
+        if metrics:
+            super().set_study_system_attr(self.study_id, _SYSTEM_ATTR_METRIC_NAMES, list(metrics))
         for trial in trials:
             number = self.create_new_trial(self.study_id, trial)
+            if others and number in others:
+                self.get_trial(number).system_attrs[OTHERS] = dict(others[number])
             self._thin_out(number)
             self._blame(number)
         self._recording = True
@@ -68,10 +89,18 @@ class StudyMemory(InMemoryStorage):
         for key, value in system.items():
             super().set_study_system_attr(self.study_id, key, value)
 
+    def restate(self, space: Space) -> None:
+        """Have all trials in the distributions of a wider space. They are recorded as they were drawn."""
+        shown = [*self._infeasible.values(), *self._paused.values()]
+        for trial in [*super().get_all_trials(self.study_id, deepcopy=False), *shown]:
+            trial.distributions = space.restated(trial).distributions
+        self._studies[self.study_id].param_distribution.update(space.distributions)
+
     def forget_after(self, number: int, step: int) -> None:
         """Drop the trial's intermediate values after a step: a new attempt goes on from there."""
         trial = self.get_trial(number)
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+        self._keep_others(trial)
 
     def pause(self, number: int) -> None:
         """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
@@ -144,6 +173,14 @@ class StudyMemory(InMemoryStorage):
             points[step] = intermediate_value
             self._thin_out(trial_id)
 
+    def set_others(self, number: int, step: int, values: Sequence[float | None]) -> None:
+        """Values of the objectives after the first, at a step that bears the first one's; only all of them count."""
+        trial = self.get_trial(number)
+        others = trial.system_attrs.setdefault(OTHERS, {})
+        others.pop(step, None)
+        if step in trial.intermediate_values and None not in values:
+            others[step] = tuple(values)
+
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         super().set_trial_user_attr(trial_id, key, value)
         self.batch.attrs.append(Attr(trial_id, "user", key, json.dumps(value)))
@@ -174,6 +211,13 @@ class StudyMemory(InMemoryStorage):
             first = next(iter(trial.intermediate_values))
             kept = {step: value for step, value in trial.intermediate_values.items() if (step - first) % stride == 0}
             trial.intermediate_values = kept
+            self._keep_others(trial)
+
+    def _keep_others(self, trial: FrozenTrial) -> None:
+        """The other objectives' curves have no step that the first one's has not."""
+        if others := trial.system_attrs.get(OTHERS):
+            kept = {step: values for step, values in others.items() if step in trial.intermediate_values}
+            trial.system_attrs[OTHERS] = kept
 
     def _record_attrs(self, number: int, trial: FrozenTrial) -> None:
         for key, value in trial.user_attrs.items():
@@ -186,7 +230,8 @@ def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
     """A paused trial as samplers and pruners are to see it."""
     last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else math.nan
     shown = copy.copy(trial)
-    shown.state, shown.values = TrialState.PRUNED, [last] if math.isfinite(last) else None
+    shown.state = TrialState.PRUNED
+    shown.values = [last] if math.isfinite(last) and not trial.system_attrs.get(OTHERS) else None
     shown.system_attrs = {**trial.system_attrs, PAUSED: len(trial.intermediate_values)}
     return shown
 

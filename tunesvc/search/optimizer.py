@@ -8,7 +8,6 @@ sampler's `before_trial` once more.
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -27,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import BadReport
 from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import FAILURE, StudyMemory
+from tunesvc.search.objectives import cut, points_of
 from tunesvc.search.pausing import RESUMED, Instead, Promotes
 from tunesvc.search.reasons import Explains, Reason
 from tunesvc.search.seeding import reseed, seed_of
@@ -124,6 +124,13 @@ class Optimizer:
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
         self._tried = {_configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
+        self.withdrawn = sum(t.state == TrialState.FAIL and t.datetime_start is None for t in self.trials)
+        """How many enqueued trials were taken back before they were asked for."""
+
+    @property
+    def seed(self) -> int:
+        """With a trial's number, it decides what is drawn for that trial."""
+        return self._seed
 
     @property
     def trials(self) -> Sequence[FrozenTrial]:
@@ -168,11 +175,26 @@ class Optimizer:
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             self.space.check(params)
-        attrs = {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
-        template = create_trial(state=TrialState.WAITING, system_attrs=attrs)
+        template = create_trial(state=TrialState.WAITING, system_attrs=queued(params, origin))
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
         return number
+
+    def withdraw(self, number: int) -> None:
+        """Take a trial back that is enqueued and was not asked for yet: it ends as failed, and counts for nothing."""
+        self._waiting.remove(number)
+        self.memory.set_trial_state_values(number, TrialState.FAIL)
+        self.withdrawn += 1
+
+    def widen(self, space: Space, sampler: BaseSampler, pruner: BasePruner, trials_max: int | None) -> None:
+        """Go on in a wider space with a sampler and a pruner that know it, as after a restart."""
+        self.space, self._trials_max = space, trials_max
+        self._size = space.size if space.parameters else None
+        self.study.sampler, self.study.pruner = sampler, pruner
+        self.memory.restate(space)
+        self._fresh = True
+        self._relative_of.clear()
+        self.study._stop_flag = False
 
     def ask(self) -> Proposal:
         """A new trial with all its parameters. A sampler that raises is replaced by chance for this one trial."""
@@ -273,9 +295,16 @@ class Optimizer:
         if is_name(name):
             self.memory.set_trial_user_attr(number, name, json.loads(value))
 
-    def report(self, number: int, step: int, value: float) -> None:
-        """A point of the trial's curve. A later attempt's value replaces an earlier one's."""
+    def report(self, number: int, step: int, value: float, *others: float | None) -> None:
+        """A point of the trial's curve. A later attempt's value replaces an earlier one's.
+
+        Args:
+            value: the first objective's.
+            others: those of the other objectives; None where the report did not bear one.
+        """
         self.memory.set_trial_intermediate_value(number, step, value)
+        if others:
+            self.memory.set_others(number, step, others)
 
     def verdict(self, number: int, steps: Sequence[int] | None = None) -> Verdict | None:
         """Whether the pruner wants the trial stopped, and why.
@@ -285,16 +314,14 @@ class Optimizer:
                 turn, as if the later ones were not there: reports that arrive together must not be judged otherwise
                 than reports that arrive one by one. A trial that was promoted is not judged where it had been before.
         """
-        last = self.trial(number).last_step
-        if last is None:
+        known = points_of(self.trial(number), len(self.study.directions))
+        if not known:
             return None
-        known = self.trial(number).intermediate_values
         passed = self.trial(number).system_attrs.get(RESUMED, {}).get("step", -1)
-        for step in sorted(step for step in steps or [last] if step in known and step > passed):
+        for step in sorted(step for step in steps or [max(known)] if step in known and step > passed):
             if self._prune_before_step is not None and step >= self._prune_before_step:
                 return None
-            trial = copy.copy(self.trial(number))
-            trial.intermediate_values = {s: v for s, v in trial.intermediate_values.items() if s <= step}
+            trial = cut(self.trial(number), step)
             if self._is_poor(trial):
                 return self._explain(trial, step)
             if number not in self._kept and (audit := self._audit(number)) is not None:
@@ -461,6 +488,10 @@ class Optimizer:
 
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
         """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
+        told = self._reason_of(self.study.pruner, trial.number)
+        if len(self.study.directions) > 1:
+            reason, more = (f"{self._pruner_name} stopped it", {}) if told is None else (told.text, told.details)
+            return Verdict(reason, {"step": step, "pruner": self._pruner_name, **more}, pause=self._pauses)
         value = trial.intermediate_values[step]
         goal = self.study.direction.name.lower()
         others = [
@@ -478,7 +509,6 @@ class Optimizer:
         best = (min if goal == "minimize" else max)((v for v, _ in others if not math.isnan(v)), default=None)
         details: dict[str, Any] = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
         details |= {"pruner": self._pruner_name, "rank_finished": rank_finished, "finished": len(finished)}
-        told = self._reason_of(self.study.pruner, trial.number)
         if told is not None:
             reason, details = told.text, {**details, **told.details}
         return Verdict(reason, details, pause=self._pauses)
@@ -531,6 +561,11 @@ class Optimizer:
     def _forget_cached_trials(self) -> None:
         # Optuna caches the list of trials per thread between ask and tell; our memory is as fast as that cache.
         self.study._thread_local.cached_all_trials = None
+
+
+def queued(params: Mapping[str, ParamValue], origin: str = "") -> dict[str, Any]:
+    """The system attributes of a trial that is enqueued with these values."""
+    return {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:

@@ -13,18 +13,17 @@ from tunesvc.search.asha import AshaPruner, check_ladder
 from tunesvc.search.curve_pruner import CurvePruner
 from tunesvc.search.options import build, choose
 from tunesvc.spec import Pruner, StudySpec
+from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:
     """The pruner that a spec names.
 
     Raises:
-        SpecError: no such pruner, wrong options, or pruning asked for with several metrics.
+        SpecError: no such pruner, wrong options, or one of Optuna's with several metrics.
     """
-    if len(spec.metrics) > 1 and spec.pruner.name == "auto":
-        return optuna.pruners.NopPruner()
-    if len(spec.metrics) > 1 and spec.pruner.name != "none":
-        raise SpecError(f"pruner {spec.pruner.name!r} compares one metric; with several, use `pruner: none`")
+    if len(spec.metrics) > 1 and spec.pruner.name not in SEVERAL:
+        raise SpecError(f"pruner {spec.pruner.name!r} compares one metric; with several, use {', '.join(SEVERAL)}")
     return _named(spec.pruner.name, spec.pruner.options)
 
 

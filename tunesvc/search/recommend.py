@@ -57,7 +57,7 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal) -> Recommendation | Non
 def _best_believed(candidates: Sequence[FrozenTrial], domain: Domain, goal: Goal) -> tuple[int, float, float]:
     """Number, posterior mean and deviation."""
     direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
-    seen = observe(candidates, domain, [direction], None, np.ones(1))
+    seen = observe(candidates, domain, [direction], (), np.ones(1))
     if seen is None:
         raise AssertionError("all candidates are complete")
     learned, seen = seen.thinned(_FITTED_MAX), seen.thinned(OBSERVED_MAX)

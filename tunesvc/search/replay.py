@@ -7,24 +7,26 @@ Pure: the course is handed in, nothing is written. What cannot be redrawn is cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.objective import is_better
-from tunesvc.search.curves import forget_model
+from tunesvc.search.curves import forget_models
 from tunesvc.search.memory import StudyMemory
-from tunesvc.search.optimizer import FIXED, Optimizer, Verdict
+from tunesvc.search.optimizer import FIXED, Optimizer
+from tunesvc.search.pareto import ranked
 from tunesvc.search.pausing import Instead
 from tunesvc.search.recommend import is_candidate
 from tunesvc.search.warmstart import Teacher
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue, StudySpec
+from tunesvc.spec.model import Goal
 
 GOOD_SHARE = 0.1
 """The best so many of the complete trials are the good ones, that a pruner should not have lost."""
@@ -34,8 +36,8 @@ GOOD_SHARE = 0.1
 class Moment:
     """What one step of the coordinator recorded, in the order in which a step does it."""
 
-    reports: list[tuple[int, int, float]] = field(default_factory=list)
-    """Trial, step, value."""
+    reports: list[tuple[int, int, tuple[float, *tuple[float | None, ...]]]] = field(default_factory=list)
+    """Trial, step, value of each objective; None where the report did not bear it."""
     pruned: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     """Trial that is to be stopped, for good or for now -> details of the decision."""
     paused: list[tuple[int, int]] = field(default_factory=list)
@@ -103,7 +105,7 @@ class Stopped:
     value: float | None
     """What it came to, when it was run to its end."""
     rank: int | None
-    """Among the complete trials."""
+    """Among the complete trials; of several objectives by who dominates whom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,48 +124,47 @@ class OtherPruner:
     """Trials that were stopped and that it would have let go on; what they would have come to is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """A pruner as a study uses it."""
-
-    pruner: BasePruner
-    name: str
-    last_step: int | None
-    """From this step on it is not asked."""
-
-
 SamplerMaker = Callable[[int], BaseSampler]
 """Seed -> a new sampler."""
 
 
-def redraw_asks(course: Course, make: SamplerMaker, name: str, judge: Judge | None = None) -> Redrawn:
-    """Ask the study's sampler for every trial once more, with the seed and the history that it had.
+def redraw(
+    course: Course, make: SamplerMaker, name: str, pruner: BasePruner, pruner_name: str, last_step: int | None
+) -> tuple[Redrawn, Redrawn, Redrawn]:
+    """Ask the study's sampler for every trial, and its pruner about every report and every free worker, once more:
+    asks, verdicts, and promotions, which are compared where one was made and where a new trial was asked instead.
 
-    Args:
-        course: what was recorded.
-        make: the sampler.
-        name: of the sampler, as the spec has it.
-        judge: the study's pruner, asked along: what it shares with the sampler then learns at the same moments.
+    With the seeds and the history that they had, in the order in which they were asked: what they learn, they share.
     """
-    if course.spec.define_by_run:
-        return Redrawn(0, 0, {"the objective declares its parameters, which are not drawn at the ask": 1}, None)
-    agreeing, compared, first = 0, 0, None
-    skipped: Counter[str] = Counter()
+    asks, verdicts, promotions = _Tally(), _Tally(), _Tally()
     restarted = False
     space = Space(course.spec.parameters)
-    for step in _walk(course, make, judge=judge):
-        restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
-        why_not = _not_comparable(step, name, space)
-        if why_not:
-            skipped[why_not] += 1
-            continue
-        compared += 1
-        if step.drawn == step.recorded.params:
-            agreeing += 1
-        elif first is None:
-            why = _why_differing(step, course, restarted)
-            first = Differing(step.recorded.number, str(step.recorded.params), str(step.drawn), why)
-    return Redrawn(compared, agreeing, skipped, first)
+    drawn = make(course.spec.seed or 0) if not course.spec.define_by_run else None
+    optimizer = _optimizer(course, drawn, pruner, pruner_name, last_step)
+    if drawn is None:
+        asks.skipped["the objective declares its parameters, which are not drawn at the ask"] = 1
+    stopping: set[int] = set()
+    for moment in course.moments:
+        _judge_again(moment, optimizer, stopping, verdicts)
+        stopping |= moment.pruned.keys()
+        stopping -= {number for number, _ in moment.paused}
+        for recorded, redrawn in _end(course, moment, optimizer):
+            if not promotions.agrees(recorded == redrawn):
+                number = next((number for number in (recorded, redrawn) if number is not None), -1)
+                promotions.differs(number, _who(recorded), _who(redrawn), _WHY_PRUNE)
+        for step in _ask_again(course, moment, optimizer, make) if drawn is not None else ():
+            restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
+            why_not = _not_comparable(step, name, space)
+            if why_not:
+                asks.skipped[why_not] += 1
+            elif not asks.agrees(step.drawn == step.recorded.params):
+                why = _why_differing(step, course, restarted)
+                asks.differs(step.recorded.number, str(step.recorded.params), str(step.drawn), why)
+    return asks.counted(), verdicts.counted(), promotions.counted()
+
+
+def _who(number: int | None) -> str:
+    return "none goes on" if number is None else f"trial {number} goes on"
 
 
 def propose(course: Course, make: SamplerMaker, seed: int | None = None) -> tuple[Proposed, ...]:
@@ -182,53 +183,12 @@ def propose(course: Course, make: SamplerMaker, seed: int | None = None) -> tupl
     )
 
 
-def redraw_prunes(course: Course, judge: Judge) -> Redrawn:
-    """Ask the study's pruner about every report once more."""
-    optimizer = _optimizer(course, None, judge)
-    agreeing, compared, first = 0, 0, None
-    stopping: set[int] = set()
-    for moment in course.moments:
-        for number, step, verdict in _verdicts(moment, optimizer, stopping):
-            compared += 1
-            stops = verdict is not None and verdict.stop
-            recorded = moment.pruned.get(number)
-            if stops == (recorded is not None):
-                agreeing += 1
-            elif first is None:
-                reason = verdict.reason if verdict is not None and stops else f"goes on at step {step}"
-                was = f"stopped at step {recorded.get('step', '?')}" if recorded is not None else "went on"
-                first = Differing(number, was, reason, _WHY_PRUNE)
-        _end(course, moment, optimizer)
-    return Redrawn(compared, agreeing, {}, first)
-
-
-def redraw_promotions(course: Course, judge: Judge) -> Redrawn:
-    """Ask the study's pruner once more who goes on: at each promotion, and before the first new trial of a step."""
-    optimizer = _optimizer(course, None, judge)
-    compared, agreeing, first = 0, 0, None
-    stopping: set[int] = set()
-    for moment in course.moments:
-        _verdicts(moment, optimizer, stopping)
-        for recorded, redrawn in _end(course, moment, optimizer):
-            compared += 1
-            if recorded == redrawn:
-                agreeing += 1
-            elif first is None:
-                number = recorded if recorded is not None else redrawn if redrawn is not None else -1
-                first = Differing(number, _who(recorded), _who(redrawn), _WHY_PRUNE)
-    return Redrawn(compared, agreeing, {}, first)
-
-
-def _who(number: int | None) -> str:
-    return "none goes on" if number is None else f"trial {number} goes on"
-
-
-def judge(course: Course, other: Judge) -> OtherPruner:
+def judge(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> OtherPruner:
     """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on.
 
     Reports that arrived together with their trial's end are judged too, as they would be in a longer training.
     """
-    optimizer = _optimizer(course, None, other)
+    optimizer = _optimizer(course, None, pruner, name, last_step)
     stops: dict[int, int] = {}
     for moment in course.moments:
         for number, steps in _report(moment, optimizer, without=stops).items():
@@ -236,21 +196,21 @@ def judge(course: Course, other: Judge) -> OtherPruner:
             if verdict is not None and verdict.stop:
                 stops[number] = step = int(verdict.details["step"])
                 optimizer.memory.forget_after(number, step)
-                optimizer.tell(number, TrialState.PRUNED, [optimizer.trial(number).intermediate_values[step]])
+                last = optimizer.trial(number).intermediate_values[step]
+                optimizer.tell(number, TrialState.PRUNED, [last] if len(course.spec.metrics) == 1 else None)
         _end(course, moment, optimizer, without=stops)
     return _account(course, stops)
 
 
 def _account(course: Course, stops: Mapping[int, int]) -> OtherPruner:
-    goal = course.spec.directions[0]
     finished = [trial for trial in course.trials.values() if is_candidate(trial)]
-    good = sorted(finished, key=lambda t: (t.values[0] if goal == "minimize" else -t.values[0], t.number))
-    few = {trial.number for trial in good[: max(1, round(GOOD_SHARE * len(good)))]}
+    places = _places(finished, course.spec.directions)
+    few = {number for number, place in places.items() if place < max(1, round(GOOD_SHARE * len(finished)))}
     stopped = []
     for number, step in sorted(stops.items()):
         trial = course.trials[number]
         value = trial.values[0] if trial.state == TrialState.COMPLETE else None
-        rank = None if value is None else 1 + sum(is_better(other.values[0], value, goal) for other in finished)
+        rank = places[number] + 1 if number in places else None
         later = sum(reported > step for reported in trial.intermediate_values)
         stopped.append(Stopped(number, step, later, value, rank))
     pruned = [trial.number for trial in course.trials.values() if trial.state == TrialState.PRUNED]
@@ -262,6 +222,13 @@ def _account(course: Course, stops: Mapping[int, int]) -> OtherPruner:
         lost=tuple(one for one in stopped if one.number in few),
         spared=sum(number not in stops for number in pruned),
     )
+
+
+def _places(finished: Sequence[FrozenTrial], directions: Sequence[Goal]) -> dict[int, int]:
+    """Each trial's place among them, 0 for the best; of several objectives by who dominates whom."""
+    signs = [-1.0 if goal == "maximize" else 1.0 for goal in directions]
+    costs = np.array([trial.values for trial in finished], dtype=float).reshape(len(finished), len(signs)) * signs
+    return {trial.number: int(place) for trial, place in zip(finished, ranked(costs), strict=True)}
 
 
 # --- walking along -------------------------------------------------------------------------------------
@@ -276,21 +243,60 @@ class _Asked:
     version: str
 
 
-def _walk(
-    course: Course, make: SamplerMaker, given: int | None = None, *, judge: Judge | None = None
-) -> Iterator[_Asked]:
+@dataclass(slots=True)
+class _Tally:
+    """Decisions of one kind, as they are compared."""
+
+    compared: int = 0
+    agreeing: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    first: Differing | None = None
+
+    def agrees(self, is_alike: bool) -> bool:
+        self.compared += 1
+        self.agreeing += is_alike
+        return is_alike
+
+    def differs(self, number: int, recorded: str, redrawn: str, why: str) -> None:
+        self.first = self.first or Differing(number, recorded, redrawn, why)
+
+    def counted(self) -> Redrawn:
+        return Redrawn(self.compared, self.agreeing, self.skipped, self.first)
+
+
+def _walk(course: Course, make: SamplerMaker, given: int | None = None) -> Iterator[_Asked]:
     """Every recorded ask with what the sampler draws there."""
-    optimizer = _optimizer(course, make(course.spec.seed or 0), judge)
-    stopping: set[int] = set()
+    optimizer = _optimizer(course, make(course.spec.seed or 0), None, "", None)
     for moment in course.moments:
-        _verdicts(moment, optimizer, stopping)
+        _report(moment, optimizer)
         _end(course, moment, optimizer)
-        for number, details in moment.asked:
-            seed = int(details.get("seed") or 0) if given is None else given
-            if details.get("fresh"):
-                optimizer.study.sampler = make(seed)
-                forget_model(optimizer.study)
-            yield _redraw(optimizer, course.trials[number], details, seed)
+        yield from _ask_again(course, moment, optimizer, make, given)
+
+
+def _ask_again(
+    course: Course, moment: Moment, optimizer: Optimizer, make: SamplerMaker, given: int | None = None
+) -> Iterator[_Asked]:
+    for number, details in moment.asked:
+        seed = int(details.get("seed") or 0) if given is None else given
+        if details.get("fresh"):
+            optimizer.study.sampler = make(seed)
+            forget_models(optimizer.study)
+        yield _redraw(optimizer, course.trials[number], details, seed)
+
+
+def _judge_again(moment: Moment, optimizer: Optimizer, stopping: Container[int], tally: _Tally) -> None:
+    """Take a moment's reports in, and ask the pruner about them."""
+    for number, steps in _report(moment, optimizer).items():
+        if number in stopping:
+            continue
+        verdict = optimizer.verdict(number, steps)
+        if number in moment.ended:  # it had ended before a verdict could have counted
+            continue
+        recorded, stops = moment.pruned.get(number), verdict is not None and verdict.stop
+        if not tally.agrees(stops == (recorded is not None)):
+            reason = verdict.reason if verdict is not None and stops else f"goes on at step {max(steps)}"
+            was = f"stopped at step {recorded.get('step', '?')}" if recorded is not None else "went on"
+            tally.differs(number, was, reason, _WHY_PRUNE)
 
 
 def _redraw(optimizer: Optimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _Asked:
@@ -301,32 +307,14 @@ def _redraw(optimizer: Optimizer, recorded: FrozenTrial, details: Mapping[str, A
     return _Asked(recorded, details, drawn, error, optimizer.version(recorded.number))
 
 
-def _verdicts(moment: Moment, optimizer: Optimizer, stopping: set[int]) -> list[tuple[int, int, Verdict | None]]:
-    """Take a moment's reports in and judge them, as a step does: trial, last step, verdict.
-
-    Args:
-        moment: what was recorded.
-        optimizer: whose pruner is asked.
-        stopping: trials that were asked to stop and have not done so; changed here.
-    """
-    reported = _report(moment, optimizer)
-    judged = [
-        (number, max(steps), optimizer.verdict(number, steps))
-        for number, steps in reported.items()
-        if number not in stopping and number not in moment.ended
-    ]
-    stopping.update(moment.pruned)
-    stopping.difference_update(number for number, _ in moment.paused)
-    return judged
-
-
 def _report(moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None) -> dict[int, list[int]]:
     """Take a moment's reports in; returns the new steps by trial."""
     steps: dict[int, list[int]] = {}
-    for number, step, value in moment.reports:
+    for number, step, values in moment.reports:
         if number < len(optimizer.trials) and number not in (without or {}):
-            optimizer.report(number, step, value)
-            steps.setdefault(number, []).append(step)
+            optimizer.report(number, step, *values)
+            if None not in values:
+                steps.setdefault(number, []).append(step)
     return steps
 
 
@@ -380,17 +368,19 @@ class _Recorded(BaseSampler):
         return param_distribution.to_external_repr(getattr(param_distribution, "low", 0))
 
 
-def _optimizer(course: Course, sampler: BaseSampler | None, judge: Judge | None) -> Optimizer:
+def _optimizer(
+    course: Course, sampler: BaseSampler | None, pruner: BasePruner | None, pruner_name: str, last_step: int | None
+) -> Optimizer:
     directions = [StudyDirection[goal.upper()] for goal in course.spec.directions]
-    memory = StudyMemory(course.spec.name, directions)
+    memory = StudyMemory(course.spec.name, directions, metrics=[metric.name for metric in course.spec.metrics])
     return Optimizer(
         memory,
         Space(course.spec.parameters),
         sampler or _Recorded(),
-        NopPruner() if judge is None else judge.pruner,
+        pruner or NopPruner(),
         sampler_name="replay",
-        pruner_name="" if judge is None else judge.name,
-        prune_before_step=None if judge is None else judge.last_step,
+        pruner_name=pruner_name,
+        prune_before_step=last_step,
         seed=0,
         teacher=course.teach(),
     )

@@ -18,6 +18,8 @@ from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec
 
 PLACEHOLDER = re.compile(r"\$(\$|\{([^}]*)\})")
 """`${name}` in a command; `$$` is a dollar sign."""
+PRUNERS_OF_SEVERAL = ("auto", "curve", "asha", "none")
+"""They know what several metrics are; Optuna's do not."""
 
 
 def find_faults(
@@ -177,8 +179,9 @@ def _metrics(spec: StudySpec) -> Iterator[Fault]:
             yield Fault(("metrics", index, "name"), f"the metric `{printable(metric.name)}` is there twice")
         if metric.target is not None and len(spec.metrics) > 1:
             yield Fault(("metrics", index, "target"), "`target` ends a study of one metric only", at_key=True)
-    if len(spec.metrics) > 1 and spec.pruner.name not in ("auto", "none"):
-        yield Fault(("pruner",), "compares one metric; with several, leave `pruner` out")
+    if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
+        listed = ", ".join(PRUNERS_OF_SEVERAL)
+        yield Fault(("pruner",), f"compares one metric; with several, leave `pruner` out, or use one of {listed}")
 
 
 def _budget(spec: StudySpec) -> Iterator[Fault]:

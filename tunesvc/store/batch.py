@@ -5,9 +5,9 @@ Plain values only; `tunesvc.store.ledger` turns each list into one statement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from tunesvc.store.states import StudyState
 
@@ -118,6 +118,21 @@ class Decision(NamedTuple):
     details: Mapping[str, Any]
 
 
+class SeenNode(Protocol):
+    """A machine of the cluster, see `execute.executor.Node`."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def total(self) -> Mapping[str, float]: ...
+    @property
+    def free(self) -> Mapping[str, float]: ...
+
+
 @dataclass(slots=True)
 class Batch:
     """Changes in the order in which they are applied, kind by kind."""
@@ -144,6 +159,8 @@ class Batch:
     decisions: list[Decision] = field(default_factory=list)
     answered: dict[int, str] = field(default_factory=dict)
     """Command id -> what came of it."""
+    nodes: Sequence[SeenNode] | None = None
+    """What the cluster has at the moment; None: not this time."""
     study_state: tuple[StudyState, str] | None = None
     """New state of the study and its reason."""
     spec: str | None = None
@@ -168,3 +185,10 @@ class Batch:
 
     def __bool__(self) -> bool:
         return any(getattr(self, name) for name in self.__slots__)
+
+    @property
+    def shows(self) -> bool:
+        """Whether somebody who looks at the study sees anything of it: more than leases renewed and time passed."""
+        return any(
+            getattr(self, name) for name in self.__slots__ if name not in ("alive", "cursors", "nodes", "active_s")
+        )

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from tunesvc import failpoints, history
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.store import lease as leasing
-from tunesvc.store import numbers, studies
+from tunesvc.store import notices, numbers, studies
 from tunesvc.store.answers import answering
 from tunesvc.store.batch import Attr, Batch
 from tunesvc.store.database import Database, safe_text
@@ -193,7 +193,10 @@ class _Writer:
         self._openings(batch)
         self._trial_ends(batch)
         self._decisions(batch)
+        self._nodes(batch)
         self._study(batch)
+        if batch.shows:
+            notices.notify(self._connection, self._lease.study_id)
 
     def _trials(self, batch: Batch) -> None:
         self._bulk(
@@ -380,6 +383,20 @@ class _Writer:
                WHERE c.command_id = b.command AND c.study_id = :study AND c.done_at IS NULL""",
             {"command": "bigint", "answer": "text"},
             list(batch.answered.items()),
+        )
+
+    def _nodes(self, batch: Batch) -> None:
+        if batch.nodes is None:
+            return
+        keys = [node.key for node in batch.nodes]
+        self._run("DELETE FROM nodes WHERE study_id = :study AND key <> ALL (CAST(:keys AS text[]))", keys=keys)
+        self._bulk(
+            """INSERT INTO nodes (study_id, key, address, host, total, free)
+               SELECT :study, b.key, b.address, b.host, CAST(b.total AS jsonb), CAST(b.free AS jsonb) FROM b
+               ON CONFLICT (study_id, key) DO UPDATE SET address = excluded.address, host = excluded.host,
+                  total = excluded.total, free = excluded.free, seen_at = now()""",
+            {"key": "text", "address": "text", "host": "text", "total": "text", "free": "text"},
+            [(n.key, n.address, n.host, numbers.dump(n.total), numbers.dump(n.free)) for n in batch.nodes],
         )
 
     def _study(self, batch: Batch) -> None:

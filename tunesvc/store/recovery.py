@@ -59,6 +59,39 @@ def unfinished_trials(connection: sa.Connection, study_id: int) -> list[Unfinish
     return [UnfinishedTrial(row.trial_id, row.number, tried[row.trial_id], curves[row.trial_id]) for row in rows]
 
 
+def has_live_attempt(connection: sa.Connection, trial_id: int) -> bool:
+    """Whether an attempt of the trial is not over, as far as anybody has recorded."""
+    live = attempts.c.state.in_([AttemptState.OPENED, AttemptState.RUNNING])
+    found = sa.select(sa.exists().where(attempts.c.trial_id == trial_id, live))
+    return bool(connection.execute(found).scalar())
+
+
+def other_objectives(
+    connection: sa.Connection, study_id: int, names: Sequence[str]
+) -> dict[int, dict[int, tuple[float, ...]]]:
+    """By trial number and step of its curve: the values of the objectives after the first, where it reported them all.
+
+    Args:
+        names: their metrics.
+    """
+    if not names:
+        return {}
+    rows = connection.execute(
+        sa.select(trials.c.number, reports.c.step, reports.c.metrics)
+        .join(trials, trials.c.trial_id == reports.c.trial_id)
+        .where(trials.c.study_id == study_id, reports.c.value.is_not(None), ~reports.c.superseded)
+        .order_by(trials.c.number, reports.c.step, reports.c.attempt)
+    )
+    found: dict[int, dict[int, tuple[float, ...]]] = {}
+    for number, step, written in rows:
+        metrics = numbers.load_metrics(written)
+        curve = found.setdefault(number, {})
+        curve.pop(step, None)  # an earlier attempt's
+        if all(name in metrics for name in names):
+            curve[step] = tuple(metrics[name] for name in names)
+    return found
+
+
 def last_code(connection: sa.Connection, study_id: int) -> str | None:
     """The digest of the objective's source that the study's latest attempt ran, or None."""
     newest = (

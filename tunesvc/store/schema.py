@@ -3,11 +3,14 @@
     studies ─┬─ study_attrs
              ├─ leases           who may write for the study
              ├─ decisions        why
-             ├─ commands         what somebody asked of the coordinator
+             ├─ nodes            what its coordinator last saw of the cluster
+             ├─ commands         what somebody asked, and what came of it
              └─ trials ─┬─ trial_params
                         ├─ trial_attrs
+                        ├─ trial_annotations  tags and a note, from people for people
                         ├─ reports      the curve; attempt 0 = written through Optuna's own API
                         └─ attempts ─── logs
+    deletions                    what there was, and who deleted it
 
 A change here needs a migration in `tunesvc/store/migrations`; a test holds the two against each other.
 
@@ -56,7 +59,20 @@ def _trial_ref() -> sa.Column[int]:
     return sa.Column("trial_id", sa.BigInteger, sa.ForeignKey("trials.trial_id", ondelete="CASCADE"), primary_key=True)
 
 
+def _tags() -> sa.Column[list[str]]:
+    return sa.Column("tags", pg.ARRAY(sa.Text), nullable=False, server_default="{}")
+
+
+def _note() -> sa.Column[str]:
+    return sa.Column("note", sa.Text, nullable=False, server_default="")
+
+
+FIRST_VALUE = sa.text("""NULLIF("values"[1], 'NaN'::double precision)""")
+"""A trial's first value, NULL where that is no number: Postgres sorts NaN above all of them."""
+
 TRIAL_STATES = ["waiting", "running", "complete", "pruned", "fail"]
+STATES_SHOWN = [*TRIAL_STATES, "paused"]
+"""What people are told: a running trial whose last attempt is paused is shown as that."""
 
 studies = sa.Table(
     "studies",
@@ -77,6 +93,10 @@ studies = sa.Table(
     sa.Column("active_s", Double, nullable=False, server_default="0"),
     sa.Column("created_at", Moment, nullable=False, server_default=NOW),
     sa.Column("ended_at", Moment),
+    # who created it
+    sa.Column("owner", sa.Text, nullable=False, server_default=""),
+    _tags(),
+    _note(),
     _one_of("state", list(StudyState)),
 )
 
@@ -116,7 +136,9 @@ trials = sa.Table(
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
     sa.UniqueConstraint("study_id", "number"),
-    sa.Index("ix_trials_study_id_state", "study_id", "state"),
+    sa.Index("ix_trials_study_id_state_number", "study_id", "state", "number"),
+    # the best first, without those that have no number for a value
+    sa.Index("ix_trials_study_id_value_number", "study_id", FIRST_VALUE, "number"),
     _one_of("state", TRIAL_STATES),
 )
 
@@ -131,6 +153,8 @@ trial_params = sa.Table(
     sa.Column("value", Double, nullable=False),
     # as optuna.distributions.distribution_to_json writes it
     sa.Column("distribution", sa.Text, nullable=False),
+    # a study's trials by any of their parameters
+    sa.Index("ix_trial_params_study_name_value", sa.text("(trial_id >> 32)"), "name", "value", "trial_id"),
 )
 
 trial_attrs = sa.Table(
@@ -141,7 +165,15 @@ trial_attrs = sa.Table(
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
     _one_of("kind", ["user", "system"]),
+    # whether a trial is feasible, asked of every trial
+    sa.Index(
+        "ix_trial_attrs_constraints",
+        "trial_id",
+        postgresql_where=sa.text("kind = 'system' AND name LIKE 'constraints%'"),
+    ),
 )
+
+trial_annotations = sa.Table("trial_annotations", metadata, _trial_ref(), _tags(), _note())
 
 attempts = sa.Table(
     "attempts",
@@ -159,7 +191,7 @@ attempts = sa.Table(
     sa.Column("opened_at", Moment, nullable=False, server_default=NOW),
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
-    # why it was asked to stop: prune, pause, budget, target, command, wall, silence, shutdown
+    # why it was asked to stop: prune, pause, budget, target, command, request, wall, silence, shutdown
     sa.Column("stop_cause", sa.Text),
     # what it holds while it runs, all workers of a gang together
     sa.Column("cpus", Double, nullable=False, server_default="0"),
@@ -226,6 +258,12 @@ decisions = sa.Table(
     sa.Index("ix_decisions_study_id_trial_number", "study_id", "trial_number"),
 )
 
+COMMANDS = [
+    *("pause", "resume", "stop", "extend", "parallelism", "widen"),
+    *("enqueue", "retry", "stop_trial"),
+    *("tag", "note"),
+]
+
 commands = sa.Table(
     "commands",
     metadata,
@@ -238,6 +276,35 @@ commands = sa.Table(
     sa.Column("done_at", Moment),
     # what came of it: empty when it was carried out as asked
     sa.Column("answer", sa.Text),
-    _one_of("kind", ["pause", "resume", "stop", "extend", "enqueue"]),
+    _one_of("kind", COMMANDS),
     sa.Index("ix_commands_pending", "study_id", postgresql_where=sa.text("done_at IS NULL")),
+    sa.Index("ix_commands_study_id_command_id", "study_id", "command_id"),
+)
+
+deletions = sa.Table(
+    "deletions",
+    metadata,
+    # of a study that is no more; ids are never used again
+    sa.Column("study_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("trials", sa.BigInteger, nullable=False),
+    sa.Column("deleted_by", sa.Text, nullable=False),
+    sa.Column("deleted_at", Moment, nullable=False, server_default=NOW),
+    sa.Index("ix_deletions_name", "name"),
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    _study_ref(primary_key=True),
+    # no other node has it, on this cluster or another: studies that name the same one share a cluster
+    sa.Column("key", sa.Text, primary_key=True),
+    # as attempts.node names it
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    # amounts by Ray's names, custom resources included: an open set
+    sa.Column("total", pg.JSONB, nullable=False),
+    sa.Column("free", pg.JSONB, nullable=False),
+    sa.Column("seen_at", Moment, nullable=False, server_default=NOW),
 )

@@ -29,13 +29,16 @@ from optuna.study._study_direction import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.errors import StudyBusy
+from tunesvc.store import studies
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
 from tunesvc.store.frozen import aware, distribution_of, freeze
 from tunesvc.store.ids import number_of, study_of, trial_id
+from tunesvc.store.notices import CHANNEL
 from tunesvc.store.trialcache import TrialCache
+from tunesvc.whoami import whoami
 
 _NEW_STUDY = sa.text(
-    """INSERT INTO studies (name, directions) VALUES (:name, :directions)
+    """INSERT INTO studies (name, directions, owner) VALUES (:name, :directions, :owner)
        ON CONFLICT (name) DO NOTHING RETURNING study_id"""
 )
 _STUDIES = sa.text("SELECT study_id, name, directions FROM studies ORDER BY study_id")
@@ -64,10 +67,12 @@ _TRIAL = sa.text(
        FROM trials WHERE trial_id = :id"""
 )
 _SET_STATE = sa.text(
-    """UPDATE trials SET state = :state, "values" = coalesce(CAST(:values AS double precision[]), "values"),
-         started_at = CASE WHEN :state = 'running' THEN now() ELSE started_at END,
-         ended_at = CASE WHEN :state IN ('complete', 'pruned', 'fail') THEN now() END
-       WHERE trial_id = :id AND state = ANY(:before)"""
+    """WITH changed AS (
+          UPDATE trials SET state = :state, "values" = coalesce(CAST(:values AS double precision[]), "values"),
+            started_at = CASE WHEN :state = 'running' THEN now() ELSE started_at END,
+            ended_at = CASE WHEN :state IN ('complete', 'pruned', 'fail') THEN now() END
+          WHERE trial_id = :id AND state = ANY(:before) RETURNING study_id)
+        SELECT pg_notify(:channel, CAST(study_id AS text)) FROM changed"""
 )
 # FOR SHARE: a change of the trial's state waits for us, or we wait for it and then find the trial finished
 _SET_PARAM = sa.text(
@@ -127,15 +132,16 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`. Raises `BadName` for a name that Postgres cannot store."""
         name = f"no-name-{uuid.uuid4()}" if study_name is None else checked_name(study_name, "the study's name")
         names = [direction.name.lower() for direction in directions]
-        row = self._row(_NEW_STUDY, name=name, directions=names)
+        row = self._row(_NEW_STUDY, name=name, directions=names, owner=whoami())
         if row is None:
             raise DuplicatedStudyError(f"there is a study named {name!r} already: load it, or choose another name")
         return int(row[0])
 
     def delete_study(self, study_id: int) -> None:
         """See `BaseStorage`. Everything that belongs to the study goes with it."""
-        if not self._change(sa.text("DELETE FROM studies WHERE study_id = :study"), study=study_id):
-            raise _no_study(study_id)
+        with self._database.engine.begin() as connection:
+            if not studies.remove(connection, study_id, whoami()):
+                raise _no_study(study_id)
         self._caches.pop(study_id, None)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -224,7 +230,8 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`. Of several callers that start a waiting trial, one gets True."""
         before = ["waiting"] if state == TrialState.RUNNING else ["waiting", "running"]
         objectives = None if values is None else [float(value) for value in values]
-        if self._change(_SET_STATE, id=trial_id, state=state.name.lower(), values=objectives, before=before):
+        row = {"state": state.name.lower(), "values": objectives, "before": before, "channel": CHANNEL}
+        if self._change(_SET_STATE, id=trial_id, **row):
             return True
         self._require_unfinished(trial_id)
         return False

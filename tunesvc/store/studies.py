@@ -8,16 +8,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 import sqlalchemy as sa
 
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
-from tunesvc.store import numbers
+from tunesvc.store import notices, numbers
 from tunesvc.store.database import checked_name
-from tunesvc.store.schema import commands, studies
+from tunesvc.store.schema import commands, deletions, studies
 from tunesvc.store.states import StudyState
+from tunesvc.whoami import whoami
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ class Command:
 
     command_id: int
     kind: str
-    """`pause`, `resume`, `stop`, `extend` or `enqueue`."""
+    """One of `schema.COMMANDS`."""
     payload: Mapping[str, Any]
+    asked_by: str = ""
 
 
 _COLUMNS = (
@@ -62,21 +65,28 @@ _COLUMNS = (
 
 
 def create(
-    connection: sa.Connection, spec: StudySpec, source_text: str | None = None, source_dir: str | None = None
+    connection: sa.Connection,
+    spec: StudySpec,
+    source_text: str | None = None,
+    source_dir: str | None = None,
+    owner: str | None = None,
 ) -> StudyRecord:
-    """Store a new study.
+    """Store a new study; its owner is the system's user when left out.
 
     Raises:
         StudyExists: the name is taken.
         BadName: Postgres cannot store the name.
     """
     row = _row(spec, source_text, source_dir)
+    row |= {"owner": whoami() if owner is None else owner, "tags": list(dict.fromkeys(spec.tags))}
     try:
         with connection.begin_nested():
             connection.execute(sa.insert(studies).values(row))
     except sa.exc.IntegrityError:
         raise StudyExists(f"a study named {spec.name!r} exists already") from None
-    return find(connection, spec.name)
+    made = find(connection, spec.name)
+    notices.notify(connection, made.study_id)
+    return made
 
 
 def find(connection: sa.Connection, name: str) -> StudyRecord:
@@ -90,6 +100,22 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
     row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
     if row is None:
         raise StudyNotFound(_not_found(connection, name))
+    return _record(row)
+
+
+def get(connection: sa.Connection, study_id: int) -> StudyRecord:
+    """The study of that id.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.study_id == study_id)).one_or_none()
+    if row is None:
+        raise StudyNotFound(f"there is no study {study_id}{_deletion(connection, deletions.c.study_id == study_id)}")
+    return _record(row)
+
+
+def _record(row: Any) -> StudyRecord:
     spec = None if row.spec is None else StudySpec.model_validate_json(numbers.dump(row.spec))
     return StudyRecord(
         row.study_id,
@@ -117,36 +143,68 @@ def replace_unstarted(
 def renew(
     connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
 ) -> None:
-    """Give a study that is about to be resumed its spec and source as they are now. May be repeated."""
-    change = sa.update(studies).where(studies.c.study_id == record.study_id)
-    connection.execute(change.values(_row(spec, source_text, source_dir)))
+    """Give a study that is about to be resumed its spec and source as they are now. May be repeated.
+
+    Tags that its file names anew are added; those that people took away stay away.
+    """
+    row = _row(spec, source_text, source_dir)
+    known = () if record.spec is None else record.spec.tags
+    fresh = [tag for tag in dict.fromkeys(spec.tags) if tag not in known]
+    if fresh:
+        row["tags"] = sa.func.array_cat(studies.c.tags, sa.cast(fresh, studies.c.tags.type))
+    connection.execute(sa.update(studies).where(studies.c.study_id == record.study_id).values(row))
 
 
-def remove(connection: sa.Connection, study_id: int) -> None:
-    """Delete a study with everything that belongs to it. May be repeated."""
-    connection.execute(sa.delete(studies).where(studies.c.study_id == study_id))
+def remove(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
+    """Delete a study with everything that belongs to it, and keep that it was there; False when it is gone already."""
+    gone = (
+        sa.delete(studies)
+        .where(studies.c.study_id == study_id)
+        .returning(studies.c.study_id, studies.c.name, studies.c.owner, studies.c.next_number, sa.literal(deleted_by))
+        .cte("gone")
+    )
+    columns = ["study_id", "name", "owner", "trials", "deleted_by"]
+    removed = connection.execute(sa.insert(deletions).from_select(columns, sa.select(gone))).rowcount == 1
+    notices.notify(connection, study_id)
+    return removed
 
 
-def request(connection: sa.Connection, study_id: int, kind: str, payload: Mapping[str, Any], asked_by: str) -> int:
-    """Leave a command for the coordinator; returns its id."""
+def next_number(connection: sa.Connection, study_id: int) -> int:
+    """The number that the study's next trial gets."""
+    found: int = connection.execute(sa.select(studies.c.next_number).where(studies.c.study_id == study_id)).scalar_one()
+    return found
+
+
+def request(
+    connection: sa.Connection,
+    study_id: int,
+    kind: str,
+    payload: Mapping[str, Any],
+    asked_by: str,
+    answer: str | None = None,
+) -> int:
+    """Record what somebody asks, for the coordinator to carry out; with an `answer` it is done. Returns its id."""
     row = {
         "study_id": study_id,
         "kind": kind,
         "payload": sa.cast(sa.literal(numbers.dump(payload), sa.Text), commands.c.payload.type),
         "asked_by": asked_by,
+        "answer": answer,
+        "done_at": None if answer is None else sa.func.now(),
     }
     command_id: int = connection.execute(sa.insert(commands).values(row).returning(commands.c.command_id)).scalar_one()
+    notices.notify(connection, study_id)
     return command_id
 
 
 def pending(connection: sa.Connection, study_id: int) -> Sequence[Command]:
     """Commands that nobody has carried out yet, oldest first."""
     rows = connection.execute(
-        sa.select(commands.c.command_id, commands.c.kind, commands.c.payload)
+        sa.select(commands.c.command_id, commands.c.kind, commands.c.payload, commands.c.asked_by)
         .where(commands.c.study_id == study_id, commands.c.done_at.is_(None))
         .order_by(commands.c.command_id)
     )
-    return [Command(row.command_id, row.kind, row.payload) for row in rows]
+    return [Command(*row) for row in rows]
 
 
 def _row(spec: StudySpec, source_text: str | None, source_dir: str | None) -> dict[str, Any]:
@@ -163,4 +221,15 @@ def _not_found(connection: sa.Connection, name: str) -> str:
     names = connection.execute(sa.select(studies.c.name).order_by(studies.c.study_id.desc()).limit(1000)).scalars()
     near = difflib.get_close_matches(name, list(names), n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`tune ls` lists the studies."
-    return f"there is no study named {name!r}; {hint}"
+    return f"there is no study named {name!r}{_deletion(connection, deletions.c.name == name)}; {hint}"
+
+
+def _deletion(connection: sa.Connection, which: sa.ColumnElement[bool]) -> str:
+    """Who deleted it and when, if anybody did."""
+    columns = (deletions.c.name, deletions.c.trials, deletions.c.deleted_by, deletions.c.deleted_at)
+    newest = sa.select(*columns).where(which).order_by(deletions.c.study_id.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    if row is None:
+        return ""
+    at = f"{row.deleted_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f" any more: {row.name!r}, with {row.trials} trials, was deleted by {row.deleted_by or 'somebody'} at {at}"

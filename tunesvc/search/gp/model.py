@@ -88,7 +88,7 @@ class Posterior:
         self._features = self._embed(points)
         covariance = self._covariance(self._features)
         covariance[np.diag_indices(len(points))] += known.noise + variances + JITTER
-        self._factor = linalg.cholesky(covariance, lower=True, check_finite=False)
+        self._factor = _factor(covariance)
         self._weights = linalg.cho_solve((self._factor, True), values, check_finite=False)
 
     def mean(self, points: np.ndarray) -> np.ndarray:
@@ -124,6 +124,19 @@ class Posterior:
             corners[np.arange(len(points)), points[:, j].astype(int)] = scales[j] / np.sqrt(2)
             parts.append(corners)
         return np.hstack(parts)
+
+
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """The lower Cholesky factor. Points that all but coincide, as a sampler that has converged proposes them, may leave
+    the covariance a little short of positive definite: then with more on its diagonal."""
+    for jitter in (0.0, 1e-4, 1e-2):
+        try:
+            raised = covariance + jitter * np.eye(len(covariance)) if jitter else covariance
+            return np.asarray(linalg.cholesky(raised, lower=True, check_finite=False))
+        except linalg.LinAlgError:
+            continue
+    raised = covariance + np.diag(np.abs(covariance).sum(axis=1))  # diagonally dominant
+    return np.asarray(linalg.cholesky(raised, lower=True, check_finite=False))
 
 
 def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,13 +77,13 @@ def observe(
     trials: Sequence[FrozenTrial],
     domain: Domain,
     directions: Sequence[StudyDirection],
-    curves: CurveModel | None,
+    curves: Sequence[CurveModel],
     weights: np.ndarray,
 ) -> Observations | None:
     """What finished, pruned and running trials are worth; None when none has finished.
 
     Args:
-        curves: forecasts unfinished trials, for one objective.
+        curves: one per objective, to forecast unfinished trials; none leaves these out.
         weights: of the objectives, for several: they become one by an augmented Chebyshev function (Knowles 2006,
             "ParEGO").
     """
@@ -92,15 +93,18 @@ def observe(
     columns = np.array([trial.values for trial in finished], dtype=float)
     scales = [Scale.of(column, direction) for column, direction in zip(columns.T, directions, strict=True)]
     placed = np.column_stack([scale.to(column) for scale, column in zip(scales, columns.T, strict=True)])
-    if len(scales) > 1:
-        placed = (placed - placed.mean(axis=0)) / (placed.std(axis=0) + 1e-9) * weights
-        values = placed.max(axis=1) + _AUGMENTATION * placed.sum(axis=1)
-    else:
-        values = placed[:, 0]
+    means, deviations = placed.mean(axis=0), placed.std(axis=0) + 1e-9
+
+    def combined(z: np.ndarray) -> np.ndarray:
+        if len(scales) == 1:
+            return z[:, 0]
+        z = (z - means) / deviations * weights
+        return np.asarray(z.max(axis=1) + _AUGMENTATION * z.sum(axis=1))
+
+    values = combined(placed)
     centre, unit = float(values.mean()), float(values.std()) or 1.0
     seen = [(trial, value, 0.0) for trial, value in zip(finished, values, strict=True)]
-    if curves is not None:
-        seen += _unfinished(trials, curves, scales[0])
+    seen += _foreseen(trials, curves, scales, combined)
     return Observations(
         np.array([trial.number for trial, _, _ in seen]),
         np.stack([domain.encode(trial.params) for trial, _, _ in seen]),
@@ -135,25 +139,55 @@ def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
     return out
 
 
-def _unfinished(
-    trials: Sequence[FrozenTrial], curves: CurveModel, scale: Scale
+def _foreseen(
+    trials: Sequence[FrozenTrial],
+    curves: Sequence[CurveModel],
+    scales: Sequence[Scale],
+    combined: Callable[[np.ndarray], np.ndarray],
 ) -> list[tuple[FrozenTrial, float, float]]:
-    """Pruned and running trials that have reported, with the value forecast for them and its variance."""
+    """Pruned and running trials with what is forecast for all objectives together, and its variance."""
+    if len(curves) == 1:
+        known = _unfinished(trials, curves[0], scales[0])
+        return [(trial, *known[trial.number]) for trial in trials if trial.number in known]
+    if not curves:
+        return []
+    by_objective = [
+        _unfinished(trials, model, scale, guesses=False) for model, scale in zip(curves, scales, strict=False)
+    ]
+    nodes = np.array(list(itertools.product((-np.sqrt(3.0), 0.0, np.sqrt(3.0)), repeat=len(curves))))
+    shares = np.where(nodes == 0.0, 2 / 3, 1 / 6).prod(axis=1)  # of a normal variable: Gauss and Hermite's, three each
+    out = []
+    for trial in trials:
+        if all(trial.number in known for known in by_objective):
+            z, variance = np.array([known[trial.number] for known in by_objective]).T
+            values = combined(z + np.sqrt(variance) * nodes)
+            mean = float(shares @ values)
+            out.append((trial, mean, float(shares @ (values - mean) ** 2)))
+    return out
+
+
+def _unfinished(
+    trials: Sequence[FrozenTrial], curves: CurveModel, scale: Scale, *, guesses: bool = True
+) -> Mapping[int, tuple[float, float]]:
+    """By number: what is forecast for a pruned or running trial that has reported, and its variance.
+
+    With `guesses`, a pruned trial that cannot be forecast is taken for its last value.
+    """
     partial = [
         trial
         for trial in trials
         if trial.state in (TrialState.PRUNED, TrialState.RUNNING) and trial.intermediate_values
     ]
-    out = []
+    out = {}
     for trial, forecast in zip(partial, curves.forecasts(partial), strict=True):
         if forecast is None:
-            if trial.state == TrialState.PRUNED:
+            if guesses and trial.state == TrialState.PRUNED:
                 last = trial.intermediate_values[max(trial.intermediate_values)]
-                out.append((trial, float(scale.to(last)), _GUESS**2))
+                out[trial.number] = float(scale.to(last)), _GUESS**2
         elif forecast.scale == scale:
-            out.append((trial, float(forecast.z), float(forecast.deviation_z**2) * DOF / (DOF - 2)))
+            out[trial.number] = float(forecast.z), float(forecast.deviation_z**2) * DOF / (DOF - 2)
         else:
             low, high = scale.to(np.array([forecast.value - forecast.deviation, forecast.value + forecast.deviation]))
             variance = (float(high - low) / 2) ** 2 * DOF / (DOF - 2)
-            out.append((trial, float(scale.to(forecast.value)), variance))
+            out[trial.number] = float(scale.to(forecast.value)), variance
     return out

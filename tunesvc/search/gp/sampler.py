@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.curves import model_of
+from tunesvc.search.curves import models_of
 from tunesvc.search.gp.acquisition import Acquisition, Incumbents, maximise
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
@@ -109,8 +109,7 @@ class GPSampler(BaseSampler):
         weights = rng.dirichlet(np.ones(len(study.directions)))
         seen = None
         if ended >= self._n_startup_trials:
-            has_curves = len(study.directions) == 1 and any(trial.intermediate_values for trial in trials)
-            curves = model_of(study) if has_curves else None
+            curves = models_of(study) if any(trial.intermediate_values for trial in trials) else ()
             seen = observe(trials, domain, study.directions, curves, weights)
         if seen is None or not seen.is_candidate.any():
             self._explain_start(number, ended)
@@ -159,7 +158,7 @@ class GPSampler(BaseSampler):
         if count < self._n_startup_trials or len(study.directions) > 1:
             known = seen
         else:
-            known = observe(finished[:count], domain, study.directions, None, np.ones(1)) or seen
+            known = observe(finished[:count], domain, study.directions, (), np.ones(1)) or seen
         known = known.thinned(_FITTED_MAX)
         return self._fit_cached(known.points, known.values, known.variances, domain)
 

@@ -1,0 +1,76 @@
+"""The cluster as coordinators see it, from a real Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from tests.simulation import Simulation, curve
+from tests.specs import make_spec
+from tunesvc import insights
+from tunesvc.execute.executor import Launch, Node, Payload
+from tunesvc.store.batch import Batch
+from tunesvc.store.database import Database
+from tunesvc.store.ledger import Ledger
+
+
+def endless(_launch: Launch) -> Iterable[tuple[float, Payload]]:
+    return curve(*[1.0] * 1000)
+
+
+def running(database: Database, **changes: object) -> Simulation:
+    """A study of whose time 15 s have passed, in which its nodes were told of twice."""
+    simulation = Simulation(database, make_spec(**changes), endless)
+    coordinator = simulation.start(owner="head:7")
+    while simulation.clock.now() < 15:
+        coordinator.step()
+    return simulation
+
+
+def node(key: str, total: Mapping[str, float], free: Mapping[str, float] | None = None) -> Node:
+    return Node(key, f"10.0.0.{key[-1]}", key, total, total if free is None else free)
+
+
+def test_a_coordinator_tells_of_its_nodes_and_who_runs_where(database: Database) -> None:
+    running(database, parallelism=3)
+    seen = insights.cluster(database)
+    (one,) = seen.nodes
+    assert (one.host, one.studies, one.is_stale) == ("simulated", ("test",), False)
+    assert [row.trial_number for row in one.held] == [0, 1, 2]
+    assert one.used("CPU") == 3
+    assert seen.elsewhere == ()
+    (coordinator,) = seen.coordinators
+    assert (coordinator.owner, coordinator.running, coordinator.waiting) == ("head:7", 3, 0)
+
+
+def test_nodes_that_are_gone_are_forgotten_and_shared_ones_told_once(database: Database) -> None:
+    first, second = (Simulation(database, make_spec(name=name), endless) for name in ("a", "b"))
+    one, other = (Ledger.open(database, simulation.record.study_id) for simulation in (first, second))
+    one.commit(Batch(nodes=[node("n1", {"CPU": 4.0}), node("n2", {"CPU": 4.0})]))
+    one.commit(Batch(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 1.0})]))
+    other.commit(Batch(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 0.5})]))
+    (shared,) = insights.cluster(database).nodes
+    assert shared.studies == ("a", "b")
+    assert shared.used("CPU") == 3.5
+    first.sql("UPDATE nodes SET seen_at = now() - interval '1 minute'")
+    assert insights.cluster(database).nodes[0].is_stale
+    first.sql("UPDATE nodes SET seen_at = now() - interval '1 hour'")
+    assert insights.cluster(database).nodes == ()
+
+
+def test_the_queue_says_since_when_and_why(database: Database) -> None:
+    simulation = running(database, parallelism=2, resources={"cpu": 1, "gpu": 1})
+    simulation.sql("UPDATE attempts SET state = 'opened', started_at = NULL WHERE trial_id & 1 = 1")
+    simulation.sql("""UPDATE nodes SET total = '{"CPU": 8, "GPU": 1}', free = '{"CPU": 7}'""")
+    (waiting,) = insights.cluster(database).waiting
+    assert waiting.trials == (1,)
+    assert waiting.since is not None
+    assert waiting.why == "it asks for 1 CPU, 1 GPU; the most that is free on one node is 7 CPU, 0 GPU"
+
+
+def test_trials_of_a_study_that_nobody_runs_say_how_to_go_on(database: Database) -> None:
+    simulation = running(database, parallelism=2)
+    simulation.crash()
+    simulation.sql("UPDATE attempts SET state = 'lost', ended_at = now()")
+    (waiting,) = insights.cluster(database).waiting
+    assert (waiting.trials, waiting.count) == ((0, 1), 2)
+    assert waiting.why == "nobody runs the study: `tune resume test` goes on with it"

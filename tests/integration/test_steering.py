@@ -1,0 +1,301 @@
+"""What somebody asks of a study that nobody runs, and of one that somebody does; on a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from tests.integration.test_coordinator_commands import slow
+from tests.simulation import Simulation
+from tests.specs import make_spec
+from tunesvc import insights, steering, succession
+from tunesvc.errors import SpecError, StudyBusy, StudyNotFound, TuneError
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+from tunesvc.store.states import StudyState
+from tunesvc.store.storage import PgStorage
+
+
+def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> str:
+    with simulation.database.engine.connect() as connection:
+        record = studies.get(connection, simulation.record.study_id)
+    return steering.request(simulation.database, record, kind, payload or {}, "ada")
+
+
+def asked(simulation: Simulation) -> list[tuple[object, ...]]:
+    rows = simulation.sql("SELECT kind, asked_by, answer, done_at IS NOT NULL FROM commands ORDER BY command_id")
+    return [tuple(row) for row in rows]
+
+
+def interrupted(simulation: Simulation) -> None:
+    """Run until trial 0 is complete, and stop in order; trials that ran are to be gone on with."""
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM trials WHERE number = 0 AND state = 'complete'"):
+        coordinator.step()
+    simulation.interrupt.set()
+    coordinator.run(simulation.interrupt)
+    simulation.interrupt.clear()
+    simulation.ledger.release()
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "told"),
+    [
+        ("pause", {}, "paused; nobody was running it"),
+        ("stop", {}, "stopped; nobody was running it"),
+        ("resume", {}, "nobody runs test: `tune resume test` does"),
+        ("extend", {"trials": 3}, "extended; `tune resume test` goes on with it"),
+        ("parallelism", {"trials": None}, "changed; `tune resume test` goes on with it"),
+        ("widen", {"parameters": {"x": {"max": 2}}}, "x 0…1 -> 0…2; `tune resume test` goes on with it"),
+        ("enqueue", {"params": {"x": 0.25}}, "trial 0 is next; `tune resume test` goes on with it"),
+    ],
+)
+def test_what_is_asked_of_a_study_that_nobody_runs_is_done_and_recorded(
+    database: Database, kind: str, payload: Mapping[str, object], told: str
+) -> None:
+    simulation = Simulation(database, make_spec())
+    assert ask(simulation, kind, payload) == told
+    ((recorded, who, answer, done),) = asked(simulation)
+    assert (recorded, who, done) == (kind, "ada", True)
+    assert str(answer) in told
+    with database.engine.connect() as connection:
+        after = studies.get(connection, simulation.record.study_id)
+    spec = after.spec
+    assert spec is not None
+    done_to = {"pause": StudyState.PAUSED, "stop": StudyState.STOPPED}
+    assert after.state is done_to.get(kind, StudyState.CREATED)
+    assert spec.budget.trials == (13 if kind == "extend" else 10)
+    assert spec.parallelism == (None if kind == "parallelism" else 4)
+    assert spec.parameters["x"].max == (2.0 if kind == "widen" else 1.0)  # type: ignore[union-attr]
+    waiting = simulation.sql("SELECT number, state FROM trials")
+    assert waiting == ([(0, "waiting")] if kind == "enqueue" else [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        ("extend", {}),
+        ("parallelism", {"trials": -1}),
+        ("widen", {"parameters": {"x": {"max": 0.1}}}),
+        ("enqueue", {"params": {"x": 7}}),
+        ("retry", {"number": 0}),
+        ("stop_trial", {"number": 0}),
+        ("abolish", {}),
+    ],
+)
+@pytest.mark.parametrize("somebody_runs_it", [True, False])
+def test_what_makes_no_sense_is_refused_at_once_and_not_recorded(
+    database: Database, kind: str, payload: Mapping[str, object], somebody_runs_it: bool
+) -> None:
+    simulation = Simulation(database, make_spec())
+    if somebody_runs_it:
+        simulation.start()
+    with pytest.raises(SpecError):
+        ask(simulation, kind, payload)
+    assert asked(simulation) == []
+
+
+def test_a_widening_that_its_sampler_cannot_follow_is_refused(database: Database) -> None:
+    spec = make_spec(parameters={"n": {"type": "int", "min": 1, "max": 8}}, sampler={"name": "brute"})
+    with pytest.raises(SpecError, match="at most 10,000"):
+        ask(Simulation(database, spec), "widen", {"parameters": {"n": {"max": 20_000}}})
+
+
+def test_a_study_that_somebody_runs_is_left_to_its_coordinator(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    coordinator = simulation.start()
+    assert ask(simulation, "extend", {"trials": 2}) == "extend test: the coordinator test carries it out"
+    assert asked(simulation) == [("extend", "ada", None, False)]
+    coordinator.run()
+    assert asked(simulation) == [("extend", "ada", "", True)]
+    assert simulation.states() == {"complete": 12}
+
+
+def test_only_a_pause_or_a_stop_takes_a_study_from_a_coordinator_that_fell_silent(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(succession, "BACK_S", 0.0)
+    simulation = Simulation(database, make_spec())
+    simulation.start().step()
+    simulation.crash()
+    assert "waits for the next run" in ask(simulation, "extend", {"trials": 2})
+    assert "waits for the next run" in ask(simulation, "enqueue", {"params": {"x": 0.5}})
+    assert simulation.sql("SELECT token FROM leases") == [(1,)]
+    assert ask(simulation, "pause") == "paused; nobody was running it"
+    assert simulation.sql("SELECT token FROM leases") == [(2,)]
+    simulation.run()
+    assert simulation.states() == {"complete": 12}
+    assert {row[3] for row in asked(simulation)} == {True}
+
+
+def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(database: Database) -> None:
+    simulation = Simulation(database, make_spec(parallelism=1))
+    interrupted(simulation)
+    ask(simulation, "enqueue", {"params": {"x": 0.25, "n": 3}, "origin": "a hunch"})
+    ask(simulation, "retry", {"number": 0})
+    told = ask(simulation, "enqueue", {"near": 0})
+    numbers = [number for (number,) in simulation.sql("SELECT number FROM trials WHERE state = 'waiting' ORDER BY 1")]
+    assert told.startswith(f"trial {numbers[-1]} is next")
+    simulation.run()
+    assert simulation.states() == {"complete": 10}
+    rows = {row.number: row for row in insights.trials(database, simulation.record.study_id)}
+    hunch, again, near = (rows[number].params for number in numbers)  # type: ignore[index]
+    assert hunch == {"x": 0.25, "n": 3}
+    assert again == rows[0].params
+    assert near != rows[0].params
+    reasons = {d.trial_number: d.reason for d in insights.decisions(database, simulation.record.study_id)}
+    assert reasons[numbers[0]] == "enqueued: a hunch"
+    assert reasons[numbers[1]] == "enqueued: trial 0 once more, by request of ada"
+
+
+def test_a_trial_that_is_enqueued_before_the_first_run_does_not_keep_earlier_studies_from_teaching(
+    database: Database,
+) -> None:
+    Simulation(database, make_spec(name="earlier")).run()
+    simulation = Simulation(database, make_spec(warm_start=["earlier"]))
+    ask(simulation, "enqueue", {"params": {"x": 0.5}})
+    simulation.start()
+    assert simulation.sql("SELECT count(*) FROM decisions WHERE study_id = 2 AND reason LIKE 'warm start%'") == [(1,)]
+    assert simulation.sql("SELECT count(*) > 1 FROM trials WHERE study_id = 2 AND state = 'waiting'") == [(True,)]
+
+
+def test_a_trial_between_two_runs_is_ended_with_what_it_reported(database: Database) -> None:
+    simulation = Simulation(database, make_spec(parallelism=2, budget={"trials": 4}), slow)
+    interrupted(simulation)
+    (number,) = simulation.sql("SELECT min(number) FROM trials WHERE state = 'running'")[0]
+    ask(simulation, "enqueue", {"params": {"x": 0.5}})
+    (waiting,) = simulation.sql("SELECT number FROM trials WHERE state = 'waiting'")[0]
+    assert f"trial {number} ends" in ask(simulation, "stop_trial", {"number": number})
+    assert "never will be" in ask(simulation, "stop_trial", {"number": waiting})
+    with pytest.raises(SpecError, match=f"trial {number} is over"):
+        ask(simulation, "stop_trial", {"number": number})
+    simulation.run()
+    assert sum(simulation.states().values()) == 5, "four, and the one that never ran"
+    kinds = simulation.sql(f"SELECT kind FROM decisions WHERE trial_number = {number} ORDER BY decision_id")
+    assert kinds[-1] == ("stop",)
+
+
+def test_a_trial_that_may_still_run_somewhere_is_left_to_the_next_run(database: Database) -> None:
+    simulation = Simulation(database, make_spec(budget={"trials": 2}), slow)
+    simulation.start().step()
+    simulation.ledger.release()  # as a coordinator does that dies of a mistake of its own
+    assert "waits for the next run" in ask(simulation, "stop_trial", {"number": 0})
+    simulation.run()
+    assert simulation.sql("SELECT state FROM trials WHERE number = 0") in ([("fail",)], [("pruned",)])
+
+
+def test_a_study_of_optunas_own_has_no_coordinator_to_ask(database: Database) -> None:
+    import optuna
+
+    optuna.create_study(storage=PgStorage(database), study_name="theirs")
+    with database.engine.connect() as connection:
+        record = studies.find(connection, "theirs")
+    for kind in ("pause", "extend", "enqueue", "stop_trial"):
+        with pytest.raises(TuneError, match="Optuna's API"):
+            steering.request(database, record, kind, {"params": {}, "trials": 1, "number": 0}, "ada")
+
+
+# --- deleting ----------------------------------------------------------------------------------------
+
+
+def test_a_deleted_study_is_named_with_who_deleted_it(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    simulation.run()
+    assert steering.remove(database, simulation.record, "ada") == "deleted test"
+    with database.engine.connect() as connection:
+        for look in (lambda: studies.find(connection, "test"), lambda: studies.get(connection, 1)):
+            with pytest.raises(StudyNotFound, match="'test', with 10 trials, was deleted by ada at 20"):
+                look()
+    assert simulation.sql("SELECT count(*) FROM commands") == [(0,)]
+
+
+def test_a_study_that_somebody_runs_is_not_deleted(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    simulation.start()
+    with pytest.raises(StudyBusy, match="is running this study"):
+        steering.remove(database, simulation.record, "ada")
+    assert simulation.sql("SELECT count(*) FROM deletions") == [(0,)]
+
+
+def test_what_optuna_deletes_is_kept_in_mind_too(database: Database) -> None:
+    storage = PgStorage(database)
+    storage.delete_study(Simulation(database, make_spec()).record.study_id)
+    with database.engine.connect() as connection, pytest.raises(StudyNotFound, match="deleted by"):
+        studies.find(connection, "test")
+
+
+# --- tags and notes ----------------------------------------------------------------------------------
+
+
+def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_recorded(database: Database) -> None:
+    simulation = Simulation(database, make_spec(tags=["from-the-file"]))
+    simulation.start().step()
+    record = simulation.record
+    assert steering.tag(database, record, None, add=["a", "b", "a"], who="ada") == ("from-the-file", "a", "b")
+    assert steering.tag(database, record, None, add=["c"], remove=["a", "never"], who="bob")[-2:] == ("b", "c")
+    assert steering.tag(database, record, 0, add=["look"], who="bob") == ("look",)
+    steering.note(database, record, None, "first", who="ada")
+    steering.note(database, record, None, "second", who="bob")
+    steering.note(database, record, 0, "odd <b>curve</b>", who="bob")
+    view = insights.study(database, "test")
+    assert (view.tags, view.note) == (("from-the-file", "b", "c"), "second")
+    trial = insights.trials(database, record.study_id)[0]
+    assert (trial.tags, trial.note) == (("look",), "odd <b>curve</b>")
+    notes = simulation.sql("SELECT payload->>'note' FROM commands WHERE kind = 'note' ORDER BY command_id")
+    assert notes == [("first",), ("second",), ("odd <b>curve</b>",)], "what was written over can be read"
+    assert all(done for *_, done in asked(simulation))
+
+
+def test_what_cannot_be_a_tag_or_a_note_is_refused(database: Database) -> None:
+    record = Simulation(database, make_spec()).record
+    for tags, why in (
+        ([""], "at least one character"),
+        (["x" * 61], "60 is the most"),
+        (["a\x00"], "cannot be stored"),
+        (["a\u202eb"], "invisible"),
+        ([" a"], "space around"),
+        ([str(n) for n in range(51)], "50 is the most"),
+    ):
+        with pytest.raises(SpecError, match=why):
+            steering.tag(database, record, None, add=tags, who="ada")
+    with pytest.raises(SpecError, match="20000 is the most"):
+        steering.note(database, record, None, "x" * 20_001, who="ada")
+    with pytest.raises(SpecError, match="the note.*cannot be stored"):
+        steering.note(database, record, None, "\x00", who="ada")
+    with pytest.raises(StudyNotFound, match="no trial 3"):
+        steering.tag(database, record, 3, add=["a"], who="ada")
+    assert insights.study(database, "test").tags == ()
+    assert insights.requests(database, record.study_id) == ()
+
+
+def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(database: Database) -> None:
+    simulation = Simulation(database, make_spec(tags=["old", "dull"]))
+    steering.tag(database, simulation.record, None, remove=["dull"], who="ada")
+    with database.engine.begin() as connection:
+        studies.renew(connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None)
+    assert insights.study(database, "test").tags == ("old", "new")
+
+
+def test_the_owner_is_who_made_the_study(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "whoami", lambda: "ada")
+    Simulation(database, make_spec())
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="of-the-page"), owner="bob")
+    assert {row.name: row.owner for row in insights.studies(database)} == {"test": "ada", "of-the-page": "bob"}
+
+
+def test_studies_are_found_by_tag_and_owner(database: Database) -> None:
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="one", tags=["vision", "2026"]), owner="ada")
+        studies.create(connection, make_spec(name="two", tags=["vision"]), owner="bob")
+
+    def found(**wanted: object) -> list[str]:
+        return [row.name for row in insights.studies(database, **wanted)]  # type: ignore[arg-type]
+
+    assert found(tags=["vision"]) == ["two", "one"]
+    assert found(tags=["vision", "2026"]) == ["one"]
+    assert found(owner="bob") == ["two"]
+    assert found(search="2026") == ["one"], "a search looks at names, tags and owners"
+    assert found(search="ADA") == ["one"]
+    assert insights.labels(database) == insights.Labels(owners=("ada", "bob"), tags=("2026", "vision"))

@@ -1,0 +1,87 @@
+"""A dashboard as people see it: a real server on this test's database, in Debian's Chromium.
+
+Whatever a test does, the page must not complain, ask another server for anything, or open a dialog.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+
+from tunesvc.store.database import Database
+from tunesvc.web import DashboardServer
+
+CHROMIUM = shutil.which("chromium")
+_QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
+_PLOTLYS_OWN = (
+    # an attribute style="" that it sets and a policy blocks, to no effect
+    "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
+    # the style of a hidden picture with which it finds out what the browser can do
+    "sha256-ji27qzEtxXZW+7dun6UwjHXJ18e6WAin1VvNtkzIE/o=",
+)
+
+
+@dataclass
+class Dashboard:
+    """A server, and a browser that was let in."""
+
+    server: DashboardServer
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    """What the browser said, and what it should not have done. Empty at the end of every test."""
+
+    def open(self, path: str) -> Page:
+        """Go to a page."""
+        self.page.goto(self.server.url + path)
+        return self.page
+
+    def watch(self, page: Page) -> Page:
+        """Note what a page does wrong."""
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.complaints.append(f"script: {error}"))
+        page.on("request", self._on_request)
+        page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        return page
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error" and not any(known in message.text for known in _PLOTLYS_OWN):
+            self.complaints.append(f"console: {message.text}")
+
+    def _on_request(self, request: Request) -> None:
+        if not request.url.startswith((self.server.url, "data:", "blob:")):
+            self.complaints.append(f"asked another server: {request.url}")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """Chromium, for all tests of pages."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(_QUIET))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser's memory of this test's own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC", locale="en-GB")
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def dashboard(database: Database, context: BrowserContext) -> Iterator[Dashboard]:
+    """A dashboard on this test's own database, with a browser that was let in."""
+    with DashboardServer(database, port=0) as server:
+        made = Dashboard(server, context.new_page())
+        made.watch(made.page)
+        made.page.goto(server.new_address())
+        yield made
+        assert made.complaints == []

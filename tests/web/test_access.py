@@ -1,0 +1,140 @@
+"""Who gets in: hosts, origins, keys and cookies; asked of the real server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+
+from tunesvc.store.database import Database
+from tunesvc.web import DashboardServer
+from tunesvc.web.access import KeyAccess
+
+
+@pytest.fixture
+def server(database: Database) -> Iterator[DashboardServer]:
+    with DashboardServer(database, port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: DashboardServer) -> Iterator[httpx.Client]:
+    """Let in by the address."""
+    with httpx.Client(base_url=server.url, follow_redirects=True) as client:
+        assert client.get(server.new_address()).status_code == 200
+        yield client
+
+
+def test_nobody_is_let_in_without_the_address(server: DashboardServer) -> None:
+    for path in ("/studies", "/events"):
+        answer = httpx.get(server.url + path)
+        assert answer.status_code == 401
+        assert "tune dashboard" in answer.text
+
+
+def test_an_address_works_once(server: DashboardServer) -> None:
+    address = server.new_address()
+    first, second = httpx.Client(follow_redirects=True), httpx.Client(follow_redirects=True)
+    assert first.get(address).status_code == 200
+    assert second.get(address).status_code == 401
+    assert first.get(address).status_code == 200, "whoever is in already may open it again"
+    assert second.get(server.url + "/enter?key=guessed").status_code == 401
+
+
+def test_the_cookie_is_for_this_server_and_no_script(server: DashboardServer) -> None:
+    cookie = httpx.get(server.new_address()).headers["set-cookie"]
+    assert f"tunesvc_{server.port}=" in cookie
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1", "127.0.0.1.evil.example:{port}"])
+def test_a_foreign_host_is_refused_on_every_route(client: httpx.Client, server: DashboardServer, host: str) -> None:
+    """Fault 38: DNS rebinding."""
+    for path in _paths(server):
+        assert client.get(path, headers={"Host": host.format(port=server.port)}).status_code == 403, path
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "http://127.0.0.1:1", "file://"])
+def test_a_foreign_origin_is_refused_on_every_route(client: httpx.Client, server: DashboardServer, origin: str) -> None:
+    """Fault 38: cross-site requests, whatever cookie they bear."""
+    for path in _paths(server):
+        for method in ("GET", "POST", "DELETE"):
+            assert client.request(method, path, headers={"Origin": origin}).status_code == 403, (method, path)
+
+
+def test_what_changes_something_must_say_that_it_is_ours(client: httpx.Client, server: DashboardServer) -> None:
+    """Fault 38: a form of another site, from a browser that hides its origin."""
+    assert client.post("/studies").status_code == 403
+    assert client.post("/studies", headers={"Origin": server.url}).status_code == 405
+    assert client.post("/studies", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+
+
+def test_every_answer_bears_the_policy(client: httpx.Client, server: DashboardServer) -> None:
+    for path in ("/studies", "/nothing", "/static/style.css", "/studies?sort=none"):
+        policy = client.get(path).headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert policy.startswith("default-src 'none'; script-src 'self';")
+
+
+def test_every_route_asks_who_it_is(server: DashboardServer) -> None:
+    """The one place that decides is asked by all: a route without `may(...)` would be open to everybody."""
+    open_to_all = {"/", "/enter"}
+    for route in server._server.config.app.routes:  # type: ignore[union-attr]
+        if isinstance(route, APIRoute) and route.path not in open_to_all:
+            assert "may.<locals>.check" in _asks(route.dependant), route.path
+
+
+def test_only_so_many_browsers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesvc.web.access.SESSIONS_MAX", 2)
+    access = KeyAccess("somebody", "cookie")
+    sessions = [access._exchange(access.new_key()) for _ in range(3)]
+    assert None not in sessions
+    assert len(access._sessions) == 2
+
+
+def _asks(dependant: Dependant) -> Iterator[str]:
+    for one in dependant.dependencies:
+        yield getattr(one.call, "__qualname__", "")
+        yield from _asks(one)
+
+
+def _paths(server: DashboardServer) -> list[str]:
+    """One address for each route."""
+    routes = server._server.config.app.routes  # type: ignore[union-attr]
+    paths = [route.path for route in routes if isinstance(route, APIRoute)]
+    return [path.replace("{study_id}", "1").replace("{number}", "0") for path in paths]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../app.py",
+        "/static/..%2fapp.py",
+        "/static/%2e%2e/app.py",
+        "/static/%252e%252e/app.py",
+        "/static/....//app.py",
+        "/static//etc/passwd",
+        "/static/vendor/..%5c..%5capp.py",
+        "/static/style.css%00.py",
+        "/static/../../../../../../../etc/passwd",
+        "/studies/..%2f..%2fetc%2fpasswd",
+        "/studies/1;ls",
+        "/studies/-1",
+        "/studies/99999999999999999999",
+    ],
+)
+def test_no_address_leads_out_of_the_static_files(client: httpx.Client, server: DashboardServer, path: str) -> None:
+    """Fault 35: the path is sent as it stands, not as a polite client would mend it."""
+    cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+        asked = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nCookie: {cookie}\r\nConnection: close\r\n\r\n"
+        raw.sendall(asked.encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b"")).decode(errors="replace")
+    assert answer.split()[1] in ("404", "422")
+    assert "def make_app" not in answer
+    assert "root:" not in answer

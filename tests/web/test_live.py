@@ -1,0 +1,239 @@
+"""Changes as they happen: what is watched, who is told, and what an outage looks like."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+import optuna
+import pytest
+import sqlalchemy as sa
+from playwright.sync_api import expect
+
+from tests.specs import make_spec
+from tests.web.conftest import Dashboard
+from tunesvc.store import studies
+from tunesvc.store.batch import Batch, Decision
+from tunesvc.store.database import Database
+from tunesvc.store.ledger import Ledger
+from tunesvc.store.storage import PgStorage
+from tunesvc.web import DashboardServer
+from tunesvc.web.events import EventStream, Hub
+from tunesvc.web.watch import LISTENING_LOOK_S, LOOK_S, Watcher
+
+
+@dataclass
+class Heard:
+    """An audience that remembers."""
+
+    changes: list[frozenset[int]] = field(default_factory=list)
+    outages: list[str] = field(default_factory=list)
+
+    def changed(self, studies: frozenset[int]) -> None:
+        self.changes.append(studies)
+
+    def stale(self, since: datetime, reason: str) -> None:
+        self.outages.append(reason)
+
+    def fresh(self) -> None:
+        self.outages.append("")
+
+
+class Steps:
+    """A clock that a test moves."""
+
+    now_s = 0.0
+
+    def now(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def study_id(database: Database) -> int:
+    with database.engine.begin() as connection:
+        return studies.create(connection, make_spec()).study_id
+
+
+@pytest.fixture
+def clock() -> Steps:
+    return Steps()
+
+
+@pytest.fixture
+def watching(database: Database, clock: Steps) -> Iterator[tuple[Watcher, Heard]]:
+    """A watcher that listens and has looked once."""
+    heard = Heard()
+    watcher = Watcher(database, heard, clock)
+    watcher.step(0)
+    yield watcher, heard
+    watcher._drop_listener()
+
+
+def test_a_commit_is_heard_of_at_once(database: Database, study_id: int, watching: tuple[Watcher, Heard]) -> None:
+    watcher, heard = watching
+    ledger = Ledger.open(database, study_id)
+    ledger.commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+    watcher.step(5)
+    assert heard.changes == [frozenset({study_id})]
+
+
+def test_a_lease_that_is_renewed_is_no_change(
+    database: Database, study_id: int, watching: tuple[Watcher, Heard]
+) -> None:
+    watcher, heard = watching
+    ledger = Ledger.open(database, study_id)
+    ledger.commit(Batch(active_s=2.5))
+    watcher.step(0)
+    assert heard.changes == []
+
+
+def test_a_trial_that_ends_through_optunas_api_is_heard_of(database: Database, watching: tuple[Watcher, Heard]) -> None:
+    watcher, heard = watching
+    study = optuna.create_study(storage=PgStorage(database))
+    study.tell(study.ask(), 1.0)
+    watcher.step(5)
+    assert heard.changes == [frozenset({study._study_id})]
+
+
+def test_without_a_listening_connection_changes_are_looked_for(
+    database: Database, study_id: int, watching: tuple[Watcher, Heard], clock: Steps
+) -> None:
+    """Fault 29."""
+    watcher, heard = watching
+    _cut_listeners(database)
+    watcher.step(5)  # finds that it is lost
+    assert heard.outages == []
+    Ledger.open(database, study_id).commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+    clock.now_s += LOOK_S
+    watcher.step(0)
+    assert heard.changes == [frozenset({study_id})]
+
+
+def test_notifications_that_get_lost_are_made_up_for(
+    database: Database, study_id: int, watching: tuple[Watcher, Heard], clock: Steps
+) -> None:
+    """Fault 29: a pooler that swallows LISTEN keeps the connection, and nothing arrives on it."""
+    watcher, heard = watching
+    assert watcher._listener is not None
+    with watcher._listener._driver.cursor() as cursor:
+        cursor.execute("UNLISTEN *")
+    Ledger.open(database, study_id).commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+    clock.now_s += LISTENING_LOOK_S
+    watcher.step(0)
+    assert heard.changes == [frozenset({study_id})]
+
+
+def test_an_outage_is_told_once_and_so_is_its_end(
+    watching: tuple[Watcher, Heard], set_away: Callable[[bool], None], clock: Steps
+) -> None:
+    watcher, heard = watching
+    set_away(True)
+    watcher.step(5)  # the listening connection is lost
+    for _ in range(3):
+        watcher.step(0)
+        clock.now_s += LOOK_S
+    assert len(heard.outages) == 1
+    assert heard.outages[0]
+    set_away(False)
+    for _ in range(3):
+        watcher.step(0)
+        clock.now_s += LOOK_S
+    assert heard.outages[1:] == [""]
+
+
+@pytest.mark.usefixtures("study_id")
+def test_an_open_page_says_since_when_it_is_stale_and_goes_on(
+    dashboard: Dashboard, set_away: Callable[[bool], None], database: Database
+) -> None:
+    """Fault 30: the database goes away under a browser."""
+    page = dashboard.open("/studies")
+    banner = page.locator("#stale")
+    expect(banner).to_be_hidden()
+    set_away(True)
+    expect(banner).to_have_text(re.compile(r"Stale since .*the database is away"), timeout=15_000)
+    expect(page.locator("tbody th a")).to_have_text("test"), "what was shown stays"
+    page.goto(dashboard.server.url + "/studies")
+    expect(page.get_by_role("heading", name="The database is away")).to_be_visible()
+    set_away(False)
+    expect(page.locator("tbody th a")).to_have_text("test", timeout=15_000)
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="after"))
+    expect(page.locator("tbody tr")).to_have_count(2)
+    dashboard.complaints[:] = [one for one in dashboard.complaints if "503" not in one]
+
+
+def test_a_page_that_takes_nothing_is_dropped_and_costs_a_set_meanwhile() -> None:
+    """Fault 31."""
+
+    async def scenario() -> None:
+        hub, sent = Hub(), []
+        may_send = asyncio.Event()
+        may_send.set()
+
+        async def send(message: Any) -> None:
+            await may_send.wait()
+            sent.append(message)
+
+        async def receive() -> Any:
+            return await asyncio.Event().wait()
+
+        answering = asyncio.create_task(EventStream(hub, stall_s=0.2)({"type": "http"}, receive, send))
+        while len(sent) < 3:
+            await asyncio.sleep(0)
+        may_send.clear()
+        for study in range(100_000):
+            hub.changed(frozenset({study % 50}))
+        await asyncio.wait_for(answering, 5)
+        assert len(hub) == 0
+        assert all(message.get("more_body", True) for message in sent), "cut off, not ended in order"
+
+    with ThreadPoolExecutor() as other:  # the browser's tests leave a loop running in this thread
+        other.submit(asyncio.run, scenario()).result()
+
+
+def test_five_hundred_pages_that_do_not_listen_leave_the_others_alone(database: Database, study_id: int) -> None:
+    """Fault 31."""
+    with DashboardServer(database, port=0) as server, ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(base_url=server.url, follow_redirects=True))
+        client.get(server.new_address())
+        cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
+        asked = f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nCookie: {cookie}\r\n\r\n".encode()
+        for _ in range(500):
+            deaf = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            deaf.sendall(asked)
+        _wait_until(lambda: len(server.hub) == 500)
+        with client.stream("GET", "/events", timeout=10) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == "retry: 1000"
+            Ledger.open(database, study_id).commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+            began_s = time.monotonic()
+            assert "event: changed" in lines
+            assert next(lines) == f"data: [{study_id}]"
+            assert time.monotonic() - began_s < 5
+        assert client.get("/studies").status_code == 200
+
+
+def _cut_listeners(database: Database) -> None:
+    with database.engine.connect() as connection:
+        connection.execute(
+            sa.text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+            )
+        )
+
+
+def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,63 @@
+"""The list of studies, in a browser."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.specs import make_spec
+from tests.web.conftest import Dashboard
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+
+HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
+
+
+@pytest.fixture
+def two_studies(database: Database) -> None:
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="digits"))
+        studies.create(connection, make_spec(name="boosting"))
+
+
+def test_without_studies_it_says_how_to_make_one(dashboard: Dashboard) -> None:
+    expect(dashboard.open("/studies").get_by_role("heading", name="No studies yet")).to_be_visible()
+
+
+@pytest.mark.usefixtures("two_studies")
+def test_a_search_narrows_the_list_and_stays_in_the_address(dashboard: Dashboard) -> None:
+    page = dashboard.open("/studies")
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.keyboard.press("/")
+    page.keyboard.type("dig")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.reload()
+    expect(page.get_by_role("searchbox")).to_have_value("dig")
+    expect(page.locator("tbody th a")).to_have_text("digits")
+
+
+def test_a_new_study_appears_by_itself_within_a_second(dashboard: Dashboard, database: Database) -> None:
+    page = dashboard.open("/studies")
+    page.wait_for_function("() => document.getElementById('stale').hidden")
+    with page.expect_response("**/events"):  # the stream is open
+        page.reload()
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="fresh"))
+    expect(page.locator("tbody th a")).to_have_text("fresh", timeout=1_500)
+
+
+def test_names_cannot_act(dashboard: Dashboard, database: Database) -> None:
+    """Fault 37."""
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name=HOSTILE))
+    page = dashboard.open("/studies")
+    expect(page.locator("tbody th a")).to_have_text(HOSTILE)
+
+
+def test_the_theme_can_be_chosen_and_is_kept(dashboard: Dashboard) -> None:
+    page = dashboard.open("/studies")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.get_by_role("button", name="Light or dark").click()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
+    page.reload()
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground

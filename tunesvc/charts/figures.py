@@ -1,0 +1,223 @@
+"""Which figures a study has, and what each is made of: the same for the dashboard, `tune plot` and notebooks.
+
+Reads through `insights` only, each thing once: a `Reader` keeps what several figures share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from tunesvc import insights
+from tunesvc.charts import parameters, progress, spread, tradeoff
+from tunesvc.charts.chart import Chart
+from tunesvc.insights import Objective, Results, Share, StudyView, Surface, Tried
+from tunesvc.store.database import Database
+
+T = TypeVar("T")
+
+_CURVE_POINTS = 6_000
+"""In all curves together, about."""
+_JUDGED = 4_000
+"""Trials that importances and correlations are told from, an even choice of all."""
+
+
+class Kind(StrEnum):
+    """The figures, in the order in which a page shows them."""
+
+    PARETO = "pareto"
+    HYPERVOLUME = "hypervolume"
+    HISTORY = "history"
+    CURVES = "curves"
+    PARALLEL = "parallel"
+    IMPORTANCE = "importance"
+    CONTOUR = "contour"
+    SLICE = "slice"
+    RANK = "rank"
+    CORRELATIONS = "correlations"
+    DISTRIBUTION = "distribution"
+    TIMELINE = "timeline"
+
+    @property
+    def has_objective(self) -> bool:
+        """Whether it is about one of the objectives."""
+        return self not in (Kind.PARETO, Kind.HYPERVOLUME, Kind.CURVES, Kind.TIMELINE)
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether it is about two parameters."""
+        return self in (Kind.CONTOUR, Kind.RANK)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it wants the whole width of the page."""
+        return self in (Kind.PARALLEL, Kind.SLICE, Kind.TIMELINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How a figure is to be drawn."""
+
+    objective: int = 0
+    parameters: tuple[str, ...] = ()
+    """Of a pair; the two most important when empty."""
+    deviation: bool = False
+    """Of the contour: how unsure the model is, instead of what it expects."""
+
+
+def kinds_of(view: StudyView) -> tuple[Kind, ...]:
+    """The figures that a study has."""
+    count = len(view.objectives)
+    left_out = {1: {Kind.PARETO, Kind.HYPERVOLUME}, 2: set()}.get(count, {Kind.HYPERVOLUME})
+    return tuple(kind for kind in Kind if kind not in left_out)
+
+
+class Reader:
+    """What figures of one study are made of, each read when it is first asked for.
+
+    Args:
+        database: where to read.
+        view: the study.
+        keep: hands out what is kept under a name, or makes it of what was kept before; here for the reader's life.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        view: StudyView,
+        keep: Callable[[tuple[Any, ...], Callable[[Any], Any]], Any] | None = None,
+    ) -> None:
+        self._database = database
+        self.view = view
+        self._kept: dict[tuple[Any, ...], Any] = {}
+        self._keep = keep or self._keep_here
+
+    def results(self) -> Results:
+        """All trials as columns."""
+
+        def read(before: Results | None) -> Results:
+            return insights.results(self._database, self.view.study_id, before)
+
+        return self._get(("results",), read)
+
+    def best(self, index: int) -> Tried:
+        """The best trials and some others."""
+        results = self.results()
+        return self._get(
+            ("best", index),
+            lambda _: insights.tried_best(self._database, self.view, results, index, parameters.LINES),
+        )
+
+    def evenly(self, index: int) -> Tried:
+        """An even choice of trials."""
+        results = self.results()
+        return self._get(
+            ("evenly", index), lambda _: insights.tried_evenly(self._database, self.view, results, index, _JUDGED)
+        )
+
+    def shares(self, index: int) -> Sequence[Share]:
+        """Importances."""
+        tried = self.evenly(index)
+        return self._get(("shares", index), lambda _: insights.importance_shares(tried))
+
+    def surface(self, index: int) -> Surface | None:
+        """The model."""
+        results = self.results()
+        return self._get(("surface", index), lambda _: insights.surface(self._database, self.view, results, index))
+
+    def important(self, index: int, limit: int) -> Tried:
+        """The best trials with the most important parameters alone, in their order, or in that of importance for two."""
+        tried = self.best(index)
+        ranked = [one.name for one in sorted(self.shares(index), key=lambda one: -one.share)]
+        ranked += [one.name for one in tried.parameters if one.name not in ranked]
+        if limit > 2:
+            ranked = [one.name for one in tried.parameters if one.name in set(ranked[:limit])]
+        return tried.only(ranked[:limit])
+
+    def curves(self) -> Chart:
+        """Learning curves of some trials."""
+        objective, results = self.view.objectives[0], self.results()
+        numbers = progress.choose_curves(objective, results)
+        each = max(10, _CURVE_POINTS // max(len(numbers), 1))
+        found = insights.curves(self._database, self.view.study_id, numbers=numbers, max_points=each)
+        return progress.learning_curves(objective, results, found, results.best(objective))
+
+    def timeline(self) -> Chart:
+        """The newest attempts."""
+        return progress.timeline(insights.spans(self._database, self.view.study_id))
+
+    def _get(self, name: tuple[Any, ...], make: Callable[[Any], T]) -> T:
+        made: T = self._keep(name, make)
+        return made
+
+    def _keep_here(self, name: tuple[Any, ...], make: Callable[[Any], Any]) -> Any:
+        if name not in self._kept:
+            self._kept[name] = make(None)
+        return self._kept[name]
+
+
+def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # frozen
+    """One figure of a study."""
+    index = wanted.objective
+    objective: Objective = reader.view.objectives[index]
+    match kind:
+        case Kind.HISTORY:
+            return progress.history(objective, reader.results(), index)
+        case Kind.CURVES:
+            return reader.curves()
+        case Kind.PARALLEL:
+            return parameters.parallel(_limited(reader, index))
+        case Kind.SLICE:
+            return _slices(reader, index)
+        case Kind.CONTOUR:
+            return _contour(reader, wanted)
+        case Kind.RANK:
+            return parameters.rank(_pair(reader, wanted))
+        case Kind.IMPORTANCE:
+            return parameters.importance(reader.shares(index), objective)
+        case Kind.CORRELATIONS:
+            return parameters.correlations(reader.evenly(index))
+        case Kind.DISTRIBUTION:
+            return spread.edf(objective, reader.results(), index)
+        case Kind.TIMELINE:
+            return reader.timeline()
+        case Kind.PARETO:
+            front = tradeoff.front_of(reader.view.objectives, reader.results())
+            return tradeoff.pareto(reader.view.objectives, reader.results(), front)
+        case Kind.HYPERVOLUME:
+            return tradeoff.hypervolume(reader.view.objectives, reader.results())
+
+
+def _limited(reader: Reader, index: int) -> Tried:
+    """With no more parameters than can be drawn side by side."""
+    tried = reader.best(index)
+    return tried if len(tried.parameters) <= parameters.SLICES else reader.important(index, parameters.SLICES)
+
+
+def _slices(reader: Reader, index: int) -> Chart:
+    tried = _limited(reader, index)
+    there = len(tried.parameters)
+    shown = tried.fewer(parameters.SLICED // max(there, 1))
+    model = reader.surface(index) if len(tried) else None
+    if model is None:
+        return parameters.slices(shown)
+    cuts = {one.name: model.cut(one.name) for one in shown.parameters if one.name in model.names}
+    return parameters.slices(shown, cuts, model.number)
+
+
+def _pair(reader: Reader, wanted: Wanted) -> Tried:
+    names = tuple(dict.fromkeys(wanted.parameters))[:2]
+    if len(names) < 2:
+        names = tuple(one.name for one in reader.important(wanted.objective, 2).parameters)
+    return reader.best(wanted.objective).only(names)
+
+
+def _contour(reader: Reader, wanted: Wanted) -> Chart:
+    tried = _pair(reader, wanted)
+    model = reader.surface(wanted.objective) if len(tried) else None
+    names = [one.name for one in tried.parameters]
+    plane = model.plane(*names) if model is not None and len(names) == 2 and set(names) <= set(model.names) else None
+    at = model.number if model is not None else None
+    return parameters.contour(tried.fewer(500), plane, at, deviation=wanted.deviation)

@@ -1,0 +1,72 @@
+"""`tune dashboard`: serve the pages on this machine until Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunesvc.cli.options import DatabaseUrl
+
+if TYPE_CHECKING:
+    from tunesvc.store.database import Database
+    from tunesvc.web import DashboardServer
+
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Of this machine; 0 for any that is free.")]
+GpuPrice = Annotated[float, typer.Option("--gpu-price", min=0.0, help="Of one GPU for an hour, to show costs.")]
+
+
+def dashboard(
+    port: Port = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+    gpu_price: GpuPrice = 0.0,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Show studies in the browser, as they run. Ctrl-C ends it; studies go on.
+
+    The address works in one browser, once; Enter prints another. It is served to this machine only.
+    """
+    from tunesvc.cli.output import out
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database, served(database, port=port, gpu_price=gpu_price) as server:
+        print_address(server)
+        if browser:
+            _open(server)
+        if sys.stdin.isatty():
+            threading.Thread(target=_answer_enter, args=(server,), daemon=True).start()
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            out().print("\nThe dashboard has ended.", markup=False)
+
+
+@contextmanager
+def served(database: Database, *, port: int | None = None, gpu_price: float = 0.0) -> Iterator[DashboardServer]:
+    """A dashboard for as long as the context lasts."""
+    from tunesvc.web import DashboardServer
+
+    with DashboardServer(database, port=port, gpu_price=gpu_price) as server:
+        yield server
+
+
+def print_address(server: DashboardServer) -> None:
+    """Where it is, for one browser."""
+    from tunesvc.cli.output import out
+
+    out().print(f"dashboard  {server.new_address()}", markup=False, soft_wrap=True)
+
+
+def _open(server: DashboardServer) -> None:
+    import webbrowser
+
+    webbrowser.open(server.new_address())
+
+
+def _answer_enter(server: DashboardServer) -> None:
+    for _ in sys.stdin:
+        print_address(server)

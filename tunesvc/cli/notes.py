@@ -1,0 +1,65 @@
+"""Commands for people's own words about studies and trials: tag, note; and what they asked: requests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunesvc import words
+from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName
+
+OfTrial = Annotated[int | None, typer.Option("--trial", "-t", min=0, help="Of this trial, not of the study.")]
+
+
+def tag(
+    study: StudyName,
+    tags: Annotated[
+        list[str] | None, typer.Argument(help="Tags to add.", metavar="[TAG]...", show_default=False)
+    ] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", help="Take away; may be repeated.")] = None,
+    trial: OfTrial = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Add and take away tags, and print those that there are. `tune ls --tag TAG` finds studies by them."""
+    from tunesvc import api
+    from tunesvc.cli.output import clean, out, print_json
+
+    now = api.tag(study, trial, add=tags or (), remove=remove or (), database_url=database_url)
+    if as_json:
+        print_json({"study": study, "trial": trial, "tags": now})
+    else:
+        out().print(clean("  ".join(now) or "no tags"), markup=False)
+
+
+def note(
+    study: StudyName,
+    text: Annotated[str, typer.Argument(help="The note; it replaces the one before. Empty: none.")],
+    trial: OfTrial = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write down something about a study or a trial. `tune show` shows it."""
+    from tunesvc import api
+
+    api.note(study, text, trial, database_url=database_url)
+
+
+def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+    """Show who asked what of a study, when, and what came of it; the newest first."""
+    from tunesvc import insights
+    from tunesvc.cli import output
+    from tunesvc.store.database import open_database
+
+    with open_database(database_url) as database:
+        rows = insights.requests(database, insights.study(database, study).study_id, limit=limit)
+    if as_json:
+        output.print_json(rows)
+        return
+    console = output.out()
+    heads = ("when", "who", "what", "what came of it")
+    lines = [
+        (words.ago(row.asked_at), row.asked_by or "–", row.text, row.answer or ("done" if row.done_at else "waits"))
+        for row in rows
+    ]
+    console.print(output.fitted(heads, lines, console.width) if rows else "Nobody has asked anything of it.")

@@ -1,0 +1,206 @@
+"""A study's trials as columns: what charts of everything need, at a small part of what whole rows cost.
+
+Finished trials do not change any more, so a later look reads only what can be new: `results(..., before=earlier)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.insights.rows import Objective
+from tunesvc.insights.sql import is_feasible, state_shown
+from tunesvc.store.database import Database
+from tunesvc.store.ids import trial_id
+from tunesvc.store.schema import STATES_SHOWN, reports, trials
+
+_CODES = {state: code for code, state in enumerate(STATES_SHOWN)}
+_UNFINISHED = (_CODES["waiting"], _CODES["running"], _CODES["paused"])
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """All trials by number, one entry each in every column."""
+
+    numbers: np.ndarray
+    states: np.ndarray
+    """Places in `STATES_SHOWN`."""
+    values: np.ndarray
+    """Shape (trials, objectives); NaN where there is none."""
+    feasible: np.ndarray
+    last_steps: np.ndarray
+    """Of the newest report; NaN without one."""
+    ended_s: np.ndarray
+    """Seconds since 1970; NaN while it is not over."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def of_state(self, state: str) -> np.ndarray:
+        """Which trials are in a state."""
+        found: np.ndarray = self.states == _CODES[state]
+        return found
+
+    def done(self, index: int = 0) -> np.ndarray:
+        """Which trials are complete with a value of this objective that can be drawn."""
+        found: np.ndarray = self.of_state("complete") & np.isfinite(self.values[:, index])
+        return found
+
+    def candidates(self) -> np.ndarray:
+        """Which trials may be best: complete, all values numbers, and feasible."""
+        found: np.ndarray = self.of_state("complete") & self.feasible & ~np.isnan(self.values).any(axis=1)
+        return found
+
+    def costs(self, objective: Objective, index: int = 0) -> np.ndarray:
+        """One objective's values such that small is good."""
+        column: np.ndarray = self.values[:, index]
+        return -column if objective.maximize else column
+
+    def best(self, objective: Objective, index: int = 0) -> int | None:
+        """Number of the candidate with the best value; of equal ones the first."""
+        places = np.flatnonzero(self.candidates())
+        return int(self.numbers[places[np.argmin(self.costs(objective, index)[places])]]) if len(places) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What stopping trials early has saved."""
+
+    pruned: int
+    whole: int
+    """Trials that reported and came to their end."""
+    full_steps: float
+    """What a complete trial takes, the median."""
+    steps: float
+    """That were not trained, about."""
+    share: float
+    """Of what it would have taken otherwise."""
+
+
+def results(database: Database, study_id: int, before: Results | None = None) -> Results:
+    """All trials as columns.
+
+    Args:
+        database: where to read.
+        study_id: whose trials.
+        before: an earlier answer for the same study; only what can have changed since is read.
+    """
+    newest = (
+        sa.select(reports.c.step)
+        .where(reports.c.trial_id == trials.c.trial_id, ~reports.c.superseded)
+        .order_by(reports.c.attempt.desc(), reports.c.step.desc())
+        .limit(1)
+        .correlate(trials)
+        .scalar_subquery()
+    )
+    query = sa.select(
+        trials.c.number,
+        state_shown(),
+        trials.c["values"],
+        is_feasible(),
+        newest,
+        sa.cast(sa.extract("epoch", trials.c.ended_at), sa.Double),
+    ).where(trials.c.study_id == study_id)
+    if before is not None and len(before):
+        open_ids = [trial_id(study_id, int(n)) for n in before.numbers[np.isin(before.states, _UNFINISHED)]]
+        is_open = trials.c.trial_id == sa.any_(sa.cast(open_ids, pg.ARRAY(sa.BigInteger)))
+        query = query.where(sa.or_(trials.c.number > int(before.numbers[-1]), is_open))
+    with database.engine.connect() as connection:
+        rows = connection.execute(query.order_by(trials.c.number)).all()
+    return _joined(before, _columns([tuple(row) for row in rows]))
+
+
+def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray) -> Saved | None:
+    """What it has saved; None while no trial was stopped early, or none has come to its end.
+
+    Args:
+        pruned: last steps of trials that were stopped early.
+        complete: last steps of those that came to their end.
+        every: last steps of all trials.
+    """
+    pruned, complete, every = (steps[~np.isnan(steps)] for steps in (pruned, complete, every))
+    if not len(pruned) or not len(complete):
+        return None
+    full = float(median(complete.tolist()))
+    steps = float(np.maximum(0.0, full - pruned).sum())
+    trained = float((every + 1).sum())
+    return Saved(len(pruned), len(complete), full, steps, steps / (steps + trained))
+
+
+def saving_of(found: Results) -> Saved | None:
+    """`saved_by_pruning` of a study."""
+    steps = found.last_steps
+    return saved_by_pruning(steps[found.of_state("pruned")], steps[found.of_state("complete")], steps)
+
+
+def spread(numbers: np.ndarray, limit: int) -> np.ndarray:
+    """A fixed even choice of at most so many: a study that grows replaces few of them. Mask of `numbers`."""
+    if len(numbers) <= limit:
+        return np.ones(len(numbers), dtype=bool)
+    keys = _scrambled(numbers)
+    kept = np.zeros(len(numbers), dtype=bool)
+    kept[np.argpartition(keys, limit - 1)[:limit]] = True
+    return kept
+
+
+def chosen(costs: np.ndarray, numbers: np.ndarray, limit: int) -> np.ndarray:
+    """At most so many trials: the best quarter of them the best there are, the others an even choice. Mask."""
+    if len(numbers) <= limit:
+        return np.ones(len(numbers), dtype=bool)
+    kept = np.zeros(len(numbers), dtype=bool)
+    kept[np.argpartition(costs, limit // 4 - 1)[: limit // 4]] = True
+    others = np.flatnonzero(~kept)
+    kept[others[spread(numbers[others], limit - limit // 4)]] = True
+    return kept
+
+
+def _scrambled(numbers: np.ndarray) -> np.ndarray:
+    """A fixed pseudo-random number for each: splitmix64 (Steele, Lea, Flood 2014)."""
+    z = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+def _columns(rows: list[tuple[int, str, list[float] | None, bool, int | None, float | None]]) -> Results:
+    numbers, states, values, feasible, steps, ended = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
+    width = max((len(one) for one in values if one), default=1)
+    nothing = [np.nan] * width
+    return Results(
+        np.array(numbers, dtype=np.int64),
+        np.array([_CODES[state] for state in states], dtype=np.int8),
+        np.array([one or nothing for one in values], dtype=float).reshape(len(rows), width),
+        np.array(feasible, dtype=bool),
+        np.array(steps, dtype=float),
+        np.array(ended, dtype=float),
+    )
+
+
+def _joined(before: Results | None, news: Results) -> Results:
+    if before is None or not len(before):
+        return news
+    if not len(news):
+        return before
+    kept = ~np.isin(before.numbers, news.numbers)
+    order = np.argsort(np.concatenate([before.numbers[kept], news.numbers]), kind="stable")
+    width = max(before.values.shape[1], news.values.shape[1])
+
+    def column(name: str) -> np.ndarray:
+        old, new = getattr(before, name)[kept], getattr(news, name)
+        if name == "values":
+            old, new = _widened(old, width), _widened(new, width)
+        out: np.ndarray = np.concatenate([old, new])[order]
+        return out
+
+    return Results(*(column(name) for name in Results.__dataclass_fields__))
+
+
+def _widened(values: np.ndarray, width: int) -> np.ndarray:
+    """With as many objectives, NaN for those that no trial had yet."""
+    missing = width - values.shape[1]
+    return np.pad(values, ((0, 0), (0, missing)), constant_values=np.nan) if missing else values

@@ -1,0 +1,67 @@
+"""Who dominates whom, where several objectives count; rows are trials, columns objectives, and small is good. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from optuna._hypervolume import compute_hypervolume
+from optuna.study._multi_objective import _fast_non_domination_rank, _is_pareto_front
+
+_DIGITS = 12
+"""Distances that agree in so many are equal, in whatever order the objectives are added up."""
+
+
+def front_of(costs: np.ndarray) -> np.ndarray:
+    """Places of the rows that no other one dominates."""
+    return np.flatnonzero(_is_pareto_front(costs, assume_unique_lexsorted=False))
+
+
+def chance_to_extend(below: np.ndarray) -> float:
+    """The probability that a new row is dominated by none of a front.
+
+    With objectives that are independent of each other, taking each by its distribution function turns the new row into
+    a point drawn evenly from the unit cube, and what the front dominates there into a hypervolume.
+
+    Args:
+        below: the probability that the new row is better; shape (front, objectives).
+    """
+    if below.shape[1] == 1:
+        return float(below.min())
+    return float(np.clip(1.0 - compute_hypervolume(below, np.ones(below.shape[1])), 0.0, 1.0))
+
+
+def ranked(costs: np.ndarray) -> np.ndarray:
+    """Each row's place in an order from best to worst, 0 for the first; equal rows share one.
+
+    The order of the objectives does not matter, and that of the rows only where all else is equal.
+
+    By fronts, as NSGA-II does, and within a front so that the first few stand for all of it: the most balanced row,
+    then always the one farthest from those before (an epsilon-net, as Schmucker et al. 2021, "Multi-objective
+    Asynchronous Successive Halving", propose). Rows with infinities come last.
+    """
+    first: dict[tuple[float, ...], int] = {}
+    which = np.array([first.setdefault(tuple(row), len(first)) for row in costs.tolist()], dtype=int)
+    distinct = np.array(list(first), dtype=float).reshape(len(first), costs.shape[1])
+    finite = np.flatnonzero(np.isfinite(distinct).all(axis=1))
+    low, high = (f(distinct[finite], axis=0, initial=e) for f, e in ((np.min, np.inf), (np.max, -np.inf)))
+    placed = np.zeros_like(distinct)
+    placed[finite] = (distinct[finite] - low) / np.where(high > low, high - low, 1.0)
+    fronts = _fast_non_domination_rank(distinct[finite])
+    order = [place for front in range(fronts.max(initial=-1) + 1) for place in _net(placed, finite[fronts == front])]
+    counts = np.bincount(which, minlength=len(distinct))
+    before = np.full(len(distinct), counts[finite].sum())
+    before[order] = np.cumsum(counts[order]) - counts[order]
+    return np.asarray(before[which])
+
+
+def _net(placed: np.ndarray, front: np.ndarray) -> list[int]:
+    """A front's rows, each as far as may be from those before it; of several the earliest."""
+
+    def distance(place: int) -> np.ndarray:
+        return np.asarray(np.linalg.norm(placed[front] - placed[place], axis=1).round(_DIGITS))
+
+    order = [int(front[placed[front].sum(axis=1).round(_DIGITS).argmin()])]
+    apart = distance(order[0])
+    while len(order) < len(front):
+        order.append(int(front[apart.argmax()]))
+        apart = np.minimum(apart, distance(order[-1]))
+    return order

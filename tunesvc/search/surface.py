@@ -1,0 +1,123 @@
+"""What the model believes of the objective: along one parameter, or over two of them. For pictures, not for asks.
+
+All other parameters are as in the trial that is believed to be best: a cut through the model, not an average over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from tunesvc.search.gp.domain import Domain
+from tunesvc.search.gp.model import Posterior, fit
+from tunesvc.search.gp.observations import Observations, observe
+from tunesvc.spec.model import Goal
+
+LEARNED_MAX = 300
+"""Trials that the model of a picture holds."""
+_FITTED_MAX = 150
+LINE = 41
+GRID = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The model along one parameter."""
+
+    places: tuple[Any, ...]
+    """The parameter's values."""
+    mean: np.ndarray
+    deviation: np.ndarray
+    """Of the function itself, without noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The model over two parameters; shapes (second, first)."""
+
+    first: tuple[Any, ...]
+    second: tuple[Any, ...]
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+class Surface:
+    """A fitted model."""
+
+    def __init__(self, domain: Domain, seen: Observations, posterior: Posterior) -> None:
+        self._domain, self._seen, self._posterior = domain, seen, posterior
+        means = np.where(seen.is_candidate, posterior.mean(seen.points), np.inf)
+        self._best = seen.points[int(np.argmin(means))]
+        self.number = int(seen.numbers[int(np.argmin(means))])
+        """The trial through which the cuts go."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameters that the model knows."""
+        return tuple(self._domain.names)
+
+    def cut(self, name: str) -> Cut:
+        """Along one parameter."""
+        j = self._domain.names.index(name)
+        line = self._line(j, LINE)
+        points = np.repeat(self._best[None], len(line), axis=0)
+        points[:, j] = line
+        mean, deviation = self._predict(points)
+        return Cut(self._values(j, line), mean, deviation)
+
+    def plane(self, first: str, second: str) -> Plane:
+        """Over two parameters."""
+        i, j = self._domain.names.index(first), self._domain.names.index(second)
+        across, up = self._line(i, GRID), self._line(j, GRID)
+        points = np.repeat(self._best[None], len(across) * len(up), axis=0)
+        points[:, i], points[:, j] = np.tile(across, len(up)), np.repeat(up, len(across))
+        mean, deviation = self._predict(points)
+        shape = (len(up), len(across))
+        return Plane(self._values(i, across), self._values(j, up), mean.reshape(shape), deviation.reshape(shape))
+
+    def _line(self, j: int, length: int) -> np.ndarray:
+        size = self._domain.sizes[j]
+        if self._domain.is_choice[j]:
+            return np.arange(int(size), dtype=float)
+        return np.linspace(0.0, 1.0, int(min(size, length)))
+
+    def _values(self, j: int, line: np.ndarray) -> tuple[Any, ...]:
+        points = np.repeat(self._best[None], len(line), axis=0)
+        points[:, j] = line
+        name = self._domain.names[j]
+        return tuple(self._domain.decode(point)[name] for point in points)
+
+    def _predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """In the objective's units."""
+        mean, variance = self._posterior.predict(points)
+        scale, seen = self._seen.scale, self._seen
+        if scale is None:
+            raise AssertionError("there is one objective")
+        spread = np.sqrt(variance)
+        low, middle, high = (scale.back(seen.centre + seen.unit * (mean + way * spread)) for way in (-1.0, 0.0, 1.0))
+        return middle, np.abs(high - low) / 2
+
+
+def learn(trials: Sequence[FrozenTrial], goal: Goal) -> Surface | None:
+    """Fit the model; None while there is nothing to fit it to.
+
+    Args:
+        trials: complete ones, each with one value; more than `LEARNED_MAX` are thinned out.
+        goal: of that value.
+    """
+    kinds = {name: kind for trial in trials for name, kind in trial.distributions.items() if not kind.single()}
+    if not kinds:
+        return None
+    direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
+    domain = Domain(kinds)
+    seen = observe(trials, domain, [direction], (), np.ones(1))
+    if seen is None or not seen.is_candidate.any():
+        return None
+    learned, seen = seen.thinned(_FITTED_MAX), seen.thinned(LEARNED_MAX)
+    known = fit(learned.points, learned.values, learned.variances, domain.choices)
+    return Surface(domain, seen, Posterior(known, domain.choices, seen.points, seen.values, seen.variances))

@@ -1,0 +1,238 @@
+"""What somebody may ask of a study, whichever face they ask through. Given an open database and who asks.
+
+| kind | payload | on a study that nobody runs |
+|---|---|---|
+| `pause`, `stop` | | its state changes at once; `stop` ends workers that train on without a coordinator |
+| `resume` | | nothing: only a process can run a study |
+| `extend` | `trials`, `wall`, `gpu_hours`: by how much | its spec changes at once |
+| `parallelism` | `trials`: a number, or None for as many as fit | its spec changes at once |
+| `widen` | `parameters`: by name `min`, `max`, or `values` to add | its spec changes at once |
+| `enqueue` | `params` and `origin`, or `near`: the number of a trial | the trial waits for the next run |
+| `retry` | `number` of a trial that is over | the trial waits for the next run |
+| `stop_trial` | `number` of a trial that is not over | the trial ends at once |
+
+Every request is recorded with who asked, when and what came of it. It is tried on what is stored first, so that what
+makes no sense is refused at once, and not recorded. A study that somebody runs is then left to its coordinator. One
+that nobody runs is taken for a moment, and the request carried out and recorded in one transaction: once. Only a pause
+and a stop take a study from a coordinator that has fallen silent; anything else waits for it, or for the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.assembly import check, checkpoint_folder, end_workers, ray_executor
+from tunesvc.coordinator.commands import carry_out, perform
+from tunesvc.coordinator.outcome import conclude
+from tunesvc.coordinator.roster import Curve
+from tunesvc.errors import StudyBusy, TuneError
+from tunesvc.execute.executor import Yielded
+from tunesvc.policy import StopCause
+from tunesvc.search.optimizer import queued
+from tunesvc.space import Space
+from tunesvc.spec import ParamValue, StudySpec
+from tunesvc.store import annotating, lease, recovery, studies
+from tunesvc.store.batch import Attr, Batch, Decision, NewTrial, TrialEnd
+from tunesvc.store.database import Database
+from tunesvc.store.ids import trial_id
+from tunesvc.store.ledger import Ledger
+from tunesvc.store.states import StudyState
+from tunesvc.store.storage import PgStorage
+from tunesvc.store.studies import Command, StudyRecord
+from tunesvc.succession import runner
+
+_TAKING = frozenset({"pause", "stop"})
+"""What may take a study from a coordinator that has fallen silent."""
+
+
+def request(database: Database, record: StudyRecord, kind: str, payload: Mapping[str, Any], who: str) -> str:
+    """Ask something of a study; returns what came of it, in a sentence.
+
+    Raises:
+        SpecError: it makes no sense for this study.
+        TuneError: the study was made through Optuna's API, so that no coordinator runs it.
+    """
+    perform(Command(0, kind, payload, who), Shelved(database, record))
+    with database.engine.begin() as connection:
+        command = Command(studies.request(connection, record.study_id, kind, payload, who), kind, payload, who)
+    held = runner(database, record.study_id, patience_s=None if kind in _TAKING else 0.0)
+    if held is not None:
+        return f"{kind} {record.name}: the coordinator {held.owner} carries it out"
+    try:
+        return _settle(database, record, command)
+    except StudyBusy:
+        return f"{kind} {record.name}: the coordinator that has just come back carries it out"
+
+
+def remove(database: Database, record: StudyRecord, who: str) -> str:
+    """Delete a study with its trials, logs and checkpoints, and end what a coordinator that is gone left running.
+
+    That it was there, and who deleted it, is kept. Returns what was done.
+
+    Raises:
+        StudyBusy: somebody runs it.
+    """
+    if held := runner(database, record.study_id):
+        raise StudyBusy(lease.busy(held.owner))
+    is_left = _is_left(database, record)
+    ledger = Ledger.open(database, record.study_id)  # it goes with the study
+    left = end_workers(record, ledger.token, ray_executor) if is_left else ""
+    with database.patiently() as connection:  # a large study takes its time
+        studies.remove(connection, record.study_id, who)
+    shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
+    return f"deleted {record.name}{left}"
+
+
+def tag(
+    database: Database,
+    record: StudyRecord,
+    number: int | None,
+    *,
+    add: Sequence[str] = (),
+    remove: Sequence[str] = (),
+    who: str,
+) -> tuple[str, ...]:
+    """Add and take away tags, of the trial `number` or of the study; returns those that it has now.
+
+    Raises:
+        SpecError: a tag that cannot be stored, or too many.
+        StudyNotFound: there is no such trial.
+    """
+    with database.engine.begin() as connection:
+        return annotating.tag(connection, record.study_id, number, add=add, remove=remove, asked_by=who)
+
+
+def note(database: Database, record: StudyRecord, number: int | None, text: str, *, who: str) -> None:
+    """Write the note of the trial `number`, or of the study, in the place of the one before.
+
+    Raises:
+        SpecError: it cannot be stored, or is too long.
+        StudyNotFound: there is no such trial.
+    """
+    with database.engine.begin() as connection:
+        annotating.note(connection, record.study_id, number, text, asked_by=who)
+
+
+def _settle(database: Database, record: StudyRecord, command: Command) -> str:
+    """Carry out what does not need a running coordinator; what does, stays for the next one."""
+    is_left = _is_left(database, record)
+    if is_left and command.kind not in _TAKING:
+        return f"{command.kind} {record.name}: {_WAITS}"
+    ledger = Ledger.open(database, record.study_id)
+    try:
+        with database.engine.connect() as connection:
+            shelved = Shelved(database, studies.get(connection, record.study_id))
+        answer = carry_out(command, shelved)
+        if shelved.waits:
+            return f"{command.kind} {record.name}: {_WAITS}"
+        shelved.batch.answered[command.command_id] = answer
+        ledger.commit(shelved.batch)
+        if is_left and shelved.batch.study_state == (StudyState.STOPPED, _BY_REQUEST):
+            answer += end_workers(record, ledger.token, ray_executor)
+    finally:
+        ledger.release()
+    told = answer or _DONE[command.kind]
+    return told + (f"; `tune resume {record.name}` goes on with it" if command.kind in _FOR_THE_NEXT_RUN else "")
+
+
+def _is_left(database: Database, record: StudyRecord) -> bool:
+    """Whether the study's last coordinator went without giving the lease back."""
+    with database.engine.connect() as connection:
+        last = lease.holder(connection, record.study_id)
+    return last is not None and not last.released
+
+
+class Shelved:
+    """A study that nobody runs, as commands see it (`Steerable`). What they change collects in `batch`.
+
+    Raises:
+        TuneError: it was made through Optuna's API.
+    """
+
+    def __init__(self, database: Database, record: StudyRecord) -> None:
+        if record.spec is None:
+            raise TuneError(_OPTUNAS.format(record.name))
+        self.spec = record.spec
+        self._database = database
+        self._record = record
+        self.batch = Batch()
+        self.waits = False
+        """Whether what was asked can only be done by somebody who runs the study."""
+
+    def trial(self, number: int) -> FrozenTrial | None:
+        """A trial of it, or None when there is no such number."""
+        try:
+            return PgStorage(self._database).get_trial(trial_id(self._record.study_id, number))
+        except KeyError:
+            return None
+
+    def pause(self) -> str:
+        """It is paused."""
+        return self._become(StudyState.PAUSED)
+
+    def unpause(self) -> str:
+        """Nobody runs it."""
+        return f"nobody runs {self._record.name}: `tune resume {self._record.name}` does"
+
+    def stop(self) -> str:
+        """It is stopped."""
+        return self._become(StudyState.STOPPED)
+
+    def change_spec(self, spec: StudySpec) -> None:
+        """It goes on under another spec when it is run."""
+        self.batch.spec = spec.model_dump_json()
+
+    def widen(self, spec: StudySpec, decision: Decision) -> None:
+        """It goes on in a wider space when it is run."""
+        check(spec)
+        self.change_spec(spec)
+        self.batch.decisions.append(decision)
+
+    def enqueue(self, params: Mapping[str, ParamValue], origin: str) -> int:
+        """A trial with these values is asked first when it is run; returns its number."""
+        if self.spec.parameters:
+            Space(self.spec.parameters).check(params)
+        with self._database.engine.connect() as connection:
+            number = studies.next_number(connection, self._record.study_id)
+        self.batch.trials.append(NewTrial(number, "waiting"))
+        attrs = queued(params, origin)
+        self.batch.attrs += [Attr(number, "system", name, json.dumps(value)) for name, value in attrs.items()]
+        return number
+
+    def stop_trial(self, number: int, reason: str) -> str:
+        """A trial between two attempts ends with what it has reported; one that may still run somewhere waits."""
+        trial = self.trial(number)
+        at = trial_id(self._record.study_id, number)
+        with self._database.engine.connect() as connection:
+            self.waits = recovery.has_live_attempt(connection, at)
+        if trial is None or self.waits:
+            return ""
+        self.batch.decisions.append(Decision(number, "stop", reason, {}))
+        if trial.state == TrialState.WAITING:
+            self.batch.finished.append(TrialEnd(number, "fail", None))
+            return f"trial {number} had not been started, and never will be"
+        curve = Curve({metric.name: metric.goal for metric in self.spec.metrics})
+        for step, value in trial.intermediate_values.items():
+            curve.add(step, {self.spec.metrics[0].name: value})
+        end = conclude(self.spec, curve, Yielded(), StopCause.REQUEST, reason)
+        state = "pruned" if end.trial_state is TrialState.PRUNED else "fail"
+        self.batch.finished.append(TrialEnd(number, state, None if end.values is None else list(end.values)))
+        return f"trial {number} ends, {'with what it has reported' if state == 'pruned' else 'without a report'}"
+
+    def _become(self, state: StudyState) -> str:
+        if self._record.state.is_terminal:
+            return f"{self._record.name} is {self._record.state} already ({self._record.reason})"
+        self.batch.study_state = (state, _BY_REQUEST)
+        return f"{state}; nobody was running it"
+
+
+_OPTUNAS = "study {!r} was made through Optuna's API, and its trials are made there too: no coordinator runs it"
+_BY_REQUEST = "by request"
+_DONE = {"extend": "extended", "parallelism": "changed", "stop_trial": "done"}
+_FOR_THE_NEXT_RUN = frozenset({"extend", "parallelism", "widen", "enqueue", "retry"})
+_WAITS = "it waits for the next run, or for its coordinator to come back"

@@ -1,0 +1,116 @@
+"""The web application: routes, errors as pages, static files. Mountable under any path.
+
+What it shows it reads through `insights`, from a `Database` that is handed in; who may see it, an `Access` decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.staticfiles import StaticFiles
+
+from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
+from tunesvc.store.answers import answering
+from tunesvc.store.database import Database
+from tunesvc.web.access import Access, NotAllowed, NotLetIn
+from tunesvc.web.events import Hub
+from tunesvc.web.guard import Guard
+from tunesvc.web.kept import Kept
+from tunesvc.web.pages import cluster, compare, figures, health, live, studies, study, trial, trials
+from tunesvc.web.render import STATIC, page
+
+PAGES = (studies, study, trials, trial, compare, health, cluster, figures, live)
+"""Modules that each have a `router`."""
+
+
+def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[str], gpu_price: float = 0.0) -> FastAPI:
+    """The application.
+
+    Args:
+        database: where studies are; the caller closes it.
+        access: who may do what.
+        hub: tells open pages of changes; the caller feeds it, mostly with a `Watcher`.
+        hosts: values of `Host` under which it is served, port included.
+        gpu_price: of an hour of one GPU, in whatever currency; 0 leaves costs out.
+    """
+    app = FastAPI(title="tunesvc", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(_reading)])
+    app.state.database, app.state.access, app.state.hub, app.state.gpu_price = database, access, hub, gpu_price
+    app.state.kept = Kept()
+    app.add_api_route("/", _home, name="home")
+    for module in PAGES:
+        app.include_router(module.router)
+    app.mount("/static", _Static(directory=STATIC), name="static")
+    app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
+    app.add_middleware(Guard, hosts=hosts)
+    for kind, answer in _ERRORS.items():
+        app.add_exception_handler(kind, answer)
+    return app
+
+
+def _home(request: Request) -> Response:
+    return RedirectResponse(request.url_for("studies_page"))
+
+
+def _reading() -> Iterator[None]:
+    """Around every route: a database that is away is a state of the page, not a mistake of the program."""
+    with answering():
+        yield
+
+
+class _Static(StaticFiles):
+    """Files whose addresses bear their version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+def _not_found(request: Request, error: Exception) -> Response:
+    return page(request, "error.html", 404, title="Not found", text=str(error))
+
+
+def _http(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    text = {404: "There is no such page.", 405: "This page cannot be used in that way."}.get(status, str(error))
+    return page(request, "error.html", status, title="Not found" if status == 404 else "Not possible", text=text)
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    faults = error.errors() if isinstance(error, RequestValidationError) else []
+    text = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in faults)
+    return page(request, "error.html", 422, title="Not understood", text=text)
+
+
+def _away(request: Request, error: Exception) -> Response:
+    return page(request, "away.html", 503, text=str(error))
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    status = 409 if isinstance(error, StudyBusy) else 400
+    return page(request, "error.html", status, title="Not done", text=str(error))
+
+
+def _unknown(request: Request, _: Exception) -> Response:
+    return page(request, "enter.html", 401)
+
+
+def _forbidden(request: Request, error: Exception) -> Response:
+    return page(request, "error.html", 403, title="Not allowed", text=str(error))
+
+
+_ERRORS: dict[type[Exception], Any] = {
+    StudyNotFound: _not_found,
+    DatabaseUnavailable: _away,
+    TuneError: _refused,
+    NotLetIn: _unknown,
+    NotAllowed: _forbidden,
+    HTTPException: _http,
+    RequestValidationError: _invalid,
+}

@@ -1,0 +1,133 @@
+"""What is kept of what was made: figures and answers, once for all open pages, and made again no more often than it is
+worth. Imports nothing of tunesvc but the clock.
+
+A value is made again when its stamp is no longer the newest, but not before it is `PATIENCE` times as old as it took to
+make: so however fast results come, a figure that takes a second costs five percent of a processor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tunesvc.clock import Clock, SystemClock
+
+KEPT_MAX = 256
+PATIENCE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A value, and how fresh it is."""
+
+    value: Any
+    stamp: str
+    made_s: float
+    cost_s: float
+    fresh_in_s: float = 0.0
+    """When it will be made again if asked for; 0 for one that is up to date."""
+    age_s: float = 0.0
+    """Of one that is not."""
+
+
+class Kept:
+    """Values by key, the least lately used given up first. Thread-safe; a value is made by one thread at a time."""
+
+    def __init__(self, limit: int = KEPT_MAX, clock: Clock | None = None) -> None:
+        self._limit = limit
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._held: OrderedDict[Hashable, Held] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+
+    def get(
+        self,
+        key: Hashable,
+        stamp: str,
+        make: Callable[[Any], Any],
+        *,
+        is_final: bool = False,
+        patience: float = PATIENCE,
+    ) -> Held:
+        """The value of this stamp, or an older one while it is too early to make it again.
+
+        Args:
+            key: what it is.
+            stamp: of what it would be made from now.
+            make: makes it of the value before, None at first.
+            is_final: nothing is to be expected any more, so an older one will not do.
+            patience: multiple of its cost.
+        """
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        usable = self._usable(key, stamp, is_final, patience)
+        if usable is not None:
+            return usable
+        with making:
+            usable = self._usable(key, stamp, is_final, patience)
+            return usable or self._made(key, stamp, make)
+
+    def soon(
+        self,
+        key: Hashable,
+        stamp: str,
+        make: Callable[[Any], Any],
+        *,
+        wait_s: float,
+        done: Callable[[], None],
+        is_final: bool = False,
+    ) -> Held | None:
+        """As `get`, but waits no longer than `wait_s`: then an older value or None, and `done` is called once it is made.
+
+        `make` and `done` run in a thread of their own; what they raise ends that thread alone.
+        """
+        usable = self._usable(key, stamp, is_final, PATIENCE)
+        if usable is not None:
+            return usable
+        came, late = threading.Event(), threading.Event()
+
+        def work() -> None:
+            try:
+                self.get(key, stamp, make, is_final=is_final)
+            finally:
+                came.set()
+            if late.is_set():
+                done()
+
+        threading.Thread(target=work, name="tunesvc-making", daemon=True).start()
+        if not came.wait(wait_s):
+            late.set()
+        with self._lock:
+            return self._held.get(key)
+
+    def _usable(self, key: Hashable, stamp: str, is_final: bool, patience: float) -> Held | None:
+        with self._lock:
+            held = self._held.get(key)
+            if held is None:
+                return None
+            self._held.move_to_end(key)
+        if held.stamp == stamp:
+            return held
+        now = self._clock.now()
+        left = held.made_s + patience * held.cost_s - now
+        if is_final or left <= 0:
+            return None
+        return replace(held, fresh_in_s=left, age_s=now - held.made_s)
+
+    def _made(self, key: Hashable, stamp: str, make: Callable[[Any], Any]) -> Held:
+        with self._lock:
+            before = self._held.get(key)
+        began = self._clock.now()
+        value = make(None if before is None else before.value)
+        now = self._clock.now()
+        held = Held(value, stamp, now, now - began)
+        with self._lock:
+            self._held[key] = held
+            self._held.move_to_end(key)
+            while len(self._held) > self._limit:
+                gone, _ = self._held.popitem(last=False)
+                self._making.pop(gone, None)
+        return held

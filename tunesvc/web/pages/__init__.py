@@ -1,0 +1,1 @@
+"""One module per page, each with a `router`. A page reads, and renders a template of its own name."""

@@ -1,0 +1,32 @@
+"""What an address asks for: the study, and the trial, that its numbers name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from tunesvc import insights
+from tunesvc.errors import StudyNotFound
+from tunesvc.insights import StudyView, TrialDetail
+from tunesvc.web.access import Viewer
+
+ID_MAX = 2**31 - 1
+"""Ids of studies are half of a trial's id, see `store.ids`; numbers of trials are the other half."""
+
+
+def _study(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> StudyView:
+    return insights.study_by_id(request.app.state.database, study_id)
+
+
+AskedStudy = Annotated[StudyView, Depends(_study)]
+
+
+def _trial(request: Request, study: AskedStudy, number: Annotated[int, Path(ge=0, le=ID_MAX)]) -> TrialDetail:
+    found = insights.trial(request.app.state.database, study.study_id, number)
+    if found is None:
+        raise StudyNotFound(f"study {study.name!r} has no trial {number}")
+    return found
+
+
+AskedTrial = Annotated[TrialDetail, Depends(_trial)]

@@ -1,0 +1,182 @@
+"""Figures as data: what the scripts of a page draw, the same as a table, and to take away."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import HTMLResponse, Response
+
+from tunesvc import charts, insights, words
+from tunesvc.charts import Chart, Kind, Reader, Wanted
+from tunesvc.errors import StudyNotFound
+from tunesvc.insights import Results, StudyView
+from tunesvc.store.states import StudyState
+from tunesvc.web.access import Viewer
+from tunesvc.web.kept import Held, Kept
+from tunesvc.web.pages.asked import ID_MAX
+from tunesvc.web.render import page
+
+router = APIRouter()
+
+TABLE_ROWS = 500
+"""Shown on the page; all of them are in the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure as it is sent."""
+
+    chart: Chart
+    """Without the figure itself."""
+    body: bytes
+    tag: str
+    """Of what is drawn: the same for the same drawing, whatever was committed meanwhile."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A study as figures are drawn from it: as of its last commit."""
+
+    view: StudyView
+    stamp: str
+    kept: Kept
+    request: Request
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more is to be expected soon."""
+        return self.view.state is not StudyState.RUNNING and not self.view.counts.running
+
+    def reader(self) -> Reader:
+        """Reads through what is kept for all open pages."""
+
+        def keep(name: tuple[Any, ...], make: Any) -> Any:
+            return self.kept.get((self.view.study_id, *name), self.stamp, make, patience=0.0).value
+
+        return Reader(self.request.app.state.database, self.view, keep)
+
+    def results(self) -> Results:
+        """All trials as columns."""
+        return self.reader().results()
+
+    def drawn(self, kind: Kind, wanted: Wanted) -> Held:
+        """A figure."""
+
+        def make(_: Any) -> Drawn:
+            return _drawn(charts.draw(kind, self.reader(), wanted))
+
+        return self.kept.get((self.view.study_id, kind, wanted), self.stamp, make, is_final=self.is_final)
+
+
+def source_of(request: Request, study_id: int) -> Source:
+    """A study's figures.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    database, kept = request.app.state.database, request.app.state.kept
+    stamp = insights.fingerprint(database, study_id)
+    if not stamp:
+        raise StudyNotFound(f"there is no study with id {study_id}")
+    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), patience=0.0)
+    return Source(view.value, stamp, kept, request)
+
+
+def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> Source:
+    return source_of(request, study_id)
+
+
+Asked = Annotated[Source, Depends(_asked)]
+
+
+def _wanted(
+    source: Asked,
+    objective: Annotated[int, Query(ge=0, le=100)] = 0,
+    p: Annotated[Sequence[str], Query(max_length=2)] = (),
+    deviation: bool = False,
+) -> Wanted:
+    """What the address asks for; objectives that there are not are the first."""
+    return Wanted(objective if objective < len(source.view.objectives) else 0, tuple(p), deviation)
+
+
+Options = Annotated[Wanted, Depends(_wanted)]
+
+
+@router.get("/studies/{study_id}/figures/{kind}", name="figure")
+def figure(request: Request, source: Asked, kind: Kind, wanted: Options) -> Response:
+    """A figure as JSON: title, note, and what Plotly draws."""
+    held = source.drawn(kind, wanted)
+    return _answer(request, held.value, {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"})
+
+
+def answer_chart(request: Request, chart: Chart) -> Response:
+    """A chart as JSON, for a figure that is no study's own."""
+    return _answer(request, _drawn(chart), {})
+
+
+def _answer(request: Request, drawn: Drawn, headers: dict[str, str]) -> Response:
+    headers |= {
+        "ETag": f'"{drawn.tag}"',
+        "Cache-Control": "private, no-cache",
+        "Vary": "Accept-Encoding, Cookie",
+    }
+    known = request.headers.get("if-none-match", "")
+    if drawn.tag in known:
+        return Response(status_code=304, headers=headers)
+    return Response(drawn.body, media_type="application/json", headers=headers)
+
+
+@router.get("/studies/{study_id}/figures/{kind}/table", name="figure_table")
+def figure_table(request: Request, source: Asked, kind: Kind, wanted: Options) -> HTMLResponse:
+    """A figure's data as a table, its first rows."""
+    chart: Chart = source.drawn(kind, wanted).value.chart
+    rows = cells_of(chart, TABLE_ROWS)
+    return page(
+        request, "figure_table.html", chart=chart, rows=rows, study=source.view, query=request.url.query, kind=kind
+    )
+
+
+@router.get("/studies/{study_id}/figures/{kind}/data.csv", name="figure_csv")
+def figure_csv(source: Asked, kind: Kind, wanted: Options) -> Response:
+    """A figure's data, whole."""
+    chart: Chart = source.drawn(kind, wanted).value.chart
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow([words.inert(head) for head in chart.columns])
+    writer.writerows([[words.inert(value) for value in row] for row in chart.rows()])
+    name = f"{file_name(source.view.name)}-{kind}.csv"
+    return Response(
+        text.getvalue().encode("utf-8", "replace"),
+        media_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def file_name(name: str) -> str:
+    """A study's name as part of a file's."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).strip("._")
+    return safe[:80] or "study"
+
+
+def _drawn(chart: Chart) -> Drawn:
+    heading = {"title": chart.title, "note": chart.note, "rows": len(chart)}
+    shown = "null" if chart.figure is None else chart.figure.to_json()
+    body = (json.dumps(heading)[:-1] + f', "figure": {shown}}}').encode()
+    return Drawn(replace(chart, figure=None), body, hashlib.sha256(body).hexdigest()[:20])
+
+
+def cells_of(chart: Chart, limit: int) -> list[list[str]]:
+    """A chart's table as text."""
+    return [[_cell(value) for value in row] for row in chart.rows(limit)]
+
+
+def _cell(value: object) -> str:
+    number = value.item() if hasattr(value, "item") else value
+    return words.number(number) if isinstance(number, float) else str(number)

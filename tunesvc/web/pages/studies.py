@@ -1,0 +1,82 @@
+"""The list of studies: search, filter and sort are in the address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from tunesvc import insights
+from tunesvc.insights import StudyRow
+from tunesvc.store.states import StudyState
+from tunesvc.web.access import Viewer
+from tunesvc.web.render import page, wants_fragment
+
+router = APIRouter()
+
+LOADED = 1_000
+"""Studies that are looked at, the newest; search finds older ones."""
+SHOWN = 100
+
+
+class Sort(StrEnum):
+    """What the list is sorted by."""
+
+    NEWEST = "newest"
+    NAME = "name"
+    STATE = "state"
+    PROGRESS = "progress"
+    TRIALS = "trials"
+    GPU_HOURS = "gpu_hours"
+
+
+_KEYS: dict[Sort, Callable[[StudyRow], Any]] = {
+    Sort.NEWEST: lambda row: -row.study_id,
+    Sort.NAME: lambda row: row.name.casefold(),
+    Sort.STATE: lambda row: (list(StudyState).index(row.state), -row.study_id),
+    Sort.PROGRESS: lambda row: -row.fraction,
+    Sort.TRIALS: lambda row: -row.counts.total,
+    Sort.GPU_HOURS: lambda row: -row.gpu_hours,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the address asks for."""
+
+    search: str
+    states: Sequence[StudyState]
+    sort: Sort
+    shown: int
+
+
+@router.get("/studies", name="studies_page")
+def studies_page(
+    request: Request,
+    _: Viewer,
+    q: Annotated[str, Query(max_length=200)] = "",
+    state: Annotated[list[StudyState] | None, Query()] = None,
+    sort: Sort = Sort.NEWEST,
+    show: Annotated[int, Query(ge=1, le=LOADED)] = SHOWN,
+) -> HTMLResponse:
+    """All studies, or the table alone when htmx asks for it."""
+    wanted = Wanted(q.replace("\0", ""), state or [], sort, show)
+    database = request.app.state.database
+    found = insights.studies(database, LOADED, search=wanted.search, states=wanted.states)
+    rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
+    return page(
+        request,
+        "studies_table.html" if wants_fragment(request) else "studies.html",
+        rows=rows,
+        found=len(found),
+        sparks=insights.sparks(database, rows),
+        wanted=wanted,
+        sorts=list(Sort),
+        states=list(StudyState),
+        gpu_price=request.app.state.gpu_price,
+        is_filtered=bool(wanted.search or wanted.states),
+    )

@@ -1,0 +1,129 @@
+"""One study: what it has come to, what runs, what happened lately, and its figures."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import yaml
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse
+
+from tunesvc import charts, insights
+from tunesvc.charts import Kind
+from tunesvc.insights import Headline, Recommendation, TrialRow
+from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.pages.figures import Source, source_of
+from tunesvc.web.render import page, wants_fragment
+
+router = APIRouter()
+
+WAIT_S = 0.25
+"""How long a page waits for the recommendation; it comes by itself once it is there."""
+SELECTED_MAX = 100
+"""Trials that can be selected at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The trial to take."""
+
+    row: TrialRow
+    mean: float | None
+    deviation: float | None
+    luckiest: int | None
+    """The trial with the best observed value, where that is another one."""
+    is_old: bool = False
+    """Whether trials have come to a result that it does not consider yet."""
+
+    @property
+    def params_text(self) -> str:
+        """Its parameters as YAML."""
+        return params_text(self.row)
+
+
+@router.get("/studies/{study_id}", name="study_page")
+def study_page(request: Request, study: AskedStudy) -> HTMLResponse:
+    """The page, or its live parts alone when htmx asks for them."""
+    database = request.app.state.database
+    source = source_of(request, study.study_id)
+    results = source.results()
+    headline = insights.headline(database, study, results)
+    return page(
+        request,
+        "study_live.html" if wants_fragment(request) else "study.html",
+        study=study,
+        headline=headline,
+        answer=_answer(source, headline),
+        front=insights.best(database, study.study_id, limit=10) if len(study.objectives) > 1 else (),
+        running=insights.running(database, study.study_id) if study.counts.running else (),
+        decisions=insights.recent(database, study.study_id, study.counts.total),
+        kinds=charts.kinds_of(study),
+        titles=TITLES,
+        parameters=_parameter_names(study),
+    )
+
+
+@router.get("/studies/{study_id}/selected", name="selected_part")
+def selected_part(
+    request: Request, study: AskedStudy, trials: Annotated[str, Query(max_length=4_000)] = ""
+) -> HTMLResponse:
+    """Trials that were selected in a figure, as a table."""
+    numbers = [int(number) for number in re.findall(r"\d{1,9}", trials)][:SELECTED_MAX]
+    rows = insights.rows_of(request.app.state.database, study.study_id, list(dict.fromkeys(numbers)))
+    names = list(dict.fromkeys(name for row in rows for name in row.params))
+    return page(request, "study_selected.html", study=study, rows=rows, names=names)
+
+
+TITLES: dict[Kind, str] = {
+    Kind.PARETO: "Pareto front",
+    Kind.HYPERVOLUME: "Hypervolume",
+    Kind.HISTORY: "History",
+    Kind.CURVES: "Learning curves",
+    Kind.PARALLEL: "Parallel coordinates",
+    Kind.IMPORTANCE: "Importance",
+    Kind.CONTOUR: "Two parameters: the model",
+    Kind.SLICE: "Each parameter by itself",
+    Kind.RANK: "Two parameters: ranks",
+    Kind.CORRELATIONS: "Correlations",
+    Kind.DISTRIBUTION: "Distribution",
+    Kind.TIMELINE: "Timeline of workers",
+}
+"""Until the figure brings its own."""
+
+
+def params_text(row: TrialRow) -> str:
+    """A trial's parameters as YAML."""
+    return yaml.safe_dump(dict(row.params), sort_keys=False, allow_unicode=True) if row.params else ""
+
+
+def _answer(source: Source, headline: Headline) -> Answer | None:
+    """The recommended trial, or the best observed one until that is known."""
+    if headline.best is None:
+        return None
+    view, database, hub = source.view, source.request.app.state.database, source.request.app.state.hub
+    results = source.results()
+
+    def make(_: Any) -> Recommendation | None:
+        return insights.recommended(database, view, results)
+
+    held = source.kept.soon(
+        (view.study_id, "recommended"),
+        source.stamp,
+        make,
+        wait_s=WAIT_S,
+        done=lambda: hub.changed(frozenset({view.study_id})),
+        is_final=source.is_final,
+    )
+    found: Recommendation | None = None if held is None else held.value
+    (row,) = insights.rows_of(database, view.study_id, [headline.best if found is None else found.number])
+    if held is None or found is None:
+        return Answer(row, None, None, None, is_old=True)
+    luckiest = headline.best if headline.best != found.number else None
+    return Answer(row, found.mean, found.deviation, luckiest, held.stamp != source.stamp)
+
+
+def _parameter_names(study: insights.StudyView) -> list[str]:
+    """That a figure of two can be asked for."""
+    return [] if study.spec is None else list(study.spec.parameters)

@@ -1,0 +1,181 @@
+"""One trial: what it is, why it was proposed and judged so, where it lies in the space, and what happened to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response
+
+from tunesvc import charts, insights, space
+from tunesvc.charts import Chart
+from tunesvc.insights import Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
+from tunesvc.spec import ParamValue
+from tunesvc.web.pages.asked import AskedStudy, AskedTrial
+from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, cells_of
+from tunesvc.web.render import page, wants_fragment
+
+router = APIRouter()
+
+PEERS = 60
+"""Trials whose curves surround one, about."""
+CURVE_POINTS = 400
+CHOICES_MAX = 12
+"""Choices of a parameter that are listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where another trial lies in a parameter's range."""
+
+    number: int
+    at: float
+    """0 ... 1."""
+    is_best: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One parameter of a trial against what it could have been."""
+
+    name: str
+    value: ParamValue
+    at: float | None
+    """Where in its range, 0 ... 1; None for a choice."""
+    low: float | None
+    high: float | None
+    is_log: bool
+    choices: Sequence[ParamValue]
+    """All there are; empty for a number."""
+    marks: Sequence[Mark]
+    """Of numbers: the best trial and the nearest ones."""
+    best: ParamValue
+    """The best trial's value; None when it has none."""
+
+
+@router.get("/studies/{study_id}/trials/{number}", name="trial_page")
+def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLResponse:
+    """The page, or its live parts alone when htmx asks for them."""
+    database = request.app.state.database
+    reasons = insights.trial_reasons(database, study, detail)
+    best = next(iter(insights.best(database, study.study_id, limit=1)), None)
+    return page(
+        request,
+        "trial_live.html" if wants_fragment(request) else "trial.html",
+        study=study,
+        detail=detail,
+        row=detail.row,
+        reasons=reasons,
+        said=_by_topic(insights.trial_told(study, detail, reasons)),
+        best=best,
+        settings=_settings(request, study, detail, reasons, best),
+        is_open=detail.row.state in ("running", "paused", "waiting"),
+    )
+
+
+@router.get("/studies/{study_id}/trials/{number}/curve", name="trial_curve")
+def trial_curve(request: Request, study: AskedStudy, detail: AskedTrial) -> Response:
+    """Its curve among its peers, as a figure."""
+    return answer_chart(request, _curve_chart(request, study, detail))
+
+
+@router.get("/studies/{study_id}/trials/{number}/curve/table", name="trial_curve_table")
+def trial_curve_table(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLResponse:
+    """The same as a table."""
+    chart = _curve_chart(request, study, detail)
+    return page(request, "figure_table.html", chart=chart, rows=cells_of(chart, TABLE_ROWS), study=study, kind=None)
+
+
+@router.get("/studies/{study_id}/trials/{number}/logs", name="trial_logs")
+def trial_logs(
+    request: Request,
+    study: AskedStudy,
+    detail: AskedTrial,
+    attempt: Annotated[int | None, Query(ge=0)] = None,
+    before: Annotated[str, Query(max_length=60)] = "",
+    after: Annotated[str, Query(max_length=60)] = "",
+) -> HTMLResponse:
+    """Its output: the end of it, what comes before a place, or what has come after one."""
+    database, number = request.app.state.database, detail.row.number
+    if after:
+        rows = insights.logs(database, study.study_id, number, attempt=attempt, after=_cursor(after), limit=500)
+    else:
+        start = _cursor(before) if before else None
+        rows = insights.log_end(database, study.study_id, number, attempt=attempt, before=start)
+    return page(
+        request, "trial_logs.html", study=study, row=detail.row, rows=rows, attempt=attempt, follows=bool(after)
+    )
+
+
+def _cursor(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,9})-(\d{1,18})", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _by_topic(said: Sequence[Said]) -> dict[str, list[str]]:
+    topics: dict[str, list[str]] = {}
+    for one in said:
+        topics.setdefault(one.topic, []).append(one.text)
+    return topics
+
+
+def _settings(
+    request: Request, study: StudyView, detail: TrialDetail, reasons: TrialReasons, best: TrialRow | None
+) -> list[Setting]:
+    database = request.app.state.database
+    kinds = insights.drawn_from(database, study.study_id, detail.row.number)
+    near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
+    others = {one.number: one for one in insights.rows_of(database, study.study_id, near)}
+    if best is not None:
+        others[best.number] = best
+    others.pop(detail.row.number, None)
+    return [_setting(name, value, kinds[name], others, best) for name, value in detail.row.params.items()]
+
+
+def _setting(name: str, value: ParamValue, kind: Any, others: Mapping[int, TrialRow], best: TrialRow | None) -> Setting:
+    def at(row: TrialRow) -> float | None:
+        return space.place(kind, row.params[name]) if name in row.params else None
+
+    marks = [
+        Mark(number, min(1.0, max(0.0, place)), best is not None and number == best.number)
+        for number, row in others.items()
+        if (place := at(row)) is not None
+    ]
+    own = space.place(kind, value)
+    choices = list(getattr(kind, "choices", ()))
+    return Setting(
+        name,
+        value,
+        own,
+        getattr(kind, "low", None),
+        getattr(kind, "high", None),
+        bool(getattr(kind, "log", False)),
+        choices if len(choices) <= CHOICES_MAX else choices[: CHOICES_MAX - 1],
+        sorted(marks, key=lambda mark: mark.is_best),
+        None if best is None else best.params.get(name),
+    )
+
+
+def _curve_chart(request: Request, study: StudyView, detail: TrialDetail) -> Chart:
+    database, number, total = request.app.state.database, detail.row.number, study.counts.total
+    reasons = insights.trial_reasons(database, study, detail)
+    best = [row.number for row in insights.best(database, study.study_id, limit=1)]
+    near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
+    compared = [one.number for judgement in reasons.judgements for one in judgement.comparators]
+    even = [round(i * (total - 1) / PEERS) for i in range(PEERS + 1)] if total else []
+    wanted = dict.fromkeys((number, *best, *near, *compared, *even))
+    points = max(20, 6_000 // max(len(wanted), 1))
+    found = insights.curves(database, study.study_id, numbers=list(wanted), max_points=points)
+    curves = {curve.trial_number: curve for curve in found}
+    own = curves.pop(number, Curve(number, ()))
+    groups = {
+        kind: _taken(curves, numbers) for kind, numbers in (("best", best), ("compared", compared), ("nearest", near))
+    }
+    return charts.peer_curves(study.objectives[0], own, {**groups, "others": list(curves.values())}, total)
+
+
+def _taken(curves: dict[int, Curve], numbers: Sequence[int]) -> list[Curve]:
+    return [curves.pop(number) for number in dict.fromkeys(numbers) if number in curves]

@@ -1,0 +1,122 @@
+"""Templates, and how values look on a page. Everything from a study is text: Jinja escapes it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from tunesvc import words
+
+_HERE = Path(__file__).parent
+STATIC = _HERE / "static"
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A rendered template; `request` and the dashboard's staleness are known in it too."""
+    text = _environment().get_template(template).render(request=request, url=_urls(request), **values)
+    return HTMLResponse(text, status)
+
+
+def wants_fragment(request: Request) -> bool:
+    """Whether htmx asks for a part of the page to put into it."""
+    return request.headers.get("hx-request") == "true"
+
+
+def spark(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Points of a small line, 0 ... 1 from left to right and from top (the largest) to bottom."""
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+    across = max(len(values) - 1, 1)
+    return [(i / across, (high - value) / span) for i, value in enumerate(values)]
+
+
+def moment(at: datetime | None) -> Markup:
+    """A time that the page shows in its reader's zone."""
+    if at is None:
+        return Markup("–")
+    shown = at.strftime("%Y-%m-%d %H:%M UTC")
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), shown)
+
+
+def ago(at: datetime | None) -> Markup:
+    """A time as how long ago it was, which the page keeps counting."""
+    if at is None:
+        return Markup("–")
+    shown = words.ago(at)
+    return Markup('<time datetime="{}" data-ago>{}</time>').format(at.isoformat(), shown)
+
+
+def percent(share: float | None) -> str:
+    """A share as a whole percentage."""
+    return "–" if share is None else f"{share:.0%}"
+
+
+def count(number: int) -> str:
+    """A number with its thousands set apart."""
+    return f"{number:,}"
+
+
+def params(values: Mapping[str, object]) -> Markup:
+    """Parameters in one line, names soft."""
+    parts = (Markup("<span>{}</span> {}").format(name, words.parameter(value)) for name, value in values.items())
+    return Markup('<span class="params">{}</span>').format(Markup(" · ").join(parts))
+
+
+def coded(text: str) -> Markup:
+    """A sentence, with what stands between backticks as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # one is left over
+        return escape(text)
+    return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
+
+
+def _urls(request: Request) -> Any:
+    def url(name: str, /, **path: object) -> str:
+        """The address of a route, wherever the application is mounted; keyword `query` is for what follows the path."""
+        query = path.pop("query", None)
+        at = request.url_for(name, **path).path
+        if name == "static":
+            return f"{at}?v={_version(str(path['path']))}"
+        return f"{at}?{query}" if query else at
+
+    return url
+
+
+@cache
+def _version(path: str) -> str:
+    """Of a static file: browsers keep it until it changes."""
+    return hashlib.sha256((STATIC / path).read_bytes()).hexdigest()[:12]
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        number=words.number,
+        parameter=words.parameter,
+        duration=words.duration,
+        params=params,
+        readable=words.readable,
+        coded=coded,
+        moment=moment,
+        ago=ago,
+        percent=percent,
+        count=count,
+    )
+    made.globals.update(spark=spark, escape=escape)
+    return made

@@ -1,0 +1,109 @@
+"""A dashboard on this machine: a server in a thread, on the loopback interface, and an address that lets a browser in.
+
+The key in the address works once; the cookie that it is turned into lasts as long as the server.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import uvicorn
+
+from tunesvc.errors import TuneError
+from tunesvc.store.database import Database
+from tunesvc.web.access import KeyAccess
+from tunesvc.web.app import make_app
+from tunesvc.web.events import Hub
+from tunesvc.web.watch import Watcher
+from tunesvc.whoami import whoami
+
+HOST = "127.0.0.1"
+PORT = 8088
+"""Where it is looked for first."""
+_TRIED = 20
+_START_S = 10.0
+
+
+class DashboardServer:
+    """Serves from entering to leaving. A context manager.
+
+    Args:
+        database: where studies are; the caller closes it.
+        port: None: `PORT`, or the next one that is free. 0: any free one.
+        gpu_price: of an hour of one GPU; 0 leaves costs out.
+
+    Raises:
+        TuneError: the port is taken, or the server does not start.
+    """
+
+    def __init__(self, database: Database, *, port: int | None = None, gpu_price: float = 0.0) -> None:
+        self._socket = _bind(port)
+        self.port: int = self._socket.getsockname()[1]
+        self._access = KeyAccess(whoami() or "somebody", f"tunesvc_{self.port}")
+        self.hub = Hub()
+        self._watcher = Watcher(database, self.hub)
+        hosts = [f"{name}:{self.port}" for name in (HOST, "localhost")]
+        app = make_app(database, self._access, self.hub, hosts=hosts, gpu_price=gpu_price)
+        app.include_router(self._access.router())
+        config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, name="tunesvc-dashboard", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it is, without a key."""
+        return f"http://{HOST}:{self.port}"
+
+    def new_address(self) -> str:
+        """An address that lets one browser in."""
+        return f"{self.url}/enter?key={self._access.new_key()}"
+
+    def start(self) -> None:
+        """Begin to serve; returns once it answers."""
+        self._watcher.start()
+        self._thread.start()
+        deadline = threading.Event()
+        for _ in range(int(_START_S / 0.02)):
+            if self._server.started:
+                return
+            if not self._thread.is_alive():
+                break
+            deadline.wait(0.02)
+        self.stop()
+        raise TuneError(f"the dashboard does not start at {self.url}; try another --port")
+
+    def stop(self) -> None:
+        """End all streams and the server. Repeatable."""
+        self.hub.close()
+        self._watcher.stop()
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self._socket.close()
+
+    def _serve(self) -> None:
+        self._server.run(sockets=[self._socket])
+
+    def __enter__(self) -> DashboardServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _bind(port: int | None) -> socket.socket:
+    ports = range(PORT, PORT + _TRIED) if port is None else [port]
+    for one in ports:
+        made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            made.bind((HOST, one))
+            made.listen(128)
+        except OSError:
+            made.close()
+            continue
+        return made
+    taken = f"port {port}" if port is not None else f"every port from {PORT} to {PORT + _TRIED - 1}"
+    raise TuneError(f"{taken} on {HOST} is taken; name another with --port")

@@ -1,0 +1,165 @@
+"use strict";
+// What every page does: theme, times in the reader's zone, live changes, keys, messages. No page needs it to be read.
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+function theme() {
+  return document.documentElement.dataset.theme || (dark.matches ? "dark" : "light");
+}
+
+document.getElementById("theme").addEventListener("click", () => {
+  const next = theme() === "dark" ? "light" : "dark";
+  document.documentElement.dataset.theme = next;
+  localStorage.setItem("theme", next);
+  document.dispatchEvent(new CustomEvent("theme-changed"));
+});
+dark.addEventListener("change", () => document.dispatchEvent(new CustomEvent("theme-changed")));
+
+// --- times ------------------------------------------------------------------------------------------
+
+const UNITS = [["d", 86400, "h", 3600], ["h", 3600, "m", 60], ["m", 60, "s", 1]];
+
+function ago(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  for (const [unit, size, part, partSize] of UNITS) {
+    if (whole >= size) {
+      return `${Math.floor(whole / size)}${unit} ${String(Math.floor((whole % size) / partSize)).padStart(2, "0")}${part} ago`;
+    }
+  }
+  return `${whole}s ago`;
+}
+
+function showTimes(root = document) {
+  for (const time of root.querySelectorAll("time[datetime]")) {
+    const at = new Date(time.dateTime);
+    const local = at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+    time.textContent = "ago" in time.dataset ? ago((Date.now() - at) / 1000) : local;
+    time.title = "ago" in time.dataset ? local : at.toISOString();
+  }
+}
+
+showTimes();
+setInterval(() => { if (!document.hidden) showTimes(); }, 10000);
+document.body.addEventListener("htmx:afterSettle", (event) => showTimes(event.target));
+
+// --- what changes -----------------------------------------------------------------------------------
+
+// Parts of the page that follow changes carry hx-trigger="study-changed from:body"; a page about one study says
+// which in <body data-study>.
+const stale = document.getElementById("stale");
+
+function showStale(text) {
+  stale.textContent = text;
+  stale.hidden = !text;
+}
+
+function clock(at) {
+  return new Date(at).toLocaleTimeString(undefined, { timeStyle: "medium" });
+}
+
+// Not more often than this, but always once more after the last change. Parts need no throttle of their own: htmx's
+// forgets what comes while it waits.
+const PAUSE_MS = 600;
+let readyAt = 0;
+let told = null;
+
+function changed(studies) {
+  const own = Number(document.body.dataset.study);
+  if ((own && !studies.includes(own)) || told) return;
+  told = setTimeout(() => {
+    told = null;
+    readyAt = performance.now() + PAUSE_MS;
+    document.body.dispatchEvent(new CustomEvent("study-changed"));
+  }, Math.max(0, readyAt - performance.now()));
+}
+
+let heardAt = Date.now();
+let missed = false;
+const events = new EventSource(document.body.dataset.events);
+events.addEventListener("open", () => {
+  showStale("");
+  if (missed) document.body.dispatchEvent(new CustomEvent("study-changed"));
+  missed = false;
+});
+events.addEventListener("changed", (event) => { heardAt = Date.now(); changed(JSON.parse(event.data)); });
+events.addEventListener("stale", (event) => {
+  const { since, reason } = JSON.parse(event.data);
+  showStale(`Stale since ${clock(since)}: the database is away (${reason}). Running trials go on.`);
+});
+events.addEventListener("fresh", () => {
+  showStale("");
+  document.body.dispatchEvent(new CustomEvent("study-changed"));
+});
+events.addEventListener("error", () => {
+  missed = true;
+  showStale(`Stale since ${clock(heardAt)}: the dashboard does not answer; this page tries again by itself.`);
+});
+addEventListener("beforeunload", () => events.close());
+
+// a part that follows changes asks with the address of the moment
+document.body.addEventListener("htmx:configRequest", (event) => {
+  if ("follow" in event.target.dataset) event.detail.path = location.pathname + location.search;
+});
+
+// an element with data-parts takes an answer piece by piece: children, known by their ids, that are as they were stay
+const partsBefore = new Map();
+
+document.body.addEventListener("htmx:beforeSwap", (event) => {
+  const whole = event.detail.elt;
+  if (!("parts" in whole.dataset) || event.detail.xhr.status !== 200) return;
+  const answer = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
+  for (const part of answer.body.querySelectorAll(":scope > [id], :scope > .grid > [id]")) {
+    const text = part.outerHTML;
+    const here = document.getElementById(part.id);
+    if (!here || part.querySelector(":scope > [id]") || partsBefore.get(part.id) === text) continue;
+    partsBefore.set(part.id, text);
+    here.replaceWith(part);
+    htmx.process(part);
+    showTimes(part);
+  }
+});
+
+// --- messages ---------------------------------------------------------------------------------------
+
+function toast(text, kind = "info") {
+  const made = document.createElement("p");
+  made.className = `toast ${kind}`;
+  made.textContent = text;
+  document.getElementById("toasts").append(made);
+  setTimeout(() => made.remove(), kind === "bad" ? 12000 : 5000);
+}
+
+document.body.addEventListener("htmx:responseError", (event) => {
+  const answer = event.detail.xhr;
+  if (answer.status === 401) { location.reload(); return; }
+  const text = new DOMParser().parseFromString(answer.responseText, "text/html").querySelector("main p")?.textContent;
+  toast(text || `The dashboard answered with ${answer.status}.`, "bad");
+});
+document.body.addEventListener("message", (event) => toast(event.detail.text, event.detail.kind));
+
+// --- keys -------------------------------------------------------------------------------------------
+
+// an element with data-key="x" is focused or clicked when x is pressed outside of a field
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select, [contenteditable]")) {
+    if (event.key === "Escape") event.target.blur();
+    return;
+  }
+  const wanted = document.querySelector(`[data-key="${CSS.escape(event.key)}"]`);
+  if (!wanted) return;
+  event.preventDefault();
+  if (wanted.matches("input, select, textarea")) wanted.focus(); else wanted.click();
+});
+
+// a button with data-copy="ID" copies that element's text; one with data-open="ID" opens that dialog
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy], [data-open], [data-close]");
+  if (!button) return;
+  if (button.dataset.copy) {
+    const text = document.getElementById(button.dataset.copy).textContent;
+    navigator.clipboard.writeText(text).then(() => toast("Copied."), () => toast("The browser did not allow to copy.", "bad"));
+  }
+  if (button.dataset.open) document.getElementById(button.dataset.open).showModal();
+  if ("close" in button.dataset) button.closest("dialog").close();
+});
