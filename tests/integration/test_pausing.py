@@ -265,6 +265,22 @@ def test_stop_ends_paused_trials_and_pause_leaves_them(
     assert (reasons[0][0] > 0) is (left == "pruned")
 
 
+def test_a_paused_trial_that_nobody_wants_any_more_ends_alone(database: Database) -> None:
+    simulation = simulate(database)
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
+        coordinator.step()
+    ((number,),) = simulation.sql("""SELECT number FROM trials t WHERE state = 'running' AND NOT EXISTS (
+        SELECT 1 FROM attempts a WHERE a.trial_id = t.trial_id AND a.state <> 'paused') ORDER BY 1 LIMIT 1""")
+    with database.engine.begin() as connection:
+        studies.request(connection, simulation.record.study_id, "stop_trial", {"number": number}, "somebody")
+    while not simulation.sql(f"SELECT 1 FROM trials WHERE number = {number} AND state = 'pruned'"):
+        coordinator.step()
+    assert coordinator.run().state is StudyState.FINISHED
+    assert sum(simulation.states().values()) == 27
+    assert simulation.sql(f"SELECT count(*) FROM attempts WHERE trial_id & 4294967295 = {number}") == [(1,)]
+
+
 def test_a_paused_trial_keeps_its_last_value_when_it_is_pruned(database: Database) -> None:
     simulation = simulate(database, forgetful)
     coordinator = simulation.start()
