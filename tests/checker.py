@@ -290,6 +290,16 @@ class Replay:
             self.requeued[number] = batch
 
     def _apply_openings(self, batch: Written) -> None:
+        promoted = {number for number, kind in batch.content["decisions"] if kind == "promote"}
+        opened = {number for number, *_ in batch.content["opened"]}
+        for number in promoted:
+            text = f"I6: {batch} promoted trial {number}, and opened no attempt of it"
+            self._expect(number in opened, text)
+        for number in opened:
+            last = max((key for key in self.attempts if key[0] == number), default=None)
+            paused = last is not None and self.attempts[last].state == "paused"
+            text = f"I2: {batch} opened an attempt of trial {number}, promoted: {number in promoted}, paused: {paused}"
+            self._expect(paused == (number in promoted), text)
         for number, attempt_number, _ in batch.content["opened"]:
             for live in self.live(number):
                 self._found.append(f"I2: {batch} opened {number}.{attempt_number} while {live} was live")

@@ -131,7 +131,14 @@ SPECS = st.fixed_dictionaries(
         "retries": st.fixed_dictionaries(
             dict.fromkeys((*LOSSES, "host_oom", "gpu_oom", "error", "nan", "timeout", "silence"), st.integers(0, 2))
         ),
-        "pruner": st.sampled_from([{"name": "none"}, {"name": "median", "n_startup_trials": 1}]),
+        "pruner": st.sampled_from(
+            [
+                {"name": "none"},
+                {"name": "median", "n_startup_trials": 1},
+                {"name": "asha", "min": 1, "max": 4, "eta": 2, "form": "promote"},
+                {"name": "curve", "startup": 1, "chance": 0.5, "audit": 0.2},
+            ]
+        ),
         "limits": st.sampled_from([{}, {"wall": 4, "grace": 2}, {"silence": 3, "grace": 2}]),
     }
 )
@@ -428,7 +435,8 @@ class Service(RuleBasedStateMachine):
         if self.simulation.recorder.snapshots[-1].state == "waiting":
             return  # a batch waits for the database
         stored = PgStorage(self.database).get_all_trials(self.study_id, deepcopy=False)
-        remembered = process.coordinator._optimizer.trials
+        optimizer = process.coordinator._optimizer
+        remembered = [optimizer.trial(number) for number in range(len(optimizer.trials))]
         assert [*map(_seen, remembered)] == [*map(_seen, stored)]
 
     def _fingerprint(self) -> object:
@@ -462,7 +470,8 @@ _LIVE = "state IN ('opened', 'running')"
 def _seen(trial: FrozenTrial) -> str:
     """A trial as samplers see it; NaN is itself."""
     curve = sorted(trial.intermediate_values.items())
-    return repr((trial.number, trial.state, trial.values, trial.params, curve, trial.user_attrs, trial.system_attrs))
+    attrs = sorted(trial.user_attrs.items()), sorted(trial.system_attrs.items())
+    return repr((trial.number, trial.state, trial.values, trial.params, curve, *attrs))
 
 
 def interleave(database: Database, folder: Path, **options: Any) -> None:

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.rows import Objective
-from tunesvc.insights.sql import is_feasible
+from tunesvc.insights.sql import is_feasible, state_shown
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
-from tunesvc.store.schema import TRIAL_STATES, reports, trials
+from tunesvc.store.schema import STATES_SHOWN, reports, trials
 
-_CODES = {state: code for code, state in enumerate(TRIAL_STATES)}
-_UNFINISHED = (_CODES["waiting"], _CODES["running"])
+_CODES = {state: code for code, state in enumerate(STATES_SHOWN)}
+_UNFINISHED = (_CODES["waiting"], _CODES["running"], _CODES["paused"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Results:
 
     numbers: np.ndarray
     states: np.ndarray
-    """Places in `TRIAL_STATES`."""
+    """Places in `STATES_SHOWN`."""
     values: np.ndarray
     """Shape (trials, objectives); NaN where there is none."""
     feasible: np.ndarray
@@ -99,7 +99,7 @@ def results(database: Database, study_id: int, before: Results | None = None) ->
     )
     query = sa.select(
         trials.c.number,
-        trials.c.state,
+        state_shown(),
         trials.c["values"],
         is_feasible(),
         newest,
