@@ -60,7 +60,7 @@ def study_id(database: Database) -> int:
             {"number": 9, "study": HOSTILE, "value": 1.0, "distance": 1},
         ]
         decide(w, 12, "ask", f"exploit: {HOSTILE}", **ASK, nearest=near)
-        decide(w, 12, "prune", "number 3 of 3 at rung 4", **STOP, best=0.1, comparators=[{"number": 0, "value": 0.3}])
+        decide(w, 12, "prune", "number 3 of 3 at rung 4", **STOP, best=0.1, comparators=[{"number": 5, "value": 0.3}])
         w.attempt(12, 1, "pruned", node="box", pid=77, devices=["GPU-0"], cpus=2, gpus=0.5)
         w.attempt(13, 1, "failed", failure="error", message=HOSTILE, traceback=f"Traceback ...\n\x1b[31m{HOSTILE}")
         w.attempt(14, 1, "running", node="box", ended_at=None, checkpoint="/ckpt/3/model.pt", checkpoint_step=3)
@@ -78,7 +78,7 @@ def test_a_pruned_trial_says_why_it_was_proposed_and_why_it_was_stopped(dashboar
     expect(proposed.get_by_role("link", name="trial 3")).to_have_attribute("href", f"/studies/{study_id}/trials/3")
     expect(judged).to_contain_text("The threshold of rung 4 at step 4 was 0.2")
     expect(judged).to_contain_text("predicted final error: 0.45 (90 %: 0.4 … 0.5)")
-    expect(judged.get_by_role("link", name="trial 0")).to_be_visible()
+    expect(judged.get_by_role("link", name="trial 5")).to_be_visible()
     expect(page.locator("#attempts")).to_contain_text("GPU-0")
     expect(page.locator("#parameters")).to_contain_text("lr")
 
@@ -97,7 +97,7 @@ def test_its_curve_is_drawn_among_its_peers(dashboard: Dashboard, study_id: int)
     page = dashboard.open(f"/studies/{study_id}/trials/12")
     curve = page.locator("#curve")
     curve.scroll_into_view_if_needed()
-    expect(curve.locator(".legendtext")).to_have_text(["others", "nearest", "compared with", "trial 12"])
+    expect(curve.locator(".legendtext")).to_have_text(["others", "nearest", "compared with", "best", "trial 12"])
     curve.get_by_role("button", name="Table").click()
     expect(curve.locator(".twin tbody tr").first).to_be_visible()
 
