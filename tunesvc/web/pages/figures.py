@@ -58,7 +58,7 @@ class Source:
         """Reads through what is kept for all open pages."""
 
         def keep(name: tuple[Any, ...], make: Any) -> Any:
-            return self.kept.get((self.view.study_id, *name), self.stamp, make, patience=0.0).value
+            return self.kept.get((self.view.study_id, *name), self.stamp, make, is_cheap=True).value
 
         return Reader(self.request.app.state.database, self.view, keep)
 
@@ -85,7 +85,7 @@ def source_of(request: Request, study_id: int) -> Source:
     stamp = insights.fingerprint(database, study_id)
     if not stamp:
         raise StudyNotFound(f"there is no study with id {study_id}")
-    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), patience=0.0)
+    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True)
     return Source(view.value, stamp, kept, request)
 
 
