@@ -97,7 +97,9 @@ def test_its_curve_is_drawn_among_its_peers(dashboard: Dashboard, study_id: int)
     page = dashboard.open(f"/studies/{study_id}/trials/12")
     curve = page.locator("#curve")
     curve.scroll_into_view_if_needed()
-    expect(curve.locator(".legendtext")).to_have_text(["others", "nearest", "compared with", "best", "trial 12"])
+    expect(curve.locator(".legendtext")).to_have_text(
+        ["others", "nearest", "compared with", "best", "trial 12"], timeout=30_000
+    )
     curve.get_by_role("button", name="Table").click()
     expect(curve.locator(".twin tbody tr").first).to_be_visible()
 
@@ -175,7 +177,7 @@ def test_trials_are_compared_and_only_differences_can_be_shown(dashboard: Dashbo
     expect(page.locator("tr.same").first).to_be_hidden()
     page.get_by_label("Without trial 12").click()
     expect(page.get_by_role("heading", name="2 trials side by side")).to_be_visible()
-    expect(page.locator("#curves .legendtext")).to_have_text(["trial 0", "trial 2"])
+    expect(page.locator("#curves .legendtext")).to_have_text(["trial 0", "trial 2"], timeout=30_000)
 
 
 def test_studies_are_compared_from_their_list(dashboard: Dashboard, database: Database, study_id: int) -> None:
@@ -190,7 +192,7 @@ def test_studies_are_compared_from_their_list(dashboard: Dashboard, database: Da
     budget = page.locator("tr.differs", has=page.get_by_role("rowheader", name="budget.trials"))
     assert sorted(budget.locator("td").all_inner_texts()) == ["10", "99"]
     expect(page.locator("tr.same").first).to_be_hidden()
-    expect(page.locator("#curves .legendtext")).to_have_count(2)
+    expect(page.locator("#curves .legendtext")).to_have_count(2, timeout=30_000)
 
 
 def test_nothing_to_compare_is_said(dashboard: Dashboard, study_id: int) -> None:
