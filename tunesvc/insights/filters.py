@@ -45,13 +45,14 @@ class Kind(StrEnum):
     ATTEMPTS = "attempts"
     FAILURE = "failure"
     FEASIBLE = "feasible"
+    TAG = "tag"
     PARAM = "params"
     METRIC = "metrics"
 
     @property
     def is_text(self) -> bool:
         """Whether its values are words without an order."""
-        return self in (Kind.STATE, Kind.FAILURE)
+        return self in (Kind.STATE, Kind.FAILURE, Kind.TAG)
 
 
 MEANINGS = {
@@ -64,6 +65,7 @@ MEANINGS = {
     Kind.ATTEMPTS: "how many it had",
     Kind.FAILURE: "class of the last attempt's failure",
     Kind.FEASIBLE: "whether it keeps every constraint; true or false",
+    Kind.TAG: "== for a tag that it has, != for one that it has not",
 }
 """The names that every study has."""
 
