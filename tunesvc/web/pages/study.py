@@ -12,7 +12,9 @@ from fastapi.responses import HTMLResponse
 
 from tunesvc import charts, insights
 from tunesvc.charts import Kind
+from tunesvc.errors import DatabaseUnavailable
 from tunesvc.insights import Headline, Recommendation, TrialRow
+from tunesvc.store.answers import answering
 from tunesvc.web.pages.asked import AskedStudy
 from tunesvc.web.pages.figures import Source, source_of
 from tunesvc.web.render import page, wants_fragment
@@ -47,7 +49,7 @@ class Answer:
 def study_page(request: Request, study: AskedStudy) -> HTMLResponse:
     """The page, or its live parts alone when htmx asks for them."""
     database = request.app.state.database
-    source = source_of(request, study.study_id)
+    source = source_of(request, study.study_id, study)
     results = source.results()
     headline = insights.headline(database, study, results)
     return page(
@@ -63,6 +65,12 @@ def study_page(request: Request, study: AskedStudy) -> HTMLResponse:
         titles=TITLES,
         parameters=_parameter_names(study),
     )
+
+
+@router.get("/studies/{study_id}/state", name="state_part")
+def state_part(request: Request, study: AskedStudy) -> HTMLResponse:
+    """The study's state and the reason for it, on all of its pages."""
+    return page(request, "study_state.html", study=study)
 
 
 @router.get("/studies/{study_id}/selected", name="selected_part")
@@ -106,7 +114,8 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
     results = source.results()
 
     def make(_: Any) -> Recommendation | None:
-        return insights.recommended(database, view, results)
+        with answering():
+            return insights.recommended(database, view, results)
 
     held = source.kept.soon(
         (view.study_id, "recommended"),
@@ -115,6 +124,7 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
         wait_s=WAIT_S,
         done=lambda: hub.changed(frozenset({view.study_id})),
         is_final=source.is_final,
+        forgiven=(DatabaseUnavailable,),
     )
     found: Recommendation | None = None if held is None else held.value
     (row,) = insights.rows_of(database, view.study_id, [headline.best if found is None else found.number])
