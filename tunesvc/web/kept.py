@@ -2,9 +2,9 @@
 worth. Imports nothing of tunesvc but the clock.
 
 A value is made again when its stamp is no longer the newest, but not before it is `PATIENCE` times as old as it took to
-make: so however fast results come, a figure that takes a second costs five percent of a processor. Processor time counts,
-so that a machine that is busy otherwise does not make figures old. The first time says little of what the next will
-cost: everything is read, and libraries are loaded.
+make: so however fast results come, a figure that takes a second costs five percent of a processor. Processor time
+counts, so that a machine that is busy otherwise does not make figures old. The first time says little of what the next
+will cost: everything is read, and libraries are loaded.
 """
 
 from __future__ import annotations

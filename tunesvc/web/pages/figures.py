@@ -96,11 +96,11 @@ def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=I
     return source_of(request, study_id)
 
 
-Asked = Annotated[Source, Depends(_asked)]
+AskedSource = Annotated[Source, Depends(_asked)]
 
 
 def _wanted(
-    source: Asked,
+    source: AskedSource,
     objective: Annotated[int, Query(ge=0, le=100)] = 0,
     p: Annotated[Sequence[str], Query(max_length=2)] = (),
     deviation: bool = False,
@@ -113,7 +113,7 @@ Options = Annotated[Wanted, Depends(_wanted)]
 
 
 @router.get("/studies/{study_id}/figures/{kind}", name="figure")
-def figure(request: Request, source: Asked, kind: Kind, wanted: Options) -> Response:
+def figure(request: Request, source: AskedSource, kind: Kind, wanted: Options) -> Response:
     """A figure as JSON: title, note, and what Plotly draws."""
     held = source.drawn(kind, wanted)
     return _answer(request, held.value, {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"})
@@ -137,7 +137,7 @@ def _answer(request: Request, drawn: Drawn, headers: dict[str, str]) -> Response
 
 
 @router.get("/studies/{study_id}/figures/{kind}/table", name="figure_table")
-def figure_table(request: Request, source: Asked, kind: Kind, wanted: Options) -> HTMLResponse:
+def figure_table(request: Request, source: AskedSource, kind: Kind, wanted: Options) -> HTMLResponse:
     """A figure's data as a table, its first rows."""
     chart: Chart = source.drawn(kind, wanted).value.chart
     rows = cells_of(chart, TABLE_ROWS)
@@ -147,7 +147,7 @@ def figure_table(request: Request, source: Asked, kind: Kind, wanted: Options) -
 
 
 @router.get("/studies/{study_id}/figures/{kind}/data.csv", name="figure_csv")
-def figure_csv(source: Asked, kind: Kind, wanted: Options) -> Response:
+def figure_csv(source: AskedSource, kind: Kind, wanted: Options) -> Response:
     """A figure's data, whole."""
     chart: Chart = source.drawn(kind, wanted).value.chart
     text = io.StringIO()

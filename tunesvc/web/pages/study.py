@@ -23,6 +23,8 @@ router = APIRouter()
 
 WAIT_S = 0.25
 """How long a page waits for the recommendation; it comes by itself once it is there."""
+FRONT = 10
+"""Trials of a front that are listed; all are in its figure."""
 SELECTED_MAX = 100
 """Trials that can be selected at a time."""
 
@@ -52,25 +54,21 @@ def study_page(request: Request, study: AskedStudy) -> HTMLResponse:
     source = source_of(request, study.study_id, study)
     results = source.results()
     headline = insights.headline(database, study, results)
+    front = results.numbers[charts.front_of(study.objectives, results)].tolist() if len(study.objectives) > 1 else []
     return page(
         request,
         "study_live.html" if wants_fragment(request) else "study.html",
         study=study,
         headline=headline,
         answer=_answer(source, headline),
-        front=insights.best(database, study.study_id, limit=10) if len(study.objectives) > 1 else (),
+        front=insights.rows_of(database, study.study_id, front[:FRONT]),
+        on_front=len(front),
         running=insights.running(database, study.study_id) if study.counts.running else (),
         decisions=insights.recent(database, study.study_id, study.counts.total),
         kinds=charts.kinds_of(study),
         titles=TITLES,
         parameters=_parameter_names(study),
     )
-
-
-@router.get("/studies/{study_id}/state", name="state_part")
-def state_part(request: Request, study: AskedStudy) -> HTMLResponse:
-    """The study's state and the reason for it, on all of its pages."""
-    return page(request, "study_state.html", study=study)
 
 
 @router.get("/studies/{study_id}/selected", name="selected_part")
