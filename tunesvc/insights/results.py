@@ -126,7 +126,7 @@ def _packed(condition: sa.ColumnElement[bool], feasible: sa.ColumnElement[bool],
         sa.extract("epoch", trials.c.ended_at),
         *(trials.c["values"][i + 1] for i in range(width)),
     ]
-    nan = sa.literal_column("'NaN'::float8")
+    nan: Any = sa.literal_column("'NaN'::float8")
     doubles: list[Any] = [sa.func.float8send(sa.func.coalesce(sa.cast(one, sa.Double), nan)) for one in columns]
     row = reduce(lambda left, right: left.op("||")(right), doubles)
     rows: Any = pg.aggregate_order_by(sa.literal_column("''::bytea"), trials.c.number)
