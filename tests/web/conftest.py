@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
@@ -71,7 +71,8 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser's memory of this test's own."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC", locale="en-GB")
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(20_000)
+    expect.set_options(timeout=20_000)
     yield context
     context.close()
 
