@@ -22,10 +22,10 @@ from tunesvc.web.access import Access, NotAllowed, NotLetIn
 from tunesvc.web.events import Hub
 from tunesvc.web.guard import Guard
 from tunesvc.web.kept import Kept
-from tunesvc.web.pages import cluster, compare, figures, health, live, studies, study, trial, trials
+from tunesvc.web.pages import actions, cluster, compare, figures, health, live, studies, study, trial, trials
 from tunesvc.web.render import STATIC, page
 
-PAGES = (studies, study, trials, trial, compare, health, cluster, figures, live)
+PAGES = (studies, study, trials, trial, compare, actions, health, cluster, figures, live)
 """Modules that each have a `router`."""
 
 
