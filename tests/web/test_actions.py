@@ -19,8 +19,6 @@ from tunesvc.coordinator.loop import Coordinator
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import Right, User
-from tunesvc.web.app import make_app
-from tunesvc.web.events import Hub
 
 HOSTILE = '<img src=x onerror="alert(1)">\u202ereversed & long ' + "x" * 300
 
@@ -103,10 +101,10 @@ def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Das
     simulation.run()
     page = dashboard.open("/studies/1/trials/0")
     ask(page, "Change and run")
-    page.get_by_label("x", exact=False).first.fill("7")
+    page.get_by_role("textbox", name="x 0.0").fill("7")
     page.get_by_role("dialog").get_by_role("button", name="Enqueue").click()
     expect(page.get_by_role("alert")).to_contain_text("x = 7.0 is outside of 0 ... 1")
-    page.get_by_label("x", exact=False).first.fill("0.125")
+    page.get_by_role("textbox", name="x 0.0").fill("0.125")
     done(page, "Enqueue", "trial 6 is next; `tune resume bowl` goes on with it")
     assert simulation.sql("SELECT value FROM trial_attrs WHERE name = 'tunesvc:origin'") == [
         ('"by hand, from trial 0"',)
@@ -120,7 +118,7 @@ def test_a_study_is_extended_and_widened_by_its_menu(dashboard: Dashboard, simul
     simulation.run()
     page = dashboard.open("/studies/1")
     ask(page, "Extend")
-    page.get_by_label("Trials").fill("4")
+    page.get_by_role("textbox", name="Trials").fill("4")
     done(page, "Extend", "extended; `tune resume bowl` goes on with it")
     page.get_by_text("More", exact=True).click()
     ask(page, "Widen the space …")
@@ -153,11 +151,11 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     simulation.run()
     page = dashboard.open("/studies/1")
     ask(page, "+ tag")
-    page.get_by_label("Add").fill("vision, <b>bold</b>")
+    page.get_by_role("textbox", name="Add").fill("vision, <b>bold</b>")
     done(page, "Keep", "Tags: vision, <b>bold</b>")
     expect(page.locator("#labels .tag")).to_have_text(["vision", "<b>bold</b>"])
     ask(page, "+ note")
-    page.get_by_label("Note").fill(HOSTILE)
+    page.get_by_role("textbox", name="Note").fill(HOSTILE)
     done(page, "Keep", "The note is kept.")
     expect(page.locator("#labels .annotation")).to_have_text(HOSTILE)
     ask(page, "tags")
@@ -167,7 +165,7 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     expect(page.locator("tbody")).to_contain_text("onerror")
     dashboard.open("/studies/1/trials/0")
     page.locator("#trial-labels").get_by_text("+ note").click()
-    page.get_by_label("Note").fill(HOSTILE)
+    page.get_by_role("textbox", name="Note").fill(HOSTILE)
     done(page, "Keep", "The note is kept.")
     expect(page.locator("#trial-labels .annotation")).to_have_text(HOSTILE)
     dashboard.open("/studies?q=VISION")
@@ -261,20 +259,19 @@ class Only:
 
 
 def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Database, simulation: Simulation) -> None:
-    from fastapi.testclient import TestClient
-
-    app = make_app(database, Only(Right.VIEW), Hub(), hosts=["testserver"])
-    posts = [r.path for r in app.routes if isinstance(r, APIRoute) and "POST" in r.methods]
-    assert {"/studies/{study_id}/ask/{ask}", "/studies/{study_id}/delete"} <= set(posts)
-    looking = TestClient(app)
-    for path in posts:
-        at = path.replace("{study_id}", "1").replace("{number}", "0").replace("{ask}", "stop")
-        assert looking.post(at).status_code == 403, "no origin"
-        assert looking.post(at, headers={"Origin": "http://evil.example"}).status_code == 403
-        assert "Not allowed" in looking.post(at, headers={"Origin": "http://testserver"}).text, at
-    steering = TestClient(make_app(database, Only(Right.VIEW, Right.STEER), Hub(), hosts=["testserver"]))
-    own = {"Origin": "http://testserver"}
-    assert steering.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
-    assert steering.post("/studies/1/ask/stop", headers=own, follow_redirects=False).status_code == 303
+    with DashboardServer(database, port=0) as server, httpx.Client(base_url=server.url) as client:
+        app = server._server.config.app
+        app.state.access = Only(Right.VIEW)  # type: ignore[union-attr]
+        posts = [r.path for r in app.routes if isinstance(r, APIRoute) and "POST" in r.methods]  # type: ignore[union-attr]
+        assert {"/studies/{study_id}/ask/{ask}", "/studies/{study_id}/delete"} <= set(posts)
+        own = {"Origin": server.url}
+        for path in posts:
+            at = path.replace("{study_id}", "1").replace("{number}", "0").replace("{ask}", "stop")
+            assert client.post(at).status_code == 403, "no origin"
+            assert client.post(at, headers={"Origin": "http://evil.example"}).status_code == 403
+            assert "Not allowed" in client.post(at, headers=own).text, at
+        app.state.access = Only(Right.VIEW, Right.STEER)  # type: ignore[union-attr]
+        assert client.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
+        assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
     assert simulation.sql("SELECT asked_by, answer FROM commands") == [("bob", "stopped; nobody was running it")]
     assert simulation.sql("SELECT state FROM studies") == [("stopped",)]

@@ -26,12 +26,6 @@ router = APIRouter()
 Number = Annotated[int | None, Query(ge=0, lt=2**31)]
 
 
-@router.get("/studies/{study_id}/standing", name="standing")
-def standing(request: Request, _: Viewer, study: AskedStudy) -> HTMLResponse:
-    """The head of a study's pages: its state, what may be done, and its labels."""
-    return page(request, "standing.html", study=study)
-
-
 @router.get("/studies/{study_id}/ask/{ask}", name="ask_form")
 def ask_form(request: Request, _: Steerer, study: AskedStudy, ask: Ask, trial: Number = None) -> HTMLResponse:
     """A form, as a dialog's content when htmx asks for it."""

@@ -1,0 +1,17 @@
+"""What stands on every page of a study and follows it: its state, what may be done with it, its labels."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.render import page
+
+router = APIRouter()
+
+
+@router.get("/studies/{study_id}/standing", name="standing")
+def standing(request: Request, study: AskedStudy) -> HTMLResponse:
+    """The head of the page."""
+    return page(request, "standing.html", study=study)
