@@ -373,7 +373,9 @@ class Service(RuleBasedStateMachine):
             spec = studies.find(connection, self.simulation.spec.name).spec
         assert closing.state is StudyState.FINISHED
         assert spec is not None
-        never_ran = len(self.simulation.sql("SELECT 1 FROM trials WHERE state = 'fail' AND started_at IS NULL"))
+        ((never_ran,),) = self.simulation.sql(
+            f"SELECT count(*) FROM trials WHERE {self._mine} AND state = 'fail' AND started_at IS NULL"
+        )
         assert sum(states.values()) - never_ran == spec.budget.trials
         assert set(states) <= {"complete", "pruned", "fail"}
 

@@ -37,11 +37,6 @@ class Ask(StrEnum):
     NOTE = "note"
 
     @property
-    def is_annotation(self) -> bool:
-        """Whether it is about words, and no coordinator is asked."""
-        return self in (Ask.TAG, Ask.NOTE)
-
-    @property
     def needs_trial(self) -> bool:
         """Whether it is about one trial."""
         return self in (Ask.NEAR, Ask.RETRY, Ask.STOP_TRIAL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tunesvc.insights import StudyView, TrialRow
+from tunesvc.spec import StudySpec
 from tunesvc.store.states import StudyState
 
 ENDED = frozenset({"complete", "pruned", "fail"})
@@ -12,25 +13,25 @@ ENDED = frozenset({"complete", "pruned", "fail"})
 
 def against(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str]:
     """What speaks against each action, in words; those that are not named make sense."""
-    found = _against_study(study) if trial is None else _against_trial(study, trial)
-    if study.coordinator is not None:
-        found["delete"] = f"{study.coordinator} runs it: stop it first"
+    if study.spec is None:
+        found = dict.fromkeys(_OF_A_COORDINATOR, "it was made through Optuna's API: no coordinator runs it")
+    else:
+        found = _against_study(study, study.spec) if trial is None else _against_trial(study.spec, trial)
     return {action: why for action, why in found.items() if why}
 
 
-def _against_study(study: StudyView) -> dict[str, str]:
-    if study.spec is None:
-        return dict.fromkeys(_OF_A_COORDINATOR, "it was made through Optuna's API: no coordinator runs it")
+def _against_study(study: StudyView, spec: StudySpec) -> dict[str, str]:
     over = f"it is {study.state} already" if study.state.is_terminal else ""
     closing = {"pause": "it is being paused", "stop": "it is being stopped"}.get(study.closing or "", "")
     paused = "it is paused already" if study.state is StudyState.PAUSED else ""
-    declares = "its objective declares the parameters itself" if study.spec.define_by_run else ""
+    declares = "its objective declares the parameters itself" if spec.define_by_run else ""
     return {
         "pause": over or paused or closing,
         "stop": over or (closing if study.closing == "stop" else ""),
         "resume": _against_resuming(study),
         "enqueue": declares,
         "widen": declares,
+        "delete": f"{study.coordinator} runs it: stop it first" if study.coordinator else "",
     }
 
 
@@ -40,16 +41,14 @@ def _against_resuming(study: StudyView) -> str:
     return "its budget is spent: extend it first" if study.state is StudyState.FINISHED else ""
 
 
-def _against_trial(study: StudyView, trial: TrialRow) -> dict[str, str]:
-    if study.spec is None:
-        return dict.fromkeys(_OF_A_COORDINATOR, "it was made through Optuna's API: no coordinator runs it")
+def _against_trial(spec: StudySpec, trial: TrialRow) -> dict[str, str]:
     ended = trial.state in ENDED
     bare = "" if trial.params else "it has no parameters"
     return {
         "stop_trial": f"it is over: {trial.state}" if ended else "",
         "retry": bare if ended else "it is not over",
         "near": bare,
-        "enqueue": bare or ("its objective declares the parameters itself" if study.spec.define_by_run else ""),
+        "enqueue": bare or ("its objective declares the parameters itself" if spec.define_by_run else ""),
     }
 
 
