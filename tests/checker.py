@@ -498,7 +498,8 @@ def _said(records: Sequence[Record], end: Stored) -> Iterator[str]:
 
 def _budgets(end: Stored) -> Iterator[str]:
     limit = end.spec.budget.trials
-    ran = sum(state != "waiting" for state in end.trials.values())
+    tried = {number for number, _ in end.attempts}  # one that was taken back while it was enqueued never ran
+    ran = sum(state != "waiting" and (state != "fail" or number in tried) for number, state in end.trials.items())
     if limit is not None and ran > limit:
         yield f"I4: {ran} trials, and a budget of {limit}"
     failures = Counter((number, failure) for (number, _), (_, failure, _) in end.attempts.items() if failure)

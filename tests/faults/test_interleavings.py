@@ -320,6 +320,21 @@ class Service(RuleBasedStateMachine):
         self._ask("enqueue", {"params": {"x": x}})
         self.work(steps)
 
+    @rule(number=st.integers(0, 5), steps=STEPS)
+    def stop_one(self, number: int, steps: int) -> None:
+        self._ask("stop_trial", {"number": number})
+        self.work(steps)
+
+    @rule(number=st.integers(0, 5), steps=STEPS)
+    def once_more(self, number: int, steps: int) -> None:
+        self._ask("retry", {"number": number})
+        self.work(steps)
+
+    @rule(steps=STEPS)
+    def run_wider(self, steps: int) -> None:
+        self._ask("widen", {"parameters": {"x": {"max": 1.0 + self.study_id + len(self.simulation.states())}}})
+        self.work(steps)
+
     # --- the end
 
     def teardown(self) -> None:
@@ -365,7 +380,10 @@ class Service(RuleBasedStateMachine):
             spec = studies.find(connection, self.simulation.spec.name).spec
         assert closing.state is StudyState.FINISHED
         assert spec is not None
-        assert sum(states.values()) == spec.budget.trials
+        ((never_ran,),) = self.simulation.sql(
+            f"SELECT count(*) FROM trials WHERE {self._mine} AND state = 'fail' AND started_at IS NULL"
+        )
+        assert sum(states.values()) - never_ran == spec.budget.trials
         assert set(states) <= {"complete", "pruned", "fail"}
 
     # --- how
