@@ -57,7 +57,7 @@ def run(
     spec, source = _read(spec, function)
     observer = observer or SilentObserver()
     observer.note(Note("phase", "opening the database"))
-    database = _open(database_url)
+    database = shared_database(database_url)
     record = enroll(database, spec, source, resume=resume)
     return _run(database, record, source, observer, interrupt)
 
@@ -81,7 +81,7 @@ def resume(
     """
     observer = observer or SilentObserver()
     observer.note(Note("phase", "opening the database"))
-    database = _open(database_url)
+    database = shared_database(database_url)
     record = _find(database, name)
     source = Source(record.source_text, record.source_dir, function)
     return _run(database, record, source, observer, interrupt, standby=standby)
@@ -96,7 +96,7 @@ def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, d
         StudyNotFound: there is no such study.
         SpecError: it makes no sense for this study.
     """
-    database = _open(database_url)
+    database = shared_database(database_url)
     return steering.request(database, _find(database, name), kind, payload or {}, whoami())
 
 
@@ -109,7 +109,7 @@ def remove(name: str, *, database_url: str | None = None) -> str:
         StudyNotFound: there is no such study.
         StudyBusy: somebody runs it.
     """
-    database = _open(database_url)
+    database = shared_database(database_url)
     return steering.remove(database, _find(database, name), whoami())
 
 
@@ -122,13 +122,13 @@ def tag(
     database_url: str | None = None,
 ) -> tuple[str, ...]:
     """Add and take away tags, of a study or of its trial `number`; returns those that it has now."""
-    database = _open(database_url)
+    database = shared_database(database_url)
     return steering.tag(database, _find(database, name), number, add=add, remove=remove, who=whoami())
 
 
 def note(name: str, text: str, number: int | None = None, *, database_url: str | None = None) -> None:
     """Write the note of a study, or of its trial `number`, in the place of the one before."""
-    database = _open(database_url)
+    database = shared_database(database_url)
     steering.note(database, _find(database, name), number, text, who=whoami())
 
 
@@ -138,14 +138,14 @@ def load_study(name: str, *, database_url: str | None = None) -> Study:
     Raises:
         StudyNotFound: there is no such study; the text suggests the nearest name.
     """
-    database = _open(database_url)
+    database = shared_database(database_url)
     _find(database, name)
     return Study(name, database)
 
 
 def storage(url: str | None = None) -> PgStorage:
     """Our storage for anyone's own Optuna code: `optuna.create_study(storage=tunesvc.storage())`."""
-    return PgStorage(_open(url))
+    return PgStorage(shared_database(url))
 
 
 class Study:
@@ -329,6 +329,10 @@ def _find(database: Database, name: str) -> StudyRecord:
 
 
 @functools.lru_cache(maxsize=8)
-def _open(url: str | None) -> Database:
-    """One open database per URL and process; it closes itself when the program ends."""
+def shared_database(url: str | None) -> Database:
+    """One open database per URL and process; it closes itself when the program ends.
+
+    Args:
+        url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
+    """
     return open_database(url)
