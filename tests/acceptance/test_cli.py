@@ -157,7 +157,7 @@ def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> N
     assert (tune.folder / "bowl.parquet").stat().st_size > 0
     assert len(json.loads(tune("export", "bowl", "--format", "json"))) == 4
 
-    tune("plot", "bowl", "--out", "page.html")
+    tune("report", "bowl", "--out", "page.html")
     assert "Learning curves of loss" in (tune.folder / "page.html").read_text(encoding="utf-8")
 
     assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)

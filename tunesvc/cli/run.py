@@ -283,7 +283,10 @@ def _next_commands(name: str, state: str, code: ExitCode, *, found: bool) -> Any
     elif state == "finished":
         rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))
     if found:
-        rows += [(f"tune best {quoted} --yaml", "the best parameters"), (f"tune plot {quoted}", "charts as one page")]
+        rows += [
+            (f"tune best {quoted} --yaml", "the best parameters"),
+            (f"tune report {quoted}", "all of it as one page"),
+        ]
     rows.append((f"tune show {quoted}", "how it stands, and the newest trials"))
     for command, meaning in rows:
         grid.add_row(*output.cells(command, meaning))
