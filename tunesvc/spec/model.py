@@ -189,7 +189,11 @@ class Sampler(Named):
 class Pruner(Named):
     """Which pruner stops poor trials; every other key is handed to it as an option."""
 
-    name: Name = Field("auto", description="Such as auto, curve, asha, hyperband, median, percentile, threshold, none.")
+    name: Name = Field(
+        "auto",
+        description="Such as auto, curve, asha, hyperband, median, percentile, threshold, none; "
+        "with several metrics auto, curve, asha or none.",
+    )
 
 
 class StopWhen(Part):

@@ -13,13 +13,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.staticfiles import StaticFiles
 
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
 from tunesvc.web.access import Access, NotAllowed, NotLetIn
 from tunesvc.web.events import Hub
+from tunesvc.web.files import Files
 from tunesvc.web.guard import Guard
 from tunesvc.web.kept import Kept
 from tunesvc.web.pages import cluster, compare, figures, health, live, new, studies, study, trial, trials
@@ -54,7 +54,7 @@ def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[st
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
         app.include_router(module.router)
-    app.mount("/static", _Static(directory=STATIC), name="static")
+    app.mount("/static", Files(directory=STATIC), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Guard, hosts=hosts)
     for kind, answer in _ERRORS.items():
@@ -70,15 +70,6 @@ def _reading() -> Iterator[None]:
     """Around every route: a database that is away is a state of the page, not a mistake of the program."""
     with answering():
         yield
-
-
-class _Static(StaticFiles):
-    """Files whose addresses bear their version."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
 
 
 def _not_found(request: Request, error: Exception) -> Response:
