@@ -15,7 +15,8 @@ from tunesvc import confirming, insights, steering
 from tunesvc.assembly import Source, enroll, ray_executor, run_study
 from tunesvc.confirming import Confirmation
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import SpecError, StudyNotFound
+from tunesvc.errors import SpecError, StudyNotFound, TuneError
+from tunesvc.insights.health import Health, health
 from tunesvc.search.recommend import Recommendation
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_faults
@@ -29,6 +30,7 @@ from tunesvc.whoami import whoami
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
+    import plotly.graph_objects as go
 
 
 def run(
@@ -159,6 +161,16 @@ class Study:
         view = self.view
         return f"<Study {self.name!r}: {view.state}, {view.counts.complete} complete, {view.counts.pruned} pruned>"
 
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: state, course and best parameters; self-contained, light, and without scripts."""
+        from tunesvc.charts import notebook
+
+        view = self.view
+        answer = insights.recommended(self._database, view)
+        best = insights.answer_rows(self._database, view, answer)[:3]
+        course = insights.sparks(self._database, [view]).get(view.study_id, ())
+        return notebook.card(view, best, course)
+
     @property
     def view(self) -> insights.StudyView:
         """State, counts, spec and budget."""
@@ -256,6 +268,35 @@ class Study:
     def confirmation(self) -> Confirmation | None:
         """What `confirm` has found so far; None when it was never called."""
         return confirming.confirmation(self._database, self.name)
+
+    @property
+    def health(self) -> Health:
+        """Whether it is well: what the checks of `tune doctor` find, with advice."""
+        return health(self._database, self.view)
+
+    def plot(self, kind: str = "history", *, objective: int = 0) -> go.Figure:
+        """A Plotly figure, as the dashboard draws it; a notebook shows it by itself.
+
+        Args:
+            kind: `history`, `curves`, `parallel`, `importance`, `contour`, `slice`, `rank`, `correlations`,
+                `distribution`, `timeline`; with several objectives `pareto` and, with two, `hypervolume`.
+            objective: of several, which one it is about.
+
+        Raises:
+            ValueError: there is no such figure or objective.
+            TuneError: there is nothing to draw yet; the text says why.
+        """
+        from tunesvc import charts
+
+        view = self.view
+        if kind not in charts.kinds_of(view):
+            raise ValueError(f"no figure {kind!r}: this study has {', '.join(charts.kinds_of(view))}")
+        if not 0 <= objective < len(view.objectives):
+            raise ValueError(f"no objective {objective}: there are {len(view.objectives)}, counted from 0")
+        made = charts.draw(charts.Kind(kind), charts.Reader(self._database, view), charts.Wanted(objective))
+        if made.figure is None:
+            raise TuneError(f"{made.title}: {made.note}")
+        return made.figure
 
     def dataframe(self) -> pd.DataFrame:
         """One row per trial: number, state, values, params, times."""

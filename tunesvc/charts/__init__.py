@@ -8,6 +8,7 @@
     figures     which of them a study has, and what they are made of
     page        one HTML document
     report      a study's
+    notebook    a study in a cell
 
 Imports neither SQL nor Ray, and decides nothing.
 """

@@ -16,7 +16,7 @@ from tunesvc.insights.rows import Objective
 from tunesvc.insights.sql import is_feasible
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
-from tunesvc.store.schema import TRIAL_STATES, reports, trials
+from tunesvc.store.schema import TRIAL_STATES, reports, studies, trials
 
 _CODES = {state: code for code, state in enumerate(TRIAL_STATES)}
 _UNFINISHED = (_CODES["waiting"], _CODES["running"])
@@ -111,7 +111,9 @@ def results(database: Database, study_id: int, before: Results | None = None) ->
         query = query.where(sa.or_(trials.c.number > int(before.numbers[-1]), is_open))
     with database.engine.connect() as connection:
         rows = connection.execute(query.order_by(trials.c.number)).all()
-    return _joined(before, _columns([tuple(row) for row in rows]))
+        of_study = sa.select(sa.func.cardinality(studies.c.directions)).where(studies.c.study_id == study_id)
+        objectives = connection.execute(of_study).scalar() or 1
+    return _joined(before, _columns([tuple(row) for row in rows], objectives))
 
 
 def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray) -> Saved | None:
@@ -167,9 +169,11 @@ def _scrambled(numbers: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def _columns(rows: list[tuple[int, str, list[float] | None, bool, int | None, float | None]]) -> Results:
+def _columns(
+    rows: list[tuple[int, str, list[float] | None, bool, int | None, float | None]], objectives: int
+) -> Results:
     numbers, states, values, feasible, steps, ended = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
-    width = max((len(one) for one in values if one), default=1)
+    width = max((len(one) for one in values if one), default=objectives)
     nothing = [np.nan] * width
     return Results(
         np.array(numbers, dtype=np.int64),
