@@ -245,7 +245,14 @@ def replay(database: Database, task: str, take: str, method: str, seed: int, wor
         record = studies.create(connection, spec)
     optimizer, executor = make_optimizer(spec, method), Workers(curves_of(task), run, workers)
     ledger = Ledger.open(database, record.study_id)
-    coordinator = Coordinator(spec, ledger=ledger, optimizer=optimizer, executor=executor, clock=executor.clock)
+    coordinator = Coordinator(
+        spec,
+        ledger=ledger,
+        optimizer=optimizer,
+        executor=executor,
+        clock=executor.clock,
+        refit=lambda spec: None,  # nobody widens its space
+    )
     coordinator.recover([])
     while not executor.is_over:
         coordinator.step()
