@@ -1,58 +1,77 @@
 """Pruning on tables of real learning curves: how much less training finds as good a trial, and what pruners cost.
 
-    python -m benchmarks.curves [--seeds 6] [--workers 4] [--processes 2]
+    python -m benchmarks.curves [--tasks digits ...] [--takes last best] [--methods auto ...] [--seeds 0 1 2 ...]
+                                [--workers 4] [--processes 2] [--keep FILE]
 
-Every run is a study of the real `Optimizer` with a real sampler and pruner; training is looked up (see
-`benchmarks.curve_tables`), on workers with a clock of their own. A run ends after 5,400 epochs, which are 100 full
-trials. The regret is that of the best finished trial: (its final loss - best of the table) / (median - best). The
-final loss is that of the last epoch (`last`), or that of the best one (`best`).
+Every run is a study of the real coordinator on a real Postgres; only training is looked up (see
+`benchmarks.curve_tables`), by simulated workers with a clock of their own. A stopped trial ends with the report that it
+was stopped for, as one does that looks at `trial.should_stop` between batches. A run ends after 5,400 epochs, which are
+100 full trials. The regret is that of the best finished trial: (its final loss - best of the table) / (median - best).
+The final loss is that of the last epoch (`last`), or that of the best one (`best`).
 
 Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median, and as Ray Tune's
-OptunaSearch with its ASHA does: what is stopped is told as if its value were final. `auto` is made
-from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner;
-`asha-promote` is our TPE with ASHA that pauses and promotes. A paused trial goes on from its last epoch, or with
-`--restart` from its first one. A study that has found the table's best ends there, and so does one that has tried all
-of it and takes nothing up again.
+OptunaSearch with its ASHA does: what is stopped answers with its value as if that were final. `auto` is made
+from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner. A
+study that has found the table's best, or tried all of it, ends there.
 
 Printed per task: the final regret; the share of the budget after which the mean regret is what unpruned TPE's is in the
 end (`to TPE's`), and what the best peer's is; the median epochs and simulated time to a regret of 1 %; the share of
 stopped trials that would have been the new best, as the table knows, and of audited ones that were. Intervals are 90 %
-bootstrap intervals over seeds. Runs are kept in the file that `--keep` names, and not repeated.
+bootstrap intervals over seeds.
+
+Runs are kept in the file that `--keep` names, and not repeated: several of these may run at a time, each on a part of
+the tasks, methods or seeds, with one file; the last call, with all of them, prints the tables. Each has an embedded
+Postgres of its own in a temporary folder, which does without fsync: no power cut is part of this benchmark, and with it
+a study waits for the disk as long as it computes.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import math
 import multiprocessing
+import os
+import shutil
+import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import optuna
-from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
 
-from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load
-from tunesvc.search.audit import false_prunes
-from tunesvc.search.foresight import ForesightSampler
-from tunesvc.search.memory import StudyMemory
-from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.pruners import make_pruner
-from tunesvc.search.samplers import make_sampler
-from tunesvc.space import Space
-from tunesvc.spec import StudySpec
+import numpy as np  # noqa: E402
+import optuna  # noqa: E402
+from optuna.pruners import BasePruner  # noqa: E402
+from optuna.samplers import BaseSampler  # noqa: E402
+from optuna.study import StudyDirection  # noqa: E402
+
+from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load  # noqa: E402
+from tunesvc.coordinator.loop import Coordinator  # noqa: E402
+from tunesvc.execute.executor import AttemptId, Event, Finished, Launch, Payload, Reported, Yielded  # noqa: E402
+from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock  # noqa: E402
+from tunesvc.search.audit import false_prunes  # noqa: E402
+from tunesvc.search.foresight import ForesightSampler  # noqa: E402
+from tunesvc.search.memory import StudyMemory  # noqa: E402
+from tunesvc.search.optimizer import Optimizer  # noqa: E402
+from tunesvc.search.pruners import make_pruner  # noqa: E402
+from tunesvc.search.samplers import make_sampler  # noqa: E402
+from tunesvc.space import Space  # noqa: E402
+from tunesvc.spec import StudySpec  # noqa: E402
+from tunesvc.store import studies  # noqa: E402
+from tunesvc.store.database import Database, open_database  # noqa: E402
+from tunesvc.store.embedded import EmbeddedServer  # noqa: E402
+from tunesvc.store.ledger import Ledger  # noqa: E402
 
 BUDGET = 100 * EPOCHS
+SECOND = 1000.0
+"""Simulated seconds in one of the coordinator's: what it does by the clock, such as renewing leases, stays rare."""
 TAKES = ("last", "best")
 PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
     "tpe": (optuna.pruners.NopPruner, False),
@@ -70,8 +89,7 @@ OURS: dict[str, dict[str, Any]] = {
         "pruner": {"name": "asha", "min": 1, "max": EPOCHS, "eta": 3, "form": "promote"},
     },
 }
-"""Name -> what a spec says. `auto-stop` is `auto` that takes nothing up again; with `+forecasts`, Optuna's TPE behind
-our `ForesightSampler` takes the sampler's place."""
+"""Name -> what a spec says; `auto-stop` takes nothing up again; with `+forecasts`, Optuna's TPE behind our `ForesightSampler` takes the sampler's place."""
 
 
 @dataclass
@@ -87,7 +105,6 @@ class Run:
     trials: int = 0
     stopped: int = 0
     stopped_wrongly: int = 0
-    promoted: int = 0
     audited: int = 0
     audited_wrong: int = 0
     wall_s: float = 0.0
@@ -119,28 +136,42 @@ def parameters() -> dict[str, Any]:
     }
 
 
-def make_optimizer(method: str, seed: int) -> Optimizer:
-    """A study in memory with the method's sampler and pruner."""
-    ours = OURS.get(method, {"sampler": "tpe", "pruner": "none"})
+def spec_of(name: str, method: str, take: str, seed: int, workers: int) -> StudySpec:
+    """The study; peers' sampler and pruner are no part of it."""
     described = {
-        "name": method,
+        "name": name,
         "entrypoint": "m:f",
-        "metrics": [{"name": "loss"}],
+        "metrics": [{"name": "loss", "take": take}],
         "parameters": parameters(),
         "budget": {"trials": 100_000},
+        "parallelism": workers,
         "seed": seed,
-        **{key: {"name": value} if isinstance(value, str) else value for key, value in ours.items()},
+        **OURS.get(method, {"sampler": "tpe", "pruner": "auto"}),
     }
-    spec = StudySpec.model_validate_json(json.dumps(described))
+    for key in ("sampler", "pruner"):
+        described[key] = {"name": described[key]} if isinstance(described[key], str) else described[key]
+    return StudySpec.model_validate_json(json.dumps(described))
+
+
+def make_optimizer(spec: StudySpec, method: str) -> Optimizer:
+    """A new study's optimizer, with the method's sampler and pruner."""
     space = Space(spec.parameters)
-    sampler: BaseSampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=seed)
+    sampler: BaseSampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=spec.seed)
     if method in OURS and "forecasts" not in method:
         sampler = make_sampler(spec, space)
     elif method in OURS:
-        sampler = ForesightSampler(sampler, seed=seed)
+        sampler = ForesightSampler(sampler, seed=spec.seed)
     pruner = make_pruner(spec) if method in OURS else PEERS[method][0]()
-    memory = StudyMemory(method, [StudyDirection.MINIMIZE])
-    return Optimizer(memory, space, sampler, pruner, sampler_name=method, pruner_name=method, seed=seed)
+    return Optimizer(
+        StudyMemory(spec.name, [StudyDirection.MINIMIZE]),
+        space,
+        sampler,
+        pruner,
+        sampler_name=method,
+        pruner_name=method,
+        prune_before_step=EPOCHS,
+        seed=spec.seed,
+    )
 
 
 def row_of(params: dict[str, Any], table: Table) -> int:
@@ -155,121 +186,146 @@ def epoch_s(row: int) -> float:
     return float((0.5 + width * depth / 100) * (1 + 8 / batch))
 
 
-def replay(task: str, take: str, method: str, seed: int, workers: int, restart: bool = False) -> Run:
-    """One study, on so many workers; with `restart`, there are no checkpoints."""
+class Workers(SimulatedExecutor):
+    """Simulated workers that train by the table and keep account of it."""
+
+    def __init__(self, table: Table, run: Run, workers: int) -> None:
+        self.clock = VirtualClock()
+        super().__init__(self._train, clock=self.clock, slots=workers)
+        self._table = table
+        self._run = run
+        self._told_as_final = run.method in PEERS and PEERS[run.method][1]
+        self._finals = finals_of(table, run.take)
+        self._best, self._median = self._finals.min(), np.median(self._finals)
+        self._rows: dict[AttemptId, int] = {}
+        self._last: dict[AttemptId, float] = {}
+        self._lead = math.inf
+        self.epochs = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the study has spent its epochs, found the best, or tried everything."""
+        tried = len(set(self._rows.values())) == len(self._finals)
+        return self.epochs >= BUDGET or self._lead <= self._best or tried
+
+    def launch(self, launch: Launch) -> None:
+        """Look the configuration up, and begin."""
+        self._rows[launch.attempt] = row_of(dict(launch.params), self._table)
+        self._run.trials += 1
+        super().launch(launch)
+
+    def hear(self, event: Event) -> None:
+        """Count epochs and new bests on the way."""
+        super().hear(event)
+        row = self._rows[event.attempt]
+        if isinstance(event.payload, Reported):
+            self.epochs += 1
+            self._last[event.attempt] = event.payload.metrics["loss"]
+        elif isinstance(event.payload, Finished) and not event.payload.metrics and self._finals[row] < self._lead:
+            self._lead = float(self._finals[row])
+            regret = float((self._lead - self._best) / (self._median - self._best))
+            self._run.incumbents.append((self.epochs, self.clock.now() * SECOND, regret))
+
+    def stop(self, attempt: AttemptId) -> None:
+        """End it with the report that it was stopped for."""
+        self._run.stopped += 1
+        self._run.stopped_wrongly += bool(self._finals[self._rows[attempt]] < self._lead)
+        last = self._last[attempt]
+        final = self._told_as_final and math.isfinite(last)
+        self.cluster.end(attempt, Finished({"loss": last}) if final else Yielded())
+
+    def _train(self, launch: Launch) -> Iterable[tuple[float, Payload]]:
+        row = self._rows[launch.attempt]
+        for epoch in range(1, EPOCHS + 1):
+            yield epoch_s(row) / SECOND, Reported(epoch, {"loss": float(self._table.loss[row, epoch - 1])})
+        yield 0.0, Finished()
+
+
+def replay(database: Database, task: str, take: str, method: str, seed: int, workers: int) -> Run:
+    """One study, on so many workers."""
     started_s = time.perf_counter()
-    table = curves_of(task)
-    finals = finals_of(table, take)
-    best, median = finals.min(), np.median(finals)
-    told_as_final = method in PEERS and PEERS[method][1]
-    optimizer, run = make_optimizer(method, seed), Run(task, take, method, seed)
-    lead, epochs, tried = math.inf, 0, set[int]()
-    rows: dict[int, int] = {}
-    due: list[tuple[float, int, int, int]] = []  # when, trial, row, epoch that is over then
-
-    def launch(now_s: float) -> None:
-        proposal = optimizer.ask()
-        row = rows[proposal.number] = row_of(dict(proposal.params), table)
-        run.trials += 1
-        tried.add(row)
-        heapq.heappush(due, (now_s + epoch_s(row), proposal.number, row, 1))
-
-    def promote(now_s: float) -> bool:
-        promotion = optimizer.promotion(asks=True)
-        if promotion is None:
-            return False
-        number, after = promotion.number, promotion.details["after_step"]
-        optimizer.promote(number, promotion.details)
-        optimizer.memory.forget_after(number, after)
-        run.promoted += 1
-        row = rows[number]
-        heapq.heappush(due, (now_s + epoch_s(row), number, row, max(after, 0) + 1))
-        return True
-
-    for _ in range(workers):
-        launch(0.0)
-    while due and epochs < BUDGET and lead > best:
-        now_s, number, row, epoch = heapq.heappop(due)
-        epochs += 1
-        loss = float(table.loss[row, epoch - 1])
-        optimizer.report(number, epoch, loss)
-        if epoch == EPOCHS:
-            if math.isfinite(finals[row]):
-                optimizer.tell(number, TrialState.COMPLETE, [float(finals[row])])
-            else:
-                optimizer.tell(number, TrialState.FAIL, failure="nan")
-            if finals[row] < lead:
-                lead = finals[row]
-                run.incumbents.append((epochs, now_s, float((lead - best) / (median - best))))
-        elif (verdict := optimizer.verdict(number)) is not None and verdict.stop and verdict.pause:
-            optimizer.pause(number, -1 if restart else epoch)
-            run.stopped += 1
-            run.stopped_wrongly += bool(finals[row] < lead)
-        elif verdict is not None and verdict.stop:
-            state = TrialState.COMPLETE if told_as_final and math.isfinite(loss) else TrialState.PRUNED
-            optimizer.tell(number, state, [loss] if math.isfinite(loss) else None)
-            run.stopped += 1
-            run.stopped_wrongly += bool(finals[row] < lead)
-        else:
-            heapq.heappush(due, (now_s + epoch_s(row), number, row, epoch + 1))
-            continue
-        if not promote(now_s) and len(tried) < len(finals):
-            launch(now_s)
+    run = Run(task, take, method, seed)
+    spec = spec_of(f"{task} {take} {method} {seed}", method, take, seed, workers)
+    with database.engine.begin() as connection:
+        record = studies.create(connection, spec)
+    optimizer, executor = make_optimizer(spec, method), Workers(curves_of(task), run, workers)
+    ledger = Ledger.open(database, record.study_id)
+    coordinator = Coordinator(
+        spec,
+        ledger=ledger,
+        optimizer=optimizer,
+        executor=executor,
+        clock=executor.clock,
+        refit=lambda spec: None,  # nobody widens its space
+    )
+    coordinator.recover([])
+    while not executor.is_over:
+        coordinator.step()
+    ledger.release()
     audit = false_prunes(optimizer.trials, StudyDirection.MINIMIZE)
     run.audited, run.audited_wrong = audit.audited, audit.wrong
     run.wall_s = time.perf_counter() - started_s
     return run
 
 
-def run_all(
-    methods: Sequence[str],
-    seeds: int,
-    workers: int,
-    processes: int,
-    keep: Path | None,
-    *,
-    tasks: Sequence[str] = tuple(TASKS),
-    takes: Sequence[str] = TAKES,
-    restart: bool = False,
-) -> list[Run]:
-    """Every study that is not in the file already."""
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of a new, migrated database on a server of its own, which is gone afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="tunesvc-curves-"))
+    home.chmod(0o755)  # the server's account has to enter it
+    server = EmbeddedServer(home, settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
+    try:
+        url = server.url.render_as_string(hide_password=False)
+        open_database(url).close()
+        yield url
+    finally:
+        server.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+Job = tuple[str, str, str, int, int]
+"""Task, take, method, seed, workers."""
+
+
+def run_all(jobs: Sequence[Job], processes: int, keep: Path | None) -> list[Run]:
+    """Every study, those that the file holds already from there."""
     known = [Run(**json.loads(line)) for line in keep.read_text().splitlines()] if keep and keep.exists() else []
-    done = {(run.task, run.take, run.method, run.seed) for run in known}
-    wanted = [
-        (task, take, method, seed, workers, restart)
-        for seed in range(seeds)
-        for task in tasks
-        for take in takes
-        for method in methods
-        if (task, take, method, seed) not in done
-    ]
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=_quiet) as pool:
-        for run in pool.imap_unordered(_replay, wanted):
-            known.append(run)
-            if keep:
-                with keep.open("a") as file:
-                    file.write(json.dumps(asdict(run)) + "\n")
-    return known
+    runs = {(run.task, run.take, run.method, run.seed): run for run in known}
+    missing = [job for job in jobs if job[:4] not in runs]
+    if missing:
+        with postgres() as url, multiprocessing.get_context("spawn").Pool(processes, _begin, (url,)) as pool:
+            for run in pool.imap_unordered(_replay, missing):
+                runs[run.task, run.take, run.method, run.seed] = run
+                if keep:
+                    with keep.open("a") as file:
+                        file.write(json.dumps(asdict(run)) + "\n")
+    return [runs[job[:4]] for job in jobs]
 
 
-def _replay(job: tuple[str, str, str, int, int, bool]) -> Run:
-    return replay(*job)
-
-
-def _quiet() -> None:
+def _begin(url: str) -> None:
+    global _database
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    _database = open_database(url, migrate=False)
+
+
+_database: Database
+"""Of this worker process."""
+
+
+def _replay(job: Job) -> Run:
+    return replay(_database, *job)
 
 
 def report(runs: Sequence[Run]) -> str:
     """Markdown tables, one per way of taking the final loss."""
     lines = []
-    for take in TAKES:
+    for take in dict.fromkeys(run.take for run in runs):
         head = (
             "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes "
         )
-        head += "| audited | promoted |"
-        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|---|"]
+        head += "| audited |"
+        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|"]
         for task in TASKS:
             studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}
             lines += _rows(task, {method: found for method, found in studies.items() if found})
@@ -294,7 +350,6 @@ def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
             f"{seconds:,.0f} s" if seconds < math.inf else "more",
             _percentage(sum(r.stopped_wrongly for r in runs), sum(r.stopped for r in runs)),
             f"{sum(r.audited_wrong for r in runs)} of {sum(r.audited for r in runs)}" if method in OURS else "",
-            f"{np.mean([r.promoted for r in runs]):.0f} a study" if method in OURS else "",
         ]
         yield "| " + " | ".join(cells) + " |"
 
@@ -328,26 +383,22 @@ def _percentage(part: int, of: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    parser.add_argument("--takes", nargs="+", default=TAKES, choices=TAKES)
+    parser.add_argument("--methods", nargs="+", default=[*PEERS, *OURS], choices=[*PEERS, *OURS])
+    parser.add_argument("--seeds", nargs="+", type=int, default=range(6))
     parser.add_argument("--workers", type=int, default=4, help="simulated ones, of each study")
     parser.add_argument("--processes", type=int, default=2, help="real ones")
-    parser.add_argument("--methods", nargs="+", default=[*PEERS, *OURS], choices=[*PEERS, *OURS])
-    parser.add_argument("--tasks", nargs="+", default=[*TASKS], choices=[*TASKS])
-    parser.add_argument("--takes", nargs="+", default=[*TAKES], choices=[*TAKES])
-    parser.add_argument("--restart", action="store_true", help="paused trials have no checkpoint and begin anew")
     parser.add_argument("--keep", type=Path, help="file of runs, one JSON document per line; read first, then added to")
     given = parser.parse_args()
-    runs = run_all(
-        given.methods,
-        given.seeds,
-        given.workers,
-        given.processes,
-        given.keep,
-        tasks=given.tasks,
-        takes=given.takes,
-        restart=given.restart,
-    )
-    print(report(runs))
+    jobs = [
+        (task, take, method, seed, given.workers)
+        for seed in given.seeds
+        for task in given.tasks
+        for take in given.takes
+        for method in given.methods
+    ]
+    print(report(run_all(jobs, given.processes, given.keep)))
 
 
 if __name__ == "__main__":

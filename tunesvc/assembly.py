@@ -67,6 +67,21 @@ def check(spec: StudySpec) -> None:
     make_pruner(spec)
 
 
+def create(database: Database, spec: StudySpec, source: Source) -> StudyRecord:
+    """Store a new study, which `run_study` can then begin.
+
+    Raises:
+        StudyExists: the name is taken.
+        StudyNotFound: `warm_start` names a study that there is not.
+        SpecError: see `check`.
+    """
+    check(spec)
+    with database.engine.begin() as connection:
+        for earlier in spec.warm_start:
+            studies.find(connection, earlier)
+        return studies.create(connection, spec, source.text, source.folder)
+
+
 def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool) -> StudyRecord:
     """The study's row: a new one, or with `resume` the one that is there.
 
@@ -77,14 +92,12 @@ def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool)
         StudyNotFound: `warm_start` names a study that there is not.
         SpecError: see `check`.
     """
-    check(spec)
+    try:
+        return create(database, spec, source)
+    except StudyExists:
+        pass
     with database.engine.begin() as connection:
-        for earlier in spec.warm_start:
-            studies.find(connection, earlier)
-        try:
-            return studies.create(connection, spec, source.text, source.folder)
-        except StudyExists:
-            record = studies.find(connection, spec.name)
+        record = studies.find(connection, spec.name)
         if studies.replace_unstarted(connection, record, spec, source.text, source.folder):
             return studies.find(connection, spec.name)
     if not resume:

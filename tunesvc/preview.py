@@ -1,16 +1,17 @@
 """What a study would do, before anything is started: sample configurations, the size of its space, its worst cost.
 
-Pure; rendering belongs to the faces.
+Pure: values, and the sentences that every face says about them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
 from tunesvc.space import Space, sample
 from tunesvc.spec import ParamValue, StudySpec
+from tunesvc.words import duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,27 @@ def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
     if spec.define_by_run:
         return Preview((), None, _cost(spec))
     return Preview(tuple(sample(space, rng) for _ in range(samples)), space.size, _cost(spec))
+
+
+def told_size(spec: StudySpec, seen: Preview) -> str:
+    """How large the space is, in words."""
+    if spec.define_by_run:
+        return "declares its parameters while it runs"
+    size = "continuous" if seen.size is None else f"{seen.size:,} configurations"
+    return f"{len(spec.parameters)} parameters, {size}" + (": the budget tries them all" if seen.exhaustible else "")
+
+
+def told_cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
+    """What the budget means, in words."""
+    budget = spec.budget
+    limits = [f"{budget.trials} trials" if budget.trials else ""]
+    limits.append(f"{duration(budget.wall)} of wall time" if budget.wall else "")
+    limits.append(f"{budget.gpu_hours:g} GPU hours" if budget.gpu_hours else "")
+    several = ", whichever comes first" if sum(map(bool, limits)) > 1 else ""
+    yield f"ends after {' or '.join(filter(None, limits))}{several}"
+    if cost.gpus_per_trial:
+        most = "" if cost.gpu_hours is None else f"at most {cost.gpu_hours:.3g} GPU hours: "
+        yield f"a trial holds {cost.gpus_per_trial:g} GPU and {cost.cpus_per_trial:g} CPU; {most}{cost.reason}"
 
 
 def _cost(spec: StudySpec) -> Cost:

@@ -379,11 +379,11 @@ def test_no_hot_query_reads_a_big_table_from_end_to_end(database: Database) -> N
     with database.engine.begin() as connection:
         connection.execute(sa.text(FILL.replace(": ", "\\: ")))
         study_id = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
-    scanned = {name: _tables_scanned(database, run, study_id) & BIG for name, run in QUERIES.items()}
+    scanned = {name: tables_scanned(database, run, study_id) & BIG for name, run in QUERIES.items()}
     assert {name: tables for name, tables in scanned.items() if tables} == {}
 
 
-def _tables_scanned(database: Database, run: Callable[[Database, int], object], study_id: int) -> set[str]:
+def tables_scanned(database: Database, run: Callable[[Database, int], object], study_id: int) -> set[str]:
     """Tables that the statements which `run` executes read with a sequential scan."""
     statements: list[tuple[str, object]] = []
 

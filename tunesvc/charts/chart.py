@@ -105,19 +105,26 @@ def axis(name: str, values: Iterable[float] = (), *, log: bool | None = None) ->
         **ticks,
         "automargin": True,
         "zeroline": False,
-        "exponentformat": "power",
+        # not "power": the small print of its superscripts is an inline style, which the dashboard's policy blocks
+        "exponentformat": "e",
+        "minexponent": 5,
     }
 
 
+def count_axis(name: str) -> dict[str, Any]:
+    """An axis of whole numbers."""
+    return {**axis(name), "tickformat": ",d"}
+
+
 def spans_decades(values: Iterable[float]) -> bool:
-    """Whether a logarithmic scale shows more than a linear one: two decades and more, and most values low.
+    """Whether a logarithmic scale shows more than a linear one: a decade and a half and more, and most values low.
 
     Uniform draws from 0 ... 1 may span decades as well, but their median lies near the middle.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite or min(finite) <= 0:
         return False
-    return max(finite) >= 100 * min(finite) and float(np.median(finite)) <= max(finite) / 4
+    return max(finite) >= 30 * min(finite) and float(np.median(finite)) <= max(finite) / 4
 
 
 def short(value: object) -> str:

@@ -128,7 +128,7 @@ class Reader:
         return self._get(("surface", index), lambda _: insights.surface(self._database, self.view, results, index))
 
     def important(self, index: int, limit: int) -> Tried:
-        """The best trials with the most important parameters alone, in their order, or in that of importance for two."""
+        """The best trials with the most important parameters alone: two by importance, more in their own order."""
         tried = self.best(index)
         ranked = [one.name for one in sorted(self.shares(index), key=lambda one: -one.share)]
         ranked += [one.name for one in tried.parameters if one.name not in ranked]

@@ -208,7 +208,7 @@ def rank(tried: Tried) -> Chart:
         return Chart(title, None, "It takes two parameters.")
     first, second = tried.parameters[:2]
     ranks = _ranks(tried.costs)
-    shades = {
+    shades: dict[str, Any] = {
         "color": (ranks / max(len(ranks) - 1, 1)).astype(np.float32),
         "colorscale": SCALE,
         "cmin": 0,

@@ -51,8 +51,8 @@ def compared_curves(objective: Objective, curves: Sequence[Curve]) -> Chart:
         _joined(f"trial {curve.trial_number}", [curve], mode=_mode([curve]), line=_line(i), marker=_marker(i))
         for i, curve in enumerate(drawn)
     ]
-    layout = {"xaxis": axis("step"), "yaxis": axis(objective.name, _values(drawn))}
-    return Chart(title, figure(*traces, **layout), columns=_columns(objective, drawn))
+    made = figure(*traces, xaxis=axis("step"), yaxis=axis(objective.name, _values(drawn)))
+    return Chart(title, made, columns=_columns(objective, drawn))
 
 
 def best_so_far(metric: str, courses: Mapping[str, Sequence[tuple[int, float]]]) -> Chart:

@@ -14,6 +14,7 @@ from tunesvc.charts.chart import (
     POINTS,
     Chart,
     axis,
+    count_axis,
     figure,
     label,
     notes,
@@ -47,7 +48,7 @@ def history(objective: Objective, results: Results, index: int = 0) -> Chart:
         _points("feasible", results, shown[feasible], index, COLOURS["complete"]),
         _points("infeasible", results, shown[~feasible], index, COLOURS["pruned"]),
         _best_so_far(objective, results, places[results.feasible[places]], index),
-        xaxis=axis("trial"),
+        xaxis=count_axis("trial"),
         yaxis=axis(objective.name, results.values[places, index]),
     )
     pruned = int(results.of_state("pruned").sum())
@@ -132,7 +133,9 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     flat = [(curve.trial_number, point.step, point.value) for curve in drawn for point in curve.points]
     numbers, steps, values = (np.array(column, dtype=float) for column in zip(*flat, strict=True))
     chart = figure(
-        *(_curve_trace(kind, groups[kind]) for kind in order), xaxis=axis("step"), yaxis=axis(objective.name, values)
+        *(_curve_trace(kind, groups[kind]) for kind in order),
+        xaxis=count_axis("step"),
+        yaxis=axis(objective.name, values),
     )
     reported = int((~np.isnan(results.last_steps)).sum())
     return Chart(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, figure, label, notes, points, showing, whole
+from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, count_axis, figure, label, notes, points, showing, whole
 from tunesvc.charts.parameters import number_axis
 from tunesvc.insights import Objective, Results, pareto_mask, spread
 
@@ -119,7 +119,7 @@ def hypervolume(objectives: Sequence[Objective], results: Results) -> Chart:
     bound = ", ".join(f"{value:.4g}" for value in reference)
     return Chart(
         title,
-        figure(trace, xaxis=axis("trial"), yaxis=axis("dominated area")),
+        figure(trace, xaxis=count_axis("trial"), yaxis=axis("dominated area")),
         f"what is dominated, up to the worst values seen ({label(bound)})",
         columns={"trial": numbers, "dominated area": volumes},
     )

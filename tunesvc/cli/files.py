@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +15,6 @@ from tunesvc.cli.run import StudyFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from tunesvc.preview import Cost, Preview
-    from tunesvc.spec import StudySpec
 
 
 def init(
@@ -64,8 +61,8 @@ def preview(
         output.print_json({"study": spec.name, **output.plain(seen)})
         return
     console = output.out()
-    console.print(f"[bold]{output.markup(spec.name)}[/]  {output.markup(_size(spec, seen))}")
-    for line in _cost(spec, seen.cost):
+    console.print(f"[bold]{output.markup(spec.name)}[/]  {output.markup(ahead.told_size(spec, seen))}")
+    for line in ahead.told_cost(spec, seen.cost):
         console.print(output.markup(line))
     if seen.samples:
         console.print()
@@ -78,27 +75,6 @@ def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableTyp
     names = output.columns_of(drawn)
     lines = [[words.parameter(params[name]) if name in params else "–" for name in names] for params in drawn]
     return output.fitted(names, lines, width, names)
-
-
-def _size(spec: StudySpec, seen: Preview) -> str:
-    if spec.define_by_run:
-        return "declares its parameters while it runs"
-    size = "continuous" if seen.size is None else f"{seen.size:,} configurations"
-    return f"{len(spec.parameters)} parameters, {size}" + (": the budget tries them all" if seen.exhaustible else "")
-
-
-def _cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
-    from tunesvc.words import duration
-
-    budget = spec.budget
-    limits = [f"{budget.trials} trials" if budget.trials else ""]
-    limits.append(f"{duration(budget.wall)} of wall time" if budget.wall else "")
-    limits.append(f"{budget.gpu_hours:g} GPU hours" if budget.gpu_hours else "")
-    several = ", whichever comes first" if sum(map(bool, limits)) > 1 else ""
-    yield f"ends after {' or '.join(filter(None, limits))}{several}"
-    if cost.gpus_per_trial:
-        most = "" if cost.gpu_hours is None else f"at most {cost.gpu_hours:.3g} GPU hours: "
-        yield f"a trial holds {cost.gpus_per_trial:g} GPU and {cost.cpus_per_trial:g} CPU; {most}{cost.reason}"
 
 
 def schema(

@@ -104,10 +104,14 @@ class SimulatedCluster:
 
     def lose(self, attempt: AttemptId, lost: Lost) -> None:
         """The attempt's worker is gone without a word."""
+        self.end(attempt, lost)
+
+    def end(self, attempt: AttemptId, outcome: Outcome) -> None:
+        """The attempt is over now, whatever it was about to do."""
         running = self._attempts[attempt]
         running.frozen = False
         running.held_back.clear()
-        self._emit(attempt, lost)
+        self._emit(attempt, outcome)
 
     def freeze(self, attempt: AttemptId) -> None:
         """The attempt gives no sign of life until it is thawed."""

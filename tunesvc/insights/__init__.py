@@ -8,12 +8,14 @@ from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.cluster import ClusterView, cluster
 from tunesvc.insights.columns import names_of
+from tunesvc.insights.comparison import Fact, best_course, study_facts, trial_facts
 from tunesvc.insights.diagnosis import Diagnosis, diagnosis
 from tunesvc.insights.explanation import Explanation, Said, explain_study, explain_trial, trial_told
 from tunesvc.insights.export import Export
 from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, log_end, logs
+from tunesvc.insights.locally import attribution, attribution_told
 from tunesvc.insights.overview import labels, studies, study, study_by_id, study_names
 from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
@@ -41,6 +43,7 @@ from tunesvc.insights.standing import Gain, Headline, headline, recent, running
 from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
 from tunesvc.insights.trial_reasons import Judgement, Other, Proposal, TrialReasons, trial_reasons
 from tunesvc.insights.trial_table import Order, best, drawn_from, pareto_mask, rows_of, trial, trials
+from tunesvc.search.attribution import Attribution
 from tunesvc.search.importance import Share
 from tunesvc.search.recommend import Recommendation
 from tunesvc.search.surface import Cut, Plane, Surface
@@ -48,6 +51,7 @@ from tunesvc.search.surface import Cut, Plane, Surface
 __all__ = [
     "MEANINGS",
     "AttemptRow",
+    "Attribution",
     "Audit",
     "ClusterView",
     "Counts",
@@ -57,6 +61,7 @@ __all__ = [
     "Diagnosis",
     "Explanation",
     "Export",
+    "Fact",
     "Gain",
     "Headline",
     "Judgement",
@@ -90,8 +95,11 @@ __all__ = [
     "Tried",
     "answer_rows",
     "attempts",
+    "attribution",
+    "attribution_told",
     "audit",
     "best",
+    "best_course",
     "chosen",
     "cluster",
     "count_trials",
@@ -132,9 +140,11 @@ __all__ = [
     "studies",
     "study",
     "study_by_id",
+    "study_facts",
     "study_names",
     "surface",
     "trial",
+    "trial_facts",
     "trial_page",
     "trial_reasons",
     "trial_told",

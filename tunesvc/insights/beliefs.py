@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -57,4 +58,5 @@ def frozen(database: Database, study_id: int, numbers: list[int], index: int | N
         .order_by(trials.c.number)
     )
     with database.engine.connect() as connection:
-        return freeze(connection, connection.execute(query).all())
+        rows: Sequence[Any] = connection.execute(query).all()
+        return freeze(connection, rows)

@@ -65,5 +65,7 @@ def _metrics(connection: sa.Connection, study_id: int) -> tuple[str, ...]:
         .limit(_LOOKED_AT)
         .subquery()
     )
-    names = sa.func.jsonb_object_keys(newest.c.metrics).label("name")
-    return tuple(connection.execute(sa.select(names).distinct().order_by(names)).scalars())
+    name = sa.func.jsonb_object_keys(newest.c.metrics).label("name")
+    # the writer's None is JSON's null
+    names = sa.select(name).where(sa.func.jsonb_typeof(newest.c.metrics) == "object").distinct().order_by(name)
+    return tuple(connection.execute(names).scalars())

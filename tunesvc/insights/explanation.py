@@ -14,8 +14,10 @@ import numpy as np
 
 from tunesvc.insights.answer import forecast, recommended
 from tunesvc.insights.audit import Audit, audit
+from tunesvc.insights.beliefs import surface
 from tunesvc.insights.history import decisions
-from tunesvc.insights.results import saved_by_pruning
+from tunesvc.insights.locally import attribution, attribution_told
+from tunesvc.insights.results import results, saved_by_pruning
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.trial_reasons import (
     TrialReasons,
@@ -27,6 +29,7 @@ from tunesvc.insights.trial_reasons import (
 )
 from tunesvc.insights.trial_table import trial as trial_detail
 from tunesvc.insights.trial_table import trials
+from tunesvc.search.attribution import Attribution
 from tunesvc.space import Space, count_values, place
 from tunesvc.store.database import Database
 
@@ -58,6 +61,8 @@ class Explanation:
     """Of a study: how often its pruner errs, where it is audited."""
     reasons: TrialReasons | None = None
     """Of a trial: what the sentences say, in numbers."""
+    local: Attribution | None = None
+    """Of a trial: what each of its parameters did to the first objective."""
 
 
 def explain_trial(database: Database, view: StudyView, number: int) -> Explanation | None:
@@ -66,7 +71,10 @@ def explain_trial(database: Database, view: StudyView, number: int) -> Explanati
     if detail is None:
         return None
     reasons = trial_reasons(database, view, detail)
-    return Explanation(view.name, number, trial_told(view, detail, reasons), detail.decisions, reasons=reasons)
+    found = attribution(surface(database, view, results(database, view.study_id)), detail.row)
+    local = () if found is None else _said([("what its parameters did", attribution_told(view.objectives[0], found))])
+    said = (*trial_told(view, detail, reasons), *local)
+    return Explanation(view.name, number, said, detail.decisions, reasons=reasons, local=found)
 
 
 def trial_told(view: StudyView, detail: TrialDetail, reasons: TrialReasons) -> tuple[Said, ...]:

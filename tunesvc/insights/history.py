@@ -152,8 +152,9 @@ def log_end(
     attempt: int | None = None,
     before: tuple[int, int] | None = None,
     characters: int = 100_000,
-) -> tuple[LogRow, ...]:
-    """The end of a trial's output, in order: at most about so many characters, but at least one row.
+) -> tuple[tuple[LogRow, ...], bool]:
+    """The end of a trial's output, in order: at most about so many characters, but at least one row. And whether there
+    is more before it.
 
     Args:
         database: where to read.
@@ -179,7 +180,9 @@ def log_end(
     near = sa.select(measured).where(measured.c.behind < characters)
     with database.engine.connect() as connection:
         rows = connection.execute(near.order_by(measured.c.attempt, measured.c.seq)).all()
-    return tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
+        found = tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
+        earlier = query.where(place < sa.tuple_(*found[0].cursor)).limit(1) if found else None
+        return found, earlier is not None and connection.execute(earlier).first() is not None
 
 
 def _of(column: sa.ColumnElement[int], study_id: int, numbers: Sequence[int] | None) -> sa.ColumnElement[bool]:

@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.objectives import points_of, signs_of
+from tunesvc.search.objectives import point_at, points_of, signs_of
 from tunesvc.search.pareto import ranked
 from tunesvc.search.pausing import Instead
 from tunesvc.search.reasons import Reason
@@ -188,9 +188,10 @@ def _arrived(trials: Iterable[FrozenTrial], rung: int, signs: np.ndarray) -> lis
 
 def _costs_at(trial: FrozenTrial, rung: int, signs: np.ndarray) -> tuple[float, ...] | None:
     """The first point at or after a rung, small being good; infinite for NaN, None if the trial did not get there."""
-    points = points_of(trial, len(signs))
-    step = min((step for step in points if step >= rung), default=None)
-    if step is None:
+    steps = trial.intermediate_values if len(signs) == 1 else points_of(trial, len(signs))
+    step = min((step for step in steps if step >= rung), default=None)
+    point = None if step is None else point_at(trial, step, len(signs))
+    if point is None:
         return None
-    costs = (signs * np.array(points[step])).tolist()
+    costs = (signs * np.array(point)).tolist()
     return tuple(math.inf if math.isnan(cost) else cost for cost in costs)

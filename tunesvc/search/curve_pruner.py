@@ -104,7 +104,7 @@ class CurvePruner(BasePruner):
         if len(known) < len(signs) or len(finished) < self._startup:
             return False
         front = [finished[i] for i in front_of(signs * np.array([t.values for t in finished]))]
-        judged = _Judged(trial, step, points[step], known, front, len(finished))
+        judged = _Judged(step, points[step], known, front, len(finished), _chance(known, front))
         is_poor = judged.chance < self._allowed(trial) and not _leads(trial, step, trials, signs)
         audited = AUDIT in trial.system_attrs or (is_poor and is_audited(self._seed, trial.number, self._audit))
         if audited and AUDIT not in trial.system_attrs:
@@ -160,7 +160,6 @@ class CurvePruner(BasePruner):
 class _Judged:
     """What a verdict rests on."""
 
-    trial: FrozenTrial
     step: int
     values: Sequence[float]
     """Reported at that step, one per objective."""
@@ -168,11 +167,8 @@ class _Judged:
     front: Sequence[FrozenTrial]
     """The finished trials that no other dominates; of one objective the best."""
     finished: int
-
-    @property
-    def chance(self) -> float:
-        """To end better than the best, or outside of what the front dominates."""
-        return _chance(self.forecasts, self.front)
+    chance: float
+    """To end better than the best, or outside of what the front dominates."""
 
     def kept(self) -> dict[str, Any]:
         """What the audit needs to know in the end."""
@@ -183,11 +179,9 @@ class _Judged:
         """In words and numbers."""
         several = len(self.values) > 1
         told = [_tell(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
-        text = f"forecast at step {self.step} to end at {' and '.join(told)}; chance {_percent(self.chance)} to be "
-        text += (
-            self._beside_front()
-            if several
-            else (f"better than {self.front[0].values[0]:.4g}, the best of {self.finished} finished trials")
+        aim = self._beside_front() if several else self._beside_best()
+        text = (
+            f"forecast at step {self.step} to end at {' and '.join(told)}; chance {_percent(self.chance)} to be {aim}"
         )
         details: dict[str, Any] = {
             "step": self.step,
@@ -207,6 +201,9 @@ class _Judged:
         else:
             details |= {"value": self.values[0], "best": self.front[0].values[0], **_details(self.forecasts[0])}
         return Reason(text + (", but let finish as an audit" if audited else ""), details)
+
+    def _beside_best(self) -> str:
+        return f"better than {self.front[0].values[0]:.4g}, the best of {self.finished} finished trials"
 
     def _beside_front(self) -> str:
         named = [f"{t.number} ({', '.join(f'{value:.4g}' for value in t.values)})" for t in self._dominating()]

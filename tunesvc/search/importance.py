@@ -98,7 +98,8 @@ def _density(counts: np.ndarray, choices: int) -> np.ndarray:
     bins = counts.shape[1]
     if not choices:
         counts = _smoothed(counts, n[:, 0])
-    return (counts + 1.0 / bins) / (n + 1.0)
+    out: np.ndarray = (counts + 1.0 / bins) / (n + 1.0)
+    return out
 
 
 def _smoothed(counts: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ All other parameters are as in the trial that is believed to be best: a cut thro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,32 @@ class Surface:
         """Parameters that the model knows."""
         return tuple(self._domain.names)
 
+    def __len__(self) -> int:
+        """How many trials it has learned from."""
+        return len(self._seen)
+
+    def encode(self, params: Mapping[str, Any]) -> np.ndarray:
+        """A configuration as a point; shape (parameters,)."""
+        return self._domain.encode(params)
+
+    def observed(self, limit: int) -> np.ndarray:
+        """Points that were observed, an even choice of at most so many; shape (points, parameters)."""
+        kept = np.unique(np.linspace(0, len(self._seen) - 1, limit).round().astype(int))
+        points: np.ndarray = self._seen.points[kept]
+        return points
+
+    def mixed(self, chosen: np.ndarray, point: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Every one of `others` with the chosen parameters as at `point`; those that do not exist there are absent."""
+        return self._domain.without_absent(np.where(chosen, point, others))
+
+    def mean(self, points: np.ndarray) -> np.ndarray:
+        """What is expected, in the objective's units; shape (points,)."""
+        return self._in_units(self._posterior.mean(points))
+
+    def deviation(self, point: np.ndarray) -> float:
+        """Of the function itself at a point, without noise, in the objective's units."""
+        return float(self._predict(point[None])[1][0])
+
     def cut(self, name: str) -> Cut:
         """Along one parameter."""
         j = self._domain.names.index(name)
@@ -95,12 +121,14 @@ class Surface:
     def _predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """In the objective's units."""
         mean, variance = self._posterior.predict(points)
-        scale, seen = self._seen.scale, self._seen
-        if scale is None:
-            raise AssertionError("there is one objective")
         spread = np.sqrt(variance)
-        low, middle, high = (scale.back(seen.centre + seen.unit * (mean + way * spread)) for way in (-1.0, 0.0, 1.0))
+        low, middle, high = (self._in_units(mean + way * spread) for way in (-1.0, 0.0, 1.0))
         return middle, np.abs(high - low) / 2
+
+    def _in_units(self, placed: np.ndarray) -> np.ndarray:
+        if self._seen.scale is None:
+            raise AssertionError("there is one objective")
+        return self._seen.scale.back(self._seen.centre + self._seen.unit * placed)
 
 
 def learn(trials: Sequence[FrozenTrial], goal: Goal) -> Surface | None:
@@ -115,6 +143,7 @@ def learn(trials: Sequence[FrozenTrial], goal: Goal) -> Surface | None:
         return None
     direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
     domain = Domain(kinds)
+    domain.learn_conditions(trials)
     seen = observe(trials, domain, [direction], (), np.ones(1))
     if seen is None or not seen.is_candidate.any():
         return None

@@ -2,8 +2,8 @@
 
 Their finished trials are shown to the sampler as if they were this study's, and count as nothing else: no budget, no
 pruner and no reader sees them. Two studies rarely agree on the value of a configuration (another data set, a longer
-training), so the new study begins with the best of the earlier ones, and what it measures there says by how much the
-earlier values are shifted. The shift is fixed once those trials are over: a sampler may keep what it was shown.
+training), so the new study begins with the best of the earlier ones, and what it measures there says how its values
+follow from theirs (`Relation`). That is fixed once those trials are over: a sampler may keep what it was shown.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.recommend import is_candidate
+from tunesvc.search.relation import Relation
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.conditions import contains
@@ -53,7 +54,8 @@ class Teacher:
 
     def __init__(self, spec: StudySpec, space: Space, earlier: Sequence[Earlier]) -> None:
         self._space = space
-        self._sign = -1.0 if spec.directions[0] == "maximize" else 1.0
+        self._direction = StudyDirection[spec.directions[0].upper()]
+        self._sign = -1.0 if self._direction == StudyDirection.MAXIMIZE else 1.0
         self.carried: list[Carried] = []
         self._told: list[str] = []
         self._shown: list[FrozenTrial] | None = None
@@ -81,7 +83,7 @@ class Teacher:
         return [one for one in rounds if distinct[repr(sorted(one.params.items()))] is one][:BEST]
 
     def shown(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """The carried trials as the sampler sees them: waiting until those that tell the shift are over, then complete.
+        """The carried trials as the sampler sees them: waiting until those that are run first are over, then complete.
 
         Always as many in the same order, since a sampler may remember places in the list of trials.
 
@@ -94,7 +96,7 @@ class Teacher:
         if not all(trial.state.is_finished() for trial in run):
             self._waiting = self._waiting or self._frozen(None)
             return self._waiting
-        self._shown = self._frozen(self._shifts(run))
+        self._shown = self._frozen(self._relations(run))
         return self._shown
 
     def origin(self, number: int) -> tuple[str, int] | None:
@@ -104,21 +106,27 @@ class Teacher:
             return None
         return self.carried[index].study, self.carried[index].number
 
-    def _shifts(self, run: Sequence[FrozenTrial]) -> dict[str, float]:
-        """By how much this study's values lie above an earlier one's, on average where both have run."""
+    def _relations(self, run: Sequence[FrozenTrial]) -> dict[str, Relation]:
+        """How this study's values follow from each earlier one's, by the configurations that both have run."""
         known = {(one.study, one.number): one.value for one in self.carried}
-        apart: dict[str, list[float]] = {}
+        pairs: dict[str, list[tuple[float, float]]] = {study: [] for study in self.counts}
         for trial in run:
             study, number = trial.system_attrs[CARRIED]
             if is_candidate(trial) and (study, number) in known:
-                apart.setdefault(study, []).append(trial.values[0] - known[study, number])
-        return {study: fmean(values) for study, values in apart.items()}
+                pairs[study].append((known[study, number], trial.values[0]))
+        return {study: self._relation(found, self._values_of(study)) for study, found in pairs.items()}
 
-    def _frozen(self, shifts: Mapping[str, float] | None) -> list[FrozenTrial]:
+    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> Relation:
+        return Relation.of(pairs, earlier, self._direction)
+
+    def _values_of(self, study: str) -> list[float]:
+        return [one.value for one in self.carried if one.study == study]
+
+    def _frozen(self, relations: Mapping[str, Relation] | None) -> list[FrozenTrial]:
         made = []
         for index, one in reversed(list(enumerate(self.carried))):
             distributions = {name: self._space.distributions[name] for name in one.params}
-            value = None if shifts is None else one.value + shifts.get(one.study, 0.0)
+            value = None if relations is None else relations[one.study](one.value)
             state = TrialState.WAITING if value is None else TrialState.COMPLETE
             trial = create_trial(state=state, params=dict(one.params), distributions=distributions, value=value)
             trial.number = trial._trial_id = -1 - index
@@ -147,7 +155,7 @@ def fitting(earlier: Earlier, spec: StudySpec, space: Space) -> tuple[list[Carri
         return [], left_out
     found = []
     for trial in earlier.trials:
-        if trial.state != TrialState.COMPLETE or not is_candidate(trial) or not math.isfinite(trial.values[0]):
+        if not is_candidate(trial) or not math.isfinite(trial.values[0]):
             continue
         given = {**_scalars(earlier.spec.constants), **trial.params}
         why_not = _misfit(given, spec, space)

@@ -6,11 +6,14 @@ The way of a text: size -> `yaml_tree` (structure) -> `scalars` (what unquoted v
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from tunesvc.errors import SpecError
@@ -21,6 +24,10 @@ from tunesvc.spec.yaml_tree import LINE_BREAKS, Branch, Entry, Node, Table, Unre
 
 MAX_BYTES = 256_000
 """The largest study file: PyYAML reads about 50 kB a second when every byte is a token."""
+
+
+_NAME_LINE = re.compile(r"^(name:[ \t]*)\S.*?([ \t]+#.*)?$", re.MULTILINE)
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +61,42 @@ def parse(text: str, filename: str = "study.yaml", *, folder: Path | None = None
     """
     if len(text) > MAX_BYTES:
         raise SpecError(_too_large(filename, len(text)))
-    lines = LINE_BREAKS.split(text)
+    spec, found = examine(text, filename, folder=folder)
+    if spec is None:
+        raise SpecError(faults.render(found, LINE_BREAKS.split(text), filename))
+    return spec
+
+
+def examine(
+    text: str, filename: str = "study.yaml", *, folder: Path | None = None
+) -> tuple[StudySpec | None, list[PlacedFault]]:
+    """The study of a YAML text, or all that is wrong with it, for whoever shows mistakes at their place."""
+    if len(text) > MAX_BYTES:
+        return None, [PlacedFault(Place(1, 1), _too_large(filename, len(text)))]
     try:
         tree, found = read_tree(text)
     except Unreadable as error:
-        raise SpecError(faults.render([error.fault], lines, filename)) from None
+        return None, [error.fault]
     if not isinstance(tree, Table):
-        place = Place(1, 1) if tree is None else tree.place
-        raise SpecError(faults.render([PlacedFault(place, _NO_STUDY)], lines, filename))
+        return None, [PlacedFault(Place(1, 1) if tree is None else tree.place, _NO_STUDY)]
     data = {key: _plain(entry.node, (key,), found) for key, entry in tree.entries.items()}
     spec, wrong = _validate(data, folder=folder, with_function=False)
     known = {fault.place for fault in found}
     placed = [PlacedFault(_locate(tree, fault), str(fault)) for fault in wrong]
     found += [fault for fault in placed if fault.place not in known]
-    if spec is None or found:
-        raise SpecError(faults.render(found, lines, filename))
-    return spec
+    return (None, sorted(set(found))) if spec is None or found else (spec, [])
+
+
+def renamed(text: str, name: str) -> str:
+    """A study file under another name, the rest as it was written; unchanged where its name is not on a line alone."""
+    written = name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
+    return _NAME_LINE.sub(lambda match: f"{match[1]}{written}{match[2] or ''}", text, count=1)
+
+
+def written(spec: StudySpec) -> str:
+    """A study file that says what a spec does; without comments, and without what is left at its default."""
+    data = spec.model_dump(mode="json", exclude_defaults=True)
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def spec_from_dict(data: Mapping[str, Any], *, with_function: bool = False) -> StudySpec:

@@ -190,7 +190,11 @@ class Pruner(Named):
     """Which pruner stops poor trials; every other key is handed to it as an option. `auto` and `curve` take `chance`,
     `startup`, `min`, `audit`, `seed` and `resume`; `asha` takes `min`, `max`, `eta` and `form`, `stop` or `promote`."""
 
-    name: Name = Field("auto", description="Such as auto, curve, asha, hyperband, median, percentile, threshold, none.")
+    name: Name = Field(
+        "auto",
+        description="Such as auto, curve, asha, hyperband, median, percentile, threshold, none; "
+        "with several metrics auto, curve, asha or none.",
+    )
 
 
 class StopWhen(Part):

@@ -64,16 +64,26 @@ def may(right: Right) -> Callable[[Request], User]:
     """A dependency that lets through who has the right, and hands on who that is."""
 
     def check(request: Request) -> User:
-        access: Access = request.app.state.access
-        user = access.user(request)
-        if user is None:
-            raise NotLetIn
         study = request.path_params.get("study_id")
-        if not access.allows(user, right, int(study) if study is not None and str(study).isdecimal() else None):
-            raise NotAllowed(f"{user.name} may not {right} this")
-        return user
+        return allowed(request, right, int(study) if study is not None and str(study).isdecimal() else None)
 
     return check
+
+
+def allowed(request: Request, right: Right, study_id: int | None) -> User:
+    """Who asks, where they have the right.
+
+    Raises:
+        NotLetIn: nobody knows who asks.
+        NotAllowed: they do not have it.
+    """
+    access: Access = request.app.state.access
+    user = access.user(request)
+    if user is None:
+        raise NotLetIn
+    if not access.allows(user, right, study_id):
+        raise NotAllowed(f"{user.name} may not {right} this")
+    return user
 
 
 Viewer = Annotated[User, Depends(may(Right.VIEW))]

@@ -13,19 +13,21 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.staticfiles import StaticFiles
 
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
 from tunesvc.web.access import Access, NotAllowed, NotLetIn
 from tunesvc.web.events import Hub
+from tunesvc.web.files import Files
 from tunesvc.web.guard import Guard
 from tunesvc.web.kept import Kept
-from tunesvc.web.pages import cluster, compare, figures, health, live, studies, study, trial, trials
+from tunesvc.web.pages import cluster, compare, figures, frame, health, live, new, studies, study, trial, trials
 from tunesvc.web.render import STATIC, page
 
-PAGES = (studies, study, trials, trial, compare, health, cluster, figures, live)
+BODY_MAX = 1_000_000
+"""Bytes of a request's body: four times the largest study file, which a form may well double in size."""
+PAGES = (studies, frame, study, trials, trial, compare, health, cluster, new, figures, live)
 """Modules that each have a `router`."""
 
 
@@ -39,13 +41,20 @@ def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[st
         hosts: values of `Host` under which it is served, port included.
         gpu_price: of an hour of one GPU, in whatever currency; 0 leaves costs out.
     """
-    app = FastAPI(title="tunesvc", docs_url=None, redoc_url=None, openapi_url=None, dependencies=[Depends(_reading)])
+    app = FastAPI(
+        title="tunesvc",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        dependencies=[Depends(_reading)],
+        max_body_size=BODY_MAX,
+    )
     app.state.database, app.state.access, app.state.hub, app.state.gpu_price = database, access, hub, gpu_price
     app.state.kept = Kept()
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
         app.include_router(module.router)
-    app.mount("/static", _Static(directory=STATIC), name="static")
+    app.mount("/static", Files(directory=STATIC), name="static")
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Guard, hosts=hosts)
     for kind, answer in _ERRORS.items():
@@ -63,22 +72,16 @@ def _reading() -> Iterator[None]:
         yield
 
 
-class _Static(StaticFiles):
-    """Files whose addresses bear their version."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
-
-
 def _not_found(request: Request, error: Exception) -> Response:
     return page(request, "error.html", 404, title="Not found", text=str(error))
 
 
 def _http(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    text = {404: "There is no such page.", 405: "This page cannot be used in that way."}.get(status, str(error))
+    text = {
+        404: "There is no such page.",
+        405: "This page cannot be used in that way.",
+    }.get(status, str(error))
     return page(request, "error.html", status, title="Not found" if status == 404 else "Not possible", text=text)
 
 

@@ -2,7 +2,8 @@
 worth. Imports nothing of tunesvc but the clock.
 
 A value is made again when its stamp is no longer the newest, but not before it is `PATIENCE` times as old as it took to
-make: so however fast results come, a figure that takes a second costs five percent of a processor.
+make: so however fast results come, a figure that takes a second costs five percent of a processor. The first time says
+little of that: everything is read, and libraries are loaded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tunesvc.clock import Clock, SystemClock
 
 KEPT_MAX = 256
 PATIENCE = 20.0
+PATIENCE_FIRST = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,8 @@ class Held:
     value: Any
     stamp: str
     made_s: float
-    cost_s: float
+    wait_s: float
+    """How long it is left as it is, whatever comes."""
     fresh_in_s: float = 0.0
     """When it will be made again if asked for; 0 for one that is up to date."""
     age_s: float = 0.0
@@ -50,7 +53,7 @@ class Kept:
         make: Callable[[Any], Any],
         *,
         is_final: bool = False,
-        patience: float = PATIENCE,
+        is_cheap: bool = False,
     ) -> Held:
         """The value of this stamp, or an older one while it is too early to make it again.
 
@@ -59,15 +62,15 @@ class Kept:
             stamp: of what it would be made from now.
             make: makes it of the value before, None at first.
             is_final: nothing is to be expected any more, so an older one will not do.
-            patience: multiple of its cost.
+            is_cheap: neither will one here, however often it is asked for.
         """
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
-        usable = self._usable(key, stamp, is_final, patience)
+        usable = self._usable(key, stamp, is_final or is_cheap)
         if usable is not None:
             return usable
         with making:
-            usable = self._usable(key, stamp, is_final, patience)
+            usable = self._usable(key, stamp, is_final or is_cheap)
             return usable or self._made(key, stamp, make)
 
     def soon(
@@ -80,11 +83,11 @@ class Kept:
         done: Callable[[], None],
         is_final: bool = False,
     ) -> Held | None:
-        """As `get`, but waits no longer than `wait_s`: then an older value or None, and `done` is called once it is made.
+        """As `get`, but waits no longer than `wait_s`: then an older value or None, and `done` once it is made.
 
         `make` and `done` run in a thread of their own; what they raise ends that thread alone.
         """
-        usable = self._usable(key, stamp, is_final, PATIENCE)
+        usable = self._usable(key, stamp, is_final)
         if usable is not None:
             return usable
         came, late = threading.Event(), threading.Event()
@@ -103,7 +106,7 @@ class Kept:
         with self._lock:
             return self._held.get(key)
 
-    def _usable(self, key: Hashable, stamp: str, is_final: bool, patience: float) -> Held | None:
+    def _usable(self, key: Hashable, stamp: str, newest: bool) -> Held | None:
         with self._lock:
             held = self._held.get(key)
             if held is None:
@@ -112,8 +115,8 @@ class Kept:
         if held.stamp == stamp:
             return held
         now = self._clock.now()
-        left = held.made_s + patience * held.cost_s - now
-        if is_final or left <= 0:
+        left = held.made_s + held.wait_s - now
+        if newest or left <= 0:
             return None
         return replace(held, fresh_in_s=left, age_s=now - held.made_s)
 
@@ -123,7 +126,8 @@ class Kept:
         began = self._clock.now()
         value = make(None if before is None else before.value)
         now = self._clock.now()
-        held = Held(value, stamp, now, now - began)
+        patience = PATIENCE_FIRST if before is None else PATIENCE
+        held = Held(value, stamp, now, patience * (now - began))
         with self._lock:
             self._held[key] = held
             self._held.move_to_end(key)

@@ -61,7 +61,7 @@ class Domain:
                 snapped[:, j] = [_place(_value(place, kind), kind) for place in snapped[:, j]]
             else:
                 snapped[:, j] = np.round(snapped[:, j] * steps[j]) / steps[j]
-        return self._without_absent(snapped)
+        return self.without_absent(snapped)
 
     def learn_conditions(self, trials: Sequence[FrozenTrial]) -> None:
         """Find for each parameter that some trials lack the choice that decides over it, if one does."""
@@ -81,7 +81,7 @@ class Domain:
                     self._rules.append(_Rule(j, parent, off))
                     break
 
-    def _without_absent(self, points: np.ndarray) -> np.ndarray:
+    def without_absent(self, points: np.ndarray) -> np.ndarray:
         """The same points with what does not matter at them put where trials that lack it are."""
         for rule in self._rules:
             points[np.isin(points[:, rule.parent], list(rule.off)), rule.child] = ABSENT

@@ -9,7 +9,7 @@ from fastapi import Depends, Path, Request
 from tunesvc import insights
 from tunesvc.errors import StudyNotFound
 from tunesvc.insights import StudyView, TrialDetail
-from tunesvc.web.access import Viewer
+from tunesvc.web.access import Right, Viewer, allowed
 
 ID_MAX = 2**31 - 1
 """Ids of studies are half of a trial's id, see `store.ids`; numbers of trials are the other half."""
@@ -20,6 +20,17 @@ def _study(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=I
 
 
 AskedStudy = Annotated[StudyView, Depends(_study)]
+
+
+def viewable(request: Request, study_id: int) -> StudyView:
+    """A study that is asked for otherwise than by the path, where who asks may see it.
+
+    Raises:
+        StudyNotFound: there is none.
+        NotAllowed: they may not.
+    """
+    allowed(request, Right.VIEW, study_id)
+    return insights.study_by_id(request.app.state.database, study_id)
 
 
 def _trial(request: Request, study: AskedStudy, number: Annotated[int, Path(ge=0, le=ID_MAX)]) -> TrialDetail:

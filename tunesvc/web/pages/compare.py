@@ -2,16 +2,136 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import HTMLResponse, Response
+
+from tunesvc import charts, insights
+from tunesvc.charts import Chart
+from tunesvc.errors import StudyNotFound
+from tunesvc.insights import StudyView, TrialDetail
 from tunesvc.web.access import Viewer
+from tunesvc.web.pages.asked import ID_MAX, AskedStudy, viewable
+from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, cells_of
 from tunesvc.web.render import page
 
 router = APIRouter()
 
+TRIALS_MAX = 12
+STUDIES_MAX = 8
+
+Study = Annotated[int | None, Query(ge=0, le=ID_MAX)]
+Numbers = Annotated[list[str] | None, Query(max_length=100)]
+Listed = Annotated[str, Path(max_length=400)]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What the address asks for: trials of a study, or studies."""
+
+    study: StudyView | None
+    trials: Sequence[TrialDetail]
+    studies: Sequence[StudyView]
+
 
 @router.get("/compare", name="compare_page")
-def compare_page(request: Request, _: Viewer) -> HTMLResponse:
-    """Trials of a study, or several studies."""
-    return page(request, "compare.html")
+def compare_page(
+    request: Request, _: Viewer, study: Study = None, trials: Numbers = None, studies: Numbers = None
+) -> HTMLResponse:
+    """A table of facts, those that differ marked, and curves overlaid."""
+    found = _compared(request, study, trials, studies)
+    if found.study is not None:
+        facts = insights.trial_facts(found.study, found.trials)
+        best = _bests(found.study, [detail.row.values for detail in found.trials])
+        return page(request, "compare_trials.html", study=found.study, trials=found.trials, facts=facts, best=best)
+    facts = insights.study_facts(found.studies)
+    best = _bests(found.studies[0], [(one.best_value,) for one in found.studies if one.best_value is not None])
+    shown = {"best value": next(iter(best.values()), None)} if _are_alike(found.studies) else {}
+    return page(request, "compare_studies.html", studies=found.studies, facts=facts, best=shown)
+
+
+@router.get("/compare/trials/{study_id}/{listed}", name="compare_trials_curves")
+def compare_trials_curves(request: Request, study: AskedStudy, listed: Listed) -> Response:
+    """Curves of trials, as a figure."""
+    return answer_chart(request, _trials_chart(request, study, listed))
+
+
+@router.get("/compare/trials/{study_id}/{listed}/table")
+def compare_trials_table(request: Request, study: AskedStudy, listed: Listed) -> HTMLResponse:
+    """The same as a table."""
+    return _table(request, _trials_chart(request, study, listed), study)
+
+
+@router.get("/compare/studies/{listed}", name="compare_studies_curves")
+def compare_studies_curves(request: Request, _: Viewer, listed: Listed) -> Response:
+    """The best values so far of studies, as a figure."""
+    return answer_chart(request, _studies_chart(request, listed))
+
+
+@router.get("/compare/studies/{listed}/table")
+def compare_studies_table(request: Request, _: Viewer, listed: Listed) -> HTMLResponse:
+    """The same as a table."""
+    return _table(request, _studies_chart(request, listed), None)
+
+
+def _table(request: Request, chart: Chart, study: StudyView | None) -> HTMLResponse:
+    return page(request, "figure_table.html", chart=chart, rows=cells_of(chart, TABLE_ROWS), study=study, kind=None)
+
+
+def _compared(request: Request, study: int | None, trials: Numbers, studies: Numbers) -> Compared:
+    if study is None:
+        ids = _numbers(studies)[:STUDIES_MAX]
+        if not ids:
+            raise StudyNotFound("nothing is chosen: select trials in a study's table, or studies in their list")
+        return Compared(None, (), [viewable(request, one) for one in ids])
+    view = viewable(request, study)
+    found = [
+        detail
+        for number in _numbers(trials)[:TRIALS_MAX]
+        if (detail := insights.trial(request.app.state.database, view.study_id, number)) is not None
+    ]
+    if not found:
+        raise StudyNotFound(f"study {view.name!r} has none of these trials; select some in its table of trials")
+    return Compared(view, found, ())
+
+
+def _numbers(listed: Numbers) -> list[int]:
+    """`3,7` and `9` -> 3, 7, 9."""
+    found = [int(number) for text in listed or () for number in re.findall(r"\d{1,10}", text)]
+    return [number for number in dict.fromkeys(found) if number <= ID_MAX]
+
+
+def _bests(study: StudyView, values: Sequence[tuple[float, ...] | None]) -> dict[str, float]:
+    """The best value of each objective."""
+    best = {}
+    for index, objective in enumerate(study.objectives):
+        there = [one[index] for one in values if one and one[index] == one[index]]
+        if there:
+            best[objective.name] = (max if objective.maximize else min)(there)
+    return best
+
+
+def _trials_chart(request: Request, study: StudyView, listed: str) -> Chart:
+    numbers = _numbers([listed])[:TRIALS_MAX]
+    points = max(50, 6_000 // max(1, len(numbers)))
+    found = insights.curves(request.app.state.database, study.study_id, numbers=numbers, max_points=points)
+    return charts.compared_curves(
+        study.objectives[0], sorted(found, key=lambda curve: numbers.index(curve.trial_number))
+    )
+
+
+def _studies_chart(request: Request, listed: str) -> Chart:
+    found = [viewable(request, one) for one in _numbers([listed])[:STUDIES_MAX]]
+    if not _are_alike(found):
+        return Chart("Best so far", None, "These studies do not optimise one and the same metric.")
+    courses = {study.name: insights.best_course(request.app.state.database, study) for study in found}
+    return charts.best_so_far(found[0].objectives[0].name, courses)
+
+
+def _are_alike(studies: Sequence[StudyView]) -> bool:
+    """Whether their best values can be drawn on one axis."""
+    return len({study.objectives for study in studies}) == 1 and len(studies[0].objectives) == 1

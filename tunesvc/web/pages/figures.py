@@ -58,7 +58,7 @@ class Source:
         """Reads through what is kept for all open pages."""
 
         def keep(name: tuple[Any, ...], make: Any) -> Any:
-            return self.kept.get((self.view.study_id, *name), self.stamp, make, patience=0.0).value
+            return self.kept.get((self.view.study_id, *name), self.stamp, make, is_cheap=True).value
 
         return Reader(self.request.app.state.database, self.view, keep)
 
@@ -85,7 +85,7 @@ def source_of(request: Request, study_id: int) -> Source:
     stamp = insights.fingerprint(database, study_id)
     if not stamp:
         raise StudyNotFound(f"there is no study with id {study_id}")
-    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), patience=0.0)
+    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True)
     return Source(view.value, stamp, kept, request)
 
 
@@ -93,11 +93,11 @@ def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=I
     return source_of(request, study_id)
 
 
-Asked = Annotated[Source, Depends(_asked)]
+AskedSource = Annotated[Source, Depends(_asked)]
 
 
 def _wanted(
-    source: Asked,
+    source: AskedSource,
     objective: Annotated[int, Query(ge=0, le=100)] = 0,
     p: Annotated[Sequence[str], Query(max_length=2)] = (),
     deviation: bool = False,
@@ -110,7 +110,7 @@ Options = Annotated[Wanted, Depends(_wanted)]
 
 
 @router.get("/studies/{study_id}/figures/{kind}", name="figure")
-def figure(request: Request, source: Asked, kind: Kind, wanted: Options) -> Response:
+def figure(request: Request, source: AskedSource, kind: Kind, wanted: Options) -> Response:
     """A figure as JSON: title, note, and what Plotly draws."""
     held = source.drawn(kind, wanted)
     return _answer(request, held.value, {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"})
@@ -134,7 +134,7 @@ def _answer(request: Request, drawn: Drawn, headers: dict[str, str]) -> Response
 
 
 @router.get("/studies/{study_id}/figures/{kind}/table", name="figure_table")
-def figure_table(request: Request, source: Asked, kind: Kind, wanted: Options) -> HTMLResponse:
+def figure_table(request: Request, source: AskedSource, kind: Kind, wanted: Options) -> HTMLResponse:
     """A figure's data as a table, its first rows."""
     chart: Chart = source.drawn(kind, wanted).value.chart
     rows = cells_of(chart, TABLE_ROWS)
@@ -144,7 +144,7 @@ def figure_table(request: Request, source: Asked, kind: Kind, wanted: Options) -
 
 
 @router.get("/studies/{study_id}/figures/{kind}/data.csv", name="figure_csv")
-def figure_csv(source: Asked, kind: Kind, wanted: Options) -> Response:
+def figure_csv(source: AskedSource, kind: Kind, wanted: Options) -> Response:
     """A figure's data, whole."""
     chart: Chart = source.drawn(kind, wanted).value.chart
     text = io.StringIO()

@@ -12,17 +12,18 @@ from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts, insights, space
 from tunesvc.charts import Chart
-from tunesvc.insights import Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
+from tunesvc.insights import Attribution, Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.asked import AskedStudy, AskedTrial
-from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, cells_of
+from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, cells_of
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
 
 PEERS = 60
 """Trials whose curves surround one, about."""
-CURVE_POINTS = 400
+OBJECTIVES_MAX = 4
+"""Objectives that parameters are explained for."""
 CHOICES_MAX = 12
 """Choices of a parameter that are listed."""
 
@@ -102,12 +103,39 @@ def trial_logs(
     database, number = request.app.state.database, detail.row.number
     if after:
         rows = insights.logs(database, study.study_id, number, attempt=attempt, after=_cursor(after), limit=500)
+        has_earlier = False
     else:
         start = _cursor(before) if before else None
-        rows = insights.log_end(database, study.study_id, number, attempt=attempt, before=start)
+        rows, has_earlier = insights.log_end(database, study.study_id, number, attempt=attempt, before=start)
     return page(
-        request, "trial_logs.html", study=study, row=detail.row, rows=rows, attempt=attempt, follows=bool(after)
+        request,
+        "trial_logs.html",
+        study=study,
+        row=detail.row,
+        rows=rows,
+        has_earlier=has_earlier,
+        follows=bool(after),
     )
+
+
+@router.get("/studies/{study_id}/trials/{number}/parameters", name="trial_local")
+def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HTMLResponse:
+    """What each of its parameters did, for every objective; the model behind it is kept for all trials."""
+    objectives = source.view.objectives[:OBJECTIVES_MAX]
+    found = [(objective, _attribution(source, detail.row, index)) for index, objective in enumerate(objectives)]
+    return page(request, "trial_local.html", study=source.view, row=detail.row, found=found)
+
+
+def _attribution(source: Source, row: TrialRow, index: int) -> Attribution | None:
+    """By a model that may be older than the study: it is learned again no more often than it is worth."""
+
+    study_id, kept = source.view.study_id, source.kept
+    model = kept.get(
+        (study_id, "model", index), source.stamp, lambda _: source.reader().surface(index), is_final=source.is_final
+    )
+    key = (study_id, "local", index, row.number)
+    found: Attribution | None = kept.get(key, model.stamp, lambda _: insights.attribution(model.value, row)).value
+    return found
 
 
 def _cursor(text: str) -> tuple[int, int]:

@@ -108,7 +108,7 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   const whole = event.detail.elt;
   if (!("parts" in whole.dataset) || event.detail.xhr.status !== 200) return;
   const answer = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
-  for (const part of answer.body.querySelectorAll(":scope > [id], :scope > .grid > [id]")) {
+  for (const part of answer.body.querySelectorAll(":scope > [id], :scope > .grid > [id], :scope > .grid > .column > [id]")) {
     const text = part.outerHTML;
     const here = document.getElementById(part.id);
     if (!here || part.querySelector(":scope > [id]") || partsBefore.get(part.id) === text) continue;

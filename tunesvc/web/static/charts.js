@@ -4,7 +4,7 @@
   const figures = document.getElementById("figures");
   if (!figures) return;
 
-  const PAUSE_MS = 1000; // between two drawings of a figure, at least; ten times as long as it takes to draw
+  const PAUSE_MS = 500; // between two drawings of a figure, at least; five times as long as it takes to draw
   const SELECTED_MAX = 100;
   const CONFIG = { displaylogo: false, responsive: true, doubleClickDelay: 400, modeBarButtonsToRemove: ["toImage", "autoScale2d"] };
 
@@ -155,7 +155,7 @@
         await this.take(answer);
       } catch (error) {
         if (!this.shown) this.say(`Not drawn: ${error.message}.`);
-        this.readyAt = performance.now() + 5 * PAUSE_MS;
+        this.readyAt = performance.now() + 10 * PAUSE_MS;
         this.isOld = true;
       }
       this.isAsking = false;
@@ -199,7 +199,7 @@
       await library.react(this.plot, data, layout, CONFIG);
       if (!this.isListening) this.listen();
       this.plot.dataset.drawn = String(Number(this.plot.dataset.drawn ?? 0) + 1);
-      this.readyAt = performance.now() + Math.max(PAUSE_MS, 10 * (performance.now() - began));
+      this.readyAt = performance.now() + Math.max(PAUSE_MS, 5 * (performance.now() - began));
     }
 
     // the figure in the reader's colours, with their logarithms, and with the selected trials marked

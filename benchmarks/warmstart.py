@@ -1,0 +1,186 @@
+"""What an earlier study is worth to a new one on another table, whose values have another scale.
+
+    python -m benchmarks.warmstart [--seeds 8] [--sampler auto] [--methods cold shift scale] [--processes 2]
+
+Each pair is two tables of one space (see `benchmarks.tables`). The earlier study has 60 trials of TPE on the first; the
+new one, on the second, starts from nothing (`cold`), or with the earlier one's trials shown at its own values plus a
+shift (`shift`), or as tunesvc shows them (`scale`). Regret of the best trial so far by its mean over all seeds of the
+table, after 3, 5, 10 and 20 trials; 90 % bootstrap intervals over runs of the difference from `shift`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[threads] = "1"
+
+import numpy as np  # noqa: E402
+import optuna  # noqa: E402
+from optuna.study import StudyDirection  # noqa: E402
+from optuna.trial import FrozenTrial, TrialState  # noqa: E402
+
+from benchmarks import tables  # noqa: E402
+from tunesvc.search.memory import StudyMemory  # noqa: E402
+from tunesvc.search.optimizer import Optimizer  # noqa: E402
+from tunesvc.search.relation import Relation  # noqa: E402
+from tunesvc.search.samplers import make_sampler  # noqa: E402
+from tunesvc.search.warmstart import Earlier, Teacher  # noqa: E402
+from tunesvc.space import Space  # noqa: E402
+from tunesvc.spec import StudySpec  # noqa: E402
+
+MARKS = (3, 5, 10, 20)
+SEED = 100
+"""The first one: how the scale is learned was chosen with smaller ones."""
+EARLIER_TRIALS = 60
+PAIRS = (
+    ("slice_localization", "protein_structure"),
+    ("naval_propulsion", "parkinsons_telemonitoring"),
+    ("protein_structure", "naval_propulsion"),
+    ("cifar10", "imagenet"),
+    ("cifar100", "cifar10"),
+    ("car", "segment"),
+    ("vehicle", "phoneme"),
+    ("credit_g", "australian"),
+)
+STRETCHES = (1.0, 20.0, 0.05)
+"""The new study's values are also multiplied by so much, about their median."""
+METHODS = ("cold", "shift", "scale")
+
+
+class Shifting(Teacher):
+    """Learns no scale."""
+
+    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> Relation:
+        return Relation(float(np.mean([here - known for known, here in pairs])) if pairs else 0.0)
+
+
+def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
+    """The table's space as a study's."""
+    parameters = {
+        f"p{i}": {"type": "categorical", "values": [str(k) for k in range(size)]}
+        if is_choice
+        else {"type": "int", "min": 0, "max": size - 1}
+        for i, (size, is_choice) in enumerate(zip(table.sizes, table.is_choice, strict=True))
+    }
+    described = {
+        "name": "s",
+        "entrypoint": "m:f",
+        "metrics": [{"name": "cost"}],
+        "parameters": parameters,
+        "seed": seed,
+    }
+    return StudySpec.model_validate_json(
+        json.dumps({**described, "sampler": {"name": sampler}, "budget": {"trials": 1000}})
+    )
+
+
+def play(
+    table: tables.Table, sampler: str, seed: int, trials: int, teacher: Teacher | None = None, stretch: float = 1.0
+) -> tuple[Sequence[FrozenTrial], list[float]]:
+    """A study's trials, and the regret of the best one after each."""
+    spec = spec_of(table, sampler, seed)
+    space = Space(spec.parameters)
+    memory = StudyMemory("s", [StudyDirection.MINIMIZE])
+    made = make_sampler(spec, space)
+    optimizer = Optimizer(
+        memory,
+        space,
+        made,
+        optuna.pruners.NopPruner(),
+        sampler_name=sampler,
+        pruner_name="",
+        seed=seed,
+        teacher=teacher,
+    )
+    optimizer.warm_up()
+    rng = np.random.default_rng([seed, 3])
+    regrets: list[float] = []
+    least = np.inf
+    for _ in range(trials):
+        proposal = optimizer.ask()
+        config = table.config(dict(proposal.params))
+        cost = table.train(config, rng)
+        optimizer.tell(proposal.number, TrialState.COMPLETE, [table.median + stretch * (cost - table.median)])
+        if cost < least:
+            least, regret = cost, table.regret(config)
+        regrets.append(regret)
+    return optimizer.trials, regrets
+
+
+@cache
+def earlier(name: str, seed: int) -> Earlier:
+    """The study to learn from."""
+    table = tables.load(name)
+    trials, _ = play(table, "tpe", seed + 1000, EARLIER_TRIALS)
+    return Earlier(name, spec_of(table, "tpe", seed), trials)
+
+
+def run(job: tuple[int, float, str, str, int]) -> tuple[tuple[int, float, str, str, int], list[float]]:
+    """Regret at the marks."""
+    pair, stretch, method, sampler, seed = job
+    before, after = PAIRS[pair]
+    table = tables.load(after)
+    spec = spec_of(table, sampler, seed)
+    kind = {"cold": None, "shift": Shifting, "scale": Teacher}[method]
+    teacher = None if kind is None else kind(spec, Space(spec.parameters), [earlier(before, seed)])
+    _, regrets = play(table, sampler, seed, MARKS[-1], teacher, stretch)
+    return job, [regrets[mark - 1] for mark in MARKS]
+
+
+def report(found: Mapping[tuple[int, float, str], np.ndarray], methods: Sequence[str]) -> str:
+    """Markdown; each result has shape (seeds, marks)."""
+    lines = [f"| stretched by | method | {' | '.join(f'after {mark}' for mark in MARKS)} |", "|---|---|" + "---|" * 4]
+    rng = np.random.default_rng(0)
+    for stretch in STRETCHES:
+        runs = {m: np.concatenate([found[p, stretch, m] for p in range(len(PAIRS))]) for m in methods}
+        for method, rows in runs.items():
+            cells = []
+            for mark in range(len(MARKS)):
+                apart = rows[:, mark] - runs.get("shift", rows)[:, mark]
+                low, high = np.quantile(rng.choice(apart, (2000, len(apart))).mean(axis=1), [0.05, 0.95])
+                told = "" if method == "shift" else f" ({low:+.3f} to {high:+.3f})"
+                cells.append(f"{rows[:, mark].mean():.3f}{told}")
+            lines.append(f"| {stretch:g} | {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--sampler", default="auto")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--processes", type=int, default=2)
+    given = parser.parse_args()
+    seeds = range(SEED, SEED + given.seeds)
+    jobs = [
+        (pair, stretch, method, given.sampler, seed)
+        for seed in seeds
+        for pair in range(len(PAIRS))
+        for stretch in STRETCHES
+        for method in given.methods
+    ]
+    with multiprocessing.get_context("spawn").Pool(given.processes, initializer=_quiet) as pool:
+        results = dict(pool.imap_unordered(run, jobs, chunksize=len(STRETCHES) * len(given.methods)))
+    found = {
+        (pair, stretch, method): np.array([results[pair, stretch, method, given.sampler, seed] for seed in seeds])
+        for pair in range(len(PAIRS))
+        for stretch in STRETCHES
+        for method in given.methods
+    }
+    print(report(found, given.methods))
+
+
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    main()

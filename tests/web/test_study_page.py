@@ -1,0 +1,159 @@
+"""A study's page, in a browser: what it says, its figures under the policy, selection, tables, and live changes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import sqlalchemy as sa
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.filled import add, fill
+from tests.web.conftest import Dashboard
+from tunesvc.store.database import Database
+
+HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
+TWO = ({"name": "loss"}, {"name": "size"})
+
+
+def drawn(page: Page, kind: str) -> None:
+    """Scroll to a figure and wait until it is drawn."""
+    page.locator(f"#figure-{kind}").scroll_into_view_if_needed()
+    expect(page.locator(f"#figure-{kind} [data-drawn] .main-svg").first).to_be_visible(timeout=30_000)
+
+
+def test_a_study_without_trials_says_what_comes(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, 0, 0)
+    page = dashboard.open(f"/studies/{study}")
+    expect(page.get_by_role("heading", name="No trials yet")).to_be_visible()
+    expect(page.locator("#figure-history [data-plot]")).to_have_text("No trial is complete yet.")
+
+
+def test_the_headline_names_the_trial_to_take_with_its_parameters(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database)
+    page = dashboard.open(f"/studies/{study}")
+    answer = page.get_by_role("region", name="The trial to take")
+    expect(answer.get_by_role("heading")).to_have_text(re.compile(r"Take trial \d+"))
+    expect(answer.locator("pre")).to_have_text(re.compile(r"^x: 0\.\d+\s+n: \d+\s*$"))
+    facts = page.locator("#facts")
+    expect(facts).to_contain_text("Gain over the random start")
+    expect(facts).to_contain_text("Saved by pruning")
+    expect(page.locator("#running tbody tr")).to_have_count(2)
+    expect(page.locator("#lately")).to_contain_text("drawn evenly")
+
+
+def test_every_figure_is_drawn_under_the_policy(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database)
+    page = dashboard.open(f"/studies/{study}")
+    kinds = page.locator("[data-figure]").evaluate_all("all => all.map(one => one.id.slice(7))")
+    assert len(kinds) == 10
+    for kind in kinds:
+        drawn(page, kind)
+
+
+def test_several_objectives_are_drawn_as_a_front(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, objectives=2, metrics=TWO)
+    page = dashboard.open(f"/studies/{study}")
+    for kind in ("pareto", "hypervolume", "history"):
+        drawn(page, kind)
+    page.locator("#figure-history").get_by_label("Objective").select_option("size")
+    expect(page.locator("#figure-history h2")).to_have_text("History of size")
+
+
+def test_selected_points_are_marked_everywhere_and_listed(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database)
+    page = dashboard.open(f"/studies/{study}")
+    drawn(page, "history")
+    drawn(page, "curves")
+    for trial in (3, 7):
+        page.evaluate(
+            """trial => document.querySelector('#figure-history [data-plot]').emit('plotly_click',
+               {points: [{data: {meta: {trials: 'x'}}, x: trial}], event: {shiftKey: true}})""",
+            trial,
+        )
+    selected = page.get_by_role("region", name="Selected trials").first
+    expect(selected.locator("tbody th")).to_have_text(["trial 3", "trial 7"])
+    expect(selected.get_by_role("link", name="Compare")).to_have_attribute("href", re.compile(r"study=\d+&trials=3,7$"))
+    page.wait_for_function(
+        """() => { const plot = document.querySelector('#figure-curves [data-plot]');
+           const marked = plot.data.filter(one => one.showlegend === false).flatMap(one => [...one.customdata]);
+           return [...new Set(marked)].sort().join() === '3,7'; }"""
+    )
+    selected.get_by_role("button", name="Clear").click()
+    expect(selected).to_be_hidden()
+    drawn(page, "parallel")
+    page.evaluate(
+        """() => window.Plotly.restyle(document.querySelector('#figure-parallel [data-plot]'),
+           {'dimensions[0].constraintrange': [[1.5, 4.5]]})"""
+    )
+    expect(page.locator("#selected tbody th")).to_have_count(3)
+
+
+def test_a_figure_is_also_a_table_and_can_be_taken_away(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, 30)
+    page = dashboard.open(f"/studies/{study}")
+    drawn(page, "history")
+    card = page.locator("#figure-history")
+    card.get_by_role("button", name="Table").click()
+    expect(card.locator("table thead th")).to_have_text(["trial", "loss", "feasible", "best so far"])
+    for name, ending in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
+        with page.expect_download() as download:
+            card.get_by_role("button", name=name).click()
+        assert download.value.path().read_bytes().startswith(ending)
+    with page.expect_download() as download:
+        card.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == "test-history.csv"
+    assert download.value.path().read_text().startswith("trial,loss,feasible,best so far\n0,")
+    button = card.get_by_role("button", name="log y")
+    for pressed, kind in (("true", "log"), ("false", "linear")):
+        button.click()
+        expect(button).to_have_attribute("aria-pressed", pressed)
+        assert page.evaluate("document.querySelector('#figure-history [data-plot]').layout.yaxis.type") == kind
+    page.route("**/trials/*", lambda route: route.fulfill(body="opened"))
+    box = card.locator(".points path").nth(4).bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_url(f"**/studies/{study}/trials/*")
+
+
+def test_a_new_result_is_on_the_page_within_a_second(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, 20, 0)
+    page = dashboard.open("/studies")
+    with page.expect_response("**/events"):
+        page.goto(f"{dashboard.server.url}/studies/{study}")
+    drawn(page, "history")
+    for first in (20, 24):  # the second one comes while the first is shown
+        with database.engine.begin() as connection:
+            add(connection, study, first, 4)
+        expect(page.locator("#facts")).to_contain_text(f"{first + 4}", timeout=1_500)
+    page.wait_for_function("() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27")
+
+
+def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) -> None:
+    """Fault 37."""
+    parameters = {HOSTILE: {"type": "float", "min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 8}}
+    study = fill(database, name=HOSTILE, metrics=[{"name": HOSTILE}], parameters=parameters)
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE decisions SET reason = :text"), {"text": HOSTILE})
+        connection.execute(sa.text("UPDATE attempts SET message = :text, node = :text"), {"text": HOSTILE})
+    page = dashboard.open(f"/studies/{study}")
+    for kind in page.locator("[data-figure]").evaluate_all("all => all.map(one => one.id.slice(7))"):
+        drawn(page, kind)
+    page.locator("#figure-slice").get_by_role("button", name="Table").click()
+    expect(page.locator("#table-slice thead")).to_contain_text(HOSTILE)
+    assert page.locator("main img").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_accessible(dashboard: Dashboard, database: Database, scheme: str) -> None:
+    study = fill(database)
+    dashboard.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page = dashboard.open(f"/studies/{study}#trials=3,7")
+    drawn(page, "history")
+    page.locator("#figure-history").get_by_role("button", name="Table").click()
+    expect(page.locator("#table-history table")).to_be_visible()
+    expect(page.locator("#selected table")).to_be_visible()
+    found = Axe().run(page).response["violations"]
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []

@@ -1,0 +1,37 @@
+"""Which of a trial's parameters made it good or bad, against the study's average trial: told by the study's model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tunesvc.insights.rows import Objective, TrialRow
+from tunesvc.search.attribution import Attribution, attribute
+from tunesvc.search.surface import Surface
+
+TOLD = 5
+"""Parameters that a sentence names."""
+LEARNED_MIN = 10
+"""With fewer trials the model's word is worth nothing."""
+
+
+def attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
+    """What each of its parameters did; None while the model has too few trials to learn from."""
+    if surface is None or len(surface) < LEARNED_MIN or not row.params:
+        return None
+    return attribute(surface, row.params)
+
+
+def attribution_told(objective: Objective, found: Attribution) -> Iterator[str]:
+    """The same as sentences."""
+    yield (
+        f"The model, of {found.learned} trials, expects {objective.name} = {found.predicted:.4g} ± "
+        f"{found.deviation:.2g} of these parameters, and {found.average:.4g} of the study's trials on average."
+    )
+    good = [part for part in found.parts if (part.amount > 0) == objective.maximize and part.amount]
+    bad = [part for part in found.parts if (part.amount > 0) != objective.maximize and part.amount]
+    for word, parts in (("better", good), ("worse", bad)):
+        if parts:
+            named = ", ".join(
+                f"{one.name}{'' if one.exists else ' (absent)'} {one.amount:+.3g}" for one in parts[:TOLD]
+            )
+            yield f"What made it {word}: {named}."

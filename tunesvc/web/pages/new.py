@@ -1,0 +1,213 @@
+"""A new study: an editor with live validation and preview. Creating one stores it; it runs nothing.
+
+The text is read by `spec`, which imports no user code: of an entrypoint it looks whether the file is there, and binds
+the name.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from tunesvc import insights
+from tunesvc.assembly import Source, check, create
+from tunesvc.errors import SpecError, StudyExists, StudyNotFound
+from tunesvc.insights import StudyView
+from tunesvc.preview import Preview, preview, told_cost, told_size
+from tunesvc.spec import StudySpec
+from tunesvc.spec.document import examine, renamed, written
+from tunesvc.spec.faults import PlacedFault
+from tunesvc.spec.starter import Template, templates
+from tunesvc.store.database import Database
+from tunesvc.web.access import Creator
+from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.render import page
+
+router = APIRouter()
+
+SAMPLES = 5
+FAULTS_MAX = 100
+
+Text = Annotated[str, Form()]
+Folder = Annotated[str, Form(max_length=4096)]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What there is to say about a text."""
+
+    spec: StudySpec | None
+    faults: Sequence[PlacedFault]
+    """At their lines."""
+    problems: Sequence[str]
+    """Without a line."""
+    preview: Preview | None
+    size: str
+    cost: Sequence[str]
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether the study can be created."""
+        return self.spec is not None and not self.problems
+
+
+@router.get("/new", name="new_page")
+def new_page(
+    request: Request,
+    _: Creator,
+    template: Annotated[str, Query(max_length=40)] = "empty",
+    copy: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
+) -> HTMLResponse:
+    """The editor, with a template or a copy of a study in it."""
+    database: Database = request.app.state.database
+    if copy is None:
+        chosen = next((one for one in templates() if one.key == template), templates()[0])
+        return _editor(request, _free(database, chosen), str(Path.cwd()), chosen.key)
+    study = insights.study_by_id(database, copy)
+    text = renamed(_source(study), _free_name(database, study.name))
+    return _editor(request, text, study.source_dir or str(Path.cwd()), copied=study)
+
+
+@router.post("/new/check", name="check_new")
+def check_new(request: Request, _: Creator, text: Text = "", folder: Folder = "") -> HTMLResponse:
+    """What is wrong with a text, or what it would do: a part of the page."""
+    return page(request, "new_verdict.html", verdict=judge(request.app.state.database, _lines(text), folder))
+
+
+@router.post("/new/download", name="download_new")
+def download_new(_: Creator, text: Text = "") -> Response:
+    """The text as a file."""
+    return _file(_lines(text), "study")
+
+
+@router.post("/new", name="create_new")
+def create_new(request: Request, _: Creator, text: Text = "", folder: Folder = "") -> Response:
+    """Store the study, and say how to run it; or the editor again, with what is wrong."""
+    text = _lines(text)
+    database = request.app.state.database
+    verdict = judge(database, text, folder)
+    if verdict.spec is None or not verdict.is_fine:
+        return _editor(request, text, folder, verdict=verdict, status=422)
+    try:
+        record = create(database, verdict.spec, Source(text, str(Path(folder).resolve())))
+    except StudyExists as error:  # somebody was faster
+        faults = Verdict(verdict.spec, (), (str(error),), None, "", ())
+        return _editor(request, text, folder, verdict=faults, status=409)
+    return RedirectResponse(request.url_for("start_page", study_id=record.study_id), 303)
+
+
+@router.get("/studies/{study_id}/start", name="start_page")
+def start_page(request: Request, study: AskedStudy) -> HTMLResponse:
+    """How to run a study that is stored."""
+    return page(request, "start.html", study=study, command=shlex.join(["tune", "resume", study.name]))
+
+
+@router.get("/studies/{study_id}/study.yaml", name="study_file")
+def study_file(study: AskedStudy) -> Response:
+    """The study's file, as it was written."""
+    return _file(_source(study), study.name)
+
+
+def judge(database: Database, text: str, folder: str) -> Verdict:
+    """Read a text and look ahead."""
+    where, problems = _folder(folder)
+    spec, faults = examine(text, folder=where)
+    if spec is None:
+        return Verdict(None, faults[:FAULTS_MAX], problems, None, "", ())
+    problems = [*problems, *_problems(database, spec)]
+    seen = preview(spec, samples=SAMPLES)
+    return Verdict(spec, (), problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
+
+
+def _folder(folder: str) -> tuple[Path | None, list[str]]:
+    """The folder where the study is run, if it is there."""
+    if not folder.strip():
+        return None, ["Name the folder from which the study is run: where its entrypoint or command is found."]
+    path = Path(folder.strip())
+    with suppress(OSError, ValueError):
+        if path.is_absolute() and path.is_dir():
+            return path, []
+    text = f"There is no folder {folder.strip()!r} on this machine: write its whole path."
+    return None, [f"{text} To run the study elsewhere, download the file and use `tune run` there."]
+
+
+def _problems(database: Database, spec: StudySpec) -> Iterator[str]:
+    if spec.name in insights.study_names(database, spec.name):
+        yield f"A study named {spec.name!r} exists already: give this one another name."
+    try:
+        check(spec)
+    except SpecError as error:
+        yield str(error)
+    for earlier in spec.warm_start:
+        try:
+            insights.study(database, earlier)
+        except StudyNotFound as error:
+            yield f"warm_start: {error}"
+
+
+def _editor(
+    request: Request,
+    text: str,
+    folder: str,
+    chosen: str = "",
+    *,
+    copied: StudyView | None = None,
+    verdict: Verdict | None = None,
+    status: int = 200,
+) -> HTMLResponse:
+    database: Database = request.app.state.database
+    return page(
+        request,
+        "new.html",
+        status,
+        text=text,
+        folder=folder,
+        chosen=chosen,
+        templates=templates(),
+        copied=copied,
+        studies=insights.studies(database, 100),
+        verdict=verdict or judge(database, text, folder),
+    )
+
+
+def _free(database: Database, template: Template) -> str:
+    """A template under a name that is free."""
+    found, _ = examine(template.text)
+    return template.text if found is None else renamed(template.text, _free_name(database, found.name, first=1))
+
+
+def _free_name(database: Database, name: str, first: int = 2) -> str:
+    """`NAME-2` and so on, whichever is free; with `first` 1 the name itself may be."""
+    stem = re.sub(r"-\d+$", "", name)[:180]
+    taken = set(insights.study_names(database, stem, limit=10_000))
+    if first == 1 and name not in taken:
+        return name
+    return next(made for number in range(2, len(taken) + 3) if (made := f"{stem}-{number}") not in taken)
+
+
+def _source(study: StudyView) -> str:
+    """The study's file; for one that was started from Python, what its spec says."""
+    if study.source_text is not None:
+        return study.source_text
+    if study.spec is None:
+        raise SpecError(f"study {study.name!r} was made through Optuna's API and has no study file")
+    return written(study.spec)
+
+
+def _lines(text: str) -> str:
+    """Browsers send line ends as CR LF."""
+    return text.replace("\r\n", "\n")
+
+
+def _file(text: str, name: str) -> Response:
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".")[:100] or "study"
+    headers = {"Content-Disposition": f'attachment; filename="{safe}.yaml"'}
+    return Response(text.encode("utf-8", "replace"), media_type="application/yaml", headers=headers)
