@@ -89,7 +89,8 @@ OURS: dict[str, dict[str, Any]] = {
         "pruner": {"name": "asha", "min": 1, "max": EPOCHS, "eta": 3, "form": "promote"},
     },
 }
-"""Name -> what a spec says; `auto-stop` takes nothing up again; with `+forecasts`, Optuna's TPE behind our `ForesightSampler` takes the sampler's place."""
+"""Name -> what a spec says. `auto-stop` is `auto` that takes nothing up again; with `+forecasts`, Optuna's TPE behind
+our `ForesightSampler` takes the sampler's place."""
 
 
 @dataclass
