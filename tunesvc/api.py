@@ -97,7 +97,7 @@ def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, d
         SpecError: it makes no sense for this study.
     """
     database = _open(database_url)
-    return steering.request(database, _find(database, name), kind, payload or {}, whoami())
+    return steering.request(database, _find(database, name).study_id, kind, payload or {}, whoami())
 
 
 def remove(name: str, *, database_url: str | None = None) -> str:
@@ -110,7 +110,7 @@ def remove(name: str, *, database_url: str | None = None) -> str:
         StudyBusy: somebody runs it.
     """
     database = _open(database_url)
-    return steering.remove(database, _find(database, name), whoami())
+    return steering.remove(database, _find(database, name).study_id, whoami())
 
 
 def tag(
@@ -123,13 +123,13 @@ def tag(
 ) -> tuple[str, ...]:
     """Add and take away tags, of a study or of its trial `number`; returns those that it has now."""
     database = _open(database_url)
-    return steering.tag(database, _find(database, name), number, add=add, remove=remove, who=whoami())
+    return steering.tag(database, _find(database, name).study_id, number, add=add, remove=remove, who=whoami())
 
 
 def note(name: str, text: str, number: int | None = None, *, database_url: str | None = None) -> None:
     """Write the note of a study, or of its trial `number`, in the place of the one before."""
     database = _open(database_url)
-    steering.note(database, _find(database, name), number, text, who=whoami())
+    steering.note(database, _find(database, name).study_id, number, text, who=whoami())
 
 
 def load_study(name: str, *, database_url: str | None = None) -> Study:

@@ -157,6 +157,12 @@ def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> N
     assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)
     tune("extend", "bowl", "--trials", "2")
     tune("enqueue", "bowl", "x=0.3", "kind=plain")
+    assert "trial 2 is over" in tune("stop", "bowl", "2", code=2)
+    assert tune("tag", "bowl", "vision", "old", "--remove", "never") == "vision  old\n"
+    tune("note", "bowl", "a good start", "--trial", "0")
+    assert "a good start" in tune("show", "bowl", "0")
+    assert "bowl" in tune("ls", "--tag", "vision")
+    assert "enqueue x=0.3, kind=plain" in tune("requests", "bowl")
     assert "6 complete" in tune("resume", "bowl")
     assert json.loads(tune("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
 

@@ -79,7 +79,7 @@ def test_the_history_follows_the_best_so_far() -> None:
     chart = charts.history(ERROR, study(0.5, 0.7, 0.2, math.nan, states="cccp"))
     line = trace(chart, "best so far")
     assert list(zip(line.x, line.y, strict=True)) == [(0, 0.5), (2, 0.2)]
-    assert chart.note == "1 pruned are not drawn"
+    assert chart.note == "1 pruned: click on their name above"
     assert chart.rows() == [(0, 0.5, "yes", 0.5), (1, 0.7, "yes", 0.5), (2, 0.2, "yes", 0.2)]
 
 

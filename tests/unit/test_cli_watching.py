@@ -23,6 +23,7 @@ def progress(running: int = 2, elapsed_s: float = 60.0, **changes: object) -> Pr
         "complete": 10,
         "pruned": 5,
         "failed": 1,
+        "paused": 0,
         "running": tuple(live(number) for number in range(running)),
         "budget_trials": 40,
         "fraction": 0.4,
@@ -73,6 +74,20 @@ def test_many_running_trials_leave_room_for_the_rest() -> None:
     text = seen(view, 110, height=24)
     assert len(text.splitlines()) <= 24
     assert "+" in text
+
+
+def test_paused_trials_are_counted_and_what_is_paused_or_goes_on_is_said() -> None:
+    view, stream = a_view(), io.StringIO()
+    plain = PlainLines(stream)
+    assert "paused" not in seen(view, 110)
+    for watcher in (view, plain):
+        watcher.progress(progress(elapsed_s=20.0, paused=7))
+        watcher.note(Note("paused", "number 4 of 9 at rung 3", 12))
+        watcher.note(Note("promoted", "number 1 of 9 at rung 3", 11))
+    for text in (seen(view, 110), stream.getvalue()):
+        assert "7 paused" in text
+        assert "trial 12 paused: number 4 of 9 at rung 3" in text
+        assert "trial 11 goes on: number 1 of 9 at rung 3" in text
 
 
 def test_the_view_says_that_a_stop_was_asked_for() -> None:

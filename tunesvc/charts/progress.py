@@ -22,9 +22,10 @@ from tunesvc.charts.chart import (
     showing,
     whole,
 )
-from tunesvc.insights import Curve, Objective, Results, Span, chosen
+from tunesvc.insights import Curve, Objective, Results, Span, chosen, spread
 from tunesvc.insights.spans import SPANS
 
+_PRUNED = 1_000
 CURVES = 300
 """Learning curves in one chart, at most."""
 
@@ -47,6 +48,7 @@ def history(objective: Objective, results: Results, index: int = 0) -> Chart:
     drawn = figure(
         _points("feasible", results, shown[feasible], index, COLOURS["complete"]),
         _points("infeasible", results, shown[~feasible], index, COLOURS["pruned"]),
+        _pruned(results, index),
         _best_so_far(objective, results, places[results.feasible[places]], index),
         xaxis=count_axis("trial"),
         yaxis=axis(objective.name, results.values[places, index]),
@@ -55,7 +57,7 @@ def history(objective: Objective, results: Results, index: int = 0) -> Chart:
     return Chart(
         title,
         drawn,
-        notes(showing(len(shown), len(places)), f"{pruned:,} pruned are not drawn" if pruned else ""),
+        notes(showing(len(shown), len(places)), f"{pruned:,} pruned: click on their name above" if pruned else ""),
         columns={
             "trial": results.numbers[shown],
             objective.name: results.values[shown, index],
@@ -74,6 +76,21 @@ def _points(name: str, results: Results, places: np.ndarray, index: int, colour:
         visible=bool(len(places)),
         marker={"color": colour, "size": 6, "opacity": 0.75},
         hovertemplate="trial %{x}: %{y:.5g}<extra></extra>",
+    )
+
+
+def _pruned(results: Results, index: int) -> go.Scatter | go.Scattergl:
+    """Where pruned trials were stopped; shown when asked for, as these values are no results."""
+    places = np.flatnonzero(results.of_state("pruned") & np.isfinite(results.values[:, index]))
+    places = places[spread(results.numbers[places], _PRUNED)]
+    return points(
+        results.numbers[places],
+        results.values[places, index].astype(np.float32),
+        mode="markers",
+        name="pruned",
+        visible="legendonly" if len(places) else False,
+        marker={"color": COLOURS["pruned"], "size": 6, "symbol": "x"},
+        hovertemplate="trial %{x}, stopped at %{y:.5g}<extra></extra>",
     )
 
 
@@ -149,7 +166,15 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     )
 
 
-_OPACITY = {"fail": 0.5, "pruned": 0.45, "complete": 0.6, "waiting": 0.6, "running": 0.9, "best": 1.0}
+_OPACITY = {
+    "fail": 0.5,
+    "pruned": 0.45,
+    "paused": 0.45,
+    "complete": 0.6,
+    "waiting": 0.6,
+    "running": 0.9,
+    "best": 1.0,
+}
 """In the order in which they are drawn."""
 
 
@@ -184,6 +209,7 @@ def _curve_trace(kind: str, curves: Sequence[Curve]) -> go.Scatter:
 _BAR_COLOURS: Mapping[str, str] = {
     "finished": COLOURS["complete"],
     "pruned": COLOURS["pruned"],
+    "paused": COLOURS["paused"],
     "failed": COLOURS["fail"],
     "lost": "#b3261e",
     "interrupted": "#c98a1b",

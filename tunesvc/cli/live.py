@@ -22,7 +22,17 @@ RECENT = 4
 """Ended trials that stay in view."""
 _SCROLLED = {"best", "failed", "retry", "warning", "study"}
 """What stays on the screen for good, above the view; the other trials that end only pass by."""
-_MARKS = {"best": "★", "complete": "✓", "pruned": "✂", "failed": "✗", "retry": "↻", "warning": "!", "study": "•"}
+_MARKS = {
+    "best": "★",
+    "complete": "✓",
+    "pruned": "✂",
+    "paused": "‖",
+    "promoted": "↑",
+    "failed": "✗",
+    "retry": "↻",
+    "warning": "!",
+    "study": "•",
+}
 _COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold"}
 _MIN_ROWS = 4
 
@@ -130,6 +140,7 @@ def _counts(p: Progress) -> Text:
     for name, count, style in (("pruned", p.pruned, "pruned"), ("failed", p.failed, "failed")):
         line += Text(", ") + Text(f"{count} {name}", STYLES[style] if count else "dim")
     line += Text(f", {len(p.running)} running", STYLES["running"])
+    line += Text(f", {p.paused} paused" if p.paused else "", STYLES["paused"])
     if p.gpus_total:
         line += Text(f" · GPUs {p.gpus_busy:g} of {p.gpus_total:g} busy, {p.gpu_hours:.2f} h")
     return line
@@ -153,5 +164,14 @@ def _line(note: Note, style: str = "") -> Text:
 
 def describe(note: Note) -> str:
     """A note in words, in one line."""
-    words = {"best": "is the best: ", "complete": "", "pruned": "pruned: ", "failed": "failed: ", "retry": "again: "}
-    return words.get(note.kind, "") + " ".join(clean(note.text).split())
+    return _WORDS.get(note.kind, "") + " ".join(clean(note.text).split())
+
+
+_WORDS = {
+    "best": "is the best: ",
+    "pruned": "pruned: ",
+    "paused": "paused: ",
+    "promoted": "goes on: ",
+    "failed": "failed: ",
+    "retry": "again: ",
+}

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Not, holds
-from tunesvc.insights.sql import is_feasible, study_key
+from tunesvc.insights.sql import is_feasible, state_shown, study_key
 from tunesvc.spec import ParamValue
 from tunesvc.store.frozen import distribution_of
 from tunesvc.store.schema import attempts, reports, trial_annotations, trial_params, trials
@@ -80,7 +80,7 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
         case Kind.NUMBER:
             return trials.c.number
         case Kind.STATE:
-            return trials.c.state
+            return state_shown() if one.wanted in ("running", "paused") else trials.c.state
         case Kind.VALUE:
             value: sa.ColumnElement[Any] = trials.c["values"][one.field.index + 1]
             return value

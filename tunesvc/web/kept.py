@@ -2,15 +2,18 @@
 worth. Imports nothing of tunesvc but the clock.
 
 A value is made again when its stamp is no longer the newest, but not before it is `PATIENCE` times as old as it took to
-make: so however fast results come, a figure that takes a second costs five percent of a processor. The first time says
-little of that: everything is read, and libraries are loaded.
+make: so however fast results come, a figure that takes a second costs five percent of a processor. Processor time
+counts, so that a machine that is busy otherwise does not make figures old. The first time says little of what the next
+will cost: everything is read, and libraries are loaded.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,14 +40,25 @@ class Held:
 
 
 class Kept:
-    """Values by key, the least lately used given up first. Thread-safe; a value is made by one thread at a time."""
+    """Values by key, the least lately used given up first. Thread-safe; a value is made by one thread at a time.
 
-    def __init__(self, limit: int = KEPT_MAX, clock: Clock | None = None) -> None:
+    Args:
+        limit: values that are kept.
+        clock: tells how old they are.
+        effort: processor time of the thread that asks, in seconds.
+    """
+
+    def __init__(
+        self, limit: int = KEPT_MAX, clock: Clock | None = None, effort: Callable[[], float] = time.thread_time
+    ) -> None:
         self._limit = limit
         self._clock = clock or SystemClock()
+        self._effort = effort
         self._lock = threading.Lock()
         self._held: OrderedDict[Hashable, Held] = OrderedDict()
         self._making: dict[Hashable, threading.Lock] = {}
+        self._coming: dict[Hashable, threading.Event] = {}
+        """What `soon` makes now; set where somebody waits for it no longer."""
 
     def get(
         self,
@@ -82,26 +96,38 @@ class Kept:
         wait_s: float,
         done: Callable[[], None],
         is_final: bool = False,
+        forgiven: tuple[type[Exception], ...] = (),
     ) -> Held | None:
-        """As `get`, but waits no longer than `wait_s`: then an older value or None, and `done` once it is made.
+        """As `get`, but an older value is handed out at once, and without one None after `wait_s`.
 
-        `make` and `done` run in a thread of their own; what they raise ends that thread alone.
+        `make` runs in a thread of its own; what it may raise is `forgiven` there. Where somebody did not get the newest
+        value, `done` is called once it is there.
         """
         usable = self._usable(key, stamp, is_final)
         if usable is not None:
             return usable
-        came, late = threading.Event(), threading.Event()
+        with self._lock:
+            before, coming = self._held.get(key), self._coming.get(key)
+            if coming is None:
+                self._coming[key] = late = threading.Event()
+            else:
+                coming.set()
+                return before
+        came = threading.Event()
 
         def work() -> None:
             try:
-                self.get(key, stamp, make, is_final=is_final)
+                with suppress(*forgiven):
+                    self.get(key, stamp, make, is_final=is_final)
             finally:
+                with self._lock:
+                    del self._coming[key]
                 came.set()
             if late.is_set():
                 done()
 
         threading.Thread(target=work, name="tunesvc-making", daemon=True).start()
-        if not came.wait(wait_s):
+        if not came.wait(wait_s if before is None else 0.0):
             late.set()
         with self._lock:
             return self._held.get(key)
@@ -123,11 +149,11 @@ class Kept:
     def _made(self, key: Hashable, stamp: str, make: Callable[[Any], Any]) -> Held:
         with self._lock:
             before = self._held.get(key)
-        began = self._clock.now()
+        began = self._effort()
         value = make(None if before is None else before.value)
-        now = self._clock.now()
+        spent, now = self._effort() - began, self._clock.now()
         patience = PATIENCE_FIRST if before is None else PATIENCE
-        held = Held(value, stamp, now, patience * (now - began))
+        held = Held(value, stamp, now, patience * spent)
         with self._lock:
             self._held[key] = held
             self._held.move_to_end(key)

@@ -75,8 +75,8 @@ class Source:
         return self.kept.get((self.view.study_id, kind, wanted), self.stamp, make, is_final=self.is_final)
 
 
-def source_of(request: Request, study_id: int) -> Source:
-    """A study's figures.
+def source_of(request: Request, study_id: int, view: StudyView | None = None) -> Source:
+    """A study's figures; `view` where it was read already.
 
     Raises:
         StudyNotFound: there is none.
@@ -85,8 +85,11 @@ def source_of(request: Request, study_id: int) -> Source:
     stamp = insights.fingerprint(database, study_id)
     if not stamp:
         raise StudyNotFound(f"there is no study with id {study_id}")
-    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True)
-    return Source(view.value, stamp, kept, request)
+    if view is None:
+        view = kept.get(
+            ("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True
+        ).value
+    return Source(view, stamp, kept, request)
 
 
 def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> Source:

@@ -89,7 +89,7 @@ def download_new(_: Creator, text: Text = "") -> Response:
 
 
 @router.post("/new", name="create_new")
-def create_new(request: Request, _: Creator, text: Text = "", folder: Folder = "") -> Response:
+def create_new(request: Request, user: Creator, text: Text = "", folder: Folder = "") -> Response:
     """Store the study, and say how to run it; or the editor again, with what is wrong."""
     text = _lines(text)
     database = request.app.state.database
@@ -97,7 +97,7 @@ def create_new(request: Request, _: Creator, text: Text = "", folder: Folder = "
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, text, folder, verdict=verdict, status=422)
     try:
-        record = create(database, verdict.spec, Source(text, str(Path(folder).resolve())))
+        record = create(database, verdict.spec, Source(text, str(Path(folder).resolve())), owner=user.name)
     except StudyExists as error:  # somebody was faster
         faults = Verdict(verdict.spec, (), (str(error),), None, "", ())
         return _editor(request, text, folder, verdict=faults, status=409)

@@ -12,7 +12,9 @@ from fastapi.responses import HTMLResponse
 
 from tunesvc import charts, insights
 from tunesvc.charts import Kind
+from tunesvc.errors import DatabaseUnavailable
 from tunesvc.insights import Headline, Recommendation, TrialRow
+from tunesvc.store.answers import answering
 from tunesvc.web.pages.asked import AskedStudy
 from tunesvc.web.pages.figures import Source, source_of
 from tunesvc.web.render import page, wants_fragment
@@ -21,6 +23,8 @@ router = APIRouter()
 
 WAIT_S = 0.25
 """How long a page waits for the recommendation; it comes by itself once it is there."""
+FRONT = 10
+"""Trials of a front that are listed; all are in its figure."""
 SELECTED_MAX = 100
 """Trials that can be selected at a time."""
 
@@ -47,16 +51,18 @@ class Answer:
 def study_page(request: Request, study: AskedStudy) -> HTMLResponse:
     """The page, or its live parts alone when htmx asks for them."""
     database = request.app.state.database
-    source = source_of(request, study.study_id)
+    source = source_of(request, study.study_id, study)
     results = source.results()
     headline = insights.headline(database, study, results)
+    front = results.numbers[charts.front_of(study.objectives, results)].tolist() if len(study.objectives) > 1 else []
     return page(
         request,
         "study_live.html" if wants_fragment(request) else "study.html",
         study=study,
         headline=headline,
         answer=_answer(source, headline),
-        front=insights.best(database, study.study_id, limit=10) if len(study.objectives) > 1 else (),
+        front=insights.rows_of(database, study.study_id, front[:FRONT]),
+        on_front=len(front),
         running=insights.running(database, study.study_id) if study.counts.running else (),
         decisions=insights.recent(database, study.study_id, study.counts.total),
         kinds=charts.kinds_of(study),
@@ -106,7 +112,8 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
     results = source.results()
 
     def make(_: Any) -> Recommendation | None:
-        return insights.recommended(database, view, results)
+        with answering():
+            return insights.recommended(database, view, results)
 
     held = source.kept.soon(
         (view.study_id, "recommended"),
@@ -115,6 +122,7 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
         wait_s=WAIT_S,
         done=lambda: hub.changed(frozenset({view.study_id})),
         is_final=source.is_final,
+        forgiven=(DatabaseUnavailable,),
     )
     found: Recommendation | None = None if held is None else held.value
     (row,) = insights.rows_of(database, view.study_id, [headline.best if found is None else found.number])

@@ -57,20 +57,22 @@ function clock(at) {
   return new Date(at).toLocaleTimeString(undefined, { timeStyle: "medium" });
 }
 
-// Not more often than this, but always once more after the last change. Parts need no throttle of their own: htmx's
-// forgets what comes while it waits.
-const PAUSE_MS = 600;
-let readyAt = 0;
-let told = null;
+// Not more often than this, but always once more after the last change. A trigger needs no `throttle` of its own: htmx
+// forgets what comes while it waits, and so the last change.
+const PAUSES_MS = { "study-changed": 600, "study-changed-calmly": 10000 };
+const readyAt = {};
+const telling = {};
 
 function changed(studies) {
   const own = Number(document.body.dataset.study);
-  if ((own && !studies.includes(own)) || told) return;
-  told = setTimeout(() => {
-    told = null;
-    readyAt = performance.now() + PAUSE_MS;
-    document.body.dispatchEvent(new CustomEvent("study-changed"));
-  }, Math.max(0, readyAt - performance.now()));
+  if (studies && own && !studies.includes(own)) return;
+  for (const [name, pause] of Object.entries(PAUSES_MS)) {
+    telling[name] ??= setTimeout(() => {
+      delete telling[name];
+      readyAt[name] = performance.now() + pause;
+      document.body.dispatchEvent(new CustomEvent(name));
+    }, Math.max(0, (readyAt[name] ?? 0) - performance.now()));
+  }
 }
 
 let heardAt = Date.now();
@@ -78,7 +80,7 @@ let missed = false;
 const events = new EventSource(document.body.dataset.events);
 events.addEventListener("open", () => {
   showStale("");
-  if (missed) document.body.dispatchEvent(new CustomEvent("study-changed"));
+  if (missed) changed();
   missed = false;
 });
 events.addEventListener("changed", (event) => { heardAt = Date.now(); changed(JSON.parse(event.data)); });
@@ -88,7 +90,7 @@ events.addEventListener("stale", (event) => {
 });
 events.addEventListener("fresh", () => {
   showStale("");
-  document.body.dispatchEvent(new CustomEvent("study-changed"));
+  changed();
 });
 events.addEventListener("error", () => {
   missed = true;
@@ -111,7 +113,8 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
   for (const part of answer.body.querySelectorAll(":scope > [id], :scope > .grid > [id], :scope > .grid > .column > [id]")) {
     const text = part.outerHTML;
     const here = document.getElementById(part.id);
-    if (!here || part.querySelector(":scope > [id]") || partsBefore.get(part.id) === text) continue;
+    if (part.querySelector(":scope > [id]") && here?.childElementCount === part.childElementCount) continue; // its own parts differ
+    if (!here || partsBefore.get(part.id) === text) continue;
     partsBefore.set(part.id, text);
     here.replaceWith(part);
     htmx.process(part);
@@ -133,9 +136,29 @@ document.body.addEventListener("htmx:responseError", (event) => {
   const answer = event.detail.xhr;
   if (answer.status === 401) { location.reload(); return; }
   const text = new DOMParser().parseFromString(answer.responseText, "text/html").querySelector("main p")?.textContent;
-  toast(text || `The dashboard answered with ${answer.status}.`, "bad");
+  const told = text || `The dashboard answered with ${answer.status}.`;
+  const fault = event.target.querySelector?.("[data-fault]");
+  if (!fault) { toast(told, "bad"); return; }
+  fault.textContent = told;
+  fault.hidden = false;
 });
 document.body.addEventListener("message", (event) => toast(event.detail.text, event.detail.kind));
+
+// --- actions ----------------------------------------------------------------------------------------
+
+// a form that is fetched into the dialog is shown; what it asks for is told as a message, a mistake in it beside it
+const dialog = document.getElementById("dialog");
+
+document.body.addEventListener("htmx:afterSwap", (event) => {
+  if (event.target !== dialog) return;
+  document.querySelectorAll("details.menu[open]").forEach((menu) => { menu.open = false; });
+  if (!dialog.open) dialog.showModal();
+  (dialog.querySelector("[autofocus]") || dialog.querySelector("[data-close]"))?.focus();
+});
+document.body.addEventListener("htmx:afterRequest", (event) => {
+  if (event.detail.successful && event.target.matches("dialog form")) dialog.close();
+});
+dialog.addEventListener("close", () => dialog.replaceChildren());
 
 // --- keys -------------------------------------------------------------------------------------------
 
