@@ -51,6 +51,19 @@ def a_view(width: int = 110, height: int = 30) -> LiveView:
     return LiveView("digits · tpe", Console(width=width, height=height, file=io.StringIO()))
 
 
+def test_the_address_of_a_dashboard_stays_in_view_and_is_a_line_elsewhere() -> None:
+    view, note = a_view(), Note("dashboard", "http://127.0.0.1:8088/enter?key=abc")
+    view.note(note)
+    assert f"dashboard {note.text}" in seen(view, 110)
+    view.progress(progress())
+    assert f"dashboard {note.text}" in seen(view, 110)
+    plain, lines = io.StringIO(), io.StringIO()
+    PlainLines(plain).note(note)
+    JsonLines(lines).note(note)
+    assert plain.getvalue() == f"dashboard {note.text}\n"
+    assert json.loads(lines.getvalue()) == {"event": "note", "kind": "dashboard", "text": note.text, "number": None}
+
+
 def test_the_view_shows_the_phase_until_there_is_progress() -> None:
     view = a_view()
     view.note(Note("phase", "starting Ray"))

@@ -47,6 +47,7 @@ class LiveView:
         self._interrupt = interrupt or Event()
         self._progress: Progress | None = None
         self._phase = "starting"
+        self._dashboard = ""
         self._recent: deque[Note] = deque(maxlen=RECENT)
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
@@ -69,6 +70,8 @@ class LiveView:
         """Show a happening: above the view for good, or among the recent ones."""
         if note.kind == "phase":
             self._phase = note.text
+        elif note.kind == "dashboard":
+            self._dashboard = note.text
         elif note.kind in _SCROLLED:
             self._console.print(_line(note))
         else:
@@ -76,12 +79,14 @@ class LiveView:
 
     def render(self) -> RenderableType:
         """The view as it stands."""
+        where = [Text.assemble(("dashboard ", "dim"), self._dashboard, overflow="fold")] if self._dashboard else []
         if self._progress is None:
-            return self._waiting()
+            return Group(*where, self._waiting())
         p = self._progress
         parts: list[RenderableType] = [Text(), self._headline(p), _budget(p), _counts(p)]
         parts += [_best(p)] if p.best else []
         parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
+        parts += where
         parts += [Text(), self._running(p)] if p.running else []
         parts += [Text(), *(_line(note, style="dim") for note in self._recent)] if self._recent else []
         if self._interrupt.is_set():
