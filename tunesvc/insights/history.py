@@ -149,7 +149,6 @@ def log_end(
     study_id: int,
     number: int,
     *,
-    attempt: int | None = None,
     before: tuple[int, int] | None = None,
     characters: int = 100_000,
 ) -> tuple[tuple[LogRow, ...], bool]:
@@ -160,7 +159,6 @@ def log_end(
         database: where to read.
         study_id: whose trial.
         number: which trial.
-        attempt: of this attempt only.
         before: `LogRow.cursor` of a row: what ends right before it.
         characters: at most about so many.
     """
@@ -169,8 +167,6 @@ def log_end(
     query = sa.select(table.c.attempt, table.c.seq, table.c.stream, table.c.text, table.c.logged_at).where(
         table.c.trial_id == trial_id(study_id, number)
     )
-    if attempt is not None:
-        query = query.where(table.c.attempt == attempt)
     if before is not None:
         query = query.where(place < sa.tuple_(*before))
     newest = query.order_by(table.c.attempt.desc(), table.c.seq.desc()).limit(_LOG_ROWS).subquery()

@@ -22,8 +22,8 @@ from tunesvc.store.ids import trial_id
 from tunesvc.store.schema import reports, studies, trial_annotations, trial_attrs, trial_params
 from tunesvc.store.schema import trials as trials_table
 
-Order = Literal["number", "newest", "best", "duration"]
-"""By number, by number from the newest, best first value first, longest first."""
+Order = Literal["number", "newest", "best"]
+"""By number, by number from the newest, best first value first. Other orders, in pages: see `trial_pages`."""
 
 _FETCH = 2_000
 """Rows per look-up of parameters."""
@@ -183,8 +183,6 @@ def _ordering(order: Order, maximize: bool) -> tuple[sa.ColumnElement[Any], ...]
             return (trials_table.c.number.desc(),)
         case "best":
             return (*_best_first(maximize), number)
-        case "duration":
-            return (sa.column("duration_s").desc().nulls_last(), number)
 
 
 def _best_first(maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:

@@ -95,18 +95,17 @@ def trial_logs(
     request: Request,
     study: AskedStudy,
     detail: AskedTrial,
-    attempt: Annotated[int | None, Query(ge=0)] = None,
     before: Annotated[str, Query(max_length=60)] = "",
     after: Annotated[str, Query(max_length=60)] = "",
 ) -> HTMLResponse:
     """Its output: the end of it, what comes before a place, or what has come after one."""
     database, number = request.app.state.database, detail.row.number
     if after:
-        rows = insights.logs(database, study.study_id, number, attempt=attempt, after=_cursor(after), limit=500)
+        rows = insights.logs(database, study.study_id, number, after=_cursor(after), limit=500)
         has_earlier = False
     else:
         start = _cursor(before) if before else None
-        rows, has_earlier = insights.log_end(database, study.study_id, number, attempt=attempt, before=start)
+        rows, has_earlier = insights.log_end(database, study.study_id, number, before=start)
     return page(
         request,
         "trial_logs.html",
