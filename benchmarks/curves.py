@@ -11,8 +11,10 @@ The final loss is that of the last epoch (`last`), or that of the best one (`bes
 
 Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median, and as Ray Tune's
 OptunaSearch with its ASHA does: what is stopped answers with its value as if that were final. `auto` is made
-from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner. A
-study that has found the table's best, or tried all of it, ends there.
+from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner;
+`asha-promote` is our TPE with ASHA that pauses and promotes. A paused trial goes on from its last epoch, in
+`auto-restart` from its first one. A study that has found the table's best ends there, and so does one that has tried
+all of it and takes nothing up again.
 
 Printed per task: the final regret; the share of the budget after which the mean regret is what unpruned TPE's is in the
 end (`to TPE's`), and what the best peer's is; the median epochs and simulated time to a regret of 1 %; the share of
@@ -54,7 +56,7 @@ from optuna.study import StudyDirection  # noqa: E402
 
 from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load  # noqa: E402
 from tunesvc.coordinator.loop import Coordinator  # noqa: E402
-from tunesvc.execute.executor import AttemptId, Event, Finished, Launch, Payload, Reported, Yielded  # noqa: E402
+from tunesvc.execute.executor import AttemptId, Checkpointed, Event, Finished, Launch, Payload, Reported, Yielded  # noqa: E402
 from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock  # noqa: E402
 from tunesvc.search.audit import false_prunes  # noqa: E402
 from tunesvc.search.foresight import ForesightSampler  # noqa: E402
@@ -82,9 +84,16 @@ PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
 """Name -> its pruner, and whether what was stopped is told as complete."""
 OURS: dict[str, dict[str, Any]] = {
     "auto": {"sampler": "auto", "pruner": "auto"},
+    "auto-restart": {"sampler": "auto", "pruner": "auto"},
+    "auto-stop": {"sampler": "auto", "pruner": {"name": "auto", "resume": False}},
     "tpe+forecasts": {"sampler": "tpe", "pruner": "auto"},
+    "asha-promote": {
+        "sampler": "tpe",
+        "pruner": {"name": "asha", "min": 1, "max": EPOCHS, "eta": 3, "form": "promote"},
+    },
 }
-"""Name -> what a spec says; with `+forecasts`, Optuna's TPE behind our `ForesightSampler` takes the sampler's place."""
+"""Name -> what a spec says. `auto-stop` is `auto` that takes nothing up again; with `+forecasts`, Optuna's TPE behind
+our `ForesightSampler` takes the sampler's place."""
 
 
 @dataclass
@@ -100,6 +109,7 @@ class Run:
     trials: int = 0
     stopped: int = 0
     stopped_wrongly: int = 0
+    promoted: int = 0
     audited: int = 0
     audited_wrong: int = 0
     wall_s: float = 0.0
@@ -152,7 +162,7 @@ def make_optimizer(spec: StudySpec, method: str) -> Optimizer:
     """A new study's optimizer, with the method's sampler and pruner."""
     space = Space(spec.parameters)
     sampler: BaseSampler = optuna.samplers.TPESampler(multivariate=True, constant_liar=True, seed=spec.seed)
-    if method == "auto":
+    if method in OURS and "forecasts" not in method:
         sampler = make_sampler(spec, space)
     elif method in OURS:
         sampler = ForesightSampler(sampler, seed=spec.seed)
@@ -165,6 +175,7 @@ def make_optimizer(spec: StudySpec, method: str) -> Optimizer:
         sampler_name=method,
         pruner_name=method,
         prune_before_step=EPOCHS,
+        trials_max=math.prod(map(len, GRID.values())),
         seed=spec.seed,
     )
 
@@ -189,6 +200,7 @@ class Workers(SimulatedExecutor):
         super().__init__(self._train, clock=self.clock, slots=workers)
         self._table = table
         self._run = run
+        self._saves = run.method in OURS and run.method != "auto-restart"
         self._told_as_final = run.method in PEERS and PEERS[run.method][1]
         self._finals = finals_of(table, run.take)
         self._best, self._median = self._finals.min(), np.median(self._finals)
@@ -199,14 +211,14 @@ class Workers(SimulatedExecutor):
 
     @property
     def is_over(self) -> bool:
-        """Whether the study has spent its epochs, found the best, or tried everything."""
-        tried = len(set(self._rows.values())) == len(self._finals)
-        return self.epochs >= BUDGET or self._lead <= self._best or tried
+        """Whether the study has spent its epochs, or found the best."""
+        return self.epochs >= BUDGET or self._lead <= self._best
 
     def launch(self, launch: Launch) -> None:
         """Look the configuration up, and begin."""
         self._rows[launch.attempt] = row_of(dict(launch.params), self._table)
-        self._run.trials += 1
+        self._run.trials += launch.attempt.number == 1
+        self._run.promoted += launch.attempt.number > 1
         super().launch(launch)
 
     def hear(self, event: Event) -> None:
@@ -231,8 +243,10 @@ class Workers(SimulatedExecutor):
 
     def _train(self, launch: Launch) -> Iterable[tuple[float, Payload]]:
         row = self._rows[launch.attempt]
-        for epoch in range(1, EPOCHS + 1):
+        for epoch in range(int(launch.checkpoint or 0) + 1, EPOCHS + 1):
             yield epoch_s(row) / SECOND, Reported(epoch, {"loss": float(self._table.loss[row, epoch - 1])})
+            if self._saves:
+                yield 0.0, Checkpointed(str(epoch), epoch)
         yield 0.0, Finished()
 
 
@@ -254,8 +268,8 @@ def replay(database: Database, task: str, take: str, method: str, seed: int, wor
         refit=lambda spec: None,  # nobody widens its space
     )
     coordinator.recover([])
-    while not executor.is_over:
-        coordinator.step()
+    while not executor.is_over and coordinator.step() is None:
+        pass
     ledger.release()
     audit = false_prunes(optimizer.trials, StudyDirection.MINIMIZE)
     run.audited, run.audited_wrong = audit.audited, audit.wrong
@@ -319,8 +333,8 @@ def report(runs: Sequence[Run]) -> str:
         head = (
             "| task | method | studies | final regret | to TPE's | to best peer's | to 1 % | simulated | false prunes "
         )
-        head += "| audited |"
-        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|"]
+        head += "| audited | promoted |"
+        lines += [f"\nFinal loss: that of the {take} epoch.\n", head, "|---|---|---|---|---|---|---|---|---|---|---|"]
         for task in TASKS:
             studies = {m: [r for r in runs if (r.task, r.take, r.method) == (task, take, m)] for m in [*PEERS, *OURS]}
             lines += _rows(task, {method: found for method, found in studies.items() if found})
@@ -345,6 +359,7 @@ def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
             f"{seconds:,.0f} s" if seconds < math.inf else "more",
             _percentage(sum(r.stopped_wrongly for r in runs), sum(r.stopped for r in runs)),
             f"{sum(r.audited_wrong for r in runs)} of {sum(r.audited for r in runs)}" if method in OURS else "",
+            f"{np.mean([r.promoted for r in runs]):.0f} a study" if method in OURS else "",
         ]
         yield "| " + " | ".join(cells) + " |"
 

@@ -290,6 +290,16 @@ class Replay:
             self.requeued[number] = batch
 
     def _apply_openings(self, batch: Written) -> None:
+        promoted = {number for number, kind in batch.content["decisions"] if kind == "promote"}
+        opened = {number for number, *_ in batch.content["opened"]}
+        for number in promoted:
+            text = f"I6: {batch} promoted trial {number}, and opened no attempt of it"
+            self._expect(number in opened, text)
+        for number in opened:
+            last = max((key for key in self.attempts if key[0] == number), default=None)
+            paused = last is not None and self.attempts[last].state == "paused"
+            text = f"I2: {batch} opened an attempt of trial {number}, promoted: {number in promoted}, paused: {paused}"
+            self._expect(paused == (number in promoted), text)
         for number, attempt_number, _ in batch.content["opened"]:
             for live in self.live(number):
                 self._found.append(f"I2: {batch} opened {number}.{attempt_number} while {live} was live")
@@ -488,7 +498,8 @@ def _said(records: Sequence[Record], end: Stored) -> Iterator[str]:
 
 def _budgets(end: Stored) -> Iterator[str]:
     limit = end.spec.budget.trials
-    ran = sum(state != "waiting" for state in end.trials.values())
+    tried = {number for number, _ in end.attempts}  # one that was taken back while it was enqueued never ran
+    ran = sum(state != "waiting" and (state != "fail" or number in tried) for number, state in end.trials.items())
     if limit is not None and ran > limit:
         yield f"I4: {ran} trials, and a budget of {limit}"
     failures = Counter((number, failure) for (number, _), (_, failure, _) in end.attempts.items() if failure)

@@ -15,7 +15,8 @@ from tunesvc import confirming, insights, steering
 from tunesvc.assembly import Source, enroll, ray_executor, run_study
 from tunesvc.confirming import Confirmation
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import SpecError, StudyNotFound
+from tunesvc.errors import SpecError, StudyNotFound, TuneError
+from tunesvc.insights.health import Health, health
 from tunesvc.search.recommend import Recommendation
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_faults
@@ -29,6 +30,7 @@ from tunesvc.whoami import whoami
 if TYPE_CHECKING:
     import optuna
     import pandas as pd
+    import plotly.graph_objects as go
 
 
 def run(
@@ -57,7 +59,7 @@ def run(
     spec, source = _read(spec, function)
     observer = observer or SilentObserver()
     observer.note(Note("phase", "opening the database"))
-    database = _open(database_url)
+    database = shared_database(database_url)
     record = enroll(database, spec, source, resume=resume)
     return _run(database, record, source, observer, interrupt)
 
@@ -81,7 +83,7 @@ def resume(
     """
     observer = observer or SilentObserver()
     observer.note(Note("phase", "opening the database"))
-    database = _open(database_url)
+    database = shared_database(database_url)
     record = _find(database, name)
     source = Source(record.source_text, record.source_dir, function)
     return _run(database, record, source, observer, interrupt, standby=standby)
@@ -96,8 +98,8 @@ def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, d
         StudyNotFound: there is no such study.
         SpecError: it makes no sense for this study.
     """
-    database = _open(database_url)
-    return steering.request(database, _find(database, name), kind, payload or {}, whoami())
+    database = shared_database(database_url)
+    return steering.request(database, _find(database, name).study_id, kind, payload or {}, whoami())
 
 
 def remove(name: str, *, database_url: str | None = None) -> str:
@@ -109,8 +111,8 @@ def remove(name: str, *, database_url: str | None = None) -> str:
         StudyNotFound: there is no such study.
         StudyBusy: somebody runs it.
     """
-    database = _open(database_url)
-    return steering.remove(database, _find(database, name), whoami())
+    database = shared_database(database_url)
+    return steering.remove(database, _find(database, name).study_id, whoami())
 
 
 def tag(
@@ -122,14 +124,14 @@ def tag(
     database_url: str | None = None,
 ) -> tuple[str, ...]:
     """Add and take away tags, of a study or of its trial `number`; returns those that it has now."""
-    database = _open(database_url)
-    return steering.tag(database, _find(database, name), number, add=add, remove=remove, who=whoami())
+    database = shared_database(database_url)
+    return steering.tag(database, _find(database, name).study_id, number, add=add, remove=remove, who=whoami())
 
 
 def note(name: str, text: str, number: int | None = None, *, database_url: str | None = None) -> None:
     """Write the note of a study, or of its trial `number`, in the place of the one before."""
-    database = _open(database_url)
-    steering.note(database, _find(database, name), number, text, who=whoami())
+    database = shared_database(database_url)
+    steering.note(database, _find(database, name).study_id, number, text, who=whoami())
 
 
 def load_study(name: str, *, database_url: str | None = None) -> Study:
@@ -138,14 +140,14 @@ def load_study(name: str, *, database_url: str | None = None) -> Study:
     Raises:
         StudyNotFound: there is no such study; the text suggests the nearest name.
     """
-    database = _open(database_url)
+    database = shared_database(database_url)
     _find(database, name)
     return Study(name, database)
 
 
 def storage(url: str | None = None) -> PgStorage:
     """Our storage for anyone's own Optuna code: `optuna.create_study(storage=tunesvc.storage())`."""
-    return PgStorage(_open(url))
+    return PgStorage(shared_database(url))
 
 
 class Study:
@@ -158,6 +160,16 @@ class Study:
     def __repr__(self) -> str:
         view = self.view
         return f"<Study {self.name!r}: {view.state}, {view.counts.complete} complete, {view.counts.pruned} pruned>"
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows it: state, course and best parameters; self-contained, light, and without scripts."""
+        from tunesvc.charts import notebook
+
+        view = self.view
+        answer = insights.recommended(self._database, view)
+        best = insights.answer_rows(self._database, view, answer)[:3]
+        course = insights.sparks(self._database, [view]).get(view.study_id, ())
+        return notebook.card(view, best, course)
 
     @property
     def view(self) -> insights.StudyView:
@@ -257,6 +269,35 @@ class Study:
         """What `confirm` has found so far; None when it was never called."""
         return confirming.confirmation(self._database, self.name)
 
+    @property
+    def health(self) -> Health:
+        """Whether it is well: what the checks of `tune doctor` find, with advice."""
+        return health(self._database, self.view)
+
+    def plot(self, kind: str = "history", *, objective: int = 0) -> go.Figure:
+        """A Plotly figure, as the dashboard draws it; a notebook shows it by itself.
+
+        Args:
+            kind: `history`, `curves`, `parallel`, `importance`, `contour`, `slice`, `rank`, `correlations`,
+                `distribution`, `timeline`; with several objectives `pareto` and, with two, `hypervolume`.
+            objective: of several, which one it is about.
+
+        Raises:
+            ValueError: there is no such figure or objective.
+            TuneError: there is nothing to draw yet; the text says why.
+        """
+        from tunesvc import charts
+
+        view = self.view
+        if kind not in charts.kinds_of(view):
+            raise ValueError(f"no figure {kind!r}: this study has {', '.join(charts.kinds_of(view))}")
+        if not 0 <= objective < len(view.objectives):
+            raise ValueError(f"no objective {objective}: there are {len(view.objectives)}, counted from 0")
+        made = charts.draw(charts.Kind(kind), charts.Reader(self._database, view), charts.Wanted(objective))
+        if made.figure is None:
+            raise TuneError(f"{made.title}: {made.note}")
+        return made.figure
+
     def dataframe(self) -> pd.DataFrame:
         """One row per trial: number, state, values, params, times."""
         return insights.dataframe(self._database, self.view)
@@ -329,6 +370,10 @@ def _find(database: Database, name: str) -> StudyRecord:
 
 
 @functools.lru_cache(maxsize=8)
-def _open(url: str | None) -> Database:
-    """One open database per URL and process; it closes itself when the program ends."""
+def shared_database(url: str | None) -> Database:
+    """One open database per URL and process; it closes itself when the program ends.
+
+    Args:
+        url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
+    """
     return open_database(url)

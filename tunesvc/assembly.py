@@ -67,8 +67,8 @@ def check(spec: StudySpec) -> None:
     make_pruner(spec)
 
 
-def create(database: Database, spec: StudySpec, source: Source) -> StudyRecord:
-    """Store a new study, which `run_study` can then begin.
+def create(database: Database, spec: StudySpec, source: Source, *, owner: str | None = None) -> StudyRecord:
+    """Store a new study, which `run_study` can then begin; its owner is the system's user when left out.
 
     Raises:
         StudyExists: the name is taken.
@@ -79,7 +79,7 @@ def create(database: Database, spec: StudySpec, source: Source) -> StudyRecord:
     with database.engine.begin() as connection:
         for earlier in spec.warm_start:
             studies.find(connection, earlier)
-        return studies.create(connection, spec, source.text, source.folder)
+        return studies.create(connection, spec, source.text, source.folder, owner)
 
 
 def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool) -> StudyRecord:

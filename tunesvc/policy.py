@@ -54,6 +54,7 @@ class StopCause(StrEnum):
     """Why an attempt was asked to stop."""
 
     PRUNE = "prune"
+    PAUSE = "pause"
     BUDGET = "budget"
     TARGET = "target"
     COMMAND = "command"
@@ -129,7 +130,7 @@ class Usage:
     trials: int
     """Trials that exist, in whatever state."""
     running: int
-    """Trials that are not over."""
+    """Trials that run or wait to be run again; paused ones do neither."""
     wall_s: float
     gpu_hours: float
 
@@ -146,6 +147,8 @@ class Drain:
     """Ask for nothing more, let what runs come to its end."""
 
     reason: str
+    promotes: bool = False
+    """Whether paused trials may still be promoted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +164,8 @@ class Finish:
     """Nothing runs and nothing more may be asked: the study is over."""
 
     reason: str
+    promotes: bool = False
+    """Whether it goes on if a paused trial can be promoted."""
 
 
 def next_move(
@@ -182,7 +187,7 @@ def next_move(
     left = parallelism if budget.trials is None else budget.trials - usage.trials
     if left <= 0 or exhausted:
         reason = "the sampler has nothing left to propose" if left > 0 else f"all {budget.trials} trials are done"
-        return Finish(reason) if usage.running == 0 else Drain(reason)
+        return Finish(reason, promotes=True) if usage.running == 0 else Drain(reason, promotes=True)
     return Ask(max(0, min(left, parallelism - usage.running)))
 
 

@@ -50,13 +50,15 @@ _TAKING = frozenset({"pause", "stop"})
 """What may take a study from a coordinator that has fallen silent."""
 
 
-def request(database: Database, record: StudyRecord, kind: str, payload: Mapping[str, Any], who: str) -> str:
+def request(database: Database, study_id: int, kind: str, payload: Mapping[str, Any], who: str) -> str:
     """Ask something of a study; returns what came of it, in a sentence.
 
     Raises:
+        StudyNotFound: it was deleted meanwhile.
         SpecError: it makes no sense for this study.
         TuneError: the study was made through Optuna's API, so that no coordinator runs it.
     """
+    record = _record(database, study_id)
     perform(Command(0, kind, payload, who), Shelved(database, record))
     with database.engine.begin() as connection:
         command = Command(studies.request(connection, record.study_id, kind, payload, who), kind, payload, who)
@@ -69,7 +71,7 @@ def request(database: Database, record: StudyRecord, kind: str, payload: Mapping
         return f"{kind} {record.name}: the coordinator that has just come back carries it out"
 
 
-def remove(database: Database, record: StudyRecord, who: str) -> str:
+def remove(database: Database, study_id: int, who: str) -> str:
     """Delete a study with its trials, logs and checkpoints, and end what a coordinator that is gone left running.
 
     That it was there, and who deleted it, is kept. Returns what was done.
@@ -77,6 +79,7 @@ def remove(database: Database, record: StudyRecord, who: str) -> str:
     Raises:
         StudyBusy: somebody runs it.
     """
+    record = _record(database, study_id)
     if held := runner(database, record.study_id):
         raise StudyBusy(lease.busy(held.owner))
     is_left = _is_left(database, record)
@@ -90,7 +93,7 @@ def remove(database: Database, record: StudyRecord, who: str) -> str:
 
 def tag(
     database: Database,
-    record: StudyRecord,
+    study_id: int,
     number: int | None,
     *,
     add: Sequence[str] = (),
@@ -104,10 +107,10 @@ def tag(
         StudyNotFound: there is no such trial.
     """
     with database.engine.begin() as connection:
-        return annotating.tag(connection, record.study_id, number, add=add, remove=remove, asked_by=who)
+        return annotating.tag(connection, study_id, number, add=add, remove=remove, asked_by=who)
 
 
-def note(database: Database, record: StudyRecord, number: int | None, text: str, *, who: str) -> None:
+def note(database: Database, study_id: int, number: int | None, text: str, *, who: str) -> None:
     """Write the note of the trial `number`, or of the study, in the place of the one before.
 
     Raises:
@@ -115,7 +118,12 @@ def note(database: Database, record: StudyRecord, number: int | None, text: str,
         StudyNotFound: there is no such trial.
     """
     with database.engine.begin() as connection:
-        annotating.note(connection, record.study_id, number, text, asked_by=who)
+        annotating.note(connection, study_id, number, text, asked_by=who)
+
+
+def _record(database: Database, study_id: int) -> StudyRecord:
+    with database.engine.connect() as connection:
+        return studies.get(connection, study_id)
 
 
 def _settle(database: Database, record: StudyRecord, command: Command) -> str:
@@ -125,8 +133,7 @@ def _settle(database: Database, record: StudyRecord, command: Command) -> str:
         return f"{command.kind} {record.name}: {_WAITS}"
     ledger = Ledger.open(database, record.study_id)
     try:
-        with database.engine.connect() as connection:
-            shelved = Shelved(database, studies.get(connection, record.study_id))
+        shelved = Shelved(database, _record(database, record.study_id))
         answer = carry_out(command, shelved)
         if shelved.waits:
             return f"{command.kind} {record.name}: {_WAITS}"

@@ -13,8 +13,14 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.error import URLError
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
+
+from tunesvc.assembly import Source, create
+from tunesvc.spec.document import load
+from tunesvc.store.database import open_database
 
 HOSTILE = "=cmd|' /C calc'!A0"
 
@@ -151,12 +157,18 @@ def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> N
     assert (tune.folder / "bowl.parquet").stat().st_size > 0
     assert len(json.loads(tune("export", "bowl", "--format", "json"))) == 4
 
-    tune("plot", "bowl", "--out", "page.html")
+    tune("report", "bowl", "--out", "page.html")
     assert "Learning curves of loss" in (tune.folder / "page.html").read_text(encoding="utf-8")
 
     assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)
     tune("extend", "bowl", "--trials", "2")
     tune("enqueue", "bowl", "x=0.3", "kind=plain")
+    assert "trial 2 is over" in tune("stop", "bowl", "2", code=2)
+    assert tune("tag", "bowl", "vision", "old", "--remove", "never") == "vision  old\n"
+    tune("note", "bowl", "a good start", "--trial", "0")
+    assert "a good start" in tune("show", "bowl", "0")
+    assert "bowl" in tune("ls", "--tag", "vision")
+    assert "enqueue x=0.3, kind=plain" in tune("requests", "bowl")
     assert "6 complete" in tune("resume", "bowl")
     assert json.loads(tune("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
 
@@ -189,6 +201,36 @@ def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(t
     assert {trial["state"] for trial in trials} == {"complete"}
     assert len(kept) >= 8
     assert all(trial["attempts"] == 1 for trial in trials if trial["number"] in kept), "what was done is not done again"
+
+
+def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tune) -> None:
+    study(tune, "slow", "slow", "resources: {cpu: 0.1}\n        pruner: none")
+    running = tune.start("run", "slow.yaml", "--trials", "500", "--json", "--dashboard")
+    assert running.stdout is not None
+    address = ""
+    for line in running.stdout:
+        event = json.loads(line)
+        if event["event"] == "note" and event["kind"] == "dashboard":
+            address = event["text"]
+        if event["event"] == "progress" and event["complete"] >= 2:
+            break
+    browser = build_opener(HTTPCookieProcessor())
+    with browser.open(address, timeout=20) as page:
+        assert "slow" in page.read().decode()
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=100)
+    assert running.returncode == 130, err
+    assert json.loads(out.splitlines()[-1])["exit_code"] == 130
+    with pytest.raises(URLError, match="refused"):
+        browser.open(address, timeout=20)
+
+
+def test_a_study_that_was_only_stored_is_run_by_resume(tune: Tune) -> None:
+    document = load(tune.folder / "bowl.yaml")
+    with open_database(tune.env["TUNE_DATABASE_URL"]) as database:
+        create(database, document.spec, Source(document.text, str(document.folder)))
+    assert "created" in tune("ls")
+    assert "4 complete" in tune("resume", "bowl")
 
 
 def test_failed_trials_show_their_traceback(tune: Tune) -> None:

@@ -131,7 +131,14 @@ SPECS = st.fixed_dictionaries(
         "retries": st.fixed_dictionaries(
             dict.fromkeys((*LOSSES, "host_oom", "gpu_oom", "error", "nan", "timeout", "silence"), st.integers(0, 2))
         ),
-        "pruner": st.sampled_from([{"name": "none"}, {"name": "median", "n_startup_trials": 1}]),
+        "pruner": st.sampled_from(
+            [
+                {"name": "none"},
+                {"name": "median", "n_startup_trials": 1},
+                {"name": "asha", "min": 1, "max": 4, "eta": 2, "form": "promote"},
+                {"name": "curve", "startup": 1, "chance": 0.5, "audit": 0.2},
+            ]
+        ),
         "limits": st.sampled_from([{}, {"wall": 4, "grace": 2}, {"silence": 3, "grace": 2}]),
     }
 )
@@ -313,6 +320,21 @@ class Service(RuleBasedStateMachine):
         self._ask("enqueue", {"params": {"x": x}})
         self.work(steps)
 
+    @rule(number=st.integers(0, 5), steps=STEPS)
+    def stop_one(self, number: int, steps: int) -> None:
+        self._ask("stop_trial", {"number": number})
+        self.work(steps)
+
+    @rule(number=st.integers(0, 5), steps=STEPS)
+    def once_more(self, number: int, steps: int) -> None:
+        self._ask("retry", {"number": number})
+        self.work(steps)
+
+    @rule(steps=STEPS)
+    def run_wider(self, steps: int) -> None:
+        self._ask("widen", {"parameters": {"x": {"max": 1.0 + self.study_id + len(self.simulation.states())}}})
+        self.work(steps)
+
     # --- the end
 
     def teardown(self) -> None:
@@ -358,7 +380,10 @@ class Service(RuleBasedStateMachine):
             spec = studies.find(connection, self.simulation.spec.name).spec
         assert closing.state is StudyState.FINISHED
         assert spec is not None
-        assert sum(states.values()) == spec.budget.trials
+        ((never_ran,),) = self.simulation.sql(
+            f"SELECT count(*) FROM trials WHERE {self._mine} AND state = 'fail' AND started_at IS NULL"
+        )
+        assert sum(states.values()) - never_ran == spec.budget.trials
         assert set(states) <= {"complete", "pruned", "fail"}
 
     # --- how
@@ -428,7 +453,8 @@ class Service(RuleBasedStateMachine):
         if self.simulation.recorder.snapshots[-1].state == "waiting":
             return  # a batch waits for the database
         stored = PgStorage(self.database).get_all_trials(self.study_id, deepcopy=False)
-        remembered = process.coordinator._optimizer.trials
+        optimizer = process.coordinator._optimizer
+        remembered = [optimizer.trial(number) for number in range(len(optimizer.trials))]
         assert [*map(_seen, remembered)] == [*map(_seen, stored)]
 
     def _fingerprint(self) -> object:
@@ -462,7 +488,8 @@ _LIVE = "state IN ('opened', 'running')"
 def _seen(trial: FrozenTrial) -> str:
     """A trial as samplers see it; NaN is itself."""
     curve = sorted(trial.intermediate_values.items())
-    return repr((trial.number, trial.state, trial.values, trial.params, curve, trial.user_attrs, trial.system_attrs))
+    attrs = sorted(trial.user_attrs.items()), sorted(trial.system_attrs.items())
+    return repr((trial.number, trial.state, trial.values, trial.params, curve, *attrs))
 
 
 def interleave(database: Database, folder: Path, **options: Any) -> None:

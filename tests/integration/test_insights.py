@@ -355,6 +355,7 @@ INSERT INTO reports (trial_id, attempt, step, value) SELECT trial_id, 1, s, 0.5 
 INSERT INTO logs (trial_id, attempt, seq, stream, text)
   SELECT trial_id, 1, s, 'stdout', 'x' FROM trials, generate_series(1, 3) s;
 INSERT INTO decisions (study_id, trial_number, kind, reason) SELECT study_id, number, 'ask', 'x' FROM trials;
+INSERT INTO commands (study_id, kind, done_at) SELECT study_id, 'pause', now() FROM trials;
 ANALYZE;
 """
 
@@ -368,11 +369,12 @@ QUERIES: dict[str, Callable[[Database, int], object]] = {
     "some curves": lambda db, study: insights.curves(db, study, numbers=list(range(40)), max_points=5),
     "a log": lambda db, study: insights.logs(db, study, 7, after=(1, 1)),
     "a trial's decisions": lambda db, study: insights.decisions(db, study, number=7),
+    "a page of requests": lambda db, study: insights.requests(db, study, before=5_000),
     "the cluster": lambda db, _: insights.cluster(db),
     "a study's attempts": lambda db, study: insights.attempts(db, study),
 }
 
-BIG = {"trials", "trial_params", "trial_attrs", "attempts", "reports", "logs", "decisions"}
+BIG = {"trials", "trial_params", "trial_attrs", "attempts", "reports", "logs", "decisions", "commands"}
 
 
 def test_no_hot_query_reads_a_big_table_from_end_to_end(database: Database) -> None:

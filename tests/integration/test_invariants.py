@@ -71,7 +71,13 @@ NAMES = itertools.count()
     budget=st.integers(1, 12),
     parallelism=st.integers(1, 5),
     retries=st.fixed_dictionaries(dict.fromkeys(("lost", "error", "gpu_oom"), st.integers(0, 2))),
-    pruner=st.sampled_from([{"name": "none"}, {"name": "median", "n_startup_trials": 1}]),
+    pruner=st.sampled_from(
+        [
+            {"name": "none"},
+            {"name": "median", "n_startup_trials": 1},
+            {"name": "asha", "min": 1, "max": 4, "eta": 2, "form": "promote"},
+        ]
+    ),
 )
 def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_done_twice(
     database: Database,
@@ -130,7 +136,8 @@ def check(simulation: Simulation, closing: Closing, budget: int, acknowledged: s
     assert not live
     concluding = simulation.sql(f"""
         SELECT t.trial_id FROM trials t LEFT JOIN attempts a
-            ON a.trial_id = t.trial_id AND a.state IN ('finished', 'pruned')
+            ON a.trial_id = t.trial_id AND (a.state IN ('finished', 'pruned') OR a.state = 'paused' AND a.number = (
+                SELECT max(b.number) FROM attempts b WHERE b.trial_id = a.trial_id))
         WHERE t.study_id = {study}
         GROUP BY t.trial_id, t.state HAVING count(a.*) <> CASE WHEN t.state = 'fail' THEN 0 ELSE 1 END
     """)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 
 import tunesvc
 from tests.specs import make_spec
@@ -59,6 +60,27 @@ def test_a_plain_function_with_reports_pruning_and_output(run_study: RunStudy) -
     frame = study.dataframe()
     assert len(frame) == 12
     assert study.optuna().best_value == study.best.values[0]
+
+
+def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None:
+    """On real workers: each step is trained once, but for the one during which a trial was asked to pause."""
+    pruner = {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"}
+    study = run_study("resumable", budget=9, pruner=pruner, parallelism=2)
+    assert study.state == "finished"
+    assert len(study.trials) == 9
+    assert {trial.state for trial in study.trials} == {"complete", "pruned"}
+    with study._database.engine.connect() as connection:
+        ends = connection.execute(sa.text("SELECT state, count(*) FROM attempts GROUP BY state")).all()
+        begun_anew = connection.execute(
+            sa.text("""SELECT 1 FROM attempts a JOIN attempts b ON b.trial_id = a.trial_id AND b.number = a.number + 1
+                       JOIN reports r ON r.trial_id = b.trial_id AND r.attempt = b.number AND r.step <= a.checkpoint_step
+                       WHERE a.state = 'paused'""")
+        ).all()
+        promoted = connection.execute(sa.text("SELECT reason FROM decisions WHERE kind = 'promote'")).scalars().all()
+    assert {row.state for row in ends} == {"finished", "paused"}
+    assert not begun_anew
+    assert promoted
+    assert all("goes on from step" in reason for reason in promoted)
 
 
 def test_a_conditional_space(run_study: RunStudy) -> None:

@@ -18,9 +18,7 @@ from tunesvc.store.storage import PgStorage
 
 
 def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> str:
-    with simulation.database.engine.connect() as connection:
-        record = studies.get(connection, simulation.record.study_id)
-    return steering.request(simulation.database, record, kind, payload or {}, "ada")
+    return steering.request(simulation.database, simulation.record.study_id, kind, payload or {}, "ada")
 
 
 def asked(simulation: Simulation) -> list[tuple[object, ...]]:
@@ -193,7 +191,7 @@ def test_a_study_of_optunas_own_has_no_coordinator_to_ask(database: Database) ->
         record = studies.find(connection, "theirs")
     for kind in ("pause", "extend", "enqueue", "stop_trial"):
         with pytest.raises(TuneError, match="Optuna's API"):
-            steering.request(database, record, kind, {"params": {}, "trials": 1, "number": 0}, "ada")
+            steering.request(database, record.study_id, kind, {"params": {}, "trials": 1, "number": 0}, "ada")
 
 
 # --- deleting ----------------------------------------------------------------------------------------
@@ -202,7 +200,7 @@ def test_a_study_of_optunas_own_has_no_coordinator_to_ask(database: Database) ->
 def test_a_deleted_study_is_named_with_who_deleted_it(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.run()
-    assert steering.remove(database, simulation.record, "ada") == "deleted test"
+    assert steering.remove(database, simulation.record.study_id, "ada") == "deleted test"
     with database.engine.connect() as connection:
         for look in (lambda: studies.find(connection, "test"), lambda: studies.get(connection, 1)):
             with pytest.raises(StudyNotFound, match="'test', with 10 trials, was deleted by ada at 20"):
@@ -214,7 +212,7 @@ def test_a_study_that_somebody_runs_is_not_deleted(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.start()
     with pytest.raises(StudyBusy, match="is running this study"):
-        steering.remove(database, simulation.record, "ada")
+        steering.remove(database, simulation.record.study_id, "ada")
     assert simulation.sql("SELECT count(*) FROM deletions") == [(0,)]
 
 
@@ -232,12 +230,12 @@ def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_record
     simulation = Simulation(database, make_spec(tags=["from-the-file"]))
     simulation.start().step()
     record = simulation.record
-    assert steering.tag(database, record, None, add=["a", "b", "a"], who="ada") == ("from-the-file", "a", "b")
-    assert steering.tag(database, record, None, add=["c"], remove=["a", "never"], who="bob")[-2:] == ("b", "c")
-    assert steering.tag(database, record, 0, add=["look"], who="bob") == ("look",)
-    steering.note(database, record, None, "first", who="ada")
-    steering.note(database, record, None, "second", who="bob")
-    steering.note(database, record, 0, "odd <b>curve</b>", who="bob")
+    assert steering.tag(database, record.study_id, None, add=["a", "b", "a"], who="ada") == ("from-the-file", "a", "b")
+    assert steering.tag(database, record.study_id, None, add=["c"], remove=["a", "never"], who="bob")[-2:] == ("b", "c")
+    assert steering.tag(database, record.study_id, 0, add=["look"], who="bob") == ("look",)
+    steering.note(database, record.study_id, None, "first", who="ada")
+    steering.note(database, record.study_id, None, "second", who="bob")
+    steering.note(database, record.study_id, 0, "odd <b>curve</b>", who="bob")
     view = insights.study(database, "test")
     assert (view.tags, view.note) == (("from-the-file", "b", "c"), "second")
     trial = insights.trials(database, record.study_id)[0]
@@ -258,20 +256,20 @@ def test_what_cannot_be_a_tag_or_a_note_is_refused(database: Database) -> None:
         ([str(n) for n in range(51)], "50 is the most"),
     ):
         with pytest.raises(SpecError, match=why):
-            steering.tag(database, record, None, add=tags, who="ada")
+            steering.tag(database, record.study_id, None, add=tags, who="ada")
     with pytest.raises(SpecError, match="20000 is the most"):
-        steering.note(database, record, None, "x" * 20_001, who="ada")
+        steering.note(database, record.study_id, None, "x" * 20_001, who="ada")
     with pytest.raises(SpecError, match="the note.*cannot be stored"):
-        steering.note(database, record, None, "\x00", who="ada")
+        steering.note(database, record.study_id, None, "\x00", who="ada")
     with pytest.raises(StudyNotFound, match="no trial 3"):
-        steering.tag(database, record, 3, add=["a"], who="ada")
+        steering.tag(database, record.study_id, 3, add=["a"], who="ada")
     assert insights.study(database, "test").tags == ()
     assert insights.requests(database, record.study_id) == ()
 
 
 def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(database: Database) -> None:
     simulation = Simulation(database, make_spec(tags=["old", "dull"]))
-    steering.tag(database, simulation.record, None, remove=["dull"], who="ada")
+    steering.tag(database, simulation.record.study_id, None, remove=["dull"], who="ada")
     with database.engine.begin() as connection:
         studies.renew(connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None)
     assert insights.study(database, "test").tags == ("old", "new")

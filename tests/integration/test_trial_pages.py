@@ -25,6 +25,7 @@ from tunesvc.insights import Export, Names, Selection, StudyView, TrialRow
 from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Not, holds, parse
 from tunesvc.store import schema
 from tunesvc.store.database import Database
+from tunesvc.store.ids import trial_id
 
 COUNT = 90
 LR, UNITS = FloatDistribution(1e-4, 1.0, log=True), IntDistribution(1, 8)
@@ -51,6 +52,10 @@ def fill(w: Writer) -> None:
             w.param(number, 1, "lr", rng.choice([1e-4, 0.01, 0.3, 1.0]), LR)
         w.param(number, 2, "my units", rng.randint(1, 8), UNITS)
         w.param(number, 3, "flag", rng.randrange(3), FLAG)
+        if rng.random() < 0.4:
+            tags = rng.choice([["good"], ["good", "look again"], []])
+            at = trial_id(w.study_id, number)
+            w.insert(schema.trial_annotations, trial_id=at, tags=sa.cast(tags, sa.ARRAY(sa.Text)))
         for attempt in range(1, rng.randint(0, 2) + 1):
             w.attempt(number, attempt, "failed", failure=rng.choice(["error", "nan", None]))
             metrics = rng.choice([{"loss": rng.random()}, {"loss": "NaN"}, {}, None])
@@ -109,6 +114,8 @@ def evaluate(wanted: Filter, row: TrialRow, losses: Mapping[int, float]) -> bool
             return any(evaluate(part, row, losses) for part in parts)
         case Not(part):
             return not evaluate(part, row, losses)
+        case Comparison(field, op, value) if field.kind is Kind.TAG:
+            return (bool(row.tags) if value is None else value in row.tags) == ((op == "==") == (value is not None))
         case Comparison(field, op, value):
             return holds(actual(row, field.kind, field.name, field.index, losses), op, value)
 

@@ -100,3 +100,16 @@ def unruly(x: float, *, trial) -> float:
         step += 1
         time.sleep(0.1)
     return x
+
+
+def resumable(x: float, *, trial) -> float:
+    """Nine steps from 1 on; each leaves a checkpoint, from which another attempt goes on."""
+    restored = trial.restored()
+    start = int(Path(restored).read_text()) if restored else 0
+    for step in range(start + 1, 10):
+        trial.report(step, loss=(x - 0.3) ** 2 + 1 / step)
+        saved = Path(f"step-{trial.number}")
+        saved.write_text(str(step))
+        trial.checkpoint(saved)
+        time.sleep(0.02)
+    return (x - 0.3) ** 2

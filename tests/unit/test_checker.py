@@ -51,6 +51,8 @@ class Story:
 OPENS = {"trials": [0], "opened": [(0, 1, -1)]}
 REPORTS = {"started": [(0, 1, 7)], "reports": [(0, 1, 0)], "cursors": [(0, 1, 2)]}
 FINISHES = {"cursors": [(0, 1, 3)], "ends": [(0, 1, "finished", None)], "finished": [(0, "complete")]}
+PAUSES = {"cursors": [(0, 1, 3)], "ends": [(0, 1, "paused", None)]}
+GOES_ON = {"opened": [(0, 2, -1)], "decisions": [(0, "promote")]}
 LOSES = {"ends": [(0, 1, "lost", "lost")], "decisions": [(0, "retry")]}
 
 DONE = Stored({0: "complete"}, {(0, 1): ("finished", None, 3)}, [(0, 1, 0)], state="finished", lease=(1, 3))
@@ -113,6 +115,18 @@ def test_two_live_attempts_are_found() -> None:
 def test_a_gap_in_the_attempts_is_found() -> None:
     story = begun().commit(1, **LOSES).commit(1, opened=[(0, 3, -1)])
     assert "I2: batch 1.4 opened attempt 3 of trial 0 after attempt 1" in found(story, RUNNING)
+
+
+def test_a_paused_trial_goes_on_by_promotion_only_and_nobody_else_is_promoted() -> None:
+    end = {"attempts": {(0, 1): ("paused", None, 3), (0, 2): ("opened", None, 0)}}
+    assert found(begun().commit(1, **PAUSES).commit(1, **GOES_ON), RUNNING, **end) == ""
+    unasked = found(begun().commit(1, **PAUSES).commit(1, opened=[(0, 2, -1)]), RUNNING, **end)
+    assert "I2: batch 1.4 opened an attempt of trial 0, promoted: False, paused: True" in unasked
+    retried = {"attempts": {(0, 1): ("lost", "lost", 2), (0, 2): ("opened", None, 0)}}
+    running = found(begun().commit(1, **LOSES).commit(1, **GOES_ON), RUNNING, **retried)
+    assert "I2: batch 1.4 opened an attempt of trial 0, promoted: True, paused: False" in running
+    by_half = found(begun().commit(1, **PAUSES).commit(1, decisions=[(0, "promote")]), RUNNING)
+    assert "I6: batch 1.4 promoted trial 0, and opened no attempt of it" in by_half
 
 
 def test_an_attempt_that_runs_twice_is_found() -> None:

@@ -23,6 +23,7 @@ def progress(running: int = 2, elapsed_s: float = 60.0, **changes: object) -> Pr
         "complete": 10,
         "pruned": 5,
         "failed": 1,
+        "paused": 0,
         "running": tuple(live(number) for number in range(running)),
         "budget_trials": 40,
         "fraction": 0.4,
@@ -50,6 +51,19 @@ def a_view(width: int = 110, height: int = 30) -> LiveView:
     return LiveView("digits · tpe", Console(width=width, height=height, file=io.StringIO()))
 
 
+def test_the_address_of_a_dashboard_stays_in_view_and_is_a_line_elsewhere() -> None:
+    view, note = a_view(), Note("dashboard", "http://127.0.0.1:8088/enter?key=abc")
+    view.note(note)
+    assert f"dashboard {note.text}" in seen(view, 110)
+    view.progress(progress())
+    assert f"dashboard {note.text}" in seen(view, 110)
+    plain, lines = io.StringIO(), io.StringIO()
+    PlainLines(plain).note(note)
+    JsonLines(lines).note(note)
+    assert plain.getvalue() == f"dashboard {note.text}\n"
+    assert json.loads(lines.getvalue()) == {"event": "note", "kind": "dashboard", "text": note.text, "number": None}
+
+
 def test_the_view_shows_the_phase_until_there_is_progress() -> None:
     view = a_view()
     view.note(Note("phase", "starting Ray"))
@@ -73,6 +87,20 @@ def test_many_running_trials_leave_room_for_the_rest() -> None:
     text = seen(view, 110, height=24)
     assert len(text.splitlines()) <= 24
     assert "+" in text
+
+
+def test_paused_trials_are_counted_and_what_is_paused_or_goes_on_is_said() -> None:
+    view, stream = a_view(), io.StringIO()
+    plain = PlainLines(stream)
+    assert "paused" not in seen(view, 110)
+    for watcher in (view, plain):
+        watcher.progress(progress(elapsed_s=20.0, paused=7))
+        watcher.note(Note("paused", "number 4 of 9 at rung 3", 12))
+        watcher.note(Note("promoted", "number 1 of 9 at rung 3", 11))
+    for text in (seen(view, 110), stream.getvalue()):
+        assert "7 paused" in text
+        assert "trial 12 paused: number 4 of 9 at rung 3" in text
+        assert "trial 11 goes on: number 1 of 9 at rung 3" in text
 
 
 def test_the_view_says_that_a_stop_was_asked_for() -> None:

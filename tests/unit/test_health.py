@@ -235,6 +235,17 @@ def test_pruning_is_too_eager_when_its_audit_says_so_for_sure() -> None:
     assert check(evidence_of(HEALTHY, values), "pruning").findings == ()
 
 
+def test_with_several_objectives_the_audit_is_of_the_front() -> None:
+    spec = make_spec(parameters=SPACE, metrics=({"name": "error"}, {"name": "size"}), pruner={"name": "auto"})
+    ends = [
+        optuna.trial.create_trial(values=[0.1, 0.9], system_attrs={AUDIT: {"step": 1, "front": [[0.5, 0.5]]}})
+        for _ in range(6)
+    ]
+    evidence = evidence_of(HEALTHY, map(bowl, HEALTHY), spec=spec, audited=ends)
+    assert "6 of 6 trials" in found(evidence, "pruning").text
+    assert "extended the front" in found(evidence, "pruning").text
+
+
 def test_a_sampler_that_repeats_itself_without_gain_is_stuck() -> None:
     same = {"x": 1.0, "lr": 0.01, "layers": 4, "kind": "a"}
     rows = [*rows_of(80), *[same | {"x": 1.0 + 1e-6 * i} for i in range(40)]]

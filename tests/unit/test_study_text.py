@@ -60,7 +60,7 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     told = Explanation("bowl", 3, tuple(Said("why", "because " * 40) for _ in range(3)), ())
     finalists = compare({1: 0.1, 2: 0.2}, {1: [0.1, 0.2], 2: [0.3]}, {2: 1}, "minimize")
     for made in (
-        replay_text.replayed(Replayed(redrawn, redrawn)),
+        replay_text.replayed(Replayed(redrawn, redrawn, redrawn)),
         replay_text.pruner("{name: asha, min: 1}", judged),
         study_text.explanation(told),
         study_text.confirmation(Confirmation("bowl:confirm", "minimize", "loss", finalists)),

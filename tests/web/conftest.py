@@ -10,10 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
+from tunesvc.web.app import PAGES
+
+
+def routes_of(server: DashboardServer) -> list[APIRoute]:
+    """Every route that answers by our own code. FastAPI keeps those of included routers to itself."""
+    own = server._server.config.app.routes  # type: ignore[union-attr]
+    included = [route for module in PAGES for route in module.router.routes]
+    found = [route for route in (*own, *included) if isinstance(route, APIRoute)]
+    assert len(found) >= len(PAGES), "one for each page at least"
+    return found
+
 
 CHROMIUM = shutil.which("chromium")
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")

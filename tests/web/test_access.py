@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
 
+from tests.web.conftest import routes_of
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import KeyAccess
@@ -84,8 +85,8 @@ def test_every_answer_bears_the_policy(client: httpx.Client, server: DashboardSe
 def test_every_route_asks_who_it_is(server: DashboardServer) -> None:
     """The one place that decides is asked by all: a route without `may(...)` would be open to everybody."""
     open_to_all = {"/", "/enter"}
-    for route in server._server.config.app.routes:  # type: ignore[union-attr]
-        if isinstance(route, APIRoute) and route.path not in open_to_all:
+    for route in routes_of(server):
+        if route.path not in open_to_all:
             assert "may.<locals>.check" in _asks(route.dependant), route.path
 
 
@@ -105,9 +106,7 @@ def _asks(dependant: Dependant) -> Iterator[str]:
 
 def _paths(server: DashboardServer) -> list[str]:
     """One address for each route."""
-    routes = server._server.config.app.routes  # type: ignore[union-attr]
-    paths = [route.path for route in routes if isinstance(route, APIRoute)]
-    return [path.replace("{study_id}", "1").replace("{number}", "0") for path in paths]
+    return [re.sub(r"\{\w+\}", "1", route.path) for route in routes_of(server)]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,18 @@ def test_mistakes_are_marked_at_their_lines_while_one_types(editor: Page) -> Non
     expect(editor.get_by_role("region", name="Configurations").locator("tbody tr")).to_have_count(5)
 
 
+def test_what_is_missing_in_the_folder_is_said_and_the_preview_is_there_all_the_same(
+    editor: Page, tmp_path: Path
+) -> None:
+    text = STUDY.format(name="fresh", trials=7).replace("command: python train.py ${lr}", "entrypoint: mine:train")
+    editor.get_by_label("study.yaml").fill(text)
+    expect(editor.locator("#verdict")).to_contain_text("there is no mine.py")
+    expect(editor.locator("#verdict")).to_contain_text("Ends after 7 trials")
+    (tmp_path / "mine.py").write_text("raise SystemExit('it was imported')\ndef train(lr): ...\n")
+    editor.get_by_label("Folder").fill(f"{tmp_path}/")
+    expect(editor.locator("#verdict")).to_contain_text("It can be created")
+
+
 def test_a_study_is_stored_and_the_command_that_runs_it_is_shown(
     editor: Page, database: Database, tmp_path: Path
 ) -> None:

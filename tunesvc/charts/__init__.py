@@ -7,7 +7,8 @@
     tradeoff    several objectives
     figures     which of them a study has, and what they are made of
     page        one HTML document
-    study       a study's
+    report      a study's
+    notebook    a study in a cell
 
 Imports neither SQL nor Ray, and decides nothing.
 """
@@ -18,8 +19,8 @@ from tunesvc.charts.page import page
 from tunesvc.charts.parameters import contour, correlations, importance, parallel, rank, slices
 from tunesvc.charts.peers import best_so_far, compared_curves, peer_curves
 from tunesvc.charts.progress import choose_curves, history, learning_curves, timeline
+from tunesvc.charts.report import report
 from tunesvc.charts.spread import edf
-from tunesvc.charts.study import study_page
 from tunesvc.charts.tradeoff import front_of, hypervolume, pareto
 
 __all__ = [
@@ -45,7 +46,7 @@ __all__ = [
     "pareto",
     "peer_curves",
     "rank",
+    "report",
     "slices",
-    "study_page",
     "timeline",
 ]

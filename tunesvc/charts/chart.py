@@ -17,6 +17,7 @@ import plotly.graph_objects as go
 COLOURS = {
     "complete": "#4f7cff",
     "pruned": "#9aa3b2",
+    "paused": "#b08ad9",
     "fail": "#e5484d",
     "running": "#f5a524",
     "waiting": "#c5cad3",

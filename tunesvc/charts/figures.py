@@ -1,4 +1,4 @@
-"""Which figures a study has, and what each is made of: the same for the dashboard, `tune plot` and notebooks.
+"""Which figures a study has, and what each is made of: the same for the dashboard, `tune report` and notebooks.
 
 Reads through `insights` only, each thing once: a `Reader` keeps what several figures share.
 """

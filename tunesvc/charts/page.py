@@ -1,4 +1,4 @@
-"""One self-contained HTML page of charts: no server, no network, light and dark.
+"""One self-contained HTML page of charts and text: no server, no network, light and dark.
 
 Every text from a study is escaped; what may run is Plotly and the figures' data, and a policy in the page forbids
 it to load anything.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from plotly.offline import get_plotlyjs
 
@@ -40,6 +41,15 @@ h2 { font-size: 15px; margin: 0; overflow-wrap: anywhere }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; width: 100% }
 th { text-align: left; color: var(--soft); font-weight: 500 }
 th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); white-space: nowrap }
+.said { display: grid; grid-template-columns: minmax(90px, auto) 1fr; gap: 4px 16px; margin: 8px 0 0 }
+.said dt { color: var(--soft); font-size: 13px; padding-top: 1px } .said dd { margin: 0; overflow-wrap: anywhere }
+pre { font: 13px/1.5 ui-monospace, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 10px 0 0;
+  background: var(--ground); border-radius: 8px; padding: 10px 12px }
+@media print {
+  :root { color-scheme: light; --ground: #fff; --card: #fff; --ink: #000; --soft: #444; --line: #ccc }
+  main { padding: 0; max-width: none } .grid { display: block } .card { border: 0; padding: 8px 0; margin: 0 }
+  .card:has(.js-plotly-plot), tr, dd { break-inside: avoid } h2 { break-after: avoid } pre { padding: 0 }
+  .scroll { overflow: visible } th, td { white-space: normal; padding-right: 8px; font-size: 11px } }
 @media (max-width: 860px) { .grid { grid-template-columns: minmax(0, 1fr) } }
 /* Plotly writes colours into the drawing; these follow the reader's mode */
 .js-plotly-plot .main-svg text { fill: var(--ink) !important; text-shadow: none !important }
@@ -48,32 +58,68 @@ th, td { padding: 5px 18px 5px 0; border-bottom: 1px solid var(--line); white-sp
 .js-plotly-plot .parcoords .axis path, .js-plotly-plot .parcoords .axis line { stroke: var(--soft) !important }
 """
 
+_PRINTING = """
+const figures = () => document.querySelectorAll(".js-plotly-plot");
+addEventListener("beforeprint", () => figures().forEach((one) => Plotly.relayout(one, { width: 680 })));
+addEventListener("afterprint", () => figures().forEach((one) => Plotly.relayout(one, { width: null, autosize: true })));
+"""
+"""Paper is narrower than a screen."""
+
 # 'unsafe-eval': Plotly compiles what it draws with WebGL, the parallel coordinates
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 
 
+@dataclass(frozen=True, slots=True)
+class Sentences:
+    """What there is to say, each with what it is about."""
+
+    said: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows below their heads."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """Text as it was written."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A titled piece of the page that is no chart."""
+
+    title: str
+    parts: Sequence[Sentences | Table | Code]
+    note: str = ""
+    is_wide: bool = True
+
+
 def page(
     title: str,
-    charts: Sequence[Chart],
+    cards: Sequence[Card | Chart],
     *,
     badge: str = "",
     about: str = "",
     facts: Mapping[str, str] | None = None,
-    table: tuple[str, Sequence[str], Sequence[Sequence[str]]] | None = None,
 ) -> str:
     """A whole HTML document.
 
     Args:
         title: the study's name.
-        charts: in the order in which they appear.
+        cards: in the order in which they appear.
         badge: beside the title, such as the state.
         about: below the title.
         facts: short figures by what they are.
-        table: its title, the heads of its columns and its rows.
     """
     name = html.escape(title)
-    listed = "" if table is None else _table(*table)
-    cards = "\n".join(_card(f"chart{i}", chart) for i, chart in enumerate(charts))
+    shown = "\n".join(_chart(f"chart{i}", one) if isinstance(one, Chart) else _card(one) for i, one in enumerate(cards))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -83,14 +129,14 @@ def page(
 <title>{name} · tunesvc</title>
 <style>{_CSS}</style>
 <script>{get_plotlyjs()}</script>
+<script>{_PRINTING}</script>
 </head>
 <body><main>
 <h1>{name}</h1>{f'<span class="badge">{html.escape(badge)}</span>' if badge else ""}
 <p class="about">{html.escape(about)}</p>
 {_facts(facts or {})}
 <div class="grid">
-{listed}
-{cards}
+{shown}
 </div>
 </main></body>
 </html>
@@ -104,16 +150,28 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f'<section class="card wide"><h2>{html.escape(title)}</h2><div class="scroll">'
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>"
-    )
+def _card(card: Card) -> str:
+    note = f'<div class="note">{html.escape(card.note)}</div>' if card.note else ""
+    parts = "".join(_part(part) for part in card.parts)
+    wide = " wide" if card.is_wide else ""
+    return f'<section class="card{wide}"><h2>{html.escape(card.title)}</h2>{note}{parts}</section>'
 
 
-def _card(anchor: str, chart: Chart) -> str:
+def _part(part: Sentences | Table | Code) -> str:
+    match part:
+        case Sentences(said):
+            items = "".join(f"<dt>{html.escape(about)}</dt><dd>{html.escape(text)}</dd>" for about, text in said)
+            return f'<dl class="said">{items}</dl>'
+        case Code(text):
+            return f"<pre>{html.escape(text)}</pre>"
+        case Table(heads, rows):
+            head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
+            body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+            table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            return f'<div class="scroll" tabindex="0">{table}</div>'
+
+
+def _chart(anchor: str, chart: Chart) -> str:
     title, note = html.escape(chart.title), html.escape(chart.note)
     if chart.figure is None:
         return f'<section class="card"><h2>{title}</h2><p class="empty">{note}</p></section>'

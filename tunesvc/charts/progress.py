@@ -166,7 +166,15 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     )
 
 
-_OPACITY = {"fail": 0.5, "pruned": 0.45, "complete": 0.6, "waiting": 0.6, "running": 0.9, "best": 1.0}
+_OPACITY = {
+    "fail": 0.5,
+    "pruned": 0.45,
+    "paused": 0.45,
+    "complete": 0.6,
+    "waiting": 0.6,
+    "running": 0.9,
+    "best": 1.0,
+}
 """In the order in which they are drawn."""
 
 
@@ -201,6 +209,7 @@ def _curve_trace(kind: str, curves: Sequence[Curve]) -> go.Scatter:
 _BAR_COLOURS: Mapping[str, str] = {
     "finished": COLOURS["complete"],
     "pruned": COLOURS["pruned"],
+    "paused": COLOURS["paused"],
     "failed": COLOURS["fail"],
     "lost": "#b3261e",
     "interrupted": "#c98a1b",

@@ -1,4 +1,4 @@
-"""Commands that write files: export and plot."""
+"""Commands that write files: export and report."""
 
 from __future__ import annotations
 
@@ -54,12 +54,15 @@ def _json(made: Export) -> Iterator[str]:
     yield f"[{lines}]\n"
 
 
-def plot(
+def report(
     study: StudyName,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; STUDY.html when left out.")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write a study's charts as one self-contained HTML page."""
+    """Write a study as one self-contained HTML page to send to somebody: what it has come to, and every figure.
+
+    It loads nothing from anywhere, and prints well.
+    """
     from tunesvc import charts, insights
     from tunesvc.store.database import open_database
 
@@ -67,5 +70,5 @@ def plot(
     path = out or Path(f"{safe[:100]}.html")
     with open_database(database_url) as database:
         view = insights.study(database, study)
-        path.write_text(charts.study_page(database, view), encoding="utf-8")
+        path.write_text(charts.report(database, view), encoding="utf-8")
     typer.echo(f"wrote {path} ({view.counts.total} trials)")

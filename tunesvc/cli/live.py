@@ -22,7 +22,17 @@ RECENT = 4
 """Ended trials that stay in view."""
 _SCROLLED = {"best", "failed", "retry", "warning", "study"}
 """What stays on the screen for good, above the view; the other trials that end only pass by."""
-_MARKS = {"best": "★", "complete": "✓", "pruned": "✂", "failed": "✗", "retry": "↻", "warning": "!", "study": "•"}
+_MARKS = {
+    "best": "★",
+    "complete": "✓",
+    "pruned": "✂",
+    "paused": "‖",
+    "promoted": "↑",
+    "failed": "✗",
+    "retry": "↻",
+    "warning": "!",
+    "study": "•",
+}
 _COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold"}
 _MIN_ROWS = 4
 
@@ -37,6 +47,7 @@ class LiveView:
         self._interrupt = interrupt or Event()
         self._progress: Progress | None = None
         self._phase = "starting"
+        self._dashboard = ""
         self._recent: deque[Note] = deque(maxlen=RECENT)
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
@@ -59,6 +70,8 @@ class LiveView:
         """Show a happening: above the view for good, or among the recent ones."""
         if note.kind == "phase":
             self._phase = note.text
+        elif note.kind == "dashboard":
+            self._dashboard = note.text
         elif note.kind in _SCROLLED:
             self._console.print(_line(note))
         else:
@@ -66,12 +79,14 @@ class LiveView:
 
     def render(self) -> RenderableType:
         """The view as it stands."""
+        where = [Text.assemble(("dashboard ", "dim"), self._dashboard, overflow="fold")] if self._dashboard else []
         if self._progress is None:
-            return self._waiting()
+            return Group(*where, self._waiting())
         p = self._progress
         parts: list[RenderableType] = [Text(), self._headline(p), _budget(p), _counts(p)]
         parts += [_best(p)] if p.best else []
         parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
+        parts += where
         parts += [Text(), self._running(p)] if p.running else []
         parts += [Text(), *(_line(note, style="dim") for note in self._recent)] if self._recent else []
         if self._interrupt.is_set():
@@ -130,6 +145,7 @@ def _counts(p: Progress) -> Text:
     for name, count, style in (("pruned", p.pruned, "pruned"), ("failed", p.failed, "failed")):
         line += Text(", ") + Text(f"{count} {name}", STYLES[style] if count else "dim")
     line += Text(f", {len(p.running)} running", STYLES["running"])
+    line += Text(f", {p.paused} paused" if p.paused else "", STYLES["paused"])
     if p.gpus_total:
         line += Text(f" · GPUs {p.gpus_busy:g} of {p.gpus_total:g} busy, {p.gpu_hours:.2f} h")
     return line
@@ -153,5 +169,14 @@ def _line(note: Note, style: str = "") -> Text:
 
 def describe(note: Note) -> str:
     """A note in words, in one line."""
-    words = {"best": "is the best: ", "complete": "", "pruned": "pruned: ", "failed": "failed: ", "retry": "again: "}
-    return words.get(note.kind, "") + " ".join(clean(note.text).split())
+    return _WORDS.get(note.kind, "") + " ".join(clean(note.text).split())
+
+
+_WORDS = {
+    "best": "is the best: ",
+    "pruned": "pruned: ",
+    "paused": "paused: ",
+    "promoted": "goes on: ",
+    "failed": "failed: ",
+    "retry": "again: ",
+}

@@ -29,6 +29,7 @@ STYLES = {
     "opened": "dim",
     "created": "dim",
     "paused": "yellow",
+    "promoted": "cyan",
     "interrupted": "yellow",
     "stopped": "yellow",
     "fail": "red",

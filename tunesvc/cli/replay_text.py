@@ -20,7 +20,8 @@ SHOWN = 12
 
 def replayed(told: Replayed) -> RenderableType:
     """How many decisions come out as they were recorded, and the first that does not."""
-    return Group(*_redrawn("proposals", told.asks), *_redrawn("verdicts of the pruner", told.prunes))
+    promotions = _redrawn("promotions", told.promotions) if told.promotions.compared else []
+    return Group(*_redrawn("proposals", told.asks), *_redrawn("verdicts of the pruner", told.prunes), *promotions)
 
 
 def _redrawn(what: str, told: Redrawn) -> list[RenderableType]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from tunesvc.insights import StudyView
     from tunesvc.spec import StudySpec
     from tunesvc.spec.document import StudyDocument
+    from tunesvc.store.database import Database
 
 T = TypeVar("T")
 
+BesideDashboard = Annotated[
+    bool, typer.Option("--dashboard", help="Show the run in the browser too, for as long as it goes on.")
+]
 StudyFile = Annotated[Path, typer.Argument(help="A study file, see `tune init`.", metavar="FILE")]
 
 
@@ -38,6 +43,7 @@ def run(
     name: Annotated[str | None, typer.Option(help="Instead of the study's name.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the study's seed.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study if it is there already.")] = False,
+    dashboard: BesideDashboard = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -56,6 +62,7 @@ def run(
         lambda observer, interrupt: api.run(
             document, database_url=database_url, resume=resume, observer=observer, interrupt=interrupt
         ),
+        dashboard_of=_dashboard_of(dashboard, database_url, quiet),
         as_json=as_json,
         quiet=quiet,
     )
@@ -66,6 +73,7 @@ def resume(
     standby: Annotated[
         bool, typer.Option("--standby", help="While another process runs it: wait, and take over when that is gone.")
     ] = False,
+    dashboard: BesideDashboard = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -79,9 +87,21 @@ def resume(
         lambda observer, interrupt: api.resume(
             study, standby=standby, database_url=database_url, observer=observer, interrupt=interrupt
         ),
+        dashboard_of=_dashboard_of(dashboard, database_url, quiet),
         as_json=as_json,
         quiet=quiet,
     )
+
+
+def _dashboard_of(wanted: bool, database_url: str | None, quiet: bool) -> Callable[[], Database] | None:
+    """Opens what the dashboard beside a run shows; None when there is to be none."""
+    if wanted and quiet:
+        raise typer.BadParameter("--dashboard tells its address: leave --quiet out")
+    if not wanted:
+        return None
+    from tunesvc import api
+
+    return partial(api.shared_database, database_url)
 
 
 def _changed(
@@ -108,17 +128,35 @@ def _session(
     title: str,
     start: Callable[[Observer, threading.Event], Study],
     *,
+    dashboard_of: Callable[[], Database] | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Run under the right view, say how it ended, and exit with its code."""
-    study, interrupt = attended(title, start, as_json=as_json, quiet=quiet)
+    begin = start if dashboard_of is None else partial(_beside_dashboard, dashboard_of, start)
+    study, interrupt = attended(title, begin, as_json=as_json, quiet=quiet)
     code = _exit_code(study.view, interrupted=interrupt.is_set())
     if as_json:
         _print_end(study, code)
     elif not quiet:
         _print_summary(study, code)
     raise typer.Exit(code)
+
+
+def _beside_dashboard(
+    open_database: Callable[[], Database],
+    start: Callable[[Observer, threading.Event], Study],
+    observer: Observer,
+    interrupt: threading.Event,
+) -> Study:
+    """Run with a dashboard that begins and ends with the run."""
+    from tunesvc.cli.dashboard import served
+    from tunesvc.coordinator.progress import Note
+
+    observer.note(Note("phase", "opening the database"))
+    with served(open_database()) as server:
+        observer.note(Note("dashboard", server.new_address()))
+        return start(observer, interrupt)
 
 
 def attended(
@@ -245,7 +283,10 @@ def _next_commands(name: str, state: str, code: ExitCode, *, found: bool) -> Any
     elif state == "finished":
         rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))
     if found:
-        rows += [(f"tune best {quoted} --yaml", "the best parameters"), (f"tune plot {quoted}", "charts as one page")]
+        rows += [
+            (f"tune best {quoted} --yaml", "the best parameters"),
+            (f"tune report {quoted}", "all of it as one page"),
+        ]
     rows.append((f"tune show {quoted}", "how it stands, and the newest trials"))
     for command, meaning in rows:
         grid.add_row(*output.cells(command, meaning))

@@ -88,7 +88,7 @@ def counts(view: StudyRow) -> Text:
     """Trials by state, in one line."""
     c = view.counts
     parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed)]
-    parts += [("running", c.running), ("waiting", c.waiting)]
+    parts += [("running", c.running), ("paused", c.paused), ("waiting", c.waiting)]
     shown = [Text(f"{n} {name}", STYLES[name]) for name, n in parts if n or name == "complete"]
     return Text.assemble(f"{c.total}: ", Text(", ").join(shown))
 

@@ -99,5 +99,5 @@ def replay(
         else:
             told = insights.replay(database, view)
             output.print_json(told) if as_json else output.out().print(replay_text.replayed(told))
-            if told.asks.first is not None or told.prunes.first is not None:
+            if any(redrawn.first is not None for redrawn in (told.asks, told.prunes, told.promotions)):
                 raise typer.Exit(1)

@@ -22,7 +22,7 @@ from tunesvc.coordinator.roster import Curve, LiveAttempt, Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
 from tunesvc.execute.executor import AttemptId, Launch, Lost, Yielded
 from tunesvc.policy import Failure, StopCause
-from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.optimizer import Optimizer, Promotion
 from tunesvc.spec import StudySpec
 from tunesvc.store.batch import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
 from tunesvc.store.ids import trial_id
@@ -60,12 +60,19 @@ class Attempts:
         self._close = close
         self._spent_gpu_s = gpu_hours * 3600
         self._relaunch: deque[int] = deque()
+        self._paused: dict[int, Curve] = {}
+        self._told_no_checkpoint = False
         self._unwanted: dict[int, str] = {}
 
     @property
     def unfinished(self) -> int:
         """Trials that are under way or wait to be run again."""
         return len(self._roster) + len(self._relaunch)
+
+    @property
+    def paused(self) -> int:
+        """Trials that hold nothing and may be promoted."""
+        return len(self._paused)
 
     @property
     def gpu_hours(self) -> float:
@@ -79,6 +86,24 @@ class Attempts:
         """Open new attempts for trials that have to be run again, while there are slots."""
         while self._relaunch and len(self._roster) < slots:
             self.open(self._relaunch.popleft(), effects)
+
+    def promote(self, promotion: Promotion, effects: Effects) -> None:
+        """Go on with a paused trial, from its last checkpoint."""
+        number = promotion.number
+        history = self._roster.history(number)
+        where = f"from step {history.after_step}" if history.checkpoint else "from the start: it has no checkpoint"
+        reason = f"{promotion.reason}; goes on {where}"
+        del self._paused[number]
+        self._optimizer.promote(number, promotion.details)
+        self._decide(number, "promote", reason, promotion.details)
+        self._note("promoted", reason, number)
+        self._warn_without(history.checkpoint, number)
+        self.open(number, effects)
+
+    def _warn_without(self, checkpoint: str | None, number: int) -> None:
+        if checkpoint is None and not self._told_no_checkpoint:
+            self._told_no_checkpoint = True
+            self._note("warning", "begins anew: trial.checkpoint(...) would let promoted trials go on", number)
 
     def open(self, number: int, effects: Effects) -> None:
         """Open the trial's next attempt, from its last checkpoint."""
@@ -113,6 +138,8 @@ class Attempts:
     def stop_one(self, number: int, reason: str) -> str:
         """End a trial alone, at once or as soon as its worker obeys; returns what there is to say about it."""
         live = next((live for live in self._roster if live.number == number), None)
+        if live is not None and live.stop_cause is StopCause.PAUSE:
+            live.stop_cause = None  # it stops for good instead
         if live is not None and live.stop_cause is not None:
             return f"it is being stopped already: {live.stop_reason or live.stop_cause}"
         self._decide(number, "stop", reason)
@@ -121,6 +148,8 @@ class Attempts:
         elif number in self._relaunch:
             self._relaunch.remove(number)
             self._end_unstarted(number, StopCause.REQUEST, reason)
+        elif number in self._paused:
+            self._end_paused(number, reason)
         else:
             self._optimizer.withdraw(number)
             return "it had not been started, and never will be"
@@ -147,9 +176,12 @@ class Attempts:
             verdict = self._optimizer.verdict(live.number, _thinned(steps))
             if verdict is None or live.over:
                 continue
-            self._decide(live.number, "prune" if verdict.stop else "keep", verdict.reason, verdict.details)
-            if verdict.stop:
-                self.stop(live, StopCause.PRUNE, verdict.reason, effects)
+            if not verdict.stop:
+                self._decide(live.number, "keep", verdict.reason, verdict.details)
+                continue
+            cause = StopCause.PAUSE if verdict.pause else StopCause.PRUNE
+            self._decide(live.number, cause, verdict.reason, verdict.details)
+            self.stop(live, cause, verdict.reason, effects)
 
     def watch_limits(self, effects: Effects, *, hearing: bool = True) -> None:
         """Stop those that exceed a limit or that nobody wants any more, and kill those that did not obey.
@@ -175,20 +207,32 @@ class Attempts:
                 self.stop(live, cause, reason, effects)
 
     def wind_up(self, closing: Closing, effects: Effects) -> None:
-        """Stop what runs, if that is how the study closes, and end what would be run again."""
-        if closing.stop is None:
+        """Stop what runs, if that is how the study closes, and end what is paused or would be run again."""
+        if closing.stop is not None:
+            for live in self._roster:
+                self.stop(live, closing.stop, closing.reason, effects)
+        if not closing.ends_trials:
             return
-        for live in self._roster:
-            self.stop(live, closing.stop, closing.reason, effects)
-        while closing.ends_trials and self._relaunch:
+        while self._relaunch:
             number = self._relaunch.popleft()
             self._decide(number, "stop", closing.reason)
-            self._end_unstarted(number, closing.stop, closing.reason)
+            self._end_unstarted(number, closing.stop or StopCause.PRUNE, closing.reason)
+        if self._paused:
+            text = f"{len(self._paused)} paused trials are pruned: none of them was promoted before the end"
+            self._observer.note(Note("study", text))
+        for number in list(self._paused):
+            self._decide(number, "stop", f"paused, and not promoted before the end: {closing.reason}")
+            self._end_paused(number, "", quietly=True)
 
     def _end_unstarted(self, number: int, cause: StopCause, reason: str) -> None:
         """End a trial that waits to be run again."""
         curve = self._roster.history(number).curve or self._roster.new_curve()
         self._tell(number, conclude(self._spec, curve, Yielded(), cause, reason), reason)
+
+    def _end_paused(self, number: int, reason: str, *, quietly: bool = False) -> None:
+        """End a paused trial at what it came to."""
+        curve = self._paused.pop(number)
+        self._tell(number, conclude(self._spec, curve, Yielded(), StopCause.PRUNE), reason, quietly=quietly)
 
     # --- leases ----------------------------------------------------------------------------------------
 
@@ -231,6 +275,9 @@ class Attempts:
         self._record_end(live, conclusion)
         if conclusion.attempt_state is AttemptState.INTERRUPTED:
             self._relaunch.append(live.number)
+        elif conclusion.attempt_state is AttemptState.PAUSED:
+            self._pause(live.number, live.curve)
+            self._note("paused", live.stop_reason, live.number)
         elif conclusion.failure is not None:
             self._fail(live.number, conclusion, conclusion.failure)
         else:
@@ -246,10 +293,16 @@ class Attempts:
                 history.checkpoint, history.checkpoint_step = attempt.checkpoint, attempt.checkpoint_step
         history.curve = self._curve_of(trial, up_to=history.after_step)
         last = trial.attempts[-1] if trial.attempts else None
-        if last is None or last.state.is_terminal:
+        if last is not None and last.state is AttemptState.PAUSED:
+            self._pause(trial.number, self._curve_of(trial))
+        elif last is None or last.state.is_terminal:
             self._relaunch.append(trial.number)
         else:
             self._adopt(trial, last, effects)
+
+    def _pause(self, number: int, curve: Curve) -> None:
+        self._paused[number] = curve
+        self._optimizer.pause(number, self._roster.history(number).after_step)
 
     def _adopt(self, trial: UnfinishedTrial, last: EarlierAttempt, effects: Effects) -> None:
         now = self._clock.now()
@@ -298,7 +351,7 @@ class Attempts:
         if not reports and policy.is_broken(failure, *self._scoreboard.failed_and_others):
             self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.COMMAND))
 
-    def _tell(self, number: int, conclusion: Conclusion, stop_reason: str) -> None:
+    def _tell(self, number: int, conclusion: Conclusion, stop_reason: str, *, quietly: bool = False) -> None:
         if conclusion.trial_state is None:
             raise AssertionError("an attempt without failure decides its trial's state")
         self._optimizer.tell(
@@ -311,7 +364,8 @@ class Attempts:
         self._roster.forget(number)
         trial = self._optimizer.trial(number)
         for note in self._scoreboard.finished(trial, stop_reason):
-            self._observer.note(note)
+            if not quietly:
+                self._observer.note(note)
         if trial.state == TrialState.FAIL:
             self._note("failed", f"stopped {stop_reason}", number)
         feasible = all(excess <= 0 for excess in conclusion.constraints.values())

@@ -20,5 +20,5 @@ class Closing:
 
     @property
     def ends_trials(self) -> bool:
-        """Whether trials that would be run again are ended instead."""
-        return self.stop not in (None, StopCause.SHUTDOWN)
+        """Whether trials that are paused, or would be run again, are ended instead."""
+        return self.state is not None and self.state.is_terminal

@@ -260,12 +260,29 @@ class Coordinator:
                 case policy.Halt():
                     self.close(Closing(StudyState.FINISHED, move.reason, move.cause))
                 case policy.Finish():
-                    self.close(Closing(StudyState.FINISHED, move.reason, None))
-                case policy.Ask() | policy.Drain():
+                    if not (move.promotes and self._promote(slots, effects, asks=0)):
+                        self.close(Closing(StudyState.FINISHED, move.reason, None))
+                case policy.Drain():
                     self._attempts.reopen(slots, effects)
-                    self._ask(move.trials if isinstance(move, policy.Ask) else 0, effects)
+                    if move.promotes:
+                        self._promote(slots, effects, asks=0)
+                case policy.Ask():
+                    self._attempts.reopen(slots, effects)
+                    self._promote(slots, effects, asks=move.trials)
+                    self._ask(min(move.trials, slots - self._attempts.unfinished), effects)
         if self._closing is not None:
             self._attempts.wind_up(self._closing, effects)
+
+    def _promote(self, slots: int, effects: Effects, *, asks: int) -> bool:
+        """Go on with paused trials while there are slots, before anything new is asked; returns whether any does."""
+        began_s, promoted = self._clock.now(), False
+        while self._attempts.unfinished < slots and self._clock.now() - began_s <= RENEW_S:
+            promotion = self._optimizer.promotion(asks=asks > 0)
+            if promotion is None:
+                break
+            self._attempts.promote(promotion, effects)
+            promoted = True
+        return promoted
 
     def _ask(self, trials: int, effects: Effects) -> None:
         began_s = self._clock.now()
@@ -388,6 +405,7 @@ class Coordinator:
             self._usage(),
             state=state,
             reason=reason,
+            paused=self._attempts.paused,
             now_s=self._clock.now(),
             gpus_total=self._gpus_total,
         )

@@ -21,8 +21,8 @@ class Conclusion:
 
     attempt_state: AttemptState
     trial_state: TrialState | None
-    """COMPLETE, PRUNED, or FAIL for one that was stopped before it said anything; None when the trial goes on, or when
-    a `failure` leaves that to policy."""
+    """COMPLETE, PRUNED, or FAIL for one that was stopped before it said anything; None when the trial stays open, or
+    when a `failure` leaves that to policy."""
     values: Sequence[float] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Final metrics that are no objectives."""
@@ -48,6 +48,8 @@ def conclude(
         return Conclusion(AttemptState.INTERRUPTED, None, message=detail)
     if stop_cause is not None and stop_cause.failure is not None:
         return _failed(stop_cause.failure, stop_reason, outcome)
+    if stop_cause is StopCause.PAUSE:
+        return Conclusion(AttemptState.PAUSED, None, message=detail)
     if stop_cause is StopCause.REQUEST and not curve.last:  # not pruned: samplers would take that for a poor result
         return Conclusion(AttemptState.FAILED, TrialState.FAIL, message=f"stopped {stop_reason} before it reported")
     if stop_cause is not None:

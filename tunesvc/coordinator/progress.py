@@ -44,6 +44,8 @@ class Progress:
     complete: int
     pruned: int
     failed: int
+    paused: int
+    """Trials that hold nothing and may be promoted."""
     running: tuple[LiveTrial, ...]
     budget_trials: int | None
     fraction: float
@@ -70,7 +72,8 @@ class Note:
     """One thing that happened, in a line."""
 
     kind: str
-    """`phase` (start-up and shut-down), `complete`, `pruned`, `failed`, `retry`, `best`, `warning` or `study`."""
+    """`phase` (start-up and shut-down), `complete`, `pruned`, `paused`, `promoted`, `failed`, `retry`, `best`,
+    `warning` or `study`."""
     text: str
     number: int | None = None
     """The trial it is about."""

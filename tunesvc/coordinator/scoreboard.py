@@ -56,6 +56,7 @@ class Scoreboard:
         *,
         state: str,
         reason: str,
+        paused: int,
         now_s: float,
         gpus_total: float,
     ) -> Progress:
@@ -69,6 +70,7 @@ class Scoreboard:
             complete=self._counts[TrialState.COMPLETE],
             pruned=self._counts[TrialState.PRUNED],
             failed=self._counts[TrialState.FAIL],
+            paused=paused,
             running=tuple(self._live(live, now_s) for live in roster),
             budget_trials=self.spec.budget.trials,
             fraction=fraction,

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from tunesvc.execute.executor import Node
 from tunesvc.execute.requests import why_waits
+from tunesvc.insights.sql import state_shown
 from tunesvc.spec import Resources
 from tunesvc.store import schema
 from tunesvc.store.answers import answering
@@ -236,7 +237,7 @@ def _queue() -> sa.Select[Any]:
             sa.func.array_agg(trials.c.number).label("numbers"),
         )
         .where(trials.c.study_id == studies.c.study_id)
-        .where(sa.or_(trials.c.state == "waiting", sa.and_(trials.c.state == "running", ~served)))
+        .where(sa.or_(trials.c.state == "waiting", sa.and_(state_shown() == "running", ~served)))
         .group_by(trials.c.state)
         .correlate(studies)
         .lateral("found")

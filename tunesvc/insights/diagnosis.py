@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tunesvc.insights.overview import study as study_view
 from tunesvc.insights.rows import StudyView
-from tunesvc.insights.sql import of_study
+from tunesvc.insights.sql import of_study, state_shown
 from tunesvc.store import schema
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
@@ -146,10 +146,10 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveRow, ...]:
 
 
 def _numbers(connection: sa.Connection, study_id: int, state: str) -> tuple[int, ...]:
-    """Trials of a state that no live attempt serves."""
+    """Trials of a state that no live attempt serves; paused ones want none."""
     trials, attempts = schema.trials, schema.attempts
     served = sa.exists().where(attempts.c.trial_id == trials.c.trial_id, attempts.c.state.in_(LIVE))
-    query = sa.select(trials.c.number).where(trials.c.study_id == study_id, trials.c.state == state, ~served)
+    query = sa.select(trials.c.number).where(trials.c.study_id == study_id, state_shown() == state, ~served)
     return tuple(connection.execute(query.order_by(trials.c.number)).scalars())
 
 

@@ -180,10 +180,11 @@ def _pruning(
     view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow], audited: Audit | None
 ) -> Iterator[str]:
     steps = {row.number: float("nan") if row.last_step is None else float(row.last_step) for row in rows}
-    pruned = [steps[row.number] for row in rows if row.state == "pruned"]
+    pruned = [steps[row.number] for row in rows if row.state in ("pruned", "paused")]
     whole = [steps[row.number] for row in rows if row.state == "complete"]
     if view.spec is not None and view.spec.pruner.name == "none" and not pruned:
         return
+    yield from _paused(rows, taken)
     saved = saved_by_pruning(np.array(pruned), np.array(whole), np.array(list(steps.values())))
     if saved is None:
         yield "No trial has been stopped early yet." if not pruned else "No trial has come to its end yet."
@@ -198,6 +199,16 @@ def _pruning(
         yield f"{len(kept)} that would have been stopped went on, to check the pruner."
     if audited is not None and audited.audited:
         yield sentence(audited.text)
+
+
+def _paused(rows: Sequence[TrialRow], taken: Sequence[DecisionRow]) -> Iterator[str]:
+    states = {row.number: row.state for row in rows}
+    promoted = {decision.trial_number for decision in taken if decision.kind == "promote"}
+    if waiting := sum(state == "paused" for state in states.values()):
+        yield f"{waiting} trials are paused: they hold nothing, and may go on."
+    if promoted:
+        finished = sum(states.get(number or 0) == "complete" for number in promoted)
+        yield f"{len(promoted)} were paused and promoted; {finished} of those have come to their end."
 
 
 def _best(database: Database, view: StudyView, rows: Sequence[TrialRow]) -> Iterator[str]:

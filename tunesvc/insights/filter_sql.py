@@ -12,10 +12,10 @@ from optuna.distributions import CategoricalDistribution
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Not, holds
-from tunesvc.insights.sql import is_feasible, study_key
+from tunesvc.insights.sql import is_feasible, state_shown, study_key
 from tunesvc.spec import ParamValue
 from tunesvc.store.frozen import distribution_of
-from tunesvc.store.schema import attempts, reports, trial_params, trials
+from tunesvc.store.schema import attempts, reports, trial_annotations, trial_params, trials
 
 Condition = sa.ColumnElement[bool]
 _LONG = 2**63 - 1
@@ -64,6 +64,8 @@ def _comparison(one: Comparison, drawn: Drawn) -> Condition:
                 sa.and_(feasible, sa.literal(holds(True, one.op, one.wanted))),
                 sa.and_(~feasible, sa.literal(holds(False, one.op, one.wanted))),
             )
+        case Kind.TAG:
+            return _tag(one)
         case Kind.STATE | Kind.FAILURE:
             return _two_valued(_column(one), one.op, one.wanted, sa.Text())
         case Kind.NUMBER if isinstance(one.wanted, int) and abs(one.wanted) <= _LONG:
@@ -78,7 +80,7 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
         case Kind.NUMBER:
             return trials.c.number
         case Kind.STATE:
-            return trials.c.state
+            return state_shown() if one.wanted in ("running", "paused") else trials.c.state
         case Kind.VALUE:
             value: sa.ColumnElement[Any] = trials.c["values"][one.field.index + 1]
             return value
@@ -131,6 +133,14 @@ def _compared(column: Any, op: str, wanted: ParamValue, kind: Any) -> Condition:
     more = column > value if op == ">" else column >= value
     # Postgres holds NaN for the greatest of all numbers
     return sa.and_(more, column != sa.literal(math.nan, sa.Double)) if isinstance(kind, sa.Double) else sa.and_(more)
+
+
+def _tag(one: Comparison) -> Condition:
+    """A trial has any number of tags, so `!=` is the contrary of `==`."""
+    tags = trial_annotations.c.tags
+    named = sa.func.cardinality(tags) > 0 if one.wanted is None else sa.literal(one.wanted, sa.Text) == sa.any_(tags)
+    has = _exists(sa.select(sa.literal(1)).where(trial_annotations.c.trial_id == trials.c.trial_id, named))
+    return has if (one.op == "==") == (one.wanted is not None) else ~has
 
 
 def _param(one: Comparison, drawn: Drawn) -> Condition:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from tunesvc.errors import FilterError
 from tunesvc.spec import ParamValue
 from tunesvc.spec.units import parse_duration_s
-from tunesvc.store.schema import TRIAL_STATES
+from tunesvc.store.schema import STATES_SHOWN
 
 LONGEST = 2_000
 """Characters of a filter."""
@@ -45,18 +45,19 @@ class Kind(StrEnum):
     ATTEMPTS = "attempts"
     FAILURE = "failure"
     FEASIBLE = "feasible"
+    TAG = "tag"
     PARAM = "params"
     METRIC = "metrics"
 
     @property
     def is_text(self) -> bool:
         """Whether its values are words without an order."""
-        return self in (Kind.STATE, Kind.FAILURE)
+        return self in (Kind.STATE, Kind.FAILURE, Kind.TAG)
 
 
 MEANINGS = {
     Kind.NUMBER: "the trial's number",
-    Kind.STATE: ", ".join(TRIAL_STATES),
+    Kind.STATE: ", ".join(STATES_SHOWN),
     Kind.VALUE: "the first objective's value",
     Kind.STEP: "the newest report's step",
     Kind.LAST: "the first objective at that step",
@@ -64,6 +65,7 @@ MEANINGS = {
     Kind.ATTEMPTS: "how many it had",
     Kind.FAILURE: "class of the last attempt's failure",
     Kind.FEASIBLE: "whether it keeps every constraint; true or false",
+    Kind.TAG: "== for a tag that it has, != for one that it has not",
 }
 """The names that every study has."""
 
@@ -368,10 +370,10 @@ class _Parser:
             self._fail(f"nothing is less or more than `{token.text}`; compare it with == or !=", token)
         if value is None:
             return None
-        if found.kind is Kind.STATE and value not in TRIAL_STATES:
-            near = difflib.get_close_matches(str(value), TRIAL_STATES, n=1)
+        if found.kind is Kind.STATE and value not in STATES_SHOWN:
+            near = difflib.get_close_matches(str(value), STATES_SHOWN, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."
-            self._fail(f"there is no state {value!r}{hint} There are: {', '.join(TRIAL_STATES)}", token)
+            self._fail(f"there is no state {value!r}{hint} There are: {', '.join(STATES_SHOWN)}", token)
         if found.kind is Kind.FEASIBLE and not isinstance(value, bool):
             self._fail("`feasible` is true or false", token)
         if self._is_number(found) and _sort(value) is not float:

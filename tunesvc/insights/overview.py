@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tunesvc import policy
 from tunesvc.insights.rows import Counts, Labels, Objective, StudyRow, StudyView
-from tunesvc.insights.sql import first_trial_id, first_value, is_candidate
+from tunesvc.insights.sql import first_trial_id, first_value, is_candidate, state_shown
 from tunesvc.spec import Budget
 from tunesvc.store import studies as stored
 from tunesvc.store.database import Database
@@ -137,20 +137,27 @@ def _overview() -> sa.Select[Any]:
 
 
 def _counts() -> sa.sql.selectable.LateralFromClause:
+    shown = (
+        sa.select(state_shown().label("state"), trials.c.started_at)
+        .where(trials.c.study_id == table.c.study_id)
+        .correlate(table)
+        .lateral("shown")
+    )
+
     def of(state: str, name: str) -> sa.Label[int]:
-        return sa.func.count().filter(trials.c.state == state).label(name)
+        return sa.func.count().filter(shown.c.state == state).label(name)
 
     return (
         sa.select(
             of("waiting", "waiting"),
             of("running", "running"),
+            of("paused", "paused"),
             of("complete", "complete"),
             of("pruned", "pruned"),
             of("fail", "failed"),
-            sa.func.count().filter(trials.c.state == "fail", trials.c.started_at.is_(None)).label("withdrawn"),
+            sa.func.count().filter(shown.c.state == "fail", shown.c.started_at.is_(None)).label("withdrawn"),
         )
-        .where(trials.c.study_id == table.c.study_id)
-        .correlate(table)
+        .select_from(shown)
         .lateral("counted")
     )
 
@@ -206,7 +213,7 @@ def _closing() -> sa.Label[str | None]:
 
 
 def _study_row(row: Any) -> StudyRow:
-    counts = Counts(row.waiting, row.running, row.complete, row.pruned, row.failed)
+    counts = Counts(row.waiting, row.running, row.complete, row.pruned, row.failed, row.paused)
     budget = None if row.budget is None else Budget.model_validate(row.budget)
     usage = policy.Usage(counts.total - row.withdrawn, counts.running + counts.waiting, row.active_s, row.gpu_hours)
     return StudyRow(

@@ -36,6 +36,7 @@ class Replayed:
 
     asks: Redrawn
     prunes: Redrawn
+    promotions: Redrawn
 
 
 def replay(database: Database, view: StudyView) -> Replayed:

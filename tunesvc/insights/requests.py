@@ -14,7 +14,7 @@ from tunesvc.store.schema import commands
 
 
 def requests(
-    database: Database, study_id: int, *, before: int | None = None, limit: int = 100, number: int | None = None
+    database: Database, study_id: int, *, before: int | None = None, limit: int = 100
 ) -> tuple[RequestRow, ...]:
     """What was asked, the newest first.
 
@@ -23,7 +23,6 @@ def requests(
         study_id: of which study.
         before: the last `command_id` of the page before.
         limit: at most so many.
-        number: about this trial only.
     """
     table = commands
     query = sa.select(
@@ -32,9 +31,6 @@ def requests(
     ).where(table.c.study_id == study_id)
     if before is not None:
         query = query.where(table.c.command_id < before)
-    if number is not None:
-        about = sa.func.coalesce(table.c.payload["number"].as_string(), table.c.payload["near"].as_string())
-        query = query.where(about == str(number))
     with database.engine.connect() as connection:
         rows = connection.execute(query.order_by(table.c.command_id.desc()).limit(limit)).all()
     return tuple(_row(row) for row in rows)

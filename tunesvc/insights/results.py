@@ -15,13 +15,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.rows import Objective
-from tunesvc.insights.sql import is_feasible
+from tunesvc.insights.sql import is_feasible, state_shown
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
-from tunesvc.store.schema import TRIAL_STATES, reports, trials
+from tunesvc.store.schema import STATES_SHOWN, reports, trials
 
-_CODES = {state: code for code, state in enumerate(TRIAL_STATES)}
-_UNFINISHED = (_CODES["waiting"], _CODES["running"])
+_CODES = {state: code for code, state in enumerate(STATES_SHOWN)}
+_UNFINISHED = (_CODES["waiting"], _CODES["running"], _CODES["paused"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Results:
 
     numbers: np.ndarray
     states: np.ndarray
-    """Places in `TRIAL_STATES`."""
+    """Places in `STATES_SHOWN`."""
     values: np.ndarray
     """Shape (trials, objectives); NaN where there is none."""
     feasible: np.ndarray
@@ -117,7 +117,7 @@ def _packed(condition: sa.ColumnElement[bool], feasible: sa.ColumnElement[bool],
         .correlate(trials)
         .scalar_subquery()
     )
-    state = sa.func.array_position(sa.cast(TRIAL_STATES, pg.ARRAY(sa.Text)), trials.c.state) - 1
+    state = sa.func.array_position(sa.cast(list(STATES_SHOWN), pg.ARRAY(sa.Text)), state_shown()) - 1
     columns: list[Any] = [
         trials.c.number,
         state,

@@ -35,6 +35,8 @@ class Counts:
     complete: int = 0
     pruned: int = 0
     failed: int = 0
+    paused: int = 0
+    """They hold nothing and may be promoted."""
 
     @property
     def done(self) -> int:
@@ -44,7 +46,7 @@ class Counts:
     @property
     def total(self) -> int:
         """All trials."""
-        return self.done + self.waiting + self.running
+        return self.done + self.waiting + self.running + self.paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class TrialRow:
     trial_id: int
     number: int
     state: str
-    """`waiting`, `running`, `complete`, `pruned` or `fail`."""
+    """`waiting`, `running`, `paused`, `complete`, `pruned` or `fail`."""
     values: tuple[float, ...] | None
     """One per objective; NaN and infinities as they were recorded."""
     params: Mapping[str, ParamValue]
@@ -122,7 +124,7 @@ class TrialRow:
     started_at: datetime | None
     ended_at: datetime | None
     duration_s: float | None
-    """From start to end, or until now."""
+    """From start to end, or until now; of one that was paused last, until then."""
     tags: tuple[str, ...] = ()
     note: str = ""
 

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from tunesvc.store.schema import trial_attrs, trials
+from tunesvc.store.schema import attempts, trial_attrs, trials
 
 _SHIFT: sa.ColumnElement[int] = sa.literal_column("32")
 
@@ -25,6 +25,20 @@ def first_trial_id(study_id: sa.ColumnElement[int] | int) -> sa.ColumnElement[in
 def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
     """Whether a trial id belongs to the study."""
     return sa.and_(column >= study_id << 32, column < (study_id + 1) << 32)
+
+
+def state_shown() -> sa.ColumnElement[str]:
+    """A trial's state; `paused` where it is running by the book and its last attempt is paused."""
+    last = (
+        sa.select(attempts.c.state)
+        .where(attempts.c.trial_id == trials.c.trial_id)
+        .order_by(attempts.c.number.desc())
+        .limit(1)
+        .correlate(trials)
+        .scalar_subquery()
+    )
+    is_paused = sa.and_(trials.c.state == "running", last == "paused")
+    return sa.case((is_paused, "paused"), else_=trials.c.state)
 
 
 def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:

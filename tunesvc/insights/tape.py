@@ -52,12 +52,14 @@ def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime,
     table = schema.decisions
     query = (
         sa.select(table.c.trial_number, table.c.kind, table.c.details, table.c.decided_at)
-        .where(table.c.study_id == study_id, table.c.kind.in_(["ask", "prune"]))
+        .where(table.c.study_id == study_id, table.c.kind.in_(["ask", "prune", "pause", "promote"]))
         .order_by(table.c.decision_id)
     )
     for number, kind, details, at in connection.execute(query):
         if kind == "ask":
             moments[at].asked.append((number, details))
+        elif kind == "promote":
+            moments[at].promoted[number] = details
         else:
             moments[at].pruned[number] = details
 
@@ -78,17 +80,27 @@ def _reports(connection: sa.Connection, view: StudyView, moments: dict[datetime,
 
 
 def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:
-    """Where trials went back to their last checkpoint."""
+    """Where trials were paused, and where they went back to their last checkpoint."""
     table = schema.attempts
     query = (
-        sa.select(table.c.trial_id, table.c.number, table.c.opened_at, table.c.checkpoint_step)
+        sa.select(
+            table.c.trial_id,
+            table.c.number,
+            table.c.opened_at,
+            table.c.ended_at,
+            table.c.state,
+            table.c.checkpoint,
+            table.c.checkpoint_step,
+        )
         .where(of_study(table.c.trial_id, study_id))
         .order_by(table.c.trial_id, table.c.number)
     )
     last: dict[int, int] = {}
-    for trial_id, attempt, opened_at, checkpoint_step in connection.execute(query):
+    for trial_id, attempt, opened_at, ended_at, state, checkpoint, checkpoint_step in connection.execute(query):
         number = number_of(trial_id)
         if attempt > 1:
             moments[opened_at].reopened.append((number, last.get(number, -1)))
-        if checkpoint_step is not None:
-            last[number] = checkpoint_step
+        if checkpoint is not None:
+            last[number] = -1 if checkpoint_step is None else checkpoint_step
+        if state == "paused":
+            moments[ended_at].paused.append((number, last.get(number, -1)))

@@ -28,6 +28,16 @@ _NAMED = 8
 """Comparators that a sentence names."""
 
 
+_JUDGED = {
+    "prune": "Stopped: ",
+    "pause": "Paused: ",
+    "promote": "Promoted: ",
+    "keep": "Kept, to check the pruner: ",
+    "stop": "Stopped: ",
+}
+"""Kinds of decisions about whether a trial goes on, and how they begin in words."""
+
+
 @dataclass(frozen=True, slots=True)
 class Other:
     """Another trial that a decision rests on."""
@@ -106,7 +116,7 @@ class TrialReasons:
 def trial_reasons(database: Database, view: StudyView, detail: TrialDetail) -> TrialReasons:
     """Why a trial was proposed, judged as it was, and where it stands."""
     ask = next((decision for decision in detail.decisions if decision.kind == "ask"), None)
-    judged = [decision for decision in detail.decisions if decision.kind in ("prune", "keep", "stop")]
+    judged = [decision for decision in detail.decisions if decision.kind in _JUDGED]
     rank, ranked = _rank(database, view, detail.row)
     return TrialReasons(
         None if ask is None else _proposal(database, view, detail.row, ask),
@@ -247,7 +257,7 @@ def judgements_told(view: StudyView, detail: TrialDetail, judgements: Sequence[J
     """Why it was stopped, or kept."""
     pruner = "none" if view.spec is None else view.spec.pruner.name
     for one in judgements:
-        begun = {"prune": "Stopped: ", "keep": "Kept, to check the pruner: ", "stop": "Stopped: "}[one.kind]
+        begun = _JUDGED[one.kind]
         yield begun + sentence(one.reason)
         yield from _numbers_told(one)
     if judgements:
@@ -276,6 +286,8 @@ def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Itera
     """What it came to."""
     if row.state == "fail":
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."
+    elif row.state == "paused":
+        yield f"It is paused after step {row.last_step}, holds nothing, and goes on if it is promoted."
     elif row.state in ("running", "waiting"):
         yield f"It is {row.state}."
     elif row.value is None:

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.history import attempts, decisions
 from tunesvc.insights.rows import TrialDetail, TrialRow
-from tunesvc.insights.sql import first_value, is_candidate, is_feasible
+from tunesvc.insights.sql import first_value, is_candidate, is_feasible, state_shown
 from tunesvc.spec import ParamValue
 from tunesvc.store import schema
 from tunesvc.store.database import Database
@@ -50,7 +50,7 @@ def trials(
     """
     query = _rows().where(trials_table.c.study_id == study_id)
     if wanted := list(states):
-        query = query.where(trials_table.c.state.in_(wanted))
+        query = query.where(state_shown().in_(wanted))
     number = trials_table.c.number
     if after is not None:
         query = query.where(number < after if order == "newest" else number > after)
@@ -118,13 +118,13 @@ def drawn_from(database: Database, study_id: int, number: int) -> dict[str, Base
 
 def _rows() -> sa.Select[Any]:
     tried, newest = _tried(), _newest_report()
-    until = sa.func.coalesce(trials_table.c.ended_at, sa.func.now())
+    until = sa.func.coalesce(tried.c.paused_at, trials_table.c.ended_at, sa.func.now())
     duration = sa.cast(sa.extract("epoch", until - trials_table.c.started_at), sa.Double)
     return (
         sa.select(
             trials_table.c.trial_id,
             trials_table.c.number,
-            trials_table.c.state,
+            state_shown().label("state"),
             trials_table.c["values"].label("results"),
             trials_table.c.started_at,
             trials_table.c.ended_at,
@@ -145,13 +145,17 @@ def _rows() -> sa.Select[Any]:
 
 
 def _tried() -> sa.sql.selectable.LateralFromClause:
-    """How many attempts a trial had, and why the last of them failed."""
-    of_trial = schema.attempts.c.trial_id == trials_table.c.trial_id
-    failures = sa.func.array_agg(pg.aggregate_order_by(schema.attempts.c.failure, schema.attempts.c.number.desc()))
+    """How many attempts a trial had, why the last of them failed, and when it was paused if that is how it ended."""
+    table = schema.attempts
+    of_trial = table.c.trial_id == trials_table.c.trial_id
+    newest = table.c.number.desc()
+    failures = sa.func.array_agg(pg.aggregate_order_by(table.c.failure, newest))
+    paused_at = sa.func.array_agg(pg.aggregate_order_by(sa.case((table.c.state == "paused", table.c.ended_at)), newest))
     return (
         sa.select(
             sa.func.count().label("attempts"),
             sa.type_coerce(failures, sa.ARRAY(sa.Text))[1].label("failure"),
+            sa.type_coerce(paused_at, sa.ARRAY(sa.DateTime(timezone=True)))[1].label("paused_at"),
         )
         .where(of_trial)
         .correlate(trials_table)

@@ -1,7 +1,7 @@
-"""Asynchronous successive halving, the stopping form: at each rung only the best 1/eta of who came there goes on.
+"""Asynchronous successive halving: at each rung the best 1/eta of who came there goes on.
 
-Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning" (section 3; the form that stops, as in their
-appendix on Ray Tune, rather than the one that pauses and promotes). Who is best by several objectives, `pareto.ranked`
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning": the form that pauses and promotes is their
+algorithm 2; the form that stops is in their appendix on Ray Tune. Who is best by several objectives, `pareto.ranked`
 says, as in Schmucker et al. 2021, "Multi-objective Asynchronous Successive Halving".
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from optuna.pruners import BasePruner
@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.objectives import point_at, points_of, signs_of
 from tunesvc.search.pareto import ranked
+from tunesvc.search.pausing import Instead
 from tunesvc.search.reasons import Reason
 
 _REASONS_MAX = 10_000
@@ -27,28 +28,53 @@ _SHOWN = 5
 """Comparators that a reason names."""
 
 
+class Arrived(NamedTuple):
+    """A trial that came to a rung."""
+
+    place: int
+    """Its place there, 0 for the best; equal ones share one."""
+    number: int
+    costs: tuple[float, ...]
+    """By objective, small being good."""
+
+
 class AshaPruner(BasePruner):
-    """Stops at rungs min, min · eta, min · eta² ... what is not among the best 1/eta there.
+    """Lets go on, at rungs min, min · eta, min · eta² ..., what is among the best 1/eta there.
 
     A trial's value at a rung is its first report at or after the rung's step, and with that report it is judged, once.
     So nothing has to be remembered but the reports: a restart decides alike, and reports that come late or in another
     order count at the rung to which they belong.
 
+    In the form `stop`, whatever is not among the best when it comes to a rung is pruned, and the first to come always
+    goes on. In the form `promote` it is paused, and goes on as soon as so many others have come that it is among the
+    best 1/eta of them; for that, somebody has to ask `promotion`, as tunesvc does and plain Optuna does not.
+
     Args:
         min: the first rung's step, at least 1.
         max: from this step on nothing is stopped.
         eta: how many times fewer trials go on at each rung.
+        form: `stop` or `promote`.
 
     Raises:
-        ValueError: the options do not make a ladder.
+        ValueError: the options do not make a ladder, or there is no such form.
     """
 
-    def __init__(self, min: int = 1, max: int | None = None, eta: int = 4) -> None:
+    def __init__(
+        self, min: int = 1, max: int | None = None, eta: int = 4, form: Literal["stop", "promote"] = "stop"
+    ) -> None:
         check_ladder(min, max, eta)
+        if form not in ("stop", "promote"):
+            raise ValueError(f"form ({form!r}) is `stop` or `promote`")
         self._min = min
         self._max = max
         self._eta = eta
+        self._form = form
         self._reasons: dict[int, Reason] = {}
+
+    @property
+    def pauses(self) -> bool:
+        """Whether what it stops is paused."""
+        return self._form == "promote"
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks."""
@@ -58,58 +84,81 @@ class AshaPruner(BasePruner):
         if step is None or rung is None or any(rung <= other < step for other in points):
             return False
         others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        rivals = [(t.number, costs) for t in others if (costs := _costs_at(t, rung, signs)) is not None]
-        own = _costs_at(trial, rung, signs) or (math.inf,) * len(signs)
-        place, *places = ranked(np.array([own, *(costs for _, costs in rivals)])).tolist()
-        goes_on = (1 + len(places)) // self._eta or 1
-        stopped = place >= goes_on or math.inf in own
-        order = sorted(range(len(rivals)), key=lambda i: (places[i], rivals[i][0]))
-        self._remember(rung, step, trial.number, signs, own, place, goes_on, [rivals[i] for i in order], stopped)
+        arrived = _arrived([trial, *others], rung, signs)
+        index, own = next((i, one) for i, one in enumerate(arrived) if one.number == trial.number)
+        goes_on = self._quota(len(arrived), at_least=0 if self.pauses else 1)
+        # who stops for good goes on with a tie; who waits is promoted later if the others turn out no better
+        stopped = math.inf in own.costs or (index if self.pauses else own.place) >= goes_on
+        self._remember(rung, step, signs, own, arrived, goes_on, stopped=stopped)
         return stopped
+
+    def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
+        """The best of the paused ones that are among the best 1/eta of a rung, the highest rung first.
+
+        When no new trial comes any more, the best one of each rung may go on however few came there: else a short
+        study would end with nothing but paused trials.
+        """
+        trials, signs = study.get_trials(deepcopy=False), signs_of(study)
+        steps = {t.number: max(points_of(t, len(signs)), default=0) for t in trials if t.number in paused}
+        standing = {number: self._rung(step) for number, step in steps.items()}
+        for rung in sorted({rung for rung in standing.values() if rung is not None}, reverse=True):
+            arrived = _arrived(trials, rung, signs)
+            goes_on = self._quota(len(arrived), at_least=int(instead is Instead.NOTHING))
+            for one in arrived[:goes_on]:
+                if standing.get(one.number) == rung and math.inf not in one.costs:
+                    self._remember(rung, steps[one.number], signs, one, arrived, goes_on, stopped=False)
+                    return one.number
+        return None
 
     def explain(self, number: int) -> Reason | None:
         """What the last judgement of the trial of this number rested on."""
         return self._reasons.get(number)
 
+    def _quota(self, arrived: int, at_least: int) -> int:
+        """How many of those that came to a rung go on."""
+        return arrived // self._eta or min(at_least, arrived)
+
     def _rung(self, step: int) -> int | None:
-        """The last rung at or before a step."""
+        """The last rung at or before a step, and below the max."""
         rungs = itertools.takewhile(lambda rung: rung <= step, (self._min * self._eta**k for k in itertools.count()))
-        return max(rungs, default=None)
+        return max((rung for rung in rungs if self._max is None or rung < self._max), default=None)
 
     def _remember(
         self,
         rung: int,
         step: int,
-        number: int,
         signs: np.ndarray,
-        own: Sequence[float],
-        place: int,
+        own: Arrived,
+        arrived: Sequence[Arrived],
         goes_on: int,
-        rivals: Sequence[tuple[int, Sequence[float]]],
+        *,
         stopped: bool,
     ) -> None:
-        """`rivals`: the best first."""
+        """`arrived`: the best first."""
 
         def value(costs: Sequence[float]) -> Any:
             values = (signs * np.array(costs)).tolist()
             return values if len(values) > 1 else values[0]
 
-        shown = ", ".join(f"{one:.6g}" for one in signs * np.array(own))
-        text = f"number {place + 1} of {len(rivals) + 1} at rung {rung} with {shown}; the best {goes_on} go on"
+        shown = ", ".join(f"{one:.6g}" for one in signs * np.array(own.costs))
+        text = f"number {own.place + 1} of {len(arrived)} at rung {rung} with {shown}; "
+        text += f"the best {goes_on} go on" if goes_on else f"none goes on before {self._eta} came there"
+        rivals = [one for one in arrived if one.number != own.number]
         details: dict[str, Any] = {
             "step": step,
-            "value": value(own),
+            "value": value(own.costs),
             "rung": rung,
-            "rank": place + 1,
-            "of": len(rivals) + 1,
+            "rank": own.place + 1,
+            "of": len(arrived),
             "goes_on": goes_on,
-            "comparators": [{"number": rival, "value": value(costs)} for rival, costs in rivals[:_SHOWN]],
+            "comparators": [{"number": one.number, "value": value(one.costs)} for one in rivals[:_SHOWN]],
             "stopped": stopped,
         }
         if len(signs) == 1:
-            threshold = value(sorted([tuple(own), *(tuple(costs) for _, costs in rivals)])[goes_on - 1])
-            text, details = f"{text}, up to {threshold:.6g}", {**details, "threshold": threshold}
-        self._reasons[number] = Reason(text, details)
+            threshold = value(arrived[goes_on - 1].costs) if goes_on else None
+            text += f", up to {threshold:.6g}" if goes_on else ""
+            details["threshold"] = threshold
+        self._reasons[own.number] = Reason(text, details)
         if len(self._reasons) > _REASONS_MAX:
             del self._reasons[next(iter(self._reasons))]
 
@@ -126,6 +175,15 @@ def check_ladder(min: int, max: int | None, eta: int) -> None:
         raise ValueError(f"eta ({eta}) is how many times fewer trials go on at each rung: at least 2")
     if max is not None and max < min:
         raise ValueError(f"max ({max}) is below min ({min})")
+
+
+def _arrived(trials: Iterable[FrozenTrial], rung: int, signs: np.ndarray) -> list[Arrived]:
+    """The trials that came to a rung, the best first."""
+    came = [(t.number, costs) for t in trials if (costs := _costs_at(t, rung, signs)) is not None]
+    if not came:
+        return []
+    places = ranked(np.array([costs for _, costs in came])).tolist()
+    return sorted(Arrived(place, *one) for place, one in zip(places, came, strict=True))
 
 
 def _costs_at(trial: FrozenTrial, rung: int, signs: np.ndarray) -> tuple[float, ...] | None:

@@ -1,4 +1,5 @@
-"""A pruner that stops a trial when the chance is small that it ends better than the best finished one.
+"""A pruner that stops a trial when the chance is small that it ends better than the best finished one, and takes it up
+again when that turns out to be worth it.
 
 With several objectives: that no finished trial is at least as good in all of them, so that it extends the Pareto front.
 """
@@ -6,7 +7,7 @@ With several objectives: that no finished trial is at least as good in all of th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +17,16 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.audit import AUDIT, is_audited
-from tunesvc.search.curves import Forecast, models_of
-from tunesvc.search.objectives import names_of, point_at, points_of, signs_of
+from tunesvc.search.curves import CurveModel, Forecast, models_of
+from tunesvc.search.objectives import cut, names_of, point_at, points_of, signs_of
 from tunesvc.search.pareto import chance_to_extend, front_of
+from tunesvc.search.pausing import RESUMED, Instead
 from tunesvc.search.reasons import Reason
 
 CHANCE = 0.05
 """Of being the best, below which a trial is stopped, unless a study says otherwise."""
+RECENT = 20
+"""New trials that tell what the next one promises."""
 _REASONS_MAX = 10_000
 """Trials whose last verdict is remembered."""
 _SHOWN = 5
@@ -35,6 +39,10 @@ class CurvePruner(BasePruner):
     Of the trials that it stops, at most a share of `chance` would have become the new best, as far as the forecasts
     are calibrated; `tunesvc.search.audit.false_prunes` measures that share on the trials of a study.
 
+    What it stops is only paused, where somebody asks `promotion`, as tunesvc does and plain Optuna does not: the trial
+    goes on when later ones have taught the model better. As in freeze-thaw optimisation (Swersky et al. 2014,
+    https://arxiv.org/abs/1406.3896) what is worth more is run, a paused trial or a new one.
+
     Several objectives are forecast each by itself, and taken to be independent given curves and parameters. Optuna's
     trials report one objective only, so with plain Optuna nothing is stopped where there are several.
 
@@ -45,13 +53,21 @@ class CurvePruner(BasePruner):
         min: no trial is stopped before this step.
         audit: the share of the trials to be stopped that finishes anyway, to measure how often the pruner errs.
         seed: decides which trials those are.
+        resume: whether what it stops may be taken up again.
 
     Raises:
         ValueError: a share is not between 0 and 1, or `startup` is below 1.
     """
 
     def __init__(
-        self, chance: float = CHANCE, *, startup: int = 4, min: int = 0, audit: float = 0.01, seed: int = 0
+        self,
+        chance: float = CHANCE,
+        *,
+        startup: int = 4,
+        min: int = 0,
+        audit: float = 0.01,
+        seed: int = 0,
+        resume: bool = True,
     ) -> None:
         for name, share in (("chance", chance), ("audit", audit)):
             if not 0 <= share < 1:
@@ -63,7 +79,13 @@ class CurvePruner(BasePruner):
         self._min = min
         self._audit = audit
         self._seed = seed
+        self._resume = resume
         self._reasons: dict[int, Reason] = {}
+
+    @property
+    def pauses(self) -> bool:
+        """Whether what it stops is paused."""
+        return self._resume
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks. It is judged at its first report at or after each level."""
@@ -82,9 +104,8 @@ class CurvePruner(BasePruner):
         if len(known) < len(signs) or len(finished) < self._startup:
             return False
         front = [finished[i] for i in front_of(signs * np.array([t.values for t in finished]))]
-        below = [[f.chance_of_better(v) for f, v in zip(known, t.values, strict=True)] for t in front]
-        judged = _Judged(step, points[step], known, front, len(finished), chance_to_extend(np.array(below)))
-        is_poor = judged.chance < self._chance and not _leads(trial, step, trials, signs)
+        judged = _Judged(step, points[step], known, front, len(finished), _chance(known, front))
+        is_poor = judged.chance < self._allowed(trial) and not _leads(trial, step, trials, signs)
         audited = AUDIT in trial.system_attrs or (is_poor and is_audited(self._seed, trial.number, self._audit))
         if audited and AUDIT not in trial.system_attrs:
             study._storage.set_trial_system_attr(trial._trial_id, AUDIT, judged.kept())
@@ -93,6 +114,42 @@ class CurvePruner(BasePruner):
         if len(self._reasons) > _REASONS_MAX:
             del self._reasons[next(iter(self._reasons))]
         return is_poor and not audited
+
+    def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
+        """The paused trial with the most to gain per step that it still needs, if that is more than a new trial gains.
+
+        While other trials could be asked, that is all that counts, until the paused ones together have less than the
+        allowed chance to hold the best. When the trials of the budget are spent, only one goes on whose own chance is
+        not below it (any more): nobody pays for more training than was asked for.
+        """
+        trials, models, signs = study.get_trials(deepcopy=False), models_of(study), signs_of(study)
+        finished = [t for t in trials if t.state == TrialState.COMPLETE and _is_comparable(t, len(signs))]
+        if not finished:
+            return None
+        front = [finished[i] for i in front_of(signs * np.array([t.values for t in finished]))]
+        found = _promises([trial for trial in trials if trial.number in paused], models, front)
+        together = 1 - math.prod(1 - one.chance for one in found)
+        is_open = instead is not Instead.NOTHING and together >= self._chance
+        length = max(model.length for model in models)
+        gains = {
+            one.trial.number: one.gain / _steps_left(one.trial, paused[one.trial.number], length)
+            for one in found
+            if is_open or one.chance >= self._chance
+        }
+        of_new = _gain_of_new(trials, models, front) / length if instead is Instead.NEW else 0.0
+        number = max(gains, key=lambda number: (gains[number], -number), default=None)
+        if number is None or gains[number] <= of_new:
+            return None
+        chosen = next(one for one in found if one.trial.number == number)
+        numbers = {"together": together, "gain": gains[number], "gain_of_new": of_new, "allowed": self._chance}
+        self._reasons[number] = chosen.reason(names_of(study), numbers)
+        return number
+
+    def _allowed(self, trial: FrozenTrial) -> float:
+        """The chance below which the trial is stopped. One that was taken up with less than that goes on until its
+        chance has halved: else it would be stopped again at once."""
+        chance = trial.system_attrs.get(RESUMED, {}).get("chance")
+        return self._chance if chance is None else min(self._chance, chance / 2)
 
     def explain(self, number: int) -> Reason | None:
         """What the last judgement of the trial of this number rested on."""
@@ -161,6 +218,68 @@ class _Judged:
         return [
             t for t in self.front if all(f.scale.to(v) <= f.z for f, v in zip(self.forecasts, t.values, strict=True))
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    """What may be expected of a trial if it goes on."""
+
+    trial: FrozenTrial
+    forecasts: Sequence[Forecast]
+    front: Sequence[FrozenTrial]
+    chance: float
+
+    @property
+    def gain(self) -> float:
+        """Expected improvement, on the scale of the forecasts; with several objectives the chance of one."""
+        return self.chance if len(self.forecasts) > 1 else self.forecasts[0].expected_gain(self.front[0].values[0])
+
+    def reason(self, names: Sequence[str], numbers: Mapping[str, float]) -> Reason:
+        """In words and numbers."""
+        several = len(self.forecasts) > 1
+        told = [_tell(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
+        bar = "on the front" if several else f"better than {self.front[0].values[0]:.4g}, the best so far"
+        text = f"forecast from step {self.forecasts[0].step} to end at {' and '.join(told)}; chance "
+        text += f"{_percent(self.chance)} to be {bar}; no other trial, old or new, has as much to gain per step"
+        details: dict[str, Any] = {"step": self.forecasts[0].step, "chance": self.chance, **numbers}
+        if not several:
+            details |= {"best": self.front[0].values[0], **_details(self.forecasts[0])}
+        return Reason(text, details)
+
+
+def _promises(
+    trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial]
+) -> list[_Promise]:
+    """Of the trials for which there is a forecast of every objective."""
+    made = zip(*(model.forecasts(trials) for model in models), strict=True)
+    known = [(trial, [f for f in each if f is not None]) for trial, each in zip(trials, made, strict=True)]
+    return [_Promise(t, each, front, _chance(each, front)) for t, each in known if len(each) == len(models)]
+
+
+def _chance(forecasts: Sequence[Forecast], front: Sequence[FrozenTrial]) -> float:
+    below = [[f.chance_of_better(v) for f, v in zip(forecasts, t.values, strict=True)] for t in front]
+    return chance_to_extend(np.array(below))
+
+
+def _gain_of_new(trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial]) -> float:
+    """What a new trial gains: the mean of what was to be expected of the latest ones after their first report.
+
+    That is measured like a paused trial's gain, by the same models as they are now. Who repeats an earlier trial gains
+    nothing. Infinite before any has reported.
+    """
+    recent = [trial for trial in trials[-RECENT:] if points_of(trial, len(models))]
+    begun = [cut(trial, min(points_of(trial, len(models)))) for trial in recent]
+    gains = [0.0 if _is_repeated(one.trial, trials) else one.gain for one in _promises(begun, models, front)]
+    return sum(gains) / len(gains) if gains else math.inf
+
+
+def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
+    return any(other.number < trial.number and other.params == trial.params for other in trials)
+
+
+def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
+    """How many reports the trial would still make, those included that its checkpoint is behind."""
+    return max(1, length - sum(step <= after_step for step in trial.intermediate_values))
 
 
 def _tell(forecast: Forecast, name: str) -> str:

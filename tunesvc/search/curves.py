@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from scipy.special import stdtr
 from scipy.stats import t as student_t
 
 from tunesvc.search.encoding import Encoder
@@ -34,6 +35,8 @@ FINISHED_MIN = 3
 TAUGHT_MAX = 160
 """Trials that a level learns from; of more, the finished and the newest."""
 
+_DENSITY = math.gamma((DOF + 1) / 2) / (math.sqrt(DOF * math.pi) * math.gamma(DOF / 2))
+"""Of the standard Student t at 0."""
 _GROWTH = 1.4
 """Levels lie this factor apart, at the 1st, 2nd, 3rd, 4th, 6th ... report of the longest finished curve."""
 _CHANGE = 0.7
@@ -78,7 +81,16 @@ class Forecast:
         bar = float(self.scale.to(value))
         if self.reached_z < bar:
             return 1.0
-        return float(student_t.cdf((bar - self.z) / self.deviation_z, DOF))
+        return float(stdtr(DOF, (bar - self.z) / self.deviation_z))
+
+    def expected_gain(self, value: float) -> float:
+        """By how much, on the scale, the final value is expected to be better than this one; worse is no loss."""
+        bar = float(self.scale.to(value))
+        below = min(bar, self.reached_z)
+        u = (below - self.z) / self.deviation_z
+        density = _DENSITY * (1 + u * u / DOF) ** (-(DOF + 1) / 2)
+        gain = self.deviation_z * (u * float(stdtr(DOF, u)) + (DOF + u * u) / (DOF - 1) * density)
+        return float(max(0.0, gain) + bar - below)
 
 
 class CurveModel:
@@ -93,14 +105,19 @@ class CurveModel:
         self._learned_from = (0, 0)
         self._chosen_at = 0
         self._kernels: dict[int, Kernel] = {}
-        self._summaries: dict[int, np.ndarray] = {}
+        self._summaries: dict[tuple[int, int], np.ndarray] = {}
         self._learned: _Learned | None = None
-        self._expected: dict[int, float] = {}
+        self._expected: dict[tuple[int, int], float] = {}
 
     @property
     def levels(self) -> Sequence[int]:
         """The steps at which forecasts change; empty before there is one."""
         return self._learned.levels if self._learned else ()
+
+    @property
+    def length(self) -> int:
+        """How many reports the longest finished curve has; 0 before there is one."""
+        return self._learned.length if self._learned else 0
 
     def update(self, trials: Sequence[FrozenTrial]) -> None:
         """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile."""
@@ -146,11 +163,13 @@ class CurveModel:
         """Forecast final values of pruned trials by number, in the objective's units; from memory where possible."""
         if self._learned is None:
             return {}
-        new = [t for t in trials if t.number not in self._expected and t.state == TrialState.PRUNED]
+        pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
+        new = [trial for trial in pruned if _version(trial) not in self._expected]
         for trial, forecast in zip(new, self.forecasts(new), strict=True):
             if forecast is not None:
-                self._expected[trial.number] = forecast.value
-        return self._expected
+                self._expected[_version(trial)] = forecast.value
+        known = ((trial.number, self._expected.get(_version(trial))) for trial in pruned)
+        return {number: value for number, value in known if value is not None}
 
     def _seen(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         return trials if self._objective is None else [seen_by(trial, self._objective) for trial in trials]
@@ -177,9 +196,10 @@ class CurveModel:
     def _summary(self, trial: FrozenTrial, levels: Sequence[int]) -> np.ndarray:
         if not trial.state.is_finished():
             return _Points(trial, self._sign).summaries(levels)
-        if trial.number not in self._summaries:
-            self._summaries[trial.number] = _Points(trial, self._sign).summaries(levels)
-        return self._summaries[trial.number]
+        version = _version(trial)
+        if version not in self._summaries:
+            self._summaries[version] = _Points(trial, self._sign).summaries(levels)
+        return self._summaries[version]
 
 
 class _Learned:
@@ -197,6 +217,7 @@ class _Learned:
         kernels: dict[int, Kernel],
     ) -> None:
         self.levels = levels
+        self.length = max(len(trial.intermediate_values) for trial in taught if _is_finished(trial))
         self.scale = scale
         self.is_best_taken = is_best_taken
         self.encoder = encoder
@@ -301,6 +322,11 @@ def _levels(finished: Sequence[FrozenTrial]) -> list[int]:
         places.append(place)
         place = max(place + 1, int(place * _GROWTH))
     return [steps[place - 1] for place in places or [1]]
+
+
+def _version(trial: FrozenTrial) -> tuple[int, int]:
+    """Number and length of the curve: one that was paused may have gone on since."""
+    return trial.number, len(trial.intermediate_values)
 
 
 def _reached(known: np.ndarray) -> np.ndarray:

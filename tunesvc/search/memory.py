@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.objectives import OTHERS
+from tunesvc.search.pausing import PAUSED
 from tunesvc.space import Space
 from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
 
@@ -61,6 +63,7 @@ class StudyMemory(InMemoryStorage):
         self._recording = False
         self._strides: dict[int, int] = {}
         self._infeasible: dict[int, FrozenTrial] = {}
+        self._paused: dict[int, FrozenTrial] = {}
         self._lent: Sequence[FrozenTrial] = ()
         self.batch = Batch()
         self.study_id = self.create_new_study(directions, name)
@@ -88,7 +91,8 @@ class StudyMemory(InMemoryStorage):
 
     def restate(self, space: Space) -> None:
         """Have all trials in the distributions of a wider space. They are recorded as they were drawn."""
-        for trial in [*self.get_all_trials(self.study_id, deepcopy=False), *self._infeasible.values()]:
+        shown = [*self._infeasible.values(), *self._paused.values()]
+        for trial in [*super().get_all_trials(self.study_id, deepcopy=False), *shown]:
             trial.distributions = space.restated(trial).distributions
         self._studies[self.study_id].param_distribution.update(space.distributions)
 
@@ -97,6 +101,14 @@ class StudyMemory(InMemoryStorage):
         trial = self.get_trial(number)
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
         self._keep_others(trial)
+
+    def pause(self, number: int) -> None:
+        """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
+        self._paused[number] = shown_as_pruned(self.get_trial(number))
+
+    def resume(self, number: int) -> None:
+        """The trial is paused no longer."""
+        self._paused.pop(number, None)
 
     @contextmanager
     def lending(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
@@ -114,8 +126,11 @@ class StudyMemory(InMemoryStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
-        their parameters: as infeasible ones, so that samplers learn where not to go."""
-        trials = super().get_all_trials(study_id, deepcopy, states)
+        their parameters: as infeasible ones, so that samplers learn where not to go. Paused trials are pruned ones."""
+        trials = super().get_all_trials(study_id, deepcopy, None if self._paused else states)
+        if self._paused:
+            shown = (self._paused.get(trial.number, trial) for trial in trials)
+            trials = [trial for trial in shown if states is None or trial.state in states]
         if self._lent:
             trials = [*(trial for trial in self._lent if states is None or trial.state in states), *trials]
         if states is None or TrialState.PRUNED not in states or not self._infeasible:
@@ -209,6 +224,16 @@ class StudyMemory(InMemoryStorage):
             self.batch.attrs.append(Attr(number, "user", key, json.dumps(value)))
         for key, value in trial.system_attrs.items():
             self.batch.attrs.append(Attr(number, "system", key, json.dumps(value)))
+
+
+def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """A paused trial as samplers and pruners are to see it."""
+    last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else math.nan
+    shown = copy.copy(trial)
+    shown.state = TrialState.PRUNED
+    shown.values = [last] if math.isfinite(last) and not trial.system_attrs.get(OTHERS) else None
+    shown.system_attrs = {**trial.system_attrs, PAUSED: len(trial.intermediate_values)}
+    return shown
 
 
 def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:

@@ -27,6 +27,7 @@ from tunesvc.errors import BadReport
 from tunesvc.objective import is_better, is_name
 from tunesvc.search.memory import FAILURE, StudyMemory
 from tunesvc.search.objectives import cut, points_of
+from tunesvc.search.pausing import RESUMED, Instead, Promotes
 from tunesvc.search.reasons import Explains, Reason
 from tunesvc.search.seeding import reseed, seed_of
 from tunesvc.search.warmstart import CARRIED, Teacher
@@ -64,6 +65,17 @@ class Verdict:
     details: Mapping[str, Any]
     stop: bool = True
     """False: it would have been stopped, and goes on to show whether that would have been right (an audit)."""
+    pause: bool = False
+    """Whether it is only paused: it may be promoted later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A paused trial goes on, and this is why."""
+
+    number: int
+    reason: str
+    details: Mapping[str, Any]
 
 
 class Optimizer:
@@ -101,10 +113,12 @@ class Optimizer:
         self._pruner_name = pruner_name
         self._prune_before_step = prune_before_step
         self._trials_max = trials_max
+        self._size = space.size if space.parameters else None
         self._seed = seed_of(seed)
         self._fallback = RandomSampler()
         self._fresh = True
         self._kept: set[int] = set()
+        self._paused: dict[int, int] = {}
         self._teacher = None if trials_max is not None else teacher  # who tries everything once learns nothing
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._relative_of: dict[int, Mapping[str, Any]] = {}
@@ -175,6 +189,7 @@ class Optimizer:
     def widen(self, space: Space, sampler: BaseSampler, pruner: BasePruner, trials_max: int | None) -> None:
         """Go on in a wider space with a sampler and a pruner that know it, as after a restart."""
         self.space, self._trials_max = space, trials_max
+        self._size = space.size if space.parameters else None
         self.study.sampler, self.study.pruner = sampler, pruner
         self.memory.restate(space)
         self._fresh = True
@@ -194,8 +209,10 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
             message = f"{type(error).__name__}: {error}"
             params = self._draw_all(number, self._fallback)
+            self._tried.add(_configuration(params))
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
             return Proposal(number, params, reason, {**details, "sampler": "random"}, sampler_error=message)
+        self._tried.add(_configuration(params))
         if enqueued:
             note = self.trial(number).system_attrs.get(ORIGIN, "")
             return Proposal(
@@ -231,7 +248,9 @@ class Optimizer:
         finally:
             trial = self.trial(recorded.number)
             trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)
-            trial.system_attrs = {k: v for k, v in recorded.system_attrs.items() if not _is_outcome(k)}
+            kept = {k: v for k, v in recorded.system_attrs.items() if k != RESUMED and not _is_outcome(k)}
+            trial.system_attrs = kept
+            self._tried.add(_configuration(recorded.params))
         return drawn
 
     def version(self, number: int) -> str:
@@ -293,12 +312,13 @@ class Optimizer:
         Args:
             steps: those that it has not seen yet, all of them or the last one by default. It is asked about each in
                 turn, as if the later ones were not there: reports that arrive together must not be judged otherwise
-                than reports that arrive one by one.
+                than reports that arrive one by one. A trial that was promoted is not judged where it had been before.
         """
         known = points_of(self.trial(number), len(self.study.directions))
         if not known:
             return None
-        for step in sorted(step for step in steps or [max(known)] if step in known):
+        passed = self.trial(number).system_attrs.get(RESUMED, {}).get("step", -1)
+        for step in sorted(step for step in steps or [max(known)] if step in known and step > passed):
             if self._prune_before_step is not None and step >= self._prune_before_step:
                 return None
             trial = cut(self.trial(number), step)
@@ -307,6 +327,44 @@ class Optimizer:
             if number not in self._kept and (audit := self._audit(number)) is not None:
                 return audit
         return None
+
+    def pause(self, number: int, after_step: int) -> None:
+        """The trial holds its worker no longer; it may be promoted.
+
+        Args:
+            after_step: where it would go on; -1: from the start.
+        """
+        self._paused[number] = after_step
+        self.memory.pause(number)
+
+    def promotion(self, *, asks: bool) -> Promotion | None:
+        """The paused trial that goes on now, if its pruner wants that more than what else could be done.
+
+        Args:
+            asks: whether a new trial may be asked instead.
+        """
+        if not self._paused or not self._pauses:
+            return None
+        self._forget_cached_trials()
+        instead = Instead.NOTHING if not asks else Instead.REPEAT if self._covered else Instead.NEW
+        try:
+            number = self.study.pruner.promotion(self.study, self._paused, instead)  # type: ignore[attr-defined]
+        except Exception as error:  # noqa: BLE001  # a pruner is anybody's code
+            self._complain(None, f"pruner {self._pruner_name}", error)
+            return None
+        if number is None:
+            return None
+        told = self._reason_of(self.study.pruner, number) or Reason(f"chosen by {self._pruner_name}", {})
+        details = {"pruner": self._pruner_name, "instead": instead, "after_step": self._paused[number]}
+        return Promotion(number, told.text, {**told.details, **details})
+
+    def promote(self, number: int, details: Mapping[str, Any]) -> None:
+        """The trial runs again. What it had reported after its checkpoint is to be forgotten beside this."""
+        step = self.trial(number).last_step
+        passed = {"step": -1 if step is None else step, "chance": details.get("chance")}
+        self.memory.set_trial_system_attr(number, RESUMED, passed)
+        self.memory.resume(number)
+        del self._paused[number]
 
     def tell(
         self,
@@ -335,6 +393,8 @@ class Optimizer:
         self._forget_cached_trials()
         self._relative_of.pop(number, None)
         self._kept.discard(number)
+        self._paused.pop(number, None)
+        self.memory.resume(number)
         trial = self.trial(number)
         try:
             with self._teaching():
@@ -359,7 +419,6 @@ class Optimizer:
             for name, distribution in self.space.distributions.items():
                 if self.space.active(name, params):
                     params[name] = self._draw(number, name, distribution, relative, sampler)
-        self._tried.add(_configuration(params))
         return params
 
     @contextmanager
@@ -381,7 +440,16 @@ class Optimizer:
             self._complain(trial.number, f"pruner {self._pruner_name}", error)
             return False
 
-    def _complain(self, number: int, who: str, error: Exception) -> None:
+    @property
+    def _pauses(self) -> bool:
+        return isinstance(self.study.pruner, Promotes) and self.study.pruner.pauses
+
+    @property
+    def _covered(self) -> bool:
+        """Whether there is nothing new to try."""
+        return self.exhausted or (self._size is not None and len(self._tried) >= self._size)
+
+    def _complain(self, number: int | None, who: str, error: Exception) -> None:
         reason = f"{who} raised {type(error).__name__}: {error}"
         self.memory.batch.decisions.append(Decision(number, "sampler", reason, {}))
 
@@ -423,7 +491,7 @@ class Optimizer:
         told = self._reason_of(self.study.pruner, trial.number)
         if len(self.study.directions) > 1:
             reason, more = (f"{self._pruner_name} stopped it", {}) if told is None else (told.text, told.details)
-            return Verdict(reason, {"step": step, "pruner": self._pruner_name, **more})
+            return Verdict(reason, {"step": step, "pruner": self._pruner_name, **more}, pause=self._pauses)
         value = trial.intermediate_values[step]
         goal = self.study.direction.name.lower()
         others = [
@@ -441,7 +509,9 @@ class Optimizer:
         best = (min if goal == "minimize" else max)((v for v, _ in others if not math.isnan(v)), default=None)
         details: dict[str, Any] = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
         details |= {"pruner": self._pruner_name, "rank_finished": rank_finished, "finished": len(finished)}
-        return Verdict(reason, details) if told is None else Verdict(told.text, {**details, **told.details})
+        if told is not None:
+            reason, details = told.text, {**details, **told.details}
+        return Verdict(reason, details, pause=self._pauses)
 
     def _audit(self, number: int) -> Verdict | None:
         """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
@@ -508,7 +578,7 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
 
 def _is_outcome(attr: str) -> bool:
     """Whether a system attribute was set when the trial ended."""
-    return attr == FAILURE or attr.startswith(_CONSTRAINT) or attr == "constraints"
+    return attr in (FAILURE, "constraints") or attr.startswith(_CONSTRAINT)
 
 
 def _configuration(params: Mapping[str, ParamValue]) -> frozenset[tuple[str, str]]:

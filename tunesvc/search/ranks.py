@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.parzen import LATEST
+from tunesvc.search.pausing import PAUSED
 
 GOOD_MAX = 25
 """How many trials are good, at most, of a study with one objective; Optuna's number."""
@@ -63,6 +64,8 @@ class Ranks:
         self._history = history
         self._looked_at = 0
         self._unfinished: set[int] = set()
+        self._paused: dict[int, FrozenTrial] = {}
+        """Position -> the trial as it was learned; it is learned anew when it has gone on."""
         self._observed: dict[int, Observation] = {}
         self._numbers: list[int] = []
         self._lots: list[tuple[float, int]] = []
@@ -87,12 +90,17 @@ class Ranks:
         Args:
             trials: all of the study's, in an order to which later calls only append.
         """
+        for position in [p for p, trial in self._paused.items() if p < len(trials) and _has_gone_on(trial, trials[p])]:
+            self._forget(position)
         for position in [*sorted(self._unfinished), *range(self._looked_at, len(trials))]:
             if position >= len(trials):  # another thread has seen a later state of the study
                 break
-            if trials[position].state.is_finished():
+            trial = trials[position]
+            if trial.state.is_finished():
                 self._unfinished.discard(position)
-                self._learn(trials[position])
+                self._learn(trial)
+                if PAUSED in trial.system_attrs:
+                    self._paused[position] = trial
             else:
                 self._unfinished.add(position)
         self._looked_at = max(self._looked_at, len(trials))
@@ -135,6 +143,17 @@ class Ranks:
             self._front.add(trial.number, self._signs * np.array(trial.values))
         else:
             insort(self._ranks, rank)
+
+    def _forget(self, position: int) -> None:
+        """A paused trial goes on, or has ended."""
+        trial = self._paused.pop(position)
+        self.told -= 1
+        self._view = None
+        del self._observed[trial.number]
+        self._numbers.remove(trial.number)
+        self._lots.remove(((trial.number * _GOLDEN) % 1.0, trial.number))
+        self._ranks.remove(self._rank(trial))
+        self._unfinished.add(position)
 
     def _rank(self, trial: FrozenTrial) -> Rank:
         """Completed trials by value, then pruned ones by how far they came, then infeasible ones: as Optuna's TPE."""
@@ -221,6 +240,10 @@ class Front:
             reference[reference == 0] = 1e-12
             tied = _solve_hssp(losses[tied], tied, wanted - len(sure), reference)
         return {self._numbers[int(i)] for i in (*sure, *tied)}
+
+
+def _has_gone_on(paused: FrozenTrial, now: FrozenTrial) -> bool:
+    return bool(paused.system_attrs[PAUSED] != now.system_attrs.get(PAUSED))
 
 
 def observe(trial: FrozenTrial) -> Observation:

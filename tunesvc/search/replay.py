@@ -21,6 +21,7 @@ from tunesvc.search.curves import forget_models
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import FIXED, Optimizer
 from tunesvc.search.pareto import ranked
+from tunesvc.search.pausing import Instead
 from tunesvc.search.recommend import is_candidate
 from tunesvc.search.warmstart import Teacher
 from tunesvc.space import Space
@@ -38,10 +39,14 @@ class Moment:
     reports: list[tuple[int, int, tuple[float, *tuple[float | None, ...]]]] = field(default_factory=list)
     """Trial, step, value of each objective; None where the report did not bear it."""
     pruned: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Trial -> details of the decision."""
+    """Trial that is to be stopped, for good or for now -> details of the decision."""
+    paused: list[tuple[int, int]] = field(default_factory=list)
+    """A trial whose attempt ended as paused, and the step after which it would go on."""
     ended: list[int] = field(default_factory=list)
     reopened: list[tuple[int, int]] = field(default_factory=list)
     """A trial, and the step after which its next attempt went on."""
+    promoted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Trial -> details of the decision, in the order of these; each is reopened too."""
     asked: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
     """A trial, and details of the decision."""
 
@@ -125,12 +130,13 @@ SamplerMaker = Callable[[int], BaseSampler]
 
 def redraw(
     course: Course, make: SamplerMaker, name: str, pruner: BasePruner, pruner_name: str, last_step: int | None
-) -> tuple[Redrawn, Redrawn]:
-    """Ask the study's sampler for every trial, and its pruner about every report, once more: asks, and verdicts.
+) -> tuple[Redrawn, Redrawn, Redrawn]:
+    """Ask the study's sampler for every trial, and its pruner about every report and every free worker, once more:
+    asks, verdicts, and promotions, which are compared where one was made and where a new trial was asked instead.
 
     With the seeds and the history that they had, in the order in which they were asked: what they learn, they share.
     """
-    asks, verdicts = _Tally(), _Tally()
+    asks, verdicts, promotions = _Tally(), _Tally(), _Tally()
     restarted = False
     space = Space(course.spec.parameters)
     drawn = make(course.spec.seed or 0) if not course.spec.define_by_run else None
@@ -141,7 +147,11 @@ def redraw(
     for moment in course.moments:
         _judge_again(moment, optimizer, stopping, verdicts)
         stopping |= moment.pruned.keys()
-        _end(course, moment, optimizer)
+        stopping -= {number for number, _ in moment.paused}
+        for recorded, redrawn in _end(course, moment, optimizer):
+            if not promotions.agrees(recorded == redrawn):
+                number = next((number for number in (recorded, redrawn) if number is not None), -1)
+                promotions.differs(number, _who(recorded), _who(redrawn), _WHY_PRUNE)
         for step in _ask_again(course, moment, optimizer, make) if drawn is not None else ():
             restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
             why_not = _not_comparable(step, name, space)
@@ -150,7 +160,11 @@ def redraw(
             elif not asks.agrees(step.drawn == step.recorded.params):
                 why = _why_differing(step, course, restarted)
                 asks.differs(step.recorded.number, str(step.recorded.params), str(step.drawn), why)
-    return asks.counted(), verdicts.counted()
+    return asks.counted(), verdicts.counted(), promotions.counted()
+
+
+def _who(number: int | None) -> str:
+    return "none goes on" if number is None else f"trial {number} goes on"
 
 
 def propose(course: Course, make: SamplerMaker, seed: int | None = None) -> tuple[Proposed, ...]:
@@ -304,18 +318,41 @@ def _report(moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | N
     return steps
 
 
-def _end(course: Course, moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None) -> None:
-    """Bring a moment's trials to their ends, and with no sampler to ask, its new ones into being."""
+def _end(
+    course: Course, moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None
+) -> list[tuple[int | None, int | None]]:
+    """Bring a moment's trials to their ends or pauses, let go on what did, and with no sampler to ask, bring its new
+    ones into being; returns who was promoted, and who would be now."""
+    gone = without or {}
+    for number, after_step in moment.paused:
+        if number not in gone:
+            optimizer.pause(number, after_step)
     for number in moment.ended:
-        if number not in (without or {}) and not optimizer.trial(number).state.is_finished():
+        if number not in gone and not optimizer.trial(number).state.is_finished():
             optimizer.retell(course.trials[number])
     for number, after_step in moment.reopened:
-        if number not in (without or {}):
+        if number not in gone and number not in moment.promoted:
             optimizer.memory.forget_after(number, after_step)
+    chosen: list[tuple[int | None, int | None]] = []
+    reopened = dict(moment.reopened)
+    for number, details in moment.promoted.items():
+        if number in gone:
+            continue
+        chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Instead.NOTHING)))
+        optimizer.promote(number, details)
+        optimizer.memory.forget_after(number, reopened[number])
+    if moment.asked:
+        chosen.append((None, _chosen(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):
         for number, _ in moment.asked:
             optimizer.redraw(course.trials[number], 0)
     optimizer.memory.take_batch()
+    return chosen
+
+
+def _chosen(optimizer: Optimizer, *, asks: bool) -> int | None:
+    promotion = optimizer.promotion(asks=asks)
+    return None if promotion is None else promotion.number
 
 
 class _Recorded(BaseSampler):

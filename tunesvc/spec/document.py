@@ -26,7 +26,9 @@ MAX_BYTES = 256_000
 """The largest study file: PyYAML reads about 50 kB a second when every byte is a token."""
 
 
-_NAME_LINE = re.compile(r"^(name:[ \t]*)\S.*?([ \t]+#.*)?$", re.MULTILINE)
+_NAME_LINE = re.compile(
+    r"""^(name:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\n]|'')*'|[^\s"'].*?)([ \t]+\#.*)?[ \t]*$""", re.MULTILINE
+)
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 

@@ -187,7 +187,8 @@ class Sampler(Named):
 
 
 class Pruner(Named):
-    """Which pruner stops poor trials; every other key is handed to it as an option."""
+    """Which pruner stops poor trials; every other key is handed to it as an option. `auto` and `curve` take `chance`,
+    `startup`, `min`, `audit`, `seed` and `resume`; `asha` takes `min`, `max`, `eta` and `form`, `stop` or `promote`."""
 
     name: Name = Field(
         "auto",

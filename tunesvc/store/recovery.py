@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,7 +35,7 @@ class EarlierAttempt:
 
 @dataclass(frozen=True, slots=True)
 class UnfinishedTrial:
-    """A trial whose state is running."""
+    """A trial whose state is running; it is paused when its last attempt is."""
 
     trial_id: int
     number: int
@@ -54,10 +55,8 @@ def unfinished_trials(connection: sa.Connection, study_id: int) -> list[Unfinish
         .where(trials.c.study_id == study_id, trials.c.state == "running")
         .order_by(trials.c.number)
     ).all()
-    return [
-        UnfinishedTrial(row.trial_id, row.number, _attempts(connection, row.trial_id), _curve(connection, row.trial_id))
-        for row in rows
-    ]
+    tried, curves = _attempts(connection, study_id), _curves(connection, study_id)
+    return [UnfinishedTrial(row.trial_id, row.number, tried[row.trial_id], curves[row.trial_id]) for row in rows]
 
 
 def has_live_attempt(connection: sa.Connection, trial_id: int) -> bool:
@@ -116,13 +115,19 @@ def gpu_hours(connection: sa.Connection, study_id: int) -> float:
     return float(connection.execute(spent).scalar_one()) / 3600
 
 
-def _attempts(connection: sa.Connection, trial_id: int) -> list[EarlierAttempt]:
+def _of_unfinished(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
+    return column.in_(sa.select(trials.c.trial_id).where(trials.c.study_id == study_id, trials.c.state == "running"))
+
+
+def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[EarlierAttempt]]:
+    """Of all running trials, by trial id: paused ones may be many."""
     last_word = (
         sa.select(sa.func.max(reports.c.reported_at))
         .where(reports.c.trial_id == attempts.c.trial_id, reports.c.attempt == attempts.c.number)
         .scalar_subquery()
     )
     columns = (
+        attempts.c.trial_id,
         attempts.c.number,
         attempts.c.state,
         attempts.c.cursor,
@@ -134,20 +139,26 @@ def _attempts(connection: sa.Connection, trial_id: int) -> list[EarlierAttempt]:
         attempts.c.checkpoint,
         attempts.c.checkpoint_step,
     )
-    rows = connection.execute(
-        sa.select(*columns).where(attempts.c.trial_id == trial_id).order_by(attempts.c.number)
-    ).all()
-    return [EarlierAttempt(row.number, AttemptState(row.state), *row[2:]) for row in rows]
+    query = sa.select(*columns).where(_of_unfinished(attempts.c.trial_id, study_id))
+    found: dict[int, list[EarlierAttempt]] = defaultdict(list)
+    for row in connection.execute(query.order_by(attempts.c.trial_id, attempts.c.number)):
+        found[row.trial_id].append(EarlierAttempt(row.number, AttemptState(row.state), *row[3:]))
+    return found
 
 
 def _seconds_since(moment: sa.ColumnElement[datetime]) -> sa.ColumnElement[float]:
     return sa.cast(sa.extract("epoch", sa.func.now() - moment), sa.Double)
 
 
-def _curve(connection: sa.Connection, trial_id: int) -> list[tuple[int, float | None, Mapping[str, float]]]:
-    rows = connection.execute(
-        sa.select(reports.c.step, reports.c.value, reports.c.metrics)
-        .where(reports.c.trial_id == trial_id, ~reports.c.superseded)
-        .order_by(reports.c.step, reports.c.attempt)
-    ).all()
-    return [(row.step, row.value, numbers.load_metrics(row.metrics)) for row in rows]
+def _curves(
+    connection: sa.Connection, study_id: int
+) -> Mapping[int, list[tuple[int, float | None, Mapping[str, float]]]]:
+    query = (
+        sa.select(reports.c.trial_id, reports.c.step, reports.c.value, reports.c.metrics)
+        .where(_of_unfinished(reports.c.trial_id, study_id), ~reports.c.superseded)
+        .order_by(reports.c.trial_id, reports.c.step, reports.c.attempt)
+    )
+    found: dict[int, list[tuple[int, float | None, Mapping[str, float]]]] = defaultdict(list)
+    for row in connection.execute(query):
+        found[row.trial_id].append((row.step, row.value, numbers.load_metrics(row.metrics)))
+    return found

@@ -71,6 +71,8 @@ FIRST_VALUE = sa.text("""NULLIF("values"[1], 'NaN'::double precision)""")
 """A trial's first value, NULL where that is no number: Postgres sorts NaN above all of them."""
 
 TRIAL_STATES = ["waiting", "running", "complete", "pruned", "fail"]
+STATES_SHOWN = [*TRIAL_STATES, "paused"]
+"""What people are told: a running trial whose last attempt is paused is shown as that."""
 
 studies = sa.Table(
     "studies",
@@ -189,7 +191,7 @@ attempts = sa.Table(
     sa.Column("opened_at", Moment, nullable=False, server_default=NOW),
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
-    # why it was asked to stop: prune, budget, target, command, request, wall, silence, shutdown
+    # why it was asked to stop: prune, pause, budget, target, command, request, wall, silence, shutdown
     sa.Column("stop_cause", sa.Text),
     # what it holds while it runs, all workers of a gang together
     sa.Column("cpus", Double, nullable=False, server_default="0"),
@@ -252,7 +254,7 @@ decisions = sa.Table(
     # what the decision rests on, in numbers; NaN and infinities as in reports.metrics
     sa.Column("details", pg.JSONB, nullable=False, server_default="{}"),
     sa.Column("decided_at", Moment, nullable=False, server_default=NOW),
-    _one_of("kind", ["ask", "prune", "keep", "retry", "fail", "stop", "sampler", "code"]),
+    _one_of("kind", ["ask", "prune", "pause", "promote", "keep", "retry", "fail", "stop", "sampler", "code"]),
     sa.Index("ix_decisions_study_id_trial_number", "study_id", "trial_number"),
 )
 

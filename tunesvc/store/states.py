@@ -3,7 +3,10 @@
 study     created -> running <-> paused
                      running -> finished | stopped | failed      (`extend` and `resume` lead back to running)
 
-attempt   opened -> running -> finished | pruned | failed | lost | interrupted
+attempt   opened -> running -> finished | pruned | paused | failed | lost | interrupted
+
+A trial whose last attempt is paused stays RUNNING for Optuna, and holds nothing. It goes on in a new attempt when it is
+promoted, and is PRUNED when the study ends before that.
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ class AttemptState(StrEnum):
     RUNNING = "running"
     FINISHED = "finished"
     PRUNED = "pruned"
+    PAUSED = "paused"
+    """Stopped at a rung; the trial goes on in another attempt if it is promoted."""
     FAILED = "failed"
     LOST = "lost"
     INTERRUPTED = "interrupted"

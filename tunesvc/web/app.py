@@ -22,12 +22,25 @@ from tunesvc.web.events import Hub
 from tunesvc.web.files import Files
 from tunesvc.web.guard import Guard
 from tunesvc.web.kept import Kept
-from tunesvc.web.pages import cluster, compare, figures, frame, health, live, new, studies, study, trial, trials
+from tunesvc.web.pages import (
+    actions,
+    cluster,
+    compare,
+    figures,
+    frame,
+    health,
+    live,
+    new,
+    studies,
+    study,
+    trial,
+    trials,
+)
 from tunesvc.web.render import STATIC, page
 
 BODY_MAX = 1_000_000
 """Bytes of a request's body: four times the largest study file, which a form may well double in size."""
-PAGES = (studies, frame, study, trials, trial, compare, health, cluster, new, figures, live)
+PAGES = (studies, frame, study, trials, trial, compare, actions, health, cluster, new, figures, live)
 """Modules that each have a `router`."""
 
 

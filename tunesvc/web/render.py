@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -15,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tunesvc import words
+from tunesvc.web.sense import against
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -117,6 +119,7 @@ def _environment() -> Environment:
         ago=ago,
         percent=percent,
         count=count,
+        shell=shlex.quote,
     )
-    made.globals.update(spark=spark, escape=escape)
+    made.globals.update(spark=spark, escape=escape, against=against)
     return made

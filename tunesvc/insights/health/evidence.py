@@ -123,7 +123,7 @@ def gather(database: Database, study: StudyView) -> Evidence:
             of(failed),
             of(recent),
             records=_records(connection, study) if single else (),
-            audited=_audited(connection, study) if single else (),
+            audited=_audited(connection, study),
             attempts=_attempts(connection, study),
             now=connection.execute(sa.select(sa.func.now())).scalar_one(),
         )
@@ -217,7 +217,7 @@ def _records(connection: sa.Connection, study: StudyView) -> tuple[Record, ...]:
 
 def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, ...]:
     query = (
-        sa.select(trials.c.number, trials.c["values"][1].label("value"), trial_attrs.c.value.label("verdict"))
+        sa.select(trials.c.number, trials.c["values"].label("results"), trial_attrs.c.value.label("verdict"))
         .join(trial_attrs, trial_attrs.c.trial_id == trials.c.trial_id)
         .where(of_study(trial_attrs.c.trial_id, study.study_id), trials.c.state == "complete")
         .where(trial_attrs.c.kind == "system", trial_attrs.c.name == AUDIT, trials.c["values"].is_not(None))
@@ -225,10 +225,10 @@ def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, 
     )
     return tuple(
         optuna.trial.create_trial(
-            state=TrialState.COMPLETE, value=row.value, system_attrs={AUDIT: json.loads(row.verdict)}
+            state=TrialState.COMPLETE, values=row.results, system_attrs={AUDIT: json.loads(row.verdict)}
         )
         for row in connection.execute(query)
-        if _is_number(row.value)
+        if all(_is_number(value) for value in row.results)
     )
 
 

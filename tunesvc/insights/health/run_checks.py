@@ -43,18 +43,22 @@ PAUSE_S = 60.0
 
 def pruning(evidence: Evidence) -> Sequence[Finding] | Silence:
     """Pruning is too eager: of the trials that were let finish to audit the pruner, more than 1 in 20 ended better
-    than the best of then, with 97.5 % certainty (lower end of the interval of Clopper and Pearson)."""
+    than the best of then (with several objectives: extended its front), with 97.5 % certainty (lower end of the
+    interval of Clopper and Pearson)."""
     spec = evidence.study.spec
-    if not evidence.is_single or spec is None or spec.pruner.name == "none":
+    if spec is None or spec.pruner.name == "none":
         return Silence("The study has no pruner.")
-    direction = StudyDirection.MAXIMIZE if evidence.study.objectives[0].maximize else StudyDirection.MINIMIZE
-    told = false_prunes(evidence.audited, direction)
+    directions = [
+        StudyDirection.MAXIMIZE if one.maximize else StudyDirection.MINIMIZE for one in evidence.study.objectives
+    ]
+    told = false_prunes(evidence.audited, *directions)
     if not told.audited:
         text = "None of the trials that it would have stopped was let finish so far, so its rate of error is not known."
         return Silence(text, evidence.study.counts.pruned < 1)
+    better = "ended better than the best of then" if evidence.is_single else "would have extended the front of then"
     numbers = (
-        f"{told.wrong} of {told.audited} trials that were let finish to check the pruner ended better than the best "
-        f"of then, so it errs in {told.low:.1%} to {told.high:.0%} of its stops"
+        f"{told.wrong} of {told.audited} trials that were let finish to check the pruner {better}, so it errs in "
+        f"{told.low:.1%} to {told.high:.0%} of its stops"
     )
     if told.low <= WRONG_MAX:
         return Silence(f"{numbers[0].upper()}{numbers[1:]}.")

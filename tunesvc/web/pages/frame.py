@@ -1,4 +1,4 @@
-"""What stands on every page of a study and follows it: its state."""
+"""What stands on every page of a study and follows it: its state, what may be done with it, its labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tunesvc.web.render import page
 router = APIRouter()
 
 
-@router.get("/studies/{study_id}/state")
-def study_state(request: Request, study: AskedStudy) -> HTMLResponse:
-    """The state, with its reason."""
-    return page(request, "study_state.html", study=study)
+@router.get("/studies/{study_id}/standing", name="standing")
+def standing(request: Request, study: AskedStudy) -> HTMLResponse:
+    """The head of the page."""
+    return page(request, "standing.html", study=study)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from starlette.routing import NoMatchFound
 
-from tunesvc.insights.health import health
+from tunesvc import insights
+from tunesvc.insights.health import Action, health
+from tunesvc.web.access import Right, Viewer
 from tunesvc.web.pages.asked import AskedStudy
 from tunesvc.web.render import page, wants_fragment
 
@@ -13,7 +18,39 @@ router = APIRouter()
 
 
 @router.get("/studies/{study_id}/health", name="health_page")
-def health_page(request: Request, study: AskedStudy) -> HTMLResponse:
+def health_page(request: Request, user: Viewer, study: AskedStudy) -> HTMLResponse:
     """The page, or the checks alone when htmx asks for them."""
-    template = "health_checks.html" if wants_fragment(request) else "health.html"
-    return page(request, template, study=study, health=health(request.app.state.database, study))
+    database, kept = request.app.state.database, request.app.state.kept
+    stamp = insights.fingerprint(database, study.study_id)
+    examined = kept.get(("health", study.study_id), stamp, lambda _: health(database, study))
+    return page(
+        request,
+        "health_checks.html" if wants_fragment(request) else "health.html",
+        study=study,
+        health=examined.value,
+        can_act=request.app.state.access.allows(user, Right.STEER, study.study_id) and _has_forms(request),
+        fields=lambda action: list(_fields(action)),
+    )
+
+
+def _has_forms(request: Request) -> bool:
+    """Whether the application has the forms that ask something of a study."""
+    try:
+        request.url_for("ask", study_id=0, ask="extend")
+    except NoMatchFound:
+        return False
+    return True
+
+
+def _fields(action: Action) -> Iterator[tuple[str, str]]:
+    """An action as its form has it."""
+    match action.kind:
+        case "parallelism":
+            yield "trials", str(action.payload["trials"])
+        case "extend":
+            yield from (
+                (name, f"{more:g}s" if name == "wall" else f"{more:g}") for name, more in action.payload.items()
+            )
+        case "widen":
+            for name, ends in action.payload["parameters"].items():
+                yield from (("name", name), ("low", str(ends.get("min", ""))), ("high", str(ends.get("max", ""))))

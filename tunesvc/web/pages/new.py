@@ -45,6 +45,7 @@ class Verdict:
     """What there is to say about a text."""
 
     spec: StudySpec | None
+    """None when it cannot be read as a study, wherever it is run."""
     faults: Sequence[PlacedFault]
     """At their lines."""
     problems: Sequence[str]
@@ -56,7 +57,7 @@ class Verdict:
     @property
     def is_fine(self) -> bool:
         """Whether the study can be created."""
-        return self.spec is not None and not self.problems
+        return self.spec is not None and not self.faults and not self.problems
 
 
 @router.get("/new", name="new_page")
@@ -89,7 +90,7 @@ def download_new(_: Creator, text: Text = "") -> Response:
 
 
 @router.post("/new", name="create_new")
-def create_new(request: Request, _: Creator, text: Text = "", folder: Folder = "") -> Response:
+def create_new(request: Request, user: Creator, text: Text = "", folder: Folder = "") -> Response:
     """Store the study, and say how to run it; or the editor again, with what is wrong."""
     text = _lines(text)
     database = request.app.state.database
@@ -97,7 +98,7 @@ def create_new(request: Request, _: Creator, text: Text = "", folder: Folder = "
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, text, folder, verdict=verdict, status=422)
     try:
-        record = create(database, verdict.spec, Source(text, str(Path(folder).resolve())))
+        record = create(database, verdict.spec, Source(text, str(Path(folder).resolve())), owner=user.name)
     except StudyExists as error:  # somebody was faster
         faults = Verdict(verdict.spec, (), (str(error),), None, "", ())
         return _editor(request, text, folder, verdict=faults, status=409)
@@ -119,12 +120,14 @@ def study_file(study: AskedStudy) -> Response:
 def judge(database: Database, text: str, folder: str) -> Verdict:
     """Read a text and look ahead."""
     where, problems = _folder(folder)
-    spec, faults = examine(text, folder=where)
+    spec, faults = examine(text)
     if spec is None:
         return Verdict(None, faults[:FAULTS_MAX], problems, None, "", ())
+    if where is not None:  # what is missing there does not stand in the way of looking ahead
+        _, faults = examine(text, folder=where)
     problems = [*problems, *_problems(database, spec)]
     seen = preview(spec, samples=SAMPLES)
-    return Verdict(spec, (), problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
+    return Verdict(spec, faults, problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
 
 
 def _folder(folder: str) -> tuple[Path | None, list[str]]:

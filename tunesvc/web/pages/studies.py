@@ -50,6 +50,8 @@ class Wanted:
 
     search: str
     states: Sequence[StudyState]
+    tags: Sequence[str]
+    owner: str
     sort: Sort
     shown: int
 
@@ -60,13 +62,17 @@ def studies_page(
     _: Viewer,
     q: Annotated[str, Query(max_length=200)] = "",
     state: Annotated[list[StudyState] | None, Query()] = None,
+    tag: Annotated[list[str] | None, Query()] = None,
+    owner: Annotated[str, Query(max_length=200)] = "",
     sort: Sort = Sort.NEWEST,
     show: Annotated[int, Query(ge=1, le=LOADED)] = SHOWN,
 ) -> HTMLResponse:
     """All studies, or the table alone when htmx asks for it."""
-    wanted = Wanted(q.replace("\0", ""), state or [], sort, show)
+    wanted = Wanted(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
     database = request.app.state.database
-    found = insights.studies(database, LOADED, search=wanted.search, states=wanted.states)
+    found = insights.studies(
+        database, LOADED, search=wanted.search, states=wanted.states, tags=wanted.tags, owner=wanted.owner or None
+    )
     rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
     return page(
         request,
@@ -78,5 +84,11 @@ def studies_page(
         sorts=list(Sort),
         states=list(StudyState),
         gpu_price=request.app.state.gpu_price,
-        is_filtered=bool(wanted.search or wanted.states),
+        labels=insights.labels(database),
+        is_filtered=bool(wanted.search or wanted.states or wanted.tags or wanted.owner),
     )
+
+
+def _clean(text: str) -> str:
+    """Without what Postgres takes as the end of a text."""
+    return text.replace("\0", "")

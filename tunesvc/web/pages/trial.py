@@ -73,7 +73,7 @@ def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLR
         said=_by_topic(insights.trial_told(study, detail, reasons)),
         best=best,
         settings=_settings(request, study, detail, reasons, best),
-        is_open=detail.row.state in ("running", "waiting"),
+        is_open=detail.row.state in ("running", "paused", "waiting"),
     )
 
 

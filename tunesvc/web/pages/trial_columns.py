@@ -40,6 +40,8 @@ def columns_of(objectives: Sequence[Objective], params: Sequence[str]) -> list[C
         Column("duration", "time", lambda row: words.duration(row.duration_s), "duration"),
         Column("attempts", "attempts", lambda row: str(row.attempts), is_usual=False),
         Column("failure", "failure", lambda row: row.failure or "", is_number=False),
+        Column("tags", "tags", lambda row: ", ".join(row.tags), is_number=False, is_usual=False),
+        Column("note", "note", lambda row: row.note[:200], is_number=False, is_usual=False),
         Column("feasible", "feasible", lambda row: "yes" if row.feasible else "no", is_number=False, is_usual=False),
         Column("started", "started", lambda row: moment(row.started_at), is_number=False, is_usual=False),
         Column("ended", "ended", lambda row: moment(row.ended_at), is_number=False, is_usual=False),

@@ -136,9 +136,29 @@ document.body.addEventListener("htmx:responseError", (event) => {
   const answer = event.detail.xhr;
   if (answer.status === 401) { location.reload(); return; }
   const text = new DOMParser().parseFromString(answer.responseText, "text/html").querySelector("main p")?.textContent;
-  toast(text || `The dashboard answered with ${answer.status}.`, "bad");
+  const told = text || `The dashboard answered with ${answer.status}.`;
+  const fault = event.target.querySelector?.("[data-fault]");
+  if (!fault) { toast(told, "bad"); return; }
+  fault.textContent = told;
+  fault.hidden = false;
 });
 document.body.addEventListener("message", (event) => toast(event.detail.text, event.detail.kind));
+
+// --- actions ----------------------------------------------------------------------------------------
+
+// a form that is fetched into the dialog is shown; what it asks for is told as a message, a mistake in it beside it
+const dialog = document.getElementById("dialog");
+
+document.body.addEventListener("htmx:afterSwap", (event) => {
+  if (event.target !== dialog) return;
+  document.querySelectorAll("details.menu[open]").forEach((menu) => { menu.open = false; });
+  if (!dialog.open) dialog.showModal();
+  (dialog.querySelector("[autofocus]") || dialog.querySelector("[data-close]"))?.focus();
+});
+document.body.addEventListener("htmx:afterRequest", (event) => {
+  if (event.detail.successful && event.target.matches("dialog form")) dialog.close();
+});
+dialog.addEventListener("close", () => dialog.replaceChildren());
 
 // --- keys -------------------------------------------------------------------------------------------
 

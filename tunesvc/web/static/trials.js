@@ -1,35 +1,7 @@
 "use strict";
-// A table of trials: keys move from row to row, a selection outlives changes of the table, rows that run change in place.
+// A table of trials: keys move from row to row, and rows that run change in place.
 
 const trials = document.getElementById("trials");
-const selected = new Set();
-
-// --- selection --------------------------------------------------------------------------------------
-
-function showSelection() {
-  for (const box of trials.querySelectorAll("input[name=trials]")) box.checked = selected.has(box.value);
-  const button = document.getElementById("compare-selected");
-  if (!button) return;
-  button.disabled = selected.size < 2;
-  button.textContent = selected.size ? `Compare ${selected.size} selected` : "Compare selected";
-}
-
-trials.addEventListener("change", (event) => {
-  if (event.target.name !== "trials") return;
-  if (event.target.checked) selected.add(event.target.value); else selected.delete(event.target.value);
-  showSelection();
-});
-
-// selected rows may be on no page that is shown, so the address is put together here
-document.getElementById("compare").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const form = event.target;
-  location.assign(`${form.getAttribute("action")}?study=${form.elements.study.value}&trials=${[...selected].join(",")}`);
-});
-
-trials.addEventListener("htmx:afterSwap", showSelection);
-showSelection();
-
 // --- keys -------------------------------------------------------------------------------------------
 
 function move(by) {
@@ -79,7 +51,7 @@ async function replaceLive() {
   const made = document.createElement("template");
   made.innerHTML = await answer.text();
   for (const row of made.content.querySelectorAll("tr[data-number]")) swap(row);
-  showSelection();
+  document.dispatchEvent(new Event("rows-changed"));
   showNewer(Number(answer.headers.get("X-Trials")) - Number(table.dataset.total));
 }
 

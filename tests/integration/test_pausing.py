@@ -1,0 +1,323 @@
+"""Trials that are paused and promoted: on the real database, with simulated workers on a virtual clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import checker
+from tests.simulation import Simulation
+from tests.specs import make_spec
+from tunesvc import failpoints, history, insights
+from tunesvc.execute.executor import Checkpointed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.failpoints import FailpointReached, Point
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+from tunesvc.store.states import StudyState
+
+Steps = Iterable[tuple[float, Payload]]
+ASHA = {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"}
+LAST = 9
+
+
+def training(launch: Launch, *, saves: bool = True) -> Steps:
+    """Nine steps from 1 on towards a loss that depends on x; a checkpoint after each, from which the next one goes on."""
+    x = float(launch.params["x"])  # type: ignore[arg-type]
+    first = 1 + int((launch.checkpoint or "after-0").rpartition("-")[2])
+    for step in range(first, LAST + 1):
+        yield 1.0, Reported(step, {"loss": (x - 0.3) ** 2 + 1 / step})
+        if saves:
+            yield 0.0, Checkpointed(f"/shared/after-{step}", step)
+    yield 1.0, Finished()
+
+
+def forgetful(launch: Launch) -> Steps:
+    """The same, without checkpoints."""
+    return training(launch, saves=False)
+
+
+def simulate(database: Database, script: Any = training, **changes: Any) -> Simulation:
+    base = {"pruner": ASHA, "budget": {"trials": 27}, "parallelism": 4}
+    return Simulation(database, make_spec(**(base | changes)), script)
+
+
+def trained(simulation: Simulation) -> int:
+    """Reports over all attempts."""
+    return int(simulation.sql("SELECT count(*) FROM reports")[0][0])  # type: ignore[call-overload]
+
+
+def test_the_best_third_of_each_rung_is_promoted_and_the_rest_is_pruned_in_the_end(database: Database) -> None:
+    simulation = simulate(database)
+    assert simulation.run().state is StudyState.FINISHED
+    states = simulation.states()
+    assert sum(states.values()) == 27
+    assert set(states) == {"complete", "pruned"}
+    assert 1 <= states["complete"] <= 9
+    assert trained(simulation) < 27 * LAST / 2
+    (best,) = simulation.sql("SELECT number FROM trials WHERE state = 'complete' ORDER BY values[1] LIMIT 1")
+    nearest = simulation.sql("""SELECT t.number FROM trials t JOIN trial_params p USING (trial_id) WHERE p.name = 'x'
+                                ORDER BY abs(p.value - 0.3) LIMIT 1""")
+    assert [best] == nearest, "the losses are ordered alike at each step, so the best one is never left behind"
+
+
+def test_a_promoted_trial_goes_on_from_its_checkpoint_in_a_new_attempt(database: Database) -> None:
+    simulation = simulate(database)
+    simulation.run()
+    assert simulation.sql("SELECT count(*) > 3 FROM decisions WHERE kind = 'promote'") == [(True,)]
+    begun_anew = simulation.sql("""
+        SELECT 1 FROM attempts a JOIN attempts b ON b.trial_id = a.trial_id AND b.number = a.number + 1
+        JOIN reports r ON r.trial_id = b.trial_id AND r.attempt = b.number AND r.step <= a.checkpoint_step""")
+    assert not begun_anew, "no step is trained twice but the one during which it was stopped"
+    ends = simulation.sql("""SELECT DISTINCT a.state, a.stop_cause FROM attempts a JOIN attempts b
+                             ON b.trial_id = a.trial_id AND b.number = a.number + 1""")
+    assert ends == [("paused", "pause")]
+    promoted = simulation.sql("""
+        SELECT d.details FROM decisions d JOIN attempts a ON a.opened_at = d.decided_at AND d.kind = 'promote'
+            AND a.trial_id & 4294967295 = d.trial_number AND a.number > 1""")
+    assert len(promoted) == simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'promote'")[0][0]
+    for (details,) in promoted:
+        assert isinstance(details, dict)
+        assert {"rung", "rank", "of", "threshold", "comparators", "after_step"} <= details.keys()
+        assert details["after_step"] >= details["rung"]
+
+
+def test_without_a_checkpoint_it_begins_anew_and_that_is_said_once(database: Database) -> None:
+    simulation = simulate(database, forgetful)
+    simulation.run()
+    assert simulation.states()["complete"] >= 1
+    assert [text for text in simulation.recorder.texts("warning") if "trial.checkpoint" in text] != []
+    assert len(simulation.recorder.texts("warning")) == 1
+    assert simulation.sql("SELECT DISTINCT details -> 'after_step' FROM decisions WHERE kind = 'promote'") == [(-1,)]
+    assert simulation.sql("SELECT count(*) FROM reports WHERE superseded")[0][0] > 0
+    again = simulation.sql("""SELECT 1 FROM decisions WHERE kind = 'pause' GROUP BY trial_number, details -> 'rung'
+                              HAVING count(*) > 1""")
+    assert not again, "where it had been it is not judged once more"
+
+
+def test_a_paused_trial_holds_no_slot_and_counts_as_paused(database: Database) -> None:
+    simulation = simulate(database)
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
+        coordinator.step()
+    for _ in range(3):
+        coordinator.step()
+    view = insights.study(database, "test")
+    rows = insights.trials(database, view.study_id)
+    paused = [row.number for row in rows if row.state == "paused"]
+    assert paused
+    assert view.counts.paused == len(paused)
+    assert view.counts.running == sum(row.state == "running" for row in rows)
+    assert view.counts.total == len(rows)
+    assert simulation.recorder.snapshots[-1].paused == len(paused)
+    assert not {live.number for live in simulation.recorder.snapshots[-1].running} & set(paused)
+    assert [row.number for row in insights.trials(database, view.study_id, states=["paused"])] == paused
+    told = insights.explain_trial(database, view, paused[0])
+    assert told is not None
+    assert any(said.text.startswith("Paused: ") for said in told.said)
+    assert any("goes on if it is promoted" in said.text for said in told.said)
+    assert any("are paused" in said.text for said in insights.explain_study(database, view).said)
+
+
+def test_a_short_study_ends_with_a_result_all_the_same(database: Database) -> None:
+    simulation = simulate(database, budget={"trials": 2}, parallelism=1)
+    simulation.run()
+    assert simulation.states() == {"complete": 1, "pruned": 1}
+
+
+@pytest.mark.parametrize("steps", [3, 10, 25])
+def test_a_restart_changes_nothing(database: Database, steps: int) -> None:
+    """Simulated workers of this kind end with their coordinator; what was paused stays paused."""
+    whole = simulate(database, name="whole", parallelism=1)
+    whole.run()
+    cut = simulate(database, name="cut", parallelism=1)
+    coordinator = cut.start()
+    for _ in range(steps):
+        coordinator.step()
+    cut.crash()
+    cut.run()
+    assert promotions(cut) == promotions(whole)
+    assert cut.states() == whole.states()
+
+
+def promotions(simulation: Simulation) -> list[Any]:
+    return [
+        tuple(row)
+        for row in simulation.sql(f"""
+            SELECT trial_number, details ->> 'rung', details ->> 'rank', details ->> 'of' FROM decisions
+            WHERE kind = 'promote' AND study_id = {simulation.record.study_id} ORDER BY decision_id""")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("point", "nth", "outlive"),
+    [
+        ("decided", 1, False),
+        ("advanced", 2, False),
+        ("written", 3, True),
+        ("committed", 1, True),
+        ("committed", 2, False),
+        ("acknowledged", 3, True),
+        ("stopped", 1, True),
+        ("launched", 1, False),
+        ("launched", 2, True),
+    ],
+)
+def test_a_crash_between_pause_and_promotion_loses_nothing(
+    database: Database, tmp_path: Path, point: Point, nth: int, *, outlive: bool
+) -> None:
+    simulation = simulate(database)
+    if outlive:
+        simulation.share_cluster()
+    history.write_to(tmp_path)
+    try:
+        coordinator = simulation.start()
+        while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
+            coordinator.step()
+        failpoints.arm(f"{point}:raise@{nth}")
+        with pytest.raises(FailpointReached):
+            coordinator.run()
+        simulation.executor.leave()
+        simulation.crash()
+        assert simulation.run().state is StudyState.FINISHED
+    finally:
+        failpoints.arm(None)
+        history.write_to(None)
+    states = simulation.states()
+    assert set(states) == {"complete", "pruned"}
+    assert sum(states.values()) == 27
+    checker.assert_holds(tmp_path, database)
+
+
+def test_what_was_asked_to_pause_is_paused_by_the_next_coordinator(database: Database) -> None:
+    """The stop is recorded, and the process dies before it is sent."""
+    simulation = simulate(database)
+    simulation.share_cluster()
+    failpoints.arm("stopped:raise")
+    with pytest.raises(FailpointReached):
+        simulation.run()
+    failpoints.arm(None)
+    simulation.executor.leave()
+    simulation.crash()
+    simulation.start().step()
+    simulation.crash()
+    simulation.run()
+    causes = simulation.sql("SELECT DISTINCT stop_cause FROM attempts WHERE state = 'paused'")
+    assert causes == [("pause",)]
+    assert set(simulation.states()) == {"complete", "pruned"}
+
+
+def test_a_promoted_trial_that_is_lost_is_run_again_from_its_checkpoint(database: Database) -> None:
+    def mortal(launch: Launch) -> Steps:
+        for done, event in enumerate(training(launch)):
+            if launch.attempt.number == 2 and done == 2:
+                yield 0.1, Lost("killed")
+                return
+            yield event
+
+    simulation = simulate(database, mortal)
+    simulation.run()
+    assert set(simulation.states()) == {"complete", "pruned"}
+    assert simulation.sql("SELECT count(*) > 0 FROM attempts WHERE state = 'lost'") == [(True,)]
+    retried = simulation.sql("""
+        SELECT min(r.step) - a.checkpoint_step FROM attempts a
+        JOIN attempts b ON b.trial_id = a.trial_id AND b.number = a.number + 1
+        JOIN reports r ON r.trial_id = b.trial_id AND r.attempt = b.number
+        WHERE a.state = 'lost' GROUP BY a.trial_id, a.number, a.checkpoint_step""")
+    assert {row[0] for row in retried} == {1}
+
+
+def test_ctrl_c_leaves_paused_trials_paused_and_resume_goes_on(database: Database) -> None:
+    simulation = simulate(database)
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
+        coordinator.step()
+    simulation.interrupt.set()
+    assert coordinator.run(simulation.interrupt).state is None
+    simulation.ledger.release()
+    simulation.interrupt.clear()
+    assert insights.study(database, "test").counts.paused > 0
+    assert simulation.run().state is StudyState.FINISHED
+    assert sum(simulation.states().values()) == 27
+
+
+@pytest.mark.parametrize(
+    ("command", "state", "left"), [("stop", StudyState.STOPPED, "pruned"), ("pause", StudyState.PAUSED, "running")]
+)
+def test_stop_ends_paused_trials_and_pause_leaves_them(
+    database: Database, command: str, state: StudyState, left: str
+) -> None:
+    simulation = simulate(database)
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
+        coordinator.step()
+    with database.engine.begin() as connection:
+        studies.request(connection, simulation.record.study_id, command, {}, "somebody")
+    assert coordinator.run().state is state
+    simulation.ledger.release()
+    paused = simulation.sql("""SELECT DISTINCT t.state FROM trials t JOIN attempts a USING (trial_id)
+        WHERE a.state = 'paused' AND NOT EXISTS (
+            SELECT 1 FROM attempts b WHERE b.trial_id = t.trial_id AND b.number > a.number)""")
+    assert paused == [(left,)]
+    reasons = simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'stop' AND reason LIKE 'paused, and not %'")
+    assert (reasons[0][0] > 0) is (left == "pruned")
+
+
+def test_a_paused_trial_that_nobody_wants_any_more_ends_alone(database: Database) -> None:
+    simulation = simulate(database)
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
+        coordinator.step()
+    ((number,),) = simulation.sql("""SELECT number FROM trials t WHERE state = 'running' AND NOT EXISTS (
+        SELECT 1 FROM attempts a WHERE a.trial_id = t.trial_id AND a.state <> 'paused') ORDER BY 1 LIMIT 1""")
+    with database.engine.begin() as connection:
+        studies.request(connection, simulation.record.study_id, "stop_trial", {"number": number}, "somebody")
+    while not simulation.sql(f"SELECT 1 FROM trials WHERE number = {number} AND state = 'pruned'"):
+        coordinator.step()
+    assert coordinator.run().state is StudyState.FINISHED
+    assert sum(simulation.states().values()) == 27
+    assert simulation.sql(f"SELECT count(*) FROM attempts WHERE trial_id & 4294967295 = {number}") == [(1,)]
+
+
+def test_a_paused_trial_keeps_its_last_value_when_it_is_pruned(database: Database) -> None:
+    simulation = simulate(database, forgetful)
+    coordinator = simulation.start()
+    while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
+        coordinator.step()
+    simulation.crash()
+    simulation.sql("UPDATE studies SET spec = jsonb_set(spec::jsonb, '{budget,trials}', '1')")
+    simulation.run()
+    without = simulation.sql("""SELECT t.number FROM trials t WHERE t.state = 'pruned' AND t.values IS NULL
+                                AND EXISTS (SELECT 1 FROM reports r WHERE r.trial_id = t.trial_id)""")
+    assert not without
+
+
+def test_gpu_hours_are_not_spent_while_a_trial_is_paused(database: Database) -> None:
+    simulation = simulate(database, resources={"gpu": 1}, budget={"trials": 9}, parallelism=1)
+    simulation.run()
+    held = simulation.sql("SELECT count(*) FROM reports")[0][0]
+    spent = simulation.recorder.snapshots[-1].gpu_hours * 3600
+    assert 0.8 * float(held) <= spent <= 1.5 * float(held) + 9, "a second per step"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("pruner", "crashes"), [(ASHA, True), ({"name": "curve", "audit": 0.1}, False)])
+@pytest.mark.parametrize("parallelism", [1, 4])
+def test_pauses_and_promotions_are_redrawn_as_they_were(
+    database: Database, pruner: dict[str, Any], parallelism: int, *, crashes: bool
+) -> None:
+    """Not across a restart where a model is learned from the curves: it begins anew then, at a moment not recorded."""
+    simulation = simulate(
+        database, pruner=pruner, budget={"trials": 30}, parallelism=parallelism, sampler={"name": "tpe"}
+    )
+    if crashes:
+        coordinator = simulation.start()
+        for _ in range(30):
+            coordinator.step()
+        simulation.crash()
+    simulation.run()
+    told = insights.replay(database, insights.study(database, "test"))
+    assert (told.asks.first, told.prunes.first, told.promotions.first) == (None, None, None)
+    assert told.asks.agreeing == 30
+    assert told.promotions.agreeing == told.promotions.compared > 10

@@ -1,0 +1,95 @@
+"""A study as a report to send, and as a notebook shows it."""
+
+from __future__ import annotations
+
+import re
+
+import plotly.graph_objects as go
+import pytest
+
+from tests.filled import fill
+from tests.specs import make_spec
+from tunesvc import charts, insights
+from tunesvc.api import Study
+from tunesvc.errors import TuneError
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+
+HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
+
+
+def report(database: Database, study_id: int) -> str:
+    return charts.report(database, insights.study_by_id(database, study_id))
+
+
+def titles(html: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", html)
+
+
+def test_a_report_has_all_that_a_colleague_asks_for(shared_database: Database) -> None:
+    html = report(shared_database, fill(shared_database, name="whole", running=0))
+    found = titles(html)
+    wanted = ["Parameters to take", "Health", "History of loss", "Best trials", "How it was searched", "Study file"]
+    assert [title for title in found if title in wanted] == wanted
+    assert re.search(r"<pre>x: 0\.\d+\nn: \d\n</pre>", html)
+    assert re.search(r"<dt>optuna</dt><dd>\d", html)
+    assert "<pre>name: whole\n" in html, "the study was made without a file, so what its spec says stands there"
+
+
+def test_a_report_loads_nothing_and_nothing_of_a_study_acts_in_it(shared_database: Database) -> None:
+    """Fault 37."""
+    html = report(shared_database, fill(shared_database, name=HOSTILE, description=HOSTILE))
+    assert "default-src 'none'" in html
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=", html)
+    without_ours = re.sub(r"<script>.*?</script>", "", html, count=2, flags=re.S)
+    assert "<script>alert" not in without_ours
+    assert "<img" not in without_ours
+
+
+@pytest.mark.parametrize("objectives", [1, 2])
+def test_a_report_of_a_study_without_trials_says_so(shared_database: Database, objectives: int) -> None:
+    metrics = [{"name": f"m{i}"} for i in range(objectives)]
+    with shared_database.engine.begin() as connection:
+        made = studies.create(connection, make_spec(name=f"empty{objectives}", metrics=metrics))
+    html = report(shared_database, made.study_id)
+    assert "No trial is complete and feasible yet." in html
+    assert "Best trials" not in titles(html)
+
+
+def test_a_notebook_shows_a_study_without_scripts(shared_database: Database) -> None:
+    """Fault 37."""
+    fill(shared_database, name="note" + HOSTILE, running=0)
+    html = Study("note" + HOSTILE, shared_database)._repr_html_()
+    assert "<polyline" in html
+    assert re.search(r"loss = \S+</td>", html)
+    assert "x = 0." in html
+    assert "<script" not in html
+    assert "<img" not in html
+    assert len(html) < 5_000
+
+
+def test_a_notebook_shows_a_study_without_trials(shared_database: Database) -> None:
+    with shared_database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="bare"))
+    html = Study("bare", shared_database)._repr_html_()
+    assert "No trial is complete and feasible yet." in html
+    assert "<svg" not in html
+
+
+def test_figures_are_there_by_name(shared_database: Database) -> None:
+    fill(shared_database, name="drawn", running=0)
+    study = Study("drawn", shared_database)
+    assert isinstance(study.plot("history"), go.Figure)
+    assert isinstance(study.plot("slice"), go.Figure)
+    with pytest.raises(ValueError, match="this study has history, curves"):
+        study.plot("pareto")
+    with pytest.raises(ValueError, match="counted from 0"):
+        study.plot("history", objective=1)
+    assert study.health.checks
+
+
+def test_a_figure_of_nothing_says_why(shared_database: Database) -> None:
+    with shared_database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="nothing"))
+    with pytest.raises(TuneError, match="No trial"):
+        Study("nothing", shared_database).plot("history")

@@ -1,0 +1,103 @@
+"""What people write into the forms of actions, and which actions make sense when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.specs import make_spec
+from tunesvc.errors import SpecError
+from tunesvc.insights import Counts, Objective, StudyView, TrialRow
+from tunesvc.store.states import StudyState
+from tunesvc.web.forms import Ask, Fields, request_of
+from tunesvc.web.sense import against
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SPEC = make_spec(
+    parameters={
+        "lr": {"type": "float", "min": 0.001, "max": 1.0, "log": True},
+        "n": {"type": "int", "min": 1, "max": 8},
+        "c": {"type": "categorical", "values": ["a", 1, None]},
+    }
+)
+STUDY = StudyView(
+    1, "bowl", StudyState.RUNNING, "", (Objective("loss", "minimize"),), Counts(running=1), None, None, 0.0, 1.0, 0.0,
+    "box:1", NOW, None, "ada", (), "", None, SPEC, None, None,
+)  # fmt: skip
+
+
+def asked(ask: Ask, **fields: Any) -> tuple[str, Any]:
+    return request_of(ask, Fields(**fields), STUDY)
+
+
+def test_forms_are_read_as_what_the_study_is_asked() -> None:
+    assert asked(Ask.PAUSE) == ("pause", {})
+    assert asked(Ask.EXTEND, trials="20", wall="1h30m") == ("extend", {"trials": 20, "wall": 5400.0})
+    assert asked(Ask.PARALLELISM, trials=" ") == ("parallelism", {"trials": None})
+    assert asked(Ask.PARALLELISM, trials="3") == ("parallelism", {"trials": 3})
+    assert asked(Ask.NEAR, trial=7) == ("enqueue", {"near": 7})
+    assert asked(Ask.RETRY, trial=7) == ("retry", {"number": 7})
+    assert asked(Ask.STOP_TRIAL, trial=7) == ("stop_trial", {"number": 7})
+
+
+def test_values_of_an_enqueued_trial_have_their_types_and_empty_ones_are_left_out() -> None:
+    names = ["lr", "n", "c"]
+    assert asked(Ask.ENQUEUE, name=names, value=["1e-2", "3", '"a"']) == (
+        "enqueue",
+        {"params": {"lr": 0.01, "n": 3, "c": "a"}, "origin": "by hand"},
+    )
+    assert asked(Ask.ENQUEUE, name=names, value=["", " ", "null"], trial=2)[1] == {
+        "params": {"c": None},
+        "origin": "by hand, from trial 2",
+    }
+
+
+def test_only_what_differs_is_widened() -> None:
+    sent = {"name": ["lr", "n"], "low": ["0.001", "1"], "high": ["1.0", "16"], "chooser": ["c"], "choices": ["b, 2"]}
+    assert asked(Ask.WIDEN, **sent)[1] == {"parameters": {"n": {"max": 16}, "c": {"values": ["b", 2]}}}
+    with pytest.raises(SpecError, match="nothing is changed"):
+        asked(Ask.WIDEN, **{**sent, "high": ["1", "8"], "choices": [""]})
+
+
+@pytest.mark.parametrize(
+    ("ask", "fields", "why"),
+    [
+        (Ask.EXTEND, {}, "by how much"),
+        (Ask.EXTEND, {"trials": "many"}, "trials: 'many' is no whole number"),
+        (Ask.EXTEND, {"wall": "soon"}, "wall time"),
+        (Ask.EXTEND, {"gpu_hours": "x"}, "GPU hours"),
+        (Ask.PARALLELISM, {"trials": "1.5"}, "no whole number"),
+        (Ask.ENQUEUE, {"name": ["lr"], "value": ["fast"]}, "lr: 'fast' is no number"),
+        (Ask.ENQUEUE, {"name": ["n"], "value": ["2.5"]}, "n: '2.5' is no whole number"),
+        (Ask.RETRY, {}, "say which"),
+    ],
+)
+def test_what_cannot_be_read_is_named(ask: Ask, fields: dict[str, Any], why: str) -> None:
+    with pytest.raises(SpecError, match=why):
+        asked(ask, **fields)
+
+
+def test_a_study_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
+    assert against(STUDY) == {"resume": "it runs", "delete": "box:1 runs it: stop it first"}
+    pausing = replace(STUDY, closing="pause")
+    assert {"pause", "delete"} == set(against(pausing))
+    left = replace(STUDY, coordinator=None)
+    assert against(left) == {}
+    finished = replace(left, state=StudyState.FINISHED)
+    assert set(against(finished)) == {"pause", "stop", "resume"}
+    assert "extend it first" in against(finished)["resume"]
+    stopped = replace(left, state=StudyState.STOPPED)
+    assert set(against(stopped)) == {"pause", "stop"}
+    optunas = replace(left, spec=None)
+    assert "delete" not in against(optunas)
+    assert "extend" in against(optunas)
+
+
+def test_a_trial_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
+    ended = TrialRow(1, 1, "pruned", None, {"lr": 0.1}, True, 3, 0.5, 1, None, NOW, NOW, 1.0)
+    assert set(against(STUDY, ended)) == {"stop_trial"}
+    assert set(against(STUDY, replace(ended, state="running"))) == {"retry"}
+    assert set(against(STUDY, replace(ended, state="waiting", params={}))) == {"retry", "near", "enqueue"}

@@ -1,0 +1,277 @@
+"""Actions, as people take them in a browser: dialogs, answers, tags and notes; and who may take them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.integration.test_coordinator_commands import slow
+from tests.simulation import Simulation
+from tests.specs import make_spec
+from tests.web.conftest import Dashboard, routes_of
+from tunesvc.coordinator.loop import Coordinator
+from tunesvc.store.database import Database
+from tunesvc.web import DashboardServer
+from tunesvc.web.access import Right, User
+
+HOSTILE = '<img src=x onerror="alert(1)">\u202ereversed & long ' + "x" * 300
+
+
+@pytest.fixture
+def simulation(database: Database) -> Simulation:
+    return Simulation(database, make_spec(name="bowl", budget={"trials": 6}, parallelism=2), slow)
+
+
+def hold(simulation: Simulation) -> None:
+    """Keep the lease while nobody steps: a browser on a busy machine takes its time."""
+    simulation.sql("UPDATE leases SET expires_at = now() + interval '1 hour'")
+
+
+def step_until(simulation: Simulation, coordinator: Coordinator, sql: str) -> None:
+    for _ in range(500):
+        if simulation.sql(sql) == [(True,)]:
+            hold(simulation)
+            return
+        coordinator.step()
+    raise AssertionError(sql)
+
+
+def ask(page: Page, label: str) -> None:
+    """Press the button of an action; its dialog is there."""
+    page.get_by_role("link", name=label, exact=True).click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def done(page: Page, label: str, told: str) -> None:
+    """Press the button of the dialog; it closes, and a message tells what came of it."""
+    page.get_by_role("dialog").get_by_role("button", name=label, exact=True).click()
+    expect(page.locator(".toast").filter(has_text=told).last).to_be_visible()
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_a_pause_is_asked_shown_taken_back_and_carried_out(dashboard: Dashboard, simulation: Simulation) -> None:
+    coordinator = simulation.start()
+    coordinator.step()
+    hold(simulation)
+    page = dashboard.open("/studies/1")
+    ask(page, "Pause")
+    expect(page.get_by_role("dialog")).to_contain_text("2 running trials come to their end")
+    done(page, "Pause", "the coordinator test carries it out")
+    expect(page.locator("#head")).to_contain_text("pausing")
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_have_attribute("title", "it is being paused")
+    ask(page, "Resume")
+    done(page, "Go on", "carries it out")
+    step_until(simulation, coordinator, "SELECT count(*) = 2 FROM commands WHERE done_at IS NOT NULL")
+    expect(page.locator("#head")).not_to_contain_text("pausing")
+    ask(page, "Pause")
+    done(page, "Pause", "carries it out")
+    coordinator.run()
+    simulation.ledger.release()
+    expect(page.locator("#head .standing")).to_contain_text("paused")
+    ask(page, "Resume")
+    expect(page.get_by_role("dialog")).to_contain_text("A dashboard cannot run a study")
+    expect(page.locator("#resume-command")).to_have_text("tune resume bowl")
+
+
+def test_a_trial_is_stopped_and_another_tried_near_it(dashboard: Dashboard, simulation: Simulation) -> None:
+    coordinator = simulation.start()
+    step_until(simulation, coordinator, "SELECT count(*) > 0 FROM reports WHERE trial_id % 4294967296 = 1")
+    page = dashboard.open("/studies/1/trials/1")
+    ask(page, "Stop this trial")
+    expect(page.get_by_role("dialog")).to_contain_text("It ends as pruned, with 1 at step 0")
+    done(page, "Stop this trial", "carries it out")
+    step_until(simulation, coordinator, "SELECT state = 'pruned' FROM trials WHERE number = 1")
+    expect(page.locator("#which")).to_contain_text("pruned")
+    expect(page.get_by_role("button", name="Stop this trial")).to_be_disabled()
+    ask(page, "Try near this")
+    done(page, "Try near it", "carries it out")
+    step_until(simulation, coordinator, "SELECT count(*) = 1 FROM trial_attrs WHERE value = '\"near trial 1\"'")
+    page.get_by_role("link", name="Requests").click()
+    expect(page.locator("tbody tr").first).to_contain_text("try near trial 1")
+    expect(page.locator("tbody tr").last).to_contain_text("stop trial 1")
+
+
+def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Dashboard, simulation: Simulation) -> None:
+    simulation.run()
+    page = dashboard.open("/studies/1/trials/0")
+    ask(page, "Change and run")
+    page.get_by_role("textbox", name="x 0.0").fill("7")
+    page.get_by_role("dialog").get_by_role("button", name="Enqueue").click()
+    expect(page.get_by_role("alert")).to_contain_text("x = 7.0 is outside of 0 ... 1")
+    page.get_by_role("textbox", name="x 0.0").fill("0.125")
+    done(page, "Enqueue", "trial 6 is next; `tune resume bowl` goes on with it")
+    assert simulation.sql("SELECT value FROM trial_attrs WHERE name = 'tunesvc:origin'") == [
+        ('"by hand, from trial 0"',)
+    ]
+
+    # the refused answer is an error of the request, which browsers note
+    dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one]
+
+
+def test_a_study_is_extended_and_widened_by_its_menu(dashboard: Dashboard, simulation: Simulation) -> None:
+    simulation.run()
+    page = dashboard.open("/studies/1")
+    ask(page, "Extend")
+    page.get_by_role("textbox", name="Trials").fill("4")
+    done(page, "Extend", "extended; `tune resume bowl` goes on with it")
+    page.get_by_text("More", exact=True).click()
+    ask(page, "Widen the space …")
+    page.get_by_label("x to").fill("2")
+    done(page, "Widen", "x 0…1 -> 0…2")
+    assert simulation.sql("SELECT spec->'budget'->>'trials', spec->'parameters'->'x'->>'max' FROM studies") == [
+        ("10", "2.0")
+    ]
+
+
+def test_a_study_is_deleted_when_its_name_is_typed(dashboard: Dashboard, simulation: Simulation) -> None:
+    simulation.run()
+    page = dashboard.open("/studies/1")
+    page.get_by_text("More", exact=True).click()
+    ask(page, "Delete …")
+    expect(page.get_by_role("dialog")).to_contain_text("6 trials")
+    name = page.get_by_role("dialog").get_by_role("textbox")
+    name.fill("bowls")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("nothing is deleted")
+    name.fill("bowl")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("heading", name="No studies yet")).to_be_visible()
+    assert simulation.sql("SELECT count(*) FROM studies") == [(0,)]
+    dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one]
+
+
+def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulation: Simulation) -> None:
+    """Fault 37."""
+    simulation.run()
+    page = dashboard.open("/studies/1")
+    ask(page, "+ tag")
+    page.get_by_role("textbox", name="Add").fill("vision, <b>bold</b>")
+    done(page, "Keep", "Tags: vision, <b>bold</b>")
+    expect(page.locator("#labels .tag")).to_have_text(["vision", "<b>bold</b>"])
+    ask(page, "+ note")
+    page.get_by_role("textbox", name="Note").fill(HOSTILE)
+    done(page, "Keep", "The note is kept.")
+    expect(page.locator("#labels .annotation")).to_have_text(HOSTILE)
+    ask(page, "tags")
+    page.get_by_text("<b>bold</b>").last.click()
+    done(page, "Keep", "Tags: vision")
+    dashboard.open("/studies/1/requests")
+    expect(page.locator("tbody")).to_contain_text("onerror")
+    dashboard.open("/studies/1/trials/0")
+    page.locator("#trial-labels").get_by_text("+ note").click()
+    page.get_by_role("textbox", name="Note").fill(HOSTILE)
+    done(page, "Keep", "The note is kept.")
+    expect(page.locator("#trial-labels .annotation")).to_have_text(HOSTILE)
+    dashboard.open("/studies?q=VISION")
+    expect(page.locator("tbody th .tag")).to_have_text("vision")
+    page.locator("tbody th .tag").click()
+    page.wait_for_url("**/studies?tag=vision")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    dashboard.open("/studies?tag=other")
+    expect(page.get_by_role("heading", name="No study matches")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_dialogs_and_requests_are_accessible(dashboard: Dashboard, simulation: Simulation, scheme: str) -> None:
+    simulation.run()
+    page = dashboard.page
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    found = []
+    for path in ("/studies/1/requests", "/studies/1/ask/enqueue?trial=0", "/studies/1/delete"):
+        dashboard.open(path)
+        found += Axe().run(page).response["violations"]
+    dashboard.open("/studies/1/requests")
+    ask(page, "Extend")
+    found += Axe().run(page).response["violations"]
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+# --- without a browser -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(database: Database, simulation: Simulation) -> Iterator[httpx.Client]:
+    """A browser without scripts that was let in."""
+    simulation.run()
+    with (
+        DashboardServer(database, port=0) as server,
+        httpx.Client(base_url=server.url, headers={"Origin": server.url}, follow_redirects=True) as client,
+    ):
+        client.get(server.new_address())
+        yield client
+
+
+def test_without_scripts_a_form_is_a_page_and_the_answer_stands_among_the_requests(client: httpx.Client) -> None:
+    form = client.get("/studies/1/ask/extend")
+    assert 'action="/studies/1/ask/extend"' in form.text
+    answer = client.post("/studies/1/ask/extend", data={"trials": "3"})
+    assert answer.url.path == "/studies/1/requests"
+    assert "extend by 3 trials" in answer.text
+    refused = client.post("/studies/1/ask/extend", data={"trials": "-3"})
+    assert refused.status_code == 400
+    assert "no number above 0" in refused.text
+    assert client.get("/studies/1/ask/pause").text.count("it is finished already") == 1
+    gone = client.post("/studies/1/delete", data={"name": "bowl"})
+    assert gone.url.path == "/studies"
+    missing = client.get("/studies/1")
+    assert missing.status_code == 404
+    assert "was deleted by" in missing.text
+
+
+def test_with_scripts_the_answer_is_a_message(client: httpx.Client) -> None:
+    answer = client.post("/studies/1/ask/tag", data={"text": "naïve, b"}, headers={"HX-Request": "true"})
+    assert answer.status_code == 204
+    assert json.loads(answer.headers["hx-trigger"])["message"]["text"] == "Tags: naïve, b"
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/studies/1/ask/abolish", 422),
+        ("/studies/99/ask/pause", 404),
+        ("/studies/1/ask/retry?trial=99", 404),
+        ("/studies/1/ask/retry?trial=-1", 422),
+    ],
+)
+def test_what_there_is_not_cannot_be_asked(client: httpx.Client, path: str, status: int) -> None:
+    assert client.get(path).status_code == status
+
+
+class Only:
+    """Lets somebody in who may do one thing."""
+
+    def __init__(self, *rights: Right) -> None:
+        self.rights = rights
+
+    def user(self, request: object) -> User:
+        return User("bob")
+
+    def allows(self, user: User, right: Right, study_id: int | None) -> bool:
+        return right in self.rights
+
+
+def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Database, simulation: Simulation) -> None:
+    with DashboardServer(database, port=0) as server, httpx.Client(base_url=server.url) as client:
+        app = server._server.config.app
+        app.state.access = Only(Right.VIEW)  # type: ignore[union-attr]
+        posts = [route.path for route in routes_of(server) if "POST" in route.methods]
+        assert {"/studies/{study_id}/ask/{ask}", "/studies/{study_id}/delete"} <= set(posts)
+        own = {"Origin": server.url}
+        for path in posts:
+            at = re.sub(r"\{\w+\}", "1", path.replace("{ask}", "stop"))
+            assert client.post(at).status_code == 403, "no origin"
+            assert client.post(at, headers={"Origin": "http://evil.example"}).status_code == 403
+            assert "Not allowed" in client.post(at, headers=own).text, at
+        app.state.access = Only(Right.VIEW, Right.STEER)  # type: ignore[union-attr]
+        assert client.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
+        assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
+    assert simulation.sql("SELECT asked_by, answer FROM commands") == [("bob", "stopped; nobody was running it")]
+    assert simulation.sql("SELECT state FROM studies") == [("stopped",)]

@@ -1,0 +1,164 @@
+"""The table of trials, in a browser."""
+
+from __future__ import annotations
+
+import math
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from axe_playwright_python.sync_playwright import Axe
+from optuna.distributions import CategoricalDistribution
+from playwright.sync_api import Page, expect
+
+from tests.integration.test_insights import LR, Writer, writing
+from tests.web.conftest import Dashboard
+from tests.web.test_studies_page import HOSTILE
+from tunesvc.store import notices, schema
+from tunesvc.store.database import Database
+from tunesvc.store.ids import trial_id
+
+KIND = CategoricalDistribution(["plain", HOSTILE])
+
+
+@pytest.fixture
+def study_id(database: Database) -> int:
+    """120 trials, of which one runs, one is NaN and one failed."""
+    with writing(database) as w:
+        for number in range(120):
+            add(w, number)
+        w.trial(120, "running")
+        w.report(120, 1, 3, 0.25)
+        w.trial(121, "complete", math.nan)
+        w.trial(122, "fail")
+        w.attempt(122, 1, "failed", failure="error")
+    return w.study_id
+
+
+def add(w: Writer, number: int) -> None:
+    w.trial(number, "complete", number / 1000)
+    w.param(number, 0, "lr", 0.001 * (number + 1), LR)
+    w.param(number, 1, HOSTILE, number % 2, KIND)
+
+
+def shown(page: Page) -> list[str]:
+    return page.locator("tbody th a").all_inner_texts()
+
+
+def violations(page: Page) -> list[str]:
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
+
+
+def test_a_filter_narrows_the_table_and_stays_in_the_address(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials")
+    expect(page.locator("tbody tr[data-number]")).to_have_count(100)
+    page.keyboard.press("/")
+    page.keyboard.type("lr < 0.0045 and error < 0.1")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr[data-number]")).to_have_count(4)
+    expect(page.get_by_text("4 of 123 trials")).to_be_visible()
+    page.reload()
+    assert shown(page) == ["3", "2", "1", "0"]
+    page.get_by_role("link", name="error", exact=True).click()
+    page.wait_for_url("**sort=value*")
+    assert shown(page) == ["0", "1", "2", "3"]
+    expect(page.locator("th[aria-sort=ascending]")).to_have_text("error ")
+
+
+def test_a_filter_that_means_nothing_is_answered_with_its_place(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials")
+    page.get_by_label("Filter", exact=True).fill("state == complete and lrr < 1")
+    page.get_by_role("button", name="Filter").click()
+    expect(page.locator("mark")).to_have_text("lrr")
+    expect(page.get_by_role("alert")).to_contain_text("did you mean 'lr'?")
+
+
+def test_further_pages_go_on_after_the_last_row(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials?sort=number")
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator("tbody tr[data-number]")).to_have_count(123)
+    assert shown(page) == [str(number) for number in range(123)]
+
+
+def test_columns_are_chosen_in_the_address(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials?col=state&col=attempts")
+    heads = [text.strip() for text in page.locator("thead th").all_inner_texts()]
+    assert heads == ["Select", "trial", "state", "attempts"]
+    page.locator("summary", has_text="Columns").click()
+    page.get_by_label("failure", exact=True).check()
+    expect(page.locator("thead th")).to_have_count(5)
+    assert "col=failure" in page.url
+
+
+def test_a_selection_outlives_filters_and_leads_to_a_comparison(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials?sort=number")
+    page.get_by_label("Select trial 1", exact=True).check()
+    page.get_by_label("Filter", exact=True).fill("number == 7")
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_label("Select trial 7", exact=True).check()
+    page.get_by_role("button", name="Compare 2 selected").click()
+    expect(page.get_by_role("heading", name="2 trials side by side")).to_be_visible()
+
+
+def test_keys_move_from_row_to_row_and_open_a_trial(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials?sort=number")
+    for key in ("j", "j", "j", "k", "x", "ArrowDown"):
+        page.keyboard.press(key)
+    expect(page.get_by_label("Select trial 1", exact=True)).to_be_checked()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/studies/{study_id}/trials/2")
+
+
+def test_a_running_trial_changes_in_place_and_new_ones_are_announced(
+    dashboard: Dashboard, database: Database, study_id: int
+) -> None:
+    with dashboard.page.expect_response("**/events"):
+        page = dashboard.open(f"/studies/{study_id}/trials")
+    expect(page.locator("#t120")).to_contain_text("0.25")
+    page.locator("#t120 a").focus()
+    at = trial_id(study_id, 120)
+    with database.engine.begin() as connection:
+        end = "UPDATE trials SET state = 'complete', values = ARRAY[0.125], ended_at = now() WHERE trial_id = :id"
+        connection.execute(sa.text(end), {"id": at})
+        new = {"trial_id": trial_id(study_id, 123), "study_id": study_id, "number": 123, "state": "waiting"}
+        connection.execute(sa.insert(schema.trials).values(new))
+        notices.notify(connection, study_id)
+    expect(page.locator("#t120")).to_contain_text("0.125")
+    expect(page.locator("#t120 a")).to_be_focused()
+    expect(page.get_by_text("1 new: show")).to_be_visible()
+
+
+def test_names_and_values_of_parameters_cannot_act(dashboard: Dashboard, study_id: int) -> None:
+    """Fault 37."""
+    page = dashboard.open(f"/studies/{study_id}/trials?where=number<2")
+    expect(page.locator("thead")).to_contain_text(HOSTILE)
+    expect(page.locator("#t1")).to_contain_text(HOSTILE)
+    page.locator("summary", has_text="Help").click()
+    expect(page.locator("#names")).to_contain_text(HOSTILE)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_table_is_accessible(dashboard: Dashboard, study_id: int, scheme: str) -> None:
+    dashboard.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page = dashboard.open(f"/studies/{study_id}/trials")
+    page.locator("summary", has_text="Columns").click()
+    assert violations(page) == []
+    dashboard.open(f"/studies/{study_id}/trials?col=state")
+    assert violations(page) == []
+
+
+def test_files_hold_what_is_filtered(dashboard: Dashboard, study_id: int) -> None:
+    cookies = {one["name"]: one["value"] for one in dashboard.page.context.cookies()}
+    with httpx.Client(base_url=dashboard.server.url, cookies=cookies) as client:
+        answer = client.get(f"/studies/{study_id}/trials.csv", params={"where": "number < 2", "sort": "-number"})
+        assert [line.split(",")[0] for line in answer.text.splitlines()] == ["number", "1", "0"]
+        assert answer.headers["content-disposition"] == 'attachment; filename="digits.csv"'
+        answer = client.get(f"/studies/{study_id}/trials.parquet", params={"where": "number < 2"})
+        assert answer.content[:4] == b"PAR1"
+        assert client.get(f"/studies/{study_id}/trials.csv", params={"where": "nothing"}).status_code == 400
+
+
+def test_an_address_that_is_older_than_its_names_still_shows_trials(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials?sort=params.gone&col=params.gone")
+    assert shown(page)[0] == "122"

@@ -1,0 +1,152 @@
+"""What people write into the forms of actions -> what is asked of the study. Pure.
+
+Fields that there is one of for each parameter come as lists side by side, such as `name` and `value`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from tunesvc.errors import SpecError
+from tunesvc.insights import StudyView
+from tunesvc.spec import CategoricalParameter, IntParameter, Parameter, ParamValue
+from tunesvc.spec.units import parse_duration_s
+
+MAX_TEXT = 40_000
+
+
+class Ask(StrEnum):
+    """What a form asks for."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    STOP = "stop"
+    EXTEND = "extend"
+    PARALLELISM = "parallelism"
+    WIDEN = "widen"
+    ENQUEUE = "enqueue"
+    NEAR = "near"
+    RETRY = "retry"
+    STOP_TRIAL = "stop_trial"
+    TAG = "tag"
+    NOTE = "note"
+
+    @property
+    def needs_trial(self) -> bool:
+        """Whether it is about one trial."""
+        return self in (Ask.NEAR, Ask.RETRY, Ask.STOP_TRIAL)
+
+
+class Fields(BaseModel):
+    """Every field that a form may have."""
+
+    trial: int | None = Field(None, ge=0, lt=2**31)
+    trials: str = Field("", max_length=40)
+    wall: str = Field("", max_length=40)
+    gpu_hours: str = Field("", max_length=40)
+    name: list[str] = Field(default_factory=list)
+    value: list[str] = Field(default_factory=list)
+    low: list[str] = Field(default_factory=list)
+    high: list[str] = Field(default_factory=list)
+    choices: list[str] = Field(default_factory=list)
+    chooser: list[str] = Field(default_factory=list)
+    """Names of the parameters that `choices` are for."""
+    text: str = Field("", max_length=MAX_TEXT)
+    remove: list[str] = Field(default_factory=list)
+
+
+def request_of(ask: Ask, fields: Fields, study: StudyView) -> tuple[str, Mapping[str, Any]]:
+    """Kind and payload of the command that a form asks for: see `tunesvc.steering`.
+
+    Raises:
+        SpecError: a field cannot be read; the text names it.
+    """
+    parameters = {} if study.spec is None else study.spec.parameters
+    if ask.needs_trial and fields.trial is None:
+        raise SpecError("this is about a trial: say which")
+    match ask:
+        case Ask.EXTEND:
+            return ask, _more(fields)
+        case Ask.PARALLELISM:
+            return ask, {"trials": _whole("parallelism", fields.trials) if fields.trials.strip() else None}
+        case Ask.WIDEN:
+            return ask, {"parameters": _wider(fields, parameters)}
+        case Ask.ENQUEUE:
+            params = {
+                name: _value(name, text, parameters.get(name)) for name, text in _filled(fields.name, fields.value)
+            }
+            origin = "by hand" if fields.trial is None else f"by hand, from trial {fields.trial}"
+            return ask, {"params": params, "origin": origin}
+        case Ask.NEAR:
+            return Ask.ENQUEUE, {"near": fields.trial}
+        case Ask.RETRY | Ask.STOP_TRIAL:
+            return ask, {"number": fields.trial}
+    return ask, {}
+
+
+def _more(fields: Fields) -> dict[str, Any]:
+    more: dict[str, Any] = {}
+    if fields.trials.strip():
+        more["trials"] = _whole("trials", fields.trials)
+    if fields.wall.strip():
+        try:
+            more["wall"] = float(parse_duration_s(fields.wall.strip()))  # type: ignore[arg-type]
+        except (TypeError, ValueError) as error:
+            raise SpecError(f"wall time: {error}") from None
+    if fields.gpu_hours.strip():
+        more["gpu_hours"] = _number("GPU hours", fields.gpu_hours)
+    if not more:
+        raise SpecError("say by how much")
+    return more
+
+
+def _wider(fields: Fields, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Only what differs from what it is now."""
+    changes: dict[str, dict[str, Any]] = {}
+    for name, low, high in zip(fields.name, fields.low, fields.high, strict=False):
+        now = parameters.get(name)
+        for end, text in (("min", low), ("max", high)):
+            if text.strip() and (value := _value(name, text, now)) != getattr(now, end, None):
+                changes.setdefault(name, {})[end] = value
+    for name, text in _filled(fields.chooser, fields.choices):
+        changes[name] = {"values": [_choice(part) for part in text.split(",") if part.strip()]}
+    if not changes:
+        raise SpecError("nothing is changed")
+    return changes
+
+
+def _filled(names: Sequence[str], texts: Sequence[str]) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in zip(names, texts, strict=False) if text.strip()]
+
+
+def _value(name: str, text: str, parameter: Parameter | None) -> ParamValue:
+    if isinstance(parameter, CategoricalParameter):  # the page offers them as JSON
+        choice: ParamValue = _choice(text)
+        return choice
+    return _whole(name, text) if isinstance(parameter, IntParameter) else _number(name, text)
+
+
+def _choice(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.strip()
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SpecError(f"{name}: {text.strip()[:40]!r} is no whole number") from None
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SpecError(f"{name}: {text.strip()[:40]!r} is no number") from None
