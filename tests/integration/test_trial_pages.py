@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tests.integration.test_insights import Writer, _tables_scanned, writing
+from tests.integration.test_insights import Writer, tables_scanned, writing
 from tunesvc import insights
 from tunesvc.errors import FilterError, TuneError
 from tunesvc.insights import Export, Names, Selection, StudyView, TrialRow
@@ -418,4 +418,4 @@ def _plan(database: Database, run: Callable[[], object]) -> Iterator[str]:
 def test_the_best_and_the_names_come_from_indexes(shared_database: Database, large: int) -> None:
     study = insights.study_by_id(shared_database, large)
     for run in (lambda db, one: insights.best(db, one), lambda db, _: insights.names_of(db, study)):
-        assert _tables_scanned(shared_database, run, large) & {"trials", "trial_params"} == set()
+        assert tables_scanned(shared_database, run, large) & {"trials", "trial_params"} == set()
