@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from optuna.distributions import FloatDistribution
 from playwright.sync_api import expect
 
 from tests.integration.test_insights import LR, writing
 from tests.web.conftest import Dashboard
+from tunesvc import insights
 from tunesvc.store.database import Database
 
 HOSTILE = '<img src=x onerror="alert(1)">`'
@@ -31,6 +33,20 @@ def test_a_finding_has_its_numbers_and_its_advice(dashboard: Dashboard, database
     expect(card).to_contain_text("20 of 20 failed trials lie there")
     expect(card).to_contain_text("likely a problem")
     expect(page.get_by_text("too early").first).to_be_visible()
+
+
+def test_a_button_does_what_a_finding_advises(dashboard: Dashboard, database: Database) -> None:
+    with writing(database, parameters={"x": {"type": "float", "min": 1.0, "max": 3.0}}) as w:
+        for number in range(60):
+            w.trial(number, "complete", number / 60)
+            w.param(number, 0, "x", 3.0 - number / 40, FloatDistribution(1.0, 3.0))
+        study_id = w.study_id
+    page = dashboard.open(f"/studies/{study_id}/health")
+    page.get_by_role("button", name="Widen x to 4", exact=True).click()
+    expect(page.locator("#toasts")).to_contain_text("x")
+    spec = insights.study_by_id(database, study_id).spec
+    assert spec is not None
+    assert spec.parameters["x"].max == 4.0  # type: ignore[union-attr]
 
 
 def test_names_in_findings_cannot_act(dashboard: Dashboard, database: Database) -> None:

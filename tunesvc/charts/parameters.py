@@ -53,7 +53,7 @@ def _table(tried: Tried, parameters: Sequence[Parameter]) -> dict[str, Any]:
 
 def parallel(tried: Tried) -> Chart:
     """Every trial a line through its parameters to its value; the best drawn last, on top."""
-    title = "Parallel coordinates"
+    title = f"Parallel coordinates to {tried.objective.name}"
     if (nothing := _nothing(title, tried)) is not None:
         return nothing
     order = np.argsort(-tried.costs, kind="stable")
@@ -201,7 +201,7 @@ def contour(tried: Tried, plane: Plane | None, at: int | None = None, *, deviati
 
 def rank(tried: Tried) -> Chart:
     """Trials over two parameters, coloured by their rank: which region holds the good ones, whatever the scale."""
-    title = "Rank over two parameters"
+    title = f"Rank of {tried.objective.name} over two parameters"
     if (nothing := _nothing(title, tried)) is not None:
         return nothing
     if len(tried.parameters) < 2:
@@ -284,7 +284,7 @@ def importance(shares: Sequence[Share], objective: Objective) -> Chart:
 
 def correlations(tried: Tried) -> Chart:
     """Rank correlations (Spearman) of numeric parameters and the objective, each with each."""
-    title = "Correlations"
+    title = f"Correlations with {tried.objective.name}"
     if (nothing := _nothing(title, tried)) is not None:
         return nothing
     numeric = [one for one in tried.parameters if not one.choices and one.low < one.high]

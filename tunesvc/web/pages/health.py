@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
-from starlette.routing import NoMatchFound
 
 from tunesvc import insights
 from tunesvc.insights.health import Action, health
@@ -28,18 +27,9 @@ def health_page(request: Request, user: Viewer, study: AskedStudy) -> HTMLRespon
         "health_checks.html" if wants_fragment(request) else "health.html",
         study=study,
         health=examined.value,
-        can_act=request.app.state.access.allows(user, Right.STEER, study.study_id) and _has_forms(request),
+        can_act=request.app.state.access.allows(user, Right.STEER, study.study_id),
         fields=lambda action: list(_fields(action)),
     )
-
-
-def _has_forms(request: Request) -> bool:
-    """Whether the application has the forms that ask something of a study."""
-    try:
-        request.url_for("ask", study_id=0, ask="extend")
-    except NoMatchFound:
-        return False
-    return True
 
 
 def _fields(action: Action) -> Iterator[tuple[str, str]]:
