@@ -150,6 +150,13 @@ def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> N
     assert "Curve, 5 steps" in tune("show", "bowl", "0")
     assert re.match(r"hello from 0\.\d+", tune("logs", "bowl", "0"))
 
+    found = json.loads(tune("trials", "bowl", "--where", "loss <= 1e9 and number in [1, 3]", "--sort", "-x", "--json"))
+    assert {trial["number"] for trial in found} == {1, 3}
+    assert found[0]["params"]["x"] >= found[1]["params"]["x"]
+    assert "did you mean 'loss'?" in tune("trials", "bowl", "-w", "los < 1", code=2)
+
+    lines = list(csv.DictReader(io.StringIO(tune("export", "bowl", "--where", "number < 1"))))
+    assert [line["number"] for line in lines] == ["0"]
     lines = list(csv.DictReader(io.StringIO(tune("export", "bowl"))))
     assert [line["number"] for line in lines] == ["0", "1", "2", "3"]
     assert {line["params.kind"] for line in lines} <= {"plain", "'" + HOSTILE}
