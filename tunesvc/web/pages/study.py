@@ -21,7 +21,7 @@ from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
 
-WAIT_S = 0.25
+WAIT_S = 0.15
 """How long a page waits for the recommendation; it comes by itself once it is there."""
 FRONT = 10
 """Trials of a front that are listed; all are in its figure."""
