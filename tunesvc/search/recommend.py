@@ -34,7 +34,7 @@ class Recommendation:
     deviation: float | None
     """Standard deviation of that belief; None when nothing is known of it."""
     luckiest: int
-    """The trial with the best observed value."""
+    """The trial with the best observed value; the recommended one if it has that value too."""
 
 
 def recommend(trials: Sequence[FrozenTrial], goal: Goal) -> Recommendation | None:
@@ -51,7 +51,8 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal) -> Recommendation | Non
     if len(candidates) < TRIALS_MIN or not kinds:
         return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
     number, mean, deviation = _best_believed(candidates, Domain(kinds), goal)
-    return Recommendation(number, mean, deviation, luckiest.number)
+    is_as_good = any(trial.number == number and trial.values == luckiest.values for trial in candidates)
+    return Recommendation(number, mean, deviation, number if is_as_good else luckiest.number)
 
 
 def _best_believed(candidates: Sequence[FrozenTrial], domain: Domain, goal: Goal) -> tuple[int, float, float]:
