@@ -63,7 +63,7 @@ def template(postgres: EmbeddedServer) -> str:
 @pytest.fixture
 def database_url(postgres: EmbeddedServer, template: str) -> Iterator[str]:
     """The URL of a migrated, empty database of this test's own."""
-    with _database(postgres, f"TEMPLATE {template} STRATEGY FILE_COPY") as url:
+    with _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url:
         yield url
 
 
@@ -84,7 +84,7 @@ def database(database_url: str) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def shared_database(postgres: EmbeddedServer, template: str) -> Iterator[Database]:
     """A migrated database for all tests of a module, for suites whose every test makes a study of its own."""
-    with _database(postgres, f"TEMPLATE {template} STRATEGY FILE_COPY") as url, open_database(url) as database:
+    with _database(postgres, f"TEMPLATE {template} STRATEGY WAL_LOG") as url, open_database(url) as database:
         yield database
 
 
