@@ -105,3 +105,19 @@ def test_many_who_ask_at_once_have_it_made_once(kept: Kept) -> None:
     for one in asking:
         one.join(10)
     assert len(made_by) == 1
+
+
+def test_what_fails_is_not_told_as_if_it_were_there(kept: Kept) -> None:
+    """Or whoever looks again because of it would have it fail again, for ever."""
+    may_fail, told = threading.Event(), threading.Event()
+
+    def make(_: object) -> None:
+        may_fail.wait(10)
+        raise TimeoutError
+
+    assert kept.soon("key", "1", make, wait_s=0, done=told.set, forgiven=(TimeoutError,)) is None
+    (thread,) = (one for one in threading.enumerate() if one.name == "tunesvc-making")
+    may_fail.set()
+    thread.join(10)
+    assert not told.is_set()
+    assert kept.get("key", "1", lambda _: "made").value == "made"

@@ -153,3 +153,20 @@ def test_no_address_leads_out_of_the_static_files(client: httpx.Client, server: 
     assert answer.split()[1] in ("404", "422")
     assert "def make_app" not in answer
     assert "root:" not in answer
+
+
+def test_a_mistake_is_a_page_with_a_number_that_the_log_has(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise RuntimeError("the password is secret")
+
+    monkeypatch.setattr("tunesvc.insights.cluster", wrong)
+    answer = client.get("/cluster")
+    assert answer.status_code == 500
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "secret" not in answer.text
+    found = re.search(r"mistake (\w{8})", answer.text)
+    assert found is not None
+    assert found[1] in caplog.text
+    assert "the password is secret" in caplog.text

@@ -239,10 +239,18 @@ def test_with_scripts_the_answer_is_a_message(client: httpx.Client) -> None:
         ("/studies/99/ask/pause", 404),
         ("/studies/1/ask/retry?trial=99", 404),
         ("/studies/1/ask/retry?trial=-1", 422),
+        ("/studies/1/ask/retry", 400),
+        ("/studies/1/ask/near", 400),
+        ("/studies/1/ask/stop_trial", 400),
     ],
 )
 def test_what_there_is_not_cannot_be_asked(client: httpx.Client, path: str, status: int) -> None:
     assert client.get(path).status_code == status
+
+
+def test_a_choice_of_nothing_but_brackets_is_taken_for_a_word(client: httpx.Client) -> None:
+    answer = client.post("/studies/1/ask/widen", data={"chooser": "x", "choices": "[" * 100_000})
+    assert answer.status_code == 400
 
 
 class Only:
@@ -273,5 +281,7 @@ def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Da
         app.state.access = Only(Right.VIEW, Right.STEER)  # type: ignore[union-attr]
         assert client.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
         assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
+        app.state.access = Only(Right.CREATE)  # type: ignore[union-attr]
+        assert client.get("/new?copy=1").status_code == 403, "a copy shows what is copied"
     assert simulation.sql("SELECT asked_by, answer FROM commands") == [("bob", "stopped; nobody was running it")]
     assert simulation.sql("SELECT state FROM studies") == [("stopped",)]

@@ -17,7 +17,7 @@ import httpx
 import optuna
 import pytest
 import sqlalchemy as sa
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
@@ -237,3 +237,39 @@ def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_tab_that_nobody_sees_gives_its_connection_back(
+    dashboard: Dashboard, database: Database, study_id: int
+) -> None:
+    """Browsers hold six connections to a server: with six tabs open, a seventh would get no answer."""
+    page = dashboard.open("/studies")
+    hub = dashboard.server.hub
+    _wait_until(lambda: len(hub) == 1)
+    _show(page, False)
+    _wait_until(lambda: len(hub) == 0)
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="meanwhile"))
+    _show(page, True)
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_a_stream_that_was_refused_once_is_asked_for_again(dashboard: Dashboard, study_id: int) -> None:
+    """A proxy whose server starts anew answers for it; no browser asks for a stream again after that."""
+    page = dashboard.page
+    page.route("**/events", lambda route: route.fulfill(status=502))
+    dashboard.open("/studies")
+    expect(page.locator("#stale")).to_be_visible()
+    page.unroute("**/events")
+    expect(page.locator("#stale")).to_be_hidden()
+    assert len(dashboard.server.hub) == 1
+    dashboard.complaints[:] = [one for one in dashboard.complaints if "502" not in one]
+
+
+def _show(page: Page, is_shown: bool) -> None:
+    """As if its tab were brought to the front, or another one."""
+    page.evaluate(
+        "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange')); }",
+        not is_shown,
+    )

@@ -77,6 +77,13 @@ def test_a_study_is_stored_and_the_command_that_runs_it_is_shown(
     assert download.value.path().read_text() == view.source_text
 
 
+def test_blanks_around_the_folder_are_not_part_of_it(dashboard: Dashboard, database: Database, tmp_path: Path) -> None:
+    body = urlencode({"text": STUDY.format(name="fresh", trials=7), "folder": f" {tmp_path} "}).encode()
+    status, _ = post(dashboard, "/new", body, {"Content-Length": str(len(body))})
+    assert status == 303
+    assert insights.study(database, "fresh").source_dir == str(tmp_path)
+
+
 def test_a_name_that_is_taken_is_said_and_loses_nothing(editor: Page, dashboard: Dashboard, database: Database) -> None:
     with database.engine.begin() as connection:
         studies.create(connection, make_spec(name="taken"))

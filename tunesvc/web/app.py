@@ -22,6 +22,7 @@ from tunesvc.web.events import Hub
 from tunesvc.web.files import Files
 from tunesvc.web.guard import Guard
 from tunesvc.web.kept import Kept
+from tunesvc.web.mistakes import Mistakes
 from tunesvc.web.pages import (
     actions,
     cluster,
@@ -68,6 +69,7 @@ def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[st
     for module in PAGES:
         app.include_router(module.router)
     app.mount("/static", Files(directory=STATIC), name="static")
+    app.add_middleware(Mistakes)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
     app.add_middleware(Guard, hosts=hosts)
     for kind, answer in _ERRORS.items():

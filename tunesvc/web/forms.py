@@ -134,7 +134,7 @@ def _value(name: str, text: str, parameter: Parameter | None) -> ParamValue:
 def _choice(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter for thousands of brackets
         return text.strip()
 
 

@@ -101,7 +101,7 @@ class Kept:
         """As `get`, but an older value is handed out at once, and without one None after `wait_s`.
 
         `make` runs in a thread of its own; what it may raise is `forgiven` there. Where somebody did not get the newest
-        value, `done` is called once it is there.
+        value, `done` is called once it is there; not after one that was forgiven, or they would ask again at once.
         """
         usable = self._usable(key, stamp, is_final)
         if usable is not None:
@@ -113,17 +113,18 @@ class Kept:
             else:
                 coming.set()
                 return before
-        came = threading.Event()
+        came, made = threading.Event(), threading.Event()
 
         def work() -> None:
             try:
                 with suppress(*forgiven):
                     self.get(key, stamp, make, is_final=is_final)
+                    made.set()
             finally:
                 with self._lock:
                     del self._coming[key]
                 came.set()
-            if late.is_set():
+            if made.is_set() and late.is_set():
                 done()
 
         threading.Thread(target=work, name="tunesvc-making", daemon=True).start()

@@ -29,6 +29,8 @@ Number = Annotated[int | None, Query(ge=0, lt=2**31)]
 @router.get("/studies/{study_id}/ask/{ask}", name="ask_form")
 def ask_form(request: Request, _: Steerer, study: AskedStudy, ask: Ask, trial: Number = None) -> HTMLResponse:
     """A form, as a dialog's content when htmx asks for it."""
+    if ask.needs_trial and trial is None:
+        raise SpecError("this is about a trial: say which")
     detail = _trial(request, study, trial)
     why_not = against(study, None if detail is None else detail.row).get(ask, "")
     return _form(request, study, f"ask_{ask}.html", detail, why_not)

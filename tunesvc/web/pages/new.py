@@ -28,7 +28,7 @@ from tunesvc.spec.faults import PlacedFault
 from tunesvc.spec.starter import Template, templates
 from tunesvc.store.database import Database
 from tunesvc.web.access import Creator
-from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.pages.asked import AskedStudy, viewable
 from tunesvc.web.render import page
 
 router = APIRouter()
@@ -72,7 +72,7 @@ def new_page(
     if copy is None:
         chosen = next((one for one in templates() if one.key == template), templates()[0])
         return _editor(request, _free(database, chosen), str(Path.cwd()), chosen.key)
-    study = insights.study_by_id(database, copy)
+    study = viewable(request, copy)
     text = renamed(_source(study), _free_name(database, study.name))
     return _editor(request, text, study.source_dir or str(Path.cwd()), copied=study)
 
@@ -98,7 +98,7 @@ def create_new(request: Request, user: Creator, text: Text = "", folder: Folder 
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, text, folder, verdict=verdict, status=422)
     try:
-        record = create(database, verdict.spec, Source(text, str(Path(folder).resolve())), owner=user.name)
+        record = create(database, verdict.spec, Source(text, str(Path(folder.strip()).resolve())), owner=user.name)
     except StudyExists as error:  # somebody was faster
         faults = Verdict(verdict.spec, (), (str(error),), None, "", ())
         return _editor(request, text, folder, verdict=faults, status=409)

@@ -77,26 +77,54 @@ function changed(studies) {
 
 let heardAt = Date.now();
 let missed = false;
-const events = new EventSource(document.body.dataset.events);
-events.addEventListener("open", () => {
-  showStale("");
-  if (missed) changed();
-  missed = false;
-});
-events.addEventListener("changed", (event) => { heardAt = Date.now(); changed(JSON.parse(event.data)); });
-events.addEventListener("stale", (event) => {
-  const { since, reason } = JSON.parse(event.data);
-  showStale(`Stale since ${clock(since)}: the database is away (${reason}). Running trials go on.`);
-});
-events.addEventListener("fresh", () => {
-  showStale("");
-  changed();
-});
-events.addEventListener("error", () => {
+let events = null;
+
+function listen() {
+  if (events || document.hidden) return;
+  events = new EventSource(document.body.dataset.events);
+  events.addEventListener("open", () => {
+    showStale("");
+    if (missed) changed();
+    missed = false;
+  });
+  events.addEventListener("changed", (event) => { heardAt = Date.now(); changed(JSON.parse(event.data)); });
+  events.addEventListener("stale", (event) => {
+    const { since, reason } = JSON.parse(event.data);
+    showStale(`Stale since ${clock(since)}: the database is away (${reason}). Running trials go on.`);
+  });
+  events.addEventListener("fresh", () => {
+    showStale("");
+    changed();
+  });
+  events.addEventListener("error", () => {
+    missed = true;
+    showStale(`Stale since ${clock(heardAt)}: the dashboard does not answer; this page tries again by itself.`);
+    if (events?.readyState === EventSource.CLOSED) retry();
+  });
+}
+
+function leave() {
+  events?.close();
+  events = null;
   missed = true;
-  showStale(`Stale since ${clock(heardAt)}: the dashboard does not answer; this page tries again by itself.`);
-});
-addEventListener("beforeunload", () => events.close());
+}
+
+// an answer other than a stream (a proxy's, or that nobody knows us any more) ends a stream for good
+function retry() {
+  leave();
+  setTimeout(async () => {
+    const asked = new AbortController();
+    const status = await fetch(document.body.dataset.events, { signal: asked.signal }).then((answer) => answer.status, () => 0);
+    asked.abort();
+    if (status === 401) location.reload(); else listen();
+  }, 3000);
+}
+
+// browsers hold six connections to a server, for all tabs together: those that nobody sees must not take them
+document.addEventListener("visibilitychange", () => { if (document.hidden) leave(); else listen(); });
+addEventListener("pagehide", leave);
+addEventListener("pageshow", listen);
+listen();
 
 // a part that follows changes asks with the address of the moment
 document.body.addEventListener("htmx:configRequest", (event) => {

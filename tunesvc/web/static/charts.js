@@ -151,8 +151,9 @@
       this.isOld = false;
       try {
         const answer = await fetch(this.element.dataset.figure + this.query(), { headers: { Accept: "application/json" } });
-        if (!answer.ok) throw new Error(`the dashboard answered with ${answer.status}`);
-        await this.take(answer);
+        if (answer.ok) await this.take(answer);
+        else if (answer.status < 500) this.say(`Not drawn: the dashboard answered with ${answer.status}.`); // and would again
+        else throw new Error(`the dashboard answered with ${answer.status}`);
       } catch (error) {
         if (!this.shown) this.say(`Not drawn: ${error.message}.`);
         this.readyAt = performance.now() + 10 * PAUSE_MS;
