@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from fastapi.dependencies.models import Dependant
+from starlette.datastructures import Headers
 
 from tests.web.conftest import routes_of
 from tunesvc.store.database import Database
@@ -76,7 +77,7 @@ def test_a_foreign_origin_is_refused_on_every_route(client: httpx.Client, server
             assert answer.status_code == 403, (method, path)
 
 
-@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1", "http://127.0.0.1:1", "file://", "127.0.0.1:80880", ""])
+@pytest.mark.parametrize("origin", ["null", "http://127.0.0.1", "http://127.0.0.1:1", "file://", "127.0.0.1:8088", ""])
 def test_no_origin_but_our_own_may_ask(origin: str) -> None:
     """Fault 38."""
     for method in ("GET", "POST", "DELETE"):

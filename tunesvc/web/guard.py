@@ -68,11 +68,16 @@ def refusal(method: str, headers: Headers, hosts: Container[str]) -> str:
     if host not in hosts:
         return f"the host {host!r} is not this dashboard's; open the address that it printed"
     origin = headers.get("origin")
-    if origin is not None and origin.lower().removeprefix("https://").removeprefix("http://") not in hosts:
+    if origin is not None and not _is_ours(origin, hosts):
         return f"the request comes from {origin!r}, not from this dashboard's pages"
     if method not in _READING and origin is None and headers.get("sec-fetch-site") != "same-origin":
         return "it would change something, and does not say that it comes from this dashboard's pages"
     return ""
+
+
+def _is_ours(origin: str, hosts: Container[str]) -> bool:
+    scheme, _, host = origin.lower().partition("://")
+    return scheme in ("http", "https") and host in hosts
 
 
 def _with_headers(send: Send) -> Send:
