@@ -383,10 +383,17 @@ def test_no_hot_query_reads_a_big_table_from_end_to_end(database: Database) -> N
         study_id = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
     scanned = {name: tables_scanned(database, run, study_id) & BIG for name, run in QUERIES.items()}
     assert {name: tables for name, tables in scanned.items() if tables} == {}
+    nodes = plan_nodes(database, QUERIES["one study"], study_id)
+    assert "ix_attempts_gpus" in {node.get("Index Name") for node in nodes}, "attempts without a GPU are not read"
 
 
 def tables_scanned(database: Database, run: Callable[[Database, int], object], study_id: int) -> set[str]:
     """Tables that the statements which `run` executes read with a sequential scan."""
+    return {str(node["Relation Name"]) for node in plan_nodes(database, run, study_id) if _is_scan(node)}
+
+
+def plan_nodes(database: Database, run: Callable[[Database, int], object], study_id: int) -> list[dict[str, object]]:
+    """Steps of the plans of all statements that `run` executes."""
     statements: list[tuple[str, object]] = []
 
     def remember(_conn: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
@@ -401,7 +408,7 @@ def tables_scanned(database: Database, run: Callable[[Database, int], object], s
             connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", parameters).scalar_one()  # type: ignore[arg-type]
             for sql, parameters in statements
         ]
-    return {node["Relation Name"] for plan in plans for node in _nodes(plan[0]["Plan"]) if _is_scan(node)}
+    return [node for plan in plans for node in _nodes(plan[0]["Plan"])]
 
 
 def _is_scan(node: dict[str, object]) -> bool:

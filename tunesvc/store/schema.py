@@ -214,6 +214,13 @@ attempts = sa.Table(
         unique=True,
         postgresql_where=sa.text("state IN ('opened', 'running')"),
     ),
+    # GPU hours of a study, asked for with every page of it
+    sa.Index(
+        "ix_attempts_gpus",
+        "trial_id",
+        postgresql_include=["number", "gpus", "started_at", "ended_at"],
+        postgresql_where=sa.text("gpus > 0"),
+    ),
 )
 
 reports = sa.Table(
