@@ -141,6 +141,7 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
         sa.select(state_shown().label("state"), trials.c.started_at)
         .where(trials.c.study_id == table.c.study_id)
         .correlate(table)
+        .offset(0)  # else Postgres works out the state anew for each of the counts below
         .lateral("shown")
     )
 
