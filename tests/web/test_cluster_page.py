@@ -27,7 +27,7 @@ def test_nodes_their_trials_and_the_queue_are_there_for_everybody(
     page = dashboard.open("/cluster")
     node = page.get_by_role("region", name="simulated", exact=True)
     expect(node).to_contain_text("3 of 8")
-    expect(node.get_by_role("link")).to_have_text(["test #0", "test #1"])
+    expect(node.get_by_role("link")).to_have_text(["test trial 0", "test trial 1"])
     expect(page.get_by_role("region", name="Queue")).to_contain_text("there is room for it: its worker is starting")
     expect(page.get_by_role("region", name="Coordinators")).to_contain_text("head:7")
     faults = Axe().run(page).response["violations"]

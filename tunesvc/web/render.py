@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -31,6 +32,12 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
 def wants_fragment(request: Request) -> bool:
     """Whether htmx asks for a part of the page to put into it."""
     return request.headers.get("hx-request") == "true"
+
+
+def attachment(name: str, ending: str) -> dict[str, str]:
+    """Headers of an answer that is kept as a file, which is called after a study."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name)[:100].strip("._") or "study"
+    return {"Content-Disposition": f'attachment; filename="{safe}{ending}"'}
 
 
 def spark(values: Sequence[float]) -> list[tuple[float, float]]:

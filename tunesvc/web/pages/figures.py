@@ -21,7 +21,7 @@ from tunesvc.store.states import StudyState
 from tunesvc.web.access import Viewer
 from tunesvc.web.kept import Held, Kept
 from tunesvc.web.pages.asked import ID_MAX
-from tunesvc.web.render import page
+from tunesvc.web.render import attachment, page
 
 router = APIRouter()
 
@@ -154,18 +154,11 @@ def figure_csv(source: AskedSource, kind: Kind, wanted: Options) -> Response:
     writer = csv.writer(text)
     writer.writerow([words.inert(head) for head in chart.columns])
     writer.writerows([[words.inert(value) for value in row] for row in chart.rows()])
-    name = f"{file_name(source.view.name)}-{kind}.csv"
     return Response(
         text.getvalue().encode("utf-8", "replace"),
         media_type="text/csv; charset=utf-8",
-        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+        headers=attachment(source.view.name, f"-{kind}.csv"),
     )
-
-
-def file_name(name: str) -> str:
-    """A study's name as part of a file's."""
-    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name).strip("._")
-    return safe[:80] or "study"
 
 
 def _drawn(chart: Chart) -> Drawn:

@@ -29,7 +29,7 @@ from tunesvc.spec.starter import Template, templates
 from tunesvc.store.database import Database
 from tunesvc.web.access import Creator
 from tunesvc.web.pages.asked import AskedStudy, viewable
-from tunesvc.web.render import page
+from tunesvc.web.render import attachment, page
 
 router = APIRouter()
 
@@ -211,6 +211,4 @@ def _lines(text: str) -> str:
 
 
 def _file(text: str, name: str) -> Response:
-    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".")[:100] or "study"
-    headers = {"Content-Disposition": f'attachment; filename="{safe}.yaml"'}
-    return Response(text.encode("utf-8", "replace"), media_type="application/yaml", headers=headers)
+    return Response(text.encode("utf-8", "replace"), media_type="application/yaml", headers=attachment(name, ".yaml"))

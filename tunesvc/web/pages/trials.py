@@ -15,7 +15,7 @@ from tunesvc.errors import FilterError, TuneError
 from tunesvc.insights import Names, Selection, StudyView, TrialPage
 from tunesvc.web.pages.asked import AskedStudy
 from tunesvc.web.pages.trial_columns import Column, columns_of
-from tunesvc.web.render import page, wants_fragment
+from tunesvc.web.render import attachment, page, wants_fragment
 
 router = APIRouter()
 
@@ -127,9 +127,7 @@ def _export(request: Request, study: StudyView, where: str, sort: str) -> insigh
 
 
 def _download(study: StudyView, content: Any, ending: str, kind: str) -> Response:
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in study.name)[:100].lstrip(".")
-    headers = {"Content-Disposition": f'attachment; filename="{name or "study"}.{ending}"'}
-    return StreamingResponse(content, media_type=kind, headers=headers)
+    return StreamingResponse(content, media_type=kind, headers=attachment(study.name, f".{ending}"))
 
 
 def _wanted(study: StudyView, names: Names, where: str, sort: str, chosen: Sequence[str] | None) -> Wanted:
