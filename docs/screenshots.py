@@ -41,7 +41,7 @@ def main() -> None:
     try:
         _tune("run", "studies/digits.yaml", "--trials", "60", "--quiet")
         _tune("run", "studies/tradeoff.yaml", "--quiet")
-        _tune("tag", "digits", "+baseline", "+scikit-learn")
+        _tune("tag", "digits", "baseline", "scikit-learn")
         _tune("note", "digits", "The reference for the new optimiser.")
         with _running("studies/digits.yaml", "digits-wide"):
             _tune("widen", "digits-wide", "lr=..0.3")
@@ -70,7 +70,12 @@ def _take() -> None:
             for name, path in PAGES.items():
                 page.goto(server.url + path.format(**known))
                 _settle(page, whole=name == "figures")
-                page.screenshot(path=IMAGES / f"dashboard-{name}-{scheme}.png", full_page=name == "figures")
+                page.screenshot(
+                    path=IMAGES / f"dashboard-{name}-{scheme}.png",
+                    full_page=name == "figures",
+                    # below that stands a folder of whoever takes the picture
+                    clip={"x": 0, "y": 0, "width": 1280, "height": 830} if name == "new" else None,
+                )
             context.close()
         browser.close()
 
