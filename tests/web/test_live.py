@@ -273,3 +273,20 @@ def _show(page: Page, is_shown: bool) -> None:
         " document.dispatchEvent(new Event('visibilitychange')); }",
         not is_shown,
     )
+
+
+def test_a_mistake_while_looking_is_an_outage_too(
+    database: Database, watching: tuple[Watcher, Heard], clock: Steps
+) -> None:
+    """Another program may have changed the schema under an open dashboard."""
+    watcher, heard = watching
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE leases RENAME TO hidden"))
+    clock.now_s += LISTENING_LOOK_S
+    watcher.step(0)
+    assert ['relation "leases" does not exist' in told for told in heard.outages] == [True]
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE hidden RENAME TO leases"))
+    for _ in range(2):
+        watcher.step(0)
+    assert heard.outages[1:] == [""]

@@ -210,7 +210,7 @@ class StopWhen(Part):
 class Budget(Part):
     """How much a study may spend. The first limit that is reached ends it."""
 
-    trials: int | None = Field(None, ge=1, description="Trials in all: never one more.")
+    trials: int | None = Field(None, ge=1, lt=2**31, description="Trials in all: never one more.")
     wall: Duration | None = Field(None, description="Time in which a coordinator is running the study.")
     gpu_hours: float | None = Field(None, gt=0, description="GPUs requested × hours held, over all attempts.")
     stop_when: StopWhen | None = Field(None, description="An early end, when little improvement is to be expected.")
@@ -320,7 +320,7 @@ class StudySpec(Part):
     sampler: Sampler = Field(default_factory=Sampler, description="Which sampler proposes trials.")
     pruner: Pruner = Field(default_factory=Pruner, description="Which pruner stops poor trials early.")
     budget: Budget = Field(description="How much may be spent; the first limit that is reached ends the study.")
-    parallelism: int | None = Field(None, ge=1, description="Trials at a time; as many as fit when left out.")
+    parallelism: int | None = Field(None, ge=1, lt=2**31, description="Trials at a time; as many as fit when left out.")
     resources: Resources = Field(default_factory=Resources, description="What one trial asks of the cluster.")
     retries: Retries = Field(default_factory=Retries, description="How often a trial may be run again.")
     limits: Limits = Field(default_factory=Limits, description="When an attempt that does not end by itself is ended.")

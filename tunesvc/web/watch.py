@@ -7,6 +7,7 @@ a second while there is no listening connection, every few seconds while there i
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ from tunesvc.errors import DatabaseUnavailable
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
 from tunesvc.store.notices import Listener
+
+_log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 """How often to look while nothing listens, and how long to wait for a notification at a time."""
@@ -73,12 +76,14 @@ class Watcher:
             self._thread.join(LOOK_S + 1)
 
     def step(self, wait_s: float = LOOK_S) -> None:
-        """Wait for notifications, and look where that is due. Never raises for a database that is away."""
+        """Wait for notifications, and look where that is due. Never raises."""
         try:
             with answering():
                 heard = self._listen(wait_s)
                 changed = heard | self._look()
-        except DatabaseUnavailable as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is: pages have to know, and the next look may succeed
+            if not isinstance(error, DatabaseUnavailable) and not self._trouble:
+                _log.exception("changes cannot be looked for")
             self._drop_listener()
             if not self._trouble:
                 self._audience.stale(self._answered_at, str(error))

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc import insights
 from tunesvc.insights.health import Action, health
 from tunesvc.web.access import Right, Viewer
 from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.pages.figures import source_of
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -19,9 +19,9 @@ router = APIRouter()
 @router.get("/studies/{study_id}/health", name="health_page")
 def health_page(request: Request, user: Viewer, study: AskedStudy) -> HTMLResponse:
     """The page, or the checks alone when htmx asks for them."""
-    database, kept = request.app.state.database, request.app.state.kept
-    stamp = insights.fingerprint(database, study.study_id)
-    examined = kept.get(("health", study.study_id), stamp, lambda _: health(database, study))
+    source = source_of(request, study.study_id, study)
+    key, database = ("health", study.study_id), request.app.state.database
+    examined = source.kept.get(key, source.stamp, lambda _: health(database, study), is_final=source.is_final)
     return page(
         request,
         "health_checks.html" if wants_fragment(request) else "health.html",
