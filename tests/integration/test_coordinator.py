@@ -143,6 +143,16 @@ def test_healthy_trials_are_left_alone_when_others_fail(database: Database) -> N
     assert simulation.states() == {"complete": 6, "fail": 19}
 
 
+def test_paused_trials_show_that_the_objective_is_not_broken(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        return [(1.0, Failed("error", "boom"))] if 3 <= launch.trial_number < 20 else curve(*[0.1] * 5)
+
+    pruner = {"name": "asha", "min": 1, "eta": 9, "form": "promote"}
+    simulation = Simulation(database, make_spec(budget={"trials": 25}, pruner=pruner), script)
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.states()["fail"] == 17
+
+
 def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint(database: Database) -> None:
     spec = make_spec(metrics=[{"name": "loss", "target": 0.2}], constraints=[{"metric": "ms", "max": 1.0}])
     simulation = Simulation(database, spec, lambda _: [(1.0, Finished({"loss": 0.1, "ms": 50.0}))])
