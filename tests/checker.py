@@ -487,7 +487,7 @@ def _said(records: Sequence[Record], end: Stored) -> Iterator[str]:
             continue
         key = number_of(record["attempt"][0]), record["attempt"][1]
         state = end.attempts.get(key, ("",))[0]
-        if record["at"] > ended.get(key, 0.0) or state not in ("finished", "pruned") or key in end.thinned:
+        if record["at"] > ended.get(key, 0.0) or state not in ("finished", "pruned", "paused") or key in end.thinned:
             continue
         if (*key, record["step"]) not in there:
             yield f"I3: {key} said step {record['step']} and {state}, and the step is not stored"

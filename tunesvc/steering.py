@@ -187,8 +187,16 @@ class Shelved:
         return f"nobody runs {self._record.name}: `tune resume {self._record.name}` does"
 
     def stop(self) -> str:
-        """It is stopped."""
-        return self._become(StudyState.STOPPED)
+        """It is stopped; trials that are paused, or would be run again, end."""
+        told = self._become(StudyState.STOPPED)
+        if self.batch.study_state is not None:
+            with self._database.engine.connect() as connection:
+                unfinished = recovery.unfinished_trials(connection, self._record.study_id)
+            for trial in unfinished:
+                if all(attempt.state.is_terminal for attempt in trial.attempts):
+                    points = {step: value for step, value, _ in trial.reports if value is not None}
+                    self._end(trial.number, points, StopCause.COMMAND, _BY_REQUEST)
+        return told
 
     def change_spec(self, spec: StudySpec) -> None:
         """It goes on under another spec when it is run."""
@@ -219,17 +227,23 @@ class Shelved:
             self.waits = recovery.has_live_attempt(connection, at)
         if trial is None or self.waits:
             return ""
-        self.batch.decisions.append(Decision(number, "stop", reason, {}))
         if trial.state == TrialState.WAITING:
+            self.batch.decisions.append(Decision(number, "stop", reason, {}))
             self.batch.finished.append(TrialEnd(number, "fail", None))
             return f"trial {number} had not been started, and never will be"
-        curve = Curve({metric.name: metric.goal for metric in self.spec.metrics})
-        for step, value in trial.intermediate_values.items():
-            curve.add(step, {self.spec.metrics[0].name: value})
-        end = conclude(self.spec, curve, Yielded(), StopCause.REQUEST, reason)
-        state = "pruned" if end.trial_state is TrialState.PRUNED else "fail"
-        self.batch.finished.append(TrialEnd(number, state, None if end.values is None else list(end.values)))
+        state = self._end(number, trial.intermediate_values, StopCause.REQUEST, reason)
         return f"trial {number} ends, {'with what it has reported' if state == 'pruned' else 'without a report'}"
+
+    def _end(self, number: int, points: Mapping[int, float], cause: StopCause, reason: str) -> str:
+        """End a trial between two attempts with what it has reported; returns its state."""
+        curve = Curve({metric.name: metric.goal for metric in self.spec.metrics})
+        for step, value in points.items():
+            curve.add(step, {self.spec.metrics[0].name: value})
+        end = conclude(self.spec, curve, Yielded(), cause, reason)
+        state = "pruned" if end.trial_state is TrialState.PRUNED else "fail"
+        self.batch.decisions.append(Decision(number, "stop", reason, {}))
+        self.batch.finished.append(TrialEnd(number, state, None if end.values is None else list(end.values)))
+        return state
 
     def _become(self, state: StudyState) -> str:
         if self._record.state.is_terminal:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
+from optuna.pruners import BasePruner
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
@@ -141,6 +144,31 @@ def test_healthy_trials_are_left_alone_when_others_fail(database: Database) -> N
     simulation = Simulation(database, make_spec(budget={"trials": 25}), script)
     assert simulation.run().state is StudyState.FINISHED
     assert simulation.states() == {"complete": 6, "fail": 19}
+
+
+def test_paused_trials_show_that_the_objective_is_not_broken(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        return [(1.0, Failed("error", "boom"))] if 3 <= launch.trial_number < 20 else curve(*[0.1] * 5)
+
+    pruner = {"name": "asha", "min": 1, "eta": 9, "form": "promote"}
+    simulation = Simulation(database, make_spec(budget={"trials": 25}, pruner=pruner), script)
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.states()["fail"] == 17
+
+
+def test_the_pruner_is_asked_about_each_report_once(database: Database) -> None:
+    asked = []
+
+    class Curious(BasePruner):
+        def prune(self, study: Study, trial: FrozenTrial) -> bool:
+            asked.append((trial.number, trial.last_step))
+            return False
+
+    simulation = Simulation(database, make_spec(pruner={"name": "median"}), quadratic)
+    coordinator = simulation.start()
+    coordinator._optimizer.study.pruner = Curious()
+    coordinator.run()
+    assert sorted(asked) == [(number, step) for number in range(10) for step in range(5)]
 
 
 def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint(database: Database) -> None:

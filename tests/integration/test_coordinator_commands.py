@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.simulation import Simulation, curve
+from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc import failpoints, insights
 from tunesvc.coordinator.loop import Coordinator
-from tunesvc.execute.executor import Finished, Launch, Payload
+from tunesvc.execute.executor import Failed, Finished, Launch, Payload
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -185,6 +185,28 @@ def test_a_trial_that_is_stopped_before_it_reported_has_failed_and_says_nothing_
     assert simulation.sql("SELECT DISTINCT state, failure, message FROM attempts") == [
         ("failed", None, "stopped by request of test before it reported")
     ]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_trials_that_somebody_stopped_do_not_show_that_the_objective_is_broken(
+    database: Database, *, restarts: bool
+) -> None:
+    def script(launch: Launch) -> Any:
+        if launch.trial_number < 8:
+            return silent(launch)
+        return [(1.0, Failed("error", "boom"))] if launch.trial_number == 8 else quadratic(launch)
+
+    simulation = Simulation(database, make_spec(parallelism=8, budget={"trials": 12}), script)
+    coordinator = simulation.start()
+    coordinator.step()
+    for number in range(8):
+        ask(simulation, "stop_trial", {"number": number})
+    if restarts:
+        step_until(coordinator, "SELECT count(*) FROM trials WHERE state = 'fail'", simulation, [(8,)])
+        simulation.crash()
+        coordinator = simulation.start()
+    assert coordinator.run().state is StudyState.FINISHED
+    assert simulation.states() == {"complete": 3, "fail": 9}
 
 
 def test_a_trial_that_waits_to_be_run_again_is_ended_at_once(database: Database) -> None:

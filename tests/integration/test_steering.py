@@ -174,6 +174,26 @@ def test_a_trial_between_two_runs_is_ended_with_what_it_reported(database: Datab
     assert kinds[-1] == ("stop",)
 
 
+@pytest.mark.parametrize("pruner", [{"name": "none"}, {"name": "asha", "min": 1, "eta": 3, "form": "promote"}])
+def test_a_study_that_is_stopped_between_two_runs_leaves_no_trial_open(
+    database: Database, pruner: Mapping[str, object]
+) -> None:
+    """As a stop of a running one does: neither paused trials nor those that would have been run again."""
+    simulation = Simulation(database, make_spec(parallelism=3, budget={"trials": 9}, pruner=pruner), slow)
+    interrupted(simulation)
+    assert simulation.states()["running"] > 0
+    is_paused = simulation.sql("SELECT count(*) > 0 FROM attempts WHERE state = 'paused'")[0][0]
+    assert is_paused is (pruner["name"] == "asha")
+    ask(simulation, "stop")
+    assert "running" not in simulation.states()
+    reported = "SELECT trial_id FROM reports WHERE NOT superseded"
+    lost = f"SELECT number FROM trials WHERE state = 'pruned' AND values IS NULL AND trial_id IN ({reported})"
+    assert simulation.sql(lost) == []
+    unexplained = """SELECT t.number FROM trials t WHERE t.state = 'pruned' AND NOT EXISTS (
+        SELECT 1 FROM decisions d WHERE d.trial_number = t.number AND d.kind = 'stop')"""
+    assert simulation.sql(unexplained) == []
+
+
 def test_a_trial_that_may_still_run_somewhere_is_left_to_the_next_run(database: Database) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 2}), slow)
     simulation.start().step()

@@ -176,6 +176,8 @@ def test_a_step_that_was_said_before_the_end_and_is_not_stored_is_found_unless_i
     story.records.insert(5, {"at": 4.5, "pid": 7, "op": "said", "attempt": [TRIAL, 1], "step": 1})
     assert "I3: (0, 1) said step 1 and finished, and the step is not stored" in found(story, DONE)
     assert found(story, DONE, thinned=frozenset({(0, 1)})) == ""
+    paused = found(story, DONE, attempts={(0, 1): ("paused", None, 3)})
+    assert "I3: (0, 1) said step 1 and paused, and the step is not stored" in paused
 
 
 # --- I4 ---------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.specs import make_spec
+from tunesvc.search.pausing import PAUSED
 from tunesvc.search.warmstart import BEST, CARRIED, CARRIED_MAX, Earlier, Teacher, fitting
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
@@ -76,6 +77,21 @@ def test_the_best_are_run_first_and_tell_how_all_values_follow_from_the_earlier_
     assert teacher.origin(best.number) == ("before", 1)
     assert teacher.origin(0) is None
     assert teacher.shown([]) is shown, "what a sampler has seen does not change any more"
+
+
+def test_nothing_is_concluded_as_long_as_all_that_were_run_first_are_paused() -> None:
+    """At the first rung of a pruner that promotes, the best of the earlier study wait for each other."""
+    teacher = Teacher(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
+    run = [
+        create_trial(state=TrialState.PRUNED, system_attrs={CARRIED: [one.study, one.number], PAUSED: 1})
+        for one in teacher.first()
+    ]
+    assert {trial.state for trial in teacher.shown(run)} == {TrialState.WAITING}
+    run[0].state, run[0].values = TrialState.COMPLETE, [5.1]
+    del run[0].system_attrs[PAUSED]
+    shown = teacher.shown(run)
+    assert {trial.state for trial in shown} == {TrialState.COMPLETE}
+    assert min(trial.values[0] for trial in shown) == pytest.approx(5.1)
 
 
 def test_of_a_large_study_the_best_and_some_of_the_others_are_shown() -> None:

@@ -347,7 +347,7 @@ class Attempts:
         self._roster.forget(number)
         self._scoreboard.finished(self._optimizer.trial(number))
         self._note("failed", f"{failure}: {message}", number)
-        reports = any(live.curve.last for live in self._roster)
+        reports = bool(self._paused) or any(live.curve.last for live in self._roster)
         if not reports and policy.is_broken(failure, *self._scoreboard.failed_and_others):
             self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.COMMAND))
 
@@ -385,4 +385,4 @@ class Attempts:
 
 def _thinned(steps: Sequence[int]) -> Sequence[int]:
     """At most so many steps, the last one among them: a flood of reports must not hold up everybody else."""
-    return [*steps[:: 1 + len(steps) // JUDGED_MAX], steps[-1]]
+    return steps[:: -(1 + len(steps) // JUDGED_MAX)]

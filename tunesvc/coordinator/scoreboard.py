@@ -11,6 +11,7 @@ from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.objective import is_better
 from tunesvc.policy import Forecast, Usage, forecast, fraction_spent, time_left_s
+from tunesvc.search.memory import FAILURE
 from tunesvc.spec import StudySpec
 
 
@@ -20,6 +21,7 @@ class Scoreboard:
     def __init__(self, spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
         self.spec = spec
         self._counts: Counter[TrialState] = Counter()
+        self._failed_by_themselves = 0
         self._best: FrozenTrial | None = None
         self._incumbents: list[float | None] = []
         ended = [trial for trial in trials if trial.state.is_finished()]
@@ -29,6 +31,7 @@ class Scoreboard:
     def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[Note]:
         """Count a trial that is over; returns what is worth telling about it."""
         self._counts[trial.state] += 1
+        self._failed_by_themselves += FAILURE in trial.system_attrs
         notes = self._take_in(trial, stop_reason)
         self._incumbents.append(None if self._best is None else self._best.values[0])
         return notes
@@ -85,9 +88,8 @@ class Scoreboard:
 
     @property
     def failed_and_others(self) -> tuple[int, int]:
-        """How many trials failed, and how many came to a result."""
-        failed = self._counts[TrialState.FAIL]
-        return failed, self._counts.total() - failed
+        """How many trials failed, those left out that somebody stopped or took back; and how many came to a result."""
+        return self._failed_by_themselves, self._counts.total() - self._counts[TrialState.FAIL]
 
     @property
     def best(self) -> BestTrial | None:

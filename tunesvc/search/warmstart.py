@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tunesvc.search.pausing import PAUSED
 from tunesvc.search.recommend import is_candidate
 from tunesvc.search.relation import Relation
 from tunesvc.space import Space
@@ -85,6 +86,7 @@ class Teacher:
     def shown(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """The carried trials as the sampler sees them: waiting until those that are run first are over, then complete.
 
+        As long as none of these has a result, one that is paused is not over: it may be promoted, and tell then.
         Always as many in the same order, since a sampler may remember places in the list of trials.
 
         Args:
@@ -93,7 +95,8 @@ class Teacher:
         if self._shown is not None:
             return self._shown
         run = [trial for trial in trials if CARRIED in trial.system_attrs]
-        if not all(trial.state.is_finished() for trial in run):
+        may_tell = any(PAUSED in trial.system_attrs for trial in run) and not any(map(is_candidate, run))
+        if may_tell or not all(trial.state.is_finished() for trial in run):
             self._waiting = self._waiting or self._frozen(None)
             return self._waiting
         self._shown = self._frozen(self._relations(run))
