@@ -143,7 +143,8 @@ def test_a_study_is_deleted_when_its_name_is_typed(dashboard: Dashboard, simulat
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("heading", name="No studies yet")).to_be_visible()
     assert simulation.sql("SELECT count(*) FROM studies") == [(0,)]
-    dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one]
+    # the refused name; and parts of the page that were asked for again before it was left, of a study that is no more
+    dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one and "404" not in one]
 
 
 def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulation: Simulation) -> None:
