@@ -68,3 +68,13 @@ def test_its_first_trials_are_spread_evenly() -> None:
         asked.append(trial.params["x0"])
         study.tell(trial, asked[-1])
     assert sorted(int(8 * x) for x in asked) == list(range(8))
+
+
+def test_a_trial_that_it_did_not_propose_is_ended_without_choosing_for_it() -> None:
+    """After a restart hundreds of paused trials may end at once."""
+    study = optuna.create_study(sampler=AutoSampler(seed=1))
+    fill(study, 20)
+    trial = study.ask({"x0": UNIT})
+    study.sampler = restarted = AutoSampler(seed=1)
+    study.tell(trial, 0.5)
+    assert not restarted._chosen

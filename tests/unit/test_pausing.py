@@ -123,6 +123,41 @@ def test_maximising_the_negative_promotes_the_same(losses: list[float]) -> None:
     assert down.promoted == up.promoted
 
 
+def test_who_let_nobody_go_on_is_asked_again_only_when_something_has_changed() -> None:
+    asked: list[Instead] = []
+
+    class Strict(BasePruner):
+        pauses = True
+
+        def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+            return True
+
+        def promotion(self, study: optuna.Study, paused: Any, instead: Instead) -> int | None:
+            asked.append(instead)
+            return None
+
+    optimizer = make_optimizer(make_spec(), pruner=Strict())
+    first, second = optimizer.ask().number, optimizer.ask().number
+    optimizer.report(first, 0, 1.0)
+    optimizer.pause(first, -1)
+    changes = [
+        lambda: None,
+        lambda: optimizer.report(second, 0, 1.0),
+        lambda: optimizer.memory.forget_after(second, -1),
+        lambda: optimizer.tell(second, TrialState.COMPLETE, [1.0]),
+        lambda: optimizer.ask(),
+        lambda: optimizer.pause(2, -1),
+        lambda: optimizer.tell(2, TrialState.PRUNED, None),
+    ]
+    for times, change in enumerate(changes, start=1):
+        change()
+        for _ in range(3):
+            assert optimizer.promotion(asks=False) is None
+        assert len(asked) == times
+    optimizer.promotion(asks=True)
+    assert asked[-1] is Instead.NEW
+
+
 def test_the_highest_rung_comes_first_and_a_new_trial_only_when_nobody_can_go_on() -> None:
     study = Asha([0.1 * number for number in range(12, 0, -1)])
     order = []

@@ -70,8 +70,9 @@ class AutoSampler(BaseSampler):
         return self._choose(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
-        """Tell whoever proposed it."""
-        self._choose(study, trial).after_trial(study, trial, state, values)
+        """Tell whoever proposed it, as far as that is known: not across a restart, nor after many other trials."""
+        if trial.number in self._chosen:
+            self._chosen[trial.number][0].after_trial(study, trial, state, values)
 
     def explain(self, number: int) -> Reason | None:
         """Which sampler was chosen and why, and its own reason."""

@@ -65,6 +65,8 @@ class StudyMemory(InMemoryStorage):
         self._infeasible: dict[int, FrozenTrial] = {}
         self._paused: dict[int, FrozenTrial] = {}
         self._lent: Sequence[FrozenTrial] = ()
+        self.changes = 0
+        """How often anything was changed that a pruner sees."""
         self.batch = Batch()
         self.study_id = self.create_new_study(directions, name)
         if metrics:
@@ -92,6 +94,7 @@ class StudyMemory(InMemoryStorage):
     def restate(self, space: Space) -> None:
         """Have all trials in the distributions of a wider space. They are recorded as they were drawn."""
         shown = [*self._infeasible.values(), *self._paused.values()]
+        self.changes += 1
         for trial in [*super().get_all_trials(self.study_id, deepcopy=False), *shown]:
             trial.distributions = space.restated(trial).distributions
         self._studies[self.study_id].param_distribution.update(space.distributions)
@@ -99,15 +102,18 @@ class StudyMemory(InMemoryStorage):
     def forget_after(self, number: int, step: int) -> None:
         """Drop the trial's intermediate values after a step: a new attempt goes on from there."""
         trial = self.get_trial(number)
+        self.changes += 1
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
         self._keep_others(trial)
 
     def pause(self, number: int) -> None:
         """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
+        self.changes += 1
         self._paused[number] = shown_as_pruned(self.get_trial(number))
 
     def resume(self, number: int) -> None:
         """The trial is paused no longer."""
+        self.changes += 1
         self._paused.pop(number, None)
 
     @contextmanager
@@ -129,8 +135,9 @@ class StudyMemory(InMemoryStorage):
         their parameters: as infeasible ones, so that samplers learn where not to go. Paused trials are pruned ones."""
         trials = super().get_all_trials(study_id, deepcopy, None if self._paused else states)
         if self._paused:
-            shown = (self._paused.get(trial.number, trial) for trial in trials)
-            trials = [trial for trial in shown if states is None or trial.state in states]
+            for number, shown in self._paused.items():
+                trials[number] = shown
+            trials = trials if states is None else [trial for trial in trials if trial.state in states]
         if self._lent:
             trials = [*(trial for trial in self._lent if states is None or trial.state in states), *trials]
         if states is None or TrialState.PRUNED not in states or not self._infeasible:
@@ -139,6 +146,7 @@ class StudyMemory(InMemoryStorage):
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         number = super().create_new_trial(study_id, template_trial)
+        self.changes += 1
         if self._recording:
             state = TrialState.RUNNING if template_trial is None else template_trial.state
             self.batch.trials.append(NewTrial(number, state.name.lower()))
@@ -150,12 +158,14 @@ class StudyMemory(InMemoryStorage):
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        self.changes += 1
         position = len(self.get_trial(trial_id).params) - 1
         written = distribution_to_json(distribution)
         self.batch.params.append(NewParam(trial_id, param_name, position, float(param_value_internal), written))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         changed = super().set_trial_state_values(trial_id, state, values)
+        self.changes += changed
         if changed and state == TrialState.RUNNING:
             self.batch.restarted.append(trial_id)
         elif changed and state.is_finished():
@@ -168,6 +178,7 @@ class StudyMemory(InMemoryStorage):
         # In place: Optuna's copies the whole curve at every report, for readers in other threads, which we have not.
         trial = self.get_trial(trial_id)
         self.check_trial_is_updatable(trial_id, trial.state)
+        self.changes += 1
         points = trial.intermediate_values
         if (step - next(iter(points), step)) % self._strides.get(trial_id, 1) == 0:
             points[step] = intermediate_value

@@ -119,6 +119,8 @@ class Optimizer:
         self._fresh = True
         self._kept: set[int] = set()
         self._paused: dict[int, int] = {}
+        self._nobody: tuple[Instead, int] | None = None
+        """What was to be done instead, and after how many changes, when the pruner let nobody go on."""
         self._teacher = None if trials_max is not None else teacher  # who tries everything once learns nothing
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._relative_of: dict[int, Mapping[str, Any]] = {}
@@ -347,12 +349,15 @@ class Optimizer:
             return None
         self._forget_cached_trials()
         instead = Instead.NOTHING if not asks else Instead.REPEAT if self._covered else Instead.NEW
+        if self._nobody == (instead, self.memory.changes):
+            return None  # it decides from curves alone, which can take long, and they are as they were
         try:
             number = self.study.pruner.promotion(self.study, self._paused, instead)  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001  # a pruner is anybody's code
             self._complain(None, f"pruner {self._pruner_name}", error)
             return None
         if number is None:
+            self._nobody = instead, self.memory.changes
             return None
         told = self._reason_of(self.study.pruner, number) or Reason(f"chosen by {self._pruner_name}", {})
         details = {"pruner": self._pruner_name, "instead": instead, "after_step": self._paused[number]}
