@@ -84,12 +84,14 @@ def test_times_come_back_in_utc_under_our_name(database: Database) -> None:
         assert connection.scalar(sa.text("SHOW application_name")) == "tunesvc"
 
 
-def test_a_connection_that_the_server_cut_is_replaced(database: Database, database_url: str) -> None:
-    with database.engine.connect() as connection:
+@pytest.mark.parametrize("kind", ["engine", "autocommit"])
+def test_a_connection_that_the_server_cut_is_replaced(database: Database, database_url: str, kind: str) -> None:
+    engine: sa.Engine = getattr(database, kind)
+    with engine.connect() as connection:
         pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
     with connect(database_url) as other, other.engine.begin() as connection:
         assert connection.scalar(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-    with database.engine.connect() as connection:
+    with engine.connect() as connection:
         assert connection.scalar(sa.text("SELECT pg_backend_pid()")) != pid
 
 

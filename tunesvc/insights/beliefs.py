@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from tunesvc.insights.rows import StudyView
 from tunesvc.search.importance import Share, importances
 from tunesvc.search.surface import Surface, learn
 from tunesvc.store.database import Database
-from tunesvc.store.frozen import freeze
+from tunesvc.store.frozen import PARTS, freeze
 from tunesvc.store.ids import trial_id
 from tunesvc.store.schema import trials
 
@@ -53,10 +52,10 @@ def frozen(database: Database, study_id: int, numbers: list[int], index: int | N
             objectives.label("objectives"),
             trials.c.started_at,
             trials.c.ended_at,
+            *(sa.literal_column(query).label(name) for name, query in PARTS.items()),
         )
         .where(trials.c.trial_id == sa.any_(ids))
         .order_by(trials.c.number)
     )
     with database.engine.connect() as connection:
-        rows: Sequence[Any] = connection.execute(query).all()
-        return freeze(connection, rows)
+        return [freeze(row) for row in connection.execute(query)]

@@ -1,6 +1,7 @@
 """`PgStorage`: Optuna's storage contract on our schema, so that Optuna's own tools work on every study.
 
-Each change is one guarded statement: it touches an unfinished trial or nothing, and then the reason is looked up.
+Each change is one guarded statement in autocommit, so one round trip and one commit: it touches an unfinished trial
+or nothing, and then the reason is looked up. What returns has been committed; only finished trials are kept.
 Where the contract leaves a choice:
 
 - A step set again replaces its value. Values set here are attempt 0; a curve shows the latest attempt, so they
@@ -13,9 +14,7 @@ Knows Optuna; imports nothing above the store.
 
 from __future__ import annotations
 
-import copy
 import json
-import math
 import uuid
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
@@ -31,71 +30,93 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.errors import StudyBusy
 from tunesvc.store import studies
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
-from tunesvc.store.frozen import aware, distribution_of, freeze
-from tunesvc.store.ids import number_of, study_of, trial_id
+from tunesvc.store.frozen import aware, copied, distribution_of
+from tunesvc.store.ids import study_of, trial_id
 from tunesvc.store.notices import CHANNEL
+from tunesvc.store.prepared import Prepared
+from tunesvc.store.schema import FIRST_VALUE
 from tunesvc.store.trialcache import TrialCache
 from tunesvc.whoami import whoami
 
-_NEW_STUDY = sa.text(
-    """INSERT INTO studies (name, directions, owner) VALUES (:name, :directions, :owner)
-       ON CONFLICT (name) DO NOTHING RETURNING study_id"""
+_NEW_STUDY = Prepared(
+    """
+    INSERT INTO studies (name, directions, owner) VALUES (%(name)s, %(directions)s, %(owner)s)
+    ON CONFLICT (name) DO NOTHING RETURNING study_id"""
 )
-_STUDIES = sa.text("SELECT study_id, name, directions FROM studies ORDER BY study_id")
-_STUDY = sa.text("SELECT name, directions FROM studies WHERE study_id = :study")
-_STUDY_ATTRS = sa.text(
-    """SELECT a.name, a.value FROM studies s LEFT JOIN study_attrs a ON a.study_id = s.study_id AND a.kind = :kind
-       WHERE s.study_id = :study"""
+_STUDIES = Prepared("SELECT study_id, name, directions FROM studies ORDER BY study_id")
+_STUDY = Prepared("SELECT name, directions FROM studies WHERE study_id = %(study)s")
+_STUDY_BY_NAME = Prepared("SELECT study_id FROM studies WHERE name = %(name)s")
+_ALL_STUDY_ATTRS = Prepared("SELECT study_id, kind, name, value FROM study_attrs ORDER BY study_id, kind, name")
+_STUDY_ATTRS = Prepared(
+    """
+    SELECT a.name, a.value FROM studies s
+    LEFT JOIN study_attrs a ON a.study_id = s.study_id AND a.kind = %(kind)s
+    WHERE s.study_id = %(study)s"""
 )
-_SET_STUDY_ATTR = sa.text(
-    """INSERT INTO study_attrs (study_id, kind, name, value)
-       SELECT study_id, :kind, :name, :value FROM studies WHERE study_id = :study
-       ON CONFLICT (study_id, kind, name) DO UPDATE SET value = excluded.value"""
+_SET_STUDY_ATTR = Prepared(
+    """
+    INSERT INTO study_attrs (study_id, kind, name, value)
+    SELECT study_id, %(kind)s, %(name)s, %(value)s FROM studies WHERE study_id = %(study)s
+    ON CONFLICT (study_id, kind, name) DO UPDATE SET value = excluded.value"""
 )
-_NEXT_NUMBER = sa.text(
-    """UPDATE studies s SET next_number = next_number + 1 WHERE study_id = :study
-       AND NOT EXISTS (SELECT FROM leases l WHERE l.study_id = s.study_id AND l.expires_at > now())
-       RETURNING next_number - 1"""
+# the study's row is locked until the commit: numbers become visible in the order in which they are given out
+_NEW_TRIAL = Prepared(
+    """
+    WITH numbered AS (
+        UPDATE studies s SET next_number = next_number + 1 WHERE study_id = %(study)s
+        AND NOT EXISTS (SELECT FROM leases l WHERE l.study_id = s.study_id AND l.expires_at > now())
+        RETURNING study_id, next_number - 1 AS number)
+    INSERT INTO trials (trial_id, study_id, number, state, "values", started_at, ended_at)
+    SELECT study_id << 32 | number, study_id, number, %(state)s, CAST(%(values)s AS double precision[]),
+           CASE WHEN %(now)s THEN now() ELSE CAST(%(started)s AS timestamptz) END, CAST(%(ended)s AS timestamptz)
+    FROM numbered RETURNING trial_id"""
 )
-_NEW_TRIAL = sa.text(
-    """INSERT INTO trials (trial_id, study_id, number, state, "values", started_at, ended_at)
-       VALUES (:id, :study, :number, :state, CAST(:values AS double precision[]),
-               CASE WHEN :now THEN now() ELSE :started END, :ended)"""
-)
-_TRIAL = sa.text(
-    """SELECT trial_id, number, state, "values" AS objectives, started_at, ended_at
-       FROM trials WHERE trial_id = :id"""
-)
-_SET_STATE = sa.text(
-    """WITH changed AS (
-          UPDATE trials SET state = :state, "values" = coalesce(CAST(:values AS double precision[]), "values"),
-            started_at = CASE WHEN :state = 'running' THEN now() ELSE started_at END,
-            ended_at = CASE WHEN :state IN ('complete', 'pruned', 'fail') THEN now() END
-          WHERE trial_id = :id AND state = ANY(:before) RETURNING study_id)
-        SELECT pg_notify(:channel, CAST(study_id AS text)) FROM changed"""
+_TRIAL_STATE = Prepared("SELECT number, state FROM trials WHERE trial_id = %(id)s")
+_SET_STATE = Prepared(
+    f"""
+    WITH changed AS (
+        UPDATE trials
+        SET state = %(state)s, "values" = coalesce(CAST(%(values)s AS double precision[]), "values"),
+            started_at = CASE WHEN %(state)s = 'running' THEN now() ELSE started_at END,
+            ended_at = CASE WHEN %(state)s IN ('complete', 'pruned', 'fail') THEN now() END
+        WHERE trial_id = %(id)s AND state = ANY(%(before)s) RETURNING study_id)
+    SELECT pg_notify('{CHANNEL}', CAST(study_id AS text)) FROM changed"""
 )
 # FOR SHARE: a change of the trial's state waits for us, or we wait for it and then find the trial finished
-_SET_PARAM = sa.text(
-    """INSERT INTO trial_params (trial_id, name, position, value, distribution)
-       SELECT t.trial_id, :name, (SELECT count(*) FROM trial_params p WHERE p.trial_id = :id), :value, :distribution
-       FROM trials t WHERE t.trial_id = :id AND t.state IN ('waiting', 'running') FOR SHARE
-       ON CONFLICT (trial_id, name) DO UPDATE SET value = excluded.value, distribution = excluded.distribution"""
+_SET_PARAM = Prepared(
+    """
+    INSERT INTO trial_params (trial_id, name, position, value, distribution)
+    SELECT t.trial_id, %(name)s, (SELECT count(*) FROM trial_params p WHERE p.trial_id = %(id)s),
+           CAST(%(value)s AS double precision), %(distribution)s
+    FROM trials t WHERE t.trial_id = %(id)s AND t.state IN ('waiting', 'running') FOR SHARE
+    ON CONFLICT (trial_id, name) DO UPDATE SET value = excluded.value, distribution = excluded.distribution"""
 )
-_SET_TRIAL_ATTR = sa.text(
-    """INSERT INTO trial_attrs (trial_id, kind, name, value)
-       SELECT t.trial_id, :kind, :name, :value
-       FROM trials t WHERE t.trial_id = :id AND t.state IN ('waiting', 'running') FOR SHARE
-       ON CONFLICT (trial_id, kind, name) DO UPDATE SET value = excluded.value"""
+_SET_TRIAL_ATTR = Prepared(
+    """
+    INSERT INTO trial_attrs (trial_id, kind, name, value)
+    SELECT t.trial_id, %(kind)s, %(name)s, %(value)s
+    FROM trials t WHERE t.trial_id = %(id)s AND t.state IN ('waiting', 'running') FOR SHARE
+    ON CONFLICT (trial_id, kind, name) DO UPDATE SET value = excluded.value"""
 )
-_SET_VALUE = sa.text(
-    """INSERT INTO reports (trial_id, attempt, step, value)
-       SELECT t.trial_id, 0, :step, :value
-       FROM trials t WHERE t.trial_id = :id AND t.state IN ('waiting', 'running') FOR SHARE
-       ON CONFLICT (trial_id, attempt, step) DO UPDATE SET value = excluded.value"""
+_SET_VALUE = Prepared(
+    """
+    INSERT INTO reports (trial_id, attempt, step, value)
+    SELECT t.trial_id, 0, CAST(%(step)s AS bigint), CAST(%(value)s AS double precision)
+    FROM trials t WHERE t.trial_id = %(id)s AND t.state IN ('waiting', 'running') FOR SHARE
+    ON CONFLICT (trial_id, attempt, step) DO UPDATE SET value = excluded.value"""
 )
-_ANY_DISTRIBUTION = sa.text(
-    "SELECT distribution FROM trial_params WHERE trial_id BETWEEN :first AND :last AND name = :name LIMIT 1"
+_ANY_DISTRIBUTION = Prepared(
+    """
+    SELECT distribution FROM trial_params
+    WHERE trial_id BETWEEN %(first)s AND %(last)s AND name = %(name)s LIMIT 1"""
 )
+_BEST = {
+    direction: Prepared(f"""
+        SELECT trial_id FROM trials
+        WHERE study_id = %(study)s AND state = 'complete' AND {FIRST_VALUE} IS NOT NULL
+        ORDER BY {FIRST_VALUE} {order}, number LIMIT 1""")
+    for direction, order in ((StudyDirection.MINIMIZE, "ASC"), (StudyDirection.MAXIMIZE, "DESC"))
+}
 
 
 class PgStorage(BaseStorage):
@@ -110,10 +131,10 @@ class PgStorage(BaseStorage):
         self._prepare()
 
     def _prepare(self) -> None:
-        # one statement is its own transaction here: no BEGIN and COMMIT to wait for
-        self._autocommit = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = self._database.autocommit
         self._caches: dict[int, TrialCache] = {}
         self._distributions: dict[tuple[int, str], BaseDistribution] = {}
+        self._directions: dict[int, list[StudyDirection]] = {}
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self._database.url}
@@ -124,7 +145,7 @@ class PgStorage(BaseStorage):
 
     def remove_session(self) -> None:
         """Give idle connections back to the server. The storage stays usable."""
-        self._database.engine.dispose()
+        self._database.disconnect()
 
     # --- studies ------------------------------------------------------------------------------------
 
@@ -143,6 +164,7 @@ class PgStorage(BaseStorage):
             if not studies.remove(connection, study_id, whoami()):
                 raise _no_study(study_id)
         self._caches.pop(study_id, None)
+        self._directions.pop(study_id, None)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         """See `BaseStorage`."""
@@ -154,7 +176,7 @@ class PgStorage(BaseStorage):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """See `BaseStorage`."""
-        row = self._row(sa.text("SELECT study_id FROM studies WHERE name = :name"), name=_searchable(study_name))
+        row = self._row(_STUDY_BY_NAME, name=_searchable(study_name))
         if row is None:
             raise KeyError(f"there is no study named {study_name!r}")
         return int(row[0])
@@ -165,7 +187,10 @@ class PgStorage(BaseStorage):
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
         """See `BaseStorage`."""
-        return _directions(self._study(study_id).directions)
+        known = self._directions.get(study_id)
+        if known is None:
+            known = self._directions[study_id] = _directions(self._study(study_id).directions)
+        return list(known)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
         """See `BaseStorage`."""
@@ -179,10 +204,8 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`."""
         attrs: dict[tuple[int, str], dict[str, Any]] = {}
         with self._autocommit.connect() as connection:
-            rows = connection.execute(_STUDIES).all()
-            for study, kind, name, value in connection.execute(
-                sa.text("SELECT study_id, kind, name, value FROM study_attrs")
-            ):
+            rows = _STUDIES.run(connection, {}).all()
+            for study, kind, name, value in _ALL_STUDY_ATTRS.run(connection, {}):
                 attrs.setdefault((study, kind), {})[name] = json.loads(value)
         return [
             FrozenStudy(
@@ -204,15 +227,10 @@ class PgStorage(BaseStorage):
         Raises:
             StudyBusy: a coordinator runs this study and gives out its numbers.
         """
-        with self._database.engine.begin() as connection:
-            number = connection.scalar(_NEXT_NUMBER, {"study": study_id})
-            if number is None:
-                raise self._why_no_number(study_id)
-            new_id = trial_id(study_id, number)
-            row = {"id": new_id, "study": study_id, "number": number, **_trial_columns(template_trial)}
-            connection.execute(_NEW_TRIAL, row)
-            if template_trial is not None:
-                _insert_parts(connection, new_id, template_trial)
+        row = {"study": study_id, **_trial_columns(template_trial)}
+        new_id = self._create(row) if template_trial is None else self._copy(template_trial, row)
+        if new_id is None:
+            raise self._why_no_number(study_id)
         return new_id
 
     def set_trial_param(
@@ -230,7 +248,7 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`. Of several callers that start a waiting trial, one gets True."""
         before = ["waiting"] if state == TrialState.RUNNING else ["waiting", "running"]
         objectives = None if values is None else [float(value) for value in values]
-        row = {"state": state.name.lower(), "values": objectives, "before": before, "channel": CHANNEL}
+        row = {"state": state.name.lower(), "values": objectives, "before": before}
         if self._change(_SET_STATE, id=trial_id, **row):
             return True
         self._require_unfinished(trial_id)
@@ -252,60 +270,67 @@ class PgStorage(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `BaseStorage`."""
-        known = self._cache(study_of(trial_id)).finished(number_of(trial_id))
-        if known is not None:
-            return known
-        with self._autocommit.connect() as connection:
-            trials = freeze(connection, connection.execute(_TRIAL, {"id": trial_id}).all())
-        if not trials:
+        cache = self._cache(study_of(trial_id))
+        trial = cache.finished(trial_id)
+        if trial is None:
+            with self._autocommit.connect() as connection:
+                trial = cache.read(connection, trial_id)
+        if trial is None:
             raise _no_trial(trial_id)
-        return trials[0]
+        return trial
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """See `BaseStorage`. Reads only what can have changed since this object's last look."""
         with self._autocommit.connect() as connection:
-            trials = self._cache(study_id).refresh(connection)
-        if states is not None:
-            trials = [trial for trial in trials if trial.state in states]
-        return copy.deepcopy(trials) if deepcopy else trials
+            trials = self._cache(study_id).look(connection, states)
+        return copied(trials) if deepcopy else trials
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """See `BaseStorage`. A trial whose value is NaN is never the best."""
-        complete = self.get_all_trials(study_id, deepcopy=False, states=(TrialState.COMPLETE,))
         directions = self.get_study_directions(study_id)
         if len(directions) > 1:
             raise RuntimeError("a study of several objectives has no single best trial: see its `best_trials`")
-        valued = [(trial.values[0], trial) for trial in complete if not math.isnan(trial.values[0])]
-        if not valued:
-            raise ValueError(f"no trial of study {study_id} is complete yet")
-        choose = max if directions[0] == StudyDirection.MAXIMIZE else min
-        return choose(valued, key=lambda pair: pair[0])[1]
+        best = self._row(_BEST[directions[0]], study=study_id)
+        if best is None:
+            raise ValueError(f"no trial of study {self._study(study_id).name!r} is complete yet")
+        return self.get_trial(best[0])
 
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         """See `BaseStorage`."""
         found = trial_id(study_id, trial_number)
-        if self._row(sa.text("SELECT 1 FROM trials WHERE trial_id = :id"), id=found) is None:
+        if self._row(_TRIAL_STATE, id=found) is None:
             raise KeyError(f"study {study_id} has no trial number {trial_number}")
         return found
 
     # --- what they share ----------------------------------------------------------------------------
 
-    def _row(self, statement: sa.TextClause, **values: Any) -> sa.Row[Any] | None:
+    def _row(self, statement: Prepared, **values: Any) -> sa.Row[Any] | None:
         with self._autocommit.connect() as connection:
-            return connection.execute(statement, values).first()
+            return statement.run(connection, values).first()
 
-    def _change(self, statement: sa.TextClause, **values: Any) -> bool:
+    def _create(self, row: Mapping[str, Any]) -> int | None:
+        created = self._row(_NEW_TRIAL, **row)
+        return None if created is None else int(created[0])
+
+    def _copy(self, template: FrozenTrial, row: Mapping[str, Any]) -> int | None:
+        with self._database.engine.begin() as connection:
+            new_id: int | None = connection.exec_driver_sql(_NEW_TRIAL.sql, dict(row)).scalar()
+            if new_id is not None:
+                _insert_parts(connection, new_id, template)
+        return new_id
+
+    def _change(self, statement: Prepared, **values: Any) -> bool:
         with self._autocommit.connect() as connection:
-            return connection.execute(statement, values).rowcount > 0
+            return statement.run(connection, values).rowcount > 0
 
-    def _change_open_trial(self, statement: sa.TextClause, trial_id: int, **values: Any) -> None:
+    def _change_open_trial(self, statement: Prepared, trial_id: int, **values: Any) -> None:
         if not self._change(statement, id=trial_id, **values):
             self._require_unfinished(trial_id)
 
     def _require_unfinished(self, trial_id: int) -> None:
-        row = self._row(_TRIAL, id=trial_id)
+        row = self._row(_TRIAL_STATE, id=trial_id)
         if row is None:
             raise _no_trial(trial_id)
         if TrialState[row.state.upper()].is_finished():
@@ -319,7 +344,7 @@ class PgStorage(BaseStorage):
 
     def _study_attrs(self, study_id: int, kind: str) -> dict[str, Any]:
         with self._autocommit.connect() as connection:
-            rows = connection.execute(_STUDY_ATTRS, {"study": study_id, "kind": kind}).all()
+            rows = _STUDY_ATTRS.run(connection, {"study": study_id, "kind": kind}).all()
         if not rows:
             raise _no_study(study_id)
         return {row.name: json.loads(row.value) for row in rows if row.name is not None}

@@ -12,6 +12,7 @@ Imports nothing of tunesvc.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import threading
 import time
@@ -20,6 +21,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from psycopg2 import Error, OperationalError, extensions
+
+FRESH_S = 1.0
+"""How long an answer counts as a sign of life."""
 
 
 class Watchdog:
@@ -91,6 +95,8 @@ class Patience:
 
     def __init__(self, watchdog: Watchdog, fd: int, limit_s: float) -> None:
         self.limit_s = limit_s
+        self.answered_at = time.monotonic()
+        """When the last wait ended; the first was for the connection itself."""
         self._watchdog = watchdog
         # a descriptor of our own: libpq closes its, and the number may be another file's by the time we cut
         self._socket = socket.socket(fileno=os.dup(fd))
@@ -111,6 +117,13 @@ class Patience:
         with suppress(OSError):  # it is gone already
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def is_quiet(self) -> bool:
+        """Whether the server has said nothing unasked: a server that leaves says so, or the end of the stream does."""
+        try:
+            return not select.select([self._socket], [], [], 0)[0]
+        except (OSError, ValueError):  # ValueError: it is closed, or one too many to be selected
+            return False
+
     def close(self) -> None:
         """Let go of the socket. Repeatable."""
         self._socket.close()
@@ -120,6 +133,7 @@ class Patience:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._watchdog.end(self)
+        self.answered_at = time.monotonic()
         if self._is_out and isinstance(error, Error):
             raise OperationalError(f"no answer within {self.limit_s:.0f} s") from error
 
@@ -141,25 +155,31 @@ class BoundedConnection(extensions.connection):  # type: ignore[misc]  # psycopg
 
     patience: Patience
     ping_s: float
+    autocommit: bool
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.cursor_factory = BoundedCursor
         self._is_new = True
 
-    def ping(self) -> None:
+    def is_fresh(self) -> bool:
+        """Whether it gave a sign of life just now and no bad news since. A peer gone without a word goes unnoticed."""
+        return time.monotonic() - self.patience.answered_at < FRESH_S and self.patience.is_quiet()
+
+    def ping(self, *, even_if_fresh: bool = True) -> None:
         """Ask for a sign of life, outside of any transaction; a connection just made has given one.
 
         Raises:
             OperationalError: there is none within `ping_s`; the connection is of no more use.
         """
-        if self._is_new:
-            self._is_new = False
+        is_new, self._is_new = self._is_new, False
+        if is_new or (not even_if_fresh and self.is_fresh()):
             return
+        autocommit = self.autocommit
         with self.patience.lasting(self.ping_s):
             self.autocommit = True
             self.cursor().execute("SELECT 1")
-            self.autocommit = False
+            self.autocommit = autocommit
 
     def commit(self) -> None:
         with self.patience:
