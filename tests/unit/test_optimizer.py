@@ -451,3 +451,11 @@ def test_a_pruner_that_gives_reasons_is_quoted_and_what_it_audits_is_said_once()
     assert kept is not None
     assert not kept.stop
     assert optimizer.verdict(audited) is None
+
+
+def test_what_tpe_tells_other_processes_is_neither_recorded_nor_kept() -> None:
+    optimizer = make_optimizer(make_spec(sampler={"name": "tpe", "seed": 1}))
+    run_trials(optimizer, 15)
+    assert not [attr for attr in optimizer.memory.batch.attrs if "relative" in attr.name]
+    assert {key for trial in optimizer.trials for key in trial.system_attrs} == set()
+    assert optimizer.trial(optimizer.ask().number).system_attrs, "while it runs, the next ask looks at it"

@@ -9,33 +9,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.objectives import point_at, points_of, signs_of
-from tunesvc.search.pareto import ranked
+from tunesvc.search.objectives import points_of, signs_of
 from tunesvc.search.pausing import Instead
 from tunesvc.search.reasons import Reason
+from tunesvc.search.rungs import Arrived, RungsOfStudies, Standing
 
 _REASONS_MAX = 10_000
 """Trials whose last verdict is remembered."""
 _SHOWN = 5
 """Comparators that a reason names."""
-
-
-class Arrived(NamedTuple):
-    """A trial that came to a rung."""
-
-    place: int
-    """Its place there, 0 for the best; equal ones share one."""
-    number: int
-    costs: tuple[float, ...]
-    """By objective, small being good."""
 
 
 class AshaPruner(BasePruner):
@@ -69,6 +59,7 @@ class AshaPruner(BasePruner):
         self._max = max
         self._eta = eta
         self._form = form
+        self._rungs = RungsOfStudies()
         self._reasons: dict[int, Reason] = {}
 
     @property
@@ -83,12 +74,13 @@ class AshaPruner(BasePruner):
         rung = None if step is None or (self._max is not None and step >= self._max) else self._rung(step)
         if step is None or rung is None or any(rung <= other < step for other in points):
             return False
-        others = [t for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        arrived = _arrived([trial, *others], rung, signs)
-        index, own = next((i, one) for i, one in enumerate(arrived) if one.number == trial.number)
+        arrived, own = self._rungs.of(study).standing(study.get_trials(deepcopy=False), rung, trial)
+        if own is None:
+            return False
         goes_on = self._quota(len(arrived), at_least=0 if self.pauses else 1)
         # who stops for good goes on with a tie; who waits is promoted later if the others turn out no better
-        stopped = math.inf in own.costs or (index if self.pauses else own.place) >= goes_on
+        place = arrived.index_of(own) if self.pauses else arrived.place_of(own)
+        stopped = math.inf in own.costs or place >= goes_on
         self._remember(rung, step, signs, own, arrived, goes_on, stopped=stopped)
         return stopped
 
@@ -102,9 +94,9 @@ class AshaPruner(BasePruner):
         steps = {t.number: max(points_of(t, len(signs)), default=0) for t in trials if t.number in paused}
         standing = {number: self._rung(step) for number, step in steps.items()}
         for rung in sorted({rung for rung in standing.values() if rung is not None}, reverse=True):
-            arrived = _arrived(trials, rung, signs)
+            arrived, _ = self._rungs.of(study).standing(trials, rung)
             goes_on = self._quota(len(arrived), at_least=int(instead is Instead.NOTHING))
-            for one in arrived[:goes_on]:
+            for one in itertools.islice(arrived, goes_on):
                 if standing.get(one.number) == rung and math.inf not in one.costs:
                     self._remember(rung, steps[one.number], signs, one, arrived, goes_on, stopped=False)
                     return one.number
@@ -129,26 +121,25 @@ class AshaPruner(BasePruner):
         step: int,
         signs: np.ndarray,
         own: Arrived,
-        arrived: Sequence[Arrived],
+        arrived: Standing,
         goes_on: int,
         *,
         stopped: bool,
     ) -> None:
-        """`arrived`: the best first."""
-
         def value(costs: Sequence[float]) -> Any:
             values = (signs * np.array(costs)).tolist()
             return values if len(values) > 1 else values[0]
 
+        place = arrived.place_of(own)
         shown = ", ".join(f"{one:.6g}" for one in signs * np.array(own.costs))
-        text = f"number {own.place + 1} of {len(arrived)} at rung {rung} with {shown}; "
+        text = f"number {place + 1} of {len(arrived)} at rung {rung} with {shown}; "
         text += f"the best {goes_on} go on" if goes_on else f"none goes on before {self._eta} came there"
-        rivals = [one for one in arrived if one.number != own.number]
+        rivals = [one for one in itertools.islice(arrived, _SHOWN + 1) if one.number != own.number]
         details: dict[str, Any] = {
             "step": step,
             "value": value(own.costs),
             "rung": rung,
-            "rank": own.place + 1,
+            "rank": place + 1,
             "of": len(arrived),
             "goes_on": goes_on,
             "comparators": [{"number": one.number, "value": value(one.costs)} for one in rivals[:_SHOWN]],
@@ -175,23 +166,3 @@ def check_ladder(min: int, max: int | None, eta: int) -> None:
         raise ValueError(f"eta ({eta}) is how many times fewer trials go on at each rung: at least 2")
     if max is not None and max < min:
         raise ValueError(f"max ({max}) is below min ({min})")
-
-
-def _arrived(trials: Iterable[FrozenTrial], rung: int, signs: np.ndarray) -> list[Arrived]:
-    """The trials that came to a rung, the best first."""
-    came = [(t.number, costs) for t in trials if (costs := _costs_at(t, rung, signs)) is not None]
-    if not came:
-        return []
-    places = ranked(np.array([costs for _, costs in came])).tolist()
-    return sorted(Arrived(place, *one) for place, one in zip(places, came, strict=True))
-
-
-def _costs_at(trial: FrozenTrial, rung: int, signs: np.ndarray) -> tuple[float, ...] | None:
-    """The first point at or after a rung, small being good; infinite for NaN, None if the trial did not get there."""
-    steps = trial.intermediate_values if len(signs) == 1 else points_of(trial, len(signs))
-    step = min((step for step in steps if step >= rung), default=None)
-    point = None if step is None else point_at(trial, step, len(signs))
-    if point is None:
-        return None
-    costs = (signs * np.array(point)).tolist()
-    return tuple(math.inf if math.isnan(cost) else cost for cost in costs)

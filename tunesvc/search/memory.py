@@ -34,6 +34,10 @@ FAILURE = "tunesvc:failure"
 BLAMED = frozenset({"gpu_oom", "nan"})
 """Failures that the trial's parameters caused, and would cause again nearby."""
 
+PASSING = "tpe:relative_params:"
+"""Prefix of Optuna's own attributes that tell other processes where a trial is going until its parameters are set.
+Here there are no others: they are neither recorded nor kept beyond the trial's end."""
+
 # It announces every study "created in memory", which would worry people whose studies are in Postgres.
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
 
@@ -106,6 +110,15 @@ class StudyMemory(InMemoryStorage):
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
         self._keep_others(trial)
 
+    def drop_last(self, count: int) -> None:
+        """Take back the last trials, as if they had never been made. Nothing of them is in the batch."""
+        trials = self._studies[self.study_id].trials
+        for trial in trials[-count:]:
+            del self._trial_id_to_study_id_and_number[trial._trial_id]
+        del trials[-count:]
+        self._max_trial_id -= count
+        self.changes += 1
+
     def pause(self, number: int) -> None:
         """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
         self.changes += 1
@@ -169,6 +182,7 @@ class StudyMemory(InMemoryStorage):
         if changed and state == TrialState.RUNNING:
             self.batch.restarted.append(trial_id)
         elif changed and state.is_finished():
+            self._forget_passing(trial_id)
             self._blame(trial_id)
             kept = None if values is None else [float(value) for value in values]
             self.batch.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
@@ -198,7 +212,8 @@ class StudyMemory(InMemoryStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         super().set_trial_system_attr(trial_id, key, value)
-        self.batch.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
+        if not key.startswith(PASSING):
+            self.batch.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         super().set_study_user_attr(study_id, key, value)
@@ -207,6 +222,10 @@ class StudyMemory(InMemoryStorage):
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         super().set_study_system_attr(study_id, key, value)
         self.batch.attrs.append(Attr(None, "system", key, json.dumps(value)))
+
+    def _forget_passing(self, number: int) -> None:
+        trial = self.get_trial(number)
+        trial.system_attrs = {key: value for key, value in trial.system_attrs.items() if not key.startswith(PASSING)}
 
     def _blame(self, number: int) -> None:
         """Remember a trial that failed because of its parameters as samplers are to see it."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,7 @@ GOOD_MAX = 25
 """How many trials are good, at most, of a study with one objective; Optuna's number."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
+Array = npt.NDArray[np.float64]
 Space = dict[str, BaseDistribution]
 Rank = tuple[int, float, float, int]
 
@@ -43,11 +45,42 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """What is modelled of a study; each part in order of the trials' numbers."""
+class Part(Sequence[Observation]):
+    """Some trials, in order of their numbers, and their parameters as columns, each made once."""
 
-    good: Sequence[Observation]
-    bad: Sequence[Observation]
+    observations: Sequence[Observation]
+    _columns: dict[str, Array] = field(default_factory=dict, compare=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.observations)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.observations[place]
+
+    @property
+    def numbers(self) -> npt.NDArray[np.int_]:
+        """Of the trials."""
+        return np.array([seen.number for seen in self.observations], dtype=int)
+
+    def column(self, name: str) -> Array:
+        """One parameter of each trial in Optuna's internal representation; NaN where it has none."""
+        if name not in self._columns:
+            self._columns[name] = np.array([seen.point.get(name, math.nan) for seen in self.observations])
+        return self._columns[name]
+
+    def table(self, names: Iterable[str]) -> tuple[Array, npt.NDArray[np.int_]]:
+        """The points that have all of these parameters, shape (points, parameters), and the numbers of their trials."""
+        points = np.stack([self.column(name) for name in names], axis=1)
+        complete = ~np.isnan(points).any(axis=1)
+        return points[complete], self.numbers[complete]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is modelled of a study."""
+
+    good: Part
+    bad: Part
     finished: int
     """How many trials it was chosen from."""
 
@@ -119,7 +152,7 @@ class Ranks:
         if self._view is None:
             good = self._good()
             bad = self._bad(good, self._history - len(good))
-            self._view = View(self._in_order(good), self._in_order(bad), self.finished)
+            self._view = View(Part(self._in_order(good)), Part(self._in_order(bad)), self.finished)
         return self._view
 
     def _learn(self, trial: FrozenTrial) -> None:

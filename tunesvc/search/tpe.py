@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
 import math
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,11 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.parzen import Array, Parzen, weights_by_age, weights_of_sample
-from tunesvc.search.ranks import Observation, Ranks, Space, View
+from tunesvc.search.parzen import Parzen, weights_by_age, weights_of_sample
+from tunesvc.search.ranks import Array, Observation, Part, Ranks, Space, View
 from tunesvc.search.reasons import Reason
+
+Numbers = np.ndarray[Any, np.dtype[np.int_]]
 
 VERSION = "tpe 1"
 """Changes when the same seed and history would give another proposal."""
@@ -80,6 +80,8 @@ class TPESampler(BaseSampler):
     Raises:
         ValueError: an option is out of its range.
     """
+
+    repeatable = True
 
     def __init__(
         self,
@@ -204,9 +206,9 @@ class TPESampler(BaseSampler):
                 return None
             view = ranks.view()
             running = ranks.running(trials) if self._constant_liar else []
-        lies = [_observe_running(other, space) for other in running if other.number != trial.number]
-        good = _table(view.good, space)
-        bad = _table(sorted([*view.bad, *lies], key=lambda o: o.number) if lies else view.bad, space)
+        lies = Part([_observe_running(other, space) for other in running if other.number != trial.number])
+        good, _ = view.good.table(space)
+        bad = _merged(view.bad.table(space), lies.table(space))
         likely = Parzen(good, space, np.ones(len(good)) if len(study.directions) > 1 else weights_by_age(len(good)))
         of = len(bad) * (view.finished - len(view.good) + len(lies)) // max(len(view.bad) + len(lies), 1)
         unlikely = Parzen(bad, space, weights_of_sample(len(bad), of), of)
@@ -254,11 +256,10 @@ def _shared(trial: FrozenTrial) -> dict[str, Any]:
     return shared
 
 
-def _table(observations: Iterable[Observation], space: Space) -> Array:
-    """The points that have all parameters of a space, shape (points, parameters)."""
-    pick = itemgetter(*space)
-    rows = [pick(seen.point) for seen in observations if space.keys() <= seen.point.keys()]
-    return np.array(rows, dtype=float).reshape(len(rows), len(space))
+def _merged(one: tuple[Array, Numbers], other: tuple[Array, Numbers]) -> Array:
+    """The points of both in order of their trials' numbers."""
+    points, numbers = (np.concatenate(pair) for pair in zip(one, other, strict=True))
+    return np.asarray(points[np.argsort(numbers, kind="stable")])
 
 
 def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
@@ -299,30 +300,33 @@ def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
     space = {name: kind for draw in draws for name, kind in draw.space.items()}
     point = {name: value for draw in draws for name, value in draw.point.items()}
     view = draws[-1].view
-    apart = (
-        (_distance(space, point, seen.point), good, seen)
-        for good, part in enumerate((view.bad, view.good))
-        for seen in part
-    )
+    columns = {name: np.concatenate([view.bad.column(name), view.good.column(name)]) for name in space}
+    numbers = np.concatenate([view.bad.numbers, view.good.numbers])
+    apart = np.stack([_apart(kind, point[name], columns[name]) for name, kind in space.items()])
+    distances = np.sqrt(np.mean(apart**2, axis=0))
+    nearest = np.lexsort((numbers, distances))[:_NEAREST]
     return [
         {
-            "trial": seen.number,
-            "values": [value if math.isfinite(value) else None for value in seen.values or ()],
-            "distance": distance,
-            "good": bool(good),
+            "trial": int(numbers[place]),
+            "values": [value if math.isfinite(value) else None for value in _values(view, place)],
+            "distance": float(distances[place]),
+            "good": bool(place >= len(view.bad)),
         }
-        for distance, good, seen in heapq.nsmallest(_NEAREST, apart, key=lambda entry: (entry[0], entry[2].number))
+        for place in nearest
     ]
 
 
-def _distance(space: Space, one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    parts = [_apart(kind, one[name], other[name]) if name in other else 1.0 for name, kind in space.items()]
-    return math.sqrt(sum(part * part for part in parts) / len(parts))
+def _values(view: View, place: int) -> Sequence[float]:
+    seen = view.bad[place] if place < len(view.bad) else view.good[place - len(view.bad)]
+    return seen.values or ()
 
 
-def _apart(kind: BaseDistribution, one: float, other: float) -> float:
+def _apart(kind: BaseDistribution, value: float, others: Array) -> Array:
+    """How far apart, 0 ... 1; a parameter that a trial does not have is as far as can be."""
     if not isinstance(kind, FloatDistribution | IntDistribution):
-        return float(one != other)
-    if kind.log:
-        return abs(math.log(one / other)) / math.log(kind.high / kind.low)
-    return abs(one - other) / (kind.high - kind.low)
+        apart = (others != value).astype(float)
+    elif kind.log:
+        apart = np.abs(np.log(others / value)) / math.log(kind.high / kind.low)
+    else:
+        apart = np.abs(others - value) / (kind.high - kind.low)
+    return np.where(np.isnan(others), 1.0, apart)

@@ -1,0 +1,157 @@
+"""Who came to which rung of a study, kept as trials end, so that a look costs the same however many there are.
+
+A trial's value at a rung is its first point at or after the rung's step. What has ended is looked at once; what runs,
+and so may still report, at every turn. Knows no pruner.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from tunesvc.search.objectives import point_at, points_of, signs_of
+from tunesvc.search.pareto import ranked
+from tunesvc.search.pausing import PAUSED
+
+
+class Arrived(NamedTuple):
+    """A trial that came to a rung; they sort from the best to the worst."""
+
+    order: float
+    """Its cost, or with several objectives its place."""
+    number: int
+    costs: tuple[float, ...]
+    """By objective, small being good; infinite for NaN."""
+
+
+class Standing:
+    """Who came to one rung, the best first."""
+
+    def __init__(self, arrived: Sequence[Arrived]) -> None:
+        self._arrived = arrived
+
+    def __len__(self) -> int:
+        return len(self._arrived)
+
+    def __iter__(self) -> Iterator[Arrived]:
+        return iter(self._arrived)
+
+    def __getitem__(self, index: int) -> Arrived:
+        return self._arrived[index]
+
+    def index_of(self, one: Arrived) -> int:
+        """Where it stands; of those that are equally good, in order of their numbers."""
+        return bisect.bisect_left(self._arrived, one)
+
+    def place_of(self, one: Arrived) -> int:
+        """Its place, 0 for the best; equal ones share one."""
+        return bisect.bisect_left(self._arrived, one.order, key=lambda other: other.order)
+
+
+class Rungs:
+    """One study's rungs. Not thread-safe.
+
+    Pruners are asked about a trial as it was at a step, which may be fewer points than the study has of it by now.
+    """
+
+    def __init__(self, signs: np.ndarray) -> None:
+        self._signs = signs
+        self._looked_at = 0
+        self._open: set[int] = set()
+        """Positions of trials that may still report."""
+        self._paused: dict[int, FrozenTrial] = {}
+        """Position -> the trial as it was taken in; it is taken in anew when it has gone on."""
+        self._settled: dict[int, list[Arrived]] = {}
+        """By rung that somebody asked for; with several objectives not in order."""
+
+    def standing(
+        self, trials: Sequence[FrozenTrial], rung: int, asked: FrozenTrial | None = None
+    ) -> tuple[Standing, Arrived | None]:
+        """Who came to a rung, and the trial that is asked about among them.
+
+        Args:
+            trials: all of the study's, in an order to which later calls only append.
+            asked: counts as it is here, and not as it is among the trials.
+        """
+        self._update(trials)
+        if rung not in self._settled:
+            over = (trials[i] for i in range(self._looked_at) if i not in self._open)
+            self._settled[rung] = sorted(self._arrivals(over, rung))
+        arrived = self._settled[rung].copy()
+        running = [trials[position] for position in sorted(self._open)]
+        if asked is not None:
+            running = [asked, *(trial for trial in running if trial.number != asked.number)]
+            if asked.number < len(trials) and asked.number not in self._open:
+                arrived = [one for one in arrived if one.number != asked.number]
+        for one in self._arrivals(running, rung):
+            bisect.insort(arrived, one)
+        if len(self._signs) > 1 and arrived:
+            places = ranked(np.array([one.costs for one in arrived])).tolist()
+            arrived = sorted(one._replace(order=place) for place, one in zip(places, arrived, strict=True))
+        own = next((one for one in arrived if one.number == asked.number), None) if asked is not None else None
+        return Standing(arrived), own
+
+    def _update(self, trials: Sequence[FrozenTrial]) -> None:
+        for position in [p for p, trial in self._paused.items() if trials[p] is not trial]:
+            self._forget(position)
+        self._open = {position for position in self._open if position < len(trials)}  # some may have been taken back
+        self._looked_at = min(self._looked_at, len(trials))
+        for position in [*sorted(self._open), *range(self._looked_at, len(trials))]:
+            trial = trials[position]
+            if not trial.state.is_finished():
+                self._open.add(position)
+                continue
+            self._open.discard(position)
+            if PAUSED in trial.system_attrs:
+                self._paused[position] = trial
+            for rung, arrived in self._settled.items():
+                for one in self._arrivals([trial], rung):
+                    bisect.insort(arrived, one)
+        self._looked_at = len(trials)
+
+    def _forget(self, position: int) -> None:
+        """A paused trial goes on, or has ended."""
+        number = self._paused.pop(position).number
+        self._open.add(position)
+        for arrived in self._settled.values():  # by its number: what is shown of it shares its curve, which has grown
+            arrived[:] = [one for one in arrived if one.number != number]
+
+    def _arrivals(self, trials: Sequence[FrozenTrial] | Iterator[FrozenTrial], rung: int) -> Iterator[Arrived]:
+        for trial in trials:
+            costs = self._costs_at(trial, rung)
+            if costs is not None:
+                yield Arrived(costs[0] if len(costs) == 1 else 0.0, trial.number, costs)
+
+    def _costs_at(self, trial: FrozenTrial, rung: int) -> tuple[float, ...] | None:
+        """The first point at or after a rung; None if the trial did not get there."""
+        objectives = len(self._signs)
+        steps = trial.intermediate_values if objectives == 1 else points_of(trial, objectives)
+        step = min((step for step in steps if step >= rung), default=None)
+        point = None if step is None else point_at(trial, step, objectives)
+        if point is None:
+            return None
+        costs = (sign * value for sign, value in zip(self._signs.tolist(), point, strict=True))
+        return tuple(math.inf if math.isnan(cost) else cost for cost in costs)
+
+
+class RungsOfStudies:
+    """A pruner's memory of the studies that it is asked about; it is learned anew where it was lost."""
+
+    def __init__(self) -> None:
+        self._rungs: weakref.WeakKeyDictionary[BaseStorage, dict[int, Rungs]] = weakref.WeakKeyDictionary()
+
+    def of(self, study: Study) -> Rungs:
+        """That study's rungs."""
+        known = self._rungs.setdefault(study._storage, {})
+        return known.setdefault(study._study_id, Rungs(signs_of(study)))
+
+    def __reduce__(self) -> tuple[type[RungsOfStudies], tuple[()]]:
+        return RungsOfStudies, ()
