@@ -450,7 +450,7 @@ class Late(SimulatedExecutor):
         for event in events:
             if isinstance(event.payload, Finished):
                 self.done: AttemptId = event.attempt
-        if hasattr(self, "done"):
+        if hasattr(self, "done") and timeout_s > 0:  # again and again, whenever somebody waits
             events.append(Event(self.done, 99, Reported(99, {"loss": -1.0})))
         return events
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
 from tunesvc import insights
+from tunesvc.coordinator.loop import Coordinator
 from tunesvc.execute.executor import Launch, Lost, Payload
+from tunesvc.store import studies
 from tunesvc.store.database import Database
 
 MEDIAN = {"name": "median", "n_startup_trials": 3}
@@ -38,6 +41,34 @@ def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallel
     assert (told.asks.agreeing, told.asks.compared, told.asks.skipped) == (25, 25, {})
     assert told.prunes.agreeing == told.prunes.compared > 25
     assert simulation.states().get("pruned", 0) > 0
+
+
+def step_with_proposals_in_hand(coordinator: Coordinator, steps: int) -> None:
+    for taken in itertools.count(1):
+        coordinator.step()
+        if taken >= steps and coordinator._optimizer.ahead:
+            return
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe"])
+def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(database: Database, sampler: str) -> None:
+    """Also when an enqueued trial took its place, and when the coordinator died with proposals in hand."""
+    spec = make_spec(sampler={"name": sampler, "seed": 1}, pruner=MEDIAN, budget={"trials": 24})
+    simulation = Simulation(database, spec, bumpy)
+    coordinator = simulation.start()
+    for _ in range(2):
+        step_with_proposals_in_hand(coordinator, steps=15)
+        with database.engine.begin() as connection:
+            studies.request(connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.4, "n": 2}}, "test")
+    step_with_proposals_in_hand(coordinator, steps=15)
+    simulation.crash()
+    simulation.run()
+    ahead = "details ? 'drawn'"
+    assert simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
+    assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(24, 23)]
+    told = insights.replay(database, insights.study(database, "test"))
+    assert (told.asks.first, told.prunes.first) == (None, None)
+    assert told.asks.agreeing == told.asks.compared == 22
 
 
 def test_what_differs_is_named_with_what_was_recorded(database: Database) -> None:

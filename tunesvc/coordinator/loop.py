@@ -26,9 +26,10 @@ from tunesvc.coordinator.intake import Intake
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.coordinator.roster import Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
+from tunesvc.coordinator.stock import Stock
 from tunesvc.coordinator.writer import Writer
 from tunesvc.errors import DatabaseUnavailable, ExecutorError, UnsatisfiableRequest
-from tunesvc.execute.executor import Executor
+from tunesvc.execute.executor import Event, Executor
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import ParamValue, StudySpec
@@ -45,6 +46,8 @@ SLOTS_S = 10.0
 """How often it asks how much the cluster holds: nodes come and go."""
 WAIT_S = 0.2
 """The longest that a step waits for an event."""
+ASK_S = 0.03
+"""A step asks no longer than this when workers wait for what it has asked already."""
 GAP_S = 5.0
 """Who has not listened for so long has missed something."""
 SETTLE_S = 15.0
@@ -98,6 +101,8 @@ class Coordinator:
             close=self.close,
             gpu_hours=gpu_hours,
         )
+        self._stock = Stock(optimizer, self._clock.now)
+        self._is_asking = False
         self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer)
         self._closing: Closing | None = None
         self._closed: Closing | None = None
@@ -172,7 +177,7 @@ class Coordinator:
         """Take in, decide, commit, act; False when the database is away."""
         effects = Effects()
         self._attempts.begin_grace()
-        events = self._executor.events(wait_s if self._roster else 0.0)
+        events = self._listen(wait_s)
         self._note_gap()
         failpoints.reach("heard")
         over = self._intake.take(events, effects)
@@ -181,6 +186,7 @@ class Coordinator:
         failpoints.reach("judged")
         for ended in over:
             self._attempts.end(ended)
+        self._stock.freed(len(over))
         self._look_for_commands()
         self._watch_executor()
         self._tell_nodes()
@@ -192,6 +198,23 @@ class Coordinator:
             self._batch.answered.update(dict.fromkeys(self._under_way, ""))
         failpoints.reach("decided")
         return self._commit(effects)
+
+    def _listen(self, wait_s: float) -> Sequence[Event]:
+        """What attempts say; while they say nothing, proposals are drawn for those that end next."""
+        events = self._executor.events(0.0)
+        if events or self._is_asking or not self._roster:
+            return events
+        until_s = self._clock.now() + wait_s
+        while not events and self._clock.now() < until_s and self._draw_ahead():
+            events = self._executor.events(0.0)
+        return events or self._executor.events(max(0.0, until_s - self._clock.now()))
+
+    def _draw_ahead(self) -> bool:
+        if self._closing is not None:
+            return False
+        budget = self.spec.budget.trials
+        left = self._slots if budget is None else budget - self._usage().trials
+        return self._stock.fill(self._parallelism(), left, self._ledger.moment)
 
     def close(self, closing: Closing) -> None:
         """Begin to close. What stops trials overrides what lets them finish; else the first reason stands."""
@@ -286,8 +309,12 @@ class Coordinator:
 
     def _ask(self, trials: int, effects: Effects) -> None:
         began_s = self._clock.now()
+        self._is_asking = False
         for _ in range(trials):
-            if self._closing is not None or self._optimizer.exhausted or self._clock.now() - began_s > RENEW_S:
+            if self._closing is not None or self._optimizer.exhausted:
+                return
+            if self._clock.now() - began_s > ASK_S:
+                self._is_asking = True
                 return
             proposal = self._optimizer.ask()
             self._batch.decisions.append(Decision(proposal.number, "ask", proposal.reason, proposal.details))

@@ -2,7 +2,7 @@
 
 A step of the coordinator is one transaction, and every row bears that transaction's time: rows of one time belong to
 one step, and within it the order is that of the step itself. So the order of asks, reports, verdicts and ends needs
-no columns of its own.
+no columns of its own. What was drawn ahead says after which step that was.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tunesvc.errors import TuneError
 from tunesvc.insights.earlier import teacher
 from tunesvc.insights.rows import StudyView
 from tunesvc.insights.sql import of_study
+from tunesvc.search.ahead import DRAWN
 from tunesvc.search.replay import Course, Moment
 from tunesvc.store import numbers, schema
 from tunesvc.store.database import Database
@@ -57,7 +58,9 @@ def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime,
     )
     for number, kind, details, at in connection.execute(query):
         if kind == "ask":
-            moments[at].asked.append((number, details))
+            moments[at].taken.append(number)
+            drawn = details.get(DRAWN)
+            moments[datetime.fromisoformat(drawn) if drawn else at].asked.append((number, details))
         elif kind == "promote":
             moments[at].promoted[number] = details
         else:

@@ -31,6 +31,8 @@ class AutoSampler(BaseSampler):
     benchmarks in docs/benchmarks.md say why.
     """
 
+    repeatable = True
+
     def __init__(
         self,
         seed: int | None = None,

@@ -14,9 +14,10 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.pruners import BasePruner, _filter_study
@@ -24,37 +25,27 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.errors import BadReport
-from tunesvc.objective import is_better, is_name
+from tunesvc.objective import is_name
+from tunesvc.search.ahead import DRAWN, Ahead, Drawn, Proposal, Repeatable
+from tunesvc.search.curves import forget_models
 from tunesvc.search.memory import FAILURE, StudyMemory
-from tunesvc.search.objectives import cut, points_of
+from tunesvc.search.objectives import cut, points_of, signs_of
 from tunesvc.search.pausing import RESUMED, Instead, Promotes
 from tunesvc.search.reasons import Explains, Reason
 from tunesvc.search.seeding import reseed, seed_of
 from tunesvc.search.warmstart import CARRIED, Teacher
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
-from tunesvc.store.batch import Decision
+from tunesvc.store.batch import Batch, Decision
 
-_CONSTRAINT = "constraints:"
+CONSTRAINT = "constraints:"
 """Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
 FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
 ORIGIN = "tunesvc:origin"
 """System attribute of an enqueued trial: where its values come from, in words."""
-_VERSION = f"optuna {optuna.__version__}"
+VERSION = f"optuna {optuna.__version__}"
 """Of the samplers and pruners that do not say their own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A new trial."""
-
-    number: int
-    params: Mapping[str, ParamValue]
-    reason: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-    sampler_error: str | None = None
-    """What the sampler raised, when this proposal had to be drawn at random instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +113,11 @@ class Optimizer:
         self._nobody: tuple[Instead, int] | None = None
         """What was to be done instead, and after how many changes, when the pruner let nobody go on."""
         self._teacher = None if trials_max is not None else teacher  # who tries everything once learns nothing
+        self._ahead: Ahead = deque()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
-        self._tried = {_configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
+        self._tried = {configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
         self.withdrawn = sum(t.state == TrialState.FAIL and t.datetime_start is None for t in self.trials)
         """How many enqueued trials were taken back before they were asked for."""
 
@@ -136,8 +128,9 @@ class Optimizer:
 
     @property
     def trials(self) -> Sequence[FrozenTrial]:
-        """All trials, in order of their numbers. Do not change them."""
-        return self.memory.get_all_trials(self.memory.study_id, deepcopy=False)
+        """All trials, in order of their numbers, but for those drawn ahead. Do not change them."""
+        trials = self.memory.get_all_trials(self.memory.study_id, deepcopy=False)
+        return trials[: len(trials) - len(self._ahead)]
 
     @property
     def exhausted(self) -> bool:
@@ -177,6 +170,7 @@ class Optimizer:
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             self.space.check(params)
+        self._drop_ahead()
         template = create_trial(state=TrialState.WAITING, system_attrs=queued(params, origin))
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
@@ -190,6 +184,7 @@ class Optimizer:
 
     def widen(self, space: Space, sampler: BaseSampler, pruner: BasePruner, trials_max: int | None) -> None:
         """Go on in a wider space with a sampler and a pruner that know it, as after a restart."""
+        self._drop_ahead()
         self.space, self._trials_max = space, trials_max
         self._size = space.size if space.parameters else None
         self.study.sampler, self.study.pruner = sampler, pruner
@@ -200,10 +195,57 @@ class Optimizer:
 
     def ask(self) -> Proposal:
         """A new trial with all its parameters. A sampler that raises is replaced by chance for this one trial."""
+        if self._ahead and self._finished >= self._ahead[0].stale_from:
+            self._drop_ahead()
+        if not self._ahead:
+            return self._propose()
+        drawn = self._ahead.popleft()
+        drawn.record(self.memory.batch)
+        return drawn.proposal
+
+    @property
+    def ahead(self) -> int:
+        """How many proposals are ready."""
+        return len(self._ahead)
+
+    def draw_ahead(self, moment: str, lasting: int) -> bool:
+        """Make one more proposal ready; False when that cannot be, or nothing is left to propose.
+
+        Args:
+            moment: of the study as it is now, for replay: see `DRAWN`.
+            lasting: how many results may come in before it has to be drawn anew.
+        """
+        sampler = self.study.sampler
+        repeatable = isinstance(sampler, Repeatable) and sampler.repeatable
+        if not repeatable or not self.space.parameters or self._waiting or self.exhausted:
+            return False
+        kept, changes = self.memory.batch, self.memory.changes
+        self.memory.batch = Batch()
+        try:
+            proposal = self._propose()
+            drawn = replace(proposal, details={**proposal.details, DRAWN: moment})
+            self._ahead.append(Drawn(drawn, self.memory.batch, self._finished + lasting))
+        finally:
+            self.memory.batch = kept
+            self.memory.changes = changes  # no pruner sees anything of it
+        return True
+
+    def _drop_ahead(self) -> None:
+        """Throw away what is ready; what sampler and pruner learned on the way they learn anew, as after a restart."""
+        for drawn in self._ahead:
+            self._tried.discard(configuration(drawn.proposal.params))
+            self._relative_of.pop(drawn.proposal.number, None)
+        if self._ahead:
+            self.memory.drop_last(len(self._ahead))
+            self._ahead.clear()
+            self._fresh = True
+            forget_models(self.study)
+
+    def _propose(self) -> Proposal:
         self._forget_cached_trials()
         enqueued = bool(self._waiting)
         number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
-        details: dict[str, Any] = {"sampler": self._sampler_name, "version": _VERSION, "seed": self._seed}
+        details: dict[str, Any] = {"sampler": self._sampler_name, "version": VERSION, "seed": self._seed}
         if self._fresh:  # a sampler that keeps something between asks begins without it
             self._fresh, details["fresh"] = False, True
         try:
@@ -211,10 +253,10 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
             message = f"{type(error).__name__}: {error}"
             params = self._draw_all(number, self._fallback)
-            self._tried.add(_configuration(params))
+            self._tried.add(configuration(params))
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
             return Proposal(number, params, reason, {**details, "sampler": "random"}, sampler_error=message)
-        self._tried.add(_configuration(params))
+        self._tried.add(configuration(params))
         if enqueued:
             note = self.trial(number).system_attrs.get(ORIGIN, "")
             return Proposal(
@@ -225,47 +267,6 @@ class Optimizer:
             return Proposal(number, params, self._named(told.text), self._detailed(details, told))
         reason = f"proposed by {self._sampler_name} from {self._finished} finished trials"
         return Proposal(number, params, reason, details)
-
-    def redraw(self, recorded: FrozenTrial, seed: int) -> dict[str, ParamValue]:
-        """What would be proposed for a trial at this point; afterwards it stands in the study as it was recorded.
-
-        Args:
-            recorded: the trial as it is stored. Those before it that are missing here were enqueued and not asked.
-            seed: of the sampler at that ask.
-        """
-        self._forget_cached_trials()
-        while len(self.trials) <= recorded.number:
-            waits = len(self.trials) < recorded.number
-            template = create_trial(state=TrialState.WAITING) if waits else None
-            self.memory.create_new_trial(self.memory.study_id, template)
-        trial = self.trial(recorded.number)
-        if trial.state == TrialState.WAITING:
-            self.memory.set_trial_state_values(recorded.number, TrialState.RUNNING)
-            trial = self.trial(recorded.number)
-        for key in {FIXED, CARRIED} & recorded.system_attrs.keys():
-            self.memory.set_trial_system_attr(recorded.number, key, recorded.system_attrs[key])
-        self._seed = seed
-        try:
-            drawn = self._draw_all(recorded.number, self.study.sampler)
-        finally:
-            trial = self.trial(recorded.number)
-            trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)
-            kept = {k: v for k, v in recorded.system_attrs.items() if k != RESUMED and not _is_outcome(k)}
-            trial.system_attrs = kept
-            self._tried.add(_configuration(recorded.params))
-        return drawn
-
-    def version(self, number: int) -> str:
-        """Of the sampler, as it says for its last draw for that trial."""
-        told = self._reason_of(self.study.sampler, number)
-        return str(_VERSION if told is None else self._detailed({"version": _VERSION}, told)["version"])
-
-    def retell(self, recorded: FrozenTrial) -> None:
-        """Finish a trial as it was recorded."""
-        outcome = {key: value for key, value in recorded.system_attrs.items() if _is_outcome(key)}
-        for key, value in outcome.items():
-            self.memory.set_trial_system_attr(recorded.number, key, value)
-        self.tell(recorded.number, recorded.state, recorded.values)
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """A value for a parameter that the objective itself declares (define-by-run).
@@ -394,7 +395,7 @@ class Optimizer:
         for name, value in (attrs or {}).items():
             self.memory.set_trial_user_attr(number, name, value)
         for name, excess in (constraints or {}).items():
-            self.memory.set_trial_system_attr(number, _CONSTRAINT + name, excess)
+            self.memory.set_trial_system_attr(number, CONSTRAINT + name, excess)
         self._forget_cached_trials()
         self._relative_of.pop(number, None)
         self._kept.discard(number)
@@ -493,30 +494,29 @@ class Optimizer:
 
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
         """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
-        told = self._reason_of(self.study.pruner, trial.number)
-        if len(self.study.directions) > 1:
-            reason, more = (f"{self._pruner_name} stopped it", {}) if told is None else (told.text, told.details)
-            return Verdict(reason, {"step": step, "pruner": self._pruner_name, **more}, pause=self._pauses)
-        value = trial.intermediate_values[step]
-        goal = self.study.direction.name.lower()
-        others = [
-            (other.intermediate_values[step], other.state == TrialState.COMPLETE)
-            for other in self.trials
-            if step in other.intermediate_values and other.number != trial.number
-        ]
-        rank = 1 + sum(is_better(other, value, goal) for other, _ in others)
-        finished = sorted(other for other, complete in others if complete and not math.isnan(other))
-        rank_finished = 1 + sum(is_better(other, value, goal) for other in finished)
+        told = self._reason_of(self.study.pruner, trial.number) or Reason("", {})
+        reason, details = told.text or f"{self._pruner_name} stopped it", told.details
+        if len(self.study.directions) == 1 and "rank" not in details:
+            beside, ranks = self._rank_at(trial, step)
+            reason, details = told.text or beside, {**ranks, **details}
+        return Verdict(reason, {"step": step, "pruner": self._pruner_name, **details}, pause=self._pauses)
+
+    def _rank_at(self, trial: FrozenTrial, step: int) -> tuple[str, Mapping[str, Any]]:
+        """What the trial's value at a step looks like beside those of all others there."""
+        value, sign = trial.intermediate_values[step], float(signs_of(self.study)[0])
+        others = [t for t in self.trials if step in t.intermediate_values and t.number != trial.number]
+        costs = sign * np.array([other.intermediate_values[step] for other in others])
+        finished = costs[[other.state == TrialState.COMPLETE for other in others]] if others else costs
+        finished = finished[~np.isnan(finished)]
+        cost = math.inf if math.isnan(value) else sign * value
+        rank, rank_finished = 1 + int((costs < cost).sum()), 1 + int((finished < cost).sum())
         reason = (
             f"{self._pruner_name}: {value:.6g} at step {step} would be number {rank_finished} among the "
             f"{len(finished)} finished trials there, and is number {rank} of all {len(others) + 1}"
         )
-        best = (min if goal == "minimize" else max)((v for v, _ in others if not math.isnan(v)), default=None)
-        details: dict[str, Any] = {"step": step, "value": value, "rank": rank, "of": len(others) + 1, "best": best}
-        details |= {"pruner": self._pruner_name, "rank_finished": rank_finished, "finished": len(finished)}
-        if told is not None:
-            reason, details = told.text, {**details, **told.details}
-        return Verdict(reason, details, pause=self._pauses)
+        best = None if np.isnan(costs).all() else sign * float(np.nanmin(costs))
+        details: dict[str, Any] = {"value": value, "rank": rank, "of": len(others) + 1, "best": best}
+        return reason, {**details, "rank_finished": rank_finished, "finished": len(finished)}
 
     def _audit(self, number: int) -> Verdict | None:
         """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
@@ -581,10 +581,6 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return False
 
 
-def _is_outcome(attr: str) -> bool:
-    """Whether a system attribute was set when the trial ended."""
-    return attr in (FAILURE, "constraints") or attr.startswith(_CONSTRAINT)
-
-
-def _configuration(params: Mapping[str, ParamValue]) -> frozenset[tuple[str, str]]:
+def configuration(params: Mapping[str, ParamValue]) -> frozenset[tuple[str, str]]:
+    """Parameters as something that can be looked up."""
     return frozenset((name, repr(value)) for name, value in params.items())

@@ -19,10 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.curves import forget_models
 from tunesvc.search.memory import StudyMemory
-from tunesvc.search.optimizer import FIXED, Optimizer
+from tunesvc.search.optimizer import FIXED
 from tunesvc.search.pareto import ranked
 from tunesvc.search.pausing import Instead
 from tunesvc.search.recommend import is_candidate
+from tunesvc.search.replayed import ReplayedOptimizer
 from tunesvc.search.warmstart import Teacher
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue, StudySpec
@@ -47,8 +48,10 @@ class Moment:
     """A trial, and the step after which its next attempt went on."""
     promoted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     """Trial -> details of the decision, in the order of these; each is reopened too."""
+    taken: list[int] = field(default_factory=list)
+    """New trials."""
     asked: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
-    """A trial, and details of the decision."""
+    """A trial that was drawn here, for now or for later, and details of the decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +277,7 @@ def _walk(course: Course, make: SamplerMaker, given: int | None = None) -> Itera
 
 
 def _ask_again(
-    course: Course, moment: Moment, optimizer: Optimizer, make: SamplerMaker, given: int | None = None
+    course: Course, moment: Moment, optimizer: ReplayedOptimizer, make: SamplerMaker, given: int | None = None
 ) -> Iterator[_Asked]:
     for number, details in moment.asked:
         seed = int(details.get("seed") or 0) if given is None else given
@@ -284,7 +287,7 @@ def _ask_again(
         yield _redraw(optimizer, course.trials[number], details, seed)
 
 
-def _judge_again(moment: Moment, optimizer: Optimizer, stopping: Container[int], tally: _Tally) -> None:
+def _judge_again(moment: Moment, optimizer: ReplayedOptimizer, stopping: Container[int], tally: _Tally) -> None:
     """Take a moment's reports in, and ask the pruner about them."""
     for number, steps in _report(moment, optimizer).items():
         if number in stopping:
@@ -299,7 +302,7 @@ def _judge_again(moment: Moment, optimizer: Optimizer, stopping: Container[int],
             tally.differs(number, was, reason, _WHY_PRUNE)
 
 
-def _redraw(optimizer: Optimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _Asked:
+def _redraw(optimizer: ReplayedOptimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _Asked:
     try:
         drawn, error = optimizer.redraw(recorded, seed), ""
     except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code, and this one may be of another version
@@ -307,7 +310,9 @@ def _redraw(optimizer: Optimizer, recorded: FrozenTrial, details: Mapping[str, A
     return _Asked(recorded, details, drawn, error, optimizer.version(recorded.number))
 
 
-def _report(moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None) -> dict[int, list[int]]:
+def _report(
+    moment: Moment, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
+) -> dict[int, list[int]]:
     """Take a moment's reports in; returns the new steps by trial."""
     steps: dict[int, list[int]] = {}
     for number, step, values in moment.reports:
@@ -319,7 +324,7 @@ def _report(moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | N
 
 
 def _end(
-    course: Course, moment: Moment, optimizer: Optimizer, without: Mapping[int, int] | None = None
+    course: Course, moment: Moment, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
 ) -> list[tuple[int | None, int | None]]:
     """Bring a moment's trials to their ends or pauses, let go on what did, and with no sampler to ask, bring its new
     ones into being; returns who was promoted, and who would be now."""
@@ -341,7 +346,7 @@ def _end(
         chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Instead.NOTHING)))
         optimizer.promote(number, details)
         optimizer.memory.forget_after(number, reopened[number])
-    if moment.asked:
+    if moment.taken:
         chosen.append((None, _chosen(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):
         for number, _ in moment.asked:
@@ -350,7 +355,7 @@ def _end(
     return chosen
 
 
-def _chosen(optimizer: Optimizer, *, asks: bool) -> int | None:
+def _chosen(optimizer: ReplayedOptimizer, *, asks: bool) -> int | None:
     promotion = optimizer.promotion(asks=asks)
     return None if promotion is None else promotion.number
 
@@ -370,10 +375,10 @@ class _Recorded(BaseSampler):
 
 def _optimizer(
     course: Course, sampler: BaseSampler | None, pruner: BasePruner | None, pruner_name: str, last_step: int | None
-) -> Optimizer:
+) -> ReplayedOptimizer:
     directions = [StudyDirection[goal.upper()] for goal in course.spec.directions]
     memory = StudyMemory(course.spec.name, directions, metrics=[metric.name for metric in course.spec.metrics])
-    return Optimizer(
+    return ReplayedOptimizer(
         memory,
         Space(course.spec.parameters),
         sampler or _Recorded(),

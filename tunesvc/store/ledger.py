@@ -50,6 +50,8 @@ class Ledger:
         self._ttl_s = ttl_s
         self._sleep = sleep
         self._batches = 0
+        self.moment = ""
+        """When the last batch was written, as all its rows say; empty when that is not known."""
         self._inherited = inherited
 
     @classmethod
@@ -146,7 +148,9 @@ class Ledger:
     def _advance(self, connection: sa.Connection, number: int) -> bool:
         """Renew the lease for the next batch; False when that batch has been committed before."""
         row = {"study": self.study_id, "token": self.token, "batch": number, "ttl": self._ttl_s}
-        if connection.execute(_ADVANCE, row).rowcount == 1:
+        advanced = connection.execute(_ADVANCE, row).scalar()
+        self.moment = "" if advanced is None else advanced.isoformat()
+        if advanced is not None:
             return True
         if connection.execute(_IS_COMMITTED, row).scalar():
             return False
@@ -162,6 +166,7 @@ class Ledger:
 _ADVANCE = sa.text("""
     UPDATE leases SET batch = :batch, expires_at = now() + make_interval(secs => :ttl)
     WHERE study_id = :study AND token = :token AND batch = :batch - 1
+    RETURNING now()
 """)
 _IS_COMMITTED = sa.text("SELECT true FROM leases WHERE study_id = :study AND token = :token AND batch = :batch")
 _STALLED = sa.text("""

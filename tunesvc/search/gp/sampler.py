@@ -43,6 +43,8 @@ class GPSampler(BaseSampler):
     which choices is learned from the trials.
     """
 
+    repeatable = True
+
     def __init__(
         self,
         seed: int | None = None,

@@ -1,0 +1,140 @@
+"""Proposals that are drawn before somebody needs them, and how many of them there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from tests.specs import make_spec
+from tests.unit.test_optimizer import make_optimizer
+from tunesvc.coordinator.stock import Stock
+from tunesvc.execute.simulated import VirtualClock
+from tunesvc.search.ahead import DRAWN
+from tunesvc.search.optimizer import Optimizer, Proposal
+
+AT = "2026-01-01T00:00:00+00:00"
+
+
+def optimizer_of(sampler: str, trials: int = 0) -> Optimizer:
+    optimizer = make_optimizer(make_spec(sampler={"name": sampler, "seed": 3}))
+    for _ in range(trials):
+        finish(optimizer, optimizer.ask())
+    return optimizer
+
+
+def finish(optimizer: Optimizer, proposal: Proposal) -> None:
+    x: Any = proposal.params["x"]
+    optimizer.tell(proposal.number, TrialState.COMPLETE, [(x - 0.3) ** 2])
+
+
+@pytest.mark.parametrize("sampler", ["gp", "tpe", "auto"])
+def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_it_is_taken(sampler: str) -> None:
+    ahead, plain = optimizer_of(sampler, 14), optimizer_of(sampler, 14)
+    ahead.memory.take_batch()
+    changes = ahead.memory.changes
+    assert ahead.draw_ahead(AT, lasting=2)
+    assert ahead.draw_ahead(AT, lasting=2)
+    assert not ahead.memory.batch
+    assert ahead.memory.changes == changes
+    assert (len(ahead.trials), ahead.ahead) == (14, 2)
+    taken, asked = [ahead.ask(), ahead.ask()], [plain.ask(), plain.ask()]
+    assert [(one.number, one.params, one.reason) for one in taken] == [(a.number, a.params, a.reason) for a in asked]
+    assert [one.details[DRAWN] for one in taken] == [AT, AT]
+    batch = ahead.memory.take_batch()
+    assert [trial.number for trial in batch.trials] == [14, 15]
+    assert {(param.number, param.name) for param in batch.params} == {(n, p) for n in (14, 15) for p in ("x", "n")}
+
+
+def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
+    optimizer = optimizer_of("gp", 14)
+    running = [optimizer.ask(), optimizer.ask()]
+    assert optimizer.draw_ahead(AT, lasting=2)
+    finish(optimizer, running[0])
+    assert DRAWN in optimizer.ask().details, "one result behind is as good as any that runs beside others"
+    assert optimizer.draw_ahead(AT, lasting=1)
+    finish(optimizer, running[1])
+    fresh = optimizer.ask()
+    assert DRAWN not in fresh.details
+    assert fresh.details["fresh"], "so that replay learns anew too"
+    assert fresh.number == 17
+
+
+@settings(max_examples=40, deadline=None)
+@given(deeds=st.lists(st.sampled_from(["ahead", "ask", "enqueue", "tell", "withdraw"]), max_size=25))
+def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
+    optimizer = optimizer_of("tpe")
+    running: list[Proposal] = []
+    enqueued: list[int] = []
+    for deed in deeds:
+        if deed == "ahead":
+            optimizer.draw_ahead(AT, lasting=1)
+        elif deed == "ask":
+            running.append(optimizer.ask())
+            if enqueued:
+                assert running[-1].number == enqueued.pop(0)
+        elif deed == "enqueue":
+            enqueued.append(optimizer.enqueue({"x": 0.5}))
+        elif deed == "tell" and running:
+            finish(optimizer, running.pop(0))
+        elif deed == "withdraw" and enqueued:
+            optimizer.withdraw(enqueued.pop())
+        recorded = [trial.number for trial in optimizer.memory.batch.trials]
+        assert recorded == list(range(len(optimizer.trials)))
+        assert not (optimizer.ahead and enqueued)
+
+
+@pytest.mark.parametrize("sampler", ["random", "qmc", "cmaes", "nsga2", "grid", "brute"])
+def test_samplers_that_remember_what_they_were_asked_are_not_asked_ahead(sampler: str) -> None:
+    parameters = {"x": {"type": "int", "min": 0, "max": 9}, "n": {"type": "int", "min": 1, "max": 8}}
+    optimizer = make_optimizer(make_spec(sampler={"name": sampler}, parameters=parameters))
+    assert not optimizer.draw_ahead(AT, lasting=2)
+    assert len(optimizer.memory.get_all_trials(optimizer.memory.study_id)) == 0
+
+
+class Slow(Optimizer):
+    """Takes a second to draw."""
+
+    clock: VirtualClock
+
+    def draw_ahead(self, moment: str, lasting: int) -> bool:
+        self.clock.advance(self.clock.now() + 1.0)
+        return super().draw_ahead(moment, lasting)
+
+
+def stock_of() -> tuple[Stock, VirtualClock, Optimizer]:
+    optimizer = optimizer_of("tpe", 3)
+    optimizer.__class__ = Slow
+    optimizer.clock = clock = VirtualClock()  # type: ignore[attr-defined]
+    return Stock(optimizer, clock.now), clock, optimizer
+
+
+def fill(stock: Stock, left: int = 100) -> int:
+    filled = 0
+    while stock.fill(4, left, AT):
+        filled += 1
+    return filled
+
+
+def test_one_proposal_is_ready_when_workers_end_one_at_a_time_and_one_for_each_when_they_end_together() -> None:
+    stock, clock, optimizer = stock_of()
+    assert fill(stock) == 1
+    for _ in range(6):
+        clock.advance(clock.now() + 100.0)
+        stock.freed(1)
+    optimizer.ask()
+    assert fill(stock) == 1
+    stock.freed(4)
+    assert fill(stock) == 3
+    assert optimizer.ahead == 4
+
+
+def test_no_more_is_drawn_than_may_still_be_asked_for_nor_at_a_moment_that_is_not_known() -> None:
+    stock, _, _ = stock_of()
+    stock.freed(4)
+    assert not stock.fill(4, 10, "")
+    assert fill(stock, left=0) == 0
+    assert fill(stock, left=1) == 1
