@@ -1,0 +1,249 @@
+"""What a trial costs in a study that grows: time and memory at 100, 1,000 and 10,000 trials, and opening at 100,000.
+
+    python -m benchmarks.growth [--marks 100 1000 10000] [--peer-marks 100 300 1000] [--open 100000] [--sampler tpe]
+
+The real coordinator on a Postgres with fsync; only the workers are simulated, eight at a time, whose trials take no
+time: what is measured is what tunesvc itself spends from one trial to the next. Six parameters, ten reports a trial,
+successive halving. At each mark, the mean over a tenth of the trials so far, at least 100, and the resident memory.
+
+The peer is Optuna with the same sampler on RDBStorage, one trial at a time. Opening is reading a finished study until
+its next trial is asked, by a process that has just begun; the peer's is `load_study` and the first ask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(threads, "1")
+
+import psutil  # noqa: E402
+import sqlalchemy as sa  # noqa: E402
+
+from benchmarks.throughput import FLOATS, SLOTS, STEPS, loss  # noqa: E402
+from tunesvc.execute.executor import Event, Finished, Launch, Payload, Reported  # noqa: E402
+from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock  # noqa: E402
+from tunesvc.store.embedded import EmbeddedServer  # noqa: E402
+
+WINDOW = 0.1
+"""Of the trials so far; over so many the time of one is taken."""
+WINDOW_MIN = 100
+
+
+class Prompt(SimulatedExecutor):
+    """Workers whose every word of one moment is heard at once, as those are that train for no time at all."""
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        heard = list(super().events(timeout_s))
+        self.cluster.advance(self.cluster.clock.now(), until=lambda: False)
+        return [*heard, *super().events(0.0)]
+
+
+def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+    """A trial's reports."""
+    params = {name: float(launch.params[name]) for name in FLOATS}  # type: ignore[arg-type]
+    yield from (
+        (0.0 if step > 1 else 1.0, Reported(step, {"loss": loss(step, params)})) for step in range(1, STEPS + 1)
+    )
+    yield 0.0, Finished()
+
+
+def spec(name: str, trials: int, sampler: str) -> object:
+    """The study."""
+    from tunesvc.spec import StudySpec
+
+    return StudySpec.model_validate_json(
+        json.dumps(
+            {
+                "name": name,
+                "entrypoint": "m:f",
+                "metrics": [{"name": "loss"}],
+                "parameters": {name: {"type": "float", "min": 0.0, "max": 1.0} for name in FLOATS},
+                "sampler": {"name": sampler, "seed": 1},
+                "pruner": {"name": "asha", "min": 1, "max": 10, "eta": 3},
+                "budget": {"trials": trials},
+                "parallelism": SLOTS,
+            }
+        )
+    )
+
+
+def ours(url: str, marks: Sequence[int], sampler: str) -> Iterator[dict[str, float]]:
+    """Grow a study; one row for each mark."""
+    from tunesvc.assembly import build_coordinator
+    from tunesvc.store import studies
+    from tunesvc.store.database import open_database
+    from tunesvc.store.ledger import Ledger
+
+    with open_database(url) as database:
+        with database.engine.begin() as connection:
+            record = studies.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler))  # type: ignore[arg-type]
+        executor = Prompt(script, clock=(clock := VirtualClock()), slots=SLOTS)
+        ledger = Ledger.open(database, record.study_id)
+        coordinator = build_coordinator(database, "growth", ledger, executor, clock=clock)
+        yield from measure(marks, _stepper(coordinator))
+        ledger.release()
+
+
+def _stepper(coordinator: object) -> Callable[[], int]:
+    def step() -> int:
+        coordinator.step()  # type: ignore[attr-defined]
+        return len(coordinator._optimizer.trials)  # type: ignore[attr-defined]
+
+    return step
+
+
+def theirs(url: str, marks: Sequence[int], sampler: str) -> Iterator[dict[str, float]]:
+    """The same by Optuna on its own storage."""
+    import optuna
+
+    made = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler](seed=1)
+    pruner = optuna.pruners.SuccessiveHalvingPruner(1, 3)
+    study = optuna.create_study(storage=url, study_name="growth", sampler=made, pruner=pruner)
+
+    def step() -> int:
+        trial = study.ask()
+        params = {name: trial.suggest_float(name, 0.0, 1.0) for name in FLOATS}
+        for at in range(1, STEPS + 1):
+            trial.report(loss(at, params), at)
+            if trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, loss(STEPS, params))
+        return trial.number + 1
+
+    yield from measure(marks, step)
+
+
+def measure(marks: Sequence[int], step: Callable[[], int]) -> Iterator[dict[str, float]]:
+    """Go on by `step`, which tells how many trials there are, and look at the time of a trial before each mark."""
+    done = step()
+    for mark in marks:
+        while done < mark - max(WINDOW_MIN, WINDOW * mark) / 2:
+            done = step()
+        before, began_s, used_s = done, time.perf_counter(), time.process_time()
+        while done < mark + max(WINDOW_MIN, WINDOW * mark) / 2:
+            done = step()
+        trials = done - before
+        gc.collect()
+        yield {
+            "trials": mark,
+            "ms": 1000 * (time.perf_counter() - began_s) / trials,
+            "cpu_ms": 1000 * (time.process_time() - used_s) / trials,
+            "mib": psutil.Process().memory_info().rss / 2**20,
+        }
+
+
+def opening(url: str, trials: int, system: str) -> float:
+    """Seconds from the start of a new process's work to its next proposal, imports left out."""
+    from benchmarks import large_studies
+
+    if system == "ours":
+        from tunesvc.assembly import build_coordinator
+        from tunesvc.execute.simulated import SimulatedExecutor
+        from tunesvc.store import studies
+        from tunesvc.store.database import open_database
+        from tunesvc.store.ledger import Ledger
+
+        with open_database(url) as database:
+            large_studies.make_ours(database, "large", trials)
+            with database.engine.begin() as connection:
+                record = studies.find(connection, "large")
+            began_s = time.perf_counter()
+            executor = SimulatedExecutor(lambda _: [(1.0, Finished())], clock=(clock := VirtualClock()), slots=1)
+            ledger = Ledger.open(database, record.study_id)
+            coordinator = build_coordinator(database, "large", ledger, executor, clock=clock)
+            coordinator._optimizer.ask()
+            return time.perf_counter() - began_s
+    import optuna
+
+    large_studies.make_optunas(sa.create_engine(url), url, "large", trials)
+    began_s = time.perf_counter()
+    study = optuna.load_study(study_name="large", storage=url, sampler=optuna.samplers.TPESampler())
+    trial = study.ask()
+    trial.suggest_float("p0", 0.0, 1.0)
+    return time.perf_counter() - began_s
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The URL of a new database of a server with fsync, which is gone afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="tunesvc-growth-", dir="/var/tmp"))
+    home.chmod(0o755)  # the server's account has to enter it
+    server = EmbeddedServer(home)
+    try:
+        yield server.url.render_as_string(hide_password=False)
+    finally:
+        server.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def elsewhere(*arguments: str) -> Iterator[str]:
+    """Lines of what this script prints in a process of its own on a new Postgres."""
+    with postgres() as url:
+        call = [sys.executable, "-m", "benchmarks.growth", "--only", url, *arguments]
+        process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
+        yield from process.stdout or ()
+        if process.wait():
+            raise RuntimeError(f"{' '.join(arguments)} failed")
+
+
+def only(url: str, what: str, *arguments: str) -> None:
+    """What `elsewhere` has done."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    if what == "open":
+        print(opening(url, int(arguments[1]), arguments[0]), flush=True)
+        return
+    grow = ours if what == "ours" else theirs
+    for row in grow(url, [int(mark) for mark in arguments[1].split(",")], arguments[0]):
+        print(json.dumps(row), flush=True)
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--only"]:
+        only(*sys.argv[2:])
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--marks", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--peer-marks", type=int, nargs="*", default=[100, 300, 1000])
+    parser.add_argument("--open", type=int, default=100_000, help="trials of the study that is opened; 0: none")
+    parser.add_argument("--sampler", default="tpe")
+    given = parser.parse_args()
+    for name, marks in (("ours", given.marks), ("theirs", given.peer_marks)):
+        rows: list[dict[str, float]] = []
+        for line in elsewhere(name, given.sampler, ",".join(map(str, marks))) if marks else ():
+            rows.append(json.loads(line))
+            row, first = rows[-1], rows[0]
+            memory = 1024 * (row["mib"] - first["mib"]) / max(row["trials"] - first["trials"], 1)
+            who = "tunesvc" if name == "ours" else "Optuna"
+            print(
+                f"{who:8} {row['trials']:>7,.0f} trials: {row['ms']:8.2f} ms a trial "
+                f"({row['ms'] / first['ms']:5.2f} times the first), of which {row['cpu_ms']:8.2f} ms of this process; "
+                f"{row['mib']:6.0f} MiB, {memory:5.1f} kB more a trial",
+                flush=True,
+            )
+    for system in ("ours", "theirs") if given.open else ():
+        seconds = float(next(iter(list(elsewhere("open", system, str(given.open))))))
+        print(
+            f"{'tunesvc' if system == 'ours' else 'Optuna'} opens {given.open:,} trials in {seconds:.1f} s", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""How much of the workers' time is not spent in trials, while a Gaussian process with 500 observations proposes them.
+
+    python -m benchmarks.idle [--seconds 0.1 1 10] [--rounds 6] [--systems tunesvc ray-gp ray-tpe]
+
+Eight workers, whose trials sleep for that long and report ten values on the way; six parameters; Postgres with fsync. A
+trial counts from the first line of its function to the last. The share is that of the time from the end of the first
+trial to the start of the last, over all eight workers. Whoever has just ended waits: for its end to be heard and
+recorded, for the next proposal, and for the message that begins it.
+
+    tunesvc       `sampler: gp`, in a study that has 500 finished trials
+    ray-gp        Ray Tune with OptunaSearch and Optuna's GPSampler (needs torch), told 500 observations; actors reused
+    ray-tpe       the same with Optuna's TPESampler
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks.growth import Prompt, script
+from benchmarks.throughput import CPU, FLOATS, SLOTS, STEPS, loss
+from tunesvc.execute.simulated import VirtualClock
+from tunesvc.store.embedded import EmbeddedServer
+
+OBSERVED = 500
+SECONDS_MIN = 20.0
+"""A study lasts at least so long."""
+
+OBJECTIVE = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from benchmarks.idle import STEPS, spend
+
+def train(a, b, c, d, e, f, seconds, folder, *, trial):
+    params = dict(a=a, b=b, c=c, d=d, e=e, f=f)
+    spend(params, seconds, folder, lambda step, value: trial.report(step, loss=value))
+"""
+STUDY = f"""
+name: idle
+entrypoint: objective:train
+metric: {{name: loss, goal: minimize}}
+parameters:
+{"".join(f"  {name}: {{type: float, min: 0.0, max: 1.0}}" + chr(10) for name in FLOATS)}
+constants: {{seconds: %s, folder: %s}}
+sampler: %s
+pruner: none
+budget: {{trials: %d}}
+parallelism: {SLOTS}
+resources: {{cpu: {CPU}}}
+"""
+
+
+def spend(params: dict[str, float], seconds: float, folder: str, report: Callable[[int, float], None]) -> None:
+    """A trial: it reports, sleeps, and notes when it began and ended."""
+    began_s = time.time()
+    for step in range(1, STEPS + 1):
+        time.sleep(max(0.0, began_s + seconds * step / STEPS - time.time()))
+        report(step, loss(step, params))
+    with (Path(folder) / f"times-{os.getpid()}").open("a") as file:
+        file.write(f"{began_s} {time.time()}\n")
+
+
+def idle(folder: Path) -> float:
+    """The share of the workers' time that was not spent in trials."""
+    lines = (line for path in folder.glob("times-*") for line in path.read_text().splitlines())
+    times = [tuple(map(float, line.split())) for line in lines]
+    first, last = min(end for _, end in times), max(begin for begin, _ in times)
+    busy_s = sum(max(0.0, min(end, last) - max(begin, first)) for begin, end in times)
+    return 1.0 - busy_s / (SLOTS * (last - first))
+
+
+def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
+    import tunesvc as package
+    from tunesvc.assembly import build_coordinator
+    from tunesvc.spec.document import load
+    from tunesvc.store import studies
+    from tunesvc.store.database import open_database
+    from tunesvc.store.ledger import Ledger
+
+    (folder / "objective.py").write_text(OBJECTIVE.format(root=str(Path.cwd())))
+    path = folder / "study.yaml"
+    path.write_text(STUDY % (seconds, folder, "random", OBSERVED))
+    with open_database(url) as database:
+        with database.engine.begin() as connection:
+            record = studies.create(connection, load(path).spec, path.read_text(), str(folder))
+        executor = Prompt(script, clock=(clock := VirtualClock()), slots=SLOTS)
+        ledger = Ledger.open(database, record.study_id)
+        build_coordinator(database, "idle", ledger, executor, clock=clock).run()
+        ledger.release()
+    path.write_text(STUDY % (seconds, folder, "gp", OBSERVED + trials))
+    package.run(path, database_url=url, resume=True)
+
+
+def ray_gp(_url: str, seconds: float, trials: int, folder: Path) -> None:
+    import optuna
+
+    _ray(optuna.samplers.GPSampler(), seconds, trials, folder)
+
+
+def ray_tpe(_url: str, seconds: float, trials: int, folder: Path) -> None:
+    import optuna
+
+    _ray(optuna.samplers.TPESampler(), seconds, trials, folder)
+
+
+def _ray(sampler: object, seconds: float, trials: int, folder: Path) -> None:
+    import optuna
+    import ray
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    def train(config: dict[str, float]) -> None:
+        spend(config, seconds, str(folder), lambda step, value: tune.report({"loss": value}))
+
+    draw = random.Random(1)
+    known = [{name: draw.random() for name in FLOATS} for _ in range(OBSERVED)]
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    tune.Tuner(
+        tune.with_resources(train, {"cpu": CPU}),
+        tune_config=tune.TuneConfig(
+            metric="loss",
+            mode="min",
+            num_samples=trials,
+            max_concurrent_trials=SLOTS,
+            search_alg=OptunaSearch(
+                {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in FLOATS},
+                sampler=sampler,
+                metric="loss",
+                mode="min",
+                points_to_evaluate=known,
+                evaluated_rewards=[loss(STEPS, params) for params in known],
+            ),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(storage_path=str(folder / "results"), verbose=0),
+    ).fit()
+
+
+SYSTEMS: dict[str, Callable[[str, float, int, Path], None]] = {"tunesvc": tunesvc, "ray-gp": ray_gp, "ray-tpe": ray_tpe}
+
+
+def one(system: str, seconds: float, rounds: int) -> float:
+    """The idle share of one system, in a process and on a database of its own."""
+    trials = SLOTS * max(rounds, round(SECONDS_MIN / max(seconds, 1.0)))
+    with tempfile.TemporaryDirectory(prefix="tunesvc-idle-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the server's account has to enter
+        with closing(EmbeddedServer(folder)) as server:
+            url = server.url.render_as_string(hide_password=False)
+            call = [sys.executable, "-m", "benchmarks.idle", "--only", system, url, str(seconds), str(trials), name]
+            environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "TUNE_HOME": name, "RAY_AIR_NEW_OUTPUT": "0"}
+            done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{system} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return idle(folder)
+
+
+def only(system: str, url: str, seconds: str, trials: str, folder: str) -> None:
+    """What `one` has done."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    SYSTEMS[system](url, json.loads(seconds), int(trials), Path(folder))
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[0.1, 1.0, 10.0], help="of a trial")
+    parser.add_argument("--rounds", type=int, default=6, help="trials of each worker, at least")
+    parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
+    given = parser.parse_args(arguments)
+    systems = [system for system in given.systems if system != "ray-gp" or find_spec("torch")]
+    print(f"{'seconds':>8} " + " ".join(f"{system:>10}" for system in systems), flush=True)
+    for seconds in given.seconds:
+        shares = [one(system, seconds, given.rounds) for system in systems]
+        print(f"{seconds:8g} " + " ".join(f"{share:10.1%}" for share in shares), flush=True)
+
+
+if __name__ == "__main__":
+    only(*sys.argv[2:]) if sys.argv[1:2] == ["--only"] else main(sys.argv[1:])
