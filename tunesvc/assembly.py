@@ -24,6 +24,7 @@ from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.insights.earlier import teacher
+from tunesvc.search.check import check
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
@@ -55,16 +56,6 @@ class Source:
     """Where its entrypoint or command is found."""
     function: Callable[..., Any] | None = None
     """The objective itself, for studies that are started from Python."""
-
-
-def check(spec: StudySpec) -> None:
-    """Find mistakes that only samplers and pruners can tell, before anything is started or stored.
-
-    Raises:
-        SpecError: no such sampler or pruner, or options that it refuses.
-    """
-    make_sampler(spec, Space(spec.parameters))
-    make_pruner(spec)
 
 
 def create(database: Database, spec: StudySpec, source: Source, *, owner: str | None = None) -> StudyRecord:
