@@ -74,15 +74,7 @@ class Pretended:
 class PretendedExecutor:
     """Implements `Executor`, for one thread but for `soon`."""
 
-    def __init__(self, job: Job, *, address: str | None, local: LocalResources | None) -> None:
-        if address == "slow":
-            time.sleep(3600)
-        if address == "refuse":
-            raise ExecutorError("nobody is there")
-        if address == "refuse-spec":
-            raise SpecError("bundles differ")
-        if address == "refuse-strangely":
-            raise ZeroDivisionError("of all things")
+    def __init__(self, job: Job) -> None:
         self._job = job
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._running: dict[AttemptId, Pretended] = {}
@@ -176,6 +168,18 @@ class PretendedExecutor:
                 del self._running[attempt]
 
 
+def join(address: str | None, local: LocalResources | None, source: str | None) -> Callable[[Job], PretendedExecutor]:
+    if address == "slow":
+        time.sleep(3600)
+    if address == "refuse":
+        raise ExecutorError("nobody is there")
+    if address == "refuse-spec":
+        raise SpecError("bundles differ")
+    if address == "refuse-strangely":
+        raise ZeroDivisionError("of all things")
+    return PretendedExecutor
+
+
 def main() -> None:
-    """What `RayProcess(driver="tests.driver_without_ray")` runs."""
-    Driver(connection_from_arguments(), PretendedExecutor).run()
+    """What `RayStart(driver="tests.driver_without_ray")` runs."""
+    Driver(connection_from_arguments(), join).run()

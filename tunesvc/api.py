@@ -6,16 +6,17 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tunesvc import confirming, insights, steering
-from tunesvc.assembly import Source, enroll, ray_executor, run_study
+from tunesvc.assembly import Source, enroll, run_study
 from tunesvc.confirming import Confirmation
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import SpecError, StudyNotFound, TuneError
+from tunesvc.execute.ray_start import ExecutorMaker, ray_ahead, ray_executor
 from tunesvc.insights.health import Health, health
 from tunesvc.search.recommend import Recommendation
 from tunesvc.spec import StudySpec
@@ -41,6 +42,7 @@ def run(
     resume: bool = False,
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
+    make_executor: ExecutorMaker | None = None,
 ) -> Study:
     """Run a study until its budget is spent, it is stopped, or `interrupt` is set.
 
@@ -49,6 +51,7 @@ def run(
         function: the objective itself, when the spec names neither entrypoint nor command.
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         resume: go on with the study of that name if there is one.
+        make_executor: of a Ray that starts already, see `ray_ahead`; without it Ray starts now.
 
     Raises:
         SpecError: the spec cannot be used.
@@ -58,10 +61,11 @@ def run(
     """
     spec, source = _read(spec, function)
     observer = observer or SilentObserver()
-    observer.note(Note("phase", "opening the database"))
-    database = shared_database(database_url)
-    record = enroll(database, spec, source, resume=resume)
-    return _run(database, record, source, observer, interrupt)
+    with nullcontext(make_executor) if make_executor else ray_ahead(spec.cluster, source.folder) as ahead:
+        observer.note(Note("phase", "opening the database"))
+        database = shared_database(database_url)
+        record = enroll(database, spec, source, resume=resume)
+        return _run(database, record, source, observer, interrupt, make_executor=ahead)
 
 
 def resume(
@@ -316,6 +320,7 @@ def _run(
     observer: Observer,
     interrupt: threading.Event | None,
     *,
+    make_executor: ExecutorMaker = ray_executor,
     standby: bool = False,
 ) -> Study:
     with _orderly_interrupt(record.name, interrupt) as interrupt:
@@ -323,7 +328,7 @@ def _run(
             database,
             record,
             source,
-            make_executor=ray_executor,
+            make_executor=make_executor,
             observer=observer,
             interrupt=interrupt,
             standby=standby,

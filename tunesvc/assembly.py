@@ -6,7 +6,6 @@ The one place below the faces that knows which classes stand behind the protocol
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,7 +22,9 @@ from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
+from tunesvc.execute.ray_start import ExecutorMaker
 from tunesvc.insights.earlier import teacher
+from tunesvc.search.check import check
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
@@ -42,8 +43,6 @@ from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
 from tunesvc.succession import await_end, stand_by
 
-ExecutorMaker = Callable[[Job, StudySpec], Executor]
-
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -55,16 +54,6 @@ class Source:
     """Where its entrypoint or command is found."""
     function: Callable[..., Any] | None = None
     """The objective itself, for studies that are started from Python."""
-
-
-def check(spec: StudySpec) -> None:
-    """Find mistakes that only samplers and pruners can tell, before anything is started or stored.
-
-    Raises:
-        SpecError: no such sampler or pruner, or options that it refuses.
-    """
-    make_sampler(spec, Space(spec.parameters))
-    make_pruner(spec)
 
 
 def create(database: Database, spec: StudySpec, source: Source, *, owner: str | None = None) -> StudyRecord:
@@ -133,7 +122,7 @@ def run_study(
         if interrupt.is_set():
             return _INTERRUPTED
     while True:
-        observer.note(Note("phase", "starting Ray"))
+        observer.note(Note("phase", "waiting for Ray"))
         job = _job_of(record, source)
         executor = make_executor(job, _spec_of(record))
         try:
@@ -284,18 +273,6 @@ def _refit(optimizer: Optimizer, spec: StudySpec) -> None:
     space = Space(spec.parameters)
     sampler = make_sampler(seeded(spec, optimizer.seed), space)
     optimizer.widen(space, sampler, make_pruner(spec), trials_max(spec, space))
-
-
-def ray_executor(job: Job, spec: StudySpec) -> Executor:
-    """The Ray that this process uses already, else one that lives in a process of its own."""
-    ray = sys.modules.get("ray")
-    if ray is not None and ray.is_initialized():
-        from tunesvc.execute.ray_executor import RayExecutor
-
-        return RayExecutor(job)
-    from tunesvc.execute.ray_process import RayProcess
-
-    return RayProcess(job, address=spec.cluster)
 
 
 def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -> str:

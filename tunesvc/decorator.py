@@ -11,6 +11,7 @@ import sys
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from tunesvc.errors import SpecError
@@ -123,11 +124,14 @@ class Tunable(Generic[P, R]):
         Raises:
             SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
         """
-        from tunesvc.api import run
+        from tunesvc.execute.ray_start import ray_ahead
 
         how = {key: value for key, value in changes.items() if key in _RUN}
         spec = self.spec(**{key: value for key, value in changes.items() if key not in _RUN})
-        return run(spec, function=self.__wrapped__, **how)
+        with ray_ahead(spec.cluster, str(Path.cwd())) as make_executor:
+            from tunesvc.api import run  # takes more than a second, in which Ray starts
+
+            return run(spec, function=self.__wrapped__, make_executor=make_executor, **how)
 
 
 @overload

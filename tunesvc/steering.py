@@ -26,13 +26,15 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.assembly import check, checkpoint_folder, end_workers, ray_executor
+from tunesvc.assembly import checkpoint_folder, end_workers
 from tunesvc.coordinator.commands import carry_out, perform
 from tunesvc.coordinator.outcome import conclude
 from tunesvc.coordinator.roster import Curve
 from tunesvc.errors import StudyBusy, TuneError
 from tunesvc.execute.executor import Yielded
+from tunesvc.execute.ray_start import ray_executor
 from tunesvc.policy import StopCause
+from tunesvc.search.check import check
 from tunesvc.search.optimizer import queued
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue, StudySpec

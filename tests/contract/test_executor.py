@@ -25,6 +25,7 @@ from tunesvc.execute.executor import (
     Yielded,
 )
 from tunesvc.execute.ray_process import RayProcess
+from tunesvc.execute.ray_start import RayStart
 from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock
 from tunesvc.spec import Resources
 
@@ -84,7 +85,9 @@ def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
 @pytest.fixture
 def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
     """A driver process without Ray, for all that lies between an executor and its coordinator."""
-    return lambda asking: RayProcess(make_job(tmp_path, define_by_run=asking), driver="tests.driver_without_ray")
+    return lambda asking: RayProcess(
+        make_job(tmp_path, define_by_run=asking), RayStart(driver="tests.driver_without_ray")
+    )
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def process_on_ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool],
             define_by_run=asking,
             resources=Resources(cpu=1, gpu=1),
         ),
-        address=address_of_local_ray(),
+        RayStart(address_of_local_ray(), source=str(OBJECTIVES)),
     )
 
 

@@ -22,6 +22,7 @@ from tunesvc.errors import ExecutorError, UnsatisfiableRequest
 from tunesvc.execute.cluster import LocalResources
 from tunesvc.execute.executor import Finished, Lost, Outcome, Reported, Started, Yielded
 from tunesvc.execute.ray_process import RayProcess
+from tunesvc.execute.ray_start import RayStart
 from tunesvc.spec import Resources
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     def executor(*, address: str | None = None, local: LocalResources | None = None, **changes: Any) -> RayProcess:
         fields = {"source": str(OBJECTIVES), "entrypoint": "behaviours:act"} | changes
-        made.append(RayProcess(make_job(tmp_path, **fields), address=address, local=local))
+        start = RayStart(address, source=fields["source"], local=local)
+        made.append(RayProcess(make_job(tmp_path, **fields), start))
         return made[-1]
 
     yield executor
@@ -127,12 +129,13 @@ from tests.executors import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execute.cluster import LocalResources
 from tunesvc.execute.executor import Reported, Started
 from tunesvc.execute.ray_process import RayProcess
+from tunesvc.execute.ray_start import RayStart
 
 interrupted = []
 signal.signal(signal.SIGINT, lambda *_: interrupted.append("SIGINT"))
 signal.signal(signal.SIGTERM, lambda *_: interrupted.append("SIGTERM"))
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = RayProcess(job, local=LocalResources(cpu=1))
+executor = RayProcess(job, RayStart(source=job.source, local=LocalResources(cpu=1)))
 listener, launch = Listener(executor), make_launch(behaviour="patient")
 executor.launch(launch)
 listener.until(lambda heard: heard.has(launch, Reported))
@@ -154,6 +157,7 @@ def test_signals_to_our_group_do_not_reach_the_driver_and_nothing_outlives_us(tm
         assert said == ["SIGINT", "SIGTERM"]
         assert any("gcs_server" in line for line in session(int(driver)))
         assert any("raylet" in line for line in session(int(driver)))
+        assert not any("monitor.py" in line for line in session(int(driver)))  # which nobody needs
     finally:
         parent.kill()
     assert parent.communicate()[1] == ""
@@ -166,11 +170,12 @@ from ray.cluster_utils import Cluster
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execute.executor import Reported
 from tunesvc.execute.ray_process import RayProcess
+from tunesvc.execute.ray_start import RayStart
 
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
 address = cluster.address
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = RayProcess(job, address=address)
+executor = RayProcess(job, RayStart(address, source=job.source))
 listener, lost, after = Listener(executor), make_launch(0, behaviour="patient"), make_launch(1, behaviour="reports")
 executor.launch(lost)
 listener.until(lambda heard: heard.has(lost, Reported))

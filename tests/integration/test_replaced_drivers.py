@@ -17,6 +17,7 @@ from tunesvc.errors import ExecutorError, SpecError, TuneError, UnsatisfiableReq
 from tunesvc.execute.executor import Asked, Event, Finished, Lost, Outcome, Reported, Started, Yielded
 from tunesvc.execute.keeper import Patience
 from tunesvc.execute.ray_process import RayProcess
+from tunesvc.execute.ray_start import RayStart
 from tunesvc.spec import Resources
 
 SURVIVOR = 100
@@ -32,7 +33,7 @@ def listen(tmp_path: Path) -> Iterator[Make]:
 
     def make(*, address: str | None = None, patience: Patience | None = None, **changes: Any) -> Listener:
         job = make_job(tmp_path, **changes)
-        made.append(RayProcess(job, address=address, patience=patience, driver="tests.driver_without_ray"))
+        made.append(RayProcess(job, RayStart(address, patience=patience, driver="tests.driver_without_ray")))
         return Listener(made[-1])
 
     yield make

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from tunesvc import __version__
 from tunesvc.cli import app
 from tunesvc.cli.reference import reference
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "cli.md"
 
 
 def test_the_reference_in_the_docs_is_current() -> None:
@@ -29,6 +31,29 @@ def test_help_imports_nothing_that_takes_time() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("code", "unneeded"),
+    [
+        (
+            "from tunesvc.__main__ import main\nsys.argv = ['tune', 'validate', 'studies/digits.yaml']\n"
+            "try: main()\nexcept SystemExit as end: assert not end.code",
+            ("ray", "sqlalchemy", "alembic", "pandas", "plotly"),
+        ),
+        (
+            "import tunesvc.cli.show, tunesvc.insights, tunesvc.store.database",
+            ("ray", "alembic", "scipy.stats", "pandas", "plotly"),
+        ),
+    ],
+    ids=["validate", "look"],
+)
+def test_a_command_imports_nothing_that_takes_time_and_that_it_does_not_need(
+    code: str, unneeded: tuple[str, ...]
+) -> None:
+    code = f"import sys\n{code}\nprint([name for name in {unneeded} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_the_version_is_told() -> None:

@@ -7,6 +7,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import create_trial
 
 from tunesvc.search.gp.domain import ABSENT, Domain
+from tunesvc.search.gp.spread import spread
 
 KINDS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),
@@ -21,7 +22,7 @@ KINDS: dict[str, BaseDistribution] = {
 def test_every_point_is_a_configuration_and_comes_back(seed: int, number: int) -> None:
     domain = Domain(KINDS)
     rng = np.random.default_rng(seed)
-    points = np.vstack([domain.random(5, rng), domain.spread(number, seed)[None]])
+    points = np.vstack([domain.random(5, rng), spread(domain, number, seed)[None]])
     points = np.vstack([points, domain.near(points, 3, 0.3, rng)])
     for point in points:
         params = domain.decode(point)
@@ -56,6 +57,6 @@ def test_the_choice_that_decides_over_a_parameter_is_learned() -> None:
 
 def test_spread_points_fill_the_space_evenly() -> None:
     domain = Domain(KINDS)
-    points = np.stack([domain.spread(number, 3) for number in range(64)])
+    points = np.stack([spread(domain, number, 3) for number in range(64)])
     assert np.histogram(points[:, 0], bins=8, range=(0, 1))[0].tolist() == [8] * 8
     assert sorted(np.unique(points[:, 4], return_counts=True)[1].tolist()) == [21, 21, 22]

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from tunesvc.assembly import check
 from tunesvc.errors import SpecError
 from tunesvc.preview import preview
+from tunesvc.search.check import check
 from tunesvc.spec import json_schema, write_starter
 from tunesvc.spec.document import load
 from tunesvc.spec.reference import reference

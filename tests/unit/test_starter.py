@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.specs import make_spec
-from tunesvc.assembly import check
+from tunesvc.search.check import check
 from tunesvc.spec.document import examine, parse, renamed, written
 from tunesvc.spec.starter import Template, templates
 

@@ -17,10 +17,10 @@ import optuna
 import pytest
 
 from tunesvc import Pruned, StudySpec, Trial
-from tunesvc.assembly import check
 from tunesvc.execute.attempt import Attempt, Place
 from tunesvc.execute.executor import AttemptId, Job, Launch, Reported
 from tunesvc.execute.forms import prepare
+from tunesvc.search.check import check
 from tunesvc.space import Space, sample
 from tunesvc.spec.document import load
 

@@ -32,8 +32,8 @@ def init(
 
 def validate(file: StudyFile, as_json: Json = False) -> None:
     """Check a study file, sampler and pruner included, without running anything."""
-    from tunesvc.assembly import check
     from tunesvc.cli import output
+    from tunesvc.search.check import check
     from tunesvc.spec.document import load
 
     spec = load(file).spec

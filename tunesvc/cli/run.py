@@ -52,20 +52,35 @@ def run(
 
     Ctrl-C stops it cleanly: everything recorded is kept, and `tune resume` goes on.
     """
-    from tunesvc import api
+    from tunesvc.coordinator.progress import Note
+    from tunesvc.execute.ray_start import ray_ahead
     from tunesvc.spec.document import load
 
     document = _changed(load(file), trials=trials, parallelism=parallelism, name=name, seed=seed)
-    _session(
-        document.spec.name,
-        _title(document.spec),
-        lambda observer, interrupt: api.run(
-            document, database_url=database_url, resume=resume, observer=observer, interrupt=interrupt
-        ),
-        dashboard_of=_dashboard_of(dashboard, database_url, quiet),
-        as_json=as_json,
-        quiet=quiet,
-    )
+    dashboard_of = _dashboard_of(dashboard, database_url, quiet)
+    with ray_ahead(document.spec.cluster, str(document.folder)) as make_executor:
+
+        def start(observer: Observer, interrupt: threading.Event) -> Study:
+            observer.note(Note("phase", "starting Ray"))
+            from tunesvc import api  # takes a second, in which Ray starts
+
+            return api.run(
+                document,
+                database_url=database_url,
+                resume=resume,
+                observer=observer,
+                interrupt=interrupt,
+                make_executor=make_executor,
+            )
+
+        _session(
+            document.spec.name,
+            _title(document.spec),
+            start,
+            dashboard_of=dashboard_of,
+            as_json=as_json,
+            quiet=quiet,
+        )
 
 
 def resume(
@@ -99,9 +114,13 @@ def _dashboard_of(wanted: bool, database_url: str | None, quiet: bool) -> Callab
         raise typer.BadParameter("--dashboard tells its address: leave --quiet out")
     if not wanted:
         return None
-    from tunesvc import api
 
-    return partial(api.shared_database, database_url)
+    def opened() -> Database:
+        from tunesvc import api
+
+        return api.shared_database(database_url)
+
+    return opened
 
 
 def _changed(
@@ -163,11 +182,11 @@ def attended(
     title: str, start: Callable[[Observer, threading.Event], T], *, as_json: bool, quiet: bool
 ) -> tuple[T, threading.Event]:
     """Run something under the right view and with an orderly Ctrl-C; returns what it did, and whether it was."""
-    _hush()
     interrupt = threading.Event()
     with ExitStack() as stack:
         observer = stack.enter_context(_view(title, interrupt, as_json=as_json, quiet=quiet))
         stack.enter_context(_ctrl_c(interrupt))
+        _hush()
         return start(observer, interrupt), interrupt
 
 

@@ -6,6 +6,7 @@ Owns Ray's start-up options, its noise, and the errors of a Ray that cannot be s
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -21,6 +22,8 @@ from tunesvc.errors import ExecutorError
 NAMESPACE = "tunesvc"
 _REACH_S = 5.0
 _REASON_CHARS_MAX = 500
+_WORKER = "tunesvc.execute.worker"
+"""Imported by Ray's processes while they wait for an actor: afterwards everybody would wait for that."""
 _OBJECT_STORE_BYTES = 512 * 2**20
 """Of the local Ray: objectives rarely use it, and the default takes a third of the memory."""
 
@@ -89,16 +92,35 @@ def connect(
 
 
 def _start(local: LocalResources) -> None:
-    _init(
-        "Ray could not be started on this machine",
-        "`tune doctor` checks this machine; `cluster: HOST:PORT` or RAY_ADDRESS uses a Ray that runs elsewhere",
-        address="local",
-        num_cpus=local.cpu,
-        num_gpus=local.gpu,
-        resources=dict(local.custom) or None,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-    )
+    with _without_monitors():
+        _init(
+            "Ray could not be started on this machine",
+            "`tune doctor` checks this machine; `cluster: HOST:PORT` or RAY_ADDRESS uses a Ray that runs elsewhere",
+            address="local",
+            num_cpus=local.cpu,
+            num_gpus=local.gpu,
+            resources=dict(local.custom) or None,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            _system_config={"preload_python_modules": [_WORKER]},
+        )
+
+
+@contextlib.contextmanager
+def _without_monitors() -> Iterator[None]:
+    """Start no autoscaler, for there is one node, and no log monitor, for nobody listens to it.
+
+    Each is a Python process that imports Ray, while everything waits for a processor. `ray start` has options for
+    both, `ray.init` has none.
+    """
+    from ray._private import parameter
+
+    params = parameter.RayParams
+    parameter.RayParams = functools.partial(params, no_monitor=True, include_log_monitor=False)  # type: ignore[misc, assignment, arg-type]
+    try:
+        yield
+    finally:
+        parameter.RayParams = params  # type: ignore[misc]
 
 
 def _join(address: str, source: str | None) -> None:

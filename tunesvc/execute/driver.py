@@ -8,6 +8,7 @@ one asks Ray what it has, because nobody knows how long that takes while Ray's h
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from tunesvc.clock import SystemClock
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execute.cluster import LocalResources
 from tunesvc.execute.executor import Executor, Job
-from tunesvc.execute.messages import Begin, Close, Cluster, Command, Heard, Leave, Message, Pulse, Refused
+from tunesvc.execute.messages import Begin, Close, Cluster, Command, Heard, Join, Leave, Message, Pulse, Refused
 
 PULSE_S = 1.0
 """How often it gives a sign of life."""
@@ -38,30 +39,34 @@ class Interruptible(Executor, Protocol):
         ...
 
 
-class ExecutorMaker(Protocol):
-    """`RayExecutor` is one."""
+class Joiner(Protocol):
+    """Joins a cluster or starts a local Ray; what it returns makes the executor of a job there."""
 
-    def __call__(self, job: Job, *, address: str | None, local: LocalResources | None) -> Interruptible: ...
+    def __call__(
+        self, address: str | None, local: LocalResources | None, source: str | None
+    ) -> Callable[[Job], Interruptible]: ...
 
 
 class Driver:
     """Holds an executor and obeys the other end of the connection."""
 
-    def __init__(self, connection: Connection, make_executor: ExecutorMaker) -> None:
+    def __init__(self, connection: Connection, join: Joiner) -> None:
         self._connection = connection
-        self._make_executor = make_executor
+        self._join = join
+        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._clock = SystemClock()
         self._executor: Interruptible
         self._answered_s = self._pulsed_s = self._clock.now()
 
     def run(self) -> None:
-        """Connect to Ray, then listen and obey until told to end, or until the other end is closed."""
-        begin: Begin = self._connection.recv()
+        """Connect to Ray, take up the job, then listen and obey until told to end, or until the other end is closed."""
+        join: Join = self._connection.recv()
         threading.Thread(target=self._obey, name="commands", daemon=True).start()
-        sys.argv[0] = begin.program
+        sys.argv[0] = join.program
         try:
-            self._executor = self._make_executor(begin.job, address=begin.address, local=begin.local)
+            make_executor = self._join(join.address, join.local, join.source)
+            self._executor = make_executor(self._await_job())
         except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
             self._send(Refused.by(error))
             return
@@ -69,6 +74,12 @@ class Driver:
         threading.Thread(target=self._keep_looking, name="cluster", daemon=True).start()
         while True:
             self._listen()
+
+    def _await_job(self) -> Job:
+        while True:
+            with suppress(queue.Empty):
+                return self._jobs.get(timeout=PULSE_S)
+            self._send(Pulse((), "", 0.0))
 
     def _listen(self) -> None:
         events = self._executor.events(PULSE_S)
@@ -83,10 +94,13 @@ class Driver:
         """Hand commands to the main thread, which alone may use the executor."""
         while True:
             try:
-                command: Command = self._connection.recv()
+                command: Begin | Command = self._connection.recv()
             except (EOFError, OSError):  # whom we work for is gone
                 _perish()
-            self._executor.soon(partial(self._carry_out, command))
+            if isinstance(command, Begin):
+                self._jobs.put(command.job)
+            else:
+                self._executor.soon(partial(self._carry_out, command))
 
     def _carry_out(self, command: Command) -> None:
         command.perform(self._executor)
@@ -133,9 +147,9 @@ def connection_from_arguments() -> Connection:
 
 def main() -> None:
     """Run the driver of a real Ray."""
-    from tunesvc.execute.ray_executor import RayExecutor  # brings Ray
+    from tunesvc.execute.ray_executor import join  # brings Ray
 
-    Driver(connection_from_arguments(), RayExecutor).run()
+    Driver(connection_from_arguments(), join).run()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tunesvc.clock import Clock
 from tunesvc.execute.link import Link
-from tunesvc.execute.messages import Begin, Cluster, Message, Pulse, Refused
+from tunesvc.execute.messages import Begin, Cluster, Join, Message, Opening, Pulse, Refused
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """From the end of a driver to the start of the next; the last one for ever."""
@@ -50,11 +50,11 @@ class Keeper:
     """Runs one driver after the other in a thread of its own until it is told to end."""
 
     def __init__(
-        self, module: str, begin: Begin, inbox: queue.SimpleQueue[Word], patience: Patience, clock: Clock
+        self, module: str, join: Join, inbox: queue.SimpleQueue[Word], patience: Patience, clock: Clock
     ) -> None:
         """Start the first driver, `main` of `module`; whatever it and the next ones say goes to `inbox`."""
         self._module = module
-        self._begin = begin
+        self._openings: list[Opening] = [join]
         self._inbox = inbox
         self._patience = patience
         self._clock = clock
@@ -64,6 +64,13 @@ class Keeper:
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="driver-keeper", daemon=True)
         self._thread.start()
+
+    def tell(self, begin: Begin) -> None:
+        """Tell the job to the driver of now, and to each later one."""
+        with self._starting:
+            self._openings.append(begin)
+            if self._link is not None:
+                self._link.send(begin)
 
     def end(self, told: Link | None) -> None:
         """Start no other driver, wait for the one that was `told` to end, and kill whatever is left. Repeatable."""
@@ -94,7 +101,7 @@ class Keeper:
 
     def _start(self) -> Link:
         with self._starting:
-            self._link = Link(self._module, self._begin, recv_max_s=self._patience.silent_s)
+            self._link = Link(self._module, self._openings, recv_max_s=self._patience.silent_s)
             if self._over.is_set():
                 self._link.kill()
             return self._link

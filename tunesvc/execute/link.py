@@ -14,11 +14,12 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from textwrap import shorten
 
-from tunesvc.execute.messages import Begin, Command, Message
+from tunesvc.execute.messages import Command, Message, Opening
 
 _MAIN = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
 _WORDS_CHARS = 8_000
@@ -32,12 +33,12 @@ _LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
 class Link:
     """One driver process. One thread may receive; any may send, and `kill`."""
 
-    def __init__(self, module: str, begin: Begin, *, recv_max_s: float) -> None:
+    def __init__(self, module: str, openings: Sequence[Opening], *, recv_max_s: float) -> None:
         """Start the process, in a session of its own, which neither Ctrl-C nor SIGTERM to our group reaches.
 
         Args:
             module: whose `main` it runs.
-            begin: the first message.
+            openings: the first messages.
             recv_max_s: a message that has begun to arrive has to be complete after so long.
         """
         ours, theirs = socket.socketpair()
@@ -61,8 +62,9 @@ class Link:
         self._sources: list[Connection | int] = [self._connection, self._words]
         self._said = ""
         self._ending = threading.Lock()
-        self._outgoing: queue.SimpleQueue[Begin | Command | None] = queue.SimpleQueue()
-        self._outgoing.put(begin)
+        self._outgoing: queue.SimpleQueue[Opening | Command | None] = queue.SimpleQueue()
+        for opening in openings:
+            self._outgoing.put(opening)
         self._sender = threading.Thread(target=self._keep_sending, name="driver-commands", daemon=True)
         self._sender.start()
 
@@ -71,7 +73,7 @@ class Link:
         """Of the process, which leads a group of the same number."""
         return self._process.pid
 
-    def send(self, command: Command) -> None:
+    def send(self, command: Opening | Command) -> None:
         """Tell the driver something; returns at once, and is void once the driver is gone."""
         self._outgoing.put(command)
 

@@ -18,14 +18,22 @@ from tunesvc.spec import ParamValue
 
 
 @dataclass(frozen=True, slots=True)
-class Begin:
-    """Connect to Ray for this job. The first message."""
+class Join:
+    """Join the cluster at `address`, or start a local Ray. The first message."""
 
-    job: Job
     address: str | None
     local: LocalResources | None
+    source: str | None
+    """The user's directory, of which a cluster gets a copy."""
     program: str
     """The coordinator's `sys.argv[0]`: Ray lets workers import what lies beside the driver's program."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Run attempts of this job. The second message, which may come long after Ray is up."""
+
+    job: Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,8 @@ class Leave:
 
 Wish = Answer | Stop | Kill
 """What is wanted of one attempt; telling it twice does no harm."""
+Opening = Join | Begin
+"""What each driver has to be told before anything else."""
 Command = Adopt | Start | Acknowledge | Wish | Close | Leave
 
 # --- from the driver --------------------------------------------------------------------------------

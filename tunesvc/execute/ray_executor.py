@@ -18,7 +18,7 @@ from ray.exceptions import ActorUnavailableError
 from tunesvc.clock import SystemClock
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execute.actors import Actors
-from tunesvc.execute.cluster import LocalResources
+from tunesvc.execute.cluster import LocalResources, connect
 from tunesvc.execute.deaths import outcome_of_death
 from tunesvc.execute.dispatch import Pace, Running, Slot, Waiting
 from tunesvc.execute.executor import (
@@ -190,6 +190,13 @@ class RayExecutor:
         for actor in ended:
             actor.end()
         self._fleet.close()
+
+    def warm_up(self) -> None:
+        """Start the first worker of a local Ray now, where it need not know yet for which coordinator."""
+        if not self._fleet.shared:
+            with suppress(UnsatisfiableRequest):  # whoever asks for the slots is told
+                self.slots()
+                self._start_worker()
 
     # --- adoption -------------------------------------------------------------------------------------
 
@@ -451,6 +458,22 @@ class RayExecutor:
         self._step_back()
         del self._running[running.attempt]
         self._slots.remove(slot)
+
+
+def join(address: str | None, local: LocalResources | None, source: str | None) -> Callable[[Job], RayExecutor]:
+    """Join Ray as `Actors.join` does, for a job that is not known yet; what is returned makes its executor.
+
+    Raises:
+        ExecutorError: Ray could not be started or reached.
+    """
+    connection = connect(address, local, source=source)
+
+    def make_executor(job: Job) -> RayExecutor:
+        executor = RayExecutor(job, fleet=Actors(job, connection))
+        executor.warm_up()
+        return executor
+
+    return make_executor
 
 
 _SUPERSEDED = (

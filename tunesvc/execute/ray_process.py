@@ -8,21 +8,17 @@ with what the driver said last. Meant for one thread. Imports no Ray.
 from __future__ import annotations
 
 import queue
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tunesvc.clock import Clock, SystemClock
 from tunesvc.errors import ExecutorError, UnsatisfiableRequest
-from tunesvc.execute.cluster import LocalResources
 from tunesvc.execute.executor import AttemptId, Capacity, Event, Job, Launch, Lost, Outcome, Yielded
-from tunesvc.execute.keeper import Ended, Keeper, Patience, Word
+from tunesvc.execute.keeper import Ended
 from tunesvc.execute.link import Link
 from tunesvc.execute.messages import (
     Acknowledge,
     Adopt,
     Answer,
-    Begin,
     Close,
     Cluster,
     Heard,
@@ -35,6 +31,7 @@ from tunesvc.execute.messages import (
     Stop,
     Wish,
 )
+from tunesvc.execute.ray_start import RayStart
 from tunesvc.spec import ParamValue
 
 QUIET_S = 10.0
@@ -58,25 +55,13 @@ class _Attempt:
 class RayProcess:
     """Runs the attempts of one job on Ray, through a driver process. See `Executor`."""
 
-    def __init__(
-        self,
-        job: Job,
-        *,
-        address: str | None = None,
-        local: LocalResources | None = None,
-        patience: Patience | None = None,
-        clock: Clock | None = None,
-        driver: str = "tunesvc.execute.driver",
-    ) -> None:
-        """Start the driver and wait until it joined `address` (or RAY_ADDRESS), or has started a local Ray.
-
-        `driver`: the module whose `main` the driver's process runs.
+    def __init__(self, job: Job, start: RayStart) -> None:
+        """Have the driver of `start` run the job, and wait until its Ray is up.
 
         Raises:
             ExecutorError, SpecError: what `RayExecutor` raises.
         """
-        self._clock = clock or SystemClock()
-        self._inbox: queue.SimpleQueue[Word] = queue.SimpleQueue()
+        self._clock, self._inbox, self._keeper = start.clock, start.inbox, start.keeper
         self._ready: list[Event] = []
         self._attempts: dict[AttemptId, _Attempt] = {}
         self._signs: set[AttemptId] = set()
@@ -87,8 +72,7 @@ class RayProcess:
         self._heard_s = self._pulsed_s = self._clock.now()
         self._trouble = self._reason = ""
         self._closed = False
-        begin = Begin(job, address, local, sys.argv[0])
-        self._keeper = Keeper(driver, begin, self._inbox, patience or Patience(), self._clock)
+        start.begin(job)
         self._await_driver()
 
     # --- the protocol -----------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from tunesvc.search.replay import (
     propose,
     redraw,
 )
-from tunesvc.search.samplers import make_sampler
 from tunesvc.search.seeding import seeded
 from tunesvc.space import Space
 from tunesvc.spec import Pruner, Sampler, StudySpec
@@ -72,6 +71,8 @@ def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[P
 
 
 def _maker(spec: StudySpec) -> SamplerMaker:
+    from tunesvc.search.samplers import make_sampler  # brings all that samplers need, for which no other question waits
+
     def make(seed: int) -> Any:
         return make_sampler(seeded(spec, seed), Space(spec.parameters))
 

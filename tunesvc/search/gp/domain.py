@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 ABSENT = 0.5
 """Where a parameter that a trial does not have is put: all such trials agree in it."""
@@ -87,17 +86,9 @@ class Domain:
             points[np.isin(points[:, rule.parent], list(rule.off)), rule.child] = ABSENT
         return points
 
-    def spread(self, number: int, seed: int) -> np.ndarray:
-        """The point of that number in a sequence that fills the box evenly (Sobol', scrambled); shape (parameters,)."""
-        sequence = qmc.Sobol(max(len(self), 1), seed=seed)
-        if number:
-            sequence.fast_forward(number)
-        (point,) = self._from_unit(sequence.random(1)[:, : len(self)])
-        return np.asarray(point)
-
     def random(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """Points drawn evenly."""
-        return self._from_unit(rng.random((count, len(self))))
+        return self.from_unit(rng.random((count, len(self))))
 
     def near(self, points: np.ndarray, each: int, width: float, rng: np.random.Generator) -> np.ndarray:
         """`each` neighbours of every point, one or two of whose parameters differ; `width` of a number's step."""
@@ -115,7 +106,8 @@ class Domain:
             out[numbers, column] += np.sign(step) * np.maximum(np.abs(step), smallest)
         return self.snap(out)
 
-    def _from_unit(self, unit: np.ndarray) -> np.ndarray:
+    def from_unit(self, unit: np.ndarray) -> np.ndarray:
+        """Rows of the unit cube as points."""
         points = unit.copy()
         points[:, self.is_choice] = np.floor(unit[:, self.is_choice] * self.choices[self.is_choice])
         return self.snap(points)

@@ -19,6 +19,7 @@ from tunesvc.search.gp.acquisition import Acquisition, Incumbents, maximise
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
 from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses, is_feasible, observe
+from tunesvc.search.gp.spread import spread
 from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.reasons import Reason
 
@@ -115,7 +116,7 @@ class GPSampler(BaseSampler):
             seen = observe(trials, domain, study.directions, curves, weights)
         if seen is None or not seen.is_candidate.any():
             self._explain_start(number, ended)
-            return domain.spread(number, self._seed % 2**32)
+            return spread(domain, number, self._seed % 2**32)
         model = self._model(seen.thinned(OBSERVED_MAX), study, trials, domain)
         starts = model.seen.points[np.argsort(model.means, kind="stable")[:_STARTS]]
         point, value = maximise(model.acquisition, domain, starts, rng)

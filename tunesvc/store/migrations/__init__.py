@@ -2,6 +2,8 @@
 
 Revisions are `0001`, `0002`, ... in `versions/`. All that are missing run in one transaction, so a kill in between
 leaves the database as it was. No alembic.ini and no env.py: the connection is handed in.
+
+Alembic is imported only when something is to be done: each command opens the database, and nearly all find it ready.
 """
 
 from __future__ import annotations
@@ -9,10 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.runtime.environment import EnvironmentContext
-from alembic.script import ScriptDirectory
 
 from tunesvc.errors import DatabaseError, SchemaVersionError
 from tunesvc.store.schema import metadata
@@ -20,21 +18,25 @@ from tunesvc.store.schema import metadata
 VERSION_TABLE = "tunesvc_version"
 """Not Alembic's default name, which Optuna's own storage uses in its databases."""
 
+_VERSION = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
+_FOLDER = Path(__file__).parent
 _LOCK_KEY = 0x74756E65  # "tune"
 _LOCK_TIMEOUT = "60s"
 
 
 def program_revision() -> str:
     """The schema revision that this program works with."""
-    head = _scripts().get_current_head()
-    if head is None:
+    names = [path.name for path in (_FOLDER / "versions").glob("r*.py")]  # `r0001_first_schema.py`
+    if not names:
         raise DatabaseError("this installation of tunesvc lacks its migrations: reinstall it")
-    return head
+    return max(names)[1:].partition("_")[0]
 
 
 def database_revision(connection: sa.Connection) -> str | None:
     """The schema revision of a database, None when it holds nothing of ours."""
-    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+    if not sa.inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.scalar(sa.select(_VERSION.c.version_num))
 
 
 def check(connection: sa.Connection) -> None:
@@ -91,7 +93,11 @@ def _refuse_foreign_tables(connection: sa.Connection) -> None:
 
 
 def _run(connection: sa.Connection) -> None:
-    scripts = _scripts()
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(str(_FOLDER))
 
     def steps(revision: object, _: object) -> object:
         return scripts._upgrade_revs("head", revision)  # type: ignore[arg-type]
@@ -99,7 +105,3 @@ def _run(connection: sa.Connection) -> None:
     with EnvironmentContext(Config(), scripts, fn=steps, destination_rev="head") as environment:
         environment.configure(connection=connection, target_metadata=metadata, version_table=VERSION_TABLE)
         environment.run_migrations()
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(Path(__file__).parent))

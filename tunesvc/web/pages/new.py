@@ -18,10 +18,11 @@ from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from tunesvc import insights
-from tunesvc.assembly import Source, check, create
+from tunesvc.assembly import Source, create
 from tunesvc.errors import SpecError, StudyExists, StudyNotFound
 from tunesvc.insights import StudyView
 from tunesvc.preview import Preview, preview, told_cost, told_size
+from tunesvc.search.check import check
 from tunesvc.spec import StudySpec
 from tunesvc.spec.document import examine, renamed, written
 from tunesvc.spec.faults import PlacedFault

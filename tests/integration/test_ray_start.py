@@ -1,0 +1,170 @@
+"""Ray starts before all else and beside the database: in what order, and what becomes of it when it is not needed.
+
+Real processes; the Ray is pretended where nothing else is said.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.executors import PATIENCE_S, Listener, make_job, make_launch
+from tests.processes import processes
+from tunesvc.errors import ExecutorError
+from tunesvc.execute.executor import Finished
+from tunesvc.execute.keeper import Patience
+from tunesvc.execute.messages import Pulse
+from tunesvc.execute.ray_process import RayProcess
+from tunesvc.execute.ray_start import RayStart
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("ray", "optuna", "sqlalchemy", "psycopg2", "numpy", "scipy", "pandas", "plotly")
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+WATCH = f"""
+import sys
+
+def watch(event, arguments):
+    if event == "subprocess.Popen" and "tunesvc.execute.driver" in str(arguments[1]):
+        print("Ray starts, imported:", sorted(set({HEAVY!r}) & set(sys.modules)), flush=True)
+
+sys.addaudithook(watch)
+"""
+
+
+@pytest.fixture
+def starts() -> Iterator[list[RayStart]]:
+    """What is put here ends with the test."""
+    made: list[RayStart] = []
+    yield made
+    for start in made:
+        start.cancel()
+
+
+def begin(address: str | None = None, patience: Patience | None = None) -> RayStart:
+    return RayStart(address, patience=patience, driver="tests.driver_without_ray")
+
+
+def drivers() -> list[int]:
+    return [p.pid for p in processes() if p.parent == os.getpid() and "driver_without_ray" in p.command]
+
+
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run some code in a process of its own, where no Ray is known."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "TUNE_"))}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=kept | {"PYTHONPATH": str(ROOT), "TUNE_DATABASE_URL": NOWHERE},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+
+
+def write_study(folder: Path) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(
+        """
+        name: study
+        entrypoint: objective:train
+        metric: {name: loss, goal: minimize}
+        parameters: {x: {type: float, min: 0.0, max: 1.0}}
+        budget: {trials: 1}
+        """
+    )
+    (folder / "objective.py").write_text("def train(x):\n    return x\n")
+    return path
+
+
+def test_a_driver_that_waits_for_its_job_takes_it_up(starts: list[RayStart], tmp_path: Path) -> None:
+    starts.append(begin())
+    start = starts[0]
+    assert isinstance(start.inbox.get(timeout=PATIENCE_S)[1], Pulse)
+    listener = Listener(RayProcess(make_job(tmp_path), start))
+    assert listener.run(make_launch(behaviour="reports"))[-1] == Finished({"loss": 0.5})
+    listener.executor.close()
+    assert drivers() == []
+
+
+def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
+    starts: list[RayStart], tmp_path: Path
+) -> None:
+    starts.append(begin())
+    waiting, _ = starts[0].inbox.get(timeout=PATIENCE_S)
+    assert waiting is not None
+    waiting.kill()
+    with pytest.raises(ExecutorError, match="ended by SIGKILL"):
+        RayProcess(make_job(tmp_path), starts[0])
+
+
+def test_a_ray_that_could_not_start_is_told_to_who_asks_for_it(starts: list[RayStart], tmp_path: Path) -> None:
+    starts.append(begin("refuse"))
+    with pytest.raises(ExecutorError, match="nobody is there"):
+        RayProcess(make_job(tmp_path), starts[0])
+
+
+@pytest.mark.parametrize("address", [None, "slow"])
+def test_nothing_is_left_of_a_ray_that_nobody_asked_for(starts: list[RayStart], address: str | None) -> None:
+    starts.append(begin(address))
+    deadline = time.monotonic() + PATIENCE_S
+    while len(drivers()) != 1:
+        assert time.monotonic() < deadline, "no driver was started"
+    starts[0].cancel()
+    assert drivers() == []
+
+
+def test_waiting_for_a_job_is_no_silence(starts: list[RayStart], tmp_path: Path) -> None:
+    """The database may take longer than Ray has to start."""
+    starts.append(begin(patience=Patience(start_s=2.5)))
+    pulses = 0
+    while pulses < 4:
+        pulses += isinstance(starts[0].inbox.get(timeout=PATIENCE_S)[1], Pulse)
+    RayProcess(make_job(tmp_path), starts[0]).close()
+
+
+def test_tune_run_starts_ray_before_it_imports_what_takes_long(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    done = run(
+        f"{WATCH}\nsys.argv = ['tune', 'run', {str(study)!r}]\nfrom tunesvc.__main__ import main\nmain()", tmp_path
+    )
+    assert done.stdout.startswith("Ray starts, imported: []\n")
+    assert "cannot be reached" in done.stderr
+    assert done.returncode != 0
+
+
+def test_a_decorated_function_starts_ray_before_it_imports_what_takes_long(tmp_path: Path) -> None:
+    (tmp_path / "decorated.py").write_text(
+        "from typing import Annotated\n"
+        "from tunesvc import Float, tunable\n"
+        "@tunable(metric='loss')\n"
+        "def train(x: Annotated[float, Float(0.0, 1.0)]):\n"
+        "    return x\n"
+    )
+    done = run(f"{WATCH}\nimport decorated\ndecorated.train.tune(trials=1)", tmp_path)
+    assert done.stdout.startswith("Ray starts, imported: []\n")
+    assert "cannot be reached" in done.stderr
+
+
+def test_a_mistake_in_the_study_starts_no_ray(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    study.write_text(study.read_text().replace("minimize", "minimise-it"))
+    done = run(
+        f"{WATCH}\nsys.argv = ['tune', 'run', {str(study)!r}]\nfrom tunesvc.__main__ import main\nmain()", tmp_path
+    )
+    assert done.stdout == ""
+    assert "goal" in done.stderr
+
+
+def test_workers_and_the_driver_import_nothing_that_only_coordinators_need() -> None:
+    code = f"import sys, tunesvc.execute.worker as _; a = [m for m in {HEAVY!r} if m in sys.modules]\n" + (
+        f"import tunesvc.execute.ray_executor; print(a, [m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] ['ray']\n"
