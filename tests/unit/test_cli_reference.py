@@ -31,6 +31,15 @@ def test_help_imports_nothing_that_takes_time() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_looking_at_studies_waits_for_no_library_that_only_some_checks_need() -> None:
+    code = (
+        "import sys, tunesvc.insights\n"
+        "print([name for name in ('ray', 'scipy.stats', 'pandas', 'plotly') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_version_is_told() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"tunesvc {__version__}\n"
 

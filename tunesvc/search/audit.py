@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 AUDIT = "tunesvc:audit"
 """System attribute of an audited trial: {"step", "chance", "best"} of the verdict that was overruled; with several
@@ -50,8 +50,8 @@ def measured(ends: Iterable[tuple[Sequence[float], Mapping[str, Any]]], *directi
     signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
     verdicts = [bool((signs * values < signs * _front(kept)).any(axis=1).all()) for values, kept in ends]
     n, wrong = len(verdicts), sum(verdicts)
-    low = float(beta.ppf(0.025, wrong, n - wrong + 1)) if wrong else 0.0
-    high = float(beta.ppf(0.975, wrong + 1, n - wrong)) if wrong < n else 1.0
+    low = float(betaincinv(wrong, n - wrong + 1, 0.025)) if wrong else 0.0
+    high = float(betaincinv(wrong + 1, n - wrong, 0.975)) if wrong < n else 1.0
     return FalsePrunes(n, wrong, wrong / n if n else float("nan"), low, high)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from tunesvc.spec.model import Goal
 
@@ -80,7 +80,7 @@ def _finalist(
     mean = float(values.mean()) if len(values) else None
     low = high = None
     if mean is not None and deviation is not None:
-        half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom)) * deviation / math.sqrt(len(values))
+        half = float(stdtrit(freedom, 0.5 + CONFIDENCE / 2)) * deviation / math.sqrt(len(values))
         low, high = mean - half, mean + half
     return Finalist(number, observed, tuple(map(float, values)), failed, mean, low, high, chances.get(number))
 

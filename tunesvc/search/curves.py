@@ -22,8 +22,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import stdtr
-from scipy.stats import t as student_t
+from scipy.special import stdtr, stdtrit
 
 from tunesvc.search.encoding import Encoder
 from tunesvc.search.objectives import seen_by
@@ -72,7 +71,7 @@ class Forecast:
 
     def interval(self, share: float = 0.9) -> tuple[float, float]:
         """Low and high end of the central interval that holds the final value with this probability, in its units."""
-        reach = self.deviation_z * float(student_t.ppf(0.5 + share / 2, DOF))
+        reach = self.deviation_z * float(stdtrit(DOF, 0.5 + share / 2))
         ends = self.scale.back(np.minimum([self.z - reach, self.z + reach], self.reached_z))
         return float(ends.min()), float(ends.max())
 

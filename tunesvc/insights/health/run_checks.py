@@ -10,7 +10,6 @@ from datetime import datetime
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
-from scipy.stats import fisher_exact
 
 from tunesvc.insights.health.evidence import Evidence, Held, Seen
 from tunesvc.insights.health.finding import Action, Finding, Silence
@@ -105,6 +104,8 @@ class _Rule:
         outside = out_failed / max(out_failed + out_others, 1)
         if self.failed < FAILED_FROM or inside < LIFT * outside:
             return 1.0
+        from scipy.stats import fisher_exact  # slow to load
+
         table = [[self.failed, self.others], [out_failed, out_others]]
         return float(fisher_exact(table, alternative="greater").pvalue)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from tunesvc.insights.health.evidence import Evidence, Seen
 from tunesvc.insights.health.finding import Action, Finding, Silence
@@ -73,7 +73,7 @@ def _border(best: Sequence[Seen], name: str, kind: NUMERIC, parameters: int) -> 
         return None
     for at_top in (False, True):
         near = [at >= 1 - edge if at_top else at <= edge for at in places]
-        chance = float(binom.sf(sum(near) - 1, len(near), _share(kind, edge, at_top))) * 2 * parameters
+        chance = float(bdtrc(sum(near) - 1, len(near), _share(kind, edge, at_top))) * 2 * parameters
         if near[0] and 2 * sum(near) >= len(near) and chance < ALPHA:
             return _Border(name, kind, at_top, sum(near), len(near))
     return None

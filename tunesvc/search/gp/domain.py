@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
-from scipy.stats import qmc
 
 ABSENT = 0.5
 """Where a parameter that a trial does not have is put: all such trials agree in it."""
@@ -89,6 +88,8 @@ class Domain:
 
     def spread(self, number: int, seed: int) -> np.ndarray:
         """The point of that number in a sequence that fills the box evenly (Sobol', scrambled); shape (parameters,)."""
+        from scipy.stats import qmc  # slow to load
+
         sequence = qmc.Sobol(max(len(self), 1), seed=seed)
         if number:
             sequence.fast_forward(number)
