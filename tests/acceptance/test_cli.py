@@ -290,7 +290,7 @@ def test_preview_draws_configurations_that_the_space_allows(tune: Tune) -> None:
 def test_a_starter_is_written_and_valid(tune: Tune) -> None:
     tune("init", "fresh")
     (study_file,) = (tune.folder / "fresh").glob("*.yaml")
-    tune("validate", str(study_file))
+    assert "is fine: study starter" in tune("validate", str(study_file))
 
 
 def test_the_schema_is_a_json_schema(tune: Tune) -> None:
