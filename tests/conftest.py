@@ -1,6 +1,7 @@
 """Postgres for the tests: one real embedded server per session, one migrated template, one clone of it per test.
 
-And one local Ray per session, from `tests.ray_fixtures`.
+And one local Ray per session, from `tests.ray_fixtures`. A run of all tests is two such sessions at once, which share
+nothing but the machine.
 """
 
 from __future__ import annotations
@@ -16,12 +17,20 @@ from pathlib import Path
 import psycopg2
 import pytest
 import sqlalchemy as sa
+from hypothesis import settings
 
 from tests.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
 from tunesvc.store.database import Database, open_database
 from tunesvc.store.embedded import EmbeddedServer
 
+settings.load_profile("ci")  # no deadline on a busy machine, and the same examples in every run
+
 FAULT_NUMBERS = re.compile(r"\bFaults? ((?:\d+(?:, | and )?)+)")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two workers for all tests; none where files are named, since starting them would take longer than it saves."""
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

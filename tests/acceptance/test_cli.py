@@ -18,9 +18,10 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
+from tests.ray_fixtures import address_of_local_ray
 from tunesvc.assembly import Source, create
 from tunesvc.spec.document import load
-from tunesvc.store.database import open_database
+from tunesvc.store.database import Database, open_database
 
 HOSTILE = "=cmd|' /C calc'!A0"
 
@@ -68,35 +69,56 @@ class Tune:
         (self.folder / name).write_text(textwrap.dedent(text))
 
 
+OBJECTIVES = """
+    import random
+    import time
+
+    def train(x, kind, *, trial):
+        print(f"hello from {x}")
+        for step in range(5):
+            trial.report(step, loss=(x - 0.3) ** 2 + 1 / (step + 1))
+        return (x - 0.3) ** 2
+
+    def slow(x, kind, *, trial):
+        for step in range(10):
+            time.sleep(0.1)
+            trial.report(step, loss=x)
+        return x
+
+    def noisy(x, kind, *, trial):
+        return (x - 0.3) ** 2 + random.Random(trial.seed).random()
+
+    def broken(x, kind, *, trial):
+        raise RuntimeError("the data is gone")
+    """
+
+
+def prepared(folder: Path, url: str, home: Path) -> Tune:
+    """`tune` beside objectives and the study `bowl`."""
+    made = Tune(folder, url, home)
+    made.write("bowl.py", OBJECTIVES)
+    study(made, "bowl", "train")
+    return made
+
+
 @pytest.fixture
 def tune(tmp_path: Path, database_url: str, tune_home: Path) -> Tune:
-    made = Tune(tmp_path, database_url, tune_home)
-    made.write(
-        "bowl.py",
-        """
-        import random
-        import time
+    """`tune` that starts a Ray of its own where it needs one."""
+    return prepared(tmp_path, database_url, tune_home)
 
-        def train(x, kind, *, trial):
-            print(f"hello from {x}")
-            for step in range(5):
-                trial.report(step, loss=(x - 0.3) ** 2 + 1 / (step + 1))
-            return (x - 0.3) ** 2
 
-        def slow(x, kind, *, trial):
-            for step in range(10):
-                time.sleep(0.1)
-                trial.report(step, loss=x)
-            return x
+@pytest.fixture
+def joins(tune: Tune, local_ray: None) -> None:
+    """Has `tune` join the session's Ray as it would a cluster, which takes less time."""
+    tune.env["RAY_ADDRESS"] = address_of_local_ray()
 
-        def noisy(x, kind, *, trial):
-            return (x - 0.3) ** 2 + random.Random(trial.seed).random()
 
-        def broken(x, kind, *, trial):
-            raise RuntimeError("the data is gone")
-        """,
-    )
-    study(made, "bowl", "train")
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, shared_database: Database, tune_home: Path) -> Tune:
+    """`tune` after it ran the study `bowl` to its end, for tests that change nothing but its tags and notes."""
+    url = shared_database.engine.url.render_as_string(hide_password=False)
+    made = prepared(tmp_path_factory.mktemp("ran"), url, tune_home)
+    made.write("events.jsonl", made("run", "bowl.yaml", "--json"))
     return made
 
 
@@ -119,6 +141,75 @@ def study(tune: Tune, name: str, function: str, extra: str = "") -> None:
     )
 
 
+def test_a_run_tells_what_happens_line_by_line(ran: Tune) -> None:
+    events = [json.loads(line) for line in (ran.folder / "events.jsonl").read_text().splitlines()]
+    assert {event["event"] for event in events} == {"note", "progress", "end"}
+    assert events[-1]["event"] == "end"
+    assert events[-1]["counts"]["complete"] == 4
+    assert events[-1]["exit_code"] == 0
+
+
+def test_a_study_is_looked_at(ran: Tune) -> None:
+    assert "bowl" in ran("ls")
+    (row,) = json.loads(ran("ls", "--json"))
+    assert row["state"] == "finished"
+    assert row["fraction"] == 1.0
+    assert "Newest trials" in ran("show", "bowl")
+    assert "Curve, 5 steps" in ran("show", "bowl", "0")
+    assert re.match(r"hello from 0\.\d+", ran("logs", "bowl", "0"))
+
+
+def test_its_trials_are_found_and_the_best_named(ran: Tune) -> None:
+    best = json.loads(ran("best", "bowl", "--json"))
+    assert best["values"][0] == min(trial["values"][0] for trial in json.loads(ran("trials", "bowl", "--json")))
+    assert f"x: {best['params']['x']}" in ran("best", "bowl", "--yaml")
+    found = json.loads(ran("trials", "bowl", "--where", "loss <= 1e9 and number in [1, 3]", "--sort", "-x", "--json"))
+    assert {trial["number"] for trial in found} == {1, 3}
+    assert found[0]["params"]["x"] >= found[1]["params"]["x"]
+    assert "did you mean 'loss'?" in ran("trials", "bowl", "-w", "los < 1", code=2)
+
+
+def test_it_is_exported_and_reported(ran: Tune) -> None:
+    lines = list(csv.DictReader(io.StringIO(ran("export", "bowl", "--where", "number < 1"))))
+    assert [line["number"] for line in lines] == ["0"]
+    lines = list(csv.DictReader(io.StringIO(ran("export", "bowl"))))
+    assert [line["number"] for line in lines] == ["0", "1", "2", "3"]
+    assert {line["params.kind"] for line in lines} <= {"plain", "'" + HOSTILE}
+    ran("export", "bowl", "--format", "parquet", "--out", "bowl.parquet")
+    assert (ran.folder / "bowl.parquet").stat().st_size > 0
+    assert len(json.loads(ran("export", "bowl", "--format", "json"))) == 4
+    ran("report", "bowl", "--out", "page.html")
+    assert "Learning curves of loss" in (ran.folder / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("joins")
+def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted(tune: Tune) -> None:
+    document = load(tune.folder / "bowl.yaml")
+    with open_database(tune.env["TUNE_DATABASE_URL"]) as database:
+        create(database, document.spec, Source(document.text, str(document.folder)))
+    assert "created" in tune("ls")
+    assert "4 complete" in tune("resume", "bowl")
+
+    assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)
+    tune("extend", "bowl", "--trials", "2")
+    tune("enqueue", "bowl", "x=0.3", "kind=plain")
+    assert "trial 2 is over" in tune("stop", "bowl", "2", code=2)
+    assert "enqueue x=0.3, kind=plain" in tune("requests", "bowl")
+    assert "6 complete" in tune("resume", "bowl")
+    assert json.loads(tune("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
+
+    tune("rm", "bowl", "--yes")
+    assert "there is no study named 'bowl'" in tune("show", "bowl", code=3)
+
+
+def test_tags_and_notes_are_kept_and_found(ran: Tune) -> None:
+    assert ran("tag", "bowl", "vision", "old", "--remove", "never") == "vision  old\n"
+    ran("note", "bowl", "a good start", "--trial", "0")
+    assert "a good start" in ran("show", "bowl", "0")
+    assert "bowl" in ran("ls", "--tag", "vision")
+
+
+@pytest.mark.usefixtures("joins")
 def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune) -> None:
     study(tune, "noisy", "noisy")
     tune("run", "noisy.yaml", "--quiet")
@@ -129,58 +220,6 @@ def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune)
     confirmed = json.loads(tune("confirm", "noisy", "--top", "2", "--repeats", "3", "--json"))
     assert [len(one["values"]) for one in confirmed["finalists"]] == [3, 3]
     assert all(one["low"] < one["mean"] < one["high"] for one in confirmed["finalists"])
-
-
-def test_a_study_is_run_looked_at_exported_extended_and_deleted(tune: Tune) -> None:
-    events = [json.loads(line) for line in tune("run", "bowl.yaml", "--json").splitlines()]
-    assert {event["event"] for event in events} == {"note", "progress", "end"}
-    assert events[-1]["event"] == "end"
-    assert events[-1]["counts"]["complete"] == 4
-    assert events[-1]["exit_code"] == 0
-
-    assert "bowl" in tune("ls")
-    (row,) = json.loads(tune("ls", "--json"))
-    assert row["state"] == "finished"
-    assert row["fraction"] == 1.0
-
-    best = json.loads(tune("best", "bowl", "--json"))
-    assert best["values"][0] == min(trial["values"][0] for trial in json.loads(tune("trials", "bowl", "--json")))
-    assert f"x: {best['params']['x']}" in tune("best", "bowl", "--yaml")
-    assert "Newest trials" in tune("show", "bowl")
-    assert "Curve, 5 steps" in tune("show", "bowl", "0")
-    assert re.match(r"hello from 0\.\d+", tune("logs", "bowl", "0"))
-
-    found = json.loads(tune("trials", "bowl", "--where", "loss <= 1e9 and number in [1, 3]", "--sort", "-x", "--json"))
-    assert {trial["number"] for trial in found} == {1, 3}
-    assert found[0]["params"]["x"] >= found[1]["params"]["x"]
-    assert "did you mean 'loss'?" in tune("trials", "bowl", "-w", "los < 1", code=2)
-
-    lines = list(csv.DictReader(io.StringIO(tune("export", "bowl", "--where", "number < 1"))))
-    assert [line["number"] for line in lines] == ["0"]
-    lines = list(csv.DictReader(io.StringIO(tune("export", "bowl"))))
-    assert [line["number"] for line in lines] == ["0", "1", "2", "3"]
-    assert {line["params.kind"] for line in lines} <= {"plain", "'" + HOSTILE}
-    tune("export", "bowl", "--format", "parquet", "--out", "bowl.parquet")
-    assert (tune.folder / "bowl.parquet").stat().st_size > 0
-    assert len(json.loads(tune("export", "bowl", "--format", "json"))) == 4
-
-    tune("report", "bowl", "--out", "page.html")
-    assert "Learning curves of loss" in (tune.folder / "page.html").read_text(encoding="utf-8")
-
-    assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)
-    tune("extend", "bowl", "--trials", "2")
-    tune("enqueue", "bowl", "x=0.3", "kind=plain")
-    assert "trial 2 is over" in tune("stop", "bowl", "2", code=2)
-    assert tune("tag", "bowl", "vision", "old", "--remove", "never") == "vision  old\n"
-    tune("note", "bowl", "a good start", "--trial", "0")
-    assert "a good start" in tune("show", "bowl", "0")
-    assert "bowl" in tune("ls", "--tag", "vision")
-    assert "enqueue x=0.3, kind=plain" in tune("requests", "bowl")
-    assert "6 complete" in tune("resume", "bowl")
-    assert json.loads(tune("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
-
-    tune("rm", "bowl", "--yes")
-    assert "there is no study named 'bowl'" in tune("show", "bowl", code=3)
 
 
 def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(tune: Tune) -> None:
@@ -232,14 +271,7 @@ def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tun
         browser.open(address, timeout=20)
 
 
-def test_a_study_that_was_only_stored_is_run_by_resume(tune: Tune) -> None:
-    document = load(tune.folder / "bowl.yaml")
-    with open_database(tune.env["TUNE_DATABASE_URL"]) as database:
-        create(database, document.spec, Source(document.text, str(document.folder)))
-    assert "created" in tune("ls")
-    assert "4 complete" in tune("resume", "bowl")
-
-
+@pytest.mark.usefixtures("joins")
 def test_failed_trials_show_their_traceback(tune: Tune) -> None:
     study(tune, "broken", "broken")
     tune("run", "broken.yaml", "--trials", "1", code=1)
@@ -247,6 +279,7 @@ def test_failed_trials_show_their_traceback(tune: Tune) -> None:
     assert "RuntimeError: the data is gone" in shown
 
 
+@pytest.mark.usefixtures("joins")
 def test_what_cannot_be_satisfied_ends_at_once_and_names_what_there_is(tune: Tune) -> None:
     study(tune, "greedy", "train", "resources: {gpu: 99}")
     told = tune("run", "greedy.yaml", code=6)
@@ -290,7 +323,7 @@ def test_preview_draws_configurations_that_the_space_allows(tune: Tune) -> None:
 def test_a_starter_is_written_and_valid(tune: Tune) -> None:
     tune("init", "fresh")
     (study_file,) = (tune.folder / "fresh").glob("*.yaml")
-    tune("validate", str(study_file))
+    assert "is fine: study starter" in tune("validate", str(study_file))
 
 
 def test_the_schema_is_a_json_schema(tune: Tune) -> None:

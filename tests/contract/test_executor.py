@@ -26,7 +26,7 @@ from tunesvc.execute.executor import (
 )
 from tunesvc.execute.ray_process import RayProcess
 from tunesvc.execute.ray_start import RayStart
-from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock
+from tunesvc.execute.simulated import SimulatedCluster, SimulatedExecutor, VirtualClock
 from tunesvc.spec import Resources
 
 SLOTS = 2
@@ -34,7 +34,7 @@ ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, 
 
 
 class Harness(Protocol):
-    """Makes an executor of two slots whose attempts follow the `behaviour` in their parameters.
+    """Makes executors of two slots, on one cluster where clusters outlive executors, whose attempts follow the `behaviour` in their parameters.
 
     `reports` reports steps 0, 1, 2 and returns 0.5; `patient` reports until it is stopped; `deaf` does so and ignores
     the request; `fails` raises. With `asking`, attempts ask for `x` and return it.
@@ -64,7 +64,8 @@ def harness(request: pytest.FixtureRequest, closed_afterwards: Callable[[Executo
 
 @pytest.fixture
 def simulated_executor() -> Callable[[bool], Executor]:
-    return lambda asking: SimulatedExecutor(_ask if asking else _act, clock=VirtualClock(), slots=SLOTS)
+    clusters = [SimulatedCluster(script, clock=VirtualClock(), slots=SLOTS) for script in (_act, _ask)]
+    return lambda asking: SimulatedExecutor(cluster=clusters[asking])
 
 
 @pytest.fixture
@@ -256,11 +257,14 @@ def test_an_attempt_that_asks_goes_on_when_it_is_answered(harness: Harness) -> N
 
 
 def test_closing_ends_what_runs_and_may_be_repeated(harness: Harness) -> None:
-    listener, launch = Listener(harness()), make_launch(behaviour="patient")
-    listener.executor.launch(launch)
-    listener.until(lambda heard: heard.has(launch, Started))
-    listener.executor.close()
-    listener.executor.close()
+    launches = [make_launch(number, behaviour="patient") for number in range(SLOTS)]
+    for _ in range(2):  # the second finds all the room that there is
+        listener = Listener(harness())
+        for launch in launches:
+            listener.executor.launch(launch)
+        listener.until(lambda heard: heard.running() == SLOTS)
+        listener.executor.close()
+        listener.executor.close()
 
 
 def test_capacity_says_what_there_is(harness: Harness) -> None:
@@ -316,10 +320,17 @@ def test_an_executor_that_can_work_has_no_trouble(harness: Harness) -> None:
     assert harness().trouble() == ""
 
 
-def test_leaving_may_be_repeated_and_followed_by_closing(harness: Harness) -> None:
+def test_what_was_left_is_heard_on_or_lost_and_leaving_may_be_repeated_and_followed_by_closing(
+    harness: Harness,
+) -> None:
+    """`Listener` checks that no number is missing."""
     listener, launch = Listener(harness()), make_launch(behaviour="patient")
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))
     listener.executor.leave()
     listener.executor.leave()
     listener.executor.close()
+    listener.take_over(harness(), token=2)
+    listener.executor.stop(launch.attempt)
+    listener.until_ended(launch)
+    assert isinstance(listener.outcome(launch), Yielded | Lost)

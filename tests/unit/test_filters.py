@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.errors import FilterError
-from tunesvc.insights.filters import EVERYTHING, All, AnyOf, Comparison, Field, Kind, Names, Not, holds, parse
+from tunesvc.insights.filters import EVERYTHING, All, AnyOf, Comparison, Field, Filter, Kind, Names, Not, holds, parse
 
 NAMES = Names(
     objectives=("val_error", "speed"),
@@ -100,9 +99,20 @@ def test_a_text_without_meaning_is_answered_with_the_place_and_what_there_is(tex
 
 
 @given(st.text(alphabet="lr<>=!()[],.'\"` 01eandortsi\\;\0é\n", max_size=40))
-def test_any_text_is_understood_or_refused(text: str) -> None:
-    with contextlib.suppress(FilterError):
-        parse(text, NAMES)
+def test_any_text_is_understood_or_refused_with_a_place_in_it(text: str) -> None:
+    meaning = meaning_or_error(text)
+    if isinstance(meaning, FilterError):
+        assert meaning.text == text
+        assert 0 <= meaning.start <= meaning.end <= len(text)
+    else:
+        assert isinstance(meaning, Filter)
+
+
+def meaning_or_error(text: str) -> Filter | FilterError:
+    try:
+        return parse(text, NAMES)
+    except FilterError as error:
+        return error
 
 
 @pytest.mark.parametrize(
