@@ -5,7 +5,8 @@ the lease and advances its batch number; if that finds another token, somebody t
 it finds the batch number already advanced, an earlier try was committed and only its answer was lost. So a batch
 that failed with `DatabaseUnavailable` may be committed again, as often as it takes, and is there once.
 
-Every list of a batch is one statement over `unnest`ed arrays, however many rows it has.
+Every list of a batch is one statement over `unnest`ed arrays, however many rows it has, and all statements travel
+together: a commit costs the same few round trips whatever it holds, which counts when the database is far away.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from tunesvc import failpoints, history
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
@@ -183,11 +185,14 @@ _LIVE = "a.trial_id = " + _TRIAL + " AND a.number = b.attempt AND a.token = :tok
 
 
 class _Writer:
-    """Writes one batch through one connection. Methods stand in the order in which they run."""
+    """Writes one batch through one connection. Methods stand in the order in which their statements run."""
 
     def __init__(self, connection: sa.Connection, lease: Lease) -> None:
         self._connection = connection
         self._lease = lease
+        self._cursor = connection.connection.cursor()
+        self._written: list[str] = []
+        """Statements that wait for their journey."""
 
     def write(self, batch: Batch) -> None:
         self._trials(batch)
@@ -201,7 +206,8 @@ class _Writer:
         self._nodes(batch)
         self._study(batch)
         if batch.shows:
-            notices.notify(self._connection, self._lease.study_id)
+            self._run(notices.NOTIFY, study=str(self._lease.study_id))
+        self._send()
 
     def _trials(self, batch: Batch) -> None:
         self._bulk(
@@ -362,14 +368,16 @@ class _Writer:
         )
 
     def _trial_ends(self, batch: Batch) -> None:
-        ended = self._bulk(
+        if not batch.finished:
+            return
+        self._bulk(
             f"""UPDATE trials t SET state = b.state, "values" = CAST(b.result AS double precision[]),
                        ended_at = now()
                 FROM b WHERE t.trial_id = {_TRIAL} AND t.state IN ('running', 'waiting')""",
             {"number": "bigint", "state": "text", "result": "text"},
             [(end.number, end.state, _array(end.values)) for end in batch.finished],
         )
-        if ended != len(batch.finished):
+        if self._send() != len(batch.finished):
             numbers_told = ", ".join(str(end.number) for end in batch.finished)
             raise LeaseLost(
                 f"one of the trials {numbers_told} was finished or deleted by somebody else; nothing was written. "
@@ -421,26 +429,32 @@ class _Writer:
                 over=state.is_terminal,
             )
 
-    def _bulk(self, sql: str, columns: dict[str, str], rows: Sequence[Sequence[Any]]) -> int:
-        """Run a statement over a table `b` of rows; returns how many rows it changed."""
+    def _bulk(self, sql: str, columns: dict[str, str], rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement over a table `b` of rows, if there are any."""
         if not rows:
-            return 0
+            return
         arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns.items())
         table = f"WITH b ({', '.join(columns)}) AS (SELECT * FROM unnest({arrays}))\n"
         values = dict(zip(columns, (list(column) for column in zip(*rows, strict=True)), strict=True))
-        return self._run(table + sql, **values)
+        self._run(table + sql, **values)
 
-    def _run(self, sql: str, **values: Any) -> int:
-        statement, names = _prepared(sql)
+    def _run(self, sql: str, **values: Any) -> None:
+        """Have a statement run with the next journey."""
         known = {"study": self._lease.study_id, "token": self._lease.token, **values}
-        return self._connection.execute(statement, {name: known[name] for name in names}).rowcount
+        self._written.append(self._cursor.mogrify(_compiled(sql), known).decode())
+
+    def _send(self) -> int:
+        """Run what waits, in one round trip; returns how many rows the last statement changed."""
+        if not self._written:
+            return 0
+        statements, self._written = ";\n".join(self._written), []
+        return self._connection.execution_options(no_parameters=True).exec_driver_sql(statements).rowcount
 
 
 @cache
-def _prepared(sql: str) -> tuple[sa.TextClause, frozenset[str]]:
-    """A statement and the names that it binds; the same few statements come again at every step."""
-    statement = sa.text(sql)
-    return statement, frozenset(statement.compile().params)
+def _compiled(sql: str) -> str:
+    """A statement as the driver takes it; the same few come again at every step."""
+    return str(sa.text(sql).compile(dialect=postgresql.psycopg2.dialect()))  # type: ignore[no-untyped-call]
 
 
 def _array(values: list[float] | None) -> str | None:

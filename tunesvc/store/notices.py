@@ -14,7 +14,9 @@ from tunesvc.store.database import Database
 from tunesvc.store.watchdog import BoundedConnection
 
 CHANNEL = "tunesvc"
-_NOTIFY = sa.text(f"SELECT pg_notify('{CHANNEL}', :study)")
+NOTIFY = f"SELECT pg_notify('{CHANNEL}', :study)"
+"""Tells listeners, when and if the transaction commits, that a study (its id as text) has changed."""
+_NOTIFY = sa.text(NOTIFY)
 
 
 def notify(connection: sa.Connection, study_id: int) -> None:
