@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 from optuna.trial import FrozenTrial
 
@@ -29,7 +30,7 @@ from tunesvc.coordinator.scoreboard import Scoreboard
 from tunesvc.coordinator.stock import Stock
 from tunesvc.coordinator.writer import Writer
 from tunesvc.errors import DatabaseUnavailable, ExecutorError, UnsatisfiableRequest
-from tunesvc.execute.executor import Event, Executor
+from tunesvc.execute.executor import Asked, Event, Executor, Outcome
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import ParamValue, StudySpec
@@ -46,6 +47,8 @@ SLOTS_S = 10.0
 """How often it asks how much the cluster holds: nodes come and go."""
 WAIT_S = 0.2
 """The longest that a step waits for an event."""
+GATHER_S = 0.05
+"""Reports that come sooner than this after a commit are written together with those that follow."""
 ASK_S = 0.03
 """A step asks no longer than this when workers wait for what it has asked already."""
 GAP_S = 5.0
@@ -73,12 +76,14 @@ class Coordinator:
         gpu_hours: float = 0.0,
         code: str | None = None,
         refit: Callable[[StudySpec], None],
+        gather_s: float = GATHER_S,
     ) -> None:
         """Args besides its parts.
 
         active_s, gpu_hours: what earlier runs of the study have spent.
         code: digest of what they ran.
         refit: has the optimizer go on in a wider space.
+        gather_s: see `GATHER_S`.
         """
         self.spec = spec
         self._refit = refit
@@ -102,6 +107,7 @@ class Coordinator:
             gpu_hours=gpu_hours,
         )
         self._stock = Stock(optimizer, self._clock.now)
+        self._gather_s = gather_s
         self._is_asking = False
         self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer)
         self._closing: Closing | None = None
@@ -113,7 +119,7 @@ class Coordinator:
         now = self._clock.now()
         self._counted_s = self._renewed_s = self._listened_s = now
         self._settled_s = now
-        self._looked_s = self._slots_s = self._told_s = -1e9
+        self._looked_s = self._slots_s = self._told_s = self._written_s = -1e9
         self._slots = 1
         self._gpus_total = executor.capacity().gpu
 
@@ -199,15 +205,21 @@ class Coordinator:
         failpoints.reach("decided")
         return self._commit(effects)
 
-    def _listen(self, wait_s: float) -> Sequence[Event]:
-        """What attempts say; while they say nothing, proposals are drawn for those that end next."""
-        events = self._executor.events(0.0)
-        if events or self._is_asking or not self._roster:
-            return events
+    def _listen(self, wait_s: float) -> list[Event]:
+        """What attempts say. While nobody waits for an answer, reports gather, and proposals are drawn ahead."""
         until_s = self._clock.now() + wait_s
-        while not events and self._clock.now() < until_s and self._draw_ahead():
-            events = self._executor.events(0.0)
-        return events or self._executor.events(max(0.0, until_s - self._clock.now()))
+        heard = list(self._executor.events(0.0))
+        while self._roster and not self._is_asking and not any(isinstance(e.payload, _URGENT) for e in heard):
+            due_s = min(until_s, self._written_s + self._gather_s) if heard else until_s
+            left_s = due_s - self._clock.now()
+            if left_s <= 0:
+                break
+            is_drawn = self._draw_ahead()
+            more = self._executor.events(0.0 if is_drawn else left_s)
+            if not more and not is_drawn:
+                break
+            heard += more
+        return heard
 
     def _draw_ahead(self) -> bool:
         if self._closing is not None:
@@ -423,7 +435,9 @@ class Coordinator:
         self._batch.active_s = now - self._counted_s
         self._spent_wall_s += now - self._counted_s
         self._counted_s = now
-        return self._writer.write(self._optimizer.memory.take_batch(), effects)
+        written = self._writer.write(self._optimizer.memory.take_batch(), effects)
+        self._written_s = self._clock.now()
+        return written
 
     def _show(self) -> None:
         state, reason = self._standing()
@@ -449,4 +463,6 @@ class Coordinator:
         self._observer.note(Note(kind, text))
 
 
+_URGENT = (*get_args(Outcome), Asked)
+"""After these somebody waits: a worker for its next trial, or an attempt for the value of a parameter."""
 _INTERRUPTED = "interrupted while {} is away: {}. What was recorded is safe; `tune resume` goes on when it is back."
