@@ -186,6 +186,13 @@ def programs(home: Path) -> Path:
     return binaries.install_for_others(home) if server_account().is_other else binaries.bin_directory()
 
 
+def lend_programs(tune_home: Path, home: Path) -> None:
+    """Spare `home` a copy of Postgres's programs where `tune_home` has one."""
+    if server_account().is_other:
+        installed = binaries.install_for_others(tune_home).parents[2]
+        (home / installed.name).symlink_to(installed)
+
+
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -22,7 +22,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.proxy import Mode, Proxy
-from tests.servers import PostgresServer, programs, small_disk
+from tests.servers import PostgresServer, lend_programs, programs, small_disk
 from tests.specs import make_spec
 from tunesvc.errors import DatabaseError, DatabaseUnavailable
 from tunesvc.store import studies
@@ -598,8 +598,7 @@ class _Committing:
 @contextmanager
 def _embedded(tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """An embedded server in `directory`, with the programs that the session's server uses."""
-    for installed in tune_home.glob("postgres-*"):
-        (directory / installed.name).symlink_to(installed)
+    lend_programs(tune_home, directory)
     monkeypatch.setenv("TUNE_HOME", str(directory))
     monkeypatch.delenv("TUNE_DATABASE_URL", raising=False)
     with open_database() as database:

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.proxy import Proxy
+from tests.servers import lend_programs
 from tunesvc.errors import BadName, DatabaseError
 from tunesvc.store import migrations
 from tunesvc.store.database import Database, connect, open_database
@@ -29,9 +30,10 @@ from tunesvc.store.storage import PgStorage
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tune_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="tunesvc-tests-"))
     directory.chmod(0o755)
+    lend_programs(tune_home, directory)
     monkeypatch.setenv("TUNE_HOME", str(directory))
     monkeypatch.delenv("TUNE_DATABASE_URL", raising=False)
     yield directory

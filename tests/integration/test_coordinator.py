@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
+import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.pruners import BasePruner
 from optuna.study import Study
@@ -138,7 +139,7 @@ def test_an_objective_that_only_ever_fails_does_not_spend_the_budget(database: D
 def test_healthy_trials_are_left_alone_when_others_fail(database: Database) -> None:
     def script(launch: Launch) -> Steps:
         if launch.trial_number == 0:
-            return [(0.1, Reported(0, {"loss": 0.1})), (3600.0, Finished({"loss": 0.1}))]
+            return [(0.1, Reported(0, {"loss": 0.1})), (300.0, Finished({"loss": 0.1}))]
         return [(1.0, Failed("error", "boom"))] if launch.trial_number < 20 else quadratic(launch)
 
     simulation = Simulation(database, make_spec(budget={"trials": 25}), script)
@@ -262,10 +263,15 @@ def test_a_study_ends_when_its_wall_time_is_spent(database: Database) -> None:
 
 
 def test_a_study_ends_when_its_gpu_hours_are_spent_and_a_resume_counts_them(database: Database) -> None:
-    spec = make_spec(budget={"gpu_hours": 0.5}, resources={"gpu": 0.5}, parallelism=2)
-    simulation = Simulation(database, spec, lambda _: curve(*[0.5] * 100, every_s=60.0))
+    spec = make_spec(budget={"gpu_hours": 0.05}, resources={"gpu": 0.5}, parallelism=2)
+    simulation = Simulation(database, spec, lambda _: curve(*[0.5] * 100, every_s=6.0))
     assert "GPU hours" in simulation.run().reason
-    assert simulation.clock.now() == pytest.approx(1800, abs=130)
+    assert simulation.clock.now() == pytest.approx(180, abs=13)
+    ended_s, states = simulation.clock.now(), simulation.states()
+    with database.engine.begin() as connection:  # which has a clock of its own
+        connection.execute(sa.text("UPDATE attempts SET started_at = started_at - interval '0.1 hours'"))
+    assert "GPU hours" in simulation.run().reason
+    assert (simulation.clock.now(), simulation.states()) == (ended_s, states)
 
 
 def test_a_study_ends_when_its_target_is_reached(database: Database) -> None:

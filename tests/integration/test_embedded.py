@@ -17,6 +17,7 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
+from tests.servers import lend_programs
 from tunesvc.errors import DatabaseError
 from tunesvc.store import binaries
 from tunesvc.store.account import Account, server_account
@@ -28,11 +29,19 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the serv
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
+def bare_home() -> Iterator[Path]:
+    """An empty directory that every account can enter."""
     directory = Path(tempfile.mkdtemp(prefix="tunesvc-tests-"))
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def home(bare_home: Path, tune_home: Path) -> Path:
+    """One that has Postgres's programs already, since copying them takes as long as the rest of a start."""
+    lend_programs(tune_home, bare_home)
+    return bare_home
 
 
 def _pid(home: Path) -> int | None:
@@ -246,14 +255,14 @@ def test_a_forked_copy_neither_stops_the_server_nor_lets_it_be_stopped(home: Pat
 
 
 @as_root
-def test_root_hands_the_server_to_an_account_without_rights(home: Path) -> None:
-    server = EmbeddedServer(home)
-    pid = _pid(home)
+def test_root_hands_the_server_to_an_account_without_rights(bare_home: Path) -> None:
+    server = EmbeddedServer(bare_home)
+    pid = _pid(bare_home)
     assert Path(f"/proc/{pid}").stat().st_uid == server_account().uid != 0
     groups = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Groups:"))
     assert groups.split()[1:] == []
     program = Path(f"/proc/{pid}/exe").readlink()
-    assert program.is_relative_to(home)
+    assert program.is_relative_to(bare_home)
     assert program.stat().st_uid == 0
     server.close()
 
@@ -328,13 +337,13 @@ def _as(account: Account, work: Callable[[], str]) -> str:
 
 
 @as_root
-def test_the_programs_are_copied_once_and_a_copy_cut_short_is_made_again(home: Path) -> None:
-    (home / "postgres-18.6.3.new-killed").mkdir()
-    first = binaries.install_for_others(home)
+def test_the_programs_are_copied_once_and_a_copy_cut_short_is_made_again(bare_home: Path) -> None:
+    (bare_home / "postgres-18.6.3.new-killed").mkdir()
+    first = binaries.install_for_others(bare_home)
     made = first.stat().st_ino
-    assert binaries.install_for_others(home) == first
+    assert binaries.install_for_others(bare_home) == first
     assert first.stat().st_ino == made
-    assert sorted(path.name for path in home.iterdir()) == [first.parents[2].name]
+    assert sorted(path.name for path in bare_home.iterdir()) == [first.parents[2].name]
 
 
 def test_the_account_knows_which_directory_shuts_it_out(tmp_path: Path) -> None:

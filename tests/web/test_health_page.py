@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from optuna.distributions import FloatDistribution
-from playwright.sync_api import expect
+from playwright.sync_api import APIResponse, Route, expect
 
 from tests.integration.test_insights import LR, writing
 from tests.web.conftest import Dashboard
@@ -35,18 +35,38 @@ def test_a_finding_has_its_numbers_and_its_advice(dashboard: Dashboard, database
     expect(page.get_by_text("too early").first).to_be_visible()
 
 
-def test_a_button_does_what_a_finding_advises(dashboard: Dashboard, database: Database) -> None:
+def too_narrow(database: Database) -> int:
+    """A study whose best trials lie at the upper end of `x`; its id."""
     with writing(database, parameters={"x": {"type": "float", "min": 1.0, "max": 3.0}}) as w:
         for number in range(60):
             w.trial(number, "complete", number / 60)
             w.param(number, 0, "x", 3.0 - number / 40, FloatDistribution(1.0, 3.0))
-        study_id = w.study_id
+        return w.study_id
+
+
+def test_a_button_does_what_a_finding_advises(dashboard: Dashboard, database: Database) -> None:
+    study_id = too_narrow(database)
     page = dashboard.open(f"/studies/{study_id}/health")
     page.get_by_role("button", name="Widen x to 4", exact=True).click()
     expect(page.locator("#toasts")).to_contain_text("x")
     spec = insights.study_by_id(database, study_id).spec
     assert spec is not None
     assert spec.parameters["x"].max == 4.0  # type: ignore[union-attr]
+
+
+def test_what_came_of_it_is_told_even_when_the_page_follows_the_change_first(
+    dashboard: Dashboard, database: Database
+) -> None:
+    """The page learns of the change by another way than by the answer, and takes the button away that was pressed."""
+    held: list[tuple[Route, APIResponse]] = []
+    page = dashboard.open(f"/studies/{too_narrow(database)}/health")
+    page.route("**/ask/widen", lambda route: held.append((route, route.fetch())))
+    button = page.get_by_role("button", name="Widen x to 4", exact=True)
+    button.click()
+    expect(button).to_be_hidden()
+    ((route, answer),) = held
+    route.fulfill(response=answer)
+    expect(page.locator("#toasts")).to_contain_text("x")
 
 
 def test_names_in_findings_cannot_act(dashboard: Dashboard, database: Database) -> None:

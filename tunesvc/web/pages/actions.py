@@ -109,6 +109,10 @@ def _form(request: Request, study: StudyView, template: str, detail: TrialDetail
 
 
 def _told(answer: str) -> Response:
-    """Nothing to show but a message; the page's parts that follow the study look again."""
-    events = {"message": {"text": answer, "kind": "info"}, "study-changed": {}}
+    """Nothing to show but a message; the page's parts that follow the study look again.
+
+    For the page, not for the form that asked: one that follows the study may have taken that away by now.
+    """
+    page = {"target": "body"}
+    events = {"message": {"text": answer, "kind": "info", **page}, "study-changed": page}
     return Response(status_code=204, headers={"HX-Trigger": json.dumps(events)})
