@@ -100,7 +100,7 @@ def ours(url: str, marks: Sequence[int], sampler: str) -> Iterator[dict[str, flo
 def _stepper(coordinator: object) -> Callable[[], int]:
     def step() -> int:
         coordinator.step()  # type: ignore[attr-defined]
-        return len(coordinator._optimizer.trials)  # type: ignore[attr-defined]
+        return coordinator._optimizer.count  # type: ignore[attr-defined]
 
     return step
 

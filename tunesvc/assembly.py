@@ -16,6 +16,7 @@ from typing import Any
 import cloudpickle
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
+from threadpoolctl import threadpool_limits
 
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
@@ -176,7 +177,8 @@ def _run_on(
                 if not standby:
                     raise
                 continue
-            return coordinator.run(interrupt)
+            with threadpool_limits(1, "blas"):  # its threads would spin against those that train
+                return coordinator.run(interrupt)
     return _INTERRUPTED
 
 

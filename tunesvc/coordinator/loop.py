@@ -132,7 +132,7 @@ class Coordinator:
         somebody resumes the study, it is not.
         """
         found = [trial.describe() for trial in unfinished]
-        history.record("recover", token=self._ledger.token, found=found, trials=len(self._optimizer.trials))
+        history.record("recover", token=self._ledger.token, found=found, trials=self._optimizer.count)
         self._batch.adopts = True
         for command in self._ledger.commands():
             if command.kind in ("pause", "stop", "resume") and not standby and self._ledger.is_inherited(command):
@@ -240,7 +240,7 @@ class Coordinator:
 
     def trial(self, number: int) -> FrozenTrial | None:
         """A trial of the study, or None when there is no such number."""
-        return self._optimizer.trial(number) if number < len(self._optimizer.trials) else None
+        return self._optimizer.trial(number) if number < self._optimizer.count else None
 
     def pause(self) -> str:
         """Ask for nothing more, let what runs finish."""
@@ -388,7 +388,7 @@ class Coordinator:
 
     def _usage(self) -> Usage:
         return Usage(
-            trials=len(self._optimizer.trials) - self._optimizer.enqueued - self._optimizer.withdrawn,
+            trials=self._optimizer.count - self._optimizer.enqueued - self._optimizer.withdrawn,
             running=self._attempts.unfinished,
             wall_s=self._spent_wall_s + self._clock.now() - self._counted_s,
             gpu_hours=self._attempts.gpu_hours,

@@ -83,6 +83,11 @@ class StudyMemory(InMemoryStorage):
             self._blame(number)
         self._recording = True
 
+    @property
+    def count(self) -> int:
+        """How many trials there are, without a list of them."""
+        return len(self._studies[self.study_id].trials)
+
     def take_batch(self) -> Batch:
         """The changes since the last call, and start anew."""
         batch, self.batch = self.batch, Batch()

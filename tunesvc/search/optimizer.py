@@ -133,6 +133,11 @@ class Optimizer:
         return trials[: len(trials) - len(self._ahead)]
 
     @property
+    def count(self) -> int:
+        """How many trials there are, but for those drawn ahead."""
+        return self.memory.count - len(self._ahead)
+
+    @property
     def exhausted(self) -> bool:
         """Whether the sampler says that there is nothing left to try."""
         if self._waiting:

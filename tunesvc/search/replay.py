@@ -316,7 +316,7 @@ def _report(
     """Take a moment's reports in; returns the new steps by trial."""
     steps: dict[int, list[int]] = {}
     for number, step, values in moment.reports:
-        if number < len(optimizer.trials) and number not in (without or {}):
+        if number < optimizer.count and number not in (without or {}):
             optimizer.report(number, step, *values)
             if None not in values:
                 steps.setdefault(number, []).append(step)

@@ -22,8 +22,8 @@ class ReplayedOptimizer(Optimizer):
             seed: of the sampler at that ask.
         """
         self._forget_cached_trials()
-        while len(self.trials) <= recorded.number:
-            waits = len(self.trials) < recorded.number
+        while self.count <= recorded.number:
+            waits = self.count < recorded.number
             template = create_trial(state=TrialState.WAITING) if waits else None
             self.memory.create_new_trial(self.memory.study_id, template)
         trial = self.trial(recorded.number)

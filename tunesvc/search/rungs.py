@@ -91,12 +91,14 @@ class Rungs:
             running = [asked, *(trial for trial in running if trial.number != asked.number)]
             if asked.number < len(trials) and asked.number not in self._open:
                 arrived = [one for one in arrived if one.number != asked.number]
-        for one in self._arrivals(running, rung):
+        came = list(self._arrivals(running, rung))
+        for one in came:
             bisect.insort(arrived, one)
+        own = came[0] if asked is not None and came and came[0].number == asked.number else None
         if len(self._signs) > 1 and arrived:
             places = ranked(np.array([one.costs for one in arrived])).tolist()
             arrived = sorted(one._replace(order=place) for place, one in zip(places, arrived, strict=True))
-        own = next((one for one in arrived if one.number == asked.number), None) if asked is not None else None
+            own = next((one for one in arrived if own is not None and one.number == own.number), None)
         return Standing(arrived), own
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
