@@ -12,9 +12,9 @@ as it really does: what they report meanwhile waits for it, and who is free wait
 share of all workers' time between one trial and the next. Not in it: Ray's own way to a worker and back, some
 milliseconds a trial.
 
-Measured from when every worker has its first trial and `--warm-up` mean epochs have passed, until `--epochs` more have or
-`--seconds` of real time are over. `fill`: from the start until every worker has a trial. `busy`: share of the time in
-which the coordinator computes or commits; at 1 it is saturated. `late`: from a worker's word to its commit, which is
+Measured from when every worker has its first trial and `--warm-up` mean epochs have passed, until `--epochs` more have
+or `--seconds` of real time are over. `fill`: from the start until every worker has a trial. `busy`: share of the time
+in which the coordinator computes or commits; at 1 it is saturated. `late`: from a worker's word to its commit, which is
 when the next trial is launched. `renewed`: the longest time between two renewals of leases; the study's own is lost
 after 10 s. CPU is that of the coordinator's process and of all of Postgres's.
 
