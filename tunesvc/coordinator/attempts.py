@@ -5,6 +5,7 @@ Writes into the step's batch and effects; the coordinator commits and performs t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from optuna.trial import TrialState
 from tunesvc import policy
 from tunesvc.clock import Clock
 from tunesvc.coordinator.closing import Closing
+from tunesvc.coordinator.deadlines import Deadlines
 from tunesvc.coordinator.effects import Effects
 from tunesvc.coordinator.intake import Ended
 from tunesvc.coordinator.outcome import Conclusion, conclude
@@ -31,6 +33,10 @@ from tunesvc.store.states import AttemptState, StudyState
 
 JUDGED_MAX = 64
 """How many of an attempt's new reports the pruner is asked about in one step."""
+LEASE_SLACK = 0.1
+"""An attempt's lease lasts longer than `limits.stall` by this part of it, and is renewed only when it has lost that."""
+MUTE_S = 1.0
+"""How often an attempt is looked at that nothing was heard of since it was adopted."""
 
 
 class Attempts:
@@ -58,11 +64,17 @@ class Attempts:
         self._clock = clock
         self._observer = observer
         self._close = close
-        self._spent_gpu_s = gpu_hours * 3600
+        self._spent_gpu_hours = gpu_hours
         self._relaunch: deque[int] = deque()
         self._paused: dict[int, Curve] = {}
         self._told_no_checkpoint = False
         self._unwanted: dict[int, str] = {}
+        self._deadlines = Deadlines()
+        self._stopped: list[LiveAttempt] = []
+        """Those whose grace has not begun."""
+        self._deaf_until_s = 0.0
+        self._sign_round = 0
+        self._wound_up: Closing | None = None
 
     @property
     def unfinished(self) -> int:
@@ -77,8 +89,7 @@ class Attempts:
     @property
     def gpu_hours(self) -> float:
         """What ended and live attempts have held so far."""
-        now = self._clock.now()
-        return (self._spent_gpu_s + sum(live.gpus * live.held_s(now) for live in self._roster)) / 3600
+        return self._spent_gpu_hours + self._roster.gpu_s(self._clock.now()) / 3600
 
     # --- opening ------------------------------------------------------------------------------------
 
@@ -119,8 +130,10 @@ class Attempts:
             gpus=resources.gpu * resources.workers,
             now_s=self._clock.now(),
         )
+        self._look_again(live, live.opened_s)
+        live.leased_s = live.opened_s
         cpus = resources.cpu * resources.workers
-        self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._stall_s))
+        self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._lease_s))
         params = {**self._spec.constants, **live.params}
         seed = ((self._spec.seed or 0) * 1_000_003 + number) % 2**32
         effects.launches.append(Launch(live.id, number, params, seed, history.checkpoint))
@@ -132,6 +145,7 @@ class Attempts:
         if live.stop_cause is not None:
             return
         live.stop_cause, live.stop_reason = cause, reason
+        self._stopped.append(live)
         self._batch.stops.append(StopRequest(*live.key(), cause))
         effects.stops.append(live.id)
 
@@ -157,9 +171,11 @@ class Attempts:
 
     def begin_grace(self) -> None:
         """At a step's beginning: from now on those count their grace that the step before, once committed, stopped."""
-        for live in self._roster:
-            if live.stop_cause is not None and live.stop_by_s is None:
+        stopped, self._stopped = self._stopped, []
+        for live in stopped:
+            if live.stop_by_s is None:
                 live.stop_by_s = self._clock.now() + self._spec.limits.grace
+                self._deadlines.put(live.stop_by_s, live.id)
 
     @property
     def all_overdue(self) -> bool:
@@ -169,9 +185,9 @@ class Attempts:
 
     def judge(self, effects: Effects) -> None:
         """Stop those whose new reports the pruner finds too poor."""
-        for live in self._roster:
+        for live in self._roster.take_reported():
             steps, live.unjudged = live.unjudged, []
-            if not steps or live.stop_cause is not None:
+            if live.stop_cause is not None:
                 continue
             verdict = self._optimizer.verdict(live.number, _thinned(steps))
             if verdict is None or live.over:
@@ -190,25 +206,50 @@ class Attempts:
         gave no sign since it was adopted.
         """
         now = self._clock.now()
-        for live in self._roster:
-            if not hearing:
-                live.heard_s = now
-            if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
-                live.killed = True
-                effects.kills.append(live.id)
-            if (unwanted := self._unwanted.pop(live.number, None)) is not None:
-                self.stop(live, StopCause.REQUEST, unwanted, effects)
-            if live.started_s is None or live.stop_cause is not None or live.last_word_s is not None:
-                continue
-            exceeded = policy.overdue(self._spec.limits, now - live.started_s, now - live.heard_s)
-            if exceeded is not None:
-                cause, reason = exceeded
-                self._decide(live.number, "stop", reason)
-                self.stop(live, cause, reason, effects)
+        if not hearing:
+            self._deaf_until_s = now
+        unwanted, self._unwanted = self._unwanted, {}
+        for live in self._roster if unwanted else ():
+            if live.number in unwanted:
+                self.stop(live, StopCause.REQUEST, unwanted[live.number], effects)
+        for attempt in self._deadlines.take_due(now):
+            if (due := self._roster.get(attempt)) is not None:
+                self._look_at(due, now, effects)
+
+    def _look_at(self, live: LiveAttempt, now: float, effects: Effects) -> None:
+        """Stop or kill an attempt whose time is over, or put that off if it is not."""
+        if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
+            live.killed = True
+            effects.kills.append(live.id)
+        if live.stop_cause is not None:
+            return
+        exceeded = None
+        if live.started_s is not None and live.last_word_s is None:
+            silent_s = now - max(live.heard_s, self._deaf_until_s)
+            exceeded = policy.overdue(self._spec.limits, now - live.started_s, silent_s)
+        if exceeded is None:
+            self._look_again(live, now)
+        else:
+            cause, reason = exceeded
+            self._decide(live.number, "stop", reason)
+            self.stop(live, cause, reason, effects)
+
+    def _look_again(self, live: LiveAttempt, now: float) -> None:
+        """Look at the attempt as soon as it may have exceeded a limit."""
+        limits = self._spec.limits
+        if limits.wall is None and limits.silence is None:
+            return
+        began_s = now if live.started_s is None else live.started_s
+        ends_s = min(
+            math.inf if limits.wall is None else began_s + limits.wall,
+            math.inf if limits.silence is None else max(began_s, live.heard_s, self._deaf_until_s) + limits.silence,
+        )
+        self._deadlines.put(ends_s if live.last_word_s is None else now + MUTE_S, live.id)
 
     def wind_up(self, closing: Closing, effects: Effects) -> None:
         """Stop what runs, if that is how the study closes, and end what is paused or would be run again."""
-        if closing.stop is not None:
+        if closing.stop is not None and closing is not self._wound_up:
+            self._wound_up = closing
             for live in self._roster:
                 self.stop(live, closing.stop, closing.reason, effects)
         if not closing.ends_trials:
@@ -240,19 +281,33 @@ class Attempts:
         """These gave a sign of life: those among them that were adopted do run."""
         for attempt in alive:
             if (live := self._roster.get(attempt)) is not None:
-                live.last_word_s = None
+                self._roster.speak(live)
 
-    def leases(self, alive: Iterable[AttemptId]) -> list[AliveAttempt]:
-        """The leases to renew, of attempts that gave a sign of life."""
-        known = (self._roster.get(attempt) for attempt in alive)
-        return [AliveAttempt(*live.key(), self._stall_s) for live in known if live is not None]
+    def leases(self, alive: Iterable[AttemptId] | None) -> list[AliveAttempt]:
+        """The leases to renew, of attempts that gave a sign of life, if they were not renewed just now.
+
+        `alive`: None when nothing can be concluded from silence; then all of them are renewed.
+        """
+        now, renewed = self._clock.now(), []
+        self._sign_round += 1
+        for live in self._roster if alive is None else filter(None, map(self._roster.get, alive)):
+            live.sign_round = self._sign_round
+            if alive is None or now - live.leased_s >= self._lease_s - self._stall_s:
+                live.leased_s = now
+                renewed.append(AliveAttempt(*live.key(), self._lease_s))
+        return renewed
 
     def give_up(self, stalled: Iterable[tuple[int, int]], effects: Effects) -> list[Ended]:
-        """End attempts whose lease has run out; whatever they say from here on is refused."""
+        """End attempts whose lease has run out; whatever they say from here on is refused.
+
+        One that gave a sign of life all the same has its lease renewed: nobody had found it necessary before.
+        """
         ended = []
         for number, attempt in stalled:
             live = self._roster.get(AttemptId(trial_id(self._study_id, number), attempt))
-            if live is not None and not live.over:
+            if live is not None and live.sign_round == self._sign_round:
+                live.leased_s = -math.inf
+            elif live is not None and not live.over:
                 live.over = True
                 effects.kills.append(live.id)
                 reason = f"the worker gave no sign of life for {self._stall_s:g} s (limits.stall)"
@@ -263,6 +318,10 @@ class Attempts:
     def _stall_s(self) -> float:
         return self._spec.limits.stall
 
+    @property
+    def _lease_s(self) -> float:
+        return (1 + LEASE_SLACK) * self._stall_s
+
     # --- ending -------------------------------------------------------------------------------------
 
     def end(self, ended: Ended) -> None:
@@ -270,8 +329,7 @@ class Attempts:
         live = ended.live
         outcome = live.doom or ended.outcome
         conclusion = conclude(self._spec, live.curve, outcome, live.stop_cause, live.stop_reason)
-        self._spent_gpu_s += live.gpus * live.held_s(self._clock.now())
-        self._roster.close(live)
+        self._roster.close(live, self._clock.now())
         self._record_end(live, conclusion)
         if conclusion.attempt_state is AttemptState.INTERRUPTED:
             self._relaunch.append(live.number)
@@ -309,8 +367,10 @@ class Attempts:
         params = self._optimizer.trial(trial.number).params
         live = self._roster.adopt(trial.trial_id, last, trial.number, params, now_s=now)
         live.curve = self._curve_of(trial)
+        self._look_again(live, now)
         if last.stop_cause is not None:  # a stop that was decided stands, and may not have reached the worker
             live.stop_cause, live.stop_reason = StopCause(last.stop_cause), "stopped by the coordinator before"
+            self._stopped.append(live)
             effects.stops.append(live.id)
 
     def _curve_of(self, trial: UnfinishedTrial, up_to: float = float("inf")) -> Curve:
@@ -347,8 +407,8 @@ class Attempts:
         self._roster.forget(number)
         self._scoreboard.finished(self._optimizer.trial(number))
         self._note("failed", f"{failure}: {message}", number)
-        reports = bool(self._paused) or any(live.curve.last for live in self._roster)
-        if not reports and policy.is_broken(failure, *self._scoreboard.failed_and_others):
+        is_broken = policy.is_broken(failure, *self._scoreboard.failed_and_others)
+        if is_broken and not self._paused and not any(live.curve.last for live in self._roster):
             self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.COMMAND))
 
     def _tell(self, number: int, conclusion: Conclusion, stop_reason: str, *, quietly: bool = False) -> None:

@@ -73,7 +73,7 @@ class Intake:
             effects.heard[event.attempt] = event.seq
             batch.cursors[live.key()] = event.seq
             if not isinstance(event.payload, Lost):
-                live.last_word_s = None
+                self._roster.speak(live)
             if isinstance(event.payload, Outcome):
                 live.over = True
                 ended.append(Ended(live, event.payload))
@@ -84,7 +84,7 @@ class Intake:
     def _take_one(self, live: LiveAttempt, seq: int, payload: Payload, batch: Batch, effects: Effects) -> None:
         match payload:
             case Started():
-                live.started_s = live.heard_s = self._now()
+                self._roster.start(live, self._now())
                 live.devices = payload.devices
                 batch.started.append(
                     StartedAttempt(*live.key(), payload.node, payload.pid, payload.devices, payload.code)
@@ -131,7 +131,7 @@ class Intake:
             beside = [others.get(name) for name in self._other_objectives]
             self._optimizer.report(live.number, report.step, value, *beside)
             if self._judged and None not in beside:
-                live.unjudged.append(report.step)
+                self._roster.report(live, report.step)
 
     def _take_log(self, live: LiveAttempt, seq: int, line: Logged, batch: Batch) -> None:
         if live.log_bytes > LOG_BYTES_MAX:

@@ -50,7 +50,11 @@ WAIT_S = 0.2
 GATHER_S = 0.05
 """Reports that come sooner than this after a commit are written together with those that follow."""
 ASK_S = 0.03
-"""A step asks no longer than this when workers wait for what it has asked already."""
+"""A step asks no longer than this, or than the rest of it took, when workers wait for what it has asked already."""
+SHOW_S = 0.2
+"""Observers are told no more often than this while all that changes is what running trials report."""
+SHOW_SHARE = 0.03
+"""Of the time, at most, that goes into telling them: of thousands of running trials there is a lot to tell."""
 GAP_S = 5.0
 """Who has not listened for so long has missed something."""
 SETTLE_S = 15.0
@@ -119,7 +123,9 @@ class Coordinator:
         now = self._clock.now()
         self._counted_s = self._renewed_s = self._listened_s = now
         self._settled_s = now
-        self._looked_s = self._slots_s = self._told_s = self._written_s = -1e9
+        self._looked_s = self._slots_s = self._told_s = self._written_s = self._shown_s = -1e9
+        self._shown: tuple[object, ...] = ()
+        self._show_took_s = 0.0
         self._slots = 1
         self._gpus_total = executor.capacity().gpu
 
@@ -142,7 +148,7 @@ class Coordinator:
             self._attempts.recover(trial, effects)
         if self._roster:  # they have spoken to nobody since the last coordinator
             self._settled_s = self._clock.now() + SETTLE_S
-        self._batch.alive = self._attempts.leases(live.id for live in self._roster)
+        self._batch.alive = self._attempts.leases(None)
         self._batch.study_state = (StudyState.RUNNING, "")
         effects.adoption = Adoption(self._ledger.token, {live.id: live.cursor for live in self._roster})
         self._commit(effects)
@@ -188,7 +194,8 @@ class Coordinator:
         failpoints.reach("heard")
         over = self._intake.take(events, effects)
         self._attempts.judge(effects)
-        over += self._attempts.give_up(self._writer.take_stalled(), effects)
+        stalled = self._writer.take_stalled()
+        over += self._attempts.give_up(stalled if self._is_settled else (), effects)
         failpoints.reach("judged")
         for ended in over:
             self._attempts.end(ended)
@@ -325,7 +332,7 @@ class Coordinator:
         for _ in range(trials):
             if self._closing is not None or self._optimizer.exhausted:
                 return
-            if self._clock.now() - began_s > ASK_S:
+            if self._clock.now() - began_s > max(ASK_S, began_s - self._listened_s):
                 self._is_asking = True
                 return
             proposal = self._optimizer.ask()
@@ -428,7 +435,7 @@ class Coordinator:
             alive = self._executor.alive()
             if not self._trouble:
                 self._attempts.hear(alive)
-            self._batch.alive = self._attempts.leases(alive if self._is_settled else (live.id for live in self._roster))
+            self._batch.alive = self._attempts.leases(alive if self._is_settled else None)
         if not self._batch and not is_due:
             effects.perform(self._executor)
             return True
@@ -441,16 +448,23 @@ class Coordinator:
 
     def _show(self) -> None:
         state, reason = self._standing()
+        standing = state, reason, self._scoreboard.ended, self._attempts.paused, len(self._roster)
+        began_s = self._clock.now()
+        pause_s = max(self._show_took_s / SHOW_SHARE, SHOW_S if standing == self._shown else 0.0)
+        if began_s - self._shown_s < pause_s and self._closed is None:
+            return
         progress = self._scoreboard.progress(
             self._roster,
             self._usage(),
             state=state,
             reason=reason,
             paused=self._attempts.paused,
-            now_s=self._clock.now(),
+            now_s=began_s,
             gpus_total=self._gpus_total,
         )
         self._observer.progress(progress)
+        self._shown, self._shown_s = standing, began_s
+        self._show_took_s = self._clock.now() - began_s
 
     def _standing(self) -> tuple[str, str]:
         if self._writer.trouble:

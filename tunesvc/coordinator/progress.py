@@ -83,7 +83,8 @@ class Observer(Protocol):
     """Watches a run; called from the coordinator's thread and must return at once."""
 
     def progress(self, progress: Progress) -> None:
-        """After every step that changed something, and at least once a second."""
+        """After every step in which a trial began or ended, a few times a second in between, and at the end; less often
+        when thousands of trials run."""
         ...
 
     def note(self, note: Note) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesvc.execute.executor import AttemptId, Failed
@@ -75,16 +76,14 @@ class LiveAttempt:
     """Steps that it reported since the pruner last looked."""
     doom: Failed | None = None
     """Why it is being ended as a failure, whatever it says itself."""
+    leased_s: float = -math.inf
+    """When its lease was last renewed."""
+    sign_round: int = -1
+    """The last round of renewals before which it had given a sign of life."""
 
     def key(self) -> tuple[int, int]:
         """Trial number and attempt number, as batches name an attempt."""
         return self.number, self.id.number
-
-    def held_s(self, now_s: float) -> float:
-        """How long it has held its resources; if nothing was heard of it since it was adopted, how long at least."""
-        if self.started_s is None:
-            return 0.0
-        return (now_s if self.last_word_s is None else self.last_word_s) - self.started_s
 
 
 @dataclass(slots=True)
@@ -104,12 +103,34 @@ class History:
         return -1 if self.checkpoint is None or self.checkpoint_step is None else self.checkpoint_step
 
 
+class GpuTime:
+    """GPU seconds that attempts have held, counted as they begin and end: what runs meanwhile costs nothing."""
+
+    def __init__(self) -> None:
+        self._gpus = self._offset_s = 0.0
+
+    def begin(self, gpus: float, at_s: float) -> None:
+        """So many GPUs are held from this moment on."""
+        self._gpus += gpus
+        self._offset_s -= gpus * at_s
+
+    def end(self, gpus: float, at_s: float) -> None:
+        """They are held no longer."""
+        self.begin(-gpus, at_s)
+
+    def at(self, now_s: float) -> float:
+        """GPU seconds until now."""
+        return self._gpus * now_s + self._offset_s
+
+
 class Roster:
     """Live attempts by id, and the histories of the trials that are not over."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._goals = {metric.name: metric.goal for metric in metrics}
         self._live: dict[AttemptId, LiveAttempt] = {}
+        self._reported: dict[AttemptId, LiveAttempt] = {}
+        self._gpu_time = GpuTime()
         self._histories: dict[int, History] = {}
 
     def __len__(self) -> int:
@@ -121,6 +142,11 @@ class Roster:
     def get(self, attempt: AttemptId) -> LiveAttempt | None:
         """The live attempt of that id, or None when it is over or was never ours."""
         return self._live.get(attempt)
+
+    def gpu_s(self, now_s: float) -> float:
+        """GPU seconds that attempts have held, those that are over included; of one that nothing was heard of since it
+        was adopted, what it has held at least."""
+        return self._gpu_time.at(now_s)
 
     def history(self, number: int) -> History:
         """The trial's history; an empty one for a new trial."""
@@ -157,12 +183,38 @@ class Roster:
             cursor=attempt.cursor,
             last_word_s=now_s - (attempt.silent_s or 0.0),
         )
+        if live.started_s is not None and live.last_word_s is not None:
+            self._gpu_time.begin(live.gpus, live.started_s)
+            self._gpu_time.end(live.gpus, live.last_word_s)
         self._live[live.id] = live
         return live
 
-    def close(self, live: LiveAttempt) -> None:
+    def start(self, live: LiveAttempt, now_s: float) -> None:
+        """The attempt has its resources."""
+        live.started_s = live.heard_s = now_s
+        self._gpu_time.begin(live.gpus, now_s)
+
+    def speak(self, live: LiveAttempt) -> None:
+        """The attempt gave a sign of life: if it was adopted, it has run all the time."""
+        if live.last_word_s is not None and live.started_s is not None:
+            self._gpu_time.begin(live.gpus, live.last_word_s)
+        live.last_word_s = None
+
+    def report(self, live: LiveAttempt, step: int) -> None:
+        """The attempt reported something that the pruner has to look at."""
+        live.unjudged.append(step)
+        self._reported[live.id] = live
+
+    def take_reported(self) -> Iterable[LiveAttempt]:
+        """Those that did since the last call."""
+        reported, self._reported = self._reported, {}
+        return reported.values()
+
+    def close(self, live: LiveAttempt, now_s: float) -> None:
         """The attempt is over, the trial is not."""
         del self._live[live.id]
+        if live.started_s is not None and live.last_word_s is None:
+            self._gpu_time.end(live.gpus, now_s)
 
     def forget(self, number: int) -> None:
         """The trial is over."""

@@ -92,6 +92,11 @@ class Scoreboard:
         return self._failed_by_themselves, self._counts.total() - self._counts[TrialState.FAIL]
 
     @property
+    def ended(self) -> int:
+        """How many trials are over."""
+        return self._counts.total()
+
+    @property
     def best(self) -> BestTrial | None:
         """The best complete and feasible trial so far."""
         if self._best is None:

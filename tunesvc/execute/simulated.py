@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -79,13 +79,19 @@ class SimulatedCluster:
         self._script = script
         self._obedient = obedient
         self._attempts: dict[AttemptId, _Attempt] = {}
+        self._running: dict[AttemptId, None] = {}
         self._due: list[tuple[float, int, AttemptId, Payload]] = []
         self._order = itertools.count()
 
     @property
     def running(self) -> list[AttemptId]:
         """The attempts that are not over."""
-        return [attempt for attempt, held in self._attempts.items() if not held.over]
+        return list(self._running)
+
+    @property
+    def free_slots(self) -> int:
+        """How many more attempts can begin."""
+        return self.slots - len(self._running)
 
     def get(self, attempt: AttemptId) -> _Attempt | None:
         """An attempt that runs here, or whose last words nobody has acknowledged."""
@@ -95,10 +101,12 @@ class SimulatedCluster:
         """Obey this token from here on, and end what is not among these attempts."""
         self.token = token
         self._attempts = {attempt: held for attempt, held in self._attempts.items() if attempt in attempts}
+        self._running = {attempt: None for attempt in self._running if attempt in attempts}
 
     def start(self, launch: Launch, listener: SimulatedExecutor) -> None:
         """Run a launch's script in a free slot."""
         self._attempts[launch.attempt] = _Attempt(launch, iter(self._script(launch)), listener)
+        self._running[launch.attempt] = None
         self._emit(launch.attempt, Started(node="simulated", pid=launch.trial_number))
         self._schedule_next(launch.attempt)
 
@@ -182,7 +190,9 @@ class SimulatedCluster:
         running.seq += 1
         event = Event(attempt, running.seq, payload)
         running.outbox.append(event)
-        running.over = isinstance(payload, Outcome)
+        if isinstance(payload, Outcome):
+            running.over = True
+            self._running.pop(attempt, None)
         if running.listener is not None:
             running.listener.hear(event)
             if running.over:
@@ -208,14 +218,14 @@ class SimulatedExecutor:
             cluster = SimulatedCluster(script, clock=clock, slots=slots, obedient=obedient)
         self.cluster = cluster
         self._token = cluster.token
-        self._waiting: list[Launch] = []
+        self._waiting: OrderedDict[AttemptId, Launch] = OrderedDict()
         self._ready: list[Event] = []
 
     def capacity(self) -> Capacity:
         """One imaginary node with a CPU for each slot."""
-        slots, busy = self.cluster.slots, len(self.cluster.running)
-        total = {"CPU": float(slots), "memory": 2.0**30}
-        return capacity_of([Node("simulated", "simulated", "simulated", total, {**total, "CPU": float(slots - busy)})])
+        total = {"CPU": float(self.cluster.slots), "memory": 2.0**30}
+        free = {**total, "CPU": float(self.cluster.free_slots)}
+        return capacity_of([Node("simulated", "simulated", "simulated", total, free)])
 
     def slots(self) -> int:
         """As constructed."""
@@ -239,7 +249,7 @@ class SimulatedExecutor:
     def alive(self) -> Collection[AttemptId]:
         """All that are not frozen."""
         running = [a for a in self.cluster.running if (held := self._own(a)) is not None and not held.frozen]
-        return [*running, *(launch.attempt for launch in self._waiting)]
+        return [*running, *self._waiting]
 
     def trouble(self) -> str:
         """Never any."""
@@ -247,7 +257,7 @@ class SimulatedExecutor:
 
     def launch(self, launch: Launch) -> None:
         """Start the launch's script, now or when a slot is free."""
-        self._waiting.append(launch)
+        self._waiting[launch.attempt] = launch
         self.fill_slots()
 
     def events(self, timeout_s: float) -> Sequence[Event]:
@@ -305,14 +315,12 @@ class SimulatedExecutor:
 
     def fill_slots(self) -> None:
         """Start what waits, as far as there is room; a cluster that somebody else took over starts nothing."""
-        while self._waiting and self._token >= self.cluster.token and len(self.cluster.running) < self.cluster.slots:
-            self.cluster.start(self._waiting.pop(0), self)
+        while self._waiting and self._token >= self.cluster.token and self.cluster.free_slots > 0:
+            self.cluster.start(self._waiting.popitem(last=False)[1], self)
 
     def _own(self, attempt: AttemptId) -> _Attempt | None:
         held = self.cluster.get(attempt)
         return held if held is not None and held.listener is self and self._token >= self.cluster.token else None
 
     def _drop_waiting(self, attempt: AttemptId) -> bool:
-        before = len(self._waiting)
-        self._waiting = [launch for launch in self._waiting if launch.attempt != attempt]
-        return len(self._waiting) < before
+        return self._waiting.pop(attempt, None) is not None

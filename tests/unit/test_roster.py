@@ -1,0 +1,71 @@
+"""What is counted of live attempts as they come and go: as if all of them were looked at each time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesvc.coordinator.deadlines import Deadlines
+from tunesvc.coordinator.roster import LiveAttempt, Roster
+from tunesvc.execute.executor import AttemptId
+from tunesvc.store.recovery import EarlierAttempt
+from tunesvc.store.states import AttemptState
+
+DEED = st.tuples(
+    st.sampled_from(["open", "adopt", "start", "speak", "close"]), st.integers(0, 9), st.sampled_from([0.0, 0.5, 3.0])
+)
+
+
+def held_s(live: LiveAttempt, now_s: float) -> float:
+    if live.started_s is None:
+        return 0.0
+    return (now_s if live.last_word_s is None else live.last_word_s) - live.started_s
+
+
+@given(deeds=st.lists(DEED, max_size=60))
+def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float]]) -> None:
+    roster = Roster([])
+    ended_s = 0.0
+    for number, (deed, which, gpus) in enumerate(deeds):
+        now_s = 100.0 + 7.0 * number
+        live = list(roster)[which % len(roster)] if roster else None
+        if deed == "open":
+            roster.open(number, number, {}, gpus=gpus, now_s=now_s)
+        elif deed == "adopt":
+            ran_s = [None, 50.0, 5.0][which % 3]
+            silent_s = None if ran_s is None else ran_s / 5
+            earlier = EarlierAttempt(1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None)
+            roster.adopt(number, earlier, number, {}, now_s=now_s)
+        elif live is not None and deed == "start" and live.started_s is None:
+            roster.speak(live)
+            roster.start(live, now_s)
+        elif live is not None and deed == "speak":
+            roster.speak(live)
+        elif live is not None and deed == "close":
+            ended_s += live.gpus * held_s(live, now_s)
+            roster.close(live, now_s)
+        later_s = now_s + 3.0
+        assert roster.gpu_s(later_s) == pytest.approx(
+            ended_s + sum(live.gpus * held_s(live, later_s) for live in roster)
+        )
+
+
+@given(moments=st.lists(st.floats(0, 10), max_size=30), now_s=st.floats(0, 10))
+def test_who_is_due_is_told_once_and_nobody_else(moments: list[float], now_s: float) -> None:
+    deadlines = Deadlines()
+    for number, at_s in enumerate(moments):
+        deadlines.put(at_s, AttemptId(number, 1))
+    due = [attempt.trial_id for attempt in deadlines.take_due(now_s)]
+    assert sorted(due) == [number for number, at_s in enumerate(moments) if at_s <= now_s]
+    assert deadlines.take_due(now_s) == []
+
+
+def test_who_reported_is_told_once() -> None:
+    roster = Roster([])
+    silent, loud = (roster.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2))
+    roster.report(loud, 3)
+    roster.report(loud, 4)
+    assert [(live.number, live.unjudged) for live in roster.take_reported()] == [(2, [3, 4])]
+    assert list(roster.take_reported()) == []
+    assert silent.unjudged == []
