@@ -495,3 +495,24 @@ def test_parameters_are_stored_as_they_were_used(database: Database) -> None:
     assert len(stored) == 20
     assert all(seen[int(str(number))][str(name)] == value for number, name, value in stored)
     assert all(params["batch"] == 32 for params in seen.values())
+
+
+class Timed(SimulatedExecutor):
+    """Remembers when each attempt was launched."""
+
+    def launch(self, launch: Launch) -> None:
+        self.launched_s = [*getattr(self, "launched_s", []), self.cluster.clock.now()]
+        super().launch(launch)
+
+
+def test_reports_that_come_close_together_are_written_together_and_nobody_waits_for_that(database: Database) -> None:
+    def script(_: Launch) -> Steps:
+        return [*[(0.005, Reported(step, {"loss": 1.0})) for step in range(200)], (0.001, Finished())]
+
+    simulation = Simulation(database, make_spec(budget={"trials": 3}, parallelism=1), script)
+    executor = Timed(script, clock=simulation.clock, slots=1)
+    simulation.start(executor).run()
+    assert simulation.sql("SELECT count(*) FROM reports") == [(600,)]
+    ((batches,),) = simulation.sql("SELECT batch FROM leases")
+    assert 3 * 20 <= batches < 3 * 30, "twenty times a second, and not two hundred times"
+    assert executor.launched_s == pytest.approx([0.0, 1.001, 2.002])
