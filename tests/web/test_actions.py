@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.integration.test_coordinator_commands import slow
@@ -176,23 +175,6 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     expect(page.locator("tbody tr")).to_have_count(1)
     dashboard.open("/studies?tag=other")
     expect(page.get_by_role("heading", name="No study matches")).to_be_visible()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_dialogs_and_requests_are_accessible(dashboard: Dashboard, simulation: Simulation, scheme: str) -> None:
-    simulation.run()
-    page = dashboard.page
-    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    found = []
-    for path in ("/studies/1/requests", "/studies/1/ask/enqueue?trial=0", "/studies/1/delete"):
-        dashboard.open(path)
-        found += Axe().run(page).response["violations"]
-    dashboard.open("/studies/1/requests")
-    ask(page, "Extend")
-    found += Axe().run(page).response["violations"]
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_be_hidden()
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
 
 
 # --- without a browser -------------------------------------------------------------------------------
