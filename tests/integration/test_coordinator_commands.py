@@ -11,7 +11,7 @@ from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc import failpoints, insights
 from tunesvc.coordinator.loop import Coordinator
-from tunesvc.execute.executor import Failed, Finished, Launch, Payload
+from tunesvc.execute.executor import Failed, Finished, Launch, Payload, Reported
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -119,6 +119,30 @@ def test_an_extended_study_runs_that_many_trials_more(database: Database) -> Non
     simulation.run()
     assert simulation.states() == {"complete": 15}
     assert simulation.sql("SELECT spec->'budget'->>'trials' FROM studies") == [("15",)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "ends", "trials"),
+    [
+        ("extend", {"trials": 2}, StudyState.FINISHED, 3),
+        ("pause", {}, StudyState.PAUSED, 1),
+        ("stop", {}, StudyState.STOPPED, 1),
+        ("parallelism", {"trials": 3}, StudyState.FINISHED, 1),
+    ],
+)
+def test_a_request_of_the_last_moment_is_carried_out(
+    database: Database, kind: str, payload: Mapping[str, object], ends: StudyState, trials: int
+) -> None:
+    def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        yield 0.5, Reported(0, {"loss": 1.0})
+        if launch.trial_number == 0:
+            ask(simulation, kind, payload)
+        yield 0.001, Finished()
+
+    simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
+    assert simulation.run().state is ends
+    assert sum(simulation.states().values()) == trials
+    assert simulation.sql("SELECT done_at IS NOT NULL, answer FROM commands") == [(True, "")]
 
 
 def test_an_enqueued_trial_runs_with_its_values_and_a_wrong_one_is_answered(database: Database) -> None:

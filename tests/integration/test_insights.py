@@ -19,6 +19,9 @@ from optuna.distributions import (
 
 from tunesvc import insights
 from tunesvc.errors import StudyNotFound
+from tunesvc.insights.explored import parts_tried
+from tunesvc.insights.taken import about_study, last_asks
+from tunesvc.space import place
 from tunesvc.spec import StudySpec
 from tunesvc.store import schema
 from tunesvc.store import studies as stored
@@ -93,6 +96,20 @@ def writing(database: Database, **spec: object) -> Iterator[Writer]:
 
 
 TWO_METRICS = ({"name": "error"}, {"name": "speed", "goal": "maximize"})
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_parts_of_a_range_that_were_tried_are_counted_on_its_scale(database: Database, log: bool) -> None:
+    kind = FloatDistribution(1e-4, 1.0, log=log)
+    tried = [1e-4, 0.0011, 0.0012, 0.05, 0.55, 1.0]
+    with writing(database) as w:
+        for number, value in enumerate(tried):
+            w.trial(number, "complete", 0.5)
+            w.param(number, 0, "lr", value, kind)
+    places = [place(kind, value) or 0.0 for value in tried]
+    assert parts_tried(database, w.study_id, "lr", kind, 10) == len({min(9, int(10 * at)) for at in places})
+    assert parts_tried(database, w.study_id, "other", kind, 10) == 0
+    assert parts_tried(database, w.study_id, "lr", CategoricalDistribution([1, 2]), 2) == 1
 
 
 def test_an_empty_database_has_no_studies(database: Database) -> None:
@@ -371,6 +388,9 @@ QUERIES: dict[str, Callable[[Database, int], object]] = {
     "a trial's decisions": lambda db, study: insights.decisions(db, study, number=7),
     "a page of requests": lambda db, study: insights.requests(db, study, before=5_000),
     "the cluster": lambda db, _: insights.cluster(db),
+    "why the newest trials were proposed": lambda db, study: last_asks(db, study, 20),
+    "decisions about a study": about_study,
+    "what was tried of a range": lambda db, study: parts_tried(db, study, "p1", LR, 10),
     "a study's attempts": lambda db, study: insights.attempts(db, study),
 }
 

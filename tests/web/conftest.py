@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
@@ -25,6 +27,12 @@ def routes_of(server: DashboardServer) -> list[APIRoute]:
     found = [route for route in (*own, *included) if isinstance(route, APIRoute)]
     assert len(found) >= len(PAGES), "one for each page at least"
     return found
+
+
+def violations(page: Page) -> list[str]:
+    """What keeps somebody from using the page as it stands: what axe calls serious or critical."""
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
 
 
 CHROMIUM = shutil.which("chromium")
@@ -79,9 +87,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser's memory of this test's own."""
+@contextmanager
+def new_context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser's memory of its own."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC", locale="en-GB")
     context.set_default_timeout(20_000)
     expect.set_options(timeout=20_000)
@@ -89,12 +97,41 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.close()
 
 
-@pytest.fixture
-def dashboard(database: Database, context: BrowserContext) -> Iterator[Dashboard]:
-    """A dashboard on this test's own database, with a browser that was let in."""
+@contextmanager
+def serving(database: Database, context: BrowserContext) -> Iterator[Dashboard]:
+    """A dashboard on a database, with a browser that was let in."""
     with DashboardServer(database, port=0) as server:
         made = Dashboard(server, context.new_page())
         made.watch(made.page)
         made.page.goto(server.new_address())
         yield made
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser's memory of this test's own."""
+    with new_context(browser) as context:
+        yield context
+
+
+@pytest.fixture
+def dashboard(database: Database, context: BrowserContext) -> Iterator[Dashboard]:
+    """A dashboard on this test's own database."""
+    with serving(database, context) as made:
+        yield made
         assert made.complaints == []
+
+
+@pytest.fixture(scope="module")
+def shared_server(shared_database: Database, browser: Browser) -> Iterator[Dashboard]:
+    """A dashboard for all tests of a module, on their database and in one page of a browser."""
+    with new_context(browser) as context, serving(shared_database, context) as made:
+        yield made
+
+
+@pytest.fixture
+def shared_dashboard(shared_server: Dashboard) -> Iterator[Dashboard]:
+    """The module's dashboard, for one of its tests."""
+    shared_server.complaints.clear()
+    yield shared_server
+    assert shared_server.complaints == []

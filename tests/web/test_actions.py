@@ -8,14 +8,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.integration.test_coordinator_commands import slow
 from tests.simulation import Simulation
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard, routes_of
-from tunesvc.coordinator.loop import Coordinator
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import Right, User
@@ -26,20 +24,6 @@ HOSTILE = '<img src=x onerror="alert(1)">\u202ereversed & long ' + "x" * 300
 @pytest.fixture
 def simulation(database: Database) -> Simulation:
     return Simulation(database, make_spec(name="bowl", budget={"trials": 6}, parallelism=2), slow)
-
-
-def hold(simulation: Simulation) -> None:
-    """Keep the lease while nobody steps: a browser on a busy machine takes its time."""
-    simulation.sql("UPDATE leases SET expires_at = now() + interval '1 hour'")
-
-
-def step_until(simulation: Simulation, coordinator: Coordinator, sql: str) -> None:
-    for _ in range(500):
-        if simulation.sql(sql) == [(True,)]:
-            hold(simulation)
-            return
-        coordinator.step()
-    raise AssertionError(sql)
 
 
 def ask(page: Page, label: str) -> None:
@@ -53,48 +37,6 @@ def done(page: Page, label: str, told: str) -> None:
     page.get_by_role("dialog").get_by_role("button", name=label, exact=True).click()
     expect(page.locator(".toast").filter(has_text=told).last).to_be_visible()
     expect(page.get_by_role("dialog")).to_be_hidden()
-
-
-def test_a_pause_is_asked_shown_taken_back_and_carried_out(dashboard: Dashboard, simulation: Simulation) -> None:
-    coordinator = simulation.start()
-    coordinator.step()
-    hold(simulation)
-    page = dashboard.open("/studies/1")
-    ask(page, "Pause")
-    expect(page.get_by_role("dialog")).to_contain_text("2 running trials come to their end")
-    done(page, "Pause", "the coordinator test carries it out")
-    expect(page.locator("#head")).to_contain_text("pausing")
-    expect(page.get_by_role("button", name="Pause", exact=True)).to_have_attribute("title", "it is being paused")
-    ask(page, "Resume")
-    done(page, "Go on", "carries it out")
-    step_until(simulation, coordinator, "SELECT count(*) = 2 FROM commands WHERE done_at IS NOT NULL")
-    expect(page.locator("#head")).not_to_contain_text("pausing")
-    ask(page, "Pause")
-    done(page, "Pause", "carries it out")
-    coordinator.run()
-    simulation.ledger.release()
-    expect(page.locator("#head .standing")).to_contain_text("paused")
-    ask(page, "Resume")
-    expect(page.get_by_role("dialog")).to_contain_text("A dashboard cannot run a study")
-    expect(page.locator("#resume-command")).to_have_text("tune resume bowl")
-
-
-def test_a_trial_is_stopped_and_another_tried_near_it(dashboard: Dashboard, simulation: Simulation) -> None:
-    coordinator = simulation.start()
-    step_until(simulation, coordinator, "SELECT count(*) > 0 FROM reports WHERE trial_id % 4294967296 = 1")
-    page = dashboard.open("/studies/1/trials/1")
-    ask(page, "Stop this trial")
-    expect(page.get_by_role("dialog")).to_contain_text("It ends as pruned, with 1 at step 0")
-    done(page, "Stop this trial", "carries it out")
-    step_until(simulation, coordinator, "SELECT state = 'pruned' FROM trials WHERE number = 1")
-    expect(page.locator("#which")).to_contain_text("pruned")
-    expect(page.get_by_role("button", name="Stop this trial")).to_be_disabled()
-    ask(page, "Try near this")
-    done(page, "Try near it", "carries it out")
-    step_until(simulation, coordinator, "SELECT count(*) = 1 FROM trial_attrs WHERE value = '\"near trial 1\"'")
-    page.get_by_role("link", name="Requests").click()
-    expect(page.locator("tbody tr").first).to_contain_text("try near trial 1")
-    expect(page.locator("tbody tr").last).to_contain_text("stop trial 1")
 
 
 def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Dashboard, simulation: Simulation) -> None:
@@ -112,39 +54,6 @@ def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Das
 
     # the refused answer is an error of the request, which browsers note
     dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one]
-
-
-def test_a_study_is_extended_and_widened_by_its_menu(dashboard: Dashboard, simulation: Simulation) -> None:
-    simulation.run()
-    page = dashboard.open("/studies/1")
-    ask(page, "Extend")
-    page.get_by_role("textbox", name="Trials").fill("4")
-    done(page, "Extend", "extended; `tune resume bowl` goes on with it")
-    page.get_by_text("More", exact=True).click()
-    ask(page, "Widen the space …")
-    page.get_by_label("x to").fill("2")
-    done(page, "Widen", "x 0…1 -> 0…2")
-    assert simulation.sql("SELECT spec->'budget'->>'trials', spec->'parameters'->'x'->>'max' FROM studies") == [
-        ("10", "2.0")
-    ]
-
-
-def test_a_study_is_deleted_when_its_name_is_typed(dashboard: Dashboard, simulation: Simulation) -> None:
-    simulation.run()
-    page = dashboard.open("/studies/1")
-    page.get_by_text("More", exact=True).click()
-    ask(page, "Delete …")
-    expect(page.get_by_role("dialog")).to_contain_text("6 trials")
-    name = page.get_by_role("dialog").get_by_role("textbox")
-    name.fill("bowls")
-    page.get_by_role("button", name="Delete", exact=True).click()
-    expect(page.get_by_role("alert")).to_contain_text("nothing is deleted")
-    name.fill("bowl")
-    page.get_by_role("button", name="Delete", exact=True).click()
-    expect(page.get_by_role("heading", name="No studies yet")).to_be_visible()
-    assert simulation.sql("SELECT count(*) FROM studies") == [(0,)]
-    # the refused name; and parts of the page that were asked for again before it was left, of a study that is no more
-    dashboard.complaints[:] = [one for one in dashboard.complaints if "400" not in one and "404" not in one]
 
 
 def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulation: Simulation) -> None:
@@ -176,23 +85,6 @@ def test_tags_and_notes_are_kept_found_and_inert(dashboard: Dashboard, simulatio
     expect(page.locator("tbody tr")).to_have_count(1)
     dashboard.open("/studies?tag=other")
     expect(page.get_by_role("heading", name="No study matches")).to_be_visible()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_dialogs_and_requests_are_accessible(dashboard: Dashboard, simulation: Simulation, scheme: str) -> None:
-    simulation.run()
-    page = dashboard.page
-    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    found = []
-    for path in ("/studies/1/requests", "/studies/1/ask/enqueue?trial=0", "/studies/1/delete"):
-        dashboard.open(path)
-        found += Axe().run(page).response["violations"]
-    dashboard.open("/studies/1/requests")
-    ask(page, "Extend")
-    found += Axe().run(page).response["violations"]
-    page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_be_hidden()
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
 
 
 # --- without a browser -------------------------------------------------------------------------------

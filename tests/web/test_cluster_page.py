@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.integration.test_cluster import running
@@ -17,21 +15,15 @@ def test_without_a_coordinator_it_says_when_nodes_appear(dashboard: Dashboard) -
     expect(dashboard.open("/cluster").get_by_role("heading", name="No coordinator tells of a cluster")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nodes_their_trials_and_the_queue_are_there_for_everybody(
-    dashboard: Dashboard, database: Database, scheme: str
-) -> None:
+def test_nodes_their_trials_and_the_queue_are_there(dashboard: Dashboard, database: Database) -> None:
     simulation = running(database, parallelism=3)
     simulation.sql("UPDATE attempts SET state = 'opened', started_at = NULL WHERE trial_id & 3 = 2")
-    dashboard.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     page = dashboard.open("/cluster")
     node = page.get_by_role("region", name="simulated", exact=True)
     expect(node).to_contain_text("3 of 8")
     expect(node.get_by_role("link")).to_have_text(["test trial 0", "test trial 1"])
     expect(page.get_by_role("region", name="Queue")).to_contain_text("there is room for it: its worker is starting")
     expect(page.get_by_role("region", name="Coordinators")).to_contain_text("head:7")
-    faults = Axe().run(page).response["violations"]
-    assert [fault["id"] for fault in faults if fault["impact"] in ("serious", "critical")] == []
 
 
 def test_names_of_hosts_and_resources_cannot_act(dashboard: Dashboard, database: Database) -> None:

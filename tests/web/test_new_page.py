@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.specs import make_spec
@@ -116,14 +115,6 @@ def test_what_is_written_cannot_act(editor: Page, dashboard: Dashboard) -> None:
 def forget_refusals(dashboard: Dashboard) -> None:
     """The browser notes that a page came with status 422, as it should."""
     dashboard.complaints[:] = [text for text in dashboard.complaints if "status of 422" not in text]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_use_it(dashboard: Dashboard, scheme: str) -> None:
-    dashboard.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page = dashboard.open("/new?template=starter")
-    faults = Axe().run(page).response["violations"]
-    assert [fault["id"] for fault in faults if fault["impact"] in ("serious", "critical")] == []
 
 
 BOMB = "a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]\n"

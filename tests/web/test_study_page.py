@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pytest
 import sqlalchemy as sa
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.filled import add, fill
@@ -144,16 +142,3 @@ def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) 
     page.locator("#figure-slice").get_by_role("button", name="Table").click()
     expect(page.locator("#table-slice thead")).to_contain_text(HOSTILE)
     assert page.locator("main img").count() == 0
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_accessible(dashboard: Dashboard, database: Database, scheme: str) -> None:
-    study = fill(database)
-    dashboard.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page = dashboard.open(f"/studies/{study}#trials=3,7")
-    drawn(page, "history")
-    page.locator("#figure-history").get_by_role("button", name="Table").click()
-    expect(page.locator("#table-history table")).to_be_visible()
-    expect(page.locator("#selected table")).to_be_visible()
-    found = Axe().run(page).response["violations"]
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []

@@ -12,7 +12,6 @@ from playwright.sync_api import expect
 from tests.integration.test_insights import LR, Writer, writing
 from tests.web.conftest import Dashboard
 from tests.web.test_studies_page import HOSTILE
-from tests.web.test_trials_page import violations
 from tunesvc.store import notices, schema
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
@@ -153,18 +152,6 @@ def test_a_trial_changes_in_place(dashboard: Dashboard, database: Database, stud
         connection.execute(sa.text(end), {"id": trial_id(study_id, 14)})
         notices.notify(connection, study_id)
     expect(page.locator("#facts")).to_contain_text("number 1 of 13 complete")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_pages_are_accessible(dashboard: Dashboard, study_id: int, scheme: str) -> None:
-    dashboard.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    for path in (
-        f"/studies/{study_id}/trials/12",
-        f"/studies/{study_id}/trials/13",
-        f"/compare?study={study_id}&trials=1,12",
-    ):
-        page = dashboard.open(path)
-        assert violations(page) == []
 
 
 def test_trials_are_compared_and_only_differences_can_be_shown(dashboard: Dashboard, study_id: int) -> None:

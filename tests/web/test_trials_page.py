@@ -7,7 +7,6 @@ import math
 import httpx
 import pytest
 import sqlalchemy as sa
-from axe_playwright_python.sync_playwright import Axe
 from optuna.distributions import CategoricalDistribution
 from playwright.sync_api import Page, expect
 
@@ -43,11 +42,6 @@ def add(w: Writer, number: int) -> None:
 
 def shown(page: Page) -> list[str]:
     return page.locator("tbody th a").all_inner_texts()
-
-
-def violations(page: Page) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in ("serious", "critical")]
 
 
 def test_a_filter_narrows_the_table_and_stays_in_the_address(dashboard: Dashboard, study_id: int) -> None:
@@ -136,16 +130,6 @@ def test_names_and_values_of_parameters_cannot_act(dashboard: Dashboard, study_i
     expect(page.locator("#t1")).to_contain_text(HOSTILE)
     page.locator("summary", has_text="Help").click()
     expect(page.locator("#names")).to_contain_text(HOSTILE)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_table_is_accessible(dashboard: Dashboard, study_id: int, scheme: str) -> None:
-    dashboard.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-    page = dashboard.open(f"/studies/{study_id}/trials")
-    page.locator("summary", has_text="Columns").click()
-    assert violations(page) == []
-    dashboard.open(f"/studies/{study_id}/trials?col=state")
-    assert violations(page) == []
 
 
 def test_files_hold_what_is_filtered(dashboard: Dashboard, study_id: int) -> None:

@@ -353,7 +353,7 @@ class Coordinator:
 
     def _look_for_commands(self) -> None:
         now = self._clock.now()
-        if now - self._looked_s < COMMANDS_S:
+        if self._roster and now - self._looked_s < COMMANDS_S:  # with nothing running, the study may end in this step
             return
         self._looked_s = now
         try:

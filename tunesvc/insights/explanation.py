@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from optuna.distributions import CategoricalDistribution
 
-from tunesvc.insights.answer import forecast, recommended
+from tunesvc.insights.answer import recommended
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import surface
-from tunesvc.insights.history import decisions
+from tunesvc.insights.explored import parts_tried
 from tunesvc.insights.locally import attribution, attribution_told
-from tunesvc.insights.results import results, saved_by_pruning
-from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
+from tunesvc.insights.results import Results, results, saved_by_pruning
+from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail
+from tunesvc.insights.standing import expected, recent
+from tunesvc.insights.taken import about_study, last_asks, trials_with
 from tunesvc.insights.trial_reasons import (
     TrialReasons,
     judgements_told,
@@ -35,6 +38,8 @@ from tunesvc.store.database import Database
 
 RECENT = 20
 """Asks that say what the sampler does now."""
+NEWEST = 200
+"""Trials that tell where it searches now."""
 BINS = 10
 """Parts of a range that count as explored or not."""
 
@@ -90,20 +95,20 @@ def trial_told(view: StudyView, detail: TrialDetail, reasons: TrialReasons) -> t
 
 def explain_study(database: Database, view: StudyView) -> Explanation:
     """What the sampler does, how far it is explored, what the pruner saved, and why it stands as it stands."""
-    rows = trials(database, view.study_id)
-    taken = decisions(database, view.study_id)
-    asks = [decision for decision in taken if decision.kind == "ask"]
-    wider = [decision for decision in taken if "widened" in decision.details]
+    found = results(database, view.study_id)
+    about = about_study(database, view.study_id)
     audited = audit(database, view)
+    wider = (sentence(decision.reason) for decision in about if "widened" in decision.details)
     parts = (
-        ("the search", chain(_search(asks), (sentence(decision.reason) for decision in wider))),
-        ("what it knows from others", _carried(taken)),
-        ("explored", _explored(view, rows)),
-        ("pruning", _pruning(view, rows, taken, audited)),
-        ("the best", _best(database, view, rows)),
-        ("why it stands so", _standing(database, view)),
+        ("the search", chain(_search(last_asks(database, view.study_id, RECENT)), wider)),
+        ("what it knows from others", (sentence(one.reason) for one in about if "carried" in one.details)),
+        ("explored", _explored(database, view)),
+        ("pruning", _pruning(database, view, found, audited)),
+        ("the best", _best(database, view, found)),
+        ("why it stands so", _standing(view, found)),
     )
-    return Explanation(view.name, None, _said(parts), taken[-RECENT:], audited)
+    newest = recent(database, view.study_id, view.counts.total, RECENT)[::-1]
+    return Explanation(view.name, None, _said(parts), newest, audited)
 
 
 def _said(parts: Sequence[tuple[str, Iterator[str]]]) -> tuple[Said, ...]:
@@ -135,37 +140,31 @@ def _search(asks: Sequence[DecisionRow]) -> Iterator[str]:
     if not asks:
         yield "Nothing has been proposed yet."
         return
-    recent = asks[-RECENT:]
-    phases = Counter(str(ask.details["phase"]) for ask in recent if ask.details.get("phase"))
+    phases = Counter(str(ask.details["phase"]) for ask in asks if ask.details.get("phase"))
     if phases:
         listed = ", ".join(f"{count} {phase}" for phase, count in phases.most_common())
-        yield f"Of the last {len(recent)} proposals: {listed}."
+        yield f"Of the last {len(asks)} proposals: {listed}."
     last = asks[-1]
     yield f"The last one, trial {last.trial_number}: {sentence(last.reason)}"
 
 
-def _carried(taken: Sequence[DecisionRow]) -> Iterator[str]:
-    for decision in taken:
-        if decision.trial_number is None and "carried" in decision.details:
-            yield sentence(decision.reason)
-
-
-def _explored(view: StudyView, rows: Sequence[TrialRow]) -> Iterator[str]:
+def _explored(database: Database, view: StudyView) -> Iterator[str]:
     if view.spec is None or not view.spec.parameters:
         return
     space = Space(view.spec.parameters)
+    newest = trials(database, view.study_id, order="newest", limit=NEWEST)[::-1]
     for name, distribution in space.distributions.items():
-        values = [row.params[name] for row in rows if name in row.params]
+        there = min(BINS, count_values(space.parameters[name]) or BINS)
+        tried = parts_tried(database, view.study_id, name, distribution, there)
+        values = [row.params[name] for row in newest if name in row.params]
         places = [at for value in values if (at := place(distribution, value)) is not None]
-        if not values:
+        if not tried:
             yield f"{name}: not tried yet."
-        elif places:
-            there = min(BINS, count_values(space.parameters[name]) or BINS)
-            parts = len({min(there - 1, int(at * there)) for at in places})
-            yield f"{name}: {parts} of {there} parts of its range tried{_focus(places)}."
-        else:
+        elif isinstance(distribution, CategoricalDistribution):
             common = Counter(str(value) for value in values[-RECENT:]).most_common(3)
-            yield f"{name}: lately {', '.join(f'{value} ({count})' for value, count in common)}."
+            yield f"{name}: lately {', '.join(f'{value} ({count})' for value, count in common) or 'not tried'}."
+        else:
+            yield f"{name}: {tried} of {there} parts of its range tried{_focus(places)}."
 
 
 def _focus(places: Sequence[float]) -> str:
@@ -176,46 +175,41 @@ def _focus(places: Sequence[float]) -> str:
     return f"; the last {RECENT} lie within {width:.0%} of it"
 
 
-def _pruning(
-    view: StudyView, rows: Sequence[TrialRow], taken: Sequence[DecisionRow], audited: Audit | None
-) -> Iterator[str]:
-    steps = {row.number: float("nan") if row.last_step is None else float(row.last_step) for row in rows}
-    pruned = [steps[row.number] for row in rows if row.state in ("pruned", "paused")]
-    whole = [steps[row.number] for row in rows if row.state == "complete"]
-    if view.spec is not None and view.spec.pruner.name == "none" and not pruned:
+def _pruning(database: Database, view: StudyView, found: Results, audited: Audit | None) -> Iterator[str]:
+    stopped = found.of_state("pruned") | found.of_state("paused")
+    steps = found.last_steps
+    if view.spec is not None and view.spec.pruner.name == "none" and not stopped.any():
         return
-    yield from _paused(rows, taken)
-    saved = saved_by_pruning(np.array(pruned), np.array(whole), np.array(list(steps.values())))
+    yield from _paused(found, trials_with(database, view.study_id, "promote"))
+    saved = saved_by_pruning(steps[stopped], steps[found.of_state("complete")], steps)
     if saved is None:
-        yield "No trial has been stopped early yet." if not pruned else "No trial has come to its end yet."
+        yield "No trial has come to its end yet." if stopped.any() else "No trial has been stopped early yet."
         return
     yield (
         f"{saved.pruned} of {saved.pruned + saved.whole} trials were stopped early. A complete one takes "
         f"{saved.full_steps:g} steps, so about {saved.steps:,.0f} steps were not trained, "
         f"{saved.share:.0%} of what it would have taken."
     )
-    kept = {decision.trial_number for decision in taken if decision.kind == "keep"}
-    if kept:
+    if kept := trials_with(database, view.study_id, "keep"):
         yield f"{len(kept)} that would have been stopped went on, to check the pruner."
     if audited is not None and audited.audited:
         yield sentence(audited.text)
 
 
-def _paused(rows: Sequence[TrialRow], taken: Sequence[DecisionRow]) -> Iterator[str]:
-    states = {row.number: row.state for row in rows}
-    promoted = {decision.trial_number for decision in taken if decision.kind == "promote"}
-    if waiting := sum(state == "paused" for state in states.values()):
+def _paused(found: Results, promoted: Sequence[int]) -> Iterator[str]:
+    if waiting := int(found.of_state("paused").sum()):
         yield f"{waiting} trials are paused: they hold nothing, and may go on."
     if promoted:
-        finished = sum(states.get(number or 0) == "complete" for number in promoted)
+        finished = int(np.isin(found.numbers[found.of_state("complete")], promoted).sum())
         yield f"{len(promoted)} were paused and promoted; {finished} of those have come to their end."
 
 
-def _best(database: Database, view: StudyView, rows: Sequence[TrialRow]) -> Iterator[str]:
-    answer = recommended(database, view)
+def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
+    answer = recommended(database, view, found)
     if answer is None:
         return
-    later = sum(row.number > answer.number and row.state in ("complete", "pruned") for row in rows)
+    resulted = found.of_state("complete") | found.of_state("pruned")
+    later = int((resulted & (found.numbers > answer.number)).sum())
     spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
     since = f"{later} trials have come to a result since"
     yield f"Trial {answer.number} is recommended: {answer.mean:.6g}{spread}; {since}."
@@ -223,12 +217,12 @@ def _best(database: Database, view: StudyView, rows: Sequence[TrialRow]) -> Iter
         yield f"Trial {answer.luckiest} has the best observed value, which is probably a lucky draw."
 
 
-def _standing(database: Database, view: StudyView) -> Iterator[str]:
+def _standing(view: StudyView, found: Results) -> Iterator[str]:
     yield f"It is {view.state}{f': {view.reason}' if view.reason else ''}."
     if view.unattended:
         yield f"Nobody runs it: `tune resume {view.name}` goes on."
     if view.budget is not None:
         yield f"{view.fraction:.0%} of its budget is spent."
-    expected = forecast(database, view)
-    if expected is not None and expected not in view.reason:
-        yield sentence(expected)
+    forecast = expected(view, found)
+    if forecast is not None and forecast.text not in view.reason:
+        yield sentence(forecast.text)

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc import policy
+from tunesvc.errors import StudyNotFound
 from tunesvc.insights.rows import Counts, Labels, Objective, StudyRow, StudyView
 from tunesvc.insights.sql import first_trial_id, first_value, is_candidate, state_shown
 from tunesvc.spec import Budget
@@ -94,7 +95,9 @@ def study_by_id(database: Database, study_id: int) -> StudyView:
 
 
 def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
-    row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one()
+    row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one_or_none()
+    if row is None:  # it was deleted between the two
+        raise StudyNotFound(f"study {record.name!r} has just been deleted")
     shown = _study_row(row)
     return StudyView(
         **{field.name: getattr(shown, field.name) for field in fields(shown)},

@@ -125,7 +125,10 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
         forgiven=(DatabaseUnavailable,),
     )
     found: Recommendation | None = None if held is None else held.value
-    (row,) = insights.rows_of(database, view.study_id, [headline.best if found is None else found.number])
+    rows = insights.rows_of(database, view.study_id, [headline.best if found is None else found.number])
+    if not rows:  # the study was deleted meanwhile
+        return None
+    (row,) = rows
     if held is None or found is None:
         return Answer(row, None, None, None, is_old=True)
     luckiest = headline.best if headline.best != found.number else None

@@ -1,0 +1,243 @@
+"""Every action, taken in a browser on studies that a coordinator runs, and what has become of it in the database.
+
+One server, one database, one page of a browser and one running study for all of them; its workers are simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pytest
+from optuna.distributions import FloatDistribution
+from playwright.sync_api import Locator, Page, expect
+
+from tests.integration.test_insights import writing
+from tests.simulation import Simulation, curve
+from tests.specs import make_spec
+from tests.web.conftest import Dashboard
+from tests.web.test_actions import done
+from tunesvc.coordinator.loop import Coordinator
+from tunesvc.execute.executor import Launch, Payload
+from tunesvc.store.database import Database
+from tunesvc.web.forms import Ask
+from tunesvc.whoami import whoami
+
+
+def slow(launch: Launch) -> Iterable[tuple[float, Payload]]:
+    """Five reports, of which the last is best where x is largest."""
+    return curve(*(2.0 - float(launch.params["x"]) + 1.0 / (1 + step) for step in range(5)), every_s=4.0)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A study that runs as long as it is stepped."""
+
+    simulation: Simulation
+    coordinator: Coordinator
+
+    @property
+    def study_id(self) -> int:
+        """Its id."""
+        return self.simulation.record.study_id
+
+    def until(self, sql: str) -> None:
+        """Step until a query, in which ID is the study, is true; then keep the lease, since nobody steps any more."""
+        asked = sql.replace("ID", str(self.study_id))
+        for _ in range(1_000):
+            if self.simulation.sql(asked) == [(True,)]:
+                self.simulation.sql("UPDATE leases SET expires_at = now() + interval '1 hour'")
+                return
+            self.coordinator.step()
+        raise AssertionError(asked)
+
+    def number(self, sql: str) -> int:
+        """The number of a trial, as a condition names it."""
+        found = self.simulation.sql(f"SELECT max(number) FROM trials WHERE study_id = {self.study_id} AND {sql}")
+        return int(found[0][0])  # type: ignore[call-overload]
+
+
+def run(database: Database, name: str) -> Running:
+    """Start a study; there are trials that are complete, and others that run and have reported."""
+    spec = make_spec(name=name, budget={"trials": 100, "wall": "10h"}, parallelism=2)
+    simulation = Simulation(database, spec, slow)
+    running = Running(simulation, simulation.start())
+    running.until("SELECT count(*) >= 2 FROM trials WHERE study_id = ID AND state = 'complete'")
+    running.until(f"SELECT count(*) = 2 FROM trials WHERE study_id = ID AND {REPORTED}")
+    return running
+
+
+REPORTED = "state = 'running' AND trial_id IN (SELECT trial_id FROM reports)"
+
+
+@pytest.fixture(scope="module")
+def running(shared_database: Database) -> Running:
+    return run(shared_database, "bowl")
+
+
+@dataclass(frozen=True)
+class Action:
+    """What somebody does, and what is true of the study once its coordinator has carried it out."""
+
+    kind: Ask
+    label: str
+    button: str
+    effect: str
+    """ID is the study, NUMBER the trial that it is about, LAST the newest trial of then."""
+    fields: tuple[tuple[str, str], ...] = ()
+    about: str = ""
+    """A condition for the trial that it is about; empty: it is about the study."""
+    within: str = "main"
+    told: str = "the coordinator test carries it out"
+
+
+DRAWN = """SELECT count(*) > 0 FROM trials JOIN trial_params USING (trial_id)
+           WHERE study_id = ID AND number > LAST AND name = 'x' AND started_at IS NOT NULL AND value """
+BEFORE = "(SELECT value FROM trial_params WHERE name = 'x' AND trial_id = (CAST(ID AS bigint) << 32) + NUMBER)"
+ORIGIN = "(SELECT count(*) = 1 FROM trial_attrs WHERE name = 'tunesvc:origin' AND value = '\"near trial NUMBER\"')"
+OF_STUDY = "FROM studies WHERE study_id = ID"
+OF_TRIAL = "FROM trial_annotations WHERE trial_id = (CAST(ID AS bigint) << 32) + NUMBER"
+ACTIONS = [
+    Action(Ask.EXTEND, "Extend", "Extend", f"SELECT spec->'budget'->>'trials' = '104' {OF_STUDY}", (("trials", "4"),)),
+    Action(
+        *(Ask.PARALLELISM, "Trials at a time …", "Change"),
+        "SELECT count(*) = 3 FROM trials WHERE study_id = ID AND state = 'running'",
+        (("trials", "3"),),
+    ),
+    Action(Ask.WIDEN, "Widen the space …", "Widen", f"{DRAWN} > 1", (("high", "2"),)),
+    Action(Ask.ENQUEUE, "Enqueue a trial …", "Enqueue", f"{DRAWN} = 0.125", (("value", "0.125"),)),
+    Action(Ask.ENQUEUE, "Change and run", "Enqueue", f"{DRAWN} = 0.25", (("value", "0.25"),), "state = 'complete'"),
+    Action(Ask.NEAR, "Try near this", "Try near it", f"SELECT {ORIGIN}", about="state = 'complete'"),
+    Action(Ask.RETRY, "Run again", "Run again", f"{DRAWN} = {BEFORE}", about="state = 'complete'"),
+    Action(
+        *(Ask.STOP_TRIAL, "Stop this trial", "Stop this trial"),
+        "SELECT state = 'pruned' FROM trials WHERE study_id = ID AND number = NUMBER",
+        about=REPORTED,
+    ),
+    Action(
+        *(Ask.TAG, "+ tag", "Keep", f"SELECT tags = '{{vision}}' {OF_STUDY}", (("text", "vision"),)),
+        within="#labels",
+        told="Tags: vision",
+    ),
+    Action(
+        *(Ask.NOTE, "+ note", "Keep", f"SELECT note = 'why' {OF_STUDY}", (("text", "why"),)),
+        within="#labels",
+        told="The note is kept.",
+    ),
+    Action(
+        *(Ask.TAG, "+ tag", "Keep", f"SELECT tags = '{{odd}}' {OF_TRIAL}", (("text", "odd"),), "number = 0"),
+        within="#trial-labels",
+        told="Tags: odd",
+    ),
+    Action(
+        *(Ask.NOTE, "+ note", "Keep", f"SELECT note = 'how' {OF_TRIAL}", (("text", "how"),), "number = 0"),
+        within="#trial-labels",
+        told="The note is kept.",
+    ),
+]
+
+
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda one: f"{one.kind}, of a {'trial' if one.about else 'study'}")
+def test_an_action_does_what_it_says(shared_dashboard: Dashboard, running: Running, action: Action) -> None:
+    number, last = running.number(action.about or "true"), running.number("true")
+    trial = f"/trials/{number}" if action.about else ""
+    page = shared_dashboard.open(f"/studies/{running.study_id}{trial}")
+    dialog = ask(page, action.label, action.within)
+    for name, text in action.fields:
+        dialog.locator(f"[name={name}]").first.fill(text)
+    done(page, action.button, action.told)
+    running.until(action.effect.replace("NUMBER", str(number)).replace("LAST", str(last)))
+    assert newest_request(running) == (whoami(), True)
+
+
+def test_every_action_is_taken() -> None:
+    taken = {action.kind for action in ACTIONS}
+    assert taken | {Ask.PAUSE, Ask.RESUME, Ask.STOP} == set(Ask), "those in tests of their own"
+
+
+def test_a_pause_is_asked_shown_taken_back_and_carried_out(
+    shared_dashboard: Dashboard, shared_database: Database
+) -> None:
+    running = run(shared_database, "paused")
+    page = shared_dashboard.open(f"/studies/{running.study_id}")
+    dialog = ask(page, "Pause")
+    expect(dialog).to_contain_text("2 running trials come to their end")
+    done(page, "Pause", "the coordinator test carries it out")
+    expect(page.locator("#head")).to_contain_text("pausing")
+    expect(page.get_by_role("button", name="Pause", exact=True)).to_have_attribute("title", "it is being paused")
+    ask(page, "Resume")
+    done(page, "Go on", "carries it out")
+    running.until("SELECT count(*) = 2 FROM commands WHERE study_id = ID AND done_at IS NOT NULL")
+    expect(page.locator("#head")).not_to_contain_text("pausing")
+    ask(page, "Pause")
+    done(page, "Pause", "carries it out")
+    running.coordinator.run()
+    running.simulation.ledger.release()
+    expect(page.locator("#head .standing")).to_contain_text("paused")
+    dialog = ask(page, "Resume")
+    expect(dialog).to_contain_text("A dashboard cannot run a study")
+    expect(page.locator("#resume-command")).to_have_text("tune resume paused")
+
+
+def test_a_study_is_stopped_and_deleted_when_its_name_is_typed(
+    shared_dashboard: Dashboard, shared_database: Database
+) -> None:
+    running = run(shared_database, "stopped")
+    page = shared_dashboard.open(f"/studies/{running.study_id}")
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_role("button", name="Delete …")).to_have_attribute("title", "test runs it: stop it first")
+    dialog = ask(page, "Stop")
+    expect(dialog).to_contain_text("2 running trials are stopped now")
+    done(page, "Stop", "carries it out")
+    running.coordinator.run()
+    running.simulation.ledger.release()
+    expect(page.locator("#head .standing")).to_contain_text("stopped")
+    dialog = ask(page, "Delete …")
+    name = dialog.get_by_role("textbox")
+    name.fill("stop")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("nothing is deleted")
+    name.fill("stopped")
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.wait_for_url("**/studies")
+    assert running.simulation.sql("SELECT count(*) FROM studies WHERE name = 'stopped'") == [(0,)]
+    # the refused name; and parts of the page that were asked for again before it was left, of a study that is no more
+    known = ("400", "404")
+    shared_dashboard.complaints[:] = [one for one in shared_dashboard.complaints if not any(s in one for s in known)]
+
+
+def test_a_button_of_the_health_page_widens_a_study_that_runs(
+    shared_dashboard: Dashboard, shared_database: Database
+) -> None:
+    spec = make_spec(name="narrow", parameters={"x": {"type": "float", "min": 1.0, "max": 3.0}}, budget={"trials": 100})
+    with writing(shared_database, **spec.model_dump(mode="json")) as w:
+        for number in range(60):
+            w.trial(number, "complete", number / 60)
+            w.param(number, 0, "x", 3.0 - number / 40, FloatDistribution(1.0, 3.0))
+    simulation = Simulation(shared_database, spec, slow)
+    running = Running(simulation, simulation.start())
+    running.until("SELECT count(*) > 0 FROM trials WHERE study_id = ID AND state = 'running'")
+    page = shared_dashboard.open(f"/studies/{running.study_id}/health")
+    page.get_by_role("button", name="Widen x to 4", exact=True).click()
+    expect(page.locator(".toast").last).to_contain_text("the coordinator test carries it out")
+    running.until(f"SELECT spec->'parameters'->'x'->>'max' = '4.0' {OF_STUDY}")
+    assert newest_request(running) == (whoami(), True)
+
+
+def ask(page: Page, label: str, within: str = "main") -> Locator:
+    """Press the button of an action, in a menu if need be; returns its dialog."""
+    if label.endswith("…") and not page.get_by_role("link", name=label, exact=True).is_visible():
+        page.get_by_text("More", exact=True).click()
+    page.locator(within).get_by_role("link", name=label, exact=True).click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    return dialog
+
+
+def newest_request(running: Running) -> tuple[object, object]:
+    """Who asked last, and whether it was carried out."""
+    newest = "ORDER BY command_id DESC LIMIT 1"
+    ((who, is_done),) = running.simulation.sql(
+        f"SELECT asked_by, done_at IS NOT NULL FROM commands WHERE study_id = {running.study_id} {newest}"
+    )
+    return who, is_done
