@@ -288,13 +288,14 @@ class Attempts:
 
         `alive`: None when nothing can be concluded from silence; then all of them are renewed.
         """
-        now, renewed = self._clock.now(), []
+        now, lease_s, renewed = self._clock.now(), self._lease_s, []
+        due_s = now - (lease_s - self._stall_s)
         self._sign_round += 1
         for live in self._roster if alive is None else filter(None, map(self._roster.get, alive)):
             live.sign_round = self._sign_round
-            if alive is None or now - live.leased_s >= self._lease_s - self._stall_s:
+            if alive is None or live.leased_s <= due_s:
                 live.leased_s = now
-                renewed.append(AliveAttempt(*live.key(), self._lease_s))
+                renewed.append(AliveAttempt(*live.key(), lease_s))
         return renewed
 
     def give_up(self, stalled: Iterable[tuple[int, int]], effects: Effects) -> list[Ended]:

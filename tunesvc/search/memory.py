@@ -211,6 +211,8 @@ class StudyMemory(InMemoryStorage):
         self.changes += 1
         points = trial.intermediate_values
         if (step - next(iter(points), step)) % self._strides.get(trial_id, 1) == 0:
+            if step in points:  # a reader knows a curve that has changed by its length, or by its being another one
+                points = trial.intermediate_values = dict(points)
             points[step] = intermediate_value
             self._thin_out(trial_id)
 

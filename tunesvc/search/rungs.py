@@ -1,7 +1,7 @@
-"""Who came to which rung of a study, kept as trials end, so that a look costs the same however many there are.
+"""Who came to which rung of a study, kept as trials report, so that a look costs the same however many there are.
 
-A trial's value at a rung is its first point at or after the rung's step. What has ended is looked at once; what runs,
-and so may still report, at every turn. Knows no pruner.
+A trial's value at a rung is its first point at or after the rung's step. What has ended is looked at once; what runs
+when it has another curve than before, that is: another mapping, or more points in it. Knows no pruner.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import bisect
 import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.objectives import point_at, points_of, signs_of
 from tunesvc.search.pareto import ranked
 from tunesvc.search.pausing import PAUSED
+
+_UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
 
 
 class Arrived(NamedTuple):
@@ -30,6 +32,15 @@ class Arrived(NamedTuple):
     number: int
     costs: tuple[float, ...]
     """By objective, small being good; infinite for NaN."""
+
+
+class _Seen(NamedTuple):
+    """A trial under way, as it was looked at last."""
+
+    values: Mapping[int, float]
+    points: int
+    arrived: Arrived | None
+    """None: it had not come to the rung."""
 
 
 class Standing:
@@ -69,8 +80,10 @@ class Rungs:
         """Positions of trials that may still report."""
         self._paused: dict[int, FrozenTrial] = {}
         """Position -> the trial as it was taken in; it is taken in anew when it has gone on."""
-        self._settled: dict[int, list[Arrived]] = {}
+        self._arrived: dict[int, list[Arrived]] = {}
         """By rung that somebody asked for; with several objectives not in order."""
+        self._seen: dict[int, dict[int, _Seen]] = {}
+        """By the same rung: position of a trial that may still report -> what was found."""
 
     def standing(
         self, trials: Sequence[FrozenTrial], rung: int, asked: FrozenTrial | None = None
@@ -82,19 +95,16 @@ class Rungs:
             asked: counts as it is here, and not as it is among the trials.
         """
         self._update(trials)
-        if rung not in self._settled:
+        if rung not in self._arrived:
             over = (trials[i] for i in range(self._looked_at) if i not in self._open)
-            self._settled[rung] = sorted(self._arrivals(over, rung))
-        arrived = self._settled[rung].copy()
-        running = [trials[position] for position in sorted(self._open)]
+            self._arrived[rung], self._seen[rung] = sorted(self._arrivals(over, rung)), {}
+        self._look_at_running(trials, rung)
+        arrived = self._arrived[rung].copy()
+        own = None
         if asked is not None:
-            running = [asked, *(trial for trial in running if trial.number != asked.number)]
-            if asked.number < len(trials) and asked.number not in self._open:
-                arrived = [one for one in arrived if one.number != asked.number]
-        came = list(self._arrivals(running, rung))
-        for one in came:
-            bisect.insort(arrived, one)
-        own = came[0] if asked is not None and came and came[0].number == asked.number else None
+            self._drop(arrived, asked.number, self._seen[rung].get(asked.number))
+            for own in self._arrivals([asked], rung):
+                bisect.insort(arrived, own)
         if len(self._signs) > 1 and arrived:
             places = ranked(np.array([one.costs for one in arrived])).tolist()
             arrived = sorted(one._replace(order=place) for place, one in zip(places, arrived, strict=True))
@@ -104,27 +114,54 @@ class Rungs:
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
         for position in [p for p, trial in self._paused.items() if trials[p] is not trial]:
             self._forget(position)
-        self._open = {position for position in self._open if position < len(trials)}  # some may have been taken back
-        self._looked_at = min(self._looked_at, len(trials))
-        for position in [*sorted(self._open), *range(self._looked_at, len(trials))]:
-            trial = trials[position]
-            if not trial.state.is_finished():
-                self._open.add(position)
-                continue
-            self._open.discard(position)
-            if PAUSED in trial.system_attrs:
-                self._paused[position] = trial
-            for rung, arrived in self._settled.items():
-                for one in self._arrivals([trial], rung):
+        for position in range(len(trials), self._looked_at):  # taken back
+            self._close(position)
+        over = [position for position in self._open if trials[position].state not in _UNDER_WAY]
+        for position in range(self._looked_at, len(trials)):
+            (self._open.add if trials[position].state in _UNDER_WAY else over.append)(position)
+        for position in over:
+            self._close(position)
+            if PAUSED in trials[position].system_attrs:
+                self._paused[position] = trials[position]
+            for rung, arrived in self._arrived.items():
+                for one in self._arrivals([trials[position]], rung):
                     bisect.insort(arrived, one)
         self._looked_at = len(trials)
+
+    def _look_at_running(self, trials: Sequence[FrozenTrial], rung: int) -> None:
+        arrived, seen, is_kept = self._arrived[rung], self._seen[rung], len(self._signs) == 1
+        for position in self._open:
+            values, known = trials[position].intermediate_values, seen.get(position)
+            if known is not None and is_kept and known.values is values and known.points == len(values):
+                continue
+            if known is not None and known.arrived is not None:
+                del arrived[bisect.bisect_left(arrived, known.arrived)]
+            one = next(self._arrivals([trials[position]], rung), None)
+            seen[position] = _Seen(values, len(values), one)
+            if one is not None:
+                bisect.insort(arrived, one)
+
+    def _close(self, position: int) -> None:
+        """The trial is open no longer."""
+        self._open.discard(position)
+        for rung, seen in self._seen.items():
+            known = seen.pop(position, None)
+            if known is not None and known.arrived is not None:
+                del self._arrived[rung][bisect.bisect_left(self._arrived[rung], known.arrived)]
+
+    def _drop(self, arrived: list[Arrived], number: int, seen: _Seen | None) -> None:
+        """Leave a trial out, wherever it stands."""
+        if seen is None:
+            arrived[:] = [one for one in arrived if one.number != number]
+        elif seen.arrived is not None:
+            del arrived[bisect.bisect_left(arrived, seen.arrived)]
 
     def _forget(self, position: int) -> None:
         """A paused trial goes on, or has ended."""
         number = self._paused.pop(position).number
         self._open.add(position)
-        for arrived in self._settled.values():  # by its number: what is shown of it shares its curve, which has grown
-            arrived[:] = [one for one in arrived if one.number != number]
+        for arrived in self._arrived.values():  # by its number: what is shown of it shares its curve, which has grown
+            self._drop(arrived, number, None)
 
     def _arrivals(self, trials: Sequence[FrozenTrial] | Iterator[FrozenTrial], rung: int) -> Iterator[Arrived]:
         for trial in trials:

@@ -237,7 +237,9 @@ class TPESampler(BaseSampler):
 
 def _observe_running(trial: FrozenTrial, space: Space) -> Observation:
     """A trial under way: what is set, and what it or another process shared of what will be."""
-    params = {**_shared(trial), **trial.params}
+    params = trial.params
+    if any(name not in params for name in space):
+        params = {**_shared(trial), **params}
     point = {name: kind.to_internal_repr(params[name]) for name, kind in space.items() if name in params}
     return Observation(trial.number, point)
 
