@@ -1,10 +1,11 @@
 """What a trial costs in a study that grows: time and memory at 100, 1,000 and 10,000 trials, and opening at 100,000.
 
-    python -m benchmarks.growth [--marks 100 1000 10000] [--peer-marks 100 300 1000] [--open 100000] [--sampler tpe]
+    python -m benchmarks.growth [--marks 100 1000 10000] [--peer-marks 100 300 1000] [--open 100000]
+                                [--sampler tpe] [--pruner asha]
 
 The real coordinator on a Postgres with fsync; only the workers are simulated, eight at a time, whose trials take no
 time: what is measured is what tunesvc itself spends from one trial to the next. Six parameters, ten reports a trial,
-successive halving. At each mark, the mean over a tenth of the trials so far, at least 100, and the resident memory.
+successive halving (`--pruner`). At each mark, the mean over a tenth of the trials so far, at least 100, and memory.
 
 The peer is Optuna with the same sampler on RDBStorage, one trial at a time. Opening is reading a finished study until
 its next trial is asked, by a process that has just begun; the peer's is `load_study` and the first ask.
@@ -60,7 +61,7 @@ def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
     yield 0.0, Finished()
 
 
-def spec(name: str, trials: int, sampler: str) -> object:
+def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
     """The study."""
     from tunesvc.spec import StudySpec
 
@@ -72,7 +73,7 @@ def spec(name: str, trials: int, sampler: str) -> object:
                 "metrics": [{"name": "loss"}],
                 "parameters": {name: {"type": "float", "min": 0.0, "max": 1.0} for name in FLOATS},
                 "sampler": {"name": sampler, "seed": 1},
-                "pruner": {"name": "asha", "min": 1, "max": 10, "eta": 3},
+                "pruner": {"name": "asha", "min": 1, "max": 10, "eta": 3} if pruner == "asha" else {"name": pruner},
                 "budget": {"trials": trials},
                 "parallelism": SLOTS,
             }
@@ -80,7 +81,7 @@ def spec(name: str, trials: int, sampler: str) -> object:
     )
 
 
-def ours(url: str, marks: Sequence[int], sampler: str) -> Iterator[dict[str, float]]:
+def ours(url: str, marks: Sequence[int], sampler: str, pruner: str) -> Iterator[dict[str, float]]:
     """Grow a study; one row for each mark."""
     from tunesvc.assembly import build_coordinator
     from tunesvc.store import studies
@@ -89,7 +90,7 @@ def ours(url: str, marks: Sequence[int], sampler: str) -> Iterator[dict[str, flo
 
     with open_database(url) as database:
         with database.engine.begin() as connection:
-            record = studies.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler))  # type: ignore[arg-type]
+            record = studies.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner))  # type: ignore[arg-type]
         executor = Prompt(script, clock=(clock := VirtualClock()), slots=SLOTS)
         ledger = Ledger.open(database, record.study_id)
         coordinator = build_coordinator(database, "growth", ledger, executor, clock=clock)
@@ -105,7 +106,7 @@ def _stepper(coordinator: object) -> Callable[[], int]:
     return step
 
 
-def theirs(url: str, marks: Sequence[int], sampler: str) -> Iterator[dict[str, float]]:
+def theirs(url: str, marks: Sequence[int], sampler: str, _pruner: str) -> Iterator[dict[str, float]]:
     """The same by Optuna on its own storage."""
     import optuna
 
@@ -211,7 +212,7 @@ def only(url: str, what: str, *arguments: str) -> None:
         print(opening(url, int(arguments[1]), arguments[0]), flush=True)
         return
     grow = ours if what == "ours" else theirs
-    for row in grow(url, [int(mark) for mark in arguments[1].split(",")], arguments[0]):
+    for row in grow(url, [int(mark) for mark in arguments[1].split(",")], arguments[0], arguments[2]):
         print(json.dumps(row), flush=True)
 
 
@@ -224,10 +225,11 @@ def main() -> None:
     parser.add_argument("--peer-marks", type=int, nargs="*", default=[100, 300, 1000])
     parser.add_argument("--open", type=int, default=100_000, help="trials of the study that is opened; 0: none")
     parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--pruner", default="asha", help="of tunesvc; the peer's is SuccessiveHalvingPruner")
     given = parser.parse_args()
     for name, marks in (("ours", given.marks), ("theirs", given.peer_marks)):
         rows: list[dict[str, float]] = []
-        for line in elsewhere(name, given.sampler, ",".join(map(str, marks))) if marks else ():
+        for line in elsewhere(name, given.sampler, ",".join(map(str, marks)), given.pruner) if marks else ():
             rows.append(json.loads(line))
             row, first = rows[-1], rows[0]
             memory = 1024 * (row["mib"] - first["mib"]) / max(row["trials"] - first["trials"], 1)

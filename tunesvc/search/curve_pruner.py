@@ -301,10 +301,14 @@ def _is_comparable(trial: FrozenTrial, objectives: int) -> bool:
 
 def _leads(trial: FrozenTrial, step: int, trials: Sequence[FrozenTrial], signs: np.ndarray) -> bool:
     """Whether no other trial was as good at this step: then no forecast speaks against it."""
-    own = signs * np.array(point_at(trial, step, len(signs)))
-    found = (point_at(other, step, len(signs)) for other in trials if other.number != trial.number)
-    others = signs * np.array([point for point in found if point is not None]).reshape(-1, len(signs))
-    return not np.isnan(own).any() and not (others <= own).all(axis=1).any()
+    own = (signs * np.array(point_at(trial, step, len(signs)))).tolist()
+    if any(map(math.isnan, own)):
+        return False
+    for other in trials:  # of a poor trial the first few others are better already
+        point = None if other.number == trial.number else point_at(other, step, len(signs))
+        if point is not None and all(s * v <= mine for s, v, mine in zip(signs, point, own, strict=True)):
+            return False
+    return True
 
 
 def _percent(chance: float) -> str:

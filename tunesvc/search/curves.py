@@ -92,6 +92,10 @@ class Forecast:
         return float(max(0.0, gain) + bar - below)
 
 
+_RELEARNED = 1.02
+"""It learns again when so many times as many trials have finished: of fifty each one counts, of a thousand twenty."""
+
+
 class CurveModel:
     """Forecasts final values from partial curves. Keeps its fits between calls, so use one per study."""
 
@@ -125,7 +129,7 @@ class CurveModel:
             return
         self._ended = ended
         finished = sum(_is_finished(trial) for trial in trials)
-        if finished == self._learned_from[0] and ended < 1.1 * self._learned_from[1] + 1:
+        if finished < _RELEARNED * self._learned_from[0] + 1 and ended < 1.1 * self._learned_from[1] + 1:
             return
         self._learned_from = (finished, ended)
         if finished < FINISHED_MIN:

@@ -23,7 +23,7 @@ from tunesvc.search.gp.spread import spread
 from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.reasons import Reason
 
-VERSION = "gp 1"
+VERSION = "gp 2"
 """Changes whenever the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Hyperparameters are learned from so many observations at most."""
