@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -40,6 +40,7 @@ def studies(
     states: Iterable[StudyState] = (),
     tags: Sequence[str] = (),
     owner: str | None = None,
+    among: Collection[int] | None = None,
 ) -> tuple[StudyRow, ...]:
     """Studies, newest first.
 
@@ -50,6 +51,7 @@ def studies(
         states: only these; all when empty.
         tags: only those that have all of these.
         owner: only theirs.
+        among: only of these ids.
     """
     query = _overview()
     if search:
@@ -59,6 +61,8 @@ def studies(
         query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
     if owner is not None:
         query = query.where(table.c.owner == owner)
+    if among is not None:
+        query = query.where(table.c.study_id.in_(among))
     if wanted := list(states):
         query = query.where(table.c.state.in_(wanted))
     with database.engine.connect() as connection:
@@ -66,10 +70,12 @@ def studies(
         return tuple(_study_row(row) for row in found)
 
 
-def labels(database: Database, limit: int = 200) -> Labels:
-    """Owners and tags that there are, by name."""
+def labels(database: Database, limit: int = 200, *, among: Collection[int] | None = None) -> Labels:
+    """Owners and tags that there are, by name; of all studies, or `among` these ids."""
     tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
     owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
+    if among is not None:
+        tags, owners = (query.where(table.c.study_id.in_(among)) for query in (tags, owners))
     with database.engine.connect() as connection:
         return Labels(tuple(connection.execute(owners).scalars()), tuple(connection.execute(tags).scalars()))
 

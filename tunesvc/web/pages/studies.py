@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from tunesvc import insights
 from tunesvc.insights import StudyRow
 from tunesvc.store.states import StudyState
-from tunesvc.web.access import Viewer
+from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -59,7 +59,7 @@ class Wanted:
 @router.get("/studies", name="studies_page")
 def studies_page(
     request: Request,
-    _: Viewer,
+    user: Viewer,
     q: Annotated[str, Query(max_length=200)] = "",
     state: Annotated[list[StudyState] | None, Query()] = None,
     tag: Annotated[list[str] | None, Query()] = None,
@@ -69,9 +69,15 @@ def studies_page(
 ) -> HTMLResponse:
     """All studies, or the table alone when htmx asks for it."""
     wanted = Wanted(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
-    database = request.app.state.database
+    database, among = request.app.state.database, listed(request, user)
     found = insights.studies(
-        database, LOADED, search=wanted.search, states=wanted.states, tags=wanted.tags, owner=wanted.owner or None
+        database,
+        LOADED,
+        search=wanted.search,
+        states=wanted.states,
+        tags=wanted.tags,
+        owner=wanted.owner or None,
+        among=among,
     )
     rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
     return page(
@@ -84,7 +90,7 @@ def studies_page(
         sorts=list(Sort),
         states=list(StudyState),
         gpu_price=request.app.state.gpu_price,
-        labels=insights.labels(database),
+        labels=insights.labels(database, among=among),
         is_filtered=bool(wanted.search or wanted.states or wanted.tags or wanted.owner),
     )
 
