@@ -140,10 +140,8 @@ def test_lists_show_only_what_one_may_view(server: DashboardServer, database: Da
             assert "secret" not in text, path
         assert "public-tag" in client.get("/studies").text
         assert "mine trial 0" in client.get("/cluster").text
-        spec = (
-            "name: x\ncommand: a\nmetric: {name: loss}\nparameters: {x: {min: 0.0, max: 1.0}}\n"
+        spec = "name: x\ncommand: a\nmetric: {name: loss}\nparameters: {x: {min: 0.0, max: 1.0}}\n"
         spec += "budget: {trials: 5}\nwarm_start: [theirs]\n"
-        )
         answer = client.post("/new/check", data={"text": spec, "folder": "/"})
         assert "you may not view study" in answer.text
         for path in (f"/studies/{theirs}", f"/compare?studies={mine},{theirs}", f"/new?copy={theirs}"):

@@ -19,7 +19,7 @@ from tunesvc.web.render import page, wants_fragment
 router = APIRouter()
 
 LOADED = 1_000
-"""Studies that are looked at, the newest; search finds older ones."""
+"""Studies that are looked at to sort them, the newest; search finds older ones."""
 SHOWN = 100
 
 
@@ -70,21 +70,21 @@ def studies_page(
     """All studies, or the table alone when htmx asks for it."""
     wanted = Wanted(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
     database, among = request.app.state.database, listed(request, user)
-    found = insights.studies(
-        database,
-        LOADED,
-        search=wanted.search,
-        states=wanted.states,
-        tags=wanted.tags,
-        owner=wanted.owner or None,
-        among=among,
-    )
+    only: insights.Only = {
+        "search": wanted.search,
+        "states": wanted.states,
+        "tags": wanted.tags,
+        "owner": wanted.owner or None,
+        "among": among,
+    }
+    # the newest come first as they are read: the trials of no others are counted
+    found = insights.studies(database, wanted.shown if wanted.sort is Sort.NEWEST else LOADED, **only)
     rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
     return page(
         request,
         "studies_table.html" if wants_fragment(request) else "studies.html",
         rows=rows,
-        found=len(found),
+        found=insights.count_studies(database, **only),
         sparks=insights.sparks(database, rows),
         wanted=wanted,
         sorts=list(Sort),
