@@ -11,10 +11,12 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from starlette.datastructures import Headers
 
+from tests.integration.test_cluster import running
 from tests.web.conftest import routes_of
+from tunesvc import steering
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
-from tunesvc.web.access import KeyAccess
+from tunesvc.web.access import KeyAccess, Right, User
 from tunesvc.web.guard import refusal
 
 HOSTS = frozenset({"127.0.0.1:8088", "localhost:8088"})
@@ -105,6 +107,48 @@ def test_every_route_asks_who_it_is(server: DashboardServer) -> None:
     for route in routes_of(server):
         if route.path not in open_to_all:
             assert "may.<locals>.check" in _asks(route.dependant), route.path
+
+
+class Own:
+    """Lets somebody in who may do anything with one study."""
+
+    def __init__(self, study_id: int) -> None:
+        self.study_id = study_id
+
+    def user(self, request: object) -> User:
+        return User("bob")
+
+    def allows(self, user: User, right: Right, study_id: int | None) -> bool:
+        return study_id in (None, self.study_id)
+
+    def viewable(self, user: User) -> list[int]:
+        return [self.study_id]
+
+
+def test_lists_show_only_what_one_may_view(server: DashboardServer, database: Database) -> None:
+    simulations = [running(database, name=name, parallelism=2, parameters=PARAMETERS) for name in ("mine", "theirs")]
+    mine, theirs = (simulation.record.study_id for simulation in simulations)
+    for study_id, word in ((mine, "public"), (theirs, "secret")):
+        steering.tag(database, study_id, None, add=[f"{word}-tag"], who="ada")
+        simulations[0].sql(f"UPDATE studies SET owner = '{word}-owner' WHERE study_id = {study_id}")
+        simulations[0].sql(f"UPDATE leases SET owner = '{word}-box:1' WHERE study_id = {study_id}")
+    server._server.config.app.state.access = Own(mine)  # type: ignore[union-attr]
+    with httpx.Client(base_url=server.url, headers={"Origin": server.url}) as client:
+        for path in ("/studies", "/studies?q=the", "/cluster", "/new"):
+            text = client.get(path).text
+            assert "theirs" not in text, path
+            assert "secret" not in text, path
+        assert "public-tag" in client.get("/studies").text
+        assert "mine trial 0" in client.get("/cluster").text
+        spec = "name: x\ncommand: a\nmetric: {name: loss}\nparameters: {x: {min: 0.0, max: 1.0}}\n"
+        spec += "budget: {trials: 5}\nwarm_start: [theirs]\n"
+        answer = client.post("/new/check", data={"text": spec, "folder": "/"})
+        assert "you may not view study" in answer.text
+        for path in (f"/studies/{theirs}", f"/compare?studies={mine},{theirs}", f"/new?copy={theirs}"):
+            assert client.get(path).status_code == 403, path
+
+
+PARAMETERS = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
 
 
 def test_only_so_many_browsers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,9 @@ class Only:
     def allows(self, user: User, right: Right, study_id: int | None) -> bool:
         return right in self.rights
 
+    def viewable(self, user: User) -> None:
+        """All."""
+
 
 def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Database, simulation: Simulation) -> None:
     with DashboardServer(database, port=0) as server, httpx.Client(base_url=server.url) as client:

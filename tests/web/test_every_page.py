@@ -135,6 +135,9 @@ def test_everybody_can_use(shared_dashboard: Dashboard, known: Mapping[str, int]
         expect(card.locator("[data-drawn]")).to_be_visible(timeout=30_000)
         card.get_by_role("button", name="Table").click()
         expect(card.locator("table")).to_be_visible()
+        with shared_dashboard.page.expect_download() as download:
+            card.get_by_role("link", name="CSV").click()
+        assert download.value.path().read_text().count("\n") > 1
     is_sound(shared_dashboard, answer)
 
 
@@ -155,14 +158,14 @@ def test_everybody_can_use_the_editor_with_mistakes_in_it(shared_dashboard: Dash
 
 
 def test_everybody_can_use_the_page_of_a_mistake(shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesvc.insights.cluster", lambda _: 1 / 0)
+    monkeypatch.setattr("tunesvc.insights.cluster", lambda *_: 1 / 0)
     answer = visit(shared_dashboard, "/cluster")
     assert answer.status == 500
     is_sound(shared_dashboard, answer)
 
 
 def test_everybody_can_use_the_page_of_an_outage(shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(_: Database) -> None:
+    def away(*_: object) -> None:
         raise DatabaseUnavailable("nothing listens there")
 
     monkeypatch.setattr("tunesvc.insights.cluster", away)

@@ -47,6 +47,10 @@ def test_options_choose_objective_parameters_and_what_is_drawn(client: httpx.Cli
     at = f"/studies/{study}/figures"
     assert client.get(f"{at}/importance?objective=1").json()["title"] == "Importance for size"
     assert client.get(f"{at}/history?objective=9").json()["title"] == "History of loss"
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE reports SET metrics = jsonb_build_object('size', step * 2)"))
+    lines = client.get(f"{at}/curves/data.csv?objective=1").text.splitlines()
+    assert lines[:4] == ["trial,step,size", "0,0,0.0", "0,1,2.0", "0,2,4.0"]
     pair = client.get(f"{at}/rank?p=n&p=x").json()["figure"]["layout"]
     assert [pair[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == ["n", "x"]
     assert client.get(f"{at}/contour?deviation=true").json()["note"].startswith("how unsure the model is")

@@ -61,3 +61,13 @@ def test_the_theme_can_be_chosen_and_is_kept(dashboard: Dashboard) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
     page.reload()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
+
+
+def test_the_newest_are_shown_and_all_are_counted(dashboard: Dashboard, database: Database) -> None:
+    with database.engine.begin() as connection:
+        for number in range(5):
+            studies.create(connection, make_spec(name=f"s{number}"))
+    for sort in ("newest", "name"):
+        page = dashboard.open(f"/studies?show=2&sort={sort}&q=s")
+        expect(page.locator("tbody th a")).to_have_text(["s4", "s3"] if sort == "newest" else ["s0", "s1"])
+        expect(page.get_by_text("Showing 2 of 5.")).to_be_visible()

@@ -140,5 +140,5 @@ def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) 
     for kind in page.locator("[data-figure]").evaluate_all("all => all.map(one => one.id.slice(7))"):
         drawn(page, kind)
     page.locator("#figure-slice").get_by_role("button", name="Table").click()
-    expect(page.locator("#table-slice thead")).to_contain_text(HOSTILE)
+    expect(page.locator("#table-figure-slice thead")).to_contain_text(HOSTILE)
     assert page.locator("main img").count() == 0

@@ -43,12 +43,17 @@ class Kind(StrEnum):
     @property
     def has_objective(self) -> bool:
         """Whether it is about one of the objectives."""
-        return self not in (Kind.PARETO, Kind.HYPERVOLUME, Kind.CURVES, Kind.TIMELINE)
+        return self not in (Kind.PARETO, Kind.HYPERVOLUME, Kind.TIMELINE)
 
     @property
     def has_pair(self) -> bool:
         """Whether it is about two parameters."""
         return self in (Kind.CONTOUR, Kind.RANK)
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether its axes may be logarithmic."""
+        return self not in (Kind.PARALLEL, Kind.CORRELATIONS, Kind.IMPORTANCE, Kind.TIMELINE)
 
     @property
     def is_wide(self) -> bool:
@@ -136,13 +141,15 @@ class Reader:
             ranked = [one.name for one in tried.parameters if one.name in set(ranked[:limit])]
         return tried.only(ranked[:limit])
 
-    def curves(self) -> Chart:
-        """Learning curves of some trials."""
-        objective, results = self.view.objectives[0], self.results()
-        numbers = progress.choose_curves(objective, results)
+    def curves(self, index: int = 0) -> Chart:
+        """Learning curves of some trials, by one objective."""
+        objective, results = self.view.objectives[index], self.results()
+        numbers = progress.choose_curves(objective, results, index)
         each = max(10, _CURVE_POINTS // max(len(numbers), 1))
         found = insights.curves(self._database, self.view.study_id, numbers=numbers, max_points=each)
-        return progress.learning_curves(objective, results, found, results.best(objective))
+        if index:
+            found = tuple(curve.of(objective.name) for curve in found)
+        return progress.learning_curves(objective, results, found, results.best(objective, index))
 
     def timeline(self) -> Chart:
         """The newest attempts."""
@@ -166,7 +173,7 @@ def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # fro
         case Kind.HISTORY:
             return progress.history(objective, reader.results(), index)
         case Kind.CURVES:
-            return reader.curves()
+            return reader.curves(index)
         case Kind.PARALLEL:
             return parameters.parallel(_limited(reader, index))
         case Kind.SLICE:

@@ -118,10 +118,10 @@ def _records(objective: Objective, results: Results, index: int) -> np.ndarray:
     return -best if objective.maximize else best
 
 
-def choose_curves(objective: Objective, results: Results, limit: int = CURVES) -> list[int]:
+def choose_curves(objective: Objective, results: Results, index: int = 0, limit: int = CURVES) -> list[int]:
     """Numbers of the trials whose learning curves are worth drawing: the best, those that run, an even choice."""
     tried = np.flatnonzero(~np.isnan(results.last_steps))
-    costs = np.where(results.candidates(), results.costs(objective), np.inf)
+    costs = np.where(results.candidates(), results.costs(objective, index), np.inf)
     costs = np.where(results.of_state("running"), -np.inf, costs)[tried]
     return [int(number) for number in results.numbers[tried[chosen(costs, results.numbers[tried], limit)]]]
 
@@ -130,7 +130,7 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     """Curves by step: the best trial's on top, pruned ones faded.
 
     Args:
-        objective: the first objective, which the curves are of.
+        objective: what the curves are of.
         results: all trials of the study.
         curves: those to draw, see `choose_curves`.
         best: the best trial's number.

@@ -16,7 +16,7 @@ from tunesvc.insights.filters import MEANINGS, Names
 from tunesvc.insights.frame import dataframe, value_columns
 from tunesvc.insights.history import attempts, curve, curves, decisions, log_end, logs
 from tunesvc.insights.locally import attribution, attribution_told
-from tunesvc.insights.overview import labels, studies, study, study_by_id, study_names
+from tunesvc.insights.overview import Only, count_studies, labels, studies, study, study_by_id, study_names
 from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
 from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
@@ -69,6 +69,7 @@ __all__ = [
     "LogRow",
     "Names",
     "Objective",
+    "Only",
     "Order",
     "Other",
     "Parameter",
@@ -102,6 +103,7 @@ __all__ = [
     "best_course",
     "chosen",
     "cluster",
+    "count_studies",
     "count_trials",
     "curve",
     "curves",

@@ -6,7 +6,7 @@ they know: nodes of several studies on one cluster are told once, by their key. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -119,19 +119,23 @@ class ClusterView:
         return sum(node.used(name) for node in fresh), sum(node.total.get(name, 0.0) for node in fresh)
 
 
-def cluster(database: Database) -> ClusterView:
+def cluster(database: Database, among: Collection[int] | None = None) -> ClusterView:
     """Nodes, their users, the queue, and who runs what.
+
+    Args:
+        database: where to read.
+        among: tell of these studies only; of all when None. What others hold is told of nodes all the same.
 
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
     with answering(), database.engine.connect() as connection:
         seen = connection.execute(_seen()).all()
-        live = connection.execute(live_attempts()).all()
-        coordinators = _coordinators(connection, live)
+        live = [row for row in connection.execute(live_attempts()) if among is None or row.study_id in among]
+        coordinators = tuple(row for row in _coordinators(connection, live) if among is None or row.study_id in among)
         attended = {row.study_id for row in coordinators}
         held = [(row, _held(row)) for row in live if row.state == AttemptState.RUNNING]
-        nodes, placed = _nodes(seen, [one for _, one in held])
+        nodes, placed = _nodes(seen, [one for _, one in held], among)
         own: dict[int, list[Node]] = {}
         for row in seen:
             if row.age_s <= STALE_S:
@@ -139,7 +143,7 @@ def cluster(database: Database) -> ClusterView:
         waiting = [
             _opened(row, own.get(row.study_id, []), attended) for row in live if row.state == AttemptState.OPENED
         ]
-        waiting += [_queued(row, attended) for row in connection.execute(_queue())]
+        waiting += [_queued(row, attended) for row in connection.execute(_queue(among))]
         elsewhere = tuple(one for _, one in held if one not in placed)
         return ClusterView(nodes, elsewhere, tuple(waiting[:QUEUED]), coordinators)
 
@@ -181,7 +185,9 @@ def _seen() -> sa.Select[Any]:
     )
 
 
-def _nodes(seen: Sequence[Any], held: Sequence[HeldRow]) -> tuple[tuple[NodeRow, ...], set[HeldRow]]:
+def _nodes(
+    seen: Sequence[Any], held: Sequence[HeldRow], among: Collection[int] | None
+) -> tuple[tuple[NodeRow, ...], set[HeldRow]]:
     """Each node as it was told of last, and the attempts that were found on one."""
     by_key: dict[str, list[Any]] = {}
     for row in seen:
@@ -195,7 +201,7 @@ def _nodes(seen: Sequence[Any], held: Sequence[HeldRow]) -> tuple[tuple[NodeRow,
         )
         placed.update(here)
         newest = max(rows, key=lambda row: row.seen_at)
-        names = tuple(sorted({row.name for row in rows}))
+        names = tuple(sorted({row.name for row in rows if among is None or row.study_id in among}))
         found.append(
             NodeRow(
                 key, newest.address, newest.host, newest.total, newest.free, newest.seen_at, newest.age_s, names, here
@@ -226,7 +232,7 @@ def _opened(row: Any, nodes: Sequence[Node], attended: set[int]) -> WaitingRow:
     return WaitingRow(row.study_id, row.name, (number_of(row.trial_id),), 1, row.opened_at, why)
 
 
-def _queue() -> sa.Select[Any]:
+def _queue(among: Collection[int] | None) -> sa.Select[Any]:
     """Trials that wait for an attempt, by study: enqueued ones, and those that are to be run again."""
     trials, studies, attempts = schema.trials, schema.studies, schema.attempts
     served = sa.exists().where(attempts.c.trial_id == trials.c.trial_id, attempts.c.state.in_(_LIVE))
@@ -246,7 +252,7 @@ def _queue() -> sa.Select[Any]:
         sa.select(studies.c.study_id, studies.c.name, studies.c.state.label("study_state"), found)
         .select_from(studies)
         .join(found, sa.true())
-        .where(studies.c.state.in_(_WANTED))
+        .where(studies.c.state.in_(_WANTED), sa.true() if among is None else studies.c.study_id.in_(among))
         .order_by(studies.c.study_id)
         .limit(QUEUED)
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import sqlalchemy as sa
 
@@ -32,44 +32,56 @@ def study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple
         return tuple(connection.execute(query).scalars())
 
 
-def studies(
-    database: Database,
-    limit: int = 200,
-    *,
-    search: str = "",
-    states: Iterable[StudyState] = (),
-    tags: Sequence[str] = (),
-    owner: str | None = None,
-) -> tuple[StudyRow, ...]:
-    """Studies, newest first.
+class Only(TypedDict, total=False):
+    """Which studies are wanted; all that are named have to hold."""
 
-    Args:
-        database: where to read.
-        limit: at most so many.
-        search: only those whose name, owner or tags contain this, in either case.
-        states: only these; all when empty.
-        tags: only those that have all of these.
-        owner: only theirs.
-    """
-    query = _overview()
-    if search:
+    search: str
+    """Their name, owner or tags contain this, in either case."""
+    states: Sequence[StudyState]
+    """One of these, where there are any."""
+    tags: Sequence[str]
+    """They have all of these."""
+    owner: str | None
+    among: Collection[int] | None
+    """Of these ids."""
+
+
+def studies(database: Database, limit: int = 200, **only: Unpack[Only]) -> tuple[StudyRow, ...]:
+    """At most so many studies, newest first."""
+    query = _narrowed(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
+    with database.engine.connect() as connection:
+        return tuple(_study_row(row) for row in connection.execute(query))
+
+
+def count_studies(database: Database, **only: Unpack[Only]) -> int:
+    """How many studies there are."""
+    query = _narrowed(sa.select(sa.func.count()).select_from(table), only)
+    with database.engine.connect() as connection:
+        found: int = connection.execute(query).scalar_one()
+    return found
+
+
+def _narrowed(query: sa.Select[Any], only: Only) -> sa.Select[Any]:
+    if search := only.get("search"):
         looked_at = sa.func.concat_ws("\n", table.c.name, table.c.owner, sa.func.array_to_string(table.c.tags, "\n"))
         query = query.where(looked_at.icontains(search, autoescape=True))
-    if tags:
+    if tags := only.get("tags"):
         query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
-    if owner is not None:
+    if (owner := only.get("owner")) is not None:
         query = query.where(table.c.owner == owner)
-    if wanted := list(states):
-        query = query.where(table.c.state.in_(wanted))
-    with database.engine.connect() as connection:
-        found = connection.execute(query.order_by(table.c.study_id.desc()).limit(limit))
-        return tuple(_study_row(row) for row in found)
+    if (among := only.get("among")) is not None:
+        query = query.where(table.c.study_id.in_(among))
+    if states := only.get("states"):
+        query = query.where(table.c.state.in_(states))
+    return query
 
 
-def labels(database: Database, limit: int = 200) -> Labels:
-    """Owners and tags that there are, by name."""
+def labels(database: Database, limit: int = 200, *, among: Collection[int] | None = None) -> Labels:
+    """Owners and tags that there are, by name; of all studies, or `among` these ids."""
     tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
     owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
+    if among is not None:
+        tags, owners = (query.where(table.c.study_id.in_(among)) for query in (tags, owners))
     with database.engine.connect() as connection:
         return Labels(tuple(connection.execute(owners).scalars()), tuple(connection.execute(tags).scalars()))
 

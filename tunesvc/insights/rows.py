@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -229,6 +229,10 @@ class Curve:
 
     trial_number: int
     points: tuple[Point, ...]
+
+    def of(self, metric: str) -> Curve:
+        """The same by another metric than the first."""
+        return replace(self, points=tuple(replace(point, value=point.metrics.get(metric)) for point in self.points))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Protocol
@@ -59,6 +59,10 @@ class Access(Protocol):
         """Whether the user may do that, with that study or with the service as a whole."""
         ...
 
+    def viewable(self, user: User) -> Collection[int] | None:
+        """Ids of the studies that the user may view, None for all: lists show no others."""
+        ...
+
 
 def may(right: Right) -> Callable[[Request], User]:
     """A dependency that lets through who has the right, and hands on who that is."""
@@ -84,6 +88,12 @@ def allowed(request: Request, right: Right, study_id: int | None) -> User:
     if not access.allows(user, right, study_id):
         raise NotAllowed(f"{user.name} may not {right} this")
     return user
+
+
+def listed(request: Request, user: User) -> Collection[int] | None:
+    """Ids of the studies that a list shows to somebody; None for all."""
+    access: Access = request.app.state.access
+    return access.viewable(user)
 
 
 Viewer = Annotated[User, Depends(may(Right.VIEW))]
@@ -126,6 +136,9 @@ class KeyAccess:
     def allows(self, user: User, right: Right, study_id: int | None) -> bool:
         """Everything: the machine is theirs."""
         return True
+
+    def viewable(self, user: User) -> None:
+        """All."""
 
     def router(self) -> APIRouter:
         """Where a key is turned into a cookie."""

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from tunesvc import insights
-from tunesvc.web.access import Viewer
+from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
 
 
 @router.get("/cluster", name="cluster_page")
-def cluster_page(request: Request, _: Viewer) -> HTMLResponse:
+def cluster_page(request: Request, user: Viewer) -> HTMLResponse:
     """The page, or its content alone when htmx asks for it."""
     template = "cluster_now.html" if wants_fragment(request) else "cluster.html"
-    return page(request, template, cluster=insights.cluster(request.app.state.database))
+    return page(request, template, cluster=insights.cluster(request.app.state.database, listed(request, user)))

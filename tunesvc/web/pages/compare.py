@@ -16,7 +16,7 @@ from tunesvc.errors import StudyNotFound
 from tunesvc.insights import StudyView, TrialDetail
 from tunesvc.web.access import Viewer
 from tunesvc.web.pages.asked import ID_MAX, AskedStudy, viewable
-from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, cells_of
+from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, answer_csv, cells_of
 from tunesvc.web.render import page
 
 router = APIRouter()
@@ -66,6 +66,12 @@ def compare_trials_table(request: Request, study: AskedStudy, listed: Listed) ->
     return _table(request, _trials_chart(request, study, listed), study)
 
 
+@router.get("/compare/trials/{study_id}/{listed}/data.csv", name="compare_trials_csv")
+def compare_trials_csv(request: Request, study: AskedStudy, listed: Listed) -> Response:
+    """The same as a file."""
+    return answer_csv(_trials_chart(request, study, listed), f"{study.name}-comparison")
+
+
 @router.get("/compare/studies/{listed}", name="compare_studies_curves")
 def compare_studies_curves(request: Request, _: Viewer, listed: Listed) -> Response:
     """The best values so far of studies, as a figure."""
@@ -76,6 +82,12 @@ def compare_studies_curves(request: Request, _: Viewer, listed: Listed) -> Respo
 def compare_studies_table(request: Request, _: Viewer, listed: Listed) -> HTMLResponse:
     """The same as a table."""
     return _table(request, _studies_chart(request, listed), None)
+
+
+@router.get("/compare/studies/{listed}/data.csv", name="compare_studies_csv")
+def compare_studies_csv(request: Request, _: Viewer, listed: Listed) -> Response:
+    """The same as a file."""
+    return answer_csv(_studies_chart(request, listed), "comparison")
 
 
 def _table(request: Request, chart: Chart, study: StudyView | None) -> HTMLResponse:

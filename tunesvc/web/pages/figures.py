@@ -149,7 +149,11 @@ def figure_table(request: Request, source: AskedSource, kind: Kind, wanted: Opti
 @router.get("/studies/{study_id}/figures/{kind}/data.csv", name="figure_csv")
 def figure_csv(source: AskedSource, kind: Kind, wanted: Options) -> Response:
     """A figure's data, whole."""
-    chart: Chart = source.drawn(kind, wanted).value.chart
+    return answer_csv(source.drawn(kind, wanted).value.chart, f"{source.view.name}-{kind}")
+
+
+def answer_csv(chart: Chart, name: str) -> Response:
+    """All of a chart's data as a file."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([words.inert(head) for head in chart.columns])
@@ -157,7 +161,7 @@ def figure_csv(source: AskedSource, kind: Kind, wanted: Options) -> Response:
     return Response(
         text.getvalue().encode("utf-8", "replace"),
         media_type="text/csv; charset=utf-8",
-        headers=attachment(source.view.name, f"-{kind}.csv"),
+        headers=attachment(name, ".csv"),
     )
 
 

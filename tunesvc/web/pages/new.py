@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from tunesvc.spec.document import examine, renamed, written
 from tunesvc.spec.faults import PlacedFault
 from tunesvc.spec.starter import Template, templates
 from tunesvc.store.database import Database
-from tunesvc.web.access import Creator
+from tunesvc.web.access import Creator, User, listed
 from tunesvc.web.pages.asked import AskedStudy, viewable
 from tunesvc.web.render import attachment, page
 
@@ -64,7 +64,7 @@ class Verdict:
 @router.get("/new", name="new_page")
 def new_page(
     request: Request,
-    _: Creator,
+    user: Creator,
     template: Annotated[str, Query(max_length=40)] = "empty",
     copy: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
 ) -> HTMLResponse:
@@ -72,16 +72,17 @@ def new_page(
     database: Database = request.app.state.database
     if copy is None:
         chosen = next((one for one in templates() if one.key == template), templates()[0])
-        return _editor(request, _free(database, chosen), str(Path.cwd()), chosen.key)
+        return _editor(request, user, _free(database, chosen), str(Path.cwd()), chosen.key)
     study = viewable(request, copy)
     text = renamed(_source(study), _free_name(database, study.name))
-    return _editor(request, text, study.source_dir or str(Path.cwd()), copied=study)
+    return _editor(request, user, text, study.source_dir or str(Path.cwd()), copied=study)
 
 
 @router.post("/new/check", name="check_new")
-def check_new(request: Request, _: Creator, text: Text = "", folder: Folder = "") -> HTMLResponse:
+def check_new(request: Request, user: Creator, text: Text = "", folder: Folder = "") -> HTMLResponse:
     """What is wrong with a text, or what it would do: a part of the page."""
-    return page(request, "new_verdict.html", verdict=judge(request.app.state.database, _lines(text), folder))
+    verdict = judge(request.app.state.database, _lines(text), folder, listed(request, user))
+    return page(request, "new_verdict.html", verdict=verdict)
 
 
 @router.post("/new/download", name="download_new")
@@ -95,14 +96,14 @@ def create_new(request: Request, user: Creator, text: Text = "", folder: Folder 
     """Store the study, and say how to run it; or the editor again, with what is wrong."""
     text = _lines(text)
     database = request.app.state.database
-    verdict = judge(database, text, folder)
+    verdict = judge(database, text, folder, listed(request, user))
     if verdict.spec is None or not verdict.is_fine:
-        return _editor(request, text, folder, verdict=verdict, status=422)
+        return _editor(request, user, text, folder, verdict=verdict, status=422)
     try:
         record = create(database, verdict.spec, Source(text, str(Path(folder.strip()).resolve())), owner=user.name)
     except StudyExists as error:  # somebody was faster
         faults = Verdict(verdict.spec, (), (str(error),), None, "", ())
-        return _editor(request, text, folder, verdict=faults, status=409)
+        return _editor(request, user, text, folder, verdict=faults, status=409)
     return RedirectResponse(request.url_for("start_page", study_id=record.study_id), 303)
 
 
@@ -118,15 +119,15 @@ def study_file(study: AskedStudy) -> Response:
     return _file(_source(study), study.name)
 
 
-def judge(database: Database, text: str, folder: str) -> Verdict:
-    """Read a text and look ahead."""
+def judge(database: Database, text: str, folder: str, among: Collection[int] | None) -> Verdict:
+    """Read a text and look ahead; it may learn from the studies `among` these ids, or from all."""
     where, problems = _folder(folder)
     spec, faults = examine(text)
     if spec is None:
         return Verdict(None, faults[:FAULTS_MAX], problems, None, "", ())
     if where is not None:  # what is missing there does not stand in the way of looking ahead
         _, faults = examine(text, folder=where)
-    problems = [*problems, *_problems(database, spec)]
+    problems = [*problems, *_problems(database, spec, among)]
     seen = preview(spec, samples=SAMPLES)
     return Verdict(spec, faults, problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
 
@@ -143,7 +144,7 @@ def _folder(folder: str) -> tuple[Path | None, list[str]]:
     return None, [f"{text} To run the study elsewhere, download the file and use `tune run` there."]
 
 
-def _problems(database: Database, spec: StudySpec) -> Iterator[str]:
+def _problems(database: Database, spec: StudySpec, among: Collection[int] | None) -> Iterator[str]:
     if spec.name in insights.study_names(database, spec.name):
         yield f"A study named {spec.name!r} exists already: give this one another name."
     try:
@@ -152,13 +153,17 @@ def _problems(database: Database, spec: StudySpec) -> Iterator[str]:
         yield str(error)
     for earlier in spec.warm_start:
         try:
-            insights.study(database, earlier)
+            found = insights.study(database, earlier)
         except StudyNotFound as error:
             yield f"warm_start: {error}"
+            continue
+        if among is not None and found.study_id not in among:
+            yield f"warm_start: you may not view study {earlier!r}"
 
 
 def _editor(
     request: Request,
+    user: User,
     text: str,
     folder: str,
     chosen: str = "",
@@ -168,6 +173,7 @@ def _editor(
     status: int = 200,
 ) -> HTMLResponse:
     database: Database = request.app.state.database
+    among = listed(request, user)
     return page(
         request,
         "new.html",
@@ -177,8 +183,8 @@ def _editor(
         chosen=chosen,
         templates=templates(),
         copied=copied,
-        studies=insights.studies(database, 100),
-        verdict=verdict or judge(database, text, folder),
+        studies=insights.studies(database, 100, among=among),
+        verdict=verdict or judge(database, text, folder, among),
     )
 
 

@@ -13,13 +13,13 @@ from fastapi.responses import HTMLResponse
 from tunesvc import insights
 from tunesvc.insights import StudyRow
 from tunesvc.store.states import StudyState
-from tunesvc.web.access import Viewer
+from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
 
 LOADED = 1_000
-"""Studies that are looked at, the newest; search finds older ones."""
+"""Studies that are looked at to sort them, the newest; search finds older ones."""
 SHOWN = 100
 
 
@@ -59,7 +59,7 @@ class Wanted:
 @router.get("/studies", name="studies_page")
 def studies_page(
     request: Request,
-    _: Viewer,
+    user: Viewer,
     q: Annotated[str, Query(max_length=200)] = "",
     state: Annotated[list[StudyState] | None, Query()] = None,
     tag: Annotated[list[str] | None, Query()] = None,
@@ -69,22 +69,28 @@ def studies_page(
 ) -> HTMLResponse:
     """All studies, or the table alone when htmx asks for it."""
     wanted = Wanted(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
-    database = request.app.state.database
-    found = insights.studies(
-        database, LOADED, search=wanted.search, states=wanted.states, tags=wanted.tags, owner=wanted.owner or None
-    )
+    database, among = request.app.state.database, listed(request, user)
+    only: insights.Only = {
+        "search": wanted.search,
+        "states": wanted.states,
+        "tags": wanted.tags,
+        "owner": wanted.owner or None,
+        "among": among,
+    }
+    # the newest come first as they are read: the trials of no others are counted
+    found = insights.studies(database, wanted.shown if wanted.sort is Sort.NEWEST else LOADED, **only)
     rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
     return page(
         request,
         "studies_table.html" if wants_fragment(request) else "studies.html",
         rows=rows,
-        found=len(found),
+        found=insights.count_studies(database, **only),
         sparks=insights.sparks(database, rows),
         wanted=wanted,
         sorts=list(Sort),
         states=list(StudyState),
         gpu_price=request.app.state.gpu_price,
-        labels=insights.labels(database),
+        labels=insights.labels(database, among=among),
         is_filtered=bool(wanted.search or wanted.states or wanted.tags or wanted.owner),
     )
 

@@ -15,7 +15,7 @@ from tunesvc.charts import Chart
 from tunesvc.insights import Attribution, Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.asked import AskedStudy, AskedTrial
-from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, cells_of
+from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, answer_csv, cells_of
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -88,6 +88,12 @@ def trial_curve_table(request: Request, study: AskedStudy, detail: AskedTrial) -
     """The same as a table."""
     chart = _curve_chart(request, study, detail)
     return page(request, "figure_table.html", chart=chart, rows=cells_of(chart, TABLE_ROWS), study=study, kind=None)
+
+
+@router.get("/studies/{study_id}/trials/{number}/curve/data.csv", name="trial_curve_csv")
+def trial_curve_csv(request: Request, study: AskedStudy, detail: AskedTrial) -> Response:
+    """The same as a file."""
+    return answer_csv(_curve_chart(request, study, detail), f"{study.name}-{detail.row.number}-curve")
 
 
 @router.get("/studies/{study_id}/trials/{number}/logs", name="trial_logs")
