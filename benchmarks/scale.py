@@ -271,7 +271,8 @@ def _database(database: Any) -> dict[str, float]:
             )
         ).one()
     postmaster = psutil.Process(int((Path(row.home) / "postmaster.pid").read_text().split()[0]))
-    cpu_s = 0.0
+    ended = postmaster.cpu_times()
+    cpu_s = ended.children_user + ended.children_system
     for process in [postmaster, *postmaster.children(recursive=True)]:
         with suppress(psutil.Error):
             used = process.cpu_times()

@@ -66,6 +66,7 @@ def test_who_reported_is_told_once() -> None:
     silent, loud = (roster.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2))
     roster.report(loud, 3)
     roster.report(loud, 4)
-    assert [(live.number, live.unjudged) for live in roster.take_reported()] == [(2, [3, 4])]
-    assert list(roster.take_reported()) == []
+    assert roster.take_reported() is loud
+    assert loud.unjudged == [3, 4]
+    assert roster.take_reported() is None
     assert silent.unjudged == []

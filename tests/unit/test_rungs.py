@@ -39,12 +39,15 @@ def plainly(trials: Sequence[FrozenTrial], rung: int, sign: float) -> list[tuple
 
 
 @settings(max_examples=150, deadline=None)
-@given(deeds=st.lists(DEED, max_size=60), sign=st.sampled_from([1.0, -1.0]))
-def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(deeds: list[tuple[str, int, float]], sign: float) -> None:
+@given(deeds=st.lists(DEED, max_size=60), sign=st.sampled_from([1.0, -1.0]), is_counted=st.booleans())
+def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
+    deeds: list[tuple[str, int, float]], sign: float, is_counted: bool
+) -> None:
     rungs = Rungs(np.array([sign]))
     trials: list[FrozenTrial] = []  # as a storage shows them
     real: list[FrozenTrial] = []
-    for deed, which, value in deeds:
+    for version, (deed, which, value) in enumerate(deeds):
+        rungs.version = version if is_counted else None
         number = which % max(len(trials), 1)
         if deed == "new" or not trials:
             real.append(make_trial(len(real)))

@@ -33,6 +33,8 @@ from tunesvc.store.states import AttemptState, StudyState
 
 JUDGED_MAX = 64
 """How many of an attempt's new reports the pruner is asked about in one step."""
+JUDGE_S = 1.0
+"""A step judges no longer than this: the study's lease has to be renewed, and what was heard to be recorded."""
 LEASE_SLACK = 0.1
 """An attempt's lease lasts longer than `limits.stall` by this part of it, and is renewed only when it has lost that."""
 MUTE_S = 1.0
@@ -184,8 +186,9 @@ class Attempts:
         return all(live.stop_by_s is not None and now >= live.stop_by_s for live in self._roster)
 
     def judge(self, effects: Effects) -> None:
-        """Stop those whose new reports the pruner finds too poor."""
-        for live in self._roster.take_reported():
+        """Stop those whose new reports the pruner finds too poor. Whom there is no time for is judged next time."""
+        until_s = self._clock.now() + JUDGE_S
+        while self._clock.now() <= until_s and (live := self._roster.take_reported()) is not None:
             steps, live.unjudged = live.unjudged, []
             if live.stop_cause is not None:
                 continue

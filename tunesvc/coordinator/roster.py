@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesvc.execute.executor import AttemptId, Failed
@@ -129,7 +129,7 @@ class Roster:
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._goals = {metric.name: metric.goal for metric in metrics}
         self._live: dict[AttemptId, LiveAttempt] = {}
-        self._reported: dict[AttemptId, LiveAttempt] = {}
+        self._reported: OrderedDict[AttemptId, LiveAttempt] = OrderedDict()
         self._gpu_time = GpuTime()
         self._histories: dict[int, History] = {}
 
@@ -205,14 +205,14 @@ class Roster:
         live.unjudged.append(step)
         self._reported[live.id] = live
 
-    def take_reported(self) -> Iterable[LiveAttempt]:
-        """Those that did since the last call."""
-        reported, self._reported = self._reported, {}
-        return reported.values()
+    def take_reported(self) -> LiveAttempt | None:
+        """Who did so first; None when everybody was taken."""
+        return self._reported.popitem(last=False)[1] if self._reported else None
 
     def close(self, live: LiveAttempt, now_s: float) -> None:
         """The attempt is over, the trial is not."""
         del self._live[live.id]
+        self._reported.pop(live.id, None)
         if live.started_s is not None and live.last_word_s is None:
             self._gpu_time.end(live.gpus, now_s)
 

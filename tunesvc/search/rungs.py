@@ -82,6 +82,10 @@ class Rungs:
         """Position -> the trial as it was taken in; it is taken in anew when it has gone on."""
         self._arrived: dict[int, list[Arrived]] = {}
         """By rung that somebody asked for; with several objectives not in order."""
+        self.version: int | None = None
+        """Of the trials: who is shown the same again need not look at those that run. None when nobody counts that."""
+        self._updated_version: int | None = None
+        self._looked_at_version: dict[int, int | None] = {}
         self._seen: dict[int, dict[int, _Seen]] = {}
         """By the same rung: position of a trial that may still report -> what was found."""
 
@@ -112,6 +116,9 @@ class Rungs:
         return Standing(arrived), own
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
+        if self.version is not None and self._updated_version == self.version:
+            return
+        self._updated_version = self.version
         for position in [p for p, trial in self._paused.items() if trials[p] is not trial]:
             self._forget(position)
         for position in range(len(trials), self._looked_at):  # taken back
@@ -129,6 +136,9 @@ class Rungs:
         self._looked_at = len(trials)
 
     def _look_at_running(self, trials: Sequence[FrozenTrial], rung: int) -> None:
+        if self.version is not None and self._looked_at_version.get(rung) == self.version:
+            return
+        self._looked_at_version[rung] = self.version
         arrived, seen, is_kept = self._arrived[rung], self._seen[rung], len(self._signs) == 1
         for position in self._open:
             values, known = trials[position].intermediate_values, seen.get(position)
@@ -190,7 +200,9 @@ class RungsOfStudies:
     def of(self, study: Study) -> Rungs:
         """That study's rungs."""
         known = self._rungs.setdefault(study._storage, {})
-        return known.setdefault(study._study_id, Rungs(signs_of(study)))
+        rungs = known.setdefault(study._study_id, Rungs(signs_of(study)))
+        rungs.version = getattr(study._storage, "changes", None)
+        return rungs
 
     def __reduce__(self) -> tuple[type[RungsOfStudies], tuple[()]]:
         return RungsOfStudies, ()
