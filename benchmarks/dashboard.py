@@ -128,7 +128,7 @@ def _visit(browser: Browser, enter: str | None, path: str, useful: Callable[[Pag
         paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")
         return Visit(paint_ms / 1000, useful_s, sum(sent) / 1e6)
     except Error as error:
-        if "Timeout" not in str(error):
+        if not any(told in str(error) for told in ("Timeout", "TIMED_OUT")):  # the latter: it did not even connect
             raise
         return None
     finally:
