@@ -29,7 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.growth import Prompt, script
-from benchmarks.throughput import CPU, FLOATS, SLOTS, STEPS, loss
+from benchmarks.throughput import CPU, FLOATS, SLOTS, STEPS, loss, tune_with_ray
 from tunesvc.execute.simulated import VirtualClock
 from tunesvc.store.embedded import EmbeddedServer
 
@@ -115,36 +115,15 @@ def ray_tpe(_url: str, seconds: float, trials: int, folder: Path) -> None:
 
 
 def _ray(sampler: object, seconds: float, trials: int, folder: Path) -> None:
-    import optuna
-    import ray
     from ray import tune
-    from ray.tune.search.optuna import OptunaSearch
 
     def train(config: dict[str, float]) -> None:
         spend(config, seconds, str(folder), lambda step, value: tune.report({"loss": value}))
 
     draw = random.Random(1)
     known = [{name: draw.random() for name in FLOATS} for _ in range(OBSERVED)]
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    tune.Tuner(
-        tune.with_resources(train, {"cpu": CPU}),
-        tune_config=tune.TuneConfig(
-            metric="loss",
-            mode="min",
-            num_samples=trials,
-            max_concurrent_trials=SLOTS,
-            search_alg=OptunaSearch(
-                {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in FLOATS},
-                sampler=sampler,
-                metric="loss",
-                mode="min",
-                points_to_evaluate=known,
-                evaluated_rewards=[loss(STEPS, params) for params in known],
-            ),
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(storage_path=str(folder / "results"), verbose=0),
-    ).fit()
+    rewards = [loss(STEPS, params) for params in known]
+    tune_with_ray(train, trials, folder, sampler, points_to_evaluate=known, evaluated_rewards=rewards)
 
 
 SYSTEMS: dict[str, Callable[[str, float, int, Path], None]] = {"tunesvc": tunesvc, "ray-gp": ray_gp, "ray-tpe": ray_tpe}

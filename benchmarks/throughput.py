@@ -144,10 +144,8 @@ def tunesvc(url: str, trials: int, folder: Path) -> float:
 
 def ray(_url: str, trials: int, folder: Path) -> float:
     import optuna
-    import ray
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
-    from ray.tune.search.optuna import OptunaSearch
 
     times = folder / "times"
 
@@ -157,27 +155,45 @@ def ray(_url: str, trials: int, folder: Path) -> float:
         for step in range(1, STEPS + 1):
             tune.report({"loss": loss(step, config), "training_iteration": step})
 
+    scheduler = ASHAScheduler(max_t=STEPS, grace_period=1, reduction_factor=3)
+    tune_with_ray(train, trials, folder, optuna.samplers.TPESampler(), scheduler=scheduler)
+    return rate([float(line) for line in times.read_text().splitlines()])
+
+
+def tune_with_ray(
+    train: Callable[[dict[str, float]], None],
+    trials: int,
+    folder: Path,
+    sampler: object,
+    *,
+    scheduler: object = None,
+    **known: object,
+) -> None:
+    """The peer: Ray Tune on a local Ray, Optuna's sampler in its OptunaSearch, actors reused.
+
+    Args:
+        known: points that were evaluated before, as OptunaSearch takes them.
+    """
+    import optuna
+    import ray
+    from ray import tune
+    from ray.tune.search.optuna import OptunaSearch
+
+    space = {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in FLOATS}
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     tune.Tuner(
         tune.with_resources(train, {"cpu": CPU}),
-        param_space=None,
         tune_config=tune.TuneConfig(
             metric="loss",
             mode="min",
             num_samples=trials,
             max_concurrent_trials=SLOTS,
-            search_alg=OptunaSearch(
-                {name: optuna.distributions.FloatDistribution(0.0, 1.0) for name in FLOATS},
-                sampler=optuna.samplers.TPESampler(),
-                metric="loss",
-                mode="min",
-            ),
-            scheduler=ASHAScheduler(max_t=STEPS, grace_period=1, reduction_factor=3),
+            search_alg=OptunaSearch(space, sampler=sampler, metric="loss", mode="min", **known),
+            scheduler=scheduler,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(storage_path=str(folder / "results"), verbose=0),
     ).fit()
-    return rate([float(line) for line in times.read_text().splitlines()])
 
 
 def optuna(url: str, trials: int, folder: Path) -> float:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.rows import AttemptRow, Curve, DecisionRow, LogRow, Point
-from tunesvc.insights.sql import of_study
+from tunesvc.insights.sql import DECISION_COLUMNS, of_study
 from tunesvc.store import numbers as stored_numbers
 from tunesvc.store import schema
 from tunesvc.store.database import Database
@@ -68,22 +68,12 @@ def decisions(
         limit: at most so many.
     """
     table = schema.decisions
-    query = sa.select(
-        table.c.decision_id,
-        table.c.trial_number,
-        table.c.kind,
-        table.c.reason,
-        table.c.details,
-        table.c.decided_at,
-    ).where(table.c.study_id == study_id, table.c.decision_id > after)
+    query = sa.select(*DECISION_COLUMNS).where(table.c.study_id == study_id, table.c.decision_id > after)
     if number is not None:
         query = query.where(table.c.trial_number == number)
     with database.engine.connect() as connection:
         rows = connection.execute(query.order_by(table.c.decision_id).limit(limit)).all()
-    return tuple(
-        DecisionRow(row.decision_id, row.trial_number, row.kind, row.reason, row.details, row.decided_at)
-        for row in rows
-    )
+    return tuple(DecisionRow(*row) for row in rows)
 
 
 def curves(

@@ -12,7 +12,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from tunesvc.store.schema import attempts, trial_attrs, trials
+from tunesvc.store.schema import attempts, decisions, trial_attrs, trials
+
+DECISION_COLUMNS = (
+    decisions.c.decision_id,
+    decisions.c.trial_number,
+    decisions.c.kind,
+    decisions.c.reason,
+    decisions.c.details,
+    decisions.c.decided_at,
+)
+"""What a `DecisionRow` is made of, in its order."""
 
 _SHIFT: sa.ColumnElement[int] = sa.literal_column("32")
 

@@ -12,6 +12,7 @@ from tunesvc import policy
 from tunesvc.insights.history import curves
 from tunesvc.insights.results import Results, Saved, saving_of
 from tunesvc.insights.rows import Curve, DecisionRow, StudyView, TrialRow
+from tunesvc.insights.sql import DECISION_COLUMNS
 from tunesvc.insights.trial_table import trials
 from tunesvc.store.database import Database
 from tunesvc.store.schema import decisions
@@ -104,17 +105,9 @@ def running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tu
 def recent(database: Database, study_id: int, newest: int, limit: int = 12) -> tuple[DecisionRow, ...]:
     """The last decisions, newest first: those about the study, and about its trials from `newest` - 500 on."""
     table = decisions
-    columns = (
-        table.c.decision_id,
-        table.c.trial_number,
-        table.c.kind,
-        table.c.reason,
-        table.c.details,
-        table.c.decided_at,
-    )
     about = (table.c.trial_number > newest - _NEWS_OF, table.c.trial_number.is_(None))
     parts = [
-        sa.select(*columns)
+        sa.select(*DECISION_COLUMNS)
         .where(table.c.study_id == study_id, one)
         .order_by(table.c.decision_id.desc())
         .limit(limit)

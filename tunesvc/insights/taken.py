@@ -7,23 +7,15 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.insights.rows import DecisionRow
+from tunesvc.insights.sql import DECISION_COLUMNS
 from tunesvc.store.database import Database
 from tunesvc.store.schema import decisions as table
-
-_COLUMNS = (
-    table.c.decision_id,
-    table.c.trial_number,
-    table.c.kind,
-    table.c.reason,
-    table.c.details,
-    table.c.decided_at,
-)
 
 
 def last_asks(database: Database, study_id: int, limit: int) -> tuple[DecisionRow, ...]:
     """Why the newest trials were proposed, in their order."""
     query = (
-        sa.select(*_COLUMNS)
+        sa.select(*DECISION_COLUMNS)
         .where(table.c.study_id == study_id, table.c.trial_number.is_not(None), table.c.kind == "ask")
         .order_by(table.c.trial_number.desc(), table.c.decision_id.desc())
         .limit(limit)
@@ -33,7 +25,7 @@ def last_asks(database: Database, study_id: int, limit: int) -> tuple[DecisionRo
 
 def about_study(database: Database, study_id: int) -> tuple[DecisionRow, ...]:
     """Those that are about no single trial, in the order in which they were taken."""
-    query = sa.select(*_COLUMNS).where(table.c.study_id == study_id, table.c.trial_number.is_(None))
+    query = sa.select(*DECISION_COLUMNS).where(table.c.study_id == study_id, table.c.trial_number.is_(None))
     return _rows(database, query.order_by(table.c.decision_id))
 
 
