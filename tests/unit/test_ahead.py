@@ -63,6 +63,18 @@ def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
     assert fresh.number == 17
 
 
+def test_what_was_tried_stays_tried_when_the_same_is_drawn_ahead_and_thrown_away() -> None:
+    parameters = {"x": {"type": "int", "min": 0, "max": 1}}
+    optimizer = make_optimizer(make_spec(sampler={"name": "tpe", "seed": 3}, parameters=parameters))
+    for _ in range(12):
+        finish(optimizer, optimizer.ask())
+    assert optimizer._covered
+    assert optimizer.draw_ahead(AT, lasting=9)
+    optimizer.enqueue({"x": 0})
+    assert optimizer.ahead == 0
+    assert optimizer._covered
+
+
 @settings(max_examples=40, deadline=None)
 @given(deeds=st.lists(st.sampled_from(["ahead", "ask", "enqueue", "tell", "withdraw"]), max_size=25))
 def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:

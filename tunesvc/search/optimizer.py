@@ -202,11 +202,14 @@ class Optimizer:
         """A new trial with all its parameters. A sampler that raises is replaced by chance for this one trial."""
         if self._ahead and self._finished >= self._ahead[0].stale_from:
             self._drop_ahead()
-        if not self._ahead:
-            return self._propose()
-        drawn = self._ahead.popleft()
-        drawn.record(self.memory.batch)
-        return drawn.proposal
+        if self._ahead:
+            drawn = self._ahead.popleft()
+            drawn.record(self.memory.batch)
+            proposal = drawn.proposal
+        else:
+            proposal = self._propose()
+        self._tried.add(configuration(proposal.params))
+        return proposal
 
     @property
     def ahead(self) -> int:
@@ -238,7 +241,6 @@ class Optimizer:
     def _drop_ahead(self) -> None:
         """Throw away what is ready; what sampler and pruner learned on the way they learn anew, as after a restart."""
         for drawn in self._ahead:
-            self._tried.discard(configuration(drawn.proposal.params))
             self._relative_of.pop(drawn.proposal.number, None)
         if self._ahead:
             self.memory.drop_last(len(self._ahead))
@@ -258,10 +260,8 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
             message = f"{type(error).__name__}: {error}"
             params = self._draw_all(number, self._fallback)
-            self._tried.add(configuration(params))
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
             return Proposal(number, params, reason, {**details, "sampler": "random"}, sampler_error=message)
-        self._tried.add(configuration(params))
         if enqueued:
             note = self.trial(number).system_attrs.get(ORIGIN, "")
             return Proposal(
