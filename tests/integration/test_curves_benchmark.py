@@ -15,8 +15,8 @@ def test_a_run_spends_its_epochs_as_reports_and_keeps_its_account_by_the_table(
     database: Database, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     monkeypatch.setattr(curves, "BUDGET", 10 * curves.EPOCHS)
-    run = curves.replay(database, "digits", "last", method, 0, 4)
-    view = insights.study(database, f"digits last {method} 0")
+    run = curves.replay(database, "digits", "last", method, 1, 4)
+    view = insights.study(database, f"digits last {method} 1")
     rows = insights.trials(database, view.study_id)
     with database.engine.connect() as connection:
         reported = connection.execute(sa.text("SELECT count(*) FROM reports")).scalar_one()
