@@ -444,9 +444,10 @@ def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connecti
     with open_database(_text(server.url)) as database:
         ledger = _ledger(database)
         with database.engine.connect() as one, database.engine.connect() as two:
-            before = {one.scalar(sa.text("SELECT pg_backend_pid()")), two.scalar(sa.text("SELECT pg_backend_pid()"))}
+            before = {_backend(one), _backend(two)}
         batch = Batch(trials=[NewTrial(0, "running")])
         _set_read_only(server, "on")
+        wait_until(lambda: _are_read_only(database, before))
         with pytest.raises(DatabaseUnavailable, match="takes no writes"):
             ledger.commit(batch)
         with pytest.raises(DatabaseUnavailable, match="read-only"):
@@ -454,7 +455,7 @@ def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connecti
         _set_read_only(server, "off")
         _commit_until_answered(ledger, batch)
         with database.engine.connect() as connection:
-            assert connection.scalar(sa.text("SELECT pg_backend_pid()")) not in before
+            assert _backend(connection) not in before
 
 
 # --- 8: disk full ----------------------------------------------------------------------------------------
@@ -646,6 +647,22 @@ def _set_read_only(server: PostgresServer, value: str) -> None:
     """In all sessions, those that are open too."""
     server.execute(f"ALTER SYSTEM SET default_transaction_read_only = {value}")
     server.execute("SELECT pg_reload_conf()")
+
+
+def _are_read_only(database: Database, backends: set[int]) -> bool:
+    """Whether all these idle connections of the pool have heard of it: a server re-reads its settings in its own time."""
+    with database.engine.connect() as one, database.engine.connect() as two:
+        heard = {_backend(one): _is_read_only(one), _backend(two): _is_read_only(two)}
+    assert heard.keys() == backends
+    return all(heard.values())
+
+
+def _backend(connection: sa.Connection) -> int:
+    return int(connection.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
+
+
+def _is_read_only(connection: sa.Connection) -> bool:
+    return bool(connection.scalar(sa.text("SHOW default_transaction_read_only")) == "on")
 
 
 def _waiting_for_locks(database: Database) -> int:

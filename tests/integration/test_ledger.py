@@ -11,6 +11,7 @@ from tunesvc.store import lease, studies
 from tunesvc.store.batch import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, StartedAttempt, TrialEnd
 from tunesvc.store.database import Database, safe_text
 from tunesvc.store.ledger import Ledger
+from tunesvc.store.notices import Listener
 from tunesvc.store.states import StudyState
 from tunesvc.store.studies import StudyRecord
 
@@ -65,6 +66,14 @@ def test_a_lease_is_held_by_one_and_its_token_grows_with_every_change_of_hands(
     first.release()
     second = Ledger.open(database, record.study_id, owner="bob:2")
     assert second.token == first.token + 1
+
+
+def test_who_listens_hears_that_a_lease_was_given_back(database: Database, record: StudyRecord) -> None:
+    ledger = Ledger.open(database, record.study_id)
+    listener = Listener(database)
+    ledger.release()
+    assert listener.wait(5.0) == {record.study_id}
+    listener.close()
 
 
 def test_an_expired_lease_can_be_taken_and_its_holder_writes_no_more(database: Database, record: StudyRecord) -> None:

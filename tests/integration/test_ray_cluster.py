@@ -142,7 +142,9 @@ def test_code_travels_to_a_cluster_and_a_lost_node_is_said(tmp_path: Path) -> No
     )
     (tmp_path / "helper.py").write_text("NUMBER = 1\n")
     done = python(CLUSTER.format(tests=str(Path(__file__).parents[2]), folder=str(tmp_path)))
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    # Ray tells of other clusters on this machine, such as that of another test process
+    complaints = [line for line in done.stderr.splitlines() if "previous Ray address" not in line]
+    assert (done.returncode, complaints) == (0, []), done.stdout + done.stderr
     # a token that lies in the home directory is not used where the cluster asks for none
     lost = """Lost(message="the worker's node went away", kind='node')"""
     assert done.stdout.splitlines()[-2:] == [lost, "None"]

@@ -190,8 +190,12 @@ def test_a_study_is_stopped_and_deleted_when_its_name_is_typed(
     expect(dialog).to_contain_text("2 running trials are stopped now")
     done(page, "Stop", "carries it out")
     running.coordinator.run()
-    running.simulation.ledger.release()
     expect(page.locator("#head .standing")).to_contain_text("stopped")
+    # the page has seen the last step, and not yet that nobody runs the study any more; its menu stays open
+    page.get_by_text("More", exact=True).click()
+    expect(page.get_by_role("button", name="Delete …")).to_be_visible()
+    running.simulation.ledger.release()
+    expect(page.get_by_role("link", name="Delete …")).to_be_visible()
     dialog = ask(page, "Delete …")
     name = dialog.get_by_role("textbox")
     name.fill("stop")

@@ -137,7 +137,9 @@ class Ledger:
 
     def _release_once(self) -> None:
         with answering(), self._database.engine.begin() as connection:
-            leasing.release(connection, self._lease)
+            if leasing.release(connection, self._lease):
+                # a page that showed the study's last step before this still says that somebody runs it
+                notices.notify(connection, self._lease.study_id)
 
     def _commit_once(self, number: int, batch: Batch) -> Sequence[tuple[int, int]]:
         with self._database.engine.begin() as connection:

@@ -144,11 +144,18 @@ document.body.addEventListener("htmx:beforeSwap", (event) => {
     if (part.querySelector(":scope > [id]") && here?.childElementCount === part.childElementCount) continue; // its own parts differ
     if (!here || partsBefore.get(part.id) === text) continue;
     partsBefore.set(part.id, text);
+    keepOpen(here, part);
     here.replaceWith(part);
     htmx.process(part);
     showTimes(part);
   }
 });
+
+// a menu is not closed under the hand of who has opened it
+function keepOpen(before, after) {
+  const opened = [...before.querySelectorAll("details")];
+  after.querySelectorAll("details").forEach((one, i) => { one.open ||= opened[i]?.open ?? false; });
+}
 
 // --- messages ---------------------------------------------------------------------------------------
 
