@@ -3,9 +3,9 @@
     python -m benchmarks.idle [--seconds 0.1 1 10] [--rounds 6] [--systems tunesvc ray-gp ray-tpe]
 
 Eight workers, whose trials sleep for that long and report ten values on the way; six parameters; Postgres with fsync. A
-trial counts from the first line of its function to the last. The share is that of the time from the end of the first
-trial to the start of the last, over all eight workers. Whoever has just ended waits: for its end to be heard and
-recorded, for the next proposal, and for the message that begins it.
+trial counts from the first line of its function to the last. The share is that of the time from when all eight workers
+have begun to the start of the last trial. Whoever has just ended waits: for its end to be heard and recorded, for the
+next proposal, and for the message that begins it.
 
     tunesvc       `sampler: gp`, in a study that has 500 finished trials
     ray-gp        Ray Tune with OptunaSearch and Optuna's GPSampler (needs torch), told 500 observations; actors reused
@@ -73,9 +73,11 @@ def spend(params: dict[str, float], seconds: float, folder: str, report: Callabl
 
 def idle(folder: Path) -> float:
     """The share of the workers' time that was not spent in trials."""
-    lines = (line for path in folder.glob("times-*") for line in path.read_text().splitlines())
-    times = [tuple(map(float, line.split())) for line in lines]
-    first, last = min(end for _, end in times), max(begin for begin, _ in times)
+    lines = [path.read_text().splitlines() for path in folder.glob("times-*")]
+    workers = [[tuple(map(float, line.split())) for line in each] for each in lines]
+    times = [time for each in workers for time in each]
+    first = sorted(min(begin for begin, _ in each) for each in workers)[:SLOTS][-1]
+    last = max(begin for begin, _ in times)
     busy_s = sum(max(0.0, min(end, last) - max(begin, first)) for begin, end in times)
     return 1.0 - busy_s / (SLOTS * (last - first))
 

@@ -74,12 +74,15 @@ class Pretended:
 class PretendedExecutor:
     """Implements `Executor`, for one thread but for `soon`."""
 
+    handover_s = 0.0
+
     def __init__(self, job: Job) -> None:
         self._job = job
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._running: dict[AttemptId, Pretended] = {}
         self._waiting: deque[Launch] = deque()
         self._ready: list[Event] = []
+        self._parallelism: int | None = None
 
     def capacity(self) -> Capacity:
         total = {"CPU": float(SLOTS)}
@@ -110,6 +113,7 @@ class PretendedExecutor:
 
     def launch(self, launch: Launch) -> None:
         self._waiting.append(launch)
+        self._parallelism = launch.parallelism
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         deadline = time.monotonic() + timeout_s
@@ -157,7 +161,7 @@ class PretendedExecutor:
             return
 
     def _tick(self) -> None:
-        while self._waiting and len(self._running) < SLOTS:
+        while self._waiting and len(self._running) < min(SLOTS, self._parallelism or SLOTS):
             launch = self._waiting.popleft()
             self._running[launch.attempt] = Pretended(launch, self._job.define_by_run)
         for attempt, kept in list(self._running.items()):

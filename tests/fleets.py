@@ -53,7 +53,7 @@ class ScriptedWorker:
 
     def found(self, attempt: AttemptId | None) -> None:
         """Tell the coordinator that asks which attempt this worker has."""
-        self.answer("adopt", Found(attempt))
+        self.answer("adopt", Found(() if attempt is None else (attempt,)))
 
     def say(self, *events: tuple[int, Payload], method: str = "poll") -> None:
         """Answer a poll with numbered events."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -207,6 +208,21 @@ def test_attempts_beyond_the_slots_wait_for_one_to_end(harness: Harness) -> None
     listener.until(lambda heard: heard.has(last, Started))
     assert listener.has(first[0], Outcome)
     assert listener.running() == SLOTS
+
+
+def test_no_more_run_than_may_and_the_rest_follow(harness: Harness) -> None:
+    listener = Listener(harness())
+    patient, *quick = [
+        replace(make_launch(number, behaviour="reports" if number else "patient"), parallelism=1) for number in range(4)
+    ]
+    for launch in (patient, *quick):
+        listener.executor.launch(launch)
+    listener.until(lambda heard: heard.has(patient, Reported))
+    assert not any(listener.has(launch, Started) for launch in quick)
+    assert {launch.attempt for launch in quick} <= set(listener.executor.alive())
+    listener.executor.stop(patient.attempt)
+    listener.until_ended(*quick)
+    assert [listener.outcome(launch) for launch in quick] == [Finished({"loss": 0.5})] * 3
 
 
 def test_an_attempt_that_waits_can_be_stopped_or_killed(harness: Harness) -> None:

@@ -516,3 +516,36 @@ def test_reports_that_come_close_together_are_written_together_and_nobody_waits_
     ((batches,),) = simulation.sql("SELECT batch FROM leases")
     assert 3 * 20 <= batches < 3 * 30, "twenty times a second, and not two hundred times"
     assert executor.launched_s == pytest.approx([0.0, 1.001, 2.002])
+
+
+def test_short_trials_are_launched_ahead_and_no_more_run_than_may(database: Database) -> None:
+    running: list[int] = []
+
+    class Watched(SimulatedExecutor):
+        def launch(self, launch: Launch) -> None:
+            super().launch(launch)
+            running.append(len(self.cluster.running))
+            in_all.append(len(self.alive()))
+
+    in_all: list[int] = []
+    simulation = Simulation(database, make_spec(budget={"trials": 40}, parallelism=3), quadratic)
+    executor = Watched(quadratic, clock=simulation.clock, slots=8, handover_s=1.0)
+    closing = simulation.start(executor).run()
+    assert closing.state is StudyState.FINISHED
+    assert max(running) == 3
+    assert max(in_all) == 6
+    states = "SELECT state, count(*) FROM attempts WHERE started_at IS NOT NULL GROUP BY state"
+    assert simulation.sql(states) == [("finished", 40)]
+
+
+def test_what_waits_for_its_turn_when_a_study_is_interrupted_is_run_later(database: Database) -> None:
+    simulation = Simulation(database, make_spec(budget={"trials": 40}, parallelism=3), quadratic)
+    coordinator = simulation.start(SimulatedExecutor(quadratic, clock=simulation.clock, slots=8, handover_s=1.0))
+    while len(simulation.executor.alive()) < 5:
+        coordinator.step()
+    simulation.interrupt.set()
+    assert coordinator.run(simulation.interrupt).reason == "interrupted"
+    simulation.ledger.release()
+    simulation.interrupt.clear()
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.sql("SELECT state, count(*) FROM trials GROUP BY state") == [("complete", 40)]

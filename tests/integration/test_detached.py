@@ -328,3 +328,23 @@ def test_a_lost_node_is_told_from_one_that_was_taken_back(
     cluster.call("remove_node", node)
     listener.until_ended(launch)
     assert listener.outcome(launch).kind == kind
+
+
+def test_what_stands_in_line_is_taken_over_too_and_begins_in_its_turn(join: Join, tmp_path: Path) -> None:
+    """Nobody listens when the one before it ends."""
+    (first,) = running = launches(tmp_path, 1)
+    second = replace(make_launch(1, folder=str(tmp_path)), parallelism=1)
+    listener = start(join(), *(replace(launch, parallelism=1) for launch in running))
+    listener.executor.launch(second)
+    listener.until(lambda heard: len(heard.said(first)) > 20)  # it has reached the worker by then
+    listener.events[second.attempt]
+    listener.executor.process.signal(signal.SIGKILL)
+    end(tmp_path, first)
+    until((tmp_path / "runs-1").exists)
+    listener.take_over(join(), token=2)
+    end(tmp_path, second)
+    listener.until_ended(first, second)
+    for launch in (first, second):
+        steps = [report.step for report in listener.said(launch, Reported)]
+        assert steps == list(range(len(steps)))
+        assert (tmp_path / f"runs-{launch.trial_number}").read_text() == "run\n"

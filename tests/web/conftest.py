@@ -91,8 +91,8 @@ def browser() -> Iterator[Browser]:
 def new_context(browser: Browser) -> Iterator[BrowserContext]:
     """A browser's memory of its own."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, timezone_id="UTC", locale="en-GB")
-    context.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
+    context.set_default_timeout(60_000)
+    expect.set_options(timeout=60_000)
     yield context
     context.close()
 

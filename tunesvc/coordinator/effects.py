@@ -28,6 +28,8 @@ class Effects:
     stops: list[AttemptId] = field(default_factory=list)
     kills: list[AttemptId] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)
+    parallelism: int | None = None
+    """How many attempts may run at a time, for those that are launched."""
 
     def perform(self, executor: Executor) -> None:
         """Tell the executor."""

@@ -25,6 +25,7 @@ from tunesvc.coordinator.commands import carry_out
 from tunesvc.coordinator.effects import Adoption, Effects
 from tunesvc.coordinator.intake import Intake
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
+from tunesvc.coordinator.reserve import Reserve
 from tunesvc.coordinator.roster import Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
 from tunesvc.coordinator.stock import Stock
@@ -111,6 +112,7 @@ class Coordinator:
             gpu_hours=gpu_hours,
         )
         self._stock = Stock(optimizer, self._clock.now)
+        self._reserve = Reserve(executor.handover_s)
         self._gather_s = gather_s
         self._is_asking = False
         self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer)
@@ -198,6 +200,9 @@ class Coordinator:
         over += self._attempts.give_up(stalled if self._is_settled else (), effects)
         failpoints.reach("judged")
         for ended in over:
+            if ended.live.started_s is not None:
+                now = self._clock.now()
+                self._reserve.ended(now - ended.live.started_s, now)
             self._attempts.end(ended)
         self._stock.freed(len(over))
         self._look_for_commands()
@@ -293,7 +298,8 @@ class Coordinator:
 
     def _move(self, effects: Effects) -> None:
         if self._closing is None:
-            slots = self._parallelism()
+            effects.parallelism = self._parallelism()
+            slots = effects.parallelism + self._reserve.wanted(effects.parallelism)
             usage = self._usage()
             expected = None if self.spec.budget.stop_when is None else self._scoreboard.expected(usage)
             exhausted = self._optimizer.exhausted

@@ -43,8 +43,6 @@ class Place:
     pid: int
     devices: tuple[str, ...] = ()
     placement_group: object = None
-    code: str = ""
-    """A digest of the objective's source."""
 
 
 class Attempt:
@@ -55,6 +53,7 @@ class Attempt:
         self.launch = launch
         self.place = place
         self.outbox = Outbox()
+        self.is_over = False
         self.is_reusable = False
         """Whether the process may run another attempt; known with the outcome."""
         self._restored = Path(launch.checkpoint) if launch.checkpoint else None
@@ -71,11 +70,11 @@ class Attempt:
 
     # --- from the worker --------------------------------------------------------------------------
 
-    def start(self, run: Run, output: OutputCapture) -> None:
-        """Run the objective in a thread of its own."""
-        self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, self.place.code))
+    def start(self, run: Run, output: OutputCapture, then: Callable[[Attempt], None], *, code: str = "") -> None:
+        """Run the objective, whose source has the digest `code`, in a thread that calls `then` when all is said."""
+        self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, code))
         # no daemon, for then every thread that the objective starts would be one too, see `_leftovers`
-        self._thread = threading.Thread(target=self._run, args=(run, output), name="objective", daemon=False)
+        self._thread = threading.Thread(target=self._run, args=(run, output, then), name="objective", daemon=False)
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
@@ -165,7 +164,7 @@ class Attempt:
 
     # --- the thread ---------------------------------------------------------------------------------
 
-    def _run(self, run: Run, output: OutputCapture) -> None:
+    def _run(self, run: Run, output: OutputCapture, then: Callable[[Attempt], None]) -> None:
         history.record("run", phase="begin", attempt=self.launch.attempt)
         failpoints.reach("begun")
         before = set(threading.enumerate())
@@ -177,6 +176,8 @@ class Attempt:
         failpoints.reach("ending")
         history.record("run", phase="end", attempt=self.launch.attempt)
         self.outbox.put(outcome)
+        self.is_over = True
+        then(self)
 
     def _outcome(self, run: Run) -> Outcome:
         if self._restored is not None and not self._restored.exists():

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
 
 from tunesvc.execute.executor import AttemptId, Launch
 
 if TYPE_CHECKING:
     from tunesvc.execute.fleet import WorkerActor
+    from tunesvc.execute.worker import Reply
+
+
+HANDOVER_S = 0.2
+"""How long an end takes to be heard and recorded, the next attempt to be decided on, and its launch to reach a worker:
+0.03 to 0.1 s on two busy cores, and more where a sampler takes its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +36,8 @@ class Pace:
     """Ray may take to say that a worker is dead which it was told to kill."""
     look_s: float = 10.0
     """Between looks for workers that a coordinator started after its study was taken over."""
+    line_s: float = 0.05
+    """An attempt stands in a worker's line for so long before another worker gets it that has nothing to do."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,9 +46,33 @@ class Slot:
 
     actor: WorkerActor
     is_up: bool = False
-    is_adopted: bool = False
-    """Whether an earlier coordinator started it, from what the job was then: no other attempt may run on it."""
-    running: Running | None = None
+    withdrawn: set[AttemptId] = field(default_factory=set)
+    """What it has given back."""
+    is_spent: bool = False
+    """Whether no other attempt may begin on it: it is an earlier coordinator's, started from what the job was then, or
+    the last attempt left something behind, or it is dead."""
+    attempts: list[Running] = field(default_factory=list)
+    """Those whose end is not recorded, in the order in which they run."""
+
+    @property
+    def live(self) -> list[Running]:
+        """Those that are not over: the one that runs, and one that follows it."""
+        return [running for running in self.attempts if not running.over]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether an attempt would begin on it at once."""
+        return self.is_up and not self.is_spent and not self.live
+
+    @property
+    def has_line(self) -> bool:
+        """Whether an attempt may stand in its line."""
+        live = self.live
+        return self.is_up and not self.is_spent and len(live) == 1 and not live[0].killed
+
+
+Recall = Literal["other worker", "stop", "kill"]
+"""Why an attempt is to be taken out of a worker's line."""
 
 
 @dataclass(slots=True, eq=False)
@@ -49,6 +82,16 @@ class Running:
     attempt: AttemptId
     slot: Slot | None
     """None as long as its worker is looked for."""
+    launch: Launch | None = None
+    """None for one of an earlier coordinator."""
+    since_s: float = 0.0
+    """When it was given to its worker, or was heard to begin."""
+    in_line: bool = False
+    """Whether it was given to a worker that ran another one, and nothing was heard of it since."""
+    early: Reply | None = None
+    """What it said before the end of the one before it was heard."""
+    recall: Recall | None = None
+    """Why it is asked for back, as long as the worker has not answered."""
     delivered: int = 0
     acknowledged: int = 0
     heard_of: bool = False
@@ -60,8 +103,6 @@ class Running:
     killed: bool = False
     over: bool = False
     """Whether its outcome was delivered. Its worker keeps that until it is recorded."""
-    reusable: bool = False
-    """Whether its worker may run another attempt then."""
 
     @property
     def is_recorded(self) -> bool:
@@ -82,3 +123,10 @@ class Waiting:
                 self.launches.remove(launch)
                 return True
         return False
+
+    def take_fresh(self, after: int) -> Launch | None:
+        """Take out the first that is its trial's first attempt, behind so many others; None when there is none."""
+        launch = next((launch for launch in islice(self.launches, after, None) if launch.attempt.number == 1), None)
+        if launch is not None:
+            self.launches.remove(launch)
+        return launch

@@ -65,6 +65,8 @@ class Launch:
     """Differs between trials, equal between attempts of one trial."""
     checkpoint: str | None = None
     """Where an earlier attempt saved its state, or None."""
+    parallelism: int | None = None
+    """How many attempts of the job may run at a time from here on; None: as many as there is room for."""
 
 
 # --- what an attempt says ---------------------------------------------------------------------------
@@ -212,6 +214,11 @@ class Capacity:
 class Executor(Protocol):
     """Runs the attempts of one job."""
 
+    @property
+    def handover_s(self) -> float:
+        """How long a worker has nothing to do when its next attempt is launched at the end of the last one."""
+        ...
+
     def capacity(self) -> Capacity:
         """What the cluster has in all."""
         ...
@@ -243,7 +250,11 @@ class Executor(Protocol):
         ...
 
     def launch(self, launch: Launch) -> None:
-        """Start an attempt as soon as its resources are free; returns at once."""
+        """Start an attempt as soon as its resources are free; returns at once.
+
+        While as many run as may, it waits for one of them to end, if it can be in the worker, which then begins it
+        without being told. No more than `parallelism` ever run, and attempts begin about in order.
+        """
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:

@@ -1,9 +1,10 @@
 """The Executor on Ray: one warm actor per slot, reused from attempt to attempt of the job.
 
 Attempts wait in a queue of ours, not in Ray's: whichever worker comes up or becomes free first takes the next one.
-Each live attempt has one long-poll under way, whose answer arrives in one inbox, so the cost is per event and not per
-worker. A worker is free only when its attempt's outcome is recorded: until then it alone has it. Meant for one thread:
-others only put into the inbox, and count.
+What waits while all workers that there may be are busy stands in line in one of them, which begins it by itself; if
+another one is done sooner, that gets it. Each live attempt has one long-poll under way, whose answer arrives in one
+inbox, so the cost is per event and not per worker. A worker keeps an outcome until it is recorded: until then it alone
+has it. Meant for one thread: others only put into the inbox, and count.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execute.actors import Actors
 from tunesvc.execute.cluster import LocalResources, connect
 from tunesvc.execute.deaths import outcome_of_death
-from tunesvc.execute.dispatch import Pace, Running, Slot, Waiting
+from tunesvc.execute.dispatch import HANDOVER_S, Pace, Recall, Running, Slot, Waiting
 from tunesvc.execute.executor import (
     AttemptId,
     Capacity,
@@ -41,6 +42,8 @@ from tunesvc.spec import ParamValue
 
 class RayExecutor:
     """Runs the attempts of one job on Ray. See `Executor`."""
+
+    handover_s = HANDOVER_S
 
     def __init__(
         self,
@@ -64,6 +67,8 @@ class RayExecutor:
         self._clock = SystemClock()
         self._inbox = Inbox()
         self._waiting = Waiting()
+        self._parallelism: int | None = None
+        self._looks_at_lines = False
         self._running: dict[AttemptId, Running] = {}
         self._slots: list[Slot] = []
         self._asked: list[Slot] = []
@@ -113,6 +118,7 @@ class RayExecutor:
     def launch(self, launch: Launch) -> None:
         """Queue the attempt for the next free worker; starts one more worker if none is idle."""
         self._waiting.launches.append(launch)
+        self._parallelism = launch.parallelism
         self._go_on()
 
     def events(self, timeout_s: float) -> Sequence[Event]:
@@ -141,14 +147,14 @@ class RayExecutor:
         """Ask the attempt to stop; one that no worker has taken yet ends at once."""
         if self._waiting.remove(attempt):
             self._ready.append(Event(attempt, 1, Yielded()))
-        elif running := self._live(attempt):
+        elif (running := self._live(attempt)) and not self._recall(running, "stop"):
             self._tell(running, "stop")
 
     def kill(self, attempt: AttemptId) -> None:
         """End the attempt's process; `Lost` follows when Ray says that it is dead, or does not say so for long."""
         if self._waiting.remove(attempt):
             self._ready.append(Event(attempt, 1, Lost("killed before a worker was free")))
-        elif (running := self._live(attempt)) and not running.killed:
+        elif (running := self._live(attempt)) and not running.killed and not self._recall(running, "kill"):
             running.killed = True
             if running.slot is not None:
                 self._kill(running, running.slot)
@@ -162,7 +168,7 @@ class RayExecutor:
     def leave(self) -> None:
         """Leave the cluster and what runs on it; whatever runs nothing is ended. On a local Ray as `close`."""
         if self._fleet.shared:
-            idle = [slot.actor for slot in self._slots if slot.running is None]
+            idle = [slot.actor for slot in self._slots if not slot.attempts]
             self._part([] if self._superseded else idle)
         else:
             self.close()
@@ -228,22 +234,30 @@ class RayExecutor:
             self._inbox.later(self._pace.retry_s, partial(self._ask, slot))
             return
         self._asked.remove(slot)
-        sought = self._running.get(found.attempt) if found is not None and found.attempt is not None else None
         if found is not None and found.is_refused:
             self._step_back()
-        elif sought is not None and sought.slot is None:
-            self._attach(sought, slot)
-        else:
+        elif found is None or not self._attach(slot, found.attempts):
             slot.actor.end()
         self._conclude()
 
-    def _attach(self, running: Running, slot: Slot) -> None:
-        running.slot, running.answered = slot, True
-        slot.running, slot.is_up, slot.is_adopted = running, True, True
+    def _attach(self, slot: Slot, attempts: Sequence[AttemptId]) -> bool:
+        """Go on with those of a worker's attempts that are sought; whether there are any."""
+        found = {attempt: self._running.get(attempt) for attempt in attempts}
+        sought = [running for running in found.values() if running is not None and running.slot is None]
+        if not sought:
+            return False
+        slot.is_up = slot.is_spent = True
+        slot.attempts += sought
         self._slots.append(slot)
-        self._poll(running)
-        if running.killed:
-            self._kill(running, slot)
+        for attempt in found.keys() - {running.attempt for running in sought}:
+            slot.actor.handle.withdraw.remote(self._token, attempt)
+        for running in sought:
+            running.slot, running.answered = slot, True
+            running.in_line = running.attempt != attempts[0] and not running.delivered
+            self._poll(running)
+            if running.killed:
+                self._kill(running, slot)
+        return True
 
     def _look_at_silent(self) -> None:
         """Workers that never came up are ended; others may be frozen or out of reach with an attempt that is sought."""
@@ -294,7 +308,7 @@ class RayExecutor:
             return
         self._looked_s = now
         for slot in self._slots:
-            if slot.is_up and (slot.running is None or slot.running.over):  # nobody polls it: it must not feel alone
+            if slot.is_up and not slot.live:  # nobody polls it: it must not feel alone
                 self._inbox.when_done(slot.actor.handle.stay.remote(self._token), partial(self._stayed, slot))
         if self._is_owner:
             self._inbox.aside(self._fleet.names, self._saw)
@@ -302,7 +316,7 @@ class RayExecutor:
     def _stayed(self, slot: Slot, _: None, error: BaseException | None) -> None:
         """A worker that died idle is not given an attempt."""
         dead = error is not None and not isinstance(error, ActorUnavailableError)
-        if dead and slot in self._slots and slot.running is None:
+        if dead and slot in self._slots and not slot.attempts:
             self._end_worker(slot)
 
     def _saw(self, names: set[str] | None, _error: BaseException | None) -> None:
@@ -323,14 +337,63 @@ class RayExecutor:
         """Give what waits to workers that are free, and start as many more as there is room for."""
         if self._searching or self._superseded or self._closed:
             return
-        for slot in [slot for slot in self._slots if slot.is_up and slot.running is None]:
-            if self._waiting.launches:
+        for slot in [slot for slot in self._slots if slot.is_free]:
+            if self._waiting.launches and self._may_begin:
                 self._begin(slot, self._waiting.launches.popleft())
-        coming = sum(not slot.is_up for slot in self._slots)
-        wanted = len(self._waiting.launches) - coming
+        free = sum(slot.is_free for slot in self._slots)
+        wanted = min(len(self._waiting.launches) + len(self._in_line), self._may_begin) - free - self._coming
         if wanted > 0:
             for _ in range(min(wanted, self._room())):
                 self._start_worker()
+        self._line_up()
+        self._even_out()
+
+    def _line_up(self) -> None:
+        """Have what no worker can begin stand in line where it will probably begin first.
+
+        Only a trial's first attempt: one that ended its worker before must be seen to do so again.
+        """
+        coming = self._coming
+        over = len(self._waiting.launches) - coming
+        if over <= 0 or self._job.environment.isolation == "process":
+            return
+        for slot in sorted((slot for slot in self._slots if slot.has_line), key=_began_s)[:over]:
+            if launch := self._waiting.take_fresh(coming):
+                self._begin(slot, launch, in_line=True)
+
+    def _even_out(self) -> None:
+        """A worker that has nothing to do gets what has stood in another's line for a while."""
+        if self._waiting.launches or self._may_begin <= 0 or not any(slot.is_free for slot in self._slots):
+            return
+        first = min(self._in_line, key=lambda running: running.since_s, default=None)
+        if first is None or first.recall is not None:
+            return
+        wait_s = first.since_s + self._pace.line_s - self._clock.now()
+        if wait_s <= 0:
+            self._recall(first, "other worker")
+        elif not self._looks_at_lines:
+            self._looks_at_lines = True
+            self._inbox.later(wait_s, self._look_at_lines)
+
+    def _look_at_lines(self) -> None:
+        self._looks_at_lines = False
+        self._go_on()
+
+    @property
+    def _may_begin(self) -> int:
+        """How many more attempts may run at a time than do."""
+        if self._parallelism is None:
+            return len(self._waiting.launches) + 1
+        return self._parallelism - sum(bool(slot.live) for slot in self._slots)
+
+    @property
+    def _in_line(self) -> list[Running]:
+        """Those that could begin on another worker."""
+        return [running for slot in self._slots for running in slot.live[1:] if running.in_line and running.launch]
+
+    @property
+    def _coming(self) -> int:
+        return sum(not slot.is_up for slot in self._slots)
 
     def _room(self) -> int:
         """Ray never grants more than the cluster can hold."""
@@ -367,9 +430,13 @@ class RayExecutor:
         running = self._running.get(attempt)
         return running if running is not None and not running.over else None
 
-    def _begin(self, slot: Slot, launch: Launch) -> None:
-        running = slot.running = self._running[launch.attempt] = Running(launch.attempt, slot)
-        answer = slot.actor.handle.run.remote(self._token, launch, self._pace.poll_s)
+    def _begin(self, slot: Slot, launch: Launch, *, in_line: bool = False) -> None:
+        kept = [running.attempt for running in slot.attempts]
+        running = Running(launch.attempt, slot, launch, since_s=self._clock.now(), in_line=in_line)
+        self._running[launch.attempt] = running
+        slot.attempts.append(running)
+        again = launch.attempt in slot.withdrawn
+        answer = slot.actor.handle.run.remote(self._token, launch, self._pace.poll_s, kept, again)
         self._inbox.when_done(answer, partial(self._heard, running, slot))
 
     def _poll(self, running: Running) -> None:
@@ -393,22 +460,34 @@ class RayExecutor:
         elif reply is None or not reply.is_known:
             self._died(running, error or RuntimeError("the launch did not reach it"))
         else:
-            self._take(running, reply)
+            self._take(running, slot, reply)
 
-    def _take(self, running: Running, reply: Reply) -> None:
+    def _take(self, running: Running, slot: Slot, reply: Reply) -> None:
         running.answered = running.heard_of = True
         unsent, running.unsent = running.unsent, []
         for method, values in unsent:
             self._tell(running, method, *values)
+        if reply.events and running.in_line:
+            if slot.live[0] is not running:  # who is before it has ended too, which is still on its way
+                running.early = reply
+                return
+            running.in_line, running.since_s = False, self._clock.now()
         for seq, payload in reply.events:
             self._deliver(running, seq, payload)
         if reply.events and isinstance(reply.events[-1][1], Outcome):
             running.over = True
-            running.reusable = reply.is_reusable
+            self._see_whether_fit(running, slot, reply)
+            self._hear_early(slot)
         else:
             self._poll(running)
         if running.is_recorded:  # by a coordinator whose driver had heard the outcome before this one
             self._release(running)
+
+    def _hear_early(self, slot: Slot) -> None:
+        for running in slot.live[:1]:
+            early, running.early = running.early, None
+            if early is not None:
+                self._take(running, slot, early)
 
     def _tell(self, running: Running, method: str, *values: Any) -> None:
         if running.heard_of and running.slot is not None:
@@ -437,27 +516,89 @@ class RayExecutor:
         )
 
     def _died(self, running: Running, error: BaseException) -> None:
-        self._deliver(running, running.delivered + 1, outcome_of_death(error, killed=running.killed))
+        if running.slot is not None:
+            running.slot.is_spent = True
+        if running.in_line:
+            self._deliver(running, 1, Lost("its worker died before it began", "gone"))
+        else:
+            self._deliver(running, running.delivered + 1, outcome_of_death(error, killed=running.killed))
         self._release(running)
+        if running.slot is not None:
+            self._hear_early(running.slot)
+
+    def _see_whether_fit(self, ended: Running, slot: Slot, reply: Reply) -> None:
+        """A worker that is not begins nothing more, what stands in its line neither."""
+        slot.is_spent |= ended.killed or not reply.is_reusable
+        if not reply.is_reusable:
+            for running in [running for running in slot.live if running.in_line]:
+                self._take_back(running, running.recall or "other worker")
+            self._go_on()
 
     def _release(self, running: Running) -> None:
         """Have the attempt's worker free for the next one, or end it."""
-        del self._running[running.attempt]
-        if running.slot is not None:
-            running.slot.running = None
-            if not self._may_go_on(running, running.slot):
-                self._end_worker(running.slot)
+        self._forget(running)
+        slot = running.slot
+        is_spent = slot is not None and (slot.is_spent or self._job.environment.isolation == "process")
+        if slot in self._slots and is_spent and not slot.attempts:
+            self._end_worker(slot)
         self._go_on()
 
-    def _may_go_on(self, running: Running, slot: Slot) -> bool:
-        isolated = self._job.environment.isolation == "process"
-        return running.reusable and not (running.killed or slot.is_adopted or isolated)
+    def _forget(self, running: Running) -> None:
+        del self._running[running.attempt]
+        if running.slot is not None:
+            running.slot.attempts.remove(running)
+
+    # --- lines ----------------------------------------------------------------------------------------
+
+    def _recall(self, running: Running, why: Recall) -> bool:
+        """Ask a worker for an attempt that stands in its line; False when it stands in none."""
+        if not running.in_line or running.slot is None:
+            return False
+        is_asked, running.recall = running.recall is not None, why
+        if not is_asked:
+            self._ask_back(running, running.slot)
+        return True
+
+    def _ask_back(self, running: Running, slot: Slot) -> None:
+        answer = slot.actor.handle.withdraw.remote(self._token, running.attempt)
+        self._inbox.when_done(answer, partial(self._gave_back, running, slot))
+
+    def _gave_back(self, running: Running, slot: Slot, is_withdrawn: bool | None, error: BaseException | None) -> None:
+        if self._live(running.attempt) is not running or (why := running.recall) is None:
+            return
+        if isinstance(error, ActorUnavailableError):
+            self._inbox.later(
+                self._pace.retry_s, partial(self._while_live, running, partial(self._ask_back, running, slot))
+            )
+        elif is_withdrawn:
+            slot.withdrawn.add(running.attempt)
+            self._take_back(running, why)
+            self._go_on()
+        elif error is None:  # it has begun; of a worker that died its polls tell
+            running.in_line, running.recall = False, None
+            if why == "stop":
+                self.stop(running.attempt)
+            elif why == "kill":
+                self.kill(running.attempt)
+
+    def _take_back(self, running: Running, why: Recall) -> None:
+        """Of an attempt that never began: have it wait again, or end it."""
+        self._forget(running)
+        if why == "stop":
+            self._ready.append(Event(running.attempt, 1, Yielded()))
+        elif why == "kill":
+            self._ready.append(Event(running.attempt, 1, Lost("killed before it began")))
+        elif running.launch is None:
+            self._ready.append(Event(running.attempt, 1, Lost("its worker could not begin it", "gone")))
+        else:
+            self._waiting.launches.appendleft(running.launch)
 
     def _give_away(self, running: Running, slot: Slot) -> None:
         """Forget an attempt that somebody else has taken over."""
         self._step_back()
-        del self._running[running.attempt]
-        self._slots.remove(slot)
+        self._forget(running)
+        if slot in self._slots:
+            self._slots.remove(slot)
 
 
 def join(address: str | None, local: LocalResources | None, source: str | None) -> Callable[[Job], RayExecutor]:
@@ -474,6 +615,12 @@ def join(address: str | None, local: LocalResources | None, source: str | None) 
         return executor
 
     return make_executor
+
+
+def _began_s(slot: Slot) -> float:
+    """When the attempt began that a worker runs."""
+    live = slot.live
+    return live[0].since_s if live else 0.0
 
 
 _SUPERSEDED = (

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tunesvc.errors import ExecutorError, UnsatisfiableRequest
+from tunesvc.execute.dispatch import HANDOVER_S
 from tunesvc.execute.executor import AttemptId, Capacity, Event, Job, Launch, Lost, Outcome, Yielded
 from tunesvc.execute.keeper import Ended
 from tunesvc.execute.link import Link
@@ -54,6 +55,8 @@ class _Attempt:
 
 class RayProcess:
     """Runs the attempts of one job on Ray, through a driver process. See `Executor`."""
+
+    handover_s = HANDOVER_S
 
     def __init__(self, job: Job, start: RayStart) -> None:
         """Have the driver of `start` run the job, and wait until its Ray is up.

@@ -210,13 +210,16 @@ class SimulatedExecutor:
         slots: int = 4,
         obedient: bool = True,
         cluster: SimulatedCluster | None = None,
+        handover_s: float = 0.0,
     ) -> None:
-        """On `cluster`, or on one of its own that follows `script`."""
+        """On `cluster`, or on one of its own that follows `script`; whoever launches is told of `handover_s`."""
         if cluster is None:
             if script is None or clock is None:
                 raise TypeError("without a cluster, a script and a clock are needed")
             cluster = SimulatedCluster(script, clock=clock, slots=slots, obedient=obedient)
         self.cluster = cluster
+        self.handover_s = handover_s
+        self._parallelism: int | None = None
         self._token = cluster.token
         self._waiting: OrderedDict[AttemptId, Launch] = OrderedDict()
         self._ready: list[Event] = []
@@ -258,6 +261,7 @@ class SimulatedExecutor:
     def launch(self, launch: Launch) -> None:
         """Start the launch's script, now or when a slot is free."""
         self._waiting[launch.attempt] = launch
+        self._parallelism = launch.parallelism
         self.fill_slots()
 
     def events(self, timeout_s: float) -> Sequence[Event]:
@@ -315,8 +319,13 @@ class SimulatedExecutor:
 
     def fill_slots(self) -> None:
         """Start what waits, as far as there is room; a cluster that somebody else took over starts nothing."""
-        while self._waiting and self._token >= self.cluster.token and self.cluster.free_slots > 0:
+        while self._waiting and self._token >= self.cluster.token and self._may_begin:
             self.cluster.start(self._waiting.popitem(last=False)[1], self)
+
+    @property
+    def _may_begin(self) -> bool:
+        is_allowed = self._parallelism is None or len(self.cluster.running) < self._parallelism
+        return is_allowed and self.cluster.free_slots > 0
 
     def _own(self, attempt: AttemptId) -> _Attempt | None:
         held = self.cluster.get(attempt)

@@ -13,13 +13,19 @@ _SOURCE_BYTES_MAX = 2**20
 
 
 def digest_of(job: Job, folder: Path) -> str:
-    """A digest of the entrypoint's file, or of the files in `folder` that the command names; empty for a function."""
+    """A digest of the entrypoint's file, or of the files in `folder` that the command names.
+
+    Empty for a function, and when a file goes away while it is read.
+    """
     files = [path for path in _files(job, folder) if path.is_file() and path.stat().st_size <= _SOURCE_BYTES_MAX]
     if not files:
         return ""
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.read_bytes())
+    try:
+        for path in files:
+            digest.update(path.read_bytes())
+    except OSError:
+        return ""
     return digest.hexdigest()[:_DIGITS]
 
 

@@ -1,5 +1,8 @@
 """What runs inside a warm Ray actor: one attempt after another of one job.
 
+An attempt that comes while another runs stands in line and begins when that has ended, without anybody being asked:
+nobody trains while messages travel. It may be withdrawn until then.
+
 A plain class whose methods are called from several threads; `actors` makes an actor of it. Whoever calls brings a
 fencing token, and is refused when somebody with a higher one has called before. Imports Ray only to ask where it runs,
 and to end itself.
@@ -9,10 +12,12 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -51,8 +56,8 @@ class Reply:
 class Found:
     """What a worker says to a new coordinator."""
 
-    attempt: AttemptId | None
-    """The attempt that it runs, or ran last."""
+    attempts: Sequence[AttemptId]
+    """What it runs and what follows that, after those whose end it keeps; in the order in which they run."""
     is_refused: bool = False
     """Whether the coordinator is not the new one at all."""
 
@@ -71,7 +76,12 @@ class Worker:
         self._job = job
         self._folder = Path(folder) if folder else Path.cwd()
         self._output = OutputCapture()
-        self._attempt: Attempt | None = None
+        self._lock = threading.Lock()
+        self._attempts: dict[AttemptId, Attempt] = {}
+        """Those whose end may not be recorded yet, the one that runs, and those in line."""
+        self._running: Attempt | None = None
+        self._line: deque[Attempt] = deque()
+        self._withdrawn: set[AttemptId] = set()
         self._callers = Callers(token)
         if orphan_s is not None:
             self._callers.watch(orphan_s, self._retire)
@@ -86,27 +96,49 @@ class Worker:
         """Obey a new coordinator; a question that was not answered is asked again, for the answer may be lost."""
         with self._callers.call(token) as admitted:
             if not admitted:
-                return Found(None, is_refused=True)
-            if self._attempt is None or self._callers.is_over:
-                return Found(None)
-            self._attempt.ask_again()
-            return Found(self._attempt.launch.attempt)
+                return Found((), is_refused=True)
+            if self._callers.is_over:
+                return Found(())
+            with self._lock:
+                attempts = list(self._attempts.values())
+            for attempt in attempts:
+                attempt.ask_again()
+            return Found(tuple(attempt.launch.attempt for attempt in attempts))
 
     def stay(self, token: int) -> None:
         """Somebody is still there, though there is nothing to do."""
         with self._callers.call(token):
             pass
 
-    def run(self, token: int, launch: Launch, timeout_s: float) -> Reply:
-        """Start an attempt; answers with its first events."""
+    def run(
+        self, token: int, launch: Launch, timeout_s: float, kept: Collection[AttemptId] = (), again: bool = False
+    ) -> Reply:
+        """Start an attempt, as soon as none runs; answers with its first events.
+
+        Of attempts that are over, only those that are `kept` are remembered from here on. With `again` it was withdrawn
+        here before, and is meant to begin after all.
+        """
         with self._callers.call(token) as admitted:
             if not admitted:
                 return _REFUSED
-            os.chdir(self._folder)  # the attempt before may have gone elsewhere
-            place = replace(self._place, code=self._code())
-            self._attempt = Attempt(self._job, launch, place)
-            self._attempt.start(self._run, self._output)
+            with self._lock:
+                if again:
+                    self._withdrawn.discard(launch.attempt)
+                if launch.attempt not in self._withdrawn and launch.attempt not in self._attempts:
+                    self._enter(Attempt(self._job, launch, self._place), kept)
         return self.poll(token, launch.attempt, 0, 0, timeout_s)
+
+    def withdraw(self, token: int, attempt: AttemptId) -> bool:
+        """Whether an attempt has not begun, and now never will. May arrive before the attempt does."""
+        with self._callers.call(token) as admitted, self._lock:
+            known = self._attempts.get(attempt)
+            if not admitted or not (known is None or known in self._line):
+                return False
+            self._withdrawn.add(attempt)
+            if known is not None:
+                self._line.remove(known)
+                del self._attempts[attempt]
+            return True
 
     def poll(self, token: int, attempt: AttemptId, after: int, acknowledged: int, timeout_s: float) -> Reply:
         """Events above `after`; waits up to `timeout_s` for the first. Those up to `acknowledged` are forgotten."""
@@ -133,9 +165,12 @@ class Worker:
 
     def _retire(self) -> None:
         """End this process, which nobody wants any more, as Ray takes it for intended; its gang's bundles are freed."""
-        if self._attempt is not None:
-            self._attempt.stop()
-            self._attempt.join(GRACE_S)
+        with self._lock:
+            self._line.clear()
+            running = self._running
+        if running is not None:
+            running.stop()
+            running.join(GRACE_S)
         import ray
         from ray.util.placement_group import remove_placement_group
 
@@ -147,10 +182,35 @@ class Worker:
         os._exit(1)
 
     def _current(self, attempt: AttemptId) -> Attempt | None:
-        current = self._attempt
-        return current if current is not None and current.launch.attempt == attempt else None
+        with self._lock:
+            return self._attempts.get(attempt)
+
+    def _enter(self, attempt: Attempt, kept: Collection[AttemptId]) -> None:
+        for known in [known for known, one in self._attempts.items() if one.is_over and known not in kept]:
+            del self._attempts[known]
+        self._attempts[attempt.launch.attempt] = attempt
+        if self._running is None:
+            self._begin(attempt)
+        else:
+            self._line.append(attempt)
+
+    def _begin(self, attempt: Attempt) -> None:
+        self._running = attempt
+        attempt.start(self._run, self._output, self._ended, code=self._code())
+
+    def _ended(self, attempt: Attempt) -> None:
+        """Go on with the next in line; whoever told it to stand there takes it back from a worker that is not fit."""
+        with self._lock:
+            self._running = None
+            if not (self._line and attempt.is_reusable):
+                return
+            try:
+                self._begin(self._line.popleft())
+            except BaseException:  # noqa: BLE001  # this thread's end would be heard by nobody, that of the process is
+                os._exit(1)
 
     def _run(self, attempt: Attempt) -> dict[str, float]:
+        os.chdir(self._folder)  # the attempt before may have gone elsewhere
         return dict(self._runner(attempt))
 
     @cached_property

@@ -1,0 +1,53 @@
+"""How many attempts are launched beyond those that may run at a time."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tunesvc.coordinator.reserve import Reserve
+
+HANDOVER_S = 0.2
+
+
+def after(lasted_s: float, ends: int, *, every_s: float, together: int = 1) -> Reserve:
+    """A reserve that has seen so many attempts end, so many of them at a time."""
+    reserve = Reserve(HANDOVER_S)
+    for end in range(ends):
+        reserve.ended(lasted_s, (end // together) * every_s)
+    return reserve
+
+
+def test_short_attempts_have_as_many_waiting_as_end_in_one_handing_over() -> None:
+    assert after(1.0, 32, every_s=0.125).wanted(8) == 2
+    assert after(1.0, 32, every_s=1.0, together=8).wanted(8) == 8
+
+
+@pytest.mark.parametrize("lasted_s", [11.0, 3600.0])
+def test_long_attempts_have_none(lasted_s: float) -> None:
+    assert after(lasted_s, 32, every_s=lasted_s, together=8).wanted(8) == 0
+
+
+def test_a_search_that_tries_one_at_a_time_knows_every_result() -> None:
+    assert after(0.01, 32, every_s=0.01).wanted(1) == 0
+
+
+def test_nothing_is_foreseen_before_as_many_have_ended_as_run() -> None:
+    assert after(0.1, 7, every_s=0.1).wanted(8) == 0
+
+
+def test_a_study_whose_attempts_become_long_has_none_any_more() -> None:
+    reserve = after(1.0, 32, every_s=0.1)
+    for end in range(32):
+        reserve.ended(60.0, 100.0 + end)
+    assert reserve.wanted(8) == 0
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 1e5), st.floats(0.0, 50.0)), max_size=200), st.integers(1, 64))
+def test_there_are_never_more_than_slots(ends: list[tuple[float, float]], slots: int) -> None:
+    reserve, now_s = Reserve(HANDOVER_S), 0.0
+    for lasted_s, later_s in ends:
+        now_s += later_s
+        reserve.ended(lasted_s, now_s)
+        assert 0 <= reserve.wanted(slots) <= slots
