@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import random
 
 import numpy as np
 import pytest
@@ -14,8 +15,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.curves import STEPS, curve, make_study, make_trial
+from tests.following import DEEDS, followed
 from tunesvc.search.curves import FINISHED_MIN, CurveModel, Forecast
 from tunesvc.search.encoding import Encoder
+from tunesvc.search.lessons import Lessons
 from tunesvc.search.scale import BEST, WORST, Scale
 
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
@@ -182,3 +185,67 @@ def test_the_scale_is_monotone_and_finite(finals: list[float], maximize: bool) -
     inside = (z > BEST) & (z < WORST)
     back = scale.back(z)[inside]
     assert back == pytest.approx(np.array(sorted(finals))[inside], rel=1e-6, abs=1e-6 * max(map(abs, finals)))
+
+
+# --- following a study ----------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(deeds=DEEDS, objective=st.sampled_from([None, 0, 1]), every=st.integers(1, 4), is_told=st.booleans())
+def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
+    deeds: list[tuple[str, int, float]], objective: int | None, every: int, is_told: bool
+) -> None:
+    following = CurveModel(MINIMIZE, objective)
+    start = [("new", k, 0.0) for k in range(4)] + [("report", k % 4, k / 7) for k in range(12)]
+    start += [("end", k, float(k)) for k in range(3)]
+    for i, (memory, trials) in enumerate(followed([*start, *deeds], 1 if objective is None else 2)):
+        if i % every:
+            continue
+        following.forget()
+        following.update(trials, memory.gone_on if is_told else None)
+        new = CurveModel(MINIMIZE, objective)
+        new.update(trials)
+        assert following.levels == new.levels
+        assert following.forecasts(trials) == new.forecasts(trials)
+
+
+def test_of_many_trials_those_are_told_about_from_which_a_level_learns() -> None:
+    trials = [trial for trial in make_study(finished=40, pruned=260) if trial.number]
+    random.Random(1).shuffle(trials)
+    few, all_of_them = (Lessons(1.0, None, 60, FINISHED_MIN, all_max=most) for most in (0, 1_000))
+    taught = []
+    for lessons in (few, all_of_them):
+        lessons.update(trials)
+        taught.append(lessons.learn(trials))
+    told, known = taught
+    assert told is not None
+    assert known is not None
+    assert len(told.trials) < len(known.trials)
+    assert told.levels == known.levels
+    assert told.finals.tolist() == known.finals.tolist()
+    for k in range(len(told.levels)):
+        for is_finished in (True, False):
+            newest = [
+                [
+                    t.number
+                    for t, s, f in zip(of.trials, of.summaries, of.finished, strict=True)
+                    if f == is_finished and there(s, k)
+                ]
+                for of in (told, known)
+            ]
+            assert newest[0][-60:] == newest[1][-60:]
+
+
+def there(summaries: np.ndarray, level: int) -> bool:
+    return not np.isnan(summaries[level:, 0]).all()
+
+
+def test_a_study_that_got_other_ranges_is_looked_at_anew() -> None:
+    trials = list(make_study())
+    following = model_of(trials)
+    for trial in trials:
+        trial.distributions = {"x": FloatDistribution(0.0, 4.0)}
+    following.look_again()
+    following.forget()
+    following.update(trials)
+    assert following.forecasts(trials) == model_of(trials).forecasts(trials)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import optuna
@@ -59,3 +60,22 @@ def test_the_study_itself_keeps_its_pruned_trials() -> None:
     study.ask().suggest_float("x", 0.0, 1.0)
     assert study.trials[12].state == TrialState.PRUNED
     assert 12 in model_of(study).expected(study.trials)
+
+
+def test_a_look_at_one_trial_shows_what_a_look_at_all_shows() -> None:
+    """TPE that remembers what it knows looks at new trials only."""
+
+    class Looks(TPESampler):
+        def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
+            trials = study._get_trials(deepcopy=False)
+            ended = [trials[place] for place in range(15)]
+            assert {t.state for t in ended} == {TrialState.COMPLETE}
+            assert [t.value for t in ended] == pytest.approx([t.value for t in list(trials)[:15]], rel=1e-9)
+            assert [t.number for t in trials[12:14]] == [12, 13]
+            assert trials[12:14][0].state == TrialState.COMPLETE
+            return super().sample_relative(study, trial, search_space)
+
+    study = optuna.create_study(sampler=ForesightSampler(Looks(multivariate=True, seed=1), seed=1))
+    study.add_trials([finished(i, x) for i, x in enumerate(np.linspace(0, 1, 12))])
+    study.add_trials([make_trial(12 + i, 0.5, curve(0.5, 6 + i), TrialState.PRUNED) for i in range(3)])
+    study.ask({"x": optuna.distributions.FloatDistribution(0.0, 1.0)})

@@ -364,3 +364,14 @@ def test_a_pruner_that_raises_promotes_nobody_and_it_is_recorded() -> None:
     optimizer.pause(optimizer.ask().number, -1)
     assert optimizer.promotion(asks=True) is None
     assert "no idea" in optimizer.memory.batch.decisions[-1].reason
+
+
+def test_what_is_set_on_a_paused_trial_is_there_when_it_goes_on() -> None:
+    optimizer, (number,) = curve_study([(0.3, 9)])
+    memory = optimizer.memory
+    memory.set_trial_user_attr(number, "note", 1)
+    assert optimizer.trials[number].state == TrialState.PRUNED
+    assert memory.get_trial(number).state == TrialState.RUNNING
+    memory.resume(number)
+    assert optimizer.trials[number].state == TrialState.RUNNING
+    assert optimizer.trials[number].user_attrs["note"] == 1

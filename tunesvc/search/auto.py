@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.gp.sampler import GPSampler
+from tunesvc.search.history import history_of
 from tunesvc.search.reasons import Explains, Reason
 from tunesvc.search.tpe import TPESampler
 
@@ -94,7 +95,7 @@ class AutoSampler(BaseSampler):
 
     def _decide(self, study: Study) -> tuple[BaseSampler, str]:
         trials = study._get_trials(deepcopy=False, use_cache=True)
-        ended = sum(trial.state.is_finished() for trial in trials)
+        ended = history_of(study, trials).ended
         if len(study.directions) > OBJECTIVES_MAX:
             return self._tpe, f"TPE, for {len(study.directions)} objectives"
         if ended > GP_MAX:

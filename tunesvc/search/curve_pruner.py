@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 from optuna.pruners import BasePruner
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from tunesvc.search.audit import AUDIT, is_audited
 from tunesvc.search.curves import CurveModel, Forecast, models_of
+from tunesvc.search.history import History, history_of
 from tunesvc.search.objectives import cut, names_of, point_at, points_of, signs_of
-from tunesvc.search.pareto import chance_to_extend, front_of
 from tunesvc.search.pausing import RESUMED, Instead
+from tunesvc.search.promises import chance_of, details_of, kept_promises, percent, promises_of, told_of
 from tunesvc.search.reasons import Reason
+from tunesvc.search.settled import gone_on_in
 
 CHANCE = 0.05
 """Of being the best, below which a trial is stopped, unless a study says otherwise."""
@@ -98,13 +100,13 @@ class CurvePruner(BasePruner):
         if level is None or any(level <= other < step for other in points):
             return False
         trials, signs = study.get_trials(deepcopy=False), signs_of(study)
-        finished = [t for t in trials if t.state == TrialState.COMPLETE and _is_comparable(t, len(signs))]
+        history = history_of(study, trials)
         forecasts = [model.forecast(trial) for model in models]
         known = [forecast for forecast in forecasts if forecast is not None]
-        if len(known) < len(signs) or len(finished) < self._startup:
+        if len(known) < len(signs) or history.comparable < self._startup:
             return False
-        front = [finished[i] for i in front_of(signs * np.array([t.values for t in finished]))]
-        judged = _Judged(step, points[step], known, front, len(finished), _chance(known, front))
+        front = history.front
+        judged = _Judged(step, points[step], known, front, history.comparable, chance_of(known, front))
         is_poor = judged.chance < self._allowed(trial) and not _leads(trial, step, trials, signs)
         audited = AUDIT in trial.system_attrs or (is_poor and is_audited(self._seed, trial.number, self._audit))
         if audited and AUDIT not in trial.system_attrs:
@@ -122,27 +124,23 @@ class CurvePruner(BasePruner):
         allowed chance to hold the best. When the trials of the budget are spent, only one goes on whose own chance is
         not below it (any more): nobody pays for more training than was asked for.
         """
-        trials, models, signs = study.get_trials(deepcopy=False), models_of(study), signs_of(study)
-        finished = [t for t in trials if t.state == TrialState.COMPLETE and _is_comparable(t, len(signs))]
-        if not finished:
+        trials, models = study.get_trials(deepcopy=False), models_of(study)
+        history = history_of(study, trials)
+        front = history.front
+        if not front:
             return None
-        front = [finished[i] for i in front_of(signs * np.array([t.values for t in finished]))]
-        found = _promises([trial for trial in trials if trial.number in paused], models, front)
-        together = 1 - math.prod(1 - one.chance for one in found)
+        promises = kept_promises(study)
+        promises.update(trials, paused, models, front, gone_on_in(study))
+        together = promises.together
         is_open = instead is not Instead.NOTHING and together >= self._chance
+        best = promises.best(0.0 if is_open else self._chance)
         length = max(model.length for model in models)
-        gains = {
-            one.trial.number: one.gain / _steps_left(one.trial, paused[one.trial.number], length)
-            for one in found
-            if is_open or one.chance >= self._chance
-        }
-        of_new = _gain_of_new(trials, models, front) / length if instead is Instead.NEW else 0.0
-        number = max(gains, key=lambda number: (gains[number], -number), default=None)
-        if number is None or gains[number] <= of_new:
+        of_new = _gain_of_new(trials, models, front, history) / length if instead is Instead.NEW else 0.0
+        if best is None or best.gain_per_step <= of_new:
             return None
-        chosen = next(one for one in found if one.trial.number == number)
-        numbers = {"together": together, "gain": gains[number], "gain_of_new": of_new, "allowed": self._chance}
-        self._reasons[number] = chosen.reason(names_of(study), numbers)
+        number, gain = best.trial.number, best.gain_per_step
+        numbers = {"together": together, "gain": gain, "gain_of_new": of_new, "allowed": self._chance}
+        self._reasons[number] = best.reason(names_of(study), numbers)
         return number
 
     def _allowed(self, trial: FrozenTrial) -> float:
@@ -178,11 +176,9 @@ class _Judged:
     def reason(self, names: Sequence[str], allowed: float, is_poor: bool, audited: bool) -> Reason:
         """In words and numbers."""
         several = len(self.values) > 1
-        told = [_tell(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
+        told = [told_of(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
         aim = self._beside_front() if several else self._beside_best()
-        text = (
-            f"forecast at step {self.step} to end at {' and '.join(told)}; chance {_percent(self.chance)} to be {aim}"
-        )
+        text = f"forecast at step {self.step} to end at {' and '.join(told)}; chance {percent(self.chance)} to be {aim}"
         details: dict[str, Any] = {
             "step": self.step,
             "chance": self.chance,
@@ -193,13 +189,13 @@ class _Judged:
         }
         if several:
             details["metrics"] = {
-                name: {"value": value, **_details(f)}
+                name: {"value": value, **details_of(f)}
                 for name, value, f in zip(names, self.values, self.forecasts, strict=True)
             }
             details["front"] = len(self.front)
             details["comparators"] = [{"number": t.number, "values": t.values} for t in self._dominating()[:_SHOWN]]
         else:
-            details |= {"value": self.values[0], "best": self.front[0].values[0], **_details(self.forecasts[0])}
+            details |= {"value": self.values[0], "best": self.front[0].values[0], **details_of(self.forecasts[0])}
         return Reason(text + (", but let finish as an audit" if audited else ""), details)
 
     def _beside_best(self) -> str:
@@ -220,48 +216,9 @@ class _Judged:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Promise:
-    """What may be expected of a trial if it goes on."""
-
-    trial: FrozenTrial
-    forecasts: Sequence[Forecast]
-    front: Sequence[FrozenTrial]
-    chance: float
-
-    @property
-    def gain(self) -> float:
-        """Expected improvement, on the scale of the forecasts; with several objectives the chance of one."""
-        return self.chance if len(self.forecasts) > 1 else self.forecasts[0].expected_gain(self.front[0].values[0])
-
-    def reason(self, names: Sequence[str], numbers: Mapping[str, float]) -> Reason:
-        """In words and numbers."""
-        several = len(self.forecasts) > 1
-        told = [_tell(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
-        bar = "on the front" if several else f"better than {self.front[0].values[0]:.4g}, the best so far"
-        text = f"forecast from step {self.forecasts[0].step} to end at {' and '.join(told)}; chance "
-        text += f"{_percent(self.chance)} to be {bar}; no other trial, old or new, has as much to gain per step"
-        details: dict[str, Any] = {"step": self.forecasts[0].step, "chance": self.chance, **numbers}
-        if not several:
-            details |= {"best": self.front[0].values[0], **_details(self.forecasts[0])}
-        return Reason(text, details)
-
-
-def _promises(
-    trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial]
-) -> list[_Promise]:
-    """Of the trials for which there is a forecast of every objective."""
-    made = zip(*(model.forecasts(trials) for model in models), strict=True)
-    known = [(trial, [f for f in each if f is not None]) for trial, each in zip(trials, made, strict=True)]
-    return [_Promise(t, each, front, _chance(each, front)) for t, each in known if len(each) == len(models)]
-
-
-def _chance(forecasts: Sequence[Forecast], front: Sequence[FrozenTrial]) -> float:
-    below = [[f.chance_of_better(v) for f, v in zip(forecasts, t.values, strict=True)] for t in front]
-    return chance_to_extend(np.array(below))
-
-
-def _gain_of_new(trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial]) -> float:
+def _gain_of_new(
+    trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial], history: History
+) -> float:
     """What a new trial gains: the mean of what was to be expected of the latest ones after their first report.
 
     That is measured like a paused trial's gain, by the same models as they are now. Who repeats an earlier trial gains
@@ -269,34 +226,13 @@ def _gain_of_new(trials: Sequence[FrozenTrial], models: Sequence[CurveModel], fr
     """
     recent = [trial for trial in trials[-RECENT:] if points_of(trial, len(models))]
     begun = [cut(trial, min(points_of(trial, len(models)))) for trial in recent]
-    gains = [0.0 if _is_repeated(one.trial, trials) else one.gain for one in _promises(begun, models, front)]
+    found = [one for one in promises_of(begun, models, front) if one is not None]
+    gains = [0.0 if _is_repeated(one.trial, history) else one.gain for one in found]
     return sum(gains) / len(gains) if gains else math.inf
 
 
-def _is_repeated(trial: FrozenTrial, trials: Sequence[FrozenTrial]) -> bool:
-    return any(other.number < trial.number and other.params == trial.params for other in trials)
-
-
-def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
-    """How many reports the trial would still make, those included that its checkpoint is behind."""
-    return max(1, length - sum(step <= after_step for step in trial.intermediate_values))
-
-
-def _tell(forecast: Forecast, name: str) -> str:
-    low, high = forecast.interval(0.9)
-    return f"{name} {forecast.value:.4g} (90 %: {low:.4g} to {high:.4g})".lstrip()
-
-
-def _details(forecast: Forecast) -> dict[str, float]:
-    low, high = forecast.interval(0.9)
-    return {"predicted": forecast.value, "deviation": forecast.deviation, "low": low, "high": high}
-
-
-def _is_comparable(trial: FrozenTrial, objectives: int) -> bool:
-    """Whether it is a result to be measured against."""
-    values = trial.values or ()
-    is_feasible = all(excess <= 0 for excess in trial.constraints.values())
-    return len(values) == objectives and all(map(math.isfinite, values)) and is_feasible
+def _is_repeated(trial: FrozenTrial, history: History) -> bool:
+    return any(number < trial.number for number in history.numbers_of(trial.params))
 
 
 def _leads(trial: FrozenTrial, step: int, trials: Sequence[FrozenTrial], signs: np.ndarray) -> bool:
@@ -309,7 +245,3 @@ def _leads(trial: FrozenTrial, step: int, trials: Sequence[FrozenTrial], signs: 
         if point is not None and all(s * v <= mine for s, v, mine in zip(signs, point, own, strict=True)):
             return False
     return True
-
-
-def _percent(chance: float) -> str:
-    return f"{100 * chance:.1f} %" if chance >= 0.001 else "below 0.1 %"

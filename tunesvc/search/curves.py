@@ -16,7 +16,6 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,10 +23,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtr, stdtrit
 
-from tunesvc.search.encoding import Encoder
-from tunesvc.search.objectives import seen_by
+from tunesvc.search.lessons import Lessons, Points, Taught, reached_by
 from tunesvc.search.regression import DOF, Kernel, Regression
 from tunesvc.search.scale import WORST, Scale
+from tunesvc.search.settled import gone_on_in, split
 
 FINISHED_MIN = 3
 """With fewer finished trials there is no forecast: nothing says how far a curve still goes."""
@@ -36,8 +35,6 @@ TAUGHT_MAX = 160
 
 _DENSITY = math.gamma((DOF + 1) / 2) / (math.sqrt(DOF * math.pi) * math.gamma(DOF / 2))
 """Of the standard Student t at 0."""
-_GROWTH = 1.4
-"""Levels lie this factor apart, at the 1st, 2nd, 3rd, 4th, 6th ... report of the longest finished curve."""
 _CHANGE = 0.7
 _DOUBT = 3.0
 """Forecasts teach with their variance times this: they rest on the same few finished trials, so their errors agree."""
@@ -104,13 +101,21 @@ class CurveModel:
         self._direction = direction
         self._objective = objective
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        self.look_again()
+        self.forget()
+
+    def forget(self) -> None:
+        """Learn anew, as after a restart."""
         self._ended = 0
         self._learned_from = (0, 0)
         self._chosen_at = 0
         self._kernels: dict[int, Kernel] = {}
-        self._summaries: dict[tuple[int, int], np.ndarray] = {}
         self._learned: _Learned | None = None
         self._expected: dict[tuple[int, int], float] = {}
+
+    def look_again(self) -> None:
+        """Look at all trials anew: they have other distributions."""
+        self._lessons = Lessons(self._sign, self._objective, TAUGHT_MAX, FINISHED_MIN)
 
     @property
     def levels(self) -> Sequence[int]:
@@ -122,13 +127,25 @@ class CurveModel:
         """How many reports the longest finished curve has; 0 before there is one."""
         return self._learned.length if self._learned else 0
 
-    def update(self, trials: Sequence[FrozenTrial]) -> None:
-        """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile."""
-        ended = sum(trial.state.is_finished() for trial in trials)
+    @property
+    def state(self) -> object:
+        """The same one as long as forecasts stay as they are."""
+        return self._learned
+
+    def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
+        """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile.
+
+        Args:
+            trials: of the study, those that others lend before its own.
+            gone_on: which paused ones have gone on; see `settled.gone_on_in`.
+        """
+        lent, own = split(trials)
+        self._lessons.update(own, gone_on)
+        ended = self._lessons.ended + sum(trial.state.is_finished() for trial in lent)
         if ended == self._ended:
             return
         self._ended = ended
-        finished = sum(_is_finished(trial) for trial in trials)
+        finished = self._lessons.finished
         if finished < _RELEARNED * self._learned_from[0] + 1 and ended < 1.1 * self._learned_from[1] + 1:
             return
         self._learned_from = (finished, ended)
@@ -138,7 +155,7 @@ class CurveModel:
         if finished + ended > 1.2 * self._chosen_at:
             self._chosen_at = finished + ended
             self._kernels = {}
-        self._learn([trial for trial in self._seen(trials) if _teaches(trial)])
+        self._learn(own)
 
     def forecast(self, trial: FrozenTrial) -> Forecast | None:
         """What the trial's final value will be; None before its first report, or while too few have finished."""
@@ -149,8 +166,7 @@ class CurveModel:
         learned = self._learned
         if learned is None or not trials:
             return [None] * len(trials)
-        trials = self._seen(trials)
-        points = [_Points(trial, self._sign) for trial in trials]
+        points = [Points(self._lessons.seen(trial), self._sign) for trial in trials]
         level = np.array([learned.level_of(p.steps) for p in points])
         summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
         known = learned.scaled(np.array(summaries))
@@ -174,62 +190,28 @@ class CurveModel:
         known = ((trial.number, self._expected.get(_version(trial))) for trial in pruned)
         return {number: value for number, value in known if value is not None}
 
-    def _seen(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        return trials if self._objective is None else [seen_by(trial, self._objective) for trial in trials]
-
-    def _learn(self, taught: Sequence[FrozenTrial]) -> None:
-        finished = [trial for trial in taught if _is_finished(trial)]
-        levels = _levels(finished)
-        if self._learned is None or levels != self._learned.levels:
-            self._summaries, self._kernels = {}, {}
-        summaries = [self._summary(trial, levels) for trial in taught]
-        finals = np.array([_final(trial) for trial in taught])
+    def _learn(self, trials: Sequence[FrozenTrial]) -> None:
+        taught = self._lessons.learn(trials)
+        if taught is None or self._learned is None or taught.levels != self._learned.levels:
+            self._kernels = {}
         self._expected = {}
-        self._learned = _Learned(
-            levels,
-            Scale.of([trial.value for trial in finished if trial.value is not None], self._direction),
-            _is_best_taken(finished, self._sign),
-            Encoder(taught),
-            taught,
-            np.stack(summaries),
-            finals,
-            self._kernels,
-        )
-
-    def _summary(self, trial: FrozenTrial, levels: Sequence[int]) -> np.ndarray:
-        if not trial.state.is_finished():
-            return _Points(trial, self._sign).summaries(levels)
-        version = _version(trial)
-        if version not in self._summaries:
-            self._summaries[version] = _Points(trial, self._sign).summaries(levels)
-        return self._summaries[version]
+        self._learned = None if taught is None else _Learned(taught, self._direction, self._kernels)
 
 
 class _Learned:
     """One regression per level, fitted from the last level to the first."""
 
-    def __init__(
-        self,
-        levels: Sequence[int],
-        scale: Scale,
-        is_best_taken: bool,
-        encoder: Encoder,
-        taught: Sequence[FrozenTrial],
-        summaries: np.ndarray,
-        finals: np.ndarray,
-        kernels: dict[int, Kernel],
-    ) -> None:
-        self.levels = levels
-        self.length = max(len(trial.intermediate_values) for trial in taught if _is_finished(trial))
-        self.scale = scale
-        self.is_best_taken = is_best_taken
-        self.encoder = encoder
+    def __init__(self, taught: Taught, direction: StudyDirection, kernels: dict[int, Kernel]) -> None:
+        self.levels = levels = taught.levels
+        self.length = taught.length
+        self.scale = Scale.of(taught.finals, direction)
+        self.is_best_taken = taught.is_best_taken
+        self.encoder = taught.encoder
         self._fits: dict[int, Regression] = {}
-        known, params = self.scaled(summaries), encoder.encode(taught)
-        finished = np.array([_is_finished(trial) for trial in taught])
-        target = np.where(finished, scale.to(finals), np.nan)
-        variance = np.zeros(len(taught))
-        reached = _reached(known)
+        known, params, finished = self.scaled(taught.summaries), self.encoder.encode(taught.trials), taught.finished
+        target = np.where(finished, self.scale.to(taught.final), np.nan)
+        variance = np.zeros(len(taught.trials))
+        reached = reached_by(known)
         for k in reversed(range(len(levels))):
             rows = np.flatnonzero((reached >= k) & ~np.isnan(target))
             rows = rows[np.lexsort((-rows, ~finished[rows]))][:TAUGHT_MAX]
@@ -271,28 +253,6 @@ class _Learned:
         return np.column_stack([last, last - best, last - before, params])
 
 
-class _Points:
-    """A trial's curve in order of its steps, as costs (small is good); what is not finite is infinite."""
-
-    def __init__(self, trial: FrozenTrial, sign: float) -> None:
-        points = sorted(trial.intermediate_values.items())
-        self.steps = [step for step, _ in points]
-        self.costs = [sign * value if math.isfinite(value) else math.inf for _, value in points]
-
-    def summary(self, level: int) -> tuple[float, float, float]:
-        """What is known at a level: smoothed last, best, and earlier value (from half way there)."""
-        n = bisect_right(self.steps, level)
-        if n == 0 or self.steps[-1] < level:
-            return (math.nan, math.nan, math.nan)
-        width, half = 1 + n // 10, (n + 1) // 2
-        costs = self.costs
-        return median(costs[n - width : n]), min(costs[:n]), median(costs[max(half - width, 0) : half])
-
-    def summaries(self, levels: Sequence[int]) -> np.ndarray:
-        """Shape (levels, 3); NaN at levels that were not reached."""
-        return np.array([self.summary(level) for level in levels])
-
-
 def models_of(study: Study) -> Sequence[CurveModel]:
     """The models that samplers and pruners of a study share, one per objective; they know its trials as of now."""
     if study not in _MODELS:
@@ -300,7 +260,7 @@ def models_of(study: Study) -> Sequence[CurveModel]:
         _MODELS[study] = [CurveModel(d, k if len(study.directions) > 1 else None) for k, d in several]
     trials = study.get_trials(deepcopy=False)
     for model in _MODELS[study]:
-        model.update(trials)
+        model.update(trials, gone_on_in(study))
     return _MODELS[study]
 
 
@@ -312,59 +272,19 @@ def model_of(study: Study) -> CurveModel:
 
 def forget_models(study: Study) -> None:
     """Have what samplers and pruners of a study share learned anew, as after a restart."""
-    _MODELS.pop(study, None)
+    for model in _MODELS.get(study, ()):
+        model.forget()
+
+
+def look_again(study: Study) -> None:
+    """Have them look at all trials anew, whose distributions have changed; what they have learned they keep."""
+    for model in _MODELS.get(study, ()):
+        model.look_again()
 
 
 _MODELS: WeakKeyDictionary[Study, Sequence[CurveModel]] = WeakKeyDictionary()
 
 
-def _levels(finished: Sequence[FrozenTrial]) -> list[int]:
-    steps = sorted(max(finished, key=lambda trial: len(trial.intermediate_values)).intermediate_values)
-    places, place = [], 1
-    while place < len(steps):
-        places.append(place)
-        place = max(place + 1, int(place * _GROWTH))
-    return [steps[place - 1] for place in places or [1]]
-
-
 def _version(trial: FrozenTrial) -> tuple[int, int]:
     """Number and length of the curve: one that was paused may have gone on since."""
     return trial.number, len(trial.intermediate_values)
-
-
-def _reached(known: np.ndarray) -> np.ndarray:
-    """The last level that each trial has reached, -1 for none."""
-    there = ~np.isnan(known[:, :, 0])
-    return np.where(there.any(axis=1), there.shape[1] - 1 - there[:, ::-1].argmax(axis=1), -1)
-
-
-def _is_finished(trial: FrozenTrial) -> bool:
-    """Whether its final value is known; a curve that failed because it diverged ended badly."""
-    if not trial.intermediate_values:
-        return False
-    if trial.state == TrialState.FAIL:
-        last = trial.last_step
-        return last is not None and not math.isfinite(trial.intermediate_values[last])
-    return trial.state == TrialState.COMPLETE
-
-
-def _teaches(trial: FrozenTrial) -> bool:
-    unfinished = trial.state in (TrialState.PRUNED, TrialState.RUNNING) and bool(trial.intermediate_values)
-    return unfinished or _is_finished(trial)
-
-
-def _final(trial: FrozenTrial) -> float:
-    value = trial.value if trial.state == TrialState.COMPLETE else None
-    return math.nan if value is None else value
-
-
-def _is_best_taken(finished: Iterable[FrozenTrial], sign: float) -> bool:
-    """Whether final values are the curves' best ones, rather than their last."""
-    as_best = as_last = 0
-    for trial in finished:
-        if trial.value is None or trial.last_step is None:
-            continue
-        costs = [sign * value for value in trial.intermediate_values.values() if math.isfinite(value)]
-        as_best += bool(costs) and math.isclose(sign * trial.value, min(costs), rel_tol=1e-9)
-        as_last += math.isclose(trial.value, trial.intermediate_values[trial.last_step], rel_tol=1e-9)
-    return as_best > as_last

@@ -11,15 +11,16 @@ lets each repetition run, for it looks as good as the best.
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Mapping, Sequence
-from typing import Any
+from collections.abc import Container, Iterator, Sequence
+from typing import Any, SupportsIndex, overload
 
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.curves import models_of
+from tunesvc.search.curves import CurveModel, models_of
+from tunesvc.search.history import history_of
 from tunesvc.search.reasons import Explains, Reason
 
 _CHANGES = 50
@@ -52,14 +53,18 @@ class ForesightSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """As Optuna says."""
-        tried = [t.params for t in study.get_trials(deepcopy=False) if t.number != trial.number]
-        proposal = self._sampler.sample_relative(_foreseen(study), trial, search_space)
-        if not proposal or proposal not in tried:
+        history = history_of(study, study.get_trials(deepcopy=False))
+
+        def is_tried() -> bool:
+            return any(number != trial.number for number in history.numbers_of(proposal))
+
+        proposal = self._sampler.sample_relative(_Foreseen(study, models_of(study)), trial, search_space)
+        if not proposal or not is_tried():
             return proposal
         for _ in range(_CHANGES):
             name = str(self._random._rng.rng.choice(list(proposal)))
             proposal[name] = self._random.sample_independent(study, trial, name, search_space[name])
-            if proposal not in tried:
+            if not is_tried():
                 break
         return proposal
 
@@ -67,7 +72,8 @@ class ForesightSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """As Optuna says."""
-        return self._sampler.sample_independent(_foreseen(study), trial, param_name, param_distribution)
+        foreseen = _Foreseen(study, models_of(study))
+        return self._sampler.sample_independent(foreseen, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """As Optuna says."""
@@ -85,9 +91,9 @@ class ForesightSampler(BaseSampler):
 class _Foreseen(Study):
     """A study as the wrapped sampler sees it."""
 
-    def __init__(self, study: Study, expected: Mapping[int, Sequence[float]]) -> None:
+    def __init__(self, study: Study, models: Sequence[CurveModel]) -> None:
         self.__dict__.update(study.__dict__)
-        self._expected = expected
+        self._models = models
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
@@ -95,19 +101,36 @@ class _Foreseen(Study):
         asked = states
         if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
             asked = [*(s for s in TrialState if s in states), TrialState.PRUNED]
-        shown = [self._show(trial) for trial in super()._get_trials(deepcopy, asked, use_cache)]
-        return [trial for trial in shown if states is None or trial.state in states]
-
-    def _show(self, trial: FrozenTrial) -> FrozenTrial:
-        if trial.state != TrialState.PRUNED or trial.number not in self._expected:
-            return trial
-        shown = copy.copy(trial)
-        shown.state, shown.values = TrialState.COMPLETE, list(self._expected[trial.number])
-        return shown
+        trials = _Shown(super()._get_trials(deepcopy, asked, use_cache), self._models)
+        return trials if states is None else [trial for trial in trials if trial.state in states]
 
 
-def _foreseen(study: Study) -> Study:
-    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-    each = [model.expected(pruned) for model in models_of(study)]
-    expected = {number: [of[number] for of in each] for number in each[0] if all(number in of for of in each)}
-    return _Foreseen(study, expected) if expected else study
+class _Shown(list[FrozenTrial]):
+    """Trials, of which the pruned ones are forecast when they are looked at: a sampler may know most of them."""
+
+    def __init__(self, trials: list[FrozenTrial], models: Sequence[CurveModel]) -> None:
+        super().__init__(trials)
+        self._models = models
+
+    def __iter__(self) -> Iterator[FrozenTrial]:
+        return iter(self[:])
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> FrozenTrial: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[FrozenTrial]: ...
+    def __getitem__(self, place: SupportsIndex | slice) -> FrozenTrial | list[FrozenTrial]:
+        found = super().__getitem__(place)
+        return self._show(found) if isinstance(found, list) else self._show([found])[0]
+
+    def _show(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        each = [model.expected(trials) for model in self._models]
+        return [_forecast(trial, [of.get(trial.number) for of in each]) for trial in trials]
+
+
+def _forecast(trial: FrozenTrial, values: Sequence[float | None]) -> FrozenTrial:
+    if trial.state != TrialState.PRUNED or None in values:
+        return trial
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.COMPLETE, list(values)
+    return shown

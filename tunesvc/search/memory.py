@@ -68,6 +68,9 @@ class StudyMemory(InMemoryStorage):
         self._strides: dict[int, int] = {}
         self._infeasible: dict[int, FrozenTrial] = {}
         self._paused: dict[int, FrozenTrial] = {}
+        """Paused trials as they are; among the others they stand as they are shown."""
+        self.gone_on: list[int] = []
+        """Trials that were paused and are no longer, in order, for `settled`."""
         self._lent: Sequence[FrozenTrial] = ()
         self.changes = 0
         """How often anything was changed that a pruner sees."""
@@ -137,13 +140,17 @@ class StudyMemory(InMemoryStorage):
 
     def pause(self, number: int) -> None:
         """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
-        self.changes += 1
-        self._paused[number] = shown_as_pruned(self.get_trial(number))
+        self.resume(number)
+        real = self.get_trial(number)
+        self._set_trial(number, shown_as_pruned(real))
+        self._paused[number] = real
 
     def resume(self, number: int) -> None:
         """The trial is paused no longer."""
         self.changes += 1
-        self._paused.pop(number, None)
+        if (real := self._paused.pop(number, None)) is not None:
+            self._set_trial(number, real)
+            self.gone_on.append(number)
 
     @contextmanager
     def lending(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
@@ -162,11 +169,7 @@ class StudyMemory(InMemoryStorage):
     ) -> list[FrozenTrial]:
         """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
         their parameters: as infeasible ones, so that samplers learn where not to go. Paused trials are pruned ones."""
-        trials = super().get_all_trials(study_id, deepcopy, None if self._paused else states)
-        if self._paused:
-            for number, shown in self._paused.items():
-                trials[number] = shown
-            trials = trials if states is None else [trial for trial in trials if trial.state in states]
+        trials = super().get_all_trials(study_id, deepcopy, states)
         if self._lent:
             trials = [*(trial for trial in self._lent if states is None or trial.state in states), *trials]
         if states is None or TrialState.PRUNED not in states or not self._infeasible:
@@ -240,6 +243,16 @@ class StudyMemory(InMemoryStorage):
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         super().set_study_system_attr(study_id, key, value)
         self.batch.attrs.append(Attr(None, "system", key, json.dumps(value)))
+
+    def _get_trial(self, trial_id: int) -> FrozenTrial:
+        real = self._paused.get(trial_id)
+        return super()._get_trial(trial_id) if real is None else real
+
+    def _set_trial(self, trial_id: int, trial: FrozenTrial) -> None:
+        if trial_id in self._paused:
+            self._paused[trial_id] = trial
+        else:
+            super()._set_trial(trial_id, trial)
 
     def _forget_passing(self, number: int) -> None:
         trial = self.get_trial(number)

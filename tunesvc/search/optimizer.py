@@ -9,7 +9,6 @@ sampler's `before_trial` once more.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.pruners import BasePruner, _filter_study
@@ -27,7 +25,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import BadReport
 from tunesvc.objective import is_name
 from tunesvc.search.ahead import DRAWN, Ahead, Drawn, Proposal, Repeatable
-from tunesvc.search.curves import forget_models
+from tunesvc.search.curves import forget_models, look_again
+from tunesvc.search.history import history_of
 from tunesvc.search.memory import FAILURE, StudyMemory
 from tunesvc.search.objectives import cut, points_of, signs_of
 from tunesvc.search.pausing import RESUMED, Instead, Promotes
@@ -194,6 +193,7 @@ class Optimizer:
         self._size = space.size if space.parameters else None
         self.study.sampler, self.study.pruner = sampler, pruner
         self.memory.restate(space)
+        look_again(self.study)
         self._fresh = True
         self._relative_of.clear()
         self.study._stop_flag = False
@@ -509,19 +509,14 @@ class Optimizer:
     def _rank_at(self, trial: FrozenTrial, step: int) -> tuple[str, Mapping[str, Any]]:
         """What the trial's value at a step looks like beside those of all others there."""
         value, sign = trial.intermediate_values[step], float(signs_of(self.study)[0])
-        others = [t for t in self.trials if step in t.intermediate_values and t.number != trial.number]
-        costs = sign * np.array([other.intermediate_values[step] for other in others])
-        finished = costs[[other.state == TrialState.COMPLETE for other in others]] if others else costs
-        finished = finished[~np.isnan(finished)]
-        cost = math.inf if math.isnan(value) else sign * value
-        rank, rank_finished = 1 + int((costs < cost).sum()), 1 + int((finished < cost).sum())
+        place = history_of(self.study, self.study.get_trials(deepcopy=False)).place(trial.number, step, value)
         reason = (
-            f"{self._pruner_name}: {value:.6g} at step {step} would be number {rank_finished} among the "
-            f"{len(finished)} finished trials there, and is number {rank} of all {len(others) + 1}"
+            f"{self._pruner_name}: {value:.6g} at step {step} would be number {place.rank_finished} among the "
+            f"{place.finished} finished trials there, and is number {place.rank} of all {place.of}"
         )
-        best = None if np.isnan(costs).all() else sign * float(np.nanmin(costs))
-        details: dict[str, Any] = {"value": value, "rank": rank, "of": len(others) + 1, "best": best}
-        return reason, {**details, "rank_finished": rank_finished, "finished": len(finished)}
+        best = None if place.best is None else sign * place.best
+        details: dict[str, Any] = {"value": value, "rank": place.rank, "of": place.of, "best": best}
+        return reason, {**details, "rank_finished": place.rank_finished, "finished": place.finished}
 
     def _audit(self, number: int) -> Verdict | None:
         """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from optuna._hypervolume import compute_hypervolume
-from optuna.study._multi_objective import _fast_non_domination_rank, _is_pareto_front
+from optuna.study._multi_objective import _fast_non_domination_rank
 
 _DIGITS = 12
 """Distances that agree in so many are equal, in whatever order the objectives are added up."""
-
-
-def front_of(costs: np.ndarray) -> np.ndarray:
-    """Places of the rows that no other one dominates."""
-    return np.flatnonzero(_is_pareto_front(costs, assume_unique_lexsorted=False))
 
 
 def chance_to_extend(below: np.ndarray) -> float:

@@ -97,8 +97,9 @@ class Ranks:
         self._history = history
         self._looked_at = 0
         self._unfinished: set[int] = set()
-        self._paused: dict[int, FrozenTrial] = {}
-        """Position -> the trial as it was learned; it is learned anew when it has gone on."""
+        self._paused: dict[int, tuple[int, FrozenTrial]] = {}
+        """Number -> position, and the trial as it was learned; it is learned anew when it has gone on."""
+        self._heard = 0
         self._observed: dict[int, Observation] = {}
         self._numbers: list[int] = []
         self._lots: list[tuple[float, int]] = []
@@ -117,14 +118,18 @@ class Ranks:
         """How many trials there are to learn from: completed, pruned, and failed because of their parameters."""
         return len(self._numbers)
 
-    def update(self, trials: Sequence[FrozenTrial]) -> None:
+    def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
         """Learn what has finished since the last call.
 
         Args:
             trials: all of the study's, in an order to which later calls only append.
+            gone_on: numbers of the trials that were paused and are no longer, in a list that only grows; None when
+                nobody tells.
         """
-        for position in [p for p, trial in self._paused.items() if p < len(trials) and _has_gone_on(trial, trials[p])]:
-            self._forget(position)
+        for number in self._called(gone_on):
+            position, trial = self._paused[number]
+            if position < len(trials) and _has_gone_on(trial, trials[position]):
+                self._forget(number)
         for position in [*sorted(self._unfinished), *range(self._looked_at, len(trials))]:
             if position >= len(trials):  # another thread has seen a later state of the study
                 break
@@ -133,7 +138,7 @@ class Ranks:
                 self._unfinished.discard(position)
                 self._learn(trial)
                 if PAUSED in trial.system_attrs:
-                    self._paused[position] = trial
+                    self._paused[trial.number] = position, trial
             else:
                 self._unfinished.add(position)
         self._looked_at = max(self._looked_at, len(trials))
@@ -177,9 +182,16 @@ class Ranks:
         else:
             insort(self._ranks, rank)
 
-    def _forget(self, position: int) -> None:
+    def _called(self, gone_on: Sequence[int] | None) -> list[int]:
+        """Numbers of paused trials to look at once more."""
+        if gone_on is None:
+            return list(self._paused)
+        heard, self._heard = self._heard, len(gone_on)
+        return sorted(self._paused.keys() & gone_on[heard:])
+
+    def _forget(self, number: int) -> None:
         """A paused trial goes on, or has ended."""
-        trial = self._paused.pop(position)
+        position, trial = self._paused.pop(number)
         self.told -= 1
         self._view = None
         del self._observed[trial.number]

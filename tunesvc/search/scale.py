@@ -28,7 +28,7 @@ class Scale:
     unit: float
 
     @staticmethod
-    def of(finals: Sequence[float], direction: StudyDirection) -> Scale:
+    def of(finals: Sequence[float] | np.ndarray, direction: StudyDirection) -> Scale:
         """The scale of a study with these final values; NaN and infinities among them are left out."""
         sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         costs = sign * np.asarray(finals, dtype=float)

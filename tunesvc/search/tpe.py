@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial
 from tunesvc.search.parzen import Parzen, weights_by_age, weights_of_sample
 from tunesvc.search.ranks import Array, Observation, Part, Ranks, Space, View
 from tunesvc.search.reasons import Reason
+from tunesvc.search.settled import gone_on_in
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
 
@@ -123,7 +124,7 @@ class TPESampler(BaseSampler):
             return {}
         with self._lock:
             ranks = self._ranks_of(study)
-            ranks.update(study._get_trials(deepcopy=False, use_cache=True))
+            ranks.update(study._get_trials(deepcopy=False, use_cache=True), gone_on_in(study))
             return {name: kind for space in self._spaces(ranks) for name, kind in space.items()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
@@ -200,7 +201,7 @@ class TPESampler(BaseSampler):
         trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
         with self._lock:
             ranks = self._ranks_of(study)
-            ranks.update(trials)
+            ranks.update(trials, gone_on_in(study))
             asked = self._remember(trial.number, ranks.told)
             if ranks.told < self._n_startup_trials:
                 return None
