@@ -1,11 +1,13 @@
 """What a trial costs in a study that grows: time and memory at 100, 1,000 and 10,000 trials, and opening at 100,000.
 
     python -m benchmarks.growth [--marks 100 1000 10000] [--peer-marks 100 300 1000] [--open 100000]
-                                [--sampler tpe] [--pruner asha]
+                                [--sampler tpe] [--pruner asha] [--apart 0]
 
 The real coordinator on a Postgres with fsync; only the workers are simulated, eight at a time, whose trials take no
 time: what is measured is what tunesvc itself spends from one trial to the next. Six parameters, ten reports a trial,
-successive halving (`--pruner`). At each mark, the mean over a tenth of the trials so far, at least 100, and memory.
+successive halving (`--pruner`). All reports of a trial arrive at once, so that it has ended before a verdict counts;
+with `--apart 1` a virtual second lies between them, and the pruner stops, pauses and promotes. At each mark, the mean
+over a tenth of the trials so far, at least 100, and memory.
 
 The peer is Optuna with the same sampler on RDBStorage, one trial at a time. Opening is reading a finished study until
 its next trial is asked, by a process that has just begun; the peer's is `load_study` and the first ask.
@@ -52,13 +54,17 @@ class Prompt(SimulatedExecutor):
         return [*heard, *super().events(0.0)]
 
 
-def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+def script(apart_s: float) -> Callable[[Launch], Iterable[tuple[float, Payload]]]:
     """A trial's reports."""
-    params = {name: float(launch.params[name]) for name in FLOATS}  # type: ignore[arg-type]
-    yield from (
-        (0.0 if step > 1 else 1.0, Reported(step, {"loss": loss(step, params)})) for step in range(1, STEPS + 1)
-    )
-    yield 0.0, Finished()
+
+    def told(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        params = {name: float(launch.params[name]) for name in FLOATS}  # type: ignore[arg-type]
+        yield from (
+            (apart_s if step > 1 else 1.0, Reported(step, {"loss": loss(step, params)})) for step in range(1, STEPS + 1)
+        )
+        yield apart_s, Finished()
+
+    return told
 
 
 def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
@@ -81,7 +87,7 @@ def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
     )
 
 
-def ours(url: str, marks: Sequence[int], sampler: str, pruner: str) -> Iterator[dict[str, float]]:
+def ours(url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: float = 0.0) -> Iterator[dict[str, float]]:
     """Grow a study; one row for each mark."""
     from tunesvc.assembly import build_coordinator
     from tunesvc.store import studies
@@ -91,7 +97,7 @@ def ours(url: str, marks: Sequence[int], sampler: str, pruner: str) -> Iterator[
     with open_database(url) as database:
         with database.engine.begin() as connection:
             record = studies.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner))  # type: ignore[arg-type]
-        executor = Prompt(script, clock=(clock := VirtualClock()), slots=SLOTS)
+        executor = Prompt(script(apart_s), clock=(clock := VirtualClock()), slots=SLOTS)
         ledger = Ledger.open(database, record.study_id)
         coordinator = build_coordinator(database, "growth", ledger, executor, clock=clock)
         yield from measure(marks, _stepper(coordinator))
@@ -106,7 +112,7 @@ def _stepper(coordinator: object) -> Callable[[], int]:
     return step
 
 
-def theirs(url: str, marks: Sequence[int], sampler: str, _pruner: str) -> Iterator[dict[str, float]]:
+def theirs(url: str, marks: Sequence[int], sampler: str, _pruner: str, _apart_s: float) -> Iterator[dict[str, float]]:
     """The same by Optuna on its own storage."""
     import optuna
 
@@ -212,7 +218,9 @@ def only(url: str, what: str, *arguments: str) -> None:
         print(opening(url, int(arguments[1]), arguments[0]), flush=True)
         return
     grow = ours if what == "ours" else theirs
-    for row in grow(url, [int(mark) for mark in arguments[1].split(",")], arguments[0], arguments[2]):
+    for row in grow(
+        url, [int(mark) for mark in arguments[1].split(",")], arguments[0], arguments[2], float(arguments[3])
+    ):
         print(json.dumps(row), flush=True)
 
 
@@ -226,10 +234,12 @@ def main() -> None:
     parser.add_argument("--open", type=int, default=100_000, help="trials of the study that is opened; 0: none")
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--pruner", default="asha", help="of tunesvc; the peer's is SuccessiveHalvingPruner")
+    parser.add_argument("--apart", type=float, default=0.0, help="virtual seconds between a trial's reports")
     given = parser.parse_args()
     for name, marks in (("ours", given.marks), ("theirs", given.peer_marks)):
         rows: list[dict[str, float]] = []
-        for line in elsewhere(name, given.sampler, ",".join(map(str, marks)), given.pruner) if marks else ():
+        call = (name, given.sampler, ",".join(map(str, marks)), given.pruner, str(given.apart))
+        for line in elsewhere(*call) if marks else ():
             rows.append(json.loads(line))
             row, first = rows[-1], rows[0]
             memory = 1024 * (row["mib"] - first["mib"]) / max(row["trials"] - first["trials"], 1)

@@ -96,7 +96,7 @@ def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
     with open_database(url) as database:
         with database.engine.begin() as connection:
             record = studies.create(connection, load(path).spec, path.read_text(), str(folder))
-        executor = Prompt(script, clock=(clock := VirtualClock()), slots=SLOTS)
+        executor = Prompt(script(0.0), clock=(clock := VirtualClock()), slots=SLOTS)
         ledger = Ledger.open(database, record.study_id)
         build_coordinator(database, "idle", ledger, executor, clock=clock).run()
         ledger.release()
