@@ -7,10 +7,10 @@ where no Ray is found.
 
 from __future__ import annotations
 
-import queue
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count, islice
 
 from tunesvc.errors import ExecutorError, SpecError, UnsatisfiableRequest
@@ -33,6 +33,7 @@ from tunesvc.execute.executor import (
     Started,
     Yielded,
 )
+from tunesvc.execute.inbox import Inbox
 from tunesvc.execute.requests import capacity_of
 from tunesvc.spec import ParamValue
 
@@ -72,17 +73,18 @@ class Pretended:
 
 
 class PretendedExecutor:
-    """Implements `Executor`, for one thread but for `soon`."""
+    """Implements `Executor`, for one thread. Attempts go on whenever the inbox is taken in."""
 
     handover_s = 0.0
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, inbox: Inbox) -> None:
         self._job = job
-        self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._inbox = inbox
         self._running: dict[AttemptId, Pretended] = {}
         self._waiting: deque[Launch] = deque()
         self._ready: list[Event] = []
         self._parallelism: int | None = None
+        threading.Thread(target=self._keep_ticking, daemon=True).start()
 
     def capacity(self) -> Capacity:
         total = {"CPU": float(SLOTS)}
@@ -108,18 +110,12 @@ class PretendedExecutor:
     def trouble(self) -> str:
         return ""
 
-    def soon(self, action: Callable[[], None]) -> None:
-        self._actions.put(action)
-
     def launch(self, launch: Launch) -> None:
         self._waiting.append(launch)
         self._parallelism = launch.parallelism
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        deadline = time.monotonic() + timeout_s
-        while not self._ready and time.monotonic() < deadline:
-            self._act_for(TICK_S)
-            self._tick()
+        self._inbox.take_in(timeout_s)
         ready, self._ready = self._ready, []
         return ready
 
@@ -152,13 +148,10 @@ class PretendedExecutor:
             self._waiting.remove(launch)
             self._ready.append(Event(attempt, 1, outcome))
 
-    def _act_for(self, timeout_s: float) -> None:
-        try:
-            self._actions.get(timeout=timeout_s)()
-            while True:
-                self._actions.get_nowait()()
-        except queue.Empty:
-            return
+    def _keep_ticking(self) -> None:
+        while True:
+            time.sleep(TICK_S)
+            self._inbox.put(self._tick)
 
     def _tick(self) -> None:
         while self._waiting and len(self._running) < min(SLOTS, self._parallelism or SLOTS):
@@ -172,18 +165,29 @@ class PretendedExecutor:
                 del self._running[attempt]
 
 
-def join(address: str | None, local: LocalResources | None, source: str | None) -> Callable[[Job], PretendedExecutor]:
-    if address == "slow":
-        time.sleep(3600)
-    if address == "refuse":
-        raise ExecutorError("nobody is there")
-    if address == "refuse-spec":
-        raise SpecError("bundles differ")
-    if address == "refuse-strangely":
-        raise ZeroDivisionError("of all things")
-    return PretendedExecutor
+class PretendedRay:
+    """Implements `driver.Joined`."""
+
+    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox) -> None:
+        self._inbox = inbox
+        if address == "slow":
+            time.sleep(3600)
+        if address == "refuse":
+            raise ExecutorError("nobody is there")
+        if address == "refuse-spec":
+            raise SpecError("bundles differ")
+        if address == "refuse-strangely":
+            raise ZeroDivisionError("of all things")
+
+    def executor(self, job: Job) -> PretendedExecutor:
+        if job.study == "cannot be run":
+            raise SpecError("its bundles differ")
+        return PretendedExecutor(job, self._inbox)
+
+    def close(self) -> None:
+        pass
 
 
 def main() -> None:
     """What `RayStart(driver="tests.driver_without_ray")` runs."""
-    Driver(connection_from_arguments(), join).run()
+    Driver(connection_from_arguments(), PretendedRay).run()

@@ -6,7 +6,7 @@ import functools
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from tunesvc.assembly import Source, enroll, run_study
 from tunesvc.confirming import Confirmation
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import SpecError, StudyNotFound, TuneError
-from tunesvc.execute.ray_start import ExecutorMaker, ray_ahead, ray_executor
+from tunesvc.execute.ray_start import ExecutorMaker, Rays, ray_executor
 from tunesvc.insights.health import Health, health
 from tunesvc.search.recommend import Recommendation
 from tunesvc.spec import StudySpec
@@ -51,7 +51,7 @@ def run(
         function: the objective itself, when the spec names neither entrypoint nor command.
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         resume: go on with the study of that name if there is one.
-        make_executor: of a Ray that starts already, see `ray_ahead`; without it Ray starts now.
+        make_executor: of a Ray that starts already, see `Rays`; without it Ray starts now.
 
     Raises:
         SpecError: the spec cannot be used.
@@ -61,11 +61,13 @@ def run(
     """
     spec, source = _read(spec, function)
     observer = observer or SilentObserver()
-    with nullcontext(make_executor) if make_executor else ray_ahead(spec.cluster, source.folder) as ahead:
+    with Rays() as rays:
+        if make_executor is None:
+            make_executor = rays.ahead(spec.cluster, source.folder).executor
         observer.note(Note("phase", "opening the database"))
         database = shared_database(database_url)
         record = enroll(database, spec, source, resume=resume)
-        return _run(database, record, source, observer, interrupt, make_executor=ahead)
+        return _run(database, record, source, observer, interrupt, make_executor=make_executor)
 
 
 def resume(

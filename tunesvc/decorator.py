@@ -124,14 +124,14 @@ class Tunable(Generic[P, R]):
         Raises:
             SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
         """
-        from tunesvc.execute.ray_start import ray_ahead
+        from tunesvc.execute.ray_start import Rays
 
         how = {key: value for key, value in changes.items() if key in _RUN}
         spec = self.spec(**{key: value for key, value in changes.items() if key not in _RUN})
-        with ray_ahead(spec.cluster, str(Path.cwd())) as make_executor:
+        with Rays().ahead(spec.cluster, str(Path.cwd())) as rays:
             from tunesvc.api import run  # takes more than a second, in which Ray starts
 
-            return run(spec, function=self.__wrapped__, make_executor=make_executor, **how)
+            return run(spec, function=self.__wrapped__, make_executor=rays.executor, **how)
 
 
 @overload

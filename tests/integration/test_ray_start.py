@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.processes import processes
 from tunesvc.errors import ExecutorError
 from tunesvc.execute.executor import Finished
 from tunesvc.execute.keeper import Patience
-from tunesvc.execute.messages import Pulse
+from tunesvc.execute.link import Link
 from tunesvc.execute.ray_process import RayProcess
 from tunesvc.execute.ray_start import RayStart
 
@@ -44,11 +45,19 @@ def starts() -> Iterator[list[RayStart]]:
     made: list[RayStart] = []
     yield made
     for start in made:
-        start.cancel()
+        start.end()
 
 
 def begin(address: str | None = None, patience: Patience | None = None) -> RayStart:
     return RayStart(address, patience=patience, driver="tests.driver_without_ray")
+
+
+def up(start: RayStart) -> Link:
+    """Wait until the driver's Ray is up."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (link := start.link) is None:
+        assert time.monotonic() < deadline, "no driver came up"
+    return link
 
 
 def drivers() -> list[int]:
@@ -86,7 +95,7 @@ def write_study(folder: Path) -> Path:
 def test_a_driver_that_waits_for_its_job_takes_it_up(starts: list[RayStart], tmp_path: Path) -> None:
     starts.append(begin())
     start = starts[0]
-    assert isinstance(start.inbox.get(timeout=PATIENCE_S)[1], Pulse)
+    up(start)
     listener = Listener(RayProcess(make_job(tmp_path), start))
     assert listener.run(make_launch(behaviour="reports"))[-1] == Finished({"loss": 0.5})
     listener.executor.close()
@@ -97,9 +106,7 @@ def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
     starts: list[RayStart], tmp_path: Path
 ) -> None:
     starts.append(begin())
-    waiting, _ = starts[0].inbox.get(timeout=PATIENCE_S)
-    assert waiting is not None
-    waiting.kill()
+    up(starts[0]).kill()
     with pytest.raises(ExecutorError, match="ended by SIGKILL"):
         RayProcess(make_job(tmp_path), starts[0])
 
@@ -116,16 +123,16 @@ def test_nothing_is_left_of_a_ray_that_nobody_asked_for(starts: list[RayStart], 
     deadline = time.monotonic() + PATIENCE_S
     while len(drivers()) != 1:
         assert time.monotonic() < deadline, "no driver was started"
-    starts[0].cancel()
+    starts[0].end()
     assert drivers() == []
 
 
 def test_waiting_for_a_job_is_no_silence(starts: list[RayStart], tmp_path: Path) -> None:
     """The database may take longer than Ray has to start."""
-    starts.append(begin(patience=Patience(start_s=2.5)))
-    pulses = 0
-    while pulses < 4:
-        pulses += isinstance(starts[0].inbox.get(timeout=PATIENCE_S)[1], Pulse)
+    starts.append(begin(patience=Patience(start_s=1.5, silent_s=1.5)))
+    link = up(starts[0])
+    threading.Event().wait(3.0)  # the database's turn
+    assert starts[0].link is link
     RayProcess(make_job(tmp_path), starts[0]).close()
 
 

@@ -252,3 +252,67 @@ def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
     listener = listen(study="never ends", patience=Patience(close_s=0.5))
     listener.executor.close()
     assert drivers() == []
+
+
+# --- several jobs in one driver -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[tuple[Listener, Listener]]:
+    """Two executors that share a driver."""
+    start = RayStart(driver="tests.driver_without_ray")
+    first, second = (RayProcess(make_job(tmp_path, study=name), start) for name in ("first", "second"))
+    yield Listener(first), Listener(second)
+    first.close()
+    second.close()
+
+
+def test_jobs_that_share_a_driver_hear_each_its_own(pair: tuple[Listener, Listener]) -> None:
+    """Their attempts may have the same names, since studies of two databases may."""
+    launches = [make_launch(1, behaviour="fails"), make_launch(1, behaviour="reports")]
+    for listener, launch in zip(pair, launches, strict=True):
+        listener.executor.launch(launch)
+    for listener, launch in zip(pair, launches, strict=True):
+        listener.until_ended(launch)
+    assert [type(listener.outcome(launch)).__name__ for listener, launch in zip(pair, launches, strict=True)] == [
+        "Failed",
+        "Finished",
+    ]
+
+
+def test_a_driver_that_dies_under_several_jobs_is_replaced_once_and_all_go_on(pair: tuple[Listener, Listener]) -> None:
+    launch = make_launch(SURVIVOR, behaviour="patient")
+    for listener in pair:
+        listener.executor.launch(launch)
+        listener.until(lambda heard: heard.has(launch, Reported))
+    kill_driver()
+    for listener in pair:
+        until(listener, trouble=True)
+    for listener in pair:
+        heard = len(until(listener, trouble=False).said(launch))
+        listener.until(lambda now, heard=heard: len(now.said(launch)) > heard + 20)
+    assert len(drivers()) == 1
+    for listener in pair:
+        listener.executor.stop(launch.attempt)
+        listener.until_ended(launch)
+        assert listener.outcome(launch) == Yielded()
+
+
+def test_the_driver_ends_with_the_last_of_its_jobs(pair: tuple[Listener, Listener]) -> None:
+    first, second = pair
+    pid = driver()
+    first.executor.close()
+    second.run(make_launch(1, behaviour="reports"))
+    assert driver() == pid
+    second.executor.leave()
+    assert drivers() == []
+
+
+def test_a_job_that_cannot_be_run_is_an_error_and_no_matter_to_the_others(tmp_path: Path) -> None:
+    start = RayStart(driver="tests.driver_without_ray")
+    listener = Listener(RayProcess(make_job(tmp_path), start))
+    with pytest.raises(SpecError, match="its bundles differ"):
+        RayProcess(make_job(tmp_path, study="cannot be run"), start)
+    listener.run(make_launch(1, behaviour="reports"))
+    listener.executor.close()
+    assert drivers() == []

@@ -53,12 +53,12 @@ def run(
     Ctrl-C stops it cleanly: everything recorded is kept, and `tune resume` goes on.
     """
     from tunesvc.coordinator.progress import Note
-    from tunesvc.execute.ray_start import ray_ahead
+    from tunesvc.execute.ray_start import Rays
     from tunesvc.spec.document import load
 
     document = _changed(load(file), trials=trials, parallelism=parallelism, name=name, seed=seed)
     dashboard_of = _dashboard_of(dashboard, database_url, quiet)
-    with ray_ahead(document.spec.cluster, str(document.folder)) as make_executor:
+    with Rays().ahead(document.spec.cluster, str(document.folder)) as rays:
 
         def start(observer: Observer, interrupt: threading.Event) -> Study:
             observer.note(Note("phase", "starting Ray"))
@@ -70,7 +70,7 @@ def run(
                 resume=resume,
                 observer=observer,
                 interrupt=interrupt,
-                make_executor=make_executor,
+                make_executor=rays.executor,
             )
 
         _session(

@@ -7,7 +7,7 @@ On a shared cluster they are detached, so that they outlive the coordinator, and
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +62,12 @@ class RayWorker:
 class Actors:
     """The worker actors of one job. See `Fleet`."""
 
-    def __init__(self, job: Job, connection: Connection) -> None:
-        """The job gets the resources that its function brings along."""
+    def __init__(self, job: Job, connection: Connection, *, nodes: Callable[[], list[Node]] | None = None) -> None:
+        """The job gets the resources that its function brings along. `nodes`: asks Ray for them, or knows them still."""
         self.shared = connection.remote
         self.job = job if self.shared else with_own_resources(job)
         self._connection = connection
+        self._nodes = nodes or living_nodes
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
     @classmethod
@@ -80,19 +81,7 @@ class Actors:
 
     def nodes(self) -> list[Node]:
         """The living nodes. Any thread may ask."""
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
-        return [
-            Node(
-                node["NodeID"],
-                node["NodeManagerAddress"],
-                node["NodeManagerHostname"],
-                amounts_of(node["Resources"]),
-                amounts_of(free.get(node["NodeID"], {})),
-            )
-            for node in nodes
-            if node["Alive"]
-        ]
+        return self._nodes()
 
     def start(self, token: int) -> RayWorker:
         """Ask Ray for one more worker; returns at once."""
@@ -185,6 +174,23 @@ class Actors:
         if environment.pip:
             wanted["pip"] = list(environment.pip)
         return wanted or None
+
+
+def living_nodes() -> list[Node]:
+    """The nodes that live, as Ray's head knows them. Waits for as long as the head is away. Any thread may ask."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    return [
+        Node(
+            node["NodeID"],
+            node["NodeManagerAddress"],
+            node["NodeManagerHostname"],
+            amounts_of(node["Resources"]),
+            amounts_of(free.get(node["NodeID"], {})),
+        )
+        for node in nodes
+        if node["Alive"]
+    ]
 
 
 def _state(handle: Any) -> str:

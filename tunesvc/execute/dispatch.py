@@ -45,6 +45,8 @@ class Slot:
     """A worker and what it does."""
 
     actor: WorkerActor
+    node: str = ""
+    """Where it is up; empty while nobody has said."""
     is_up: bool = False
     withdrawn: set[AttemptId] = field(default_factory=set)
     """What it has given back."""

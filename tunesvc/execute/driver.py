@@ -1,20 +1,19 @@
 """The process that is the Ray driver: `python -m tunesvc.execute.driver FD`, started by `link`.
 
 FD is its end of a socket. It ends at once when the other end is closed: a local Ray ends with it, attempts on a
-shared cluster run on. Three threads: the main one listens to attempts and carries out commands, one reads commands,
-one asks Ray what it has, because nobody knows how long that takes while Ray's head is away. Only `main` imports Ray.
+shared cluster run on. The main thread alone listens to attempts and carries out commands, of all jobs; one reads
+commands, one asks Ray what it has, because nobody knows how long that takes while Ray's head is away, and one takes up
+each job. Only `main` imports Ray.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import NoReturn, Protocol
@@ -23,7 +22,24 @@ from tunesvc.clock import SystemClock
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execute.cluster import LocalResources
 from tunesvc.execute.executor import Executor, Job
-from tunesvc.execute.messages import Begin, Close, Cluster, Command, Heard, Join, Leave, Message, Pulse, Refused
+from tunesvc.execute.inbox import Inbox
+from tunesvc.execute.messages import (
+    Begin,
+    Close,
+    Cluster,
+    Command,
+    End,
+    For,
+    From,
+    Heard,
+    Join,
+    Leave,
+    Message,
+    Order,
+    Pulse,
+    Refused,
+    Signs,
+)
 
 PULSE_S = 1.0
 """How often it gives a sign of life."""
@@ -31,96 +47,144 @@ CLUSTER_S = 2.0
 """How often it asks what Ray has."""
 
 
-class Interruptible(Executor, Protocol):
-    """An executor whose listening thread can be given something to do."""
+class Joined(Protocol):
+    """A Ray, started or joined."""
 
-    def soon(self, action: Callable[[], None]) -> None:
-        """See `RayExecutor.soon`."""
+    def executor(self, job: Job) -> Executor:
+        """Runs a job's attempts; whatever it waits for arrives in the driver's inbox. Any thread may call this."""
+        ...
+
+    def close(self) -> None:
+        """Leave Ray, and end it if it is our own."""
         ...
 
 
 class Joiner(Protocol):
-    """Joins a cluster or starts a local Ray; what it returns makes the executor of a job there."""
+    """Joins a cluster or starts a local Ray."""
 
     def __call__(
-        self, address: str | None, local: LocalResources | None, source: str | None
-    ) -> Callable[[Job], Interruptible]: ...
+        self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox
+    ) -> Joined: ...
+
+
+@dataclass(slots=True)
+class Host:
+    """A job's executor, which is there when the job is taken up."""
+
+    executor: Executor | None = None
+    unheard: list[Command] = field(default_factory=list)
+    """What it has to be told then."""
 
 
 class Driver:
-    """Holds an executor and obeys the other end of the connection."""
+    """Holds an executor for each job and obeys the other end of the connection."""
 
     def __init__(self, connection: Connection, join: Joiner) -> None:
         self._connection = connection
         self._join = join
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._ray: Joined
+        self._inbox = Inbox()
+        self._hosts: dict[int, Host] = {}
         self._sending = threading.Lock()
+        self._is_new = threading.Event()
+        """Whether a job waits to hear what Ray has."""
         self._clock = SystemClock()
-        self._executor: Interruptible
-        self._answered_s = self._pulsed_s = self._clock.now()
+        self._answered_s = self._clock.now()
+        self._pulsed_s = -PULSE_S
 
     def run(self) -> None:
-        """Connect to Ray, take up the job, then listen and obey until told to end, or until the other end is closed."""
+        """Connect to Ray, then listen and obey until told to end, or until the other end is closed."""
         join: Join = self._connection.recv()
         threading.Thread(target=self._obey, name="commands", daemon=True).start()
         sys.argv[0] = join.program
         try:
-            make_executor = self._join(join.address, join.local, join.source)
-            self._executor = make_executor(self._await_job())
+            self._ray = self._join(join.address, join.local, join.source, self._inbox)
         except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
             self._send(Refused.by(error))
             return
-        self._look_around()
+        self._answered_s = self._clock.now()
         threading.Thread(target=self._keep_looking, name="cluster", daemon=True).start()
         while True:
-            self._listen()
+            self._pulse()
+            self._inbox.take_in(PULSE_S)
+            for number, host in [*self._hosts.items()]:
+                if host.executor is not None and (events := host.executor.events(0.0)):
+                    self._send(From(number, Heard(events)))
 
-    def _await_job(self) -> Job:
-        while True:
-            with suppress(queue.Empty):
-                return self._jobs.get(timeout=PULSE_S)
-            self._send(Pulse((), "", 0.0))
-
-    def _listen(self) -> None:
-        events = self._executor.events(PULSE_S)
-        if events:
-            self._send(Heard(events))
+    def _pulse(self) -> None:
         now = self._clock.now()
-        if now - self._pulsed_s >= PULSE_S:
-            self._pulsed_s = now
-            self._send(Pulse(self._executor.alive(), self._executor.trouble(), now - self._answered_s))
+        if now - self._pulsed_s < PULSE_S:
+            return
+        self._pulsed_s = now
+        self._send(Pulse(now - self._answered_s))
+        for number, host in self._hosts.items():
+            if host.executor is not None:
+                self._send(From(number, Signs(host.executor.alive(), host.executor.trouble())))
+
+    # --- commands -----------------------------------------------------------------------------------
 
     def _obey(self) -> NoReturn:
-        """Hand commands to the main thread, which alone may use the executor."""
+        """Hand what we are told to the main thread, which alone may use executors."""
         while True:
             try:
-                command: Begin | Command = self._connection.recv()
+                order: Order = self._connection.recv()
             except (EOFError, OSError):  # whom we work for is gone
                 _perish()
-            if isinstance(command, Begin):
-                self._jobs.put(command.job)
-            else:
-                self._executor.soon(partial(self._carry_out, command))
+            self._inbox.put(partial(self._carry_out, order))
 
-    def _carry_out(self, command: Command) -> None:
-        command.perform(self._executor)
+    def _carry_out(self, order: Order) -> None:
+        match order:
+            case Begin(number, job):
+                self._hosts[number] = Host()
+                threading.Thread(target=self._take_up, args=(number, job), name=f"job {number}", daemon=True).start()
+            case For(number, command):
+                self._perform(number, command)
+            case End():
+                self._ray.close()
+                os._exit(0)  # there is nothing left to do that could be worth a hang
+
+    def _take_up(self, number: int, job: Job) -> None:
+        """Make the job's executor, in a thread of its own: it may have to ask the job's function for its resources."""
+        try:
+            executor = self._ray.executor(job)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
+            self._inbox.put(partial(self._hosts.__delitem__, number))
+            self._send(From(number, Refused.by(error)))
+        else:
+            self._inbox.put(partial(self._took_up, number, executor))
+
+    def _took_up(self, number: int, executor: Executor) -> None:
+        host = self._hosts[number]
+        host.executor = executor
+        for command in host.unheard:
+            self._perform(number, command)
+        self._is_new.set()
+
+    def _perform(self, number: int, command: Command) -> None:
+        host = self._hosts.get(number)
+        if host is None:  # it could not be taken up
+            return
+        if host.executor is None:
+            host.unheard.append(command)
+            return
+        command.perform(host.executor)
         if isinstance(command, (Close, Leave)):
-            os._exit(0)  # there is nothing left to do that could be worth a hang
+            del self._hosts[number]
+
+    # --- what Ray has -------------------------------------------------------------------------------
 
     def _keep_looking(self) -> NoReturn:
         while True:
-            time.sleep(CLUSTER_S)
+            self._is_new.wait(CLUSTER_S)
+            self._is_new.clear()
             with suppress(Exception):  # Ray's head is away: no answer, and the pulse says for how long
                 self._look_around()
 
     def _look_around(self) -> None:
-        capacity = self._executor.capacity()
-        try:
-            cluster = Cluster(capacity, self._executor.slots())
-        except UnsatisfiableRequest as error:
-            cluster = Cluster(capacity, 0, str(error))
+        executors = {number: host.executor for number, host in [*self._hosts.items()] if host.executor is not None}
+        for number, executor in executors.items():
+            self._send(From(number, _cluster_of(executor)))
         self._answered_s = self._clock.now()
-        self._send(cluster)
 
     def _send(self, message: Message) -> None:
         """Waits while nobody reads: then nothing more is taken from the workers, whose outboxes are bounded."""
@@ -129,6 +193,14 @@ class Driver:
                 self._connection.send(message)
         except OSError:
             _perish()
+
+
+def _cluster_of(executor: Executor) -> Cluster:
+    capacity = executor.capacity()
+    try:
+        return Cluster(capacity, executor.slots())
+    except UnsatisfiableRequest as error:
+        return Cluster(capacity, 0, str(error))
 
 
 def _perish() -> NoReturn:
@@ -147,9 +219,9 @@ def connection_from_arguments() -> Connection:
 
 def main() -> None:
     """Run the driver of a real Ray."""
-    from tunesvc.execute.ray_executor import join  # brings Ray
+    from tunesvc.execute.ray_executor import Joined as RayJoined  # brings Ray
 
-    Driver(connection_from_arguments(), join).run()
+    Driver(connection_from_arguments(), RayJoined).run()
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ Imports no Ray.
 
 from __future__ import annotations
 
-import queue
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tunesvc.clock import Clock
 from tunesvc.execute.link import Link
-from tunesvc.execute.messages import Begin, Cluster, Join, Message, Opening, Pulse, Refused
+from tunesvc.execute.messages import Begin, Join, Message, Opening, Pulse, Refused
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """From the end of a driver to the start of the next; the last one for ever."""
@@ -42,20 +42,18 @@ class Ended:
     """What it did, as in `ended by SIGKILL`."""
 
 
-Word = tuple[Link | None, Message | Ended]
-"""What the driver behind a link said, in order; `Ended` is the last. No link: it could not even be started."""
+Hear = Callable[[Link | None, Message | Ended], None]
+"""Gets what the driver behind a link said, in order; `Ended` is the last. No link: it could not even be started."""
 
 
 class Keeper:
     """Runs one driver after the other in a thread of its own until it is told to end."""
 
-    def __init__(
-        self, module: str, join: Join, inbox: queue.SimpleQueue[Word], patience: Patience, clock: Clock
-    ) -> None:
-        """Start the first driver, `main` of `module`; whatever it and the next ones say goes to `inbox`."""
+    def __init__(self, module: str, join: Join, hear: Hear, patience: Patience, clock: Clock) -> None:
+        """Start the first driver, `main` of `module`; `hear` gets whatever it and the next ones say, in our thread."""
         self._module = module
         self._openings: list[Opening] = [join]
-        self._inbox = inbox
+        self._hear = hear
         self._patience = patience
         self._clock = clock
         self._over = threading.Event()
@@ -66,11 +64,16 @@ class Keeper:
         self._thread.start()
 
     def tell(self, begin: Begin) -> None:
-        """Tell the job to the driver of now, and to each later one."""
+        """Tell a job to the driver of now, and to each later one."""
         with self._starting:
             self._openings.append(begin)
             if self._link is not None:
                 self._link.send(begin)
+
+    def forget(self, begin: Begin) -> None:
+        """Tell a job to no later driver."""
+        with self._starting:
+            self._openings.remove(begin)
 
     def end(self, told: Link | None) -> None:
         """Start no other driver, wait for the one that was `told` to end, and kill whatever is left. Repeatable."""
@@ -91,9 +94,9 @@ class Keeper:
             try:
                 link = self._start()
             except OSError as error:  # no memory, too many processes
-                self._inbox.put((None, Ended(f"cannot be started: {error}")))
+                self._hear(None, Ended(f"cannot be started: {error}"))
             else:
-                self._inbox.put((link, Ended(self._see_off(link))))
+                self._hear(link, Ended(self._see_off(link)))
             if self._clock.now() - started_s >= STEADY_S:
                 self._failures = 0
             self._over.wait(BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)])
@@ -101,7 +104,7 @@ class Keeper:
 
     def _start(self) -> Link:
         with self._starting:
-            self._link = Link(self._module, self._openings, recv_max_s=self._patience.silent_s)
+            self._link = Link(self._module, tuple(self._openings), recv_max_s=self._patience.silent_s)
             if self._over.is_set():
                 self._link.kill()
             return self._link
@@ -123,12 +126,10 @@ class Keeper:
                 return ""
             now = self._clock.now()
             if message is not None:
-                heard_s = now
-                self._inbox.put((link, message))
+                heard_s, is_up, waits_s = now, True, self._patience.silent_s
+                self._hear(link, message)
             if isinstance(message, Refused):
                 return message.text
-            if isinstance(message, Cluster):
-                is_up, waits_s = True, self._patience.silent_s
             if isinstance(message, Pulse) and message.unanswered_s > self._patience.unanswered_s:
                 return f"got no answer from Ray's head for {message.unanswered_s:.0f} s"
             if now - heard_s > waits_s:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from textwrap import shorten
 
-from tunesvc.execute.messages import Command, Message, Opening
+from tunesvc.execute.messages import Message, Opening, Order
 
 _MAIN = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
 _WORDS_CHARS = 8_000
@@ -62,7 +62,7 @@ class Link:
         self._sources: list[Connection | int] = [self._connection, self._words]
         self._said = ""
         self._ending = threading.Lock()
-        self._outgoing: queue.SimpleQueue[Opening | Command | None] = queue.SimpleQueue()
+        self._outgoing: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         for opening in openings:
             self._outgoing.put(opening)
         self._sender = threading.Thread(target=self._keep_sending, name="driver-commands", daemon=True)
@@ -73,9 +73,9 @@ class Link:
         """Of the process, which leads a group of the same number."""
         return self._process.pid
 
-    def send(self, command: Opening | Command) -> None:
+    def send(self, order: Order) -> None:
         """Tell the driver something; returns at once, and is void once the driver is gone."""
-        self._outgoing.put(command)
+        self._outgoing.put(order)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message; None when there is none within the time.

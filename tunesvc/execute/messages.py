@@ -31,8 +31,10 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Run attempts of this job. The second message, which may come long after Ray is up."""
+    """Run attempts of this job too. May come long after Ray is up, and any number of times."""
 
+    number: int
+    """By which both sides name the job from here on. None is used twice."""
     job: Job
 
 
@@ -101,7 +103,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """See `Executor.close`. The driver ends with it."""
+    """See `Executor.close`. The job is forgotten with it."""
 
     def perform(self, executor: Executor) -> None:
         executor.close()
@@ -109,7 +111,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """See `Executor.leave`. The driver ends with it."""
+    """See `Executor.leave`. The job is forgotten with it."""
 
     def perform(self, executor: Executor) -> None:
         executor.leave()
@@ -117,26 +119,44 @@ class Leave:
 
 Wish = Answer | Stop | Kill
 """What is wanted of one attempt; telling it twice does no harm."""
+Farewell = Close | Leave
+Command = Adopt | Start | Acknowledge | Wish | Farewell
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    """A command to one of the driver's jobs."""
+
+    number: int
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """There will be no other job. The driver ends with it, and its local Ray."""
+
+
 Opening = Join | Begin
 """What each driver has to be told before anything else."""
-Command = Adopt | Start | Acknowledge | Wish | Close | Leave
+Order = Opening | For | End
 
 # --- from the driver --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What Ray says that it has. The first one says that the driver is ready."""
+    """What Ray says that it has. The first one says that the driver is ready for the job."""
 
     capacity: Capacity
     slots: int
+    """How many attempts the job may have under way: see `shares`."""
     refusal: str = ""
     """Why the job's request can never be met; `slots` means nothing then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Ray could not be started or reached; the driver has ended."""
+    """Ray could not be started or reached, and the driver has ended; or, in `From`, the job cannot be run."""
 
     kind: str
     """The name of an exception in `errors`."""
@@ -164,13 +184,30 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
-    """The driver's loop goes round."""
+class Signs:
+    """How the job's attempts are."""
 
     alive: Collection[AttemptId]
     trouble: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """The driver's loop goes round."""
+
     unanswered_s: float
     """How long ago Ray last said what it has."""
 
 
-Message = Cluster | Refused | Heard | Pulse
+JobMessage = Cluster | Refused | Heard | Signs
+
+
+@dataclass(frozen=True, slots=True)
+class From:
+    """What is said of one of the driver's jobs."""
+
+    number: int
+    message: JobMessage
+
+
+Message = Refused | Pulse | From

@@ -30,7 +30,7 @@ def with_own_resources(job: Job) -> Job:
     """
     if job.resources != Resources() or not _speaks_of_resources(job):
         return job
-    ask = ray.remote(_ask).options(max_retries=0)
+    ask = ray.remote(_ask).options(max_retries=0, num_cpus=0)  # other studies may hold all that there is
     asked: dict[str, Any] | None = ray.get(ask.remote(job.entrypoint or "", job.source))
     return job if asked is None else replace(job, resources=Resources(**asked))
 

@@ -9,8 +9,10 @@ has it. Meant for one thread: others only put into the inbox, and count.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +20,8 @@ from ray.exceptions import ActorUnavailableError
 
 from tunesvc.clock import SystemClock
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.actors import Actors
+from tunesvc.execute.actors import Actors, living_nodes
+from tunesvc.execute.attempt import Place
 from tunesvc.execute.cluster import LocalResources, connect
 from tunesvc.execute.deaths import outcome_of_death
 from tunesvc.execute.dispatch import HANDOVER_S, Pace, Recall, Running, Slot, Waiting
@@ -29,6 +32,7 @@ from tunesvc.execute.executor import (
     Job,
     Launch,
     Lost,
+    Node,
     Outcome,
     Payload,
     Yielded,
@@ -36,8 +40,13 @@ from tunesvc.execute.executor import (
 from tunesvc.execute.fleet import Fleet, WorkerActor
 from tunesvc.execute.inbox import Inbox
 from tunesvc.execute.requests import capacity_of, slots_on
+from tunesvc.execute.shares import Member, Shares
 from tunesvc.execute.worker import Found, Reply
 from tunesvc.spec import ParamValue
+
+
+FRESH_S = 0.2
+"""What Ray said that it has is asked for anew after so long."""
 
 
 class RayExecutor:
@@ -53,10 +62,12 @@ class RayExecutor:
         local: LocalResources | None = None,
         pace: Pace | None = None,
         fleet: Fleet | None = None,
+        inbox: Inbox | None = None,
+        shares: Shares | None = None,
     ) -> None:
         """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else start a local one.
 
-        With `fleet` the workers come from there.
+        With `fleet` the workers come from there. Several in one thread have one inbox and share what there is.
 
         Raises:
             ExecutorError: Ray could not be started or reached.
@@ -65,7 +76,9 @@ class RayExecutor:
         self._job = self._fleet.job
         self._pace = pace or Pace()
         self._clock = SystemClock()
-        self._inbox = Inbox()
+        self._inbox = inbox or Inbox()
+        self._shares = shares or Shares()
+        self._member = Member(self._job.resources, partial(self._inbox.put, self._go_on))
         self._waiting = Waiting()
         self._parallelism: int | None = None
         self._looks_at_lines = False
@@ -90,9 +103,9 @@ class RayExecutor:
         return capacity_of(self._fleet.nodes())
 
     def slots(self) -> int:
-        """How many attempts the cluster can hold at a time. See `Executor.slots`. Any thread may ask."""
+        """How many attempts may be under way at a time. See `Executor.slots`. Any thread may ask."""
         self._inbox.put(self._look_around)
-        return slots_on(self._fleet.nodes(), self._job.resources)
+        return self._shares.slots(self._member, self._slots_alone())
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
         """Find the workers of earlier coordinators; those of a local Ray ended with it."""
@@ -120,6 +133,8 @@ class RayExecutor:
         self._waiting.launches.append(launch)
         self._parallelism = launch.parallelism
         self._go_on()
+        if self._member.lacks:
+            self._shares.tell_others(self._member)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Events not delivered yet; waits up to `timeout_s` for the first."""
@@ -173,10 +188,6 @@ class RayExecutor:
         else:
             self.close()
 
-    def soon(self, action: Callable[[], None]) -> None:
-        """Have the thread that listens to events do something; any thread may ask for that."""
-        self._inbox.put(action)
-
     def _all(self) -> Sequence[WorkerActor]:
         """The workers that we know, and others that bear the job's key, such as those that have not answered yet."""
         if self._is_owner:
@@ -195,13 +206,16 @@ class RayExecutor:
         self._slots.clear()
         for actor in ended:
             actor.end()
+        self._shares.leave(self._member)
         self._fleet.close()
 
     def warm_up(self) -> None:
-        """Start the first worker of a local Ray now, where it need not know yet for which coordinator."""
-        if not self._fleet.shared:
-            with suppress(UnsatisfiableRequest):  # whoever asks for the slots is told
-                self.slots()
+        """Take part with the other jobs, and start the first worker of a local Ray now, where it need not know yet for
+        which coordinator."""
+        with suppress(UnsatisfiableRequest):  # whoever asks for the slots is told
+            self._member.alone = self._slots_alone()
+            self._shares.join(self._member)
+            if not self._fleet.shared and self._shares.may_start(self._member):
                 self._start_worker()
 
     # --- adoption -------------------------------------------------------------------------------------
@@ -303,6 +317,7 @@ class RayExecutor:
         self._superseded = True
 
     def _look_around(self) -> None:
+        self._go_on()  # there may be more nodes than before
         now = self._clock.now()
         if self._searching or self._superseded or self._closed or now - self._looked_s < self._pace.look_s:
             return
@@ -337,17 +352,51 @@ class RayExecutor:
         """Give what waits to workers that are free, and start as many more as there is room for."""
         if self._searching or self._superseded or self._closed:
             return
+        self._give_way()
         for slot in [slot for slot in self._slots if slot.is_free]:
-            if self._waiting.launches and self._may_begin:
+            if self._waiting.launches and self._may_begin and not self._gives_way(slot):
                 self._begin(slot, self._waiting.launches.popleft())
         free = sum(slot.is_free for slot in self._slots)
         wanted = min(len(self._waiting.launches) + len(self._in_line), self._may_begin) - free - self._coming
         if wanted > 0:
-            for _ in range(min(wanted, self._room())):
-                self._start_worker()
+            self._start_workers(min(wanted, self._room()))
         self._line_up()
         self._even_out()
 
+    def _start_workers(self, count: int) -> None:
+        started = 0
+        while started < count and self._shares.may_start(self._member):
+            self._start_worker()
+            started += 1
+        if started and self._member.lacks:
+            self._shares.tell_others(self._member)
+
+    def _give_way(self) -> None:
+        """Let go of workers whose room another job lacks: those that run nothing, once all of it is recorded."""
+        self._declare()
+        for slot in [slot for slot in self._slots if self._gives_way(slot)]:
+            for running in [running for running in slot.live[1:] if running.recall is None]:
+                self._recall(running, "other worker")
+            if not slot.attempts and self._gives_way(slot):  # one less may be enough
+                self._end_worker(slot)
+
+    def _gives_way(self, slot: Slot) -> bool:
+        return self._shares.gives_way(self._member, slot.node)
+
+    def _declare(self) -> None:
+        """Say what this job has and wants, where there are others."""
+        if self._shares.is_alone:
+            return
+        attempts = sum(not running.over for running in self._running.values()) + len(self._waiting.launches)
+        self._member.workers = Counter(slot.node for slot in (*self._slots, *self._asked))
+        self._member.attempts = attempts if self._parallelism is None else min(attempts, self._parallelism)
+        self._member.has_begun |= attempts > 0
+        self._shares.update()
+
+    def _slots_alone(self) -> int:
+        nodes = self._fleet.nodes()
+        self._shares.saw(nodes)
+        return slots_on(nodes, self._job.resources)
     def _line_up(self) -> None:
         """Have what no worker can begin stand in line where it will probably begin first.
 
@@ -357,7 +406,8 @@ class RayExecutor:
         over = len(self._waiting.launches) - coming
         if over <= 0 or self._job.environment.isolation == "process":
             return
-        for slot in sorted((slot for slot in self._slots if slot.has_line), key=_began_s)[:over]:
+        kept = [slot for slot in self._slots if slot.has_line and not self._gives_way(slot)]
+        for slot in sorted(kept, key=_began_s)[:over]:
             if launch := self._waiting.take_fresh(coming):
                 self._begin(slot, launch, in_line=True)
 
@@ -399,20 +449,22 @@ class RayExecutor:
         """Ray never grants more than the cluster can hold."""
         taken = len(self._slots) + len(self._asked)
         try:
-            return self.slots() - taken
+            return self._slots_alone() - taken
         except UnsatisfiableRequest:  # a node went away meanwhile: one worker waits in Ray until it comes back
             return 1 - taken
 
     def _start_worker(self) -> None:
         slot = Slot(self._fleet.start(self._token))
         self._slots.append(slot)
+        self._declare()
         self._inbox.when_done(slot.actor.handle.hello.remote(), partial(self._came_up, slot))
 
-    def _came_up(self, slot: Slot, _place: object, error: BaseException | None) -> None:
+    def _came_up(self, slot: Slot, place: Place | None, error: BaseException | None) -> None:
         if slot not in self._slots:
             return
         if error is None:
             slot.is_up = True
+            slot.node = "" if place is None else place.node
         else:
             self._end_worker(slot)
             if self._waiting.launches:
@@ -423,6 +475,8 @@ class RayExecutor:
     def _end_worker(self, slot: Slot) -> None:
         self._slots.remove(slot)
         slot.actor.end()
+        self._declare()
+        self._shares.tell_others(self._member)
 
     # --- attempts -------------------------------------------------------------------------------------
 
@@ -601,20 +655,39 @@ class RayExecutor:
             self._slots.remove(slot)
 
 
-def join(address: str | None, local: LocalResources | None, source: str | None) -> Callable[[Job], RayExecutor]:
-    """Join Ray as `Actors.join` does, for a job that is not known yet; what is returned makes its executor.
+class Joined:
+    """A Ray that was joined or started, and the jobs that share it. See `driver.Joined`."""
 
-    Raises:
-        ExecutorError: Ray could not be started or reached.
-    """
-    connection = connect(address, local, source=source)
+    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox) -> None:
+        """Join or start it as `cluster.connect` does.
 
-    def make_executor(job: Job) -> RayExecutor:
-        executor = RayExecutor(job, fleet=Actors(job, connection))
-        executor.warm_up()
+        Raises:
+            ExecutorError: Ray could not be started or reached.
+        """
+        self._connection = connect(address, local, source=source)
+        self._inbox = inbox
+        self._shares = Shares()
+        self._clock = SystemClock()
+        self._nodes: list[Node] = []
+        self._looked_s = -FRESH_S
+
+    def executor(self, job: Job) -> RayExecutor:
+        """Run a job's attempts; closing this does not end Ray."""
+        fleet = Actors(job, replace(self._connection, owned=False), nodes=self._glance)
+        executor = RayExecutor(job, fleet=fleet, inbox=self._inbox, shares=self._shares)
+        self._inbox.put(executor.warm_up)
         return executor
 
-    return make_executor
+    def close(self) -> None:
+        """Leave Ray, and end it if it is our own."""
+        self._connection.close()
+
+    def _glance(self) -> list[Node]:
+        """The nodes as they are or just were: many jobs ask for them."""
+        now = self._clock.now()
+        if now - self._looked_s >= FRESH_S:
+            self._nodes, self._looked_s = living_nodes(), now
+        return self._nodes
 
 
 def _began_s(slot: Slot) -> float:

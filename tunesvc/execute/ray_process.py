@@ -2,7 +2,7 @@
 
 Ray ends its driver a minute after the cluster's head is lost, and a local Ray ends with its driver; the coordinator
 must survive both. Nothing here waits for the driver once it is up: commands are messages, and questions are answered
-with what the driver said last. Meant for one thread. Imports no Ray.
+with what the driver said last. Several may share a driver. Meant for one thread. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from tunesvc.execute.messages import (
     Answer,
     Close,
     Cluster,
+    Command,
+    Farewell,
+    For,
     Heard,
+    JobMessage,
     Kill,
     Leave,
-    Message,
     Pulse,
     Refused,
+    Signs,
     Start,
     Stop,
     Wish,
@@ -64,18 +68,18 @@ class RayProcess:
         Raises:
             ExecutorError, SpecError: what `RayExecutor` raises.
         """
-        self._clock, self._inbox, self._keeper = start.clock, start.inbox, start.keeper
+        self._start, self._clock = start, start.clock
         self._ready: list[Event] = []
         self._attempts: dict[AttemptId, _Attempt] = {}
         self._signs: set[AttemptId] = set()
         self._token: int | None = None
         self._link: Link | None = None
         self._cluster: Cluster | None = None
-        self._pulse = Pulse((), "", 0.0)
+        self._unanswered_s = 0.0
         self._heard_s = self._pulsed_s = self._clock.now()
-        self._trouble = self._reason = ""
+        self._trouble = self._reason = self._trouble_there = ""
         self._closed = False
-        start.begin(job)
+        self._seat = start.sit_down(job)
         self._await_driver()
 
     # --- the protocol -----------------------------------------------------------------------------
@@ -96,7 +100,7 @@ class RayProcess:
         self._token = token
         self._attempts |= {attempt: _Attempt(None, cursor, cursor) for attempt, cursor in cursors.items()}
         if self._link is not None:
-            self._link.send(Adopt(token, dict(cursors)))
+            self._tell(self._link, Adopt(token, dict(cursors)))
 
     def alive(self) -> Collection[AttemptId]:
         """Those that gave a sign of life; all while there is trouble, for nobody would hear them."""
@@ -111,10 +115,10 @@ class RayProcess:
         if self._trouble:
             return self._trouble
         now = self._clock.now()
-        quiet_s = max(now - self._heard_s, now - self._pulsed_s + self._pulse.unanswered_s)
+        quiet_s = max(now - self._heard_s, now - self._pulsed_s + self._unanswered_s)
         if quiet_s >= QUIET_S:
             return f"Ray has not answered for more than {QUIET_S:g} s; what runs is waited for"
-        return self._pulse.trouble
+        return self._trouble_there
 
     def launch(self, launch: Launch) -> None:
         """Hand the attempt to the driver; while there is none it waits for the next."""
@@ -140,7 +144,7 @@ class RayProcess:
                 if kept.over and kept.acknowledged >= kept.delivered:
                     del self._attempts[attempt]
         if self._link is not None and cursors:
-            self._link.send(Acknowledge(dict(cursors)))
+            self._tell(self._link, Acknowledge(dict(cursors)))
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
         """Send the value of a parameter that an attempt asked for."""
@@ -157,18 +161,18 @@ class RayProcess:
             self._wish(attempt, Kill(attempt))
 
     def close(self) -> None:
-        """End all attempts, a local Ray and the driver; whatever does not end within a bounded time is killed."""
+        """End all attempts; a driver that nobody else uses ends too, and is waited for, though not for ever."""
         self._end(Close())
 
     def leave(self) -> None:
-        """End the driver; what can outlive it runs on."""
+        """Leave the driver, which ends when nobody else uses it; what can outlive it runs on."""
         self._end(Leave())
 
     # --- attempts -----------------------------------------------------------------------------------
 
     def _hand_over(self, link: Link, attempt: _Attempt) -> None:
         if attempt.launch is not None:
-            link.send(Start(attempt.launch))
+            self._tell(link, Start(attempt.launch))
             attempt.launch = None
 
     def _withdraw(self, attempt: AttemptId, outcome: Outcome) -> bool:
@@ -185,7 +189,7 @@ class RayProcess:
         if kept is not None and not kept.over:
             kept.wishes[wish] = None
             if self._link is not None:
-                self._link.send(wish)
+                self._tell(self._link, wish)
 
     def _hear(self, event: Event) -> None:
         kept = self._attempts.get(event.attempt)
@@ -216,7 +220,7 @@ class RayProcess:
     def _await_driver(self) -> None:
         try:
             while self._link is None:
-                link, message = self._inbox.get()
+                link, message = self._seat.inbox.get()
                 if isinstance(message, Refused):
                     raise message.error()
                 if isinstance(message, Ended):
@@ -235,20 +239,23 @@ class RayProcess:
     def _take_in(self, timeout_s: float) -> None:
         """Handle what has arrived; waits for the first when nothing has."""
         try:
-            self._take(*(self._inbox.get(timeout=timeout_s) if timeout_s else self._inbox.get_nowait()))
+            inbox = self._seat.inbox
+            self._take(*(inbox.get(timeout=timeout_s) if timeout_s else inbox.get_nowait()))
             while True:
-                self._take(*self._inbox.get_nowait())
+                self._take(*inbox.get_nowait())
         except queue.Empty:
             return
 
-    def _take(self, link: Link | None, message: Message | Ended) -> None:
+    def _take(self, link: Link | None, message: JobMessage | Pulse | Ended) -> None:
         self._heard_s = self._clock.now()
         match message:
             case Heard(events):
                 for event in events:
                     self._hear(event)
-            case Pulse(alive):
-                self._pulse, self._pulsed_s = message, self._heard_s
+            case Pulse(unanswered_s):
+                self._unanswered_s, self._pulsed_s = unanswered_s, self._heard_s
+            case Signs(alive, trouble):
+                self._trouble_there = trouble
                 self._signs.update(alive)
             case Cluster():
                 self._cluster = message
@@ -261,17 +268,17 @@ class RayProcess:
 
     def _came_up(self, link: Link) -> None:
         """Tell a driver all that it has to know, in the order in which it would have learned it."""
-        self._link, self._trouble, self._pulse = link, "", Pulse((), "", 0.0)
-        self._pulsed_s = self._clock.now()
+        self._link, self._trouble, self._trouble_there = link, "", ""
+        self._unanswered_s, self._pulsed_s = 0.0, self._clock.now()
         # What was delivered but is not acknowledged must not be forgotten by the workers; it is left out when it
         # arrives again.
         adopted = {attempt: kept.acknowledged for attempt, kept in self._attempts.items() if kept.launch is None}
         if adopted or self._token is not None:
-            link.send(Adopt(self._token or 0, adopted))
+            self._tell(link, Adopt(self._token or 0, adopted))
         for kept in self._attempts.values():
             self._hand_over(link, kept)
             for wish in kept.wishes:
-                link.send(wish)
+                self._tell(link, wish)
 
     def _went(self, reason: str) -> None:
         if self._link is not None:
@@ -280,13 +287,10 @@ class RayProcess:
         elif not self._trouble.startswith("Ray cannot be reached"):
             self._trouble = f"the Ray driver cannot be started again ({reason}); trying again"
 
-    def _end(self, farewell: Close | Leave) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        link, self._link = self._link, None
-        try:
-            if link is not None:
-                link.send(farewell)
-        finally:
-            self._keeper.end(link)
+    def _tell(self, link: Link, command: Command) -> None:
+        link.send(For(self._seat.begin.number, command))
+
+    def _end(self, farewell: Farewell) -> None:
+        if not self._closed:
+            self._closed, self._link = True, None
+            self._start.stand_up(self._seat, farewell)

@@ -1,4 +1,4 @@
-"""Ray starting in a process of its own while its job is not known yet, or nobody has asked for it yet.
+"""Ray in a process of its own, for one job or several, which may be known long after Ray starts.
 
 A local Ray takes seconds to start, and so do the database and the imports of whoever runs a study: they need not wait
 for each other. Also says which Ray that is: the one that this process uses already, else one in a driver process.
@@ -7,23 +7,42 @@ Imports no Ray.
 
 from __future__ import annotations
 
+import itertools
+import os
 import queue
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from tunesvc.clock import Clock, SystemClock
 from tunesvc.execute.cluster import LocalResources
 from tunesvc.execute.executor import Executor, Job
-from tunesvc.execute.keeper import Keeper, Patience, Word
-from tunesvc.execute.messages import Begin, Join
+from tunesvc.execute.keeper import Ended, Keeper, Patience
+from tunesvc.execute.link import Link
+from tunesvc.execute.messages import Begin, End, Farewell, For, From, Join, JobMessage, Message, Pulse, Refused
 from tunesvc.spec import StudySpec
 
 ExecutorMaker = Callable[[Job, StudySpec], Executor]
 
+Word = tuple[Link | None, JobMessage | Pulse | Ended]
+"""What the driver behind a link said to one job, or to all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seat:
+    """A job's place among those of a driver, and of each that takes its place."""
+
+    begin: Begin
+    inbox: queue.SimpleQueue[Word] = field(default_factory=queue.SimpleQueue)
+    """What drivers say that concerns the job, in order."""
+
 
 class RayStart:
-    """A driver process that joins a cluster or starts a local Ray; a `RayProcess` goes on with it."""
+    """A driver process that joins a cluster or starts a local Ray; each `RayProcess` takes a seat in it.
+
+    It ends with the last of them, unless it is kept for others that may come.
+    """
 
     def __init__(
         self,
@@ -34,6 +53,7 @@ class RayStart:
         patience: Patience | None = None,
         clock: Clock | None = None,
         driver: str = "tunesvc.execute.driver",
+        is_kept: bool = False,
     ) -> None:
         """Start the driver; returns at once.
 
@@ -44,57 +64,122 @@ class RayStart:
             patience: how long the driver is waited for.
             clock: whose seconds those are.
             driver: the module whose `main` the driver's process runs.
+            is_kept: until `end`, even when no job is left.
         """
         self.clock = clock or SystemClock()
-        self.inbox: queue.SimpleQueue[Word] = queue.SimpleQueue()
+        self._is_kept = is_kept
+        self._seats: dict[int, Seat] = {}
+        self._numbers = itertools.count(1)
+        self._routing = threading.Lock()
+        self._link: Link | None = None
+        """The driver of now, as soon as its Ray is up."""
+        self._last: Message | Ended | None = None
         join = Join(address, local, source, sys.argv[0])
-        self.keeper = Keeper(driver, join, self.inbox, patience or Patience(), self.clock)
+        self._keeper = Keeper(driver, join, self._hear, patience or Patience(), self.clock)
 
-    def begin(self, job: Job) -> None:
+    @property
+    def link(self) -> Link | None:
+        """To the driver of now, as soon as its Ray is up."""
+        return self._link
+
+    def sit_down(self, job: Job) -> Seat:
         """Tell this driver, and each that takes its place, the job."""
-        self.keeper.tell(Begin(job))
+        seat = Seat(Begin(next(self._numbers), job))
+        with self._routing:
+            self._seats[seat.begin.number] = seat
+            if isinstance(self._last, (Refused, Ended)):  # nobody has come up since
+                seat.inbox.put((None, self._last))
+        self._keeper.tell(seat.begin)
+        return seat
 
-    def cancel(self) -> None:
-        """End the driver and what it started. Repeatable."""
-        self.keeper.end(None)
+    def stand_up(self, seat: Seat, farewell: Farewell) -> None:
+        """End a job. With the last one the driver ends, and is waited for; whatever does not end in time is killed."""
+        self._keeper.forget(seat.begin)
+        with self._routing:
+            del self._seats[seat.begin.number]
+            is_last = not self._seats
+            if self._link is not None:
+                self._link.send(For(seat.begin.number, farewell))
+        if is_last and not self._is_kept:
+            self.end()
+
+    def end(self) -> None:
+        """End the driver and what it started here. Repeatable."""
+        told = self._link
+        if told is not None:
+            told.send(End())
+        self._keeper.end(told)
+
+    def _hear(self, link: Link | None, message: Message | Ended) -> None:
+        """Pass on what a driver says, in the keeper's thread."""
+        with self._routing:
+            self._last = message
+            self._link = None if isinstance(message, (Refused, Ended)) else link
+            if not isinstance(message, From):
+                for seat in self._seats.values():
+                    seat.inbox.put((link, message))
+            elif message.number in self._seats:
+                self._seats[message.number].inbox.put((link, message.message))
+
+
+class Rays:
+    """Makes executors, those of one cluster on one Ray, and ends the Rays that it started. For several threads."""
+
+    def __init__(self) -> None:
+        self._starts: dict[tuple[str | None, str | None], RayStart] = {}
+        self._starting = threading.Lock()
+
+    def __enter__(self) -> Rays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def ahead(self, address: str | None, source: str | None) -> Rays:
+        """Start a Ray before anybody has asked for it."""
+        if not _is_in_use():
+            self._start(address, source)
+        return self
+
+    def executor(self, job: Job, spec: StudySpec) -> Executor:
+        """Of a job: see `ray_executor`."""
+        return _on_ray_in_use(job) if _is_in_use() else _in_process(job, self._start(spec.cluster, job.source))
+
+    def end(self) -> None:
+        """End the Rays, whoever still uses them. Repeatable."""
+        for start in self._starts.values():
+            start.end()
+        self._starts.clear()
+
+    def _start(self, address: str | None, source: str | None) -> RayStart:
+        """A cluster gets one copy of one folder from each driver; workers of a local Ray find any."""
+        key = address, source if is_shared(address) else None
+        with self._starting:
+            if key not in self._starts:
+                self._starts[key] = RayStart(address, source=source, is_kept=True)
+            return self._starts[key]
 
 
 def ray_executor(job: Job, spec: StudySpec) -> Executor:
-    """The Ray that this process uses already, else one that lives in a process of its own."""
-    if _is_in_use():
-        from tunesvc.execute.ray_executor import RayExecutor
-
-        return RayExecutor(job)
-    return _in_process(job, RayStart(spec.cluster, source=job.source))
+    """The Ray that this process uses already, else one in a process that ends with the executor."""
+    return _on_ray_in_use(job) if _is_in_use() else _in_process(job, RayStart(spec.cluster, source=job.source))
 
 
-@contextmanager
-def ray_ahead(address: str | None, source: str | None) -> Iterator[ExecutorMaker]:
-    """Start Ray now; what is yielded does what `ray_executor` does, the first time with that Ray.
-
-    A Ray that nobody has asked for until the end is ended.
-    """
-    if _is_in_use():
-        yield ray_executor
-        return
-    ahead = [RayStart(address, source=source)]
-
-    def make_executor(job: Job, spec: StudySpec) -> Executor:
-        if ahead and (spec.cluster, job.source) == (address, source):
-            return _in_process(job, ahead.pop())
-        return ray_executor(job, spec)
-
-    try:
-        yield make_executor
-    finally:
-        for start in ahead:
-            start.cancel()
+def is_shared(address: str | None) -> bool:
+    """Whether this is a cluster that others use too, and no Ray of our own."""
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
 def _in_process(job: Job, start: RayStart) -> Executor:
     from tunesvc.execute.ray_process import RayProcess
 
     return RayProcess(job, start)
+
+
+def _on_ray_in_use(job: Job) -> Executor:
+    from tunesvc.execute.ray_executor import RayExecutor
+
+    return RayExecutor(job)
 
 
 def _is_in_use() -> bool:

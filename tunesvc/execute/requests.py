@@ -81,6 +81,17 @@ def _most(nodes: Sequence[Node], bundle: Bundle) -> str:
     return _listed({name: nearest.free.get(name, 0) for name in bundle})
 
 
+def fits(free: Mapping[str, Bundle], asked: Resources) -> bool:
+    """Whether one more worker, or gang, of this request has room in what is free on nodes, as far as amounts tell."""
+    bundle = bundle_of(asked)
+    return not bundle or sum(times_in(node, bundle) for node in free.values()) >= asked.workers
+
+
+def times_in(free: Bundle, bundle: Bundle) -> int:
+    """How often a bundle of something fits into what is free. Of which device a fraction is, nobody knows."""
+    return max(0, math.floor(min(free.get(name, 0) / amount for name, amount in bundle.items()) + _SLACK))
+
+
 def _bundles_on(node: Bundle, bundle: Bundle) -> int:
     if not bundle:
         return max(1, int(node.get("CPU", 1)))  # asks for nothing: one per CPU is a sensible number

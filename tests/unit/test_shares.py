@@ -1,0 +1,279 @@
+"""How jobs share a cluster: the rule itself, and who may start a worker and who has to end one by it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.executors import make_job, make_launch
+from tests.fleets import ScriptedFleet, ScriptedWorker
+from tunesvc.execute.executor import Finished, Node, Started, Yielded
+from tunesvc.execute.inbox import Inbox
+from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execute.shares import TURN_S, Claim, Member, Shares, fair
+from tunesvc.execute.simulated import VirtualClock
+from tunesvc.spec import Resources
+
+claims = st.lists(
+    st.builds(
+        Claim,
+        alone=st.integers(1, 40),
+        wanted=st.integers(0, 50),
+        held=st.integers(0, 40),
+        turns=st.integers(0, 5),
+    ),
+    max_size=12,
+)
+
+
+@given(claims)
+def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants(claims: list[Claim]) -> None:
+    shares = fair(claims)
+    assert sum(share / claim.alone for share, claim in zip(shares, claims, strict=True)) <= 1 + 1e-6
+    assert all(0 <= share <= min(claim.wanted, claim.alone) for share, claim in zip(shares, claims, strict=True))
+
+
+@given(claims)
+def test_nothing_is_left_over_that_somebody_wants(claims: list[Claim]) -> None:
+    shares = fair(claims)
+    left = 1 - sum(share / claim.alone for share, claim in zip(shares, claims, strict=True))
+    for share, claim in zip(shares, claims, strict=True):
+        assert share == min(claim.wanted, claim.alone) or 1 / claim.alone > left - 1e-6
+
+
+@given(claims)
+def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(claims: list[Claim]) -> None:
+    """Max-min: whoever has less than another could not have one slot more, or does not want it, or has it next."""
+    claims = [Claim(8, claim.wanted, claim.held, claim.turns) for claim in claims]
+    shares = fair(claims)
+    for share, claim in zip(shares, claims, strict=True):
+        if share < min(claim.wanted, claim.alone):
+            assert max(shares) <= share + 1
+
+
+@given(claims)
+def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(claims: list[Claim]) -> None:
+    claims = [Claim(3, claim.wanted, claim.held, claim.turns) for claim in claims]
+    shares = fair(claims)
+    served = [claim.turns for share, claim in zip(shares, claims, strict=True) if share]
+    for share, claim in zip(shares, claims, strict=True):
+        if claim.wanted and not share:
+            assert claim.turns >= max(served)
+
+
+@given(st.integers(2, 7), st.integers(1, 3))
+def test_more_jobs_than_slots_all_get_their_turn(jobs: int, slots: int) -> None:
+    had = [0] * jobs
+    for _ in range(3 * jobs):
+        for index, share in enumerate(fair([Claim(slots, 4, turns=turns) for turns in had])):
+            had[index] += share
+    assert max(had) - min(had) <= 1
+
+
+def test_a_gang_that_needs_all_of_the_cluster_gets_it_when_its_turn_has_come() -> None:
+    assert fair([Claim(1, 1, turns=1), Claim(64, 64, turns=0)]) == [0, 64]
+    assert fair([Claim(1, 1, turns=0), Claim(64, 64, turns=1)]) == [1, 0]
+
+
+def test_who_wants_less_leaves_the_rest_to_others() -> None:
+    assert fair([Claim(12, 2), Claim(12, 12), Claim(12, 12)]) == [2, 5, 5]
+
+
+# --- who may start, who gives way ---------------------------------------------------------------------
+
+
+def node(name: str, **amounts: float) -> Node:
+    return Node(name, name, name, amounts, amounts)
+
+
+def a_member(
+    shares: Shares, alone: int, *, attempts: int = 0, cpu: float = 1, gpu: float = 0, **workers: int
+) -> Member:
+    member = Member(Resources(cpu=cpu, gpu=gpu), lambda: None, alone=alone)
+    shares.join(member)
+    shares.slots(member, alone)
+    member.attempts, member.workers, member.has_begun = attempts, Counter(workers), attempts > 0
+    return member
+
+
+def test_who_is_alone_may_start_whatever_it_likes_and_is_told_of_all_slots() -> None:
+    shares = Shares()
+    member = a_member(shares, 4, attempts=9, one=4)
+    assert shares.may_start(member)
+    assert shares.slots(member, 4) == 4
+    assert not shares.gives_way(member, "one")
+
+
+def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> None:
+    shares = Shares()
+    shares.saw([node("one", CPU=4.0)])
+    greedy = a_member(shares, 4, attempts=8, one=3)
+    late = a_member(shares, 4)
+    shares.update()
+    assert shares.may_start(greedy)
+    greedy.workers["one"] = 4
+    late.attempts, late.has_begun = 2, True
+    shares.update()
+    assert (greedy.share, late.share) == (2, 2)
+    assert not shares.may_start(late)
+    assert shares.gives_way(greedy, "one")
+    greedy.workers["one"] = 3
+    shares.update()
+    assert not shares.may_start(greedy)
+    assert shares.may_start(late)
+    assert not shares.gives_way(greedy, "one")
+
+
+def test_a_job_is_told_of_its_share_and_one_more() -> None:
+    shares = Shares()
+    shares.saw([node("one", CPU=8.0)])
+    first, second = a_member(shares, 8), a_member(shares, 8)
+    shares.update()
+    assert (shares.slots(first, 8), shares.slots(second, 8)) == (5, 5)
+    first.attempts, first.has_begun = 2, True  # its parallelism
+    second.attempts, second.has_begun = 5, True
+    shares.update()
+    assert shares.slots(second, 8) == 7
+
+
+def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
+    shares = Shares()
+    shares.saw([node("one", CPU=10.0, GPU=2.0)])
+    on_gpus = a_member(shares, 2, attempts=3, gpu=1, one=2)
+    on_cpus = a_member(shares, 10, attempts=9, one=7)
+    shares.update()
+    assert shares.may_start(on_cpus)
+    assert not shares.gives_way(on_gpus, "one")
+
+
+def test_fractions_of_a_device_have_room_beside_each_other() -> None:
+    shares = Shares()
+    shares.saw([node("one", CPU=4.0, GPU=1.0)])
+    a_member(shares, 2, attempts=2, gpu=0.5, one=1)
+    second = a_member(shares, 2, attempts=2, gpu=0.5)
+    shares.update()
+    assert shares.may_start(second)
+
+
+def test_room_in_pieces_is_joined_on_the_node_where_the_least_has_to_end() -> None:
+    """Small workers at their share, spread over the nodes: without this the large one would wait for ever."""
+    shares = Shares()
+    shares.saw([node("one", CPU=4.0), node("two", CPU=4.0)])
+    small = a_member(shares, 8, attempts=8, one=2, two=1)
+    large = a_member(shares, 2, attempts=1, cpu=4)
+    shares.update()
+    assert small.held <= small.share
+    assert not shares.may_start(large)
+    assert not shares.may_start(small)
+    assert shares.gives_way(small, "two")
+    assert not shares.gives_way(small, "one")
+    del small.workers["two"]
+    assert shares.may_start(large)
+
+
+def test_turns_pass_when_there_are_more_jobs_than_slots() -> None:
+    clock = VirtualClock()
+    shares = Shares(clock)
+    shares.saw([node("one", CPU=1.0)])
+    first = a_member(shares, 1, attempts=1, one=1)
+    second = a_member(shares, 1, attempts=1)
+    shares.update()
+    assert (first.share, second.share) == (1, 0)
+    clock.advance(TURN_S)
+    shares.update()
+    assert (first.share, second.share) == (0, 1)
+    assert shares.gives_way(first, "one")
+    third = a_member(shares, 1, attempts=1)  # has had as little as the second, which was there before
+    shares.update()
+    assert (second.share, third.share) == (1, 0)
+
+
+# --- executors that share -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[RayExecutor], list[ScriptedFleet]]:
+    """Two executors on a node of two CPUs, as a driver has them."""
+    inbox, shares = Inbox(), Shares()
+    fleets = [ScriptedFleet(make_job(tmp_path_factory.mktemp("job"))) for _ in range(2)]
+    executors = [RayExecutor(fleet.job, fleet=fleet, inbox=inbox, shares=shares) for fleet in fleets]
+    for executor in executors:
+        executor.warm_up()
+    return executors, fleets
+
+
+def living(fleet: ScriptedFleet) -> list[ScriptedWorker]:
+    return [worker for worker in fleet.workers.values() if not worker.is_ended]
+
+
+def test_a_worker_that_comes_up_gives_way_to_another_job_and_the_next_one_is_that_jobs(
+    pair: tuple[list[RayExecutor], list[ScriptedFleet]],
+) -> None:
+    (first, second), (its, others) = pair
+    for number in range(4):
+        first.launch(make_launch(number))
+    assert len(living(its)) == 2
+    second.launch(make_launch(9))
+    first.events(0.0)
+    assert (len(living(its)), len(living(others))) == (1, 1)
+
+
+def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_recorded(
+    pair: tuple[list[RayExecutor], list[ScriptedFleet]],
+) -> None:
+    """What stands in its line is asked for back, and waits."""
+    (first, second), (its, others) = pair
+    for number in range(4):
+        first.launch(make_launch(number))
+    for worker in living(its):
+        worker.answer("hello")
+    first.events(0.0)
+    assert [len(worker.calls["run"]) for worker in living(its)] == [2, 2]
+    second.launch(make_launch(9))
+    first.events(0.0)
+    assert (len(living(its)), len(living(others))) == (2, 0), "what runs is let run"
+    for worker in living(its):
+        worker.answer("withdraw", True)
+    first.events(0.0)
+    worker = living(its)[0]
+    attempt = worker.calls["run"][0][1].attempt
+    worker.say((1, Started("node", 1)), (2, Finished({"loss": 1.0})), method="run")
+    first.events(0.0)
+    first.launch(make_launch(5))
+    assert not worker.is_ended, "its end is not recorded yet"
+    first.acknowledge({attempt: 2})
+    first.events(0.0)
+    assert worker.is_ended
+    assert len(worker.calls["run"]) == 2, "nothing else began"
+    assert (len(living(its)), len(living(others))) == (1, 1)
+
+
+def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecutor], list[ScriptedFleet]]) -> None:
+    (first, second), (its, _) = pair
+    for number in range(4):
+        first.launch(make_launch(number))
+    for worker in living(its):
+        worker.answer("hello")
+    first.events(0.0)
+    in_line = living(its)[0].calls["run"][1][1].attempt
+    first.stop(in_line)
+    second.launch(make_launch(9))
+    first.events(0.0)
+    living(its)[0].answer("withdraw", True)
+    assert [(event.attempt, event.payload) for event in first.events(0.0)] == [(in_line, Yielded())]
+
+
+def test_what_a_job_that_leaves_had_goes_to_the_others(pair: tuple[list[RayExecutor], list[ScriptedFleet]]) -> None:
+    (first, second), (its, others) = pair
+    for number in range(4):
+        first.launch(make_launch(number))
+        second.launch(make_launch(number))
+    first.events(0.0)
+    assert (len(living(its)), len(living(others))) == (1, 1)
+    first.close()
+    second.events(0.0)
+    assert (len(living(its)), len(living(others))) == (0, 2)
+    assert second.slots() == 2
