@@ -78,11 +78,13 @@ def resume(
     standby: bool = False,
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
+    make_executor: ExecutorMaker = ray_executor,
 ) -> Study:
     """Go on with a stored study, with what its spec and source folder say.
 
     Args:
         standby: while another process runs it, wait and take over when that one is gone.
+        make_executor: of a Ray that others use too, see `Rays`.
 
     Raises:
         StudyNotFound, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: as they say.
@@ -92,7 +94,7 @@ def resume(
     database = shared_database(database_url)
     record = _find(database, name)
     source = Source(record.source_text, record.source_dir, function)
-    return _run(database, record, source, observer, interrupt, standby=standby)
+    return _run(database, record, source, observer, interrupt, make_executor=make_executor, standby=standby)
 
 
 def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, database_url: str | None = None) -> str:
@@ -149,6 +151,16 @@ def load_study(name: str, *, database_url: str | None = None) -> Study:
     database = shared_database(database_url)
     _find(database, name)
     return Study(name, database)
+
+
+def place_of(name: str, *, database_url: str | None = None) -> tuple[str | None, str | None]:
+    """Where a stored study runs: the cluster's address, None for this machine, and the folder of its objective.
+
+    Raises:
+        StudyNotFound: there is no such study.
+    """
+    record = _find(shared_database(database_url), name)
+    return None if record.spec is None else record.spec.cluster, record.source_dir
 
 
 def storage(url: str | None = None) -> PgStorage:
@@ -376,11 +388,15 @@ def _find(database: Database, name: str) -> StudyRecord:
         return studies.find(connection, name)
 
 
-@functools.lru_cache(maxsize=8)
 def shared_database(url: str | None) -> Database:
-    """One open database per URL and process; it closes itself when the program ends.
+    """One open database per URL and process; it closes itself when the program ends. Any thread may ask.
 
     Args:
         url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
     """
-    return open_database(url)
+    with _opening:
+        return _opened(url)
+
+
+_opening = threading.Lock()
+_opened = functools.lru_cache(maxsize=8)(open_database)

@@ -16,8 +16,8 @@ from typing import Any
 import cloudpickle
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from threadpoolctl import threadpool_limits
 
+from tunesvc.blas import one_blas_thread
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
@@ -177,7 +177,7 @@ def _run_on(
                 if not standby:
                     raise
                 continue
-            with threadpool_limits(1, "blas"):  # its threads would spin against those that train
+            with one_blas_thread():
                 return coordinator.run(interrupt)
     return _INTERRUPTED
 

@@ -58,10 +58,16 @@ def test_the_address_of_a_dashboard_stays_in_view_and_is_a_line_elsewhere() -> N
     view.progress(progress())
     assert f"dashboard {note.text}" in seen(view, 110)
     plain, lines = io.StringIO(), io.StringIO()
-    PlainLines(plain).note(note)
-    JsonLines(lines).note(note)
+    PlainLines(stream=plain).note(note)
+    JsonLines("digits", lines).note(note)
     assert plain.getvalue() == f"dashboard {note.text}\n"
-    assert json.loads(lines.getvalue()) == {"event": "note", "kind": "dashboard", "text": note.text, "number": None}
+    assert json.loads(lines.getvalue()) == {
+        "event": "note",
+        "study": "digits",
+        "kind": "dashboard",
+        "text": note.text,
+        "number": None,
+    }
 
 
 def test_the_view_shows_the_phase_until_there_is_progress() -> None:
@@ -91,7 +97,7 @@ def test_many_running_trials_leave_room_for_the_rest() -> None:
 
 def test_paused_trials_are_counted_and_what_is_paused_or_goes_on_is_said() -> None:
     view, stream = a_view(), io.StringIO()
-    plain = PlainLines(stream)
+    plain = PlainLines(stream=stream)
     assert "paused" not in seen(view, 110)
     for watcher in (view, plain):
         watcher.progress(progress(elapsed_s=20.0, paused=7))
@@ -122,7 +128,7 @@ def test_the_view_keeps_to_a_narrow_terminal(width: int) -> None:
 
 def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
     stream = io.StringIO()
-    lines = PlainLines(stream)
+    lines = PlainLines(stream=stream)
     lines.note(Note("phase", "starting Ray"))
     for elapsed_s in (1.0, 11.0, 12.0, 21.5):
         lines.progress(progress(elapsed_s=elapsed_s))
@@ -135,11 +141,11 @@ def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
 
 def test_json_lines_are_json_even_with_nan() -> None:
     stream = io.StringIO()
-    lines = JsonLines(stream)
+    lines = JsonLines("digits", stream)
     lines.note(Note("best", "x", 3))
     lines.progress(progress(best=BestTrial(3, (math.nan,), {})))
     note, shown = map(json.loads, stream.getvalue().splitlines())
-    assert note == {"event": "note", "kind": "best", "text": "x", "number": 3}
+    assert note == {"event": "note", "study": "digits", "kind": "best", "text": "x", "number": 3}
     assert shown["event"] == "progress"
     assert shown["best"]["values"] == ["NaN"]
     assert shown["running"][0]["devices"] == ["0"]

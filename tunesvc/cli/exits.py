@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 from tunesvc import errors
@@ -19,7 +20,10 @@ class ExitCode(IntEnum):
         member.meaning = meaning
         return member
 
-    DONE = 0, "done; for `run` and `resume`: the study came to its end, was stopped or paused"
+    DONE = (
+        0,
+        "done; for `run` and `resume`: the study came to its end, was stopped or paused; of several, the worst code",
+    )
     FAILED = 1, "the study or all of its trials failed, or something went wrong"
     USAGE = 2, "wrong usage, or a study file that cannot be used"
     NOT_FOUND = 3, "no such study or trial"
@@ -42,9 +46,27 @@ _CODES: tuple[tuple[type[errors.TuneError], ExitCode], ...] = (
 )
 
 
+_BY_BADNESS = (
+    ExitCode.DONE,
+    ExitCode.INTERRUPTED,
+    ExitCode.BUSY,
+    ExitCode.EXISTS,
+    ExitCode.NOT_FOUND,
+    ExitCode.UNSATISFIABLE,
+    ExitCode.USAGE,
+    ExitCode.FAILED,
+    ExitCode.DATABASE,
+)
+
+
 def code_of(error: errors.TuneError) -> ExitCode:
     """The exit code that an error ends in."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def worst(codes: Iterable[ExitCode]) -> ExitCode:
+    """The code of several studies that ran together."""
+    return max(codes, key=_BY_BADNESS.index)
 
 
 def explained() -> str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunesvc import words
-from tunesvc.cli.options import Json
-from tunesvc.cli.run import StudyFile
+from tunesvc.cli.options import Json, StudyFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

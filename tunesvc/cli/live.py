@@ -20,7 +20,7 @@ from tunesvc.words import duration, number, parameters
 STOPPING = "stopping once everything is recorded; press Ctrl-C again to force it"
 RECENT = 4
 """Ended trials that stay in view."""
-_SCROLLED = {"best", "failed", "retry", "warning", "study"}
+SCROLLED = {"best", "failed", "retry", "warning", "study", "over", "error"}
 """What stays on the screen for good, above the view; the other trials that end only pass by."""
 _MARKS = {
     "best": "★",
@@ -32,8 +32,10 @@ _MARKS = {
     "retry": "↻",
     "warning": "!",
     "study": "•",
+    "over": "■",
+    "error": "✗",
 }
-_COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold"}
+_COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold", "over": "bold", "error": "red"}
 _MIN_ROWS = 4
 
 
@@ -72,8 +74,8 @@ class LiveView:
             self._phase = note.text
         elif note.kind == "dashboard":
             self._dashboard = note.text
-        elif note.kind in _SCROLLED:
-            self._console.print(_line(note))
+        elif note.kind in SCROLLED:
+            self._console.print(line(note))
         else:
             self._recent.append(note)
 
@@ -88,7 +90,7 @@ class LiveView:
         parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
         parts += where
         parts += [Text(), self._running(p)] if p.running else []
-        parts += [Text(), *(_line(note, style="dim") for note in self._recent)] if self._recent else []
+        parts += [Text(), *(line(note, style="dim") for note in self._recent)] if self._recent else []
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
         if self._phase:
@@ -160,10 +162,11 @@ def _best(p: Progress) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
-def _line(note: Note, style: str = "") -> Text:
+def line(note: Note, *, study: str = "", style: str = "") -> Text:
+    """A note in one line; `study`: whose it is, where several are shown."""
     trial = "" if note.number is None else f"trial {note.number} "
-    mark = _MARKS.get(note.kind, "•")
-    parts = ((f"{mark} ", _COLOURS.get(note.kind, "")), (f"{trial}{describe(note)}", style))
+    mark, whose = _MARKS.get(note.kind, "•"), f"{clean(study)}  " if study else ""
+    parts = ((f"{mark} ", _COLOURS.get(note.kind, "")), (whose, "bold"), (f"{trial}{describe(note)}", style))
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ DatabaseUrl = Annotated[
     ),
 ]
 StudyName = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=complete_study, metavar="STUDY")]
+StudyFile = Annotated[Path, typer.Argument(help="A study file, see `tune init`.", metavar="FILE")]
 TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 from tunesvc.cli.live import describe
-from tunesvc.cli.output import plain, to_json
+from tunesvc.cli.output import clean, plain, to_json
 from tunesvc.coordinator.progress import Note, Progress
 from tunesvc.words import duration, number
 
@@ -17,7 +17,9 @@ EVERY_S = 10.0
 class PlainLines:
     """One line per happening, and one of progress now and then: for pipes, logs and notebooks."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, study: str = "", stream: TextIO | None = None) -> None:
+        """`study`: what stands before each line, where there are several."""
+        self._before = f"{clean(study)}: " if study else ""
         self._stream = stream or sys.stdout
         self._told_s = 0.0
 
@@ -33,7 +35,7 @@ class PlainLines:
         self._write(f"{note.kind:8} {trial}{describe(note)}".rstrip())
 
     def _write(self, line: str) -> None:
-        self._stream.write(line + "\n")
+        self._stream.write(f"{self._before}{line}\n")
         self._stream.flush()
 
 
@@ -53,7 +55,9 @@ def _progress_line(p: Progress) -> str:
 class JsonLines:
     """One JSON object per line, told apart by `event`: `note` or `progress`. `end` comes from the command."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, study: str | None = None, stream: TextIO | None = None) -> None:
+        """`study`: what each line bears; None where it concerns all of several."""
+        self._study = study
         self._stream = stream or sys.stdout
         self._told_s = -1.0
 
@@ -69,5 +73,5 @@ class JsonLines:
 
     def write(self, event: str, value: object) -> None:
         """One event."""
-        self._stream.write(to_json({"event": event, **plain(value)}) + "\n")
+        self._stream.write(to_json({"event": event, "study": self._study, **plain(value)}) + "\n")
         self._stream.flush()

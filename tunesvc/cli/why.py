@@ -50,12 +50,12 @@ def confirm(
     """
     from tunesvc import api
     from tunesvc.cli import output, study_text
-    from tunesvc.cli.run import attended
+    from tunesvc.cli.watching import attended
 
     found = api.load_study(study, database_url=database_url)
     told, interrupt = attended(
-        f"{study} · {top} finalists × {repeats}",
-        lambda observer, interrupt: found.confirm(top, repeats, observer=observer, interrupt=interrupt),
+        {study: f"{study} · {top} finalists × {repeats}"},
+        lambda watch, interrupt: found.confirm(top, repeats, observer=watch.each[study], interrupt=interrupt),
         as_json=False,
         quiet=quiet or as_json,
     )

@@ -73,7 +73,7 @@ class Note:
 
     kind: str
     """`phase` (start-up and shut-down), `complete`, `pruned`, `paused`, `promoted`, `failed`, `retry`, `best`,
-    `warning` or `study`."""
+    `warning` or `study`; of several studies also `over` (how one ended) and `error` (why one could not go on)."""
     text: str
     number: int | None = None
     """The trial it is about."""

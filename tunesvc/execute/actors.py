@@ -63,7 +63,7 @@ class Actors:
     """The worker actors of one job. See `Fleet`."""
 
     def __init__(self, job: Job, connection: Connection, *, nodes: Callable[[], list[Node]] | None = None) -> None:
-        """The job gets the resources that its function brings along. `nodes`: asks Ray for them, or knows them still."""
+        """The job gets the resources that its function brings along. `nodes`: asks Ray for them."""
         self.shared = connection.remote
         self.job = job if self.shared else with_own_resources(job)
         self._connection = connection

@@ -44,7 +44,6 @@ from tunesvc.execute.shares import Member, Shares
 from tunesvc.execute.worker import Found, Reply
 from tunesvc.spec import ParamValue
 
-
 FRESH_S = 0.2
 """What Ray said that it has is asked for anew after so long."""
 

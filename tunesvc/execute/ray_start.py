@@ -20,7 +20,7 @@ from tunesvc.execute.cluster import LocalResources
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.execute.keeper import Ended, Keeper, Patience
 from tunesvc.execute.link import Link
-from tunesvc.execute.messages import Begin, End, Farewell, For, From, Join, JobMessage, Message, Pulse, Refused
+from tunesvc.execute.messages import Begin, End, Farewell, For, From, JobMessage, Join, Message, Pulse, Refused
 from tunesvc.spec import StudySpec
 
 ExecutorMaker = Callable[[Job, StudySpec], Executor]

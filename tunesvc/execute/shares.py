@@ -176,7 +176,7 @@ class Shares:
         return fits(self._free(), member.asked)
 
     def gives_way(self, member: Member, node: str) -> bool:
-        """Whether a worker of this job, on this node, that runs nothing has to end; the node is empty when it comes up."""
+        """Whether a worker of this job that runs nothing has to end. `node`: where it is; empty while it comes up."""
         for other in self._members:
             if other is not member and other.lacks:
                 free = self._free()
@@ -186,7 +186,7 @@ class Shares:
         return False
 
     def _must_give(self, member: Member, free: Mapping[str, Mapping[str, float]], other: Member) -> bool:
-        """Whoever is above its share; and everybody, where what is free would do but lies in pieces on several nodes."""
+        """Whoever is above its share; and all, where what is free would do but lies in pieces on several nodes."""
         if member.held > member.share:
             return True
         bundle = bundle_of(other.asked)  # of something: nothing always fits

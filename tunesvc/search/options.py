@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -42,12 +43,15 @@ def build(what: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
     if missing:
         raise SpecError(f"{what} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
     try:
-        with warnings.catch_warnings():
+        with _making, warnings.catch_warnings():  # which is of the whole process
             # Optuna calls what a user asked for by name "experimental"; nothing that the user could act on.
             warnings.simplefilter("ignore", ExperimentalWarning)
             return make(**options)
     except (TypeError, ValueError, ImportError) as error:
         raise SpecError(f"{what} refuses its options: {error}") from error
+
+
+_making = threading.Lock()
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -1,0 +1,47 @@
+"""How many threads numpy's BLAS may use while studies run: a setting of the whole process, whoever runs in it.
+
+Imports nothing of tunesvc.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from threadpoolctl import threadpool_limits
+
+
+class _Limit:
+    """Set by the first who needs it, taken back by the last."""
+
+    def __init__(self) -> None:
+        self._changing = threading.Lock()
+        self._users = 0
+        self._limits: threadpool_limits | None = None
+
+    def enter(self) -> None:
+        with self._changing:
+            self._users += 1
+            if self._limits is None:
+                self._limits = threadpool_limits(1, "blas")
+
+    def leave(self) -> None:
+        with self._changing:
+            self._users -= 1
+            if self._users == 0 and self._limits is not None:
+                self._limits.restore_original_limits()
+                self._limits = None
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """One thread only: more would spin against those that train. Several threads may be in here at a time."""
+    _limit.enter()
+    try:
+        yield
+    finally:
+        _limit.leave()

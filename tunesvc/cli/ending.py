@@ -1,0 +1,193 @@
+"""How studies ended: the exit code, the closing words for people and for programs, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunesvc import words
+from tunesvc.cli.exits import ExitCode, code_of, worst
+from tunesvc.errors import TuneError
+
+if TYPE_CHECKING:
+    from tunesvc.api import Study
+    from tunesvc.insights import StudyView
+
+Ended = Mapping[str, "Study | Exception"]
+"""By name, the study as it is stored, or why it could not be run."""
+
+
+def tell(ended: Ended, *, interrupted: bool, as_json: bool, quiet: bool) -> ExitCode:
+    """Say how it ended; returns the exit code, that of the worst of several.
+
+    Raises:
+        Exception: why the only one could not be run.
+    """
+    (first, *others) = ended.values()
+    if not others and isinstance(first, Exception):
+        raise first
+    codes = {name: _code(end, interrupted=interrupted) for name, end in ended.items()}
+    if as_json:
+        for name, end in ended.items():
+            _print_end(name, end, codes[name])
+    elif quiet:
+        pass
+    elif others or isinstance(first, Exception):
+        _print_table(ended, codes)
+    else:
+        _print_summary(first, codes[first.name])
+    _print_errors(ended)
+    return worst(codes.values())
+
+
+def _code(end: Study | Exception, *, interrupted: bool) -> ExitCode:
+    if isinstance(end, Exception):
+        return code_of(end) if isinstance(end, TuneError) else ExitCode.FAILED
+    view = end.view
+    nothing_worked = view.counts.failed > 0 and view.counts.complete + view.counts.pruned == 0
+    if view.state == "failed" or (view.state == "finished" and nothing_worked):
+        return ExitCode.FAILED
+    return ExitCode.INTERRUPTED if interrupted and view.state == "running" else ExitCode.DONE
+
+
+def described(error: Exception) -> str:
+    """An error in words; one that is none of ours is a mistake of ours."""
+    return str(error) if isinstance(error, TuneError) else f"{type(error).__name__}: {error}. This should not happen."
+
+
+def _print_errors(ended: Ended) -> None:
+    from tunesvc.cli.output import print_error
+
+    for name, end in ended.items():
+        if isinstance(end, Exception):
+            print_error(f"{name}: {described(end)}")
+
+
+def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
+    from tunesvc.cli.output import plain
+    from tunesvc.cli.plain import JsonLines
+
+    if isinstance(end, Exception):
+        JsonLines(name).write("end", {"error": described(end), "exit_code": int(code)})
+        return
+    view = end.view
+    JsonLines(name).write(
+        "end",
+        {
+            "state": view.state,
+            "reason": view.reason,
+            "counts": plain(view.counts),
+            "best": plain(end.front if len(view.objectives) > 1 else end.best),
+            "elapsed_s": view.active_s,
+            "gpu_hours": view.gpu_hours,
+            "exit_code": int(code),
+        },
+    )
+
+
+# --- one study ----------------------------------------------------------------------------------------
+
+
+def _print_summary(study: Study, code: ExitCode) -> None:
+    from rich.text import Text
+
+    from tunesvc.cli import output, study_text
+
+    console, view, front = output.out(), study.view, study.front
+    answer, best = study.recommendation, study.best
+    if answer is not None and best is not None and best.number != answer.luckiest:
+        front = [best, *front]
+    reason = f": {output.clean(view.reason)}" if view.reason else ""
+    after = f" after {words.duration(view.active_s)}{reason}"
+    state = output.state_text(_state(view, code))
+    console.print(Text.assemble("\n", (output.clean(view.name), "bold"), " ", state, after))
+    console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
+    if front:
+        console.print(Text(), study_text.best(view, front, console.width, answer), sep="\n")
+    console.print(_commands(_next(view.name, view.state, code, found=bool(front))))
+
+
+def _state(view: StudyView, code: ExitCode) -> str:
+    return "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
+
+
+def _next(name: str, state: str, code: ExitCode, *, found: bool) -> list[tuple[str, str]]:
+    quoted = _quoted(name)
+    rows = []
+    if code is ExitCode.FAILED:
+        rows.append((f"tune show {quoted} 0", "what went wrong, with the traceback"))
+        rows.append((f"tune rm {quoted}", "delete it, to start afresh"))
+    elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
+        rows.append((f"tune resume {quoted}", "go on where it stopped"))
+    elif state == "finished":
+        rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))
+    if found:
+        rows += [
+            (f"tune best {quoted} --yaml", "the best parameters"),
+            (f"tune report {quoted}", "all of it as one page"),
+        ]
+    return [*rows, (f"tune show {quoted}", "how it stands, and the newest trials")]
+
+
+# --- several studies ----------------------------------------------------------------------------------
+
+
+def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
+    from rich.text import Text
+
+    from tunesvc.cli import output
+
+    console = output.out()
+    heads = ("study", "state", ">trials", ">pruned", ">failed", ">best", ">trial", ">time", "reason")
+    lines = [_line(name, end, codes[name]) for name, end in ended.items()]
+    console.print(
+        Text(), output.fitted(heads, lines, console.width, (">pruned", ">failed", ">time", "reason")), sep="\n"
+    )
+    console.print(_commands(_next_of_all(ended, codes)))
+
+
+def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
+    from tunesvc.cli import output
+
+    if isinstance(end, Exception):
+        return [name, output.state_text("failed"), *("–" * 6), "see below"]
+    view, best = end.view, end.best
+    won = ["–", "–"] if best is None else [words.number(best.value), best.number]
+    counts = [view.counts.done, view.counts.pruned, view.counts.failed]
+    return [name, output.state_text(_state(view, code)), *counts, *won, words.duration(view.active_s), view.reason]
+
+
+def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str, str]]:
+    views = {name: end.view for name, end in ended.items() if not isinstance(end, Exception)}
+    rows = []
+    left = [
+        name
+        for name, view in views.items()
+        if codes[name] is ExitCode.INTERRUPTED or view.state in ("paused", "stopped")
+    ]
+    if left:
+        rows.append((f"tune resume {' '.join(map(_quoted, left))}", "go on where they stopped"))
+    broken = [name for name in views if codes[name] is ExitCode.FAILED]
+    rows += [(f"tune show {_quoted(name)} 0", "what went wrong, with the traceback") for name in broken[:1]]
+    won = [name for name, view in views.items() if view.counts.complete]
+    rows += [(f"tune best {_quoted(name)} --yaml", "the best parameters of one") for name in won[:1]]
+    return [*rows, ("tune ls", "all studies"), ("tune dashboard", "all of it in the browser")]
+
+
+def _commands(rows: Sequence[tuple[str, str]]) -> Any:
+    from rich.table import Table
+
+    from tunesvc.cli import output
+
+    grid = Table.grid(padding=(0, 3))
+    for command, meaning in [("", ""), *rows]:
+        grid.add_row(*output.cells(command, meaning))
+    grid.columns[0].style, grid.columns[1].style = "cyan", "dim"
+    return grid
+
+
+def _quoted(name: str) -> str:
+    from tunesvc.cli import output
+
+    return shlex.quote(output.clean(name))
