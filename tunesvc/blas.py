@@ -13,25 +13,23 @@ from threadpoolctl import threadpool_limits
 
 
 class _Limit:
-    """Set by the first who needs it, taken back by the last."""
+    """Set by all who need it, since libraries may have been loaded meanwhile; taken back by the last who leaves."""
 
     def __init__(self) -> None:
         self._changing = threading.Lock()
         self._users = 0
-        self._limits: threadpool_limits | None = None
+        self._limits: list[threadpool_limits] = []
 
     def enter(self) -> None:
         with self._changing:
             self._users += 1
-            if self._limits is None:
-                self._limits = threadpool_limits(1, "blas")
+            self._limits.append(threadpool_limits(1, "blas"))
 
     def leave(self) -> None:
         with self._changing:
             self._users -= 1
-            if self._users == 0 and self._limits is not None:
-                self._limits.restore_original_limits()
-                self._limits = None
+            while self._users == 0 and self._limits:
+                self._limits.pop().restore_original_limits()
 
 
 _limit = _Limit()

@@ -20,6 +20,7 @@ from tunesvc.words import duration, number
 
 _NAME_CHARS = 24
 _WIDE = 90
+_BAR_CHARS = 30
 _AROUND = 8
 """Lines of the view besides those of studies and notes."""
 _MIN_ROWS = 3
@@ -79,7 +80,7 @@ class Board:
         parts += [Text(), *recent] if recent else []
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
-        elif not any(row.progress for row in rows):
+        elif all(row.latest is None for row in rows):
             self._spinner.update(text=Text(self._phase + " …", "dim"))
             parts += [Text(), self._spinner]
         return Group(*parts)
@@ -131,7 +132,7 @@ class _Row:
             self._phase = Text(clean(" ".join(note.text.split())), style)
         if note.kind == "phase":
             self._phase = Text(clean(note.text), "dim")
-        else:
+        elif note.kind != "over":  # its line says so
             self._board.tell(self._study, note)
 
     def cells(self, wide: bool) -> list[Text]:
@@ -143,11 +144,11 @@ class _Row:
         waiting = sum(trial.waiting for trial in p.running)
         running = "" if self.is_over else f"{len(p.running) - waiting}" + (f" +{waiting}" if waiting else "")
         best = Text("–" if p.best is None else number(p.best.values[0]), STYLES["best"] if p.best else "dim")
-        made = [name, self._phase or self._standing(p), *cells(trials, running), best]
+        made = [name, self._phase or self._standing(p, _BAR_CHARS if wide else 10), *cells(trials, running), best]
         left = "" if self.is_over or p.left_s is None else duration(p.left_s)
         return [*made, *cells("" if p.best is None else p.best.number, left)] if wide else made
 
     @staticmethod
-    def _standing(p: Progress) -> Text:
-        told = Text(bar(p.fraction), "cyan")
+    def _standing(p: Progress, width: int) -> Text:
+        told = Text(bar(p.fraction, width), "cyan")
         return told if p.state == "running" else told + Text(f"  {p.state}: {clean(p.reason)}", STYLES.get(p.state, ""))

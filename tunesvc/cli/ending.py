@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from tunesvc.api import Study
     from tunesvc.insights import StudyView
 
+_NAME_CHARS = 28
+"""Of a study's name in a table, that values have room beside it."""
+
 Ended = Mapping[str, "Study | Exception"]
 """By name, the study as it is stored, or why it could not be run."""
 
@@ -139,11 +142,12 @@ def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
     from tunesvc.cli import output
 
     console = output.out()
-    heads = ("study", "state", ">trials", ">pruned", ">failed", ">best", ">trial", ">time", "reason")
+    heads = ("study", "state", ">trials", ">pruned", ">failed", ">best", ">trial", ">time")
     lines = [_line(name, end, codes[name]) for name, end in ended.items()]
-    console.print(
-        Text(), output.fitted(heads, lines, console.width, (">pruned", ">failed", ">time", "reason")), sep="\n"
-    )
+    console.print(Text(), output.fitted(heads, lines, console.width, (">pruned", ">failed", ">time")), sep="\n")
+    for name, view in _views(ended).items():
+        if view.reason and view.state != "finished":
+            console.print(Text.assemble("\n", (output.clean(name), "bold"), f": {output.clean(view.reason)}"))
     console.print(_commands(_next_of_all(ended, codes)))
 
 
@@ -151,16 +155,19 @@ def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
     from tunesvc.cli import output
 
     if isinstance(end, Exception):
-        return [name, output.state_text("failed"), *("–" * 6), "see below"]
+        return [_short(name), output.state_text("failed"), *("–" * 6)]
     view, best = end.view, end.best
     won = ["–", "–"] if best is None else [words.number(best.value), best.number]
     counts = [view.counts.done, view.counts.pruned, view.counts.failed]
-    return [name, output.state_text(_state(view, code)), *counts, *won, words.duration(view.active_s), view.reason]
+    return [_short(name), output.state_text(_state(view, code)), *counts, *won, words.duration(view.active_s)]
+
+
+def _views(ended: Ended) -> dict[str, StudyView]:
+    return {name: end.view for name, end in ended.items() if not isinstance(end, Exception)}
 
 
 def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str, str]]:
-    views = {name: end.view for name, end in ended.items() if not isinstance(end, Exception)}
-    rows = []
+    views, rows = _views(ended), []
     left = [
         name
         for name, view in views.items()
@@ -185,6 +192,10 @@ def _commands(rows: Sequence[tuple[str, str]]) -> Any:
         grid.add_row(*output.cells(command, meaning))
     grid.columns[0].style, grid.columns[1].style = "cyan", "dim"
     return grid
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
 
 
 def _quoted(name: str) -> str:

@@ -141,8 +141,7 @@ def _session(
         from tunesvc import api  # takes a second, in which Ray starts
         from tunesvc.together import together
 
-        watch.whole.note(Note("phase", "opening the database"))
-        api.shared_database(database_url)
+        api.shared_database(database_url)  # once for all, and one error if it cannot be opened
         with _dashboard(watch.whole, database_url) if dashboard else nullcontext():
             tasks = {
                 name: partial(run if len(runs) == 1 else partial(_watched, run), watch.each[name], interrupt)

@@ -77,7 +77,9 @@ def check_together(places: Sequence[Place]) -> None:
     first, *others = places
     named = {place.name: place for place in reversed(places)}
     for other in others:
-        if (twin := named[other.name]) is not other:
+        if (twin := named[other.name]).label == other.label and twin is not other:
+            raise SpecError(f"{other.label} is given twice")
+        if twin is not other:
             raise SpecError(
                 f"{twin.label} and {other.label} are both the study {other.name!r}: give one of them another `name`"
             )

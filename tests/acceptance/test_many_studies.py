@@ -1,0 +1,121 @@
+"""Several studies in one process, as people run them: a real Postgres, a real Ray with room for two trials."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from tests.acceptance.test_cli import Tune, joins, study, tune
+from tests.processes import processes
+from tunesvc.store.database import Database
+
+__all__ = ["joins", "tune"]
+
+ON_ONE_GPU = "resources: {cpu: 0.1, gpu: 1}\n        pruner: none"
+"""The session's Ray has two, wherever this runs."""
+
+pytestmark = pytest.mark.usefixtures("joins")
+
+
+def events_of(running: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    """What a run with `--json` says."""
+    assert running.stdout is not None
+    for line in running.stdout:
+        yield json.loads(line)
+
+
+def drivers_of(running: subprocess.Popen[str]) -> list[int]:
+    return [p.pid for p in processes() if p.parent == running.pid and "tunesvc.execute.driver" in p.command]
+
+
+def spans(database: Database) -> dict[str, list[tuple[float, float]]]:
+    """When each attempt that has ended began and ended, by study, in the order of their ends."""
+    with database.engine.connect() as connection:
+        rows = connection.execute(
+            sa.text(
+                """SELECT s.name, extract(epoch FROM a.started_at), extract(epoch FROM a.ended_at)
+                   FROM attempts a JOIN trials t USING (trial_id) JOIN studies s USING (study_id)
+                   WHERE a.started_at IS NOT NULL AND a.ended_at IS NOT NULL ORDER BY a.ended_at"""
+            )
+        ).all()
+    made: dict[str, list[tuple[float, float]]] = {}
+    for name, began, ended in rows:
+        made.setdefault(name, []).append((float(began), float(ended)))
+    return made
+
+
+def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(tune: Tune, database: Database) -> None:
+    """`first` would take all that there is, several times over, and has the most to do."""
+    for name in ("first", "second", "third"):
+        study(tune, name, "slow", ON_ONE_GPU)
+    tune.write("first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 20"))
+    study(tune, "greedy", "slow", "resources: {gpu: 99}")
+    files = [f"{name}.yaml" for name in ("first", "second", "third", "greedy")]
+    running = tune.start("run", *files, "-p", "8", "--json")
+    said, drivers = [], set()
+    for event in events_of(running):
+        said.append(event)
+        drivers |= set(drivers_of(running)) if event["event"] == "progress" else set()
+    _, err = running.communicate(timeout=100)
+    assert running.returncode == 6, err
+    assert "greedy: a trial asks for" in err
+    assert len(drivers) == 1
+    ends = {event["study"]: event for event in said if event["event"] == "end"}
+    assert {name: end["exit_code"] for name, end in ends.items()} == {"first": 0, "second": 0, "third": 0, "greedy": 6}
+    assert {event["study"] for event in said} == {None, "first", "second", "third", "greedy"}
+    ran = spans(database)
+    assert {name: len(attempts) for name, attempts in ran.items()} == {"first": 20, "second": 4, "third": 4}
+    assert max(ran["second"][-1][1], ran["third"][-1][1]) < ran["first"][-2][1], "nobody waited for the first to end"
+    moments = sorted(
+        [(began, 1) for spans in ran.values() for began, _ in spans] + [(e, -1) for s in ran.values() for _, e in s]
+    )
+    under_way = [sum(change for _, change in moments[: index + 1]) for index in range(len(moments))]
+    assert max(under_way) == 2
+
+
+def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, database: Database) -> None:
+    for name in ("first", "second"):
+        study(tune, name, "slow", ON_ONE_GPU)
+    running = tune.start("run", "first.yaml", "second.yaml", "--trials", "5", "--json")
+    done: dict[str, int] = {}
+    killed = False
+    for event in events_of(running):
+        if event["event"] == "progress":
+            done[event["study"]] = event["complete"]
+        if not killed and len(done) == 2 and min(done.values()) >= 1:
+            (driver,) = drivers_of(running)
+            os.kill(driver, signal.SIGKILL)
+            killed = True
+            at_kill = dict(done)
+        if killed and all(done[name] >= at_kill[name] + 1 for name in done):
+            break
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=100)
+    assert running.returncode == 130, err
+    told = tune("ls")
+    assert told.count("interrupted") == 2
+    with database.engine.connect() as connection:
+        lost = connection.execute(sa.text("SELECT count(*) FROM attempts WHERE state = 'lost'")).scalar_one()
+    assert lost == 0, "what ran went on under the next driver"
+    tune("resume", "first", "second", "--quiet")
+    with database.engine.connect() as connection:
+        counts = connection.execute(
+            sa.text(
+                "SELECT s.name, count(*) FROM trials t JOIN studies s USING (study_id) WHERE t.state = 'complete' GROUP BY 1"
+            )
+        ).all()
+    assert dict(map(tuple, counts)) == {"first": 5, "second": 5}
+
+
+def test_wrong_use_is_told_before_anything_starts(tune: Tune) -> None:
+    study(tune, "twin", "train")
+    tune.write("other.yaml", (tune.folder / "twin.yaml").read_text())
+    assert "twin.yaml and other.yaml are both the study 'twin'" in tune("run", "twin.yaml", "other.yaml", code=2)
+    assert "no study" in tune("resume", "twin", "nobody", code=3)
