@@ -149,6 +149,18 @@ def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
     assert not shares.gives_way(on_gpus, "one")
 
 
+def test_nobody_gives_way_to_a_job_that_cannot_run_at_all() -> None:
+    """Its node has gone, and may come back."""
+    shares = Shares()
+    shares.saw([node("one", CPU=4.0)])
+    others = a_member(shares, 4, attempts=6, one=4)
+    stranded = a_member(shares, 2, attempts=2, gpu=1)
+    stranded.can_run = False
+    shares.update()
+    assert others.share == 4
+    assert not shares.gives_way(others, "one")
+
+
 def test_fractions_of_a_device_have_room_beside_each_other() -> None:
     shares = Shares()
     shares.saw([node("one", CPU=4.0, GPU=1.0)])

@@ -44,8 +44,10 @@ RENEW_S = 2.5
 """The leases of the study and of its attempts are renewed at least this often; a step asks for no longer."""
 COMMANDS_S = 1.0
 """How often the coordinator looks for commands."""
-SLOTS_S = 10.0
-"""How often it asks how much the cluster holds: nodes come and go."""
+SLOTS_S = 2.0
+"""How often it asks how much the cluster holds for the study: nodes come and go, and so do other studies."""
+NODES_S = 10.0
+"""How often it records what the cluster has."""
 WAIT_S = 0.2
 """The longest that a step waits for an event."""
 GATHER_S = 0.05
@@ -395,7 +397,7 @@ class Coordinator:
     def _tell_nodes(self) -> None:
         """Record what the cluster has, for whoever wants to know what waits and why."""
         now = self._clock.now()
-        if now - self._told_s >= SLOTS_S and not self._trouble:
+        if now - self._told_s >= NODES_S and not self._trouble:
             self._told_s = now
             self._batch.nodes = self._executor.capacity().by_node
 

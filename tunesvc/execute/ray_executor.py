@@ -314,6 +314,7 @@ class RayExecutor:
     def _step_back(self) -> None:
         """A coordinator with a higher token has the workers now: touch nothing any more."""
         self._superseded = True
+        self._shares.leave(self._member)
 
     def _look_around(self) -> None:
         self._go_on()  # there may be more nodes than before
@@ -395,7 +396,11 @@ class RayExecutor:
     def _slots_alone(self) -> int:
         nodes = self._fleet.nodes()
         self._shares.saw(nodes)
-        return slots_on(nodes, self._job.resources)
+        self._member.can_run = False
+        alone = slots_on(nodes, self._job.resources)
+        self._member.can_run = True
+        return alone
+
     def _line_up(self) -> None:
         """Have what no worker can begin stand in line where it will probably begin first.
 

@@ -71,6 +71,8 @@ class Member:
     """Those that run, or wait for a worker."""
     workers: Counter[str] = field(default_factory=Counter)
     """Those that it has, by the node's address; empty for those that are still coming."""
+    can_run: bool = True
+    """Whether the cluster could hold any of it at all: nodes go away."""
     has_begun: bool = False
     """Whether it ever had an attempt."""
     share: int = 1
@@ -92,11 +94,13 @@ class Member:
     @property
     def lacks(self) -> bool:
         """Whether it has something to run, and less than its share."""
-        return self.attempts > self.held and self.held < self.share
+        return self.can_run and self.attempts > self.held and self.held < self.share
 
     @property
     def wanted(self) -> int:
         """What it could use. Who has as many attempts as it may have would take more."""
+        if not self.can_run:
+            return 0
         may_want_all = not self.has_begun or self.attempts >= self.slots
         return self.alone if may_want_all else self.attempts
 
