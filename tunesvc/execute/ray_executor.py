@@ -396,8 +396,11 @@ class RayExecutor:
     def _slots_alone(self) -> int:
         nodes = self._fleet.nodes()
         self._shares.saw(nodes)
-        self._member.can_run = False
-        alone = slots_on(nodes, self._job.resources)
+        try:
+            alone = slots_on(nodes, self._job.resources)
+        except UnsatisfiableRequest:
+            self._member.can_run = False
+            raise
         self._member.can_run = True
         return alone
 
