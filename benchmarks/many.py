@@ -71,6 +71,7 @@ class Run:
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
         )
 
