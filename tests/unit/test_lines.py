@@ -92,11 +92,16 @@ def test_a_worker_keeps_the_end_of_an_attempt_until_it_is_recorded(tmp_path: Pat
     lines.answer_poll(0, (2, DONE))
     lines.answer_run(0, BEGUN)
     lines.launch(3)
-    kept = [call[3] for call in lines.workers[0].calls["run"]]
     lines.executor.acknowledge({AttemptId(0, 1): 2})
-    assert kept == [[], [AttemptId(0, 1)]]
-    assert lines.said(0) == [BEGUN, DONE]
-    assert lines.said(2) == [BEGUN]
+    lines.launch(4)
+    lines.answer_poll(0, (2, DONE))
+    lines.launch(5)
+    assert [(call[1].trial_number, call[3]) for call in lines.workers[0].calls["run"]] == [
+        (0, []),
+        (2, []),
+        (4, [AttemptId(0, 1)]),
+        (5, []),
+    ]
 
 
 def test_the_end_of_an_attempt_is_heard_before_the_beginning_of_the_next(tmp_path: Path) -> None:
@@ -179,6 +184,17 @@ def test_a_wish_while_an_attempt_is_asked_back_decides_what_becomes_of_it(tmp_pa
     lines.give_back(0, is_withdrawn=True)
     assert lines.said(2) == [Yielded()]
     assert lines.given() == [[0, 2], [1]]
+
+
+def test_one_that_was_withdrawn_before_it_arrived_is_not_lost(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    lines.launch(2)
+    lines.executor.stop(AttemptId(2, 1))
+    lines.workers[0].answer("run", Reply((), is_reusable=False, is_known=False))
+    lines.listen()
+    lines.give_back(0, is_withdrawn=True)
+    assert lines.said(2) == [Yielded()]
+    assert not lines.workers[0].is_ended
 
 
 def test_a_worker_out_of_reach_is_asked_again(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.execute.executor import Finished, Logged, Payload, Reported, Started
+from tunesvc.execute.executor import Asked, Finished, Logged, Payload, Reported, Started
 from tunesvc.execute.outbox import UNACKNOWLEDGED_MAX, Outbox
 
 
@@ -48,6 +48,22 @@ def test_a_listener_that_waits_is_woken_by_the_first_event() -> None:
     outbox = Outbox()
     threading.Timer(0.05, outbox.report, [report(1)]).start()
     assert outbox.take(0, 0, 30.0) == [(1, report(1))]
+
+
+def test_what_follows_soon_travels_together_and_an_end_or_a_question_at_once() -> None:
+    for last in (Finished(), Asked("x", "{}")):
+        outbox = Outbox(gather_s=30.0)
+        outbox.put(Started("here", 1))
+        threading.Timer(0.05, outbox.report, [report(1)]).start()
+        threading.Timer(0.1, outbox.put, [last]).start()
+        assert [payload for _, payload in outbox.take(0, 0, 30.0)] == [Started("here", 1), report(1), last]
+
+
+def test_nobody_waits_for_what_follows_an_end() -> None:
+    outbox = Outbox(gather_s=30.0)
+    outbox.put(Finished())
+    for _ in range(2):
+        assert outbox.take(0, 0, 30.0) == [(1, Finished())]
 
 
 def test_too_many_reports_are_thinned_out_to_every_second_and_the_last_stays() -> None:

@@ -34,9 +34,9 @@ class Trainings:
         self.worker = worker
         self.begun = BEGUN
 
-    def run(self, *launches: Launch, kept: tuple[Launch, ...] = (), again: bool = False) -> None:
+    def run(self, *launches: Launch, recorded: tuple[Launch, ...] = (), again: bool = False) -> None:
         for launch in launches:
-            self.worker.run(1, launch, 0.0, [one.attempt for one in kept], again)
+            self.worker.run(1, launch, 0.0, [one.attempt for one in recorded], again)
 
     def end(self, launch: Launch) -> list[Payload]:
         """Let it end; all it has said."""
@@ -120,9 +120,9 @@ def test_an_end_is_kept_as_long_as_it_may_not_be_recorded(trainings: Trainings) 
     first, second, third = launches(3)
     trainings.run(first)
     said = trainings.end(first)
-    trainings.run(second, kept=(first,))
+    trainings.run(second)
     assert trainings.said(first) == said
-    trainings.run(third, kept=(second,))
+    trainings.run(third, recorded=(first,))
     assert not trainings.is_known(first)
     trainings.end(second)
     trainings.end(third)
@@ -132,8 +132,8 @@ def test_a_new_coordinator_is_told_of_all_that_may_not_be_recorded(trainings: Tr
     first, second, third = launches(3)
     trainings.run(first)
     trainings.end(first)
-    trainings.run(second, kept=(first,))
-    trainings.run(third, kept=(first, second))
+    trainings.run(second)
+    trainings.run(third)
     assert trainings.worker.adopt(2).attempts == (first.attempt, second.attempt, third.attempt)
     assert not trainings.worker.withdraw(1, third.attempt)  # by the old one
     GATES[1].set()

@@ -26,7 +26,7 @@ from tunesvc.execute.executor import (
     Started,
 )
 from tunesvc.execute.failures import outcome_of
-from tunesvc.execute.outbox import Numbered, Outbox
+from tunesvc.execute.outbox import GATHER_S, Numbered, Outbox
 from tunesvc.objective import Trial
 from tunesvc.spec import ParamValue
 
@@ -52,8 +52,7 @@ class Attempt:
         self.job = job
         self.launch = launch
         self.place = place
-        self.outbox = Outbox()
-        self.is_over = False
+        self.outbox = Outbox(gather_s=GATHER_S)
         self.is_reusable = False
         """Whether the process may run another attempt; known with the outcome."""
         self._restored = Path(launch.checkpoint) if launch.checkpoint else None
@@ -176,7 +175,6 @@ class Attempt:
         failpoints.reach("ending")
         history.record("run", phase="end", attempt=self.launch.attempt)
         self.outbox.put(outcome)
-        self.is_over = True
         then(self)
 
     def _outcome(self, run: Run) -> Outcome:

@@ -50,6 +50,8 @@ class Slot:
     is_up: bool = False
     withdrawn: set[AttemptId] = field(default_factory=set)
     """What it has given back."""
+    recorded: list[AttemptId] = field(default_factory=list)
+    """What it may forget, and was not told so yet."""
     is_spent: bool = False
     """Whether no other attempt may begin on it: it is an earlier coordinator's, started from what the job was then, or
     the last attempt left something behind, or it is dead."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from tunesvc.execute.executor import Logged, Outcome, Payload, Reported
+from tunesvc.execute.executor import Asked, Logged, Outcome, Payload, Reported
 from tunesvc.execute.steps import Steps
 
 Numbered = tuple[int, Payload]
@@ -26,17 +26,27 @@ FULL_WAIT_S = 0.2
 """How long a listener waits then."""
 TAKE_MAX = 2_000
 """Events per `take`."""
+GATHER_S = 0.02
+"""How long what is said travels together with what follows it. A call costs as much as a hundred events in it."""
 
 
 class Outbox:
     """One attempt's events. Any thread may put and take; of two listeners, both get everything above their `after`."""
 
     def __init__(
-        self, *, pending_reports_max: int = PENDING_REPORTS_MAX, pending_log_chars_max: int = PENDING_LOG_CHARS_MAX
+        self,
+        *,
+        pending_reports_max: int = PENDING_REPORTS_MAX,
+        pending_log_chars_max: int = PENDING_LOG_CHARS_MAX,
+        gather_s: float = 0.0,
     ) -> None:
+        self._gather_s = gather_s
         self._reports_max = pending_reports_max
         self._log_chars_max = pending_log_chars_max
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._urgently = threading.Condition(lock)
+        self._is_urgent = False
         self._pending: deque[Payload] = deque()
         self._kept: deque[Numbered] = deque()
         self._last_seq = 0
@@ -56,6 +66,9 @@ class Outbox:
                 self._say_what_is_missing()
                 self._closed = True
             self._add(payload)
+            if isinstance(payload, (Outcome, Asked)):
+                self._is_urgent = True
+                self._urgently.notify_all()
 
     def report(self, report: Reported) -> None:
         """Add a report, unless its step was reported before: the first one stands."""
@@ -80,7 +93,8 @@ class Outbox:
             self._add(Logged(stream, text))
 
     def take(self, after: int, acknowledged: int, timeout_s: float) -> Sequence[Numbered]:
-        """Events numbered above `after`; waits up to `timeout_s` for the first.
+        """Events numbered above `after`; waits up to `timeout_s` for the first, and a little for those that follow it,
+        unless somebody waits for what they mean.
 
         Events up to `acknowledged` are forgotten. Repeatable: the same `after` gives the same events again.
         """
@@ -89,7 +103,10 @@ class Outbox:
                 self._kept.popleft()
             if len(self._kept) >= UNACKNOWLEDGED_MAX:
                 timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
-            self._changed.wait_for(lambda: self._hand_out(after), timeout_s)
+            if self._changed.wait_for(lambda: self._hand_out(after), timeout_s) and not self._is_urgent:
+                self._urgently.wait_for(lambda: self._is_urgent, self._gather_s)
+                self._hand_out(after)
+            self._is_urgent = self._closed
             return list(islice((event for event in self._kept if event[0] > after), TAKE_MAX))
 
     def _hand_out(self, after: int) -> bool:

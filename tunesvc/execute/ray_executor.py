@@ -492,12 +492,12 @@ class RayExecutor:
         return running if running is not None and not running.over else None
 
     def _begin(self, slot: Slot, launch: Launch, *, in_line: bool = False) -> None:
-        kept = [running.attempt for running in slot.attempts]
+        recorded, slot.recorded = slot.recorded, []
         running = Running(launch.attempt, slot, launch, since_s=self._clock.now(), in_line=in_line)
         self._running[launch.attempt] = running
         slot.attempts.append(running)
         again = launch.attempt in slot.withdrawn
-        answer = slot.actor.handle.run.remote(self._token, launch, self._pace.poll_s, kept, again)
+        answer = slot.actor.handle.run.remote(self._token, launch, self._pace.poll_s, recorded, again)
         self._inbox.when_done(answer, partial(self._heard, running, slot))
 
     def _poll(self, running: Running) -> None:
@@ -518,6 +518,8 @@ class RayExecutor:
             self._inbox.later(self._pace.retry_s, partial(self._poll, running))
         elif reply is not None and reply.is_refused:
             self._give_away(running, slot)
+        elif reply is not None and not reply.is_known and running.recall is not None:
+            return  # it was withdrawn before it arrived; that answer is still on its way
         elif reply is None or not reply.is_known:
             self._died(running, error or RuntimeError("the launch did not reach it"))
         else:
@@ -599,6 +601,8 @@ class RayExecutor:
         """Have the attempt's worker free for the next one, or end it."""
         self._forget(running)
         slot = running.slot
+        if slot is not None:
+            slot.recorded.append(running.attempt)
         is_spent = slot is not None and (slot.is_spent or self._job.environment.isolation == "process")
         if slot in self._slots and is_spent and not slot.attempts:
             self._end_worker(slot)

@@ -111,12 +111,12 @@ class Worker:
             pass
 
     def run(
-        self, token: int, launch: Launch, timeout_s: float, kept: Collection[AttemptId] = (), again: bool = False
+        self, token: int, launch: Launch, timeout_s: float, recorded: Collection[AttemptId] = (), again: bool = False
     ) -> Reply:
         """Start an attempt, as soon as none runs; answers with its first events.
 
-        Of attempts that are over, only those that are `kept` are remembered from here on. With `again` it was withdrawn
-        here before, and is meant to begin after all.
+        What those said that are `recorded` is forgotten. With `again` it was withdrawn here before, and is meant to
+        begin after all. Calls may overtake each other.
         """
         with self._callers.call(token) as admitted:
             if not admitted:
@@ -125,7 +125,9 @@ class Worker:
                 if again:
                     self._withdrawn.discard(launch.attempt)
                 if launch.attempt not in self._withdrawn and launch.attempt not in self._attempts:
-                    self._enter(Attempt(self._job, launch, self._place), kept)
+                    self._enter(Attempt(self._job, launch, self._place))
+                for attempt in recorded:
+                    self._attempts.pop(attempt, None)
         return self.poll(token, launch.attempt, 0, 0, timeout_s)
 
     def withdraw(self, token: int, attempt: AttemptId) -> bool:
@@ -185,9 +187,7 @@ class Worker:
         with self._lock:
             return self._attempts.get(attempt)
 
-    def _enter(self, attempt: Attempt, kept: Collection[AttemptId]) -> None:
-        for known in [known for known, one in self._attempts.items() if one.is_over and known not in kept]:
-            del self._attempts[known]
+    def _enter(self, attempt: Attempt) -> None:
         self._attempts[attempt.launch.attempt] = attempt
         if self._running is None:
             self._begin(attempt)
