@@ -171,7 +171,7 @@ def test_a_mistake_in_the_study_starts_no_ray(tmp_path: Path) -> None:
 
 def test_workers_and_the_driver_import_nothing_that_only_coordinators_need() -> None:
     code = f"import sys, tunesvc.execute.worker as _; a = [m for m in {HEAVY!r} if m in sys.modules]\n" + (
-        f"import tunesvc.execute.ray_executor; print(a, [m for m in {HEAVY!r} if m in sys.modules])"
+        f"import tunesvc.execute.joined; print(a, [m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] ['ray']\n"

@@ -219,7 +219,7 @@ def connection_from_arguments() -> Connection:
 
 def main() -> None:
     """Run the driver of a real Ray."""
-    from tunesvc.execute.ray_executor import Joined as RayJoined  # brings Ray
+    from tunesvc.execute.joined import Joined as RayJoined  # brings Ray
 
     Driver(connection_from_arguments(), RayJoined).run()
 
