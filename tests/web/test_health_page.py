@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from optuna.distributions import FloatDistribution
 from playwright.sync_api import APIResponse, Route, expect
 
 from tests.integration.test_insights import LR, writing
 from tests.web.conftest import Dashboard
-from tunesvc import insights
+from tunesvc import insights, steering
 from tunesvc.store.database import Database
+from tunesvc.web import kept
 
 HOSTILE = '<img src=x onerror="alert(1)">`'
 
@@ -53,9 +55,11 @@ def test_a_button_does_what_a_finding_advises(dashboard: Dashboard, database: Da
 
 
 def test_what_came_of_it_is_told_even_when_the_page_follows_the_change_first(
-    dashboard: Dashboard, database: Database
+    dashboard: Dashboard, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The page learns of the change by another way than by the answer, and takes the button away that was pressed."""
+    """The page learns of the change by another way than by the answer, and takes the button away that was pressed;
+    later, when it is too early to look at the study again."""
+    monkeypatch.setattr(kept, "PATIENCE_FIRST", 100.0)
     held: list[tuple[Route, APIResponse]] = []
     page = dashboard.open(f"/studies/{too_narrow(database)}/health")
     page.route("**/ask/widen", lambda route: held.append((route, route.fetch())))
@@ -71,3 +75,22 @@ def test_names_in_findings_cannot_act(dashboard: Dashboard, database: Database) 
     """Fault 37."""
     page = dashboard.open(f"/studies/{failing_above(database, HOSTILE)}/health")
     expect(page.get_by_role("region", name="Are failures clustered?")).to_contain_text(HOSTILE)
+
+
+def test_a_change_while_the_page_is_made_is_there_when_it_is_asked_for_again(
+    dashboard: Dashboard, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_id = too_narrow(database)
+    read = insights.study_by_id
+
+    def changed_afterwards(of: Database, study: int) -> insights.StudyView:
+        view = read(of, study)
+        monkeypatch.setattr(insights, "study_by_id", read)
+        steering.request(of, study, "widen", {"parameters": {"x": {"max": 4.0}}}, "somebody")
+        return view
+
+    monkeypatch.setattr(insights, "study_by_id", changed_afterwards)
+    page = dashboard.open(f"/studies/{study_id}/health")
+    expect(page.get_by_role("button", name="Widen x to 4", exact=True)).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="Widen x to 4", exact=True)).to_be_hidden()

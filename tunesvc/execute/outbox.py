@@ -26,6 +26,8 @@ FULL_WAIT_S = 0.2
 """How long a listener waits then."""
 TAKE_MAX = 2_000
 """Events per `take`."""
+GATHER_MAX = 200
+"""So many events do not wait for more."""
 GATHER_S = 0.02
 """How long what is said travels together with what follows it. A call costs as much as a hundred events in it."""
 
@@ -103,11 +105,15 @@ class Outbox:
                 self._kept.popleft()
             if len(self._kept) >= UNACKNOWLEDGED_MAX:
                 timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
-            if self._changed.wait_for(lambda: self._hand_out(after), timeout_s) and not self._is_urgent:
+            if self._changed.wait_for(lambda: self._hand_out(after), timeout_s) and self._has_time(after):
                 self._urgently.wait_for(lambda: self._is_urgent, self._gather_s)
                 self._hand_out(after)
             self._is_urgent = self._closed
             return list(islice((event for event in self._kept if event[0] > after), TAKE_MAX))
+
+    def _has_time(self, after: int) -> bool:
+        """Whether what there is may wait for more."""
+        return not self._is_urgent and self._last_seq - after < GATHER_MAX
 
     def _hand_out(self, after: int) -> bool:
         """Number what is pending; whether there is anything above `after`."""

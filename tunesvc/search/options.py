@@ -51,7 +51,7 @@ def build(what: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
         raise SpecError(f"{what} refuses its options: {error}") from error
 
 
-_making = threading.Lock()
+_making = threading.RLock()  # a pruner may wrap another one
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:

@@ -75,8 +75,10 @@ class Source:
         return self.kept.get((self.view.study_id, kind, wanted), self.stamp, make, is_final=self.is_final)
 
 
-def source_of(request: Request, study_id: int, view: StudyView | None = None) -> Source:
-    """A study's figures; `view` where it was read already.
+def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> Source:
+    """A study's figures; `is_fresh`: with how the study stands at this moment, who runs it for example.
+
+    The stamp is taken first: what is read after it may be newer, and is made anew then, but is never older.
 
     Raises:
         StudyNotFound: there is none.
@@ -85,18 +87,22 @@ def source_of(request: Request, study_id: int, view: StudyView | None = None) ->
     stamp = insights.fingerprint(database, study_id)
     if not stamp:
         raise StudyNotFound(f"there is no study with id {study_id}")
-    if view is None:
-        view = kept.get(
-            ("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True
-        ).value
-    return Source(view, stamp, kept, request)
+    if is_fresh:
+        return Source(insights.study_by_id(database, study_id), stamp, kept, request)
+    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True)
+    return Source(view.value, stamp, kept, request)
 
 
 def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> Source:
     return source_of(request, study_id)
 
 
+def _asked_fresh(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> Source:
+    return source_of(request, study_id, is_fresh=True)
+
+
 AskedSource = Annotated[Source, Depends(_asked)]
+AskedFresh = Annotated[Source, Depends(_asked_fresh)]
 
 
 def _wanted(

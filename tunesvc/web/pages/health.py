@@ -9,17 +9,16 @@ from fastapi.responses import HTMLResponse
 
 from tunesvc.insights.health import Action, health
 from tunesvc.web.access import Right, Viewer
-from tunesvc.web.pages.asked import AskedStudy
-from tunesvc.web.pages.figures import source_of
+from tunesvc.web.pages.figures import AskedFresh
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
 
 
 @router.get("/studies/{study_id}/health", name="health_page")
-def health_page(request: Request, user: Viewer, study: AskedStudy) -> HTMLResponse:
+def health_page(request: Request, user: Viewer, source: AskedFresh) -> HTMLResponse:
     """The page, or the checks alone when htmx asks for them."""
-    source = source_of(request, study.study_id, study)
+    study = source.view
     key, database = ("health", study.study_id), request.app.state.database
     examined = source.kept.get(key, source.stamp, lambda _: health(database, study), is_final=source.is_final)
     return page(
@@ -27,6 +26,7 @@ def health_page(request: Request, user: Viewer, study: AskedStudy) -> HTMLRespon
         "health_checks.html" if wants_fragment(request) else "health.html",
         study=study,
         health=examined.value,
+        fresh_in_s=examined.fresh_in_s,
         can_act=request.app.state.access.allows(user, Right.STEER, study.study_id),
         fields=lambda action: list(_fields(action)),
     )

@@ -16,7 +16,7 @@ from tunesvc.errors import DatabaseUnavailable
 from tunesvc.insights import Headline, Recommendation, TrialRow
 from tunesvc.store.answers import answering
 from tunesvc.web.pages.asked import AskedStudy
-from tunesvc.web.pages.figures import Source, source_of
+from tunesvc.web.pages.figures import AskedFresh, Source
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -48,10 +48,10 @@ class Answer:
 
 
 @router.get("/studies/{study_id}", name="study_page")
-def study_page(request: Request, study: AskedStudy) -> HTMLResponse:
+def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
     """The page, or its live parts alone when htmx asks for them."""
     database = request.app.state.database
-    source = source_of(request, study.study_id, study)
+    study = source.view
     results = source.results()
     headline = insights.headline(database, study, results)
     front = results.numbers[charts.front_of(study.objectives, results)].tolist() if len(study.objectives) > 1 else []
