@@ -44,7 +44,7 @@ class Assignment:
             return
         self._give_way()
         for slot in [slot for slot in self._workers.slots if slot.is_free]:
-            if self._waiting.launches and self._may_begin and not self._workers.gives_way(slot):
+            if self._waiting.launches and self._may_begin > 0 and not self._workers.gives_way(slot):
                 self._conversation.begin(slot, self._waiting.launches.popleft())
         free = sum(slot.is_free for slot in self._workers.slots)
         could_begin = min(len(self._waiting.launches) + len(self._in_line), self._may_begin)
