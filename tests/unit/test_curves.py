@@ -142,6 +142,21 @@ def test_curves_of_different_lengths_and_strides_are_compared_by_step() -> None:
     assert forecast_of(trials, sparse).value == pytest.approx(curve(0.5)[26], abs=0.1)
 
 
+@settings(max_examples=40, deadline=None)
+@given(firsts=st.lists(st.integers(0, STEPS - 1), min_size=20, max_size=20), seed=st.integers(0, 99))
+def test_trials_whose_first_report_comes_late_teach_where_they_reported(firsts: list[int], seed: int) -> None:
+    """As when a second objective is measured from some epoch on only."""
+    trials = [*make_study(finished=12, pruned=8, seed=seed)]
+    for trial, first in zip(trials, firsts, strict=True):
+        points = {step: value for step, value in trial.intermediate_values.items() if step >= first}
+        trial.intermediate_values = points
+    model = CurveModel(StudyDirection.MINIMIZE)
+    model.update(trials)
+    forecasts = model.forecasts([*trials, *make_study(finished=0, pruned=3, seed=seed + 1)])
+    assert all(math.isfinite(made.z) and made.deviation_z > 0 for made in forecasts if made is not None)
+    assert all(made.step >= min(t.intermediate_values) for made, t in zip(forecasts, trials, strict=False) if made)
+
+
 def test_when_the_best_value_counts_what_is_reached_is_certain() -> None:
     rising = {s: v + 0.03 * max(0, s - 10) for s, v in curve(0.3).items()}
     trials = [

@@ -23,7 +23,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtr, stdtrit
 
-from tunesvc.search.lessons import Lessons, Points, Taught, reached_by
+from tunesvc.search.lessons import Lessons, Points, Taught, is_there, reached_by
 from tunesvc.search.regression import DOF, Kernel, Regression
 from tunesvc.search.scale import WORST, Scale
 from tunesvc.search.settled import gone_on_in, split
@@ -213,7 +213,7 @@ class _Learned:
         variance = np.zeros(len(taught.trials))
         reached = reached_by(known)
         for k in reversed(range(len(levels))):
-            rows = np.flatnonzero((reached >= k) & ~np.isnan(target))
+            rows = np.flatnonzero(is_there(known)[:, k] & ~np.isnan(target))
             rows = rows[np.lexsort((-rows, ~finished[rows]))][:TAUGHT_MAX]
             if finished[rows].sum() >= FINISHED_MIN:
                 inputs = self._inputs(known[rows, k], params[rows])

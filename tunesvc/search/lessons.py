@@ -151,12 +151,11 @@ class Lessons:
 
         What was cut where too few finished ones have been is of no use: there is no forecast for it.
         """
-        reached, finished = reached_by(self._summaries[taught]), self._rows["kind"][taught] == _FINISHED
-        known = [int((reached[finished] >= k).sum()) >= self._finished_min for k in range(len(self._levels))]
+        there, reached = is_there(self._summaries[taught]), reached_by(self._summaries[taught])
+        finished = self._rows["kind"][taught] == _FINISHED
+        known = [int(there[finished, k].sum()) >= self._finished_min for k in range(len(self._levels))]
         is_useful = np.array([*known, False])[reached]
-        groups = [
-            (reached >= k) & group for k in range(len(self._levels)) for group in (finished, ~finished & is_useful)
-        ]
+        groups = [there[:, k] & group for k in range(len(self._levels)) for group in (finished, ~finished & is_useful)]
         chosen = [np.flatnonzero(group)[-self._needed :] for group in groups]
         return np.asarray(taught[np.unique(np.concatenate(chosen))])
 
@@ -183,9 +182,14 @@ class Points:
         return np.array([self.summary(level) for level in levels])
 
 
+def is_there(summaries: Array) -> npt.NDArray[np.bool_]:
+    """Whether something is known of each trial at each level: it has reached it, and had reported by then."""
+    return np.asarray(~np.isnan(summaries[:, :, 0]))
+
+
 def reached_by(summaries: Array) -> Places:
     """The last level that each trial has reached, -1 for none."""
-    there = ~np.isnan(summaries[:, :, 0])
+    there = is_there(summaries)
     return np.where(there.any(axis=1), there.shape[1] - 1 - there[:, ::-1].argmax(axis=1), -1)
 
 
