@@ -15,7 +15,6 @@ from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts, insights, words
 from tunesvc.charts import Chart, Kind, Reader, Wanted
-from tunesvc.errors import StudyNotFound
 from tunesvc.insights import Results, StudyView
 from tunesvc.store.states import StudyState
 from tunesvc.web.access import Viewer
@@ -85,9 +84,7 @@ def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> Sou
     """
     database, kept = request.app.state.database, request.app.state.kept
     stamp = insights.fingerprint(database, study_id)
-    if not stamp:
-        raise StudyNotFound(f"there is no study with id {study_id}")
-    if is_fresh:
+    if is_fresh or not stamp:  # of a study that is no more it is said who deleted it
         return Source(insights.study_by_id(database, study_id), stamp, kept, request)
     view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True)
     return Source(view.value, stamp, kept, request)
