@@ -79,6 +79,16 @@ def full(folder: Path, **job: Any) -> Lines:
     return lines
 
 
+def asked_back(folder: Path) -> Lines:
+    """Two workers: the second has nothing to do any more, and the first is asked for trial 2, which stands in its line."""
+    lines = full(folder)
+    lines.launch(2)
+    lines.answer_poll(1, (2, DONE))
+    lines.executor.acknowledge({AttemptId(1, 1): 2})
+    hear_until(lines.executor, lambda _: lines.workers[0].calls["withdraw"])
+    return lines
+
+
 def test_what_no_worker_can_begin_stands_in_line_where_the_oldest_attempt_runs(tmp_path: Path) -> None:
     lines = full(tmp_path)
     lines.launch(2, 3, 4)
@@ -114,11 +124,7 @@ def test_the_end_of_an_attempt_is_heard_before_the_beginning_of_the_next(tmp_pat
 
 
 def test_a_worker_with_nothing_to_do_gets_what_stands_in_anothers_line(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.answer_poll(1, (2, DONE))
-    lines.executor.acknowledge({AttemptId(1, 1): 2})
-    hear_until(lines.executor, lambda _: lines.workers[0].calls["withdraw"])
+    lines = asked_back(tmp_path)
     lines.give_back(0, is_withdrawn=True)
     assert lines.given() == [[0, 2], [1, 2]]
     lines.answer_run(0)  # the first worker's answer about what it was asked back
@@ -127,11 +133,7 @@ def test_a_worker_with_nothing_to_do_gets_what_stands_in_anothers_line(tmp_path:
 
 
 def test_what_has_begun_meanwhile_stays_where_it_is(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.answer_poll(1, (2, DONE))
-    lines.executor.acknowledge({AttemptId(1, 1): 2})
-    hear_until(lines.executor, lambda _: lines.workers[0].calls["withdraw"])
+    lines = asked_back(tmp_path)
     lines.give_back(0, is_withdrawn=False)
     lines.answer_poll(0, (2, DONE))
     lines.answer_run(0, BEGUN)
@@ -140,11 +142,7 @@ def test_what_has_begun_meanwhile_stays_where_it_is(tmp_path: Path) -> None:
 
 
 def test_what_a_worker_gave_back_may_begin_there_after_all(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.answer_poll(1, (2, DONE))
-    lines.executor.acknowledge({AttemptId(1, 1): 2})
-    hear_until(lines.executor, lambda _: lines.workers[0].calls["withdraw"])
+    lines = asked_back(tmp_path)
     lines.launch(3)  # takes the worker that had nothing to do
     lines.give_back(0, is_withdrawn=True)
     lines.answer_run(0)
@@ -175,11 +173,7 @@ def test_one_that_has_begun_when_it_is_to_end_is_ended_as_any_other(tmp_path: Pa
 
 
 def test_a_wish_while_an_attempt_is_asked_back_decides_what_becomes_of_it(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.answer_poll(1, (2, DONE))
-    lines.executor.acknowledge({AttemptId(1, 1): 2})
-    hear_until(lines.executor, lambda _: lines.workers[0].calls["withdraw"])
+    lines = asked_back(tmp_path)
     lines.executor.stop(AttemptId(2, 1))
     lines.give_back(0, is_withdrawn=True)
     assert lines.said(2) == [Yielded()]

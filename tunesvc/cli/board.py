@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from threading import Event
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.cli.live import RECENT, SCROLLED, STOPPING, line
+from tunesvc.cli.live import RECENT, SCROLLED, STOPPING, Redrawn, line
 from tunesvc.cli.output import STYLES, bar, cells, clean
 from tunesvc.coordinator.progress import Note, Progress
 from tunesvc.words import duration, number
@@ -26,28 +23,14 @@ _AROUND = 8
 _MIN_ROWS = 3
 
 
-class Board:
-    """A context manager, and the observer of what concerns all studies; `of` observes one of them."""
+class Board(Redrawn):
+    """Also the observer of what concerns all studies; `of` observes one of them."""
 
     def __init__(self, studies: Sequence[str], console: Console, interrupt: Event | None = None) -> None:
         """`interrupt`: set when a stop was asked for."""
         self._rows = {study: _Row(self, study) for study in studies}
-        self._console = console
-        self._interrupt = interrupt or Event()
-        self._phase = "starting"
-        self._dashboard = ""
         self._recent: deque[tuple[str, Note]] = deque(maxlen=RECENT)
-        self._spinner = Spinner("dots")
-        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
-
-    def __enter__(self) -> Board:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        super().__init__(console, interrupt)  # last: it is drawn at once
 
     def of(self, study: str) -> _Row:
         """The observer of one study, called from its own thread."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from threading import Event
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -39,22 +40,19 @@ _COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold", "
 _MIN_ROWS = 4
 
 
-class LiveView:
+class Redrawn:
     """A context manager; between entering and leaving it redraws itself a few times a second."""
 
-    def __init__(self, title: str, console: Console, interrupt: Event | None = None) -> None:
-        """`title`: what stands above, such as the study and its sampler; `interrupt`: set when a stop was asked for."""
-        self._title = title
+    def __init__(self, console: Console, interrupt: Event | None) -> None:
+        """`interrupt`: set when a stop was asked for."""
         self._console = console
         self._interrupt = interrupt or Event()
-        self._progress: Progress | None = None
         self._phase = "starting"
         self._dashboard = ""
-        self._recent: deque[Note] = deque(maxlen=RECENT)
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
 
-    def __enter__(self) -> LiveView:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 
@@ -62,6 +60,21 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.stop()
+
+    def render(self) -> RenderableType:
+        """The view as it stands."""
+        raise NotImplementedError
+
+
+class LiveView(Redrawn):
+    """What one study does."""
+
+    def __init__(self, title: str, console: Console, interrupt: Event | None = None) -> None:
+        """`title`: what stands above, such as the study and its sampler; `interrupt`: set when a stop was asked for."""
+        self._title = title
+        self._progress: Progress | None = None
+        self._recent: deque[Note] = deque(maxlen=RECENT)
+        super().__init__(console, interrupt)  # last: it is drawn at once
 
     def progress(self, progress: Progress) -> None:
         """Show this from the next redraw on."""
