@@ -22,7 +22,7 @@ from tunesvc.search.pausing import Instead
 from tunesvc.search.reasons import Reason
 from tunesvc.search.rungs import Arrived, RungsOfStudies, Standing
 
-_REASONS_MAX = 10_000
+_REASONS_MAX = 256
 """Trials whose last verdict is remembered."""
 _SHOWN = 5
 """Comparators that a reason names."""

@@ -29,7 +29,7 @@ CHANCE = 0.05
 """Of being the best, below which a trial is stopped, unless a study says otherwise."""
 RECENT = 20
 """New trials that tell what the next one promises."""
-_REASONS_MAX = 10_000
+_REASONS_MAX = 256
 """Trials whose last verdict is remembered."""
 _SHOWN = 5
 """Trials that a reason names."""

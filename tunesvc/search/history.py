@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -59,7 +59,8 @@ class History:
         self._trials: Sequence[FrozenTrial] = ()
         self._lent: Sequence[FrozenTrial] = ()
         self._ended = 0
-        self._tried: dict[Hashable, list[int]] = {}
+        self._tried: dict[int, list[int]] = {}
+        """Hash of the parameters -> places of the trials that may have them: the parameters themselves are in the trials."""
         self._columns: OrderedDict[int, _Column] = OrderedDict()
         self._front: list[tuple[int, tuple[float, ...], FrozenTrial]] = []
         self.comparable = 0
@@ -88,9 +89,8 @@ class History:
     def numbers_of(self, params: Mapping[str, Any]) -> Iterator[int]:
         """Numbers of the trials with just these parameters, whatever became of them; ended ones in order."""
         yield from (trial.number for trial in self._lent if trial.params == params)
-        yield from self._tried.get(_key(params), ())
-        under_way = (self._trials[place] for place in self._settled.open(self._trials))
-        yield from (trial.number for trial in under_way if trial.params == params)
+        places = [*self._tried.get(_hash(params), ()), *self._settled.open(self._trials)]
+        yield from (trial.number for trial in map(self._trials.__getitem__, places) if trial.params == params)
 
     def place(self, number: int, step: int, value: float) -> Place:
         """How a value of the trial of this number, which is not over, stands at a step. For one objective."""
@@ -109,7 +109,7 @@ class History:
 
     def _take_in(self, place: int, trial: FrozenTrial) -> None:
         self._ended += 1
-        insort(self._tried.setdefault(_key(trial.params), []), trial.number)
+        insort(self._tried.setdefault(_hash(trial.params), []), place)
         for step, column in self._columns.items():
             self._enter(column, place, trial, step)
         if trial.state == TrialState.COMPLETE and self._is_comparable(trial):
@@ -119,7 +119,7 @@ class History:
     def _forget(self, place: int, trial: FrozenTrial) -> None:
         """A paused trial goes on. It was not complete, so it is none of the comparable ones."""
         self._ended -= 1
-        self._tried[_key(trial.params)].remove(trial.number)
+        self._tried[_hash(trial.params)].remove(place)
         for column in self._columns.values():
             cost = column.paused.pop(place, None)
             if cost is not None and math.isnan(cost):
@@ -185,9 +185,9 @@ def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
     return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
 
 
-def _key(params: Mapping[str, Any]) -> Hashable:
+def _hash(params: Mapping[str, Any]) -> int:
     """Alike for equal parameters."""
     try:
-        return frozenset(params.items())
+        return hash(frozenset(params.items()))
     except TypeError:  # plain Optuna lets choices be lists
-        return frozenset((name, repr(value)) for name, value in params.items())
+        return hash(frozenset((name, repr(value)) for name, value in params.items()))
