@@ -60,7 +60,7 @@ class History:
         self._lent: Sequence[FrozenTrial] = ()
         self._ended = 0
         self._tried: dict[int, list[int]] = {}
-        """Hash of the parameters -> places of the trials that may have them: the parameters themselves are in the trials."""
+        """Hash of parameters -> places of the trials that may have them; they themselves are in the trials."""
         self._columns: OrderedDict[int, _Column] = OrderedDict()
         self._front: list[tuple[int, tuple[float, ...], FrozenTrial]] = []
         self.comparable = 0

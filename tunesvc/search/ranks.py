@@ -44,23 +44,26 @@ class Observation:
     values: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part(Sequence[Observation]):
-    """Some trials, in order of their numbers, and their parameters as columns, each made once."""
+    """Some trials, in order of their numbers, and their parameters as columns, each made once. Do not change it."""
 
     observations: Sequence[Observation]
-    _columns: dict[str, Array] = field(default_factory=dict, compare=False, repr=False)
+    numbers: npt.NDArray[np.int_] = field(init=False, compare=False)
+    """Of the trials."""
+    _columns: dict[str, Array] = field(init=False, compare=False, repr=False, default_factory=dict)
+    _tables: dict[tuple[str, ...], tuple[Array, npt.NDArray[np.int_]]] = field(
+        init=False, compare=False, repr=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        self.numbers = np.array([seen.number for seen in self.observations], dtype=int)
 
     def __len__(self) -> int:
         return len(self.observations)
 
     def __getitem__(self, place: Any) -> Any:
         return self.observations[place]
-
-    @property
-    def numbers(self) -> npt.NDArray[np.int_]:
-        """Of the trials."""
-        return np.array([seen.number for seen in self.observations], dtype=int)
 
     def column(self, name: str) -> Array:
         """One parameter of each trial in Optuna's internal representation; NaN where it has none."""
@@ -70,9 +73,12 @@ class Part(Sequence[Observation]):
 
     def table(self, names: Iterable[str]) -> tuple[Array, npt.NDArray[np.int_]]:
         """The points that have all of these parameters, shape (points, parameters), and the numbers of their trials."""
-        points = np.stack([self.column(name) for name in names], axis=1)
-        complete = ~np.isnan(points).any(axis=1)
-        return points[complete], self.numbers[complete]
+        key = tuple(names)
+        if key not in self._tables:
+            points = np.stack([self.column(name) for name in key], axis=1)
+            complete = ~np.isnan(points).any(axis=1)
+            self._tables[key] = points[complete], self.numbers[complete]
+        return self._tables[key]
 
 
 @dataclass(frozen=True, slots=True)
