@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.specs import make_spec
 from tunesvc import insights
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.execute.executor import Launch, Lost, Payload
+from tunesvc.search.auto import PARAMETERS_MAX
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 
@@ -50,10 +52,29 @@ def step_with_proposals_in_hand(coordinator: Coordinator, steps: int) -> None:
             return
 
 
-@pytest.mark.parametrize("sampler", ["gp", "tpe"])
-def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(database: Database, sampler: str) -> None:
+WIDE = {
+    "x": {"type": "float", "min": 0.0, "max": 1.0},
+    "n": {"type": "int", "min": 1, "max": 8},
+    **{f"x{i}": {"type": "float", "min": 0.0, "max": 1.0} for i in range(PARAMETERS_MAX)},
+}
+"""A space in which `auto` asks TPE from the start, and shows it forecasts of pruned trials."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampler": {"name": "gp", "seed": 1}},
+        {"sampler": {"name": "tpe", "seed": 1}},
+        {"sampler": {"name": "auto", "seed": 1}, "parameters": WIDE},
+    ],
+    ids=["gp", "tpe", "auto in a wide space"],
+)
+@pytest.mark.parametrize("pruner", [MEDIAN, {"name": "curve", "resume": False}], ids=["median", "curve"])
+def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(
+    database: Database, changes: Mapping[str, Any], pruner: Mapping[str, Any]
+) -> None:
     """Also when an enqueued trial took its place, and when the coordinator died with proposals in hand."""
-    spec = make_spec(sampler={"name": sampler, "seed": 1}, pruner=MEDIAN, budget={"trials": 24})
+    spec = make_spec(pruner=pruner, budget={"trials": 24}, **changes)
     simulation = Simulation(database, spec, bumpy)
     coordinator = simulation.start()
     for _ in range(2):

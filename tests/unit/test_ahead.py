@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.unit.test_optimizer import make_optimizer
 from tunesvc.coordinator.stock import Stock
 from tunesvc.execute.simulated import VirtualClock
 from tunesvc.search.ahead import DRAWN
+from tunesvc.search.auto import PARAMETERS_MAX
 from tunesvc.search.optimizer import Optimizer, Proposal
 
 AT = "2026-01-01T00:00:00+00:00"
@@ -61,6 +63,62 @@ def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
     assert DRAWN not in fresh.details
     assert fresh.details["fresh"], "so that replay learns anew too"
     assert fresh.number == 17
+
+
+WIDE = {f"x{i}": {"type": "float", "min": 0.0, "max": 1.0} for i in range(PARAMETERS_MAX + 1)}
+"""A space in which `auto` asks TPE from the start."""
+
+
+def end_by_number(optimizer: Optimizer, proposal: Proposal) -> None:
+    """Most trials are pruned, at different steps, and teach by their forecasts."""
+    x: Any = proposal.params["x0"]
+    is_pruned = proposal.number % 4 > 0 and proposal.number > 12
+    steps = 1 + proposal.number % 7 if is_pruned else 9
+    for step in range(steps):
+        optimizer.report(proposal.number, step, (x - 0.3) ** 2 + math.exp(-step / (1 + 3 * x)))
+    last = optimizer.trial(proposal.number).intermediate_values[steps - 1]
+    optimizer.tell(proposal.number, TrialState.PRUNED if is_pruned else TrialState.COMPLETE, [last])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    before=st.lists(st.sampled_from(["ask", "ask", "ahead", "tell", "tell"]), min_size=30, max_size=70),
+    after=st.lists(st.sampled_from(["ask", "tell"]), max_size=30),
+    dropped=st.integers(1, 2),
+)
+def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_go_on_alike(
+    before: list[str], after: list[str], dropped: int
+) -> None:
+    """What pruned trials were forecast when they ended, and on the way to what was thrown away, leaves no trace."""
+    spec = make_spec(sampler={"name": "auto", "seed": 3}, parameters=WIDE)
+    optimizer = make_optimizer(spec)
+    running: list[Proposal] = []
+    for deed in ["ask", "tell"] * 20 + before:
+        if deed == "ahead":
+            optimizer.draw_ahead(AT, lasting=1)
+        elif deed == "ask":
+            running.append(optimizer.ask())
+        elif running:
+            end_by_number(optimizer, running.pop(0))
+    for _ in range(dropped):
+        optimizer.draw_ahead(AT, lasting=9)
+    optimizer._drop_ahead()
+    begun = make_optimizer(spec, trials=optimizer.trials)
+    assert "dense" in both_ask(optimizer, begun), "TPE models, from the ten first on"
+    for deed in after:
+        if deed == "ask":
+            both_ask(optimizer, begun)
+        elif running:
+            ended = running.pop(0)
+            end_by_number(optimizer, ended)
+            end_by_number(begun, ended)
+
+
+def both_ask(one: Optimizer, other: Optimizer) -> str:
+    """Both propose the same, and say the same of it."""
+    asked = one.ask()
+    assert asked == other.ask()
+    return asked.reason
 
 
 def test_what_was_tried_stays_tried_when_the_same_is_drawn_ahead_and_thrown_away() -> None:

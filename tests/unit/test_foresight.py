@@ -8,19 +8,39 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler
+from optuna.samplers import TPESampler as OptunasTPE
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from tests.curves import curve, make_trial
+from tests.curves import curve, make_study, make_trial
 from tunesvc.search.curves import model_of
 from tunesvc.search.foresight import ForesightSampler
+from tunesvc.search.seeding import reseed
+from tunesvc.search.tpe import TPESampler
+
+
+def optunas(seed: int = 1) -> BaseSampler:
+    return OptunasTPE(multivariate=True, seed=seed)
+
+
+def ours(seed: int = 1) -> BaseSampler:
+    return TPESampler(seed=seed)
+
+
+both = pytest.mark.parametrize("tpe", [optunas, ours])
 
 
 class TestOptunasSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: ForesightSampler(TPESampler(multivariate=True, n_startup_trials=0))
+        return lambda: ForesightSampler(OptunasTPE(multivariate=True, n_startup_trials=0))
+
+
+class TestOptunasSuiteWithOurs(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self) -> Callable[[], BaseSampler]:
+        return lambda: ForesightSampler(TPESampler(n_startup_trials=0))
 
 
 def finished(number: int, x: float) -> FrozenTrial:
@@ -33,28 +53,56 @@ def proposals(sampler: BaseSampler, trials: list[FrozenTrial], n: int = 12) -> l
     return [study.ask().suggest_float("x", 0.0, 1.0) for _ in range(n)]
 
 
-def test_it_asks_where_pruned_trials_did_well_however_early_they_were_stopped() -> None:
+@both
+def test_it_asks_where_pruned_trials_did_well_however_early_they_were_stopped(tpe: Callable[[], BaseSampler]) -> None:
     """What finished is far from the optimum at 0.3; what was stopped early, and so looks bad to TPE, lies around it."""
     trials = [finished(i, x) for i, x in enumerate(np.linspace(0.6, 1.0, 12))]
     trials += [make_trial(12 + i, x, curve(x, 6), TrialState.PRUNED) for i, x in enumerate(np.linspace(0.2, 0.4, 30))]
-    blind = proposals(TPESampler(multivariate=True, seed=1), trials)
-    foreseeing = proposals(ForesightSampler(TPESampler(multivariate=True, seed=1), seed=1), trials)
+    blind = proposals(tpe(), trials)
+    foreseeing = proposals(ForesightSampler(tpe(), seed=1), trials)
     assert np.median(np.abs(np.array(foreseeing) - 0.3)) < 0.25
     assert np.median(np.abs(np.array(blind) - 0.3)) > 0.3
 
 
-def test_it_covers_a_grid_without_repetition() -> None:
+def test_our_tpe_takes_the_present_forecasts_when_they_have_changed() -> None:
+    """As one does that sees the study for the first time."""
+    study = optuna.create_study()
+    study.add_trials(make_study(finished=6, pruned=20))
+    trial = study.ask()
+
+    def proposed(sampler: BaseSampler) -> Any:
+        reseed(sampler, 1, trial.number)
+        frozen = study.trials[trial.number]
+        sampler.before_trial(study, frozen)
+        space = sampler.infer_relative_search_space(study, frozen)
+        return sampler.sample_relative(study, frozen, space), sampler.explain(trial.number)  # type: ignore[attr-defined]
+
+    taught = ForesightSampler(ours(), seed=1)
+    early, _ = proposed(taught)
+    before = model_of(study).expected(study.trials)
+    study.add_trials([finished(27 + i, x) for i, x in enumerate(np.linspace(0.35, 1.0, 12))])
+    later, told = proposed(taught)
+    now = model_of(study).expected(study.trials)
+    assert now.keys() == before.keys()
+    assert now != before
+    assert later != early
+    assert (later, told) == proposed(ForesightSampler(ours(), seed=1))
+
+
+@both
+def test_it_covers_a_grid_without_repetition(tpe: Callable[[], BaseSampler]) -> None:
     def objective(trial: Trial) -> float:
         return float((trial.suggest_int("a", 0, 4) - 2) ** 2 + (trial.suggest_int("b", 0, 4) - 2) ** 2)
 
-    study = optuna.create_study(sampler=ForesightSampler(TPESampler(multivariate=True, seed=1), seed=1))
+    study = optuna.create_study(sampler=ForesightSampler(tpe(), seed=1))
     study.optimize(objective, n_trials=25)
     after_start = [tuple(trial.params.values()) for trial in study.trials[10:]]
     assert len(set(after_start)) == len(after_start)
 
 
-def test_the_study_itself_keeps_its_pruned_trials() -> None:
-    study = optuna.create_study(sampler=ForesightSampler(TPESampler(multivariate=True, seed=1), seed=1))
+@both
+def test_the_study_itself_keeps_its_pruned_trials(tpe: Callable[[], BaseSampler]) -> None:
+    study = optuna.create_study(sampler=ForesightSampler(tpe(), seed=1))
     study.add_trials([finished(i, x) for i, x in enumerate(np.linspace(0, 1, 12))])
     study.add_trials([make_trial(12, 0.5, curve(0.5, 6), TrialState.PRUNED)])
     study.ask().suggest_float("x", 0.0, 1.0)
@@ -65,7 +113,7 @@ def test_the_study_itself_keeps_its_pruned_trials() -> None:
 def test_a_look_at_one_trial_shows_what_a_look_at_all_shows() -> None:
     """TPE that remembers what it knows looks at new trials only."""
 
-    class Looks(TPESampler):
+    class Looks(OptunasTPE):
         def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> dict[str, Any]:
             trials = study._get_trials(deepcopy=False)
             ended = [trials[place] for place in range(15)]

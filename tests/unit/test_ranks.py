@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.memory import FAILURE, shown_as_infeasible
+from tunesvc.search.pausing import PAUSED
 from tunesvc.search.ranks import Ranks
 
 HISTORY = 100
@@ -165,3 +166,19 @@ def test_parameters_are_divided_into_those_that_occur_together_with_their_latest
     ranks = learn([one, other], [StudyDirection.MINIMIZE])
     assert ranks.groups == [{"x": wider}, {"y": y}]
     assert ranks.common == {}
+
+
+def test_a_paused_trial_of_several_objectives_that_was_shown_by_its_forecast_goes_on() -> None:
+    """The front forgets it, and learns it again when it ends."""
+    ended = [_trial(number, 7, [float(number), 1.0 - number / 10]) for number in range(12)]
+    paused = create_trial(values=[-1.0, -1.0], params={"x": 0.5}, distributions=SPACE, system_attrs={PAUSED: 3})
+    running = create_trial(state=TrialState.RUNNING, params={"x": 0.5}, distributions=SPACE)
+    paused.number = running.number = 12
+    ranks = Ranks([StudyDirection.MINIMIZE] * 2, HISTORY)
+    ranks.update([*ended, paused], [])
+    assert 12 in ranks.view().good.numbers
+    ranks.update([*ended, running], [12])
+    assert 12 not in {*ranks.view().good.numbers, *ranks.view().bad.numbers}
+    assert ranks.finished == 12
+    ranks.update([*ended, paused], [12])
+    assert 12 in ranks.view().good.numbers

@@ -35,6 +35,8 @@ TAUGHT_MAX = 160
 
 _DENSITY = math.gamma((DOF + 1) / 2) / (math.sqrt(DOF * math.pi) * math.gamma(DOF / 2))
 """Of the standard Student t at 0."""
+_AT_ONCE = 1_024
+"""Trials that are forecast together: more would take memory, and no less time."""
 _CHANGE = 0.7
 _DOUBT = 3.0
 """Forecasts teach with their variance times this: they rest on the same few finished trials, so their errors agree."""
@@ -111,6 +113,7 @@ class CurveModel:
         self._chosen_at = 0
         self._kernels: dict[int, Kernel] = {}
         self._learned: _Learned | None = None
+        self._state = object()
         self._expected: dict[tuple[int, int], float] = {}
 
     def look_again(self) -> None:
@@ -129,8 +132,8 @@ class CurveModel:
 
     @property
     def state(self) -> object:
-        """The same one as long as forecasts stay as they are."""
-        return self._learned
+        """The same one as long as forecasts stay as they are; another one after it was made to learn anew."""
+        return self._state
 
     def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
         """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile.
@@ -166,35 +169,45 @@ class CurveModel:
         learned = self._learned
         if learned is None or not trials:
             return [None] * len(trials)
-        points = [Points(self._lessons.seen(trial), self._sign) for trial in trials]
-        level = np.array([learned.level_of(p.steps) for p in points])
-        summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
-        known = learned.scaled(np.array(summaries))
-        z, deviation = learned.predict(known, learned.encoder.encode(trials), level)
+        level, known, z, deviation = self._predict(learned, trials)
         out: list[Forecast | None] = []
         for i, k in enumerate(level):
             certain = float(known[i, 1]) if learned.is_best_taken else math.inf
-            made = Forecast(learned.levels[k], min(z[i], certain), deviation[i], certain, learned.scale)
+            made = Forecast(learned.levels[k], float(z[i]), deviation[i], certain, learned.scale)
             out.append(made if k >= 0 else None)
         return out
 
     def expected(self, trials: Iterable[FrozenTrial]) -> dict[int, float]:
         """Forecast final values of pruned trials by number, in the objective's units; from memory where possible."""
-        if self._learned is None:
+        learned = self._learned
+        if learned is None:
             return {}
-        pruned = [trial for trial in trials if trial.state == TrialState.PRUNED]
-        new = [trial for trial in pruned if _version(trial) not in self._expected]
-        for trial, forecast in zip(new, self.forecasts(new), strict=True):
-            if forecast is not None:
-                self._expected[_version(trial)] = forecast.value
-        known = ((trial.number, self._expected.get(_version(trial))) for trial in pruned)
-        return {number: value for number, value in known if value is not None}
+        pruned = [(trial, _version(trial)) for trial in trials if trial.state == TrialState.PRUNED]
+        new = [(trial, version) for trial, version in pruned if version not in self._expected]
+        for some in (new[at : at + _AT_ONCE] for at in range(0, len(new), _AT_ONCE)):
+            level, _, z, _ = self._predict(learned, [trial for trial, _ in some])
+            values = np.where(level >= 0, learned.scale.back(z), np.nan).tolist()
+            self._expected.update((version, value) for (_, version), value in zip(some, values, strict=True))
+        known = ((trial.number, self._expected[version]) for trial, version in pruned)
+        return {number: value for number, value in known if not math.isnan(value)}
+
+    def _predict(
+        self, learned: _Learned, trials: Sequence[FrozenTrial]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Of each trial the place of its level, -1 for none, its summary there, and centre and deviation of what comes
+        of it; what it has for certain is no worse."""
+        points = [Points(self._lessons.seen(trial), self._sign) for trial in trials]
+        level = np.array([learned.level_of(p.steps) for p in points])
+        summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
+        known = learned.scaled(np.array(summaries))
+        z, deviation = learned.predict(known, learned.encoder.encode(trials), level)
+        return level, known, np.fmin(z, known[:, 1]) if learned.is_best_taken else z, deviation
 
     def _learn(self, trials: Sequence[FrozenTrial]) -> None:
         taught = self._lessons.learn(trials)
         if taught is None or self._learned is None or taught.levels != self._learned.levels:
             self._kernels = {}
-        self._expected = {}
+        self._state, self._expected = object(), {}
         self._learned = None if taught is None else _Learned(taught, self._direction, self._kernels)
 
 

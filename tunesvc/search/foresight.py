@@ -47,7 +47,7 @@ class ForesightSampler(BaseSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As Optuna says."""
-        return self._sampler.infer_relative_search_space(study, trial)
+        return self._sampler.infer_relative_search_space(_foreseen(study), trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -58,7 +58,7 @@ class ForesightSampler(BaseSampler):
         def is_tried() -> bool:
             return any(number != trial.number for number in history.numbers_of(proposal))
 
-        proposal = self._sampler.sample_relative(_Foreseen(study, models_of(study)), trial, search_space)
+        proposal = self._sampler.sample_relative(_foreseen(study), trial, search_space)
         if not proposal or not is_tried():
             return proposal
         for _ in range(_CHANGES):
@@ -72,8 +72,7 @@ class ForesightSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """As Optuna says."""
-        foreseen = _Foreseen(study, models_of(study))
-        return self._sampler.sample_independent(foreseen, trial, param_name, param_distribution)
+        return self._sampler.sample_independent(_foreseen(study), trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """As Optuna says."""
@@ -88,12 +87,22 @@ class ForesightSampler(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
 
+def _foreseen(study: Study) -> _Foreseen:
+    """The study with what its models forecast as of now."""
+    return _Foreseen(study, models_of(study))
+
+
 class _Foreseen(Study):
     """A study as the wrapped sampler sees it."""
 
     def __init__(self, study: Study, models: Sequence[CurveModel]) -> None:
         self.__dict__.update(study.__dict__)
         self._models = models
+
+    @property
+    def forecasts(self) -> Sequence[object]:
+        """See `settled.forecasts_in`."""
+        return [model.state for model in self._models]
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False

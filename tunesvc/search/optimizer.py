@@ -239,22 +239,22 @@ class Optimizer:
         return True
 
     def _drop_ahead(self) -> None:
-        """Throw away what is ready; what sampler and pruner learned on the way they learn anew, as after a restart."""
+        """Throw away what is ready. The next ask begins anew, as after a restart: it learns nothing from what is gone."""
         for drawn in self._ahead:
             self._relative_of.pop(drawn.proposal.number, None)
         if self._ahead:
             self.memory.drop_last(len(self._ahead))
             self._ahead.clear()
             self._fresh = True
-            forget_models(self.study)
 
     def _propose(self) -> Proposal:
         self._forget_cached_trials()
         enqueued = bool(self._waiting)
         number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
         details: dict[str, Any] = {"sampler": self._sampler_name, "version": VERSION, "seed": self._seed}
-        if self._fresh:  # a sampler that keeps something between asks begins without it
+        if self._fresh:  # a sampler that keeps something between asks begins without it, and so do the models of curves
             self._fresh, details["fresh"] = False, True
+            forget_models(self.study)
         try:
             params = self._draw_all(number, self.study.sampler)
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on

@@ -116,6 +116,8 @@ class Ranks:
         """Trials that completed or were pruned."""
         self.groups: list[Space] = []
         """A partition of the parameters: those of one group occur together or not at all."""
+        self._divided: Mapping[str, BaseDistribution] = {}
+        """The space by which they were divided last."""
         self.common: Space | None = None
         """The parameters that all trials have, with the same range."""
 
@@ -136,10 +138,10 @@ class Ranks:
             position, trial = self._paused[number]
             if position < len(trials) and _has_gone_on(trial, trials[position]):
                 self._forget(number)
-        for position in [*sorted(self._unfinished), *range(self._looked_at, len(trials))]:
-            if position >= len(trials):  # another thread has seen a later state of the study
-                break
-            trial = trials[position]
+        # Those under way in another thread's later state of the study are left to it.
+        open_before = [(place, trials[place]) for place in sorted(self._unfinished) if place < len(trials)]
+        new = trials[self._looked_at :]  # at once: looking at many together may be cheaper
+        for position, trial in [*open_before, *enumerate(new, self._looked_at)]:
             if trial.state.is_finished():
                 self._unfinished.discard(position)
                 self._learn(trial)
@@ -183,7 +185,7 @@ class Ranks:
         # are an even sample of all trials, the same one in whatever order and process they were learnt.
         insort(self._lots, ((trial.number * _GOLDEN) % 1.0, trial.number))
         rank = self._rank(trial)
-        if rank[0] == 0 and len(self._signs) > 1:
+        if self._is_on_front(rank):
             self._front.add(trial.number, self._signs * np.array(trial.values))
         else:
             insort(self._ranks, rank)
@@ -203,8 +205,16 @@ class Ranks:
         del self._observed[trial.number]
         self._numbers.remove(trial.number)
         self._lots.remove(((trial.number * _GOLDEN) % 1.0, trial.number))
-        self._ranks.remove(self._rank(trial))
+        rank = self._rank(trial)
+        if self._is_on_front(rank):
+            self._front.remove(trial.number)
+        else:
+            self._ranks.remove(rank)
         self._unfinished.add(position)
+
+    def _is_on_front(self, rank: Rank) -> bool:
+        """Whether the front knows the trial: of several objectives those that completed, or are shown so."""
+        return rank[0] == 0 and len(self._signs) > 1
 
     def _rank(self, trial: FrozenTrial) -> Rank:
         """Completed trials by value, then pruned ones by how far they came, then infeasible ones: as Optuna's TPE."""
@@ -238,6 +248,9 @@ class Ranks:
         return [self._observed[number] for number in sorted(numbers)]
 
     def _divide(self, space: Mapping[str, BaseDistribution]) -> None:
+        if space == self._divided and self.common is not None:
+            return  # as is almost every trial's
+        self._divided = space
         known = {name for group in self.groups for name in group}
         parts = [
             part
@@ -274,6 +287,12 @@ class Front:
             kept = self.best(self._size // 2)
             both = [pair for pair in zip(self._numbers, self._losses, strict=True) if pair[0] in kept]
             self._numbers, self._losses = [n for n, _ in both], [losses for _, losses in both]
+
+    def remove(self, number: int) -> None:
+        """Forget one, which may have been dropped."""
+        if number in self._numbers:
+            at = self._numbers.index(number)
+            del self._numbers[at], self._losses[at]
 
     def best(self, wanted: int) -> set[int]:
         """By rank of domination; of the last rank those that add most to the volume (Optuna's choice)."""

@@ -68,6 +68,12 @@ def gone_on_in(study: Study) -> Sequence[int] | None:
     return getattr(study._storage, "gone_on", None)
 
 
+def forecasts_in(study: Study) -> object:
+    """Which forecasts the study shows in place of its pruned trials: something equal as long as they stay as they are,
+    which may be for a while only; None when it shows none. Who keeps something of such trials learns them anew."""
+    return getattr(study, "forecasts", None)
+
+
 def split(trials: Sequence[FrozenTrial]) -> tuple[Sequence[FrozenTrial], Sequence[FrozenTrial]]:
     """The trials that other studies lend, which come first and have negative numbers, and the study's own."""
     lent = next((place for place, trial in enumerate(trials) if trial.number >= 0), len(trials))

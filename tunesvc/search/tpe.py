@@ -22,11 +22,11 @@ from optuna.trial import FrozenTrial
 from tunesvc.search.parzen import Parzen, weights_by_age, weights_of_sample
 from tunesvc.search.ranks import Array, Observation, Part, Ranks, Space, View
 from tunesvc.search.reasons import Reason
-from tunesvc.search.settled import gone_on_in
+from tunesvc.search.settled import forecasts_in, gone_on_in
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
 
-VERSION = "tpe 1"
+VERSION = "tpe 2"
 """Changes when the same seed and history would give another proposal."""
 HISTORY = 400
 """Finished trials that are modelled unless said otherwise: kernels are as narrow as they get from 100 on."""
@@ -54,6 +54,15 @@ class _Draw:
 class _Asked:
     finished: int = 0
     draws: list[_Draw] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Of one study."""
+
+    forecasts: object
+    """See `settled.forecasts_in`."""
+    ranks: Ranks
 
 
 class TPESampler(BaseSampler):
@@ -123,8 +132,7 @@ class TPESampler(BaseSampler):
         if not self._multivariate:
             return {}
         with self._lock:
-            ranks = self._ranks_of(study)
-            ranks.update(study._get_trials(deepcopy=False, use_cache=True), gone_on_in(study))
+            ranks = self._ranks_of(study, study._get_trials(deepcopy=False, use_cache=True))
             return {name: kind for space in self._spaces(ranks) for name, kind in space.items()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
@@ -172,14 +180,20 @@ class TPESampler(BaseSampler):
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, Ranks]] = weakref.WeakKeyDictionary()
+        self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
         self._asked: dict[int, _Asked] = {}
 
-    def _ranks_of(self, study: Study) -> Ranks:
-        known = self._studies.setdefault(study._storage, {})
-        if study._study_id not in known:
-            known[study._study_id] = Ranks(study.directions, self._history)
-        return known[study._study_id]
+    def _ranks_of(self, study: Study, trials: Sequence[FrozenTrial]) -> Ranks:
+        """What it knows of a study's trials, learned anew when pruned ones are forecast otherwise than before.
+
+        That is rare enough to be cheap, and leaves nothing of the order in which they ended: a restart learns alike.
+        """
+        known, forecasts = self._studies.setdefault(study._storage, {}), forecasts_in(study)
+        if study._study_id not in known or known[study._study_id].forecasts != forecasts:
+            known[study._study_id] = _Known(forecasts, Ranks(study.directions, self._history))
+        ranks = known[study._study_id].ranks
+        ranks.update(trials, gone_on_in(study))
+        return ranks
 
     def _spaces(self, ranks: Ranks) -> list[Space]:
         """What is drawn jointly, in an order that does not depend on how names hash."""
@@ -190,7 +204,8 @@ class TPESampler(BaseSampler):
     def _parts(self, study: Study, search_space: Space) -> list[Space]:
         """What of a space is drawn jointly; it may have been inferred long ago, or cut by `PartialFixedSampler`."""
         with self._lock:
-            names = [list(space) for space in self._spaces(self._ranks_of(study))]
+            ranks = self._ranks_of(study, study._get_trials(deepcopy=False, use_cache=True))
+            names = [list(space) for space in self._spaces(ranks)]
         known = {name for group in names for name in group}
         names.append([name for name in search_space if name not in known])
         parts = [{name: search_space[name] for name in group if name in search_space} for group in names]
@@ -200,8 +215,7 @@ class TPESampler(BaseSampler):
         """The best of some candidates, by name; None before there is enough to model."""
         trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
         with self._lock:
-            ranks = self._ranks_of(study)
-            ranks.update(trials, gone_on_in(study))
+            ranks = self._ranks_of(study, trials)
             asked = self._remember(trial.number, ranks.told)
             if ranks.told < self._n_startup_trials:
                 return None
