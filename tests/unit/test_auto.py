@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
-from optuna.trial import create_trial
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
 
 from tunesvc.search.auto import GP_MAX, OBJECTIVES_MAX, PARAMETERS_MAX, AutoSampler
 
@@ -13,8 +15,12 @@ UNIT = FloatDistribution(0.0, 1.0)
 
 
 def explained(study: optuna.Study, parameters: int = 1) -> str:
-    """Ask for one trial; why it was proposed."""
-    trial = study.ask({f"x{i}": UNIT for i in range(parameters)})
+    """Ask for one trial in the unit cube; why it was proposed."""
+    return explained_in(study, {f"x{i}": UNIT for i in range(parameters)})
+
+
+def explained_in(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> str:
+    trial = study.ask(dict(space))
     assert isinstance(study.sampler, AutoSampler)
     reason = study.sampler.explain(trial.number)
     assert reason is not None
@@ -45,6 +51,58 @@ def test_it_says_which_sampler_it_chose_and_why(trials: int, parameters: int, ob
     study = optuna.create_study(sampler=AutoSampler(seed=1), directions=["minimize"] * objectives)
     fill(study, trials, parameters)
     assert explained(study, parameters).startswith(chosen)
+
+
+GRID = {"a": IntDistribution(0, 7), "b": IntDistribution(0, 7)}
+
+
+def study_that_prunes(best: tuple[int, int] = (3, 5)) -> optuna.Study:
+    """Forty trials on a grid, of which most were stopped after the first of three reports."""
+    study = optuna.create_study(sampler=AutoSampler(seed=1, search_space=dict(GRID)))
+    for number in range(40):
+        a, b = best if number == 12 else (number % 8, (3 * number) % 8)
+        loss = (a - best[0]) ** 2 + (b - best[1]) ** 2
+        curve = {step: float(loss + 8 - 4 * step) for step in range(3 if number < 13 else 1)}
+        state = TrialState.COMPLETE if number < 13 else TrialState.PRUNED
+        value = loss if state == TrialState.COMPLETE else None
+        params = {"a": a, "b": b}
+        trial = create_trial(
+            params=params, distributions=dict(GRID), value=value, intermediate_values=curve, state=state
+        )
+        study.add_trial(trial)
+    return study
+
+
+def test_where_trials_are_pruned_both_samplers_take_turns() -> None:
+    study = study_that_prunes()
+    told = [explained_in(study, GRID) for _ in range(6)]
+    assert [text.startswith("TPE, in turns") for text in told] == [True, False] * 3
+    assert all(" in turns with TPE" in text or " would repeat trial " in text for text in told[1::2])
+
+
+def test_where_trials_are_pruned_none_is_measured_again_as_long_as_there_is_something_new() -> None:
+    """The best of the grid is known: a Gaussian process that had learned of noise would look at it once more."""
+    study = study_that_prunes()
+    seen = {(trial.params["a"], trial.params["b"]) for trial in study.trials}
+    asked = []
+    for _ in range(20):
+        trial = study.ask(GRID)
+        asked.append((trial.params["a"], trial.params["b"]))
+        study.tell(trial, float((trial.params["a"] - 3) ** 2 + (trial.params["b"] - 5) ** 2))
+    assert len(set(asked)) == 20
+    assert not seen & set(asked)
+
+
+def test_what_the_gaussian_process_would_repeat_tpe_replaces_and_says_so() -> None:
+    """Of two choices one is far better, and both are known."""
+    study = optuna.create_study(sampler=AutoSampler(seed=1))
+    kind = IntDistribution(0, 1)
+    for number in range(24):
+        state = TrialState.PRUNED if number == 20 else TrialState.COMPLETE
+        value = None if state == TrialState.PRUNED else float(number % 2) + 0.1 * (number % 5)
+        study.add_trial(create_trial(params={"k": number % 2}, distributions={"k": kind}, value=value, state=state))
+    told = [explained_in(study, {"k": kind}) for _ in range(2)]
+    assert told[1].startswith("TPE, for the Gaussian process would repeat trial ")
 
 
 def test_a_trial_that_was_begun_by_one_sampler_is_ended_by_it() -> None:

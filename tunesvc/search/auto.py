@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.gp.sampler import GPSampler
-from tunesvc.search.history import history_of
+from tunesvc.search.history import History, history_of
 from tunesvc.search.reasons import Explains, Reason
 from tunesvc.search.tpe import TPESampler
 
@@ -28,8 +28,9 @@ _CHOICES_MAX = 256
 class AutoSampler(BaseSampler):
     """Spreads the first trials evenly, then asks a Gaussian process, and TPE where that is the better choice.
 
-    TPE decides in spaces of more than 30 parameters, for more than three objectives, and after 500 trials; the
-    benchmarks in docs/benchmarks.md say why.
+    TPE decides in spaces of more than 30 parameters, for more than three objectives, and after 500 trials. Where trials
+    are pruned, the two take turns: each finds what the other overlooks. What the Gaussian process would measure once
+    more, TPE replaces: a full training is dear. The benchmarks in docs/benchmarks.md say why.
     """
 
     repeatable = True
@@ -42,6 +43,7 @@ class AutoSampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
     ) -> None:
         """As for `GPSampler`."""
+        self._n_startup_trials = n_startup_trials
         self._gp = GPSampler(seed, n_startup_trials=n_startup_trials, search_space=search_space)
         self._tpe = ForesightSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
         self._chosen: OrderedDict[int, tuple[BaseSampler, str]] = OrderedDict()
@@ -64,7 +66,17 @@ class AutoSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Values that the chosen sampler draws together."""
-        return self._choose(study, trial).sample_relative(study, trial, search_space)
+        chosen = self._choose(study, trial)
+        proposal = chosen.sample_relative(study, trial, search_space)
+        tried = self._tried(study, trial, proposal) if chosen is self._gp else None
+        if tried is None:
+            return proposal
+        self._chosen[trial.number] = self._tpe, f"TPE, for the Gaussian process would repeat trial {tried}"
+        self._tpe.before_trial(study, trial)
+        known = self._tpe.infer_relative_search_space(study, trial)
+        return self._tpe.sample_relative(
+            study, trial, {name: kind for name, kind in known.items() if name in search_space}
+        )
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -88,19 +100,33 @@ class AutoSampler(BaseSampler):
     def _choose(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         """One sampler for all of a trial's parameters, whatever ends meanwhile."""
         if trial.number not in self._chosen:
-            self._chosen[trial.number] = self._decide(study)
+            self._chosen[trial.number] = self._decide(study, trial)
             if len(self._chosen) > _CHOICES_MAX:
                 self._chosen.popitem(last=False)
         return self._chosen[trial.number][0]
 
-    def _decide(self, study: Study) -> tuple[BaseSampler, str]:
+    def _decide(self, study: Study, trial: FrozenTrial) -> tuple[BaseSampler, str]:
         trials = study._get_trials(deepcopy=False, use_cache=True)
-        ended = history_of(study, trials).ended
+        history = history_of(study, trials)
         if len(study.directions) > OBJECTIVES_MAX:
             return self._tpe, f"TPE, for {len(study.directions)} objectives"
-        if ended > GP_MAX:
-            return self._tpe, f"TPE, which stays fast with {ended:,} trials"
+        if history.ended > GP_MAX:
+            return self._tpe, f"TPE, which stays fast with {history.ended:,} trials"
         parameters = len({name for trial in trials[-20:] for name in trial.params})
         if parameters > PARAMETERS_MAX:
             return self._tpe, f"TPE, for {parameters} parameters"
-        return self._gp, "a Gaussian process, which needs the fewest trials"
+        if not self._take_turns(study, history):
+            return self._gp, "a Gaussian process, which needs the fewest trials"
+        if trial.number % 2:
+            return self._gp, "a Gaussian process, in turns with TPE where trials are pruned"
+        return self._tpe, "TPE, in turns with a Gaussian process where trials are pruned"
+
+    def _take_turns(self, study: Study, history: History) -> bool:
+        return len(study.directions) == 1 and history.pruned > 0 and history.ended >= self._n_startup_trials
+
+    def _tried(self, study: Study, trial: FrozenTrial, proposal: Mapping[str, Any]) -> int | None:
+        """The first trial that a proposal would repeat, where that is not wanted."""
+        history = history_of(study, study._get_trials(deepcopy=False, use_cache=True))
+        if not self._take_turns(study, history):
+            return None
+        return next((number for number in history.numbers_of(proposal) if number != trial.number), None)

@@ -65,6 +65,8 @@ class History:
         self._front: list[tuple[int, tuple[float, ...], FrozenTrial]] = []
         self.comparable = 0
         """How many complete and feasible trials have finite values."""
+        self.pruned = 0
+        """How many are pruned, for good or for now."""
 
     def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
         """Take in what has ended; `trials` and `gone_on` as `Settled.look` takes them, lent trials before them."""
@@ -109,6 +111,7 @@ class History:
 
     def _take_in(self, place: int, trial: FrozenTrial) -> None:
         self._ended += 1
+        self.pruned += trial.state == TrialState.PRUNED
         insort(self._tried.setdefault(_hash(trial.params), []), place)
         for step, column in self._columns.items():
             self._enter(column, place, trial, step)
@@ -119,6 +122,7 @@ class History:
     def _forget(self, place: int, trial: FrozenTrial) -> None:
         """A paused trial goes on. It was not complete, so it is none of the comparable ones."""
         self._ended -= 1
+        self.pruned -= trial.state == TrialState.PRUNED
         self._tried[_hash(trial.params)].remove(place)
         for column in self._columns.values():
             cost = column.paused.pop(place, None)

@@ -239,7 +239,7 @@ class Optimizer:
         return True
 
     def _drop_ahead(self) -> None:
-        """Throw away what is ready. The next ask begins anew, as after a restart: it learns nothing from what is gone."""
+        """Throw away what is ready. The next ask begins anew, as after a restart: what is gone taught nothing."""
         for drawn in self._ahead:
             self._relative_of.pop(drawn.proposal.number, None)
         if self._ahead:
