@@ -24,7 +24,8 @@ from tunesvc.coordinator.roster import Curve, LiveAttempt, Roster
 from tunesvc.coordinator.scoreboard import Scoreboard
 from tunesvc.execute.executor import AttemptId, Launch, Lost, Yielded
 from tunesvc.policy import Failure, StopCause
-from tunesvc.search.optimizer import Optimizer, Promotion
+from tunesvc.search.judge import Promotion
+from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import StudySpec
 from tunesvc.store.batch import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
 from tunesvc.store.ids import trial_id

@@ -16,14 +16,14 @@ from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import InMemoryStorage
-from optuna.study import StudyDirection
+from optuna.study import Study, StudyDirection
 from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.objectives import OTHERS
 from tunesvc.search.pausing import PAUSED
 from tunesvc.space import Space
-from tunesvc.store.batch import Attr, Batch, NewParam, NewTrial, TrialEnd
+from tunesvc.store.batch import Attr, Batch, Decision, NewParam, NewTrial, TrialEnd
 
 POINTS_MAX = 4_096
 """Points of a trial's curve that samplers and pruners see; of a longer one every 2nd, 4th, 8th ... step. The ledger
@@ -106,6 +106,11 @@ class StudyMemory(InMemoryStorage):
         """The changes since the last call, and start anew."""
         batch, self.batch = self.batch, Batch()
         return batch
+
+    def complain(self, number: int | None, who: str, error: Exception) -> None:
+        """Have it recorded that somebody's sampler or pruner raised."""
+        reason = f"{who} raised {type(error).__name__}: {error}"
+        self.batch.decisions.append(Decision(number, "sampler", reason, {}))
 
     def restore_attrs(self, user: dict[str, Any], system: dict[str, Any]) -> None:
         """Put back a stored study's attributes, without recording them once more."""
@@ -295,6 +300,11 @@ def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
     shown.values = [last] if math.isfinite(last) and not trial.system_attrs.get(OTHERS) else None
     shown.system_attrs = {**trial.system_attrs, PAUSED: len(trial.intermediate_values)}
     return shown
+
+
+def read_anew(study: Study) -> None:
+    """Have a study read its trials from the memory, which is as fast as the list that Optuna caches for each thread."""
+    study._thread_local.cached_all_trials = None
 
 
 def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:

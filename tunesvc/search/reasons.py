@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,3 +24,14 @@ class Explains(Protocol):
     def explain(self, number: int) -> Reason | None:
         """Why the last choice for the trial of this number was made; None when it made none, or long ago."""
         ...
+
+
+def reason_of(chooser: object, number: int, complain: Callable[[int, str, Exception], None]) -> Reason | None:
+    """What a sampler or pruner says of its last choice; an error in that is complained of, and no more."""
+    if not isinstance(chooser, Explains):
+        return None
+    try:
+        return chooser.explain(number)
+    except Exception as error:  # noqa: BLE001  # anybody's code; a choice without its reason is still a choice
+        complain(number, type(chooser).__name__, error)
+        return None

@@ -18,8 +18,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.curves import forget_models
+from tunesvc.search.drawing import FIXED
 from tunesvc.search.memory import StudyMemory
-from tunesvc.search.optimizer import FIXED
 from tunesvc.search.pareto import ranked
 from tunesvc.search.pausing import Instead
 from tunesvc.search.recommend import is_candidate

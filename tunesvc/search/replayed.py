@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.memory import FAILURE
-from tunesvc.search.optimizer import CONSTRAINT, FIXED, VERSION, Optimizer, configuration
+from tunesvc.search.drawing import FIXED
+from tunesvc.search.memory import FAILURE, read_anew
+from tunesvc.search.optimizer import CONSTRAINT, Optimizer, configuration
 from tunesvc.search.pausing import RESUMED
 from tunesvc.search.warmstart import CARRIED
 from tunesvc.spec import ParamValue
@@ -21,7 +22,7 @@ class ReplayedOptimizer(Optimizer):
             recorded: the trial as it is stored. Those before it that are missing here were enqueued and not asked.
             seed: of the sampler at that ask.
         """
-        self._forget_cached_trials()
+        read_anew(self.study)
         while self.count <= recorded.number:
             waits = self.count < recorded.number
             template = create_trial(state=TrialState.WAITING) if waits else None
@@ -32,9 +33,9 @@ class ReplayedOptimizer(Optimizer):
             trial = self.trial(recorded.number)
         for key in {FIXED, CARRIED} & recorded.system_attrs.keys():
             self.memory.set_trial_system_attr(recorded.number, key, recorded.system_attrs[key])
-        self._seed = seed
+        self._drawing.seed = seed
         try:
-            drawn = self._draw_all(recorded.number, self.study.sampler)
+            drawn = self._drawing.draw_all(recorded.number, self.study.sampler)
         finally:
             trial = self.trial(recorded.number)
             trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)
@@ -45,8 +46,7 @@ class ReplayedOptimizer(Optimizer):
 
     def version(self, number: int) -> str:
         """Of the sampler, as it says for its last draw for that trial."""
-        told = self._reason_of(self.study.sampler, number)
-        return str(VERSION if told is None else self._detailed({"version": VERSION}, told)["version"])
+        return self._drawing.version(number)
 
     def retell(self, recorded: FrozenTrial) -> None:
         """Finish a trial as it was recorded."""

@@ -1,0 +1,239 @@
+"""How a new trial gets its parameters: a sampler draws them, and says why.
+
+All parameters of a trial are drawn at once, parents of conditional ones before their children, through the public
+methods of Optuna's `BaseSampler`; `optuna.Trial` is not used, because building one again after a restart would run the
+sampler's `before_trial` once more. A sampler is anybody's code: where it raises, chance takes its place for that trial.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.pruners import _filter_study
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import TrialState
+
+from tunesvc.errors import BadReport
+from tunesvc.objective import is_name
+from tunesvc.search.ahead import Proposal
+from tunesvc.search.curves import forget_models
+from tunesvc.search.memory import StudyMemory, read_anew
+from tunesvc.search.reasons import Reason, reason_of
+from tunesvc.search.seeding import reseed, seed_of
+from tunesvc.search.warmstart import Teacher
+from tunesvc.space import Space
+from tunesvc.spec import ParamValue
+
+FIXED = "fixed_params"
+"""Optuna's own system attribute for the values of an enqueued trial."""
+ORIGIN = "tunesvc:origin"
+"""System attribute of an enqueued trial: where its values come from, in words."""
+VERSION = f"optuna {optuna.__version__}"
+"""Of the samplers that do not say their own."""
+
+
+class Drawing:
+    """For one study, in memory."""
+
+    def __init__(
+        self,
+        memory: StudyMemory,
+        study: Study,
+        space: Space,
+        sampler_name: str,
+        seed: int | None,
+        teacher: Teacher | None,
+    ) -> None:
+        """Args as for `Optimizer`."""
+        self._memory = memory
+        self._study = study
+        self.space = space
+        self._sampler_name = sampler_name
+        self.seed = seed_of(seed)
+        """With a trial's number, it decides what is drawn for that trial."""
+        self._teacher = teacher
+        self._fallback = RandomSampler()
+        self._relative_of: dict[int, Mapping[str, Any]] = {}
+        self.is_fresh = True
+        """Whether the next draw begins without what sampler and models of curves have kept."""
+
+    def propose(self, number: int, *, enqueued: bool, finished: int) -> Proposal:
+        """Parameters for a new trial.
+
+        Args:
+            enqueued: whether it brings values of its own.
+            finished: how many trials have.
+        """
+        read_anew(self._study)
+        details: dict[str, Any] = {"sampler": self._sampler_name, "version": VERSION, "seed": self.seed}
+        if self.is_fresh:
+            self.is_fresh, details["fresh"] = False, True
+            forget_models(self._study)
+        try:
+            params = self.draw_all(number, self._study.sampler)
+        except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
+            message = f"{type(error).__name__}: {error}"
+            params = self.draw_all(number, self._fallback)
+            reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
+            return Proposal(number, params, reason, {**details, "sampler": "random"}, sampler_error=message)
+        if enqueued:
+            note = self._memory.get_trial(number).system_attrs.get(ORIGIN, "")
+            return Proposal(
+                number, params, f"enqueued: {note}" if note else "enqueued", {**details, "phase": "enqueued"}
+            )
+        told = self._told(number)
+        if told is not None:
+            return Proposal(number, params, self._named(told.text), self._detailed(details, told))
+        reason = f"proposed by {self._sampler_name} from {finished} finished trials"
+        return Proposal(number, params, reason, details)
+
+    def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
+        """A value for a parameter that the objective itself declares (define-by-run).
+
+        Args:
+            distribution: as `optuna.distributions.distribution_to_json` writes it.
+
+        Raises:
+            BadReport: the name cannot be stored, or other trials declare the parameter in another way.
+        """
+        if not is_name(name):
+            raise BadReport(f"{name!r} is no name for a parameter: a text of 1 to 200 characters without NUL")
+        declared = json_to_distribution(distribution)
+        read_anew(self._study)
+        try:
+            return self._draw(number, name, declared, self._relative(number, self._study.sampler), self._study.sampler)
+        except Exception:  # noqa: BLE001  # a sampler is anybody's code
+            try:
+                return self._draw(number, name, declared, {}, self._fallback)
+            except ValueError as error:
+                raise BadReport(f"parameter {name!r} is declared in different ways: {error}") from error
+
+    def draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
+        """All parameters of a trial, in the order of the space."""
+        reseed(sampler, self.seed, number)
+        params: dict[str, ParamValue] = {}
+        with self._teaching():
+            trial = self._memory.get_trial(number)
+            sampler.before_trial(_filter_study(self._study, trial), trial)
+            relative = self._relative(number, sampler) if self.space.distributions else {}
+            for name, distribution in self.space.distributions.items():
+                if self.space.active(name, params):
+                    params[name] = self._draw(number, name, distribution, relative, sampler)
+        return params
+
+    def over(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+        """Tell the sampler that a trial is about to end."""
+        read_anew(self._study)
+        self._relative_of.pop(number, None)
+        trial = self._memory.get_trial(number)
+        try:
+            with self._teaching():
+                self._study.sampler.after_trial(_filter_study(self._study, trial), trial, state, values)
+        except Exception as error:  # noqa: BLE001  # a sampler is anybody's code; the outcome must not be lost for it
+            self._memory.complain(number, f"sampler {self._sampler_name}", error)
+
+    def forget(self, number: int) -> None:
+        """The trial was taken back, as if it had never been drawn."""
+        self._relative_of.pop(number, None)
+
+    def go_on_in(self, space: Space) -> None:
+        """Draw from a wider space, as after a restart."""
+        self.space = space
+        self.is_fresh = True
+        self._relative_of.clear()
+
+    def version(self, number: int) -> str:
+        """Of the sampler, as it says for its last draw for that trial."""
+        told = self._told(number)
+        return str(VERSION if told is None else self._detailed({"version": VERSION}, told)["version"])
+
+    def _told(self, number: int) -> Reason | None:
+        return reason_of(self._study.sampler, number, self._memory.complain)
+
+    @contextmanager
+    def _teaching(self) -> Iterator[None]:
+        """While the sampler is asked or told, it sees what earlier studies lend."""
+        if self._teacher is None:
+            yield
+            return
+        with self._memory.lending(
+            self._teacher.shown(self._memory.get_all_trials(self._memory.study_id, deepcopy=False))
+        ):
+            read_anew(self._study)
+            yield
+        read_anew(self._study)
+
+    def _relative(self, number: int, sampler: BaseSampler) -> Mapping[str, Any]:
+        """Values that the sampler draws jointly; once per trial, however many parameters are asked for one by one."""
+        if number not in self._relative_of:
+            trial = self._memory.get_trial(number)
+            study = _filter_study(self._study, trial)
+            together = sampler.infer_relative_search_space(study, trial)
+            self._relative_of[number] = sampler.sample_relative(study, trial, together)
+        return self._relative_of[number]
+
+    def _draw(
+        self,
+        number: int,
+        name: str,
+        distribution: BaseDistribution,
+        relative: Mapping[str, Any],
+        sampler: BaseSampler,
+    ) -> ParamValue:
+        trial = self._memory.get_trial(number)
+        if name in trial.params:
+            known: ParamValue = trial.params[name]
+            return known
+        fixed = trial.system_attrs.get(FIXED, {})
+        if name in fixed and _holds(distribution, fixed[name]):
+            value = fixed[name]
+        elif name in relative and _holds(distribution, relative[name]):
+            value = relative[name]
+        else:
+            value = sampler.sample_independent(_filter_study(self._study, trial), trial, name, distribution)
+        internal = distribution.to_internal_repr(value)
+        self._memory.set_trial_param(number, name, internal, distribution)
+        drawn: ParamValue = distribution.to_external_repr(internal)
+        return drawn
+
+    def _detailed(self, details: Mapping[str, Any], told: Reason) -> dict[str, Any]:
+        """A sampler's own details beside ours: `sampler` is what the spec names, `by` is who drew in its place."""
+        its = {key: value for key, value in told.details.items() if value is not None}
+        if isinstance(its.get("nearest"), list):
+            its["nearest"] = [self._near(one) for one in its["nearest"] if isinstance(one, Mapping)]
+        by = its.pop("sampler", None)
+        if by is not None and "version" not in its:
+            its["version"] = by  # it names itself with its version
+        elif by not in (None, self._sampler_name):
+            its["by"] = by
+        return {**details, **its}
+
+    def _near(self, one: Mapping[str, Any]) -> dict[str, Any]:
+        """One of the nearest trials, alike for all samplers: `number`, `distance`, `value`, `study` if another's."""
+        number, (value, *_) = one.get("number", one.get("trial")), one.get("values") or (one.get("value"),)
+        made = {"number": number, "distance": one.get("distance"), "value": value}
+        origin = self._teacher.origin(number) if self._teacher and isinstance(number, int) else None
+        return made if origin is None else {**made, "study": origin[0], "number": origin[1]}
+
+    def _named(self, text: str) -> str:
+        """A sampler's sentence, trials of earlier studies named by their own numbers."""
+
+        def name(found: re.Match[str]) -> str:
+            origin = self._teacher.origin(int(found[1])) if self._teacher else None
+            return found[0] if origin is None else f"trial {origin[1]} of {origin[0]}"
+
+        return re.sub(r"\btrial (-\d+)", name, text)
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a value is one of the distribution's."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
