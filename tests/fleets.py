@@ -11,10 +11,10 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError
 
 from tests.executors import PATIENCE_S
-from tunesvc.execute.executor import AttemptId, Event, Job, Node, Payload
+from tunesvc.execute.executor import AttemptId, Event, Job, Launch, Node, Payload
 from tunesvc.execute.fleet import WorkerActor
 from tunesvc.execute.ray_executor import RayExecutor
-from tunesvc.execute.worker import Found, Reply
+from tunesvc.execute.talk import Call, Found, Order, Reply, Verb
 
 
 class ScriptedWorker:
@@ -25,7 +25,19 @@ class ScriptedWorker:
         self.is_ended = False
         self.is_pending = False
         self.calls: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        self.told: list[Order] = []
+        """All that it was told, as a worker takes it: once and in order."""
+        self._latest = 0
         self._open: dict[str, list[Future[Any]]] = defaultdict(list)
+
+    @property
+    def launches(self) -> list[Launch]:
+        """What it was told to run."""
+        return [order.values[0] for order in self.orders("run")]
+
+    def orders(self, verb: Verb) -> list[Order]:
+        """What it was told, of one kind."""
+        return [order for order in self.told if order.verb == verb]
 
     @property
     def handle(self) -> _Handle:
@@ -40,6 +52,8 @@ class ScriptedWorker:
     def call(self, method: str, *values: Any) -> Future[Any]:
         answer: Future[Any] = Future()
         self.calls[method].append(values)
+        if method == "talk":
+            self._listen_to(values[1])
         self._open[method].append(answer)
         return answer
 
@@ -55,9 +69,25 @@ class ScriptedWorker:
         """Tell the coordinator that asks which attempt this worker has."""
         self.answer("adopt", Found(() if attempt is None else (attempt,)))
 
-    def say(self, *events: tuple[int, Payload], method: str = "poll") -> None:
-        """Answer a poll with numbered events."""
-        self.answer(method, Reply(events, is_reusable=True))
+    def say(self, attempt: AttemptId, *events: tuple[int, Payload]) -> None:
+        """Have an attempt say numbered events."""
+        self.reply(Reply([(attempt, events)]))
+
+    def reply(self, reply: Reply) -> None:
+        """Answer the newest call; those that it has overtaken come back before, as they do from a worker."""
+        while len(self._open["talk"]) > 1:
+            self.answer("talk", Reply())
+        self.answer("talk", reply)
+
+    def die(self) -> None:
+        """Have all that is open fail."""
+        for method in self._open:
+            while self._open[method]:
+                self.fail(method, RuntimeError("it died"))
+
+    def _listen_to(self, call: Call) -> None:
+        self.told += [order for number, order in call.orders if number > self._latest]
+        self._latest = call.number
 
 
 class _Handle:

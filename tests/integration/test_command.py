@@ -16,11 +16,15 @@ from tests.executors import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.errors import BadReport
 from tunesvc.execute.attempt import Attempt, Place
+from tunesvc.execute.bell import Bell
 from tunesvc.execute.command import ProgramFailed, run_command, substitute
 from tunesvc.execute.executor import Checkpointed, Reported
 from tunesvc.execute.failures import EntrypointError
 
 MakeAttempt = Callable[..., Attempt]
+
+
+BELL = Bell()
 
 
 @pytest.fixture
@@ -29,7 +33,7 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(*command: str, checkpoint: str | None = None, **params: Any) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **params)
-        return Attempt(make_job(tmp_path, command=command), launch, Place("here", 1))
+        return Attempt(make_job(tmp_path, command=command), launch, Place("here", 1), BELL)
 
     return make
 
@@ -38,8 +42,14 @@ def shell(attempt: MakeAttempt, script: str, **params: Any) -> Attempt:
     return attempt("sh", "-c", script, **params)
 
 
+def stop_when_it_reports(attempt: Attempt) -> None:
+    with BELL.lock:
+        BELL.wait(lambda: attempt.outbox.count(0) > 0, lambda: True, 30.0)
+    attempt.stop()
+
+
 def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:
-    events = attempt.outbox.take(0, 0, 0.0)
+    events = attempt.outbox.take(0)
     return [(p.step, dict(p.metrics)) for _, p in events if isinstance(p, Reported)]
 
 
@@ -92,7 +102,7 @@ def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(attempt: MakeAttempt
         """,
     )
     run_command(first)
-    saved = next(p for _, p in first.outbox.take(0, 0, 0.0) if isinstance(p, Checkpointed))
+    saved = next(p for _, p in first.outbox.take(0) if isinstance(p, Checkpointed))
     assert saved.step == 9
     assert Path(saved.path).read_text() == "41\n"
     second = shell(attempt, 'test "$(cat $TUNE_RESTORED)" = 41', checkpoint=saved.path)
@@ -145,7 +155,7 @@ def test_a_program_that_is_not_there_is_an_entrypoint_error(attempt: MakeAttempt
 
 def test_a_stop_is_sigterm_to_the_whole_group(attempt: MakeAttempt) -> None:
     asked = shell(attempt, """echo '{"loss": 1}' > $TUNE_REPORTS; sleep 60 & wait""")
-    threading.Thread(target=lambda: asked.outbox.take(0, 0, 30.0) and asked.stop()).start()
+    threading.Thread(target=stop_when_it_reports, args=[asked]).start()
     with pytest.raises(Pruned):
         run_command(asked)
 
@@ -163,7 +173,7 @@ def test_a_result_that_the_program_hands_over_while_it_stops_counts(attempt: Mak
         "while True: time.sleep(0.05)\n"
     )
     asked = attempt(sys.executable, "-c", program)
-    threading.Thread(target=lambda: asked.outbox.take(0, 0, 30.0) and asked.stop()).start()
+    threading.Thread(target=stop_when_it_reports, args=[asked]).start()
     assert run_command(asked) == {"loss": 2.0}
 
 

@@ -13,6 +13,7 @@ from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
 from tunesvc.execute.dispatch import Pace
 from tunesvc.execute.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
 from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execute.talk import Found, Order, Reply, Verb
 
 PACE = Pace(retry_s=0.01, adoption_s=0.1, killed_s=0.1, look_s=0.0)
 FIRST, SECOND = AttemptId(1, 1), AttemptId(2, 1)
@@ -52,8 +53,8 @@ def run(executor: RayExecutor, fleet: ScriptedFleet, launch: Launch) -> Scripted
     executor.launch(launch)
     worker = list(fleet.workers.values())[-1]
     worker.answer("hello")
-    hear_until(executor, lambda _: worker.calls["run"])
-    worker.say((1, Started("node", 1)), method="run")
+    hear_until(executor, lambda _: worker.launches)
+    worker.say(launch.attempt, (1, Started("node", 1)))
     hear_until(executor, lambda heard: heard)
     return worker
 
@@ -62,13 +63,13 @@ def test_a_worker_that_was_taken_over_gets_no_other_attempt(fleet: ScriptedFleet
     """It has the job and the code of an earlier coordinator, which may have changed since."""
     executor = adopt(fleet, FIRST)
     old.found(FIRST)
-    hear_until(executor, lambda _: old.calls["poll"])
-    old.say((4, Finished({"loss": 1.0})))
+    hear_until(executor, lambda _: old.calls["talk"])
+    old.say(FIRST, (4, Finished({"loss": 1.0})))
     hear_until(executor, lambda heard: heard)
     executor.acknowledge({FIRST: 4})
     assert old.is_ended
     executor.launch(make_launch(7))
-    assert not old.calls["run"]
+    assert not old.launches
     assert fleet.names() == {"2-1"}
 
 
@@ -77,29 +78,34 @@ def test_an_outcome_that_was_recorded_before_it_is_heard_again_frees_its_place(
 ) -> None:
     executor = adopt(fleet, FIRST)
     old.found(FIRST)
-    hear_until(executor, lambda _: old.calls["poll"])
+    hear_until(executor, lambda _: old.calls["talk"])
     executor.acknowledge({FIRST: 4})
-    old.say((4, Finished({"loss": 1.0})))
+    old.say(FIRST, (4, Finished({"loss": 1.0})))
     assert hear_until(executor, lambda heard: heard) == [Event(FIRST, 4, Finished({"loss": 1.0}))]
     assert old.is_ended
 
 
 @pytest.mark.parametrize(("method", "values"), [("answer", ("x", 0.5)), ("stop", ())])
 def test_what_a_worker_out_of_reach_did_not_hear_is_repeated(
-    fleet: ScriptedFleet, old: ScriptedWorker, method: str, values: tuple[object, ...]
+    fleet: ScriptedFleet, old: ScriptedWorker, method: Verb, values: tuple[object, ...]
 ) -> None:
     executor = adopt(fleet)
     old.found(None)
     launch = make_launch(7)
     worker = run(executor, fleet, launch)
+    hear_until(executor, lambda _: len(worker.calls["talk"]) == 2)
     getattr(executor, method)(launch.attempt, *values)
-    for times in (1, 2):
-        worker.fail(method)
-        hear_until(executor, lambda _, times=times: len(worker.calls[method]) == times + 1)  # type: ignore[misc]
-    worker.answer(method)
-    worker.say((2, Reported(0, {"loss": 1.0})))
-    hear_until(executor, lambda heard: heard)
-    assert worker.calls[method] == [(TOKEN, launch.attempt, *values)] * 3
+    hear_until(executor, lambda _: len(worker.calls["talk"]) == 3)
+    worker.answer("talk", Reply())
+    for times in (4, 5):
+        worker.fail("talk")
+        hear_until(executor, lambda _, times=times: len(worker.calls["talk"]) == times)  # type: ignore[misc]
+    assert [call.orders for _, call, _ in worker.calls["talk"][2:]] == [
+        ((3, Order(method, launch.attempt, values)),)
+    ] * 3
+    worker.say(launch.attempt, (2, Reported(0, {"loss": 1.0})))
+    hear_until(executor, lambda _: len(worker.calls["talk"]) == 6)
+    assert worker.calls["talk"][-1][1].orders == ()
 
 
 def test_nothing_is_repeated_to_an_attempt_that_is_over(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
@@ -107,15 +113,14 @@ def test_nothing_is_repeated_to_an_attempt_that_is_over(fleet: ScriptedFleet, ol
     old.found(None)
     launch = make_launch(7)
     worker = run(executor, fleet, launch)
+    hear_until(executor, lambda _: len(worker.calls["talk"]) == 2)
     executor.stop(launch.attempt)
-    worker.fail("stop")
-    worker.say((2, Finished({"loss": 1.0})))
+    hear_until(executor, lambda _: len(worker.calls["talk"]) == 3)
+    worker.answer("talk", Reply([(launch.attempt, [(2, Finished({"loss": 1.0}))])]))  # it was on its way
+    worker.fail("talk")
     hear_until(executor, lambda heard: heard)
-    repeated = PACE.retry_s
-    while repeated < PACE.killed_s:
-        executor.events(PACE.retry_s)
-        repeated += PACE.retry_s
-    assert len(worker.calls["stop"]) == 1
+    listen_for(executor, 5 * PACE.retry_s)
+    assert len(worker.calls["talk"]) == 3
 
 
 def test_a_silent_worker_is_left_to_its_lease_and_ended_when_its_attempt_is_given_up(
@@ -137,7 +142,7 @@ def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(fleet: ScriptedFlee
     executor = adopt(fleet, FIRST)
     listen_for(executor, 3 * PACE.adoption_s)
     old.found(FIRST)
-    hear_until(executor, lambda _: old.calls["poll"])
+    hear_until(executor, lambda _: old.calls["talk"])
     assert FIRST in executor.alive()
 
 
@@ -156,3 +161,18 @@ def test_a_worker_that_never_came_up_is_ended_and_what_it_might_have_had_is_lost
     heard = hear_until(executor, lambda heard: heard)
     assert heard == [Event(FIRST, 4, Lost("no worker has it any more", "gone"))]
     assert old.is_ended
+
+
+def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withdrawn(
+    fleet: ScriptedFleet, old: ScriptedWorker
+) -> None:
+    """What the earlier coordinator had given up must not begin."""
+    third, fourth = AttemptId(3, 1), AttemptId(4, 1)
+    executor = adopt(fleet, FIRST, SECOND, fourth, cursor=0)
+    old.answer("adopt", Found((FIRST, SECOND, third, fourth)))
+    hear_until(executor, lambda _: old.calls["talk"])
+    assert old.told == [Order("withdraw", third)]
+    assert list(old.calls["talk"][0][1].cursors) == [FIRST, SECOND, fourth]
+    old.die()
+    heard = hear_until(executor, lambda heard: len(heard) == 3)
+    assert [isinstance(event.payload, Lost) and event.payload.kind for event in heard] == ["lost", "gone", "gone"]

@@ -30,7 +30,7 @@ def test_the_first_attempt_gets_the_worker_that_is_there_and_the_second_a_new_on
     executor.launch(make_launch(1))
     assert len(fleet.workers) == 2
     first.answer("hello")
-    hear_until(executor, lambda _: first.calls["run"])
+    hear_until(executor, lambda _: first.launches)
 
 
 def test_on_a_cluster_none_is_started_for_its_name_says_whose_it_is(tmp_path: Path) -> None:

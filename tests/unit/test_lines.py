@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
 from tunesvc.execute.dispatch import Pace
 from tunesvc.execute.executor import AttemptId, Event, Failed, Finished, Lost, Payload, Started, Yielded
 from tunesvc.execute.ray_executor import RayExecutor
-from tunesvc.execute.worker import Reply
+from tunesvc.execute.talk import Reply
 
 BEGUN = Started("node", 1)
 DONE = Finished({"loss": 1.0})
@@ -22,16 +23,21 @@ DONE = Finished({"loss": 1.0})
 class Lines:
     """An executor with so many workers at most, all of them up, and every attempt that they were given."""
 
-    def __init__(self, folder: Path, *, workers: int, parallelism: int | None = None, **job: Any) -> None:
+    def __init__(
+        self, folder: Path, *, workers: int, parallelism: int | None = None, long_s: float = 60.0, **job: Any
+    ) -> None:
         self.fleet = ScriptedFleet(make_job(folder, **job), cpus=float(workers))
         self.fleet.shared = False
-        self.executor = RayExecutor(self.fleet.job, pace=Pace(retry_s=0.01, line_s=0.0), fleet=self.fleet)
+        pace = Pace(retry_s=0.01, line_s=0.0, long_s=long_s)
+        self.executor = RayExecutor(self.fleet.job, pace=pace, fleet=self.fleet)
         self.parallelism = parallelism
+        self.line = 1
         self.heard: list[Event] = []
 
     def launch(self, *numbers: int, attempt: int = 1) -> None:
         for number in numbers:
-            self.executor.launch(replace(make_launch(number, attempt=attempt), parallelism=self.parallelism))
+            launch = make_launch(number, attempt=attempt)
+            self.executor.launch(replace(launch, parallelism=self.parallelism, line=self.line))
         for worker in self.workers:
             while len(worker.calls["hello"]) > len(self.up(worker)):
                 worker.came_up = [*self.up(worker), True]  # type: ignore[attr-defined]
@@ -51,23 +57,28 @@ class Lines:
 
     def given(self) -> list[list[int]]:
         """The numbers of the trials that each worker was given."""
-        return [[launch.trial_number for _, launch, *_ in worker.calls["run"]] for worker in self.workers]
+        return [[launch.trial_number for launch in worker.launches] for worker in self.workers]
+
+    def asked_back(self, worker: int) -> list[int]:
+        """The trials that a worker was asked for."""
+        return [order.attempt.trial_id for order in self.workers[worker].orders("withdraw")]
 
     def said(self, number: int) -> list[Payload]:
         return [event.payload for event in self.heard if event.attempt == AttemptId(number, 1)]
 
-    def answer_run(self, worker: int, *said: Payload, is_reusable: bool = True) -> None:
-        """Answer the oldest call that gave an attempt to a worker."""
-        self.workers[worker].answer("run", Reply(tuple(enumerate(said, 1)), is_reusable=is_reusable))
+    def say(self, worker: int, *said: tuple[int, Payload], absent: Sequence[int] = (), is_fit: bool = True) -> None:
+        """Have a worker say what attempts of these trials say next, and what it does not have."""
+        seqs = {number: len(self.said(number)) for number, _ in said}
+        events: dict[AttemptId, list[tuple[int, Payload]]] = {AttemptId(number, 1): [] for number in seqs}
+        for number, payload in said:
+            seqs[number] += 1
+            events[AttemptId(number, 1)].append((seqs[number], payload))
+        ids = [AttemptId(number, 1) for number in absent]
+        self.workers[worker].reply(Reply(list(events.items()), ids, is_fit))
         self.listen()
 
-    def answer_poll(self, worker: int, *numbered: tuple[int, Payload], is_reusable: bool = True) -> None:
-        self.workers[worker].answer("poll", Reply(numbered, is_reusable=is_reusable))
-        self.listen()
-
-    def give_back(self, worker: int, is_withdrawn: bool) -> None:
-        self.workers[worker].answer("withdraw", is_withdrawn)
-        self.listen()
+    def acknowledge(self, number: int) -> None:
+        self.executor.acknowledge({AttemptId(number, 1): len(self.said(number))})
 
 
 def full(folder: Path, **job: Any) -> Lines:
@@ -75,7 +86,7 @@ def full(folder: Path, **job: Any) -> Lines:
     lines = Lines(folder, workers=2, **job)
     lines.launch(0, 1)
     for worker in (0, 1):
-        lines.answer_run(worker, BEGUN)
+        lines.say(worker, (worker, BEGUN))
     return lines
 
 
@@ -83,9 +94,9 @@ def asked_back(folder: Path) -> Lines:
     """Two workers: the second has nothing to do any more, and the first is asked for trial 2, which stands in its line."""
     lines = full(folder)
     lines.launch(2)
-    lines.answer_poll(1, (2, DONE))
-    lines.executor.acknowledge({AttemptId(1, 1): 2})
-    hear_until(lines.executor, lambda _: lines.workers[0].calls["withdraw"])
+    lines.say(1, (1, DONE))
+    lines.acknowledge(1)
+    hear_until(lines.executor, lambda _: lines.asked_back(0) == [2])
     return lines
 
 
@@ -96,47 +107,89 @@ def test_what_no_worker_can_begin_stands_in_line_where_the_oldest_attempt_runs(t
     assert len(lines.executor.alive()) == 5
 
 
+def test_what_is_launched_together_travels_in_one_call(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    calls = [len(worker.calls["talk"]) for worker in lines.workers]
+    lines.line = 3
+    lines.launch(2, 3, 4, 5, 6, 7, 8)
+    assert lines.given() == [[0, 2, 4, 6], [1, 3, 5, 7]], "evenly, and no more than may"
+    assert [len(worker.calls["talk"]) for worker in lines.workers] == [count + 1 for count in calls]
+
+
+def test_what_ended_together_is_heard_together_and_its_room_is_free(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    lines.line = 3
+    lines.launch(2, 3, 4, 5, 6, 7, 8)
+    lines.say(0, (0, DONE), (2, BEGUN), (2, DONE), (4, BEGUN), (4, DONE), (6, BEGUN))
+    assert [event.attempt.trial_id for event in lines.heard[2:]] == [0, 2, 2, 4, 4, 6]
+    lines.launch(9, 10)
+    assert lines.given() == [[0, 2, 4, 6, 8, 9, 10], [1, 3, 5, 7]]
+
+
+def test_what_was_heard_is_not_heard_again_when_the_call_before_comes_back_late(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    lines.launch(2)
+    first, second = [(AttemptId(0, 1), [(2, DONE)])], [(AttemptId(0, 1), [(2, DONE)]), (AttemptId(2, 1), [(1, BEGUN)])]
+    open_calls = lines.workers[0].calls["talk"][1:]
+    assert [call.number for _, call, _ in open_calls] == [2, 3]
+    lines.workers[0].answer("talk", Reply(first))
+    lines.workers[0].answer("talk", Reply(second))
+    lines.listen()
+    assert [(event.attempt.trial_id, event.seq) for event in lines.heard[2:]] == [(0, 2), (2, 1)]
+
+
+def test_who_was_overtaken_does_not_call_again(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    lines.launch(2)
+    lines.workers[0].answer("talk", Reply())
+    lines.listen()
+    assert len(lines.workers[0].calls["talk"]) == 3
+    lines.say(0, (0, DONE))
+    assert len(lines.workers[0].calls["talk"]) == 4
+
+
 def test_a_worker_keeps_the_end_of_an_attempt_until_it_is_recorded(tmp_path: Path) -> None:
     lines = full(tmp_path)
     lines.launch(2)
-    lines.answer_poll(0, (2, DONE))
-    lines.answer_run(0, BEGUN)
+    lines.say(0, (0, DONE), (2, BEGUN))
     lines.launch(3)
-    lines.executor.acknowledge({AttemptId(0, 1): 2})
+    assert not lines.workers[0].orders("forget")
+    lines.acknowledge(0)
     lines.launch(4)
-    lines.answer_poll(0, (2, DONE))
-    lines.launch(5)
-    assert [(call[1].trial_number, call[3]) for call in lines.workers[0].calls["run"]] == [
-        (0, []),
-        (2, []),
-        (4, [AttemptId(0, 1)]),
-        (5, []),
+    assert [(order.verb, order.attempt.trial_id) for order in lines.workers[0].told] == [
+        ("run", 0),
+        ("run", 2),
+        ("forget", 0),
+        ("run", 4),
     ]
-
-
-def test_the_end_of_an_attempt_is_heard_before_the_beginning_of_the_next(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.answer_run(0, BEGUN, DONE)
-    assert lines.said(2) == []
-    lines.answer_poll(0, (2, DONE))
-    assert [event.attempt.trial_id for event in lines.heard] == [0, 1, 0, 2, 2]
 
 
 def test_a_worker_with_nothing_to_do_gets_what_stands_in_anothers_line(tmp_path: Path) -> None:
     lines = asked_back(tmp_path)
-    lines.give_back(0, is_withdrawn=True)
+    lines.say(0, absent=[2])
     assert lines.given() == [[0, 2], [1, 2]]
-    lines.answer_run(0)  # the first worker's answer about what it was asked back
-    lines.answer_run(1, BEGUN)
+    lines.say(1, (2, BEGUN))
     assert lines.said(2) == [BEGUN]
+
+
+def test_what_was_given_back_is_not_given_back_again_by_a_call_that_comes_late(tmp_path: Path) -> None:
+    lines = asked_back(tmp_path)
+    lines.launch(3)  # takes the worker that had nothing to do
+    lines.executor.stop(AttemptId(0, 1))  # the first is told so before it is heard to have given trial 2 back
+    lines.listen()
+    worker, gave_back = lines.workers[0], Reply(absent=[AttemptId(2, 1)])
+    for reply in (Reply(), Reply(), gave_back):
+        worker.answer("talk", reply)
+    lines.listen()
+    assert lines.given() == [[0, 2, 2], [1, 3]]
+    worker.answer("talk", gave_back)
+    lines.listen()
+    assert lines.given() == [[0, 2, 2], [1, 3]]
 
 
 def test_what_has_begun_meanwhile_stays_where_it_is(tmp_path: Path) -> None:
     lines = asked_back(tmp_path)
-    lines.give_back(0, is_withdrawn=False)
-    lines.answer_poll(0, (2, DONE))
-    lines.answer_run(0, BEGUN)
+    lines.say(0, (0, DONE), (2, BEGUN))
     assert lines.given() == [[0, 2], [1]]
     assert lines.said(2) == [BEGUN]
 
@@ -144,10 +197,30 @@ def test_what_has_begun_meanwhile_stays_where_it_is(tmp_path: Path) -> None:
 def test_what_a_worker_gave_back_may_begin_there_after_all(tmp_path: Path) -> None:
     lines = asked_back(tmp_path)
     lines.launch(3)  # takes the worker that had nothing to do
-    lines.give_back(0, is_withdrawn=True)
-    lines.answer_run(0)
+    lines.say(0, absent=[2])
     assert lines.given() == [[0, 2, 2], [1, 3]]
-    assert [call[4] for call in lines.workers[0].calls["run"]] == [False, False, True]
+    assert [order.verb for order in lines.workers[0].told] == ["run", "run", "withdraw", "run"]
+
+
+def test_nobody_but_the_next_one_stands_behind_a_long_attempt(tmp_path: Path) -> None:
+    lines = Lines(tmp_path, workers=2, long_s=0.0)
+    lines.line = 3
+    lines.launch(0, 1, 2, 3, 4, 5)
+    assert lines.given() == [[0, 2], [1, 3]]
+
+
+def test_lines_that_have_become_too_long_are_shortened_and_keep_their_order(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    lines.line = 3
+    lines.launch(2, 3, 4, 5, 6, 7)
+    lines.line = 1
+    lines.launch(8)
+    assert [lines.asked_back(worker) for worker in (0, 1)] == [[4, 6], [5, 7]]
+    lines.say(0, absent=[4, 6])
+    lines.say(0, (0, DONE), (2, BEGUN))
+    lines.acknowledge(0)
+    lines.listen()
+    assert lines.given()[0] == [0, 2, 4, 6, 4]
 
 
 @pytest.mark.parametrize(("wish", "end"), [("stop", Yielded()), ("kill", Lost("killed before it began"))])
@@ -155,10 +228,23 @@ def test_an_attempt_in_line_is_ended_without_the_one_before_it(tmp_path: Path, w
     lines = full(tmp_path)
     lines.launch(2)
     getattr(lines.executor, wish)(AttemptId(2, 1))
-    lines.give_back(0, is_withdrawn=True)
+    lines.listen()
+    lines.say(0, absent=[2])
     assert lines.said(2) == [end]
     assert not lines.workers[0].is_ended
-    assert not lines.workers[0].calls["stop"]
+    assert not lines.workers[0].orders("stop")
+
+
+def test_one_in_the_middle_of_a_line_is_ended_without_those_around_it(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    lines.line = 3
+    lines.launch(2, 3, 4, 5, 6, 7)
+    lines.executor.stop(AttemptId(4, 1))
+    lines.listen()
+    lines.say(0, (0, DONE), (2, BEGUN), absent=[4])
+    assert lines.said(4) == [Yielded()]
+    lines.say(0, (2, DONE), (6, BEGUN))
+    assert [lines.said(number) for number in (2, 6)] == [[BEGUN, DONE], [BEGUN]]
 
 
 @pytest.mark.parametrize("wish", ["stop", "kill"])
@@ -166,73 +252,81 @@ def test_one_that_has_begun_when_it_is_to_end_is_ended_as_any_other(tmp_path: Pa
     lines = full(tmp_path)
     lines.launch(2)
     getattr(lines.executor, wish)(AttemptId(2, 1))
-    lines.give_back(0, is_withdrawn=False)
-    lines.answer_poll(0, (2, DONE))
-    lines.answer_run(0, BEGUN)
-    assert lines.workers[0].is_ended if wish == "kill" else lines.workers[0].calls["stop"]
+    lines.listen()
+    lines.say(0, (0, DONE), (2, BEGUN))
+    assert lines.workers[0].is_ended if wish == "kill" else lines.workers[0].orders("stop")
 
 
 def test_a_wish_while_an_attempt_is_asked_back_decides_what_becomes_of_it(tmp_path: Path) -> None:
     lines = asked_back(tmp_path)
     lines.executor.stop(AttemptId(2, 1))
-    lines.give_back(0, is_withdrawn=True)
+    lines.say(0, absent=[2])
     assert lines.said(2) == [Yielded()]
     assert lines.given() == [[0, 2], [1]]
-
-
-def test_one_that_was_withdrawn_before_it_arrived_is_not_lost(tmp_path: Path) -> None:
-    lines = full(tmp_path)
-    lines.launch(2)
-    lines.executor.stop(AttemptId(2, 1))
-    lines.workers[0].answer("run", Reply((), is_reusable=False, is_known=False))
-    lines.listen()
-    lines.give_back(0, is_withdrawn=True)
-    assert lines.said(2) == [Yielded()]
-    assert not lines.workers[0].is_ended
 
 
 def test_a_worker_out_of_reach_is_asked_again(tmp_path: Path) -> None:
     lines = full(tmp_path)
     lines.launch(2)
     lines.executor.stop(AttemptId(2, 1))
-    lines.workers[0].fail("withdraw")
-    hear_until(lines.executor, lambda _: len(lines.workers[0].calls["withdraw"]) == 2)
+    lines.listen()
+    worker = lines.workers[0]
+    calls = len(worker.calls["talk"])
+    for _ in range(3):  # two that were overtaken, and the one that asks
+        worker.fail("talk")
+    hear_until(lines.executor, lambda _: len(worker.calls["talk"]) == calls + 1)
+    assert [order.verb for _, order in worker.calls["talk"][-1][1].orders] == ["run", "withdraw"]
+    assert [order.verb for order in worker.told] == ["run", "run", "withdraw"], "it takes each once"
 
 
 def test_what_stands_behind_a_failed_attempt_begins_elsewhere(tmp_path: Path) -> None:
     """After a failure a worker is not fit, and knows that itself."""
     lines = full(tmp_path)
     lines.launch(2)
-    lines.answer_poll(0, (2, Failed("error", "broken")), is_reusable=False)
-    lines.executor.acknowledge({AttemptId(0, 1): 2})
+    lines.say(0, (0, Failed("error", "broken")), absent=[2], is_fit=False)
+    lines.acknowledge(0)
     lines.launch()
     assert lines.workers[0].is_ended
     assert lines.given() == [[0, 2], [1, 2], []]  # a worker takes its place, and gets what stands in the other's line
-    lines.give_back(1, is_withdrawn=True)
+    hear_until(lines.executor, lambda _: lines.asked_back(1) == [2])
+    lines.say(1, absent=[2])
     assert lines.given() == [[0, 2], [1, 2], [2]]
 
 
 def test_what_stands_behind_an_attempt_whose_worker_dies_is_nobodys_fault(tmp_path: Path) -> None:
     lines = full(tmp_path)
-    lines.launch(2)
-    for method in ("poll", "run"):
-        lines.workers[0].fail(method, RuntimeError("it died"))
+    lines.line = 3
+    lines.launch(2, 3, 4, 5, 6, 7)
+    lines.workers[0].die()
     lines.listen()
     assert isinstance(lines.said(0)[-1], Lost)
-    assert lines.said(2) == [Lost("its worker died before it began", "gone")]
+    for number in (2, 4, 6):
+        assert lines.said(number) == [Lost("its worker died before it began", "gone")]
     assert lines.workers[0].is_ended
 
 
-def test_the_death_of_an_attempt_is_heard_though_it_began_before_the_end_of_the_last_was(tmp_path: Path) -> None:
+def test_the_death_of_an_attempt_that_began_behind_another_is_its_own(tmp_path: Path) -> None:
     lines = full(tmp_path)
     lines.launch(2)
-    lines.answer_run(0, BEGUN)
-    lines.workers[0].fail("poll", RuntimeError("it died"))
+    lines.say(0, (0, DONE), (2, BEGUN))
+    lines.workers[0].die()
     lines.listen()
-    lines.workers[0].fail("poll", RuntimeError("it died"))
-    lines.listen()
+    assert lines.said(0)[-1] == DONE
     assert lines.said(2)[0] == BEGUN
     assert isinstance(lines.said(2)[-1], Lost)
+    assert lines.said(2)[-1].kind == "lost"
+
+
+def test_a_worker_that_somebody_has_taken_over_is_left_alone(tmp_path: Path) -> None:
+    lines = full(tmp_path)
+    lines.line = 3
+    lines.launch(2, 3, 4, 5)
+    lines.workers[0].reply(Reply(is_refused=True))
+    lines.listen()
+    assert lines.executor.trouble()
+    assert not lines.workers[0].is_ended
+    assert [lines.said(number) for number in (0, 2, 4)] == [[BEGUN], [], []]
+    assert not {AttemptId(number, 1) for number in (0, 2, 4)} & set(lines.executor.alive())
 
 
 def test_a_trial_that_is_run_again_stands_in_no_line(tmp_path: Path) -> None:
@@ -262,11 +356,11 @@ def test_fewer_run_when_fewer_may(tmp_path: Path, workers: int) -> None:
     lines = Lines(tmp_path, workers=workers)
     lines.launch(*range(workers))
     for worker in range(workers):
-        lines.answer_run(worker, BEGUN)
+        lines.say(worker, (worker, BEGUN))
     lines.parallelism = 1
-    lines.answer_poll(1, (2, DONE))
-    lines.executor.acknowledge({AttemptId(1, 1): 2})
+    lines.say(1, (1, DONE))
+    lines.acknowledge(1)
     lines.launch(9)
     assert lines.given()[:2] == [[0, 9], [1]]
     lines.launch()
-    assert not any(worker.calls["withdraw"] for worker in lines.workers)
+    assert not any(worker.orders("withdraw") for worker in lines.workers)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.coordinator.reserve import Reserve
+from tunesvc.coordinator.reserve import LINE_MAX, Reserve
 
 HANDOVER_S = 0.2
 
@@ -22,6 +22,23 @@ def after(lasted_s: float, ends: int, *, every_s: float, together: int = 1) -> R
 def test_short_attempts_have_as_many_waiting_as_end_in_one_handing_over() -> None:
     assert after(1.0, 32, every_s=0.125).wanted(8) == 2
     assert after(1.0, 32, every_s=1.0, together=8).wanted(8) == 8
+
+
+def test_very_short_attempts_have_as_many_in_each_line_as_end_in_one_handing_over() -> None:
+    reserve = after(0.05, 200, every_s=0.05, together=8)
+    assert reserve.line == 4
+    assert reserve.wanted(8) == 32
+    reserve = after(0.0, 200, every_s=0.0)
+    assert reserve.line == LINE_MAX
+    assert reserve.wanted(8) == 8 * LINE_MAX
+    assert after(0.01, 200, every_s=0.01).wanted(8) == 21
+
+
+@pytest.mark.parametrize("lasted_s", [0.2, 1.0, 9.0])
+def test_where_an_attempt_lasts_a_handing_over_one_waits_in_each_worker(lasted_s: float) -> None:
+    reserve = after(lasted_s, 200, every_s=0.001)
+    assert reserve.line == 1
+    assert reserve.wanted(8) == 8
 
 
 @pytest.mark.parametrize("lasted_s", [11.0, 3600.0])
@@ -45,9 +62,10 @@ def test_a_study_whose_attempts_become_long_has_none_any_more() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.0, 1e5), st.floats(0.0, 50.0)), max_size=200), st.integers(1, 64))
-def test_there_are_never_more_than_slots(ends: list[tuple[float, float]], slots: int) -> None:
+def test_there_are_never_more_than_lines_hold(ends: list[tuple[float, float]], slots: int) -> None:
     reserve, now_s = Reserve(HANDOVER_S), 0.0
     for lasted_s, later_s in ends:
         now_s += later_s
         reserve.ended(lasted_s, now_s)
-        assert 0 <= reserve.wanted(slots) <= slots
+        assert 1 <= reserve.line <= LINE_MAX
+        assert 0 <= reserve.wanted(slots) <= slots * reserve.line

@@ -15,6 +15,7 @@ from tunesvc.execute.inbox import Inbox
 from tunesvc.execute.ray_executor import RayExecutor
 from tunesvc.execute.shares import TURN_S, Claim, Member, Shares, fair
 from tunesvc.execute.simulated import VirtualClock
+from tunesvc.execute.talk import Reply
 from tunesvc.spec import Resources
 
 claims = st.lists(
@@ -243,23 +244,23 @@ def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_record
     for worker in living(its):
         worker.answer("hello")
     first.events(0.0)
-    assert [len(worker.calls["run"]) for worker in living(its)] == [2, 2]
+    assert [len(worker.launches) for worker in living(its)] == [2, 2]
     second.launch(make_launch(9))
     first.events(0.0)
     assert (len(living(its)), len(living(others))) == (2, 0), "what runs is let run"
     for worker in living(its):
-        worker.answer("withdraw", True)
+        worker.reply(Reply(absent=[order.attempt for order in worker.orders("withdraw")]))
     first.events(0.0)
     worker = living(its)[0]
-    attempt = worker.calls["run"][0][1].attempt
-    worker.say((1, Started("node", 1)), (2, Finished({"loss": 1.0})), method="run")
+    attempt = worker.launches[0].attempt
+    worker.say(attempt, (1, Started("node", 1)), (2, Finished({"loss": 1.0})))
     first.events(0.0)
     first.launch(make_launch(5))
     assert not worker.is_ended, "its end is not recorded yet"
     first.acknowledge({attempt: 2})
     first.events(0.0)
     assert worker.is_ended
-    assert len(worker.calls["run"]) == 2, "nothing else began"
+    assert len(worker.launches) == 2, "nothing else began"
     assert (len(living(its)), len(living(others))) == (1, 1)
 
 
@@ -270,11 +271,11 @@ def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecu
     for worker in living(its):
         worker.answer("hello")
     first.events(0.0)
-    in_line = living(its)[0].calls["run"][1][1].attempt
+    in_line = living(its)[0].launches[1].attempt
     first.stop(in_line)
     second.launch(make_launch(9))
     first.events(0.0)
-    living(its)[0].answer("withdraw", True)
+    living(its)[0].reply(Reply(absent=[in_line]))
     assert [(event.attempt, event.payload) for event in first.events(0.0)] == [(in_line, Yielded())]
 
 

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import count
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.executors import make_job, make_launch
 from tunesvc import Trial
 from tunesvc.execute.attempt import Place
-from tunesvc.execute.executor import Failed, Finished, Launch, Payload, Started
+from tunesvc.execute.dispatch import Slot
+from tunesvc.execute.executor import AttemptId, Failed, Finished, Launch, Payload, Reported, Started
+from tunesvc.execute.talk import Call, Order, Reply
 from tunesvc.execute.worker import Worker
 
 BEGUN: list[int] = []
 GATES: defaultdict[int, threading.Event] = defaultdict(threading.Event)
 
 
-def train(*, trial: Trial, fails: bool = False) -> float:
+def train(*, trial: Trial, fails: bool = False, reports: bool = False) -> float:
     """Trains until its gate is opened."""
     BEGUN.append(trial.number)
+    if reports:
+        trial.report(0, loss=1.0)
     assert GATES[trial.number].wait(30)
     if fails:
         raise ValueError("broken")
@@ -28,29 +38,59 @@ def train(*, trial: Trial, fails: bool = False) -> float:
 
 
 class Trainings:
-    """A worker, and a gate for each trial before its end."""
+    """A worker, a gate for each trial before its end, and a coordinator that calls."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, token: int = 1) -> None:
         self.worker = worker
+        self.token = token
         self.begun = BEGUN
+        self.calls = 0
 
-    def run(self, *launches: Launch, recorded: tuple[Launch, ...] = (), again: bool = False) -> None:
-        for launch in launches:
-            self.worker.run(1, launch, 0.0, [one.attempt for one in recorded], again)
+    def call(self, *orders: Order, of: Sequence[Launch] = (), heard: int = 0, timeout_s: float = 0.0) -> Reply:
+        """Call with new orders, and listen for what these say after so many events."""
+        return self.worker.talk(self.token, self.next_call(*orders, of=of, heard=heard), timeout_s)
+
+    def next_call(self, *orders: Order, of: Sequence[Launch] = (), heard: int = 0) -> Call:
+        self.calls += 1
+        return Call(self.calls, [(self.calls, order) for order in orders], {one.attempt: (heard, 0) for one in of})
+
+    def run(self, *launches: Launch) -> None:
+        self.call(*map(run, launches))
 
     def end(self, launch: Launch) -> list[Payload]:
         """Let it end; all it has said."""
         GATES[launch.trial_number].set()
         said: list[Payload] = []
         while not (said and isinstance(said[-1], (Finished, Failed))):
-            said += [payload for _, payload in self.worker.poll(1, launch.attempt, len(said), 0, 30.0).events]
+            ((_, events),) = self.call(of=[launch], heard=len(said), timeout_s=30.0).said
+            said += [payload for _, payload in events]
         return said
 
     def said(self, launch: Launch, timeout_s: float = 0.0) -> list[Payload]:
-        return [payload for _, payload in self.worker.poll(1, launch.attempt, 0, 0, timeout_s).events]
+        return [payload for _, events in self.call(of=[launch], timeout_s=timeout_s).said for _, payload in events]
 
     def is_known(self, launch: Launch) -> bool:
-        return self.worker.poll(1, launch.attempt, 0, 0, 0.0).is_known
+        return not self.call(of=[launch]).absent
+
+    def aside(self, call: Call) -> Future[Reply]:
+        """Make a call that stays open, from a thread of its own."""
+        reply: Future[Reply] = Future()
+        talk = self.worker.talk
+        # a daemon: any other thread that begins meanwhile looks like one that the objective has left behind
+        threading.Thread(target=lambda: reply.set_result(talk(self.token, call, 30.0)), daemon=True).start()
+        return reply
+
+
+def run(launch: Launch) -> Order:
+    return Order("run", launch.attempt, (launch,))
+
+
+def withdraw(launch: Launch) -> Order:
+    return Order("withdraw", launch.attempt)
+
+
+def forget(launch: Launch) -> Order:
+    return Order("forget", launch.attempt)
 
 
 @pytest.fixture
@@ -59,14 +99,18 @@ def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
     monkeypatch.setattr(Worker, "_place", Place("here", 1))  # Ray would be asked
     BEGUN.clear()
     GATES.clear()
-    return Trainings(Worker(make_job(tmp_path, entrypoint=f"{__name__}:train"), str(tmp_path), token=1))
+    return Trainings(make_worker(tmp_path))
+
+
+def make_worker(folder: Path) -> Worker:
+    return Worker(make_job(folder, entrypoint=f"{__name__}:train"), str(folder), token=1)
 
 
 def launches(count: int, **params: bool) -> list[Launch]:
     return [make_launch(number, **params) for number in range(count)]
 
 
-def test_an_attempt_in_line_begins_when_the_one_before_it_has_ended(trainings: Trainings) -> None:
+def test_attempts_in_line_begin_one_after_the_other(trainings: Trainings) -> None:
     first, second, third = launches(3)
     trainings.run(first, second, third)
     assert trainings.said(first, 30.0)[0] == Started("here", 1)
@@ -77,42 +121,86 @@ def test_an_attempt_in_line_begins_when_the_one_before_it_has_ended(trainings: T
     assert trainings.begun == [0, 1, 2]
 
 
-def test_one_that_is_withdrawn_never_begins(trainings: Trainings) -> None:
+def test_one_call_tells_of_all_and_an_end_before_what_follows_it(trainings: Trainings) -> None:
+    three = launches(3)
+    for number in range(3):
+        GATES[number].set()
+    trainings.run(*three)
+    trainings.end(three[2])
+    said = trainings.call(of=three).said
+    assert [attempt for attempt, _ in said] == [launch.attempt for launch in three]
+    for number, (_, events) in enumerate(said):
+        assert events == [(1, Started("here", 1)), (2, Finished({"loss": float(number)}))]
+
+
+def test_what_follows_soon_travels_together_and_the_last_end_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
+) -> None:
+    monkeypatch.setattr("tunesvc.execute.worker.GATHER_S", 60.0)
+    trainings = Trainings(make_worker(tmp_path))
+    first, second = launches(2, reports=True)
+    reply = trainings.aside(trainings.next_call(run(first), run(second), of=[first, second]))
+    for number in range(2):
+        assert not reply.done()
+        GATES[number].set()
+    assert [[type(payload) for _, payload in events] for _, events in reply.result(30.0).said] == [
+        [Started, Reported, Finished]
+    ] * 2
+
+
+def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) -> None:
+    first, second = launches(2)
+    trainings.run(first)
+    before = trainings.aside(trainings.next_call(of=[first], heard=1))
+    after = trainings.aside(trainings.next_call(run(second), of=[first, second], heard=1))
+    assert before.result(30.0) == Reply()
+    GATES[0].set()
+    assert [attempt for attempt, _ in after.result(30.0).said] == [first.attempt]
+    trainings.end(second)
+
+
+def test_what_is_told_twice_is_done_once_whichever_call_comes_first(trainings: Trainings) -> None:
+    """A call brings all that the worker is not known to have."""
     first, second, third = launches(3)
-    trainings.run(first, second, third)
-    assert trainings.worker.withdraw(1, second.attempt)
-    assert not trainings.worker.withdraw(1, first.attempt)
-    trainings.end(first)
-    trainings.end(third)
-    assert trainings.begun == [0, 2]
+    early = Call(1, [(1, run(first)), (1, run(second))], {})
+    late = Call(2, [*early.orders, (2, withdraw(second)), (2, run(third))], {})
+    last = Call(3, [*late.orders, (3, run(second))], {})
+    for call in (late, early, last, late, early):
+        trainings.worker.talk(1, call, 0.0)
+    trainings.calls = 3
+    for launch in (first, third, second):
+        trainings.end(launch)
+    trainings.call(*map(forget, (first, second, third)))
+    trainings.worker.talk(1, last, 0.0)
+    assert trainings.begun == [0, 2, 1]
     assert not trainings.is_known(second)
 
 
-def test_a_withdrawal_may_come_before_what_it_withdraws(trainings: Trainings) -> None:
-    first, second = launches(2)
-    assert trainings.worker.withdraw(1, second.attempt)
-    trainings.run(second, first)
+def test_one_that_is_withdrawn_never_begins(trainings: Trainings) -> None:
+    first, second, third = launches(3)
+    trainings.run(first, second, third)
+    assert trainings.call(withdraw(second), withdraw(first), of=[first, second, third]).absent == [second.attempt]
     trainings.end(first)
-    assert trainings.begun == [0]
+    trainings.end(third)
+    assert trainings.begun == [0, 2]
 
 
-def test_what_was_withdrawn_may_come_again_and_begins_once(trainings: Trainings) -> None:
+def test_a_withdrawal_is_answered_at_once(trainings: Trainings) -> None:
     first, second = launches(2)
     trainings.run(first, second)
-    assert trainings.worker.withdraw(1, second.attempt)
-    trainings.run(second, again=True)
-    trainings.run(second)  # the first call, late
+    call = trainings.next_call(withdraw(second), of=[first, second], heard=1)
+    assert trainings.aside(call).result(15.0).absent == [second.attempt]
     trainings.end(first)
-    trainings.end(second)
-    assert trainings.begun == [0, 1]
 
 
 def test_nothing_begins_behind_an_attempt_that_failed(trainings: Trainings) -> None:
-    """The process may be broken; who told an attempt to stand in line takes it back."""
-    first, second = launches(2, fails=True)
-    trainings.run(first, second)
+    """The process may be broken; whoever told attempts to stand in line is told that it has none."""
+    first, second, third, later = launches(4, fails=True)
+    trainings.run(first, second, third)
     assert isinstance(trainings.end(first)[-1], Failed)
-    assert trainings.worker.withdraw(1, second.attempt)
+    reply = trainings.call(run(later), of=[first, second, third, later])
+    assert reply.absent == [second.attempt, third.attempt, later.attempt]
+    assert not reply.is_fit
     assert trainings.begun == [0]
 
 
@@ -122,7 +210,7 @@ def test_an_end_is_kept_as_long_as_it_may_not_be_recorded(trainings: Trainings) 
     said = trainings.end(first)
     trainings.run(second)
     assert trainings.said(first) == said
-    trainings.run(third, recorded=(first,))
+    trainings.call(forget(first), run(third))
     assert not trainings.is_known(first)
     trainings.end(second)
     trainings.end(third)
@@ -132,9 +220,58 @@ def test_a_new_coordinator_is_told_of_all_that_may_not_be_recorded(trainings: Tr
     first, second, third = launches(3)
     trainings.run(first)
     trainings.end(first)
-    trainings.run(second)
-    trainings.run(third)
+    trainings.run(second, third)
+    waiting = trainings.aside(trainings.next_call(of=[second], heard=1))
     assert trainings.worker.adopt(2).attempts == (first.attempt, second.attempt, third.attempt)
-    assert not trainings.worker.withdraw(1, third.attempt)  # by the old one
-    GATES[1].set()
-    GATES[2].set()
+    assert waiting.result(15.0).is_refused
+    assert trainings.call(withdraw(third), of=[third]).is_refused
+    later = Trainings(trainings.worker, token=2)
+    assert later.is_known(third)
+    later.end(second)
+    later.end(third)
+
+
+class Obedient(Worker):
+    """Writes down what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(make_job(Path.cwd()), None)
+        self.obeyed: list[Order] = []
+
+    def _obey(self, order: Order) -> None:
+        self.obeyed.append(order)
+
+
+@pytest.fixture(scope="module")
+def obedient() -> Obedient:
+    return Obedient()
+
+
+TOKENS = count(1)
+
+
+@given(st.lists(st.sampled_from(["tell", "call", "arrive", "lose", "answer"]), max_size=40), st.randoms())
+def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
+    obedient: Obedient, script: list[str], random: Random
+) -> None:
+    """Calls of one coordinator that are lost, come late and overtake each other; each example's is a later one."""
+    token, slot = next(TOKENS), Slot(actor=None)  # type: ignore[arg-type]
+    told: list[Order] = []
+    under_way: list[Call] = []
+    answers: list[int] = []
+    obedient.obeyed.clear()
+    for step in [*script, "call", "arrive last"]:
+        if step == "tell":
+            told.append(Order("stop", AttemptId(len(told), 1)))
+            slot.tell(told[-1])
+        elif step == "call":
+            slot.calls += 1
+            under_way.append(Call(slot.calls, tuple(slot.orders), {}))
+        elif step == "answer" and answers:
+            slot.confirm(answers.pop(random.randrange(len(answers))))
+        elif under_way and step != "answer":
+            call = under_way.pop(-1 if step == "arrive last" else random.randrange(len(under_way)))
+            if step != "lose":
+                obedient.talk(token, call, 0.0)
+                answers.append(call.number)
+    assert obedient.obeyed == told

@@ -139,7 +139,8 @@ class Attempts:
         self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._lease_s))
         params = {**self._spec.constants, **live.params}
         seed = ((self._spec.seed or 0) * 1_000_003 + number) % 2**32
-        effects.launches.append(Launch(live.id, number, params, seed, history.checkpoint, effects.parallelism))
+        launch = Launch(live.id, number, params, seed, history.checkpoint, effects.parallelism, effects.line)
+        effects.launches.append(launch)
 
     # --- stopping -----------------------------------------------------------------------------------
 

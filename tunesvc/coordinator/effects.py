@@ -30,6 +30,8 @@ class Effects:
     launches: list[Launch] = field(default_factory=list)
     parallelism: int | None = None
     """How many attempts may run at a time, for those that are launched."""
+    line: int = 1
+    """How many of them may stand in each worker's line."""
 
     def perform(self, executor: Executor) -> None:
         """Tell the executor."""

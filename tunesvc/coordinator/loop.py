@@ -300,7 +300,7 @@ class Coordinator:
 
     def _move(self, effects: Effects) -> None:
         if self._closing is None:
-            effects.parallelism = self._parallelism()
+            effects.parallelism, effects.line = self._parallelism(), self._reserve.line
             slots = effects.parallelism + self._reserve.wanted(effects.parallelism)
             usage = self._usage()
             expected = None if self.spec.budget.stop_when is None else self._scoreboard.expected(usage)

@@ -1,19 +1,23 @@
 """How many attempts to launch beyond those that may run at a time, so that no worker waits for its next one.
 
 From the end of an attempt to the start of the next a worker has nothing to do: the end has to be heard and recorded,
-and the next one to be decided on and to travel. Where attempts are short that is a good part of a GPU's time. Each one
-that waits in a worker is proposed without knowing what runs there, so there are only as many as end within that time.
+and the next one to be decided on and to travel. Where attempts are short that is a good part of a GPU's time, and
+several of them may end on one worker within it. Each one that waits in a worker is proposed without knowing what runs
+there, so there are only as many as end within that time.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 SHARE_MIN = 0.02
 """Of an attempt's time: what is idle for less is not worth proposals that know less."""
 _SMOOTHING = 0.1
-_LOOK_BACK = 64
+_LOOK_BACK = 1024
 """Ends, by which the next ones are foreseen."""
+LINE_MAX = 6
+"""For each worker, however short they are: what is proposed without knowing of so many others is worth less."""
 
 
 class Reserve:
@@ -32,6 +36,11 @@ class Reserve:
         self._lasted_s += max(_SMOOTHING, 1 / self._ended) * (lasted_s - self._lasted_s)
         self._ends_s.append(now_s)
 
+    @property
+    def line(self) -> int:
+        """How many may wait in each worker: as many as it brings to an end within one handing over."""
+        return math.ceil(min(LINE_MAX, max(1.0, self._handover_s / max(self._lasted_s, 1e-9))))
+
     def wanted(self, slots: int) -> int:
         """How many attempts to launch ahead.
 
@@ -39,7 +48,8 @@ class Reserve:
         """
         if slots < 2 or self._ended < slots or self._handover_s < SHARE_MIN * self._lasted_s:
             return 0
-        return min(slots, self._most_together(2 * slots))
+        most = slots * self.line
+        return min(most, self._most_together(2 * most))
 
     def _most_together(self, ends: int) -> int:
         """Of the last so many ends, as many as came within one handing over."""

@@ -17,7 +17,7 @@ from tunesvc.execute.dispatch import Pace, Slot
 from tunesvc.execute.executor import AttemptId
 from tunesvc.execute.fleet import Fleet, WorkerActor
 from tunesvc.execute.inbox import Inbox
-from tunesvc.execute.worker import Found
+from tunesvc.execute.talk import Found
 from tunesvc.execute.workers import Workers
 
 

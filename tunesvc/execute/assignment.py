@@ -2,7 +2,7 @@
 
 Attempts wait in a queue of ours, not in Ray's: whichever worker comes up or becomes free first takes the next one.
 What waits while all workers that there may be are busy stands in line in one of them, which begins it by itself; if
-another one is done sooner, that gets it. Imports no Ray itself.
+another one is done sooner, that gets it. Nobody but the next one stands behind a long attempt. Imports no Ray itself.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class Assignment:
         self._pace = pace
         self._clock = SystemClock()
         self._parallelism: int | None = None
+        self._line = 1
         self._looks_at_lines = False
 
     def add(self, launch: Launch) -> None:
         """Have one more attempt wait, and others give way to it if need be."""
         self._waiting.launches.append(launch)
-        self._parallelism = launch.parallelism
+        self._parallelism, self._line = launch.parallelism, launch.line
         self.go_on()
         self._workers.ask_for_room()
 
@@ -51,6 +52,7 @@ class Assignment:
         if (wanted := could_begin - free - self._workers.coming) > 0:
             self._workers.start(wanted)
         self._line_up()
+        self._shorten_lines()
         self._even_out()
 
     @property
@@ -83,8 +85,8 @@ class Assignment:
         """Let go of workers whose room another job lacks: those that run nothing, once all of it is recorded."""
         self._workers.declare()
         for slot in [slot for slot in self._workers.slots if self._workers.gives_way(slot)]:
-            for running in [running for running in slot.live[1:] if running.recall is None]:
-                self._conversation.recall(running, "other worker")
+            for running in slot.live[1:]:
+                self._recall(running)
             if not slot.attempts and self._workers.gives_way(slot):  # one less may be enough
                 self._workers.end(slot)
 
@@ -94,26 +96,43 @@ class Assignment:
         Only a trial's first attempt: one that ended its worker before must be seen to do so again.
         """
         coming = self._workers.coming
-        over = len(self._waiting.launches) - coming
-        if over <= 0 or not self._workers.are_reused:
+        if len(self._waiting.launches) <= coming or not self._workers.are_reused:
             return
-        kept = [slot for slot in self._workers.slots if slot.has_line and not self._workers.gives_way(slot)]
-        for slot in sorted(kept, key=_began_s)[:over]:
-            if launch := self._waiting.take_fresh(coming):
-                self._conversation.begin(slot, launch, in_line=True)
+        kept = [slot for slot in self._workers.slots if not self._workers.gives_way(slot)]
+        while open_slots := [slot for slot in kept if slot.has_room_in_line(self._line_of(slot))]:
+            launch = self._waiting.take_fresh(coming)
+            if launch is None:
+                return
+            self._conversation.begin(min(open_slots, key=_begins_s), launch, in_line=True)
+
+    def _line_of(self, slot: Slot) -> int:
+        """How many may stand in a worker's line."""
+        return 1 if self._clock.now() - _began_s(slot) > self._pace.long_s else self._line
+
+    def _shorten_lines(self) -> None:
+        """Nobody but the next one stands behind an attempt that turns out to be long."""
+        for slot in self._workers.slots:
+            for running in slot.live[1 + self._line_of(slot) :]:
+                if running.launch:
+                    self._recall(running)
 
     def _even_out(self) -> None:
-        """A worker that has nothing to do gets what has stood in another's line for a while."""
-        is_any_free = any(slot.is_free for slot in self._workers.slots)
-        if self._waiting.launches or self._may_begin <= 0 or not is_any_free:
-            return
-        first = min(self._in_line, key=lambda running: running.since_s, default=None)
-        if first is None or first.recall is not None:
-            return
-        wait_s = first.since_s + self._pace.line_s - self._clock.now()
-        if wait_s <= 0:
-            self._conversation.recall(first, "other worker")
-        elif not self._looks_at_lines:
+        """Workers that have nothing to do get what has stood in others' lines for a while."""
+        free = sum(slot.is_free for slot in self._workers.slots)
+        count = 0 if self._waiting.launches else max(0, min(free, self._may_begin))
+        for first in sorted(self._in_line, key=lambda running: running.since_s)[:count]:
+            wait_s = first.since_s + self._pace.line_s - self._clock.now()
+            if wait_s > 0:
+                self._look_later(wait_s)
+                break
+            self._recall(first)
+
+    def _recall(self, running: Running) -> None:
+        if running.recall is None:
+            self._conversation.recall(running, "other worker")
+
+    def _look_later(self, wait_s: float) -> None:
+        if not self._looks_at_lines:
             self._looks_at_lines = True
             self._inbox.later(wait_s, self._look_at_lines)
 
@@ -126,3 +145,8 @@ def _began_s(slot: Slot) -> float:
     """When the attempt began that a worker runs."""
     live = slot.live
     return live[0].since_s if live else 0.0
+
+
+def _begins_s(slot: Slot) -> tuple[int, float]:
+    """By how much stands in its line, then by how long it has run what it runs."""
+    return len(slot.live), _began_s(slot)

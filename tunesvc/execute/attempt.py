@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tunesvc import failpoints, history
 from tunesvc.errors import Pruned
+from tunesvc.execute.bell import Bell
 from tunesvc.execute.capture import OutputCapture
 from tunesvc.execute.checkpoints import Checkpoints, step_of
 from tunesvc.execute.executor import (
@@ -26,12 +27,14 @@ from tunesvc.execute.executor import (
     Started,
 )
 from tunesvc.execute.failures import outcome_of
-from tunesvc.execute.outbox import GATHER_S, Numbered, Outbox
+from tunesvc.execute.outbox import Numbered, Outbox
 from tunesvc.objective import Trial
 from tunesvc.spec import ParamValue
 
 Run = Callable[["Attempt"], Mapping[str, float]]
 """Runs the objective for an attempt; returns the final metrics."""
+Then = Callable[["Attempt", Outcome], None]
+"""Gets an attempt that has said everything but its outcome, and that."""
 _LAST_WORDS_CHARS = 4_000
 
 
@@ -48,11 +51,12 @@ class Place:
 class Attempt:
     """Runs one launch. Implements `tunesvc.objective.Channel`."""
 
-    def __init__(self, job: Job, launch: Launch, place: Place) -> None:
+    def __init__(self, job: Job, launch: Launch, place: Place, bell: Bell) -> None:
+        """`bell`: rung when it says something."""
         self.job = job
         self.launch = launch
         self.place = place
-        self.outbox = Outbox(gather_s=GATHER_S)
+        self.outbox = Outbox(bell)
         self.is_reusable = False
         """Whether the process may run another attempt; known with the outcome."""
         self._restored = Path(launch.checkpoint) if launch.checkpoint else None
@@ -62,15 +66,15 @@ class Attempt:
         self._unrecorded: dict[int, Path] = {}
         self._stop = threading.Event()
         self._answers: dict[str, ParamValue] = {}
-        self._answered = threading.Condition()
+        self._answered = threading.Condition(bell.lock)
         self._question: Asked | None = None
         self._last_words = ""
         self._thread: threading.Thread | None = None
 
     # --- from the worker --------------------------------------------------------------------------
 
-    def start(self, run: Run, output: OutputCapture, then: Callable[[Attempt], None], *, code: str = "") -> None:
-        """Run the objective, whose source has the digest `code`, in a thread that calls `then` when all is said."""
+    def start(self, run: Run, output: OutputCapture, then: Then, *, code: str = "") -> None:
+        """Run the objective, whose source has the digest `code`, in a thread that calls `then` with its outcome."""
         self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, code))
         # no daemon, for then every thread that the objective starts would be one too, see `_leftovers`
         self._thread = threading.Thread(target=self._run, args=(run, output, then), name="objective", daemon=False)
@@ -81,14 +85,23 @@ class Attempt:
         if self._thread is not None:
             self._thread.join(timeout_s)
 
-    def take(self, after: int, acknowledged: int, timeout_s: float) -> Sequence[Numbered]:
-        """See `Outbox.take`; checkpoints older than an acknowledged one are deleted."""
+    def acknowledge(self, acknowledged: int) -> None:
+        """See `Outbox.acknowledge`; checkpoints older than one of those are deleted, which may take a while."""
         for seq in sorted(seq for seq in list(self._unrecorded) if seq <= acknowledged):
             if path := self._unrecorded.pop(seq, None):  # a second listener may have been faster
                 self._checkpoints.forget_before(path)
-        events = self.outbox.take(after, acknowledged, timeout_s)
+        self.outbox.acknowledge(acknowledged)
+
+    def take(self, after: int) -> Sequence[Numbered]:
+        """See `Outbox.take`."""
+        events = self.outbox.take(after)
         self._unrecorded |= {seq: Path(p.path) for seq, p in events if isinstance(p, Checkpointed)}
         return events
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether the objective waits for an answer."""
+        return self._question is not None
 
     def stop(self) -> None:
         """Ask the objective to stop at its next report."""
@@ -163,7 +176,7 @@ class Attempt:
 
     # --- the thread ---------------------------------------------------------------------------------
 
-    def _run(self, run: Run, output: OutputCapture, then: Callable[[Attempt], None]) -> None:
+    def _run(self, run: Run, output: OutputCapture, then: Then) -> None:
         history.record("run", phase="begin", attempt=self.launch.attempt)
         failpoints.reach("begun")
         before = set(threading.enumerate())
@@ -174,8 +187,7 @@ class Attempt:
         self.is_reusable = not isinstance(outcome, Failed) and not _leftovers(before)
         failpoints.reach("ending")
         history.record("run", phase="end", attempt=self.launch.attempt)
-        self.outbox.put(outcome)
-        then(self)
+        then(self, outcome)
 
     def _outcome(self, run: Run) -> Outcome:
         if self._restored is not None and not self._restored.exists():

@@ -1,8 +1,9 @@
 """What attempts are told, and what they say: from the moment when a worker is given one until its end is recorded.
 
-Each live attempt has one long-poll under way, whose answer arrives in the inbox, so the cost is per event and not per
-worker. A worker keeps an outcome until it is recorded: until then it alone has it. Which worker gets what is decided
-elsewhere. Imports Ray for the error of a worker out of reach.
+Each worker that has any has one call open, whose answer arrives in the inbox. Who has more to tell it calls once more,
+and the call before comes back; so the cost is per bunch, be it many attempts or many events of one. A worker keeps an
+outcome until it is recorded: until then it alone has it. Which worker gets what is decided elsewhere. Imports Ray for
+the error of a worker out of reach.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from tunesvc.execute.deaths import outcome_of_death
 from tunesvc.execute.dispatch import Pace, Recall, Running, Slot, Waiting
 from tunesvc.execute.executor import AttemptId, Event, Launch, Lost, Outcome, Payload, Yielded
 from tunesvc.execute.inbox import Inbox
-from tunesvc.execute.worker import Reply
+from tunesvc.execute.outbox import Numbered
+from tunesvc.execute.talk import Call, Order, Reply, Verb
 from tunesvc.execute.workers import Workers
 
 
@@ -74,27 +76,26 @@ class Conversation:
             return False
         slot.attempts += sought
         for attempt in found.keys() - {running.attempt for running in sought}:
-            slot.actor.handle.withdraw.remote(self._workers.token, attempt)
+            slot.tell(Order("withdraw", attempt))
         for running in sought:
             running.slot, running.answered = slot, True
             running.in_line = running.attempt != attempts[0] and not running.delivered
-            self._poll(running)
+            for order in running.unsent:
+                slot.tell(order)
             if running.killed:
-                self._end_process(running, slot)
+                self._end_process(slot)
+        self._call_soon(slot)
         return True
 
     def begin(self, slot: Slot, launch: Launch, *, in_line: bool = False) -> None:
         """Give an attempt to a worker."""
-        recorded, slot.recorded = slot.recorded, []
         running = Running(launch.attempt, slot, launch, since_s=self._clock.now(), in_line=in_line)
         self._running[launch.attempt] = running
         slot.attempts.append(running)
-        again = launch.attempt in slot.withdrawn
-        answer = slot.actor.handle.run.remote(self._workers.token, launch, self._pace.poll_s, recorded, again)
-        self._inbox.when_done(answer, partial(self._heard, running, slot))
+        self.tell(running, "run", launch)
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Let the workers forget what is recorded, with the next poll; free those whose attempt is over."""
+        """Let the workers forget what is recorded, with the next call; free those whose attempt is over."""
         for attempt, cursor in cursors.items():
             if running := self._running.get(attempt):
                 running.acknowledged = max(running.acknowledged, cursor)
@@ -109,7 +110,7 @@ class Conversation:
         """Have the attempt's worker free for the next one, or end it."""
         self._forget(running)
         if (slot := running.slot) is not None:
-            slot.recorded.append(running.attempt)
+            slot.tell(Order("forget", running.attempt))
             self._workers.end_if_spent(slot)
         self._go_on()
 
@@ -140,77 +141,90 @@ class Conversation:
         running.delivered = seq
         self._ready.append(Event(running.attempt, seq, payload))
 
-    def _poll(self, running: Running) -> None:
-        slot = running.slot
-        if slot is None or self._workers.is_closed or running.over:
+    def _call_soon(self, slot: Slot) -> None:
+        """Call a worker when all that is to be told by then is known."""
+        if not slot.is_due:
+            slot.is_due = True
+            self._inbox.put(partial(self._call, slot))
+
+    def _call(self, slot: Slot) -> None:
+        slot.is_due = False
+        live = {running.attempt: running for running in slot.live}
+        if self._workers.is_closed or not live:
             return
+        slot.calls += 1
         # what this executor has not delivered itself must not be forgotten, whoever else has recorded it
-        acknowledged = min(running.acknowledged, running.delivered)
-        answer = slot.actor.handle.poll.remote(
-            self._workers.token, running.attempt, running.delivered, acknowledged, self._pace.poll_s
-        )
-        self._inbox.when_done(answer, partial(self._heard, running, slot))
+        cursors = {a: (one.delivered, min(one.acknowledged, one.delivered)) for a, one in live.items()}
+        call = Call(slot.calls, tuple(slot.orders), cursors)
+        answer = slot.actor.handle.talk.remote(self._workers.token, call, self._pace.poll_s)
+        self._inbox.when_done(answer, partial(self._answered, slot, call.number, live))
 
-    def _heard(self, running: Running, slot: Slot, reply: Reply | None, error: BaseException | None) -> None:
-        if self._running.get(running.attempt) is not running or running.over:
-            return  # closed meanwhile, or given up
-        if isinstance(error, ActorUnavailableError):  # out of reach, not known to be dead: the outbox keeps everything
-            self._inbox.later(self._pace.retry_s, partial(self._poll, running))
-        elif reply is not None and reply.is_refused:
-            self._forget(running)
+    def _answered(
+        self,
+        slot: Slot,
+        number: int,
+        asked: Mapping[AttemptId, Running],
+        reply: Reply | None,
+        error: BaseException | None,
+    ) -> None:
+        is_newest = number == slot.calls
+        if self._workers.is_closed:
+            return
+        if isinstance(error, ActorUnavailableError):  # out of reach, not known to be dead: the outboxes keep everything
+            if is_newest:
+                self._inbox.later(self._pace.retry_s, partial(self._repeat, slot, number))
+        elif reply is None:
+            self._died(slot, error or RuntimeError("it does not say why"))
+        elif reply.is_refused:
+            for running in slot.live:
+                self._forget(running)
             self._workers.give_away(slot)
-        elif reply is not None and not reply.is_known and running.recall is not None:
-            return  # it was withdrawn before it arrived; that answer is still on its way
-        elif reply is None or not reply.is_known:
-            self._died(running, error or RuntimeError("the launch did not reach it"))
         else:
-            self._take(running, slot, reply)
+            slot.confirm(number)
+            self._take(slot, asked, reply)
+            if is_newest:
+                self._call_soon(slot)
 
-    def _take(self, running: Running, slot: Slot, reply: Reply) -> None:
-        running.answered = running.heard_of = True
-        unsent, running.unsent = running.unsent, []
-        for method, values in unsent:
-            self.tell(running, method, *values)
-        if reply.events and running.in_line:
-            if slot.live[0] is not running:  # who is before it has ended too, which is still on its way
-                running.early = reply
-                return
-            running.in_line, running.since_s = False, self._clock.now()
-        for seq, payload in reply.events:
-            self._deliver(running, seq, payload)
-        if reply.events and isinstance(reply.events[-1][1], Outcome):
-            running.over = True
-            self._see_whether_fit(running, slot, reply)
-            self._hear_early(slot)
-        else:
-            self._poll(running)
-        if running.is_recorded:  # by a coordinator whose driver had heard the outcome before this one
-            self._release(running)
+    def _repeat(self, slot: Slot, number: int) -> None:
+        """Call again, unless somebody has since."""
+        if number == slot.calls:
+            self._call_soon(slot)
 
-    def _hear_early(self, slot: Slot) -> None:
-        for running in slot.live[:1]:
-            early, running.early = running.early, None
-            if early is not None:
-                self._take(running, slot, early)
-
-    def _see_whether_fit(self, ended: Running, slot: Slot, reply: Reply) -> None:
-        """A worker that is not begins nothing more, what stands in its line neither."""
-        slot.is_spent |= ended.killed or not reply.is_reusable
-        if not reply.is_reusable:
-            for running in [running for running in slot.live if running.in_line]:
-                self._take_back(running, running.recall or "other worker")
+    def _take(self, slot: Slot, asked: Mapping[AttemptId, Running], reply: Reply) -> None:
+        slot.is_spent |= not reply.is_fit
+        for running in slot.live:
+            running.answered = True
+        for attempt, events in reply.said:
+            if self.live(attempt) is asked[attempt]:  # an earlier answer may have told its end
+                self._hear(asked[attempt], slot, events)
+        for attempt in reversed(reply.absent):
+            if self.live(attempt) is asked[attempt]:  # or have given it back
+                self._take_back(asked[attempt])
+        if reply.absent:
             self._go_on()
 
-    def _died(self, running: Running, error: BaseException) -> None:
-        if running.slot is not None:
-            running.slot.is_spent = True
+    def _hear(self, running: Running, slot: Slot, events: Sequence[Numbered]) -> None:
         if running.in_line:
-            self._deliver(running, 1, Lost("its worker died before it began", "gone"))
-        else:
-            self._deliver(running, running.delivered + 1, outcome_of_death(error, killed=running.killed))
-        self._release(running)
-        if running.slot is not None:
-            self._hear_early(running.slot)
+            running.in_line, running.since_s = False, self._clock.now()
+        for seq, payload in events:
+            if seq > running.delivered:
+                self._deliver(running, seq, payload)
+        if isinstance(events[-1][1], Outcome):
+            running.over = True
+            slot.is_spent |= not self._workers.are_reused
+        if running.is_recorded:  # by a coordinator whose driver had heard the outcome before this one
+            self._release(running)
+        elif not running.over:
+            self._do_after_all(running)
+
+    def _died(self, slot: Slot, error: BaseException) -> None:
+        slot.is_spent = True
+        for running in slot.live:
+            if running.in_line:
+                self._deliver(running, 1, Lost("its worker died before it began", "gone"))
+            else:
+                self._deliver(running, running.delivered + 1, outcome_of_death(error, killed=running.killed))
+            self._release(running)
 
     # --- what they are told ---------------------------------------------------------------------------
 
@@ -225,30 +239,25 @@ class Conversation:
             return
         running.killed = True
         if running.slot is not None:
-            self._end_process(running, running.slot)
+            self._end_process(running.slot)
 
-    def tell(self, running: Running, method: str, *values: Any) -> None:
-        """Call a method of the attempt's worker, as soon as that is known to have it."""
-        if running.heard_of and running.slot is not None:
-            told = getattr(running.slot.actor.handle, method).remote(self._workers.token, running.attempt, *values)
-            self._inbox.when_done(told, partial(self._told, running, partial(self.tell, running, method, *values)))
+    def tell(self, running: Running, verb: Verb, *values: Any) -> None:
+        """Have the attempt's worker told something, as soon as it is found."""
+        order = Order(verb, running.attempt, values)
+        if running.slot is None:
+            running.unsent.append(order)
         else:
-            running.unsent.append((method, values))
+            running.slot.tell(order)
+            self._call_soon(running.slot)
 
-    def _told(self, running: Running, repeat: Callable[[], None], _: None, error: BaseException | None) -> None:
-        """What a worker out of reach may not have heard is repeated: hearing it twice does no harm."""
-        if isinstance(error, ActorUnavailableError):
-            self._inbox.later(self._pace.retry_s, partial(self._while_live, running, repeat))
-
-    def _while_live(self, running: Running, action: Callable[[], None]) -> None:
-        if self.live(running.attempt) is running:
-            action()
-
-    def _end_process(self, running: Running, slot: Slot) -> None:
+    def _end_process(self, slot: Slot) -> None:
+        slot.is_spent = True
         slot.actor.kill()
-        self._inbox.later(
-            self._pace.killed_s, partial(self._heard, running, slot, None, TimeoutError("Ray does not say"))
-        )
+        self._inbox.later(self._pace.killed_s, partial(self._give_up, slot))
+
+    def _give_up(self, slot: Slot) -> None:
+        if not self._workers.is_closed:
+            self._died(slot, TimeoutError("Ray does not say"))
 
     # --- what is taken back ---------------------------------------------------------------------------
 
@@ -258,37 +267,23 @@ class Conversation:
             return False
         is_asked, running.recall = running.recall is not None, why
         if not is_asked:
-            self._ask_back(running, running.slot)
+            self.tell(running, "withdraw")
         return True
 
-    def _ask_back(self, running: Running, slot: Slot) -> None:
-        answer = slot.actor.handle.withdraw.remote(self._workers.token, running.attempt)
-        self._inbox.when_done(answer, partial(self._gave_back, running, slot))
+    def _do_after_all(self, running: Running) -> None:
+        """What an attempt was asked back for has to be done where it has begun."""
+        why, running.recall = running.recall, None
+        if why == "stop":
+            self.stop(running)
+        elif why == "kill":
+            self.kill(running)
 
-    def _gave_back(self, running: Running, slot: Slot, is_withdrawn: bool | None, error: BaseException | None) -> None:
-        if self.live(running.attempt) is not running or (why := running.recall) is None:
-            return
-        if isinstance(error, ActorUnavailableError):
-            self._inbox.later(
-                self._pace.retry_s, partial(self._while_live, running, partial(self._ask_back, running, slot))
-            )
-        elif is_withdrawn:
-            slot.withdrawn.add(running.attempt)
-            self._take_back(running, why)
-            self._go_on()
-        elif error is None:  # it has begun; of a worker that died its polls tell
-            running.in_line, running.recall = False, None
-            if why == "stop":
-                self.stop(running)
-            elif why == "kill":
-                self.kill(running)
-
-    def _take_back(self, running: Running, why: Recall) -> None:
+    def _take_back(self, running: Running) -> None:
         """Of an attempt that never began: have it wait again, or end it."""
         self._forget(running)
-        if why == "stop":
+        if running.recall == "stop":
             self.never_began(running.attempt, Yielded())
-        elif why == "kill":
+        elif running.recall == "kill":
             self.never_began(running.attempt, Lost("killed before it began"))
         elif running.launch is None:
             self.never_began(running.attempt, Lost("its worker could not begin it", "gone"))

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from tunesvc.execute.executor import AttemptId, Launch
+from tunesvc.execute.talk import Order
 
 if TYPE_CHECKING:
     from tunesvc.execute.fleet import WorkerActor
-    from tunesvc.execute.worker import Reply
 
 
 HANDOVER_S = 0.2
@@ -38,6 +38,8 @@ class Pace:
     """Between looks for workers that a coordinator started after its study was taken over."""
     line_s: float = 0.05
     """An attempt stands in a worker's line for so long before another worker gets it that has nothing to do."""
+    long_s: float = HANDOVER_S
+    """No more than one stands in line behind an attempt that has run for so long."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,10 +50,12 @@ class Slot:
     node: str = ""
     """Where it is up; empty while nobody has said."""
     is_up: bool = False
-    withdrawn: set[AttemptId] = field(default_factory=set)
-    """What it has given back."""
-    recorded: list[AttemptId] = field(default_factory=list)
-    """What it may forget, and was not told so yet."""
+    calls: int = 0
+    """How many were made of it."""
+    orders: list[tuple[int, Order]] = field(default_factory=list)
+    """Those that it is not known to have, each with the number of the first call that brings it."""
+    is_due: bool = False
+    """Whether a call of it is about to be made."""
     is_spent: bool = False
     """Whether no other attempt may begin on it: it is an earlier coordinator's, started from what the job was then, or
     the last attempt left something behind, or it is dead."""
@@ -60,7 +64,7 @@ class Slot:
 
     @property
     def live(self) -> list[Running]:
-        """Those that are not over: the one that runs, and one that follows it."""
+        """Those that are not over: the one that runs, and those that follow it."""
         return [running for running in self.attempts if not running.over]
 
     @property
@@ -68,11 +72,17 @@ class Slot:
         """Whether an attempt would begin on it at once."""
         return self.is_up and not self.is_spent and not self.live
 
-    @property
-    def has_line(self) -> bool:
-        """Whether an attempt may stand in its line."""
-        live = self.live
-        return self.is_up and not self.is_spent and len(live) == 1 and not live[0].killed
+    def has_room_in_line(self, line: int) -> bool:
+        """Whether one more may stand in its line, where so many may."""
+        return self.is_up and not self.is_spent and 0 < len(self.live) <= line
+
+    def tell(self, order: Order) -> None:
+        """Have its next call say this."""
+        self.orders.append((self.calls + 1, order))
+
+    def confirm(self, number: int) -> None:
+        """It has what it was told by the call of this number."""
+        self.orders = [(first, order) for first, order in self.orders if first > number]
 
 
 Recall = Literal["other worker", "stop", "kill"]
@@ -92,16 +102,12 @@ class Running:
     """When it was given to its worker, or was heard to begin."""
     in_line: bool = False
     """Whether it was given to a worker that ran another one, and nothing was heard of it since."""
-    early: Reply | None = None
-    """What it said before the end of the one before it was heard."""
     recall: Recall | None = None
-    """Why it is asked for back, as long as the worker has not answered."""
+    """Why it is asked for back, until its worker does not have it or has begun it."""
     delivered: int = 0
     acknowledged: int = 0
-    heard_of: bool = False
-    """Whether the worker is known to have it; what is sent before could overtake the launch."""
-    unsent: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
-    """What the worker has to be told then."""
+    unsent: list[Order] = field(default_factory=list)
+    """What its worker has to be told, as soon as that is found."""
     answered: bool = True
     """Whether the worker has answered since somebody last asked."""
     killed: bool = False

@@ -67,6 +67,8 @@ class Launch:
     """Where an earlier attempt saved its state, or None."""
     parallelism: int | None = None
     """How many attempts of the job may run at a time from here on; None: as many as there is room for."""
+    line: int = 1
+    """How many may stand in each worker's line from here on, behind the one that runs."""
 
 
 # --- what an attempt says ---------------------------------------------------------------------------

@@ -8,11 +8,11 @@ Imports no Ray.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
+from tunesvc.execute.bell import Bell
 from tunesvc.execute.executor import Asked, Logged, Outcome, Payload, Reported
 from tunesvc.execute.steps import Steps
 
@@ -22,14 +22,8 @@ PENDING_REPORTS_MAX = 50_000
 PENDING_LOG_CHARS_MAX = 2**20
 UNACKNOWLEDGED_MAX = 20_000
 """Nothing more is handed out while so many events wait for their acknowledgement."""
-FULL_WAIT_S = 0.2
-"""How long a listener waits then."""
 TAKE_MAX = 2_000
 """Events per `take`."""
-GATHER_MAX = 200
-"""So many events do not wait for more."""
-GATHER_S = 0.02
-"""How long what is said travels together with what follows it. A call costs as much as a hundred events in it."""
 
 
 class Outbox:
@@ -37,18 +31,16 @@ class Outbox:
 
     def __init__(
         self,
+        bell: Bell | None = None,
         *,
         pending_reports_max: int = PENDING_REPORTS_MAX,
         pending_log_chars_max: int = PENDING_LOG_CHARS_MAX,
-        gather_s: float = 0.0,
     ) -> None:
-        self._gather_s = gather_s
+        """`bell`: rung for each event."""
+        self._bell = bell or Bell()
+        self._lock = self._bell.lock
         self._reports_max = pending_reports_max
         self._log_chars_max = pending_log_chars_max
-        lock = threading.RLock()
-        self._changed = threading.Condition(lock)
-        self._urgently = threading.Condition(lock)
-        self._is_urgent = False
         self._pending: deque[Payload] = deque()
         self._kept: deque[Numbered] = deque()
         self._last_seq = 0
@@ -61,7 +53,7 @@ class Outbox:
 
     def put(self, payload: Payload) -> None:
         """Add an event. An outcome is the last; whatever comes after it is refused."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             if isinstance(payload, Outcome):
@@ -69,12 +61,11 @@ class Outbox:
                 self._closed = True
             self._add(payload)
             if isinstance(payload, (Outcome, Asked)):
-                self._is_urgent = True
-                self._urgently.notify_all()
+                self._bell.ask_whether_urgent()
 
     def report(self, report: Reported) -> None:
         """Add a report, unless its step was reported before: the first one stands."""
-        with self._changed:
+        with self._lock:
             if self._closed or not self._steps.add(report.step):
                 return
             self._pending_reports += 1
@@ -84,7 +75,7 @@ class Outbox:
 
     def log(self, stream: str, text: str) -> None:
         """Add a piece of output, or drop it when too much waits already."""
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return
             if self._pending_log_chars + len(text) > self._log_chars_max:
@@ -94,29 +85,31 @@ class Outbox:
             self._pending_log_chars += len(text)
             self._add(Logged(stream, text))
 
-    def take(self, after: int, acknowledged: int, timeout_s: float) -> Sequence[Numbered]:
-        """Events numbered above `after`; waits up to `timeout_s` for the first, and a little for those that follow it,
-        unless somebody waits for what they mean.
-
-        Events up to `acknowledged` are forgotten. Repeatable: the same `after` gives the same events again.
-        """
-        with self._changed:
+    def acknowledge(self, acknowledged: int) -> None:
+        """Forget the events up to this number, which are recorded for good."""
+        with self._lock:
             while self._kept and self._kept[0][0] <= acknowledged:
                 self._kept.popleft()
-            if len(self._kept) >= UNACKNOWLEDGED_MAX:
-                timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
-            if self._changed.wait_for(lambda: self._hand_out(after), timeout_s) and self._has_time(after):
-                self._urgently.wait_for(lambda: self._is_urgent, self._gather_s)
-                self._hand_out(after)
-            self._is_urgent = self._closed
+
+    def count(self, after: int) -> int:
+        """How many events above `after` could be taken at once."""
+        with self._lock:
+            return self._last_seq - after + min(len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is handed out before an acknowledgement comes."""
+        with self._lock:
+            return len(self._kept) >= UNACKNOWLEDGED_MAX
+
+    def take(self, after: int) -> Sequence[Numbered]:
+        """Events numbered above `after`. Repeatable: the same `after` gives the same events again, and later ones."""
+        with self._lock:
+            self._hand_out()
             return list(islice((event for event in self._kept if event[0] > after), TAKE_MAX))
 
-    def _has_time(self, after: int) -> bool:
-        """Whether what there is may wait for more."""
-        return not self._is_urgent and self._last_seq - after < GATHER_MAX
-
-    def _hand_out(self, after: int) -> bool:
-        """Number what is pending; whether there is anything above `after`."""
+    def _hand_out(self) -> None:
+        """Number what is pending."""
         for _ in range(min(TAKE_MAX, len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))):
             payload = self._pending.popleft()
             self._last_seq += 1
@@ -125,11 +118,10 @@ class Outbox:
                 self._pending_reports -= 1
             elif isinstance(payload, Logged):
                 self._pending_log_chars -= len(payload.text)
-        return self._last_seq > after
 
     def _add(self, payload: Payload) -> None:
         self._pending.append(payload)
-        self._changed.notify_all()
+        self._bell.ring()
 
     def _thin_out(self) -> None:
         """Leave out every second report that waits; a curve keeps its shape at half its resolution."""

@@ -1,7 +1,7 @@
 """What runs inside a warm Ray actor: one attempt after another of one job.
 
-An attempt that comes while another runs stands in line and begins when that has ended, without anybody being asked:
-nobody trains while messages travel. It may be withdrawn until then.
+Attempts that come while another runs stand in line and begin one after the other, without anybody being asked: nobody
+waits while messages travel. Each may be withdrawn until then. What all of them say is heard with one call.
 
 A plain class whose methods are called from several threads; `actors` makes an actor of it. Whoever calls brings a
 fencing token, and is refused when somebody with a higher one has called before. Imports Ray only to ask where it runs,
@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,44 +22,24 @@ import cloudpickle
 
 from tunesvc.execute import forms
 from tunesvc.execute.attempt import Attempt, Place, Run
+from tunesvc.execute.bell import GATHER_S, Bell
 from tunesvc.execute.callers import Callers
 from tunesvc.execute.capture import OutputCapture
 from tunesvc.execute.command import run_command
 from tunesvc.execute.entrypoint import Objective, load
-from tunesvc.execute.executor import AttemptId, Job, Launch
+from tunesvc.execute.executor import AttemptId, Job, Outcome
 from tunesvc.execute.failures import EntrypointError
-from tunesvc.execute.outbox import Numbered
 from tunesvc.execute.source import digest_of
-from tunesvc.spec import ParamValue
+from tunesvc.execute.talk import Call, Found, Order, Reply
 
 GRACE_S = 5.0
 """How long an attempt that nobody listens to any more has to end by itself."""
+FULL_WAIT_S = 0.2
+"""How long a listener waits while an attempt may say nothing more before it is told what of it is recorded."""
+GATHER_MAX = 200
+"""So many events do not wait for more."""
 
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What an attempt said since the last poll."""
-
-    events: Sequence[Numbered]
-    is_reusable: bool
-    """Whether the worker may run another attempt; decided when the outcome is among the events."""
-    is_known: bool = True
-    """False when the worker never got this attempt."""
-    is_refused: bool = False
-    """Whether somebody with a higher token has taken the worker over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a worker says to a new coordinator."""
-
-    attempts: Sequence[AttemptId]
-    """What it runs and what follows that, after those whose end it keeps; in the order in which they run."""
-    is_refused: bool = False
-    """Whether the coordinator is not the new one at all."""
-
-
-_REFUSED = Reply((), is_reusable=False, is_refused=True)
+_REFUSED = Reply(is_refused=True)
 
 
 class Worker:
@@ -76,13 +53,16 @@ class Worker:
         self._job = job
         self._folder = Path(folder) if folder else Path.cwd()
         self._output = OutputCapture()
-        self._lock = threading.Lock()
+        self._bell = Bell(GATHER_S)
+        self._lock = self._bell.lock
         self._attempts: dict[AttemptId, Attempt] = {}
         """Those whose end may not be recorded yet, the one that runs, and those in line."""
         self._running: Attempt | None = None
         self._line: deque[Attempt] = deque()
-        self._withdrawn: set[AttemptId] = set()
+        self._is_fit = True
         self._callers = Callers(token)
+        self._latest = token, 0
+        """The token and the number of the newest call."""
         if orphan_s is not None:
             self._callers.watch(orphan_s, self._retire)
         if str(self._folder) not in sys.path:
@@ -100,6 +80,7 @@ class Worker:
             if self._callers.is_over:
                 return Found(())
             with self._lock:
+                self._listens_to(token, 0)
                 attempts = list(self._attempts.values())
             for attempt in attempts:
                 attempt.ask_again()
@@ -110,60 +91,90 @@ class Worker:
         with self._callers.call(token):
             pass
 
-    def run(
-        self, token: int, launch: Launch, timeout_s: float, recorded: Collection[AttemptId] = (), again: bool = False
-    ) -> Reply:
-        """Start an attempt, as soon as none runs; answers with its first events.
-
-        What those said that are `recorded` is forgotten. With `again` it was withdrawn here before, and is meant to
-        begin after all. Calls may overtake each other.
+    def talk(self, token: int, call: Call, timeout_s: float) -> Reply:
+        """Do what is ordered, and answer with what was said; waits up to `timeout_s` for the first of it, and a little
+        for what follows it, unless somebody waits for what it means.
         """
         with self._callers.call(token) as admitted:
             if not admitted:
                 return _REFUSED
+            self._acknowledge(call)
             with self._lock:
-                if again:
-                    self._withdrawn.discard(launch.attempt)
-                if launch.attempt not in self._withdrawn and launch.attempt not in self._attempts:
-                    self._enter(Attempt(self._job, launch, self._place))
-                for attempt in recorded:
-                    self._attempts.pop(attempt, None)
-        return self.poll(token, launch.attempt, 0, 0, timeout_s)
+                self._take_orders(token, call)
+                self._wait(token, call, timeout_s)
+                if not self._callers.holds(token):
+                    return _REFUSED
+                return self._reply(call) if self._is_newest(token, call) else Reply()
 
-    def withdraw(self, token: int, attempt: AttemptId) -> bool:
-        """Whether an attempt has not begun, and now never will. May arrive before the attempt does."""
-        with self._callers.call(token) as admitted, self._lock:
+    # --- one call -----------------------------------------------------------------------------------
+
+    def _acknowledge(self, call: Call) -> None:
+        for attempt, (_, acknowledged) in call.cursors.items():
+            if known := self._attempts.get(attempt):
+                known.acknowledge(acknowledged)
+
+    def _take_orders(self, token: int, call: Call) -> None:
+        for number, order in call.orders:
+            if (token, number) > self._latest:
+                self._obey(order)
+        self._listens_to(token, call.number)
+
+    def _listens_to(self, token: int, number: int) -> None:
+        """Have calls before this one come back."""
+        self._latest = max(self._latest, (token, number))
+        self._bell.ask_whether_urgent()
+
+    def _is_newest(self, token: int, call: Call) -> bool:
+        return (token, call.number) == self._latest
+
+    def _wait(self, token: int, call: Call, timeout_s: float) -> None:
+        def is_due() -> bool:
+            return not self._is_newest(token, call) or self._is_awaited or self._news(call) >= GATHER_MAX
+
+        if any(attempt.outbox.is_full for attempt, _ in self._heard_of(call) if attempt):
+            timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
+        self._bell.wait(lambda: not self._is_newest(token, call) or self._news(call) > 0, is_due, timeout_s)
+
+    def _news(self, call: Call) -> int:
+        """How many events there are to hear. What is not here is worth telling at once."""
+        return sum(attempt.outbox.count(after) if attempt else GATHER_MAX for attempt, after in self._heard_of(call))
+
+    def _heard_of(self, call: Call) -> list[tuple[Attempt | None, int]]:
+        return [(self._attempts.get(attempt), after) for attempt, (after, _) in call.cursors.items()]
+
+    @property
+    def _is_awaited(self) -> bool:
+        """Whether we wait for whoever listens: nothing runs, or what does has asked something."""
+        return self._running is None or self._running.is_asking
+
+    def _reply(self, call: Call) -> Reply:
+        said, absent, is_open = [], [], False
+        for attempt, (after, _) in call.cursors.items():
             known = self._attempts.get(attempt)
-            if not admitted or not (known is None or known in self._line):
-                return False
-            self._withdrawn.add(attempt)
-            if known is not None:
+            if known is None:
+                absent.append(attempt)
+            elif not is_open:
+                said.append((attempt, events := known.take(after)))
+                is_open = not (events and isinstance(events[-1][1], Outcome))
+        self._bell.heard()
+        return Reply([(attempt, events) for attempt, events in said if events], absent, self._is_fit)
+
+    def _obey(self, order: Order) -> None:
+        known = self._attempts.get(order.attempt)
+        match order.verb:
+            case "run" if known is None and self._is_fit:
+                self._enter(Attempt(self._job, order.values[0], self._place, self._bell))
+            case "withdraw" if known and known in self._line:
                 self._line.remove(known)
-                del self._attempts[attempt]
-            return True
+                del self._attempts[order.attempt]
+            case "forget":
+                self._attempts.pop(order.attempt, None)
+            case "stop" if known:
+                known.stop()
+            case "answer" if known:
+                known.answer(*order.values)
 
-    def poll(self, token: int, attempt: AttemptId, after: int, acknowledged: int, timeout_s: float) -> Reply:
-        """Events above `after`; waits up to `timeout_s` for the first. Those up to `acknowledged` are forgotten."""
-        with self._callers.call(token) as admitted:
-            if not admitted:
-                return _REFUSED
-            current = self._current(attempt)
-            if current is None:
-                return Reply((), is_reusable=False, is_known=False)
-            events = current.take(after, acknowledged, timeout_s)
-            return Reply(events, current.is_reusable) if self._callers.holds(token) else _REFUSED
-
-    def stop(self, token: int, attempt: AttemptId) -> None:
-        """Ask the attempt to stop at its next report."""
-        with self._callers.call(token) as admitted:
-            if admitted and (current := self._current(attempt)):
-                current.stop()
-
-    def answer(self, token: int, attempt: AttemptId, name: str, value: ParamValue) -> None:
-        """The value of a parameter that the attempt asked for."""
-        with self._callers.call(token) as admitted:
-            if admitted and (current := self._current(attempt)):
-                current.answer(name, value)
+    # --- what runs ----------------------------------------------------------------------------------
 
     def _retire(self) -> None:
         """End this process, which nobody wants any more, as Ray takes it for intended; its gang's bundles are freed."""
@@ -183,10 +194,6 @@ class Worker:
             time.sleep(GRACE_S)
         os._exit(1)
 
-    def _current(self, attempt: AttemptId) -> Attempt | None:
-        with self._lock:
-            return self._attempts.get(attempt)
-
     def _enter(self, attempt: Attempt) -> None:
         self._attempts[attempt.launch.attempt] = attempt
         if self._running is None:
@@ -198,11 +205,15 @@ class Worker:
         self._running = attempt
         attempt.start(self._run, self._output, self._ended, code=self._code())
 
-    def _ended(self, attempt: Attempt) -> None:
-        """Go on with the next in line; whoever told it to stand there takes it back from a worker that is not fit."""
+    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        """Go on with the next in line, if the process is fit for it."""
         with self._lock:
+            attempt.outbox.put(outcome)
             self._running = None
-            if not (self._line and attempt.is_reusable):
+            self._is_fit = attempt.is_reusable
+            while self._line and not self._is_fit:
+                del self._attempts[self._line.popleft().launch.attempt]
+            if not self._line:
                 return
             try:
                 self._begin(self._line.popleft())

@@ -116,7 +116,7 @@ class Workers:
 
     def end_if_spent(self, slot: Slot) -> None:
         """End a worker on which no other attempt may begin, once the end of all that it ran is recorded."""
-        if slot in self.slots and not slot.attempts and (slot.is_spent or not self.are_reused):
+        if slot in self.slots and not slot.attempts and slot.is_spent:
             self.end(slot)
 
     def take_over(self, slot: Slot) -> None:
