@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
+import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,8 @@ from tests.executors import make_job, make_launch
 from tunesvc import Trial
 from tunesvc.execute.attempt import Place
 from tunesvc.execute.dispatch import Slot
-from tunesvc.execute.executor import AttemptId, Failed, Finished, Launch, Payload, Reported, Started
+from tunesvc.execute.executor import Asked, AttemptId, Failed, Finished, Launch, Payload, Reported, Started
+from tunesvc.execute.outbox import UNACKNOWLEDGED_MAX
 from tunesvc.execute.talk import Call, Order, Reply
 from tunesvc.execute.worker import Worker
 
@@ -35,6 +37,17 @@ def train(*, trial: Trial, fails: bool = False, reports: bool = False) -> float:
     if fails:
         raise ValueError("broken")
     return float(trial.number)
+
+
+def floods(*, trial: Trial) -> None:
+    """Reports more than may wait to be recorded."""
+    for step in range(UNACKNOWLEDGED_MAX + 10):
+        trial.report(step, loss=1.0)
+
+
+def asks(trial: optuna.Trial) -> float:
+    """Asks for what it returns."""
+    return float(trial.suggest_float("x", 0.0, 1.0))
 
 
 class Trainings:
@@ -56,6 +69,11 @@ class Trainings:
 
     def run(self, *launches: Launch) -> None:
         self.call(*map(run, launches))
+
+    def begin_and_hear(self, launch: Launch) -> list[Payload]:
+        """What it says first."""
+        ((_, events),) = self.call(run(launch), of=[launch], timeout_s=15.0).said
+        return [payload for _, payload in events]
 
     def end(self, launch: Launch) -> list[Payload]:
         """Let it end; all it has said."""
@@ -102,8 +120,9 @@ def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
     return Trainings(make_worker(tmp_path))
 
 
-def make_worker(folder: Path) -> Worker:
-    return Worker(make_job(folder, entrypoint=f"{__name__}:train"), str(folder), token=1)
+def make_worker(folder: Path, objective: str = "train", *, define_by_run: bool = False) -> Worker:
+    job = make_job(folder, entrypoint=f"{__name__}:{objective}", define_by_run=define_by_run)
+    return Worker(job, str(folder), token=1)
 
 
 def launches(count: int, **params: bool) -> list[Launch]:
@@ -146,6 +165,37 @@ def test_what_follows_soon_travels_together_and_the_last_end_at_once(
     assert [[type(payload) for _, payload in events] for _, events in reply.result(30.0).said] == [
         [Started, Reported, Finished]
     ] * 2
+
+
+def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
+) -> None:
+    monkeypatch.setattr("tunesvc.execute.worker.GATHER_S", 60.0)
+    trainings = Trainings(make_worker(tmp_path, "asks", define_by_run=True))
+    (launch,) = launches(1)
+    assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [Started, Asked]
+    trainings.worker.adopt(2)
+    later = Trainings(trainings.worker, token=2)
+    ((_, asked_again),) = later.call(of=[launch], heard=2, timeout_s=15.0).said
+    assert isinstance(asked_again[0][1], Asked)
+    ((_, ended),) = later.call(Order("answer", launch.attempt, ("x", 0.5)), of=[launch], heard=3, timeout_s=15.0).said
+    assert ended == [(4, Finished({"loss": 0.5}))]
+
+
+def test_a_call_comes_back_soon_while_an_attempt_may_say_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
+) -> None:
+    """What is recorded meanwhile is told with the next call only."""
+    trainings = Trainings(make_worker(tmp_path, "floods"))
+    (launch,) = launches(1)
+    trainings.run(launch)
+    heard = 0
+    while said := trainings.call(of=[launch], heard=heard, timeout_s=600.0).said:
+        heard += len(said[0][1])
+    assert heard == UNACKNOWLEDGED_MAX
+    trainings.calls += 1
+    reply = trainings.worker.talk(1, Call(trainings.calls, (), {launch.attempt: (heard, heard)}), 0.0)
+    assert [seq for seq, _ in reply.said[0][1]] == list(range(heard + 1, heard + 13))
 
 
 def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) -> None:

@@ -1,0 +1,50 @@
+"""The bell of a worker: what is said gathers for a while, and for no longer."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from tunesvc.execute.bell import Bell
+
+GATHER_S = 0.3
+
+
+def yes() -> bool:
+    return True
+
+
+def no() -> bool:
+    return False
+
+
+def test_whoever_waits_is_woken_by_what_is_said() -> None:
+    bell, said = Bell(), threading.Event()
+    threading.Timer(0.05, lambda: (said.set(), bell.ring())).start()
+    with bell.lock:
+        bell.wait(said.is_set, yes, 30.0)
+    assert said.is_set()
+
+
+def test_nobody_gathers_what_is_urgent_or_becomes_so() -> None:
+    bell, urgent = Bell(60.0), threading.Event()
+    threading.Timer(0.05, lambda: (urgent.set(), bell.ask_whether_urgent())).start()
+    began_s = time.monotonic()
+    with bell.lock:
+        bell.wait(yes, yes, 0.0)
+        bell.wait(yes, urgent.is_set, 0.0)
+    assert time.monotonic() - began_s < 30.0
+
+
+def test_what_one_listener_has_gathered_the_next_one_does_not_gather_again() -> None:
+    """Else a worker that is told something new again and again would never be heard."""
+    bell = Bell(GATHER_S)
+    began_s = time.monotonic()
+    with bell.lock:
+        for _ in range(8):
+            bell.wait(yes, no, 0.0)
+    assert GATHER_S <= time.monotonic() - began_s < 4 * GATHER_S
+    with bell.lock:
+        bell.heard()
+        bell.wait(yes, no, 0.0)
+    assert time.monotonic() - began_s >= 2 * GATHER_S
