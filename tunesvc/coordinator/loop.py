@@ -54,6 +54,8 @@ GATHER_S = 0.05
 """Reports that come sooner than this after a commit are written together with those that follow."""
 ASK_S = 0.03
 """A step asks no longer than this, or than the rest of it took, when workers wait for what it has asked already."""
+ASK_AHEAD_S = 0.1
+"""The same when all workers have something to do: what is asked then stands in their lines and travels together."""
 SHOW_S = 0.2
 """Observers are told no more often than this while all that changes is what running trials report."""
 SHOW_SHARE = 0.03
@@ -337,10 +339,12 @@ class Coordinator:
     def _ask(self, trials: int, effects: Effects) -> None:
         began_s = self._clock.now()
         self._is_asking = False
+        is_ahead = effects.parallelism is not None and self._attempts.unfinished >= effects.parallelism
+        longest_s = max(ASK_AHEAD_S if is_ahead else ASK_S, began_s - self._listened_s)
         for _ in range(trials):
             if self._closing is not None or self._optimizer.exhausted:
                 return
-            if self._clock.now() - began_s > max(ASK_S, began_s - self._listened_s):
+            if self._clock.now() - began_s > longest_s:
                 self._is_asking = True
                 return
             proposal = self._optimizer.ask()

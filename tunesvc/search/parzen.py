@@ -102,12 +102,24 @@ class Parzen:
         inside = _log_mass((self._low - self._mu) / self._sigma, (self._high - self._mu) / self._sigma)
         logs -= inside.sum(axis=1)
         for column, (i, axis) in enumerate(zip(self._number_at, self._axes, strict=True)):
-            mu, sigma = self._mu[:, column], self._sigma[:, column]
             if axis.step:
-                logs += axis.log_mass(points[:, i], mu, sigma)
-            else:
-                z = (axis.scaled(points[:, i])[:, None] - mu) / sigma
-                logs -= 0.5 * z * z + (np.log(sigma) + _LOG_SQRT_2PI)
+                logs += axis.log_mass(points[:, i], self._mu[:, column], self._sigma[:, column])
+        smooth = [column for column, axis in enumerate(self._axes) if not axis.step]
+        if smooth:
+            scaled = [self._axes[column].scaled(points[:, self._number_at[column]]) for column in smooth]
+            logs += self._log_normal(np.stack(scaled, axis=1), smooth)
+
+    def _log_normal(self, points: Array, columns: list[int]) -> Array:
+        """Of points by kernel, over several columns at once: shape (points, kernels).
+
+        Squares are multiplied out, so that two products of matrices do the work. From the middle of each range no
+        kernel is more than fifty deviations away, so what cancels out leaves twelve digits.
+        """
+        middle = 0.5 * (self._low + self._high)[columns]
+        x, mu = points - middle, self._mu[:, columns] - middle
+        precision = self._sigma[:, columns] ** -2
+        constant = (0.5 * mu * mu * precision + np.log(self._sigma[:, columns]) + _LOG_SQRT_2PI).sum(axis=1)
+        return np.asarray(x @ (mu * precision).T - 0.5 * (x * x) @ precision.T - constant)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.parzen import Parzen, weights_by_age, weights_of_sample
-from tunesvc.search.ranks import Array, Observation, Part, Ranks, Space, View
+from tunesvc.search.ranks import Array, Observation, Part, Ranks, Space, View, observe
 from tunesvc.search.reasons import Reason
 from tunesvc.search.settled import forecasts_in, gone_on_in
 
@@ -56,13 +56,34 @@ class _Asked:
     draws: list[_Draw] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
     """Of one study."""
 
     forecasts: object
     """See `settled.forecasts_in`."""
     ranks: Ranks
+    lies: dict[int, tuple[FrozenTrial, Observation]] = field(default_factory=dict)
+    """Running trials by number, each as it was when it was observed."""
+    likely: tuple[View, Space, Parzen] | None = None
+    """The density of the good trials, which several asks share."""
+
+    def lie(self, trial: FrozenTrial, space: Space) -> Observation:
+        """A running trial as it is modelled."""
+        if any(name not in trial.params for name in space):
+            return _observe_begun(trial, space)
+        known, observed = self.lies.get(trial.number, (None, None))
+        if observed is None or known is not trial:
+            self.lies[trial.number] = trial, (observed := observe(trial))
+        return observed
+
+    def likely_of(self, view: View, space: Space, is_aged: bool) -> Parzen:
+        """The density of the good trials; with `is_aged` older ones count less."""
+        if self.likely is None or self.likely[0] is not view or self.likely[1] != space:
+            good, _ = view.good.table(space)
+            weights = weights_by_age(len(good)) if is_aged else np.ones(len(good))
+            self.likely = view, space, Parzen(good, space, weights)
+        return self.likely[2]
 
 
 class TPESampler(BaseSampler):
@@ -132,7 +153,7 @@ class TPESampler(BaseSampler):
         if not self._multivariate:
             return {}
         with self._lock:
-            ranks = self._ranks_of(study, study._get_trials(deepcopy=False, use_cache=True))
+            ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
             return {name: kind for space in self._spaces(ranks) for name, kind in space.items()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
@@ -183,7 +204,7 @@ class TPESampler(BaseSampler):
         self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
         self._asked: dict[int, _Asked] = {}
 
-    def _ranks_of(self, study: Study, trials: Sequence[FrozenTrial]) -> Ranks:
+    def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
         """What it knows of a study's trials, learned anew when pruned ones are forecast otherwise than before.
 
         That is rare enough to be cheap, and leaves nothing of the order in which they ended: a restart learns alike.
@@ -191,9 +212,9 @@ class TPESampler(BaseSampler):
         known, forecasts = self._studies.setdefault(study._storage, {}), forecasts_in(study)
         if study._study_id not in known or known[study._study_id].forecasts != forecasts:
             known[study._study_id] = _Known(forecasts, Ranks(study.directions, self._history))
-        ranks = known[study._study_id].ranks
-        ranks.update(trials, gone_on_in(study))
-        return ranks
+        found = known[study._study_id]
+        found.ranks.update(trials, gone_on_in(study))
+        return found
 
     def _spaces(self, ranks: Ranks) -> list[Space]:
         """What is drawn jointly, in an order that does not depend on how names hash."""
@@ -204,7 +225,7 @@ class TPESampler(BaseSampler):
     def _parts(self, study: Study, search_space: Space) -> list[Space]:
         """What of a space is drawn jointly; it may have been inferred long ago, or cut by `PartialFixedSampler`."""
         with self._lock:
-            ranks = self._ranks_of(study, study._get_trials(deepcopy=False, use_cache=True))
+            ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
             names = [list(space) for space in self._spaces(ranks)]
         known = {name for group in names for name in group}
         names.append([name for name in search_space if name not in known])
@@ -215,16 +236,17 @@ class TPESampler(BaseSampler):
         """The best of some candidates, by name; None before there is enough to model."""
         trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
         with self._lock:
-            ranks = self._ranks_of(study, trials)
+            known = self._known(study, trials)
+            ranks = known.ranks
             asked = self._remember(trial.number, ranks.told)
             if ranks.told < self._n_startup_trials:
                 return None
             view = ranks.view()
             running = ranks.running(trials) if self._constant_liar else []
-        lies = Part([_observe_running(other, space) for other in running if other.number != trial.number])
-        good, _ = view.good.table(space)
+            known.lies = {other.number: known.lies[other.number] for other in running if other.number in known.lies}
+            lies = Part([known.lie(other, space) for other in running if other.number != trial.number])
+            likely = known.likely_of(view, space, is_aged=len(study.directions) == 1)
         bad = _merged(view.bad.table(space), lies.table(space))
-        likely = Parzen(good, space, np.ones(len(good)) if len(study.directions) > 1 else weights_by_age(len(good)))
         of = len(bad) * (view.finished - len(view.good) + len(lies)) // max(len(view.bad) + len(lies), 1)
         unlikely = Parzen(bad, space, weights_of_sample(len(bad), of), of)
         candidates = likely.sample(self._rng.rng, self._n_ei_candidates)
@@ -250,11 +272,9 @@ class TPESampler(BaseSampler):
             study._storage.set_trial_system_attr(trial._trial_id, f"{_SHARED}:{part}", shared)
 
 
-def _observe_running(trial: FrozenTrial, space: Space) -> Observation:
+def _observe_begun(trial: FrozenTrial, space: Space) -> Observation:
     """A trial under way: what is set, and what it or another process shared of what will be."""
-    params = trial.params
-    if any(name not in params for name in space):
-        params = {**_shared(trial), **params}
+    params = {**_shared(trial), **trial.params}
     point = {name: kind.to_internal_repr(params[name]) for name, kind in space.items() if name in params}
     return Observation(trial.number, point)
 
