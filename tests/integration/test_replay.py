@@ -42,6 +42,7 @@ def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallel
     assert (told.asks.first, told.prunes.first) == (None, None)
     assert (told.asks.agreeing, told.asks.compared, told.asks.skipped) == (25, 25, {})
     assert told.prunes.agreeing == told.prunes.compared > 25
+    assert told.promotions.compared == 0, "what the median pruner stops is over"
     assert simulation.states().get("pruned", 0) > 0
 
 

@@ -58,6 +58,7 @@ def study_id(database: Database) -> int:
             {"number": 3, "distance": 0.25, "value": 0.4},
             {"number": 9, "study": HOSTILE, "value": 1.0, "distance": 1},
         ]
+        decide(w, 5, "ask", "exploit", **ASK)
         decide(w, 12, "ask", f"exploit: {HOSTILE}", **ASK, nearest=near)
         decide(w, 12, "prune", "number 3 of 3 at rung 4", **STOP, best=0.1, comparators=[{"number": 5, "value": 0.3}])
         w.attempt(12, 1, "pruned", node="box", pid=77, devices=["GPU-0"], cpus=2, gpus=0.5)
@@ -69,10 +70,15 @@ def study_id(database: Database) -> int:
     return w.study_id
 
 
+def test_a_complete_trial_says_how_far_off_its_prediction_was(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials/5")
+    expect(page.locator("#why-proposed")).to_contain_text("predicted as 0.3 ± 0.05; it came to 0.6, 6.0 deviations off")
+
+
 def test_a_pruned_trial_says_why_it_was_proposed_and_why_it_was_stopped(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/12")
     proposed, judged = page.locator("#why-proposed"), page.locator("#why-judged")
-    expect(proposed).to_contain_text("predicted as 0.3 ± 0.05; it came to 1.3, 20.0 deviations off")
+    expect(proposed).to_contain_text("predicted as 0.3 ± 0.05; it was stopped before it came to one")
     expect(proposed).to_contain_text("Drawn by gp (gp 1), seed 7")
     expect(proposed.get_by_role("link", name="trial 3")).to_have_attribute("href", f"/studies/{study_id}/trials/3")
     expect(judged).to_contain_text("The threshold of rung 4 at step 4 was 0.2")

@@ -20,8 +20,10 @@ SHOWN = 12
 
 def replayed(told: Replayed) -> RenderableType:
     """How many decisions come out as they were recorded, and the first that does not."""
-    promotions = _redrawn("promotions", told.promotions) if told.promotions.compared else []
-    return Group(*_redrawn("proposals", told.asks), *_redrawn("verdicts of the pruner", told.prunes), *promotions)
+    parts = [*_redrawn("proposals", told.asks), *_redrawn("verdicts of the pruner", told.prunes)]
+    if told.promotions.compared:
+        parts += _redrawn("choices between a paused trial and a new one", told.promotions)
+    return Group(*parts)
 
 
 def _redrawn(what: str, told: Redrawn) -> list[RenderableType]:

@@ -63,7 +63,7 @@ class Proposal:
     """What its value was predicted to be."""
     deviation: float | None
     surprise: float | None
-    """By how many deviations its value is another one."""
+    """By how many deviations the value that a complete trial came to is another one."""
     acquisition: float | None
     nearest: tuple[Other, ...]
 
@@ -129,7 +129,7 @@ def trial_reasons(database: Database, view: StudyView, detail: TrialDetail) -> T
 def _proposal(database: Database, view: StudyView, row: TrialRow, ask: DecisionRow) -> Proposal:
     details = ask.details
     mean, deviation = _number(details, "mean"), _number(details, "deviation")
-    known = mean is not None and row.value is not None and math.isfinite(row.value)
+    known = row.state == "complete" and mean is not None and row.value is not None and math.isfinite(row.value)
     version = f" ({details['version']})" if details.get("version") else ""
     by = str(details.get("by") or details.get("sampler") or "")
     return Proposal(
@@ -242,7 +242,8 @@ def proposal_told(detail: TrialDetail, proposal: Proposal | None) -> Iterator[st
     if proposal.mean is not None:
         spread = "" if proposal.deviation is None else f" ± {proposal.deviation:.4g}"
         off = proposal.surprise
-        came = "" if off is None else f"; it came to {detail.row.value:.6g}, {off:.1f} deviations off"
+        came = "; it was stopped before it came to one" if detail.row.state == "pruned" else ""
+        came = came if off is None else f"; it came to {detail.row.value:.6g}, {off:.1f} deviations off"
         yield f"Its value was predicted as {proposal.mean:.6g}{spread}{came}."
     if proposal.acquisition is not None:
         yield f"Its acquisition value was {proposal.acquisition:.4g}, the highest that the sampler found."

@@ -21,7 +21,7 @@ from tunesvc.search.curves import forget_models
 from tunesvc.search.drawing import FIXED
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.pareto import ranked
-from tunesvc.search.pausing import Instead
+from tunesvc.search.pausing import Instead, Promotes
 from tunesvc.search.recommend import is_candidate
 from tunesvc.search.replayed import ReplayedOptimizer
 from tunesvc.search.warmstart import Teacher
@@ -135,12 +135,14 @@ def redraw(
     course: Course, make: SamplerMaker, name: str, pruner: BasePruner, pruner_name: str, last_step: int | None
 ) -> tuple[Redrawn, Redrawn, Redrawn]:
     """Ask the study's sampler for every trial, and its pruner about every report and every free worker, once more:
-    asks, verdicts, and promotions, which are compared where one was made and where a new trial was asked instead.
+    asks, verdicts, and promotions, which are compared where one was made and where a new trial was asked instead; of a
+    pruner that never promotes there are none.
 
     With the seeds and the history that they had, in the order in which they were asked: what they learn, they share.
     """
     asks, verdicts, promotions = _Tally(), _Tally(), _Tally()
     restarted = False
+    promotes = isinstance(pruner, Promotes) and pruner.pauses
     space = Space(course.spec.parameters)
     drawn = make(course.spec.seed or 0) if not course.spec.define_by_run else None
     optimizer = _optimizer(course, drawn, pruner, pruner_name, last_step)
@@ -152,7 +154,7 @@ def redraw(
         stopping |= moment.pruned.keys()
         stopping -= {number for number, _ in moment.paused}
         for recorded, redrawn in _end(course, moment, optimizer):
-            if not promotions.agrees(recorded == redrawn):
+            if promotes and not promotions.agrees(recorded == redrawn):
                 number = next((number for number in (recorded, redrawn) if number is not None), -1)
                 promotions.differs(number, _who(recorded), _who(redrawn), _WHY_PRUNE)
         for step in _ask_again(course, moment, optimizer, make) if drawn is not None else ():
