@@ -16,6 +16,7 @@ from tests.executors import make_job, make_launch
 from tunesvc import Pruned, Trial
 from tunesvc.errors import BadReport
 from tunesvc.execute.attempt import Attempt, Place
+from tunesvc.execute.bell import Bell
 from tunesvc.execute.entrypoint import load
 from tunesvc.execute.executor import Asked, Attributed, Checkpointed, Reported
 from tunesvc.execute.failures import EntrypointError
@@ -30,13 +31,13 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(params: dict[str, Any] | None = None, *, checkpoint: str | None = None, **job: Any) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **(params or {}))
-        return Attempt(make_job(tmp_path, **job), launch, Place("here", 1, ("0",)))
+        return Attempt(make_job(tmp_path, **job), launch, Place("here", 1, ("0",)), Bell())
 
     return make
 
 
 def said(attempt: Attempt, kind: type = object) -> list[Any]:
-    return [payload for _, payload in attempt.outbox.take(0, 0, 0.0) if isinstance(payload, kind)]
+    return [payload for _, payload in attempt.outbox.take(0) if isinstance(payload, kind)]
 
 
 def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:

@@ -80,10 +80,14 @@ class DashboardServer:
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(5)
-        self._socket.close()
+        else:
+            self._socket.close()
 
     def _serve(self) -> None:
-        self._server.run(sockets=[self._socket])
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:  # not before: on a busy machine it may take longer than whoever stops it waits
+            self._socket.close()
 
     def __enter__(self) -> DashboardServer:
         self.start()
