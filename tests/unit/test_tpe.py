@@ -20,7 +20,7 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc import TPESampler
-from tunesvc.search import tpe
+from tunesvc.search import reasons, tpe
 from tunesvc.search.memory import FAILURE, StudyMemory
 from tunesvc.search.parzen import Parzen
 from tunesvc.search.reasons import Explains
@@ -319,7 +319,7 @@ def test_a_proposal_beside_the_good_trials_exploits_and_one_from_the_prior_explo
 
 
 def test_reasons_of_the_long_past_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpe, "_REASONS_MAX", 5)
+    monkeypatch.setattr(reasons, "RECENT_MAX", 5)
     sampler = TPESampler(seed=1)
     optuna.create_study(sampler=sampler).optimize(flat, n_trials=12)
     assert [number for number in range(13) if sampler.explain(number)] == [7, 8, 9, 10, 11]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from threading import Event
 from types import TracebackType
@@ -40,7 +41,7 @@ _COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold", "
 _MIN_ROWS = 4
 
 
-class Redrawn:
+class Redrawn(ABC):
     """A context manager; between entering and leaving it redraws itself a few times a second."""
 
     def __init__(self, console: Console, interrupt: Event | None) -> None:
@@ -61,9 +62,9 @@ class Redrawn:
     ) -> None:
         self._live.stop()
 
+    @abstractmethod
     def render(self) -> RenderableType:
         """The view as it stands."""
-        raise NotImplementedError
 
 
 class LiveView(Redrawn):

@@ -241,10 +241,7 @@ def proposal_told(detail: TrialDetail, proposal: Proposal | None) -> Iterator[st
         yield f"The search was in its phase `{proposal.phase}`."
     if proposal.mean is not None:
         spread = "" if proposal.deviation is None else f" ± {proposal.deviation:.4g}"
-        off = proposal.surprise
-        came = "; it was stopped before it came to one" if detail.row.state == "pruned" else ""
-        came = came if off is None else f"; it came to {detail.row.value:.6g}, {off:.1f} deviations off"
-        yield f"Its value was predicted as {proposal.mean:.6g}{spread}{came}."
+        yield f"Its value was predicted as {proposal.mean:.6g}{spread}{_came_to(detail.row, proposal.surprise)}."
     if proposal.acquisition is not None:
         yield f"Its acquisition value was {proposal.acquisition:.4g}, the highest that the sampler found."
     if proposal.nearest:
@@ -252,6 +249,13 @@ def proposal_told(detail: TrialDetail, proposal: Proposal | None) -> Iterator[st
     if proposal.drawn_by:
         seed = "" if proposal.seed is None else f", seed {proposal.seed}"
         yield f"Drawn by {proposal.drawn_by}{seed}."
+
+
+def _came_to(row: TrialRow, surprise: float | None) -> str:
+    """What became of a prediction."""
+    if surprise is not None:
+        return f"; it came to {row.value:.6g}, {surprise:.1f} deviations off"
+    return "; it was stopped before it came to one" if row.state == "pruned" else ""
 
 
 def judgements_told(view: StudyView, detail: TrialDetail, judgements: Sequence[Judgement]) -> Iterator[str]:

@@ -19,11 +19,9 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.objectives import points_of, signs_of
 from tunesvc.search.pausing import Instead
-from tunesvc.search.reasons import Reason
+from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.rungs import Arrived, RungsOfStudies, Standing
 
-_REASONS_MAX = 256
-"""Trials whose last verdict is remembered."""
 _SHOWN = 5
 """Comparators that a reason names."""
 
@@ -60,7 +58,7 @@ class AshaPruner(BasePruner):
         self._eta = eta
         self._form = form
         self._rungs = RungsOfStudies()
-        self._reasons: dict[int, Reason] = {}
+        self._reasons: Recent[Reason] = Recent()
 
     @property
     def pauses(self) -> bool:
@@ -150,8 +148,6 @@ class AshaPruner(BasePruner):
             text += f", up to {threshold:.6g}" if goes_on else ""
             details["threshold"] = threshold
         self._reasons[own.number] = Reason(text, details)
-        if len(self._reasons) > _REASONS_MAX:
-            del self._reasons[next(iter(self._reasons))]
 
 
 def check_ladder(min: int, max: int | None, eta: int) -> None:

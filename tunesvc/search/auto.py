@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.gp.sampler import GPSampler
 from tunesvc.search.history import History, history_of
-from tunesvc.search.reasons import Explains, Reason
+from tunesvc.search.reasons import Explains, Reason, Recent
 from tunesvc.search.tpe import TPESampler
 
 GP_MAX = 500
@@ -22,7 +21,6 @@ GP_MAX = 500
 PARAMETERS_MAX = 30
 """In spaces of more parameters distances say little."""
 OBJECTIVES_MAX = 3
-_CHOICES_MAX = 256
 
 
 class AutoSampler(BaseSampler):
@@ -46,7 +44,7 @@ class AutoSampler(BaseSampler):
         self._n_startup_trials = n_startup_trials
         self._gp = GPSampler(seed, n_startup_trials=n_startup_trials, search_space=search_space)
         self._tpe = ForesightSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
-        self._chosen: OrderedDict[int, tuple[BaseSampler, str]] = OrderedDict()
+        self._chosen: Recent[tuple[BaseSampler, str]] = Recent()
 
     def reseed_rng(self) -> None:
         """Draw other numbers from now on."""
@@ -101,8 +99,6 @@ class AutoSampler(BaseSampler):
         """One sampler for all of a trial's parameters, whatever ends meanwhile."""
         if trial.number not in self._chosen:
             self._chosen[trial.number] = self._decide(study, trial)
-            if len(self._chosen) > _CHOICES_MAX:
-                self._chosen.popitem(last=False)
         return self._chosen[trial.number][0]
 
     def _decide(self, study: Study, trial: FrozenTrial) -> tuple[BaseSampler, str]:
@@ -129,4 +125,4 @@ class AutoSampler(BaseSampler):
         history = history_of(study, study._get_trials(deepcopy=False, use_cache=True))
         if not self._take_turns(study, history):
             return None
-        return next((number for number in history.numbers_of(proposal) if number != trial.number), None)
+        return history.repeated(proposal, trial.number)

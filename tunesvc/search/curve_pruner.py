@@ -22,15 +22,13 @@ from tunesvc.search.history import History, history_of
 from tunesvc.search.objectives import cut, names_of, point_at, points_of, signs_of
 from tunesvc.search.pausing import RESUMED, Instead
 from tunesvc.search.promises import chance_of, details_of, kept_promises, percent, promises_of, told_of
-from tunesvc.search.reasons import Reason
+from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.settled import gone_on_in
 
 CHANCE = 0.05
 """Of being the best, below which a trial is stopped, unless a study says otherwise."""
 RECENT = 20
 """New trials that tell what the next one promises."""
-_REASONS_MAX = 256
-"""Trials whose last verdict is remembered."""
 _SHOWN = 5
 """Trials that a reason names."""
 
@@ -82,7 +80,7 @@ class CurvePruner(BasePruner):
         self._audit = audit
         self._seed = seed
         self._resume = resume
-        self._reasons: dict[int, Reason] = {}
+        self._reasons: Recent[Reason] = Recent()
 
     @property
     def pauses(self) -> bool:
@@ -113,8 +111,6 @@ class CurvePruner(BasePruner):
             study._storage.set_trial_system_attr(trial._trial_id, AUDIT, judged.kept())
         reason = judged.reason(names_of(study), self._chance, is_poor, audited)
         self._reasons[trial.number] = reason
-        if len(self._reasons) > _REASONS_MAX:
-            del self._reasons[next(iter(self._reasons))]
         return is_poor and not audited
 
     def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:

@@ -56,7 +56,7 @@ class ForesightSampler(BaseSampler):
         history = history_of(study, study.get_trials(deepcopy=False))
 
         def is_tried() -> bool:
-            return any(number != trial.number for number in history.numbers_of(proposal))
+            return history.repeated(proposal, trial.number) is not None
 
         proposal = self._sampler.sample_relative(_foreseen(study), trial, search_space)
         if not proposal or not is_tried():

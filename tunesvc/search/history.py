@@ -94,6 +94,10 @@ class History:
         places = [*self._tried.get(_hash(params), ()), *self._settled.open(self._trials)]
         yield from (trial.number for trial in map(self._trials.__getitem__, places) if trial.params == params)
 
+    def repeated(self, params: Mapping[str, Any], number: int) -> int | None:
+        """A trial that the one of this number repeats with these parameters; None when they are new."""
+        return next((other for other in self.numbers_of(params) if other != number), None)
+
     def place(self, number: int, step: int, value: float) -> Place:
         """How a value of the trial of this number, which is not over, stands at a step. For one objective."""
         column = self._column(step)

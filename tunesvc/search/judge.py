@@ -69,10 +69,11 @@ class Judge:
                 turn, as if the later ones were not there: reports that arrive together must not be judged otherwise
                 than reports that arrive one by one. A trial that was promoted is not judged where it had been before.
         """
-        known = points_of(self._memory.get_trial(number), len(self._study.directions))
+        whole = self._memory.get_trial(number)
+        known = points_of(whole, len(self._study.directions))
         if not known:
             return None
-        passed = self._memory.get_trial(number).system_attrs.get(RESUMED, {}).get("step", -1)
+        passed = whole.system_attrs.get(RESUMED, {}).get("step", -1)
         for step in sorted(step for step in steps or [max(known)] if step in known and step > passed):
             if self._prune_before_step is not None and step >= self._prune_before_step:
                 return None
@@ -107,9 +108,7 @@ class Judge:
         if number is None:
             self._nobody = instead, self._memory.changes
             return None
-        told = reason_of(self._study.pruner, number, self._memory.complain) or Reason(
-            f"chosen by {self._pruner_name}", {}
-        )
+        told = self._told(number) or Reason(f"chosen by {self._pruner_name}", {})
         details = {"pruner": self._pruner_name, "instead": instead, "after_step": self.paused[number]}
         return Promotion(number, told.text, {**told.details, **details})
 
@@ -137,7 +136,7 @@ class Judge:
 
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
         """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
-        told = reason_of(self._study.pruner, trial.number, self._memory.complain) or Reason("", {})
+        told = self._told(trial.number) or Reason("", {})
         reason, details = told.text or f"{self._pruner_name} stopped it", told.details
         if len(self._study.directions) == 1 and "rank" not in details:
             beside, ranks = self._rank_at(trial, step)
@@ -158,8 +157,11 @@ class Judge:
 
     def _audit(self, number: int) -> Verdict | None:
         """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
-        told = reason_of(self._study.pruner, number, self._memory.complain)
+        told = self._told(number)
         if told is None or not told.details.get("audit"):
             return None
         self._kept.add(number)
         return Verdict(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
+
+    def _told(self, number: int) -> Reason | None:
+        return reason_of(self._study.pruner, number, self._memory.complain)

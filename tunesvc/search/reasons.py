@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+RECENT_MAX = 256
+"""Trials of which something is kept."""
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +19,15 @@ class Reason:
     """One sentence."""
     details: Mapping[str, Any]
     """What the sentence rests on; JSON can hold it."""
+
+
+class Recent(dict[int, Kept]):
+    """What is kept of the latest trials, by number: a new one takes the place of the oldest."""
+
+    def __setitem__(self, number: int, value: Kept) -> None:
+        super().__setitem__(number, value)
+        if len(self) > RECENT_MAX:
+            del self[next(iter(self))]
 
 
 @runtime_checkable

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.parzen import Parzen, weights_by_age, weights_of_sample
 from tunesvc.search.ranks import Array, Observation, Part, Ranks, Space, View, observe
-from tunesvc.search.reasons import Reason
+from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.settled import forecasts_in, gone_on_in
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
@@ -30,7 +30,6 @@ VERSION = "tpe 2"
 """Changes when the same seed and history would give another proposal."""
 HISTORY = 400
 """Finished trials that are modelled unless said otherwise: kernels are as narrow as they get from 100 on."""
-_REASONS_MAX = 256
 _NEAREST = 3
 _SHARED = "tpe:relative_params"
 """Optuna's own system attribute for what was drawn and is not set yet, so that both samplers can work on one study."""
@@ -152,9 +151,7 @@ class TPESampler(BaseSampler):
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
         if not self._multivariate:
             return {}
-        with self._lock:
-            ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
-            return {name: kind for space in self._spaces(ranks) for name, kind in space.items()}
+        return {name: kind for space in self._spaces(study) for name, kind in space.items()}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
         params: dict[str, Any] = {}
@@ -202,7 +199,7 @@ class TPESampler(BaseSampler):
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
-        self._asked: dict[int, _Asked] = {}
+        self._asked: Recent[_Asked] = Recent()
 
     def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
         """What it knows of a study's trials, learned anew when pruned ones are forecast otherwise than before.
@@ -216,17 +213,17 @@ class TPESampler(BaseSampler):
         found.ranks.update(trials, gone_on_in(study))
         return found
 
-    def _spaces(self, ranks: Ranks) -> list[Space]:
+    def _spaces(self, study: Study) -> list[Space]:
         """What is drawn jointly, in an order that does not depend on how names hash."""
-        groups = ranks.groups if self._group else [ranks.common or {}]
-        sorted_groups = [dict(sorted(group.items())) for group in groups]
+        with self._lock:
+            ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
+            groups = ranks.groups if self._group else [ranks.common or {}]
+            sorted_groups = [dict(sorted(group.items())) for group in groups]
         return [{name: kind for name, kind in group.items() if not kind.single()} for group in sorted_groups]
 
     def _parts(self, study: Study, search_space: Space) -> list[Space]:
         """What of a space is drawn jointly; it may have been inferred long ago, or cut by `PartialFixedSampler`."""
-        with self._lock:
-            ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
-            names = [list(space) for space in self._spaces(ranks)]
+        names = [list(space) for space in self._spaces(study)]
         known = {name for group in names for name in group}
         names.append([name for name in search_space if name not in known])
         parts = [{name: search_space[name] for name in group if name in search_space} for group in names]
@@ -258,11 +255,10 @@ class TPESampler(BaseSampler):
         return {name: kind.to_external_repr(point[name]) for name, kind in space.items()}
 
     def _remember(self, number: int, finished: int) -> _Asked:
-        asked = self._asked.setdefault(number, _Asked())
-        asked.finished = finished
-        while len(self._asked) > _REASONS_MAX:
-            del self._asked[next(iter(self._asked))]
-        return asked
+        if number not in self._asked:
+            self._asked[number] = _Asked()
+        self._asked[number].finished = finished
+        return self._asked[number]
 
     def _share(self, study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
         """Show other processes where this trial is going, before its parameters are set one by one."""

@@ -21,7 +21,7 @@ from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
 from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses, is_feasible, observe
 from tunesvc.search.gp.spread import spread
 from tunesvc.search.memory import shown_as_infeasible
-from tunesvc.search.reasons import Reason
+from tunesvc.search.reasons import Reason, Recent
 
 VERSION = "gp 2"
 """Changes whenever the same seed and history give another proposal."""
@@ -30,7 +30,6 @@ _FITTED_MAX = 150
 _EVERY_UP_TO, _GROWTH = 20, 1.1
 """Up to so many finished trials hyperparameters are learned at each, then whenever there are so many times more."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-_REASONS_MAX = 256
 _NEAREST = 3
 _STARTS = 5
 
@@ -64,7 +63,7 @@ class GPSampler(BaseSampler):
         self._n_startup_trials = n_startup_trials
         self._search_space = dict(search_space or {})
         self._fits: OrderedDict[bytes, Hyperparameters] = OrderedDict()
-        self._reasons: OrderedDict[int, Reason] = OrderedDict()
+        self._reasons: Recent[Reason] = Recent()
 
     def reseed_rng(self) -> None:
         """Draw other numbers from now on, as Optuna asks of a sampler's copy in another worker."""
@@ -209,8 +208,6 @@ class GPSampler(BaseSampler):
 
     def _keep(self, number: int, reason: Reason) -> None:
         self._reasons[number] = reason
-        if len(self._reasons) > _REASONS_MAX:
-            self._reasons.popitem(last=False)
 
 
 @dataclass(frozen=True, slots=True)
