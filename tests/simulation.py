@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -71,6 +72,8 @@ class Simulation:
     """One study. `start` is what a coordinator process does; calling it again is a restart."""
 
     def __init__(self, database: Database, spec: StudySpec, script: Script = quadratic, *, slots: int = 8) -> None:
+        self.beside: futures.Executor | None = None
+        """A thread to commit in, as whole studies have it; None: each step waits for its commit, always alike."""
         self.database = database
         self.spec = spec
         self.script = script
@@ -112,6 +115,7 @@ class Simulation:
             standby=standby,
             clock=self.clock,
             sleep=lambda seconds: self.clock.advance(self.clock.now() + seconds),
+            beside=self.beside,
         )
 
     def run(self) -> Closing:

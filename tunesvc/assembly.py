@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,14 +166,16 @@ def _run_on(
         ledger = stand_by(database, record, observer, interrupt) if standby else Ledger.open(database, record.study_id)
         if ledger is None:
             return _INTERRUPTED if interrupt.is_set() else _OVER
-        with _held(ledger):
+        with _held(ledger), ThreadPoolExecutor(1, thread_name_prefix="commit") as beside:
             try:
                 with answering():
                     with database.engine.connect() as connection:
                         fresh = studies.find(connection, record.name)
                     if standby and _job_of(fresh, source) != job:
                         return None
-                    coordinator = build_coordinator(database, record.name, ledger, executor, observer, standby=standby)
+                    coordinator = build_coordinator(
+                        database, record.name, ledger, executor, observer, standby=standby, beside=beside
+                    )
             except DatabaseUnavailable:
                 if not standby:
                     raise

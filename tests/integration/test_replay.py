@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -71,12 +72,25 @@ WIDE = {
     ids=["gp", "tpe", "auto in a wide space"],
 )
 @pytest.mark.parametrize("pruner", [MEDIAN, {"name": "curve", "resume": False}], ids=["median", "curve"])
+@pytest.mark.parametrize("is_beside", [False, True], ids=["between commits", "while the database works too"])
 def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(
-    database: Database, changes: Mapping[str, Any], pruner: Mapping[str, Any]
+    database: Database, changes: Mapping[str, Any], pruner: Mapping[str, Any], is_beside: bool
 ) -> None:
     """Also when an enqueued trial took its place, and when the coordinator died with proposals in hand."""
     spec = make_spec(pruner=pruner, budget={"trials": 24}, **changes)
     simulation = Simulation(database, spec, bumpy)
+    with ThreadPoolExecutor(1) as beside:
+        simulation.beside = beside if is_beside else None
+        _run_with_what_comes_between(simulation, database)
+    ahead = "details ? 'drawn'"
+    assert simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
+    assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(24, 23)]
+    told = insights.replay(database, insights.study(database, "test"))
+    assert (told.asks.first, told.prunes.first) == (None, None)
+    assert told.asks.agreeing == told.asks.compared == 22
+
+
+def _run_with_what_comes_between(simulation: Simulation, database: Database) -> None:
     coordinator = simulation.start()
     for _ in range(2):
         step_with_proposals_in_hand(coordinator, steps=15)
@@ -85,12 +99,23 @@ def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(
     step_with_proposals_in_hand(coordinator, steps=15)
     simulation.crash()
     simulation.run()
-    ahead = "details ? 'drawn'"
-    assert simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
-    assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(24, 23)]
+
+
+def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_anew(database: Database) -> None:
+    """When that step was written is not known, nor what they rest on; of one that was put off it is known later."""
+    spec = make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 30}, parallelism=2)
+    simulation = Simulation(database, spec, bumpy)
+    with ThreadPoolExecutor(1) as beside:
+        simulation.beside = beside
+        simulation.faults.extend(["", "answer lost", "", "", "away", "", "away", "away", "", "answer lost"] * 6)
+        simulation.run()
+    assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(30, 29)]
+    assert simulation.sql("SELECT count(*) FROM decisions WHERE details ? 'drawn'")[0][0] > 5
+    assert simulation.sql("SELECT count(*) FROM decisions WHERE details ->> 'drawn' IS NULL AND details ? 'drawn'") == [
+        (0,)
+    ]
     told = insights.replay(database, insights.study(database, "test"))
-    assert (told.asks.first, told.prunes.first) == (None, None)
-    assert told.asks.agreeing == told.asks.compared == 22
+    assert (told.asks.first, told.asks.agreeing) == (None, 30)
 
 
 def test_what_differs_is_named_with_what_was_recorded(database: Database) -> None:

@@ -51,6 +51,18 @@ def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_
     assert {(param.number, param.name) for param in batch.params} == {(n, p) for n in (14, 15) for p in ("x", "n")}
 
 
+def test_what_is_drawn_while_a_step_is_written_rests_on_that_step() -> None:
+    optimizer = optimizer_of("tpe", 14)
+    assert optimizer.draw_ahead("before", lasting=9)
+    assert optimizer.draw_ahead(None, lasting=9)
+    optimizer.date_ahead(AT)
+    assert [optimizer.ask().details[DRAWN] for _ in range(2)] == ["before", AT]
+    assert optimizer.draw_ahead(None, lasting=9)
+    optimizer.date_ahead("")  # nobody knows when it was written
+    assert optimizer.ahead == 0
+    assert DRAWN not in optimizer.ask().details
+
+
 def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
     optimizer = optimizer_of("gp", 14)
     running = [optimizer.ask(), optimizer.ask()]
@@ -170,7 +182,7 @@ class Slow(Optimizer):
 
     clock: VirtualClock
 
-    def draw_ahead(self, moment: str, lasting: int) -> bool:
+    def draw_ahead(self, moment: str | None, lasting: int) -> bool:
         self.clock.advance(self.clock.now() + 1.0)
         return super().draw_ahead(moment, lasting)
 
@@ -208,3 +220,20 @@ def test_no_more_is_drawn_than_may_still_be_asked_for_nor_at_a_moment_that_is_no
     assert not stock.fill(4, 10, "")
     assert fill(stock, left=0) == 0
     assert fill(stock, left=1) == 1
+
+
+def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_the_first_draw_was() -> None:
+    optimizer, clock = optimizer_of("tpe", 3), VirtualClock()
+    stock = Stock(optimizer, clock.now)
+    assert not stock.is_quick, "nobody knows yet"
+    for took_s, is_quick in [(0.4, False), (0.001, False), (0.001, True), (0.3, False), (0.001, True)]:
+        draw = optimizer._propose
+
+        def slow(took_s: float = took_s, draw: Any = draw) -> Proposal:
+            clock.advance(clock.now() + took_s)
+            return draw()
+
+        optimizer._propose = slow  # type: ignore[method-assign]
+        finish(optimizer, stock.ask())
+        optimizer._propose = draw  # type: ignore[method-assign]
+        assert stock.is_quick == is_quick

@@ -85,3 +85,30 @@ def test_a_sample_has_the_density_of_the_whole() -> None:
     thin, _ = Parzen(sample, SPACE, weights_of_sample(len(sample), 4_000), 4_000).log_density(points)
     forgetful, _ = Parzen(sample, SPACE, weights_by_age(len(sample))).log_density(points)
     assert np.abs(thin - full).mean() < np.abs(forgetful - full).mean()
+
+
+@settings(deadline=None, max_examples=20)
+@given(n=st.integers(1, 60), seed=st.integers(0, 2**31))
+def test_what_is_added_to_many_kernels_counts_almost_as_if_it_had_been_there(n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ended, running, points = observe(400, rng), observe(n, rng), observe(50, rng)
+    weights = weights_by_age(400)
+    grown = Parzen(ended, SPACE, weights).also(running)
+    whole = Parzen(np.vstack([ended, running]), SPACE, np.append(weights, np.ones(n)))
+    assert grown.kernels == whole.kernels
+    assert np.median(np.abs(grown.log_density(points)[0] - whole.log_density(points)[0])) < 0.01
+    without = Parzen(ended, SPACE, weights).log_density(running)[0]
+    assert (grown.log_density(running)[0] > without).all()
+
+
+def test_with_what_is_added_it_is_a_density_still() -> None:
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1), "n": IntDistribution(0, 4)}
+    rng = np.random.default_rng(1)
+    ended = np.stack([rng.random(120), rng.integers(0, 5, 120)], axis=1)
+    grown = Parzen(ended, space, np.ones(120)).also(np.array([[0.2, 3.0], [0.9, 0.0]]))
+    x = (np.arange(2_000) + 0.5) / 2_000
+    points = np.array([[one, n] for n in range(5) for one in x])
+    assert np.exp(grown.log_density(points)[0]).sum() / 2_000 == pytest.approx(1.0, abs=1e-4)
+    drawn = grown.sample(np.random.RandomState(1), 5_000)
+    assert grown.kernels == 123
+    assert ((drawn[:, 0] >= 0) & (drawn[:, 0] <= 1) & np.isin(drawn[:, 1], range(5))).all()

@@ -208,6 +208,28 @@ def test_a_long_history_is_modelled_by_a_bounded_number_of_kernels(
     assert asked == [100 + priors + running for running in range(4)]
 
 
+def test_with_a_long_history_parallel_proposals_keep_away_from_each_other() -> None:
+    """Where kernels of what ended are shared by asks, those of what runs are added to them."""
+    apart = {}
+    for is_liar in (True, False):
+        study = filled(optuna.create_study(sampler=TPESampler(seed=1, constant_liar=is_liar)), 1_000)
+        asked = np.array([list(study.ask(SPACE).params.values()) for _ in range(40)])
+        between = np.abs(asked[:, None] - asked[None]).max(axis=2) + np.eye(40)
+        apart[is_liar] = np.median(between.min(axis=1))
+    assert apart[True] > 1.2 * apart[False]
+
+
+def test_proposals_from_a_long_history_are_those_of_a_sampler_that_kept_nothing() -> None:
+    studies = [filled(optuna.create_study(sampler=TPESampler(seed=1)), 800) for _ in range(2)]
+    for number in range(30):
+        for study in studies:
+            trial = study.ask(SPACE)
+            if number % 3 == 0:
+                study.tell(trial, sum(trial.params.values()))
+        studies[0].sampler = pickle.loads(pickle.dumps(studies[0].sampler))  # noqa: S301
+    assert [trial.params for trial in studies[0].trials] == [trial.params for trial in studies[1].trials]
+
+
 def test_more_running_trials_than_the_history_holds_are_not_all_modelled() -> None:
     study = filled(optuna.create_study(sampler=TPESampler(seed=1, history=100)), 20)
     for _ in range(130):

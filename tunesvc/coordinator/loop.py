@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent import futures
 from dataclasses import replace
 from typing import get_args
 
@@ -86,6 +87,7 @@ class Coordinator:
         code: str | None = None,
         refit: Callable[[StudySpec], None],
         gather_s: float = GATHER_S,
+        beside: futures.Executor | None = None,
     ) -> None:
         """Args besides its parts.
 
@@ -93,6 +95,7 @@ class Coordinator:
         code: digest of what they ran.
         refit: has the optimizer go on in a wider space.
         gather_s: see `GATHER_S`.
+        beside: a thread in which steps are committed while proposals are drawn ahead.
         """
         self.spec = spec
         self._refit = refit
@@ -119,7 +122,7 @@ class Coordinator:
         self._reserve = Reserve(executor.handover_s)
         self._gather_s = gather_s
         self._is_asking = False
-        self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer)
+        self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer, beside=beside)
         self._closing: Closing | None = None
         self._closed: Closing | None = None
         self._under_way: dict[int, str] = {}
@@ -194,6 +197,7 @@ class Coordinator:
     def _decide(self, wait_s: float) -> bool:
         """Take in, decide, commit, act; False when the database is away."""
         effects = Effects()
+        self._optimizer.date_ahead(self._ledger.moment)
         self._attempts.begin_grace()
         events = self._listen(wait_s)
         self._note_gap()
@@ -230,19 +234,21 @@ class Coordinator:
             left_s = due_s - self._clock.now()
             if left_s <= 0:
                 break
-            is_drawn = self._draw_ahead()
+            is_drawn = self._draw_ahead(self._ledger.moment)
             more = self._executor.events(0.0 if is_drawn else left_s)
             if not more and not is_drawn:
                 break
             heard += more
         return heard
 
-    def _draw_ahead(self) -> bool:
+    def _draw_ahead(self, moment: str | None = None) -> bool:
+        """Have one more proposal ready; False when that is not wanted, or cannot be."""
         if self._closing is not None:
             return False
-        budget = self.spec.budget.trials
-        left = self._slots if budget is None else budget - self._usage().trials
-        return self._stock.fill(self._parallelism(), left, self._ledger.moment)
+        budget, slots = self.spec.budget.trials, self._parallelism()
+        slots += self._reserve.wanted(slots)
+        left = slots if budget is None else budget - self._usage().trials
+        return self._stock.fill(slots, left, moment)
 
     def close(self, closing: Closing) -> None:
         """Begin to close. What stops trials overrides what lets them finish; else the first reason stands."""
@@ -347,7 +353,7 @@ class Coordinator:
             if self._clock.now() - began_s > longest_s:
                 self._is_asking = True
                 return
-            proposal = self._optimizer.ask()
+            proposal = self._stock.ask()
             self._batch.decisions.append(Decision(proposal.number, "ask", proposal.reason, proposal.details))
             self._watch_sampler(proposal.number, proposal.sampler_error, proposal.reason)
             self._attempts.open(proposal.number, effects)
@@ -454,7 +460,8 @@ class Coordinator:
         self._batch.active_s = now - self._counted_s
         self._spent_wall_s += now - self._counted_s
         self._counted_s = now
-        written = self._writer.write(self._optimizer.memory.take_batch(), effects)
+        meanwhile = self._draw_ahead if self._stock.is_quick else None
+        written = self._writer.write(self._optimizer.memory.take_batch(), effects, meanwhile)
         self._written_s = self._clock.now()
         return written
 

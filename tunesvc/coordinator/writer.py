@@ -7,6 +7,7 @@ waits in their outboxes. Decides nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent import futures
 
 from tunesvc.clock import Clock
 from tunesvc.coordinator.effects import Effects
@@ -24,13 +25,22 @@ class Writer:
     """The way from a decided step to the database and to the executor."""
 
     def __init__(
-        self, ledger: Ledger, executor: Executor, *, clock: Clock, sleep: Callable[[float], None], observer: Observer
+        self,
+        ledger: Ledger,
+        executor: Executor,
+        *,
+        clock: Clock,
+        sleep: Callable[[float], None],
+        observer: Observer,
+        beside: futures.Executor | None = None,
     ) -> None:
+        """`beside`: a thread of its own to commit in, while the caller has something to do meanwhile."""
         self._ledger = ledger
         self._executor = executor
         self._clock = clock
         self._sleep = sleep
         self._observer = observer
+        self._beside = beside
         self._waiting: tuple[Batch, Effects] | None = None
         self._tries = 0
         self._next_try_s = self._away_since_s = 0.0
@@ -43,16 +53,20 @@ class Writer:
         """Whether a step waits to be committed; nothing else may be decided before it is."""
         return self._waiting is not None
 
-    def write(self, batch: Batch, effects: Effects) -> bool:
+    def write(self, batch: Batch, effects: Effects, meanwhile: Callable[[], bool] | None = None) -> bool:
         """Commit and act; False when the database is away, and `try_again` has to follow.
+
+        Args:
+            meanwhile: is called again and again while the database works, until it returns False. It must change
+                nothing that the batch or the effects hold.
 
         Raises:
             LeaseLost: another coordinator took over; nothing was written or done.
         """
         self._waiting = batch, effects
-        return self.try_again(0.0)
+        return self.try_again(0.0, meanwhile)
 
-    def try_again(self, wait_s: float) -> bool:
+    def try_again(self, wait_s: float, meanwhile: Callable[[], bool] | None = None) -> bool:
         """Commit and act as soon as the next try is due; waits for that for at most `wait_s`."""
         if self._waiting is None:
             return True
@@ -63,7 +77,7 @@ class Writer:
         down = self._ledger.revive() if self.trouble else ""
         began_s = self._clock.now()
         try:
-            stalled = self._ledger.commit(self._waiting[0])
+            stalled = self._commit(self._waiting[0], meanwhile)
         except DatabaseUnavailable as error:
             self._put_off(down or str(error))
             return False
@@ -82,6 +96,17 @@ class Writer:
         """(trial number, attempt) of those whose own lease has run out, each told once."""
         stalled, self._stalled = self._stalled, ()
         return stalled
+
+    def _commit(self, batch: Batch, meanwhile: Callable[[], bool] | None) -> Sequence[tuple[int, int]]:
+        if self._beside is None or meanwhile is None:
+            return self._ledger.commit(batch)
+        committed = self._beside.submit(self._ledger.commit, batch)
+        try:
+            while not committed.done() and meanwhile():
+                pass
+        finally:  # whatever happens, nobody else writes to the ledger at the same time
+            futures.wait([committed])
+        return committed.result()
 
     def _put_off(self, reason: str) -> None:
         now = self._clock.now()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 from tunesvc.spec import ParamValue
@@ -48,6 +48,13 @@ class Drawn:
     """What is to be recorded of it."""
     stale_from: int
     """So many results make it stale."""
+    moment: str | None
+    """Of the study as it was, for replay: see `DRAWN`. None while the step that led to it is being written."""
+
+    @property
+    def dated(self) -> Proposal:
+        """The proposal, saying when it was drawn."""
+        return replace(self.proposal, details={**self.proposal.details, DRAWN: self.moment})
 
     def record(self, batch: Batch) -> None:
         """Have it recorded with what else a step has."""

@@ -18,7 +18,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.objective import is_name
-from tunesvc.search.ahead import DRAWN, Ahead, Drawn, Proposal, Repeatable
+from tunesvc.search.ahead import Ahead, Drawn, Proposal, Repeatable
 from tunesvc.search.curves import look_again
 from tunesvc.search.drawing import FIXED, ORIGIN, Drawing
 from tunesvc.search.judge import Judge, Promotion, Verdict
@@ -160,7 +160,7 @@ class Optimizer:
         if self._ahead:
             drawn = self._ahead.popleft()
             drawn.record(self.memory.batch)
-            proposal = drawn.proposal
+            proposal = drawn.dated
         else:
             proposal = self._propose()
         self._tried.add(configuration(proposal.params))
@@ -171,11 +171,12 @@ class Optimizer:
         """How many proposals are ready."""
         return len(self._ahead)
 
-    def draw_ahead(self, moment: str, lasting: int) -> bool:
+    def draw_ahead(self, moment: str | None, lasting: int) -> bool:
         """Make one more proposal ready; False when that cannot be, or nothing is left to propose.
 
         Args:
-            moment: of the study as it is now, for replay: see `DRAWN`.
+            moment: of the study as it is now, for replay: see `DRAWN`. None while that is being written: then
+                `date_ahead` has to follow.
             lasting: how many results may come in before it has to be drawn anew.
         """
         sampler = self.study.sampler
@@ -186,12 +187,18 @@ class Optimizer:
         self.memory.batch = Batch()
         try:
             proposal = self._propose()
-            drawn = replace(proposal, details={**proposal.details, DRAWN: moment})
-            self._ahead.append(Drawn(drawn, self.memory.batch, self._finished + lasting))
+            self._ahead.append(Drawn(proposal, self.memory.batch, self._finished + lasting, moment))
         finally:
             self.memory.batch = kept
             self.memory.changes = changes  # no pruner sees anything of it
         return True
+
+    def date_ahead(self, moment: str) -> None:
+        """What was drawn while a step was being written rests on that one; empty: nobody knows when that was."""
+        if self._ahead and self._ahead[-1].moment is None:
+            self._ahead = deque(drawn if drawn.moment else replace(drawn, moment=moment) for drawn in self._ahead)
+            if not moment:
+                self._drop_ahead()
 
     def _drop_ahead(self) -> None:
         """Throw away what is ready. The next ask begins anew, as after a restart: what is gone taught nothing."""

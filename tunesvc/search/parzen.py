@@ -6,7 +6,8 @@ Python loops; tests hold it against Optuna's. Knows numbers and distributions, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,8 @@ LATEST = 25
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _NARROWEST = 100.0
 """A kernel is never narrower than the range divided by this, or by the number of kernels when they are fewer."""
+NARROW_FROM = 98
+"""Observations from which on kernels may be as narrow as they get."""
 
 
 def weights_by_age(n: int) -> Array:
@@ -53,34 +56,47 @@ class Parzen:
     ) -> None:
         n = len(observations)
         of = n if of is None else of
-        self._weights = np.append(weights, 1.0) / (weights.sum() + 1.0)
+        self._prior = n
+        self._counts = np.append(weights, 1.0)
         kinds = list(space.values())
         self._choice_at = [i for i, kind in enumerate(kinds) if isinstance(kind, CategoricalDistribution)]
         self._number_at = [i for i in range(len(kinds)) if i not in self._choice_at]
         self._choices = [_Choices(observations[:, i].astype(int), len(_choices(kinds[i])), of) for i in self._choice_at]
         self._axes = [_Axis.of(kinds[i]) for i in self._number_at]
-        self._low = np.array([axis.low for axis in self._axes])
-        self._high = np.array([axis.high for axis in self._axes])
-        columns = [axis.scaled(observations[:, i]) for axis, i in zip(self._axes, self._number_at, strict=True)]
-        centres = np.stack(columns, axis=1) if columns else np.empty((n, 0))
-        self._mu = np.vstack([centres, 0.5 * (self._low + self._high)])
-        self._sigma = np.vstack([_widths(centres, self._low, self._high), self._high - self._low])
+        low, high = (np.array([getattr(axis, end) for axis in self._axes]) for end in ("low", "high"))
+        centres = self._centres(observations)
+        mu = np.vstack([centres, 0.5 * (low + high)])
+        sigma = np.vstack([_widths(centres, low, high), high - low])
+        self._numbers = _Numbers(self._axes, mu, sigma)
+
+    def also(self, observations: Array) -> Parzen:
+        """This density with further kernels, each of weight 1 and as narrow as they get. The others stay as they are.
+
+        Of many kernels that is what it would be if it were made with these observations, but for kernels in thinly
+        populated places, and it costs what is added, not what is there.
+        """
+        grown = copy.copy(self)
+        grown._counts = np.append(self._counts, np.ones(len(observations)))
+        grown._choices = [
+            choices.also(observations[:, i].astype(int))
+            for i, choices in zip(self._choice_at, self._choices, strict=True)
+        ]
+        grown._numbers = self._numbers.also(self._centres(observations))
+        return grown
 
     @property
     def kernels(self) -> int:
         """One per observation, and the prior."""
-        return len(self._weights)
+        return len(self._counts)
 
     def sample(self, rng: np.random.RandomState, size: int) -> Array:
         """Random points, shape (size, parameters), in Optuna's internal representation."""
-        kernels = rng.choice(self.kernels, p=self._weights, size=size)
+        kernels = rng.choice(self.kernels, p=self._counts / self._counts.sum(), size=size)
         points = np.empty((size, len(self._choice_at) + len(self._number_at)))
         for i, choices in zip(self._choice_at, self._choices, strict=True):
             points[:, i] = choices.sample(kernels, rng.rand(size))
         if self._axes:
-            quantiles = rng.uniform(size=(len(self._axes), size)).T
-            mu, sigma = self._mu[kernels], self._sigma[kernels]
-            drawn = mu + sigma * _truncated(quantiles, (self._low - mu) / sigma, (self._high - mu) / sigma)
+            drawn = self._numbers.sample(kernels, rng.uniform(size=(len(self._axes), size)).T)
             for column, (i, axis) in enumerate(zip(self._number_at, self._axes, strict=True)):
                 points[:, i] = axis.unscaled(drawn[:, column])
         return points
@@ -88,38 +104,75 @@ class Parzen:
     def log_density(self, points: Array) -> tuple[Array, Array]:
         """The logarithm of the density at points of shape (m, parameters), and the prior's share in it, from 0 to 1."""
         with np.errstate(divide="ignore"):  # a kernel too far away to be seen: log(0)
-            logs = np.broadcast_to(np.log(self._weights), (len(points), self.kernels)).copy()
+            logs = self._numbers.log_density(points[:, self._number_at])
+            logs += np.log(self._counts)
             for i, choices in zip(self._choice_at, self._choices, strict=True):
                 logs += choices.log_mass(points[:, i].astype(int))
-            self._add_numbers(logs, points)
         top = logs.max(axis=1)
         density = top + np.log(np.exp(logs - top[:, None]).sum(axis=1))
-        return density, np.exp(logs[:, -1] - density)
+        return density - np.log(self._counts.sum()), np.exp(logs[:, self._prior] - density)
 
-    def _add_numbers(self, logs: Array, points: Array) -> None:
-        if not self._axes:
-            return
-        inside = _log_mass((self._low - self._mu) / self._sigma, (self._high - self._mu) / self._sigma)
-        logs -= inside.sum(axis=1)
-        for column, (i, axis) in enumerate(zip(self._number_at, self._axes, strict=True)):
-            if axis.step:
-                logs += axis.log_mass(points[:, i], self._mu[:, column], self._sigma[:, column])
-        smooth = [column for column, axis in enumerate(self._axes) if not axis.step]
-        if smooth:
-            scaled = [self._axes[column].scaled(points[:, self._number_at[column]]) for column in smooth]
-            logs += self._log_normal(np.stack(scaled, axis=1), smooth)
+    def _centres(self, observations: Array) -> Array:
+        """Of the kernels' numbers, on the scales that are modelled."""
+        columns = [axis.scaled(observations[:, i]) for axis, i in zip(self._axes, self._number_at, strict=True)]
+        return np.stack(columns, axis=1) if columns else np.empty((len(observations), 0))
 
-    def _log_normal(self, points: Array, columns: list[int]) -> Array:
-        """Of points by kernel, over several columns at once: shape (points, kernels).
 
-        Squares are multiplied out, so that two products of matrices do the work. From the middle of each range no
-        kernel is more than fifty deviations away, so what cancels out leaves twelve digits.
-        """
-        middle = 0.5 * (self._low + self._high)[columns]
-        x, mu = points - middle, self._mu[:, columns] - middle
-        precision = self._sigma[:, columns] ** -2
-        constant = (0.5 * mu * mu * precision + np.log(self._sigma[:, columns]) + _LOG_SQRT_2PI).sum(axis=1)
-        return np.asarray(x @ (mu * precision).T - 0.5 * (x * x) @ precision.T - constant)
+class _Numbers:
+    """Kernels of the numerical parameters: products of truncated normals, or over a step of their mass.
+
+    What does not depend on where they are looked at is computed once. The squares are multiplied out, so that two
+    products of matrices do the rest. From the middle of each range no kernel is more than fifty deviations away, so
+    what cancels out leaves twelve digits.
+
+    Args:
+        mu, sigma: shape (kernels, axes).
+    """
+
+    def __init__(self, axes: Sequence[_Axis], mu: Array, sigma: Array) -> None:
+        self._axes, self._mu, self._sigma = axes, mu, sigma
+        self._low, self._high = (np.array([getattr(axis, end) for axis in axes]) for end in ("low", "high"))
+        steps = [column for column, axis in enumerate(axes) if axis.step]
+        self._distinct = {i: np.unique(mu[:, i] + 1j * sigma[:, i], return_inverse=True) for i in steps}
+        """By stepped axis: the kernels that differ, and which of them each kernel is."""
+        self._smooth = [column for column, axis in enumerate(axes) if not axis.step]
+        self._middle = 0.5 * (self._low + self._high)[self._smooth]
+        narrow, centred = sigma[:, self._smooth], mu[:, self._smooth] - self._middle
+        self._square = -0.5 * narrow**-2
+        self._linear = -2.0 * centred * self._square
+        inside = _log_mass((self._low - mu) / sigma, (self._high - mu) / sigma).sum(axis=1)
+        self._constant = (centred * centred * self._square - np.log(narrow) - _LOG_SQRT_2PI).sum(axis=1) - inside
+
+    def also(self, mu: Array) -> _Numbers:
+        """With further kernels, as narrow as they get."""
+        sigma = np.broadcast_to((self._high - self._low) / _NARROWEST, mu.shape)
+        more, grown = _Numbers(self._axes, mu, sigma), copy.copy(self)
+        for name in ("_mu", "_sigma", "_square", "_linear", "_constant"):
+            setattr(grown, name, np.concatenate([getattr(self, name), getattr(more, name)]))
+        grown._distinct = {
+            column: (np.append(distinct, new), np.append(at, new_at + len(distinct)))
+            for (column, (distinct, at)), (new, new_at) in zip(
+                self._distinct.items(), more._distinct.values(), strict=True
+            )
+        }
+        return grown
+
+    def sample(self, kernels: npt.NDArray[np.int_], quantiles: Array) -> Array:
+        """A point of each of these kernels, shape (kernels, axes), on the scales that are modelled."""
+        mu, sigma = self._mu[kernels], self._sigma[kernels]
+        return mu + sigma * _truncated(quantiles, (self._low - mu) / sigma, (self._high - mu) / sigma)
+
+    def log_density(self, points: Array) -> Array:
+        """At points of shape (m, axes): shape (m, kernels)."""
+        x = self._scaled(points) - self._middle
+        logs = x @ self._linear.T + (x * x) @ self._square.T + self._constant
+        for column, (distinct, at) in self._distinct.items():
+            logs += self._axes[column].log_mass(points[:, column], distinct)[:, at]
+        return np.asarray(logs)
+
+    def _scaled(self, points: Array) -> Array:
+        columns = [self._axes[column].scaled(points[:, column]) for column in self._smooth]
+        return np.stack(columns, axis=1) if columns else np.empty((len(points), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +204,13 @@ class _Axis:
             values = self.first + np.round((values - self.first) / self.step) * self.step
         return np.clip(values, self.first, self.last)
 
-    def log_mass(self, values: Array, mu: Array, sigma: Array) -> Array:
-        """Of a step, by kernel: shape (values, kernels). Each different value and kernel is computed once."""
+    def log_mass(self, values: Array, kernels: npt.NDArray[np.complex128]) -> Array:
+        """Of a step, by kernel, its deviation being imaginary: shape (values, kernels). Each value is computed once."""
         distinct, at = np.unique(values, return_inverse=True)
-        kernels, kernel_at = np.unique(mu + 1j * sigma, return_inverse=True)
         below = self.scaled(distinct - self.step / 2)[:, None]
         above = self.scaled(distinct + self.step / 2)[:, None]
         mass = _log_mass((below - kernels.real) / kernels.imag, (above - kernels.real) / kernels.imag)
-        return np.asarray(mass[np.ix_(at, kernel_at)])
+        return np.asarray(mass[at])
 
 
 class _Choices:
@@ -169,9 +221,16 @@ class _Choices:
         kernels = len(self._observed)
         prior = 1.0 / (of + 1)
         total = 1.0 + n_choices * prior
-        self._n = n_choices
+        self._n, self._of = n_choices, of
         self._hit = np.append(np.full(kernels - 1, (1.0 + prior) / total), 1 / n_choices)
         self._miss = np.append(np.full(kernels - 1, prior / total), 1 / n_choices)
+
+    def also(self, observed: npt.NDArray[np.int_]) -> _Choices:
+        """With further kernels, smoothed like the others."""
+        more, grown = _Choices(observed, self._n, self._of), copy.copy(self)
+        for name in ("_observed", "_hit", "_miss"):
+            setattr(grown, name, np.concatenate([getattr(self, name), getattr(more, name)[:-1]]))
+        return grown
 
     def sample(self, kernels: npt.NDArray[np.int_], quantiles: Array) -> npt.NDArray[np.int_]:
         mass = np.repeat(self._miss[kernels][:, None], self._n, axis=1)

@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.search.objectives import point_at, points_of, signs_of
 from tunesvc.search.pareto import ranked
 from tunesvc.search.pausing import PAUSED
+from tunesvc.search.settled import changes_of
 
 _UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
 
@@ -201,7 +202,7 @@ class RungsOfStudies:
         """That study's rungs."""
         known = self._rungs.setdefault(study._storage, {})
         rungs = known.setdefault(study._study_id, Rungs(signs_of(study)))
-        rungs.version = getattr(study._storage, "changes", None)
+        rungs.version = changes_of(study)
         return rungs
 
     def __reduce__(self) -> tuple[type[RungsOfStudies], tuple[()]]:

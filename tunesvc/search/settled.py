@@ -68,6 +68,14 @@ def gone_on_in(study: Study) -> Sequence[int] | None:
     return getattr(study._storage, "gone_on", None)
 
 
+def changes_of(study: Study) -> int | None:
+    """How often anything was changed in the study's storage, as far as that tells; None when it does not.
+
+    Trials drawn ahead are not counted: who looks at those too also has to compare how many trials there are.
+    """
+    return getattr(study._storage, "changes", None)
+
+
 def forecasts_in(study: Study) -> object:
     """Which forecasts the study shows in place of its pruned trials: something equal as long as they stay as they are,
     which may be for a while only; None when it shows none. Who keeps something of such trials learns them anew."""

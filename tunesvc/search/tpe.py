@@ -19,14 +19,15 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.parzen import Parzen, weights_by_age, weights_of_sample
-from tunesvc.search.ranks import Array, Observation, Part, Ranks, Space, View, observe
+from tunesvc.search.parzen import NARROW_FROM, Parzen, weights_by_age, weights_of_sample
+from tunesvc.search.ranks import Array, Ranks, Space, View
 from tunesvc.search.reasons import Reason, Recent
-from tunesvc.search.settled import forecasts_in, gone_on_in
+from tunesvc.search.settled import changes_of, forecasts_in, gone_on_in
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
+Row = tuple[float, ...]
 
-VERSION = "tpe 2"
+VERSION = "tpe 3"
 """Changes when the same seed and history would give another proposal."""
 HISTORY = 400
 """Finished trials that are modelled unless said otherwise: kernels are as narrow as they get from 100 on."""
@@ -62,19 +63,29 @@ class _Known:
     forecasts: object
     """See `settled.forecasts_in`."""
     ranks: Ranks
-    lies: dict[int, tuple[FrozenTrial, Observation]] = field(default_factory=dict)
-    """Running trials by number, each as it was when it was observed."""
+    state: tuple[int, int | None] = 0, None
+    """Trials and changes of the study when they were looked at."""
+    running: dict[tuple[str, ...], dict[int, tuple[FrozenTrial, Row]]] = field(default_factory=dict)
+    """By parameters, and by number: running trials that have them, each as it was when it was looked at."""
     likely: tuple[View, Space, Parzen] | None = None
     """The density of the good trials, which several asks share."""
+    unlikely: tuple[View, Space, Parzen] | None = None
+    """The density of the others without those that run, which several asks share."""
 
-    def lie(self, trial: FrozenTrial, space: Space) -> Observation:
-        """A running trial as it is modelled."""
-        if any(name not in trial.params for name in space):
-            return _observe_begun(trial, space)
-        known, observed = self.lies.get(trial.number, (None, None))
-        if observed is None or known is not trial:
-            self.lies[trial.number] = trial, (observed := observe(trial))
-        return observed
+    def lies(self, trials: Sequence[FrozenTrial], space: Space) -> tuple[Array, Numbers]:
+        """Running trials as they are modelled: as points, as far as they have all of the parameters, and numbers."""
+        names = tuple(space)
+        known, kept, rows = self.running.get(names, {}), {}, {}
+        for trial in trials:
+            found = known.get(trial.number)
+            if found is not None and found[0] is trial:
+                kept[trial.number], rows[trial.number] = found, found[1]
+            elif (row := _row(trial, space)) is not None:
+                rows[trial.number] = row
+                if all(name in trial.params for name in names):  # else somebody may still change it
+                    kept[trial.number] = trial, row
+        self.running[names] = kept
+        return np.array(list(rows.values())).reshape(-1, len(names)), np.array(list(rows), dtype=int)
 
     def likely_of(self, view: View, space: Space, is_aged: bool) -> Parzen:
         """The density of the good trials; with `is_aged` older ones count less."""
@@ -83,6 +94,23 @@ class _Known:
             weights = weights_by_age(len(good)) if is_aged else np.ones(len(good))
             self.likely = view, space, Parzen(good, space, weights)
         return self.likely[2]
+
+    def unlikely_of(self, view: View, space: Space, lies: tuple[Array, Numbers], running: int) -> Parzen:
+        """The density of the trials that are not good, and of those that run.
+
+        Where what has ended is a sample with kernels as narrow as they get, it is computed once for all asks between
+        which nothing ends, and those that run are added to it. Else it is Optuna's.
+        """
+        ended, others = view.bad.table(space), view.finished - len(view.good)
+        if others > len(view.bad) and len(ended[0]) >= NARROW_FROM:
+            if self.unlikely is None or self.unlikely[0] is not view or self.unlikely[1] != space:
+                of = len(ended[0]) * others // len(view.bad)
+                weights = weights_of_sample(len(ended[0]), of)
+                self.unlikely = view, space, Parzen(ended[0], space, weights, of)
+            return self.unlikely[2].also(lies[0]) if running else self.unlikely[2]
+        bad = _merged(ended, lies)
+        of = len(bad) * (others + running) // max(len(view.bad) + running, 1)
+        return Parzen(bad, space, weights_of_sample(len(bad), of), of)
 
 
 class TPESampler(BaseSampler):
@@ -210,7 +238,10 @@ class TPESampler(BaseSampler):
         if study._study_id not in known or known[study._study_id].forecasts != forecasts:
             known[study._study_id] = _Known(forecasts, Ranks(study.directions, self._history))
         found = known[study._study_id]
-        found.ranks.update(trials, gone_on_in(study))
+        state = len(trials), changes_of(study)
+        if state[1] is None or found.state != state:  # an ask looks three times, and nothing ends meanwhile
+            found.ranks.update(trials, gone_on_in(study))
+            found.state = state
         return found
 
     def _spaces(self, study: Study) -> list[Space]:
@@ -240,18 +271,15 @@ class TPESampler(BaseSampler):
                 return None
             view = ranks.view()
             running = ranks.running(trials) if self._constant_liar else []
-            known.lies = {other.number: known.lies[other.number] for other in running if other.number in known.lies}
-            lies = Part([known.lie(other, space) for other in running if other.number != trial.number])
+            others = [other for other in running if other.number != trial.number]
             likely = known.likely_of(view, space, is_aged=len(study.directions) == 1)
-        bad = _merged(view.bad.table(space), lies.table(space))
-        of = len(bad) * (view.finished - len(view.good) + len(lies)) // max(len(view.bad) + len(lies), 1)
-        unlikely = Parzen(bad, space, weights_of_sample(len(bad), of), of)
+            unlikely = known.unlikely_of(view, space, known.lies(others, space), len(others))
         candidates = likely.sample(self._rng.rng, self._n_ei_candidates)
         density, prior = likely.log_density(candidates)
         ratio = density - unlikely.log_density(candidates)[0]
         best = int(np.argmax(ratio))
         point = {name: float(value) for name, value in zip(space, candidates[best], strict=True)}
-        asked.draws.append(_Draw(space, point, view, len(lies), float(ratio[best]), float(prior[best])))
+        asked.draws.append(_Draw(space, point, view, len(others), float(ratio[best]), float(prior[best])))
         return {name: kind.to_external_repr(point[name]) for name, kind in space.items()}
 
     def _remember(self, number: int, finished: int) -> _Asked:
@@ -268,11 +296,14 @@ class TPESampler(BaseSampler):
             study._storage.set_trial_system_attr(trial._trial_id, f"{_SHARED}:{part}", shared)
 
 
-def _observe_begun(trial: FrozenTrial, space: Space) -> Observation:
-    """A trial under way: what is set, and what it or another process shared of what will be."""
-    params = {**_shared(trial), **trial.params}
-    point = {name: kind.to_internal_repr(params[name]) for name, kind in space.items() if name in params}
-    return Observation(trial.number, point)
+def _row(trial: FrozenTrial, space: Space) -> Row | None:
+    """A running trial: what is set, and what it or another process shared of what will be; None if not all is known."""
+    params = trial.params
+    if any(name not in params for name in space):
+        params = {**_shared(trial), **params}
+        if any(name not in params for name in space):
+            return None
+    return tuple(kind.to_internal_repr(params[name]) for name, kind in space.items())
 
 
 def _shared(trial: FrozenTrial) -> dict[str, Any]:
