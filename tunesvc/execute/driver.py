@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +33,6 @@ from tunesvc.execute.messages import (
     For,
     From,
     Heard,
-    Join,
     Leave,
     Message,
     Order,
@@ -94,8 +94,8 @@ class Driver:
 
     def run(self) -> None:
         """Connect to Ray, then listen and obey until told to end, or until the other end is closed."""
-        join: Join = self._connection.recv()
-        threading.Thread(target=self._obey, name="commands", daemon=True).start()
+        join, *orders = self._connection.recv()
+        threading.Thread(target=self._obey, args=(orders,), name="commands", daemon=True).start()
         sys.argv[0] = join.program
         try:
             self._ray = self._join(join.address, join.local, join.source, self._inbox)
@@ -123,14 +123,19 @@ class Driver:
 
     # --- commands -----------------------------------------------------------------------------------
 
-    def _obey(self) -> NoReturn:
+    def _obey(self, orders: Sequence[Order]) -> NoReturn:
         """Hand what we are told to the main thread, which alone may use executors."""
         while True:
+            if orders:
+                self._inbox.put(partial(self._carry_out_all, orders))
             try:
-                order: Order = self._connection.recv()
+                orders = self._connection.recv()
             except (EOFError, OSError):  # whom we work for is gone
                 _perish()
-            self._inbox.put(partial(self._carry_out, order))
+
+    def _carry_out_all(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            self._carry_out(order)
 
     def _carry_out(self, order: Order) -> None:
         match order:

@@ -115,9 +115,15 @@ class Link:
         return _epitaph(code, self._said)
 
     def _keep_sending(self) -> None:
+        """What was said at once travels together."""
         with suppress(OSError):  # it is gone; whoever receives finds out
-            while (message := self._outgoing.get()) is not None:
-                self._connection.send(message)
+            while (order := self._outgoing.get()) is not None:
+                orders = [order]
+                while not self._outgoing.empty() and (order := self._outgoing.get()) is not None:
+                    orders.append(order)
+                self._connection.send(orders)
+                if order is None:
+                    return
 
     def _listen_to_words(self) -> bool:
         """Take in what was said on stdout and stderr; whether more may come."""
