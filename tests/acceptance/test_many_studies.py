@@ -83,7 +83,7 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(tun
 def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, database: Database) -> None:
     for name in ("first", "second"):
         study(tune, name, "slow", ON_ONE_GPU)
-    running = tune.start("run", "first.yaml", "second.yaml", "--trials", "5", "--json")
+    running = tune.start("run", "first.yaml", "second.yaml", "--trials", "9", "--json")
     done: dict[str, int] = {}
     killed = False
     for event in events_of(running):
@@ -111,7 +111,7 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, d
                 "SELECT s.name, count(*) FROM trials t JOIN studies s USING (study_id) WHERE t.state = 'complete' GROUP BY 1"
             )
         ).all()
-    assert dict(map(tuple, counts)) == {"first": 5, "second": 5}
+    assert dict(map(tuple, counts)) == {"first": 9, "second": 9}
 
 
 def test_wrong_use_is_told_before_anything_starts(tune: Tune) -> None:

@@ -212,6 +212,7 @@ class Coordinator:
                 now = self._clock.now()
                 self._reserve.ended(now - ended.live.started_s, now)
             self._attempts.end(ended)
+        self._optimizer.settle()
         self._stock.freed(len(over))
         self._look_for_commands()
         self._watch_executor()

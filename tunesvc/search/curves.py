@@ -283,6 +283,16 @@ def model_of(study: Study) -> CurveModel:
     return model
 
 
+def settle_models(study: Study) -> None:
+    """Have what samplers and pruners of a study share, if they do, learn from what has ended.
+
+    Called at every step of a study, it makes what they know follow from the course of the study: when somebody asks
+    them in between leaves no trace.
+    """
+    if study in _MODELS:
+        models_of(study)
+
+
 def forget_models(study: Study) -> None:
     """Have what samplers and pruners of a study share learned anew, as after a restart."""
     for model in _MODELS.get(study, ()):

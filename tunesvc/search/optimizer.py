@@ -19,10 +19,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.objective import is_name
 from tunesvc.search.ahead import Ahead, Drawn, Proposal, Repeatable
-from tunesvc.search.curves import look_again
+from tunesvc.search.curves import look_again, settle_models
 from tunesvc.search.drawing import FIXED, ORIGIN, Drawing
 from tunesvc.search.judge import Judge, Promotion, Verdict
-from tunesvc.search.memory import FAILURE, StudyMemory
+from tunesvc.search.memory import FAILURE, StudyMemory, read_anew
 from tunesvc.search.pausing import Instead
 from tunesvc.search.warmstart import CARRIED, Teacher
 from tunesvc.space import Space
@@ -287,6 +287,11 @@ class Optimizer:
         self._drawing.over(number, state, values)
         self.memory.set_trial_state_values(number, state, values)
         self._finished += 1
+
+    def settle(self) -> None:
+        """All that a step brought to an end has been told; what learns from it does so now."""
+        read_anew(self.study)
+        settle_models(self.study)
 
     @property
     def _covered(self) -> bool:

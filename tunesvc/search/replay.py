@@ -337,6 +337,7 @@ def _end(
     for number in moment.ended:
         if number not in gone and not optimizer.trial(number).state.is_finished():
             optimizer.retell(course.trials[number])
+    optimizer.settle()
     for number, after_step in moment.reopened:
         if number not in gone and number not in moment.promoted:
             optimizer.memory.forget_after(number, after_step)
