@@ -60,8 +60,11 @@ class Keeper:
         self._starting = threading.Lock()
         self._link: Link | None = None
         self._failures = 0
+        self._tried = threading.Event()
+        """Whether the first driver's process has begun, or cannot."""
         self._thread = threading.Thread(target=self._run, name="driver-keeper", daemon=True)
         self._thread.start()
+        self._tried.wait()  # a few ms; else what the caller imports next may hold the first driver up
 
     def tell(self, begin: Begin) -> None:
         """Tell a job to the driver of now, and to each later one."""
@@ -94,8 +97,10 @@ class Keeper:
             try:
                 link = self._start()
             except OSError as error:  # no memory, too many processes
+                self._tried.set()
                 self._hear(None, Ended(f"cannot be started: {error}"))
             else:
+                self._tried.set()
                 self._hear(link, Ended(self._see_off(link)))
             if self._clock.now() - started_s >= STEADY_S:
                 self._failures = 0
