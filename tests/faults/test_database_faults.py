@@ -125,7 +125,7 @@ class Load:
         )
 
     def _commit(self, batch: Batch) -> None:
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 90
         while True:
             try:
                 self._ledger.commit(batch)

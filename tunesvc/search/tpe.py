@@ -7,7 +7,7 @@ import json
 import math
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,10 +67,8 @@ class _Known:
     """Trials and changes of the study when they were looked at."""
     running: dict[tuple[str, ...], dict[int, tuple[FrozenTrial, Row]]] = field(default_factory=dict)
     """By parameters, and by number: running trials that have them, each as it was when it was looked at."""
-    likely: tuple[View, Space, Parzen] | None = None
-    """The density of the good trials, which several asks share."""
-    unlikely: tuple[View, Space, Parzen] | None = None
-    """The density of the others without those that run, which several asks share."""
+    densities: dict[str, tuple[View, Space, Parzen]] = field(default_factory=dict)
+    """Of the good trials, and of the others without those that run, which several asks share."""
 
     def lies(self, trials: Sequence[FrozenTrial], space: Space) -> tuple[Array, Numbers]:
         """Running trials as they are modelled: as points, as far as they have all of the parameters, and numbers."""
@@ -89,11 +87,13 @@ class _Known:
 
     def likely_of(self, view: View, space: Space, is_aged: bool) -> Parzen:
         """The density of the good trials; with `is_aged` older ones count less."""
-        if self.likely is None or self.likely[0] is not view or self.likely[1] != space:
+
+        def make() -> Parzen:
             good, _ = view.good.table(space)
             weights = weights_by_age(len(good)) if is_aged else np.ones(len(good))
-            self.likely = view, space, Parzen(good, space, weights)
-        return self.likely[2]
+            return Parzen(good, space, weights)
+
+        return self._shared("likely", view, space, make)
 
     def unlikely_of(self, view: View, space: Space, lies: tuple[Array, Numbers], running: int) -> Parzen:
         """The density of the trials that are not good, and of those that run.
@@ -103,14 +103,21 @@ class _Known:
         """
         ended, others = view.bad.table(space), view.finished - len(view.good)
         if others > len(view.bad) and len(ended[0]) >= NARROW_FROM:
-            if self.unlikely is None or self.unlikely[0] is not view or self.unlikely[1] != space:
-                of = len(ended[0]) * others // len(view.bad)
-                weights = weights_of_sample(len(ended[0]), of)
-                self.unlikely = view, space, Parzen(ended[0], space, weights, of)
-            return self.unlikely[2].also(lies[0]) if running else self.unlikely[2]
+            of = len(ended[0]) * others // len(view.bad)
+            shared = self._shared(
+                "unlikely", view, space, lambda: Parzen(ended[0], space, weights_of_sample(len(ended[0]), of), of)
+            )
+            return shared.also(lies[0]) if running else shared
         bad = _merged(ended, lies)
         of = len(bad) * (others + running) // max(len(view.bad) + running, 1)
         return Parzen(bad, space, weights_of_sample(len(bad), of), of)
+
+    def _shared(self, which: str, view: View, space: Space, make: Callable[[], Parzen]) -> Parzen:
+        """A density, made anew when another view or space is modelled than before."""
+        kept = self.densities.get(which)
+        if kept is None or kept[0] is not view or kept[1] != space:
+            kept = self.densities[which] = view, space, make()
+        return kept[2]
 
 
 class TPESampler(BaseSampler):
