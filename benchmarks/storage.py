@@ -79,7 +79,7 @@ class Turn:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--trials", type=int, default=40, help="of each turn, by all processes together")
+    parser.add_argument("--trials", type=int, default=40, help="of each turn, by each process")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--folder", type=Path, help="where the server keeps its data; default: the temporary one")
     given = parser.parse_args()
@@ -138,9 +138,9 @@ def whole_studies(urls: Urls, processes: int, rounds: int, trials: int) -> None:
                     study = f"{sampler}-{pruner}-{processes}-{number}"
                     if peer in ("tunesvc", "optuna"):
                         optuna.create_study(storage=storage(peer, urls), study_name=study)
-                    took_s = timed(pipes, Turn(peer, study, sampler, pruner, trials // processes))
+                    took_s = timed(pipes, Turn(peer, study, sampler, pruner, trials))
                     if number >= 0:
-                        rates[peer].append(trials // processes * processes / took_s)
+                        rates[peer].append(trials * processes / took_s)
             print_rates(f"{sampler}, {pruner}, {processes} processes", rates)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from optuna.study import StudyDirection
 
 from tests.proxy import Mode, Proxy
 from tests.servers import PostgresServer, lend_programs, programs, small_disk
@@ -30,8 +31,12 @@ from tunesvc.store.batch import Attr, Batch, Decision, NewTrial, OpenedAttempt, 
 from tunesvc.store.database import Database, connect, is_unavailable, open_database, parse_url
 from tunesvc.store.embedded import EmbeddedServer
 from tunesvc.store.ledger import Ledger
+from tunesvc.store.prepared import Prepared
+from tunesvc.store.storage import PgStorage
 
 _NUMBERS = count()
+BACKEND = Prepared("SELECT pg_backend_pid()")
+IS_READ_ONLY = Prepared("SELECT current_setting('default_transaction_read_only')")
 
 
 @pytest.fixture
@@ -308,6 +313,20 @@ def test_a_peer_that_falls_silent_is_left_in_bounded_time(
         assert connection.scalar(sa.text("SELECT 1")) == 1
 
 
+@pytest.mark.parametrize("mode", [Mode.SWALLOW, Mode.SWALLOW_ANSWERS])
+def test_a_short_statement_without_an_answer_is_given_up(hasty: Database, proxy: Proxy, mode: Mode) -> None:
+    """Fault 5."""
+    assert hasty.autocommit.rows(BACKEND)
+    proxy.mode = mode
+    began = time.monotonic()
+    with pytest.raises(sa.exc.OperationalError, match="no answer within 1 s") as error:
+        hasty.autocommit.rows(BACKEND)
+    assert is_unavailable(error.value)
+    assert 0.9 < time.monotonic() - began < 3
+    proxy.mode = Mode.PASS
+    assert hasty.autocommit.rows(BACKEND)
+
+
 def test_the_pools_ping_and_a_new_connection_are_bounded_too(hasty: Database, proxy: Proxy) -> None:
     """Fault 5: one second for the ping, two for a connection that is taken and never answered."""
     with hasty.engine.begin() as connection:
@@ -456,6 +475,24 @@ def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connecti
         _commit_until_answered(ledger, batch)
         with database.engine.connect() as connection:
             assert _backend(connection) not in before
+
+
+def test_a_storage_leaves_a_primary_that_became_read_only(server: PostgresServer) -> None:
+    """Fault 7."""
+    with open_database(_text(server.url)) as database:
+        storage = PgStorage(database)
+        study = storage.create_new_study([StudyDirection.MINIMIZE])
+        before = database.autocommit.rows(BACKEND)
+        _set_read_only(server, "on")
+        wait_until(lambda: database.autocommit.rows(IS_READ_ONLY) == [("on",)])
+        assert database.autocommit.rows(BACKEND) == before
+        with pytest.raises(sa.exc.DBAPIError) as error:
+            storage.create_new_trial(study)
+        assert is_unavailable(error.value)
+        _set_read_only(server, "off")
+        wait_until(lambda: database.autocommit.rows(IS_READ_ONLY) == [("off",)])
+        assert database.autocommit.rows(BACKEND) != before
+        storage.create_new_trial(study)
 
 
 # --- 8: disk full ----------------------------------------------------------------------------------------

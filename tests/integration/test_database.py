@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import sqlalchemy as sa
 from hypothesis import given
@@ -19,6 +21,7 @@ from tunesvc.store.database import (
     reason_of,
     safe_text,
 )
+from tunesvc.store.prepared import Prepared
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])
@@ -84,15 +87,33 @@ def test_times_come_back_in_utc_under_our_name(database: Database) -> None:
         assert connection.scalar(sa.text("SHOW application_name")) == "tunesvc"
 
 
-@pytest.mark.parametrize("kind", ["engine", "autocommit"])
-def test_a_connection_that_the_server_cut_is_replaced(database: Database, database_url: str, kind: str) -> None:
-    engine: sa.Engine = getattr(database, kind)
-    with engine.connect() as connection:
-        pid = connection.scalar(sa.text("SELECT pg_backend_pid()"))
+def _ask(database: Database) -> int:
+    with database.engine.connect() as connection:
+        return int(connection.scalar(sa.text("SELECT pg_backend_pid()")) or 0)
+
+
+def _ask_shortly(database: Database) -> int:
+    return int(database.autocommit.rows(Prepared("SELECT pg_backend_pid()"))[0][0])
+
+
+@pytest.mark.parametrize("ask", [_ask, _ask_shortly])
+def test_a_connection_that_the_server_cut_is_replaced(
+    database: Database, database_url: str, ask: Callable[[Database], int]
+) -> None:
+    pid = ask(database)
     with connect(database_url) as other, other.engine.begin() as connection:
         assert connection.scalar(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-    with engine.connect() as connection:
-        assert connection.scalar(sa.text("SELECT pg_backend_pid()")) != pid
+    assert ask(database) != pid
+
+
+def test_a_short_statement_fails_as_any_other_does(database: Database) -> None:
+    with pytest.raises(sa.exc.DataError, match="division by zero") as error:
+        database.autocommit.rows(Prepared("SELECT 1 / CAST(%(by)s AS bigint)"), by=0)
+    assert not is_unavailable(error.value)
+    with pytest.raises(sa.exc.OperationalError) as error:
+        database.autocommit.rows(Prepared("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert is_unavailable(error.value)
+    assert _ask_shortly(database)
 
 
 def test_a_read_only_server_is_refused(database: Database, database_url: str) -> None:

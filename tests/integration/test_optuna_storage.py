@@ -23,6 +23,7 @@ from tunesvc.store.database import Database
 from tunesvc.store.ids import number_of, trial_id
 from tunesvc.store.prepared import Prepared
 from tunesvc.store.storage import PgStorage
+from tunesvc.store.watchdog import BoundedCursor
 
 on_one_database = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -236,11 +237,15 @@ def test_a_statement_that_was_prepared_is_carried_out_though_the_server_forgot_i
     database: Database,
 ) -> None:
     """As behind a pooler in transaction mode, where each statement may go to another of the server's connections."""
-    with database.autocommit.connect() as connection:
-        for disturb in (lambda: None, lambda: connection.exec_driver_sql("DEALLOCATE ALL"), connection.info.clear):
-            for _ in range(2):
-                disturb()
-                assert COUNT.run(connection, {"one": 1, "two": 2}).scalar() == 3
+    connection = database.engine.raw_connection()
+    connection.driver_connection.autocommit = True
+    cursor = connection.cursor()
+    for disturb in (lambda: None, lambda: cursor.execute("DEALLOCATE ALL"), connection.info.clear):
+        for _ in range(2):
+            disturb()
+            COUNT.run(connection, cursor, {"one": 1, "two": 2})
+            assert cursor.fetchall() == [(3,)]
+    connection.close()
 
 
 OPERATIONS: dict[str, Callable[[PgStorage, int, int], object]] = {
@@ -257,34 +262,65 @@ OPERATIONS: dict[str, Callable[[PgStorage, int, int], object]] = {
 }
 
 
-def test_every_operation_finds_its_rows_by_an_index(database: Database) -> None:
+def test_finished_trials_are_read_when_they_are_wanted(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random sampler only looks for waiting ones, and other clients may finish thousands."""
+    storage, other = PgStorage(database), PgStorage(database)
+    study = new_study(storage)
+    for state in (TrialState.PRUNED, TrialState.COMPLETE, TrialState.FAIL, TrialState.COMPLETE):
+        other.set_trial_state_values(other.create_new_trial(study), state)
+
+    def look(*states: TrialState) -> tuple[int, list[int]]:
+        found: list[optuna.trial.FrozenTrial] = []
+        read = _executed(monkeypatch, lambda: found.extend(storage.get_all_trials(study, False, states)))
+        return len(read), [trial.number for trial in found]
+
+    assert look(TrialState.WAITING) == (1, [])
+    assert look(TrialState.COMPLETE) == (2, [1, 3])
+    assert look(TrialState.COMPLETE) == (1, [1, 3])
+    storage.get_trial(trial_id(study, 0))
+    assert look(TrialState.COMPLETE, TrialState.PRUNED) == (1, [0, 1, 3])
+    assert look(*TrialState) == (2, [0, 1, 2, 3])
+
+
+def test_every_operation_finds_its_rows_by_an_index(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.text(FILL.replace(": ", "\\: ")))
         study_id = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
         connection.execute(sa.text("UPDATE studies SET next_number = 10000 WHERE study_id = :id"), {"id": study_id})
     storage = PgStorage(database)
     trial = storage.create_new_trial(study_id)
-    read = {name: set(_scans(database, lambda r=run: r(storage, study_id, trial))) for name, run in OPERATIONS.items()}
+    read = {
+        name: set(_scans(monkeypatch, lambda r=run: r(storage, study_id, trial))) for name, run in OPERATIONS.items()
+    }
     assert {table for tables in read.values() for table, _ in tables} > {"trials", "trial_params", "reports"}
     assert {name: unguided for name, scans in read.items() if (unguided := {t for t, by in scans if not by})} == {}
 
 
-def _scans(database: Database, run: Callable[[], object]) -> Iterator[tuple[str, bool]]:
+def _scans(patch: pytest.MonkeyPatch, run: Callable[[], object]) -> Iterator[tuple[str, bool]]:
     """Big tables that the statements of `run` read, each with whether an index led to the rows."""
-    statements: list[tuple[str, Any]] = []
-
-    def remember(_conn: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
-        if statement.startswith("EXECUTE"):
-            statements.append((statement, parameters))
-
-    sa.event.listen(database.autocommit, "before_cursor_execute", remember)
-    run()
-    sa.event.remove(database.autocommit, "before_cursor_execute", remember)
+    statements = _executed(patch, run)
     assert statements
-    with database.autocommit.connect() as connection:  # the one on which they were prepared
-        for sql, parameters in statements:
-            (plan,) = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {sql}", parameters).scalar_one()
-            yield from ((table, by) for table, by in _tables(plan["Plan"]) if table in BIG)
+    for connection, sql, values in statements:
+        cursor = connection.cursor()
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", values)
+        ((plan,),) = cursor.fetchone()
+        yield from ((table, by) for table, by in _tables(plan["Plan"]) if table in BIG)
+
+
+def _executed(patch: pytest.MonkeyPatch, run: Callable[[], object]) -> list[tuple[Any, str, Any]]:
+    """The prepared statements that `run` carries out: on which connection, what and with which values."""
+    statements: list[tuple[Any, str, Any]] = []
+    execute = BoundedCursor.execute
+
+    def remember(cursor: BoundedCursor, statement: str, values: Any = None) -> None:
+        if statement.startswith("EXECUTE"):
+            statements.append((cursor.connection, statement, values))
+        execute(cursor, statement, values)
+
+    with patch.context() as patched:
+        patched.setattr(BoundedCursor, "execute", remember)
+        run()
+    return statements
 
 
 def _tables(plan: dict[str, Any], under: str = "") -> Iterator[tuple[str, bool]]:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.gp.sampler import GPSampler
 from tunesvc.search.history import History, history_of
-from tunesvc.search.reasons import Explains, Reason, Recent
+from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.tpe import TPESampler
 
 GP_MAX = 500
@@ -21,6 +21,7 @@ GP_MAX = 500
 PARAMETERS_MAX = 30
 """In spaces of more parameters distances say little."""
 OBJECTIVES_MAX = 3
+Chosen = GPSampler | ForesightSampler
 
 
 class AutoSampler(BaseSampler):
@@ -44,7 +45,7 @@ class AutoSampler(BaseSampler):
         self._n_startup_trials = n_startup_trials
         self._gp = GPSampler(seed, n_startup_trials=n_startup_trials, search_space=search_space)
         self._tpe = ForesightSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
-        self._chosen: Recent[tuple[BaseSampler, str]] = Recent()
+        self._chosen: Recent[tuple[Chosen, str]] = Recent()
 
     def reseed_rng(self) -> None:
         """Draw other numbers from now on."""
@@ -89,19 +90,19 @@ class AutoSampler(BaseSampler):
 
     def explain(self, number: int) -> Reason | None:
         """Which sampler was chosen and why, and its own reason."""
-        sampler, why = self._chosen.get(number, (None, ""))
-        reason = sampler.explain(number) if isinstance(sampler, Explains) else None
-        if reason is None:
+        if number not in self._chosen:
             return None
-        return Reason(f"{why}; {reason.text}", {**reason.details, "chosen": why})
+        sampler, why = self._chosen[number]
+        reason = sampler.explain(number)
+        return reason and Reason(f"{why}; {reason.text}", {**reason.details, "chosen": why})
 
-    def _choose(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+    def _choose(self, study: Study, trial: FrozenTrial) -> Chosen:
         """One sampler for all of a trial's parameters, whatever ends meanwhile."""
         if trial.number not in self._chosen:
             self._chosen[trial.number] = self._decide(study, trial)
         return self._chosen[trial.number][0]
 
-    def _decide(self, study: Study, trial: FrozenTrial) -> tuple[BaseSampler, str]:
+    def _decide(self, study: Study, trial: FrozenTrial) -> tuple[Chosen, str]:
         trials = study._get_trials(deepcopy=False, use_cache=True)
         history = history_of(study, trials)
         if len(study.directions) > OBJECTIVES_MAX:

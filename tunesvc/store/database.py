@@ -23,6 +23,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from tunesvc.errors import BadName, DatabaseError
 from tunesvc.store import migrations
+from tunesvc.store.autocommit import READ_ONLY, Autocommit
 from tunesvc.store.watchdog import BoundedConnection, Watchdog
 
 if TYPE_CHECKING:
@@ -59,9 +60,8 @@ _PLAN_ONCE = " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c ji
 
 
 _ADVICE = ("\t", " ", "DETAIL:", "HINT:", "CONTEXT:", "LINE ")
-_READ_ONLY = "25006"
 _TRY_AGAIN_LATER = {
-    _READ_ONLY: "the server takes no writes: it is a standby, or was the primary before a failover",
+    READ_ONLY: "the server takes no writes: it is a standby, or was the primary before a failover",
     "25P03": "the transaction stood still for too long",
     "25P04": "the transaction took too long",
     "40001": "the transaction crossed another one",
@@ -93,11 +93,12 @@ class Database:
         self._watchdog = Watchdog(answer_s, ping_s=min(PING_S, answer_s))
         query: dict[str, Any] = {**_CONNECTION_DEFAULTS, **url.query}
         self.engine = self._engine(query)
-        self.autocommit = self._engine(query | {"options": query["options"] + _PLAN_ONCE}, isolation_level="AUTOCOMMIT")
+        short = self._engine(query | {"options": query["options"] + _PLAN_ONCE}, isolation_level="AUTOCOMMIT")
+        self.autocommit = Autocommit(short)
         """For short statements that are each a transaction of its own: nothing else is said to the server while one
         follows the other. A peer that falls silent in between then costs `answer_s`, not `ping_s`."""
         sa.event.listen(self.engine, "checkout", _ping)
-        sa.event.listen(self.autocommit, "checkout", _ping_unless_fresh)
+        sa.event.listen(short, "checkout", _ping_unless_fresh)
         atexit.register(self.close)
         _OPEN.add(self)
 
@@ -177,7 +178,7 @@ def _ping_unless_fresh(connection: BoundedConnection, *_: object) -> None:
 
 def _leave_a_server_that_takes_no_writes(context: sa.ExceptionContext) -> None:
     """After a failover: give up all connections, for libpq looks for the new primary only when it connects anew."""
-    if getattr(context.original_exception, "pgcode", None) == _READ_ONLY:
+    if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
         context.is_disconnect = True
 
 

@@ -34,7 +34,8 @@ TRIAL = f"""SELECT trial_id, number, state, "values" AS objectives, started_at, 
             FROM trials"""
 """All that a `FrozenTrial` bears; a WHERE follows."""
 
-_STATES = {state.name.lower(): state for state in TrialState}
+STATES = {state.name.lower(): state for state in TrialState}
+"""Optuna's states by the names that they have in the database."""
 
 
 def freeze(row: sa.Row[Any]) -> FrozenTrial:
@@ -46,7 +47,7 @@ def freeze(row: sa.Row[Any]) -> FrozenTrial:
     distributions = {name: distribution_of(text) for name, _, text in parts}
     return FrozenTrial(
         number=row.number,
-        state=_STATES[row.state],
+        state=STATES[row.state],
         value=None,
         values=row.objectives,
         datetime_start=naive_local(row.started_at),

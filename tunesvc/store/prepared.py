@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from psycopg2 import errors
+from sqlalchemy.pool import PoolProxiedConnection
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
-_IS_PREPARED = "42P05"
-_IS_NOT_PREPARED = "26000"
 
 
 class Prepared:
@@ -32,21 +31,14 @@ class Prepared:
         values = f"({', '.join(f'%({name})s' for name in names)})" if names else ""
         self._execute = f"EXECUTE {self._name}{values}"
 
-    def run(self, connection: sa.Connection, values: Mapping[str, Any]) -> sa.CursorResult[*tuple[Any, ...]]:
-        """Carry it out on a connection in autocommit: what is asked twice must not stand in a failed transaction."""
+    def run(self, connection: PoolProxiedConnection, cursor: Any, values: Mapping[str, Any]) -> None:
+        """Carry it out by a cursor of a connection in autocommit: what is asked twice must not stand in a failed
+        transaction."""
         if self._name not in connection.info:
-            self._get_prepared(connection)
+            with suppress(errors.DuplicatePreparedStatement):
+                cursor.execute(self._prepare)
+            connection.info[self._name] = True
         try:
-            return connection.exec_driver_sql(self._execute, dict(values))
-        except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) != _IS_NOT_PREPARED:
-                raise
-        return connection.exec_driver_sql(self.sql, dict(values))
-
-    def _get_prepared(self, connection: sa.Connection) -> None:
-        try:
-            connection.exec_driver_sql(self._prepare)
-        except DBAPIError as error:
-            if getattr(error.orig, "pgcode", None) != _IS_PREPARED:
-                raise
-        connection.info[self._name] = True
+            cursor.execute(self._execute, values)
+        except errors.InvalidSqlStatementName:
+            cursor.execute(self.sql, values)

@@ -153,7 +153,7 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`. Raises `BadName` for a name that Postgres cannot store."""
         name = f"no-name-{uuid.uuid4()}" if study_name is None else checked_name(study_name, "the study's name")
         names = [direction.name.lower() for direction in directions]
-        row = self._row(_NEW_STUDY, name=name, directions=names, owner=whoami())
+        row = self._autocommit.first(_NEW_STUDY, name=name, directions=names, owner=whoami())
         if row is None:
             raise DuplicatedStudyError(f"there is a study named {name!r} already: load it, or choose another name")
         return int(row[0])
@@ -176,7 +176,7 @@ class PgStorage(BaseStorage):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         """See `BaseStorage`."""
-        row = self._row(_STUDY_BY_NAME, name=_searchable(study_name))
+        row = self._autocommit.first(_STUDY_BY_NAME, name=_searchable(study_name))
         if row is None:
             raise KeyError(f"there is no study named {study_name!r}")
         return int(row[0])
@@ -203,10 +203,9 @@ class PgStorage(BaseStorage):
     def get_all_studies(self) -> list[FrozenStudy]:
         """See `BaseStorage`."""
         attrs: dict[tuple[int, str], dict[str, Any]] = {}
-        with self._autocommit.connect() as connection:
-            rows = _STUDIES.run(connection, {}).all()
-            for study, kind, name, value in _ALL_STUDY_ATTRS.run(connection, {}):
-                attrs.setdefault((study, kind), {})[name] = json.loads(value)
+        rows = self._autocommit.rows(_STUDIES)
+        for study, kind, name, value in self._autocommit.rows(_ALL_STUDY_ATTRS):
+            attrs.setdefault((study, kind), {})[name] = json.loads(value)
         return [
             FrozenStudy(
                 study_name=row.name,
@@ -249,7 +248,7 @@ class PgStorage(BaseStorage):
         before = ["waiting"] if state == TrialState.RUNNING else ["waiting", "running"]
         objectives = None if values is None else [float(value) for value in values]
         row = {"state": state.name.lower(), "values": objectives, "before": before}
-        if self._change(_SET_STATE, id=trial_id, **row):
+        if self._autocommit.count(_SET_STATE, id=trial_id, **row):
             return True
         self._require_unfinished(trial_id)
         return False
@@ -270,11 +269,7 @@ class PgStorage(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """See `BaseStorage`."""
-        cache = self._cache(study_of(trial_id))
-        trial = cache.finished(trial_id)
-        if trial is None:
-            with self._autocommit.connect() as connection:
-                trial = cache.read(connection, trial_id)
+        trial = self._cache(study_of(trial_id)).read(trial_id)
         if trial is None:
             raise _no_trial(trial_id)
         return trial
@@ -283,8 +278,7 @@ class PgStorage(BaseStorage):
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """See `BaseStorage`. Reads only what can have changed since this object's last look."""
-        with self._autocommit.connect() as connection:
-            trials = self._cache(study_id).look(connection, states)
+        trials = self._cache(study_id).look(states)
         return copied(trials) if deepcopy else trials
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
@@ -292,7 +286,7 @@ class PgStorage(BaseStorage):
         directions = self.get_study_directions(study_id)
         if len(directions) > 1:
             raise RuntimeError("a study of several objectives has no single best trial: see its `best_trials`")
-        best = self._row(_BEST[directions[0]], study=study_id)
+        best = self._autocommit.first(_BEST[directions[0]], study=study_id)
         if best is None:
             raise ValueError(f"no trial of study {self._study(study_id).name!r} is complete yet")
         return self.get_trial(best[0])
@@ -300,18 +294,14 @@ class PgStorage(BaseStorage):
     def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
         """See `BaseStorage`."""
         found = trial_id(study_id, trial_number)
-        if self._row(_TRIAL_STATE, id=found) is None:
+        if self._autocommit.first(_TRIAL_STATE, id=found) is None:
             raise KeyError(f"study {study_id} has no trial number {trial_number}")
         return found
 
     # --- what they share ----------------------------------------------------------------------------
 
-    def _row(self, statement: Prepared, **values: Any) -> sa.Row[Any] | None:
-        with self._autocommit.connect() as connection:
-            return statement.run(connection, values).first()
-
     def _create(self, row: Mapping[str, Any]) -> int | None:
-        created = self._row(_NEW_TRIAL, **row)
+        created = self._autocommit.first(_NEW_TRIAL, **row)
         return None if created is None else int(created[0])
 
     def _copy(self, template: FrozenTrial, row: Mapping[str, Any]) -> int | None:
@@ -321,37 +311,32 @@ class PgStorage(BaseStorage):
                 _insert_parts(connection, new_id, template)
         return new_id
 
-    def _change(self, statement: Prepared, **values: Any) -> bool:
-        with self._autocommit.connect() as connection:
-            return statement.run(connection, values).rowcount > 0
-
     def _change_open_trial(self, statement: Prepared, trial_id: int, **values: Any) -> None:
-        if not self._change(statement, id=trial_id, **values):
+        if not self._autocommit.count(statement, id=trial_id, **values):
             self._require_unfinished(trial_id)
 
     def _require_unfinished(self, trial_id: int) -> None:
-        row = self._row(_TRIAL_STATE, id=trial_id)
+        row = self._autocommit.first(_TRIAL_STATE, id=trial_id)
         if row is None:
             raise _no_trial(trial_id)
         if TrialState[row.state.upper()].is_finished():
             raise UpdateFinishedTrialError(f"trial {row.number} is over ({row.state}) and does not change any more")
 
-    def _study(self, study_id: int) -> sa.Row[Any]:
-        row = self._row(_STUDY, study=study_id)
+    def _study(self, study_id: int) -> Any:
+        row = self._autocommit.first(_STUDY, study=study_id)
         if row is None:
             raise _no_study(study_id)
         return row
 
     def _study_attrs(self, study_id: int, kind: str) -> dict[str, Any]:
-        with self._autocommit.connect() as connection:
-            rows = _STUDY_ATTRS.run(connection, {"study": study_id, "kind": kind}).all()
+        rows = self._autocommit.rows(_STUDY_ATTRS, study=study_id, kind=kind)
         if not rows:
             raise _no_study(study_id)
         return {row.name: json.loads(row.value) for row in rows if row.name is not None}
 
     def _set_study_attr(self, study_id: int, kind: str, key: str, value: Any) -> None:
         name = checked_name(key, "the attribute's name")
-        if not self._change(_SET_STUDY_ATTR, study=study_id, kind=kind, name=name, value=json.dumps(value)):
+        if not self._autocommit.count(_SET_STUDY_ATTR, study=study_id, kind=kind, name=name, value=json.dumps(value)):
             raise _no_study(study_id)
 
     def _set_trial_attr(self, trial_id: int, kind: str, key: str, value: Any) -> None:
@@ -380,11 +365,12 @@ class PgStorage(BaseStorage):
             raise
 
     def _stored_distribution(self, study_id: int, name: str) -> BaseDistribution | None:
-        row = self._row(_ANY_DISTRIBUTION, first=trial_id(study_id, 0), last=trial_id(study_id + 1, 0) - 1, name=name)
+        first, last = trial_id(study_id, 0), trial_id(study_id + 1, 0) - 1
+        row = self._autocommit.first(_ANY_DISTRIBUTION, first=first, last=last, name=name)
         return distribution_of(row[0]) if row is not None else None
 
     def _cache(self, study_id: int) -> TrialCache:
-        return self._caches.setdefault(study_id, TrialCache(study_id))
+        return self._caches.setdefault(study_id, TrialCache(self._autocommit, study_id))
 
 
 def _trial_columns(template: FrozenTrial | None) -> dict[str, Any]:

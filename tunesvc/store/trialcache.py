@@ -2,7 +2,8 @@
 
 Finished trials never change, and numbers become visible in order (they are given out under the study's row lock),
 so a look asks for the states of the trials that were unfinished and of those beyond the last one seen, and then reads
-the trials that have finished since. An unfinished trial is never kept: whoever wants it has it read afresh.
+what is wanted of those that have finished since. An unfinished trial is never kept: whoever wants it has it read
+afresh. Nor is a finished one read that nobody wants: a sampler that looks for waiting trials only costs no reading.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from collections.abc import Container, Iterable, Sequence
 from itertools import chain
 from operator import attrgetter
 
-import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.store.frozen import TRIAL, freeze
+from tunesvc.store.autocommit import Autocommit
+from tunesvc.store.frozen import STATES, TRIAL, freeze
 from tunesvc.store.ids import trial_id
 from tunesvc.store.prepared import Prepared
 
@@ -34,34 +35,36 @@ _TRIALS = Prepared(TRIAL + " WHERE trial_id = ANY(CAST(%(ids)s AS bigint[]))")
 class TrialCache:
     """The trials of one study. Safe to use from several threads."""
 
-    def __init__(self, study_id: int) -> None:
+    def __init__(self, autocommit: Autocommit, study_id: int) -> None:
+        self._autocommit = autocommit
         self._study_id = study_id
         self._lock = threading.Lock()
         self._by_id: dict[int, FrozenTrial] = {}
         self._by_state: dict[TrialState, list[FrozenTrial]] = defaultdict(list)
         """The same, each state's by number."""
         self._unfinished: set[int] = set()
+        self._unread: dict[int, TrialState] = {}
+        """Finished, and not wanted so far."""
         self._last = trial_id(study_id, 0) - 1
 
-    def finished(self, trial_id: int) -> FrozenTrial | None:
-        """A trial, when it is known to be over."""
-        return self._by_id.get(trial_id)
-
-    def read(self, connection: sa.Connection, trial_id: int) -> FrozenTrial | None:
+    def read(self, trial_id: int) -> FrozenTrial | None:
         """A trial as it is now; None when there is no such trial."""
-        trials = _read(connection, [trial_id])
+        known = self._by_id.get(trial_id)
+        if known is not None:
+            return known
+        trials = self._read([trial_id])
         with self._lock:
             self._keep(trials)
         return trials[0] if trials else None
 
-    def look(self, connection: sa.Connection, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+    def look(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """The trials that are now in one of `states`, or all, by number. They are shared: do not change them.
 
         Raises:
             KeyError: there is no such study.
         """
         with self._lock:
-            read = _read(connection, self._news(connection, states))
+            read = self._read(self._news(states))
             self._keep(read)
             runs = [trials for state, trials in self._by_state.items() if states is None or state in states]
             runs.append([trial for trial in read if not trial.state.is_finished() and _is_in(trial.state, states)])
@@ -69,36 +72,31 @@ class TrialCache:
         found.sort(key=attrgetter("number"))
         return found
 
-    def _news(self, connection: sa.Connection, states: Container[TrialState] | None) -> list[int]:
-        """Ids of the trials to read: those that have finished, and the others if their states are wanted."""
+    def _news(self, states: Container[TrialState] | None) -> list[int]:
+        """Ids of the trials to read: those in a state that is wanted, without the finished ones that are known."""
         since = {"last": self._last, "end": trial_id(self._study_id + 1, 0), "unfinished": list(self._unfinished)}
-        rows = _NEWS.run(connection, {"study": self._study_id, **since}).all()
+        rows = self._autocommit.rows(_NEWS, study=self._study_id, **since)
         if not rows:
             raise KeyError(f"there is no study with id {self._study_id}")
-        wanted = []
-        for new_id, name in rows:
-            if new_id is None:
-                continue
-            self._last = max(self._last, new_id)
-            if new_id in self._by_id:
-                continue
-            self._unfinished.add(new_id)  # until it has been read as finished
-            state = TrialState[name.upper()]
-            if state.is_finished() or _is_in(state, states):
-                wanted.append(new_id)
-        return wanted
+        now = {new_id: STATES[name] for new_id, name in rows if new_id is not None}
+        self._last = max([self._last, *now])
+        self._unfinished = {new_id for new_id, state in now.items() if not state.is_finished()}
+        self._unread |= {new_id: now[new_id] for new_id in now.keys() - self._unfinished - self._by_id.keys()}
+        wanted = [new_id for new_id, state in self._unread.items() if _is_in(state, states)]
+        return wanted + [new_id for new_id in self._unfinished if _is_in(now[new_id], states)]
+
+    def _read(self, ids: Sequence[int]) -> list[FrozenTrial]:
+        """Trials as they are now."""
+        return [freeze(row) for row in self._autocommit.rows(_TRIALS, ids=ids)] if ids else []
 
     def _keep(self, trials: Iterable[FrozenTrial]) -> None:
         for trial in trials:
             if trial.state.is_finished() and trial._trial_id not in self._by_id:
                 self._by_id[trial._trial_id] = trial
                 insort(self._by_state[trial.state], trial, key=attrgetter("number"))
+            if trial.state.is_finished():
                 self._unfinished.discard(trial._trial_id)
-
-
-def _read(connection: sa.Connection, ids: Sequence[int]) -> list[FrozenTrial]:
-    """Trials as they are now."""
-    return [freeze(row) for row in _TRIALS.run(connection, {"ids": ids})] if ids else []
+                self._unread.pop(trial._trial_id, None)
 
 
 def _is_in(state: TrialState, states: Container[TrialState] | None) -> bool:
