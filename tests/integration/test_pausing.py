@@ -303,18 +303,21 @@ def test_gpu_hours_are_not_spent_while_a_trial_is_paused(database: Database) -> 
     assert 0.8 * float(held) <= spent <= 1.5 * float(held) + 9, "a second per step"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("pruner", "crashes", "seed"), [(ASHA, True, 1), (CURVE, False, 1), (CURVE, False, 208)])
-@pytest.mark.parametrize("parallelism", [1, 4])
+@pytest.mark.parametrize(
+    ("pruner", "parallelism", "seed"),
+    [(ASHA, 1, 1), (ASHA, 4, 1), (CURVE, 1, 1), *((CURVE, 4, seed) for seed in (1, 208, 3265, 3328, 5799))],
+)
 def test_pauses_and_promotions_are_redrawn_as_they_were(
-    database: Database, pruner: dict[str, Any], parallelism: int, seed: int, *, crashes: bool
+    database: Database, pruner: dict[str, Any], parallelism: int, seed: int
 ) -> None:
     """Not across a restart where a model is learned from the curves: it begins anew then, at a moment not recorded.
 
-    With the seed 208 the model was once asked at an instant that left no trace, and learned there.
+    With the last seeds the model was once asked at an instant that left no trace. It learned there (208, and 5799 after
+    proposals drawn ahead were thrown away), or missed that something ended, for as much had gone on (3265 and 3328).
     """
     sampler = {"name": "tpe", "seed": seed}
     simulation = simulate(database, pruner=pruner, budget={"trials": 30}, parallelism=parallelism, sampler=sampler)
-    if crashes:
+    if pruner is ASHA:
         coordinator = simulation.start()
         for _ in range(30):
             coordinator.step()

@@ -212,12 +212,12 @@ class Coordinator:
                 now = self._clock.now()
                 self._reserve.ended(now - ended.live.started_s, now)
             self._attempts.end(ended)
-        self._optimizer.settle()
         self._stock.freed(len(over))
         self._look_for_commands()
         self._watch_executor()
         self._tell_nodes()
         self._attempts.watch_limits(effects, hearing=self._is_settled)
+        self._optimizer.settle()
         self._move(effects)
         self._closed = self._closing if not self._roster else None
         if self._closed is not None and self._closed.state is not None:

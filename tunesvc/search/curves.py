@@ -108,7 +108,6 @@ class CurveModel:
 
     def forget(self) -> None:
         """Learn anew, as after a restart."""
-        self._ended = 0
         self._learned_from = (0, 0)
         self._chosen_at = 0
         self._kernels: dict[int, Kernel] = {}
@@ -145,9 +144,6 @@ class CurveModel:
         lent, own = split(trials)
         self._lessons.update(own, gone_on)
         ended = self._lessons.ended + sum(trial.state.is_finished() for trial in lent)
-        if ended == self._ended:
-            return
-        self._ended = ended
         finished = self._lessons.finished
         if finished < _RELEARNED * self._learned_from[0] + 1 and ended < 1.1 * self._learned_from[1] + 1:
             return
@@ -293,10 +289,11 @@ def settle_models(study: Study) -> None:
         models_of(study)
 
 
-def forget_models(study: Study) -> None:
-    """Have what samplers and pruners of a study share learned anew, as after a restart."""
+def learn_anew(study: Study) -> None:
+    """Have what samplers and pruners of a study share learned anew, as after a restart, and at once."""
     for model in _MODELS.get(study, ()):
         model.forget()
+    settle_models(study)
 
 
 def look_again(study: Study) -> None:

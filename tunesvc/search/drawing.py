@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 from tunesvc.errors import BadReport
 from tunesvc.objective import is_name
 from tunesvc.search.ahead import Proposal
-from tunesvc.search.curves import forget_models
+from tunesvc.search.curves import learn_anew
 from tunesvc.search.memory import StudyMemory, read_anew
 from tunesvc.search.reasons import Reason, reason_of
 from tunesvc.search.seeding import reseed, seed_of
@@ -74,7 +74,7 @@ class Drawing:
         details: dict[str, Any] = {"sampler": self._sampler_name, "version": VERSION, "seed": self.seed}
         if self.is_fresh:
             self.is_fresh, details["fresh"] = False, True
-            forget_models(self._study)
+            learn_anew(self._study)
         try:
             params = self.draw_all(number, self._study.sampler)
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on

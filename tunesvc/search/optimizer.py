@@ -71,6 +71,7 @@ class Optimizer:
         self._judge = Judge(memory, self.study, pruner_name, prune_before_step)
         self._ahead: Ahead = deque()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
+        self._is_settled = True
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
         self._tried = {configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
         self.withdrawn = sum(t.state == TrialState.FAIL and t.datetime_start is None for t in self.trials)
@@ -141,6 +142,7 @@ class Optimizer:
         self._waiting.remove(number)
         self.memory.set_trial_state_values(number, TrialState.FAIL)
         self.withdrawn += 1
+        self._is_settled = False
 
     def widen(self, space: Space, sampler: BaseSampler, pruner: BasePruner, trials_max: int | None) -> None:
         """Go on in a wider space with a sampler and a pruner that know it, as after a restart."""
@@ -244,6 +246,7 @@ class Optimizer:
 
     def pause(self, number: int, after_step: int) -> None:
         """The trial holds its worker no longer. See `Judge.pause`."""
+        self._is_settled = False
         self._judge.pause(number, after_step)
 
     def promotion(self, *, asks: bool) -> Promotion | None:
@@ -287,9 +290,13 @@ class Optimizer:
         self._drawing.over(number, state, values)
         self.memory.set_trial_state_values(number, state, values)
         self._finished += 1
+        self._is_settled = False
 
     def settle(self) -> None:
-        """All that a step brought to an end has been told; what learns from it does so now."""
+        """All that a step brought to an end or a pause has been told; what learns from it does so now."""
+        if self._is_settled:
+            return
+        self._is_settled = True
         read_anew(self.study)
         settle_models(self.study)
 

@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.curves import forget_models
+from tunesvc.search.curves import learn_anew
 from tunesvc.search.drawing import FIXED
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.pareto import ranked
@@ -285,7 +285,7 @@ def _ask_again(
         seed = int(details.get("seed") or 0) if given is None else given
         if details.get("fresh"):
             optimizer.study.sampler = make(seed)
-            forget_models(optimizer.study)
+            learn_anew(optimizer.study)
         yield _redraw(optimizer, course.trials[number], details, seed)
 
 
