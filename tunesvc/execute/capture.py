@@ -55,16 +55,20 @@ class OutputCapture:
                 self._sink = None
 
     def _run(self) -> None:
-        ends = [stream.read_end for stream in self._streams]
-        while True:
-            select.select(ends, [], [])
+        while self._ends:
+            select.select(self._ends, [], [])
             deadline = time.monotonic() + BATCH_S
             while (left_s := deadline - time.monotonic()) > 0:
                 with self._lock:
                     self._read_available()
-                select.select(ends, [], [], left_s)
+                select.select(self._ends, [], [], left_s)
             with self._lock:
                 self._flush(final=False)
+
+    @property
+    def _ends(self) -> list[int]:
+        """Of the pipes that somebody may write to: of any other there is an end to be read, for ever."""
+        return [stream.read_end for stream in self._streams if not stream.is_over]
 
     def _read_available(self) -> None:
         """Read what the pipes hold; no more than that, for somebody may be writing without end."""
@@ -95,6 +99,8 @@ class _Stream:
     def __init__(self, name: str, descriptor: int) -> None:
         self.name = name
         self.text = ""
+        self.is_over = False
+        """Whether nobody can write any more, for the descriptor was closed or leads elsewhere."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.read_end, write_end = os.pipe()
         with contextlib.suppress(AttributeError, OSError):  # not on every system, and only a matter of speed
@@ -110,6 +116,7 @@ class _Stream:
         except BlockingIOError:
             return False
         self.text += self._decoder.decode(data)
+        self.is_over = not data
         return bool(data)
 
     def take(self, *, final: bool = False) -> str:
