@@ -217,6 +217,8 @@ def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune)
     assert "Proposed by random" in told["said"][0]["text"]
     assert told["decisions"][0]["details"]["seed"] == 1
     assert "4 of 4 proposals come out as recorded" in tune("replay", "noisy")
+    texts = tune("explain", "noisy", "2") + tune("explain", "noisy")
+    assert [line for line in texts.splitlines() if line != line.rstrip()] == [], "a pipe has no width to be filled"
     confirmed = json.loads(tune("confirm", "noisy", "--top", "2", "--repeats", "3", "--json"))
     assert [len(one["values"]) for one in confirmed["finalists"]] == [3, 3]
     assert all(one["low"] < one["mean"] < one["high"] for one in confirmed["finalists"])

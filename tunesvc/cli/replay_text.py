@@ -93,4 +93,4 @@ def sampler(name: str, told: Sequence[Proposed]) -> RenderableType:
 
 
 def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2))
+    return Padding(Text(text), (0, 0, 0, 2), expand=False)
