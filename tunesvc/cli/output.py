@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -88,6 +89,11 @@ def plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json", exclude_defaults=True)
     return value
+
+
+def indented(text: Text | str) -> Padding:
+    """A text two places in; what follows it on its lines stays empty, for a pipe has no width to be filled."""
+    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, 2), expand=False)
 
 
 def table(*columns: str) -> Table:

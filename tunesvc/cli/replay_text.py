@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
-from tunesvc.cli.output import cells, clean, table
+from tunesvc.cli.output import cells, clean, indented, table
 from tunesvc.insights.replay import Replayed
 from tunesvc.search.replay import OtherPruner, Proposed, Redrawn, Stopped
 from tunesvc.words import number, parameters
@@ -33,14 +32,14 @@ def _redrawn(what: str, told: Redrawn) -> list[RenderableType]:
         style = "green" if told.agreeing == told.compared else "yellow"
         line = f"{told.agreeing} of {told.compared} {what} come out as recorded."
         parts = [Text(line, style)]
-    parts += [_indented(f"{count} not compared: {clean(why)}") for why, count in told.skipped.items()]
+    parts += [indented(f"{count} not compared: {clean(why)}") for why, count in told.skipped.items()]
     if told.first is not None:
         first = told.first
         parts += [
-            _indented(f"The first that differs: trial {first.number}"),
-            _indented(f"recorded: {clean(first.recorded)}"),
-            _indented(f"redrawn:  {clean(first.redrawn)}"),
-            _indented(f"It may differ because {clean(first.why)}."),
+            indented(f"The first that differs: trial {first.number}"),
+            indented(f"recorded: {clean(first.recorded)}"),
+            indented(f"redrawn:  {clean(first.redrawn)}"),
+            indented(f"It may differ because {clean(first.why)}."),
         ]
     return parts
 
@@ -90,7 +89,3 @@ def sampler(name: str, told: Sequence[Proposed]) -> RenderableType:
     for one in told[-SHOWN:]:
         made.add_row(*cells(one.number, f"{one.distance:.3f}", parameters(one.params)))
     return Group(Text(head), Text(), made)
-
-
-def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2), expand=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,6 +15,7 @@ from tunesvc.cli.output import (
     clean,
     columns_of,
     fitted,
+    indented,
     state_text,
     table,
 )
@@ -238,7 +238,7 @@ def _curve(view: StudyView, curve: Curve) -> Table:
 
 def _failure(attempt: AttemptRow) -> list[RenderableType]:
     text = clean((attempt.traceback or attempt.message or "").rstrip())
-    return [Text(), Text(f"Attempt {attempt.number} ended with", "bold"), _indented(Text(text, "red"))]
+    return [Text(), Text(f"Attempt {attempt.number} ended with", "bold"), indented(Text(text, "red"))]
 
 
 def explanation(told: Explanation) -> RenderableType:
@@ -250,7 +250,7 @@ def explanation(told: Explanation) -> RenderableType:
         if said.topic != topic:
             topic = said.topic
             parts += [Text(), Text(topic[:1].upper() + topic[1:], "dim")]
-        parts.append(_indented(Text(clean(said.text))))
+        parts.append(indented(clean(said.text)))
     return Group(*parts)
 
 
@@ -263,7 +263,3 @@ def confirmation(told: Confirmation) -> RenderableType:
         chance = "–" if one.chance is None else f"{one.chance:.0%}"
         made.add_row(*cells(one.number, number(one.observed), number(one.mean), between, runs, chance))
     return Group(Text(), made, Text(), Text(told.verdict))
-
-
-def _indented(text: Text) -> Padding:
-    return Padding(text, (0, 0, 0, 2), expand=False)

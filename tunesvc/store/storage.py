@@ -30,7 +30,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.errors import StudyBusy
 from tunesvc.store import studies
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
-from tunesvc.store.frozen import aware, copied, distribution_of
+from tunesvc.store.frozen import STATES, aware, copied, distribution_of
 from tunesvc.store.ids import study_of, trial_id
 from tunesvc.store.notices import CHANNEL
 from tunesvc.store.prepared import Prepared
@@ -319,7 +319,7 @@ class PgStorage(BaseStorage):
         row = self._autocommit.first(_TRIAL_STATE, id=trial_id)
         if row is None:
             raise _no_trial(trial_id)
-        if TrialState[row.state.upper()].is_finished():
+        if STATES[row.state].is_finished():
             raise UpdateFinishedTrialError(f"trial {row.number} is over ({row.state}) and does not change any more")
 
     def _study(self, study_id: int) -> Any:
