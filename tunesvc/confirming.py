@@ -17,6 +17,7 @@ from tunesvc.errors import StudyNotFound, TuneError
 from tunesvc.search.confirming import Finalist, compare
 from tunesvc.search.optimizer import queued
 from tunesvc.search.recommend import is_candidate, recommend
+from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
 from tunesvc.spec.model import Goal
 from tunesvc.store import studies
@@ -48,7 +49,7 @@ class Confirmation:
             return "No repeat has come to a value yet."
         if first.chance is None:
             return f"Trial {first.number} has the best mean; one repeat each does not tell how sure that is."
-        if all(one.low == one.high for one in self.finalists if one.mean is not None):
+        if all(len(set(one.values)) == 1 for one in self.finalists if one.values):
             return (
                 "Every repeat of a trial gave the same value, so they tell nothing about noise: does the objective use "
                 f"`trial.seed` (TUNE_SEED)? Trial {first.number} has the best value."
@@ -71,22 +72,22 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     if len(spec.metrics) > 1:
         raise TuneError(f"study {record.name!r} has several metrics, and so no single best trial to confirm")
     storage = PgStorage(database)
-    finalists = choose(storage.get_all_trials(record.study_id, deepcopy=False), spec.directions[0], top)
+    finalists = choose(storage.get_all_trials(record.study_id, deepcopy=False), spec.directions[0], top, spec.seeds)
     if not finalists:
         raise TuneError(f"study {record.name!r} has no complete, feasible trial to confirm")
     confirming = _enrolled(database, record, _spec_of(spec, len(finalists) * repeats))
     there = storage.get_all_trials(confirming.study_id, deepcopy=False)
-    lacking = _lacking(finalists, repeats, there)
-    for repeat, trial in lacking:
-        attrs = queued(trial.params, f"repeat {repeat} of trial {trial.number} of {record.name}")
+    lacking = _lacking(finalists, _seeds(confirming.spec, repeats), there)
+    for repeat, seed, trial in lacking:
+        attrs = {**queued(trial.params, f"repeat {repeat} of trial {trial.number} of {record.name}"), SEED: seed}
         template = create_trial(state=TrialState.WAITING, system_attrs=attrs, user_attrs={CONFIRMS: trial.number})
         storage.create_new_trial(confirming.study_id, template)
     return _enrolled(database, record, _spec_of(spec, max(1, len(there) + len(lacking))))
 
 
-def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int) -> list[FrozenTrial]:
+def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int, shared_seeds: int | None = None) -> list[FrozenTrial]:
     """The finalists: the recommended trial, then the best observed; of trials with equal parameters only one."""
-    answer = recommend(trials, goal)
+    answer = recommend(trials, goal, shared_seeds)
     sign = -1.0 if goal == "maximize" else 1.0
     best = sorted((t for t in trials if is_candidate(t)), key=lambda t: (sign * t.values[0], t.number))
     if answer is not None:
@@ -109,15 +110,15 @@ def confirmation(database: Database, name: str) -> Confirmation | None:
         return None
     storage = PgStorage(database)
     observed = {t.number: t.values[0] for t in storage.get_all_trials(record.study_id, deepcopy=False) if t.values}
-    repeats: dict[int, list[float]] = {}
+    repeats: dict[int, dict[int, float]] = {}
     failed: Counter[int] = Counter()
     for trial in storage.get_all_trials(confirming.study_id, deepcopy=False):
         number = trial.user_attrs.get(CONFIRMS)
         if number not in observed:
             continue
-        values = repeats.setdefault(number, [])
+        values = repeats.setdefault(number, {})
         if trial.state == TrialState.COMPLETE:
-            values.append(trial.values[0])
+            values[trial.system_attrs[SEED]] = trial.values[0]
         elif trial.state.is_finished():
             failed[number] += 1
     (metric,) = confirming.spec.metrics
@@ -126,13 +127,19 @@ def confirmation(database: Database, name: str) -> Confirmation | None:
     return Confirmation(confirming.name, metric.goal, metric.name, finalists)
 
 
+def _seeds(spec: StudySpec | None, repeats: int) -> list[int]:
+    """One for each round of repeats: all finalists have the same ones."""
+    return [training_seed((spec and spec.seed) or 0, number, None) for number in range(repeats)]
+
+
 def _lacking(
-    finalists: Sequence[FrozenTrial], repeats: int, there: Sequence[FrozenTrial]
-) -> list[tuple[int, FrozenTrial]]:
-    """Which repeat of which finalist there is not yet, one round of all finalists after the other."""
+    finalists: Sequence[FrozenTrial], seeds: Sequence[int], there: Sequence[FrozenTrial]
+) -> list[tuple[int, int, FrozenTrial]]:
+    """Which repeat, with which seed, of which finalist there is not yet, one round of all finalists after the other."""
     gone = (TrialState.FAIL, TrialState.PRUNED)
-    have = Counter(trial.user_attrs.get(CONFIRMS) for trial in there if trial.state not in gone)
-    return [(n, trial) for n in range(1, repeats + 1) for trial in finalists if n > have[trial.number]]
+    have = {(t.user_attrs.get(CONFIRMS), t.system_attrs.get(SEED)) for t in there if t.state not in gone}
+    rounds = ((n, seed, trial) for n, seed in enumerate(seeds, 1) for trial in finalists)
+    return [(n, seed, trial) for n, seed, trial in rounds if (trial.number, seed) not in have]
 
 
 def _spec_of(spec: StudySpec, trials: int) -> StudySpec:
@@ -145,6 +152,7 @@ def _spec_of(spec: StudySpec, trials: int) -> StudySpec:
         "pruner": Pruner(name="none"),
         "budget": Budget(trials=trials),
         "seed": int(np.random.SeedSequence([spec.seed or 0, 0xC0]).generate_state(1)[0]),
+        "seeds": None,
         "warm_start": (),
     }
     return spec.model_copy(update=changes)

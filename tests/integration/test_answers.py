@@ -51,7 +51,7 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
     simulation.run()
     repeats = confirmed(database, simulation.record, remembering, top=3, repeats=4)
     assert repeats.states() == {"complete": 12}
-    assert len(set(seeds)) == 32
+    assert len(set(seeds)) == 20 + 4, "each finalist has the same four"
     told = confirmation(database, "test")
     assert told is not None
     best = [row.number for row in insights.trials(database, simulation.record.study_id, order="best", limit=3)]
@@ -60,6 +60,33 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
     assert str(told.finalists[0].number) in told.verdict
     # the study itself knows nothing of them
     assert insights.study(database, "test").counts.total == 20
+
+
+def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Database) -> None:
+    """The folds differ by more than the parameters do; finalists are confirmed with seeds of their own."""
+    seeds: list[int] = []
+
+    def folded(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        seeds.append(launch.seed)
+        x = float(launch.params["x"])  # type: ignore[arg-type]
+        return curve(1.0 + (x - 0.3) ** 2 + (launch.seed % 3))
+
+    spec = make_spec(seed=1, seeds=3, sampler={"name": "gp"}, budget={"trials": 30})
+    simulation = Simulation(database, spec, folded)
+    simulation.run()
+    view = insights.study(database, "test")
+    answer = insights.recommended(database, view)
+    assert answer is not None
+    (params,) = [row.params for row in insights.trials(database, view.study_id) if row.number == answer.number]
+    assert abs(params["x"] - 0.3) < 0.1
+    assert answer.mean == pytest.approx(2.0, abs=0.1), "the mean over all three"
+    assert "What each of 3 training seeds does" in str(insights.explain_study(database, view).said)
+    repeats = confirmed(database, simulation.record, folded, top=2, repeats=4)
+    assert repeats.states() == {"complete": 8}
+    assert len(set(seeds)) == 3 + 4
+    told = confirmation(database, "test")
+    assert told is not None
+    assert len({round(max(one.values) - min(one.values), 6) for one in told.finalists}) == 1, "each had all folds"
 
 
 def test_more_repeats_run_what_is_missing_and_what_failed(database: Database) -> None:

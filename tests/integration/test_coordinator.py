@@ -108,6 +108,21 @@ def test_a_lost_attempt_is_run_again_at_most_as_often_as_allowed(database: Datab
     assert simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'retry'") == [(4,)]
 
 
+def test_trials_share_seeds_in_turns_and_keep_theirs_over_attempts(database: Database) -> None:
+    had: list[tuple[int, int]] = []
+
+    def script(launch: Launch) -> Steps:
+        had.append((launch.trial_number, launch.seed))
+        return [(1.0, Lost("killed"))] if launch.attempt.number == 1 else quadratic(launch)
+
+    Simulation(database, make_spec(seed=7, seeds=3), script).run()
+    assert len(had) == 20  # each twice
+    seeds = dict(had)
+    assert sorted(set(had)) == sorted(seeds.items())
+    assert [seeds[number] for number in range(3, 10)] == [seeds[number] for number in range(7)]
+    assert len(set(seeds.values())) == 3
+
+
 def test_an_error_is_stored_with_its_traceback_and_the_study_goes_on(database: Database) -> None:
     def script(launch: Launch) -> Steps:
         return [(1.0, Failed("error", "boom", "Traceback: boom"))] if launch.trial_number == 2 else quadratic(launch)

@@ -30,9 +30,11 @@ def bumpy(launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "random", "qmc", "nsga2"])
-@pytest.mark.parametrize("parallelism", [1, 4])
-def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallelism: int) -> None:
-    spec = make_spec(sampler={"name": sampler}, pruner=MEDIAN, budget={"trials": 25}, parallelism=parallelism)
+@pytest.mark.parametrize(("parallelism", "seeds"), [(1, None), (4, None), (4, 3)])
+def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallelism: int, seeds: int | None) -> None:
+    spec = make_spec(
+        sampler={"name": sampler}, pruner=MEDIAN, budget={"trials": 25}, parallelism=parallelism, seeds=seeds
+    )
     simulation = Simulation(database, spec, bumpy)
     coordinator = simulation.start()
     for _ in range(40):

@@ -197,6 +197,16 @@ def test_a_resumed_file_may_be_mended_but_its_space_must_not_shrink(run_study: R
         run_study("epochs", parameters={"x": {"min": 0.5, "max": 0.6}}, resume=True)
 
 
+def test_seeds_that_trials_share_stay_as_they_are(run_study: RunStudy) -> None:
+    """Else what is known of each would be held against trials that had another one."""
+    run_study("epochs", seeds=3, seed=1, budget=4)
+    with pytest.raises(StudyExists, match="has trials with other seeds than"):
+        run_study("epochs", seeds=4, seed=1, budget=8, resume=True)
+    with pytest.raises(StudyExists, match="has trials with other seed than"):
+        run_study("epochs", seeds=3, seed=2, budget=8, resume=True)
+    assert run_study("epochs", seeds=3, seed=1, budget=8, resume=True).state == "finished"
+
+
 def test_a_missing_function_is_refused_before_anything_is_started(run_study: RunStudy) -> None:
     """Fault 40."""
     with pytest.raises(SpecError, match="`plain.py` has no `quadratik`, did you mean `quadratic`"):

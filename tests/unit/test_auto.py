@@ -56,9 +56,9 @@ def test_it_says_which_sampler_it_chose_and_why(trials: int, parameters: int, ob
 GRID = {"a": IntDistribution(0, 7), "b": IntDistribution(0, 7)}
 
 
-def study_that_prunes(best: tuple[int, int] = (3, 5)) -> optuna.Study:
+def study_that_prunes(best: tuple[int, int] = (3, 5), shared_seeds: int | None = None) -> optuna.Study:
     """Forty trials on a grid, of which most were stopped after the first of three reports."""
-    study = optuna.create_study(sampler=AutoSampler(seed=1, search_space=dict(GRID)))
+    study = optuna.create_study(sampler=AutoSampler(seed=1, search_space=dict(GRID), shared_seeds=shared_seeds))
     for number in range(40):
         a, b = best if number == 12 else (number % 8, (3 * number) % 8)
         loss = (a - best[0]) ** 2 + (b - best[1]) ** 2
@@ -136,3 +136,10 @@ def test_a_trial_that_it_did_not_propose_is_ended_without_choosing_for_it() -> N
     study.sampler = restarted = AutoSampler(seed=1)
     study.tell(trial, 0.5)
     assert not restarted._chosen
+
+
+def test_each_sampler_meets_every_seed() -> None:
+    """With two seeds in turns, and samplers in turns, each sampler would always have the same one."""
+    study = study_that_prunes(shared_seeds=2)
+    told = [explained_in(study, GRID) for _ in range(8)]
+    assert [text.startswith("TPE, in turns") for text in told] == [True, False, False, True] * 2

@@ -20,13 +20,14 @@ def standardised(values: np.ndarray) -> np.ndarray:
     return out
 
 
-def test_the_gradient_is_that_of_the_function() -> None:
+@pytest.mark.parametrize("seeds", [np.arange(15), np.arange(15) % 4], ids=["each its own", "four in turns"])
+def test_the_gradient_is_that_of_the_function(seeds: np.ndarray) -> None:
     points = np.vstack([some_points(12), some_points(3)])  # three points occur twice
     values, variances = standardised(np.sin(5 * points[:, 0]) + points[:, 2]), np.linspace(0, 0.2, 15)
     squares = model._squares(points, points, CHOICES > 0)
-    same = (squares.sum(axis=0) == 0).astype(float)
-    data = (squares.reshape(3, -1), same, values, variances)
-    theta = np.array([1.0, -0.5, 0.3, 0.2, -2.0, -3.0])
+    flat = model._flat(squares.sum(axis=0) == 0, seeds)
+    data = (squares.reshape(3, -1), flat, values, variances)
+    theta = np.array([1.0, -0.5, 0.3, 0.2, -2.0, -3.0, -2.5, -4.0])[: 4 + len(flat)]
     numeric = approx_fprime(theta, lambda at: model._negative_log_posterior(at, *data)[0], 1e-6)
     assert model._negative_log_posterior(theta, *data)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 
@@ -87,3 +88,62 @@ def test_a_doubtful_value_counts_less() -> None:
     at = np.array([[0.5]])
     assert Posterior(known, np.zeros(1), points, values, np.array([0.0, 5.0])).mean(at)[0] < -0.5
     assert Posterior(known, np.zeros(1), points, values, np.array([5.0, 0.0])).mean(at)[0] > 0.5
+
+
+def test_what_a_seed_does_to_all_points_alike_is_found_out() -> None:
+    points, seeds = some_points(60), np.arange(60) % 5
+    does = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    smooth = np.sin(4 * points[:, 0])
+    values = smooth + does[seeds] + np.random.default_rng(3).normal(0, 0.05, 60)
+    known = fit(points, values, np.zeros(60), CHOICES, seeds)
+    assert known.shift > 10 * known.noise
+    posterior = Posterior(known, CHOICES, points, values, np.zeros(60), seeds)
+    assert posterior.shifts(np.arange(5)) == pytest.approx(does, abs=0.1)
+    assert np.corrcoef(posterior.mean(points), smooth)[0, 1] > 0.99
+    assert np.abs(posterior.mean(points, seeds) - values).max() < 0.3
+    blind = Posterior(fit(points, values, np.zeros(60), CHOICES), CHOICES, points, values, np.zeros(60))
+    assert np.corrcoef(blind.mean(points), smooth)[0, 1] < 0.95
+
+
+def test_a_lookahead_is_what_an_observation_does_to_the_mean() -> None:
+    """The variance that an observation takes away is that by which the mean will vary."""
+    known = Hyperparameters(np.array([4.0, 1.0, 2.0]), signal=0.8, own=0.1, noise=0.2, shift=0.5, rest=0.01)
+    points, seeds = some_points(10), np.arange(10) % 3
+    posterior = Posterior(known, CHOICES, points, np.linspace(-1, 1, 10), np.zeros(10), seeds)
+    candidates = np.vstack([points[:1], some_points(2, seed=1)])
+    for seed in (0, 1, 7):  # that of the first point, another one, and one that nobody had yet
+        mean, change = posterior.lookahead(candidates, seed)
+        assert mean == pytest.approx(posterior.mean(candidates))
+        for candidate, told in zip(candidates, change, strict=True):
+            more = np.vstack([points, candidate])
+            after = Posterior(known, CHOICES, more, np.zeros(11), np.zeros(11), np.append(seeds, seed))
+            before_variance, after_variance = (p.predict(candidate[None])[1][0] for p in (posterior, after))
+            assert told**2 == pytest.approx(before_variance - after_variance, rel=1e-4)
+
+
+def test_the_same_point_with_the_same_seed_tells_next_to_nothing_new() -> None:
+    known = Hyperparameters(np.array([4.0]), signal=1.0, own=0.1, noise=0.3, shift=0.2, rest=1e-5)
+    points = np.array([[0.2], [0.5], [0.8]])
+    posterior = Posterior(known, np.zeros(1), points, np.zeros(3), np.zeros(3), np.array([0, 1, 2]))
+    (again,) = posterior.lookahead(points[:1], 0)[1]
+    (another,) = posterior.lookahead(points[:1], 1)[1]
+    assert again < 0.05 * another
+
+
+def test_the_same_point_and_seed_with_another_value_does_no_harm() -> None:
+    """An objective need not use its seed."""
+    rng = np.random.default_rng(4)
+    points, seeds = np.repeat(some_points(10), 6, axis=0), np.tile([0, 1, 2], 20)
+    values = standardised(np.sin(4 * points[:, 0]) + rng.normal(0, 0.5, 60))
+    known = fit(points, values, np.zeros(60), CHOICES, seeds)
+    assert known.rest > 5 * known.shift
+    mean = Posterior(known, CHOICES, points, values, np.zeros(60), seeds).mean(points)
+    assert np.abs(mean).max() < np.abs(values).max()
+
+
+def test_one_seed_for_all_is_taken_out_too() -> None:
+    points, seeds = some_points(30), np.zeros(30, dtype=int)
+    values = standardised(np.sin(4 * points[:, 0]))
+    known = fit(points, values, np.zeros(30), CHOICES, seeds)
+    mean = Posterior(known, CHOICES, points, values, np.zeros(30), seeds).mean(points)
+    assert np.corrcoef(mean, values)[0, 1] > 0.95

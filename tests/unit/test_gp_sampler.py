@@ -140,7 +140,8 @@ def test_reasons() -> None:
 def test_a_long_history_is_thinned_to_the_best_the_newest_and_an_even_rest() -> None:
     values = np.random.default_rng(0).permutation(1000.0 * np.ones(1000).cumsum())
     zeros = np.zeros(1000)
-    seen = Observations(np.arange(1000), zeros[:, None], values, zeros, zeros == 0, 1.0, 0.0, None).thinned(300)
+    numbers = np.arange(1000)
+    seen = Observations(numbers, zeros[:, None], values, zeros, numbers, zeros == 0, 1.0, 0.0, None).thinned(300)
     assert len(seen) == 300
     assert set(np.sort(values)[:100]) <= set(seen.values)
     assert set(range(950, 1000)) <= set(seen.numbers)
@@ -164,7 +165,7 @@ def test_a_point_is_measured_again_only_where_there_is_noise() -> None:
         known = Hyperparameters(np.array([4.0]), signal=1.0, own=1e-4, noise=noise)
         posterior = Posterior(known, np.zeros(1), points, values, np.zeros(9))
         means = posterior.mean(points)
-        acquisition = Acquisition(posterior, Incumbents.of(points, means))
+        acquisition = Acquisition(posterior, Incumbents.of(points, means), seed=99)
         elsewhere = acquisition.log_value(np.linspace(0, 1, 101)[:, None]).max()
         return float(acquisition.log_value(best)[0] - elsewhere)
 
@@ -190,3 +191,43 @@ def test_trials_that_failed_because_of_their_parameters_are_learned_from() -> No
             optimizer.tell(proposal.number, TrialState.COMPLETE, [-x])
     assert np.mean([x > 0.5 for x in xs[15:]]) <= 0.7  # the best lies on the border
     assert max(x for x in xs if x <= 0.5) > 0.45
+
+
+def test_what_a_seed_does_to_all_trials_alike_does_not_mislead() -> None:
+    """A seed shifts every value ten times as far as the best is from what lies beside it; noise like that is fatal."""
+    does = np.random.default_rng(1).normal(0.0, 1.0, 5)
+
+    def found(shared: int | None) -> list[float]:
+        sampler = GPSampler(seed=0, shared_seeds=shared)
+        study = optuna.create_study(sampler=sampler)
+        study.optimize(lambda trial: bowl(trial) + does[trial.number % 5], n_trials=40)
+        return [bowl(optuna.trial.FixedTrial(trial.params)) for trial in study.trials[30:]]
+
+    assert np.median(found(5)) < 0.01
+    assert np.median(found(5)) < 0.2 * np.median(found(None))
+
+
+def test_a_trial_is_repeated_with_a_seed_that_it_did_not_have() -> None:
+    rng = np.random.default_rng(0)
+    shifts, own = rng.normal(0.0, 0.3, 4), rng.normal(0.0, 0.3, (3, 4))
+    study = optuna.create_study(sampler=GPSampler(seed=0, shared_seeds=4))
+
+    def objective(trial: optuna.Trial) -> float:
+        x, seed = trial.suggest_int("x", 0, 2), trial.number % 4
+        return abs(x - 1) * 0.2 + shifts[seed] + own[x, seed]
+
+    study.optimize(objective, n_trials=20)
+    assert len({(trial.params["x"], trial.number % 4) for trial in study.trials}) >= 11  # of twelve that there are
+    assert isinstance(study.sampler, GPSampler)
+    repeated = study.sampler.explain(19)
+    assert repeated is not None
+    assert "measured again with seed 3 of 4, since" in repeated.text
+
+
+def test_running_trials_are_expected_to_come_out_as_their_seed_does() -> None:
+    """Else each of them would look like a result that contradicts what is known of its seed."""
+    study = optuna.create_study(sampler=GPSampler(seed=0, shared_seeds=2))
+    study.optimize(lambda trial: bowl(trial) + (5.0 if trial.number % 2 else 0.0), n_trials=24)
+    alone = study.ask({"x": UNIT, "y": UNIT}).params
+    beside = [study.ask({"x": UNIT, "y": UNIT}).params for _ in range(5)]
+    assert all(bowl(optuna.trial.FixedTrial(params)) < 0.05 for params in (alone, *beside))

@@ -37,3 +37,18 @@ def test_of_equal_values_none_is_luckier() -> None:
     assert told is not None
     assert trials[told.number].value == 0.0
     assert told.luckiest == told.number
+
+
+def test_a_lucky_seed_is_not_taken_for_a_good_configuration() -> None:
+    """Every fourth trial has an easy split, and those far from the best are more often among them."""
+    easy = [number % 4 == 0 for number in range(40)]
+    places = [0.9 + 0.002 * number if is_easy else 0.1 + 0.01 * number for number, is_easy in enumerate(easy)]
+    values = [abs(x - 0.3) - 1.0 * is_easy for x, is_easy in zip(places, easy, strict=True)]
+    trials = [trial(number, x, value) for number, (x, value) in enumerate(zip(places, values, strict=True))]
+    trials += [trial(40, 0.3, -1.0), trial(41, 0.9, 0.6), trial(42, 0.95, 0.65)]  # what tells the two apart
+    blind, told = recommend(trials, "minimize"), recommend(trials, "minimize", 4)
+    assert blind is not None
+    assert told is not None
+    assert abs(trials[blind.number].params["x"] - 0.3) > 0.5
+    assert abs(trials[told.number].params["x"] - 0.3) < 0.05
+    assert abs(told.mean - np.mean([0.0, 0.0, 0.0, -1.0])) < 0.3  # over all seeds alike

@@ -102,6 +102,13 @@ def test_digits_learns_well_below_three_percent_error_with_sensible_parameters()
     assert objective_of(spec)(**params, trial=Trial(seed=1)) < 0.03
 
 
+def test_the_folds_are_five_and_differ() -> None:
+    spec = spec_of("folds")
+    errors = [objective_of(spec)(**arguments(spec), trial=Trial(seed=seed)) for seed in range(10)]
+    assert errors[:5] == errors[5:]
+    assert len(set(errors)) == spec.seeds == 5
+
+
 def test_the_tradeoff_measures_all_its_metrics() -> None:
     spec = spec_of("tradeoff")
     measured = objective_of(spec)(**arguments(spec), trial=Trial())

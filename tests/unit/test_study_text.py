@@ -58,7 +58,7 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
     stopped = tuple(Stopped(i, 3, 5, 0.1 * i, i + 1) for i in range(30))
     judged = OtherPruner(stopped, 1000, 150, 40, stopped[:2], 3)
     told = Explanation("bowl", 3, tuple(Said("why", "because " * 40) for _ in range(3)), ())
-    finalists = compare({1: 0.1, 2: 0.2}, {1: [0.1, 0.2], 2: [0.3]}, {2: 1}, "minimize")
+    finalists = compare({1: 0.1, 2: 0.2}, {1: {5: 0.1, 6: 0.2}, 2: {5: 0.3}}, {2: 1}, "minimize")
     for made in (
         replay_text.replayed(Replayed(redrawn, redrawn, redrawn)),
         replay_text.pruner("{name: asha, min: 1}", judged),

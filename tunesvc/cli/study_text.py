@@ -123,7 +123,7 @@ def best(view: StudyView, rows: Sequence[TrialRow], width: int, answer: Recommen
     won = (f"{clean(view.objectives[0].name)} = {number(row.value)}", STYLES["best"])
     believed = ""
     if answer is not None and answer.number == row.number and answer.deviation is not None:
-        believed = f", believed to be {number(answer.mean)} ± {answer.deviation:.2g}"
+        believed = f", believed to be {number(answer.mean)} ± {answer.deviation:.2g}{_over_seeds(view)}"
     title = Text.assemble(("Best  ", "bold"), won, (f"  trial {row.number}{believed}", "dim"))
     return Group(title, _params(row))
 
@@ -131,10 +131,14 @@ def best(view: StudyView, rows: Sequence[TrialRow], width: int, answer: Recommen
 def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> RenderableType:
     spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
     believed = (f"{clean(view.objectives[0].name)} = {number(answer.mean)}{spread}", STYLES["best"])
-    observed = (f"  trial {row.number}, observed {number(row.value)}", "dim")
+    observed = (f"{_over_seeds(view)}  trial {row.number}, observed {number(row.value)}", "dim")
     note = "The best observed value, below, is probably a lucky draw; `tune confirm` finds out."
     title = Text.assemble(("Recommended  ", "bold"), believed, observed)
     return Group(title, _params(row), Text(note, "dim"))
+
+
+def _over_seeds(view: StudyView) -> str:
+    return "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"
 
 
 def _params(row: TrialRow) -> Table:

@@ -26,6 +26,7 @@ from tunesvc.execute.executor import AttemptId, Launch, Lost, Yielded
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.judge import Promotion
 from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import StudySpec
 from tunesvc.store.batch import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
 from tunesvc.store.ids import trial_id
@@ -126,10 +127,11 @@ class Attempts:
         after_step = history.after_step
         if history.attempts:
             self._optimizer.memory.forget_after(number, after_step)
+        trial = self._optimizer.trial(number)
         live = self._roster.open(
             trial_id(self._study_id, number),
             number,
-            self._optimizer.trial(number).params,
+            trial.params,
             gpus=resources.gpu * resources.workers,
             now_s=self._clock.now(),
         )
@@ -138,7 +140,7 @@ class Attempts:
         cpus = resources.cpu * resources.workers
         self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._lease_s))
         params = {**self._spec.constants, **live.params}
-        seed = ((self._spec.seed or 0) * 1_000_003 + number) % 2**32
+        seed = trial.system_attrs.get(SEED, training_seed(self._spec.seed or 0, number, self._spec.seeds))
         launch = Launch(live.id, number, params, seed, history.checkpoint, effects.parallelism, effects.line)
         effects.launches.append(launch)
 

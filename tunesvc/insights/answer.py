@@ -29,7 +29,7 @@ def recommended(database: Database, view: StudyView, results: Results | None = N
     costs = known.costs(view.objectives[0])[places]
     places = places[chosen(costs, known.numbers[places], CONSIDERED_MAX)]
     found = frozen(database, view.study_id, [int(number) for number in known.numbers[places]])
-    return recommend(found, view.objectives[0].goal)
+    return recommend(found, view.objectives[0].goal, view.shared_seeds)
 
 
 def answer_rows(database: Database, view: StudyView, answer: Recommendation | None) -> tuple[TrialRow, ...]:

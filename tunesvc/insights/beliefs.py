@@ -37,7 +37,7 @@ def surface(database: Database, view: StudyView, results: Results, index: int = 
     costs = results.costs(view.objectives[index], index)[places]
     places = places[chosen(costs, results.numbers[places], LEARNED_MAX)]
     numbers = [int(number) for number in results.numbers[places]]
-    return learn(frozen(database, view.study_id, numbers, index), view.objectives[index].goal)
+    return learn(frozen(database, view.study_id, numbers, index), view.objectives[index].goal, view.shared_seeds)
 
 
 def frozen(database: Database, study_id: int, numbers: list[int], index: int | None = None) -> list[FrozenTrial]:

@@ -213,6 +213,8 @@ def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
     spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
     since = f"{later} trials have come to a result since"
     yield f"Trial {answer.number} is recommended: {answer.mean:.6g}{spread}; {since}."
+    if view.shared_seeds is not None and answer.deviation is not None:
+        yield f"What each of {view.shared_seeds} training seeds does to all trials alike is taken out of that."
     if answer.luckiest != answer.number:
         yield f"Trial {answer.luckiest} has the best observed value, which is probably a lucky draw."
 

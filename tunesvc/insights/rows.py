@@ -100,6 +100,11 @@ class StudyView(StudyRow):
     source_text: str | None
     source_dir: str | None
 
+    @property
+    def shared_seeds(self) -> int | None:
+        """How many training seeds its trials share in turns; None when each has its own."""
+        return self.spec.seeds if self.spec else None
+
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:

@@ -15,6 +15,7 @@ from tunesvc.search.gp.sampler import GPSampler
 from tunesvc.search.history import History, history_of
 from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.tpe import TPESampler
+from tunesvc.search.training_seeds import turn
 
 GP_MAX = 500
 """Up to so many ended trials the Gaussian process decides; from then on it costs more than it gains over TPE."""
@@ -40,10 +41,14 @@ class AutoSampler(BaseSampler):
         *,
         n_startup_trials: int = 10,
         search_space: Mapping[str, BaseDistribution] | None = None,
+        shared_seeds: int | None = None,
     ) -> None:
-        """As for `GPSampler`."""
+        """As for `GPSampler`. TPE takes what a seed does for noise."""
         self._n_startup_trials = n_startup_trials
-        self._gp = GPSampler(seed, n_startup_trials=n_startup_trials, search_space=search_space)
+        self._shared_seeds = shared_seeds
+        self._gp = GPSampler(
+            seed, n_startup_trials=n_startup_trials, search_space=search_space, shared_seeds=shared_seeds
+        )
         self._tpe = ForesightSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
         self._chosen: Recent[tuple[Chosen, str]] = Recent()
 
@@ -114,7 +119,7 @@ class AutoSampler(BaseSampler):
             return self._tpe, f"TPE, for {parameters} parameters"
         if not self._take_turns(study, history):
             return self._gp, "a Gaussian process, which needs the fewest trials"
-        if trial.number % 2:
+        if turn(trial.number, self._shared_seeds) % 2:
             return self._gp, "a Gaussian process, in turns with TPE where trials are pruned"
         return self._tpe, "TPE, in turns with a Gaussian process where trials are pruned"
 

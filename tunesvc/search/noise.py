@@ -8,18 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.gp.domain import Domain
-from tunesvc.search.gp.model import Posterior, fit
-from tunesvc.search.gp.observations import observe
+from tunesvc.search.gp.belief import believe
 from tunesvc.search.recommend import is_candidate
 from tunesvc.spec.model import Goal
 
 REPEATS_MIN = 8
 """So many measurements beyond the first of their configuration tell the noise without a model."""
-_FITTED_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,30 +35,22 @@ class Noise:
         return self.deviation / self.effect if self.effect > 0 else math.inf
 
 
-def noise_of(trials: Sequence[FrozenTrial], goal: Goal) -> Noise | None:
+def noise_of(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Noise | None:
     """The noise of a study of one objective; None when its trials have no parameters that vary.
 
-    The model alone cannot tell noise from a function that jumps between neighbours; it counts both.
+    The model alone cannot tell noise from a function that jumps between neighbours; it counts both. What each of
+    `shared_seeds` training seeds does to all trials alike is no noise.
     """
     candidates = [trial for trial in trials if is_candidate(trial) and math.isfinite(trial.values[0])]
-    kinds = {name: kind for trial in candidates for name, kind in trial.distributions.items() if not kind.single()}
-    if not kinds:
+    belief = believe(candidates, goal, shared_seeds)
+    if belief is None:
         return None
-    domain = Domain(kinds)
-    direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
-    seen = observe(candidates, domain, [direction], (), np.ones(1))
-    if seen is None:
-        return None
-    seen = seen.thinned(_FITTED_MAX)
-    known = fit(seen.points, seen.values, seen.variances, domain.choices)
-    mean, _ = Posterior(known, domain.choices, seen.points, seen.values, seen.variances).predict(seen.points)
-    best, middling = float(mean.min()), float(np.median(mean))
-    repeats, pooled = _replicates(seen.points, seen.values)
-    deviation = math.sqrt(pooled if repeats >= REPEATS_MIN else known.noise + known.own)
-    at_best, at_middling = seen.in_units(best, deviation), seen.in_units(middling, 0.0)
-    if at_best is None or at_middling is None:
-        raise AssertionError("there is one objective")
-    return Noise(at_best[1], abs(at_middling[0] - at_best[0]), repeats if repeats >= REPEATS_MIN else 0)
+    seen, posterior = belief.seen, belief.posterior
+    mean = posterior.mean(seen.points)
+    repeats, pooled = _replicates(seen.points, seen.values - posterior.shifts(seen.seeds))
+    deviation = math.sqrt(pooled if repeats >= REPEATS_MIN else posterior.known.noise + posterior.known.own)
+    (best, middling), (at_best, _) = belief.spread(np.array([mean.min(), np.median(mean)]), np.full(2, deviation))
+    return Noise(float(at_best), float(abs(middling - best)), repeats if repeats >= REPEATS_MIN else 0)
 
 
 def _replicates(points: np.ndarray, values: np.ndarray) -> tuple[int, float]:

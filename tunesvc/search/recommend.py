@@ -11,17 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.gp.domain import Domain
-from tunesvc.search.gp.model import Posterior, fit
-from tunesvc.search.gp.observations import OBSERVED_MAX, observe
+from tunesvc.search.gp.belief import Belief, believe
 from tunesvc.spec.model import Goal
 
 TRIALS_MIN = 10
 """With fewer complete trials the best observed value is all there is to go by."""
-_FITTED_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +33,32 @@ class Recommendation:
     """The trial with the best observed value; the recommended one if it has that value too."""
 
 
-def recommend(trials: Sequence[FrozenTrial], goal: Goal) -> Recommendation | None:
+def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Recommendation | None:
     """The trial to take of a study of one objective, or None when none is complete and feasible.
 
-    By the posterior mean of a Gaussian process over all complete trials; of less than ten the best observed.
+    By the posterior mean of a Gaussian process over all complete trials; of less than ten the best observed. What each
+    of `shared_seeds` training seeds does to all trials alike is taken out.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
     if not candidates:
         return None
     sign = -1.0 if goal == "maximize" else 1.0
     luckiest = min(candidates, key=lambda trial: (sign * trial.values[0], trial.number))
-    kinds = {name: kind for trial in candidates for name, kind in trial.distributions.items() if not kind.single()}
-    if len(candidates) < TRIALS_MIN or not kinds:
+    belief = believe(candidates, goal, shared_seeds) if len(candidates) >= TRIALS_MIN else None
+    if belief is None:
         return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
-    number, mean, deviation = _best_believed(candidates, Domain(kinds), goal)
+    number, mean, deviation = _best_believed(belief)
     is_as_good = any(trial.number == number and trial.values == luckiest.values for trial in candidates)
     return Recommendation(number, mean, deviation, number if is_as_good else luckiest.number)
 
 
-def _best_believed(candidates: Sequence[FrozenTrial], domain: Domain, goal: Goal) -> tuple[int, float, float]:
+def _best_believed(belief: Belief) -> tuple[int, float, float]:
     """Number, posterior mean and deviation."""
-    direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
-    seen = observe(candidates, domain, [direction], (), np.ones(1))
-    if seen is None:
-        raise AssertionError("all candidates are complete")
-    learned, seen = seen.thinned(_FITTED_MAX), seen.thinned(OBSERVED_MAX)
-    known = fit(learned.points, learned.values, learned.variances, domain.choices)
-    mean, variance = Posterior(known, domain.choices, seen.points, seen.values, seen.variances).predict(seen.points)
-    best = int(np.argmin(mean))
-    same = (seen.points == seen.points[best]).all(axis=1)  # the first measurement of a configuration stands for it
-    units = seen.in_units(float(mean[best]), float(np.sqrt(variance[best])))
-    if units is None:
-        raise AssertionError("there is one objective")
-    return int(seen.numbers[same].min()), *units
+    points = belief.seen.points
+    best = points[int(np.argmin(belief.posterior.mean(points)))]
+    same = (points == best).all(axis=1)  # the first measurement of a configuration stands for it
+    (mean,), (deviation,) = belief.predict(best[None])
+    return int(belief.seen.numbers[same].min()), float(mean), float(deviation)
 
 
 def is_candidate(trial: FrozenTrial) -> bool:

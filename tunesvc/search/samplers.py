@@ -50,8 +50,8 @@ Maker = Callable[[int | None], Callable[..., BaseSampler]]
 def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
     samplers = optuna.samplers
     return {
-        "auto": lambda seed: _fix(AutoSampler, seed=seed, search_space=space.distributions),
-        "gp": lambda seed: _fix(GPSampler, seed=seed, search_space=space.distributions),
+        "auto": lambda seed: _fix(AutoSampler, seed=seed, search_space=space.distributions, shared_seeds=spec.seeds),
+        "gp": lambda seed: _fix(GPSampler, seed=seed, search_space=space.distributions, shared_seeds=spec.seeds),
         "tpe": lambda seed: _fix(TPESampler, seed=seed),
         "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
         "qmc": lambda seed: _fix(
@@ -72,7 +72,7 @@ def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSa
         return make(**(fixed | options))
 
     signature = inspect.signature(make)
-    hidden = {"seed", "constraints_func", "search_space"}
+    hidden = {"seed", "constraints_func", "search_space", "shared_seeds"}
     free = [p for p in signature.parameters.values() if p.name not in hidden]
     made.__signature__ = signature.replace(parameters=free)  # type: ignore[attr-defined]
     return made

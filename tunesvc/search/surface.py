@@ -10,17 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.gp.domain import Domain
-from tunesvc.search.gp.model import Posterior, fit
-from tunesvc.search.gp.observations import Observations, observe
+from tunesvc.search.gp.belief import Belief, believe
 from tunesvc.spec.model import Goal
 
-LEARNED_MAX = 300
-"""Trials that the model of a picture holds."""
-_FITTED_MAX = 150
 LINE = 41
 GRID = 31
 
@@ -49,9 +43,10 @@ class Plane:
 class Surface:
     """A fitted model."""
 
-    def __init__(self, domain: Domain, seen: Observations, posterior: Posterior) -> None:
-        self._domain, self._seen, self._posterior = domain, seen, posterior
-        means = np.where(seen.is_candidate, posterior.mean(seen.points), np.inf)
+    def __init__(self, belief: Belief) -> None:
+        self._belief, self._domain, self._seen = belief, belief.domain, belief.seen
+        seen = belief.seen
+        means = np.where(seen.is_candidate, belief.posterior.mean(seen.points), np.inf)
         self._best = seen.points[int(np.argmin(means))]
         self.number = int(seen.numbers[int(np.argmin(means))])
         """The trial through which the cuts go."""
@@ -81,11 +76,11 @@ class Surface:
 
     def mean(self, points: np.ndarray) -> np.ndarray:
         """What is expected, in the objective's units; shape (points,)."""
-        return self._in_units(self._posterior.mean(points))
+        return self._belief.in_units(self._belief.posterior.mean(points))
 
     def deviation(self, point: np.ndarray) -> float:
         """Of the function itself at a point, without noise, in the objective's units."""
-        return float(self._predict(point[None])[1][0])
+        return float(self._belief.predict(point[None])[1][0])
 
     def cut(self, name: str) -> Cut:
         """Along one parameter."""
@@ -93,7 +88,7 @@ class Surface:
         line = self._line(j, LINE)
         points = np.repeat(self._best[None], len(line), axis=0)
         points[:, j] = line
-        mean, deviation = self._predict(points)
+        mean, deviation = self._belief.predict(points)
         return Cut(self._values(j, line), mean, deviation)
 
     def plane(self, first: str, second: str) -> Plane:
@@ -102,7 +97,7 @@ class Surface:
         across, up = self._line(i, GRID), self._line(j, GRID)
         points = np.repeat(self._best[None], len(across) * len(up), axis=0)
         points[:, i], points[:, j] = np.tile(across, len(up)), np.repeat(up, len(across))
-        mean, deviation = self._predict(points)
+        mean, deviation = self._belief.predict(points)
         shape = (len(up), len(across))
         return Plane(self._values(i, across), self._values(j, up), mean.reshape(shape), deviation.reshape(shape))
 
@@ -118,35 +113,8 @@ class Surface:
         name = self._domain.names[j]
         return tuple(self._domain.decode(point)[name] for point in points)
 
-    def _predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """In the objective's units."""
-        mean, variance = self._posterior.predict(points)
-        spread = np.sqrt(variance)
-        low, middle, high = (self._in_units(mean + way * spread) for way in (-1.0, 0.0, 1.0))
-        return middle, np.abs(high - low) / 2
 
-    def _in_units(self, placed: np.ndarray) -> np.ndarray:
-        if self._seen.scale is None:
-            raise AssertionError("there is one objective")
-        return self._seen.scale.back(self._seen.centre + self._seen.unit * placed)
-
-
-def learn(trials: Sequence[FrozenTrial], goal: Goal) -> Surface | None:
-    """Fit the model; None while there is nothing to fit it to.
-
-    Args:
-        trials: complete ones, each with one value; more than `LEARNED_MAX` are thinned out.
-        goal: of that value.
-    """
-    kinds = {name: kind for trial in trials for name, kind in trial.distributions.items() if not kind.single()}
-    if not kinds:
-        return None
-    direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
-    domain = Domain(kinds)
-    domain.learn_conditions(trials)
-    seen = observe(trials, domain, [direction], (), np.ones(1))
-    if seen is None or not seen.is_candidate.any():
-        return None
-    learned, seen = seen.thinned(_FITTED_MAX), seen.thinned(LEARNED_MAX)
-    known = fit(learned.points, learned.values, learned.variances, domain.choices)
-    return Surface(domain, seen, Posterior(known, domain.choices, seen.points, seen.values, seen.variances))
+def learn(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Surface | None:
+    """Fit the model to complete trials, as `believe` does; None while there is nothing to fit it to."""
+    belief = believe(trials, goal, shared_seeds)
+    return Surface(belief) if belief is not None and belief.seen.is_candidate.any() else None

@@ -327,6 +327,12 @@ class StudySpec(Part):
     environment: Environment = Field(default_factory=Environment, description="What a worker's process needs.")
     cluster: Text | None = Field(None, description="Address of a Ray cluster; a local one when left out.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Seeds the sampler, and `trial.seed`.")
+    seeds: int | None = Field(
+        None,
+        ge=2,
+        le=1_000,
+        description="Trials share so many training seeds, or folds, in turns; each trial has its own when left out.",
+    )
 
     @property
     def directions(self) -> tuple[Goal, ...]:

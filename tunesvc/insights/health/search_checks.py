@@ -53,7 +53,7 @@ def noise(evidence: Evidence) -> Sequence[Finding] | Silence:
     if complete < NOISE_FROM:
         return Silence(f"Asked from {NOISE_FROM} complete trials on; there are {complete}.", True)
     told = list({one.number: one for one in (*evidence.complete(), *evidence.best)}.values())
-    found = noise_of([_frozen(one) for one in told], evidence.study.objectives[0].goal)
+    found = noise_of([_frozen(one) for one in told], evidence.study.objectives[0].goal, evidence.study.shared_seeds)
     if found is None:
         return Silence("The trials differ in no parameter.")
     name = evidence.study.objectives[0].name
@@ -65,11 +65,15 @@ def noise(evidence: Evidence) -> Sequence[Finding] | Silence:
     if not found.ratio >= NOISE_MAX:
         return Silence(f"Results tell configurations apart: {numbers}.")
     doubt = "" if found.repeats else " A function that jumps from one configuration to the next looks alike."
-    advice = (
-        "`tune confirm` runs the best ones again with other seeds, and says which is best and how sure that is. "
-        "A larger validation set, or the mean of a few seeds per trial, makes every trial tell more."
+    more = (
+        "A larger validation set makes every trial tell more"
+        if evidence.study.shared_seeds
+        else "`seeds: 5`, with an objective that splits its data and trains by `trial.seed`, makes every trial tell "
+        "more: what a seed does to all trials alike is then no noise"
     )
-    return [Finding("warn" if found.repeats else "note", f"{numbers[0].upper()}{numbers[1:]}.{doubt}", advice)]
+    sure = "`tune confirm` runs the best ones again with other seeds, and says which is best and how sure that is"
+    text = f"{numbers[0].upper()}{numbers[1:]}.{doubt}"
+    return [Finding("warn" if found.repeats else "note", text, f"{sure}. {more}.")]
 
 
 def stuck(evidence: Evidence) -> Sequence[Finding] | Silence:

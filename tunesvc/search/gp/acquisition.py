@@ -45,16 +45,19 @@ class Acquisition:
     As what is learned is discounted by noise, a promising point is measured again once that tells more than a new one.
     """
 
-    def __init__(self, objective: Posterior, incumbents: Incumbents, infeasible: Posterior | None = None) -> None:
-        """`infeasible`: of values above 0 where constraints are violated."""
+    def __init__(
+        self, objective: Posterior, incumbents: Incumbents, seed: int, infeasible: Posterior | None = None
+    ) -> None:
+        """`seed`: with which the point would be trained; `infeasible`: of values above 0 where constraints are
+        violated."""
         self._objective = objective
         self._incumbents = incumbents
+        self._seed = seed
         self._infeasible = infeasible
 
     def log_value(self, points: np.ndarray) -> np.ndarray:
         """Shape (points,)."""
-        mean, variance = self._objective.predict(points)
-        learned = variance / np.sqrt(variance + self._objective.known.noise)
+        mean, learned = self._objective.lookahead(points, self._seed)
         is_best = (points == self._incumbents.best).all(axis=1)
         rival = np.where(is_best, self._incumbents.second_mean, mean)
         gain = _log_improvement((self._incumbents.best_mean - rival) / learned)

@@ -2,7 +2,9 @@
 
 The covariance is a Matérn 5/2 over a distance with one length scale per parameter, choices at distance 0 or 1, plus a
 term of each distinct point's own: what a configuration does beyond what its neighbours tell. Together with learned
-noise, this tells a lucky draw from a good configuration. Hyperparameters maximise the marginal likelihood under
+noise, this tells a lucky draw from a good configuration. Where observations share training seeds, what a seed does to
+all points alike is a term of its own, and noise is what it does to one point, which the same point with the same seed
+has again, but for a rest (a block design with interaction). Hyperparameters maximise the marginal likelihood under
 log-normal priors (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, chapter 5).
 """
 
@@ -14,6 +16,8 @@ import numpy as np
 from scipy import linalg, optimize
 
 JITTER = 1e-6
+_SAME = 1e-9
+"""Points that are no farther apart are the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +31,11 @@ class Hyperparameters:
     own: float
     """Variance of what each point has for itself."""
     noise: float
-    """Variance of an observation of the same point."""
+    """Variance of what a seed does to one point: of observations of it with several seeds."""
+    shift: float = 0.0
+    """Variance of what a seed does to all points alike; 0 where no two observations share one."""
+    rest: float = 0.0
+    """Variance of observations of the same point with the same seed; 0 where no two observations share one."""
 
     @property
     def prior(self) -> float:
@@ -38,11 +46,19 @@ class Hyperparameters:
 _LENGTH = (np.log(0.5), 1.0)
 """Mean and deviation of a length scale's logarithm; of the unit cube's side."""
 _SIGNAL = (0.0, 1.0)
-_OWN = (np.log(0.02), 1.0)
-_NOISE = (np.log(0.03), 1.5)
+_FLAT = ((np.log(0.02), 1.0), (np.log(0.03), 1.5), (np.log(0.03), 1.5), (np.log(1e-4), 2.0))
+"""Of `own`, `noise`, `shift` and `rest`: the terms that do not fade with distance."""
+_FLAT_START = np.log([0.02, 0.05, 0.05, 1e-4])
+_FLAT_BOUNDS = [(-9.0, 0.0), (-9.0, 1.0), (-9.0, 1.0), (-12.0, 1.0)]
 
 
-def fit(points: np.ndarray, values: np.ndarray, variances: np.ndarray, choices: np.ndarray) -> Hyperparameters:
+def fit(
+    points: np.ndarray,
+    values: np.ndarray,
+    variances: np.ndarray,
+    choices: np.ndarray,
+    seeds: np.ndarray | None = None,
+) -> Hyperparameters:
     """The most probable hyperparameters.
 
     Always from the same start, so that they depend on the data only.
@@ -52,23 +68,24 @@ def fit(points: np.ndarray, values: np.ndarray, variances: np.ndarray, choices: 
         values: shape (n,), of mean 0 and variance 1 or so.
         variances: of observations, known beyond the noise to be learned; shape (n,).
         choices: how many choices each parameter has, 0 for a number; shape (parameters,).
+        seeds: equal where observations share a training seed; shape (n,). None: each has its own.
     """
     is_choice = choices > 0
     squares = _squares(points, points, is_choice)
-    same = (squares.sum(axis=0) == 0.0).astype(float)
-    start = np.concatenate([np.full(len(is_choice), -2 * _LENGTH[0]), [_SIGNAL[0], np.log(0.02), np.log(0.05)]])
-    bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0), (-9.0, 0.0), (-9.0, 1.0)]
+    flat = _flat(squares.sum(axis=0) == 0.0, np.arange(len(points)) if seeds is None else seeds)
+    start = np.concatenate([np.full(len(is_choice), -2 * _LENGTH[0]), [_SIGNAL[0]], _FLAT_START[: len(flat)]])
+    bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0)] + _FLAT_BOUNDS[: len(flat)]
     found = optimize.minimize(
         _negative_log_posterior,
         start,
-        (squares.reshape(len(is_choice), -1), same, values, variances),
+        (squares.reshape(len(is_choice), -1), flat, values, variances),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
         options={"maxiter": 25},
     )
-    weights, signal, own, noise = _unpack(found.x)
-    return Hyperparameters(weights, signal, own, noise)
+    weights, signal, variances_found = _unpack(found.x, len(is_choice))
+    return Hyperparameters(weights, signal, *map(float, variances_found))
 
 
 class Posterior:
@@ -81,38 +98,83 @@ class Posterior:
         points: np.ndarray,
         values: np.ndarray,
         variances: np.ndarray,
+        seeds: np.ndarray | None = None,
     ) -> None:
         """Shapes as in `fit`."""
         self.known = known
         self._choices = choices
+        self._seeds = np.arange(len(points)) if seeds is None else seeds
         self._features = self._embed(points)
-        covariance = self._covariance(self._features)
-        covariance[np.diag_indices(len(points))] += known.noise + variances + JITTER
+        squares = self._squares(self._features)
+        covariance = self._covariance(squares) + self._of_seeds(squares, self._seeds)
+        covariance[np.diag_indices(len(points))] += known.rest + variances + JITTER
         self._factor = _factor(covariance)
         self._weights = linalg.cho_solve((self._factor, True), values, check_finite=False)
 
-    def mean(self, points: np.ndarray) -> np.ndarray:
-        """Shape (points,)."""
-        out: np.ndarray = self._covariance(self._embed(points)) @ self._weights
+    def mean(self, points: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
+        """Of the function, or with `seeds` of what observations with those are expected to be; shape (points,)."""
+        squares = self._squares(self._embed(points))
+        cross = self._covariance(squares)
+        if seeds is not None:
+            cross += self._of_seeds(squares, seeds)
+        out: np.ndarray = cross @ self._weights
         return out
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and variance of the function itself, without noise."""
-        cross = self._covariance(self._embed(points))
-        solved = linalg.solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
+        cross = self._covariance(self._squares(self._embed(points)))
+        solved = self._solve(cross)
         variance = self.known.prior - np.einsum("ij,ij->j", solved, solved)
         mean: np.ndarray = cross @ self._weights
         return mean, np.maximum(variance, 1e-12)
+
+    def lookahead(self, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean of the function, and the deviation of what it will be once the point is observed with this seed."""
+        known = self.known
+        squares = self._squares(self._embed(points))
+        cross = self._covariance(squares)
+        solved = self._solve(cross)
+        variance = np.maximum(known.prior - np.einsum("ij,ij->j", solved, solved), 1e-12)
+        observed = known.noise + known.shift + known.rest
+        if (self._seeds == seed).any():
+            of_seed = self._solve(self._of_seeds(squares, np.full(len(points), seed)))
+            shared = np.einsum("ij,ij->j", solved, of_seed)
+            observed -= 2 * shared + np.einsum("ij,ij->j", of_seed, of_seed)
+            change = (variance - shared) / np.sqrt(np.maximum(variance + observed, JITTER))
+        else:
+            change = variance / np.sqrt(variance + observed)
+        mean: np.ndarray = cross @ self._weights
+        return mean, np.maximum(change, 1e-12)
+
+    def shifts(self, seeds: np.ndarray) -> np.ndarray:
+        """What each of these seeds is believed to do to all points alike; shape (seeds,)."""
+        out: np.ndarray = self.known.shift * (seeds[:, None] == self._seeds) @ self._weights
+        return out
 
     def distances(self, point: np.ndarray, points: np.ndarray) -> np.ndarray:
         """From a point to others, in length scales; shape (points,)."""
         out: np.ndarray = np.linalg.norm(self._embed(points) - self._embed(point[None]), axis=1)
         return out
 
-    def _covariance(self, features: np.ndarray) -> np.ndarray:
-        squares = (features**2).sum(axis=1)[:, None] + (self._features**2).sum(axis=1) - 2 * features @ self._features.T
+    def _solve(self, cross: np.ndarray) -> np.ndarray:
+        return np.asarray(linalg.solve_triangular(self._factor, cross.T, lower=True, check_finite=False))
+
+    def _squares(self, features: np.ndarray) -> np.ndarray:
+        out: np.ndarray = (
+            (features**2).sum(axis=1)[:, None] + (self._features**2).sum(axis=1) - 2 * features @ self._features.T
+        )
+        return out
+
+    def _covariance(self, squares: np.ndarray) -> np.ndarray:
+        """Of the function, at squared distances from the observed points."""
         smooth, _ = _matern(squares)
-        out: np.ndarray = self.known.signal * smooth + self.known.own * (squares < 1e-9)
+        out: np.ndarray = self.known.signal * smooth + self.known.own * (squares < _SAME)
+        return out
+
+    def _of_seeds(self, squares: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        """What observations with these seeds have in common with the observed ones beyond the function."""
+        alike = seeds[:, None] == self._seeds
+        out: np.ndarray = alike * (self.known.shift + self.known.noise * (squares < _SAME))
         return out
 
     def _embed(self, points: np.ndarray) -> np.ndarray:
@@ -153,20 +215,29 @@ def _squares(a: np.ndarray, b: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
     return out
 
 
-def _unpack(theta: np.ndarray) -> tuple[np.ndarray, float, float, float]:
-    weights, (signal, own, noise) = np.exp(theta[:-3]), np.exp(theta[-3:])
-    return weights, float(signal), float(own), float(noise)
+def _flat(same: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Where the terms that do not fade with distance apply: `own`, `noise`, and if any seed is shared `shift` and
+    `rest`; shape (terms, n, n)."""
+    alike = seeds[:, None] == seeds
+    is_shared = alike.sum() > len(seeds)
+    return np.array([same, same & alike, *([alike, np.eye(len(seeds))] if is_shared else [])], dtype=float)
+
+
+def _unpack(theta: np.ndarray, parameters: int) -> tuple[np.ndarray, float, np.ndarray]:
+    """Weights, the signal's variance, and those of the flat terms."""
+    known = np.exp(theta)
+    return known[:parameters], float(known[parameters]), known[parameters + 1 :]
 
 
 def _negative_log_posterior(
-    theta: np.ndarray, squares: np.ndarray, same: np.ndarray, values: np.ndarray, variances: np.ndarray
+    theta: np.ndarray, squares: np.ndarray, flat: np.ndarray, values: np.ndarray, variances: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """And its gradient; `squares` has shape (parameters, n * n)."""
-    n = len(values)
-    weights, signal, own, noise = _unpack(theta)
+    """And its gradient; `squares` has shape (parameters, n * n), `flat` (terms, n, n)."""
+    n, parameters = len(values), len(squares)
+    weights, signal, of_flat = _unpack(theta, parameters)
     smooth, slope = _matern((weights @ squares).reshape(n, n))
-    covariance = signal * smooth + own * same
-    covariance[np.diag_indices(n)] += noise + variances + JITTER
+    covariance = signal * smooth + np.tensordot(of_flat, flat, axes=1)
+    covariance[np.diag_indices(n)] += variances + JITTER
     try:
         factor = linalg.cholesky(covariance, lower=True, check_finite=False)
     except linalg.LinAlgError:
@@ -176,18 +247,12 @@ def _negative_log_posterior(
     inverse += np.tril(inverse, -1).T  # LAPACK fills the lower triangle only
     misfit = inverse - np.outer(solved, solved)
     gradient = np.empty_like(theta)
-    gradient[:-3] = 0.5 * weights * (squares @ (misfit * signal * slope).ravel())
-    gradient[-3] = 0.5 * signal * np.vdot(misfit, smooth)
-    gradient[-2] = 0.5 * own * np.vdot(misfit, same)
-    gradient[-1] = 0.5 * noise * np.trace(misfit)
+    gradient[:parameters] = 0.5 * weights * (squares @ (misfit * signal * slope).ravel())
+    gradient[parameters] = 0.5 * signal * np.vdot(misfit, smooth)
+    gradient[parameters + 1 :] = 0.5 * of_flat * np.tensordot(flat, misfit, axes=2)
     value = 0.5 * values @ solved + np.log(np.diag(factor)).sum()
-    for part, (mean, deviation), factor_of in (
-        (slice(0, -3), _LENGTH, -0.5),  # a length scale's logarithm is -1/2 that of its weight
-        (slice(-3, -2), _SIGNAL, 1.0),
-        (slice(-2, -1), _OWN, 1.0),
-        (slice(-1, None), _NOISE, 1.0),
-    ):
-        off = (factor_of * theta[part] - mean) / deviation
-        value += 0.5 * float(off @ off)
-        gradient[part] += factor_of * off / deviation
-    return float(value), gradient
+    # A length scale's logarithm is -1/2 that of its weight.
+    priors = [(*_LENGTH, -0.5)] * parameters + [(*_SIGNAL, 1.0)] + [(*prior, 1.0) for prior in _FLAT[: len(flat)]]
+    means, deviations, factors = np.array(priors).T
+    off = (factors * theta - means) / deviations
+    return float(value + 0.5 * off @ off), gradient + factors * off / deviations

@@ -14,6 +14,7 @@ from tunesvc.search.curves import CurveModel
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.regression import DOF
 from tunesvc.search.scale import Scale
+from tunesvc.search.training_seeds import groups
 
 OBSERVED_MAX = 400
 """The model holds so many trials: of more the best, the newest, and an even choice of the rest."""
@@ -33,6 +34,8 @@ class Observations:
     values: np.ndarray
     variances: np.ndarray
     """Of each value beyond the noise that all have: 0 for finished trials."""
+    seeds: np.ndarray
+    """Equal where trials share a training seed."""
     is_candidate: np.ndarray
     """Whether the trial may be recommended: finished, and within all constraints."""
     unit: float
@@ -66,6 +69,7 @@ class Observations:
             self.points[kept],
             self.values[kept],
             self.variances[kept],
+            self.seeds[kept],
             self.is_candidate[kept],
             self.unit,
             self.centre,
@@ -79,6 +83,7 @@ def observe(
     directions: Sequence[StudyDirection],
     curves: Sequence[CurveModel],
     weights: np.ndarray,
+    shared_seeds: int | None,
 ) -> Observations | None:
     """What finished, pruned and running trials are worth; None when none has finished.
 
@@ -86,6 +91,7 @@ def observe(
         curves: one per objective, to forecast unfinished trials; none leaves these out.
         weights: of the objectives, for several: they become one by an augmented Chebyshev function (Knowles 2006,
             "ParEGO").
+        shared_seeds: how many training seeds the trials share in turns; None: each has its own.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not finished:
@@ -105,11 +111,13 @@ def observe(
     centre, unit = float(values.mean()), float(values.std()) or 1.0
     seen = [(trial, value, 0.0) for trial, value in zip(finished, values, strict=True)]
     seen += _foreseen(trials, curves, scales, combined)
+    numbers = np.array([trial.number for trial, _, _ in seen])
     return Observations(
-        np.array([trial.number for trial, _, _ in seen]),
+        numbers,
         np.stack([domain.encode(trial.params) for trial, _, _ in seen]),
         (np.array([value for _, value, _ in seen]) - centre) / unit,
         np.array([variance for _, _, variance in seen]) / unit**2,
+        groups(numbers, shared_seeds),
         np.array([trial.state == TrialState.COMPLETE and is_feasible(trial) for trial, _, _ in seen]),
         unit,
         centre,

@@ -22,8 +22,9 @@ from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses,
 from tunesvc.search.gp.spread import spread
 from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.reasons import Reason, Recent
+from tunesvc.search.training_seeds import groups
 
-VERSION = "gp 2"
+VERSION = "gp 3"
 """Changes whenever the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Hyperparameters are learned from so many observations at most."""
@@ -51,6 +52,7 @@ class GPSampler(BaseSampler):
         *,
         n_startup_trials: int = 10,
         search_space: Mapping[str, BaseDistribution] | None = None,
+        shared_seeds: int | None = None,
     ) -> None:
         """A sampler for one study or several.
 
@@ -58,10 +60,13 @@ class GPSampler(BaseSampler):
             seed: of all that is drawn; from the system's entropy by default.
             n_startup_trials: so many trials are spread evenly before the model is asked.
             search_space: the parameters, where they are known in advance; else learned from the trials.
+            shared_seeds: says that trial k is trained with seed `k % shared_seeds`, or on that fold of the data. What
+                a seed does to all trials alike is then told apart from what their parameters do.
         """
         self._seed = _entropy() if seed is None else int(seed)
         self._n_startup_trials = n_startup_trials
         self._search_space = dict(search_space or {})
+        self._shared_seeds = shared_seeds
         self._fits: OrderedDict[bytes, Hyperparameters] = OrderedDict()
         self._reasons: Recent[Reason] = Recent()
 
@@ -112,33 +117,38 @@ class GPSampler(BaseSampler):
         seen = None
         if ended >= self._n_startup_trials:
             curves = models_of(study) if any(trial.intermediate_values for trial in trials) else ()
-            seen = observe(trials, domain, study.directions, curves, weights)
+            seen = observe(trials, domain, study.directions, curves, weights, self._shared_seeds)
         if seen is None or not seen.is_candidate.any():
             self._explain_start(number, ended)
             return spread(domain, number, self._seed % 2**32)
-        model = self._model(seen.thinned(OBSERVED_MAX), study, trials, domain)
+        model = self._model(number, seen.thinned(OBSERVED_MAX), study, trials, domain)
         starts = model.seen.points[np.argsort(model.means, kind="stable")[:_STARTS]]
         point, value = maximise(model.acquisition, domain, starts, rng)
         self._explain(number, model, point, value)
         return point
 
-    def _model(self, seen: Observations, study: Study, trials: Sequence[FrozenTrial], domain: Domain) -> _Model:
+    def _model(
+        self, number: int, seen: Observations, study: Study, trials: Sequence[FrozenTrial], domain: Domain
+    ) -> _Model:
         known = self._hyperparameters(seen, study, trials, domain)
-        posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances)
-        running = [domain.encode(trial.params) for trial in trials if trial.state == TrialState.RUNNING]
+        posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
             # They will have told something when this proposal runs; taken to be what is expected of them now.
-            points = np.stack(running)
+            points = np.stack([domain.encode(trial.params) for trial in running])
+            seeds = self._seeds_of([trial.number for trial in running])
             posterior = Posterior(
                 known,
                 domain.choices,
                 np.vstack([seen.points, points]),
-                np.concatenate([seen.values, posterior.mean(points)]),
+                np.concatenate([seen.values, posterior.mean(points, seeds)]),
                 np.concatenate([seen.variances, np.zeros(len(points))]),
+                np.concatenate([seen.seeds, seeds]),
             )
         means = posterior.mean(seen.points)
         incumbents = Incumbents.of(seen.points[seen.is_candidate], means[seen.is_candidate])
-        acquisition = Acquisition(posterior, incumbents, self._infeasible(trials, domain))
+        (seed,) = self._seeds_of([number])
+        acquisition = Acquisition(posterior, incumbents, seed, self._infeasible(trials, domain))
         return _Model(seen, posterior, acquisition, incumbents, means)
 
     def _infeasible(self, trials: Sequence[FrozenTrial], domain: Domain) -> Posterior | None:
@@ -148,7 +158,9 @@ class GPSampler(BaseSampler):
             return None
         points, worst = np.stack([domain.encode(trial.params) for trial in ended]), excesses(ended)
         zeros = np.zeros(len(ended))
-        known = self._fit_cached(points[-_FITTED_MAX:], worst[-_FITTED_MAX:], zeros[-_FITTED_MAX:], domain)
+        learned = slice(-_FITTED_MAX, None)
+        seeds = np.arange(len(ended))  # each its own: what a seed does to constraints alike is not looked for
+        known = self._fit_cached(points[learned], worst[learned], zeros[learned], seeds[learned], domain)
         return Posterior(known, domain.choices, points, worst, zeros)
 
     def _hyperparameters(
@@ -160,20 +172,23 @@ class GPSampler(BaseSampler):
         if count < self._n_startup_trials or len(study.directions) > 1:
             known = seen
         else:
-            known = observe(finished[:count], domain, study.directions, (), np.ones(1)) or seen
+            known = observe(finished[:count], domain, study.directions, (), np.ones(1), self._shared_seeds) or seen
         known = known.thinned(_FITTED_MAX)
-        return self._fit_cached(known.points, known.values, known.variances, domain)
+        return self._fit_cached(known.points, known.values, known.variances, known.seeds, domain)
 
     def _fit_cached(
-        self, points: np.ndarray, values: np.ndarray, variances: np.ndarray, domain: Domain
+        self, points: np.ndarray, values: np.ndarray, variances: np.ndarray, seeds: np.ndarray, domain: Domain
     ) -> Hyperparameters:
         """Several workers ask between two results: the same data gives the same hyperparameters."""
-        key = points.tobytes() + values.tobytes() + variances.tobytes()
+        key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes()
         if key not in self._fits:
-            self._fits[key] = fit(points, values, variances, domain.choices)
+            self._fits[key] = fit(points, values, variances, domain.choices, seeds)
             if len(self._fits) > 4:
                 self._fits.popitem(last=False)
         return self._fits[key]
+
+    def _seeds_of(self, numbers: Sequence[int]) -> np.ndarray:
+        return groups(np.array(numbers), self._shared_seeds)
 
     # --- reasons ------------------------------------------------------------------------------------
 
@@ -190,7 +205,8 @@ class GPSampler(BaseSampler):
         phase = "exploit" if mean - model.incumbents.best_mean < 0.5 * deviation or is_repeated else "explore"
         nearest = model.nearest(point)
         details = {**self._signed(), "phase": phase, "acquisition": value, "nearest": nearest}
-        units = model.seen.in_units(float(mean), deviation)
+        (does,) = model.posterior.shifts(self._seeds_of([number]))
+        units = model.seen.in_units(float(mean + does), deviation)
         told = ""
         if units is not None:
             details |= {"mean": units[0], "deviation": units[1]}
@@ -200,8 +216,11 @@ class GPSampler(BaseSampler):
             "explore": "where the model knows too little to rule out a better value",
         }[phase]
         if is_repeated:
-            why = "measured again, since noise may have flattered or wronged it"
+            why = f"measured again{self._with_seed(number)}, since noise may have flattered or wronged it"
         self._keep(number, Reason(f"{phase}: {why}{told}; nearest is trial {nearest[0]['number']}", details))
+
+    def _with_seed(self, number: int) -> str:
+        return "" if self._shared_seeds is None else f" with seed {number % self._shared_seeds} of {self._shared_seeds}"
 
     def _signed(self) -> dict[str, Any]:
         return {"sampler": "gp", "version": VERSION, "seed": self._seed}
