@@ -215,6 +215,16 @@ def test_noise_is_measured_by_repeats() -> None:
     assert check(quiet, "noise").findings == ()
 
 
+def test_what_seeds_do_to_all_trials_alike_is_no_noise_where_they_are_shared() -> None:
+    rng = np.random.default_rng(0)
+    rows = [row for row in rows_of(40) for _ in range(3)]
+    does = 3 * rng.normal(size=4)
+    values = [bowl(row) + does[number % 4] + 0.01 * rng.normal() for number, row in enumerate(rows)]
+    assert "`seeds: 5`" in found(evidence_of(rows, values), "noise").advice
+    shared = evidence_of(rows, values, spec=make_spec(parameters=SPACE, metrics=({"name": "error"},), seeds=4))
+    assert check(shared, "noise").findings == ()
+
+
 def test_noise_is_learned_by_the_model_where_nothing_is_repeated() -> None:
     rng = np.random.default_rng(0)
     rows = rows_of(200)
