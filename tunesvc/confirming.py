@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import StudyNotFound, TuneError
 from tunesvc.search.confirming import Finalist, compare
 from tunesvc.search.optimizer import queued
-from tunesvc.search.recommend import is_candidate, recommend
+from tunesvc.search.recommend import ranked, recommend
 from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
 from tunesvc.spec.model import Goal
@@ -86,15 +86,17 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
 
 
 def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int, shared_seeds: int | None = None) -> list[FrozenTrial]:
-    """The finalists: the recommended trial, then the best observed; of trials with equal parameters only one."""
+    """The finalists: the recommended trial, the one with the best observed value, then the best by what is believed.
+
+    By observed values alone, most would be those that were lucky. Of trials with equal parameters only one.
+    """
     answer = recommend(trials, goal, shared_seeds)
-    sign = -1.0 if goal == "maximize" else 1.0
-    best = sorted((t for t in trials if is_candidate(t)), key=lambda t: (sign * t.values[0], t.number))
-    if answer is not None:
-        best.sort(key=lambda trial: trial.number != answer.number)
+    if answer is None:
+        return []
+    of_number = {trial.number: trial for trial in trials}
     distinct: dict[str, FrozenTrial] = {}
-    for trial in best:
-        distinct.setdefault(repr(sorted(trial.params.items())), trial)
+    for number in (answer.number, answer.luckiest, *ranked(trials, goal, shared_seeds)):
+        distinct.setdefault(repr(sorted(of_number[number].params.items())), of_number[number])
     return list(distinct.values())[:top]
 
 

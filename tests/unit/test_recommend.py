@@ -6,7 +6,8 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.recommend import recommend
+from tunesvc.confirming import choose
+from tunesvc.search.recommend import ranked, recommend
 
 
 def trial(number: int, x: float, value: float) -> FrozenTrial:
@@ -52,3 +53,17 @@ def test_a_lucky_seed_is_not_taken_for_a_good_configuration() -> None:
     assert abs(trials[blind.number].params["x"] - 0.3) > 0.5
     assert abs(trials[told.number].params["x"] - 0.3) < 0.05
     assert abs(told.mean - np.mean([0.0, 0.0, 0.0, -1.0])) < 0.3  # over all seeds alike
+
+
+def test_finalists_are_those_that_are_believed_to_be_best_and_the_luckiest() -> None:
+    lucky = [trial(40 + k, 0.9 + 0.02 * k, value) for k, value in enumerate([0.002, -0.05])]
+    trials = [*bowl(0.01), *lucky, trial(42, 0.3, 0.004)]
+    finalists = choose(trials, "minimize", 5)
+    assert finalists[1].number == 41, "people ask about the best observed value"
+    assert all(abs(one.params["x"] - 0.3) < 0.2 for one in finalists if one.number != 41)
+    assert choose(trials, "minimize", 1)[0].number == ranked(trials, "minimize")[0]
+
+
+def test_of_few_trials_finalists_are_the_best_observed() -> None:
+    trials = [trial(number, number / 8, abs(number - 3.0)) for number in range(8)]
+    assert [one.number for one in choose([*trials, trial(8, 3 / 8, 0.5)], "minimize", 3)] == [3, 2, 4]

@@ -44,12 +44,31 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | Non
         return None
     sign = -1.0 if goal == "maximize" else 1.0
     luckiest = min(candidates, key=lambda trial: (sign * trial.values[0], trial.number))
-    belief = believe(candidates, goal, shared_seeds) if len(candidates) >= TRIALS_MIN else None
+    belief = _belief(candidates, goal, shared_seeds)
     if belief is None:
         return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
     number, mean, deviation = _best_believed(belief)
     is_as_good = any(trial.number == number and trial.values == luckiest.values for trial in candidates)
     return Recommendation(number, mean, deviation, number if is_as_good else luckiest.number)
+
+
+def ranked(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> list[int]:
+    """Trials by what is believed of them, the best first: of each configuration the first one, of many a choice."""
+    candidates = [trial for trial in trials if is_candidate(trial)]
+    belief = _belief(candidates, goal, shared_seeds)
+    if belief is None:
+        sign = -1.0 if goal == "maximize" else 1.0
+        return [trial.number for trial in sorted(candidates, key=lambda trial: (sign * trial.values[0], trial.number))]
+    points, numbers = belief.seen.points, belief.seen.numbers
+    in_order = np.lexsort((numbers, belief.posterior.mean(points)))
+    first: dict[bytes, int] = {}
+    for place in in_order:
+        first.setdefault(points[place].tobytes(), int(numbers[place]))
+    return list(first.values())
+
+
+def _belief(candidates: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> Belief | None:
+    return believe(candidates, goal, shared_seeds) if len(candidates) >= TRIALS_MIN else None
 
 
 def _best_believed(belief: Belief) -> tuple[int, float, float]:
