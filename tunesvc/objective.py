@@ -70,7 +70,7 @@ class Trial:
         self.number = number
         self.params = dict(params or {})
         self.seed = seed
-        """Differs between trials, equal between attempts of one trial."""
+        """Differs between trials, but for those that share one by the study's `seeds`; equal for a trial's attempts."""
         self.attempt = attempt
         """1 for the first execution, 2 after a first retry or resume, ..."""
         self.devices = devices

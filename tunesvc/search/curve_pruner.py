@@ -63,7 +63,7 @@ class CurvePruner(BasePruner):
         self,
         chance: float = CHANCE,
         *,
-        startup: int = 4,
+        startup: int = 3,
         min: int = 0,
         audit: float = 0.01,
         seed: int = 0,
