@@ -44,9 +44,11 @@ def confirm(
 ) -> None:
     """Run the best trials again with other seeds, and say which is best and how sure that is.
 
+    Finalists are the recommended trial, the one with the best observed value, and the next best by what the model
+    believes. All are run with the same new seeds, which the objective gets as `trial.seed`, or from `TUNE_SEED`.
+
     The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same command goes on; with a
-    larger `--top` or `--repeats` it runs what is missing. The objective gets its seed as `trial.seed`, or from
-    `TUNE_SEED`.
+    larger `--top` or `--repeats` it runs what is missing.
     """
     from tunesvc import api
     from tunesvc.cli import output, study_text
