@@ -120,7 +120,8 @@ def confirmation(database: Database, name: str) -> Confirmation | None:
             continue
         values = repeats.setdefault(number, {})
         if trial.state == TrialState.COMPLETE:
-            values[trial.system_attrs[SEED]] = trial.values[0]
+            seed = trial.system_attrs.get(SEED, -1 - trial.number)  # of a confirmation by an earlier version: its own
+            values[seed] = trial.values[0]
         elif trial.state.is_finished():
             failed[number] += 1
     (metric,) = confirming.spec.metrics
