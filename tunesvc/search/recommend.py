@@ -59,12 +59,10 @@ def ranked(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None =
     if belief is None:
         sign = -1.0 if goal == "maximize" else 1.0
         return [trial.number for trial in sorted(candidates, key=lambda trial: (sign * trial.values[0], trial.number))]
-    points, numbers = belief.seen.points, belief.seen.numbers
-    in_order = np.lexsort((numbers, belief.posterior.mean(points)))
-    first: dict[bytes, int] = {}
-    for place in in_order:
-        first.setdefault(points[place].tobytes(), int(numbers[place]))
-    return list(first.values())
+    numbers, configurations = belief.seen.numbers, [point.tobytes() for point in belief.seen.points]
+    first = {configurations[place]: int(numbers[place]) for place in np.argsort(-numbers)}
+    in_order = np.argsort(belief.posterior.mean(belief.seen.points), kind="stable")
+    return list(dict.fromkeys(first[configurations[place]] for place in in_order))
 
 
 def _belief(candidates: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> Belief | None:
