@@ -362,9 +362,8 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
     """
     if record.spec is None:
         return record
-    fixed = (
-        _FIXED if spec.seeds is None else (*_FIXED, "seed")
-    )  # which is that of all trials, or there is none in turns
+    # Seeds that trials share follow from the study's: with another one they would be others.
+    fixed = _FIXED if spec.seeds is None else (*_FIXED, "seed")
     differing = [key for key in fixed if getattr(spec, key) != getattr(record.spec, key)]
     if differing:
         raise StudyExists(

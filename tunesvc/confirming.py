@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.errors import StudyNotFound, TuneError
 from tunesvc.search.confirming import Finalist, compare
 from tunesvc.search.optimizer import queued
-from tunesvc.search.recommend import ranked, recommend
+from tunesvc.search.recommend import luckiest_beside, ranked
 from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
 from tunesvc.spec.model import Goal
@@ -90,12 +90,12 @@ def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int, shared_seeds: in
 
     By observed values alone, most would be those that were lucky. Of trials with equal parameters only one.
     """
-    answer = recommend(trials, goal, shared_seeds)
-    if answer is None:
+    believed = ranked(trials, goal, shared_seeds)
+    if not believed:
         return []
     of_number = {trial.number: trial for trial in trials}
     distinct: dict[str, FrozenTrial] = {}
-    for number in (answer.number, answer.luckiest, *ranked(trials, goal, shared_seeds)):
+    for number in (believed[0], luckiest_beside(believed[0], trials, goal), *believed[1:]):
         distinct.setdefault(repr(sorted(of_number[number].params.items())), of_number[number])
     return list(distinct.values())[:top]
 

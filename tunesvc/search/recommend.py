@@ -42,23 +42,36 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | Non
     candidates = [trial for trial in trials if is_candidate(trial)]
     if not candidates:
         return None
-    sign = -1.0 if goal == "maximize" else 1.0
-    luckiest = min(candidates, key=lambda trial: (sign * trial.values[0], trial.number))
     belief = _belief(candidates, goal, shared_seeds)
     if belief is None:
+        luckiest = _by_observed(candidates, goal)[0]
         return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
     number, mean, deviation = _best_believed(belief)
+    return Recommendation(number, mean, deviation, luckiest_beside(number, candidates, goal))
+
+
+def luckiest_beside(number: int, trials: Sequence[FrozenTrial], goal: Goal) -> int:
+    """The trial with the best observed value; the one of this number if it has that value too."""
+    candidates = [trial for trial in trials if is_candidate(trial)]
+    luckiest = _by_observed(candidates, goal)[0]
     is_as_good = any(trial.number == number and trial.values == luckiest.values for trial in candidates)
-    return Recommendation(number, mean, deviation, number if is_as_good else luckiest.number)
+    return number if is_as_good else luckiest.number
+
+
+def _by_observed(candidates: Sequence[FrozenTrial], goal: Goal) -> list[FrozenTrial]:
+    sign = -1.0 if goal == "maximize" else 1.0
+    return sorted(candidates, key=lambda trial: (sign * trial.values[0], trial.number))
 
 
 def ranked(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> list[int]:
-    """Trials by what is believed of them, the best first: of each configuration the first one, of many a choice."""
+    """Trials by what is believed of them, the best first: of each configuration the first one, of many a choice.
+
+    The first is the one that `recommend` names.
+    """
     candidates = [trial for trial in trials if is_candidate(trial)]
     belief = _belief(candidates, goal, shared_seeds)
     if belief is None:
-        sign = -1.0 if goal == "maximize" else 1.0
-        return [trial.number for trial in sorted(candidates, key=lambda trial: (sign * trial.values[0], trial.number))]
+        return [trial.number for trial in _by_observed(candidates, goal)]
     numbers, configurations = belief.seen.numbers, [point.tobytes() for point in belief.seen.points]
     first = {configurations[place]: int(numbers[place]) for place in np.argsort(-numbers)}
     in_order = np.argsort(belief.posterior.mean(belief.seen.points), kind="stable")
