@@ -43,8 +43,9 @@ class Hyperparameters:
         return self.signal + self.own
 
 
-_LENGTH = (np.log(0.5), 1.0)
-"""Mean and deviation of a length scale's logarithm; of the unit cube's side."""
+_LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0), (np.log(1.2), 1.0)
+"""Mean and deviation of a length scale's logarithm. Choices lie 1 apart, numbers 0.4 of their range by and large: so
+many times longer are scales of choices, or configurations that differ in a few would be strangers."""
 _SIGNAL = (0.0, 1.0)
 _FLAT = ((np.log(0.02), 1.0), (np.log(0.03), 1.5), (np.log(0.03), 1.5), (np.log(1e-4), 2.0))
 """Of `own`, `noise`, `shift` and `rest`: the terms that do not fade with distance."""
@@ -73,12 +74,13 @@ def fit(
     is_choice = choices > 0
     squares = _squares(points, points, is_choice)
     flat = _flat(squares.sum(axis=0) == 0.0, np.arange(len(points)) if seeds is None else seeds)
-    start = np.concatenate([np.full(len(is_choice), -2 * _LENGTH[0]), [_SIGNAL[0]], _FLAT_START[: len(flat)]])
+    priors = np.vstack([np.where(is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH), _SIGNAL, _FLAT[: len(flat)]])
+    start = np.concatenate([-2 * priors[: len(is_choice), 0], [_SIGNAL[0]], _FLAT_START[: len(flat)]])
     bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0)] + _FLAT_BOUNDS[: len(flat)]
     found = optimize.minimize(
         _negative_log_posterior,
         start,
-        (squares.reshape(len(is_choice), -1), flat, values, variances),
+        (squares.reshape(len(is_choice), -1), flat, values, variances, priors),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -230,9 +232,18 @@ def _unpack(theta: np.ndarray, parameters: int) -> tuple[np.ndarray, float, np.n
 
 
 def _negative_log_posterior(
-    theta: np.ndarray, squares: np.ndarray, flat: np.ndarray, values: np.ndarray, variances: np.ndarray
+    theta: np.ndarray,
+    squares: np.ndarray,
+    flat: np.ndarray,
+    values: np.ndarray,
+    variances: np.ndarray,
+    priors: np.ndarray,
 ) -> tuple[float, np.ndarray]:
-    """And its gradient; `squares` has shape (parameters, n * n), `flat` (terms, n, n)."""
+    """And its gradient.
+
+    `squares` has shape (parameters, n * n), `flat` (terms, n, n), and `priors`, of length scales, signal and terms,
+    (parameters + 1 + terms, 2).
+    """
     n, parameters = len(values), len(squares)
     weights, signal, of_flat = _unpack(theta, parameters)
     smooth, slope = _matern((weights @ squares).reshape(n, n))
@@ -252,7 +263,7 @@ def _negative_log_posterior(
     gradient[parameters + 1 :] = 0.5 * of_flat * np.tensordot(flat, misfit, axes=2)
     value = 0.5 * values @ solved + np.log(np.diag(factor)).sum()
     # A length scale's logarithm is -1/2 that of its weight.
-    priors = [(*_LENGTH, -0.5)] * parameters + [(*_SIGNAL, 1.0)] + [(*prior, 1.0) for prior in _FLAT[: len(flat)]]
-    means, deviations, factors = np.array(priors).T
+    factors = np.repeat([-0.5, 1.0], [parameters, 1 + len(flat)])
+    means, deviations = priors.T
     off = (factors * theta - means) / deviations
     return float(value + 0.5 * off @ off), gradient + factors * off / deviations

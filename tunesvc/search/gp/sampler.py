@@ -24,7 +24,7 @@ from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.training_seeds import groups
 
-VERSION = "gp 3"
+VERSION = "gp 4"
 """Changes whenever the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Hyperparameters are learned from so many observations at most."""
