@@ -18,6 +18,10 @@ _CLIMBERS, _NEIGHBOURS = 8, 30
 _CAUTION = 3.0
 """Power of the probability of keeping within constraints (Gardner et al. 2014): with 1, most asks at a border fail."""
 
+_WORTH_A_RISK = 0.04
+"""For less than can be learned so, of values with variance 1, no constraint may be risked. A model that knows the
+function well would else ask beyond a border as soon as it has reached it, since only there is something to gain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Incumbents:
@@ -58,6 +62,8 @@ class Acquisition:
     def log_value(self, points: np.ndarray) -> np.ndarray:
         """Shape (points,)."""
         mean, learned = self._objective.lookahead(points, self._seed)
+        if self._infeasible is not None:
+            learned = np.maximum(learned, _WORTH_A_RISK)
         is_best = (points == self._incumbents.best).all(axis=1)
         rival = np.where(is_best, self._incumbents.second_mean, mean)
         gain = _log_improvement((self._incumbents.best_mean - rival) / learned)

@@ -43,14 +43,19 @@ class Hyperparameters:
         return self.signal + self.own
 
 
-_LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0), (np.log(1.2), 1.0)
-"""Mean and deviation of a length scale's logarithm. Choices lie 1 apart, numbers 0.4 of their range by and large: so
-many times longer are scales of choices, or configurations that differ in a few would be strangers."""
-_SIGNAL = (0.0, 1.0)
-_FLAT = ((np.log(0.02), 1.0), (np.log(0.03), 1.5), (np.log(0.03), 1.5), (np.log(1e-4), 2.0))
-"""Of `own`, `noise`, `shift` and `rest`: the terms that do not fade with distance."""
+_LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0, 1.0), (np.log(1.2), 1.0, 1.0)
+"""Mode of a length scale's logarithm, and its deviations below and above. Choices lie 1 apart, numbers 0.4 of their
+range by and large: so many times longer are scales of choices, or configurations that differ in a few would be
+strangers."""
+_SIGNAL = (0.0, 1.0, 1.0)
+_FLAT = ((np.log(0.02), 4.0, 1.0), (np.log(0.03), 4.0, 1.5), (np.log(0.03), 1.5, 1.5), (np.log(1e-4), 2.0, 2.0))
+"""Of `own`, `noise`, `shift` and `rest`: the terms that do not fade with distance. The first two may be next to
+nothing, as for a smooth function; but few values can always be taken for noise, so more of it is not as likely."""
+_FLAT_BOUNDS = [(-14.0, 0.0), (-14.0, 1.0), (-9.0, 1.0), (-12.0, 1.0)]
+_FLAT_OF_STEPS = ((np.log(0.02), 1.0, 1.0), (np.log(0.03), 1.5, 1.5))
+_FLAT_BOUNDS_OF_STEPS = [(-9.0, 0.0), (-9.0, 1.0)]
+"""The same for a function that jumps, of which it must not be believed that it is smooth."""
 _FLAT_START = np.log([0.02, 0.05, 0.05, 1e-4])
-_FLAT_BOUNDS = [(-9.0, 0.0), (-9.0, 1.0), (-9.0, 1.0), (-12.0, 1.0)]
 
 
 def fit(
@@ -59,6 +64,8 @@ def fit(
     variances: np.ndarray,
     choices: np.ndarray,
     seeds: np.ndarray | None = None,
+    *,
+    jumps: bool = False,
 ) -> Hyperparameters:
     """The most probable hyperparameters.
 
@@ -70,13 +77,17 @@ def fit(
         variances: of observations, known beyond the noise to be learned; shape (n,).
         choices: how many choices each parameter has, 0 for a number; shape (parameters,).
         seeds: equal where observations share a training seed; shape (n,). None: each has its own.
+        jumps: whether the function may have steps, as how far a constraint is violated does; for observations that
+            share no seeds.
     """
     is_choice = choices > 0
     squares = _squares(points, points, is_choice)
     flat = _flat(squares.sum(axis=0) == 0.0, np.arange(len(points)) if seeds is None else seeds)
-    priors = np.vstack([np.where(is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH), _SIGNAL, _FLAT[: len(flat)]])
-    start = np.concatenate([-2 * priors[: len(is_choice), 0], [_SIGNAL[0]], _FLAT_START[: len(flat)]])
-    bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0)] + _FLAT_BOUNDS[: len(flat)]
+    of_flat, flat_bounds = (_FLAT_OF_STEPS, _FLAT_BOUNDS_OF_STEPS) if jumps else (_FLAT, _FLAT_BOUNDS)
+    lengths = np.where(is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH)
+    priors = np.vstack([lengths, _SIGNAL, of_flat[: len(flat)]])
+    start = np.concatenate([-2 * lengths[:, 0], [_SIGNAL[0]], _FLAT_START[: len(flat)]])
+    bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0)] + flat_bounds[: len(flat)]
     found = optimize.minimize(
         _negative_log_posterior,
         start,
@@ -242,7 +253,7 @@ def _negative_log_posterior(
     """And its gradient.
 
     `squares` has shape (parameters, n * n), `flat` (terms, n, n), and `priors`, of length scales, signal and terms,
-    (parameters + 1 + terms, 2).
+    (parameters + 1 + terms, 3).
     """
     n, parameters = len(values), len(squares)
     weights, signal, of_flat = _unpack(theta, parameters)
@@ -264,6 +275,7 @@ def _negative_log_posterior(
     value = 0.5 * values @ solved + np.log(np.diag(factor)).sum()
     # A length scale's logarithm is -1/2 that of its weight.
     factors = np.repeat([-0.5, 1.0], [parameters, 1 + len(flat)])
-    means, deviations = priors.T
-    off = (factors * theta - means) / deviations
-    return float(value + 0.5 * off @ off), gradient + factors * off / deviations
+    modes, below, above = priors.T
+    off = factors * theta - modes
+    deviations = np.where(off < 0.0, below, above)
+    return float(value + 0.5 * np.sum((off / deviations) ** 2)), gradient + factors * off / deviations**2

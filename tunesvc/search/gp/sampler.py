@@ -160,7 +160,7 @@ class GPSampler(BaseSampler):
         zeros = np.zeros(len(ended))
         learned = slice(-_FITTED_MAX, None)
         seeds = np.arange(len(ended))  # each its own: what a seed does to constraints alike is not looked for
-        known = self._fit_cached(points[learned], worst[learned], zeros[learned], seeds[learned], domain)
+        known = self._fit_cached(points[learned], worst[learned], zeros[learned], seeds[learned], domain, jumps=True)
         return Posterior(known, domain.choices, points, worst, zeros)
 
     def _hyperparameters(
@@ -177,12 +177,19 @@ class GPSampler(BaseSampler):
         return self._fit_cached(known.points, known.values, known.variances, known.seeds, domain)
 
     def _fit_cached(
-        self, points: np.ndarray, values: np.ndarray, variances: np.ndarray, seeds: np.ndarray, domain: Domain
+        self,
+        points: np.ndarray,
+        values: np.ndarray,
+        variances: np.ndarray,
+        seeds: np.ndarray,
+        domain: Domain,
+        *,
+        jumps: bool = False,
     ) -> Hyperparameters:
         """Several workers ask between two results: the same data gives the same hyperparameters."""
         key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes()
         if key not in self._fits:
-            self._fits[key] = fit(points, values, variances, domain.choices, seeds)
+            self._fits[key] = fit(points, values, variances, domain.choices, seeds, jumps=jumps)
             if len(self._fits) > 4:
                 self._fits.popitem(last=False)
         return self._fits[key]
