@@ -187,7 +187,7 @@ class GPSampler(BaseSampler):
         jumps: bool = False,
     ) -> Hyperparameters:
         """Several workers ask between two results: the same data gives the same hyperparameters."""
-        key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes()
+        key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes() + bytes([jumps])
         if key not in self._fits:
             self._fits[key] = fit(points, values, variances, domain.choices, seeds, jumps=jumps)
             if len(self._fits) > 4:
