@@ -14,7 +14,6 @@ import argparse
 import os
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[threads] = "1"
@@ -22,7 +21,7 @@ for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import numpy as np  # noqa: E402
 import optuna  # noqa: E402
 
-from benchmarks.search import SAMPLERS  # noqa: E402
+from benchmarks.search import SAMPLERS, present  # noqa: E402
 
 MARKS = (30, 50, 100)
 """After so many trials regret is looked at."""
@@ -112,7 +111,7 @@ def main() -> None:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    samplers = [name for name in given.samplers.split(",") if name != "optuna-gp" or find_spec("torch")]
+    samplers = present(given.samplers)
     print("mean decimal logarithm of regret after " + ", ".join(map(str, MARKS)) + " trials, and its standard error")
     for function in given.functions:
         for sampler in samplers:

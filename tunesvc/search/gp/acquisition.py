@@ -17,10 +17,9 @@ _WIDTHS = (0.15, 0.1, 0.05, 0.02)
 _CLIMBERS, _NEIGHBOURS = 8, 30
 _CAUTION = 3.0
 """Power of the probability of keeping within constraints (Gardner et al. 2014): with 1, most asks at a border fail."""
-
 _WORTH_A_RISK = 0.04
-"""For less than can be learned so, of values with variance 1, no constraint may be risked. A model that knows the
-function well would else ask beyond a border as soon as it has reached it, since only there is something to gain."""
+"""What is learned counts for at least as much where constraints are violated, of values with variance 1. A model that
+knows the function well would else ask beyond a border as soon as it has reached it: only there is something to gain."""
 
 
 @dataclass(frozen=True, slots=True)

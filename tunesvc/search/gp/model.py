@@ -48,12 +48,18 @@ _LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0, 1.0), (np.log(1.2), 1.0, 1.0)
 range by and large: so many times longer are scales of choices, or configurations that differ in a few would be
 strangers."""
 _SIGNAL = (0.0, 1.0, 1.0)
-_FLAT = ((np.log(0.02), 4.0, 1.0), (np.log(0.03), 4.0, 1.5), (np.log(0.03), 1.5, 1.5), (np.log(1e-4), 2.0, 2.0))
-"""Of `own`, `noise`, `shift` and `rest`: the terms that do not fade with distance. The first two may be next to
-nothing, as for a smooth function; but few values can always be taken for noise, so more of it is not as likely."""
-_FLAT_BOUNDS = [(-14.0, 0.0), (-14.0, 1.0), (-9.0, 1.0), (-12.0, 1.0)]
-_FLAT_OF_STEPS = ((np.log(0.02), 1.0, 1.0), (np.log(0.03), 1.5, 1.5))
-_FLAT_BOUNDS_OF_STEPS = [(-9.0, 0.0), (-9.0, 1.0)]
+_FLAT = np.array(
+    [
+        (np.log(0.02), 4.0, 1.0, -14.0, 0.0),
+        (np.log(0.03), 4.0, 1.5, -14.0, 1.0),
+        (np.log(0.03), 1.5, 1.5, -9.0, 1.0),
+        (np.log(1e-4), 2.0, 2.0, -12.0, 1.0),
+    ]
+)
+"""Of `own`, `noise`, `shift` and `rest`, the terms that do not fade with distance; and the bounds of each. The first
+two may be next to nothing, as for a smooth function; but few values can always be taken for noise, so more of it is not
+as likely."""
+_FLAT_OF_STEPS = np.array([(np.log(0.02), 1.0, 1.0, -9.0, 0.0), (np.log(0.03), 1.5, 1.5, -9.0, 1.0)])
 """The same for a function that jumps, of which it must not be believed that it is smooth."""
 _FLAT_START = np.log([0.02, 0.05, 0.05, 1e-4])
 
@@ -83,11 +89,11 @@ def fit(
     is_choice = choices > 0
     squares = _squares(points, points, is_choice)
     flat = _flat(squares.sum(axis=0) == 0.0, np.arange(len(points)) if seeds is None else seeds)
-    of_flat, flat_bounds = (_FLAT_OF_STEPS, _FLAT_BOUNDS_OF_STEPS) if jumps else (_FLAT, _FLAT_BOUNDS)
+    of_flat = (_FLAT_OF_STEPS if jumps else _FLAT)[: len(flat)]
     lengths = np.where(is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH)
-    priors = np.vstack([lengths, _SIGNAL, of_flat[: len(flat)]])
+    priors = np.vstack([lengths, _SIGNAL, of_flat[:, :3]])
     start = np.concatenate([-2 * lengths[:, 0], [_SIGNAL[0]], _FLAT_START[: len(flat)]])
-    bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0)] + flat_bounds[: len(flat)]
+    bounds = [(-8.0, 6.0)] * len(is_choice) + [(-3.0, 3.0), *of_flat[:, 3:]]
     found = optimize.minimize(
         _negative_log_posterior,
         start,
