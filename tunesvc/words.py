@@ -25,6 +25,23 @@ def parameters(params: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={parameter(value)}" for name, value in params.items())
 
 
+def violation(name: str, excess: float) -> str:
+    """How far a constraint such as `cost.max` is exceeded."""
+    if not math.isfinite(excess):
+        return f"{name} is not finite"
+    metric, _, bound = name.rpartition(".")
+    if bound == "max" and metric:
+        return f"{metric} is {number(excess)} above its maximum"
+    if bound == "min" and metric:
+        return f"{metric} is {number(excess)} below its minimum"
+    return f"constraint {name} is {number(excess)} above 0"
+
+
+def violations(excesses: Mapping[str, float]) -> str:
+    """All constraints that are broken, in one line; the excesses are of those only."""
+    return ", ".join(violation(name, excess) for name, excess in excesses.items())
+
+
 def duration(seconds: float | None) -> str:
     """`4.2s`, `3m 07s`, `2h 05m`, `3d 04h`."""
     if seconds is None or not math.isfinite(seconds):

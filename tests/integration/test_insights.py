@@ -329,9 +329,14 @@ def test_a_dataframe_has_a_row_per_trial_with_times_in_utc(database: Database) -
     with writing(database) as w:
         w.trial(0, "complete", 0.5)
         w.param(0, 0, "lr", 0.01, LR)
+        w.attr(0, "user", "auc", "0.75")
+        w.attr(0, "system", "constraints:auc.max", "0.25")
         w.trial(1, "waiting")
     frame = insights.dataframe(database, insights.study(database, "digits"))
-    assert list(frame.columns[:4]) == ["number", "state", "value", "params.lr"]
+    assert frame.loc[0, "metrics.auc"] == 0.75
+    assert frame.loc[0, "constraints.auc.max"] == 0.25
+    assert not frame.loc[0, "feasible"]
+    assert list(frame.columns[:4]) == ["number", "state", "value", "metrics.auc"]
     assert frame.loc[0, "params.lr"] == 0.01
     assert str(frame["started_at"].dt.tz) == "UTC"
     assert frame["started_at"].isna().tolist() == [False, True]

@@ -7,7 +7,7 @@ import io
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ COUNT = 90
 LR, UNITS = FloatDistribution(1e-4, 1.0, log=True), IntDistribution(1, 8)
 NARROW, WIDE = CategoricalDistribution(["sgd", "adam", 16]), CategoricalDistribution(["lion", "adam", "sgd", 16])
 FLAG = CategoricalDistribution([True, False, None])
-SORTS = ["number", "state", "value", "speed", "duration", "lr", "my units", "optimizer"]
+SORTS = ["number", "state", "value", "speed", "duration", "lr", "my units", "optimizer", "auc", "loss"]
 FILTERS = ["", "lr < 0.05 or value > 0.5", "not (optimizer == adam)", "lr > 2"]
 
 
@@ -47,6 +47,12 @@ def fill(w: Writer) -> None:
         w.connection.execute(sa.text(f"UPDATE trials SET {took} WHERE number = {number} AND started_at IS NOT NULL"))
         if rng.random() < 0.2:
             w.attr(number, "system", "constraints", rng.choice(["[1.0]", "[-1.0]", "[NaN]"]))
+        elif valued:
+            w.attr(number, "system", "constraints:memory.max", rng.choice(["0.5", "-2", "NaN", "null"]))
+        if valued:
+            w.attr(number, "user", "auc", rng.choice(["0.5", "1", "NaN", "1e-05", '"text"', "true"]))
+        if rng.random() < 0.3:
+            w.attr(number, "user", "loss", rng.choice(["0.25", "Infinity"]))
         w.param(number, 0, "optimizer", rng.randrange(3), rng.choice([NARROW, WIDE]))
         if rng.random() < 0.7:
             w.param(number, 1, "lr", rng.choice([1e-4, 0.01, 0.3, 1.0]), LR)
@@ -80,19 +86,6 @@ def rows(shared_database: Database, study: StudyView) -> tuple[TrialRow, ...]:
     return insights.trials(shared_database, study.study_id)
 
 
-@pytest.fixture(scope="module")
-def losses(shared_database: Database, study: StudyView) -> dict[int, float]:
-    """The metric `loss` as it was reported last."""
-    found: dict[int, float] = {}
-    with shared_database.engine.connect() as connection:
-        table = schema.reports
-        reports = connection.execute(sa.select(table).order_by(table.c.trial_id, table.c.attempt, table.c.step))
-        for row in reports:
-            if "loss" in (row.metrics or {}):
-                found[row.trial_id & 0xFFFF] = float(row.metrics["loss"])
-    return found
-
-
 def numbers(database: Database, study: StudyView, names: Names, where: str, sort: str, size: int = 7) -> list[int]:
     """All pages, one after the other."""
     selection = Selection.of(study.study_id, names, where, sort)
@@ -106,21 +99,21 @@ def numbers(database: Database, study: StudyView, names: Names, where: str, sort
     return found
 
 
-def evaluate(wanted: Filter, row: TrialRow, losses: Mapping[int, float]) -> bool:
+def evaluate(wanted: Filter, row: TrialRow) -> bool:
     match wanted:
         case All(parts):
-            return all(evaluate(part, row, losses) for part in parts)
+            return all(evaluate(part, row) for part in parts)
         case AnyOf(parts):
-            return any(evaluate(part, row, losses) for part in parts)
+            return any(evaluate(part, row) for part in parts)
         case Not(part):
-            return not evaluate(part, row, losses)
+            return not evaluate(part, row)
         case Comparison(field, op, value) if field.kind is Kind.TAG:
             return (bool(row.tags) if value is None else value in row.tags) == ((op == "==") == (value is not None))
         case Comparison(field, op, value):
-            return holds(actual(row, field.kind, field.name, field.index, losses), op, value)
+            return holds(actual(row, field.kind, field.name, field.index), op, value)
 
 
-def actual(row: TrialRow, kind: Kind, name: str, index: int, losses: Mapping[int, float]) -> Any:
+def actual(row: TrialRow, kind: Kind, name: str, index: int) -> Any:
     found: dict[Kind, Any] = {
         Kind.NUMBER: row.number,
         Kind.STATE: row.state,
@@ -131,7 +124,8 @@ def actual(row: TrialRow, kind: Kind, name: str, index: int, losses: Mapping[int
         Kind.FAILURE: row.failure,
         Kind.FEASIBLE: row.feasible,
         Kind.PARAM: row.params.get(name),
-        Kind.METRIC: losses.get(row.number),
+        Kind.METRIC: row.metrics.get(name),
+        Kind.CONSTRAINT: row.constraints.get(name),
     }
     return found[kind]
 
@@ -144,7 +138,10 @@ _NUMBERS = st.sampled_from(
 _ORDERED = st.builds(
     "{} {} {}".format,
     st.sampled_from(
-        ["number", "value", "speed", "step", "last", "attempts", "lr", "'my units'", "loss", "metrics.loss"]
+        [
+            *("number", "value", "speed", "step", "last", "attempts", "lr", "'my units'", "loss"),
+            *("metrics.loss", "auc", "constraints.memory.max", "constraints.0"),
+        ]
     ),
     st.sampled_from(["<", "<=", ">", ">=", "==", "!="]),
     _NUMBERS,
@@ -185,14 +182,13 @@ def test_a_filter_finds_what_it_means(
     study: StudyView,
     names: Names,
     rows: Sequence[TrialRow],
-    losses: dict[int, float],
     text: str,
 ) -> None:
     try:
         wanted = parse(text, names)
     except FilterError:
         return
-    expected = [row.number for row in rows if evaluate(wanted, row, losses)]
+    expected = [row.number for row in rows if evaluate(wanted, row)]
     selection = Selection.of(study.study_id, names, text)
     found = insights.trial_page(shared_database, selection, limit=COUNT).rows
     assert [row.number for row in found] == expected
@@ -226,7 +222,7 @@ def test_pages_make_the_whole_sorted_list(
 ) -> None:
     for where in FILTERS:
         wanted = parse(where, names)
-        expected = [row for row in rows if evaluate(wanted, row, {})]
+        expected = [row for row in rows if evaluate(wanted, row)]
         for size in (4, 40):
             found = numbers(shared_database, study, names, where, sort, size)
             assert sorted(found) == [row.number for row in expected], "each once"
@@ -241,6 +237,9 @@ def key_of(sort: str) -> Callable[[TrialRow], Any]:
     def key(row: TrialRow) -> Any:
         if sort in at:
             value = row.values[at[sort]] if row.values else None
+            return None if value is None or math.isnan(value) else value
+        if sort in ("auc", "loss"):
+            value = row.metrics.get(sort) if row.ended_at else None
             return None if value is None or math.isnan(value) else value
         if sort == "duration":
             return round(row.duration_s or 0, 3) if row.ended_at else None
@@ -291,7 +290,9 @@ def test_a_study_has_the_names_of_its_objectives_parameters_and_metrics(names: N
     assert names.objectives == ("error", "speed")
     assert dict(names.params) == {"lr": True, "flag": False, "my units": True, "optimizer": False}
     assert next(iter(names.params)) == "lr", "declared ones first"
-    assert names.metrics == ("loss",)
+    assert names.metrics == ("auc", "loss")
+    assert names.constraints == ("0", "memory.max")
+    assert names.attrs == ("auc",), "of which some are no numbers"
 
 
 def test_a_study_without_trials_has_no_names(database: Database) -> None:
@@ -313,10 +314,17 @@ def small(database: Database) -> tuple[Database, StudyView, Names]:
         w.param(0, 1, "kind", 0, CategoricalDistribution(["=1+1", "b"]))
         w.param(0, 2, "mixed", 1, CategoricalDistribution([1, "two", None]))
         w.param(0, 3, "units", 4, UNITS)
+        w.attr(0, "user", "auc", "0.75")
+        w.attr(0, "user", "told", '"=2+2"')
+        w.attr(0, "system", "constraints:auc.min", "-0.25")
+        w.insert(schema.trial_annotations, trial_id=trial_id(w.study_id, 0), tags=["a", "b"], note="look")
         w.trial(1, "complete", math.nan)
         w.param(1, 1, "kind", 1, CategoricalDistribution(["=1+1", "b"]))
         w.trial(2, "running")
         w.trial(3, "pruned", 0.1)
+        w.attempt(3, 1, "pruned")
+        w.report(3, 1, 1, 0.2, metrics={"auc": 0.5})
+        w.report(3, 1, 2, 0.1, metrics={"auc": 0.125})
     study = insights.study(database, "digits")
     return database, study, insights.names_of(database, study)
 
@@ -332,6 +340,9 @@ def test_csv_holds_what_is_filtered_in_its_order_and_formulas_are_text(
     assert [line["params.kind"] for line in lines] == ["", "b", "'=1+1"]
     assert [line["value"] for line in lines] == ["0.1", "nan", "0.5"]
     assert lines[2]["params.=lr"] == "0.01"
+    assert [line["metrics.auc"] for line in lines] == ["0.125", "", "0.75"], "returned, or else reported last"
+    assert (lines[2]["constraints.auc.min"], lines[2]["attrs.told"]) == ("-0.25", "'=2+2")
+    assert (lines[2]["tags"], lines[2]["note"]) == ("a, b", "look")
 
 
 def test_parquet_has_a_type_for_each_column(small: tuple[Database, StudyView, Names], tmp_path: Path) -> None:
@@ -344,6 +355,8 @@ def test_parquet_has_a_type_for_each_column(small: tuple[Database, StudyView, Na
     assert (kinds["params.mixed"], kinds["started_at"]) == ("string", "timestamp[us, tz=UTC]")
     assert table.column("params.mixed").to_pylist() == ["two", None, None, None]
     assert table.column("number").to_pylist() == [0, 1, 2, 3]
+    assert table.column("metrics.auc").to_pylist() == [0.75, None, None, 0.125]
+    assert table.column("attrs.told").to_pylist() == ["=2+2", None, None, None]
 
 
 def test_files_are_made_in_pieces(small: tuple[Database, StudyView, Names], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,3 +31,11 @@ def test_output_is_shown_as_plain_text(written: str, shown: str) -> None:
 @given(st.text(alphabet="a\r\n\x1b[]0;mA\x07\u202e\x00\x9b", max_size=60))
 def test_whatever_is_written_nothing_in_it_can_act(text: str) -> None:
     assert not set(words.readable(text)) & set("\r\x1b\x07\u202e\x00\x9b")
+
+
+def test_a_violation_names_the_bound_and_by_how_much() -> None:
+    broken = {"cost.max": 0.25, "auc.min": 1e-9, "c0": 2.0, "cost.min": math.inf}
+    assert words.violations(broken) == (
+        "cost is 0.25 above its maximum, auc is 1e-09 below its minimum, constraint c0 is 2 above 0, "
+        "cost.min is not finite"
+    )

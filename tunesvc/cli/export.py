@@ -24,7 +24,7 @@ def export(
     where: Where = "",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write all trials of a study: a row each, with parameters, values, states and times (UTC)."""
+    """Write all trials of a study: a row each, with parameters, values, other metrics, states and times (UTC)."""
     from tunesvc import insights
     from tunesvc.store.database import open_database
 

@@ -207,9 +207,9 @@ def trials(
 ) -> None:
     """List a study's trials.
 
-    A filter compares names with values: `number`, `state`, `value`, `duration`, `attempts`, `failure`, `step`, metrics
-    and parameters, with `==`, `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put together by `and`, `or`, `not` and
-    parentheses.
+    A filter compares names with values: `number`, `state`, `value`, `duration`, `attempts`, `failure`, `step`, metrics,
+    parameters and constraints (`constraints.cost.max > 0`), with `==`, `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put
+    together by `and`, `or`, `not` and parentheses.
     """
     from tunesvc import insights
     from tunesvc.cli import output, study_text

@@ -22,7 +22,7 @@ from tunesvc.cli.output import (
 from tunesvc.confirming import Confirmation
 from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.search.recommend import Recommendation
-from tunesvc.words import ago, duration, number, parameter
+from tunesvc.words import ago, duration, number, parameter, violations
 
 CURVE_POINTS = 12
 """Points of a curve that are printed, at most."""
@@ -149,15 +149,16 @@ def _params(row: TrialRow) -> Table:
 
 
 def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
-    """Trials as a table; parameters that the terminal has no room for are left out."""
+    """Trials as a table; parameters and metrics that the terminal has no room for are left out."""
     heads, lines = trial_cells(view, rows)
     params = columns_of([row.params for row in rows])
+    optional = {*params, *_other_metrics(view, rows)}
     words = {"state", "failure", *(name for name in params if not _is_numeric(name, rows))}
     named = {head: head if head in words else f">{head}" for head in heads}
     dull = {"attempts": "1", "failure": ""}
     kept = [i for i, head in enumerate(heads) if any(line[i] != dull.get(head) for line in lines)]
     coloured = [[state_text(line[i]) if heads[i] == "state" else line[i] for i in kept] for line in lines]
-    return fitted([named[heads[i]] for i in kept], coloured, width, [named[name] for name in params])
+    return fitted([named[heads[i]] for i in kept], coloured, width, [named[head] for head in heads if head in optional])
 
 
 def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
@@ -167,7 +168,8 @@ def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
 def trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:
     """Trials as text: the heads of the columns, and a line for each."""
     names = columns_of([row.params for row in rows])
-    heads = ["trial", "state", *(objective.name for objective in view.objectives), *names]
+    metrics = _other_metrics(view, rows)
+    heads = ["trial", "state", *(objective.name for objective in view.objectives), *metrics, *names]
     heads += ["step", "attempts", "time", "failure"]
     lines = []
     for row in rows:
@@ -175,10 +177,16 @@ def trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], l
         step = "–" if row.last_step is None else str(row.last_step)
         params = [parameter(row.params[name]) if name in row.params else "–" for name in names]
         left = view.unattended and row.state == "running"  # nobody runs it now, so its clock stands still
-        line = [str(row.number), "interrupted" if left else row.state, *map(number, values), *params]
+        others = [number(row.metrics.get(name)) for name in metrics]
+        line = [str(row.number), "interrupted" if left else row.state, *map(number, values), *others, *params]
         took = "–" if left else duration(row.duration_s)
         lines.append([*line, step, str(row.attempts), took, row.failure or ""])
     return heads, lines
+
+
+def _other_metrics(view: StudyView, rows: Sequence[TrialRow]) -> list[str]:
+    objectives = {objective.name for objective in view.objectives}
+    return [name for name in columns_of([row.metrics for row in rows]) if name not in objectives]
 
 
 def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
@@ -188,13 +196,16 @@ def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
     grid = Table.grid(padding=(0, 2))
     for objective, value in zip(view.objectives, row.values or (), strict=False):
         grid.add_row(Text(clean(objective.name), "bold"), Text(number(value), STYLES["best"]))
+    for name in _other_metrics(view, [row]):
+        grid.add_row(*cells(name, number(row.metrics[name])))
     for name, setting in row.params.items():
         grid.add_row(*cells(name, parameter(setting)))
     for about, text in (("tags", ", ".join(row.tags)), ("note", row.note)):
         if text:
             grid.add_row(Text(about, "dim"), *cells(text))
     if not row.feasible:
-        grid.add_row(Text("feasible", "dim"), Text("no: it breaks a constraint", "yellow"))
+        broken_by = clean(violations(row.violations)) or "it breaks a constraint"
+        grid.add_row(Text("feasible", "dim"), Text(f"no: {broken_by}", "yellow"))
     parts: list[RenderableType] = [heading, grid, Text(), _attempts(detail.attempts)]
     if detail.decisions:
         parts += [Text(), Text("Decisions", "bold"), _decisions(detail)]

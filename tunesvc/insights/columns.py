@@ -1,4 +1,4 @@
-"""What a study's trials can be filtered, sorted and shown by: its objectives, parameters and metrics."""
+"""Names that a study's trials are filtered, sorted and shown by: objectives, parameters, metrics, constraints."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from optuna.distributions import CategoricalDistribution
 
 from tunesvc.insights.filters import Names
 from tunesvc.insights.rows import StudyView
-from tunesvc.insights.sql import of_study, study_key
+from tunesvc.insights.sql import study_key
+from tunesvc.insights.trial_metrics import attr_names
 from tunesvc.store.database import Database
 from tunesvc.store.frozen import distribution_of
-from tunesvc.store.schema import reports, trial_params
-
-_LOOKED_AT = 200
-"""Reports, the newest trials', by which the metrics of a study are known."""
+from tunesvc.store.schema import trial_params
 
 
 def names_of(database: Database, study: StudyView) -> Names:
     """The names that a study has beyond those of all studies; parameters in the order of its spec."""
     with database.engine.connect() as connection:
         drawn = _params(connection, study.study_id)
-        metrics = _metrics(connection, study.study_id)
+        attrs = attr_names(connection, study.study_id)
     declared = [] if study.spec is None else list(study.spec.parameters)
     order = [*(name for name in declared if name in drawn), *sorted(drawn.keys() - set(declared))]
     objectives = tuple(objective.name for objective in study.objectives)
-    return Names(objectives, {name: drawn[name] for name in order}, metrics)
+    params = {name: drawn[name] for name in order}
+    return Names(objectives, params, attrs.metrics, attrs.constraints, attrs.attrs)
 
 
 def distributions(connection: sa.Connection, study_id: int, params: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -55,17 +54,3 @@ def _params(connection: sa.Connection, study_id: int) -> dict[str, bool]:
     found = found.union_all(sa.select(following).select_from(found).join(following, sa.true()))
     rows = connection.execute(sa.select(found.c.name, found.c.distribution)).all()
     return {row.name: not isinstance(distribution_of(row.distribution), CategoricalDistribution) for row in rows}
-
-
-def _metrics(connection: sa.Connection, study_id: int) -> tuple[str, ...]:
-    newest: Any = (
-        sa.select(reports.c.metrics)
-        .where(of_study(reports.c.trial_id, study_id))
-        .order_by(reports.c.trial_id.desc())
-        .limit(_LOOKED_AT)
-        .subquery()
-    )
-    name = sa.func.jsonb_object_keys(newest.c.metrics).label("name")
-    # the writer's None is JSON's null
-    names = sa.select(name).where(sa.func.jsonb_typeof(newest.c.metrics) == "object").distinct().order_by(name)
-    return tuple(connection.execute(names).scalars())

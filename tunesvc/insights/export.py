@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 
 from tunesvc.insights.columns import distributions
 from tunesvc.insights.filters import Names
-from tunesvc.insights.frame import PLAIN, record, value_columns
+from tunesvc.insights.frame import columns, record
 from tunesvc.insights.rows import StudyView
 from tunesvc.insights.trial_pages import Selection, trial_chunks
 from tunesvc.store.database import Database
@@ -40,8 +40,7 @@ class Export:
         self._study = study
         self._params = list(names.params)
         self._selection = selection
-        params = (f"params.{name}" for name in self._params)
-        self.columns = ["number", "state", *value_columns(study), *params, "feasible", *PLAIN]
+        self.columns = columns(study, names)
         self.written = 0
         """Trials, so far."""
 
@@ -79,6 +78,8 @@ class Export:
 
         moment = pa.timestamp("us", tz="UTC")
         kinds = {"number": pa.int64(), "state": pa.string(), "feasible": pa.bool_(), "failure": pa.string()}
+        kinds |= {"tags": pa.string(), "note": pa.string()}
+        kinds |= {name: pa.string() for name in self.columns if name.startswith("attrs.")}
         kinds |= {"last_step": pa.int64(), "attempts": pa.int64(), "started_at": moment, "ended_at": moment}
         with self._database.engine.connect() as connection:
             drawn = distributions(connection, self._study.study_id, self._params)

@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Not, holds
 from tunesvc.insights.sql import is_feasible, state_shown, study_key
+from tunesvc.insights.trial_metrics import constraint, metric
 from tunesvc.spec import ParamValue
 from tunesvc.store.frozen import distribution_of
 from tunesvc.store.schema import attempts, reports, trial_annotations, trial_params, trials
@@ -96,9 +97,10 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
             return _newest(reports.c.step)
         case Kind.LAST:
             return _newest(reports.c.value)
+        case Kind.CONSTRAINT:
+            return constraint(one.field.name)
         case _:
-            named = reports.c.metrics[one.field.name].astext
-            return sa.cast(_newest(named, named.is_not(None)), sa.Double())
+            return metric(one.field.name)
 
 
 def duration_s() -> sa.ColumnElement[float]:
@@ -107,8 +109,8 @@ def duration_s() -> sa.ColumnElement[float]:
     return sa.cast(sa.extract("epoch", until - trials.c.started_at), sa.Double)
 
 
-def _newest(column: Any, *where: Condition) -> sa.ColumnElement[Any]:
-    query = sa.select(column).where(reports.c.trial_id == trials.c.trial_id, ~reports.c.superseded, *where)
+def _newest(column: Any) -> sa.ColumnElement[Any]:
+    query = sa.select(column).where(reports.c.trial_id == trials.c.trial_id, ~reports.c.superseded)
     return query.order_by(reports.c.attempt.desc(), reports.c.step.desc()).limit(1).correlate(trials).scalar_subquery()
 
 

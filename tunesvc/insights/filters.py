@@ -48,6 +48,7 @@ class Kind(StrEnum):
     TAG = "tag"
     PARAM = "params"
     METRIC = "metrics"
+    CONSTRAINT = "constraints"
 
     @property
     def is_text(self) -> bool:
@@ -76,7 +77,7 @@ class Field:
 
     kind: Kind
     name: str = ""
-    """Of a parameter or metric."""
+    """Of a parameter, metric or constraint."""
     index: int = 0
     """Of the objective, for `VALUE`."""
 
@@ -123,9 +124,21 @@ class Names:
     params: Mapping[str, bool] = field(default_factory=dict)
     """Parameters, and whether each is a number."""
     metrics: Sequence[str] = ()
+    """Numbers that trials returned or reported, objectives among them."""
+    constraints: Sequence[str] = ()
+    attrs: Sequence[str] = ()
+    """User attributes that are no numbers. They are shown, and nothing is filtered by them."""
+
+    @property
+    def other_metrics(self) -> list[str]:
+        """Metrics that are no objectives."""
+        return [name for name in self.metrics if name not in self.objectives]
 
     def find(self, name: str) -> Field | None:
-        """What a name stands for; `params.NAME` and `metrics.NAME` are those, where a shorter name is taken."""
+        """What a name stands for; `params.NAME` and `metrics.NAME` are those, where a shorter name is taken.
+
+        A constraint is always `constraints.NAME`.
+        """
         if name in MEANINGS:
             return Field(Kind(name))
         prefix, _, rest = name.partition(".")
@@ -136,12 +149,16 @@ class Names:
             return Field(Kind.VALUE, index=list(self.objectives).index(objective))
         if name in self.metrics or (prefix == "metrics" and rest in self.metrics):
             return Field(Kind.METRIC, name if name in self.metrics else rest)
+        if prefix == "constraints" and rest in self.constraints:
+            return Field(Kind.CONSTRAINT, rest)
         return None
 
     @property
     def all(self) -> list[str]:
         """Every name that can be used."""
-        return list(dict.fromkeys((*map(str, MEANINGS), *self.objectives, *self.params, *self.metrics)))
+        constraints = (f"constraints.{name}" for name in self.constraints)
+        own = (*self.objectives, *self.params, *self.metrics, *constraints)
+        return list(dict.fromkeys((*map(str, MEANINGS), *own)))
 
 
 def parse(text: str, names: Names) -> Filter:

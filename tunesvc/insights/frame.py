@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tunesvc.insights.filters import Names
 from tunesvc.insights.rows import StudyView, TrialRow
 from tunesvc.insights.trial_table import trials
 from tunesvc.store.database import Database
@@ -15,14 +18,16 @@ if TYPE_CHECKING:
 def dataframe(database: Database, study: StudyView) -> pd.DataFrame:
     """One row per trial, by number.
 
-    Columns: `number`, `state`, `value` (several objectives: `values.NAME` each), `params.NAME` each (missing where a
-    conditional parameter does not exist), `feasible`, `last_step`, `last_value`, `attempts`, `failure`, `duration_s`,
-    and `started_at`, `ended_at` in UTC.
+    Columns: `number`, `state`, `value` (several objectives: `values.NAME` each), `metrics.NAME` for each other number
+    that trials returned or reported last, `params.NAME` each (missing where a conditional parameter does not exist),
+    `feasible`, `constraints.NAME` (how far each is exceeded, kept where <= 0), `last_step`, `last_value`, `attempts`,
+    `failure`, `duration_s`, `started_at` and `ended_at` in UTC, `tags`, `note`, and `attrs.NAME` for attributes that
+    are no numbers.
     """
     import pandas as pd
 
     rows = trials(database, study.study_id)
-    frame = pd.DataFrame([record(study, row) for row in rows], columns=_columns(study, rows))
+    frame = pd.DataFrame([record(study, row) for row in rows], columns=columns(study, _names(study, rows)))
     for moment in ("started_at", "ended_at"):
         frame[moment] = pd.to_datetime(frame[moment], utc=True)
     for whole in ("number", "last_step", "attempts"):
@@ -37,23 +42,54 @@ def value_columns(study: StudyView) -> tuple[str, ...]:
     return tuple(f"values.{objective.name}" for objective in study.objectives)
 
 
-def _columns(study: StudyView, rows: tuple[TrialRow, ...]) -> list[str]:
-    drawn = dict.fromkeys(f"params.{name}" for row in rows for name in row.params)
-    return ["number", "state", *value_columns(study), *drawn, "feasible", *PLAIN]
+def columns(study: StudyView, names: Names) -> list[str]:
+    """All columns of a study's trials, in order."""
+    return [
+        "number",
+        "state",
+        *value_columns(study),
+        *(f"metrics.{name}" for name in names.other_metrics),
+        *(f"params.{name}" for name in names.params),
+        "feasible",
+        *(f"constraints.{name}" for name in names.constraints),
+        *PLAIN,
+        *(f"attrs.{name}" for name in names.attrs),
+    ]
 
 
-PLAIN = ("last_step", "last_value", "attempts", "failure", "duration_s", "started_at", "ended_at")
+def _names(study: StudyView, rows: Sequence[TrialRow]) -> Names:
+    """The names that these trials have."""
+    return Names(
+        [objective.name for objective in study.objectives],
+        dict.fromkeys((name for row in rows for name in row.params), True),
+        sorted({name for row in rows for name in row.metrics}),
+        sorted({name for row in rows for name in row.constraints}),
+        sorted({name for row in rows for name in row.attrs}),
+    )
+
+
+_TRACED = ("last_step", "last_value", "attempts", "failure", "duration_s", "started_at", "ended_at")
+PLAIN = (*_TRACED, "tags", "note")
 """Columns that are the same in every study."""
 
 
 def record(study: StudyView, row: TrialRow) -> dict[str, Any]:
-    """A trial by the names of the columns; without parameters that it does not have."""
+    """A trial by the names of the columns, without what it does not have."""
     values = row.values or (None,) * len(study.objectives)
     return {
         "number": row.number,
         "state": row.state,
         **dict(zip(value_columns(study), values, strict=True)),
+        **{f"metrics.{name}": value for name, value in row.metrics.items()},
         **{f"params.{name}": value for name, value in row.params.items()},
         "feasible": row.feasible,
-        **{name: getattr(row, name) for name in PLAIN},
+        **{f"constraints.{name}": excess for name, excess in row.constraints.items()},
+        **{name: getattr(row, name) for name in _TRACED},
+        "tags": ", ".join(row.tags),
+        "note": row.note,
+        **{f"attrs.{name}": _text(value) for name, value in row.attrs.items()},
     }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -132,6 +132,17 @@ class TrialRow:
     """From start to end, or until now; of one that was paused last, until then."""
     tags: tuple[str, ...] = ()
     note: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Other numbers that it returned, or else reported last."""
+    constraints: Mapping[str, float] = field(default_factory=dict)
+    """How far it exceeds each constraint, by metric and bound: `cost.max`; kept where <= 0."""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    """User attributes that are no numbers."""
+
+    @property
+    def violations(self) -> dict[str, float]:
+        """The constraints that it breaks, and by how much."""
+        return {name: excess for name, excess in self.constraints.items() if not excess <= 0}
 
     @property
     def value(self) -> float | None:

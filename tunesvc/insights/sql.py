@@ -24,6 +24,9 @@ DECISION_COLUMNS = (
 )
 """What a `DecisionRow` is made of, in its order."""
 
+JSON_NUMBER = r"^-?([0-9.]{1,255}(e[-+]?[0-9]{1,3})?|Infinity)$|^NaN$"
+"""What Python's JSON writes for a number that Postgres can hold; an integer may be too large for it."""
+
 _SHIFT: sa.ColumnElement[int] = sa.literal_column("32")
 
 
@@ -89,19 +92,23 @@ def _constraints(column: Any) -> sa.Select[Any]:
     )
 
 
-def _violated() -> sa.ColumnElement[bool]:
-    """Numbers are read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses; Postgres reads its
-    numbers as they are, and sorts NaN above all of them.
+def json_number(text: sa.ColumnElement[str]) -> sa.ColumnElement[float]:
+    """A number in Python's JSON, NULL for anything else.
+
+    It is read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses.
     """
+    return sa.case((text.regexp_match(JSON_NUMBER), sa.cast(text, sa.Double)))
+
+
+def _violated() -> sa.ColumnElement[bool]:
+    """Postgres sorts NaN above all numbers, so it violates."""
     listed = sa.func.string_to_array(sa.func.translate(trial_attrs.c.value, "[] ", ""), ",")
+    is_list = trial_attrs.c.value.startswith("[")
+    # Optuna stores `null` when the user's own constraint function raised
+    number = sa.func.coalesce(json_number(trial_attrs.c.value), sa.literal(0.0))
     return sa.case(
-        (trial_attrs.c.value.startswith("["), sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
-        (
-            trial_attrs.c.value.regexp_match("^-?([0-9.]+(e[-+]?[0-9]+)?|Infinity)$|^NaN$"),
-            sa.literal(0.0) < sa.cast(trial_attrs.c.value, sa.Double),
-        ),
-        # Optuna stores `null` when the user's own constraint function raised
-        else_=sa.false(),
+        (is_list, sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
+        else_=sa.literal(0.0) < number,
     )
 
 

@@ -18,13 +18,14 @@ from tunesvc.insights.filter_sql import Condition, Drawn, condition, params_of
 from tunesvc.insights.filters import EVERYTHING, Field, Filter, Kind, Names, parse
 from tunesvc.insights.rows import TrialRow
 from tunesvc.insights.sql import first_value, study_key
+from tunesvc.insights.trial_metrics import constraint, metric
 from tunesvc.insights.trial_table import rows_of
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
 from tunesvc.store.schema import trial_params, trials
 
 _CHUNK = 2_000
-_SORTABLE = (Kind.NUMBER, Kind.STATE, Kind.VALUE, Kind.DURATION, Kind.PARAM)
+_SORTABLE = (Kind.NUMBER, Kind.STATE, Kind.VALUE, Kind.DURATION, Kind.PARAM, Kind.METRIC, Kind.CONSTRAINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Sort:
         name = text.removeprefix("-")
         field = names.find(name)
         if field is None or field.kind not in _SORTABLE:
-            there = ["number", "state", "value", "duration", *names.objectives, *names.params]
+            own = (*names.objectives, *names.params, *names.other_metrics)
+            there = ["number", "state", "value", "duration", *own]
             near = difflib.get_close_matches(name, there, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."
             raise TuneError(f"trials cannot be sorted by {name!r}{hint} There are: {', '.join(there[:30])}")
@@ -205,6 +207,14 @@ def _key(field: Field) -> sa.ColumnElement[Any]:
             return first_value() if field.index == 0 else sa.func.nullif(value, math.nan, type_=sa.Double())
         case Kind.PARAM:
             return trial_params.c.value
-    # of a trial that runs it would change between two pages
+        case Kind.METRIC:
+            return _at_its_end(metric(field.name))
+        case Kind.CONSTRAINT:
+            return _at_its_end(constraint(field.name))
     took = sa.extract("epoch", trials.c.ended_at - trials.c.started_at)
     return sa.cast(took, sa.Double)
+
+
+def _at_its_end(value: sa.ColumnElement[float]) -> sa.ColumnElement[float]:
+    """A number of a trial that ended: of one that runs it would change between two pages."""
+    return sa.case((trials.c.ended_at.is_not(None), sa.func.nullif(value, math.nan)))

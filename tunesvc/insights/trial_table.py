@@ -15,10 +15,11 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.insights.history import attempts, decisions
 from tunesvc.insights.rows import TrialDetail, TrialRow
 from tunesvc.insights.sql import first_value, is_candidate, is_feasible, state_shown
+from tunesvc.insights.trial_metrics import attrs_of
 from tunesvc.spec import ParamValue
 from tunesvc.store import schema
 from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
+from tunesvc.store.ids import study_of, trial_id
 from tunesvc.store.schema import reports, studies, trial_annotations, trial_attrs, trial_params
 from tunesvc.store.schema import trials as trials_table
 
@@ -56,7 +57,7 @@ def trials(
         query = query.where(number < after if order == "newest" else number > after)
     with database.engine.connect() as connection:
         by = _ordering(order, _maximize(connection, study_id))
-        return _with_params(connection, connection.execute(query.order_by(*by).limit(limit)).all())
+        return _with_details(connection, connection.execute(query.order_by(*by).limit(limit)).all())
 
 
 def best(database: Database, study_id: int, limit: int | None = None) -> tuple[TrialRow, ...]:
@@ -74,7 +75,7 @@ def best(database: Database, study_id: int, limit: int | None = None) -> tuple[T
             return rows_of(database, study_id, first)
         front = _front(connection, study_id, directions)[:limit]
         query = _rows().where(trials_table.c.trial_id.in_(front)).order_by(trials_table.c.number)
-        return _with_params(connection, connection.execute(query).all())
+        return _with_details(connection, connection.execute(query).all())
 
 
 def rows_of(database: Database, study_id: int, numbers: Sequence[int]) -> tuple[TrialRow, ...]:
@@ -82,7 +83,7 @@ def rows_of(database: Database, study_id: int, numbers: Sequence[int]) -> tuple[
     ids = [trial_id(study_id, number) for number in numbers]
     with database.engine.connect() as connection:
         query = _rows().where(trials_table.c.trial_id == sa.any_(sa.cast(ids, _IDS)))
-        found = {row.number: row for row in _with_params(connection, connection.execute(query).all())}
+        found = {row.number: row for row in _with_details(connection, connection.execute(query).all())}
     return tuple(found[number] for number in numbers if number in found)
 
 
@@ -92,7 +93,7 @@ def trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
         found = connection.execute(_rows().where(trials_table.c.trial_id == trial_id(study_id, number))).all()
         if not found:
             return None
-        (row,) = _with_params(connection, found)
+        (row,) = _with_details(connection, found)
         attrs = connection.execute(
             sa.select(trial_attrs.c.kind, trial_attrs.c.name, trial_attrs.c.value)
             .where(trial_attrs.c.trial_id == row.trial_id)
@@ -237,8 +238,12 @@ def pareto_mask(costs: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _with_params(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialRow, ...]:
-    params = _params(connection, [row.trial_id for row in rows])
+def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialRow, ...]:
+    if not rows:
+        return ()
+    ids = [row.trial_id for row in rows]
+    params = _params(connection, ids)
+    attrs = attrs_of(connection, study_of(ids[0]), ids)
     return tuple(
         TrialRow(
             trial_id=row.trial_id,
@@ -256,6 +261,9 @@ def _with_params(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialR
             duration_s=row.duration_s,
             tags=tuple(row.tags or ()),
             note=row.note or "",
+            metrics=attrs[row.trial_id].metrics,
+            constraints=attrs[row.trial_id].constraints,
+            attrs=attrs[row.trial_id].attrs,
         )
         for row in rows
     )

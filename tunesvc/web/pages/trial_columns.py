@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tunesvc import words
-from tunesvc.insights import Objective, TrialRow
+from tunesvc.insights import Names, Objective, TrialRow
 from tunesvc.web.render import moment
 
 USUAL_PARAMS = 10
-"""Parameters that are shown when nobody has chosen columns."""
+"""Parameters that are shown until columns are chosen."""
+USUAL_METRICS = 3
+"""Metrics besides the objectives, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +28,16 @@ class Column:
     """What it is called as an order; None when nothing sorts by it."""
     is_number: bool = True
     is_usual: bool = True
-    """Whether it is shown when nobody has chosen columns."""
+    """Whether it is shown until columns are chosen."""
 
 
-def columns_of(objectives: Sequence[Objective], params: Sequence[str]) -> list[Column]:
+def columns_of(objectives: Sequence[Objective], names: Names) -> list[Column]:
     """All columns of a study's trials."""
+    params = list(names.params)
     return [
         Column("state", "state", _state, "state", is_number=False),
         *(_value(objective.name, index) for index, objective in enumerate(objectives)),
+        *(_metric(name, index < USUAL_METRICS) for index, name in enumerate(names.other_metrics)),
         *(_param(name, index < USUAL_PARAMS) for index, name in enumerate(params)),
         Column("step", "step", lambda row: "" if row.last_step is None else str(row.last_step)),
         Column("last", "last reported", lambda row: _number(row.last_value), is_usual=False),
@@ -42,7 +46,9 @@ def columns_of(objectives: Sequence[Objective], params: Sequence[str]) -> list[C
         Column("failure", "failure", lambda row: row.failure or "", is_number=False),
         Column("tags", "tags", lambda row: ", ".join(row.tags), is_number=False, is_usual=False),
         Column("note", "note", lambda row: row.note[:200], is_number=False, is_usual=False),
-        Column("feasible", "feasible", lambda row: "yes" if row.feasible else "no", is_number=False, is_usual=False),
+        Column("feasible", "feasible", _feasible, is_number=False, is_usual=False),
+        *map(_constraint, names.constraints),
+        *map(_attribute, names.attrs),
         Column("started", "started", lambda row: moment(row.started_at), is_number=False, is_usual=False),
         Column("ended", "ended", lambda row: moment(row.ended_at), is_number=False, is_usual=False),
     ]
@@ -58,7 +64,8 @@ def _value(name: str, index: int) -> Column:
             running = index == 0 and row.last_value is not None
             return Markup('<span class="soft">{}</span>').format(_number(row.last_value)) if running else ""
         text = _number(row.values[index])
-        return text if row.feasible else Markup('<s title="breaks a constraint">{}</s>').format(text)
+        broken = words.violations(row.violations) or "breaks a constraint"
+        return text if row.feasible else Markup('<s title="{}">{}</s>').format(broken, text)
 
     return Column(f"value{index}", name, cell, "value" if index == 0 else f"values.{name}")
 
@@ -68,6 +75,32 @@ def _param(name: str, is_usual: bool) -> Column:
         return words.parameter(row.params[name]) if name in row.params else ""
 
     return Column(f"params.{name}", name, cell, f"params.{name}", is_usual=is_usual)
+
+
+def _metric(name: str, is_usual: bool) -> Column:
+    def cell(row: TrialRow) -> str:
+        return _number(row.metrics.get(name))
+
+    return Column(f"metrics.{name}", name, cell, f"metrics.{name}", is_usual=is_usual)
+
+
+def _constraint(name: str) -> Column:
+    def cell(row: TrialRow) -> str:
+        return _number(row.constraints.get(name))
+
+    key = f"constraints.{name}"
+    return Column(key, f"excess of {name}", cell, key, is_usual=False)
+
+
+def _attribute(name: str) -> Column:
+    def cell(row: TrialRow) -> str:
+        return str(row.attrs.get(name, ""))[:200]
+
+    return Column(f"attrs.{name}", name, cell, is_number=False, is_usual=False)
+
+
+def _feasible(row: TrialRow) -> str:
+    return "yes" if row.feasible else f"no: {words.violations(row.violations)}".rstrip(": ")
 
 
 def _number(value: float | None) -> str:

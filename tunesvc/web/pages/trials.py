@@ -147,7 +147,7 @@ def _sort(text: str, names: Names) -> str:
 
 
 def _all(study: StudyView, names: Names) -> list[Column]:
-    return columns_of(study.objectives, list(names.params))
+    return columns_of(study.objectives, names)
 
 
 def _clean(text: str) -> str:
