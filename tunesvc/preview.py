@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from random import Random
 
 from tunesvc.space import Space, sample
@@ -36,7 +37,9 @@ class Preview:
     samples: tuple[Mapping[str, ParamValue], ...]
     """Drawn uniformly, active parameters only; empty when the objective asks for its parameters itself."""
     size: int | None
-    """Different configurations; None when a parameter is continuous or unknown."""
+    """Different configurations; None when a parameter is continuous or unknown, or there are too many to count."""
+    size_at_most: int | None
+    """A bound on them; None when a parameter is continuous or unknown."""
     cost: Cost
 
     @property
@@ -49,16 +52,27 @@ def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
     """Look ahead; `seed` decides which samples are drawn."""
     space, rng = Space(spec.parameters), Random(seed)  # noqa: S311  # examples, not secrets
     if spec.define_by_run:
-        return Preview((), None, _cost(spec))
-    return Preview(tuple(sample(space, rng) for _ in range(samples)), space.size, _cost(spec))
+        return Preview((), None, None, _cost(spec))
+    drawn = tuple(sample(space, rng) for _ in range(samples))
+    return Preview(drawn, space.size, space.size_at_most, _cost(spec))
 
 
 def told_size(spec: StudySpec, seen: Preview) -> str:
     """How large the space is, in words."""
     if spec.define_by_run:
         return "declares its parameters while it runs"
-    size = "continuous" if seen.size is None else f"{seen.size:,} configurations"
+    if seen.size_at_most is None:
+        size = "continuous"
+    elif seen.size is None:
+        size = f"at most {_count_text(seen.size_at_most)} configurations"
+    else:
+        size = f"{_count_text(seen.size)} configurations"
     return f"{len(spec.parameters)} parameters, {size}" + (": the budget tries them all" if seen.exhaustible else "")
+
+
+def _count_text(count: int) -> str:
+    """All digits of a count, as long as they can be read."""
+    return f"{count:,}" if count < 10**15 else f"about {Decimal(count):.1e}"
 
 
 def told_cost(spec: StudySpec, cost: Cost) -> Iterator[str]:

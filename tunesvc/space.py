@@ -12,13 +12,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from random import Random
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from tunesvc.cardinality import count_at_most, count_configurations, count_steps
 from tunesvc.errors import SpecError
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
-from tunesvc.spec.conditions import contains, draw_order, wanted_values
+from tunesvc.spec.conditions import as_written, contains, draw_order, wanted_values
+from tunesvc.spec.rounding import step_at
 
 MAX_LISTED = 10_000
 """A parameter with more values than that is no grid."""
@@ -37,37 +40,80 @@ class Space:
         self.distributions: dict[str, BaseDistribution] = {
             name: to_distribution(parameter) for name, parameter in self.parameters.items()
         }
+        self._clauses: dict[str, dict[str, list[frozenset[ParamValue]]]] = {}
+        """By parameter: what it and its ancestors ask of each ancestor."""
+        for name, parameter in self.parameters.items():
+            self._clauses[name] = self._clauses_of(parameter)
 
     def active(self, name: str, params: Mapping[str, ParamValue]) -> bool:
         """Whether `name` exists under the values in `params`: every parent exists and has a wanted value."""
-        when = self.parameters[name].when or {}
-        return all(
-            parent in params and self.active(parent, params) and params[parent] in wanted_values(wanted)
-            for parent, wanted in when.items()
-        )
+        for ancestor, clauses in self._clauses[name].items():
+            if ancestor not in params:
+                return False
+            value = as_written(self.parameters[ancestor], params[ancestor])
+            if any(value not in wanted for wanted in clauses):
+                return False
+        return True
 
     def select(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-        """The values in `params` that exist, in draw order."""
-        return {name: params[name] for name in self.parameters if name in params and self.active(name, params)}
+        """The values in `params` that exist, in draw order; a step has its one value."""
+        return {
+            name: as_written(self.parameters[name], params[name])
+            for name in self.parameters
+            if name in params and self.active(name, params)
+        }
 
     @property
     def size(self) -> int | None:
-        """How many different configurations there are; None when a parameter is continuous."""
-        if any(count_values(parameter) is None for parameter in self.parameters.values()):
-            return None
-        return math.prod(self._count(family, {}) for family in self._families())
+        """The number of configurations; None when one parameter is continuous, or the space is too entangled."""
+        return count_configurations(self.parameters)
 
-    def check(self, params: Mapping[str, ParamValue]) -> None:
-        """Hold single values against the space.
+    @property
+    def size_at_most(self) -> int | None:
+        """A bound on `size`, also for an entangled space; None when a parameter is continuous."""
+        return count_at_most(self.parameters)
+
+    def checked(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+        """Return values of single parameters as the space has them.
 
         Raises:
-            SpecError: there is no such parameter, or the value is outside of its range.
+            SpecError: there is no such parameter, the value is outside of its range, or the parameter does not exist
+                beside the other values.
         """
         for name, value in params.items():
             if name not in self.parameters:
                 raise SpecError(no_parameter(name, self.parameters))
             if not contains(self.parameters[name], value):
                 raise SpecError(f"{name} = {value!r} is outside of {_range(self.parameters[name])}")
+        for name in params:
+            if why_not := self._why_absent(name, params):
+                raise SpecError(f"{name} = {params[name]!r} would be dropped: {why_not}")
+        return {name: as_written(self.parameters[name], value) for name, value in params.items()}
+
+    def _why_absent(self, name: str, params: Mapping[str, ParamValue]) -> str:
+        """The condition that other values break or leave open; empty when the parameter exists."""
+        for ancestor, clauses in self._clauses[name].items():
+            kind = self.parameters[ancestor]
+            given = as_written(kind, params[ancestor]) if ancestor in params else None
+            if ancestor in params and all(given in wanted for wanted in clauses):
+                continue
+            known = [value for value in clauses[0] if all(value in wanted for wanted in clauses)]
+            listed = " or ".join(sorted(repr(value) for value in known)[:5])
+            found = f"and is {params[ancestor]!r} here" if ancestor in params else "so give that too"
+            return f"it exists only where {ancestor} is {listed}, {found}"
+        return ""
+
+    def _clauses_of(self, parameter: Parameter) -> dict[str, list[frozenset[ParamValue]]]:
+        """What a parameter asks of its parents, and these of theirs, which are known already."""
+        found: dict[str, list[frozenset[ParamValue]]] = {}
+        for parent, wanted in (parameter.when or {}).items():
+            for ancestor, clauses in self._clauses[parent].items():
+                known = found.setdefault(ancestor, [])
+                known += [clause for clause in clauses if clause not in known]
+            kind = self.parameters[parent]
+            clause = frozenset(as_written(kind, value) for value in wanted_values(wanted))
+            found.setdefault(parent, []).append(clause)
+        return found
 
     @property
     def is_conditional(self) -> bool:
@@ -116,38 +162,6 @@ class Space:
         made.distributions = {**trial.distributions, **fitting}
         return made
 
-    def _families(self) -> list[list[str]]:
-        """Parameters that hang together through `when`, each family in draw order."""
-        families: list[list[str]] = []
-        for name, parameter in self.parameters.items():
-            related = [family for family in families if not set(family).isdisjoint(parameter.when or {})]
-            families = [family for family in families if family not in related]
-            families.append([*(relative for family in related for relative in family), name])
-        return families
-
-    def _count(self, names: list[str], params: Mapping[str, ParamValue]) -> int:
-        """Configurations of `names` (parents first) under the parents' values in `params`."""
-        if not names:
-            return 1
-        name, *rest = names
-        if not self.active(name, params):
-            return self._count(rest, params)
-        return sum(n * self._count(rest, {**params, name: value}) for value, n in self._cases(name))
-
-    def _cases(self, name: str) -> Iterator[tuple[ParamValue, int]]:
-        """Each value of `name` that a child asks for, once; and one that stands for all the others."""
-        clauses = [parameter.when for parameter in self.parameters.values() if parameter.when]
-        asked = {value for when in clauses if name in when for value in wanted_values(when[name])}
-        asked = {value for value in asked if contains(self.parameters[name], value)}
-        yield from ((value, 1) for value in asked)
-        others = (count_values(self.parameters[name]) or 0) - len(asked)
-        if others:
-            yield _OTHER, others
-
-
-_OTHER = "\x00any other value"
-"""Equals no value that a spec can hold."""
-
 
 def no_parameter(name: str, parameters: Mapping[str, Parameter]) -> str:
     """What to tell somebody who names a parameter that there is not."""
@@ -168,12 +182,12 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
         case FloatParameter(step=None):
             return FloatDistribution(parameter.min, parameter.max, log=parameter.log)
         case FloatParameter():
-            last = Decimal(str(parameter.min)) + _steps(parameter) * Decimal(str(parameter.step))
+            last = Decimal(str(parameter.min)) + count_steps(parameter) * Decimal(str(parameter.step))
             return FloatDistribution(parameter.min, float(last), step=parameter.step)
         case IntParameter():
             step = parameter.step or 1
             return IntDistribution(
-                parameter.min, parameter.min + _steps(parameter) * step, log=parameter.log, step=step
+                parameter.min, parameter.min + count_steps(parameter) * step, log=parameter.log, step=step
             )
         case CategoricalParameter():
             return CategoricalDistribution(parameter.values)
@@ -231,6 +245,16 @@ def place(distribution: BaseDistribution, value: ParamValue) -> float | None:
     return (float(value) - low) / (high - low)
 
 
+def canonical(distribution: BaseDistribution, value: Any) -> Any:
+    """A value of a distribution; of a stepped float the one that stands for its step. What misses every step stays."""
+    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    step = step_at(value, distribution.low, distribution.step)
+    return value if step is None else step
+
+
 def all_values(distribution: BaseDistribution) -> list[ParamValue] | None:
     """Every value of a distribution in order; None when it is continuous, or when there are too many to list."""
     match distribution:
@@ -240,19 +264,9 @@ def all_values(distribution: BaseDistribution) -> list[ParamValue] | None:
             return list(range(low, high + 1, step)) if (high - low) // step < MAX_LISTED else None
         case FloatDistribution(low=low, high=high, step=float(step)):
             steps = round((high - low) / step)
-            return [low + k * step for k in range(steps + 1)] if steps < MAX_LISTED else None
+            values: list[float] = [low + k * step for k in range(steps + 1)] if steps < MAX_LISTED else []
+            return [canonical(distribution, value) for value in values] or None
     return None
-
-
-def count_values(parameter: Parameter) -> int | None:
-    """How many values a parameter can have; None when it is continuous."""
-    match parameter:
-        case CategoricalParameter():
-            return len(parameter.values)
-        case FloatParameter(step=None):
-            return 1 if parameter.min == parameter.max else None
-        case _:
-            return _steps(parameter) + 1
 
 
 def sample(space: Space, rng: Random) -> dict[str, ParamValue]:
@@ -353,9 +367,3 @@ _DRAW: dict[type[BaseDistribution], Callable[..., ParamValue]] = {
     IntDistribution: _draw_int,
     CategoricalDistribution: _draw_category,
 }
-
-
-def _steps(parameter: FloatParameter | IntParameter) -> int:
-    """How many whole steps fit between `min` and `max`; in decimals, as people read and Optuna computes them."""
-    low, high = Decimal(str(parameter.min)), Decimal(str(parameter.max))
-    return int((high - low) // Decimal(str(parameter.step or 1)))

@@ -213,7 +213,7 @@ class Shelved:
     def enqueue(self, params: Mapping[str, ParamValue], origin: str) -> int:
         """A trial with these values is asked first when it is run; returns its number."""
         if self.spec.parameters:
-            Space(self.spec.parameters).check(params)
+            params = Space(self.spec.parameters).checked(params)
         with self._database.engine.connect() as connection:
             number = studies.next_number(connection, self._record.study_id)
         self.batch.trials.append(NewTrial(number, "waiting"))

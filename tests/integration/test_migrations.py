@@ -12,12 +12,15 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from optuna.distributions import FloatDistribution, distribution_to_json
+from optuna.study import StudyDirection
 
 from tunesvc.errors import DatabaseError, SchemaVersionError
 from tunesvc.store import migrations
 from tunesvc.store.database import connect, open_database
 from tunesvc.store.migrations import VERSION_TABLE
 from tunesvc.store.schema import metadata
+from tunesvc.store.storage import PgStorage
 
 
 def test_a_migrated_schema_is_what_the_tables_say(database_url: str) -> None:
@@ -120,3 +123,21 @@ def _catalogue(engine: sa.Engine) -> list[tuple[object, ...]]:
     with engine.connect() as connection:
         rows = [connection.execute(sa.text(query), {"skip": VERSION_TABLE}).all() for query in queries]
     return sorted((tuple(row) for part in rows for row in part), key=repr)
+
+
+def test_stored_steps_become_the_values_that_people_write(database_url: str) -> None:
+    """Case S1: earlier versions stored what samplers had computed in binary."""
+    stepped = distribution_to_json(FloatDistribution(0.1, 0.5, step=0.1))
+    smooth = distribution_to_json(FloatDistribution(0.1, 0.5))
+    stored = {"x": (0.1 + 2 * 0.1, stepped), "off": (0.34, stepped), "y": (0.1 + 2 * 0.1, smooth)}
+    with open_database(database_url) as database:
+        storage = PgStorage(database)
+        trial = storage.create_new_trial(storage.create_new_study([StudyDirection.MINIMIZE], "old"))
+        with database.engine.begin() as connection:
+            for position, (name, (value, distribution)) in enumerate(stored.items()):
+                row = {"id": trial, "name": name, "at": position, "value": value, "of": distribution}
+                connection.execute(sa.text("INSERT INTO trial_params VALUES (:id, :name, :at, :value, :of)"), row)
+            connection.execute(sa.text("UPDATE tunesvc_version SET version_num = '0008'"))
+    with open_database(database_url) as database:
+        params = PgStorage(database).get_trial(trial).params
+    assert params == {"x": 0.3, "off": 0.34, "y": 0.30000000000000004}

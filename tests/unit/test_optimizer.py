@@ -459,3 +459,38 @@ def test_what_tpe_tells_other_processes_is_neither_recorded_nor_kept() -> None:
     assert not [attr for attr in optimizer.memory.batch.attrs if "relative" in attr.name]
     assert {key for trial in optimizer.trials for key in trial.system_attrs} == set()
     assert optimizer.trial(optimizer.ask().number).system_attrs, "while it runs, the next ask looks at it"
+
+
+@pytest.mark.parametrize("name", ["auto", "gp", "tpe", "random", "qmc", "cmaes", "nsga2", "grid", "brute"])
+def test_every_sampler_proposes_steps_as_they_are_written(name: str) -> None:
+    """Case S1: `extra` exists where x is 0.3, which was proposed as 0.30000000000000004."""
+    x = {"type": "float", "min": 0.1, "max": 0.5, "step": 0.1}
+    parameters: dict[str, Any] = {"x": x, "z": {"type": "float", "min": 0.0, "max": 10.0, "step": 0.1}}
+    if name == "grid":
+        parameters = {"x": x}
+    else:
+        parameters["extra"] = {"type": "int", "min": 1, "max": 3, "when": {"x": 0.3}}
+    optimizer = make_optimizer(make_spec(sampler={"name": name, "seed": 3}, parameters=parameters))
+    drawn = run_trials(optimizer, 5 if name == "grid" else 30)
+    assert {params["x"] for params in drawn} <= {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert {params.get("z", 0.0) for params in drawn} <= {tenths / 10 for tenths in range(101)}
+    assert all(("extra" in params) == (params["x"] == 0.3) for params in drawn if name != "grid")
+    assert any(params["x"] == 0.3 for params in drawn)
+
+
+def test_an_enqueued_step_is_the_written_one_however_it_was_computed() -> None:
+    parameters = {"x": {"type": "float", "min": 0.1, "max": 0.5, "step": 0.1}}
+    optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters=parameters))
+    optimizer.enqueue({"x": 0.1 + 2 * 0.1})
+    assert optimizer.ask().params == {"x": 0.3}
+
+
+def test_an_enqueued_value_that_the_objective_does_not_offer_is_said() -> None:
+    """Case S8: where the objective declares its parameters, true is not taken for 1, nor dropped in silence."""
+    optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters={}))
+    optimizer.enqueue({"flag": True})
+    number = optimizer.ask().number
+    declared = optuna.distributions.distribution_to_json(optuna.distributions.CategoricalDistribution((0, 1, "x")))
+    assert optimizer.suggest(number, "flag", declared) in (0, 1, "x")
+    (said,) = [one.reason for one in optimizer.memory.take_batch().decisions]
+    assert "enqueued with flag = True, which is none of" in said

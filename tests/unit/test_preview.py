@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.specs import make_spec
-from tunesvc.preview import Preview, preview
+from tunesvc.preview import Preview, preview, told_size
 from tunesvc.space import Space
 
 
@@ -68,3 +68,9 @@ def test_the_worst_cost_is_what_the_tightest_limit_allows(
     cost = look(**changes).cost
     assert (cost.gpu_hours, cost.wall_s) == (gpu_hours, wall_s)
     assert reason in cost.reason
+
+
+def test_a_size_of_hundreds_of_digits_can_be_read() -> None:
+    wide = {f"p{i}": {"type": "int", "min": 1, "max": 10} for i in range(500)}
+    spec = make_spec(parameters=wide)
+    assert told_size(spec, preview(spec)) == "500 parameters, about 1.0e+500 configurations"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import warnings
 from random import Random
 
@@ -12,9 +14,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import create_trial
 
 from tunesvc.errors import SpecError
-from tunesvc.space import Space, sample, to_distribution, widened
+from tunesvc.space import Space, all_values, canonical, sample, to_distribution, widened
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
-from tunesvc.spec.conditions import contains
+from tunesvc.spec.conditions import as_written, contains
 from tunesvc.spec.model import Parameter
 
 OPTIMIZER = CategoricalParameter(values=("sgd", "adam"))
@@ -205,3 +207,99 @@ def test_a_stored_trial_means_the_same_in_a_wider_space() -> None:
     assert restated.params == trial.params
     assert restated.distributions == {**narrow, **wide.distributions}
     assert trial.distributions == narrow
+
+
+TENTHS = FloatParameter(type="float", min=0.1, max=0.5, step=0.1)
+EXTRA = IntParameter(type="int", min=1, max=3, when={"x": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("low", "steps", "step"), [(0.0, 100, 0.1), (0.1, 4, 0.1), (1e-3, 999, 1e-3), (-2.0, 40, 0.05)]
+)
+def test_a_step_has_one_value_however_it_is_computed(low: float, steps: int, step: float) -> None:
+    """Case S1: of 0..10 by 0.1, 35 of 101 values were refused."""
+    high = float(f"{low + steps * step:.6f}")
+    parameter = FloatParameter(type="float", min=low, max=high, step=step)
+    distribution = to_distribution(parameter)
+    for k in range(steps + 1):
+        computed, written = low + k * step, float(f"{low + k * step:.6f}")
+        assert contains(parameter, computed)
+        assert canonical(distribution, computed) == as_written(parameter, computed) == written
+    assert all_values(distribution) == [float(f"{low + k * step:.6f}") for k in range(steps + 1)]
+
+
+def test_a_value_between_two_steps_is_none_of_them() -> None:
+    assert not contains(TENTHS, 0.34)
+    assert canonical(to_distribution(TENTHS), 0.34) == 0.34
+
+
+@pytest.mark.parametrize("wanted", [0.3, 0.1 + 2 * 0.1])
+def test_a_condition_on_a_step_holds_however_the_step_was_computed(wanted: float) -> None:
+    space = Space({"x": TENTHS, "extra": EXTRA.model_copy(update={"when": {"x": wanted}})})
+    computed = {"x": 0.1 + 2 * 0.1, "extra": 2}
+    assert space.active("extra", computed)
+    assert space.select(computed) == space.checked(computed) == {"x": 0.3, "extra": 2}
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"optimizer": "adam", "momentum": 0.5}, "exists only where optimizer is 'sgd', and is 'adam' here"),
+        ({"momentum": 0.5}, "exists only where optimizer is 'sgd', so give that too"),
+        ({"optimizer": "sgd", "nesterov": True}, "exists only where momentum is 0.5, so give that too"),
+        ({"flag": True}, "flag = True is outside of 0, 1, 'x'"),
+        ({"flag": False}, "flag = False is outside of 0, 1, 'x'"),
+    ],
+)
+def test_what_would_be_dropped_or_taken_for_another_value_is_refused(params: dict[str, object], reason: str) -> None:
+    """Case S8."""
+    flag = CategoricalParameter(values=(0, 1, "x"))
+    space = Space({"optimizer": OPTIMIZER, "momentum": MOMENTUM, "nesterov": NESTEROV, "flag": flag})
+    with pytest.raises(SpecError, match=re.escape(reason)):
+        space.checked(params)  # type: ignore[arg-type]
+
+
+def test_a_number_is_the_same_choice_with_and_without_a_point() -> None:
+    assert contains(CategoricalParameter(values=(0, 1, "x")), 1.0)
+
+
+def layered(layers: int) -> Space:
+    """As `gen_layers.py` writes it: each layer has a norm, and a batch norm has a momentum."""
+    parameters: dict[str, Parameter] = {"n_layers": IntParameter(type="int", min=1, max=layers)}
+    for i in range(1, layers + 1):
+        there = {"n_layers": tuple(range(i, layers + 1))}
+        parameters[f"norm_{i}"] = CategoricalParameter(values=("none", "batch", "layer"), when=there)
+        batch = {f"norm_{i}": "batch"}
+        parameters[f"momentum_{i}"] = IntParameter(type="int", min=1, max=9, when=batch)
+    return Space(parameters)
+
+
+@pytest.mark.parametrize("layers", [3, 20, 60])
+def test_the_size_of_a_space_of_many_layers_is_counted_at_once(layers: int) -> None:
+    """Case S5: it took minutes from twenty layers on, for the count was exponential."""
+    assert layered(layers).size == sum(11**n for n in range(1, layers + 1))
+
+
+def test_the_order_in_which_conditions_are_written_does_not_matter_for_counting() -> None:
+    """Parents first, then all children: that many parents' values at once cannot be remembered."""
+    parents = {f"{side}{i}": CategoricalParameter(values=(0, 1, 2)) for side in "ab" for i in range(30)}
+    children = {f"c{i}": LAYERS.model_copy(update={"when": {f"a{i}": 1, f"b{i}": 2}}) for i in range(30)}
+    assert Space({**parents, **children}).size == 12**30
+
+
+def test_a_space_that_is_too_entangled_is_bounded_instead_of_counted() -> None:
+    parents = {f"a{i}": CategoricalParameter(values=(0, 1, 2)) for i in range(18)}
+    pairs = itertools.combinations(parents, 2)
+    children = {f"{a}{b}": CategoricalParameter(values=(0, 1), when={a: 1, b: 1}) for a, b in pairs}
+    space = Space({**parents, **children})
+    assert space.size is None
+    assert space.size_at_most == 3**18 * 2 ** len(children)
+
+
+def test_conditions_upon_conditions_are_looked_at_once() -> None:
+    """Each level asks for both of the level above: followed one by one, that were two to the power of forty ways."""
+    parameters: dict[str, Parameter] = {"a0": OPTIMIZER, "b0": OPTIMIZER}
+    for i in range(1, 40):
+        above = {f"a{i - 1}": "sgd", f"b{i - 1}": "sgd"}
+        parameters |= {side + str(i): OPTIMIZER.model_copy(update={"when": above}) for side in "ab"}
+    assert Space(parameters).active("a39", dict.fromkeys(parameters, "sgd"))

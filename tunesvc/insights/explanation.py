@@ -13,6 +13,7 @@ from itertools import chain
 import numpy as np
 from optuna.distributions import CategoricalDistribution
 
+from tunesvc.cardinality import count_values
 from tunesvc.insights.answer import recommended
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import surface
@@ -33,7 +34,7 @@ from tunesvc.insights.trial_reasons import (
 from tunesvc.insights.trial_table import trial as trial_detail
 from tunesvc.insights.trial_table import trials
 from tunesvc.search.attribution import Attribution
-from tunesvc.space import Space, count_values, place
+from tunesvc.space import Space, place
 from tunesvc.store.database import Database
 
 RECENT = 20

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
 from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
@@ -27,8 +27,9 @@ from tunesvc.search.memory import StudyMemory, read_anew
 from tunesvc.search.reasons import Reason, reason_of
 from tunesvc.search.seeding import reseed, seed_of
 from tunesvc.search.warmstart import Teacher
-from tunesvc.space import Space
+from tunesvc.space import Space, canonical
 from tunesvc.spec import ParamValue
+from tunesvc.spec.conditions import is_same
 
 FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
@@ -191,13 +192,16 @@ class Drawing:
             known: ParamValue = trial.params[name]
             return known
         fixed = trial.system_attrs.get(FIXED, {})
+        if name in fixed and not _holds(distribution, fixed[name]):
+            self._memory.note(number, f"enqueued with {name} = {fixed[name]!r}, which is none of {distribution}")
         if name in fixed and _holds(distribution, fixed[name]):
             value = fixed[name]
         elif name in relative and _holds(distribution, relative[name]):
             value = relative[name]
         else:
             value = sampler.sample_independent(_filter_study(self._study, trial), trial, name, distribution)
-        internal = distribution.to_internal_repr(value)
+        # Samplers compute steps in binary; here, where proposals enter, each step gets its one value.
+        internal = distribution.to_internal_repr(canonical(distribution, value))
         self._memory.set_trial_param(number, name, internal, distribution)
         drawn: ParamValue = distribution.to_external_repr(internal)
         return drawn
@@ -232,7 +236,9 @@ class Drawing:
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value is one of the distribution's."""
+    """Whether a value is one of the distribution's; true and 1 are different choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(is_same(value, choice) for choice in distribution.choices)
     try:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):

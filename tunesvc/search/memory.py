@@ -109,8 +109,11 @@ class StudyMemory(InMemoryStorage):
 
     def complain(self, number: int | None, who: str, error: Exception) -> None:
         """Have it recorded that somebody's sampler or pruner raised."""
-        reason = f"{who} raised {type(error).__name__}: {error}"
-        self.batch.decisions.append(Decision(number, "sampler", reason, {}))
+        self.note(number, f"{who} raised {type(error).__name__}: {error}")
+
+    def note(self, number: int | None, text: str) -> None:
+        """Have something recorded beside a proposal."""
+        self.batch.decisions.append(Decision(number, "sampler", text, {}))
 
     def restore_attrs(self, user: dict[str, Any], system: dict[str, Any]) -> None:
         """Put back a stored study's attributes, without recording them once more."""

@@ -127,10 +127,10 @@ class Optimizer:
             origin: where the values come from, told when the trial is asked.
 
         Raises:
-            SpecError: a parameter does not exist, or the value is outside its range.
+            SpecError: a parameter does not exist, or not beside the others, or the value is outside its range.
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
-            self.space.check(params)
+            params = self.space.checked(params)
         self._drop_ahead()
         template = create_trial(state=TrialState.WAITING, system_attrs=queued(params, origin))
         number = self.memory.create_new_trial(self.memory.study_id, template)

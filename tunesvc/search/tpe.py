@@ -23,11 +23,12 @@ from tunesvc.search.parzen import NARROW_FROM, Parzen, weights_by_age, weights_o
 from tunesvc.search.ranks import Array, Ranks, Space, View
 from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.settled import changes_of, forecasts_in, gone_on_in
+from tunesvc.space import canonical
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
 Row = tuple[float, ...]
 
-VERSION = "tpe 3"
+VERSION = "tpe 4"
 """Changes when the same seed and history would give another proposal."""
 HISTORY = 400
 """Finished trials that are modelled unless said otherwise: kernels are as narrow as they get from 100 on."""
@@ -287,7 +288,7 @@ class TPESampler(BaseSampler):
         best = int(np.argmax(ratio))
         point = {name: float(value) for name, value in zip(space, candidates[best], strict=True)}
         asked.draws.append(_Draw(space, point, view, len(others), float(ratio[best]), float(prior[best])))
-        return {name: kind.to_external_repr(point[name]) for name, kind in space.items()}
+        return {name: canonical(kind, kind.to_external_repr(point[name])) for name, kind in space.items()}
 
     def _remember(self, number: int, finished: int) -> _Asked:
         if number not in self._asked:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from decimal import Decimal
 
 from tunesvc.errors import SpecError
-from tunesvc.spec.model import CategoricalParameter, IntParameter, Parameter, Scalar
+from tunesvc.spec.model import CategoricalParameter, FloatParameter, Parameter, Scalar
+from tunesvc.spec.rounding import step_at
 
 MAX_NESTING = 50
 """Conditions upon conditions; a space that anybody understands has three."""
@@ -19,15 +19,32 @@ def wanted_values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
 
 
 def contains(parameter: Parameter, value: Scalar) -> bool:
-    """Whether a parameter can have this value."""
+    """Whether a parameter can have this value; true and 1 are different choices."""
     if isinstance(parameter, CategoricalParameter):
-        return value in parameter.values
+        return any(is_same(value, choice) for choice in parameter.values)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return False
-    if not parameter.min <= value <= parameter.max:
+    known = as_written(parameter, value)
+    if not isinstance(known, (int, float)) or not parameter.min <= known <= parameter.max:
         return False
-    step = 1 if isinstance(parameter, IntParameter) and parameter.step is None else parameter.step
-    return step is None or (Decimal(str(value)) - Decimal(str(parameter.min))) % Decimal(str(step)) == 0
+    if isinstance(parameter, FloatParameter):
+        return parameter.step is None or step_at(value, parameter.min, parameter.step) is not None
+    return float(value).is_integer() and (int(value) - parameter.min) % (parameter.step or 1) == 0
+
+
+def as_written(parameter: Parameter, value: Scalar) -> Scalar:
+    """A value of a parameter; of a stepped float the one that stands for its step. What misses every step stays."""
+    if not isinstance(parameter, FloatParameter) or parameter.step is None:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return value
+    step = step_at(value, parameter.min, parameter.step)
+    return value if step is None else step
+
+
+def is_same(one: Scalar, other: Scalar) -> bool:
+    """Whether two choices are the same: equal, and both or neither of them true or false."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:

@@ -28,6 +28,7 @@ from optuna.study._study_direction import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.errors import StudyBusy
+from tunesvc.space import canonical
 from tunesvc.store import studies
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
 from tunesvc.store.frozen import STATES, aware, copied, distribution_of
@@ -238,7 +239,7 @@ class PgStorage(BaseStorage):
         """See `BaseStorage`. Raises `ValueError` when other trials have another kind of distribution."""
         self._check_distribution(trial_id, checked_name(param_name, "the parameter's name"), distribution)
         self._change_open_trial(
-            _SET_PARAM, trial_id, name=param_name, value=float(param_value_internal),
+            _SET_PARAM, trial_id, name=param_name, value=float(canonical(distribution, param_value_internal)),
             distribution=distribution_to_json(distribution),
         )  # fmt: skip
         self._distributions.setdefault((study_of(trial_id), param_name), distribution)
@@ -388,7 +389,7 @@ def _trial_columns(template: FrozenTrial | None) -> dict[str, Any]:
 def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial) -> None:
     params = [
         {"id": new_id, "name": checked_name(name, "the parameter's name"), "position": position,
-         "value": float(template.distributions[name].to_internal_repr(value)),
+         "value": float(_internal(template.distributions[name], value)),
          "distribution": distribution_to_json(template.distributions[name])}
         for position, (name, value) in enumerate(template.params.items())
     ]  # fmt: skip
@@ -406,6 +407,11 @@ def _insert_parts(connection: sa.Connection, new_id: int, template: FrozenTrial)
     ):  # fmt: skip
         if rows:
             connection.execute(sa.text(statement), rows)
+
+
+def _internal(distribution: BaseDistribution, value: Any) -> Any:
+    """A value as it is stored: as Optuna has it, and of a step its one value."""
+    return distribution.to_internal_repr(canonical(distribution, value))
 
 
 def _directions(names: Sequence[str]) -> list[StudyDirection]:

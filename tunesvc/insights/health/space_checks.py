@@ -9,9 +9,10 @@ from decimal import Decimal
 
 from scipy.special import bdtrc
 
+from tunesvc.cardinality import count_values
 from tunesvc.insights.health.evidence import Evidence, Seen
 from tunesvc.insights.health.finding import Action, Finding, Silence
-from tunesvc.space import count_values, place, to_distribution
+from tunesvc.space import place, to_distribution
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
 from tunesvc.words import number as shown
 

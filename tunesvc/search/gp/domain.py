@@ -13,6 +13,8 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
+from tunesvc.spec.rounding import nearest_step
+
 ABSENT = 0.5
 """Where a parameter that a trial does not have is put: all such trials agree in it."""
 
@@ -146,6 +148,8 @@ def _place(value: Any, kind: BaseDistribution) -> float:
     low, high = float(kind.low), float(kind.high)  # type: ignore[attr-defined]
     if high <= low:
         return ABSENT
+    if isinstance(kind, FloatDistribution) and kind.step is not None:  # the same numbers as those of `snap`
+        return float(min(max(round((value - low) / kind.step) / (_size(kind) - 1), 0.0), 1.0))
     if kind.log:  # type: ignore[attr-defined]
         value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
     return float(min(max((value - low) / (high - low), 0.0), 1.0))
@@ -162,5 +166,5 @@ def _value(place: float, kind: BaseDistribution) -> Any:
     if isinstance(kind, IntDistribution):
         return int(min(max(kind.low + round((value - low) / kind.step) * kind.step, kind.low), kind.high))
     if isinstance(kind, FloatDistribution) and kind.step is not None:
-        value = low + round((value - low) / kind.step) * kind.step
+        value = nearest_step(value, low, kind.step)
     return min(max(float(value), low), high)

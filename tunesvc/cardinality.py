@@ -1,0 +1,118 @@
+"""The number of configurations of a space, counted without listing them.
+
+Parameters are taken one after the other, and what is remembered of those before is only what a later `when` still asks
+about. Trees of conditions take time in proportion to their size. In general the problem is as hard as counting the
+solutions of a formula, so a space that is too entangled is not counted: `count_at_most` bounds it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
+from tunesvc.spec.conditions import contains, wanted_values
+
+STATES_MAX = 20_000
+"""Combinations of parents' values that are remembered at a time; a space that needs more is not counted."""
+
+_OTHER = "\x00any other value"
+_ABSENT = "\x00absent"
+"""Equal no value that a spec can hold."""
+
+
+def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
+    """Count the different configurations; None when a parameter is continuous or the space is too entangled."""
+    if count_at_most(parameters) is None:
+        return None
+    children = _children(parameters)
+    cases = {name: list(_cases(name, parameters, children[name])) for name in parameters}
+    open_names: list[str] = []
+    states: dict[tuple[ParamValue, ...], int] = {(): 1}
+    left = {name: len(children[name]) for name in parameters}
+    for name in _order(parameters, children):
+        when = {parent: frozenset(wanted_values(w)) for parent, w in (parameters[name].when or {}).items()}
+        for parent in when:
+            left[parent] -= 1
+        kept = [known for known in (*open_names, name) if left[known]]
+        counted: dict[tuple[ParamValue, ...], int] = {}
+        for state, ways in states.items():
+            values = dict(zip(open_names, state, strict=True))
+            exists = all(values[parent] in wanted for parent, wanted in when.items())
+            for value, alike in cases[name] if exists else [(_ABSENT, 1)]:
+                values[name] = value
+                key = tuple(values[known] for known in kept)
+                counted[key] = counted.get(key, 0) + ways * alike
+        open_names, states = kept, counted
+        if len(states) > STATES_MAX:
+            return None
+    return sum(states.values())
+
+
+def count_at_most(parameters: Mapping[str, Parameter]) -> int | None:
+    """Bound the number of configurations, as if no parameter had a condition; None when one is continuous."""
+    counts = [count_values(parameter) for parameter in parameters.values()]
+    known = [count for count in counts if count is not None]
+    return math.prod(known) if len(known) == len(counts) else None
+
+
+def count_values(parameter: Parameter) -> int | None:
+    """Count the values that a parameter can have; None when it is continuous."""
+    match parameter:
+        case CategoricalParameter():
+            return len(parameter.values)
+        case FloatParameter(step=None):
+            return 1 if parameter.min == parameter.max else None
+        case _:
+            return count_steps(parameter) + 1
+
+
+def count_steps(parameter: FloatParameter | IntParameter) -> int:
+    """Count the whole steps between `min` and `max`; in decimals, as people read and Optuna computes them."""
+    low, high = Decimal(str(parameter.min)), Decimal(str(parameter.max))
+    return int((high - low) // Decimal(str(parameter.step or 1)))
+
+
+def _children(parameters: Mapping[str, Parameter]) -> dict[str, list[str]]:
+    children: dict[str, list[str]] = {name: [] for name in parameters}
+    for name, parameter in parameters.items():
+        for parent in parameter.when or {}:
+            children[parent].append(name)
+    return children
+
+
+def _cases(name: str, parameters: Mapping[str, Parameter], children: list[str]) -> Iterator[tuple[ParamValue, int]]:
+    """Each value that a child asks for, once; and one that stands for all the others."""
+    clauses = [parameters[child].when or {} for child in children]
+    asked = {value for when in clauses for value in wanted_values(when[name])}
+    asked = {value for value in asked if contains(parameters[name], value)}
+    yield from ((value, 1) for value in asked)
+    others = (count_values(parameters[name]) or 0) - len(asked)
+    if others:
+        yield _OTHER, others
+
+
+def _order(parameters: Mapping[str, Parameter], children: Mapping[str, list[str]]) -> Iterator[str]:
+    """Parents before children, so that as few parents as possible wait for a child at any time.
+
+    Greedy: next is the parameter after which the fewest wait; among equals one whose children lack the fewest parents.
+    """
+    missing = {name: len(parameter.when or {}) for name, parameter in parameters.items()}
+    left = {name: len(children[name]) for name in parameters}
+    ready = [name for name in parameters if not missing[name]]
+
+    def cost(name: str) -> tuple[int, int]:
+        closed = sum(left[parent] == 1 for parent in parameters[name].when or {})
+        return bool(children[name]) - closed, min((missing[child] for child in children[name]), default=0)
+
+    while ready:
+        name = min(ready, key=cost)
+        ready.remove(name)
+        yield name
+        for parent in parameters[name].when or {}:
+            left[parent] -= 1
+        for child in children[name]:
+            missing[child] -= 1
+            if not missing[child]:
+                ready.append(child)

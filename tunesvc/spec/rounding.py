@@ -1,0 +1,29 @@
+"""Stepped numbers: the one value that stands for each step, computed in decimals as people write them.
+
+`0.1 + 2 * 0.1` is 0.30000000000000004 in binary; the step that a study file calls 0.3 is 0.3. Every place that takes a
+value in asks here, so that a step has one value in validation, conditions, filters, storage and samplers alike.
+"""
+
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+
+TOLERANCE = 1e-8
+"""Part of a step by which a value may miss it: Optuna's own tolerance."""
+
+
+def nearest_step(value: float, low: float, step: float) -> float:
+    """Return the step nearest to a value, counted from `low`; it may lie outside of a range."""
+    first, width = Decimal(str(low)), Decimal(str(step))
+    index = round((Decimal(str(value)) - first) / width)
+    return float(first + index * width)
+
+
+def step_at(value: float, low: float, step: float) -> float | None:
+    """Return the step that a value stands for; None when it lies between two."""
+    if not math.isfinite(value):
+        return None
+    nearest = nearest_step(value, low, step)
+    slack = max(TOLERANCE * step, 4 * math.ulp(max(abs(value), abs(low))))
+    return nearest if abs(value - nearest) <= slack else None
