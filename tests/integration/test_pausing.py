@@ -14,6 +14,7 @@ from tests.specs import make_spec
 from tunesvc import failpoints, history, insights
 from tunesvc.execute.executor import Checkpointed, Finished, Launch, Lost, Payload, Reported
 from tunesvc.failpoints import FailpointReached, Point
+from tunesvc.insights.replay import replay
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -323,7 +324,7 @@ def test_pauses_and_promotions_are_redrawn_as_they_were(
             coordinator.step()
         simulation.crash()
     simulation.run()
-    told = insights.replay(database, insights.study(database, "test"))
+    told = replay(database, insights.study(database, "test"))
     assert (told.asks.first, told.prunes.first, told.promotions.first) == (None, None, None)
     assert told.asks.agreeing == 30
     assert told.promotions.agreeing == told.promotions.compared > 10

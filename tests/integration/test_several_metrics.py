@@ -11,6 +11,7 @@ from tests.simulation import Simulation
 from tests.specs import make_spec
 from tunesvc import insights
 from tunesvc.execute.executor import Finished, Launch, Lost, Payload, Reported
+from tunesvc.insights.replay import replay, replay_pruner
 from tunesvc.search.objectives import points_of
 from tunesvc.store.database import Database
 
@@ -55,7 +56,7 @@ def test_a_study_of_two_metrics_prunes_through_a_crash_and_is_redrawn_as_it_was(
     assert states["pruned"] > 5
     assert states["complete"] + states["pruned"] == 40
     view = insights.study(database, "test")
-    told = insights.replay(database, view)
+    told = replay(database, view)
     assert (told.asks.first, told.prunes.first) == (None, None)
     assert told.asks.compared == 40
     assert told.prunes.compared > 100
@@ -71,6 +72,6 @@ def test_a_study_of_two_metrics_prunes_through_a_crash_and_is_redrawn_as_it_was(
         assert "on the front, which has" in text
         assert "loss" in text
         assert "cost" in text
-    other = insights.replay_pruner(database, view, "{name: asha, min: 1, eta: 2}")
+    other = replay_pruner(database, view, "{name: asha, min: 1, eta: 2}")
     assert other.stopped
     assert other.complete == states["complete"]

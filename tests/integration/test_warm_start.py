@@ -12,6 +12,7 @@ from tunesvc import insights
 from tunesvc.assembly import Source, enroll
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.execute.executor import Launch, Payload
+from tunesvc.insights.replay import replay
 from tunesvc.store.database import Database
 
 LAYERS = {"type": "categorical", "values": ["one", "two"]}
@@ -67,7 +68,7 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     late = [abs(float(row.params["x"]) - 0.3) for row in rows[40:]]  # type: ignore[arg-type]
     assert sorted(late)[len(late) // 2] < 0.15
     assert not simulation.recorder.texts("warning")
-    told = insights.replay(database, insights.study(database, "test"))
+    told = replay(database, insights.study(database, "test"))
     assert (told.asks.agreeing, told.asks.compared, sum(told.asks.skipped.values())) == (50, 50, 10)
 
 

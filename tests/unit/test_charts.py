@@ -17,7 +17,9 @@ from tunesvc.charts.chart import spans_decades
 from tunesvc.charts.page import Card, Code, Sentences, Table
 from tunesvc.charts.parameters import number_axis, parameter_axis, spearman
 from tunesvc.charts.progress import idle_share
-from tunesvc.insights import Curve, Cut, Objective, Parameter, Plane, Point, Results, Share, Span, Tried, laned
+from tunesvc.insights import Curve, Objective, Parameter, Point, Results, Span, Tried, laned
+from tunesvc.search.importance import Share
+from tunesvc.search.surface import Cut, Plane
 from tunesvc.store.schema import TRIAL_STATES
 from tunesvc.store.states import AttemptState
 

@@ -13,7 +13,9 @@ from typing import Any, TypeVar
 from tunesvc import insights
 from tunesvc.charts import parameters, progress, spread, tradeoff
 from tunesvc.charts.chart import Chart
-from tunesvc.insights import Objective, Results, Share, StudyView, Surface, Tried
+from tunesvc.insights import Objective, Results, StudyView, Tried
+from tunesvc.search.importance import Share
+from tunesvc.search.surface import Surface
 from tunesvc.store.database import Database
 
 T = TypeVar("T")

@@ -25,7 +25,9 @@ from tunesvc.charts.chart import (
     spans_decades,
     whole,
 )
-from tunesvc.insights import Cut, Objective, Parameter, Plane, Share, Tried
+from tunesvc.insights import Objective, Parameter, Tried
+from tunesvc.search.importance import Share
+from tunesvc.search.surface import Cut, Plane
 
 LINES = 1_000
 """Lines in parallel coordinates, at most."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,10 +20,12 @@ from tunesvc.cli.output import (
     state_text,
     table,
 )
-from tunesvc.confirming import Confirmation
 from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
-from tunesvc.search.recommend import Recommendation
 from tunesvc.words import ago, duration, number, parameter, violations
+
+if TYPE_CHECKING:
+    from tunesvc.confirming import Confirmation
+    from tunesvc.search.recommend import Recommendation
 
 CURVE_POINTS = 12
 """Points of a curve that are printed, at most."""

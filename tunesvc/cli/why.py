@@ -86,6 +86,7 @@ def replay(
     """
     from tunesvc import insights
     from tunesvc.cli import output, replay_text
+    from tunesvc.insights import replay as replays
     from tunesvc.store.database import open_database
 
     if pruner is not None and sampler is not None:
@@ -93,13 +94,13 @@ def replay(
     with open_database(database_url) as database:
         view = insights.study(database, study)
         if pruner is not None:
-            judged = insights.replay_pruner(database, view, pruner)
+            judged = replays.replay_pruner(database, view, pruner)
             output.print_json(judged) if as_json else output.out().print(replay_text.pruner(pruner, judged))
         elif sampler is not None:
-            proposed = insights.replay_sampler(database, view, sampler)
+            proposed = replays.replay_sampler(database, view, sampler)
             output.print_json(proposed) if as_json else output.out().print(replay_text.sampler(sampler, proposed))
         else:
-            told = insights.replay(database, view)
+            told = replays.replay(database, view)
             output.print_json(told) if as_json else output.out().print(replay_text.replayed(told))
             if any(redrawn.first is not None for redrawn in (told.asks, told.prunes, told.promotions)):
                 raise typer.Exit(1)

@@ -1,6 +1,7 @@
 """The read side: one set of queries for the command line, the API and the dashboard.
 
-Functions take a `Database` and return frozen rows. Nothing here writes, decides or draws.
+Functions take a `Database` and return frozen rows. Nothing here writes, decides or draws. A function that needs
+the models of `search` imports them itself: SciPy takes longer to import than most queries take to answer.
 """
 
 from tunesvc.insights.answer import answer_rows, forecast, recommended
@@ -19,7 +20,6 @@ from tunesvc.insights.locally import attribution, attribution_told
 from tunesvc.insights.overview import Only, count_studies, labels, studies, study, study_by_id, study_names
 from tunesvc.insights.parameters import Parameter, Tried, parameters, tried_best, tried_evenly
 from tunesvc.insights.pulse import fingerprint, pulse
-from tunesvc.insights.replay import Replayed, replay, replay_pruner, replay_sampler
 from tunesvc.insights.requests import requests
 from tunesvc.insights.results import Results, Saved, chosen, results, saved_by_pruning, saving_of, spread
 from tunesvc.insights.rows import (
@@ -43,20 +43,14 @@ from tunesvc.insights.standing import Gain, Headline, headline, recent, running
 from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
 from tunesvc.insights.trial_reasons import Judgement, Other, Proposal, TrialReasons, trial_reasons
 from tunesvc.insights.trial_table import Order, best, drawn_from, pareto_mask, rows_of, trial, trials
-from tunesvc.search.attribution import Attribution
-from tunesvc.search.importance import Share
-from tunesvc.search.recommend import Recommendation
-from tunesvc.search.surface import Cut, Plane, Surface
 
 __all__ = [
     "MEANINGS",
     "AttemptRow",
-    "Attribution",
     "Audit",
     "ClusterView",
     "Counts",
     "Curve",
-    "Cut",
     "DecisionRow",
     "Diagnosis",
     "Explanation",
@@ -73,22 +67,17 @@ __all__ = [
     "Order",
     "Other",
     "Parameter",
-    "Plane",
     "Point",
     "Proposal",
-    "Recommendation",
-    "Replayed",
     "RequestRow",
     "Results",
     "Said",
     "Saved",
     "Selection",
-    "Share",
     "Sort",
     "Span",
     "StudyRow",
     "StudyView",
-    "Surface",
     "TrialDetail",
     "TrialPage",
     "TrialReasons",
@@ -127,9 +116,6 @@ __all__ = [
     "pulse",
     "recent",
     "recommended",
-    "replay",
-    "replay_pruner",
-    "replay_sampler",
     "requests",
     "results",
     "rows_of",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tunesvc.insights.beliefs import frozen
@@ -10,8 +12,10 @@ from tunesvc.insights.results import results as study_results
 from tunesvc.insights.rows import StudyView, TrialRow
 from tunesvc.insights.standing import expected
 from tunesvc.insights.trial_table import best, rows_of
-from tunesvc.search.recommend import Recommendation, recommend
 from tunesvc.store.database import Database
+
+if TYPE_CHECKING:
+    from tunesvc.search.recommend import Recommendation
 
 CONSIDERED_MAX = 2_000
 """Trials among which the one to take is looked for."""
@@ -24,6 +28,8 @@ def recommended(database: Database, view: StudyView, results: Results | None = N
     """
     if len(view.objectives) > 1:
         return None
+    from tunesvc.search.recommend import recommend
+
     known = study_results(database, view.study_id) if results is None else results
     places = np.flatnonzero(known.candidates())
     costs = known.costs(view.objectives[0])[places]

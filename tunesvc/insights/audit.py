@@ -10,8 +10,6 @@ from optuna.study import StudyDirection
 
 from tunesvc.insights.rows import StudyView
 from tunesvc.insights.sql import of_study
-from tunesvc.search.audit import AUDIT, measured
-from tunesvc.search.curve_pruner import CHANCE
 from tunesvc.store.database import Database
 from tunesvc.store.schema import trial_attrs, trials
 
@@ -38,6 +36,9 @@ def audit(database: Database, view: StudyView) -> Audit | None:
     """How often the pruner errs; None where it audits nothing."""
     if view.spec is None or view.spec.pruner.name not in ("auto", "curve"):
         return None
+    from tunesvc.search.audit import AUDIT, measured
+    from tunesvc.search.curve_pruner import CHANCE
+
     query = (
         sa.select(trials.c["values"], trial_attrs.c.value)
         .join(trial_attrs, trial_attrs.c.trial_id == trials.c.trial_id)

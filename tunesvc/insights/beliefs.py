@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -12,12 +12,14 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.insights.parameters import Tried
 from tunesvc.insights.results import Results, chosen
 from tunesvc.insights.rows import StudyView
-from tunesvc.search.importance import Share, importances
-from tunesvc.search.surface import Surface, learn
 from tunesvc.store.database import Database
 from tunesvc.store.frozen import PARTS, freeze
 from tunesvc.store.ids import trial_id
 from tunesvc.store.schema import trials
+
+if TYPE_CHECKING:
+    from tunesvc.search.importance import Share
+    from tunesvc.search.surface import Surface
 
 LEARNED_MAX = 1_000
 """Trials that the model is shown: of more the best, and an even choice of the rest."""
@@ -25,6 +27,8 @@ LEARNED_MAX = 1_000
 
 def importance_shares(tried: Tried) -> tuple[Share, ...]:
     """Each parameter's share in the differences of the objective; nothing with too few complete trials."""
+    from tunesvc.search.importance import importances
+
     found = [one for one in tried.parameters if one.low < one.high]
     return importances(
         [one.name for one in found], [one.places() for one in found], [len(one.choices) for one in found], tried.costs
@@ -33,6 +37,8 @@ def importance_shares(tried: Tried) -> tuple[Share, ...]:
 
 def surface(database: Database, view: StudyView, results: Results, index: int = 0) -> Surface | None:
     """The model of one objective, fitted to complete, feasible trials; None while there is nothing to fit it to."""
+    from tunesvc.search.surface import learn
+
     places = np.flatnonzero(results.candidates() & results.done(index))
     costs = results.costs(view.objectives[index], index)[places]
     places = places[chosen(costs, results.numbers[places], LEARNED_MAX)]

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.distributions import CategoricalDistribution
@@ -33,9 +34,11 @@ from tunesvc.insights.trial_reasons import (
 )
 from tunesvc.insights.trial_table import trial as trial_detail
 from tunesvc.insights.trial_table import trials
-from tunesvc.search.attribution import Attribution
 from tunesvc.space import Space, place
 from tunesvc.store.database import Database
+
+if TYPE_CHECKING:
+    from tunesvc.search.attribution import Attribution
 
 RECENT = 20
 """Asks that say what the sampler does now."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from tunesvc.insights.rows import Objective, TrialRow
-from tunesvc.search.attribution import Attribution, attribute
-from tunesvc.search.surface import Surface
+
+if TYPE_CHECKING:
+    from tunesvc.search.attribution import Attribution
+    from tunesvc.search.surface import Surface
 
 TOLD = 5
 """Parameters that a sentence names."""
@@ -18,6 +21,8 @@ def attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
     """What each of its parameters did; None while the model has too few trials to learn from."""
     if surface is None or len(surface) < LEARNED_MIN or not row.params:
         return None
+    from tunesvc.search.attribution import attribute
+
     return attribute(surface, row.params)
 
 

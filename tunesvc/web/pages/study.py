@@ -13,7 +13,8 @@ from fastapi.responses import HTMLResponse
 from tunesvc import charts, insights
 from tunesvc.charts import Kind
 from tunesvc.errors import DatabaseUnavailable
-from tunesvc.insights import Headline, Recommendation, TrialRow
+from tunesvc.insights import Headline, TrialRow
+from tunesvc.search.recommend import Recommendation
 from tunesvc.store.answers import answering
 from tunesvc.web.pages.asked import AskedStudy
 from tunesvc.web.pages.figures import AskedFresh, Source

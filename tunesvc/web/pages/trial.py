@@ -12,7 +12,8 @@ from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts, insights, space
 from tunesvc.charts import Chart
-from tunesvc.insights import Attribution, Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
+from tunesvc.insights import Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
+from tunesvc.search.attribution import Attribution
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.asked import AskedStudy, AskedTrial
 from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, answer_csv, cells_of
