@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from tunesvc import confirming, insights, steering
 from tunesvc.assembly import Source, enroll, run_study
-from tunesvc.confirming import Confirmation
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import SpecError, StudyNotFound, TuneError
 from tunesvc.execute.ray_start import ExecutorMaker, Rays, ray_executor
+from tunesvc.insights.confirmation import Confirmation, confirmation
 from tunesvc.insights.health import Health, health
 from tunesvc.search.recommend import Recommendation
 from tunesvc.spec import StudySpec
@@ -211,23 +211,28 @@ class Study:
 
     @property
     def best(self) -> insights.TrialRow | None:
-        """The trial to take: the best by what is believed about all of them, which need not be the best observed.
+        """The trial to take: the best by the repeats of `confirm`, else by the model; it need not be the best observed.
 
         Of several objectives the first of the Pareto front; None when no trial is complete and feasible.
         """
+        return next(iter(self.answer[1]), None)
+
+    @property
+    def answer(self) -> tuple[Recommendation | None, Sequence[insights.TrialRow]]:
+        """The recommendation, and its trials: see `insights.answer_rows`."""
         view = self.view
-        answer = insights.recommended(self._database, view)
-        return next(iter(insights.answer_rows(self._database, view, answer)), None)
+        found = insights.recommended(self._database, view)
+        return found, insights.answer_rows(self._database, view, found)
 
     @property
     def recommendation(self) -> Recommendation | None:
-        """What is believed about `best`: mean and deviation; and which trial has the best observed value."""
+        """The evidence for `best`: expected value, deviation, repeats; and the trial with the best observed value."""
         return insights.recommended(self._database, self.view)
 
     @property
     def front(self) -> Sequence[insights.TrialRow]:
-        """The trials that no other beats in every objective; for one objective the best alone."""
-        return insights.best(self._database, self.view.study_id)
+        """The Pareto front: the trials that no other beats in every objective; for one objective `best` alone."""
+        return self.answer[1] if len(self.view.objectives) > 1 else self.answer[1][:1]
 
     @property
     def audit(self) -> insights.Audit | None:
@@ -285,7 +290,7 @@ class Study:
     @property
     def confirmation(self) -> Confirmation | None:
         """What `confirm` has found so far; None when it was never called."""
-        return confirming.confirmation(self._database, self.name)
+        return confirmation(self._database, self.name)
 
     @property
     def health(self) -> Health:

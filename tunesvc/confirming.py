@@ -6,15 +6,13 @@ to leave something out, and whatever shows, resumes or deletes studies does so w
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.errors import StudyNotFound, TuneError
-from tunesvc.search.confirming import Finalist, compare
+from tunesvc.insights.confirmation import CONFIRMS, SUFFIX
 from tunesvc.search.optimizer import queued
 from tunesvc.search.recommend import luckiest_beside, ranked
 from tunesvc.search.training_seeds import SEED, training_seed
@@ -24,39 +22,6 @@ from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
-
-SUFFIX = ":confirm"
-CONFIRMS = "confirms"
-"""User attribute of a repeat: the number of the trial that it repeats."""
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmation:
-    """What the repeats say so far."""
-
-    study: str
-    """The study of the repeats."""
-    goal: Goal
-    metric: str
-    finalists: tuple[Finalist, ...]
-    """The best mean first."""
-
-    @property
-    def verdict(self) -> str:
-        """In a sentence."""
-        first = next(iter(self.finalists), None)
-        if first is None or first.mean is None:
-            return "No repeat has come to a value yet."
-        if first.chance is None:
-            return f"Trial {first.number} has the best mean; one repeat each does not tell how sure that is."
-        if all(len(set(one.values)) == 1 for one in self.finalists if one.values):
-            return (
-                "Every repeat of a trial gave the same value, so they tell nothing about noise: does the objective use "
-                f"`trial.seed` (TUNE_SEED)? Trial {first.number} has the best value."
-            )
-        sure = "is best" if first.chance >= 0.95 else "is probably best" if first.chance >= 0.5 else "has the best mean"
-        more = "" if first.chance >= 0.95 else "; more --repeats would tell"
-        return f"Trial {first.number} {sure}: the chance that its true mean is the best is {first.chance:.0%}{more}."
 
 
 def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) -> StudyRecord:
@@ -98,36 +63,6 @@ def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int, shared_seeds: in
     for number in (believed[0], luckiest_beside(believed[0], trials, goal), *believed[1:]):
         distinct.setdefault(repr(sorted(of_number[number].params.items())), of_number[number])
     return list(distinct.values())[:top]
-
-
-def confirmation(database: Database, name: str) -> Confirmation | None:
-    """What the repeats of a study's finalists say so far; None when it was never confirmed."""
-    with database.engine.connect() as connection:
-        record = studies.find(connection, name)
-        try:
-            confirming = studies.find(connection, name + SUFFIX)
-        except StudyNotFound:
-            return None
-    if confirming.spec is None:
-        return None
-    storage = PgStorage(database)
-    observed = {t.number: t.values[0] for t in storage.get_all_trials(record.study_id, deepcopy=False) if t.values}
-    repeats: dict[int, dict[int, float]] = {}
-    failed: Counter[int] = Counter()
-    for trial in storage.get_all_trials(confirming.study_id, deepcopy=False):
-        number = trial.user_attrs.get(CONFIRMS)
-        if number not in observed:
-            continue
-        values = repeats.setdefault(number, {})
-        if trial.state == TrialState.COMPLETE:
-            seed = trial.system_attrs.get(SEED, -1 - trial.number)  # of a confirmation by an earlier version: its own
-            values[seed] = trial.values[0]
-        elif trial.state.is_finished():
-            failed[number] += 1
-    (metric,) = confirming.spec.metrics
-    of_finalists = {number: observed[number] for number in repeats}
-    finalists = compare(of_finalists, repeats, failed, metric.goal)
-    return Confirmation(confirming.name, metric.goal, metric.name, finalists)
 
 
 def _seeds(spec: StudySpec | None, repeats: int) -> list[int]:

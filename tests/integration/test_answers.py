@@ -13,10 +13,12 @@ from rich.console import Console
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc import insights
+from tunesvc.api import Study
 from tunesvc.cli import study_text
-from tunesvc.confirming import confirmation, prepare
+from tunesvc.confirming import prepare
 from tunesvc.errors import StudyBusy, TuneError
 from tunesvc.execute.executor import Failed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.insights.confirmation import confirmation
 from tunesvc.search.audit import false_prunes
 from tunesvc.store import studies
 from tunesvc.store.database import Database
@@ -211,3 +213,35 @@ def test_a_study_that_audits_nothing_has_no_rate(database: Database) -> None:
     young = insights.audit(database, insights.study(database, "young"))
     assert young is not None
     assert (young.audited, young.rate, young.text) == (0, None, "no audited trial has finished yet")
+
+
+def test_repeats_decide_which_trial_is_best(database: Database) -> None:
+    simulation = Simulation(database, make_spec(seed=1, budget={"trials": 20}), noisy)
+    simulation.run()
+    modelled = insights.recommended(database, insights.study(database, "test"))
+    confirmed(database, simulation.record, top=3, repeats=4)
+    view = insights.study(database, "test")
+    told, answer = confirmation(database, "test"), insights.recommended(database, view)
+    assert told is not None
+    assert told.winner is not None
+    assert answer is not None
+    assert answer.number == told.winner.number
+    assert answer.mean == told.winner.mean
+    assert answer.confirmed == told.winner
+    assert "confirmed by 4 repeats" in answer.describe()
+    assert modelled is not None
+    assert modelled.confirmed is None
+
+
+def test_the_end_of_a_run_names_the_trial_that_best_names(database: Database) -> None:
+    """Two trials have the same best value; only one of them is the answer, whichever face shows it."""
+
+    def tied(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        return curve(round((float(launch.params["x"]) - 0.3) ** 2, 1))  # type: ignore[arg-type]
+
+    Simulation(database, make_spec(seed=1, budget={"trials": 20}), tied).run()
+    study = Study("test", database)
+    answer, rows = study.answer
+    assert answer is not None
+    assert rows[0].number == answer.number
+    assert [row.number for row in study.front] == [answer.number]

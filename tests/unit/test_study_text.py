@@ -11,8 +11,8 @@ from rich.console import Console, RenderableType
 
 from tests.specs import make_spec
 from tunesvc.cli import replay_text, study_text
-from tunesvc.confirming import Confirmation
 from tunesvc.insights import Counts, Explanation, Objective, StudyView, TrialRow
+from tunesvc.insights.confirmation import Confirmation
 from tunesvc.insights.explanation import Said
 from tunesvc.insights.replay import Replayed
 from tunesvc.search.confirming import compare
@@ -47,7 +47,7 @@ def test_the_recommended_trial_comes_before_the_lucky_one() -> None:
 
 def test_where_both_are_one_trial_it_is_told_once() -> None:
     text = shown(study_text.best(VIEW, [row(4, 0.2)], 80, Recommendation(4, 0.21, 0.02, 4)))
-    assert "Best  loss = 0.2  trial 4, believed to be 0.21 ± 0.02" in text
+    assert "Best  loss = 0.2  trial 4, expected 0.21 ± 0.02" in text
     assert "Recommended" not in text
 
 
@@ -63,7 +63,7 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
         replay_text.replayed(Replayed(redrawn, redrawn, redrawn)),
         replay_text.pruner("{name: asha, min: 1}", judged),
         study_text.explanation(told),
-        study_text.confirmation(Confirmation("bowl:confirm", "minimize", "loss", finalists)),
+        study_text.confirmation(Confirmation("bowl:confirm", "minimize", "loss", finalists, None)),
     ):
         assert max(map(len, shown(made, width).splitlines())) <= width
 

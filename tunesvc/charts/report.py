@@ -66,9 +66,8 @@ def _answer(database: Database, study: StudyView) -> Card:
         for objective, value in zip(study.objectives, rows[0].values or (), strict=False)
     )
     told = [("observed", f"Trial {rows[0].number}: {values}.")]
-    if answer is not None and answer.deviation is not None:
-        over = "" if study.shared_seeds is None else f", over {study.shared_seeds} seeds"
-        told.append(("believed", f"{number(answer.mean)} ± {answer.deviation:.2g}, by what all trials tell{over}."))
+    if answer is not None and (evidence := answer.describe(study.shared_seeds)):
+        told.append(("evidence", f"{evidence[0].upper()}{evidence[1:]}."))
     if answer is not None and answer.luckiest != answer.number:
         told.append(("luckiest", f"Trial {answer.luckiest} has the best observed value, probably a lucky draw."))
     if len(study.objectives) > 1:

@@ -97,18 +97,16 @@ def _print_summary(study: Study, code: ExitCode) -> None:
 
     from tunesvc.cli import output, study_text
 
-    console, view, front = output.out(), study.view, study.front
-    answer, best = study.recommendation, study.best
-    if answer is not None and best is not None and best.number != answer.luckiest:
-        front = [best, *front]
+    console, view = output.out(), study.view
+    answer, best = study.answer
     reason = f": {output.clean(view.reason)}" if view.reason else ""
     after = f" after {words.duration(view.active_s)}{reason}"
     state = output.state_text(_state(view, code))
     console.print(Text.assemble("\n", (output.clean(view.name), "bold"), " ", state, after))
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
-    if front:
-        console.print(Text(), study_text.best(view, front, console.width, answer), sep="\n")
-    console.print(_commands(_next(view.name, view.state, code, found=bool(front))))
+    if best:
+        console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
+    console.print(_commands(_next(view.name, view.state, code, found=bool(best))))
 
 
 def _state(view: StudyView, code: ExitCode) -> str:

@@ -144,8 +144,8 @@ def best(
 ) -> None:
     """Print the trial to take; of several objectives, the Pareto front.
 
-    That is the best by what is believed about all trials. Where another one has the best observed value, which is
-    probably a lucky draw then, it is shown too.
+    The best by the repeats of `tune confirm`, else by the model of all trials. Where another trial has the best
+    observed value, which is probably a lucky draw then, it is shown too.
     """
     from tunesvc import insights
     from tunesvc.cli import output, study_text
@@ -174,7 +174,7 @@ def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dic
 
     if answer is None or not rows:
         return None
-    told = {"mean": answer.mean, "deviation": answer.deviation, "luckiest": rows[-1].number}
+    told = {key: value for key, value in output.plain(answer).items() if key != "number"}
     return {**output.plain(rows[0]), **told}
 
 

@@ -24,7 +24,7 @@ from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, St
 from tunesvc.words import ago, duration, number, parameter, violations
 
 if TYPE_CHECKING:
-    from tunesvc.confirming import Confirmation
+    from tunesvc.insights.confirmation import Confirmation
     from tunesvc.search.recommend import Recommendation
 
 CURVE_POINTS = 12
@@ -48,7 +48,7 @@ def overview(
         best_rows: what it recommends; of several objectives the front.
         newest: the trials that are listed.
         width: of the terminal.
-        answer: what is believed about the recommended trial.
+        answer: the evidence for the recommended trial.
         forecast: the improvement to come, in words.
         audit: how often its pruner errs.
     """
@@ -116,32 +116,34 @@ def best(view: StudyView, rows: Sequence[TrialRow], width: int, answer: Recommen
         rows: the recommended trial, and after it the one with the best observed value if that is another one; or the
             front.
         width: of the terminal.
-        answer: what is believed about the recommended trial.
+        answer: the evidence for the recommended trial.
     """
     if len(view.objectives) > 1:
         return Group(Text(f"Pareto front: {len(rows)} trials", "bold"), trials(view, rows, width))
     row, *others = rows
     if answer is not None and others:
         return Group(_recommended(view, row, answer), Text(), best(view, others, width))
-    won = (f"{clean(view.objectives[0].name)} = {number(row.value)}", STYLES["best"])
-    believed = ""
-    if answer is not None and answer.number == row.number and answer.deviation is not None:
-        believed = f", believed to be {number(answer.mean)} ± {answer.deviation:.2g}{_over_seeds(view)}"
-    title = Text.assemble(("Best  ", "bold"), won, (f"  trial {row.number}{believed}", "dim"))
-    return Group(title, _params(row))
+    evidence = "" if answer is None or answer.number != row.number else answer.describe(view.shared_seeds)
+    return Group(_headline("Best", view, number(row.value), row, evidence), _params(row))
 
 
 def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> RenderableType:
-    spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
-    believed = (f"{clean(view.objectives[0].name)} = {number(answer.mean)}{spread}", STYLES["best"])
-    observed = (f"{_over_seeds(view)}  trial {row.number}, observed {number(row.value)}", "dim")
-    note = "The best observed value, below, is probably a lucky draw; `tune confirm` finds out."
-    title = Text.assemble(("Recommended  ", "bold"), believed, observed)
-    return Group(title, _params(row), Text(note, "dim"))
+    observed = f"observed {number(row.value)}"
+    note = "The best observed value, below, is probably a lucky draw"
+    if answer.confirmed is None:
+        spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
+        over = "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"
+        title = _headline("Recommended", view, f"{number(answer.mean)}{spread}{over}", row, observed)
+        return Group(title, _params(row), Text(f"{note}; `tune confirm` finds out.", "dim"))
+    title = _headline("Confirmed", view, number(answer.mean), row, f"{observed}, {answer.describe()}")
+    return Group(title, _params(row), Text(f"{note}.", "dim"))
 
 
-def _over_seeds(view: StudyView) -> str:
-    return "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"
+def _headline(title: str, view: StudyView, value: str, row: TrialRow, evidence: str) -> Text:
+    """Return the metric's value, and the trial with the evidence for it."""
+    metric = (f"{clean(view.objectives[0].name)} = {value}", STYLES["best"])
+    after = (f"  trial {row.number}{', ' if evidence else ''}{evidence}", "dim")
+    return Text.assemble((f"{title}  ", "bold"), metric, after)
 
 
 def _params(row: TrialRow) -> Table:

@@ -4,7 +4,7 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 the models of `search` imports them itself: SciPy takes longer to import than most queries take to answer.
 """
 
-from tunesvc.insights.answer import answer_rows, forecast, recommended
+from tunesvc.insights.answer import answer_rows, forecast, modelled, recommended, with_repeats
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.cluster import ClusterView, cluster
@@ -110,6 +110,7 @@ __all__ = [
     "laned",
     "log_end",
     "logs",
+    "modelled",
     "names_of",
     "parameters",
     "pareto_mask",
@@ -140,4 +141,5 @@ __all__ = [
     "tried_best",
     "tried_evenly",
     "value_columns",
+    "with_repeats",
 ]

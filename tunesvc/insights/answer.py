@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tunesvc.insights.beliefs import frozen
+from tunesvc.insights.confirmation import confirmation
 from tunesvc.insights.results import Results, chosen
 from tunesvc.insights.results import results as study_results
 from tunesvc.insights.rows import StudyView, TrialRow
@@ -22,7 +24,18 @@ CONSIDERED_MAX = 2_000
 
 
 def recommended(database: Database, view: StudyView, results: Results | None = None) -> Recommendation | None:
-    """The trial to take; None with several objectives, or when no trial is complete and feasible.
+    """Return the trial to take; None with several objectives, or when no trial is complete and feasible.
+
+    The one decision about the best trial: every face asks here. The finalist that `tune confirm` found best wins over
+    the model, unless the model prefers a trial that finished after the repeats.
+    """
+    known = study_results(database, view.study_id) if results is None else results
+    answer = modelled(database, view, known)
+    return None if answer is None else with_repeats(database, view, known, answer)
+
+
+def modelled(database: Database, view: StudyView, results: Results) -> Recommendation | None:
+    """Return the trial to take by the model alone, without regard to repeats.
 
     Of more than `CONSIDERED_MAX` candidates the best, and an even choice of the others, are considered.
     """
@@ -30,12 +43,23 @@ def recommended(database: Database, view: StudyView, results: Results | None = N
         return None
     from tunesvc.search.recommend import recommend
 
-    known = study_results(database, view.study_id) if results is None else results
-    places = np.flatnonzero(known.candidates())
-    costs = known.costs(view.objectives[0])[places]
-    places = places[chosen(costs, known.numbers[places], CONSIDERED_MAX)]
-    found = frozen(database, view.study_id, [int(number) for number in known.numbers[places]])
+    places = np.flatnonzero(results.candidates())
+    costs = results.costs(view.objectives[0])[places]
+    places = places[chosen(costs, results.numbers[places], CONSIDERED_MAX)]
+    found = frozen(database, view.study_id, [int(number) for number in results.numbers[places]])
     return recommend(found, view.objectives[0].goal, view.shared_seeds)
+
+
+def with_repeats(database: Database, view: StudyView, results: Results, answer: Recommendation) -> Recommendation:
+    """Return the answer that the repeats of finalists give, or the model's where there is none or it is newer."""
+    repeated = confirmation(database, view.name)
+    winner = None if repeated is None else repeated.winner
+    if repeated is None or repeated.started_at is None or winner is None or winner.mean is None:
+        return answer
+    ended_s = results.ended_s[results.numbers == answer.number]
+    if (ended_s > repeated.started_at.timestamp()).any():
+        return answer
+    return replace(answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner)
 
 
 def answer_rows(database: Database, view: StudyView, answer: Recommendation | None) -> tuple[TrialRow, ...]:

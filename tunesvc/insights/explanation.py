@@ -214,9 +214,8 @@ def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
         return
     resulted = found.of_state("complete") | found.of_state("pruned")
     later = int((resulted & (found.numbers > answer.number)).sum())
-    spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
-    since = f"{later} trials have come to a result since"
-    yield f"Trial {answer.number} is recommended: {answer.mean:.6g}{spread}; {since}."
+    evidence = answer.describe(view.shared_seeds) or f"observed {answer.mean:.6g}"
+    yield f"Trial {answer.number} is recommended: {evidence}; {later} trials finished after it."
     if view.shared_seeds is not None and answer.deviation is not None:
         yield f"What each of {view.shared_seeds} training seeds does to all trials alike is taken out of that."
     if answer.luckiest != answer.number:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.search.confirming import Finalist
 from tunesvc.search.gp.belief import Belief, believe
 from tunesvc.spec.model import Goal
+from tunesvc.words import number
 
 TRIALS_MIN = 10
 """With fewer complete trials the best observed value is all there is to go by."""
@@ -26,11 +28,28 @@ class Recommendation:
 
     number: int
     mean: float
-    """What its value is believed to be."""
+    """Its expected value: the posterior mean of the model, or the mean of its repeats."""
     deviation: float | None
     """Standard deviation of that belief; None when nothing is known of it."""
     luckiest: int
     """The trial with the best observed value; the recommended one if it has that value too."""
+    confirmed: Finalist | None = None
+    """Its repeats with other seeds, of which `mean` is the mean then; None while it was not confirmed."""
+
+    def describe(self, shared_seeds: int | None = None) -> str:
+        """Return the evidence for its value in words; empty when there is only the observed value.
+
+        Args:
+            shared_seeds: how many training seeds the study's trials share.
+        """
+        if (found := self.confirmed) is not None:
+            low, high = number(found.low), number(found.high)
+            chance = "" if found.chance is None else f", {found.chance:.0%} to be the best finalist"
+            return f"confirmed by {len(found.values)} repeats: {number(self.mean)} (95 %: {low} … {high}{chance})"
+        if self.deviation is None:
+            return ""
+        over = "" if shared_seeds is None else f" over {shared_seeds} seeds"
+        return f"expected {number(self.mean)} ± {self.deviation:.2g}{over}"
 
 
 def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Recommendation | None:
@@ -46,8 +65,8 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | Non
     if belief is None:
         luckiest = _by_observed(candidates, goal)[0]
         return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
-    number, mean, deviation = _best_believed(belief)
-    return Recommendation(number, mean, deviation, luckiest_beside(number, candidates, goal))
+    best, mean, deviation = _best_believed(belief)
+    return Recommendation(best, mean, deviation, luckiest_beside(best, candidates, goal))
 
 
 def luckiest_beside(number: int, trials: Sequence[FrozenTrial], goal: Goal) -> int:

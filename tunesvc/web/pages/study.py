@@ -37,6 +37,8 @@ class Answer:
     row: TrialRow
     mean: float | None
     deviation: float | None
+    evidence: str
+    """For its value, in words; empty when there is only the observed value."""
     luckiest: int | None
     """The trial with the best observed value, where that is another one."""
     is_old: bool = False
@@ -114,7 +116,7 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
 
     def make(_: Any) -> Recommendation | None:
         with answering():
-            return insights.recommended(database, view, results)
+            return insights.modelled(database, view, results)
 
     held = source.kept.soon(
         (view.study_id, "recommended"),
@@ -126,14 +128,17 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
         forgiven=(DatabaseUnavailable,),
     )
     found: Recommendation | None = None if held is None else held.value
+    if found is not None:
+        found = insights.with_repeats(database, view, results, found)
     rows = insights.rows_of(database, view.study_id, [headline.best if found is None else found.number])
     if not rows:  # the study was deleted meanwhile
         return None
     (row,) = rows
     if held is None or found is None:
-        return Answer(row, None, None, None, is_old=True)
-    luckiest = headline.best if headline.best != found.number else None
-    return Answer(row, found.mean, found.deviation, luckiest, held.stamp != source.stamp)
+        return Answer(row, None, None, "", None, is_old=True)
+    luckiest = found.luckiest if found.luckiest != found.number else None
+    evidence = found.describe(view.shared_seeds)
+    return Answer(row, found.mean, found.deviation, evidence, luckiest, held.stamp != source.stamp)
 
 
 def _parameter_names(study: insights.StudyView) -> list[str]:

@@ -1,0 +1,110 @@
+"""Repeats of a study's finalists with other seeds, read from the study `NAME:confirm`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.errors import StudyNotFound
+from tunesvc.insights.trial_table import rows_of
+from tunesvc.search.training_seeds import SEED
+from tunesvc.spec.model import Goal
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+from tunesvc.store.frozen import aware
+from tunesvc.store.storage import PgStorage
+
+if TYPE_CHECKING:
+    from tunesvc.search.confirming import Finalist
+
+SUFFIX = ":confirm"
+CONFIRMS = "confirms"
+"""User attribute of a repeat: the number of the trial that it repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Results of the repeats so far."""
+
+    study: str
+    """The study of the repeats."""
+    goal: Goal
+    metric: str
+    finalists: tuple[Finalist, ...]
+    """The best mean first."""
+    started_at: datetime | None
+    """Start of the newest repeat."""
+
+    @property
+    def winner(self) -> Finalist | None:
+        """The finalist with the best mean; None until repeats show the noise, see `compare`."""
+        first = next(iter(self.finalists), None)
+        return None if first is None or first.chance is None else first
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        first = next(iter(self.finalists), None)
+        if first is None or first.mean is None:
+            return "No repeat has a value yet."
+        if first.chance is None:
+            return f"Trial {first.number} has the best mean; one repeat each does not show how sure that is."
+        if all(len(set(one.values)) == 1 for one in self.finalists if one.values):
+            return (
+                "Every repeat of a trial gave the same value, so they say nothing about noise: does the objective use "
+                f"`trial.seed` (TUNE_SEED)? Trial {first.number} has the best value."
+            )
+        sure = "is best" if first.chance >= 0.95 else "is probably best" if first.chance >= 0.5 else "has the best mean"
+        more = "" if first.chance >= 0.95 else "; more --repeats would tell"
+        return f"Trial {first.number} {sure}: the chance that its true mean is the best is {first.chance:.0%}{more}."
+
+
+def confirmation(database: Database, name: str) -> Confirmation | None:
+    """Return what the repeats of a study's finalists show so far; None when it was never confirmed.
+
+    Raises:
+        StudyNotFound: there is no such study.
+    """
+    with database.engine.connect() as connection:
+        record = studies.find(connection, name)
+        try:
+            repeated = studies.find(connection, name + SUFFIX)
+        except StudyNotFound:
+            return None
+    if repeated.spec is None:
+        return None
+    from tunesvc.search.confirming import compare
+
+    trials = PgStorage(database).get_all_trials(repeated.study_id, deepcopy=False)
+    numbers = sorted({trial.user_attrs[CONFIRMS] for trial in trials if CONFIRMS in trial.user_attrs})
+    observed = {row.number: row.value for row in rows_of(database, record.study_id, numbers) if row.value is not None}
+    values, failed = _of_finalists([trial for trial in trials if trial.user_attrs.get(CONFIRMS) in observed])
+    finalists = {number: observed[number] for number in values}
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
+    (metric,) = repeated.spec.metrics
+    return Confirmation(
+        repeated.name,
+        metric.goal,
+        metric.name,
+        compare(finalists, values, failed, metric.goal),
+        aware(max(starts)) if starts else None,
+    )
+
+
+def _of_finalists(repeats: list[FrozenTrial]) -> tuple[dict[int, dict[int, float]], Counter[int]]:
+    """Return values by finalist and seed, and how many repeats of each finalist failed."""
+    values: dict[int, dict[int, float]] = {}
+    failed: Counter[int] = Counter()
+    for repeat in repeats:
+        number = repeat.user_attrs[CONFIRMS]
+        of_finalist = values.setdefault(number, {})
+        if repeat.state == TrialState.COMPLETE:
+            # A repeat of an earlier version has no recorded seed: it counts as a seed of its own.
+            of_finalist[repeat.system_attrs.get(SEED, -1 - repeat.number)] = repeat.values[0]
+        elif repeat.state.is_finished():
+            failed[number] += 1
+    return values, failed
