@@ -119,11 +119,37 @@ def test_running_out_of_main_memory_ends_one_trial_and_is_classed(listen: MakeLi
     assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
 
 
+def _wrapped(cause: BaseException) -> BaseException:
+    """As trainers of frameworks raise it."""
+    error = RuntimeError("training failed")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (MemoryError(), "host_oom"),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 MiB"), "gpu_oom"),
+        (RuntimeError("CUDA error: out of memory"), "gpu_oom"),
+        (RuntimeError("HIP out of memory. Tried to allocate 2 MiB"), "gpu_oom"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "gpu_oom"),
+        (RuntimeError("XPU out of memory. Tried to allocate 2 MiB"), "gpu_oom"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `x`"), "gpu_oom"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "gpu_oom"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes"), "gpu_oom"),
+        (RuntimeError("OOM when allocating tensor with shape[8] on device:GPU:0"), "gpu_oom"),
+        (RuntimeError("OOM when allocating tensor with shape[8] on device:CPU:0"), "host_oom"),
+        (RuntimeError("cudaErrorMemoryAllocation: out of memory"), "gpu_oom"),
+        (RuntimeError("Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY"), "gpu_oom"),
+        (RuntimeError("Out of memory error on GPU 0. Cannot allocate 2 MB"), "gpu_oom"),
+        (RuntimeError("UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"), "gpu_oom"),
+        (MemoryError("std::bad_alloc: out_of_memory: CUDA error at rmm"), "gpu_oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), "host_oom"),
+        (OSError(12, "Cannot allocate memory"), "host_oom"),
+        (RuntimeError("std::bad_alloc"), "host_oom"),
+        (_wrapped(RuntimeError("CUDA error: out of memory")), "gpu_oom"),
+        (RuntimeError("the GPU has no memory of it"), "error"),
         (RuntimeError("shapes differ"), "error"),
         (BadReport("metric loss is None"), "bad_report"),
         (EntrypointError("no module"), "entrypoint"),

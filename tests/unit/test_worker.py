@@ -281,6 +281,17 @@ def test_a_new_coordinator_is_told_of_all_that_may_not_be_recorded(trainings: Tr
     later.end(third)
 
 
+def test_a_program_that_prints_that_gpu_memory_ran_out_is_classed(tmp_path: Path, trainings: Trainings) -> None:
+    command = ("sh", "-c", "echo CUDA out of memory; echo aborting >&2; exit 1")
+    trainings = Trainings(Worker(make_job(tmp_path, command=command), str(tmp_path), token=1))
+    (launch,) = launches(1)
+    trainings.run(launch)
+    outcome = trainings.end(launch)[-1]
+    assert isinstance(outcome, Failed)
+    assert outcome.kind == "gpu_oom"
+    assert outcome.message.endswith("sh ended with exit code 1: aborting")
+
+
 class Obedient(Worker):
     """Writes down what it is told."""
 

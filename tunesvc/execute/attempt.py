@@ -27,6 +27,7 @@ from tunesvc.execute.executor import (
     Started,
 )
 from tunesvc.execute.failures import outcome_of
+from tunesvc.execute.oom import out_of_memory
 from tunesvc.execute.outbox import Numbered, Outbox
 from tunesvc.objective import Trial
 from tunesvc.spec import ParamValue
@@ -68,7 +69,7 @@ class Attempt:
         self._answers: dict[str, ParamValue] = {}
         self._answered = threading.Condition(bell.lock)
         self._question: Asked | None = None
-        self._last_words = ""
+        self._last_words = dict.fromkeys(("stdout", "stderr"), "")
         self._thread: threading.Thread | None = None
 
     # --- from the worker --------------------------------------------------------------------------
@@ -202,15 +203,19 @@ class Attempt:
             return outcome_of(error, stop_requested=self.stop_requested)
 
     def _log(self, stream: str, text: str) -> None:
-        if stream == "stderr":
-            self._last_words = (self._last_words + text)[-_LAST_WORDS_CHARS:]
+        self._last_words[stream] = (self._last_words[stream] + text)[-_LAST_WORDS_CHARS:]
         self.outbox.log(stream, text)
 
     def _with_last_words(self, failed: Failed) -> Failed:
-        """What a program wrote to stderr is to it what a traceback is to a function."""
-        lines = self._last_words.strip().splitlines()
+        """Add what a program wrote to stderr, which is to it what a traceback is to a function.
+
+        Some print why they end to stdout, so both streams tell whether memory has run out.
+        """
+        stderr = self._last_words["stderr"]
+        lines = stderr.strip().splitlines()
         message = f"{failed.message}: {lines[-1]}" if lines else failed.message
-        return replace(failed, message=message, traceback=self._last_words)
+        exhausted = out_of_memory("\n".join(self._last_words.values())) if failed.kind == "error" else None
+        return replace(failed, kind=exhausted or failed.kind, message=message, traceback=stderr)
 
 
 def _leftovers(before: set[threading.Thread]) -> list[threading.Thread]:

@@ -6,10 +6,12 @@ Imports neither Ray, Optuna nor torch: their exceptions are known by name.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.execute.executor import Failed, Outcome, Yielded
+from tunesvc.execute.oom import OutOfMemory, out_of_memory
 
 MESSAGE_CHARS_MAX = 4_000
 TRACEBACK_CHARS_MAX = 32_000
@@ -43,9 +45,26 @@ def _kind(error: BaseException) -> str:
         return "bad_report"
     if isinstance(error, EntrypointError):
         return "entrypoint"
-    if _is_named(error, "OutOfMemoryError") or "CUDA out of memory" in _text(error):
-        return "gpu_oom"
-    return "host_oom" if isinstance(error, MemoryError) else "error"
+    return next(filter(None, map(_exhausted, _causes(error))), "error")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it was raised from: frameworks wrap errors in their own."""
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _exhausted(error: BaseException) -> OutOfMemory | None:
+    """Return the memory whose lack an exception is."""
+    if _is_named(error, "OutOfMemoryError"):  # torch's and CuPy's; Ray's is about a node
+        return "host_oom" if _is_named(error, "OutOfMemoryError", package="ray") else "gpu_oom"
+    if isinstance(error, MemoryError):
+        return "gpu_oom" if out_of_memory(_text(error)) == "gpu_oom" else "host_oom"
+    return out_of_memory(_text(error))
 
 
 def _message(error: BaseException, shown: traceback.TracebackException) -> str:
