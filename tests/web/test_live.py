@@ -48,6 +48,20 @@ class Heard:
         self.outages.append("")
 
 
+@pytest.fixture
+def server(database: Database) -> Iterator[DashboardServer]:
+    with DashboardServer(database, port=0) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: DashboardServer) -> Iterator[httpx.Client]:
+    """Let in."""
+    with httpx.Client(base_url=server.url, follow_redirects=True) as client:
+        client.get(server.new_address())
+        yield client
+
+
 class Steps:
     """A clock that a test moves."""
 
@@ -220,6 +234,24 @@ def test_five_hundred_pages_that_do_not_listen_leave_the_others_alone(database: 
             assert next(lines) == f"data: [{study_id}]"
             assert time.monotonic() - began_s < 5
         assert client.get("/studies").status_code == 200
+
+
+def test_a_stream_says_at_which_position_it_opens(server: DashboardServer, client: httpx.Client) -> None:
+    """A page that was read before a change, and listens after it, knows that it has missed one."""
+    read = re.search(r'data-position="([\w-]+)"', client.get("/studies").text)
+    assert read is not None
+    assert _opened_at(client) == read[1]
+    server.hub.changed(frozenset({1}))
+    missed = _opened_at(client)
+    assert missed != read[1]
+    assert f'data-position="{missed}"' in client.get("/studies").text
+
+
+def _opened_at(client: httpx.Client) -> str:
+    with client.stream("GET", "/events", timeout=10) as stream:
+        lines = stream.iter_lines()
+        assert "event: position" in lines
+        return next(line for line in lines if line.startswith("id: ")).removeprefix("id: ")
 
 
 def _step_until(watcher: Watcher, condition: Callable[[], bool]) -> None:

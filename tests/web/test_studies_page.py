@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
+from tests.filled import add, fill
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
 from tunesvc.store import studies
@@ -45,6 +46,36 @@ def test_a_new_study_appears_by_itself_sooner_than_anybody_looks(dashboard: Dash
     with database.engine.begin() as connection:
         studies.create(connection, make_spec(name="fresh"))
     expect(page.locator("tbody th a")).to_have_text("fresh", timeout=900 * LISTENING_LOOK_S)
+
+
+@pytest.mark.usefixtures("two_studies")
+def test_back_leads_to_the_whole_list_before(dashboard: Dashboard) -> None:
+    page = dashboard.open("/studies")
+    page.get_by_role("searchbox").fill("dig")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.go_back()
+    expect(page.get_by_role("navigation", name="Main")).to_be_visible()
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_a_list_that_changes_keeps_scroll_focus_and_ticks(dashboard: Dashboard, database: Database) -> None:
+    changing, other = fill(database, trials=20), fill(database, trials=20, name="other")
+    page = dashboard.page
+    page.set_viewport_size({"width": 360, "height": 700})
+    dashboard.open("/studies")
+    row = page.locator(f"#study-{changing}")
+    page.evaluate("window.first = document.querySelector('tbody tr')")
+    page.locator(f"#study-{other}").get_by_role("checkbox").check()
+    row.get_by_role("link").focus()
+    page.locator("#studies .scroll").evaluate("box => { box.scrollLeft = 120 }")
+    expect(row.get_by_role("cell", name="20", exact=True)).to_have_count(0)
+    with database.engine.begin() as connection:
+        add(connection, changing, 20, 2)
+    expect(row.get_by_role("cell", name="20", exact=True)).to_be_visible()
+    assert page.evaluate("window.first.isConnected"), "the row is the same element"
+    assert page.locator("#studies .scroll").evaluate("box => box.scrollLeft") == 120
+    expect(row.get_by_role("link")).to_be_focused()
+    expect(page.locator(f"#study-{other}").get_by_role("checkbox")).to_be_checked()
 
 
 def test_names_cannot_act(dashboard: Dashboard, database: Database) -> None:

@@ -129,6 +129,26 @@ def test_a_new_result_is_on_the_page_within_a_second(dashboard: Dashboard, datab
     page.wait_for_function("() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27")
 
 
+def test_a_page_whose_stream_opens_late_follows_all_the_same(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, trials=20)
+    dashboard.page.route("**/events", lambda route: None)
+    page = dashboard.open(f"/studies/{study}")
+    with database.engine.begin() as connection:
+        add(connection, study, 20, 3)
+    expect(page.locator("#facts")).to_contain_text("23", timeout=20_000)
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_the_headline_comes_without_a_stream(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, trials=30)
+    page = dashboard.page
+    page.route("**/events", lambda route: None)
+    dashboard.open(f"/studies/{study}")
+    expect(page.locator("#answer")).to_contain_text("; observed")
+    expect(page.locator("#answer")).not_to_contain_text("in a moment")
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
     parameters = {HOSTILE: {"type": "float", "min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 8}}

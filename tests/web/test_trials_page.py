@@ -60,6 +60,20 @@ def test_a_filter_narrows_the_table_and_stays_in_the_address(dashboard: Dashboar
     expect(page.locator("th[aria-sort=ascending]")).to_have_text("error ")
 
 
+def test_back_leads_to_the_whole_page_before(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials")
+    before = page.locator("tbody tr[data-number]").count()
+    page.get_by_label("Filter", exact=True).fill("number < 3")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr[data-number]")).to_have_count(3)
+    page.go_back()
+    expect(page.get_by_role("navigation", name="Main")).to_be_visible()
+    expect(page.locator("tbody tr[data-number]")).to_have_count(before)
+    page.get_by_label("Filter", exact=True).fill("number < 2")
+    page.keyboard.press("Enter")
+    expect(page.locator("tbody tr[data-number]")).to_have_count(2)
+
+
 def test_a_filter_that_means_nothing_is_answered_with_its_place(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials")
     page.get_by_label("Filter", exact=True).fill("state == complete and lrr < 1")

@@ -81,8 +81,12 @@ def _home(request: Request) -> Response:
     return RedirectResponse(request.url_for("studies_page"))
 
 
-def _reading() -> Iterator[None]:
-    """Around every route: a database that is away is a state of the page, not a mistake of the program."""
+def _reading(request: Request) -> Iterator[None]:
+    """Around every route: a database that is away is a state of the page, not a mistake of the program.
+
+    The position of the changes is taken before anything is read: what comes later, the page asks for.
+    """
+    request.state.position = request.app.state.hub.position
     with answering():
         yield
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import threading
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -37,6 +38,8 @@ class Subscription:
     loop: asyncio.AbstractEventLoop
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     changed: set[int] = field(default_factory=set)
+    position: str = ""
+    """Of the last change in `changed`, or that the page was told of."""
     told: bool = False
     """Whether the page knows the present staleness."""
 
@@ -48,15 +51,25 @@ class Hub:
         self._lock = threading.Lock()
         self._subscriptions: set[Subscription] = set()
         self.staleness: Staleness | None = None
+        self._epoch = secrets.token_hex(4)
+        self._changes = 0
         self.is_closed = False
 
     def __len__(self) -> int:
         return len(self._subscriptions)
 
+    @property
+    def position(self) -> str:
+        """Counts the changes: a page at an earlier position than that at which its stream opens has missed one."""
+        return f"{self._epoch}-{self._changes}"
+
     def changed(self, studies: frozenset[int]) -> None:
         """Something was committed for these studies."""
+        with self._lock:
+            self._changes += 1
+            position = self.position
         for one in self._listening():
-            one.loop.call_soon_threadsafe(_add, one, studies)
+            one.loop.call_soon_threadsafe(_add, one, studies, position)
 
     def stale(self, since: datetime, reason: str) -> None:
         """The database is away."""
@@ -75,6 +88,7 @@ class Hub:
         """A subscription for the running event loop."""
         made = Subscription(asyncio.get_running_loop(), told=self.staleness is None)
         with self._lock:
+            made.position = self.position
             self._subscriptions.add(made)
         return made
 
@@ -98,8 +112,9 @@ class Hub:
             return [one for one in self._subscriptions if not one.loop.is_closed()]
 
 
-def _add(subscription: Subscription, studies: frozenset[int]) -> None:
+def _add(subscription: Subscription, studies: frozenset[int], position: str) -> None:
     subscription.changed |= studies
+    subscription.position = position
     subscription.woken.set()
 
 
@@ -117,7 +132,8 @@ class EventStream(StreamingResponse):
         subscription = self._hub.subscribe()
         gone = asyncio.create_task(_gone(receive))
         try:
-            await self._write(send, f"retry: {RETRY_MS}\n\n")
+            opened = _event("position", None, subscription.position)
+            await self._write(send, f"retry: {RETRY_MS}\n\n{opened}")
             while not gone.done() and not self._hub.is_closed:
                 await self._write(send, self._news(subscription) or ": still here\n\n")
                 await self._wait(subscription, gone)
@@ -144,7 +160,7 @@ class EventStream(StreamingResponse):
             subscription.told = True
             news += _staleness(self._hub.staleness)
         if subscription.changed:
-            news += _event("changed", sorted(subscription.changed))
+            news += _event("changed", sorted(subscription.changed), subscription.position)
             subscription.changed.clear()
         return news
 
@@ -155,8 +171,9 @@ def _staleness(staleness: Staleness | None) -> str:
     return _event("stale", {"since": staleness.since.isoformat(), "reason": staleness.reason})
 
 
-def _event(name: str, data: object) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+def _event(name: str, data: object, position: str = "") -> str:
+    told = f"id: {position}\n" if position else ""
+    return f"event: {name}\ndata: {json.dumps(data)}\n{told}\n"
 
 
 async def _gone(receive: Receive) -> None:

@@ -30,8 +30,9 @@ def page(request: Request, template: str, status: int = 200, **values: Any) -> H
 
 
 def wants_fragment(request: Request) -> bool:
-    """Whether htmx asks for a part of the page to put into it."""
-    return request.headers.get("hx-request") == "true"
+    """Whether htmx asks for a part of the page to put into it; for the page before, on Back, it wants all of it."""
+    headers = request.headers
+    return headers.get("hx-request") == "true" and headers.get("hx-history-restore-request") != "true"
 
 
 def attachment(name: str, ending: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -41,8 +42,8 @@ class Answer:
     """For its value, in words; empty when there is only the observed value."""
     luckiest: int | None
     """The trial with the best observed value, where that is another one."""
-    is_old: bool = False
-    """Whether trials have come to a result that it does not consider yet."""
+    fresh_in_s: int | None = None
+    """When to ask again, where trials have come to a result that it does not consider yet."""
 
     @property
     def params_text(self) -> str:
@@ -135,10 +136,11 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
         return None
     (row,) = rows
     if held is None or found is None:
-        return Answer(row, None, None, "", None, is_old=True)
+        return Answer(row, None, None, "", None, fresh_in_s=1)
     luckiest = found.luckiest if found.luckiest != found.number else None
     evidence = found.describe(view.shared_seeds)
-    return Answer(row, found.mean, found.deviation, evidence, luckiest, held.stamp != source.stamp)
+    fresh_in_s = None if held.stamp == source.stamp else max(1, math.ceil(held.fresh_in_s))
+    return Answer(row, found.mean, found.deviation, evidence, luckiest, fresh_in_s)
 
 
 def _parameter_names(study: insights.StudyView) -> list[str]:

@@ -40,7 +40,7 @@ function showTimes(root = document) {
 
 showTimes();
 setInterval(() => { if (!document.hidden) showTimes(); }, 10000);
-document.body.addEventListener("htmx:afterSettle", (event) => showTimes(event.target));
+document.body.addEventListener("htmx:afterSwap", () => showTimes());
 
 // --- what changes -----------------------------------------------------------------------------------
 
@@ -59,6 +59,7 @@ function clock(at) {
 
 // Not more often than this, but always once more after the last change. A trigger needs no `throttle` of its own: htmx
 // forgets what comes while it waits, and so the last change.
+const OPENING_MS = 700; // a page whose stream is not open yet asks by itself so often
 const PAUSES_MS = { "study-changed": 600, "study-changed-calmly": 10000 };
 const readyAt = {};
 const telling = {};
@@ -76,18 +77,30 @@ function changed(studies) {
 }
 
 let heardAt = Date.now();
-let missed = false;
+let position = document.body.dataset.position; // of the changes that this page shows, as the server counts them
 let events = null;
+let opening = null;
+
+function heard(event) {
+  heardAt = Date.now();
+  position = event.lastEventId;
+}
 
 function listen() {
   if (events || document.hidden) return;
   events = new EventSource(document.body.dataset.events);
+  clearInterval(opening);
+  opening = setInterval(() => changed(), OPENING_MS);
   events.addEventListener("open", () => {
+    clearInterval(opening);
     showStale("");
-    if (missed) changed();
-    missed = false;
   });
-  events.addEventListener("changed", (event) => { heardAt = Date.now(); changed(JSON.parse(event.data)); });
+  // the first event of a stream; what came before it was not heard
+  events.addEventListener("position", (event) => {
+    if (event.lastEventId !== position) changed();
+    heard(event);
+  });
+  events.addEventListener("changed", (event) => { heard(event); changed(JSON.parse(event.data)); });
   events.addEventListener("stale", (event) => {
     const { since, reason } = JSON.parse(event.data);
     showStale(`Stale since ${clock(since)}: the database is away (${reason}). Running trials go on.`);
@@ -97,19 +110,19 @@ function listen() {
     changed();
   });
   events.addEventListener("error", () => {
-    missed = true;
+    clearInterval(opening);
     showStale(`Stale since ${clock(heardAt)}: the dashboard does not answer; this page tries again by itself.`);
     if (events?.readyState === EventSource.CLOSED) retry();
   });
 }
 
 function leave() {
+  clearInterval(opening);
   events?.close();
   events = null;
-  missed = true;
 }
 
-// an answer other than a stream (a proxy's, or that nobody knows us any more) ends a stream for good
+// an answer other than a stream (a proxy's, or one that asks for a key) ends a stream for good
 function retry() {
   leave();
   setTimeout(async () => {
@@ -120,7 +133,7 @@ function retry() {
   }, 3000);
 }
 
-// browsers hold six connections to a server, for all tabs together: those that nobody sees must not take them
+// browsers hold six connections to a server, for all tabs together: hidden tabs must not take them
 document.addEventListener("visibilitychange", () => { if (document.hidden) leave(); else listen(); });
 addEventListener("pagehide", leave);
 addEventListener("pageshow", listen);
@@ -131,31 +144,17 @@ document.body.addEventListener("htmx:configRequest", (event) => {
   if ("follow" in event.target.dataset) event.detail.path = location.pathname + location.search;
 });
 
-// an element with data-parts takes an answer piece by piece: children, known by their ids, that are as they were stay
-const partsBefore = new Map();
+// --- what is put in anew ------------------------------------------------------------------------------
 
-document.body.addEventListener("htmx:beforeSwap", (event) => {
-  const whole = event.detail.elt;
-  if (!("parts" in whole.dataset) || event.detail.xhr.status !== 200) return;
-  const answer = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
-  for (const part of answer.body.querySelectorAll(":scope > [id], :scope > .grid > [id], :scope > .grid > .column > [id]")) {
-    const text = part.outerHTML;
-    const here = document.getElementById(part.id);
-    if (part.querySelector(":scope > [id]") && here?.childElementCount === part.childElementCount) continue; // its own parts differ
-    if (!here || partsBefore.get(part.id) === text) continue;
-    partsBefore.set(part.id, text);
-    keepOpen(here, part);
-    here.replaceWith(part);
-    htmx.process(part);
-    showTimes(part);
-  }
-});
-
-// a menu is not closed under the hand of who has opened it
-function keepOpen(before, after) {
-  const opened = [...before.querySelectorAll("details")];
-  after.querySelectorAll("details").forEach((one, i) => { one.open ||= opened[i]?.open ?? false; });
-}
+// hx-swap="morph:innerHTML" changes only what differs, so scroll, focus and ticks stay. What the page itself has set
+// stays too: opened menus, ticks, times in the reader's zone, and what stands in an element with data-own.
+Idiomorph.defaults.callbacks.beforeNodeMorphed = (old, next) => {
+  if (!(old instanceof Element) || !(next instanceof Element)) return true;
+  if (old.matches("time[datetime]")) return old.dateTime !== next.dateTime;
+  return !("own" in old.dataset);
+};
+Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) =>
+  !(name === "open" && node.matches("details")) && !(name === "checked" && node.matches("[type=checkbox]"));
 
 // --- messages ---------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@
     location.assign(`${form.getAttribute("action")}?${asked}${asked.size ? "&" : ""}${form.dataset.name}=${[...selected].join(",")}`);
   });
 
-  document.body.addEventListener("htmx:afterSettle", show);
+  document.body.addEventListener("htmx:afterSwap", show);
   document.addEventListener("rows-changed", show);
   show();
 })();
