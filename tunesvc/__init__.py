@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tunesvc.api import Study, load_study, run, storage
     from tunesvc.decorator import Choice, Float, Int, tunable
-    from tunesvc.errors import Pruned, TuneError
+    from tunesvc.errors import Pruned, StudyFailed, TuneError
     from tunesvc.objective import Trial
     from tunesvc.program import current_trial
     from tunesvc.search.asha import AshaPruner
@@ -33,6 +33,7 @@ _HOMES = {
     "Int": "tunesvc.decorator",
     "Pruned": "tunesvc.errors",
     "Study": "tunesvc.api",
+    "StudyFailed": "tunesvc.errors",
     "StudySpec": "tunesvc.spec",
     "TPESampler": "tunesvc.search.tpe",
     "Trial": "tunesvc.objective",
@@ -54,6 +55,7 @@ __all__ = [
     "Int",
     "Pruned",
     "Study",
+    "StudyFailed",
     "StudySpec",
     "TPESampler",
     "Trial",

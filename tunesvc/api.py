@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from tunesvc import confirming, insights, steering
 from tunesvc.assembly import Source, enroll, run_study
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import SpecError, StudyNotFound, TuneError
+from tunesvc.errors import SpecError, StudyFailed, StudyNotFound, TuneError
 from tunesvc.execute.ray_start import ExecutorMaker, Rays, ray_executor
 from tunesvc.insights.confirmation import Confirmation, confirmation
+from tunesvc.insights.failure import failure
 from tunesvc.insights.health import Health, health
 from tunesvc.search.recommend import Recommendation
 from tunesvc.spec import StudySpec
@@ -43,6 +44,7 @@ def run(
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
     make_executor: ExecutorMaker | None = None,
+    check: bool = True,
 ) -> Study:
     """Run a study until its budget is spent, it is stopped, or `interrupt` is set.
 
@@ -52,8 +54,10 @@ def run(
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         resume: go on with the study of that name if there is one.
         make_executor: of a Ray that starts already, see `Rays`; without it Ray starts now.
+        check: raise `StudyFailed` when no trial came to a result; without it the study is returned all the same.
 
     Raises:
+        StudyFailed: no trial came to a result; its cause is the objective's traceback.
         SpecError: the spec cannot be used.
         StudyExists: there is a study of that name, and `resume` is off.
         StudyBusy: another process runs it.
@@ -66,8 +70,8 @@ def run(
             make_executor = rays.ahead(spec.cluster, source.folder).executor
         observer.note(Note("phase", "opening the database"))
         database = shared_database(database_url)
-        record = enroll(database, spec, source, resume=resume)
-        return _run(database, record, source, observer, interrupt, make_executor=make_executor)
+        record = enroll(database, spec, source, resume=resume, observer=observer)
+        return _run(database, record, source, observer, interrupt, make_executor=make_executor, check=check)
 
 
 def resume(
@@ -79,22 +83,26 @@ def resume(
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
     make_executor: ExecutorMaker = ray_executor,
+    check: bool = True,
 ) -> Study:
     """Go on with a stored study, with what its spec and source folder say.
 
     Args:
+        check: raise `StudyFailed` when no trial came to a result, as `run` does.
         standby: while another process runs it, wait and take over when that one is gone.
         make_executor: of a Ray that others use too, see `Rays`.
 
     Raises:
-        StudyNotFound, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: as they say.
+        StudyFailed, StudyNotFound, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: as they say.
     """
     observer = observer or SilentObserver()
     observer.note(Note("phase", "opening the database"))
     database = shared_database(database_url)
     record = _find(database, name)
     source = Source(record.source_text, record.source_dir, function)
-    return _run(database, record, source, observer, interrupt, make_executor=make_executor, standby=standby)
+    return _run(
+        database, record, source, observer, interrupt, make_executor=make_executor, standby=standby, check=check
+    )
 
 
 def request(name: str, kind: str, payload: Mapping[str, Any] | None = None, *, database_url: str | None = None) -> str:
@@ -203,6 +211,11 @@ class Study:
     def reason(self) -> str:
         """Why it is in that state."""
         return self.view.reason
+
+    @property
+    def failure(self) -> StudyFailed | None:
+        """The error that `run` raises for a study that ended without a result; None for any other."""
+        return failure(self._database, self.name)
 
     @property
     def trials(self) -> Sequence[insights.TrialRow]:
@@ -341,6 +354,7 @@ def _run(
     *,
     make_executor: ExecutorMaker = ray_executor,
     standby: bool = False,
+    check: bool = False,
 ) -> Study:
     with _orderly_interrupt(record.name, interrupt) as interrupt:
         run_study(
@@ -352,6 +366,8 @@ def _run(
             interrupt=interrupt,
             standby=standby,
         )
+    if check and (error := failure(database, record.name)) is not None:
+        raise error
     return Study(record.name, database)
 
 

@@ -6,6 +6,7 @@ The one place below the faces that knows which classes stand behind the protocol
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,7 @@ from tunesvc.store.states import StudyState
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
 from tunesvc.succession import await_end, stand_by
+from tunesvc.whoami import whoami
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,13 @@ def create(database: Database, spec: StudySpec, source: Source, *, owner: str | 
         return studies.create(connection, spec, source.text, source.folder, owner)
 
 
-def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool) -> StudyRecord:
-    """The study's row: a new one, or with `resume` the one that is there.
+def enroll(
+    database: Database, spec: StudySpec, source: Source, *, resume: bool, observer: Observer | None = None
+) -> StudyRecord:
+    """Return the study's row: a new one, or with `resume` the one that is there.
 
-    One that never ran, because the cluster could not serve it or Ray did not start, gives way to the new one.
+    A study without results gives way to the new one: it never ran, or failed with all of its trials. With `resume` one
+    that failed gives way only if its trials do not fit the new spec.
 
     Raises:
         StudyExists: the name is taken and `resume` is off; the text says how to go on.
@@ -91,9 +96,19 @@ def enroll(database: Database, spec: StudySpec, source: Source, *, resume: bool)
         record = studies.find(connection, spec.name)
         if studies.replace_unstarted(connection, record, spec, source.text, source.folder):
             return studies.find(connection, spec.name)
-    if not resume:
-        raise StudyExists(_how_to_go_on(record))
-    return _renewed(database, record, spec, source)
+    try:
+        if not resume:
+            raise StudyExists(_how_to_go_on(record))
+        return _renewed(database, record, spec, source)
+    except StudyExists:
+        with database.engine.begin() as connection:
+            if not studies.remove_failed(connection, record.study_id, whoami()):
+                raise
+            replacement = studies.create(connection, spec, source.text, source.folder)
+    shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
+    reason = f"all trials of the earlier study {spec.name!r} failed ({record.reason}): this one replaces it"
+    (observer or SilentObserver()).note(Note("study", reason))
+    return replacement
 
 
 def run_study(

@@ -25,7 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _BUDGET = {"trials", "wall", "gpu_hours"}
-_RUN = {"database_url", "resume", "observer", "interrupt"}
+_RUN = {"database_url", "resume", "observer", "interrupt", "check"}
 _Empty = inspect.Parameter.empty
 
 
@@ -119,10 +119,11 @@ class Tunable(Generic[P, R]):
     def tune(self, **changes: Any) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.
 
-        Takes what `spec` takes, and `database_url`, `resume`, `observer` and `interrupt` as `tunesvc.run` does.
+        Takes what `spec` takes, and `database_url`, `resume`, `observer`, `interrupt` and `check` as `tunesvc.run`
+        does.
 
         Raises:
-            SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
+            StudyFailed, SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
         """
         from tunesvc.execute.ray_start import Rays
 

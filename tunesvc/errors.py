@@ -4,6 +4,7 @@
     ├── SpecError                a study file or decorator that cannot be used (file, line, suggestion)
     ├── StudyNotFound            no study of that name
     ├── StudyExists              a study of that name is there already, with another spec
+    ├── StudyFailed              a study ended without a result; holds the objective's traceback
     ├── StudyBusy                another coordinator holds the study's lease
     ├── LeaseLost                this coordinator's lease was taken over: stop writing
     ├── UnsatisfiableRequest     a resource request that the cluster can never meet
@@ -37,6 +38,27 @@ class StudyNotFound(TuneError):
 
 class StudyExists(TuneError):
     """A study of that name exists already."""
+
+
+class StudyFailed(TuneError):
+    """A study ended without a result. Its cause is `ObjectiveTraceback` where the objective raised."""
+
+    def __init__(self, text: str, study: str, number: int | None = None, traceback: str | None = None) -> None:
+        super().__init__(text)
+        self.study = study
+        self.number = number
+        """The trial that the traceback is from."""
+        self.traceback = traceback
+        """As the worker wrote it; None when no trial raised."""
+        if traceback is not None:
+            self.__cause__ = ObjectiveTraceback(traceback)
+
+
+class ObjectiveTraceback(Exception):
+    """The traceback of an objective that raised in a worker, as the cause of an error here."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0].rstrip()}"
 
 
 class StudyBusy(TuneError):

@@ -173,6 +173,12 @@ class Shelved:
         self.waits = False
         """Whether what was asked can only be done by somebody who runs the study."""
 
+    @property
+    def trials(self) -> int:
+        """Trials that count against the budget, those that wait included."""
+        with self._database.engine.connect() as connection:
+            return studies.trials_counted(connection, self._record.study_id) + len(self.batch.trials)
+
     def trial(self, number: int) -> FrozenTrial | None:
         """A trial of it, or None when there is no such number."""
         try:

@@ -13,7 +13,7 @@ SCRIPT = """
 import json
 from typing import Annotated
 from ray import tune as ray_tune
-from tunesvc import Choice, Float, Int, Trial, tunable
+from tunesvc import Choice, Float, Int, StudyFailed, Trial, tunable
 
 SCALE = 10.0  # a global travels with the function
 
@@ -41,10 +41,20 @@ GOAL = {"name": "score", "goal": "maximize", "take": "best"}
 def told(study):
     return [[trial.state, trial.params, trial.values[0]] for trial in study.trials]
 
+def broken(lr):
+    return lr * undefined_name
+
+def failing():
+    parameters = {"lr": {"min": 0.0, "max": 1.0}}
+    try:
+        tunable(parameters=parameters, resources={"cpu": 0.5}, parallelism=1)(broken).tune(trials=3)
+    except StudyFailed as error:
+        return [str(error), str(error.__cause__), error.number]
+
 if __name__ == "__main__":
     mine = train.tune(name="decorated", trials=8)
     ray = tunable(metric=GOAL, parameters=SPACE, sampler="random", resources={"cpu": 0.5})(by_config).tune(trials=4)
-    print(json.dumps({"plain": train(lr=0.5, solver="adam"), "mine": told(mine), "ray": told(ray)}))
+    print(json.dumps({"plain": train(lr=0.5, solver="adam"), "mine": told(mine), "ray": told(ray), "failed": failing()}))
 """
 
 
@@ -67,3 +77,8 @@ def test_a_decorated_function_and_one_for_ray_tune_are_tuned_from_a_script(
         assert loss == params["lr"] * params["layers"]
     assert [score for _, _, score in said["ray"]] == [params["model/width"] * 2.0 for _, params, _ in said["ray"]]
     assert len(said["ray"]) == 4
+
+    text, cause, number = said["failed"]
+    assert "study 'broken' failed: every trial failed" in text
+    assert "NameError: name 'undefined_name' is not defined" in cause
+    assert number == 0

@@ -207,7 +207,7 @@ def test_a_trial_that_is_stopped_before_it_reported_has_failed_and_says_nothing_
     assert coordinator.run().reason == "all 4 trials are done", "nothing is broken, though nothing came to a result"
     assert simulation.states() == {"fail": 4}
     assert simulation.sql("SELECT DISTINCT state, failure, message FROM attempts") == [
-        ("failed", None, "stopped by request of test before it reported")
+        ("failed", None, "stopped before its first report: by request of test")
     ]
 
 

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 import pytest
 
 from tests.integration.test_coordinator_commands import slow
-from tests.simulation import Simulation
+from tests.simulation import Recorder, Simulation
 from tests.specs import make_spec
 from tunesvc import insights, steering, succession
-from tunesvc.errors import SpecError, StudyBusy, StudyNotFound, TuneError
+from tunesvc.assembly import Source, enroll
+from tunesvc.errors import SpecError, StudyBusy, StudyExists, StudyNotFound, TuneError
+from tunesvc.execute.executor import Failed
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -145,6 +147,37 @@ def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(
     reasons = {d.trial_number: d.reason for d in insights.decisions(database, simulation.record.study_id)}
     assert reasons[numbers[0]] == "enqueued: a hunch"
     assert reasons[numbers[1]] == "enqueued: trial 0 once more, by request of ada"
+
+
+def test_a_trial_that_is_enqueued_for_a_spent_budget_extends_it_and_runs(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    simulation.run()
+    told = ask(simulation, "enqueue", {"params": {"x": 0.25, "n": 3}})
+    assert told.startswith("trial 10 is next; the budget grows to 11 trials, so that it runs")
+    assert "the budget grows to 12 trials" in ask(simulation, "retry", {"number": 0})
+    simulation.run()
+    assert simulation.states() == {"complete": 12}
+
+
+def test_a_failed_study_without_results_gives_way_to_a_mended_one(database: Database) -> None:
+    recorder = Recorder()
+    broken = Simulation(database, make_spec(), lambda _: [(1.0, Failed("error", "a typo"))])
+    broken.run()
+    assert broken.states().keys() == {"fail"}
+    mended = make_spec(parameters={"z": {"type": "float", "min": 0.0, "max": 1.0}})
+    record = enroll(database, mended, Source(), resume=False, observer=recorder)
+    assert record.study_id != broken.record.study_id
+    assert record.state is StudyState.CREATED
+    assert "this one replaces it" in recorder.texts("study")[0]
+    assert enroll(database, mended, Source(), resume=True).study_id == record.study_id
+
+
+def test_a_study_with_a_result_gives_way_to_none(database: Database) -> None:
+    simulation = Simulation(database, make_spec())
+    simulation.run()
+    simulation.sql("UPDATE studies SET state = 'failed'")
+    with pytest.raises(StudyExists, match="tune resume"):
+        enroll(database, make_spec(), Source(), resume=False)
 
 
 def test_a_trial_that_is_enqueued_before_the_first_run_does_not_keep_earlier_studies_from_teaching(

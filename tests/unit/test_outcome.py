@@ -129,3 +129,13 @@ def test_constraints_are_feasible_at_or_below_zero() -> None:
 def test_metrics_that_are_no_objectives_are_kept_beside_the_values() -> None:
     conclusion = conclude(SPEC, curve(0.5), Finished({"loss": 0.1, "ms": 3.0}), None)
     assert conclusion.metrics == {"ms": 3.0}
+
+
+@pytest.mark.parametrize("cause", [StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET, StopCause.REQUEST])
+def test_a_trial_that_is_stopped_before_its_first_report_is_not_pruned(cause: StopCause) -> None:
+    """Samplers would take a pruned trial for a poor one."""
+    conclusion = conclude(SPEC, curve(), Yielded(), cause, "the study was stopped")
+    assert conclusion.trial_state == TrialState.FAIL
+    assert conclusion.failure is None
+    assert conclusion.message == "stopped before its first report: the study was stopped"
+    assert conclude(SPEC, curve(0.5), Yielded(), cause).trial_state == TrialState.PRUNED

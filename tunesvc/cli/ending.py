@@ -48,8 +48,7 @@ def _code(end: Study | Exception, *, interrupted: bool) -> ExitCode:
     if isinstance(end, Exception):
         return code_of(end) if isinstance(end, TuneError) else ExitCode.FAILED
     view = end.view
-    nothing_worked = view.counts.failed > 0 and view.counts.complete + view.counts.pruned == 0
-    if view.state == "failed" or (view.state == "finished" and nothing_worked):
+    if view.is_failure:
         return ExitCode.FAILED
     return ExitCode.INTERRUPTED if interrupted and view.state == "running" else ExitCode.DONE
 
@@ -106,6 +105,8 @@ def _print_summary(study: Study, code: ExitCode) -> None:
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if best:
         console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
+    if (error := study.failure) is not None and error.traceback is not None:
+        console.print(study_text.traceback(f"Trial {error.number} raised", error.traceback))
     console.print(_commands(_next(view.name, view.state, code, found=bool(best))))
 
 
@@ -117,8 +118,8 @@ def _next(name: str, state: str, code: ExitCode, *, found: bool) -> list[tuple[s
     quoted = _quoted(name)
     rows = []
     if code is ExitCode.FAILED:
-        rows.append((f"tune show {quoted} 0", "what went wrong, with the traceback"))
-        rows.append((f"tune rm {quoted}", "delete it, to start afresh"))
+        rows.append((f"tune logs {quoted} 0", "the output of its first trial"))
+        rows.append(("tune run FILE", "again once it is mended: it replaces this study"))
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
         rows.append((f"tune resume {quoted}", "go on where it stopped"))
     elif state == "finished":

@@ -69,6 +69,7 @@ def run(
                 observer=observer,
                 interrupt=interrupt,
                 make_executor=rays.executor,
+                check=False,
             )
 
         runs = {document.spec.name: partial(begin, document) for document in documents}
@@ -105,6 +106,7 @@ def resume(
                 observer=observer,
                 interrupt=interrupt,
                 make_executor=rays.executor,
+                check=False,
             )
 
         runs = {study: partial(begin, study) for study in studies}

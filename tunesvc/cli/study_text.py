@@ -257,8 +257,12 @@ def _curve(view: StudyView, curve: Curve) -> Table:
 
 
 def _failure(attempt: AttemptRow) -> list[RenderableType]:
-    text = clean((attempt.traceback or attempt.message or "").rstrip())
-    return [Text(), Text(f"Attempt {attempt.number} ended with", "bold"), indented(Text(text, "red"))]
+    return [traceback(f"Attempt {attempt.number} ended with", attempt.traceback or attempt.message or "")]
+
+
+def traceback(title: str, text: str) -> RenderableType:
+    """A traceback as the worker wrote it, under a title."""
+    return Group(Text(), Text(title, "bold"), indented(Text(clean(text.rstrip()), "red")))
 
 
 def explanation(told: Explanation) -> RenderableType:

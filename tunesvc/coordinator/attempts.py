@@ -273,8 +273,10 @@ class Attempts:
             self._end_paused(number, "", quietly=True)
 
     def _end_unstarted(self, number: int, cause: StopCause, reason: str) -> None:
-        """End a trial that waits to be run again."""
-        curve = self._roster.history(number).curve or self._roster.new_curve()
+        """End a trial that waits to be run again, with all that it has reported."""
+        curve = self._roster.new_curve()
+        for step, value in self._optimizer.trial(number).intermediate_values.items():
+            curve.add(step, {self._spec.metrics[0].name: value})
         self._tell(number, conclude(self._spec, curve, Yielded(), cause, reason), reason)
 
     def _end_paused(self, number: int, reason: str, *, quietly: bool = False) -> None:
@@ -435,7 +437,7 @@ class Attempts:
             if not quietly:
                 self._observer.note(note)
         if trial.state == TrialState.FAIL:
-            self._note("failed", f"stopped {stop_reason}", number)
+            self._note("failed", conclusion.message or f"stopped: {stop_reason}", number)
         feasible = all(excess <= 0 for excess in conclusion.constraints.values())
         if trial.state == TrialState.COMPLETE and feasible and policy.reached_target(self._spec.metrics, trial.values):
             self._close(Closing(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))

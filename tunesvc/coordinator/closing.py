@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from tunesvc.policy import StopCause
 from tunesvc.store.states import StudyState
@@ -17,6 +18,19 @@ class Closing:
     reason: str
     stop: StopCause | None
     """Why running attempts are stopped; None to let them come to their end."""
+
+    @classmethod
+    def at_budget(cls, reason: str, failed: int, others: int) -> Self:
+        """Return the end of a study that may ask for nothing more: a failure when no trial came to a result.
+
+        Args:
+            reason: which budget is spent.
+            failed: trials that failed.
+            others: trials that came to a result.
+        """
+        if failed and not others:
+            return cls(StudyState.FAILED, f"every trial failed; {reason}", None)
+        return cls(StudyState.FINISHED, reason, None)
 
     @property
     def ends_trials(self) -> bool:

@@ -27,6 +27,11 @@ class Steerable(Protocol):
         """What it runs by."""
         ...
 
+    @property
+    def trials(self) -> int:
+        """Trials that count against the budget, those that wait included."""
+        ...
+
     def trial(self, number: int) -> FrozenTrial | None:
         """A trial of it, or None when there is no such number."""
         ...
@@ -116,10 +121,10 @@ def _enqueue(command: Command, study: Steerable) -> str:
         trial = _known(study, {"number": given["near"]})
         space = Space(study.spec.parameters)
         params = near(space, trial, Random(command.command_id))  # noqa: S311 - no secret
-        return f"trial {study.enqueue(params, f'near trial {trial.number}')} is next"
+        return _next(study, study.enqueue(params, f"near trial {trial.number}"))
     if not isinstance(given.get("params"), Mapping):
         raise SpecError("enqueue takes `params`, values by name, or `near`, the number of a trial")
-    return f"trial {study.enqueue(given['params'], str(given.get('origin', '')))} is next"
+    return _next(study, study.enqueue(given["params"], str(given.get("origin", ""))))
 
 
 def _retry(command: Command, study: Steerable) -> str:
@@ -127,7 +132,16 @@ def _retry(command: Command, study: Steerable) -> str:
     if not trial.state.is_finished():
         raise SpecError(f"trial {trial.number} is not over: it is {_word(trial.state)}")
     number = study.enqueue(trial.params, f"trial {trial.number} once more, {_by(command)}")
-    return f"trial {number} is next, with the parameters of trial {trial.number}"
+    return _next(study, number, f", with the parameters of trial {trial.number}")
+
+
+def _next(study: Steerable, number: int, detail: str = "") -> str:
+    """Return the answer for an enqueued trial, and extend a budget of trials that has no room for it."""
+    answer, limit = f"trial {number} is next{detail}", study.spec.budget.trials
+    if limit is None or study.trials <= limit:
+        return answer
+    study.change_spec(extended(study.spec, {"trials": study.trials - limit}))
+    return f"{answer}; the budget grows to {study.trials} trials, so that it runs"
 
 
 def _known(study: Steerable, given: Mapping[str, Any]) -> FrozenTrial:

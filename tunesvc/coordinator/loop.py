@@ -286,6 +286,11 @@ class Coordinator:
         self.close(Closing(StudyState.STOPPED, "stopped by request", StopCause.COMMAND))
         return ""
 
+    @property
+    def trials(self) -> int:
+        """Trials that count against the budget, those that wait included."""
+        return self._optimizer.count - self._optimizer.withdrawn
+
     def change_spec(self, spec: StudySpec) -> None:
         """Go on under a changed budget or parallelism."""
         self.spec = self._scoreboard.spec = spec
@@ -320,7 +325,7 @@ class Coordinator:
                     self.close(Closing(StudyState.FINISHED, move.reason, move.cause))
                 case policy.Finish():
                     if not (move.promotes and self._promote(slots, effects, asks=0)):
-                        self.close(Closing(StudyState.FINISHED, move.reason, None))
+                        self.close(Closing.at_budget(move.reason, *self._scoreboard.failed_and_others))
                 case policy.Drain():
                     self._attempts.reopen(slots, effects)
                     if move.promotes:
@@ -414,7 +419,7 @@ class Coordinator:
 
     def _usage(self) -> Usage:
         return Usage(
-            trials=self._optimizer.count - self._optimizer.enqueued - self._optimizer.withdrawn,
+            trials=self.trials - self._optimizer.enqueued,
             running=self._attempts.unfinished,
             wall_s=self._spent_wall_s + self._clock.now() - self._counted_s,
             gpu_hours=self._attempts.gpu_hours,

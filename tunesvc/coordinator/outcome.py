@@ -50,8 +50,10 @@ def conclude(
         return _failed(stop_cause.failure, stop_reason, outcome)
     if stop_cause is StopCause.PAUSE:
         return Conclusion(AttemptState.PAUSED, None, message=detail)
-    if stop_cause is StopCause.REQUEST and not curve.last:  # not pruned: samplers would take that for a poor result
-        return Conclusion(AttemptState.FAILED, TrialState.FAIL, message=f"stopped {stop_reason} before it reported")
+    if stop_cause in _STOPS and not curve.last:  # not pruned: samplers would take that for a poor result
+        return Conclusion(
+            AttemptState.FAILED, TrialState.FAIL, message=f"stopped before its first report: {stop_reason}"
+        )
     if stop_cause is not None:
         return _pruned(spec, curve, detail)
     if isinstance(outcome, Failed):
@@ -59,6 +61,10 @@ def conclude(
     if isinstance(outcome, Lost):
         return _failed(Failure(outcome.kind), outcome.message, outcome)
     return _pruned(spec, curve, "the objective pruned itself")
+
+
+_STOPS = frozenset({StopCause.REQUEST, StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET})
+"""Reasons to stop a trial that say nothing about its parameters."""
 
 
 def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:

@@ -86,6 +86,12 @@ class StudyRow:
         return None if self.coordinator is None else policy.time_left_s(self.fraction, self.active_s)
 
     @property
+    def is_failure(self) -> bool:
+        """Whether it ended without a single trial that came to a result."""
+        only_failed = self.counts.failed > 0 and self.counts.complete + self.counts.pruned == 0
+        return self.state is StudyState.FAILED or (self.state is StudyState.FINISHED and only_failed)
+
+    @property
     def unattended(self) -> bool:
         """Whether it wants to run, but no coordinator runs it."""
         return self.state is StudyState.RUNNING and self.coordinator is None

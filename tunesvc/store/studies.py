@@ -17,7 +17,7 @@ from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.spec import StudySpec
 from tunesvc.store import notices, numbers
 from tunesvc.store.database import checked_name
-from tunesvc.store.schema import commands, deletions, studies
+from tunesvc.store.schema import commands, deletions, leases, studies, trials
 from tunesvc.store.states import StudyState
 from tunesvc.whoami import whoami
 
@@ -140,6 +140,19 @@ def replace_unstarted(
     return connection.execute(change.values(_row(spec, source_text, source_dir))).rowcount == 1
 
 
+def remove_failed(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
+    """Delete a failed study all of whose trials failed; False when it has a result, or a coordinator runs it."""
+    query = sa.select(studies.c.study_id).where(
+        studies.c.study_id == study_id,
+        studies.c.state == StudyState.FAILED,
+        ~sa.exists().where(trials.c.study_id == study_id, trials.c.state != "fail"),
+        ~sa.exists().where(leases.c.study_id == study_id, leases.c.expires_at > sa.func.now()),
+    )
+    if connection.execute(query.with_for_update()).one_or_none() is None:
+        return False
+    return remove(connection, study_id, deleted_by)
+
+
 def renew(
     connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
 ) -> None:
@@ -172,6 +185,14 @@ def remove(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
 def next_number(connection: sa.Connection, study_id: int) -> int:
     """The number that the study's next trial gets."""
     found: int = connection.execute(sa.select(studies.c.next_number).where(studies.c.study_id == study_id)).scalar_one()
+    return found
+
+
+def trials_counted(connection: sa.Connection, study_id: int) -> int:
+    """Return how many trials count against the budget: all but those that were withdrawn before they started."""
+    was_withdrawn = sa.and_(trials.c.state == "fail", trials.c.started_at.is_(None))
+    query = sa.select(sa.func.count()).where(trials.c.study_id == study_id, ~was_withdrawn)
+    found: int = connection.execute(query).scalar_one()
     return found
 
 

@@ -1,0 +1,31 @@
+"""The failure of a study that ended without a result, with the objective's own words."""
+
+from __future__ import annotations
+
+from tunesvc.errors import StudyFailed
+from tunesvc.insights.history import attempts
+from tunesvc.insights.overview import study
+from tunesvc.insights.trial_table import trials
+from tunesvc.store.database import Database
+
+LOOKED_AT = 20
+"""First failed trials, among which one with a traceback is looked for."""
+
+
+def failure(database: Database, name: str) -> StudyFailed | None:
+    """Return the error of a study that ended without a result, or None when it has one or is not over.
+
+    Raises:
+        StudyNotFound: there is no such study.
+    """
+    view = study(database, name)
+    if not view.is_failure:
+        return None
+    numbers = [row.number for row in trials(database, view.study_id, states=["fail"], limit=LOOKED_AT)]
+    found = attempts(database, view.study_id, numbers=numbers) if numbers else ()
+    raised = next((attempt for attempt in found if attempt.traceback), None)
+    reason = view.reason or "no trial came to a result"
+    text = f"study {name!r} failed: {reason}"
+    if raised is None:
+        return StudyFailed(text, name)
+    return StudyFailed(text, name, raised.trial_number, raised.traceback)
