@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tunesvc import charts
-from tunesvc.charts.chart import spans_decades
+from tunesvc.charts.chart import count_axis, spans_decades
 from tunesvc.charts.page import Card, Code, Sentences, Table
 from tunesvc.charts.parameters import number_axis, parameter_axis, spearman
 from tunesvc.charts.progress import idle_share
@@ -127,6 +127,11 @@ def test_with_nothing_to_draw_a_chart_says_why(chart: charts.Chart) -> None:
     assert chart.note.endswith(".")
     assert chart.note in charts.page("empty", [chart])
     assert len(chart) == 0
+
+
+def test_ticks_of_a_few_steps_are_whole_numbers() -> None:
+    assert count_axis("step", [1, 2, 3])["dtick"] == 1
+    assert "dtick" not in count_axis("step", [1, 300])
 
 
 def test_the_best_curve_is_drawn_last_and_pruned_ones_are_faded() -> None:

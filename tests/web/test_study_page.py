@@ -149,6 +149,23 @@ def test_the_headline_comes_without_a_stream(dashboard: Dashboard, database: Dat
     page.unroute_all(behavior="ignoreErrors")
 
 
+def test_queued_trials_are_told_from_running_ones_and_an_interrupted_study_says_what_to_do(
+    dashboard: Dashboard, database: Database
+) -> None:
+    study = fill(database, trials=20, running=4)
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE attempts SET state = 'opened' WHERE trial_id & 4294967295 = 19"))
+    page = dashboard.open(f"/studies/{study}")
+    expect(page.locator("#facts")).to_contain_text("3 running 1 queued")
+    expect(page.locator("#running header")).to_contain_text("1 queued for the next free slot: trial 19")
+    expect(page.locator("#advice")).to_have_count(0)
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE leases SET expires_at = now()"))
+        add(connection, study, 20, 1)
+    expect(page.locator("#advice code")).to_have_text("tune resume test")
+    expect(page.locator("#facts")).to_contain_text("interrupted")
+
+
 def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
     parameters = {HOSTILE: {"type": "float", "min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 8}}

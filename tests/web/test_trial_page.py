@@ -53,7 +53,7 @@ def study_id(database: Database) -> int:
             w.param(number, 0, "lr", 0.001 * (number + 1), LR)
             w.param(number, 1, HOSTILE, number % 2, KIND)
             for step in range(5):
-                w.report(number, 1, step, 1.0 / (step + 1) + number / 10)
+                w.report(number, 1, step, 1.0 / (step + 1) + number / 10, metrics={"auc": 0.5 + step / 10})
         near = [
             {"number": 3, "distance": 0.25, "value": 0.4},
             {"number": 9, "study": HOSTILE, "value": 1.0, "distance": 1},
@@ -65,6 +65,7 @@ def study_id(database: Database) -> int:
         w.attempt(13, 1, "failed", failure="error", message=HOSTILE, traceback=f"Traceback ...\n\x1b[31m{HOSTILE}")
         w.attempt(14, 1, "running", node="box", ended_at=None, checkpoint="/ckpt/3/model.pt", checkpoint_step=3)
         w.attr(12, "user", "made by", json.dumps(HOSTILE))
+        w.attr(11, "system", "constraints:auc.max", "0.25")
         w.log(14, 1, 1, "hello\n")
         w.log(14, 1, 2, f"10%\r50%\r\x1b[31m100%\x1b[0m\x07\u202e {HOSTILE}\n")
     return w.study_id
@@ -107,6 +108,31 @@ def test_its_curve_is_drawn_among_its_peers(dashboard: Dashboard, study_id: int)
     )
     curve.get_by_role("button", name="Table").click()
     expect(curve.locator(".twin tbody tr").first).to_be_visible()
+
+
+def test_another_metric_is_a_curve_and_a_constraint_says_by_how_much(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials/11")
+    page.locator("#curve").get_by_label("Metric").select_option("auc")
+    expect(page.locator("#curve h2")).to_have_text("Its curve of auc")
+    expect(page.locator("#metrics")).to_contain_text("auc")
+    expect(page.locator("#facts")).to_contain_text("auc is 0.25 above its maximum")
+
+
+def test_a_failed_trial_is_over(dashboard: Dashboard, study_id: int) -> None:
+    facts = dashboard.open(f"/studies/{study_id}/trials/13").locator("#facts")
+    expect(facts).to_contain_text("reported before it failed")
+    expect(facts).not_to_contain_text("not over yet")
+
+
+@pytest.mark.parametrize("path", ["", "/trials/3"])
+def test_the_first_chart_is_in_view_beside_the_answer(dashboard: Dashboard, study_id: int, path: str) -> None:
+    dashboard.page.set_viewport_size({"width": 1440, "height": 900})
+    page = dashboard.open(f"/studies/{study_id}{path}")
+    plot = page.locator("[data-figure]").first.locator("[data-plot]")
+    expect(plot.locator(".main-svg").first).to_be_visible(timeout=30_000)
+    box = plot.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] < 900
 
 
 def test_the_model_says_which_parameters_made_it_bad(dashboard: Dashboard, study_id: int) -> None:

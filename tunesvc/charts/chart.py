@@ -21,6 +21,7 @@ COLOURS = {
     "fail": "#e5484d",
     "running": "#f5a524",
     "waiting": "#c5cad3",
+    "queued": "#c5cad3",
     "best": "#12a594",
 }
 """Middle tones: they read on white as on black."""
@@ -32,6 +33,8 @@ POINTS = 5_000
 """In one chart, at most."""
 _GL_FROM = 1_000
 """So many points are drawn faster with WebGL."""
+_WHOLE_TICKS = 12
+"""A tick at each whole number, up to so many."""
 NOTHING = "No trial is complete yet."
 
 
@@ -111,9 +114,12 @@ def axis(name: str, values: Iterable[float] = (), *, log: bool | None = None) ->
     }
 
 
-def count_axis(name: str) -> dict[str, Any]:
+def count_axis(name: str, values: Iterable[float] = ()) -> dict[str, Any]:
     """An axis of whole numbers."""
-    return {**axis(name), "tickformat": ",d"}
+    finite = [value for value in values if math.isfinite(value)]
+    # Plotly would set ticks at halves, and the format would round them: 1 2 2 3 3
+    is_short = bool(finite) and max(finite) - min(finite) <= _WHOLE_TICKS
+    return {**axis(name), "tickformat": ",d", **({"dtick": 1} if is_short else {})}
 
 
 def spans_decades(values: Iterable[float]) -> bool:

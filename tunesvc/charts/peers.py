@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tunesvc.charts.chart import COLOURS, Chart, axis, figure, label, notes, showing, whole
+from tunesvc.charts.chart import COLOURS, Chart, axis, count_axis, figure, label, notes, showing, whole
 from tunesvc.insights import Curve, Objective
 
 PALETTE = ("#4f7cff", "#e5484d", "#12a594", "#f5a524", "#a05cd6", "#0ea5d7", "#d6409f", "#7a8c1e")
@@ -35,7 +35,7 @@ def peer_curves(objective: Objective, own: Curve, peers: Mapping[str, Sequence[C
     traces.append(_joined(f"trial {own.trial_number}", [own], mode=_mode([own]), **mark))
     return Chart(
         title,
-        figure(*traces, xaxis=axis("step"), yaxis=axis(objective.name, _values(drawn))),
+        figure(*traces, xaxis=count_axis("step", _steps(drawn)), yaxis=axis(objective.name, _values(drawn))),
         notes(showing(len(drawn), there, "curves"), "click one to open its trial"),
         columns=_columns(objective, drawn),
     )
@@ -51,7 +51,7 @@ def compared_curves(objective: Objective, curves: Sequence[Curve]) -> Chart:
         _joined(f"trial {curve.trial_number}", [curve], mode=_mode([curve]), line=_line(i), marker=_marker(i))
         for i, curve in enumerate(drawn)
     ]
-    made = figure(*traces, xaxis=axis("step"), yaxis=axis(objective.name, _values(drawn)))
+    made = figure(*traces, xaxis=count_axis("step", _steps(drawn)), yaxis=axis(objective.name, _values(drawn)))
     return Chart(title, made, columns=_columns(objective, drawn))
 
 
@@ -133,6 +133,10 @@ def _line(i: int) -> dict[str, Any]:
 
 def _marker(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "size": 8}
+
+
+def _steps(curves: Sequence[Curve]) -> list[float]:
+    return [point.step for curve in curves for point in curve.points]
 
 
 def _values(curves: Sequence[Curve]) -> list[float]:

@@ -50,7 +50,7 @@ def history(objective: Objective, results: Results, index: int = 0) -> Chart:
         _points("infeasible", results, shown[~feasible], index, COLOURS["pruned"]),
         _pruned(results, index),
         _best_so_far(objective, results, places[results.feasible[places]], index),
-        xaxis=count_axis("trial"),
+        xaxis=count_axis("trial", results.numbers),
         yaxis=axis(objective.name, results.values[places, index]),
     )
     pruned = int(results.of_state("pruned").sum())
@@ -151,7 +151,7 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     numbers, steps, values = (np.array(column, dtype=float) for column in zip(*flat, strict=True))
     chart = figure(
         *(_curve_trace(kind, groups[kind]) for kind in order),
-        xaxis=count_axis("step"),
+        xaxis=count_axis("step", steps),
         yaxis=axis(objective.name, values),
     )
     reported = int((~np.isnan(results.last_steps)).sum())

@@ -27,6 +27,7 @@ STYLES = {
     "pruned": "yellow",
     "running": "cyan",
     "waiting": "dim",
+    "queued": "dim",
     "opened": "dim",
     "created": "dim",
     "paused": "yellow",

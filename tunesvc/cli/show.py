@@ -27,6 +27,7 @@ class State(StrEnum):
 
     WAITING = "waiting"
     RUNNING = "running"
+    QUEUED = "queued"
     PAUSED = "paused"
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -263,7 +264,7 @@ def logs(
             if not row or row[0].number != trial:
                 raise no_such_trial(view, trial)
             after = _print_logs(database, view, trial, attempt, after, as_json)
-            if not follow or row[0].state not in ("running", "paused", "waiting"):
+            if not follow or row[0].state not in ("running", "paused", "queued", "waiting"):
                 return
             time.sleep(FOLLOW_S)
 

@@ -91,7 +91,7 @@ def counts(view: StudyRow) -> Text:
     """Trials by state, in one line."""
     c = view.counts
     parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed)]
-    parts += [("running", c.running), ("paused", c.paused), ("waiting", c.waiting)]
+    parts += [("running", c.running), ("queued", c.queued), ("paused", c.paused), ("waiting", c.waiting)]
     shown = [Text(f"{n} {name}", STYLES[name]) for name, n in parts if n or name == "complete"]
     return Text.assemble(f"{c.total}: ", Text(", ").join(shown))
 
@@ -181,7 +181,7 @@ def trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], l
         values: tuple[float | None, ...] = row.values or (row.last_value, *[None] * (len(view.objectives) - 1))
         step = "–" if row.last_step is None else str(row.last_step)
         params = [parameter(row.params[name]) if name in row.params else "–" for name in names]
-        left = view.unattended and row.state == "running"  # nobody runs it now, so its clock stands still
+        left = view.unattended and row.state in ("running", "queued")  # nobody runs it now, so its clock stands still
         others = [number(row.metrics.get(name)) for name in metrics]
         line = [str(row.number), "interrupted" if left else row.state, *map(number, values), *others, *params]
         took = "–" if left else duration(row.duration_s)

@@ -39,7 +39,7 @@ from tunesvc.insights.rows import (
 )
 from tunesvc.insights.spans import Span, laned, spans
 from tunesvc.insights.sparks import sparks
-from tunesvc.insights.standing import Gain, Headline, headline, recent, running
+from tunesvc.insights.standing import Gain, Headline, headline, queued, recent, running
 from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
 from tunesvc.insights.trial_reasons import Judgement, Other, Proposal, TrialReasons, trial_reasons
 from tunesvc.insights.trial_table import Order, best, drawn_from, pareto_mask, rows_of, trial, trials
@@ -115,6 +115,7 @@ __all__ = [
     "parameters",
     "pareto_mask",
     "pulse",
+    "queued",
     "recent",
     "recommended",
     "requests",

@@ -81,7 +81,7 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
         case Kind.NUMBER:
             return trials.c.number
         case Kind.STATE:
-            return state_shown() if one.wanted in ("running", "paused") else trials.c.state
+            return state_shown() if one.wanted in ("running", "paused", "queued") else trials.c.state
         case Kind.VALUE:
             value: sa.ColumnElement[Any] = trials.c["values"][one.field.index + 1]
             return value

@@ -167,6 +167,7 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
         sa.select(
             of("waiting", "waiting"),
             of("running", "running"),
+            of("queued", "queued"),
             of("paused", "paused"),
             of("complete", "complete"),
             of("pruned", "pruned"),
@@ -229,9 +230,11 @@ def _closing() -> sa.Label[str | None]:
 
 
 def _study_row(row: Any) -> StudyRow:
-    counts = Counts(row.waiting, row.running, row.complete, row.pruned, row.failed, row.paused)
+    counts = Counts(row.waiting, row.running, row.complete, row.pruned, row.failed, row.paused, row.queued)
     budget = None if row.budget is None else Budget.model_validate(row.budget)
-    usage = policy.Usage(counts.total - row.withdrawn, counts.running + counts.waiting, row.active_s, row.gpu_hours)
+    usage = policy.Usage(
+        counts.total - row.withdrawn, counts.running + counts.queued + counts.waiting, row.active_s, row.gpu_hours
+    )
     return StudyRow(
         study_id=row.study_id,
         name=row.name,

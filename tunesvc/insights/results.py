@@ -21,7 +21,7 @@ from tunesvc.store.ids import trial_id
 from tunesvc.store.schema import STATES_SHOWN, reports, trials
 
 _CODES = {state: code for code, state in enumerate(STATES_SHOWN)}
-_UNFINISHED = (_CODES["waiting"], _CODES["running"], _CODES["paused"])
+_UNFINISHED = (_CODES["waiting"], _CODES["running"], _CODES["paused"], _CODES["queued"])
 
 
 @dataclass(frozen=True, slots=True)

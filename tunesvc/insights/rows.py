@@ -37,6 +37,8 @@ class Counts:
     failed: int = 0
     paused: int = 0
     """They hold nothing and may be promoted."""
+    queued: int = 0
+    """They have a worker that has not begun them."""
 
     @property
     def done(self) -> int:
@@ -46,7 +48,7 @@ class Counts:
     @property
     def total(self) -> int:
         """All trials."""
-        return self.done + self.waiting + self.running + self.paused
+        return self.done + self.waiting + self.queued + self.running + self.paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class TrialRow:
     trial_id: int
     number: int
     state: str
-    """`waiting`, `running`, `paused`, `complete`, `pruned` or `fail`."""
+    """`waiting`, `queued`, `running`, `paused`, `complete`, `pruned` or `fail`."""
     values: tuple[float, ...] | None
     """One per objective; NaN and infinities as they were recorded."""
     params: Mapping[str, ParamValue]

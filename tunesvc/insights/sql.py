@@ -41,7 +41,7 @@ def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[b
 
 
 def state_shown() -> sa.ColumnElement[str]:
-    """A trial's state; `paused` where it is running by the book and its last attempt is paused."""
+    """A trial's state; of one that is running by the book, `paused` or `queued` where its last attempt is that."""
     last = (
         sa.select(attempts.c.state)
         .where(attempts.c.trial_id == trials.c.trial_id)
@@ -50,8 +50,12 @@ def state_shown() -> sa.ColumnElement[str]:
         .correlate(trials)
         .scalar_subquery()
     )
-    is_paused = sa.and_(trials.c.state == "running", last == "paused")
-    return sa.case((is_paused, "paused"), else_=trials.c.state)
+    is_running = trials.c.state == "running"
+    return sa.case(
+        (sa.and_(is_running, last == "paused"), "paused"),
+        (sa.and_(is_running, last == "opened"), "queued"),
+        else_=trials.c.state,
+    )
 
 
 def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:

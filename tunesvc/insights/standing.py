@@ -102,6 +102,11 @@ def running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tu
     return tuple((row, drawn.get(row.number, Curve(row.number, ()))) for row in rows)
 
 
+def queued(database: Database, study_id: int, limit: int = RUNNING) -> tuple[TrialRow, ...]:
+    """Trials that a worker holds and has not begun, the first ones first."""
+    return trials(database, study_id, states=["queued"], limit=limit)
+
+
 def recent(database: Database, study_id: int, newest: int, limit: int = 12) -> tuple[DecisionRow, ...]:
     """The last decisions, newest first: those about the study, and about its trials from `newest` - 500 on."""
     table = decisions

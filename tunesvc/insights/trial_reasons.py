@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tunesvc import words
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.sql import first_value
 from tunesvc.insights.trial_table import rows_of, trials
@@ -293,7 +294,7 @@ def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Itera
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."
     elif row.state == "paused":
         yield f"It is paused after step {row.last_step}, holds nothing, and goes on if it is promoted."
-    elif row.state in ("running", "waiting"):
+    elif row.state in ("running", "queued", "waiting"):
         yield f"It is {row.state}."
     elif row.value is None:
         yield f"It is {row.state}, without a value."
@@ -303,7 +304,8 @@ def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Itera
         yield f"It was stopped at {view.objectives[0].name} = {row.value:.6g}, after step {row.last_step}."
     else:
         place = "" if reasons.rank is None else f": number {reasons.rank} of {reasons.ranked} complete trials"
-        infeasible = "" if row.feasible else ", and breaks a constraint"
+        broken = words.violations(row.violations) or "it breaks a constraint"
+        infeasible = "" if row.feasible else f", and infeasible: {broken}"
         yield f"{view.objectives[0].name} = {row.value:.6g}{place}{infeasible}."
 
 

@@ -71,8 +71,8 @@ FIRST_VALUE = sa.text("""NULLIF("values"[1], 'NaN'::double precision)""")
 """A trial's first value, NULL where that is no number: Postgres sorts NaN above all of them."""
 
 TRIAL_STATES = ["waiting", "running", "complete", "pruned", "fail"]
-STATES_SHOWN = [*TRIAL_STATES, "paused"]
-"""What people are told: a running trial whose last attempt is paused is shown as that."""
+STATES_SHOWN = [*TRIAL_STATES, "paused", "queued"]
+"""States in lists: a running trial is `paused` where its last attempt is, and `queued` until that has started."""
 
 studies = sa.Table(
     "studies",

@@ -128,6 +128,7 @@ def _environment() -> Environment:
         percent=percent,
         count=count,
         shell=shlex.quote,
+        violations=words.violations,
     )
     made.globals.update(spark=spark, escape=escape, against=against)
     return made

@@ -51,7 +51,7 @@ class Source:
     @property
     def is_final(self) -> bool:
         """Whether nothing more is to be expected soon."""
-        return self.view.state is not StudyState.RUNNING and not self.view.counts.running
+        return self.view.state is not StudyState.RUNNING and not (self.view.counts.running or self.view.counts.queued)
 
     def reader(self) -> Reader:
         """Reads through what is kept for all open pages."""

@@ -68,6 +68,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         front=insights.rows_of(database, study.study_id, front[:FRONT]),
         on_front=len(front),
         running=insights.running(database, study.study_id) if study.counts.running else (),
+        queued=insights.queued(database, study.study_id) if study.counts.queued else (),
         decisions=insights.recent(database, study.study_id, study.counts.total),
         kinds=charts.kinds_of(study),
         titles=TITLES,

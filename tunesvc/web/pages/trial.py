@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -27,6 +27,8 @@ OBJECTIVES_MAX = 4
 """Objectives that parameters are explained for."""
 CHOICES_MAX = 12
 """Choices of a parameter that are listed."""
+
+MetricName = Annotated[str, Query(alias="metric", max_length=400)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,27 +76,29 @@ def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLR
         said=_by_topic(insights.trial_told(study, detail, reasons)),
         best=best,
         settings=_settings(request, study, detail, reasons, best),
-        is_open=detail.row.state in ("running", "paused", "waiting"),
+        metrics=_metrics(study, detail),
+        is_open=detail.row.state in ("running", "paused", "queued", "waiting"),
     )
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve", name="trial_curve")
-def trial_curve(request: Request, study: AskedStudy, detail: AskedTrial) -> Response:
+def trial_curve(request: Request, study: AskedStudy, detail: AskedTrial, metric: MetricName = "") -> Response:
     """Its curve among its peers, as a figure."""
-    return answer_chart(request, _curve_chart(request, study, detail))
+    return answer_chart(request, _curve_chart(request, study, detail, metric))
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve/table", name="trial_curve_table")
-def trial_curve_table(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLResponse:
+def trial_curve_table(request: Request, study: AskedStudy, detail: AskedTrial, metric: MetricName = "") -> HTMLResponse:
     """The same as a table."""
-    chart = _curve_chart(request, study, detail)
+    chart = _curve_chart(request, study, detail, metric)
     return page(request, "figure_table.html", chart=chart, rows=cells_of(chart, TABLE_ROWS), study=study, kind=None)
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve/data.csv", name="trial_curve_csv")
-def trial_curve_csv(request: Request, study: AskedStudy, detail: AskedTrial) -> Response:
+def trial_curve_csv(request: Request, study: AskedStudy, detail: AskedTrial, metric: MetricName = "") -> Response:
     """The same as a file."""
-    return answer_csv(_curve_chart(request, study, detail), f"{study.name}-{detail.row.number}-curve")
+    chart = _curve_chart(request, study, detail, metric)
+    return answer_csv(chart, f"{study.name}-{detail.row.number}-curve")
 
 
 @router.get("/studies/{study_id}/trials/{number}/logs", name="trial_logs")
@@ -193,7 +197,13 @@ def _setting(name: str, value: ParamValue, kind: Any, others: Mapping[int, Trial
     )
 
 
-def _curve_chart(request: Request, study: StudyView, detail: TrialDetail) -> Chart:
+def _metrics(study: StudyView, detail: TrialDetail) -> list[str]:
+    """What its curve can be drawn of: the first objective, and what else it has."""
+    first = study.objectives[0].name
+    return [first, *(name for name in detail.row.metrics if name != first)]
+
+
+def _curve_chart(request: Request, study: StudyView, detail: TrialDetail, metric: str) -> Chart:
     database, number, total = request.app.state.database, detail.row.number, study.counts.total
     reasons = insights.trial_reasons(database, study, detail)
     best = [row.number for row in insights.best(database, study.study_id, limit=1)]
@@ -203,12 +213,16 @@ def _curve_chart(request: Request, study: StudyView, detail: TrialDetail) -> Cha
     wanted = dict.fromkeys((number, *best, *near, *compared, *even))
     points = max(20, 6_000 // max(len(wanted), 1))
     found = insights.curves(database, study.study_id, numbers=list(wanted), max_points=points)
+    objective = study.objectives[0]
+    if metric in detail.row.metrics:
+        objective = replace(objective, name=metric)
+        found = tuple(curve.of(metric) for curve in found)
     curves = {curve.trial_number: curve for curve in found}
     own = curves.pop(number, Curve(number, ()))
     groups = {
         kind: _taken(curves, numbers) for kind, numbers in (("best", best), ("compared", compared), ("nearest", near))
     }
-    return charts.peer_curves(study.objectives[0], own, {**groups, "others": list(curves.values())}, total)
+    return charts.peer_curves(objective, own, {**groups, "others": list(curves.values())}, total)
 
 
 def _taken(curves: dict[int, Curve], numbers: Sequence[int]) -> list[Curve]:
