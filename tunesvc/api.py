@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from tunesvc import confirming, insights, steering
-from tunesvc.assembly import Source, enroll, run_study
+from tunesvc.assembly import Source, enroll, move, run_study
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import SpecError, StudyFailed, StudyNotFound, TuneError
 from tunesvc.execute.ray_start import ExecutorMaker, Rays, ray_executor
@@ -78,6 +78,7 @@ def resume(
     name: str,
     *,
     function: Callable[..., Any] | None = None,
+    folder: str | Path | None = None,
     database_url: str | None = None,
     standby: bool = False,
     observer: Observer | None = None,
@@ -89,6 +90,7 @@ def resume(
 
     Args:
         check: raise `StudyFailed` when no trial came to a result, as `run` does.
+        folder: where its objective lies now, if it was moved.
         standby: while another process runs it, wait and take over when that one is gone.
         make_executor: of a Ray that others use too, see `Rays`.
 
@@ -99,6 +101,8 @@ def resume(
     observer.note(Note("phase", "opening the database"))
     database = shared_database(database_url)
     record = _find(database, name)
+    if folder is not None:
+        record = move(database, record, Path(folder))
     source = Source(record.source_text, record.source_dir, function)
     return _run(
         database, record, source, observer, interrupt, make_executor=make_executor, standby=standby, check=check

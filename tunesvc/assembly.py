@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -25,6 +24,8 @@ from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
+from tunesvc.execute.functions import pickled
+from tunesvc.execute.interpreter import Interpreter
 from tunesvc.execute.ray_start import ExecutorMaker
 from tunesvc.insights.earlier import teacher
 from tunesvc.search.check import check
@@ -36,6 +37,7 @@ from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.warmstart import CARRIED
 from tunesvc.space import Space, widened
 from tunesvc.spec import StudySpec
+from tunesvc.spec.checks import entrypoint_faults
 from tunesvc.store import recovery, studies
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
@@ -127,13 +129,14 @@ def run_study(
 
     Raises:
         StudyBusy: another coordinator runs it, and `standby` is off.
+        TuneError: the objective is not where it was.
         UnsatisfiableRequest: the cluster can never meet its resource request.
         LeaseLost: another coordinator took over meanwhile.
         DatabaseUnavailable: interrupted while the database is away.
     """
     observer = observer or SilentObserver()
     interrupt = interrupt or threading.Event()
-    _spec_of(record)
+    _check_folder(record, source)
     if not standby:
         await_end(database, record, observer, interrupt)
         if interrupt.is_set():
@@ -213,6 +216,35 @@ def _spec_of(record: StudyRecord) -> StudySpec:
     if record.spec is None:
         raise TuneError(_NO_SPEC.format(record.name))
     return record.spec
+
+
+def _check_folder(record: StudyRecord, source: Source) -> None:
+    """Refuse a study whose objective is no longer where it was: each of its trials would fail."""
+    spec = _spec_of(record)
+    if source.function is not None or record.source_dir is None:
+        return
+    folder = Path(record.source_dir)
+    problem = f"there is no folder {folder}"
+    if folder.is_dir():
+        problem = next((fault.text for fault in entrypoint_faults(spec, folder)), "")
+    if problem:
+        raise TuneError(
+            f"study {record.name!r} cannot run: {problem}. If its folder was moved, say where it lies now: "
+            f"`tune resume {record.name} --folder DIR`"
+        )
+
+
+def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
+    """Have a stored study find its objective in another folder.
+
+    Raises:
+        TuneError: it is not there either.
+    """
+    moved = replace(record, source_dir=str(folder.resolve()))
+    _check_folder(moved, Source())
+    with database.engine.begin() as connection:
+        studies.renew(connection, record, _spec_of(record), record.source_text, moved.source_dir)
+    return moved
 
 
 def _job_of(record: StudyRecord, source: Source) -> Job:
@@ -320,7 +352,7 @@ def _nothing() -> None:
 
 def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Job:
     """What all attempts of a study have in common."""
-    function = None if source.function is None else _pickled(source.function)
+    function = None if source.function is None else pickled(source.function)
     if function is None and spec.entrypoint is None and spec.command is None:
         raise TuneError(
             f"study {spec.name!r} was started from Python and its objective is not stored: "
@@ -337,25 +369,10 @@ def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Jo
         entrypoint=None if function is not None else spec.entrypoint,
         command=None if function is not None else spec.command,
         function=function,
+        interpreter=Interpreter.of_this_process(source.folder),
         define_by_run=spec.define_by_run,
         orphan_s=spec.limits.orphan,
     )
-
-
-def _pickled(function: Callable[..., Any]) -> bytes:
-    """A function as it travels to workers.
-
-    Raises:
-        TuneError: something that it refers to cannot travel.
-    """
-    try:
-        data: bytes = cloudpickle.dumps(function)
-    except Exception as error:  # pickling runs anybody's code
-        raise TuneError(
-            f"{function.__name__} cannot be sent to workers: something it refers to cannot be pickled ({error}). "
-            "Make that thing inside the function, or put the function into a module and name it as `entrypoint`."
-        ) from error
-    return data
 
 
 def checkpoint_folder(record: StudyRecord) -> Path:

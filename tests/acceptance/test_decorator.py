@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tunesvc import insights
+from tunesvc.store.database import Database
+
 SCRIPT = """
 import json
 from typing import Annotated
@@ -62,12 +65,8 @@ def test_a_decorated_function_and_one_for_ray_tune_are_tuned_from_a_script(
     database_url: str, tune_home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
-    env = {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(tune_home)}
-    line = [sys.executable, "script.py"]
-    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    printed = run_script("script.py", folder=tmp_path, database_url=database_url, home=tune_home)
+    said: dict[str, Any] = json.loads(printed.splitlines()[-1])
 
     assert said["plain"] == 1.0
     assert len(said["mine"]) == 8
@@ -82,3 +81,90 @@ def test_a_decorated_function_and_one_for_ray_tune_are_tuned_from_a_script(
     assert "study 'broken' failed: every trial failed" in text
     assert "NameError: name 'undefined_name' is not defined" in cause
     assert number == 0
+
+
+AT_HOME = """
+import argparse
+import dataclasses
+import enum
+import linecache
+import multiprocessing
+import pickle
+import sys
+from typing import Annotated
+
+sys.path.insert(0, "src")
+import beside
+import below
+from tunesvc import Choice, tunable
+
+@dataclasses.dataclass
+class Sample:
+    x: float
+
+class Colour(enum.Enum):
+    RED = 1
+
+class Options:
+    colour = Colour.RED  # no function names this class, but instances of it are pickled
+
+SAMPLES = [Sample(1.0)]
+
+def double(sample):
+    return Sample(2 * sample.x)
+
+CELL = '''
+@tunable(metric="loss", sampler="grid", parallelism=1)
+def fit(act: Annotated[str, Choice("pickles", "starts_pools", "parses", "raises")]):
+    if act == "pickles":
+        assert pickle.loads(pickle.dumps((SAMPLES, Options().colour))) == (SAMPLES, Colour.RED)
+    if act == "starts_pools":
+        for kind in ("fork", "spawn"):
+            with multiprocessing.get_context(kind).Pool(1) as pool:
+                assert pool.map(double, SAMPLES) == [Sample(2.0)], kind
+    if act == "parses":
+        print(argparse.ArgumentParser().parse_args(), argparse.ArgumentParser().prog)
+    if act == "raises":
+        raise ValueError("broken")  # as in a notebook
+    return beside.VALUE + below.VALUE
+'''
+
+if __name__ == "__main__":
+    linecache.cache["<cell 1>"] = len(CELL), None, CELL.splitlines(keepends=True), "<cell 1>"
+    exec(compile(CELL, "<cell 1>", "exec"))
+    fit.tune(trials=4)
+"""
+
+
+def test_an_objective_finds_in_the_worker_what_its_script_has(
+    database: Database, database_url: str, tune_home: Path, tmp_path: Path
+) -> None:
+    files = {"scripts/script.py": AT_HOME, "scripts/beside.py": "VALUE = 1", "src/below.py": "VALUE = 2"}
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    run_script("scripts/script.py", "--an-option", folder=tmp_path, database_url=database_url, home=tune_home)
+
+    study = insights.study(database, "fit").study_id
+    trials = {trial.params["act"]: trial for trial in insights.trials(database, study)}
+    failure = insights.attempts(database, study, numbers=[trials["raises"].number])[0]
+    assert failure.traceback is not None
+    assert 'File "<cell 1>", line 13, in fit\n    raise ValueError("broken")  # as in a notebook' in failure.traceback
+    assert {act: trial.values for act, trial in trials.items() if act != "raises"} == {
+        "pickles": (3.0,),
+        "starts_pools": (3.0,),
+        "parses": (3.0,),
+    }
+    logged = "".join(piece.text for piece in insights.logs(database, study, trials["parses"].number))
+    assert logged == "Namespace() script.py\n"
+
+
+def run_script(*line: str, folder: Path, database_url: str, home: Path) -> str:
+    """Run a script as a user does; what it printed."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
+    env = {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, *line], cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
 from tests.clusters import Driver, Drivers, Elsewhere, RayCluster
 from tests.executors import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
 from tunesvc.execute.dispatch import Pace
 from tunesvc.execute.executor import Asked, AttemptId, Event, Finished, Launch, Lost, Reported, Started, Yielded
+from tunesvc.execute.functions import pickled
 from tunesvc.spec import Resources
 
 CPUS = 3
@@ -169,7 +169,7 @@ def test_a_study_that_is_stopped_for_good_has_its_workers_ended_unheard(join: Jo
     """`tune stop` on a study whose coordinator is gone: nobody waits for what they say."""
     listener = start(join(), *launches(tmp_path, 2))
     listener.executor.process.signal(signal.SIGKILL)
-    driver = join(entrypoint=None, source=None, function=cloudpickle.dumps(lambda: None))
+    driver = join(entrypoint=None, source=None, function=pickled(lambda: None))
     driver.adopt(2, {})
     driver.close()
     watcher = join()

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 import tunesvc
 from tests.specs import make_spec
-from tunesvc import Choice, Float, Trial, tunable
+from tunesvc import Choice, Float, Trial, api, tunable
 from tunesvc.errors import SpecError, StudyExists, StudyFailed, TuneError, UnsatisfiableRequest
+from tunesvc.spec.document import StudyDocument
 
 OBJECTIVES = Path(__file__).parent.parent / "objectives"
 
@@ -244,3 +245,24 @@ def test_the_storage_serves_plain_optuna(database_url: str) -> None:
     study = optuna.create_study(storage=tunesvc.storage(database_url), study_name="plain")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=5)
     assert tunesvc.load_study("plain", database_url=database_url).best is not None
+
+
+def test_a_study_whose_folder_was_moved_is_refused_before_a_trial_starts_and_goes_on_in_the_new_one(
+    database_url: str, tmp_path: Path
+) -> None:
+    folder, moved = tmp_path / "here", tmp_path / "there"
+    folder.mkdir()
+    shutil.copy(OBJECTIVES / "plain.py", folder)
+    spec = make_spec(name="moves", entrypoint="plain:quadratic", budget={"trials": 1})
+    assert len(tunesvc.run(StudyDocument(spec, "", folder), database_url=database_url).trials) == 1
+    folder.rename(moved)
+    api.request("moves", "extend", {"trials": 1}, database_url=database_url)
+    with pytest.raises(TuneError, match=rf"no folder {folder}.*tune resume moves --folder DIR"):
+        api.resume("moves", database_url=database_url)
+    with pytest.raises(TuneError, match=r"no `plain.py` in "):
+        api.resume("moves", folder=tmp_path, database_url=database_url)
+    study = api.resume("moves", folder=moved, database_url=database_url)
+    assert [trial.state for trial in study.trials] == ["complete"] * 2
+    (moved / "plain.py").unlink()
+    with pytest.raises(TuneError, match=r"no `plain.py` in "):
+        api.resume("moves", database_url=database_url)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import weakref
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 
 import optuna
 import pytest
@@ -19,7 +22,7 @@ from tests.executors import make_job, make_launch
 from tunesvc import Trial
 from tunesvc.execute.attempt import Place
 from tunesvc.execute.dispatch import Slot
-from tunesvc.execute.executor import Asked, AttemptId, Failed, Finished, Launch, Payload, Reported, Started
+from tunesvc.execute.executor import Asked, AttemptId, Failed, Finished, Launch, Logged, Payload, Reported, Started
 from tunesvc.execute.outbox import UNACKNOWLEDGED_MAX
 from tunesvc.execute.talk import Call, Order, Reply
 from tunesvc.execute.worker import Worker
@@ -43,6 +46,30 @@ def floods(*, trial: Trial) -> None:
     """Reports more than may wait to be recorded."""
     for step in range(UNACKNOWLEDGED_MAX + 10):
         trial.report(step, loss=1.0)
+
+
+class Model:
+    """Refers to itself, as a model and its optimizer do."""
+
+    alive: ClassVar[weakref.WeakSet[Model]] = weakref.WeakSet()
+
+    def __init__(self) -> None:
+        self.weights = bytearray(40 * 2**20)
+        self.optimizer = self
+        self.alive.add(self)
+
+
+def leaks(*, trial: Trial) -> float:
+    """Leaves a model behind that only a search for garbage frees."""
+    Model()
+    return float(len(Model.alive))
+
+
+def restores(*, trial: Trial) -> float:
+    """Returns where it would go on."""
+    assert trial.restored() is None
+    trial.report(None, loss=1.0)
+    return 0.0
 
 
 def asks(trial: optuna.Trial) -> float:
@@ -69,6 +96,12 @@ class Trainings:
 
     def run(self, *launches: Launch) -> None:
         self.call(*map(run, launches))
+
+    def run_all(self, count: int) -> list[Launch]:
+        """Run so many, one after the other."""
+        trained = launches(count)
+        self.run(*trained)
+        return trained
 
     def begin_and_hear(self, launch: Launch) -> list[Payload]:
         """What it says first."""
@@ -109,6 +142,14 @@ def withdraw(launch: Launch) -> Order:
 
 def forget(launch: Launch) -> Order:
     return Order("forget", launch.attempt)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_interpreter() -> Iterator[None]:
+    """What a worker takes for itself is ours again afterwards."""
+    main, argv, path = sys.modules["__main__"], [*sys.argv], [*sys.path]
+    yield
+    sys.modules["__main__"], sys.argv[:], sys.path[:] = main, argv, path
 
 
 @pytest.fixture
@@ -279,6 +320,22 @@ def test_a_new_coordinator_is_told_of_all_that_may_not_be_recorded(trainings: Tr
     assert later.is_known(third)
     later.end(second)
     later.end(third)
+
+
+def test_what_an_attempt_leaves_behind_is_freed_before_the_next_begins(tmp_path: Path, trainings: Trainings) -> None:
+    trainings = Trainings(make_worker(tmp_path, "leaks"))
+    assert [trainings.end(launch)[-1] for launch in trainings.run_all(10)] == [Finished({"loss": 1.0})] * 10
+
+
+def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(tmp_path: Path, trainings: Trainings) -> None:
+    trainings = Trainings(make_worker(tmp_path, "restores"))
+    gone = tmp_path / "checkpoints" / "0" / "attempt-1-step-7-1" / "model.pt"
+    launch = make_launch(attempt=2, checkpoint=str(gone))
+    trainings.run(launch)
+    _, note, report, end = trainings.end(launch)
+    assert isinstance(note, Logged)
+    assert note.text.startswith(f"[tunesvc: the trial begins anew: its checkpoint {gone} is not to be seen")
+    assert (report, end) == (Reported(0, {"loss": 1.0}), Finished({"loss": 0.0}))
 
 
 def test_a_program_that_prints_that_gpu_memory_ran_out_is_classed(tmp_path: Path, trainings: Trainings) -> None:

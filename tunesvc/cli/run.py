@@ -82,6 +82,9 @@ def resume(
     standby: Annotated[
         bool, typer.Option("--standby", help="While another process runs one: wait, and take over when that is gone.")
     ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where the objective lies now, if it was moved; of one study only.")
+    ] = None,
     dashboard: BesideDashboard = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -92,6 +95,8 @@ def resume(
     from tunesvc.cli.several import check_together, places
     from tunesvc.execute.ray_start import Rays
 
+    if folder is not None and len(studies) > 1:
+        raise typer.BadParameter("--folder is for one study: resume the others with a command each")
     _check_options(dashboard=dashboard, quiet=quiet)
     if len(studies) > 1:
         check_together(places(studies, database_url))
@@ -101,6 +106,7 @@ def resume(
         def begin(study: str, observer: Observer, interrupt: threading.Event) -> Study:
             return api.resume(
                 study,
+                folder=folder,
                 standby=standby,
                 database_url=database_url,
                 observer=observer,

@@ -192,15 +192,20 @@ class Attempt:
 
     def _outcome(self, run: Run) -> Outcome:
         if self._restored is not None and not self._restored.exists():
-            return Failed(
-                "error",
-                f"the checkpoint {self._restored} cannot be seen on {self.place.node}: "
-                "TUNE_CHECKPOINTS has to name a folder that all nodes share",
-            )
+            self._begin_anew(self._restored)
         try:
             return Finished(run(self))
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is the attempt's outcome
             return outcome_of(error, stop_requested=self.stop_requested)
+
+    def _begin_anew(self, lost: Path) -> None:
+        """Do without a checkpoint that is gone: what it saved costs time, the trial would cost a result."""
+        self._restored, self.launch = None, replace(self.launch, checkpoint=None)
+        self.outbox.log(
+            "stderr",
+            f"[tunesvc: the trial begins anew: its checkpoint {lost} is not to be seen on {self.place.node}. It was "
+            "deleted, or TUNE_CHECKPOINTS names a folder that not all nodes share]\n",
+        )
 
     def _log(self, stream: str, text: str) -> None:
         self._last_words[stream] = (self._last_words[stream] + text)[-_LAST_WORDS_CHARS:]

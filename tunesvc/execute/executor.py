@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from tunesvc.execute.interpreter import Interpreter
 from tunesvc.spec import Environment, ParamValue, Resources
 
 
@@ -46,7 +47,9 @@ class Job:
     entrypoint: str | None = None
     command: tuple[str, ...] | None = None
     function: bytes | None = None
-    """A cloudpickled function, for the decorator."""
+    """A function as `functions.pickled` writes it, for the decorator."""
+    interpreter: Interpreter = field(default_factory=Interpreter)
+    """Of the process that started the study."""
     define_by_run: bool = False
     """Whether parameters are asked for with `trial.suggest_*` instead of handed over."""
     orphan_s: float = 3600.0

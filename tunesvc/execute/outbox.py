@@ -97,6 +97,12 @@ class Outbox:
             return self._last_seq - after + min(len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the outcome is in it."""
+        with self._lock:
+            return self._closed
+
+    @property
     def is_full(self) -> bool:
         """Whether nothing more is handed out before an acknowledgement comes."""
         with self._lock:

@@ -5,7 +5,6 @@ Imports Ray.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import ray
 from tunesvc.execute.entrypoint import load
 from tunesvc.execute.executor import Job
 from tunesvc.execute.failures import EntrypointError
+from tunesvc.execute.imitation import imitate
 from tunesvc.execute.ray_space import resources_of
 from tunesvc.execute.source import entrypoint_files
 from tunesvc.spec import Resources
@@ -31,7 +31,7 @@ def with_own_resources(job: Job) -> Job:
     if job.resources != Resources() or not _speaks_of_resources(job):
         return job
     ask = ray.remote(_ask).options(max_retries=0, num_cpus=0)  # other studies may hold all that there is
-    asked: dict[str, Any] | None = ray.get(ask.remote(job.entrypoint or "", job.source))
+    asked: dict[str, Any] | None = ray.get(ask.remote(job))
     return job if asked is None else replace(job, resources=Resources(**asked))
 
 
@@ -40,10 +40,10 @@ def _speaks_of_resources(job: Job) -> bool:
     return any("with_resources" in path.read_text("utf-8", "replace") for path in files if path.is_file())
 
 
-def _ask(entrypoint: str, source: str | None) -> dict[str, Any] | None:
-    folder = Path(source or ".")
-    sys.path.insert(0, str(folder))
+def _ask(job: Job) -> dict[str, Any] | None:
+    folder = Path(job.source or ".")
+    imitate(job, folder, is_copy=False)
     try:
-        return resources_of(load(entrypoint, folder))
+        return resources_of(load(job.entrypoint or "", folder))
     except EntrypointError:
         return None  # the first attempt will say so

@@ -11,15 +11,13 @@ and to end itself.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import deque
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-import cloudpickle
-
+from tunesvc.clock import SystemClock
 from tunesvc.execute import forms
 from tunesvc.execute.attempt import Attempt, Place, Run
 from tunesvc.execute.bell import GATHER_S, Bell
@@ -29,6 +27,9 @@ from tunesvc.execute.command import run_command
 from tunesvc.execute.entrypoint import Objective, load
 from tunesvc.execute.executor import AttemptId, Job, Outcome
 from tunesvc.execute.failures import EntrypointError
+from tunesvc.execute.functions import unpickled
+from tunesvc.execute.garbage import Garbage
+from tunesvc.execute.imitation import imitate
 from tunesvc.execute.source import digest_of
 from tunesvc.execute.talk import Call, Found, Order, Reply
 
@@ -60,13 +61,13 @@ class Worker:
         self._running: Attempt | None = None
         self._line: deque[Attempt] = deque()
         self._is_fit = True
+        self._garbage = Garbage(SystemClock())
         self._callers = Callers(token)
         self._latest = token, 0
         """The token and the number of the newest call."""
         if orphan_s is not None:
             self._callers.watch(orphan_s, self._retire)
-        if str(self._folder) not in sys.path:
-            sys.path.insert(0, str(self._folder))
+        imitate(job, self._folder, is_copy=folder is None)
 
     def hello(self) -> Place:
         """Where this worker runs; answering says that it has its resources."""
@@ -145,7 +146,8 @@ class Worker:
     @property
     def _is_awaited(self) -> bool:
         """Whether we wait for whoever listens: nothing runs, or what does has asked something."""
-        return self._running is None or self._running.is_asking
+        running = self._running
+        return running is None or running.is_asking or (running.outbox.is_closed and not self._line)
 
     def _reply(self, call: Call) -> Reply:
         said, absent, is_open = [], [], False
@@ -206,11 +208,14 @@ class Worker:
         attempt.start(self._run, self._output, self._ended, code=self._code())
 
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Go on with the next in line, if the process is fit for it."""
+        """Begin the next in line, if the process is fit for it and when it has freed what this one left."""
         with self._lock:
             attempt.outbox.put(outcome)
-            self._running = None
             self._is_fit = attempt.is_reusable
+        if attempt.is_reusable:
+            self._garbage.collect()
+        with self._lock:
+            self._running = None
             while self._line and not self._is_fit:
                 del self._attempts[self._line.popleft().launch.attempt]
             if not self._line:
@@ -221,7 +226,10 @@ class Worker:
                 os._exit(1)
 
     def _run(self, attempt: Attempt) -> dict[str, float]:
-        os.chdir(self._folder)  # the attempt before may have gone elsewhere
+        try:
+            os.chdir(self._folder)  # the attempt before may have gone elsewhere
+        except OSError as error:
+            raise EntrypointError(f"the study's folder {self._folder} is not there: {error.strerror}") from None
         return dict(self._runner(attempt))
 
     @cached_property
@@ -240,12 +248,7 @@ class Worker:
     def _load(self) -> Objective:
         if self._job.entrypoint is not None:
             return load(self._job.entrypoint, self._folder)
-        try:
-            return cloudpickle.loads(self._job.function or b"")  # type: ignore[no-any-return]
-        except Exception as error:
-            raise EntrypointError(
-                f"the function cannot be loaded on the worker: {type(error).__name__}: {error}"
-            ) from error
+        return unpickled(self._job.function or b"")
 
     @cached_property
     def _place(self) -> Place:

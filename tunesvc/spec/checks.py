@@ -36,7 +36,7 @@ def find_faults(
     return list(
         chain(
             _objective(spec, names, with_function),
-            _entrypoint(spec, folder),
+            entrypoint_faults(spec, folder),
             _placeholders(spec, names),
             _constants(spec, names),
             _conditions(spec, names),
@@ -60,7 +60,8 @@ def _objective(spec: StudySpec, names: Collection[str], with_function: bool) -> 
         yield Fault((), "`parameters` is missing: a command cannot ask for parameters itself")
 
 
-def _entrypoint(spec: StudySpec, folder: Path | None) -> Iterator[Fault]:
+def entrypoint_faults(spec: StudySpec, folder: Path | None) -> Iterator[Fault]:
+    """Yield why the entrypoint is not found from `folder`; None leaves that to the worker."""
     if spec.entrypoint is None:
         return
     place, colon, function = spec.entrypoint.partition(":")
