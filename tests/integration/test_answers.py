@@ -14,7 +14,6 @@ from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc import insights
 from tunesvc.api import Study
-from tunesvc.cli import study_text
 from tunesvc.confirming import prepare
 from tunesvc.errors import StudyBusy, TuneError
 from tunesvc.execute.executor import Failed, Finished, Launch, Lost, Payload, Reported
@@ -25,6 +24,7 @@ from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
+from tunesvc.views import study_text
 
 
 def noisy(launch: Launch) -> Iterable[tuple[float, Payload]]:

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 
 from tunesvc import errors, words
-from tunesvc.cli import control, doctor, output
+from tunesvc.cli import control, doctor
 from tunesvc.cli.exits import ExitCode, code_of, explained
+from tunesvc.views import output
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from threading import Event
 import pytest
 from rich.console import Console
 
-from tunesvc.cli.live import LiveView
-from tunesvc.cli.plain import JsonLines, PlainLines
 from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
+from tunesvc.views.lines import JsonLines, PlainLines
+from tunesvc.views.live import LiveView
 
 
 def progress(running: int = 2, elapsed_s: float = 60.0, **changes: object) -> Progress:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from tests.specs import make_spec
-from tunesvc.cli import replay_text, study_text
+from tunesvc.cli import replay_text
 from tunesvc.insights import Counts, Explanation, Objective, StudyView, TrialRow
 from tunesvc.insights.confirmation import Confirmation
 from tunesvc.insights.explanation import Said
@@ -19,6 +19,7 @@ from tunesvc.search.confirming import compare
 from tunesvc.search.recommend import Recommendation
 from tunesvc.search.replay import Differing, OtherPruner, Redrawn, Stopped
 from tunesvc.store.states import StudyState
+from tunesvc.views import study_text
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VIEW = StudyView(

@@ -34,7 +34,7 @@ class Commands(TyperGroup):
 
 
 def _report(error: Exception) -> ExitCode:
-    from tunesvc.cli.output import print_error
+    from tunesvc.views.output import print_error
 
     if isinstance(error, TuneError):
         print_error(str(error))

@@ -10,9 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.cli.live import RECENT, SCROLLED, STOPPING, Redrawn, line
-from tunesvc.cli.output import STYLES, bar, cells, clean
 from tunesvc.coordinator.progress import Note, Progress
+from tunesvc.views.live import RECENT, SCROLLED, STOPPING, Redrawn, line
+from tunesvc.views.output import STYLES, bar, cells, clean
 from tunesvc.words import duration, number
 
 _NAME_CHARS = 24

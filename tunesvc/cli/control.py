@@ -101,7 +101,7 @@ def rm(
 ) -> None:
     """Delete a study with its trials, logs and checkpoints."""
     from tunesvc import api
-    from tunesvc.cli.output import clean, out
+    from tunesvc.views.output import clean, out
 
     api.load_study(study, database_url=database_url)
     if not yes:
@@ -151,7 +151,7 @@ def _value(text: str) -> Any:
 
 def _request(study: str, kind: str, payload: dict[str, Any], database_url: str | None, as_json: bool) -> None:
     from tunesvc import api
-    from tunesvc.cli.output import clean, out, print_json
+    from tunesvc.views.output import clean, out, print_json
 
     answer = api.request(study, kind, payload, database_url=database_url)
     if as_json:

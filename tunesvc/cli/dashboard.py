@@ -30,8 +30,8 @@ def dashboard(
 
     The address works in one browser, once; Enter prints another. It is served to this machine only.
     """
-    from tunesvc.cli.output import out
     from tunesvc.store.database import open_database
+    from tunesvc.views.output import out
 
     with open_database(database_url) as database, served(database, port=port, gpu_price=gpu_price) as server:
         print_address(server)
@@ -56,7 +56,7 @@ def served(database: Database, *, port: int | None = None, gpu_price: float = 0.
 
 def print_address(server: DashboardServer) -> None:
     """Where it is, for one browser."""
-    from tunesvc.cli.output import out
+    from tunesvc.views.output import out
 
     out().print(f"dashboard  {server.new_address()}", markup=False, soft_wrap=True)
 

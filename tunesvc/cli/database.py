@@ -15,9 +15,9 @@ app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 @app.command()
 def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Show which database is used, its schema's version and what it holds."""
-    from tunesvc.cli import output
     from tunesvc.store import backup
     from tunesvc.store.database import connect
+    from tunesvc.views import output
 
     with connect(database_url) as database:
         found = backup.status(database)

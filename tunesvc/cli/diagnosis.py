@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tunesvc import words
-from tunesvc.cli import output
 from tunesvc.cli.finding import Finding, Verdict
+from tunesvc.views import output
 
 if TYPE_CHECKING:
     from rich.table import Table

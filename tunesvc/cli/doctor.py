@@ -42,9 +42,10 @@ def doctor(
 
 def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
     from tunesvc import insights
-    from tunesvc.cli import diagnosis, output
+    from tunesvc.cli import diagnosis
     from tunesvc.insights.health import health
     from tunesvc.store.database import open_database
+    from tunesvc.views import output
 
     with open_database(database_url) as database:
         found = insights.diagnosis(database, name)
@@ -62,7 +63,7 @@ def _print(findings: Sequence[Finding], *, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     if as_json:
         output.print_json(findings)

@@ -59,7 +59,7 @@ def described(error: Exception) -> str:
 
 
 def _print_errors(ended: Ended) -> None:
-    from tunesvc.cli.output import print_error
+    from tunesvc.views.output import print_error
 
     for name, end in ended.items():
         if isinstance(end, Exception):
@@ -67,8 +67,8 @@ def _print_errors(ended: Ended) -> None:
 
 
 def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
-    from tunesvc.cli.output import plain
-    from tunesvc.cli.plain import JsonLines
+    from tunesvc.views.lines import JsonLines
+    from tunesvc.views.output import plain
 
     if isinstance(end, Exception):
         JsonLines(name).write("end", {"error": described(end), "exit_code": int(code)})
@@ -94,7 +94,7 @@ def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
 def _print_summary(study: Study, code: ExitCode) -> None:
     from rich.text import Text
 
-    from tunesvc.cli import output, study_text
+    from tunesvc.views import output, study_text
 
     console, view = output.out(), study.view
     answer, best = study.answer
@@ -138,7 +138,7 @@ def _next(name: str, state: str, code: ExitCode, *, found: bool) -> list[tuple[s
 def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
     from rich.text import Text
 
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     console = output.out()
     heads = ("study", "state", ">trials", ">pruned", ">failed", ">best", ">trial", ">time")
@@ -151,7 +151,7 @@ def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
 
 
 def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     if isinstance(end, Exception):
         return [_short(name), output.state_text("failed"), *("–" * 6)]
@@ -184,7 +184,7 @@ def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str,
 def _commands(rows: Sequence[tuple[str, str]]) -> Any:
     from rich.table import Table
 
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     grid = Table.grid(padding=(0, 3))
     for command, meaning in [("", ""), *rows]:
@@ -198,6 +198,6 @@ def _short(name: str) -> str:
 
 
 def _quoted(name: str) -> str:
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     return shlex.quote(output.clean(name))

@@ -48,7 +48,7 @@ def _text(made: Export, format: Format) -> Iterator[str]:
 
 
 def _json(made: Export) -> Iterator[str]:
-    from tunesvc.cli.output import to_json
+    from tunesvc.views.output import to_json
 
     lines = ",\n ".join(to_json(line) for line in made.lines())
     yield f"[{lines}]\n"

@@ -31,9 +31,9 @@ def init(
 
 def validate(file: StudyFile, as_json: Json = False) -> None:
     """Check a study file, sampler and pruner included, without running anything."""
-    from tunesvc.cli import output
     from tunesvc.search.check import check
     from tunesvc.spec.document import load
+    from tunesvc.views import output
 
     spec = load(file).spec
     check(spec)
@@ -51,8 +51,8 @@ def preview(
 ) -> None:
     """Show sample configurations, the size of the space, and what the budget means."""
     from tunesvc import preview as ahead
-    from tunesvc.cli import output
     from tunesvc.spec.document import load
+    from tunesvc.views import output
 
     spec = load(file).spec
     seen = ahead.preview(spec, samples=samples, seed=seed)
@@ -69,7 +69,7 @@ def preview(
 
 
 def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableType:
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     names = output.columns_of(drawn)
     lines = [[words.parameter(params[name]) if name in params else "–" for name in names] for params in drawn]

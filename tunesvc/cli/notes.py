@@ -24,7 +24,7 @@ def tag(
 ) -> None:
     """Add and take away tags, and print those that there are. `tune ls --tag TAG` finds studies by them."""
     from tunesvc import api
-    from tunesvc.cli.output import clean, out, print_json
+    from tunesvc.views.output import clean, out, print_json
 
     now = api.tag(study, trial, add=tags or (), remove=remove or (), database_url=database_url)
     if as_json:
@@ -48,8 +48,8 @@ def note(
 def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Show who asked what of a study, when, and what came of it; the newest first."""
     from tunesvc import insights
-    from tunesvc.cli import output
     from tunesvc.store.database import open_database
+    from tunesvc.views import output
 
     with open_database(database_url) as database:
         rows = insights.requests(database, insights.study(database, study).study_id, limit=limit)

@@ -8,9 +8,9 @@ from statistics import fmean, median
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tunesvc.cli.output import cells, clean, indented, table
 from tunesvc.insights.replay import Replayed
 from tunesvc.search.replay import OtherPruner, Proposed, Redrawn, Stopped
+from tunesvc.views.output import cells, clean, indented, table
 from tunesvc.words import number, parameters
 
 SHOWN = 12

@@ -47,8 +47,8 @@ def ls(
 ) -> None:
     """List studies, the newest first."""
     from tunesvc import insights
-    from tunesvc.cli import output
     from tunesvc.store.database import open_database
+    from tunesvc.views import output
 
     with open_database(database_url) as database:
         rows = insights.studies(database, limit, tags=tag or (), owner=owner)
@@ -66,7 +66,7 @@ def ls(
 
 
 def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     spare = ("objective", "created", "owner", "tags")
     heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", *spare)
@@ -75,7 +75,7 @@ def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
 
 
 def _study_cells(row: StudyRow) -> list[object]:
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     state = output.state_text("interrupted" if row.unattended else str(row.state))
     objective = ", ".join(f"{'max' if one.maximize else 'min'} {one.name}" for one in row.objectives)
@@ -107,7 +107,7 @@ def show(
 
 def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     from tunesvc import insights
-    from tunesvc.cli import output, study_text
+    from tunesvc.views import output, study_text
 
     answer = insights.recommended(database, view)
     best = insights.answer_rows(database, view, answer)
@@ -125,7 +125,7 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
 
 def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
     from tunesvc import insights
-    from tunesvc.cli import output, study_text
+    from tunesvc.views import output, study_text
 
     detail = insights.trial(database, view.study_id, number)
     if detail is None:
@@ -149,8 +149,8 @@ def best(
     observed value, which is probably a lucky draw then, it is shown too.
     """
     from tunesvc import insights
-    from tunesvc.cli import output, study_text
     from tunesvc.store.database import open_database
+    from tunesvc.views import output, study_text
 
     with open_database(database_url) as database:
         view = insights.study(database, study)
@@ -171,7 +171,7 @@ def best(
 
 
 def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dict[str, Any] | None:
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     if answer is None or not rows:
         return None
@@ -213,8 +213,8 @@ def trials(
     together by `and`, `or`, `not` and parentheses.
     """
     from tunesvc import insights
-    from tunesvc.cli import output, study_text
     from tunesvc.store.database import open_database
+    from tunesvc.views import output, study_text
 
     with open_database(database_url) as database:
         view = insights.study(database, study)
@@ -274,7 +274,7 @@ def _print_logs(
 ) -> tuple[int, int]:
     """Print what there is after the cursor; returns the new cursor."""
     from tunesvc import insights
-    from tunesvc.cli import output
+    from tunesvc.views import output
 
     while rows := insights.logs(database, view.study_id, trial, attempt=attempt, after=after):
         for row in rows:

@@ -57,10 +57,10 @@ def _hush() -> None:
 @contextmanager
 def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: bool, quiet: bool) -> Iterator[Watch]:
     from tunesvc.cli.board import Board
-    from tunesvc.cli.live import LiveView
-    from tunesvc.cli.output import out
-    from tunesvc.cli.plain import JsonLines, PlainLines
     from tunesvc.coordinator.progress import SilentObserver
+    from tunesvc.views.lines import JsonLines, PlainLines
+    from tunesvc.views.live import LiveView
+    from tunesvc.views.output import out
 
     names = list(titles)
     only = names[0] if len(names) == 1 else None
@@ -81,7 +81,7 @@ def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: boo
 @contextmanager
 def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks for a clean end, the second one ends the process."""
-    from tunesvc.cli.live import STOPPING
+    from tunesvc.views.live import STOPPING
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         if interrupt.is_set():

@@ -18,9 +18,9 @@ def explain(
 ) -> None:
     """Say why a study stands as it does; or why a trial has its parameters, and why it was stopped or kept."""
     from tunesvc import insights
-    from tunesvc.cli import output, study_text
     from tunesvc.cli.show import no_such_trial
     from tunesvc.store.database import open_database
+    from tunesvc.views import output, study_text
 
     with open_database(database_url) as database:
         view = insights.study(database, study)
@@ -51,8 +51,8 @@ def confirm(
     larger `--top` or `--repeats` it runs what is missing.
     """
     from tunesvc import api
-    from tunesvc.cli import output, study_text
     from tunesvc.cli.watching import attended
+    from tunesvc.views import output, study_text
 
     found = api.load_study(study, database_url=database_url)
     told, interrupt = attended(
@@ -85,9 +85,10 @@ def replay(
     Exit code 1 says that a decision came out otherwise than it was recorded.
     """
     from tunesvc import insights
-    from tunesvc.cli import output, replay_text
+    from tunesvc.cli import replay_text
     from tunesvc.insights import replay as replays
     from tunesvc.store.database import open_database
+    from tunesvc.views import output
 
     if pruner is not None and sampler is not None:
         raise typer.BadParameter("ask either another --pruner or another --sampler")

@@ -15,8 +15,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.cli.output import STYLES, cells, clean
 from tunesvc.coordinator.progress import LiveTrial, Note, Progress
+from tunesvc.views.output import STYLES, cells, clean
 from tunesvc.words import duration, number, parameters
 
 STOPPING = "stopping once everything is recorded; press Ctrl-C again to force it"

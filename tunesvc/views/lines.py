@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from tunesvc.cli.live import describe
-from tunesvc.cli.output import clean, plain, to_json
 from tunesvc.coordinator.progress import Note, Progress
+from tunesvc.views.live import describe
+from tunesvc.views.output import clean, plain, to_json
 from tunesvc.words import duration, number
 
 EVERY_S = 10.0

@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.cli.output import (
+from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.views.output import (
     STYLES,
     bar,
     cells,
@@ -20,7 +21,6 @@ from tunesvc.cli.output import (
     state_text,
     table,
 )
-from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.words import ago, duration, number, parameter, violations
 
 if TYPE_CHECKING:
