@@ -1,13 +1,23 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tests.specs import make_spec
 from tunesvc.search.auto import GP_MAX, OBJECTIVES_MAX, PARAMETERS_MAX, AutoSampler
+from tunesvc.search.memory import StudyMemory
+from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.recommend import recommend
+from tunesvc.search.samplers import make_sampler
+from tunesvc.space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
@@ -143,3 +153,70 @@ def test_each_sampler_meets_every_seed() -> None:
     study = study_that_prunes(shared_seeds=2)
     told = [explained_in(study, GRID) for _ in range(8)]
     assert [text.startswith("TPE, in turns") for text in told] == [True, False, False, True] * 2
+
+
+def searched(
+    parameters: dict[str, Any], objective: Callable[..., float], trials: int, seed: int, goal: str = "minimize"
+) -> Sequence[FrozenTrial]:
+    """A study as the coordinator drives it: what is not finite has failed because of its parameters."""
+    metrics = [{"name": "loss", "goal": goal}]
+    spec = make_spec(parameters=parameters, sampler={"name": "auto", "seed": seed}, metrics=metrics)
+    space = Space(spec.parameters)
+    memory = StudyMemory("memory", [StudyDirection[goal.upper()]])
+    sampler, pruner = make_sampler(spec, space), optuna.pruners.NopPruner()
+    optimizer = Optimizer(memory, space, sampler, pruner, sampler_name="auto", pruner_name="none", seed=seed)
+    for _ in range(trials):
+        proposal = optimizer.ask()
+        value = objective(**proposal.params)
+        if math.isfinite(value):
+            optimizer.tell(proposal.number, TrialState.COMPLETE, [value])
+        else:
+            optimizer.tell(proposal.number, TrialState.FAIL, failure="nan")
+    return optimizer.trials
+
+
+PLANE = {name: {"type": "float", "min": 0.0, "max": 1.0} for name in "xy"}
+
+
+def hill(x: float, y: float) -> float:
+    return 5 - (x - 0.3) ** 2 - (y - 0.7) ** 2
+
+
+@pytest.mark.parametrize(("penalty", "border"), [(-1e100, 0.6), (-1e6, 0.6), (-50.0, 0.6), (-1e9, 0.35)])
+def test_a_penalty_hides_nothing_from_the_search_nor_from_what_is_recommended(penalty: float, border: float) -> None:
+    """Case S2: 3.9e+95 ± 8.7e+95 was recommended, and the best called a lucky draw."""
+    trials = searched(PLANE, lambda x, y: penalty if x > border else hill(x, y), 40, 0, "maximize")
+    best = max(trials, key=lambda trial: trial.values[0])
+    told = recommend(trials, "maximize")
+    assert told is not None
+    assert best.values[0] > 4.999
+    assert (told.number, told.luckiest) == (best.number, best.number)
+    assert told.mean == pytest.approx(best.values[0], abs=1e-3)
+    assert told.deviation is not None
+    assert told.deviation < 0.1
+
+
+def test_how_large_a_penalty_is_does_not_matter() -> None:
+    runs = [searched(PLANE, lambda x, y, p=p: p if x > 0.6 else hill(x, y), 25, 1, "maximize") for p in (-1e3, -1e30)]
+    assert [trial.params for trial in runs[0]] == [trial.params for trial in runs[1]]
+
+
+def test_what_is_known_is_not_run_again_where_there_is_no_noise() -> None:
+    """Case S3: of ninety trials fifty-one were the same, beside a border beyond which nothing runs."""
+    ranges = {"width": {"type": "int", "min": 8, "max": 2048}, "depth": {"type": "int", "min": 1, "max": 12}}
+
+    def objective(width: int, depth: int) -> float:
+        return math.nan if width * depth > 400 else float(abs(width - 40) + abs(depth - 3))
+
+    trials = searched(ranges, objective, 90, 1)
+    counts = Counter(tuple(trial.params.values()) for trial in trials)
+    assert counts.most_common(1)[0][1] <= 4
+    assert (40, 3) in counts
+
+
+@pytest.mark.parametrize("seed", [4, 8, 9, 16])
+def test_a_loss_that_reaches_zero_is_searched_as_it_is_and_not_by_its_logarithm(seed: int) -> None:
+    """Case S4, with the seeds that ended far away: the logarithm of a squared distance has a hole at its minimum."""
+    trials = searched({"w": {"type": "int", "min": 0, "max": 1000}}, lambda w: float((w - 40) ** 2), 40, seed)
+    assert min(trial.values[0] for trial in trials) == 0
+    assert len({trial.params["w"] for trial in trials}) == 40

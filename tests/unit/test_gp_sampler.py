@@ -69,7 +69,7 @@ def test_parallel_proposals_differ() -> None:
     asked = [study.ask({"x": UNIT, "y": UNIT}) for _ in range(6)]
     places = np.array([[trial.params["x"], trial.params["y"]] for trial in asked])
     apart = np.linalg.norm(places[:, None] - places[None], axis=-1) + np.eye(6)
-    assert apart.min() > 0.002
+    assert apart.min() > 1e-4  # the bottom is known to a thousandth by then
 
 
 def test_after_pruned_trials_around_the_optimum_it_asks_there() -> None:
@@ -141,7 +141,9 @@ def test_a_long_history_is_thinned_to_the_best_the_newest_and_an_even_rest() -> 
     values = np.random.default_rng(0).permutation(1000.0 * np.ones(1000).cumsum())
     zeros = np.zeros(1000)
     numbers = np.arange(1000)
-    seen = Observations(numbers, zeros[:, None], values, zeros, numbers, zeros == 0, 1.0, 0.0, None).thinned(300)
+    seen = Observations(numbers, zeros[:, None], values, values, zeros, numbers, zeros == 0, 1.0, 0.0, None).thinned(
+        300
+    )
     assert len(seen) == 300
     assert set(np.sort(values)[:100]) <= set(seen.values)
     assert set(range(950, 1000)) <= set(seen.numbers)
@@ -165,11 +167,12 @@ def test_a_point_is_measured_again_only_where_there_is_noise() -> None:
         known = Hyperparameters(np.array([4.0]), signal=1.0, own=1e-4, noise=noise)
         posterior = Posterior(known, np.zeros(1), points, values, np.zeros(9))
         means = posterior.mean(points)
-        acquisition = Acquisition(posterior, Incumbents.of(points, means), seed=99)
+        incumbents = Incumbents.of(points, means)
+        acquisition = Acquisition(posterior, incumbents, seed=99, tried=points, failed=points[:0])
         elsewhere = acquisition.log_value(np.linspace(0, 1, 101)[:, None]).max()
         return float(acquisition.log_value(best)[0] - elsewhere)
 
-    assert gain_of_repeating(1e-7) < -3
+    assert gain_of_repeating(1e-7) == -np.inf
     assert gain_of_repeating(0.3) > -1
 
 

@@ -21,6 +21,9 @@ from tunesvc.words import number
 TRIALS_MIN = 10
 """With fewer complete trials the best observed value is all there is to go by."""
 
+_ALIKE = 3e-3
+"""Posterior means that differ by less, of values with variance 1, differ by the model's rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
@@ -93,8 +96,7 @@ def ranked(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None =
         return [trial.number for trial in _by_observed(candidates, goal)]
     numbers, configurations = belief.seen.numbers, [point.tobytes() for point in belief.seen.points]
     first = {configurations[place]: int(numbers[place]) for place in np.argsort(-numbers)}
-    in_order = np.argsort(belief.posterior.mean(belief.seen.points), kind="stable")
-    return list(dict.fromkeys(first[configurations[place]] for place in in_order))
+    return list(dict.fromkeys(first[configurations[place]] for place in _in_order(belief)))
 
 
 def _belief(candidates: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> Belief | None:
@@ -104,10 +106,17 @@ def _belief(candidates: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | N
 def _best_believed(belief: Belief) -> tuple[int, float, float]:
     """Number, posterior mean and deviation."""
     points = belief.seen.points
-    best = points[int(np.argmin(belief.posterior.mean(points)))]
+    best = points[_in_order(belief)[0]]
     same = (points == best).all(axis=1)  # the first measurement of a configuration stands for it
     (mean,), (deviation,) = belief.predict(best[None])
     return int(belief.seen.numbers[same].min()), float(mean), float(deviation)
+
+
+def _in_order(belief: Belief) -> np.ndarray:
+    """Places of the trials, the best first; of those that the model cannot tell from the best, by what was observed."""
+    means = belief.posterior.mean(belief.seen.points)
+    is_alike = means <= means.min() + _ALIKE
+    return np.lexsort((means, np.where(is_alike, belief.seen.values, np.inf)))
 
 
 def is_candidate(trial: FrozenTrial) -> bool:

@@ -28,19 +28,33 @@ class Scale:
     unit: float
 
     @staticmethod
-    def of(finals: Sequence[float] | np.ndarray, direction: StudyDirection) -> Scale:
-        """The scale of a study with these final values; NaN and infinities among them are left out."""
+    def of(finals: Sequence[float] | np.ndarray, direction: StudyDirection, *, is_log: bool | None = None) -> Scale:
+        """The scale of a study with these final values; NaN, infinities and penalties among them are left out.
+
+        Args:
+            is_log: whether costs that may be taken as logarithms are; None: as they are, where they differ by factors.
+        """
         sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
         costs = sign * np.asarray(finals, dtype=float)
-        costs = costs[np.isfinite(costs)]
+        costs = np.sort(costs[np.isfinite(costs)])
+        costs = costs[: _without_penalties(costs)]
         if not len(costs):
             return Scale(sign, False, 0.0, 1.0)
         low, centre, high = np.quantile(costs, [0.1, 0.5, 0.9])
-        is_log = bool(costs.min() > 0 and high > 3 * low)
+        is_log = bool(costs[0] > 0 and high > 3 * low) and is_log is not False
         if is_log:
             low, centre, high = np.log([low, centre, high])
         unit = max(centre - low, 0.1 * (high - centre), 1e-9 * abs(centre)) or 1.0
         return Scale(sign, is_log, float(centre), float(unit))
+
+    def log_slopes(self, values: np.ndarray) -> np.ndarray:
+        """Logarithms of how much faster than values their places on the scale grow: the density's change; finite."""
+        costs = self.sign * np.asarray(values, dtype=float)
+        costs = np.where(np.isfinite(costs), costs, np.exp(self.centre) if self.is_log else self.centre)
+        placed = np.log(np.maximum(costs, 1e-300)) if self.is_log else costs
+        above = ((placed - self.centre) / self.unit).clip(0.0, np.expm1(WORST))
+        slopes: np.ndarray = -np.log(self.unit) - np.log1p(above) - (placed if self.is_log else 0.0)
+        return slopes
 
     def to(self, values: np.ndarray | float) -> np.ndarray:
         """From the objective's units. NaN lies at the bad end, as infinities of either sign do: both are failures."""
@@ -62,3 +76,27 @@ class Scale:
         z = np.minimum(np.asarray(z, dtype=float), 2 * WORST)
         costs = self.centre + self.unit * np.where(z > 0, np.expm1(np.maximum(z, 0.0)), z)
         return self.sign * (np.exp(np.minimum(costs, 700.0)) if self.is_log else costs)
+
+
+_FEW = 3
+"""A scale rests on so many values at least."""
+_APART = 10.0
+"""A gap so many times as wide as all that lies below it may set penalties apart."""
+_ALIKE, _FAR = 0.1, 1e4
+"""It does if values above it differ by so little of it, or if it is so many times as wide and as large."""
+
+
+def _without_penalties(costs: np.ndarray) -> int:
+    """How many of sorted costs lie below a gap that sets penalties apart, or diverged results; all without a gap.
+
+    Objectives return 1e6 or 1e100 for what they cannot run. That says where not to go, and nothing about a scale.
+    """
+    if len(costs) <= _FEW:
+        return len(costs)
+    below, above = costs[_FEW - 1 : -1], costs[_FEW:]
+    with np.errstate(over="ignore"):
+        gaps, widths, rest = above - below, below - costs[0], costs[-1] - above
+        size = np.maximum(widths, np.maximum(np.abs(below), abs(costs[0])))
+        is_penalty = (rest <= _ALIKE * gaps) | (gaps > _FAR * size)
+    found = np.flatnonzero((widths > 0) & (gaps > _APART * widths) & is_penalty)
+    return int(found[0]) + _FEW if len(found) else len(costs)

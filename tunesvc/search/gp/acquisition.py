@@ -12,14 +12,17 @@ from tunesvc.search.gp.model import Posterior
 
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _CANDIDATES = 1_000
-_WIDTHS = (0.15, 0.1, 0.05, 0.02)
+_WIDTHS = (0.15, 0.1, 0.05, 0.02, 0.005)
 """Of the steps of successive rounds of local search, in ranges of a parameter."""
 _CLIMBERS, _NEIGHBOURS = 8, 30
-_CAUTION = 3.0
+_CAUTION = 5.0
 """Power of the probability of keeping within constraints (Gardner et al. 2014): with 1, most asks at a border fail."""
 _WORTH_A_RISK = 0.04
 """What is learned counts for at least as much where constraints are violated, of values with variance 1. A model that
 knows the function well would else ask beyond a border as soon as it has reached it: only there is something to gain."""
+
+_WORTH_REPEATING = 0.01
+"""What has to be learned by measuring a point once more, of values with variance 1: less is no noise but rounding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +48,47 @@ class Acquisition:
 
     This is the knowledge gradient (Frazier, Powell and Dayanik 2009) with the two points compared that matter: the
     one observed and the incumbent, or for the incumbent itself the runner-up. Without noise it is expected improvement.
-    As what is learned is discounted by noise, a promising point is measured again once that tells more than a new one.
+    As what is learned is discounted by noise, a promising point is measured again once that tells more than a new one;
+    where there is next to no noise, never, and neither is one that has failed.
     """
 
     def __init__(
-        self, objective: Posterior, incumbents: Incumbents, seed: int, infeasible: Posterior | None = None
+        self,
+        objective: Posterior,
+        incumbents: Incumbents,
+        seed: int,
+        *,
+        tried: np.ndarray,
+        failed: np.ndarray,
+        infeasible: Posterior | None = None,
     ) -> None:
-        """`seed`: with which the point would be trained; `infeasible`: of values above 0 where constraints are
-        violated."""
+        """Acquisition for one more trial.
+
+        Args:
+            seed: with which the point would be trained.
+            tried: points that were or are being measured; shape (n, parameters).
+            failed: those that led to no value; shape (m, parameters).
+            infeasible: of values above 0 where constraints are violated.
+        """
         self._objective = objective
         self._incumbents = incumbents
         self._seed = seed
+        self._tried = _rows(tried)
+        self._failed = _rows(failed)
         self._infeasible = infeasible
 
     def log_value(self, points: np.ndarray) -> np.ndarray:
-        """Shape (points,)."""
+        """Of each point; minus infinity where measuring it once more is of no use; shape (points,)."""
         mean, learned = self._objective.lookahead(points, self._seed)
+        rows = _rows(points)
+        is_tried = np.isin(rows, self._tried)
+        is_useless = (is_tried & (learned < _WORTH_REPEATING)) | np.isin(rows, self._failed)
         if self._infeasible is not None:
-            learned = np.maximum(learned, _WORTH_A_RISK)
+            learned = np.where(is_tried, learned, np.maximum(learned, _WORTH_A_RISK))
         is_best = (points == self._incumbents.best).all(axis=1)
         rival = np.where(is_best, self._incumbents.second_mean, mean)
         gain = _log_improvement((self._incumbents.best_mean - rival) / learned)
-        out: np.ndarray = np.log(learned) + gain + self.log_feasibility(points)
-        return out
+        return np.where(is_useless, -np.inf, np.log(learned) + gain + self.log_feasibility(points))
 
     def log_feasibility(self, points: np.ndarray) -> np.ndarray:
         """Logarithm of what remains of a point's value by its risk of violating a constraint; shape (points,)."""
@@ -98,6 +119,12 @@ def maximise(
         )
     best = int(np.argmax(values))
     return points[best], float(values[best])
+
+
+def _rows(points: np.ndarray) -> np.ndarray:
+    """Each point as one value that can be compared; shape (points,)."""
+    rows = np.ascontiguousarray(points, dtype=float)
+    return rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel()
 
 
 def _log_improvement(z: np.ndarray) -> np.ndarray:

@@ -10,8 +10,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.gp.domain import Domain
-from tunesvc.search.gp.model import Posterior, fit
-from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, observe
+from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
+from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, observe, prefers_log
 from tunesvc.spec.model import Goal
 
 FITTED_MAX = 200
@@ -63,10 +63,14 @@ def believe(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None)
     domain = Domain(kinds)
     domain.learn_conditions(trials)
     direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
-    seen = observe(trials, domain, [direction], (), np.ones(1), shared_seeds)
+
+    def learn(seen: Observations) -> Hyperparameters:
+        return fit(seen.points, seen.values, seen.variances, domain.choices, seen.seeds)
+
+    is_log = prefers_log(trials, domain, direction, shared_seeds, FITTED_MAX, learn)
+    seen = observe(trials, domain, [direction], (), np.ones(1), shared_seeds, is_log=is_log)
     if seen is None:
         return None
-    learned, seen = seen.thinned(FITTED_MAX), seen.thinned(OBSERVED_MAX)
-    known = fit(learned.points, learned.values, learned.variances, domain.choices, learned.seeds)
+    known, seen = learn(seen.thinned(FITTED_MAX)), seen.thinned(OBSERVED_MAX)
     posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
     return Belief(domain, seen, posterior)

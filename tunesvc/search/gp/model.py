@@ -36,6 +36,8 @@ class Hyperparameters:
     """Variance of what a seed does to all points alike; 0 where no two observations share one."""
     rest: float = 0.0
     """Variance of observations of the same point with the same seed; 0 where no two observations share one."""
+    log_posterior: float = 0.0
+    """Of the values that they were learned from, up to a constant: how well they explain them."""
 
     @property
     def prior(self) -> float:
@@ -104,7 +106,8 @@ def fit(
         options={"maxiter": 25},
     )
     weights, signal, variances_found = _unpack(found.x, len(is_choice))
-    return Hyperparameters(weights, signal, *map(float, variances_found))
+    own, noise, shift, rest = *map(float, variances_found), *[0.0] * (4 - len(variances_found))
+    return Hyperparameters(weights, signal, own, noise, shift, rest, -float(found.fun))
 
 
 class Posterior:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from optuna.study import StudyDirection
@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.curves import CurveModel
 from tunesvc.search.gp.domain import Domain
+from tunesvc.search.gp.model import Hyperparameters
 from tunesvc.search.regression import DOF
 from tunesvc.search.scale import Scale
 from tunesvc.search.training_seeds import groups
@@ -32,6 +33,8 @@ class Observations:
     numbers: np.ndarray
     points: np.ndarray
     values: np.ndarray
+    raw: np.ndarray
+    """In the first objective's units; NaN for trials that are forecast."""
     variances: np.ndarray
     """Of each value beyond the noise that all have: 0 for finished trials."""
     seeds: np.ndarray
@@ -54,6 +57,12 @@ class Observations:
         ends = self.scale.back(self.centre + self.unit * np.array([mean - deviation, mean, mean + deviation]))
         return float(ends[1]), float(abs(ends[2] - ends[0]) / 2)
 
+    def on(self, scale: Scale) -> Observations:
+        """The same finished trials on another scale, for one objective."""
+        placed = scale.to(self.raw)
+        centre, unit = float(placed.mean()), float(placed.std()) or 1.0
+        return replace(self, values=(placed - centre) / unit, centre=centre, unit=unit, scale=scale)
+
     def thinned(self, limit: int) -> Observations:
         """At most so many."""
         if len(self) <= limit:
@@ -68,6 +77,7 @@ class Observations:
             self.numbers[kept],
             self.points[kept],
             self.values[kept],
+            self.raw[kept],
             self.variances[kept],
             self.seeds[kept],
             self.is_candidate[kept],
@@ -84,6 +94,8 @@ def observe(
     curves: Sequence[CurveModel],
     weights: np.ndarray,
     shared_seeds: int | None,
+    *,
+    is_log: bool | None = None,
 ) -> Observations | None:
     """What finished, pruned and running trials are worth; None when none has finished.
 
@@ -92,12 +104,15 @@ def observe(
         weights: of the objectives, for several: they become one by an augmented Chebyshev function (Knowles 2006,
             "ParEGO").
         shared_seeds: how many training seeds the trials share in turns; None: each has its own.
+        is_log: as for `Scale.of`.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not finished:
         return None
     columns = np.array([trial.values for trial in finished], dtype=float)
-    scales = [Scale.of(column, direction) for column, direction in zip(columns.T, directions, strict=True)]
+    scales = [
+        Scale.of(column, direction, is_log=is_log) for column, direction in zip(columns.T, directions, strict=True)
+    ]
     placed = np.column_stack([scale.to(column) for scale, column in zip(scales, columns.T, strict=True)])
     means, deviations = placed.mean(axis=0), placed.std(axis=0) + 1e-9
 
@@ -116,6 +131,7 @@ def observe(
         numbers,
         np.stack([domain.encode(trial.params) for trial, _, _ in seen]),
         (np.array([value for _, value, _ in seen]) - centre) / unit,
+        np.array([trial.values[0] if trial.state == TrialState.COMPLETE else np.nan for trial, _, _ in seen]),
         np.array([variance for _, _, variance in seen]) / unit**2,
         groups(numbers, shared_seeds),
         np.array([trial.state == TrialState.COMPLETE and is_feasible(trial) for trial, _, _ in seen]),
@@ -123,6 +139,41 @@ def observe(
         centre,
         scales[0] if len(scales) == 1 else None,
     )
+
+
+Learn = Callable[[Observations], Hyperparameters]
+"""Has hyperparameters learned, or remembered."""
+
+
+def prefers_log(
+    finished: Sequence[FrozenTrial],
+    domain: Domain,
+    direction: StudyDirection,
+    shared_seeds: int | None,
+    limit: int,
+    learn: Learn,
+) -> bool:
+    """Whether logarithms of an objective's values are a smoother function of the parameters than the values.
+
+    Losses that differ by factors mostly are. A squared distance is not: its logarithm has a hole at the minimum. The
+    values are more probable under the better one (Snelson et al. 2003, "Warped Gaussian processes").
+
+    Args:
+        limit: at most so many trials are looked at.
+    """
+    seen = observe(finished, domain, [direction], (), np.ones(1), shared_seeds, is_log=True)
+    if seen is None or seen.scale is None or not seen.scale.is_log:
+        return False
+    as_log = seen.scale
+    seen = seen.thinned(limit)
+    as_is = Scale.of(seen.raw, direction, is_log=False)
+    return _log_evidence(seen, as_log, learn) > _log_evidence(seen.on(as_is), as_is, learn)
+
+
+def _log_evidence(seen: Observations, scale: Scale, learn: Learn) -> float:
+    """How probable the raw values are, up to a constant: by the model, and by how the scale stretches them."""
+    stretched = scale.log_slopes(seen.raw).sum() - len(seen) * np.log(seen.unit)
+    return learn(seen).log_posterior + float(stretched)
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

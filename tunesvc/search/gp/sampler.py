@@ -18,18 +18,20 @@ from tunesvc.search.curves import models_of
 from tunesvc.search.gp.acquisition import Acquisition, Incumbents, maximise
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
-from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses, is_feasible, observe
+from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses, is_feasible, observe, prefers_log
 from tunesvc.search.gp.spread import spread
 from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.training_seeds import groups
 
-VERSION = "gp 4"
+VERSION = "gp 5"
 """Changes whenever the same seed and history give another proposal."""
 _FITTED_MAX = 150
 """Hyperparameters are learned from so many observations at most."""
 _EVERY_UP_TO, _GROWTH = 20, 1.1
 """Up to so many finished trials hyperparameters are learned at each, then whenever there are so many times more."""
+_FITS_MAX = 6
+"""Of values, of their logarithms and of constraints, now and before the last milestone."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 _NEAREST = 3
 _STARTS = 5
@@ -114,23 +116,31 @@ class GPSampler(BaseSampler):
         ended = sum(trial.state.is_finished() for trial in trials)
         rng = np.random.default_rng([self._seed, number])
         weights = rng.dirichlet(np.ones(len(study.directions)))
-        seen = None
+        seen, is_log = None, None
         if ended >= self._n_startup_trials:
             curves = models_of(study) if any(trial.intermediate_values for trial in trials) else ()
-            seen = observe(trials, domain, study.directions, curves, weights, self._shared_seeds)
+            is_log = self._prefers_log(study, trials, domain)
+            seen = observe(trials, domain, study.directions, curves, weights, self._shared_seeds, is_log=is_log)
         if seen is None or not seen.is_candidate.any():
             self._explain_start(number, ended)
             return spread(domain, number, self._seed % 2**32)
-        model = self._model(number, seen.thinned(OBSERVED_MAX), study, trials, domain)
+        model = self._model(number, seen, study, trials, domain, is_log)
         starts = model.seen.points[np.argsort(model.means, kind="stable")[:_STARTS]]
         point, value = maximise(model.acquisition, domain, starts, rng)
         self._explain(number, model, point, value)
         return point
 
     def _model(
-        self, number: int, seen: Observations, study: Study, trials: Sequence[FrozenTrial], domain: Domain
+        self,
+        number: int,
+        every: Observations,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+        is_log: bool | None,
     ) -> _Model:
-        known = self._hyperparameters(seen, study, trials, domain)
+        seen = every.thinned(OBSERVED_MAX)
+        known = self._hyperparameters(seen, study, trials, domain, is_log)
         posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
@@ -148,7 +158,17 @@ class GPSampler(BaseSampler):
         means = posterior.mean(seen.points)
         incumbents = Incumbents.of(seen.points[seen.is_candidate], means[seen.is_candidate])
         (seed,) = self._seeds_of([number])
-        acquisition = Acquisition(posterior, incumbents, seed, self._infeasible(trials, domain))
+        told = set(every.numbers.tolist())
+        others = [trial for trial in trials if trial.number not in told]
+        failed = [trial for trial in others if trial.state == TrialState.PRUNED and not trial.intermediate_values]
+        acquisition = Acquisition(
+            posterior,
+            incumbents,
+            seed,
+            tried=np.vstack([every.points, _points(others, domain)]),
+            failed=_points(failed, domain),
+            infeasible=self._infeasible(trials, domain),
+        )
         return _Model(seen, posterior, acquisition, incumbents, means)
 
     def _infeasible(self, trials: Sequence[FrozenTrial], domain: Domain) -> Posterior | None:
@@ -164,17 +184,40 @@ class GPSampler(BaseSampler):
         return Posterior(known, domain.choices, points, worst, zeros)
 
     def _hyperparameters(
-        self, seen: Observations, study: Study, trials: Sequence[FrozenTrial], domain: Domain
+        self,
+        seen: Observations,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+        is_log: bool | None,
     ) -> Hyperparameters:
         """Learned again whenever the history has grown by a tenth: from its finished trials, while there are enough."""
+        finished = self._to_learn_from(study, trials)
+        if not finished:
+            return self._learn(seen.thinned(_FITTED_MAX), domain)
+        ones = np.ones(1)
+        known = observe(finished, domain, study.directions, (), ones, self._shared_seeds, is_log=is_log) or seen
+        return self._learn(known.thinned(_FITTED_MAX), domain)
+
+    def _to_learn_from(self, study: Study, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """The finished trials of which hyperparameters are learned; none while there are too few."""
         finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         count = _milestone(len(finished))
-        if count < self._n_startup_trials or len(study.directions) > 1:
-            known = seen
-        else:
-            known = observe(finished[:count], domain, study.directions, (), np.ones(1), self._shared_seeds) or seen
-        known = known.thinned(_FITTED_MAX)
-        return self._fit_cached(known.points, known.values, known.variances, known.seeds, domain)
+        return () if count < self._n_startup_trials or len(study.directions) > 1 else finished[:count]
+
+    def _prefers_log(self, study: Study, trials: Sequence[FrozenTrial], domain: Domain) -> bool | None:
+        """See `prefers_log`; None while there are too few trials to tell."""
+        finished = self._to_learn_from(study, trials)
+        if not finished:
+            return None
+
+        def learn(seen: Observations) -> Hyperparameters:
+            return self._learn(seen, domain)
+
+        return prefers_log(finished, domain, study.directions[0], self._shared_seeds, _FITTED_MAX, learn)
+
+    def _learn(self, seen: Observations, domain: Domain) -> Hyperparameters:
+        return self._fit_cached(seen.points, seen.values, seen.variances, seen.seeds, domain)
 
     def _fit_cached(
         self,
@@ -190,7 +233,7 @@ class GPSampler(BaseSampler):
         key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes() + bytes([jumps])
         if key not in self._fits:
             self._fits[key] = fit(points, values, variances, domain.choices, seeds, jumps=jumps)
-            if len(self._fits) > 4:
+            if len(self._fits) > _FITS_MAX:
                 self._fits.popitem(last=False)
         return self._fits[key]
 
@@ -250,6 +293,11 @@ class _Model:
         distances = self.posterior.distances(point, self.seen.points)
         order = np.argsort(distances, kind="stable")[:_NEAREST]
         return [{"number": int(self.seen.numbers[i]), "distance": float(distances[i])} for i in order]
+
+
+def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
+    """Shape (trials, parameters)."""
+    return np.array([domain.encode(trial.params) for trial in trials]).reshape(-1, len(domain))
 
 
 def _milestone(count: int) -> int:
