@@ -183,8 +183,10 @@ def storage(url: str | None = None) -> PgStorage:
 class Study:
     """A stored study. Every property is read afresh."""
 
-    def __init__(self, name: str, database: Database) -> None:
+    def __init__(self, name: str, database: Database, *, interrupted: bool = False) -> None:
         self.name = name
+        self.interrupted = interrupted
+        """`interrupt` ended the run that returned this study: `resume` continues it."""
         self._database = database
 
     def __repr__(self) -> str:
@@ -361,7 +363,7 @@ def _run(
     check: bool = False,
 ) -> Study:
     with _orderly_interrupt(record.name, interrupt) as interrupt:
-        run_study(
+        closing = run_study(
             database,
             record,
             source,
@@ -370,9 +372,10 @@ def _run(
             interrupt=interrupt,
             standby=standby,
         )
+        interrupted = interrupt.is_set() and closing.state is None
     if check and (error := failure(database, record.name)) is not None:
         raise error
-    return Study(record.name, database)
+    return Study(record.name, database, interrupted=interrupted)
 
 
 @contextmanager

@@ -251,6 +251,19 @@ def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(t
     assert all(trial["attempts"] == 1 for trial in trials if trial["number"] in kept), "what was done is not done again"
 
 
+def test_ctrl_c_while_ray_starts_says_that_it_is_interrupted_and_how_to_continue(tune: Tune) -> None:
+    running = tune.start("run", "bowl.yaml")
+    assert running.stdout is not None
+    for line in running.stdout:
+        if "waiting for Ray" in line:
+            break
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=100)
+    assert running.returncode == 130, err
+    assert "bowl interrupted before its first trial" in out
+    assert "tune resume bowl" in out
+
+
 def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tune) -> None:
     study(tune, "slow", "slow", "resources: {cpu: 0.1}\n        pruner: none")
     running = tune.start("run", "slow.yaml", "--trials", "500", "--json", "--dashboard")

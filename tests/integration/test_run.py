@@ -191,6 +191,17 @@ def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
         run_study("epochs")
 
 
+def test_a_run_that_is_interrupted_before_it_begins_says_so(run_study: RunStudy, database_url: str) -> None:
+    parameters = {"x": {"min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 3}}
+    assert not run_study(parameters=parameters).interrupted
+    api.request("study", "extend", {"trials": 1}, database_url=database_url)
+    interrupt = threading.Event()
+    interrupt.set()
+    study = api.resume("study", database_url=database_url, interrupt=interrupt)
+    assert study.interrupted
+    assert len(study.trials) == 4
+
+
 def test_a_resumed_file_may_be_mended_but_its_space_must_not_shrink(run_study: RunStudy) -> None:
     with pytest.raises(StudyFailed):
         run_study(entrypoint="broken:train")

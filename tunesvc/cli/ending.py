@@ -21,7 +21,7 @@ Ended = Mapping[str, "Study | Exception"]
 """By name, the study as it is stored, or why it could not be run."""
 
 
-def tell(ended: Ended, *, interrupted: bool, as_json: bool, quiet: bool) -> ExitCode:
+def tell(ended: Ended, *, as_json: bool, quiet: bool) -> ExitCode:
     """Say how it ended; returns the exit code, that of the worst of several.
 
     Raises:
@@ -30,7 +30,7 @@ def tell(ended: Ended, *, interrupted: bool, as_json: bool, quiet: bool) -> Exit
     (first, *others) = ended.values()
     if not others and isinstance(first, Exception):
         raise first
-    codes = {name: _code(end, interrupted=interrupted) for name, end in ended.items()}
+    codes = {name: _code(end) for name, end in ended.items()}
     if as_json:
         for name, end in ended.items():
             _print_end(name, end, codes[name])
@@ -44,13 +44,12 @@ def tell(ended: Ended, *, interrupted: bool, as_json: bool, quiet: bool) -> Exit
     return worst(codes.values())
 
 
-def _code(end: Study | Exception, *, interrupted: bool) -> ExitCode:
+def _code(end: Study | Exception) -> ExitCode:
     if isinstance(end, Exception):
         return code_of(end) if isinstance(end, TuneError) else ExitCode.FAILED
-    view = end.view
-    if view.is_failure:
-        return ExitCode.FAILED
-    return ExitCode.INTERRUPTED if interrupted and view.state == "running" else ExitCode.DONE
+    if end.interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.FAILED if end.view.is_failure else ExitCode.DONE
 
 
 def described(error: Exception) -> str:
@@ -77,7 +76,7 @@ def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
     JsonLines(name).write(
         "end",
         {
-            "state": view.state,
+            "state": _state(view, code),
             "reason": view.reason,
             "counts": plain(view.counts),
             "best": plain(end.front if len(view.objectives) > 1 else end.best),
@@ -98,16 +97,25 @@ def _print_summary(study: Study, code: ExitCode) -> None:
 
     console, view = output.out(), study.view
     answer, best = study.answer
-    reason = f": {output.clean(view.reason)}" if view.reason else ""
-    after = f" after {words.duration(view.active_s)}{reason}"
     state = output.state_text(_state(view, code))
-    console.print(Text.assemble("\n", (output.clean(view.name), "bold"), " ", state, after))
+    console.print(Text.assemble("\n", (output.clean(view.name), "bold"), " ", state, _when(view, code)))
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if best:
         console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
     if (error := study.failure) is not None and error.traceback is not None:
         console.print(study_text.traceback(f"Trial {error.number} raised", error.traceback))
     console.print(_commands(_next(view.name, view.state, code, found=bool(best))))
+
+
+def _when(view: StudyView, code: ExitCode) -> str:
+    from tunesvc.views import output
+
+    if not view.counts.total:
+        return " before its first trial"
+    # the reason of an interrupted study is that of the run before
+    is_of_this_run = view.reason and code is not ExitCode.INTERRUPTED
+    reason = f": {output.clean(view.reason)}" if is_of_this_run else ""
+    return f" after {words.duration(view.active_s)}{reason}"
 
 
 def _state(view: StudyView, code: ExitCode) -> str:

@@ -162,8 +162,8 @@ def _session(
 
     from tunesvc.cli import ending
 
-    ended, interrupt = attended(titles, start, as_json=as_json, quiet=quiet)
-    raise typer.Exit(ending.tell(ended, interrupted=interrupt.is_set(), as_json=as_json, quiet=quiet))
+    ended, _ = attended(titles, start, as_json=as_json, quiet=quiet)
+    raise typer.Exit(ending.tell(ended, as_json=as_json, quiet=quiet))
 
 
 def _watched(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
@@ -177,7 +177,8 @@ def _watched(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
     except Exception as error:
         observer.note(Note("error", described(error)))
         raise
-    observer.note(Note("over", f"{view.state}: {view.reason}" if view.reason else view.state))
+    state = "interrupted" if study.interrupted else str(view.state)
+    observer.note(Note("over", f"{state}: {view.reason}" if view.reason else state))
     return study
 
 
