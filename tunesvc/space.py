@@ -172,7 +172,7 @@ def no_parameter(name: str, parameters: Mapping[str, Parameter]) -> str:
 
 def _range(parameter: Parameter) -> str:
     if isinstance(parameter, CategoricalParameter):
-        return f"{', '.join(map(repr, parameter.values))}"
+        return f"{', '.join(map(repr, parameter.choices))}"
     return f"{parameter.min:g} ... {parameter.max:g}"
 
 
@@ -190,7 +190,7 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
                 parameter.min, parameter.min + count_steps(parameter) * step, log=parameter.log, step=step
             )
         case CategoricalParameter():
-            return CategoricalDistribution(parameter.values)
+            return CategoricalDistribution(parameter.choices)
 
 
 def widened(before: Mapping[str, Parameter], now: Mapping[str, Parameter]) -> Iterator[str]:
@@ -215,7 +215,7 @@ def _narrowed(before: Parameter, now: Parameter) -> str:
     if before.when != now.when:
         return "its `when` cannot change"
     if isinstance(before, CategoricalParameter) and isinstance(now, CategoricalParameter):
-        missing = [value for value in before.values if not any(_same(value, other) for other in now.values)]
+        missing = [value for value in before.choices if not any(_same(value, other) for other in now.choices)]
         return f"choices may be added, not taken away: {', '.join(map(repr, missing))}" if missing else ""
     if isinstance(before, CategoricalParameter) or isinstance(now, CategoricalParameter):
         return "cannot change its type"

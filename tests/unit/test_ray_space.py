@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 from typing import Any
 
@@ -28,6 +29,7 @@ from tunesvc.spec.conditions import contains
         (tune.choice(["a", 1, None]), CategoricalParameter(values=("a", 1, None))),
         (tune.choice(np.arange(2)), CategoricalParameter(values=(0, 1))),
         (tune.grid_search([16, 32]), CategoricalParameter(values=(16, 32))),
+        (tune.choice([[64, 64], (128,)]), CategoricalParameter(values=((64, 64), (128,)))),
     ],
 )
 def test_a_domain_becomes_the_parameter_with_the_same_values(domain: object, parameter: object) -> None:
@@ -52,14 +54,17 @@ def test_nested_spaces_are_named_by_path_and_nest_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "domain",
+    ("domain", "reason"),
     [
-        tune.randn(0, 1),
-        tune.sample_from(lambda config: 1),
-        tune.qloguniform(1.0, 10.0, 0.5),
-        tune.choice([[64, 64], [128]]),
+        (tune.randn(10, 2), "randn has no bounds: use uniform, such as uniform(4, 16)"),
+        (tune.qrandn(10, 2, 0.5), "randn has no bounds"),
+        (tune.sample_from(lambda config: 1), "sample_from draws by code of its own"),
+        (tune.qloguniform(1.0, 10.0, 0.5), "a log scale cannot be quantized"),
+        (tune.choice([object()]), "a choice between objects cannot be stored"),
+        (tune.choice([1, 1]), "the values must be distinct: 1 and 1 are equal"),
+        ([tune.uniform(0, 1)], "a range within a list has no name"),
     ],
 )
-def test_a_domain_without_bounds_or_scalars_is_refused_by_name(domain: object) -> None:
-    with pytest.raises(SpecError, match="parameter `x`: "):
+def test_a_domain_without_bounds_or_scalars_is_refused_by_name(domain: object, reason: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"parameter `x`: {reason}")):
         from_ray({"x": domain})

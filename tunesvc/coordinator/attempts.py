@@ -27,7 +27,7 @@ from tunesvc.policy import Failure, StopCause
 from tunesvc.search.judge import Promotion
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.training_seeds import SEED, training_seed
-from tunesvc.spec import StudySpec
+from tunesvc.spec import StudySpec, as_given
 from tunesvc.store.batch import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
 from tunesvc.store.ids import trial_id
 from tunesvc.store.recovery import EarlierAttempt, UnfinishedTrial
@@ -139,7 +139,7 @@ class Attempts:
         live.leased_s = live.opened_s
         cpus = resources.cpu * resources.workers
         self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._lease_s))
-        params = {**self._spec.constants, **live.params}
+        params = {**self._spec.constants, **as_given(live.params, self._spec.parameters)}
         seed = trial.system_attrs.get(SEED, training_seed(self._spec.seed or 0, number, self._spec.seeds))
         launch = Launch(live.id, number, params, seed, history.checkpoint, effects.parallelism, effects.line)
         effects.launches.append(launch)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tunesvc.errors import SpecError
 from tunesvc.space import no_parameter, widened
-from tunesvc.spec import Budget, CategoricalParameter, Parameter, StudySpec
+from tunesvc.spec import Budget, CategoricalParameter, Parameter, StudySpec, as_choice
 from tunesvc.spec.freeze import FrozenDict
 
 
@@ -95,8 +95,9 @@ def _grown(name: str, parameter: Parameter, change: Any) -> Parameter:
         added = change["values"]
         if not isinstance(added, (list, tuple)):
             raise SpecError(f"widen {name}: `values` is a list of choices to add")
-        known = {(type(value), value) for value in parameter.values}
-        update["values"] = [*parameter.values, *(value for value in added if (type(value), value) not in known)]
+        known = {(type(value), value) for value in parameter.choices}
+        new = [value for value in added if (type(as_choice(value)), as_choice(value)) not in known]
+        update["values"] = [*parameter.values, *new]
     try:
         return type(parameter).model_validate({**parameter.model_dump(), **update})
     except ValidationError as error:
@@ -106,5 +107,5 @@ def _grown(name: str, parameter: Parameter, change: Any) -> Parameter:
 
 def _told(parameter: Parameter) -> str:
     if isinstance(parameter, CategoricalParameter):
-        return f"[{', '.join(map(str, parameter.values))}]"
+        return f"[{', '.join(map(str, parameter.choices))}]"
     return f"{parameter.min:g}…{parameter.max:g}"

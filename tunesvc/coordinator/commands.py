@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.coordinator.changes import differences, extended, paralleled, wider
 from tunesvc.errors import SpecError
 from tunesvc.space import Space, near
-from tunesvc.spec import ParamValue, StudySpec
+from tunesvc.spec import ParamValue, StudySpec, as_choices
 from tunesvc.store.batch import Decision
 from tunesvc.store.studies import Command
 
@@ -124,7 +124,7 @@ def _enqueue(command: Command, study: Steerable) -> str:
         return _next(study, study.enqueue(params, f"near trial {trial.number}"))
     if not isinstance(given.get("params"), Mapping):
         raise SpecError("enqueue takes `params`, values by name, or `near`, the number of a trial")
-    return _next(study, study.enqueue(given["params"], str(given.get("origin", ""))))
+    return _next(study, study.enqueue(as_choices(given["params"]), str(given.get("origin", ""))))
 
 
 def _retry(command: Command, study: Steerable) -> str:

@@ -37,7 +37,8 @@ def with_own_resources(job: Job) -> Job:
 
 def _speaks_of_resources(job: Job) -> bool:
     files = entrypoint_files(job.entrypoint or "", Path(job.source or "."))
-    return any("with_resources" in path.read_text("utf-8", "replace") for path in files if path.is_file())
+    texts = [path.read_text("utf-8", "replace") for path in files if path.is_file()]
+    return any(word in text for text in texts for word in ("with_resources", "default_resource_request"))
 
 
 def _ask(job: Job) -> dict[str, Any] | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from tunesvc.errors import SpecError
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, Scalar
 
@@ -19,8 +21,14 @@ def from_ray(search_space: Mapping[str, Any]) -> dict[str, Parameter]:
 
     Raises:
         SpecError: a domain that has no bounds or no fixed values (`randn`, `sample_from`), quantized log scales,
-            or choices between values that are no scalars.
+            choices between values that are neither scalars nor lists, or a domain within a list.
     """
+    for name, leaf in _leaves(search_space):
+        if isinstance(leaf, (list, tuple)) and any(map(_is_domain, leaf)):
+            raise SpecError(
+                f"parameter `{name}`: a range within a list has no name: give each a key of its own, or use "
+                "choice between whole lists"
+            )
     return {name: _parameter(name, leaf) for name, leaf in _leaves(search_space) if _is_domain(leaf)}
 
 
@@ -70,10 +78,21 @@ def _parameter(name: str, domain: Any) -> Parameter:
     quantum = sampler.q if isinstance(sampler, ray.Quantized) else None
     sampler = sampler.sampler if isinstance(sampler, ray.Quantized) else sampler
     log = isinstance(sampler, ray.LogUniform)
-    if not isinstance(domain, (ray.Float, ray.Integer)) or not isinstance(sampler, (ray.Uniform, ray.LogUniform)):
-        raise SpecError(f"parameter `{name}`: {type(sampler).__name__} sampling has no bounds: use uniform or choice")
+    if isinstance(domain, ray.Function):
+        raise SpecError(
+            f"parameter `{name}`: sample_from draws by code of its own, of which no sampler learns: use a range, and "
+            "compute in the function what follows from other parameters"
+        )
+    if isinstance(sampler, ray.Normal):
+        low, high = sampler.mean - 3 * sampler.sd, sampler.mean + 3 * sampler.sd
+        raise SpecError(f"parameter `{name}`: randn has no bounds: use uniform, such as uniform({low:g}, {high:g})")
     if log and quantum not in (None, 1):
-        raise SpecError(f"parameter `{name}`: a log scale cannot be quantized: use loguniform, lograndint or choice")
+        raise SpecError(
+            f"parameter `{name}`: a log scale cannot be quantized: use loguniform or lograndint and round in the "
+            "function, or choice"
+        )
+    if not isinstance(domain, (ray.Float, ray.Integer)) or not isinstance(sampler, (ray.Uniform, ray.LogUniform)):
+        raise SpecError(f"parameter `{name}`: {type(sampler).__name__} sampling is unknown: use uniform or choice")
     if isinstance(domain, ray.Integer):
         return _integer(domain, None if log or quantum is None else int(quantum), log)
     return _float(domain, quantum, log)
@@ -93,23 +112,33 @@ def _integer(domain: Any, quantum: int | None, log: bool) -> Parameter:
 
 
 def _categorical(name: str, values: Any) -> Parameter:
-    scalars = [value.item() if hasattr(value, "item") else value for value in values]
-    for value in scalars:
-        if not isinstance(value, Scalar):
+    choices = [value.tolist() if hasattr(value, "tolist") else value for value in values]
+    for value in choices:
+        if not isinstance(value, (Scalar, list, tuple)):
             raise SpecError(
                 f"parameter `{name}`: a choice between {type(value).__name__}s cannot be stored or compared: "
                 "choose between names and look the value up in the function"
             )
-    return CategoricalParameter(values=tuple(scalars))
+    try:
+        return CategoricalParameter(values=tuple(choices))
+    except ValidationError as error:
+        text = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise SpecError(f"parameter `{name}`: {text}") from None
 
 
-def resources_of(function: object) -> dict[str, Any] | None:
+def is_trainable(objective: object) -> bool:
+    """Whether an objective is a class that inherits from `ray.tune.Trainable`."""
+    bases = objective.__mro__ if isinstance(objective, type) else ()
+    return any(base.__name__ == "Trainable" and base.__module__.startswith("ray.tune.") for base in bases)
+
+
+def resources_of(objective: object) -> dict[str, Any] | None:
     """What `ray.tune.with_resources` asked for, as `resources` of a study; None when it asked for nothing.
 
     Raises:
         SpecError: bundles that differ from each other, or resources that depend on the trial's parameters.
     """
-    asked = getattr(function, "_resources", None)
+    asked = _request_of(objective) if is_trainable(objective) else getattr(objective, "_resources", None)
     if asked is None:
         return None
     if not hasattr(asked, "bundles"):
@@ -121,3 +150,13 @@ def resources_of(function: object) -> dict[str, Any] | None:
     known = {"cpu": float(bundle.pop("CPU", 0)), "gpu": float(bundle.pop("GPU", 0)), "workers": len(asked.bundles)}
     memory = {"memory": int(bundle.pop("memory"))} if "memory" in bundle else {}
     return {**known, **memory, "custom": bundle}
+
+
+def _request_of(trainable: Any) -> Any:
+    try:
+        return trainable.default_resource_request({})
+    except Exception as error:  # noqa: BLE001  # anybody's code
+        raise SpecError(
+            f"{trainable.__name__}.default_resource_request asks by the parameters of a trial "
+            f"({type(error).__name__}: {error}), which is not supported: name fixed resources"
+        ) from None

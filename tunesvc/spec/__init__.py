@@ -1,5 +1,6 @@
 """Study specs: the model, the YAML document with its lines, the JSON Schema and the starter."""
 
+from tunesvc.spec.choices import as_choices, as_given
 from tunesvc.spec.jsonschema import json_schema
 from tunesvc.spec.model import (
     Budget,
@@ -18,6 +19,7 @@ from tunesvc.spec.model import (
     Sampler,
     Scalar,
     StudySpec,
+    as_choice,
 )
 from tunesvc.spec.starter import write_starter
 
@@ -38,6 +40,9 @@ __all__ = [
     "Sampler",
     "Scalar",
     "StudySpec",
+    "as_choice",
+    "as_choices",
+    "as_given",
     "json_schema",
     "write_starter",
 ]

@@ -169,8 +169,8 @@ def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection
 def _nearest(value: object, parent: Parameter) -> str:
     if not isinstance(parent, CategoricalParameter):
         return f": between {parent.min:g} and {parent.max:g}" + (f", by {parent.step:g}" if parent.step else "")
-    listed = ", ".join(printable(str(choice)) for choice in parent.values[:10])
-    return suggest(value, [choice for choice in parent.values if isinstance(choice, str)]) or f": one of {listed}"
+    listed = ", ".join(printable(str(choice)) for choice in parent.choices[:10])
+    return suggest(value, [choice for choice in parent.choices if isinstance(choice, str)]) or f": one of {listed}"
 
 
 def _metrics(spec: StudySpec) -> Iterator[Fault]:

@@ -21,7 +21,7 @@ def wanted_values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
 def contains(parameter: Parameter, value: Scalar) -> bool:
     """Whether a parameter can have this value; true and 1 are different choices."""
     if isinstance(parameter, CategoricalParameter):
-        return any(is_same(value, choice) for choice in parameter.values)
+        return any(is_same(value, choice) for choice in parameter.choices)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return False
     known = as_written(parameter, value)

@@ -6,8 +6,10 @@ Owns the names, types and defaults of study.yaml, and what one value may be. Wha
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -44,6 +46,21 @@ def _scalar(value: object) -> object:
     return value
 
 
+def _choice(value: object) -> object:
+    """Check one value of a categorical parameter; a list becomes a tuple, all the way down."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_choice(item) for item in value)
+    if not isinstance(value, Scalar):
+        raise ValueError("must be text, a number, true, false, null or a list of those")  # noqa: TRY004 as above
+    checked = _scalar(value)
+    return check_text(checked) if isinstance(checked, str) else checked
+
+
+def as_choice(value: Any) -> Scalar:
+    """Return the scalar by which the search knows a choice: a list's JSON text; see `tunesvc.spec.choices`."""
+    return json.dumps(value) if isinstance(value, (list, tuple)) else value
+
+
 def _json(value: JsonValue) -> JsonValue:
     check_json(value)
     return value
@@ -55,6 +72,8 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(c
 """Text that can be listed and typed: no control characters, no bidirectional overrides."""
 Value = Annotated[bool | int | float | Text | None, BeforeValidator(_scalar)]
 """A scalar that JSON and the database can hold."""
+Choice = Annotated[bool | int | float | str | tuple[Any, ...] | None, BeforeValidator(_choice)]
+"""A scalar, or a list of choices."""
 Json = Annotated[JsonValue, AfterValidator(_json)]
 Tuple = Annotated[tuple[T, ...], Strict(False)]
 """A tuple that may be given as a list."""
@@ -101,7 +120,9 @@ class Constraint(Part):
 
 def _one_or_several(wanted: object) -> object:
     """Decides between the two before pydantic tries both and reports on both."""
-    return tuple(_scalar(value) for value in wanted) if isinstance(wanted, (list, tuple)) else _scalar(wanted)
+    if not isinstance(wanted, (list, tuple)):
+        return _scalar(wanted)
+    return tuple(as_choice(_choice(value)) for value in wanted)
 
 
 Wanted = Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_one_or_several)]
@@ -150,17 +171,25 @@ class CategoricalParameter(Part):
     """One of a few unordered values."""
 
     type: Literal["categorical"] = "categorical"
-    values: Tuple[Value] = Field(min_length=1, description="The choices: text, numbers, true, false or null.")
+    values: Tuple[Choice] = Field(
+        min_length=1, description="The choices: text, numbers, true, false, null, or lists of those."
+    )
     when: When | None = _WHEN
+
+    @cached_property
+    def choices(self) -> tuple[Scalar, ...]:
+        """The values as the search knows them: a list by its text."""
+        return tuple(as_choice(value) for value in self.values)
 
     @field_validator("values")
     @classmethod
-    def _distinct(cls, values: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-        first: dict[Scalar, Scalar] = {}
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        first: dict[Scalar, Any] = {}
         for value in values:
-            if value in first:
-                raise ValueError(f"the values must be distinct: {first[value]!r} and {value!r} are equal")
-            first[value] = value
+            known = as_choice(value)
+            if known in first:
+                raise ValueError(f"the values must be distinct: {first[known]!r} and {value!r} are equal")
+            first[known] = value
         return values
 
 

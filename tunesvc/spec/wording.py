@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tunesvc.spec import model
+from tunesvc.spec import foreign, model
 from tunesvc.spec.faults import Fault, Path, printable, suggest
 
 _PARTS: Mapping[str, type[BaseModel]] = {
@@ -68,7 +68,9 @@ def _fault(detail: ErrorDetails, data: Mapping[str, Any]) -> Fault:
         return Fault((*_without_tags(location[:-2], data), key), f"`{printable(key)}` {_say(detail)}", at_key=True)
     path = _without_tags(location, data)
     if kind == "extra_forbidden":
-        return Fault(path, _unknown_key(str(path[-1]), list(_known_keys(location))), at_key=True)
+        key = str(path[-1])
+        hint = foreign.hint(key) if len(location) == 1 else ""
+        return Fault(path, _unknown_key(key, list(_known_keys(location)), hint), at_key=True)
     if kind == "missing":
         return Fault(path, _missing(location[-1], at_top=not path))
     return Fault(path, _say(detail))
@@ -91,8 +93,8 @@ def _has(place: object, part: str | int) -> bool:
     return isinstance(place, (list, tuple)) and isinstance(part, int) and part < len(place)
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
-    return f"unknown key `{printable(key)}`" + (suggest(key, known) or f"; known: {', '.join(known)}")
+def _unknown_key(key: str, known: list[str], hint: str) -> str:
+    return f"unknown key `{printable(key)}`" + (hint or suggest(key, known) or f"; known: {', '.join(known)}")
 
 
 def _known_keys(location: Path) -> Iterable[str]:

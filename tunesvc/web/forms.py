@@ -114,7 +114,7 @@ def _wider(fields: Fields, parameters: Mapping[str, Parameter]) -> dict[str, Any
             if text.strip() and (value := _value(name, text, now)) != getattr(now, end, None):
                 changes.setdefault(name, {})[end] = value
     for name, text in _filled(fields.chooser, fields.choices):
-        changes[name] = {"values": [_choice(part) for part in text.split(",") if part.strip()]}
+        changes[name] = {"values": _choices(text)}
     if not changes:
         raise SpecError("nothing is changed")
     return changes
@@ -129,6 +129,15 @@ def _value(name: str, text: str, parameter: Parameter | None) -> ParamValue:
         choice: ParamValue = _choice(text)
         return choice
     return _whole(name, text) if isinstance(parameter, IntParameter) else _number(name, text)
+
+
+def _choices(text: str) -> list[Any]:
+    """Choices between commas: JSON if all of them are, so that lists may be among them, else text."""
+    try:
+        listed = json.loads(f"[{text}]")
+    except (ValueError, RecursionError):
+        return [_choice(part) for part in text.split(",") if part.strip()]
+    return list(listed)
 
 
 def _choice(text: str) -> Any:

@@ -1,0 +1,30 @@
+"""Choices that are lists, such as the layers of a network: `values: [[32, 16], [64, 32]]`.
+
+Samplers, the database and every page know scalars only. So a list is searched, stored and shown by its JSON text,
+`[32, 16]`, and becomes the list again where the objective or a user of the Python API gets it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tunesvc.spec.model import CategoricalParameter, Parameter, ParamValue, as_choice
+
+
+def as_choices(params: Mapping[str, Any]) -> dict[str, ParamValue]:
+    """Return the values that the search knows of those that a user gave."""
+    return {name: as_choice(value) for name, value in params.items()}
+
+
+def as_given(params: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Return the values that the study declares, of those that the search knows: lists are lists again."""
+    return {name: _as_given(value, parameters.get(name)) for name, value in params.items()}
+
+
+def _as_given(value: Any, parameter: Parameter | None) -> Any:
+    if not isinstance(parameter, CategoricalParameter) or not isinstance(value, str):
+        return value
+    is_list = any(isinstance(v, tuple) and as_choice(v) == value for v in parameter.values)
+    return json.loads(value) if is_list else value
