@@ -5,10 +5,15 @@ Imports neither the database, Ray nor Optuna: user code that imports this stays 
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tunesvc.errors import BadReport, Pruned
 
@@ -27,6 +32,15 @@ class Channel(Protocol):
         """Keep a copy of the file or folder at `path` as the trial's state after `step`."""
         ...
 
+    def set_user_attr(self, name: str, value: str) -> None:
+        """Hand over an attribute of the trial, its value as JSON."""
+        ...
+
+    @property
+    def directory(self) -> Path:
+        """The attempt's own scratch folder."""
+        ...
+
     @property
     def stop_requested(self) -> bool:
         """Whether the trial has been asked to stop."""
@@ -43,6 +57,16 @@ class DetachedChannel:
 
     def checkpoint(self, path: Path, step: int | None) -> None:
         """Forget it."""
+
+    def set_user_attr(self, name: str, value: str) -> None:
+        """Forget it."""
+
+    @cached_property
+    def directory(self) -> Path:
+        """A temporary folder that goes with this channel."""
+        folder = Path(tempfile.mkdtemp(prefix="tunesvc-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
 
 
 class Trial:
@@ -116,6 +140,24 @@ class Trial:
             raise FileNotFoundError(f"checkpoint {path} does not exist: save the state there first")
         self._channel.checkpoint(path, self._last_step if step is None else as_step(step))
 
+    def set_user_attr(self, name: str, value: object) -> None:
+        """Keep text, a number or other JSON on the trial; a later value of that name replaces an earlier one.
+
+        Raises:
+            BadReport: the name cannot be stored, or the value cannot be written as JSON.
+        """
+        if not is_name(name):
+            raise BadReport(f"{name!r} cannot name an attribute: use 1 to 200 characters without NUL")
+        self._channel.set_user_attr(name, as_json(name, value))
+
+    @property
+    def directory(self) -> Path:
+        """An empty folder of this attempt's own on the worker's disk, for scratch files.
+
+        It is removed when the attempt ends. What has to last belongs into a checkpoint.
+        """
+        return self._channel.directory
+
     def restored(self) -> Path | None:
         """Where an earlier attempt's last checkpoint lies (a folder or file as it was saved), or None."""
         return self._restored
@@ -154,11 +196,66 @@ def as_number(name: str, value: object) -> float:
         raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}), no single number: {error}") from None
 
 
+def as_json(name: str, value: object) -> str:
+    """Return an attribute's value as JSON; NumPy's numbers and arrays become numbers and lists.
+
+    Raises:
+        BadReport: it cannot be written as JSON.
+    """
+    try:
+        return json.dumps(value, default=_as_plain)
+    except (TypeError, ValueError, RecursionError) as error:
+        kind = type(value).__name__
+        raise BadReport(f"{name} is a {kind}, which cannot be written as JSON: {error}") from None
+
+
+def _as_plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def flattened(values: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield the entries of nested mappings, named by their paths as in Ray Tune: `eval/loss`."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name}/{inner}", deep) for inner, deep in flattened(value))
+        else:
+            yield name, value
+
+
+def as_result(value: object, names: tuple[str, ...]) -> tuple[dict[str, float], dict[str, object]]:
+    """Return the metrics and the attributes in what an objective returned.
+
+    Entries of a mapping that are text, true, false, nothing or a list become attributes, unless they bear the name
+    of an objective. All else is as in `as_metrics`.
+
+    Raises:
+        BadReport: as `as_metrics`.
+    """
+    if not isinstance(value, Mapping):
+        return as_metrics(value, names), {}
+    metrics: dict[str, float] = {}
+    attributes: dict[str, object] = {}
+    for name, entry in flattened(value):
+        if name not in names and is_attribute(entry):
+            attributes[name] = entry
+        else:
+            metrics[name] = as_number(name, entry)
+    return metrics, attributes
+
+
+def is_attribute(value: object) -> bool:
+    """Whether a value is no metric but worth keeping: text, true, false, nothing, or a list."""
+    is_plain = value is None or isinstance(value, (bool, str, list, tuple))
+    return is_plain or type(value).__name__ in ("bool_", "bool")
+
+
 def as_metrics(value: object, names: tuple[str, ...]) -> dict[str, float]:
     """What an objective returned or yielded, by metric name.
 
-    None is no metric; a mapping is taken as it is; a sequence is matched with `names`; anything else is the
-    first of `names`.
+    None is no metric; a mapping is taken as it is, but for nested ones, see `flattened`; a sequence is matched with
+    `names`; anything else is the first of `names`.
 
     Raises:
         BadReport: a value is no number, or a sequence is not as long as `names`.
@@ -166,7 +263,7 @@ def as_metrics(value: object, names: tuple[str, ...]) -> dict[str, float]:
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        return {name: as_number(name, v) for name, v in value.items()}
+        return {name: as_number(name, v) for name, v in flattened(value)}
     if isinstance(value, (tuple, list)):
         if len(value) != len(names):
             raise BadReport(f"{len(value)} values for {len(names)} metrics ({', '.join(names)})")

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from tunesvc.objective import Trial
+
+HANDED_OVER = "handed-over"
+"""Folder of the copies that wait to be kept, below TUNE_CHECKPOINT_DIR."""
 
 
 class PipeChannel:
@@ -28,8 +33,23 @@ class PipeChannel:
         self._write({**metrics, "step": step})
 
     def checkpoint(self, path: Path, step: int | None) -> None:
-        """Have the study copy a file or folder; it is read soon after, so leave it in place."""
-        self._write({"checkpoint": str(path.resolve()), "step": None if step == -1 else step})
+        """Copy a file or folder to where the study takes it from, so that the original may go at once."""
+        copies = Path(os.environ["TUNE_CHECKPOINT_DIR"], HANDED_OVER)
+        copies.mkdir(exist_ok=True)
+        source = path.resolve()
+        handed_over = Path(tempfile.mkdtemp(dir=copies), source.name)
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, handed_over)
+        self._write({"checkpoint": str(handed_over), "step": None if step == -1 else step})
+
+    def set_user_attr(self, name: str, value: str) -> None:
+        """Write an attribute."""
+        self._write({"user_attrs": {name: json.loads(value)}})
+
+    @property
+    def directory(self) -> Path:
+        """The folder that the study made for this program."""
+        return Path(os.environ["TUNE_DIRECTORY"])
 
     def _write(self, fields: Mapping[str, object]) -> None:
         with self._path.open("a", encoding="utf-8") as pipe:

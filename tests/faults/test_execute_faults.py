@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc import Pruned, Trial
 from tunesvc.errors import BadReport
-from tunesvc.execute.executor import Failed, Finished, Logged, Lost, Reported, Started, Yielded
+from tunesvc.execute.executor import Attributed, Failed, Finished, Launch, Logged, Lost, Reported, Started, Yielded
 from tunesvc.execute.failures import EntrypointError, outcome_of
 from tunesvc.execute.ray_executor import RayExecutor
 from tunesvc.objective import MAX_STEP, as_metrics
@@ -50,6 +51,7 @@ def test_a_killed_worker_is_lost_after_all_that_it_said_and_its_slot_is_free(lis
         assert isinstance(listener.outcome(launch), Lost)
         assert "process died" in listener.outcome(launch).message
     assert listener.said(first, Started)[0].pid != listener.said(second, Started)[0].pid
+    listener.until(lambda _: not any(folder_of(listener, launch).exists() for launch in (first, second)))
 
 
 def test_a_swallowed_stop_ends_in_a_kill_within_seconds(listen: MakeListener) -> None:
@@ -70,8 +72,8 @@ def test_a_program_dies_with_its_killed_worker_grandchildren_included(listen: Ma
     script = """
         trap '' TERM
         sleep 300 &
-        echo "{\\"step\\": $!, \\"loss\\": $$}" > $TUNE_REPORTS
-        while true; do sleep 0.1; done
+        echo "{\\"user_attrs\\": {\\"folder\\": \\"$TUNE_DIRECTORY\\"}, \\"step\\": $!, \\"loss\\": $$}" > $TUNE_REPORTS
+        while true; do touch $TUNE_DIRECTORY/$(date +%N); done
     """
     listener, launch = listen(entrypoint=None, command=("sh", "-c", script)), make_launch()
     listener.executor.launch(launch)
@@ -85,6 +87,13 @@ def test_a_program_dies_with_its_killed_worker_grandchildren_included(listen: Ma
     listener.until_ended(launch)
     assert isinstance(listener.outcome(launch), Lost)
     listener.until(lambda _: not any(alive(pid) for pid in pids))
+    listener.until(lambda _: not folder_of(listener, launch).exists())
+
+
+def folder_of(listener: Listener, launch: Launch) -> Path:
+    """The worker's folder for scratch files, as the attempt has told it."""
+    (attribute,) = listener.said(launch, Attributed)
+    return next(path for path in Path(json.loads(attribute.value)).parents if path.name.startswith("tunesvc-"))
 
 
 def test_an_exit_is_a_failure_unless_a_stop_was_asked_for(listen: MakeListener) -> None:

@@ -18,7 +18,7 @@ from tunesvc.errors import BadReport
 from tunesvc.execute.attempt import Attempt, Place
 from tunesvc.execute.bell import Bell
 from tunesvc.execute.command import ProgramFailed, run_command, substitute
-from tunesvc.execute.executor import Checkpointed, Reported
+from tunesvc.execute.executor import Attributed, Checkpointed, Reported
 from tunesvc.execute.failures import EntrypointError
 
 MakeAttempt = Callable[..., Attempt]
@@ -107,6 +107,40 @@ def test_a_checkpoint_is_kept_and_given_to_the_next_attempt(attempt: MakeAttempt
     assert Path(saved.path).read_text() == "41\n"
     second = shell(attempt, 'test "$(cat $TUNE_RESTORED)" = 41', checkpoint=saved.path)
     assert run_command(second) == {}
+
+
+def test_a_checkpoint_is_kept_although_the_program_removes_it_at_once(attempt: MakeAttempt) -> None:
+    program = (
+        "import pathlib, tempfile, tunesvc\n"
+        "trial = tunesvc.current_trial()\n"
+        "for step in range(20):\n"
+        "    with tempfile.TemporaryDirectory() as folder:\n"
+        "        pathlib.Path(folder, 'state').write_text(str(step))\n"
+        "        trial.report(step, loss=1.0)\n"
+        "        trial.checkpoint(folder if step % 2 else pathlib.Path(folder, 'state'))\n"
+    )
+    asked = attempt(sys.executable, "-c", program)
+    run_command(asked)
+    saved = [Path(p.path) for _, p in asked.outbox.take(0) if isinstance(p, Checkpointed)]
+    states = [(path / "state" if path.is_dir() else path).read_text() for path in saved]
+    assert states == [str(step) for step in range(20)]
+    handed_over = asked.directory / "checkpoints" / "handed-over"
+    assert not list(handed_over.iterdir())
+
+
+def test_text_that_a_program_hands_over_is_kept_on_the_trial(attempt: MakeAttempt) -> None:
+    program = (
+        "import json, os, tunesvc\n"
+        "trial = tunesvc.current_trial()\n"
+        "assert not list(trial.directory.iterdir())\n"
+        "trial.set_user_attr('sizes', [1, 2])\n"
+        "final = json.dumps({'final': {'loss': 1, 'note': 'text', 'eval': {'ms': 2}}})\n"
+        "open(os.environ['TUNE_REPORTS'], 'a').write(final)\n"
+    )
+    asked = attempt(sys.executable, "-c", program)
+    assert run_command(asked) == {"loss": 1.0, "eval/ms": 2.0}
+    attributes = [p for _, p in asked.outbox.take(0) if isinstance(p, Attributed)]
+    assert attributes == [Attributed("sizes", "[1, 2]"), Attributed("note", '"text"')]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import pickle
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pytest
 import sqlalchemy as sa
@@ -13,8 +14,10 @@ from optuna.trial import FrozenTrial
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
+from tunesvc import insights
 from tunesvc.errors import LeaseLost, StudyBusy
 from tunesvc.execute.executor import (
+    STUDY,
     Asked,
     AttemptId,
     Attributed,
@@ -28,6 +31,7 @@ from tunesvc.execute.executor import (
     Payload,
     Reported,
     Started,
+    StudyRequested,
 )
 from tunesvc.execute.simulated import SimulatedExecutor
 from tunesvc.policy import StopCause
@@ -210,6 +214,28 @@ def test_user_attributes_of_an_objective_are_kept(database: Database) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
     simulation.run()
     assert simulation.sql("SELECT kind, name, value FROM trial_attrs") == [("user", "note", '"fine"')]
+
+
+def test_an_objective_that_asks_for_its_study_gets_attributes_and_trials(database: Database) -> None:
+    """And system attributes that it writes, such as Optuna's constraints, count for its trial."""
+    received = []
+
+    def script(launch: Launch) -> Iterator[tuple[float, Payload]]:
+        yield 1.0, Attributed("constraints:memory", str(launch.trial_number - 1.5), "system")
+        yield 1.0, StudyRequested()
+        held = cluster.get(launch.attempt)
+        received.append(pickle.loads(held.answers[STUDY]))  # noqa: S301  # our own
+        yield 1.0, Finished({"loss": 1.0 - launch.trial_number / 10})
+
+    simulation = Simulation(database, make_spec(budget={"trials": 4}, parallelism=1), script)
+    cluster = simulation.share_cluster()
+    simulation.run()
+    _, system, trials = received[3]
+    assert system["study:metric_names"] == ["loss"]
+    assert [trial.values for trial in trials] == [[1.0], [0.9], [0.8], None]
+    assert trials[0].constraints == {"memory": -1.5}
+    best = insights.best(database, simulation.record.study_id)
+    assert [row.number for row in best] == [1]
 
 
 def test_a_grid_is_tried_once_each_however_many_run_at_a_time(database: Database) -> None:

@@ -24,7 +24,7 @@ class Effects:
 
     adoption: Adoption | None = None
     heard: dict[AttemptId, int] = field(default_factory=dict)
-    answers: list[tuple[AttemptId, str, ParamValue]] = field(default_factory=list)
+    answers: list[tuple[AttemptId, str, ParamValue | bytes]] = field(default_factory=list)
     stops: list[AttemptId] = field(default_factory=list)
     kills: list[AttemptId] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)

@@ -10,6 +10,7 @@ from tunesvc.coordinator.progress import Note, Observer
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.errors import BadReport
 from tunesvc.execute.executor import (
+    STUDY,
     Asked,
     Attributed,
     Checkpointed,
@@ -21,6 +22,7 @@ from tunesvc.execute.executor import (
     Payload,
     Reported,
     Started,
+    StudyRequested,
 )
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import StudySpec
@@ -100,9 +102,11 @@ class Intake:
             case Logged():
                 self._take_log(live, seq, payload, batch)
             case Attributed():
-                self._optimizer.remember(live.number, payload.name, payload.value)
+                self._optimizer.remember(live.number, payload.name, payload.value, payload.kind)
             case Asked():
                 self._answer(live, payload, effects)
+            case StudyRequested():
+                effects.answers.append((live.id, STUDY, self._optimizer.packed_study()))
 
     def _answer(self, live: LiveAttempt, asked: Asked, effects: Effects) -> None:
         try:

@@ -9,14 +9,18 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from tunesvc import failpoints, history
 from tunesvc.errors import Pruned
+from tunesvc.execute import scratch
 from tunesvc.execute.bell import Bell
 from tunesvc.execute.capture import OutputCapture
 from tunesvc.execute.checkpoints import Checkpoints, step_of
 from tunesvc.execute.executor import (
+    STUDY,
     Asked,
+    Attributed,
     Checkpointed,
     Failed,
     Finished,
@@ -25,6 +29,7 @@ from tunesvc.execute.executor import (
     Outcome,
     Reported,
     Started,
+    StudyRequested,
 )
 from tunesvc.execute.failures import outcome_of
 from tunesvc.execute.oom import out_of_memory
@@ -64,11 +69,12 @@ class Attempt:
         self._checkpoints = Checkpoints(
             Path(job.checkpoint_root), launch.trial_number, launch.attempt.number, self._restored
         )
+        self._directory: Path | None = None
         self._unrecorded: dict[int, Path] = {}
         self._stop = threading.Event()
-        self._answers: dict[str, ParamValue] = {}
+        self._answers: dict[str, ParamValue | bytes] = {}
         self._answered = threading.Condition(bell.lock)
-        self._question: Asked | None = None
+        self._question: Asked | StudyRequested | None = None
         self._last_words = dict.fromkeys(("stdout", "stderr"), "")
         self._thread: threading.Thread | None = None
 
@@ -110,8 +116,8 @@ class Attempt:
         with self._answered:
             self._answered.notify_all()
 
-    def answer(self, name: str, value: ParamValue) -> None:
-        """The value of a parameter that `ask` waits for."""
+    def answer(self, name: str, value: ParamValue | bytes) -> None:
+        """The value of a parameter that `ask` waits for, or the study."""
         with self._answered:
             self._answers[name] = value
             self._answered.notify_all()
@@ -119,8 +125,9 @@ class Attempt:
     def ask_again(self) -> None:
         """Repeat the question that waits for its answer, if there is one."""
         with self._answered:
-            if self._question is not None and self._question.name not in self._answers:
-                self.outbox.put(self._question)
+            question = self._question
+            if question is not None and _name_of(question) not in self._answers:
+                self.outbox.put(question)
 
     # --- from the objective: the channel ----------------------------------------------------------
 
@@ -145,6 +152,22 @@ class Attempt:
         kept = self._checkpoints.save(path, after)
         self.outbox.put(Checkpointed(str(kept), after if after >= 0 else None))
 
+    def set_user_attr(self, name: str, value: str) -> None:
+        """Put an attribute of the trial into the outbox, its value as JSON."""
+        self.outbox.put(Attributed(name, value))
+
+    def set_system_attr(self, name: str, value: str) -> None:
+        """Put a system attribute of the trial into the outbox, its value as JSON."""
+        self.outbox.put(Attributed(name, value, "system"))
+
+    @property
+    def directory(self) -> Path:
+        """The attempt's scratch folder, empty when it is first asked for and removed at the end."""
+        if self._directory is None:
+            launch = self.launch
+            self._directory = scratch.make(f"{launch.trial_number}-{launch.attempt.number}")
+        return self._directory
+
     def ask(self, name: str, distribution: str) -> ParamValue:
         """Ask the study's sampler for a parameter and wait for its value.
 
@@ -152,13 +175,27 @@ class Attempt:
             Pruned: the attempt was asked to stop meanwhile.
         """
         with self._answered:
-            self._question = Asked(name, distribution)
-            self.outbox.put(self._question)
-            self._answered.wait_for(lambda: name in self._answers or self.stop_requested)
-            self._question = None
-            if name in self._answers:
-                return self._answers[name]
-        raise Pruned(f"trial {self.launch.trial_number} was asked to stop before it began")
+            return self._answer_to(Asked(name, distribution))  # type: ignore[no-any-return]  # a scalar
+
+    def ask_for_study(self) -> bytes:
+        """Ask for the study's attributes and trials, as `Optimizer.packed_study` writes them.
+
+        Raises:
+            Pruned: the attempt was asked to stop meanwhile.
+        """
+        with self._answered:
+            self._answers.pop(STUDY, None)  # it may have changed
+            return self._answer_to(StudyRequested())  # type: ignore[no-any-return]  # bytes
+
+    def _answer_to(self, question: Asked | StudyRequested) -> Any:
+        name = _name_of(question)
+        self._question = question
+        self.outbox.put(question)
+        self._answered.wait_for(lambda: name in self._answers or self.stop_requested)
+        self._question = None
+        if name in self._answers:
+            return self._answers[name]
+        raise Pruned(f"trial {self.launch.trial_number} was asked to stop while it waited for an answer")
 
     def trial(self) -> Trial:
         """What the objective sees."""
@@ -185,6 +222,8 @@ class Attempt:
             outcome = self._outcome(run)
         if isinstance(outcome, Failed) and self.job.command:
             outcome = self._with_last_words(outcome)
+        if self._directory is not None:
+            scratch.remove(self._directory)
         self.is_reusable = not isinstance(outcome, Failed) and not _leftovers(before)
         failpoints.reach("ending")
         history.record("run", phase="end", attempt=self.launch.attempt)
@@ -221,6 +260,10 @@ class Attempt:
         message = f"{failed.message}: {lines[-1]}" if lines else failed.message
         exhausted = out_of_memory("\n".join(self._last_words.values())) if failed.kind == "error" else None
         return replace(failed, kind=exhausted or failed.kind, message=message, traceback=stderr)
+
+
+def _name_of(question: Asked | StudyRequested) -> str:
+    return question.name if isinstance(question, Asked) else STUDY
 
 
 def _leftovers(before: set[threading.Thread]) -> list[threading.Thread]:

@@ -6,6 +6,7 @@
     TUNE_PARAM_<NAME>     each of them, its name in capitals
     TUNE_REPORTS          a named pipe for reports as JSON lines, see `reports`
     TUNE_CHECKPOINT_DIR   a folder of its own for files that it hands over as checkpoints
+    TUNE_DIRECTORY        an empty folder of its own for scratch files, removed afterwards
     TUNE_RESTORED         where an earlier attempt's checkpoint lies, if there is one
     TUNE_STUDY, TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED, TUNE_METRICS (a JSON array), TUNE_LAST_STEP (of that checkpoint)
 
@@ -22,7 +23,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -56,22 +56,23 @@ def run_command(attempt: Attempt) -> Mapping[str, float]:
         EntrypointError: there is no such program, or a `${name}` that is no parameter.
     """
     arguments = substitute(attempt.job.command or (), attempt.launch.params)
-    with tempfile.TemporaryDirectory(prefix="tunesvc-") as name:
-        folder = Path(name)
-        checkpoints = folder / "checkpoints"
-        checkpoints.mkdir()
-        reports = LineReports(attempt.trial(), checkpoints)
-        with closing(ReportPipe(folder / "reports", reports)) as pipe:
-            environment = {
-                **os.environ,
-                "PATH": _path_with_our_python(),
-                **variables(attempt),
-                "TUNE_REPORTS": str(folder / "reports"),
-                "TUNE_CHECKPOINT_DIR": str(checkpoints),
-            }
-            code = _run(arguments, environment, attempt, pipe)
-        if pipe.error:
-            raise pipe.error
+    folder = attempt.directory
+    checkpoints, scratch = folder / "checkpoints", folder / "scratch"
+    checkpoints.mkdir()
+    scratch.mkdir()
+    reports = LineReports(attempt.trial(), checkpoints, attempt.job.metrics)
+    with closing(ReportPipe(folder / "reports", reports)) as pipe:
+        environment = {
+            **os.environ,
+            "PATH": _path_with_our_python(),
+            **variables(attempt),
+            "TUNE_REPORTS": str(folder / "reports"),
+            "TUNE_CHECKPOINT_DIR": str(checkpoints),
+            "TUNE_DIRECTORY": str(scratch),
+        }
+        code = _run(arguments, environment, attempt, pipe)
+    if pipe.error:
+        raise pipe.error
     _judge(code, arguments[0], attempt, reports.final)
     return reports.final
 
@@ -126,7 +127,8 @@ def _run(arguments: list[str], environment: Mapping[str, str], attempt: Attempt,
     if shutil.which(arguments[0], path=environment.get("PATH")) is None:
         raise EntrypointError(f"command: there is no program {arguments[0]!r} on the worker's PATH or in its folder")
     watched_end, held_end = os.pipe()
-    supervisor = [sys.executable, "-I", "-S", supervise.__file__, str(watched_end), *arguments]
+    ours = [str(watched_end), str(attempt.directory)]
+    supervisor = [sys.executable, "-I", "-S", supervise.__file__, *ours, *arguments]
     process = subprocess.Popen(
         supervisor, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[watched_end]
     )

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from tunesvc.execute.interpreter import Interpreter
 from tunesvc.spec import Environment, ParamValue, Resources
+from tunesvc.spec.model import Goal
 
 
 class AttemptId(NamedTuple):
@@ -50,6 +51,8 @@ class Job:
     """A function as `functions.pickled` writes it, for the decorator."""
     interpreter: Interpreter = field(default_factory=Interpreter)
     """Of the process that started the study."""
+    goals: tuple[Goal, ...] = ()
+    """The goal of each of `metrics`; all are minimised when left out."""
     define_by_run: bool = False
     """Whether parameters are asked for with `trial.suggest_*` instead of handed over."""
     orphan_s: float = 3600.0
@@ -106,6 +109,15 @@ class Asked:
     """As `optuna.distributions.distribution_to_json` writes it."""
 
 
+STUDY = ""
+"""The name under which a `StudyRequested` is answered: no parameter has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRequested:
+    """`trial.study.trials` of an Optuna objective: the attempt waits for `Executor.answer`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpointed:
     """`trial.checkpoint(path)`: the state after `step` is safe at `path`."""
@@ -116,11 +128,13 @@ class Checkpointed:
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """`trial.set_user_attr(name, value)` of an Optuna objective."""
+    """`trial.set_user_attr(name, value)`."""
 
     name: str
     value: str
     """As JSON."""
+    kind: Literal["user", "system"] = "user"
+    """Optuna's integrations write system attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +183,7 @@ class Lost:
 
 Outcome = Finished | Yielded | Failed | Lost
 """The last event of every attempt."""
-Payload = Started | Reported | Asked | Checkpointed | Attributed | Logged | Outcome
+Payload = Started | Reported | Asked | StudyRequested | Checkpointed | Attributed | Logged | Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +284,8 @@ class Executor(Protocol):
         """Everything up to these sequence numbers is recorded for good and may be forgotten."""
         ...
 
-    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
-        """The value that an `Asked` waits for."""
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
+        """The value that an `Asked` waits for, or the study that a `StudyRequested` does."""
         ...
 
     def stop(self, attempt: AttemptId) -> None:

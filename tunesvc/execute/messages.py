@@ -75,7 +75,7 @@ class Answer:
 
     attempt: AttemptId
     name: str
-    value: ParamValue
+    value: ParamValue | bytes
 
     def perform(self, executor: Executor) -> None:
         executor.answer(self.attempt, self.name, self.value)

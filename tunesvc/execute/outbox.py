@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from tunesvc.execute.bell import Bell
-from tunesvc.execute.executor import Asked, Logged, Outcome, Payload, Reported
+from tunesvc.execute.executor import Asked, Logged, Outcome, Payload, Reported, StudyRequested
 from tunesvc.execute.steps import Steps
 
 Numbered = tuple[int, Payload]
@@ -60,7 +60,7 @@ class Outbox:
                 self._say_what_is_missing()
                 self._closed = True
             self._add(payload)
-            if isinstance(payload, (Outcome, Asked)):
+            if isinstance(payload, (Outcome, Asked, StudyRequested)):
                 self._bell.ask_whether_urgent()
 
     def report(self, report: Reported) -> None:

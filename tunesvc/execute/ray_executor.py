@@ -106,7 +106,7 @@ class RayExecutor:
         """Let the workers forget what is recorded, with the next poll; free those whose attempt is over."""
         self._conversation.acknowledge(cursors)
 
-    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Send the value of a parameter that an attempt asked for."""
         if running := self._conversation.live(attempt):
             self._conversation.tell(running, "answer", name, value)

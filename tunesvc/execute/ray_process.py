@@ -146,7 +146,7 @@ class RayProcess:
         if self._link is not None and cursors:
             self._tell(self._link, Acknowledge(dict(cursors)))
 
-    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Send the value of a parameter that an attempt asked for."""
         self._wish(attempt, Answer(attempt, name, value))
 

@@ -3,6 +3,7 @@
     {"step": 1, "val_error": 0.3}               a report; without `step` they are numbered from 0
     {"final": {"val_error": 0.2}}               the result; without it the curve counts
     {"checkpoint": "model.pt", "step": 9}       the file or folder, relative to TUNE_CHECKPOINT_DIR, is the state now
+    {"user_attrs": {"note": "warm"}}            text, numbers or other JSON that is kept on the trial
 
 Imports no Ray.
 """
@@ -11,12 +12,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tunesvc.errors import BadReport, Pruned
-from tunesvc.objective import Trial, as_metrics
+from tunesvc.objective import Trial, as_result
+from tunesvc.program import HANDED_OVER
 
 LINE_BYTES_MAX = 2**20
 
@@ -24,9 +27,10 @@ LINE_BYTES_MAX = 2**20
 class LineReports:
     """Takes a program's lines into its trial."""
 
-    def __init__(self, trial: Trial, checkpoints: Path) -> None:
+    def __init__(self, trial: Trial, checkpoints: Path, objectives: tuple[str, ...]) -> None:
         self.final: dict[str, float] = {}
         self._trial = trial
+        self._objectives = objectives
         self._checkpoints = checkpoints
 
     def take(self, line: bytes) -> None:
@@ -43,8 +47,12 @@ class LineReports:
     def _take(self, message: Mapping[str, Any]) -> None:
         fields = dict(message)
         if "final" in fields:
-            self.final = as_metrics(fields["final"], ()) if isinstance(fields["final"], Mapping) else _no_object()
+            final = fields["final"] if isinstance(fields["final"], Mapping) else _no_object()
+            self.final, attributes = as_result(final, self._objectives)
+            self._set_user_attrs(attributes)
             return
+        if isinstance(fields.get("user_attrs"), Mapping):
+            self._set_user_attrs(fields.pop("user_attrs"))
         step = fields.pop("step", None)
         if "checkpoint" in fields:
             self._keep(str(fields.pop("checkpoint")), step)
@@ -53,14 +61,21 @@ class LineReports:
                 self._trial.report(step, fields)
             except Pruned:
                 return  # the program is told by a signal
-        elif "checkpoint" not in message:
+        elif "checkpoint" not in message and "user_attrs" not in message:
             raise BadReport("no metric")
 
+    def _set_user_attrs(self, attributes: Mapping[str, object]) -> None:
+        for name, value in attributes.items():
+            self._trial.set_user_attr(name, value)
+
     def _keep(self, name: str, step: object) -> None:
+        path = self._checkpoints / name
         try:
-            self._trial.checkpoint(self._checkpoints / name, step)  # type: ignore[arg-type]  # checked by as_step
+            self._trial.checkpoint(path, step)  # type: ignore[arg-type]  # checked by as_step
         except OSError as error:
             raise BadReport(f"checkpoint {name!r} cannot be kept: {error}") from None
+        if path.parent.parent == self._checkpoints / HANDED_OVER:
+            shutil.rmtree(path.parent, ignore_errors=True)
 
 
 class ReportPipe:

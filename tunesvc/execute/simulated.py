@@ -28,6 +28,7 @@ from tunesvc.execute.executor import (
     Payload,
     Reported,
     Started,
+    StudyRequested,
     Yielded,
 )
 from tunesvc.execute.requests import capacity_of
@@ -64,8 +65,8 @@ class _Attempt:
     held_back: list[Payload] = field(default_factory=list)
     """What happened to it while it was frozen."""
     stop_requested: bool = False
-    asked: Asked | None = None
-    answers: dict[str, ParamValue] = field(default_factory=dict)
+    asked: Asked | StudyRequested | None = None
+    answers: dict[str, ParamValue | bytes] = field(default_factory=dict)
 
 
 class SimulatedCluster:
@@ -141,7 +142,7 @@ class SimulatedCluster:
             if held.over and not held.outbox:
                 del self._attempts[attempt]
 
-    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Let the attempt's script go on."""
         running = self._attempts.get(attempt)
         if running is not None and running.asked is not None and not running.over:
@@ -180,7 +181,7 @@ class SimulatedCluster:
             return
         if running.stop_requested and self._obedient and isinstance(payload, Reported):
             self._emit(attempt, Yielded())
-        elif isinstance(payload, Asked):
+        elif isinstance(payload, (Asked, StudyRequested)):
             running.asked = payload
         else:
             self._schedule_next(attempt)
@@ -278,12 +279,12 @@ class SimulatedExecutor:
             if self._own(attempt) is not None:
                 self.cluster.acknowledge(attempt, cursor)
 
-    def answer(self, attempt: AttemptId, name: str, value: ParamValue) -> None:
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Let the attempt's script go on."""
         if self._own(attempt) is not None:
             self.cluster.answer(attempt, name, value)
 
-    def answers(self, attempt: AttemptId) -> Mapping[str, ParamValue]:
+    def answers(self, attempt: AttemptId) -> Mapping[str, ParamValue | bytes]:
         """What the attempt was answered so far."""
         held = self.cluster.get(attempt)
         return held.answers if held is not None else {}

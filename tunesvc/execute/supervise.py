@@ -1,27 +1,34 @@
-"""Becomes a program that cannot outlive its worker: `python supervise.py FD PROGRAM ARGUMENT...`.
+"""Sees to it that nothing outlives a worker: `python supervise.py FD FOLDER [PROGRAM ARGUMENT...]`.
 
-FD is the reading end of a pipe that the worker holds open. A watcher is split off that kills the program's whole
-process group, grandchildren included, when the pipe ends without a word: the worker is dead, by SIGKILL perhaps. The
-watcher is nobody's child, for Ray kills a dying worker's children, and the program may wait for its own.
+FD is the reading end of a pipe that the worker holds open. A watcher is split off. When the pipe ends without a word,
+the worker is dead, by SIGKILL perhaps: then the watcher kills the program's whole process group, grandchildren
+included, and removes the folder. This process becomes the program, or ends where there is none. The watcher is
+nobody's child, for Ray kills a dying worker's children, and the program may wait for its own.
 A script that imports only the standard library, so that it starts in milliseconds. POSIX only.
 """
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
+import time
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 RELEASE = b"."
 """What the worker writes when the watcher is no longer needed."""
+_REMOVAL_S = 30.0
+"""How long the watcher tries to remove the folder, into which something may still write."""
 
 
 def main() -> int:
-    """Split the watcher off and become the program in `argv`; returns only when that fails."""
-    pipe, program = int(sys.argv[1]), sys.argv[2:]
-    _split_off_watcher(pipe, os.getpid())
+    """Split the watcher off and become the program in `argv`; returns when there is none, or when that fails."""
+    pipe, folder, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    _split_off_watcher(pipe, folder, os.getpid() if program else None)
     os.close(pipe)
+    if not program:
+        return 0
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray's processes block SIGINT
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, programs expect the default
     try:
@@ -31,25 +38,36 @@ def main() -> int:
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
 
 
-def _split_off_watcher(pipe: int, group: int) -> None:
+def _split_off_watcher(pipe: int, folder: str, group: int | None) -> None:
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
     os.setsid()
     if os.fork() == 0:
-        _watch(pipe, group)
+        _watch(pipe, folder, group)
     os._exit(0)
 
 
-def _watch(pipe: int, group: int) -> None:
+def _watch(pipe: int, folder: str, group: int | None) -> None:
     os.chdir("/")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nowhere, stream)
-    if os.read(pipe, 1) != RELEASE:
+    if os.read(pipe, 1) == RELEASE:
+        return
+    if group is not None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(group, signal.SIGKILL)
+    _remove(folder)
+
+
+def _remove(folder: str) -> None:
+    give_up_at_s = time.monotonic() + _REMOVAL_S
+    shutil.rmtree(folder, ignore_errors=True)
+    while os.path.lexists(folder) and time.monotonic() < give_up_at_s:
+        time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ its parameters is in `drawing`, which trials stop or go on in `judge`; here is w
 from __future__ import annotations
 
 import json
+import pickle
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -220,14 +221,23 @@ class Optimizer:
         """A value for a parameter that the objective itself declares. See `Drawing.suggest`."""
         return self._drawing.suggest(number, name, distribution)
 
-    def remember(self, number: int, name: str, value: str) -> None:
-        """Keep a user attribute of a trial; one whose name cannot be stored is left out.
+    def remember(self, number: int, name: str, value: str, kind: str = "user") -> None:
+        """Keep an attribute of a trial; one whose name cannot be stored is left out.
 
         Args:
             value: as JSON.
+            kind: `user` or `system`.
         """
         if is_name(name):
-            self.memory.set_trial_user_attr(number, name, json.loads(value))
+            write = self.memory.set_trial_system_attr if kind == "system" else self.memory.set_trial_user_attr
+            write(number, name, json.loads(value))
+
+    def packed_study(self) -> bytes:
+        """Return attributes and trials, pickled, for an Optuna objective that reads `trial.study`."""
+        memory, study_id = self.memory, self.memory.study_id
+        trials = memory.get_all_trials(study_id, deepcopy=False)
+        user, system = memory.get_study_user_attrs(study_id), memory.get_study_system_attrs(study_id)
+        return pickle.dumps((user, system, trials))
 
     def report(self, number: int, step: int, value: float, *others: float | None) -> None:
         """A point of the trial's curve. A later attempt's value replaces an earlier one's.
