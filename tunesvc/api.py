@@ -226,7 +226,8 @@ class Study:
     @property
     def trials(self) -> Sequence[insights.TrialRow]:
         """All trials by number."""
-        return insights.trials(self._database, self.view.study_id)
+        view = self.view
+        return view.as_given(insights.trials(self._database, view.study_id))
 
     @property
     def best(self) -> insights.TrialRow | None:
@@ -241,7 +242,7 @@ class Study:
         """The recommendation, and its trials: see `insights.answer_rows`."""
         view = self.view
         found = insights.recommended(self._database, view)
-        return found, insights.answer_rows(self._database, view, found)
+        return found, view.as_given(insights.answer_rows(self._database, view, found))
 
     @property
     def recommendation(self) -> Recommendation | None:

@@ -362,6 +362,7 @@ def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Jo
         study=spec.name,
         key=key,
         metrics=tuple(metric.name for metric in spec.metrics),
+        goals=spec.directions,
         resources=spec.resources,
         environment=spec.environment,
         checkpoint_root=str(checkpoints),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from tunesvc.errors import SpecError
 from tunesvc.objective import Trial
+from tunesvc.signatures import is_optunas_trial, is_our_trial
 
 if TYPE_CHECKING:
     from tunesvc.api import Study
@@ -86,6 +87,9 @@ class Tunable(Generic[P, R]):
     __wrapped__: Callable[P, R]
 
     def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
+        if not callable(function):
+            kind = type(function).__name__
+            raise SpecError(f"a {kind} cannot be called: `tunable` takes the training function, or a Trainable class")
         self.options = dict(options)
         functools.update_wrapper(self, function)
 
@@ -159,6 +163,7 @@ def tunable(function: Callable[..., Any] | None = None, /, **options: Any) -> An
 
 def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The study as study.yaml would say it."""
+    _refuse_foreign(options)
     data = {key: value for key, value in options.items() if key not in _BUDGET}
     data.setdefault("name", function.__name__)
     if "metrics" not in data:
@@ -169,11 +174,29 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
     named, defaults = _arguments(function, {**parameters, **constants})
     data["parameters"] = {**named, **parameters}
     data["constants"] = {**defaults, **constants}
-    if "resources" not in data and hasattr(function, "_resources"):
-        from tunesvc.execute.ray_space import resources_of
-
-        data["resources"] = resources_of(function)
+    if "resources" not in data and (asked := _resources(function)) is not None:
+        data["resources"] = asked
     return data
+
+
+def _refuse_foreign(options: Mapping[str, Any]) -> None:
+    """Say of all arguments of Ray's `Tuner` or Optuna's `optimize` at once what to write."""
+    from tunesvc.spec import StudySpec, foreign
+
+    hints = [
+        f"`{key}`{foreign.hint(key)}" for key in options if foreign.hint(key) and key not in StudySpec.model_fields
+    ]
+    if hints:
+        raise SpecError("\n".join(f"unknown key {hint}" for hint in hints))
+
+
+def _resources(function: Callable[..., Any]) -> dict[str, Any] | None:
+    """Resources that Ray Tune's means ask for."""
+    if not hasattr(function, "_resources") and not hasattr(function, "default_resource_request"):
+        return None
+    from tunesvc.execute.ray_space import resources_of
+
+    return resources_of(function)
 
 
 def _metric(metric: Any, goal: str | None) -> Any:
@@ -225,9 +248,12 @@ def _arguments(
     wanted = [
         p
         for p in signature.parameters.values()
-        if p.name != "trial" and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if p.name != "trial"
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and not is_optunas_trial(hints.get(p.name))
+        and not is_our_trial(hints.get(p.name))
     ]
-    if _takes_config(wanted, given):
+    if inspect.isclass(function) or _takes_config(wanted, hints, given):
         return {}, {}
     ranges: dict[str, dict[str, Any]] = {}
     defaults: dict[str, Any] = {}
@@ -245,9 +271,12 @@ def _arguments(
     return ranges, defaults
 
 
-def _takes_config(wanted: list[inspect.Parameter], given: Mapping[str, Any]) -> bool:
-    """`f(config)`: one argument for everything, with the search space given apart."""
-    return len(wanted) == 1 and wanted[0].default is _Empty and bool(given) and wanted[0].name not in given
+def _takes_config(wanted: list[inspect.Parameter], hints: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether this is `f(config, data=None)`: one argument for everything, with the search space given apart."""
+    required = [p.name for p in wanted if p.default is _Empty]
+    if not given or len(required) != 1 or required[0] in given or _range(hints.get(required[0])) is not None:
+        return False
+    return required == ["config"] or {p.name for p in wanted}.isdisjoint(given)
 
 
 def _checked(function: Callable[..., Any], parameter: inspect.Parameter, range_: Range) -> dict[str, Any]:

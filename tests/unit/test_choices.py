@@ -46,9 +46,9 @@ def test_a_stored_study_with_lists_is_read_again_as_it_was() -> None:
 
 def test_values_that_a_user_gives_are_held_against_the_space() -> None:
     space = Space({"layers": LAYERS, "n": IntParameter(type="int", min=1, max=3)})
-    space.check(as_choices({"layers": [32, 16], "n": 2}))
+    assert space.checked(as_choices({"layers": [32, 16], "n": 2})) == {"layers": "[32, 16]", "n": 2}
     with pytest.raises(SpecError, match=r"layers = '\[1, 2\]' is outside of"):
-        space.check(as_choices({"layers": [1, 2]}))
+        space.checked(as_choices({"layers": [1, 2]}))
 
 
 def test_lists_may_be_added_to_the_choices_of_a_study() -> None:

@@ -9,6 +9,7 @@ import sys
 from typing import Annotated, Any
 
 import cloudpickle
+import optuna
 import pytest
 from ray import tune as ray_tune
 
@@ -187,3 +188,55 @@ print(sorted({"ray", "optuna", "sqlalchemy", "pydantic", "numpy", "yaml"} & set(
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+# --- code for Ray Tune and Optuna -----------------------------------------------------------------------
+
+
+class Counting(ray_tune.Trainable):
+    """A class for Ray Tune."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> ray_tune.PlacementGroupFactory:
+        return ray_tune.PlacementGroupFactory([{"CPU": 2}])
+
+
+def test_a_config_with_other_arguments_and_a_class_of_ray_tune_take_the_search_space_given_apart() -> None:
+    def with_data(config: dict[str, Any], data: object = None, epochs: int = 3) -> None: ...
+
+    space = {"lr": ray_tune.uniform(0, 1), "layers": ray_tune.choice([[64], [64, 32]]), "n": 1}
+    for objective in (with_data, Counting, ray_tune.with_parameters(with_data, data=1)):
+        spec = tunable(parameters=space, trials=3)(objective).spec()
+        assert list(spec.parameters) == ["lr", "layers"]
+        assert spec.constants == {"n": 1}
+    assert spec.resources.cpu == 1
+    assert tunable(parameters=space, trials=3)(Counting).spec().resources.cpu == 2
+
+
+def test_an_optuna_objective_may_call_its_trial_anything() -> None:
+    def objective(t: optuna.Trial) -> float:
+        return t.suggest_float("x", 0.0, 1.0)
+
+    assert tunable(trials=3)(objective).spec().define_by_run
+
+
+def test_arguments_of_rays_tuner_and_of_optuna_name_what_to_write() -> None:
+    with pytest.raises(SpecError) as raised:
+        bare.spec(num_samples=10, mode="max", run_config=None)
+    message = str(raised.value)
+    assert "`num_samples`: as Ray Tune calls it; here it is `budget: {trials: ...}`" in message
+    assert "`mode`" in message
+    assert "`run_config`" in message
+    with pytest.raises(SpecError, match="`n_trials`: as Optuna calls it"):
+        bare.spec(n_trials=10)
+    with pytest.raises(SpecError, match="a Tuner cannot be called: `tunable` takes the training function"):
+        tunable(name="x")(ray_tune.Tuner.__new__(ray_tune.Tuner))
+
+
+def test_tuples_stay_the_choices_of_an_annotation() -> None:
+    @tunable(trials=3)
+    def train(layers: Annotated[tuple[int, ...], Choice((32, 16), (64, 32))]) -> float:
+        return float(layers[0])
+
+    assert train.spec().parameters == {"layers": CategoricalParameter(values=((32, 16), (64, 32)))}
+    assert train((32, 16)) == 32.0

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
+import json
+import math
+import pickle
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import optuna
 import pytest
 
 from tests.executors import make_job, make_launch
-from tunesvc import Pruned, Trial
+from tunesvc import Choice, Pruned, Trial
 from tunesvc.errors import BadReport
 from tunesvc.execute.attempt import Attempt, Place
 from tunesvc.execute.bell import Bell
 from tunesvc.execute.entrypoint import load
-from tunesvc.execute.executor import Asked, Attributed, Checkpointed, Reported
+from tunesvc.execute.executor import STUDY, Asked, Attributed, Checkpointed, Finished, Reported, StudyRequested
 from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.forms import prepare
 
 MakeAttempt = Callable[..., Attempt]
+BELL = Bell()
 
 
 @pytest.fixture
@@ -31,7 +39,7 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(params: dict[str, Any] | None = None, *, checkpoint: str | None = None, **job: Any) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **(params or {}))
-        return Attempt(make_job(tmp_path, **job), launch, Place("here", 1, ("0",)), Bell())
+        return Attempt(make_job(tmp_path, **job), launch, Place("here", 1, ("0",)), BELL)
 
     return make
 
@@ -65,6 +73,24 @@ def test_any_parameters_fit_double_stars(attempt: MakeAttempt) -> None:
 def test_a_single_parameter_of_that_name_is_no_config(attempt: MakeAttempt) -> None:
     assert prepare(lambda lr: lr)(attempt({"lr": 0.25})) == {"loss": 0.25}
     assert prepare(lambda config: config["lr"])(attempt({"lr": 0.25})) == {"loss": 0.25}
+
+
+def test_lists_come_as_tuples_where_the_choice_of_an_annotation_has_tuples(attempt: MakeAttempt) -> None:
+    def train(layers: Annotated[tuple[int, ...], Choice((32, 16), (64, 32))], sizes: list[int]) -> float:
+        assert (layers, sizes) == ((64, 32), [1, 2])
+        return 0.0
+
+    assert prepare(train)(attempt({"layers": [64, 32], "sizes": [1, 2]})) == {"loss": 0.0}
+
+
+def test_a_config_may_have_other_arguments_with_defaults_beside_it(attempt: MakeAttempt) -> None:
+    def train(config: dict[str, float], data: object = None) -> float:
+        assert data is None
+        return config["x"]
+
+    assert prepare(train)(attempt({"x": 0.5})) == {"loss": 0.5}
+    with pytest.raises(EntrypointError, match="needs `lr`, which this trial does not have"):
+        prepare(lambda lr, layers=2: lr)(attempt({"layers": 1}))
 
 
 def test_a_wrapped_function_is_called_through_its_wrapper(attempt: MakeAttempt) -> None:
@@ -109,6 +135,55 @@ def test_numbers_dicts_tuples_and_nothing_may_be_returned(
     attempt: MakeAttempt, returned: object, metrics: dict[str, float]
 ) -> None:
     assert prepare(lambda: returned)(attempt(metrics=("loss", "ms"))) == metrics
+
+
+def test_what_a_returned_dict_holds_besides_numbers_becomes_attributes(attempt: MakeAttempt) -> None:
+    result = {"loss": 1, "eval": {"ms": 2.5, "by": {"class": 3}}, "note": "text", "ok": np.bool_(True), "sizes": (1, 2)}
+    asked = attempt()
+    assert prepare(lambda: result)(asked) == {"loss": 1.0, "eval/ms": 2.5, "eval/by/class": 3.0}
+    attributes = [Attributed("note", '"text"'), Attributed("ok", "true"), Attributed("sizes", "[1, 2]")]
+    assert said(asked, Attributed) == attributes
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ({"loss": "low"}, "metric loss is 'low'"),
+        ({"loss": 1, "model": object()}, "metric model is <object"),
+        ({"loss": 1, "sizes": [object()]}, "sizes is a list, which cannot be written as JSON"),
+    ],
+)
+def test_a_result_that_can_be_neither_is_refused_by_name(
+    attempt: MakeAttempt, result: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadReport, match=message):
+        prepare(lambda: result)(attempt())
+
+
+def test_an_attempt_has_a_folder_of_its_own_and_attributes(attempt: MakeAttempt) -> None:
+    def train(*, trial: Trial) -> float:
+        assert not list(trial.directory.iterdir())
+        (trial.directory / "scratch").touch()
+        trial.set_user_attr("sizes", np.arange(3))
+        return 1.0
+
+    first, second = attempt(), attempt()
+    for asked in (first, second):
+        prepare(train)(asked)
+        assert said(asked, Attributed) == [Attributed("sizes", "[0, 1, 2]")]
+    assert first.directory != second.directory
+    with pytest.raises(BadReport, match="model is a object, which cannot be written as JSON"):
+        first.trial().set_user_attr("model", object())
+
+
+def test_a_plain_call_has_a_folder_too_that_goes_with_the_trial() -> None:
+    trial = Trial()
+    trial.set_user_attr("note", "to nobody")
+    folder = trial.directory
+    assert folder.is_dir()
+    del trial
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_as_many_values_as_metrics_are_needed(attempt: MakeAttempt) -> None:
@@ -200,14 +275,131 @@ def test_an_optuna_objective_is_told_to_prune(attempt: MakeAttempt) -> None:
     assert [step for step, _ in curve(asked)] == [0]
 
 
+@pytest.mark.parametrize(
+    ("returned", "value"), [(True, 1.0), ("0.5", 0.5), (np.float32(0.25), 0.25), ("nan", math.nan)]
+)
+def test_results_are_read_as_optuna_reads_them(attempt: MakeAttempt, returned: object, value: float) -> None:
+    assert prepare(lambda trial: returned)(attempt())["loss"] == pytest.approx(value, nan_ok=True)
+
+
+def test_an_annotation_or_a_study_without_parameters_tells_an_optuna_objective(attempt: MakeAttempt) -> None:
+    def annotated(t: optuna.Trial, data: object = None) -> float:
+        return t.suggest_float("x", 0.0, 1.0)
+
+    def named_otherwise(t):
+        return t.suggest_float("x", 0.0, 1.0)
+
+    def quoted(t: "optuna.trial.BaseTrial"):  # noqa: UP037  # as written where annotations are not imported
+        return t.suggest_float("x", 0.0, 1.0)
+
+    for objective in (annotated, quoted, functools.partial(annotated, data=1)):
+        assert prepare(objective)(attempt({"x": 0.5})) == {"loss": 0.5}
+    asked = attempt(define_by_run=True)
+    asked.answer("x", 0.25)
+    assert prepare(named_otherwise)(asked) == {"loss": 0.25}
+
+
+def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand(attempt: MakeAttempt) -> None:
+    choices = [(32, 16), [64, 32], {"a": 1}, np.int64(3)]
+
+    def objective(trial):
+        chosen = trial.suggest_categorical("units", choices)
+        assert trial.params["units"] is not None
+        return float(next(i for i, choice in enumerate(choices) if choice is chosen))
+
+    for place, text in enumerate(["[32, 16]", "[64, 32]", '{"a": 1}', 3]):
+        asked = attempt(define_by_run=True)
+        asked.answer("units", text)
+        assert prepare(objective)(asked) == {"loss": float(place)}
+        (question,) = said(asked, Asked)
+        assert json.loads(question.distribution)["attributes"]["choices"] == ["[32, 16]", "[64, 32]", '{"a": 1}', 3]
+    assert prepare(lambda trial: trial.suggest_categorical("units", choices)[0])(attempt({"units": [32, 16]}))
+    with pytest.raises(TypeError, match="parameter 'units': a choice of type object cannot be stored"):
+        prepare(lambda trial: trial.suggest_categorical("units", [object()]))(attempt(define_by_run=True))
+
+
+def test_an_optuna_objective_reads_its_study_and_writes_to_its_own_trial(attempt: MakeAttempt, tmp_path: Path) -> None:
+    """What LightGBM's pruning callback, the uploading of artifacts and error evaluators of Optuna ask for."""
+    (tmp_path / "model.txt").write_text("weights")
+    store = optuna.artifacts.FileSystemArtifactStore(tmp_path)
+
+    def objective(trial):
+        assert trial.study.direction == optuna.study.StudyDirection.MAXIMIZE
+        assert trial.study.study_name == "study"
+        assert isinstance(trial, optuna.Trial)
+        trial.set_constraint("memory", 0.5)
+        assert trial.constraints == {"memory": 0.5}
+        trial.storage.set_trial_system_attr(trial._trial_id, "cross_validation_scores", [0.1, 0.2])
+        optuna.artifacts.upload_artifact(
+            artifact_store=store, file_path=str(tmp_path / "model.txt"), study_or_trial=trial
+        )
+        trial.report("0.5", step=1.0)
+        with pytest.raises(NotImplementedError, match="the study 'study' is run by its coordinator"):
+            trial.study.set_user_attr("note", 1)
+        with pytest.raises(NotImplementedError, match="an objective cannot end its study"):
+            trial.study.stop()
+        with pytest.raises(ValueError, match="belong to the study"):
+            trial.storage.set_trial_system_attr(trial._trial_id, "tunesvc:seed", 1)
+        return 1.0
+
+    asked = attempt(goals=("maximize",))
+    assert prepare(objective)(asked) == {"loss": 1.0}
+    assert curve(asked) == [(1, {"loss": 0.5})]
+    memory, scores, artifact = said(asked, Attributed)
+    assert memory == Attributed("constraints:memory", "0.5", "system")
+    assert scores == Attributed("cross_validation_scores", "[0.1, 0.2]", "system")
+    assert artifact.kind == "system"
+    assert artifact.name.startswith("artifacts:")
+
+
+def test_other_trials_of_the_study_are_asked_for(attempt: MakeAttempt) -> None:
+    earlier = optuna.trial.create_trial(value=0.125, user_attrs={"note": "first"})
+
+    def objective(trial):
+        best = trial.study.best_trial
+        states = [one.state.name for one in trial.study.trials]
+        assert states == ["COMPLETE", *["RUNNING"] * 7]
+        assert (best.user_attrs, trial.study.user_attrs) == ({"note": "first"}, {"made": "here"})
+        return trial.study.best_value
+
+    running = [optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING) for _ in range(7)]
+    trials = [earlier, *running]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    asked = attempt()
+    answering = threading.Thread(target=answer_with, args=[asked, ({"made": "here"}, {}, trials)])
+    answering.start()
+    assert prepare(objective)(asked) == {"loss": 0.125}
+    asked.outbox.put(Finished())
+    answering.join()
+
+
+def answer_with(attempt: Attempt, study: tuple[dict[str, Any], dict[str, Any], list[Any]]) -> None:
+    """Answer each question for the study, until the attempt has ended."""
+    seen = 0
+    while True:
+        for seq, payload in attempt.outbox.take(seen):
+            seen = seq
+            if isinstance(payload, StudyRequested):
+                attempt.answer(STUDY, pickle.dumps(study))
+            if isinstance(payload, Finished):
+                return
+        with BELL.lock:
+            BELL.wait(lambda after=seen: attempt.outbox.count(after) > 0, lambda: True, 5.0)  # type: ignore[misc]
+
+
 def test_a_positional_trial_annotated_as_ours_is_ours(attempt: MakeAttempt) -> None:
     def train(trial: Trial) -> float:
         trial.report(3, loss=0.5)
         return float(trial.params["lr"])  # type: ignore[arg-type]
 
+    def under_another_name(me: Trial) -> float:
+        return float(me.params["lr"])  # type: ignore[arg-type]
+
     asked = attempt({"lr": 0.1})
     assert prepare(train)(asked) == {"loss": 0.1}
     assert curve(asked) == [(3, {"loss": 0.5})]
+    assert prepare(under_another_name)(attempt({"lr": 0.1})) == {"loss": 0.1}
 
 
 # --- Ray Tune -----------------------------------------------------------------------------------------------
@@ -225,7 +417,7 @@ def ray_function(config) -> None:
         folder = Path(config["folder"]) / f"save{i}"
         folder.mkdir()
         (folder / "state").write_text(str(i + 1))
-        metrics = {"loss": config["model"]["lr"] * i, "note": "text is left out", "done": False}
+        metrics = {"loss": config["model"]["lr"] * i, "done": False}
         report(metrics, checkpoint=Checkpoint.from_directory(str(folder)))
 
 
@@ -256,6 +448,66 @@ def test_the_metric_of_a_ray_tune_function_has_to_be_a_number(attempt: MakeAttem
 
     with pytest.raises(BadReport, match="metric loss is 'low'"):
         prepare(train)(attempt())
+
+
+def test_a_ray_tune_function_works_in_a_directory_of_its_own(attempt: MakeAttempt, tmp_path: Path) -> None:
+    def train(config: dict[str, float]) -> None:
+        from ray import tune
+
+        assert not list(Path().iterdir())
+        Path("state.txt").write_text(str(config["x"]))
+        folder = tune.get_context().get_trial_dir()
+        assert Path(folder) == Path.cwd()
+        tune.report({"loss": config["x"]}, checkpoint=tune.Checkpoint.from_directory(folder))
+
+    here = Path.cwd()
+    for x in (0.25, 0.5):
+        asked = attempt({"x": x}, checkpoint_root=str(tmp_path / str(x)))
+        assert prepare(train)(asked) == {}
+        assert Path.cwd() == here
+        (saved,) = said(asked, Checkpointed)
+        assert Path(saved.path, "state.txt").read_text() == str(x)
+
+
+def test_a_ray_tune_function_ends_where_a_report_says_done_or_the_study_says_stop(attempt: MakeAttempt) -> None:
+    ended = []
+
+    def train(config: dict[str, Any]) -> dict[str, object]:
+        from ray import tune
+
+        assert "stop" not in config
+        try:
+            for step in range(10):
+                with contextlib.suppress(Exception):
+                    tune.report({"loss": step, "done": step == config["last"]})
+        finally:
+            ended.append(True)
+        return {"loss": 99}
+
+    asked = attempt({"last": 2})
+    assert prepare(train)(asked) == {}
+    assert [step for step, _ in curve(asked)] == [1, 2, 3]
+    asked = attempt({"last": 99, "stop": {"training_iteration": 4}})
+    assert prepare(train)(asked) == {}
+    assert [step for step, _ in curve(asked)] == [1, 2, 3, 4]
+    asked = attempt({"last": 99, "stop": {"loss": 1, "absent": 0}})
+    assert prepare(train)(asked) == {}
+    assert [step for step, _ in curve(asked)] == [1, 2]
+    assert ended == [True] * 3
+
+
+def test_results_of_ray_tune_are_flattened_and_their_text_is_kept(attempt: MakeAttempt) -> None:
+    def train(config: dict[str, Any]) -> dict[str, object]:
+        from ray import tune
+
+        for note in ("warm", "warm", "hot"):
+            tune.report({"eval": {"loss": 1}, "note": note, "confusion": [[1, 2]], "model": object()})
+        return {"eval": {"loss": 2}, "done": True}
+
+    asked = attempt({"x": 1}, metrics=("eval/loss",))
+    assert prepare(train)(asked) == {"eval/loss": 2.0}
+    assert curve(asked) == [(step, {"eval/loss": 1.0}) for step in (1, 2, 3)]
+    assert said(asked, Attributed) == [Attributed("note", '"warm"'), Attributed("note", '"hot"')]
 
 
 # --- entrypoints ----------------------------------------------------------------------------------------

@@ -158,7 +158,8 @@ def best(
         rows = insights.answer_rows(database, view, answer)
     if as_json:
         several = len(view.objectives) > 1
-        output.print_json(rows if several else _answer_json(rows, answer))
+        given = view.as_given(rows)
+        output.print_json(given if several else _answer_json(given, answer))
     elif yaml:
         typer.echo(_yaml(view, rows), nl=False)
     elif rows:
@@ -184,7 +185,7 @@ def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
 
     if not rows:
         return ""
-    values = [dict(row.params) for row in rows]
+    values = [dict(row.params) for row in view.as_given(rows)]
     shown: Any = values[0] if len(view.objectives) == 1 else values
     return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
 

@@ -35,6 +35,8 @@ _THREADS = 8
 """Of a worker's actor: polls of coordinators that are gone stay open for a while, and others have to get through."""
 
 
+_INLINE_BYTES = 100_000
+"""A job with a larger function, such as one that data is bound to, goes into Ray's object store once."""
 _COMING_UP = ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
 """States in which an actor waits for its resources, or for its process."""
 
@@ -67,6 +69,7 @@ class Actors:
         self.shared = connection.remote
         self.job = job if self.shared else with_own_resources(job)
         self._connection = connection
+        self._shared_job = ray.put(self.job) if len(self.job.function or b"") > _INLINE_BYTES else self.job
         self._nodes = nodes or living_nodes
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
@@ -89,7 +92,7 @@ class Actors:
         group = self._make_group(name)
         options = self._options(group) | ({"name": name, "lifetime": "detached"} if name else {})
         orphan_s = self.job.orphan_s if self.shared else None
-        handle: Any = ray.remote(Worker).options(**options).remote(self.job, self._folder(), token, orphan_s)
+        handle: Any = ray.remote(Worker).options(**options).remote(self._shared_job, self._folder(), token, orphan_s)
         return RayWorker(name, handle, group)
 
     def names(self) -> set[str]:

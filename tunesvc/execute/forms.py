@@ -1,18 +1,18 @@
 """The ways in which an objective may be written, told apart by its signature, and how each is called.
 
     f(lr, layers, *, trial)    parameters by name; `trial` if it wants one
-    f(config)                  one dict; written for Ray Tune, it may call `ray.tune.report` (`ray_form`)
+    f(config, data=None)       one dict; written for Ray Tune, it may call `ray.tune.report` (`ray_form`)
+    class T(tune.Trainable)    Ray Tune's class with `setup` and `step` (`ray_trainable`)
     f(trial)                   Optuna's (`optuna_form`), or ours where it is annotated as `tunesvc.Trial`
 
-Each may return a number, a dict, a tuple for several metrics or nothing, or be a generator that yields reports.
-Imports neither Ray nor Optuna; those forms do, when they are met.
+Each function may return a number, a dict, a tuple for several metrics or nothing, or be a generator that yields
+reports. Imports neither Ray nor Optuna; those forms do, when they are met.
 """
 
 from __future__ import annotations
 
 import inspect
 import sys
-import typing
 from collections.abc import Callable, Generator, Mapping
 from functools import partial
 from typing import Any
@@ -21,8 +21,9 @@ from tunesvc.errors import BadReport
 from tunesvc.execute.attempt import Attempt, Run
 from tunesvc.execute.entrypoint import Objective
 from tunesvc.execute.failures import EntrypointError
-from tunesvc.execute.ray_space import nested
-from tunesvc.objective import Trial, as_metrics
+from tunesvc.execute.ray_space import is_trainable, nested
+from tunesvc.objective import Trial, as_json, as_result
+from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial
 
 Call = Callable[[Attempt], object]
 """Calls an objective for an attempt and returns what it returned."""
@@ -30,55 +31,67 @@ Call = Callable[[Attempt], object]
 
 def prepare(objective: Objective) -> Run:
     """How to run this objective: a function from an attempt to the final metrics."""
+    if is_trainable(objective):
+        from tunesvc.execute.ray_trainable import Trainables
+
+        return Trainables(objective)
     return partial(_run, _caller(objective))
 
 
 def _run(call: Call, attempt: Attempt) -> Mapping[str, float]:
     returned = call(attempt)
     if inspect.isgenerator(returned):
-        return as_metrics(_exhaust(returned, attempt.trial()), attempt.job.metrics)
-    return as_metrics(returned, attempt.job.metrics)
+        returned = _exhaust(returned, attempt.trial())
+    metrics, attributes = as_result(returned, attempt.job.metrics)
+    for name, value in attributes.items():
+        attempt.set_user_attr(name, as_json(name, value))
+    return metrics
 
 
 def _caller(objective: Objective) -> Call:
-    try:
-        signature = inspect.signature(objective)
-    except (TypeError, ValueError):
-        return partial(_call_with_config, objective, frozenset())  # a builtin: nothing is known about it
-    positional = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    required = [p for p in positional if p.default is p.empty]
-    keyword_only = frozenset(p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY)
-    if len(required) == 1 and required[0].name == "trial":
-        return partial(_call_with_trial, objective) if _wants_our_trial(objective) else partial(_call_optuna, objective)
-    if len(required) == 1 and len(positional) == 1:
-        name = required[0].name
-        by_config = partial(_call_with_config, objective, keyword_only)
-        by_name = partial(_call_by_name, objective, signature)
-        return lambda attempt: (by_name if name in attempt.launch.params else by_config)(attempt)
-    return partial(_call_by_name, objective, signature)
+    arguments = Arguments.of(objective)
+    if arguments is None:
+        return partial(_call_with_config, objective, False)  # a builtin: nothing is known about it
+    return lambda attempt: _choose(objective, arguments, attempt)(attempt)
+
+
+def _choose(objective: Objective, arguments: Arguments, attempt: Attempt) -> Call:
+    """Choose the form by the signature, and by the parameters that the trial has."""
+    by_name = partial(_call_by_name, objective, arguments)
+    first, params = arguments.only_required, attempt.launch.params
+    if first is None or first.name in params:
+        return by_name
+    if is_our_trial(first.annotation):
+        return partial(_call_with_trial, objective)
+    if first.name == "trial" or is_optunas_trial(first.annotation):
+        return partial(_call_optuna, objective)
+    if first.name != "config" and arguments.takes_any_of(params):
+        return by_name  # which says that `first` is missing
+    if first.name != "config" and attempt.job.define_by_run:
+        return partial(_call_optuna, objective)
+    return partial(_call_with_config, objective, arguments.takes_trial)
 
 
 # --- the forms --------------------------------------------------------------------------------------
 
 
-def _call_by_name(objective: Objective, signature: inspect.Signature, attempt: Attempt) -> object:
-    arguments: dict[str, Any] = dict(attempt.launch.params)
-    if "trial" in signature.parameters and "trial" not in arguments:
-        arguments["trial"] = attempt.trial()
-    _check_arguments(objective, signature, arguments)
-    return objective(**arguments)
+def _call_by_name(objective: Objective, arguments: Arguments, attempt: Attempt) -> object:
+    given: dict[str, Any] = arguments.as_annotated(attempt.launch.params)
+    if arguments.has_trial and "trial" not in given:
+        given["trial"] = attempt.trial()
+    _check_arguments(objective, arguments, given)
+    return objective(**given)
 
 
-def _call_with_config(objective: Objective, keyword_only: frozenset[str], attempt: Attempt) -> object:
+def _call_with_config(objective: Objective, takes_trial: bool, attempt: Attempt) -> object:
     config = nested(attempt.launch.params)
-    if "trial" in keyword_only:
+    if takes_trial:
         return objective(config, trial=attempt.trial())
     if not _mentions_ray(objective):
         return objective(config)
-    from tunesvc.execute.ray_form import tune_session
+    from tunesvc.execute.ray_form import call
 
-    with tune_session(attempt):
-        return objective(config)
+    return call(objective, attempt)
 
 
 def _call_with_trial(objective: Objective, attempt: Attempt) -> object:
@@ -86,9 +99,9 @@ def _call_with_trial(objective: Objective, attempt: Attempt) -> object:
 
 
 def _call_optuna(objective: Objective, attempt: Attempt) -> object:
-    from tunesvc.execute.optuna_form import OptunaTrial
+    from tunesvc.execute.optuna_form import OptunaTrial, as_optuna
 
-    return objective(OptunaTrial(attempt))
+    return as_optuna(objective(OptunaTrial(attempt)))
 
 
 def _exhaust(generator: Generator[object, Any, object], trial: Trial) -> object:
@@ -112,34 +125,15 @@ def _exhaust(generator: Generator[object, Any, object], trial: Trial) -> object:
 # --- what a signature tells ---------------------------------------------------------------------------
 
 
-def _check_arguments(objective: Objective, signature: inspect.Signature, arguments: Mapping[str, Any]) -> None:
-    accepts_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    surplus = [] if accepts_any else [name for name in arguments if name not in signature.parameters]
-    if surplus:
+def _check_arguments(objective: Objective, arguments: Arguments, given: Mapping[str, Any]) -> None:
+    signed = f"{_name(objective)}{arguments.signature}"
+    if surplus := arguments.surplus(given):
+        raise EntrypointError(f"{signed} does not take {_listed(surplus)}: add it to the signature")
+    if missing := arguments.missing(given):
         raise EntrypointError(
-            f"{_name(objective)}{signature} does not take {_listed(surplus)}: add it to the signature"
-        )
-    missing = [
-        p.name
-        for p in signature.parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in arguments
-    ]
-    if missing:
-        raise EntrypointError(
-            f"{_name(objective)}{signature} needs {_listed(missing)}, which this trial does not have: declare it in "
+            f"{signed} needs {_listed(missing)}, which this trial does not have: declare it in "
             "the study, or give it a default value if it is a conditional parameter"
         )
-
-
-def _wants_our_trial(objective: Objective) -> bool:
-    try:
-        annotation = typing.get_type_hints(objective).get("trial")
-    except Exception:  # noqa: BLE001  # annotations may name what is only imported for type checkers
-        annotation = getattr(objective, "__annotations__", {}).get("trial")
-    # a bare, unresolved "Trial" is Optuna's only where Optuna is in use
-    return (
-        annotation is Trial or annotation == "tunesvc.Trial" or (annotation == "Trial" and "optuna" not in sys.modules)
-    )
 
 
 def _mentions_ray(objective: Objective) -> bool:

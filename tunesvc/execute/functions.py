@@ -21,6 +21,7 @@ import cloudpickle
 from tunesvc.errors import TuneError
 from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.imitation import fill_main
+from tunesvc.execute.ray_parameters import carried_along
 
 _Definition = type | FunctionType
 
@@ -71,8 +72,9 @@ def pickled(function: Callable[..., Any]) -> bytes:
         TuneError: something that it refers to cannot travel.
     """
     try:
-        _, definitions = _dumps(function)
-        data, _ = _dumps(_shipment(function, definitions))
+        with carried_along(function):
+            _, definitions = _dumps(function)
+            data, _ = _dumps(_shipment(function, definitions))
     except Exception as error:  # pickling runs anybody's code
         name = getattr(function, "__name__", repr(function))
         raise TuneError(

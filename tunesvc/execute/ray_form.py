@@ -9,7 +9,7 @@ Imports Ray Tune.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,56 @@ from ray.tune import Checkpoint, PlacementGroupFactory
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.execute.attempt import Attempt
 from tunesvc.execute.checkpoints import step_of
-from tunesvc.objective import as_number
+from tunesvc.execute.ray_parameters import bring_parameters
+from tunesvc.execute.ray_space import nested
+from tunesvc.objective import as_json, as_number, flattened, is_attribute, is_name
+
+_DONE = "done"
+_STOP = "stop"
+"""A constant of this name is Ray's `stop`: metrics by name, each with the value at which a trial ends."""
+_CONTROL = frozenset({_DONE, "should_checkpoint"})
+"""Entries of a result that speak to Ray Tune."""
+
+
+class ReportedDone(BaseException):
+    """Raised inside a Ray Tune function by its last report. No `except Exception` of the user's may catch it."""
+
+
+def call(function: Callable[..., object], attempt: Attempt) -> object:
+    """Call a Ray Tune function with its config, in a working directory of its own."""
+    bring_parameters(function)
+    config, stop = config_of(attempt)
+    with tune_session(attempt, stop):
+        try:
+            returned = function(config)
+        except ReportedDone:
+            return None
+    if isinstance(returned, Mapping):
+        return {name: value for name, value in returned.items() if name not in _CONTROL}
+    return returned
+
+
+def config_of(attempt: Attempt) -> tuple[dict[str, Any], Mapping[str, float]]:
+    """Return a trial's config, and when it ends; see `_STOP`."""
+    config = nested(attempt.launch.params)
+    if isinstance(config.get(_STOP), Mapping):
+        return config, dict(flattened(config.pop(_STOP)))
+    return config, {}
 
 
 @contextmanager
-def tune_session(attempt: Attempt) -> Iterator[None]:
-    """Let `ray.tune`'s functions speak for this attempt. One at a time per process."""
-    ray_session._session = TuneSession(attempt)  # type: ignore[assignment]  # it has what ray.tune asks for
+def tune_session(attempt: Attempt, stop: Mapping[str, float] | None = None) -> Iterator[TuneSession]:
+    """Let `ray.tune`'s functions speak for this attempt, and work in its directory. One at a time per process."""
+    session = TuneSession(attempt, stop or {})
+    before = os.getcwd()  # noqa: PTH109  # as text for the environment
+    ray_session._session = session  # type: ignore[assignment]  # it has what ray.tune asks for
+    os.environ.setdefault("TUNE_ORIG_WORKING_DIR", before)
+    if os.environ.get("RAY_CHDIR_TO_TRIAL_DIR", "1") != "0":
+        os.chdir(attempt.directory)
     try:
-        yield
+        yield session
     finally:
+        os.chdir(before)
         ray_session._session = None
 
 
@@ -40,8 +80,10 @@ class TuneSession:
     """None is how Ray tells a Tune function from a Train worker."""
     metadata: Mapping[str, Any] = {}
 
-    def __init__(self, attempt: Attempt) -> None:
+    def __init__(self, attempt: Attempt, stop: Mapping[str, float]) -> None:
         self._attempt = attempt
+        self._stop = stop
+        self._attributes: dict[str, str] = {}
         restored = attempt.trial().restored()
         self.iteration = max(step_of(restored), 0)
         """Reports so far: Ray's `training_iteration`, which counts from 1 and goes on after a checkpoint."""
@@ -56,23 +98,47 @@ class TuneSession:
 
         Raises:
             Pruned: the trial has been asked to stop.
-            BadReport: the study's metric is no number. Other entries that are no numbers are left out, as
-                Ray Tune lets a report bear anything.
+            ReportedDone: the metrics say `done`, or have reached what the study's `stop` names.
+            BadReport: the study's metric is not a number.
         """
-        self.iteration += 1
-        numbers = numbers_of(metrics, self._attempt.job.metrics)
-        if numbers:
-            self._attempt.report(self.iteration, numbers)
+        self.take(metrics)
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 self._attempt.checkpoint(Path(folder), self.iteration)
         if self._attempt.stop_requested:
             raise Pruned(f"{self.trial_name} was asked to stop after iteration {self.iteration}")
+        if self.is_done(metrics):
+            raise ReportedDone
+
+    def take(self, metrics: Mapping[str, Any]) -> None:
+        """Count an iteration and hand over its numbers. Text and truth values become attributes of the trial.
+
+        What is neither is left out, as Ray Tune lets a result hold anything.
+        """
+        self.iteration += 1
+        flat = {name: value for name, value in flattened(metrics) if name not in _CONTROL}
+        if numbers := numbers_of(flat, self._attempt.job.metrics):
+            self._attempt.report(self.iteration, numbers)
+        for name, value in flat.items():
+            is_short = not isinstance(value, (list, tuple))
+            if name not in numbers and is_name(name) and is_attribute(value) and is_short:
+                self._keep(name, as_json(name, value))
+
+    def is_done(self, metrics: Mapping[str, Any]) -> bool:
+        """Whether the last result ends the trial."""
+        reached = {"training_iteration": self.iteration, **dict(flattened(metrics))}
+        is_reached = (name in reached and reached[name] >= limit for name, limit in self._stop.items())
+        return bool(metrics.get(_DONE)) or any(is_reached)
+
+    def _keep(self, name: str, text: str) -> None:
+        if self._attributes.get(name) != text:
+            self._attributes[name] = text
+            self._attempt.set_user_attr(name, text)
 
     @property
     def trial_dir(self) -> str:
-        """The working directory: files of a trial belong into checkpoints."""
-        return os.getcwd()  # noqa: PTH109  # Ray's own returns text
+        """The trial's own directory on this machine, as text; what has to last belongs into checkpoints."""
+        return str(self._attempt.directory)
 
     @property
     def trial_resources(self) -> PlacementGroupFactory:

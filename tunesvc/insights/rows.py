@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from tunesvc import policy
-from tunesvc.spec import Budget, ParamValue, StudySpec
+from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
 from tunesvc.spec.model import Goal
 from tunesvc.store.states import AttemptState, StudyState
 
@@ -112,6 +112,11 @@ class StudyView(StudyRow):
     def shared_seeds(self) -> int | None:
         """How many training seeds its trials share in turns; None when each has its own."""
         return self.spec.seeds if self.spec else None
+
+    def as_given(self, rows: Iterable[TrialRow]) -> tuple[TrialRow, ...]:
+        """Return trials with the parameters as their objective got them: choices that are lists as lists."""
+        parameters = self.spec.parameters if self.spec else {}
+        return tuple(replace(row, params=as_given(row.params, parameters)) for row in rows)
 
 
 @dataclass(frozen=True, slots=True)

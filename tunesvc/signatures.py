@@ -1,0 +1,100 @@
+"""Arguments of an objective, as its signature tells them.
+
+Imports neither Ray nor Optuna: their types are known by name.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from tunesvc.objective import Trial
+
+_Parameter = inspect.Parameter
+_POSITIONAL = (_Parameter.POSITIONAL_ONLY, _Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC = (_Parameter.VAR_POSITIONAL, _Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """The signature of an objective."""
+
+    signature: inspect.Signature
+
+    @classmethod
+    def of(cls, objective: Callable[..., Any]) -> Arguments | None:
+        """Read a signature, with resolved annotations where that is possible; None for some builtins."""
+        for resolve in (True, False):  # annotations may name what is only imported for type checkers
+            with suppress(Exception):
+                return cls(inspect.signature(objective, eval_str=resolve))
+        return None
+
+    @property
+    def only_required(self) -> inspect.Parameter | None:
+        """The only positional argument without a default, if there is just one."""
+        required = [p for p in self._all if p.kind in _POSITIONAL and p.default is p.empty]
+        return required[0] if len(required) == 1 else None
+
+    @property
+    def has_trial(self) -> bool:
+        """Whether there is a `trial`."""
+        return "trial" in self.signature.parameters
+
+    @property
+    def takes_trial(self) -> bool:
+        """Whether there is a `trial` that is handed over by name only."""
+        return self.has_trial and self.signature.parameters["trial"].kind is _Parameter.KEYWORD_ONLY
+
+    def takes_any_of(self, names: Mapping[str, object]) -> bool:
+        """Whether an argument has one of these names."""
+        return not names.keys().isdisjoint(self.signature.parameters)
+
+    def surplus(self, given: Mapping[str, object]) -> list[str]:
+        """Return the names that are no arguments."""
+        if any(p.kind is _Parameter.VAR_KEYWORD for p in self._all):
+            return []
+        return [name for name in given if name not in self.signature.parameters]
+
+    def missing(self, given: Mapping[str, object]) -> list[str]:
+        """Return the arguments without a default that are not given."""
+        needed = [p.name for p in self._all if p.default is p.empty and p.kind not in _VARIADIC]
+        return [name for name in needed if name not in given]
+
+    def as_annotated(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values with lists as tuples where the `Choice` of an annotation has tuples."""
+        return {name: self._as_annotated(name, value) for name, value in params.items()}
+
+    def _as_annotated(self, name: str, value: Any) -> Any:
+        parameter = self.signature.parameters.get(name)
+        if not isinstance(value, list) or parameter is None:
+            return value
+        ranges = getattr(parameter.annotation, "__metadata__", ())
+        choices = [choice for one in ranges for choice in getattr(one, "values", ())]
+        return next((choice for choice in choices if _as_lists(choice) == value), value)
+
+    @property
+    def _all(self) -> list[inspect.Parameter]:
+        return list(self.signature.parameters.values())
+
+
+def is_our_trial(annotation: object) -> bool:
+    """Whether an annotation means `tunesvc.Trial`; a bare "Trial" is Optuna's only where Optuna is in use."""
+    if isinstance(annotation, str):
+        return annotation == "tunesvc.Trial" or (annotation == "Trial" and "optuna" not in sys.modules)
+    return annotation is Trial
+
+
+def is_optunas_trial(annotation: object) -> bool:
+    """Whether an annotation means a trial of Optuna's, of whatever class."""
+    if isinstance(annotation, str):
+        return annotation.startswith("optuna.") or (annotation == "Trial" and "optuna" in sys.modules)
+    module = str(getattr(annotation, "__module__", ""))
+    return module.partition(".")[0] == "optuna" and "Trial" in getattr(annotation, "__name__", "")
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
