@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from ray.exceptions import ActorUnavailableError
 
 from tests.executors import PATIENCE_S
+from tunesvc.execute.attempt import Place
 from tunesvc.execute.executor import AttemptId, Event, Job, Launch, Node, Payload
 from tunesvc.execute.fleet import WorkerActor
 from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execute.spool import Remains
 from tunesvc.execute.talk import Call, Found, Order, Reply, Verb
 
 
@@ -146,6 +148,9 @@ class ScriptedFleet:
 
     def pending(self, workers: Sequence[WorkerActor]) -> Sequence[WorkerActor]:
         return [worker for worker in workers if self.workers[worker.name].is_pending]
+
+    def remains(self, place: Place, heard: Mapping[str, int]) -> Remains:
+        return Remains()
 
     def end_named(self, name: str) -> None:
         self.workers[name].end()

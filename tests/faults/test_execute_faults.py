@@ -54,6 +54,24 @@ def test_a_killed_worker_is_lost_after_all_that_it_said_and_its_slot_is_free(lis
     listener.until(lambda _: not any(folder_of(listener, launch).exists() for launch in (first, second)))
 
 
+def test_a_death_is_told_by_code_or_signal_after_all_that_was_written(listen: MakeListener) -> None:
+    """Fault 13."""
+    listener = listen("dies")
+    ends = {
+        "leaves": "ended with exit code 3",
+        "SIGSEGV": "was ended by SIGSEGV (segmentation fault); its stack is in the log",
+        "SIGTERM": "was ended by SIGTERM",
+        "SIGKILL": "died without a trace, as by SIGKILL",
+    }
+    for number, (how, end) in enumerate(ends.items()):
+        launch = make_launch(number, how=how)
+        listener.run(launch)
+        assert listener.outcome(launch).message.startswith(f"the worker's process {end}")
+        text = "".join(piece.text for piece in listener.said(launch, Logged))
+        assert text.startswith(f"why it {how}\n")
+        assert ("in dies" in text) == (how == "SIGSEGV")
+
+
 def test_a_swallowed_stop_ends_in_a_kill_within_seconds(listen: MakeListener) -> None:
     """Fault 21; 20 is the same with a limit as the reason."""
     listener, launch = listen(entrypoint="behaviours:act"), make_launch(behaviour="deaf")

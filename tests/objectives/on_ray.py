@@ -70,6 +70,14 @@ def kills_its_worker(*, trial) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dies(how: str) -> None:
+    print(f"why it {how}", flush=True)
+    if how == "leaves":
+        os._exit(3)
+    os.kill(os.getpid(), getattr(signal, how))
+    time.sleep(10)
+
+
 def exits(*, trial) -> None:
     sys.exit(3)
 

@@ -7,7 +7,7 @@ On a shared cluster they are detached, so that they outlive the coordinator, and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,19 @@ from ray.util.placement_group import (
     placement_group_table,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from tunesvc.execute.attempt import Place
 from tunesvc.execute.cluster import Connection, LocalResources, connect
 from tunesvc.execute.executor import Job, Node
 from tunesvc.execute.fleet import WorkerActor
 from tunesvc.execute.probe import with_own_resources
 from tunesvc.execute.requests import amounts_of, bundle_of
+from tunesvc.execute.spool import Remains, read_remains
 from tunesvc.execute.worker import Worker
 
+_REMAINS_S = 15.0
+"""A node may take to say what a dead worker has left; it may be gone itself."""
 _THREADS = 8
 """Of a worker's actor: polls of coordinators that are gone stay open for a while, and others have to get through."""
 
@@ -118,6 +122,15 @@ class Actors:
     def pending(self, workers: Sequence[WorkerActor]) -> list[WorkerActor]:
         """Those that have not come up yet, so that they never ran anything. Asks Ray for each: may take a while."""
         return [worker for worker in workers if _state(worker.handle) in _COMING_UP]
+
+    def remains(self, place: Place, heard: Mapping[str, int]) -> Remains:
+        """What a worker that died there has left: on a cluster, a task on its node reads it. May take a while."""
+        if not self.shared:
+            return read_remains(place.spool, heard)
+        there = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+        read = ray.remote(read_remains).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
+        remains: Remains = ray.get(read.remote(place.spool, dict(heard)), timeout=_REMAINS_S)
+        return remains
 
     def end_named(self, name: str) -> None:
         """End a worker that is known by its name only. Repeatable."""

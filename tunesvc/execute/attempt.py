@@ -52,6 +52,10 @@ class Place:
     pid: int
     devices: tuple[str, ...] = ()
     placement_group: object = None
+    node_id: str = ""
+    """Ray's."""
+    spool: str = ""
+    """The folder there that keeps its output, see `spool`."""
 
 
 class Attempt:
@@ -246,9 +250,9 @@ class Attempt:
             "deleted, or TUNE_CHECKPOINTS names a folder that not all nodes share]\n",
         )
 
-    def _log(self, stream: str, text: str) -> None:
+    def _log(self, stream: str, text: str, end: int) -> None:
         self._last_words[stream] = (self._last_words[stream] + text)[-_LAST_WORDS_CHARS:]
-        self.outbox.log(stream, text)
+        self.outbox.log(stream, text, end)
 
     def _with_last_words(self, failed: Failed) -> Failed:
         """Add what a program wrote to stderr, which is to it what a traceback is to a function.

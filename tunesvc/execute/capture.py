@@ -1,38 +1,43 @@
 """Output of a worker's process, caught at the file descriptors: Python's, C libraries' and subprocesses' alike.
 
-Owns descriptors 1 and 2 from its construction on. Imports no Ray.
+Owns descriptors 1 and 2 from its construction on: they lead into the files of a spool. Imports no Ray.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
-import fcntl
+import faulthandler
 import os
-import select
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-Sink = Callable[[str, str], None]
-"""Takes (`stdout` or `stderr`, text)."""
+from tunesvc.execute.spool import STREAMS, Spool
+
+Sink = Callable[[str, str, int], None]
+"""Takes (`stdout` or `stderr`, text, the position in the spool after it)."""
 
 BATCH_S = 0.2
-"""How long output waits for more, so that a thousand prints are not a thousand events."""
+"""How often output is looked for, so that a thousand prints are not a thousand events."""
 CHUNK_BYTES = 2**16
-_PIPE_BYTES = 2**20
+BACKLOG_BYTES_MAX = 2**26
+"""What is written faster than it can be read is left out beyond this."""
 
 
 class OutputCapture:
     """Hands what the process writes to the sink of the moment; without one it is discarded.
 
-    One pipe per stream for the whole life of the process: children that outlive an attempt, such as the pools of
-    joblib, keep writing to a pipe that somebody reads.
+    One file per stream for the whole life of the process: children that outlive an attempt, such as the pools of
+    joblib, keep writing to it.
     """
 
-    def __init__(self) -> None:
-        self._streams = [_Stream("stdout", 1), _Stream("stderr", 2)]
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
+        spool.note_exits()
+        self._streams = [_Stream(spool, name, descriptor) for descriptor, name in enumerate(STREAMS, 1)]
+        faulthandler.enable(2, all_threads=True)  # a signal from outside hits any thread, not the objective's
         self._sink: Sink | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="tunesvc-output", daemon=True).start()
@@ -50,78 +55,50 @@ class OutputCapture:
                 with contextlib.suppress(Exception):  # the objective may have closed or replaced it
                     python_stream.flush()
             with self._lock:
-                self._read_available()
-                self._flush(final=True)
+                self._read_available(final=True)
                 self._sink = None
 
     def _run(self) -> None:
-        while self._ends:
-            select.select(self._ends, [], [])
-            deadline = time.monotonic() + BATCH_S
-            while (left_s := deadline - time.monotonic()) > 0:
-                with self._lock:
-                    self._read_available()
-                select.select(self._ends, [], [], left_s)
+        while True:
+            time.sleep(BATCH_S)
             with self._lock:
-                self._flush(final=False)
+                self._read_available()
 
-    @property
-    def _ends(self) -> list[int]:
-        """Of the pipes that somebody may write to: of any other there is an end to be read, for ever."""
-        return [stream.read_end for stream in self._streams if not stream.is_over]
-
-    def _read_available(self) -> None:
-        """Read what the pipes hold; no more than that, for somebody may be writing without end."""
+    def _read_available(self, *, final: bool = False) -> None:
+        """Hand over what the files hold; no more than that, for a child may be writing without end."""
         for stream in self._streams:
-            for _ in range(1 + _PIPE_BYTES // CHUNK_BYTES):
-                if not stream.read():
-                    break
-                if len(stream.text) >= CHUNK_BYTES:
-                    self._hand_over(stream, stream.take())
-
-    def _flush(self, *, final: bool) -> None:
-        for stream in self._streams:
-            self._hand_over(stream, stream.take(final=final))
-
-    def _hand_over(self, stream: _Stream, text: str) -> None:
-        if text and self._sink is not None:
-            self._sink(stream.name, text)
+            for text in stream.read(final=final):
+                if text and self._sink is not None:
+                    self._sink(stream.name, text, stream.position)
 
     def _discard(self) -> None:
-        self._read_available()
         for stream in self._streams:
-            stream.take(final=True)
+            for _ in stream.read(final=True):
+                pass
 
 
 class _Stream:
     """One redirected descriptor."""
 
-    def __init__(self, name: str, descriptor: int) -> None:
+    def __init__(self, spool: Spool, name: str, descriptor: int) -> None:
         self.name = name
-        self.text = ""
-        self.is_over = False
-        """Whether nobody can write any more, for the descriptor was closed or leads elsewhere."""
+        self.position = 0
+        self._spool = spool
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.read_end, write_end = os.pipe()
-        with contextlib.suppress(AttributeError, OSError):  # not on every system, and only a matter of speed
-            fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        os.set_blocking(self.read_end, False)
-        os.dup2(write_end, descriptor)
-        os.close(write_end)
+        self._reader, writer = spool.open(name)
+        os.dup2(writer, descriptor)
+        os.close(writer)
 
-    def read(self) -> bool:
-        """Read what is there, up to a chunk; whether anything was."""
-        try:
-            data = os.read(self.read_end, CHUNK_BYTES)
-        except BlockingIOError:
-            return False
-        self.text += self._decoder.decode(data)
-        self.is_over = not data
-        return bool(data)
-
-    def take(self, *, final: bool = False) -> str:
-        """The text so far; NUL, which no database takes, becomes a replacement character."""
+    def read(self, *, final: bool) -> Iterator[str]:
+        """Yield what has been written since; NUL, which no database takes, becomes a replacement character."""
+        end = os.fstat(self._reader).st_size
+        if (surplus := end - self.position - BACKLOG_BYTES_MAX) > 0:
+            self.position += surplus
+            yield f"[tunesvc: {surplus} bytes of output came too fast and were left out]\n"
+        while self.position < end:
+            data = os.pread(self._reader, min(CHUNK_BYTES, end - self.position), self.position)
+            self.position += len(data)
+            yield self._decoder.decode(data).replace("\x00", "\ufffd")
+        self._spool.free(self.name, self.position)
         if final:
-            self.text += self._decoder.decode(b"", final=True)
-        text, self.text = self.text, ""
-        return text.replace("\x00", "\ufffd")
+            yield self._decoder.decode(b"", final=True)

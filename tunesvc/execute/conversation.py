@@ -17,9 +17,10 @@ from ray.exceptions import ActorUnavailableError
 from tunesvc.clock import SystemClock
 from tunesvc.execute.deaths import outcome_of_death
 from tunesvc.execute.dispatch import Pace, Recall, Running, Slot, Waiting
-from tunesvc.execute.executor import AttemptId, Event, Launch, Lost, Outcome, Payload, Yielded
+from tunesvc.execute.executor import AttemptId, Event, Launch, Logged, Lost, Outcome, Payload, Yielded
 from tunesvc.execute.inbox import Inbox
 from tunesvc.execute.outbox import Numbered
+from tunesvc.execute.spool import Remains
 from tunesvc.execute.talk import Call, Order, Reply, Verb
 from tunesvc.execute.workers import Workers
 
@@ -209,6 +210,8 @@ class Conversation:
         for seq, payload in events:
             if seq > running.delivered:
                 self._deliver(running, seq, payload)
+            if isinstance(payload, Logged) and payload.end:
+                slot.heard[payload.stream] = payload.end
         if isinstance(events[-1][1], Outcome):
             running.over = True
             slot.is_spent |= not self._workers.are_reused
@@ -218,12 +221,28 @@ class Conversation:
             self._do_after_all(running)
 
     def _died(self, slot: Slot, error: BaseException) -> None:
+        """Look for what a dead worker has left, before its attempts end."""
         slot.is_spent = True
+        if slot.place is None or not any(not running.in_line for running in slot.live):
+            self._bury(slot, error, Remains())
+        elif slot.death is None:
+            slot.death = error
+            self._inbox.aside(partial(self._workers.remains, slot), partial(self._found, slot, error))
+
+    def _found(self, slot: Slot, death: BaseException, remains: Remains | None, _: BaseException | None) -> None:
+        if not self._workers.is_closed:
+            self._bury(slot, death, remains or Remains())
+
+    def _bury(self, slot: Slot, error: BaseException, remains: Remains) -> None:
         for running in slot.live:
             if running.in_line:
                 self._deliver(running, 1, Lost("its worker died before it began", "gone"))
             else:
-                self._deliver(running, running.delivered + 1, outcome_of_death(error, killed=running.killed))
+                for stream, text in remains.output.items():
+                    if text:
+                        self._deliver(running, running.delivered + 1, Logged(stream, text))
+                outcome = outcome_of_death(error, killed=running.killed, end=remains.end)
+                self._deliver(running, running.delivered + 1, outcome)
             self._release(running)
 
     # --- what they are told ---------------------------------------------------------------------------

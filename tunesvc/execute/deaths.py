@@ -21,8 +21,11 @@ _EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
 _OOM_SIGNS = ("memory pressure", "OutOfMemory", "running low on memory", "NODE_OUT_OF_MEMORY", "out-of-memory")
 
 
-def outcome_of_death(error: BaseException, *, killed: bool) -> Failed | Lost:
-    """What the error that Ray gave instead of a worker's answer means for the attempt."""
+def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Failed | Lost:
+    """What the error that Ray gave instead of a worker's answer means for the attempt.
+
+    `end`: how the process ended, as far as it has left that.
+    """
     text = str(error)
     if killed:
         return Lost("the worker was killed")
@@ -41,19 +44,24 @@ def outcome_of_death(error: BaseException, *, killed: bool) -> Failed | Lost:
         return Lost("the worker's node was taken back", "preempted")
     if isinstance(error, NodeDiedError) or "node has died" in text or "node was dead" in text:
         return Lost("the worker's node went away", "node")
-    return Lost(clean(_lost(error, text), MESSAGE_CHARS_MAX))
+    return Lost(clean(_lost(error, text, end), MESSAGE_CHARS_MAX))
 
 
-def _lost(error: BaseException, text: str) -> str:
+def _lost(error: BaseException, text: str, end: str) -> str:
     if "error_on_init" in text or "creation task" in text:
         return f"the worker could not start: {text}"
     if isinstance(error, RayActorError):
-        detail = _EXIT.search(text)
-        return "the worker's process died" + (f": {_first_sentence(detail[1])}" if detail else "")
+        return f"the worker's process {end or _end_by_ray(text)}"
     if isinstance(error, RayError):
         return f"the worker cannot be reached: {text}"
     return f"the worker is gone: {type(error).__name__}: {text}"
 
 
-def _first_sentence(detail: str) -> str:
-    return detail.split(". ")[0].strip()
+def _end_by_ray(text: str) -> str:
+    """How a process ended that has left no trace: Ray sees a closed connection, or a signal that it handles."""
+    if "SIGTERM" in text:
+        return "was ended by SIGTERM"
+    detail = _EXIT.search(text)
+    if detail is None or "connection error code 2" in detail[1]:
+        return "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or somebody did"
+    return f"died: {detail[1].split('. ')[0].strip()}"

@@ -14,6 +14,7 @@ from tunesvc.execute.executor import AttemptId, Launch
 from tunesvc.execute.talk import Order
 
 if TYPE_CHECKING:
+    from tunesvc.execute.attempt import Place
     from tunesvc.execute.fleet import WorkerActor
 
 
@@ -49,6 +50,12 @@ class Slot:
     actor: WorkerActor
     node: str = ""
     """Where it is up; empty while nobody has said."""
+    place: Place | None = None
+    """The same in full; None for a worker of an earlier coordinator too."""
+    heard: dict[str, int] = field(default_factory=dict)
+    """Up to where each stream of its output was heard."""
+    death: BaseException | None = None
+    """What Ray said when it died."""
     is_up: bool = False
     calls: int = 0
     """How many were made of it."""

@@ -144,6 +144,8 @@ class Logged:
     stream: str
     """`stdout` or `stderr`."""
     text: str
+    end: int = 0
+    """Where it ends in the worker's spool; 0 for a note that is in none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,12 @@ Protocols only; imports no Ray.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from tunesvc.execute.attempt import Place
 from tunesvc.execute.executor import Job, Node
+from tunesvc.execute.spool import Remains
 
 
 class WorkerActor(Protocol):
@@ -64,6 +66,10 @@ class Fleet(Protocol):
 
     def pending(self, workers: Sequence[WorkerActor]) -> Sequence[WorkerActor]:
         """Those that have not come up yet, so that they never ran anything. May take a while."""
+        ...
+
+    def remains(self, place: Place, heard: Mapping[str, int]) -> Remains:
+        """What a worker that died there has left, beyond what was heard of each stream. May take a while."""
         ...
 
     def end_named(self, name: str) -> None:

@@ -73,8 +73,8 @@ class Outbox:
                 self._thin_out()
             self._add(report)
 
-    def log(self, stream: str, text: str) -> None:
-        """Add a piece of output, or drop it when too much waits already."""
+    def log(self, stream: str, text: str, end: int = 0) -> None:
+        """Add a piece of output that ends there in the spool, or drop it when too much waits already."""
         with self._lock:
             if self._closed:
                 return
@@ -83,7 +83,7 @@ class Outbox:
                 return
             self._say_what_was_dropped()
             self._pending_log_chars += len(text)
-            self._add(Logged(stream, text))
+            self._add(Logged(stream, text, end))
 
     def acknowledge(self, acknowledged: int) -> None:
         """Forget the events up to this number, which are recorded for good."""

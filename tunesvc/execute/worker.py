@@ -11,6 +11,8 @@ and to end itself.
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 import time
 from collections import deque
 from contextlib import suppress
@@ -31,6 +33,7 @@ from tunesvc.execute.functions import unpickled
 from tunesvc.execute.garbage import Garbage
 from tunesvc.execute.imitation import imitate
 from tunesvc.execute.source import digest_of
+from tunesvc.execute.spool import Spool
 from tunesvc.execute.talk import Call, Found, Order, Reply
 
 GRACE_S = 5.0
@@ -53,7 +56,7 @@ class Worker:
         """
         self._job = job
         self._folder = Path(folder) if folder else Path.cwd()
-        self._output = OutputCapture()
+        self._output = OutputCapture(Spool(_spool_folder()))
         self._bell = Bell(GATHER_S)
         self._lock = self._bell.lock
         self._attempts: dict[AttemptId, Attempt] = {}
@@ -258,4 +261,13 @@ class Worker:
         group = ray.util.get_current_placement_group() if self._job.resources.workers > 1 else None
         node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         devices = tuple(context.get_accelerator_ids().get("GPU", ()))
-        return Place(node, os.getpid(), devices, group)
+        spool = str(self._output.spool.folder)
+        return Place(node, os.getpid(), devices, group, context.get_node_id(), spool)
+
+
+def _spool_folder() -> Path:
+    """Return a folder of its own for this process: among Ray's logs, which last as long as the machine keeps them."""
+    ray = sys.modules.get("ray")
+    node = ray._private.worker._global_node if ray is not None else None
+    logs = Path(node.get_logs_dir_path() if node is not None else tempfile.mkdtemp(prefix="tunesvc-"))
+    return logs / f"tunesvc-{os.getpid()}"

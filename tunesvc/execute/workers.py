@@ -20,6 +20,7 @@ from tunesvc.execute.fleet import Fleet, WorkerActor
 from tunesvc.execute.inbox import Inbox
 from tunesvc.execute.requests import slots_on
 from tunesvc.execute.shares import Member, Shares
+from tunesvc.execute.spool import Remains
 
 
 class Workers:
@@ -140,7 +141,7 @@ class Workers:
         if slot not in self.slots:
             return
         if error is None:
-            slot.is_up = True
+            slot.is_up, slot.place = True, place
             slot.node = "" if place is None else place.node
         else:
             self.end(slot)
@@ -152,6 +153,10 @@ class Workers:
         dead = error is not None and not isinstance(error, ActorUnavailableError)
         if dead and slot in self.slots and not slot.attempts:
             self.end(slot)
+
+    def remains(self, slot: Slot) -> Remains:
+        """What a dead worker has left. Any thread may ask; may take a while."""
+        return Remains() if slot.place is None else self._fleet.remains(slot.place, slot.heard)
 
     # --- room -----------------------------------------------------------------------------------------
 
