@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 import tunesvc
 from tests.specs import make_spec
-from tunesvc import Choice, Float, Trial, api, tunable
+from tunesvc import Choice, Float, Trial, api, insights, tunable
 from tunesvc.errors import SpecError, StudyExists, StudyFailed, TuneError, UnsatisfiableRequest
 from tunesvc.spec.document import StudyDocument
 
@@ -82,6 +82,9 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None
     assert not begun_anew
     assert promoted
     assert all("goes on from step" in reason for reason in promoted)
+    assert study.best is not None
+    saved = insights.best_checkpoint(study._database, study.view)
+    assert (saved.trial_number, saved.step, saved.path.read_text()) == (study.best.number, 9, "9")
 
 
 def test_a_conditional_space(run_study: RunStudy) -> None:

@@ -8,11 +8,25 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-_STEP = re.compile(r"^attempt-\d+-step-(\d+)-\d+$")
-"""A checkpoint from before the first report is called `start` instead."""
+_NAME = re.compile(r"^attempt-(\d+)-(?:step-(\d+)|start)-(\d+)$")
+"""A checkpoint from before the first report is called `start` instead of by a step."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CheckpointFile:
+    """A complete checkpoint; they sort by age, the oldest first."""
+
+    attempt: int
+    number: int
+    """Counts the attempt's checkpoints from 1."""
+    step: int
+    """Of the last report before it, -1 before the first one."""
+    path: Path
+    """The file or folder under the name that it was saved by."""
 
 
 class Checkpoints:
@@ -52,7 +66,21 @@ class Checkpoints:
         del self._held[:position]
 
 
+def checkpoint_files(folder: Path) -> list[CheckpointFile]:
+    """Return the complete checkpoints in a trial's folder, the oldest first."""
+    found = [_described(path) for path in folder.glob("attempt-*/*")]
+    return sorted(file for file in found if file is not None)
+
+
 def step_of(checkpoint: Path | None) -> int:
     """The step after which a checkpoint was saved, -1 for none."""
-    match = _STEP.match(checkpoint.parent.name) if checkpoint else None
-    return int(match.group(1)) if match else -1
+    file = _described(checkpoint) if checkpoint else None
+    return -1 if file is None else file.step
+
+
+def _described(path: Path) -> CheckpointFile | None:
+    match = _NAME.match(path.parent.name)
+    if match is None:
+        return None
+    attempt, step, number = match.groups()
+    return CheckpointFile(int(attempt), int(number), -1 if step is None else int(step), path)

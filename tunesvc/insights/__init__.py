@@ -7,6 +7,7 @@ the models of `search` imports them itself: SciPy takes longer to import than mo
 from tunesvc.insights.answer import answer_rows, forecast, modelled, recommended, with_repeats
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
+from tunesvc.insights.checkpoint_files import KeptCheckpoint, best_checkpoint
 from tunesvc.insights.cluster import ClusterView, cluster
 from tunesvc.insights.columns import names_of
 from tunesvc.insights.comparison import Fact, best_course, study_facts, trial_facts
@@ -59,6 +60,7 @@ __all__ = [
     "Gain",
     "Headline",
     "Judgement",
+    "KeptCheckpoint",
     "Labels",
     "LogRow",
     "Names",
@@ -89,6 +91,7 @@ __all__ = [
     "attribution_told",
     "audit",
     "best",
+    "best_checkpoint",
     "best_course",
     "chosen",
     "cluster",
