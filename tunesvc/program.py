@@ -1,32 +1,48 @@
-"""`tunesvc.current_trial()`: a trial for Python programs that a study starts with `command:`.
+"""A trial in another process than its worker's: `tunesvc.current_trial()` of a program that `command:` starts.
 
-The other end of the environment variables and JSON lines that `tunesvc.execute.command` sets up. Imports neither the
+The other end of the environment variables and JSON lines that `tunesvc.execute.command` sets up, and of the pipe of
+`tunesvc.execute.children`. Imports neither the
 database, Ray nor Optuna.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from tunesvc.errors import BadReport
 from tunesvc.objective import Trial
 
 HANDED_OVER = "handed-over"
 """Folder of the copies that wait to be kept, below TUNE_CHECKPOINT_DIR."""
 
 
+@dataclass(frozen=True, slots=True)
 class PipeChannel:
     """Writes each report as a line to the pipe that the study reads."""
 
-    stop_requested = False
-    """A program is stopped by SIGTERM."""
+    reports: Path
+    """The pipe."""
+    checkpoints: Path
+    """The folder for files that are handed over."""
+    directory: Path
+    """The folder that the study made for scratch files."""
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    @property
+    def stop_mark(self) -> Path:
+        """The file that says that the trial has been asked to stop."""
+        return self.reports.with_name("stop")
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether the trial has been asked to stop; a program of `command:` gets SIGTERM instead."""
+        return self.stop_mark.exists()
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a report."""
@@ -34,7 +50,7 @@ class PipeChannel:
 
     def checkpoint(self, path: Path, step: int | None) -> None:
         """Copy a file or folder to where the study takes it from, so that the original may go at once."""
-        copies = Path(os.environ["TUNE_CHECKPOINT_DIR"], HANDED_OVER)
+        copies = self.checkpoints / HANDED_OVER
         copies.mkdir(exist_ok=True)
         source = path.resolve()
         handed_over = Path(tempfile.mkdtemp(dir=copies), source.name)
@@ -46,14 +62,19 @@ class PipeChannel:
         """Write an attribute."""
         self._write({"user_attrs": {name: json.loads(value)}})
 
-    @property
-    def directory(self) -> Path:
-        """The folder that the study made for this program."""
-        return Path(os.environ["TUNE_DIRECTORY"])
-
     def _write(self, fields: Mapping[str, object]) -> None:
-        with self._path.open("a", encoding="utf-8") as pipe:
-            pipe.write(json.dumps(fields) + "\n")
+        try:
+            descriptor = os.open(self.reports, os.O_WRONLY | os.O_NONBLOCK)  # waits for no reader
+            with os.fdopen(descriptor, "wb") as pipe:
+                os.set_blocking(descriptor, True)
+                fcntl.flock(pipe, fcntl.LOCK_EX)  # the system keeps only short lines of several writers apart
+                pipe.write(json.dumps(fields).encode() + b"\n")
+                pipe.flush()
+        except OSError as error:
+            raise BadReport(
+                f"a report cannot be written to {self.reports} ({error.strerror}): the trial's attempt has ended, or "
+                "this process runs on another machine than its worker"
+            ) from None
 
 
 def current_trial() -> Trial:
@@ -63,7 +84,7 @@ def current_trial() -> Trial:
         return Trial()
     restored = os.environ.get("TUNE_RESTORED")
     return Trial(
-        PipeChannel(reports),
+        PipeChannel(Path(reports), Path(os.environ["TUNE_CHECKPOINT_DIR"]), Path(os.environ["TUNE_DIRECTORY"])),
         number=int(os.environ["TUNE_TRIAL"]),
         params=json.loads(os.environ["TUNE_PARAMS"]),
         seed=int(os.environ["TUNE_SEED"]),

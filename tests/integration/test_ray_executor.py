@@ -10,7 +10,7 @@ import pytest
 
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.executor import Checkpointed, Finished, Logged, Reported, Started
+from tunesvc.execute.executor import Attributed, Checkpointed, Finished, Logged, Reported, Started, Yielded
 from tunesvc.execute.ray_executor import RayExecutor
 from tunesvc.spec import Environment, Resources
 
@@ -158,3 +158,43 @@ def test_a_ray_tune_function_brings_its_resources_unless_the_study_has_some(
     assert len(listener.said(launch, Started)[0].devices) == 1
     assert listener.said(launch, Reported) == [Reported(1, {"loss": 1.0})]
     assert listen(source=str(tmp_path), entrypoint="tuned:train", resources=Resources(cpu=2)).executor.slots() == 2
+
+
+@pytest.fixture
+def children(listen: MakeListener) -> Listener:
+    """Listen to a function of `on_ray` that is named by the launch."""
+    return listen("by_name")
+
+
+def test_a_child_process_reports_however_it_is_started(children: Listener) -> None:
+    for number, how in enumerate(("fork", "spawn", "forkserver")):
+        launch = make_launch(number, function="has_a_child_that_reports", how=how, lr=0.5)
+        children.run(launch)
+        assert isinstance(children.outcome(launch), Finished), children.outcome(launch)
+        curve = [(report.step, report.metrics.get("loss")) for report in children.said(launch, Reported)]
+        assert curve == [(0, 0.5), (1, 0.25), (2, 0.5 / 3), (3, None)]
+        assert [checkpoint.step for checkpoint in children.said(launch, Checkpointed)] == [3]
+        assert children.said(launch, Attributed) == [Attributed("child", "true")]
+
+
+def test_long_reports_of_many_children_are_not_torn(children: Listener) -> None:
+    launch = make_launch(function="has_many_children_that_report")
+    children.run(launch)
+    assert isinstance(children.outcome(launch), Finished), children.outcome(launch)
+    assert sorted(report.step for report in children.said(launch, Reported)) == list(range(40))
+
+
+def test_a_stop_reaches_a_child_and_through_it_its_parent(children: Listener) -> None:
+    launch = make_launch(function="has_a_child_that_goes_on")
+    children.executor.launch(launch)
+    children.until(lambda heard: heard.has(launch, Reported))
+    children.executor.stop(launch.attempt)
+    children.until_ended(launch)
+    assert children.outcome(launch) == Yielded()
+
+
+def test_a_child_that_comes_to_the_end_of_the_objective_ends_there(children: Listener) -> None:
+    launch = make_launch(function="forks_by_hand")
+    children.run(launch)
+    assert children.said(launch, Reported) == [Reported(0, {"loss": 0.5})]
+    assert children.outcome(launch) == Finished({"loss": 7.0})

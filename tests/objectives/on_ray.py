@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import multiprocessing
 import os
 import resource
 import signal
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 
@@ -68,6 +71,54 @@ def kills_its_worker(*, trial) -> None:
     trial.report(0, loss=1.0)
     time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _reports(trial, lr: float) -> None:
+    for epoch in range(3):
+        trial.report(epoch, loss=lr / (epoch + 1))
+    trial.report(3, **{f"metric_{n}": 1.0 for n in range(500)})  # a line that a pipe would tear
+    trial.checkpoint(__file__)
+    trial.set_user_attr("child", True)
+
+
+def has_a_child_that_reports(how: str, lr: float, *, trial) -> None:
+    process = multiprocessing.get_context(how).Process(target=_reports, args=(trial, lr))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
+def has_many_children_that_report(*, trial) -> None:
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.starmap(_one_fold, [(trial, fold) for fold in range(40)])
+
+
+def _one_fold(trial, fold: int) -> None:
+    trial.report(fold, **{f"metric_{n}": float(fold) for n in range(300)}, loss=float(fold))
+
+
+def has_a_child_that_goes_on(*, trial) -> None:
+    """Reports from a child for as long as nothing stops it."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_goes_on, trial).result()
+
+
+def _goes_on(trial) -> None:
+    for step in itertools.count():
+        trial.report(step, loss=1.0)
+        time.sleep(0.01)
+
+
+def by_name(function: str, *, trial, **params) -> object:
+    return globals()[function](**params, trial=trial)
+
+
+def forks_by_hand(*, trial) -> float:
+    """Its child comes to the end of the objective too."""
+    if (child := os.fork()) == 0:
+        trial.report(0, loss=0.5)
+        sys.exit(7)
+    return float(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 def dies(how: str) -> None:

@@ -544,3 +544,21 @@ def test_the_forms_import_neither_ray_nor_optuna_before_they_are_needed() -> Non
     code = "import sys, tunesvc.execute.forms; print([m for m in ('ray', 'optuna', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_optuna_trial_that_is_sent_to_another_process_is_refused_with_the_remedy(attempt: MakeAttempt) -> None:
+    with pytest.raises(TypeError, match=r"hand `trial.tunesvc` over"):
+        prepare(lambda trial: pickle.dumps(trial))(attempt())
+
+
+def test_a_trial_that_is_sent_to_another_process_reports_into_its_attempt_until_that_ends(attempt: MakeAttempt) -> None:
+    asked = attempt()
+    sent = pickle.loads(pickle.dumps(asked.trial()))  # noqa: S301  # our own
+    sent.report(0, loss=0.5)
+    asked.stop()
+    with pytest.raises(Pruned):
+        sent.report(1, loss=0.25)
+    assert asked.opened_to_children().close() is None
+    assert curve(asked) == [(0, {"loss": 0.5}), (1, {"loss": 0.25})]
+    with pytest.raises(BadReport, match="the trial's attempt has ended"):
+        sent.report(2, loss=0.125)

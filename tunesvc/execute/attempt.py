@@ -5,6 +5,7 @@ Owns the order of the last events (all output, then the outcome). Knows no calli
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from tunesvc.execute import scratch
 from tunesvc.execute.bell import Bell
 from tunesvc.execute.capture import OutputCapture
 from tunesvc.execute.checkpoints import Checkpoints, step_of
+from tunesvc.execute.children import Children, leave
 from tunesvc.execute.executor import (
     STUDY,
     Asked,
@@ -35,6 +37,7 @@ from tunesvc.execute.failures import outcome_of
 from tunesvc.execute.oom import out_of_memory
 from tunesvc.execute.outbox import Numbered, Outbox
 from tunesvc.objective import Trial
+from tunesvc.program import PipeChannel
 from tunesvc.spec import ParamValue
 
 Run = Callable[["Attempt"], Mapping[str, float]]
@@ -74,6 +77,8 @@ class Attempt:
             Path(job.checkpoint_root), launch.trial_number, launch.attempt.number, self._restored
         )
         self._directory: Path | None = None
+        self._pid = os.getpid()
+        self._children: Children | None = None
         self._unrecorded: dict[int, Path] = {}
         self._stop = threading.Event()
         self._answers: dict[str, ParamValue | bytes] = {}
@@ -119,6 +124,8 @@ class Attempt:
         self._stop.set()
         with self._answered:
             self._answered.notify_all()
+            if self._children is not None:
+                self._children.stop()
 
     def answer(self, name: str, value: ParamValue | bytes) -> None:
         """The value of a parameter that `ask` waits for, or the study."""
@@ -138,7 +145,7 @@ class Attempt:
     @property
     def stop_requested(self) -> bool:
         """Whether the attempt has been asked to stop."""
-        return self._stop.is_set()
+        return self._stop.is_set() if self._forked is None else self._forked.stop_requested
 
     def wait_for_stop(self, timeout_s: float) -> bool:
         """Wait until the attempt is asked to stop; whether it was."""
@@ -146,22 +153,33 @@ class Attempt:
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Put a report into the outbox; the first of a step stands."""
+        if self._forked is not None:
+            self._forked.report(step, metrics)
+            return
         self.outbox.report(Reported(step, metrics))
         history.record("said", attempt=self.launch.attempt, step=step)
         failpoints.reach("said")
 
     def checkpoint(self, path: Path, step: int | None) -> None:
         """Copy the state and say where it lies."""
+        if self._forked is not None:
+            self._forked.checkpoint(path, step)
+            return
         after = -1 if step is None else step
         kept = self._checkpoints.save(path, after)
         self.outbox.put(Checkpointed(str(kept), after if after >= 0 else None))
 
     def set_user_attr(self, name: str, value: str) -> None:
         """Put an attribute of the trial into the outbox, its value as JSON."""
+        if self._forked is not None:
+            self._forked.set_user_attr(name, value)
+            return
         self.outbox.put(Attributed(name, value))
 
     def set_system_attr(self, name: str, value: str) -> None:
         """Put a system attribute of the trial into the outbox, its value as JSON."""
+        if self._forked is not None:
+            raise RuntimeError("set system attributes before the process is forked")
         self.outbox.put(Attributed(name, value, "system"))
 
     @property
@@ -171,6 +189,28 @@ class Attempt:
             launch = self.launch
             self._directory = scratch.make(f"{launch.trial_number}-{launch.attempt.number}")
         return self._directory
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A trial that travels to another process speaks from there through a pipe."""
+        channel = self.opened_to_children().channel
+        return PipeChannel, (channel.reports, channel.checkpoints, channel.directory)
+
+    def opened_to_children(self) -> Children:
+        """Have the pipe ready before a child process may write to it."""
+        if self._children is None and os.getpid() == self._pid:
+            directory = self.directory
+            with self._answered:
+                self._children = self._children or Children(self.trial(), directory, self.job.metrics)
+                if self._stop.is_set():
+                    self._children.stop()
+        if self._children is None:
+            raise RuntimeError("this process was forked by other code than Python's, so its trial cannot be used")
+        return self._children
+
+    @property
+    def _forked(self) -> PipeChannel | None:
+        """The way to the attempt from a forked child; None in the worker itself."""
+        return None if os.getpid() == self._pid else self.opened_to_children().channel
 
     def ask(self, name: str, distribution: str) -> ParamValue:
         """Ask the study's sampler for a parameter and wait for its value.
@@ -192,6 +232,8 @@ class Attempt:
             return self._answer_to(StudyRequested())  # type: ignore[no-any-return]  # bytes
 
     def _answer_to(self, question: Asked | StudyRequested) -> Any:
+        if self._forked is not None:
+            raise RuntimeError("ask for parameters and for the study before the process is forked")
         name = _name_of(question)
         self._question = question
         self.outbox.put(question)
@@ -224,6 +266,8 @@ class Attempt:
         before = set(threading.enumerate())
         with output.into(self._log):
             outcome = self._outcome(run)
+            if self._children is not None and (error := self._children.close()):
+                outcome = outcome_of(error, stop_requested=False) if isinstance(outcome, Finished) else outcome
         if isinstance(outcome, Failed) and self.job.command:
             outcome = self._with_last_words(outcome)
         if self._directory is not None:
@@ -237,9 +281,16 @@ class Attempt:
         if self._restored is not None and not self._restored.exists():
             self._begin_anew(self._restored)
         try:
-            return Finished(run(self))
+            outcome = Finished(run(self))
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is the attempt's outcome
+            self._leave_if_forked(error)
             return outcome_of(error, stop_requested=self.stop_requested)
+        self._leave_if_forked(None)
+        return outcome
+
+    def _leave_if_forked(self, error: BaseException | None) -> None:
+        if os.getpid() != self._pid:
+            leave(error)
 
     def _begin_anew(self, lost: Path) -> None:
         """Do without a checkpoint that is gone: what it saved costs time, the trial would cost a result."""

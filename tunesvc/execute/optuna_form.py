@@ -43,6 +43,11 @@ class OptunaTrial(OptunasTrial):
         study = AttemptStudy(attempt.job.study, AttemptStorage(attempt), RandomSampler(), AttemptPruner(attempt))
         super().__init__(study, attempt.launch.attempt.trial_id)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "an Optuna trial cannot travel to another process: hand `trial.tunesvc` over, whose `report` works there"
+        )
+
     @property
     def params(self) -> dict[str, Any]:
         """The values suggested so far; all of them where the study declares them."""

@@ -71,6 +71,7 @@ class Worker:
         if orphan_s is not None:
             self._callers.watch(orphan_s, self._retire)
         imitate(job, self._folder, is_copy=folder is None)
+        os.register_at_fork(before=self._before_fork)
 
     def hello(self) -> Place:
         """Where this worker runs; answering says that it has its resources."""
@@ -180,6 +181,11 @@ class Worker:
                 known.answer(*order.values)
 
     # --- what runs ----------------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        """Let a child process of the objective report: it has nothing else to do so with."""
+        if (running := self._running) is not None and not running.outbox.is_closed:
+            running.opened_to_children()
 
     def _retire(self) -> None:
         """End this process, which nobody wants any more, as Ray takes it for intended; its gang's bundles are freed."""
