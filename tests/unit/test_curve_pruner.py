@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 import tunesvc
 from tests.curves import STEPS, curve, make_study, make_trial
 from tunesvc.search.audit import AUDIT, false_prunes, is_audited
+from tunesvc.search.curves import model_of
 from tunesvc.search.reasons import Explains
 
 AshaPruner, CurvePruner = tunesvc.AshaPruner, tunesvc.CurvePruner
@@ -211,3 +212,36 @@ def test_asha_counts_late_reports_at_the_rung_to_which_they_belong() -> None:
     study = study_of(late)
     assert AshaPruner(eta=2).prune(study, running(study, 0.5, {1: 1.0}))
     assert not AshaPruner(eta=2).prune(study, running(study, 0.5, {1: 0.15}))
+
+
+def diverging(steps: int, worst: float = 13.0) -> dict[int, float]:
+    """A loss that runs away, as with too large a learning rate."""
+    return {s: min(worst, 2.3 * 1.25**s) for s in range(steps)}
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("finished", [3, 6, 20])
+def test_a_diverged_curve_is_forecast_to_stay_where_it_is_and_is_pruned(finished: int, maximize: bool) -> None:
+    """Case S12: it was to end at 43.82 (90 %: 0.098 to 3.2e+161), and went on."""
+    sign = -1.0 if maximize else 1.0
+    trials = make_study(finished=finished, pruned=0)
+    for trial in trials:
+        trial.intermediate_values = {step: sign * value for step, value in trial.intermediate_values.items()}
+        trial.values = [sign * value for value in trial.values]
+    study = study_of(trials, "maximize" if maximize else "minimize")
+    pruner = CurvePruner(audit=0.0)
+    steps = next(steps for steps in range(10, 14) if _is_judged(pruner, study, steps))
+    trial = running(study, 0.5, {step: sign * value for step, value in diverging(steps).items()})
+    assert pruner.prune(study, trial)
+    reason = pruner.explain(trial.number)
+    assert reason is not None
+    costs = [sign * reason.details[name] for name in ("predicted", "low", "high")]
+    assert 1.0 < costs[0] <= 13.0
+    assert max(costs) <= 13.0
+    assert reason.details["chance"] < 0.03
+
+
+def _is_judged(pruner: CurvePruner, study: optuna.Study, steps: int) -> bool:
+    """Whether a trial is judged when it has made so many steps."""
+    pruner.prune(study, running(study, 0.5, curve(0.5, steps)))
+    return max(model_of(study).levels) >= steps - 1 and steps - 1 in model_of(study).levels

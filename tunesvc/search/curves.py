@@ -35,6 +35,10 @@ TAUGHT_MAX = 160
 
 _DENSITY = math.gamma((DOF + 1) / 2) / (math.sqrt(DOF * math.pi) * math.gamma(DOF / 2))
 """Of the standard Student t at 0."""
+_FARTHEST = 2 * WORST
+"""Where the scale ends for curves: they begin far from where they end, and what diverges lies farther still."""
+_MARGIN = 0.25
+"""On the scale: curves that are so little worse than any finished one are like these."""
 _AT_ONCE = 1_024
 """Trials that are forecast together: more would take memory, and no less time."""
 _CHANGE = 0.7
@@ -56,22 +60,24 @@ class Forecast:
     reached_z: float
     """What the trial has for certain: its best value when a trial's best value counts, else infinity."""
     scale: Scale
+    worst: float = math.inf
+    """The greatest cost that any curve has come to: no value beyond that is shown."""
 
     @property
     def value(self) -> float:
         """The median, in the objective's units."""
-        return float(self.scale.back(self.z))
+        return float(self._back(np.array(self.z)))
 
     @property
     def deviation(self) -> float:
         """Half the width of what lies one deviation around it, in the objective's units."""
-        ends = self.scale.back(np.array([self.z - self.deviation_z, self.z + self.deviation_z]))
+        ends = self._back(np.array([self.z - self.deviation_z, self.z + self.deviation_z]))
         return float(abs(ends[1] - ends[0]) / 2)
 
     def interval(self, share: float = 0.9) -> tuple[float, float]:
         """Low and high end of the central interval that holds the final value with this probability, in its units."""
         reach = self.deviation_z * float(stdtrit(DOF, 0.5 + share / 2))
-        ends = self.scale.back(np.minimum([self.z - reach, self.z + reach], self.reached_z))
+        ends = self._back(np.minimum([self.z - reach, self.z + reach], self.reached_z))
         return float(ends.min()), float(ends.max())
 
     def chance_of_better(self, value: float) -> float:
@@ -89,6 +95,11 @@ class Forecast:
         density = _DENSITY * (1 + u * u / DOF) ** (-(DOF + 1) / 2)
         gain = self.deviation_z * (u * float(stdtr(DOF, u)) + (DOF + u * u) / (DOF - 1) * density)
         return float(max(0.0, gain) + bar - below)
+
+    def _back(self, z: np.ndarray) -> np.ndarray:
+        """In the objective's units, no worse than the worst that was seen."""
+        out: np.ndarray = self.scale.sign * np.minimum(self.scale.sign * self.scale.back(z), self.worst)
+        return out
 
 
 _RELEARNED = 1.02
@@ -166,10 +177,11 @@ class CurveModel:
         if learned is None or not trials:
             return [None] * len(trials)
         level, known, z, deviation = self._predict(learned, trials)
+        worst = [max(learned.worst, self._worst_of(trial)) for trial in trials]
         out: list[Forecast | None] = []
         for i, k in enumerate(level):
             certain = float(known[i, 1]) if learned.is_best_taken else math.inf
-            made = Forecast(learned.levels[k], float(z[i]), deviation[i], certain, learned.scale)
+            made = Forecast(learned.levels[k], float(z[i]), deviation[i], certain, learned.scale, worst[i])
             out.append(made if k >= 0 else None)
         return out
 
@@ -199,6 +211,11 @@ class CurveModel:
         z, deviation = learned.predict(known, learned.encoder.encode(trials), level)
         return level, known, np.fmin(z, known[:, 1]) if learned.is_best_taken else z, deviation
 
+    def _worst_of(self, trial: FrozenTrial) -> float:
+        """The greatest finite cost of a curve."""
+        costs = [cost for cost in Points(self._lessons.seen(trial), self._sign).costs if math.isfinite(cost)]
+        return max(costs, default=-math.inf)
+
     def _learn(self, trials: Sequence[FrozenTrial]) -> None:
         taught = self._lessons.learn(trials)
         if taught is None or self._learned is None or taught.levels != self._learned.levels:
@@ -217,15 +234,20 @@ class _Learned:
         self.is_best_taken = taught.is_best_taken
         self.encoder = taught.encoder
         self._fits: dict[int, Regression] = {}
+        self._support: dict[int, np.ndarray] = {}
+        """By level: how bad the summaries of finished curves are there, see `_support`."""
+        costs = np.concatenate([taught.summaries.ravel(), self.scale.sign * taught.finals])
+        self.worst = float(costs[np.isfinite(costs)].max(initial=-math.inf))
         known, params, finished = self.scaled(taught.summaries), self.encoder.encode(taught.trials), taught.finished
-        target = np.where(finished, self.scale.to(taught.final), np.nan)
+        target = np.where(finished, self.scale.of_costs(self.scale.sign * taught.final, _FARTHEST), np.nan)
         variance = np.zeros(len(taught.trials))
         reached = reached_by(known)
         for k in reversed(range(len(levels))):
             rows = np.flatnonzero(is_there(known)[:, k] & ~np.isnan(target))
             rows = rows[np.lexsort((-rows, ~finished[rows]))][:TAUGHT_MAX]
             if finished[rows].sum() >= FINISHED_MIN:
-                inputs = self._inputs(known[rows, k], params[rows])
+                self._support[k] = _support(known[rows[finished[rows]], k])
+                inputs = self._inputs(known[rows, k], params[rows], k)
                 still = target[rows] - self._present(known[rows, k])
                 self._fits[k] = Regression(inputs, still, variance[rows], _CHANGE, kernels.get(k))
                 kernels[k] = self._fits[k].kernel
@@ -238,7 +260,7 @@ class _Learned:
 
     def scaled(self, costs: np.ndarray) -> np.ndarray:
         """Summaries on the scale; NaN, which says that a level was not reached, stays."""
-        return np.where(np.isnan(costs), np.nan, self.scale.of_costs(costs))
+        return np.where(np.isnan(costs), np.nan, self.scale.of_costs(costs, _FARTHEST))
 
     def level_of(self, steps: Sequence[int]) -> int:
         """The last level with a fit that a trial has reached, by place; -1 for none."""
@@ -250,16 +272,26 @@ class _Learned:
         z, deviation = np.zeros(len(known)), np.ones(len(known))
         for k in set(level.tolist()) - {-1}:
             rows = np.flatnonzero(level == k)
-            still, deviation[rows] = self._fits[k].predict(self._inputs(known[rows], params[rows]))
+            still, deviation[rows] = self._fits[k].predict(self._inputs(known[rows], params[rows], k))
             z[rows] = self._present(known[rows]) + still
-        return z.clip(max=WORST), deviation
+        return z.clip(max=_FARTHEST), deviation
 
     def _present(self, known: np.ndarray) -> np.ndarray:
         return known[:, 1] if self.is_best_taken else known[:, 0]
 
-    def _inputs(self, known: np.ndarray, params: np.ndarray) -> np.ndarray:
-        last, best, before = known.T
+    def _inputs(self, known: np.ndarray, params: np.ndarray, level: int) -> np.ndarray:
+        """What the regression at a level sees.
+
+        A curve that is worse than all finished ones were there is taken for the worst of them. How much worse it is
+        stays: nothing says that a curve comes back from where none has been.
+        """
+        last, best, before = np.minimum(known, self._support[level]).T
         return np.column_stack([last, last - best, last - before, params])
+
+
+def _support(finished: np.ndarray) -> np.ndarray:
+    """Up to where the summaries of finished curves at a level tell what comes of one; shape (3,)."""
+    return np.asarray(finished.max(axis=0) + _MARGIN)
 
 
 def models_of(study: Study) -> Sequence[CurveModel]:

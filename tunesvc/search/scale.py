@@ -60,8 +60,8 @@ class Scale:
         """From the objective's units. NaN lies at the bad end, as infinities of either sign do: both are failures."""
         return self.of_costs(self.sign * np.asarray(values, dtype=float))
 
-    def of_costs(self, costs: np.ndarray) -> np.ndarray:
-        """From values whose sign is such that small is good."""
+    def of_costs(self, costs: np.ndarray, worst: float = WORST) -> np.ndarray:
+        """From values whose sign is such that small is good; what is not finite lies at the `worst`."""
         failed = ~np.isfinite(costs)
         placed = np.where(failed, self.centre, costs)
         if self.is_log:
@@ -69,7 +69,7 @@ class Scale:
         with np.errstate(over="ignore"):
             z = (placed - self.centre) / self.unit
         z = np.where(z > 0, np.log1p(np.maximum(z, 0.0)), z)
-        return np.where(failed, WORST, z).clip(BEST, WORST)
+        return np.where(failed, worst, z).clip(BEST, worst)
 
     def back(self, z: np.ndarray | float) -> np.ndarray:
         """To the objective's units."""

@@ -14,7 +14,7 @@ from tunesvc.search.curves import CurveModel
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.gp.model import Hyperparameters
 from tunesvc.search.regression import DOF
-from tunesvc.search.scale import Scale
+from tunesvc.search.scale import WORST, Scale
 from tunesvc.search.training_seeds import groups
 
 OBSERVED_MAX = 400
@@ -244,7 +244,7 @@ def _unfinished(
                 last = trial.intermediate_values[max(trial.intermediate_values)]
                 out[trial.number] = float(scale.to(last)), _GUESS**2
         elif forecast.scale == scale:
-            out[trial.number] = float(forecast.z), float(forecast.deviation_z**2) * DOF / (DOF - 2)
+            out[trial.number] = min(float(forecast.z), WORST), float(forecast.deviation_z**2) * DOF / (DOF - 2)
         else:
             low, high = scale.to(np.array([forecast.value - forecast.deviation, forecast.value + forecast.deviation]))
             variance = (float(high - low) / 2) ** 2 * DOF / (DOF - 2)
