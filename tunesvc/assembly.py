@@ -32,7 +32,7 @@ from tunesvc.search.check import check
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruners import last_step, make_pruner
-from tunesvc.search.samplers import make_sampler, trials_max
+from tunesvc.search.samplers import is_complete, is_distinct, make_sampler, trials_max
 from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.warmstart import CARRIED
 from tunesvc.space import Space, widened
@@ -296,8 +296,9 @@ def build_coordinator(
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
         seed=seed,
-        teacher=teacher(database, spec),
+        teacher=None if is_complete(spec) else teacher(database, spec),
     )
+    optimizer.is_distinct = is_distinct(spec, space)
     if all(trial.state == TrialState.WAITING and CARRIED not in trial.system_attrs for trial in trials):
         optimizer.warm_up()  # nothing was asked yet, though somebody may have enqueued something
     with database.engine.connect() as connection:

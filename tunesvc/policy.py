@@ -169,13 +169,13 @@ class Finish:
 
 
 def next_move(
-    budget: Budget, usage: Usage, parallelism: int, *, exhausted: bool = False, expected: Forecast | None = None
+    budget: Budget, usage: Usage, parallelism: int, *, exhausted: str = "", expected: Forecast | None = None
 ) -> Ask | Drain | Halt | Finish:
     """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish, and so
     does a forecast that `stop_when` finds too low.
 
     Args:
-        exhausted: the sampler has nothing left to propose, as when a grid is complete.
+        exhausted: why there is nothing left to propose, as when a grid is complete; empty while there is.
         expected: the improvement to come.
     """
     spent = _spent(budget, usage)
@@ -186,7 +186,7 @@ def next_move(
         return Finish(reason) if usage.running == 0 else Drain(reason)
     left = parallelism if budget.trials is None else budget.trials - usage.trials
     if left <= 0 or exhausted:
-        reason = "the sampler has nothing left to propose" if left > 0 else f"all {budget.trials} trials are done"
+        reason = exhausted if left > 0 else f"all {budget.trials} trials are done"
         return Finish(reason, promotes=True) if usage.running == 0 else Drain(reason, promotes=True)
     return Ask(max(0, min(left, parallelism - usage.running)))
 

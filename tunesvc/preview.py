@@ -40,21 +40,19 @@ class Preview:
     """Different configurations; None when a parameter is continuous or unknown, or there are too many to count."""
     size_at_most: int | None
     """A bound on them; None when a parameter is continuous or unknown."""
+    exhaustible: bool
+    """Whether the budget tries every configuration once; not where `seeds` says that results are noisy."""
     cost: Cost
-
-    @property
-    def exhaustible(self) -> bool:
-        """Whether the budget is enough to try every configuration."""
-        return self.size is not None and self.cost.trials is not None and self.cost.trials >= self.size
 
 
 def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
     """Look ahead; `seed` decides which samples are drawn."""
     space, rng = Space(spec.parameters), Random(seed)  # noqa: S311  # examples, not secrets
     if spec.define_by_run:
-        return Preview((), None, None, _cost(spec))
+        return Preview((), None, None, False, _cost(spec))
     drawn = tuple(sample(space, rng) for _ in range(samples))
-    return Preview(drawn, space.size, space.size_at_most, _cost(spec))
+    exhaustible = spec.seeds is None and space.is_listed(spec.budget.trials)
+    return Preview(drawn, space.size, space.size_at_most, exhaustible, _cost(spec))
 
 
 def told_size(spec: StudySpec, seen: Preview) -> str:

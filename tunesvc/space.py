@@ -68,6 +68,26 @@ class Space:
         """The number of configurations; None when one parameter is continuous, or the space is too entangled."""
         return count_configurations(self.parameters)
 
+    def is_listed(self, trials: int | None) -> bool:
+        """Whether so many trials are enough to try every configuration, and these few enough to be listed."""
+        size = None if trials is None else self.size
+        return size is not None and trials is not None and size <= min(trials, MAX_LISTED)
+
+    def configurations(self) -> Iterator[dict[str, ParamValue]]:
+        """Every configuration; for a space whose `size` is known and small."""
+        names = list(self.parameters)
+
+        def beyond(place: int, params: dict[str, ParamValue]) -> Iterator[dict[str, ParamValue]]:
+            if place == len(names):
+                yield params
+            elif not self.active(names[place], params):
+                yield from beyond(place + 1, params)
+            else:
+                for value in all_values(self.distributions[names[place]]) or ():
+                    yield from beyond(place + 1, {**params, names[place]: value})
+
+        yield from beyond(0, {})
+
     @property
     def size_at_most(self) -> int | None:
         """A bound on `size`, also for an entangled space; None when a parameter is continuous."""

@@ -34,7 +34,9 @@ from tunesvc.execute.executor import (
     StudyRequested,
 )
 from tunesvc.execute.simulated import SimulatedExecutor
+from tunesvc.insights.replay import replay
 from tunesvc.policy import StopCause
+from tunesvc.steering import request
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
 
@@ -238,15 +240,36 @@ def test_an_objective_that_asks_for_its_study_gets_attributes_and_trials(databas
     assert [row.number for row in best] == [1]
 
 
-def test_a_grid_is_tried_once_each_however_many_run_at_a_time(database: Database) -> None:
-    parameters = {
-        "x": {"type": "categorical", "values": [0.1, 0.2, 0.3]},
-        "n": {"type": "int", "min": 1, "max": 2},
-    }
-    spec = make_spec(parameters=parameters, sampler={"name": "grid"}, budget={"trials": 100}, parallelism=4)
+FEW = {"x": {"type": "categorical", "values": [0.1, 0.2, 0.3]}, "n": {"type": "int", "min": 1, "max": 2}}
+
+
+@pytest.mark.parametrize("sampler", ["grid", "auto", "tpe", "random", "nsga2"])
+def test_few_configurations_are_tried_once_each_however_many_run_at_a_time(database: Database, sampler: str) -> None:
+    """Case S10: the preview promised that all are tried; five of seven were, some of them again and again."""
+    spec = make_spec(parameters=FEW, sampler={"name": sampler, "seed": 1}, budget={"trials": 20}, parallelism=4)
     simulation = Simulation(database, spec)
-    assert simulation.run().reason == "the sampler has nothing left to propose"
+    assert simulation.run().reason == "all 6 configurations have been tried"
     assert simulation.states() == {"complete": 6}
+    assert simulation.sql(
+        "SELECT count(DISTINCT (a.value, b.value)) FROM trial_params a JOIN trial_params b"
+        " USING (trial_id) WHERE a.name = 'x' AND b.name = 'n'"
+    ) == [(6,)]
+    asks = replay(database, insights.study(database, "test")).asks
+    assert (asks.agreeing, asks.first) == (asks.compared, None)
+
+
+def test_declared_noise_repeats_few_configurations(database: Database) -> None:
+    spec = make_spec(parameters=FEW, sampler={"name": "random"}, budget={"trials": 9}, seeds=3)
+    simulation = Simulation(database, spec)
+    assert simulation.run().reason == "all 9 trials are done"
+
+
+def test_a_budget_that_grew_tries_what_is_left(database: Database) -> None:
+    spec = make_spec(parameters=FEW, sampler={"name": "random", "seed": 3}, budget={"trials": 3}, parallelism=1)
+    simulation = Simulation(database, spec)
+    simulation.run()
+    request(database, insights.study(database, "test").study_id, "extend", {"trials": 9}, "me")
+    assert simulation.run().reason == "all 6 configurations have been tried"
 
 
 def test_trials_that_wait_to_be_run_again_are_ended_when_the_budget_is_spent_meanwhile(database: Database) -> None:

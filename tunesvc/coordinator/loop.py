@@ -35,6 +35,7 @@ from tunesvc.errors import DatabaseUnavailable, ExecutorError, UnsatisfiableRequ
 from tunesvc.execute.executor import Asked, Event, Executor, Outcome
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.samplers import is_distinct
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.store.batch import Batch, Decision
 from tunesvc.store.ledger import Ledger
@@ -294,6 +295,7 @@ class Coordinator:
     def change_spec(self, spec: StudySpec) -> None:
         """Go on under a changed budget or parallelism."""
         self.spec = self._scoreboard.spec = spec
+        self._optimizer.is_distinct = is_distinct(spec, self._optimizer.space)
         self._batch.spec = spec.model_dump_json()
 
     def widen(self, spec: StudySpec, decision: Decision) -> None:

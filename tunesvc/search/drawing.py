@@ -63,6 +63,8 @@ class Drawing:
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self.is_fresh = True
         """Whether the next draw begins without what sampler and models of curves have kept."""
+        self.is_distinct = False
+        """Whether a proposal that was tried before becomes another one."""
 
     def propose(self, number: int, *, enqueued: bool, finished: int) -> Proposal:
         """Parameters for a new trial.
@@ -89,10 +91,27 @@ class Drawing:
                 number, params, f"enqueued: {note}" if note else "enqueued", {**details, "phase": "enqueued"}
             )
         told = self._told(number)
-        if told is not None:
-            return Proposal(number, params, self._named(told.text), self._detailed(details, told))
         reason = f"proposed by {self._sampler_name} from {finished} finished trials"
+        if told is not None:
+            reason, details = self._named(told.text), self._detailed(details, told)
+        untried = self.nearest_untried(number, params) if self.is_distinct else None
+        if untried is not None:
+            self._memory.forget_params(number)
+            for name, value in untried.items():
+                distribution = self.space.distributions[name]
+                self._memory.set_trial_param(number, name, distribution.to_internal_repr(value), distribution)
+            params, details = untried, {**details, "untried": True}
+            reason += "; that has been tried, and this is the nearest that has not"
         return Proposal(number, params, reason, details)
+
+    def nearest_untried(self, number: int, params: Mapping[str, ParamValue]) -> dict[str, ParamValue] | None:
+        """The configuration nearest to these parameters that no other trial has; None if these are such ones."""
+        trials = self._memory.get_all_trials(self._memory.study_id, deepcopy=False)
+        tried = {configuration(trial.params) for trial in trials if trial.number != number}
+        if configuration(params) not in tried:
+            return None
+        untried = (one for one in self.space.configurations() if configuration(one) not in tried)
+        return min(untried, key=lambda one: self.space.distance(params, one), default=None)
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """A value for a parameter that the objective itself declares (define-by-run).
@@ -233,6 +252,11 @@ class Drawing:
             return found[0] if origin is None else f"trial {origin[1]} of {origin[0]}"
 
         return re.sub(r"\btrial (-\d+)", name, text)
+
+
+def configuration(params: Mapping[str, ParamValue]) -> int:
+    """A hash by which different parameters are counted: they themselves would take a kilobyte of each trial."""
+    return hash(frozenset((name, repr(value)) for name, value in params.items()))
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:

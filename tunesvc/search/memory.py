@@ -137,6 +137,13 @@ class StudyMemory(InMemoryStorage):
         trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
         self._keep_others(trial)
 
+    def forget_params(self, number: int) -> None:
+        """Take back a new trial's parameters, which are in the batch and nowhere else yet."""
+        trial = self.get_trial(number)
+        trial.params, trial.distributions = {}, {}
+        self.batch.params = [param for param in self.batch.params if param.number != number]
+        self.changes += 1
+
     def drop_last(self, count: int) -> None:
         """Take back the last trials, as if they had never been made. Nothing of them is in the batch."""
         trials = self._studies[self.study_id].trials

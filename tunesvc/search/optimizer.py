@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tunesvc.objective import is_name
 from tunesvc.search.ahead import Ahead, Drawn, Proposal, Repeatable
 from tunesvc.search.curves import look_again, settle_models
-from tunesvc.search.drawing import FIXED, ORIGIN, Drawing
+from tunesvc.search.drawing import FIXED, ORIGIN, Drawing, configuration
 from tunesvc.search.judge import Judge, Promotion, Verdict
 from tunesvc.search.memory import FAILURE, StudyMemory, read_anew
 from tunesvc.search.pausing import Instead
@@ -55,7 +55,7 @@ class Optimizer:
 
         Args:
             prune_before_step: from this step on a trial is as good as finished, and is left to finish.
-            trials_max: how many different trials the sampler can propose; it would repeat itself after that.
+            trials_max: after how many different trials nothing is left to try.
             seed: with a trial's number, it decides what is drawn for that trial; from entropy when None.
             teacher: what earlier studies teach the sampler.
         """
@@ -67,7 +67,7 @@ class Optimizer:
         self.study._thread_local.in_optimize_loop = True
         self._trials_max = trials_max
         self._size = space.size if space.parameters else None
-        self._teacher = None if trials_max is not None else teacher  # who tries everything once learns nothing
+        self._teacher = teacher
         self._drawing = Drawing(memory, self.study, space, sampler_name, seed, self._teacher)
         self._judge = Judge(memory, self.study, pruner_name, prune_before_step)
         self._ahead: Ahead = deque()
@@ -95,12 +95,24 @@ class Optimizer:
         return self.memory.count - len(self._ahead)
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the sampler says that there is nothing left to try."""
+    def exhausted(self) -> str:
+        """Why there is nothing left to try; empty while there is."""
         if self._waiting:
-            return False
-        complete = self._trials_max is not None and len(self._tried) >= self._trials_max
-        return complete or bool(self.study._stop_flag)
+            return ""
+        if self._trials_max is not None and len(self._tried) >= self._trials_max:
+            return f"all {self._trials_max} configurations have been tried"
+        return "the sampler has nothing left to propose" if self.study._stop_flag else ""
+
+    @property
+    def is_distinct(self) -> bool:
+        """Whether no configuration is proposed twice."""
+        return self._drawing.is_distinct
+
+    @is_distinct.setter
+    def is_distinct(self, wanted: bool) -> None:
+        if wanted != self._drawing.is_distinct:
+            self._drop_ahead()
+        self._drawing.is_distinct = wanted
 
     def trial(self, number: int) -> FrozenTrial:
         """One trial. Do not change it."""
@@ -313,7 +325,7 @@ class Optimizer:
     @property
     def _covered(self) -> bool:
         """Whether there is nothing new to try."""
-        return self.exhausted or (self._size is not None and len(self._tried) >= self._size)
+        return bool(self.exhausted) or (self._size is not None and len(self._tried) >= self._size)
 
     def _next_waiting(self) -> int:
         number = self._waiting.popleft()
@@ -324,8 +336,3 @@ class Optimizer:
 def queued(params: Mapping[str, ParamValue], origin: str = "") -> dict[str, Any]:
     """The system attributes of a trial that is enqueued with these values."""
     return {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}
-
-
-def configuration(params: Mapping[str, ParamValue]) -> int:
-    """A hash by which different parameters are counted: they themselves would take a kilobyte of each trial."""
-    return hash(frozenset((name, repr(value)) for name, value in params.items()))

@@ -306,7 +306,7 @@ def _judge_again(moment: Moment, optimizer: ReplayedOptimizer, stopping: Contain
 
 def _redraw(optimizer: ReplayedOptimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _Asked:
     try:
-        drawn, error = optimizer.redraw(recorded, seed), ""
+        drawn, error = optimizer.redraw(recorded, seed, untried=bool(details.get("untried"))), ""
     except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code, and this one may be of another version
         drawn, error = {}, f"{type(raised).__name__}: {raised}"
     return _Asked(recorded, details, drawn, error, optimizer.version(recorded.number))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.drawing import FIXED
+from tunesvc.search.drawing import FIXED, configuration
 from tunesvc.search.memory import FAILURE, read_anew
-from tunesvc.search.optimizer import CONSTRAINT, Optimizer, configuration
+from tunesvc.search.optimizer import CONSTRAINT, Optimizer
 from tunesvc.search.pausing import RESUMED
 from tunesvc.search.warmstart import CARRIED
 from tunesvc.spec import ParamValue
@@ -15,12 +15,13 @@ from tunesvc.spec import ParamValue
 class ReplayedOptimizer(Optimizer):
     """See `Optimizer`; a replay asks nothing ahead."""
 
-    def redraw(self, recorded: FrozenTrial, seed: int) -> dict[str, ParamValue]:
+    def redraw(self, recorded: FrozenTrial, seed: int, *, untried: bool = False) -> dict[str, ParamValue]:
         """What would be proposed for a trial at this point; afterwards it stands in the study as it was recorded.
 
         Args:
             recorded: the trial as it is stored. Those before it that are missing here were enqueued and not asked.
             seed: of the sampler at that ask.
+            untried: whether the proposal became the nearest one that had not been tried.
         """
         read_anew(self.study)
         while self.count <= recorded.number:
@@ -36,6 +37,8 @@ class ReplayedOptimizer(Optimizer):
         self._drawing.seed = seed
         try:
             drawn = self._drawing.draw_all(recorded.number, self.study.sampler)
+            if untried:
+                drawn = self._drawing.nearest_untried(recorded.number, drawn) or drawn
         finally:
             trial = self.trial(recorded.number)
             trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)

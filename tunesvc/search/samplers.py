@@ -34,8 +34,20 @@ def make_sampler(spec: StudySpec, space: Space) -> BaseSampler:
 
 
 def trials_max(spec: StudySpec, space: Space) -> int | None:
-    """How many different trials the sampler can propose, or None when there is no end."""
-    return space.size if spec.sampler.name in _COMPLETE else None
+    """After how many different trials nothing is left to try; None when there is no end, or results are noisy."""
+    is_finite = not spec.define_by_run and (spec.seeds is None or is_complete(spec))
+    return space.size if is_finite else None
+
+
+def is_complete(spec: StudySpec) -> bool:
+    """Whether the sampler tries every configuration once, and learns nothing on the way."""
+    return spec.sampler.name in _COMPLETE
+
+
+def is_distinct(spec: StudySpec, space: Space) -> bool:
+    """Whether no configuration may be proposed twice, so that the budget is enough to try them all."""
+    may_repeat = spec.define_by_run or spec.seeds is not None or is_complete(spec)
+    return not may_repeat and space.is_listed(spec.budget.trials)
 
 
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
