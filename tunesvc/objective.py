@@ -189,7 +189,8 @@ def as_number(name: str, value: object) -> float:
     if not is_name(name):
         raise BadReport(f"{name!r} is no name for a metric: a text of 1 to 200 characters without NUL")
     if value is None or isinstance(value, (bool, str, bytes)) or type(value).__name__ in ("bool_", "bool"):
-        raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}); a number is needed")
+        hint = f"; keep text with trial.set_user_attr({name!r}, ...)" if isinstance(value, str) else ""
+        raise BadReport(f"metric {name} is {value!r} ({type(value).__name__}); a number is needed{hint}")
     try:
         return float(value.item() if hasattr(value, "item") else value)  # type: ignore[arg-type]  # float() is the check
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:

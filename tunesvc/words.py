@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,7 +17,9 @@ def number(value: float | None) -> str:
 
 
 def parameter(value: object) -> str:
-    """A parameter's value in few characters."""
+    """A parameter's value in few characters; a list as the search knows it."""
+    if isinstance(value, (list, tuple)):
+        return json.dumps(value)
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 

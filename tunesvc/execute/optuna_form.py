@@ -174,7 +174,10 @@ class AttemptStorage(BaseStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if trial_id == self._trial_id:
             return self._own
-        return next(t for t in self._trials() if t._trial_id == trial_id)
+        found = [trial for trial in self._trials() if trial._trial_id == trial_id]
+        if not found:
+            raise KeyError(f"study {self._attempt.job.study!r} has no trial of the id {trial_id}")
+        return found[0]
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None

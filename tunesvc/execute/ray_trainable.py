@@ -73,7 +73,7 @@ def _train(trainable: Any, attempt: Attempt, session: TuneSession) -> bool:
         if session.is_done(result):
             return True
         is_stopped = attempt.stop_requested
-        if saves and (is_stopped or time.monotonic() >= save_at_s):
+        if saves and (is_stopped or result.get("should_checkpoint") or time.monotonic() >= save_at_s):
             began_s = time.monotonic()
             _save(trainable, attempt, session.iteration)
             ended_s = time.monotonic()
