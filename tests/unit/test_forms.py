@@ -292,11 +292,14 @@ def test_an_annotation_or_a_study_without_parameters_tells_an_optuna_objective(a
     def quoted(t: "optuna.trial.BaseTrial"):  # noqa: UP037  # as written where annotations are not imported
         return t.suggest_float("x", 0.0, 1.0)
 
+    checked_only: dict[str, Any] = {}  # `Trial` was imported for type checkers, and is a name of ours too
+    exec("def objective(t: 'Trial'): return t.suggest_float('x', 0.0, 1.0)", checked_only)  # noqa: S102
     for objective in (annotated, quoted, functools.partial(annotated, data=1)):
         assert prepare(objective)(attempt({"x": 0.5})) == {"loss": 0.5}
-    asked = attempt(define_by_run=True)
-    asked.answer("x", 0.25)
-    assert prepare(named_otherwise)(asked) == {"loss": 0.25}
+    for objective in (named_otherwise, checked_only["objective"]):
+        asked = attempt(define_by_run=True)
+        asked.answer("x", 0.25)
+        assert prepare(objective)(asked) == {"loss": 0.25}
 
 
 def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand(attempt: MakeAttempt) -> None:

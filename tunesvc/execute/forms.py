@@ -61,7 +61,8 @@ def _choose(objective: Objective, arguments: Arguments, attempt: Attempt) -> Cal
     first, params = arguments.only_required, attempt.launch.params
     if first is None or first.name in params:
         return by_name
-    if is_our_trial(first.annotation):
+    is_bare = first.annotation == "Trial"  # a name of both, and only Optuna's suggests
+    if is_our_trial(first.annotation) and not (is_bare and attempt.job.define_by_run):
         return partial(_call_with_trial, objective)
     if first.name == "trial" or is_optunas_trial(first.annotation):
         return partial(_call_optuna, objective)
