@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -53,7 +54,8 @@ def choice(name: str, choices: tuple[str, ...], *places: float) -> Parameter:
 
 
 def tried(values: Sequence[float], *parameters: Parameter, objective: Objective = ERROR) -> Tried:
-    return Tried(objective, np.arange(len(values)), np.array(values, dtype=float), parameters, len(values))
+    pruned = np.zeros(len(values), dtype=bool)
+    return Tried(objective, np.arange(len(values)), np.array(values, dtype=float), parameters, len(values), pruned)
 
 
 def span(trial: int, start: float, end: float, state: AttemptState = AttemptState.FINISHED, **how: Any) -> Span:
@@ -81,9 +83,26 @@ def sent(chart: charts.Chart) -> dict[str, Any]:
 def test_the_history_follows_the_best_so_far() -> None:
     chart = charts.history(ERROR, study(0.5, 0.7, 0.2, math.nan, states="cccp"))
     line = trace(chart, "best so far")
-    assert list(zip(line.x, line.y, strict=True)) == [(0, 0.5), (2, 0.2)]
-    assert chart.note == "1 pruned: click on their name above"
-    assert chart.rows() == [(0, 0.5, "yes", 0.5), (1, 0.7, "yes", 0.5), (2, 0.2, "yes", 0.2)]
+    assert list(zip(line.x, line.y, strict=True)) == [(0, 0.5), (2, 0.2), (3, 0.2)]
+    assert chart.rows()[2] == (2, 0.2, "complete", "yes", 0.2)
+
+
+def test_the_history_shows_what_became_of_every_trial() -> None:
+    results = study(0.5, 0.7, math.nan, 0.2, math.nan, states="cpfcr")
+    chart = charts.history(ERROR, results)
+    assert [list(trace(chart, name).x) for name in ("complete", "pruned", "failed")] == [[0, 3], [1], [2]]
+    assert chart.figure is not None
+    assert chart.figure.layout.xaxis.range[1] >= 4, "to the last trial"
+    assert chart.note == ("4 of 5 trials, 1 pruned, at its last value · 1 failed: the marks below")
+
+
+def test_one_choice_of_states_holds_for_every_figure() -> None:
+    results = study(0.5, 0.7, 0.9, states="cpf")
+    chart = charts.history(ERROR, results, states=("complete",))
+    assert chart.columns["trial"] == [0]
+    assert chart.note == "1 of 3 trials"
+    assert charts.edf(ERROR, results, states=("pruned",)).rows() == [(0.7, 1.0)]
+    assert charts.choose_curves(ERROR, results, states=("complete", "fail")) == [0, 2]
 
 
 def test_the_best_so_far_rises_when_more_is_better() -> None:
@@ -93,13 +112,13 @@ def test_the_best_so_far_rises_when_more_is_better() -> None:
 
 def test_an_infeasible_trial_is_drawn_but_never_best() -> None:
     chart = charts.history(ERROR, study(0.5, 0.1, feasible=(True, False)))
-    assert list(trace(chart, "best so far").y) == [0.5]
+    assert set(trace(chart, "best so far").y) == {0.5}
     assert list(trace(chart, "infeasible").y) == [0.1]
 
 
 def test_values_that_are_no_numbers_are_not_drawn() -> None:
     chart = charts.history(ERROR, study(math.nan, math.inf, 0.3))
-    assert list(trace(chart, "feasible").y) == [0.3]
+    assert list(trace(chart, "complete").y) == [0.3]
 
 
 @pytest.mark.parametrize(
@@ -153,9 +172,8 @@ def test_the_best_curves_and_those_that_run_are_always_among_those_chosen() -> N
 
 def test_a_large_study_is_drawn_in_part_and_says_so() -> None:
     chart = charts.history(ERROR, study(*np.linspace(1, 2, 9_000)))
-    assert chart.note == "showing 5,000 of 9,000 trials"
+    assert chart.note == "4,000 of 9,000 trials"
     assert chart.figure is not None
-    assert chart.figure.data[0].type == "scattergl"
     assert chart.figure.data[0].y.min() == 1.0, "the best is among them"
     assert len(chart.figure.to_json()) < 110_000, "few bytes"
 
@@ -171,9 +189,19 @@ def test_points_say_which_trial_they_are() -> None:
 def test_lines_end_at_the_value_and_the_best_is_drawn_last() -> None:
     chart = charts.parallel(tried([0.5, 0.1, 0.9], number("x", 0.1, 0.2, 0.3)))
     assert chart.figure is not None
-    dimensions = chart.figure.data[0].dimensions
-    assert [one.label for one in dimensions] == ["trial", "x", "val_error"]
-    assert list(dimensions[0]["values"]) == [2, 0, 1]
+    assert list(chart.figure.layout.xaxis.ticktext) == ["trial", "x", "val_error"]
+    *lines, ticks = chart.figure.data
+    assert [one.customdata[0] for one in lines] == [2, 0, 1]
+    assert list(lines[0].y[:3]) == [1.0, 1.0, 1.0], "of trial, x and value the largest"
+    assert ticks.mode == "text"
+
+
+def test_choices_are_cells_and_numbers_contours() -> None:
+    plane = Plane(("a", "b"), (0.2, 0.8), np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2)))
+    chart = charts.contour(tried([1, 2], choice("c", ("a", "b"), 0, 1), number("y", 0.1, 0.3)), plane, 7)
+    assert chart.figure is not None
+    assert chart.figure.data[0].type == "heatmap"
+    assert charts.importance((), ERROR).note == charts.contour(tried([1], number("x", 1), number("y", 1)), None).note
 
 
 def test_the_model_is_drawn_as_a_line_with_a_band_and_over_choices_as_marks() -> None:
@@ -268,7 +296,7 @@ def test_three_objectives_become_parallel_axes() -> None:
     objectives = [ERROR, SPEED, Objective("size", "minimize")]
     chart = charts.pareto(objectives, results, charts.front_of(objectives, results))
     assert chart.figure is not None
-    assert len(chart.figure.data[0].dimensions) == 4, "and the trial"
+    assert len(chart.figure.layout.xaxis.ticktext) == 4, "and the trial"
 
 
 def test_the_dominated_area_only_grows() -> None:
@@ -304,7 +332,7 @@ def test_bars_lie_on_their_workers_lanes_whose_gaps_are_idle() -> None:
 def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
     objective = Objective(HOSTILE, "minimize")
     these = tried([0.1, 0.2, 0.3], number(HOSTILE, 0.1, 0.2, 0.3), choice("c", (HOSTILE, "b"), 0, 1, 0))
-    these = Tried(objective, these.numbers, these.values, these.parameters, 3)
+    these = replace(these, objective=objective)
     html = charts.page(
         HOSTILE,
         [

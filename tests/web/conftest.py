@@ -37,12 +37,6 @@ def violations(page: Page) -> list[str]:
 
 CHROMIUM = shutil.which("chromium")
 _QUIET = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync")
-_PLOTLYS_OWN = (
-    # an attribute style="" that it sets and a policy blocks, to no effect
-    "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=",
-    # the style of a hidden picture with which it finds out what the browser can do
-    "sha256-ji27qzEtxXZW+7dun6UwjHXJ18e6WAin1VvNtkzIE/o=",
-)
 
 
 @dataclass
@@ -68,7 +62,7 @@ class Dashboard:
         return page
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "error" and not any(known in message.text for known in _PLOTLYS_OWN):
+        if message.type == "error":
             self.complaints.append(f"console: {message.text}")
 
     def _on_request(self, request: Request) -> None:

@@ -81,11 +81,25 @@ def test_selected_points_are_marked_everywhere_and_listed(dashboard: Dashboard, 
     selected.get_by_role("button", name="Clear").click()
     expect(selected).to_be_hidden()
     drawn(page, "parallel")
-    page.evaluate(
-        """() => window.Plotly.restyle(document.querySelector('#figure-parallel [data-plot]'),
-           {'dimensions[0].constraintrange': [[1.5, 4.5]]})"""
-    )
-    expect(page.locator("#selected tbody th")).to_have_count(3)
+    box = page.locator("#figure-parallel .nsewdrag").bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 1, box["y"] + box["height"] * 0.85)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.09, box["y"] + box["height"] - 1, steps=4)
+    page.mouse.up()
+    expect(page.locator("#selected tbody th").get_by_text("trial 1", exact=True)).to_be_visible()
+    assert page.locator("#selected tbody th").count() < 10, "those low on the axis of trials"
+
+
+def test_one_choice_of_states_holds_for_all_figures(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, 30, 0)
+    page = dashboard.open(f"/studies/{study}")
+    drawn(page, "history")
+    expect(page.locator("#figure-history [data-note]")).to_have_text("30 of 30 trials, 2 pruned, at their last value")
+    page.locator("#figure-states").get_by_text("pruned").click()
+    expect(page.locator("#figure-history [data-note]")).to_have_text("28 of 30 trials")
+    drawn(page, "slice")
+    expect(page.locator("#figure-slice [data-note]")).to_contain_text("28 of 30 trials")
 
 
 def test_a_figure_is_also_a_table_and_can_be_taken_away(dashboard: Dashboard, database: Database) -> None:
@@ -94,7 +108,7 @@ def test_a_figure_is_also_a_table_and_can_be_taken_away(dashboard: Dashboard, da
     drawn(page, "history")
     card = page.locator("#figure-history")
     card.get_by_role("button", name="Table").click()
-    expect(card.locator("table thead th")).to_have_text(["trial", "loss", "feasible", "best so far"])
+    expect(card.locator("table thead th")).to_have_text(["trial", "loss", "state", "feasible", "best so far"])
     for name, ending in (("PNG", b"\x89PNG"), ("SVG", b"<svg")):
         with page.expect_download() as download:
             card.get_by_role("button", name=name).click()
@@ -102,7 +116,7 @@ def test_a_figure_is_also_a_table_and_can_be_taken_away(dashboard: Dashboard, da
     with page.expect_download() as download:
         card.get_by_role("link", name="CSV").click()
     assert download.value.suggested_filename == "test-history.csv"
-    assert download.value.path().read_text().startswith("trial,loss,feasible,best so far\n0,")
+    assert download.value.path().read_text().startswith("trial,loss,state,feasible,best so far\n0,")
     button = card.get_by_role("button", name="log y")
     for pressed, kind in (("true", "log"), ("false", "linear")):
         button.click()

@@ -19,6 +19,7 @@ COLOURS = {
     "pruned": "#9aa3b2",
     "paused": "#b08ad9",
     "fail": "#e5484d",
+    "infeasible": "#d6409f",
     "running": "#f5a524",
     "waiting": "#c5cad3",
     "queued": "#c5cad3",
@@ -29,10 +30,8 @@ COLOURS = {
 SCALE = [[0.0, "#12a594"], [0.35, "#4f7cff"], [1.0, "#c9b8e8"]]
 """From the best value to the worst."""
 
-POINTS = 5_000
-"""In one chart, at most."""
-_GL_FROM = 1_000
-"""So many points are drawn faster with WebGL."""
+POINTS = 4_000
+"""In one chart, at most: a browser draws them within a second, without WebGL."""
 _WHOLE_TICKS = 12
 """A tick at each whole number, up to so many."""
 NOTHING = "No trial is complete yet."
@@ -61,12 +60,11 @@ class Chart:
         return len(next(iter(self.columns.values()), ()))
 
 
-def points(x: np.ndarray, y: np.ndarray, numbers: np.ndarray | None = None, **how: Any) -> go.Scatter | go.Scattergl:
+def points(x: np.ndarray, y: np.ndarray, numbers: np.ndarray | None = None, **how: Any) -> go.Scatter:
     """Points, each of a trial: `numbers`, or where None, `x` itself. A page finds the trial of a point by it."""
-    draw = go.Scattergl if len(x) > _GL_FROM else go.Scatter
     if numbers is None:
-        return draw(x=whole(x), y=y, meta={"trials": "x"}, **how)
-    return draw(x=x, y=y, customdata=whole(numbers), meta={"trials": "customdata"}, **how)
+        return go.Scatter(x=whole(x), y=y, meta={"trials": "x"}, **how)
+    return go.Scatter(x=x, y=y, customdata=whole(numbers), meta={"trials": "customdata"}, **how)
 
 
 def whole(numbers: np.ndarray) -> np.ndarray:
@@ -141,6 +139,12 @@ def short(value: object) -> str:
 def notes(*parts: str) -> str:
     """Those that say something, in one line."""
     return " · ".join(filter(None, parts))
+
+
+def drawn_of(shown: int, there: int, pruned: int) -> str:
+    """`9 of 36 trials`, and how many of them were pruned; nothing where all are drawn and complete."""
+    said = f"{shown:,} of {there:,} trials" if shown != there or pruned else ""
+    return said + (f", {pruned:,} pruned, at {'its' if pruned == 1 else 'their'} last value" if pruned else "")
 
 
 def showing(shown: int, there: int, what: str = "trials") -> str:

@@ -6,7 +6,7 @@ Reads through `insights` only, each thing once: a `Reader` keeps what several fi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from tunesvc import insights
 from tunesvc.charts import parameters, progress, spread, tradeoff
 from tunesvc.charts.chart import Chart
 from tunesvc.insights import Objective, Results, StudyView, Tried
-from tunesvc.search.importance import Share
+from tunesvc.search.importance import TRIALS_MIN, Share
 from tunesvc.search.surface import Surface
 from tunesvc.store.database import Database
 
@@ -22,8 +22,10 @@ T = TypeVar("T")
 
 _CURVE_POINTS = 6_000
 """In all curves together, about."""
+_TRIED = 4_000
+"""Trials of figures of parameters, the best and an even choice of the others."""
 _JUDGED = 4_000
-"""Trials that importances and correlations are told from, an even choice of all."""
+"""Trials that importances are told from, an even choice of all."""
 
 
 class Kind(StrEnum):
@@ -72,6 +74,10 @@ class Wanted:
     """Of a pair; the two most important when empty."""
     deviation: bool = False
     """Of the contour: how unsure the model is, instead of what it expects."""
+    states: tuple[str, ...] = ()
+    """Of the trials that are drawn; all that have a value when empty."""
+    metric: str = ""
+    """Of learning curves: this one instead of the objective."""
 
 
 def kinds_of(view: StudyView) -> tuple[Kind, ...]:
@@ -109,16 +115,16 @@ class Reader:
 
         return self._get(("results",), read)
 
-    def best(self, index: int) -> Tried:
-        """The best trials and some others."""
+    def best(self, index: int, states: tuple[str, ...] = ()) -> Tried:
+        """The best trials of these states and some others."""
         results = self.results()
         return self._get(
-            ("best", index),
-            lambda _: insights.tried_best(self._database, self.view, results, index, parameters.LINES),
+            ("best", index, states),
+            lambda _: insights.tried_best(self._database, self.view, results, index, _TRIED, states),
         )
 
     def evenly(self, index: int) -> Tried:
-        """An even choice of trials."""
+        """An even choice of complete trials."""
         results = self.results()
         return self._get(
             ("evenly", index), lambda _: insights.tried_evenly(self._database, self.view, results, index, _JUDGED)
@@ -134,24 +140,26 @@ class Reader:
         results = self.results()
         return self._get(("surface", index), lambda _: insights.surface(self._database, self.view, results, index))
 
-    def important(self, index: int, limit: int) -> Tried:
+    def important(self, index: int, limit: int, states: tuple[str, ...] = ()) -> Tried:
         """The best trials with the most important parameters alone: two by importance, more in their own order."""
-        tried = self.best(index)
+        tried = self.best(index, states)
         ranked = [one.name for one in sorted(self.shares(index), key=lambda one: -one.share)]
         ranked += [one.name for one in tried.parameters if one.name not in ranked]
         if limit > 2:
             ranked = [one.name for one in tried.parameters if one.name in set(ranked[:limit])]
         return tried.only(ranked[:limit])
 
-    def curves(self, index: int = 0) -> Chart:
-        """Learning curves of some trials, by one objective."""
+    def curves(self, index: int = 0, states: tuple[str, ...] = (), metric: str = "") -> Chart:
+        """Learning curves of some trials, by one objective or another metric."""
         objective, results = self.view.objectives[index], self.results()
-        numbers = progress.choose_curves(objective, results, index)
+        numbers = progress.choose_curves(objective, results, index, states=states)
         each = max(10, _CURVE_POINTS // max(len(numbers), 1))
         found = insights.curves(self._database, self.view.study_id, numbers=numbers, max_points=each)
-        if index:
+        best = results.best(objective, index)
+        if metric or index:
+            objective = replace(objective, name=metric or objective.name)
             found = tuple(curve.of(objective.name) for curve in found)
-        return progress.learning_curves(objective, results, found, results.best(objective, index))
+        return progress.learning_curves(objective, results, found, best)
 
     def timeline(self) -> Chart:
         """The newest attempts."""
@@ -169,17 +177,17 @@ class Reader:
 
 def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # frozen
     """One figure of a study."""
-    index = wanted.objective
+    index, states = wanted.objective, wanted.states
     objective: Objective = reader.view.objectives[index]
     match kind:
         case Kind.HISTORY:
-            return progress.history(objective, reader.results(), index)
+            return progress.history(objective, reader.results(), index, states)
         case Kind.CURVES:
-            return reader.curves(index)
+            return reader.curves(index, states, wanted.metric)
         case Kind.PARALLEL:
-            return parameters.parallel(_limited(reader, index))
+            return parameters.parallel(_limited(reader, wanted).fewer(parameters.LINES))
         case Kind.SLICE:
-            return _slices(reader, index)
+            return _slices(reader, wanted)
         case Kind.CONTOUR:
             return _contour(reader, wanted)
         case Kind.RANK:
@@ -187,9 +195,9 @@ def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # fro
         case Kind.IMPORTANCE:
             return parameters.importance(reader.shares(index), objective)
         case Kind.CORRELATIONS:
-            return parameters.correlations(reader.evenly(index))
+            return parameters.correlations(reader.best(index, states))
         case Kind.DISTRIBUTION:
-            return spread.edf(objective, reader.results(), index)
+            return spread.edf(objective, reader.results(), index, states)
         case Kind.TIMELINE:
             return reader.timeline()
         case Kind.PARETO:
@@ -199,17 +207,18 @@ def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # fro
             return tradeoff.hypervolume(reader.view.objectives, reader.results())
 
 
-def _limited(reader: Reader, index: int) -> Tried:
+def _limited(reader: Reader, wanted: Wanted) -> Tried:
     """With no more parameters than can be drawn side by side."""
-    tried = reader.best(index)
-    return tried if len(tried.parameters) <= parameters.SLICES else reader.important(index, parameters.SLICES)
+    index, states = wanted.objective, wanted.states
+    tried = reader.best(index, states)
+    return tried if len(tried.parameters) <= parameters.SLICES else reader.important(index, parameters.SLICES, states)
 
 
-def _slices(reader: Reader, index: int) -> Chart:
-    tried = _limited(reader, index)
+def _slices(reader: Reader, wanted: Wanted) -> Chart:
+    tried = _limited(reader, wanted)
     there = len(tried.parameters)
     shown = tried.fewer(parameters.SLICED // max(there, 1))
-    model = reader.surface(index) if len(tried) else None
+    model = _model(reader, wanted)
     if model is None:
         return parameters.slices(shown)
     cuts = {one.name: model.cut(one.name) for one in shown.parameters if one.name in model.names}
@@ -219,13 +228,19 @@ def _slices(reader: Reader, index: int) -> Chart:
 def _pair(reader: Reader, wanted: Wanted) -> Tried:
     names = tuple(dict.fromkeys(wanted.parameters))[:2]
     if len(names) < 2:
-        names = tuple(one.name for one in reader.important(wanted.objective, 2).parameters)
-    return reader.best(wanted.objective).only(names)
+        names = tuple(one.name for one in reader.important(wanted.objective, 2, wanted.states).parameters)
+    return reader.best(wanted.objective, wanted.states).only(names)
+
+
+def _model(reader: Reader, wanted: Wanted) -> Surface | None:
+    """The model, where it has learned from enough trials to say anything."""
+    found = reader.surface(wanted.objective) if len(reader.results()) else None
+    return found if found is not None and len(found) >= TRIALS_MIN else None
 
 
 def _contour(reader: Reader, wanted: Wanted) -> Chart:
     tried = _pair(reader, wanted)
-    model = reader.surface(wanted.objective) if len(tried) else None
+    model = _model(reader, wanted)
     names = [one.name for one in tried.parameters]
     plane = model.plane(*names) if model is not None and len(names) == 2 and set(names) <= set(model.names) else None
     at = model.number if model is not None else None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from tunesvc.charts.chart import (
@@ -17,6 +17,7 @@ from tunesvc.charts.chart import (
     SCALE,
     Chart,
     axis,
+    drawn_of,
     figure,
     label,
     notes,
@@ -25,16 +26,20 @@ from tunesvc.charts.chart import (
     spans_decades,
     whole,
 )
+from tunesvc.charts.parallel import Group, Scale, parallel_axes
 from tunesvc.insights import Objective, Parameter, Tried
-from tunesvc.search.importance import Share
+from tunesvc.search.importance import TRIALS_MIN, Share
 from tunesvc.search.surface import Cut, Plane
 
-LINES = 1_000
+LINES = 400
 """Lines in parallel coordinates, at most."""
-SLICED = 5_000
+SLICED = 4_000
 """Points in the slice plot, at most."""
 SLICES = 8
 """Parameters in one slice plot or in parallel coordinates, at most."""
+TOO_FEW = f"It takes {TRIALS_MIN} complete trials."
+_SHADES = 8
+"""Colours of lines from the best value to the worst."""
 _DARKENING = [[0, "#b9c8ff"], [1, "#2747c7"]]
 
 
@@ -61,28 +66,36 @@ def parallel(tried: Tried) -> Chart:
     order = np.argsort(-tried.costs, kind="stable")
     shown = tried.parameters[:SLICES]
     result = number_axis(tried.values[order])
-    dimensions = [
-        {"label": "trial", "values": whole(tried.numbers[order]), "tickformat": "d"},
-        *(parameter_axis(one, order).dimension(one.name) for one in shown),
-        result.dimension(tried.objective.name),
+    scales = [
+        ("trial", number_axis(tried.numbers[order].astype(float), False)),
+        *((one.name, parameter_axis(one, order)) for one in shown),
+        (tried.objective.name, result),
     ]
-    trace = go.Parcoords(
-        dimensions=dimensions,
-        line={"color": result.positions, "colorscale": SCALE, "reversescale": tried.objective.maximize},
-        labelangle=-20 if len(dimensions) > 7 else 0,
-        meta={"trials": "dimension"},
-    )
+    drawn = parallel_axes(scales, tried.numbers[order], _shaded(result, tried.objective.maximize))
     return Chart(
         title,
-        figure(trace, height=420, margin={"l": 80, "r": 80, "t": 80, "b": 30}),
+        drawn,
         notes(
-            showing(len(tried), tried.there),
+            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
             showing(len(shown), len(tried.parameters), "parameters"),
-            "drag along an axis to select",
+            "drag a box over an axis to select",
         ),
         wide=True,
         columns=_table(tried, shown),
     )
+
+
+def _shaded(result: Scale, maximize: bool) -> list[Group]:
+    """Trials by their value, the best last: each shade is one trace."""
+    heights = result.heights(result.positions)
+    badness = 1.0 - heights if maximize else heights
+    shade = np.minimum((badness * _SHADES).astype(int), _SHADES - 1)
+    colours = sample_colorscale(SCALE, np.linspace(0, 1, _SHADES).tolist())
+    return [
+        Group(f"shade {one}", np.flatnonzero(shade == one), colours[one])
+        for one in range(_SHADES - 1, -1, -1)
+        if (shade == one).any()
+    ]
 
 
 def slices(tried: Tried, cuts: Mapping[str, Cut] | None = None, at: int | None = None) -> Chart:
@@ -97,8 +110,8 @@ def slices(tried: Tried, cuts: Mapping[str, Cut] | None = None, at: int | None =
     if (nothing := _nothing(title, tried)) is not None:
         return nothing
     shown = tried.parameters[:SLICES]
-    columns = min(4, len(shown))
-    rows = math.ceil(len(shown) / columns)
+    rows = math.ceil(len(shown) / 4)
+    columns = math.ceil(len(shown) / rows)
     chart = make_subplots(rows=rows, cols=columns, shared_yaxes=True, horizontal_spacing=0.03)
     y_axis = axis("", tried.values)
     for i, parameter in enumerate(shown):
@@ -116,9 +129,9 @@ def slices(tried: Tried, cuts: Mapping[str, Cut] | None = None, at: int | None =
         title,
         chart,
         notes(
-            showing(len(tried), tried.there),
+            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
             showing(len(shown), len(tried.parameters), "parameters"),
-            "darker came later",
+            "darker came later, crosses were pruned" if tried.pruned.any() else "darker came later",
             believed,
         ),
         wide=True,
@@ -134,8 +147,17 @@ def _slice(tried: Tried, parameter: Parameter) -> go.Scatter | go.Scattergl:
         tried.numbers[has],
         mode="markers",
         hovertemplate="trial %{customdata}<br>%{x}: %{y:.5g}<extra></extra>",
-        marker={"size": 5, "color": whole(tried.numbers[has]), "colorscale": _DARKENING},
+        marker={
+            "size": 5,
+            "color": whole(tried.numbers[has]),
+            "colorscale": _DARKENING,
+            **_symbols(tried.pruned[has]),
+        },
     )
+
+
+def _symbols(pruned: np.ndarray) -> dict[str, Any]:
+    return {"symbol": np.where(pruned, "x", "circle").tolist()} if pruned.any() else {}
 
 
 def _band(parameter: Parameter, cut: Cut) -> tuple[go.Scatter, ...]:
@@ -174,31 +196,40 @@ def contour(tried: Tried, plane: Plane | None, at: int | None = None, *, deviati
         return nothing
     if len(tried.parameters) < 2 or plane is None:
         few = len(tried.parameters) < 2
-        return Chart(title, None, "It takes two parameters." if few else "Too few complete trials for a model.")
+        return Chart(title, None, "It takes two parameters." if few else TOO_FEW)
     first, second = tried.parameters[:2]
-    drawn = plane.deviation if deviation else plane.mean
-    surface = go.Contour(
-        x=_ends(first, plane.first),
-        y=_ends(second, plane.second),
-        z=drawn.astype(np.float32),
-        colorscale=[[0, "#f3f5f9"], [1, "#c98a1b"]] if deviation else SCALE,
-        reversescale=tried.objective.maximize and not deviation,
-        ncontours=18,
-        contours={"coloring": "heatmap"},
-        line={"width": 0.4, "color": "rgba(255,255,255,.5)"},
-        colorbar={"thickness": 12, "outlinewidth": 0},
-        customdata=(plane.mean if deviation else plane.deviation).astype(np.float32),
-        hovertemplate="%{x}, %{y}<br>"
+    shown = {
+        "x": _ends(first, plane.first),
+        "y": _ends(second, plane.second),
+        "z": (plane.deviation if deviation else plane.mean).astype(np.float32),
+        "colorscale": [[0, "#f3f5f9"], [1, "#c98a1b"]] if deviation else SCALE,
+        "reversescale": tried.objective.maximize and not deviation,
+        "colorbar": {"thickness": 12, "outlinewidth": 0},
+        "customdata": (plane.mean if deviation else plane.deviation).astype(np.float32),
+        "hovertemplate": "%{x}, %{y}<br>"
         + ("%{customdata:.5g} ± %{z:.2g}" if deviation else "%{z:.5g} ± %{customdata:.2g}")
         + "<extra>model</extra>",
-    )
+    }
     what = "how unsure the model is (one deviation)" if deviation else "what the model expects"
     return Chart(
         title,
-        figure(surface, _pairs(tried, first, second, ring=True), xaxis=x_axis(first), yaxis=x_axis(second)),
-        notes(f"{what}, all else as in trial {at}", showing(len(tried), tried.there)),
+        figure(
+            _surface(shown, first, second),
+            _pairs(tried, first, second, ring=True),
+            xaxis=x_axis(first),
+            yaxis=x_axis(second),
+        ),
+        notes(f"{what}, all else as in trial {at}", drawn_of(len(tried), tried.there, int(tried.pruned.sum()))),
         columns=_table(tried, (first, second)),
     )
+
+
+def _surface(shown: Mapping[str, Any], first: Parameter, second: Parameter) -> go.Contour | go.Heatmap:
+    """Contours between numbers; between choices there is nothing, so each is a row or column of cells."""
+    if first.choices or second.choices:
+        return go.Heatmap(**shown, xgap=3 if first.choices else 0, ygap=3 if second.choices else 0)
+    lines = {"width": 0.4, "color": "rgba(255,255,255,.5)"}
+    return go.Contour(**shown, ncontours=18, contours={"coloring": "heatmap"}, line=lines)
 
 
 def rank(tried: Tried) -> Chart:
@@ -220,7 +251,7 @@ def rank(tried: Tried) -> Chart:
     return Chart(
         title,
         figure(_pairs(tried, first, second, **shades), xaxis=x_axis(first), yaxis=x_axis(second)),
-        showing(len(tried), tried.there),
+        drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
         columns={**_table(tried, (first, second)), "rank": ranks.astype(int) + 1},
     )
 
@@ -235,7 +266,7 @@ def _pairs(tried: Tried, first: Parameter, second: Parameter, *, ring: bool = Fa
         column(second, has),
         tried.numbers[has],
         mode="markers",
-        marker={**look, **marker},
+        marker={**look, **_symbols(tried.pruned[has]), **marker},
         hovertemplate="trial %{customdata}<br>%{x}, %{y}<extra></extra>",
         showlegend=False,
     )
@@ -245,7 +276,7 @@ def importance(shares: Sequence[Share], objective: Objective) -> Chart:
     """How much each parameter decides over whether a trial is among the best, with how sure that is."""
     title = f"Importance for {objective.name}"
     if not shares:
-        return Chart(title, None, "Too few complete trials to tell parameters apart.")
+        return Chart(title, None, TOO_FEW)
     ordered = sorted(shares, key=lambda one: one.share)
     middle = np.array([one.share for one in ordered])
     ends = {
@@ -316,7 +347,11 @@ def correlations(tried: Tried) -> Chart:
         figure(
             trace, height=max(320, min(720, 120 + 30 * len(names))), xaxis={**axis(""), "type": "category"}, yaxis=down
         ),
-        notes("Spearman's, over complete trials", f"{chosen} that are no numbers are left out" if chosen else ""),
+        notes(
+            "Spearman's",
+            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
+            f"{chosen} that are no numbers are left out" if chosen else "",
+        ),
         columns={"": names, **{name: np.round(table[:, i], 3) for i, name in enumerate(names)}},
     )
 
@@ -358,25 +393,6 @@ def x_axis(parameter: Parameter) -> dict[str, Any]:
         return {**axis(parameter.name), "type": "category", "categoryorder": "array", "categoryarray": names}
     there = parameter.values[~np.isnan(parameter.values)]
     return axis(parameter.name, there, log=parameter.log)
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """Values as positions along an axis of parallel coordinates, with its ticks."""
-
-    positions: np.ndarray
-    ticks: list[float]
-    texts: list[str]
-
-    def dimension(self, name: str) -> dict[str, Any]:
-        """One axis of parallel coordinates."""
-        return {
-            "label": label(name, 24),
-            "values": self.positions.astype(np.float32),
-            "tickvals": self.ticks,
-            # Plotly sets these as plain text, its markup has no effect on them
-            "ticktext": [text if len(text) <= 18 else text[:17] + "…" for text in self.texts],
-        }
 
 
 _ABSENT = "absent"

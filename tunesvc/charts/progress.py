@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -15,6 +15,7 @@ from tunesvc.charts.chart import (
     Chart,
     axis,
     count_axis,
+    drawn_of,
     figure,
     label,
     notes,
@@ -24,73 +25,92 @@ from tunesvc.charts.chart import (
 )
 from tunesvc.insights import Curve, Objective, Results, Span, chosen, spread
 from tunesvc.insights.spans import SPANS
+from tunesvc.store.schema import STATES_SHOWN
 
-_PRUNED = 1_000
+_FAILED = 1_000
+"""Marks of failed trials, at most."""
 CURVES = 300
 """Learning curves in one chart, at most."""
 
 
-def history(objective: Objective, results: Results, index: int = 0) -> Chart:
-    """Every complete trial's value by number, and the best so far.
+def history(objective: Objective, results: Results, index: int = 0, states: Collection[str] = ()) -> Chart:
+    """Every trial by number: its value, or where it was stopped or failed; and the best so far.
 
     Args:
         objective: what is drawn.
         results: all trials of the study.
         index: the objective's place among the values.
+        states: of the trials that are drawn; all without them.
     """
     title = f"History of {objective.name}"
-    places = np.flatnonzero(results.done(index))
-    if not len(places):
+    places = np.flatnonzero(results.drawable(index, states))
+    failed = np.flatnonzero(results.of_state("fail")) if not states or "fail" in states else places[:0]
+    if not len(places) and not len(failed):
         return Chart(title, None, NOTHING)
     costs = results.costs(objective, index)
     shown = places[chosen(costs[places], results.numbers[places], POINTS)]
+    complete, pruned = results.of_state("complete")[shown], results.of_state("pruned")[shown]
     feasible = results.feasible[shown]
+    candidates = np.flatnonzero(results.candidates() & results.done(index))
     drawn = figure(
-        _points("feasible", results, shown[feasible], index, COLOURS["complete"]),
-        _points("infeasible", results, shown[~feasible], index, COLOURS["pruned"]),
-        _pruned(results, index),
-        _best_so_far(objective, results, places[results.feasible[places]], index),
-        xaxis=count_axis("trial", results.numbers),
-        yaxis=axis(objective.name, results.values[places, index]),
+        _points("complete", results, shown[complete & feasible], index, COLOURS["complete"]),
+        _points("infeasible", results, shown[complete & ~feasible], index, COLOURS["infeasible"]),
+        _points("pruned", results, shown[pruned], index, COLOURS["pruned"], "x"),
+        _failed(results, failed),
+        _best_so_far(objective, results, candidates, index),
+        xaxis={**count_axis("trial", results.numbers), "range": _whole_range(results.numbers)},
+        yaxis=axis(objective.name, results.values[shown, index]),
+        yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
-    pruned = int(results.of_state("pruned").sum())
     return Chart(
         title,
         drawn,
-        notes(showing(len(shown), len(places)), f"{pruned:,} pruned: click on their name above" if pruned else ""),
+        notes(
+            drawn_of(len(shown) + len(failed), len(results), int(pruned.sum())),
+            f"{len(failed):,} failed: the marks below" if len(failed) else "",
+        ),
         columns={
             "trial": results.numbers[shown],
             objective.name: results.values[shown, index],
+            "state": [STATES_SHOWN[code] for code in results.states[shown]],
             "feasible": np.where(feasible, "yes", "no"),
             "best so far": _records(objective, results, index)[shown],
         },
     )
 
 
-def _points(name: str, results: Results, places: np.ndarray, index: int, colour: str) -> go.Scatter | go.Scattergl:
+def _whole_range(numbers: np.ndarray) -> list[float]:
+    """To the last trial, whatever became of it."""
+    last = float(numbers.max(initial=0))
+    return [-0.02 * max(last, 10.0), last + 0.02 * max(last, 10.0)]
+
+
+def _points(
+    name: str, results: Results, places: np.ndarray, index: int, colour: str, symbol: str = "circle"
+) -> go.Scatter:
     return points(
         results.numbers[places],
         results.values[places, index],
         mode="markers",
         name=name,
         visible=bool(len(places)),
-        marker={"color": colour, "size": 6, "opacity": 0.75},
-        hovertemplate="trial %{x}: %{y:.5g}<extra></extra>",
+        marker={"color": colour, "size": 6, "opacity": 0.75, "symbol": symbol},
+        hovertemplate=f"trial %{{x}}, {name}: %{{y:.5g}}<extra></extra>",
     )
 
 
-def _pruned(results: Results, index: int) -> go.Scatter | go.Scattergl:
-    """Where pruned trials were stopped; shown when asked for, as these values are no results."""
-    places = np.flatnonzero(results.of_state("pruned") & np.isfinite(results.values[:, index]))
-    places = places[spread(results.numbers[places], _PRUNED)]
+def _failed(results: Results, places: np.ndarray) -> go.Scatter:
+    """Marks at the lower edge: a failed trial has no value."""
+    places = places[spread(results.numbers[places], _FAILED)]
     return points(
         results.numbers[places],
-        results.values[places, index].astype(np.float32),
+        np.full(len(places), 0.015, dtype=np.float32),
         mode="markers",
-        name="pruned",
-        visible="legendonly" if len(places) else False,
-        marker={"color": COLOURS["pruned"], "size": 6, "symbol": "x"},
-        hovertemplate="trial %{x}, stopped at %{y:.5g}<extra></extra>",
+        name="failed",
+        yaxis="y2",
+        visible=bool(len(places)),
+        marker={"color": COLOURS["fail"], "size": 7, "symbol": "triangle-up"},
+        hovertemplate="trial %{x} failed<extra></extra>",
     )
 
 
@@ -99,10 +119,12 @@ def _best_so_far(objective: Objective, results: Results, places: np.ndarray, ind
     best = np.maximum.accumulate(values) if objective.maximize else np.minimum.accumulate(values)
     # only where it changes, and at the end: a study of 100,000 trials has a few dozen such points
     kept = np.flatnonzero(np.diff(best, prepend=np.nan) != 0)
-    kept = np.union1d(kept, np.arange(len(best))[-1:])
+    numbers, best = results.numbers[places[kept]], best[kept]
+    if len(numbers):  # it holds until the last trial, whatever became of that
+        numbers, best = np.append(numbers, results.numbers[-1]), np.append(best, best[-1])
     return go.Scatter(
-        x=whole(results.numbers[places[kept]]),
-        y=best[kept],
+        x=whole(numbers),
+        y=best,
         mode="lines",
         name="best so far",
         line={"color": COLOURS["best"], "width": 2.5, "shape": "hv"},
@@ -118,9 +140,11 @@ def _records(objective: Objective, results: Results, index: int) -> np.ndarray:
     return -best if objective.maximize else best
 
 
-def choose_curves(objective: Objective, results: Results, index: int = 0, limit: int = CURVES) -> list[int]:
+def choose_curves(
+    objective: Objective, results: Results, index: int = 0, limit: int = CURVES, states: Collection[str] = ()
+) -> list[int]:
     """Numbers of the trials whose learning curves are worth drawing: the best, those that run, an even choice."""
-    tried = np.flatnonzero(~np.isnan(results.last_steps))
+    tried = np.flatnonzero(results.in_states(states) & ~np.isnan(results.last_steps))
     costs = np.where(results.candidates(), results.costs(objective, index), np.inf)
     costs = np.where(results.of_state("running"), -np.inf, costs)[tried]
     return [int(number) for number in results.numbers[tried[chosen(costs, results.numbers[tried], limit)]]]

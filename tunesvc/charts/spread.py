@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import plotly.graph_objects as go
 
-from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, figure
+from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, drawn_of, figure, notes
 from tunesvc.insights import Objective, Results
 
 _STEPS = 400
 
 
-def edf(objective: Objective, results: Results, index: int = 0) -> Chart:
-    """Which share of the complete trials is at least as good as a value."""
+def edf(objective: Objective, results: Results, index: int = 0, states: Collection[str] = ()) -> Chart:
+    """The share of the trials of these states that is at least as good as a value."""
     title = f"Distribution of {objective.name}"
-    values = results.values[results.done(index), index]
+    has = results.drawable(index, states)
+    values = results.values[has, index]
     if not len(values):
         return Chart(title, None, NOTHING)
+    pruned = int((has & results.of_state("pruned")).sum())
     ordered = np.sort(values)[::-1] if objective.maximize else np.sort(values)
     places = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _STEPS)).astype(int))
     shares = (places + 1) / len(ordered)
@@ -35,6 +39,6 @@ def edf(objective: Objective, results: Results, index: int = 0) -> Chart:
     return Chart(
         title,
         drawn,
-        "share of complete trials at least as good",
+        notes("share of trials at least as good", drawn_of(len(values), len(results), pruned)),
         columns={objective.name: ordered[places], "share": np.round(shares, 4)},
     )

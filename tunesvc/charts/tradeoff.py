@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, count_axis, figure, label, notes, points, showing, whole
+from tunesvc.charts.parallel import Group, parallel_axes
 from tunesvc.charts.parameters import number_axis
 from tunesvc.insights import Objective, Results, pareto_mask, spread
 
@@ -78,22 +79,17 @@ def _cloud(name: str, results: Results, places: np.ndarray, colour: str, size: i
 
 
 def _axes(objectives: Sequence[Objective], results: Results, others: np.ndarray, best: np.ndarray) -> go.Figure:
-    order = np.concatenate([others[spread(results.numbers[others], 700)], best[:300]])
-    dimensions = [
-        {"label": "trial", "values": whole(results.numbers[order]), "tickformat": "d"},
-        *(
-            number_axis(results.values[order, i]).dimension(with_goal(objective))
-            for i, objective in enumerate(objectives)
-        ),
+    order = np.concatenate([others[spread(results.numbers[others], 300)], best[:100]])
+    scales = [
+        ("trial", number_axis(results.numbers[order].astype(float), False)),
+        *((with_goal(one), number_axis(results.values[order, i])) for i, one in enumerate(objectives)),
     ]
-    line = {
-        "color": np.isin(order, best).astype(np.float32),
-        "colorscale": [[0, COLOURS["pruned"]], [1, COLOURS["best"]]],
-        "cmin": 0,
-        "cmax": 1,
-    }
-    trace = go.Parcoords(dimensions=dimensions, line=line, meta={"trials": "dimension"})
-    return figure(trace, margin={"l": 80, "r": 80, "t": 60, "b": 30})
+    is_best = np.isin(order, best)
+    groups = [
+        Group("other trials", np.flatnonzero(~is_best), COLOURS["pruned"]),
+        Group("Pareto front", np.flatnonzero(is_best), COLOURS["best"]),
+    ]
+    return parallel_axes(scales, results.numbers[order], groups)
 
 
 def hypervolume(objectives: Sequence[Objective], results: Results) -> Chart:

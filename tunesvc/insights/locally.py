@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 TOLD = 5
 """Parameters that a sentence names."""
-LEARNED_MIN = 10
-"""With fewer trials the model's word is worth nothing."""
 
 
 def attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
     """What each of its parameters did; None while the model has too few trials to learn from."""
-    if surface is None or len(surface) < LEARNED_MIN or not row.params:
+    from tunesvc.search.importance import TRIALS_MIN
+
+    if surface is None or len(surface) < TRIALS_MIN or not row.params:
         return None
     from tunesvc.search.attribution import attribute
 

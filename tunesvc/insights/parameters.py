@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -51,14 +51,16 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """Complete trials with their parameters and the value of one objective."""
+    """Trials with their parameters and the value of one objective."""
 
     objective: Objective
     numbers: np.ndarray
     values: np.ndarray
     parameters: tuple[Parameter, ...]
     there: int
-    """Complete trials in all, of which these are a choice."""
+    """Trials in all, of which these are a choice."""
+    pruned: np.ndarray
+    """Which were pruned: their value is the last that they reported."""
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -72,7 +74,9 @@ class Tried:
         """At most so many: the best, and an even choice of the others."""
         kept = chosen(self.costs, self.numbers, limit)
         found = tuple(replace(one, values=one.values[kept]) for one in self.parameters)
-        return replace(self, numbers=self.numbers[kept], values=self.values[kept], parameters=found)
+        return replace(
+            self, numbers=self.numbers[kept], values=self.values[kept], parameters=found, pruned=self.pruned[kept]
+        )
 
     def only(self, names: Sequence[str]) -> Tried:
         """With these parameters alone, in this order."""
@@ -80,25 +84,28 @@ class Tried:
         return replace(self, parameters=tuple(by_name[name] for name in names if name in by_name))
 
 
-def tried_best(database: Database, view: StudyView, results: Results, index: int, limit: int) -> Tried:
-    """At most so many complete trials: the best, and an even choice of the others."""
-    places = np.flatnonzero(results.done(index))
+def tried_best(
+    database: Database, view: StudyView, results: Results, index: int, limit: int, states: Collection[str] = ()
+) -> Tried:
+    """At most so many trials of these states that have a value: the best, and an even choice of the others."""
+    places = np.flatnonzero(results.drawable(index, states))
     costs = results.costs(view.objectives[index], index)[places]
     kept = places[chosen(costs, results.numbers[places], limit)]
-    return _tried(database, view, results, index, kept, len(places))
+    return _tried(database, view, results, index, kept)
 
 
 def tried_evenly(database: Database, view: StudyView, results: Results, index: int, limit: int) -> Tried:
     """At most so many complete, feasible trials, an even choice of all of them."""
     places = np.flatnonzero(results.done(index) & results.feasible)
     kept = places[spread(results.numbers[places], limit)]
-    return _tried(database, view, results, index, kept, len(places))
+    return _tried(database, view, results, index, kept)
 
 
-def _tried(database: Database, view: StudyView, results: Results, index: int, places: np.ndarray, there: int) -> Tried:
+def _tried(database: Database, view: StudyView, results: Results, index: int, places: np.ndarray) -> Tried:
     numbers = results.numbers[places]
     found = parameters(database, view.study_id, numbers)
-    return Tried(view.objectives[index], numbers, results.values[places, index], found, there)
+    pruned = results.of_state("pruned")[places]
+    return Tried(view.objectives[index], numbers, results.values[places, index], found, len(results), pruned)
 
 
 def parameters(database: Database, study_id: int, numbers: Iterable[int]) -> tuple[Parameter, ...]:

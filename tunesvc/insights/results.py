@@ -5,6 +5,7 @@ Finished trials do not change any more, so a later look reads only what can be n
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import reduce
 from statistics import median
@@ -47,9 +48,19 @@ class Results:
         found: np.ndarray = self.states == _CODES[state]
         return found
 
+    def in_states(self, states: Collection[str]) -> np.ndarray:
+        """Which trials are in one of these states; all without them."""
+        found: np.ndarray = np.isin(self.states, [_CODES[state] for state in states or _CODES])
+        return found
+
     def done(self, index: int = 0) -> np.ndarray:
         """Which trials are complete with a value of this objective that can be drawn."""
         found: np.ndarray = self.of_state("complete") & np.isfinite(self.values[:, index])
+        return found
+
+    def drawable(self, index: int = 0, states: Collection[str] = ()) -> np.ndarray:
+        """Which trials of these states, of any without them, have a value of this objective that can be drawn."""
+        found: np.ndarray = self.in_states(states) & np.isfinite(self.values[:, index])
         return found
 
     def candidates(self) -> np.ndarray:

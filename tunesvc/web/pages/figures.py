@@ -16,6 +16,7 @@ from fastapi.responses import HTMLResponse, Response
 from tunesvc import charts, insights, words
 from tunesvc.charts import Chart, Kind, Reader, Wanted
 from tunesvc.insights import Results, StudyView
+from tunesvc.store.schema import STATES_SHOWN
 from tunesvc.store.states import StudyState
 from tunesvc.web.access import Viewer
 from tunesvc.web.kept import Held, Kept
@@ -107,9 +108,12 @@ def _wanted(
     objective: Annotated[int, Query(ge=0, le=100)] = 0,
     p: Annotated[Sequence[str], Query(max_length=2)] = (),
     deviation: bool = False,
+    state: Annotated[Sequence[str], Query(max_length=20)] = (),
+    metric: Annotated[str, Query(max_length=400)] = "",
 ) -> Wanted:
-    """What the address asks for; objectives that there are not are the first."""
-    return Wanted(objective if objective < len(source.view.objectives) else 0, tuple(p), deviation)
+    """What the address asks for; objectives that there are not are the first, and no state is every state."""
+    at = objective if objective < len(source.view.objectives) else 0
+    return Wanted(at, tuple(p), deviation, tuple(one for one in STATES_SHOWN if one in state), metric)
 
 
 Options = Annotated[Wanted, Depends(_wanted)]

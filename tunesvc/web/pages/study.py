@@ -73,6 +73,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         kinds=charts.kinds_of(study),
         titles=TITLES,
         parameters=_parameter_names(study),
+        metrics=insights.names_of(database, study).other_metrics,
     )
 
 

@@ -10,6 +10,12 @@
 
   // --- Plotly: loaded when the first figure comes into view --------------------------------------------------------
 
+  // Plotly writes styles as attributes, which the policy blocks with a complaint; through the DOM it allows them
+  const setAttribute = Element.prototype.setAttribute;
+  Element.prototype.setAttribute = function (name, value) {
+    if (name === "style") this.style.cssText = value; else setAttribute.call(this, name, value);
+  };
+
   let loading = null;
 
   function plotly() {
@@ -61,7 +67,6 @@
 
   function trialsOf(trace) {
     const where = trace.meta?.trials;
-    if (where === "dimension") return decoded(trace.dimensions[0].values);
     return where ? decoded(trace[where]) : [];
   }
 
@@ -77,19 +82,19 @@
   const panel = document.getElementById("selected");
   let telling = null;
 
-  function select(trials, by, add = false) {
+  function select(trials, add = false) {
     if (!add) selected.clear();
     for (const trial of trials) if (selected.size < SELECTED_MAX) selected.add(trial);
-    marked(by);
+    marked();
   }
 
   function toggle(trial) {
     if (!selected.delete(trial)) selected.add(trial);
-    marked(null);
+    marked();
   }
 
-  function marked(by) {
-    for (const card of cards) if (card !== by) { card.brushes.clear(); card.redraw(); }
+  function marked() {
+    for (const card of cards) card.redraw();
     history.replaceState(history.state, "", selected.size ? `#trials=${[...selected].join(",")}` : location.pathname + location.search);
     clearTimeout(telling);
     telling = setTimeout(tell, 120);
@@ -108,7 +113,17 @@
     target.replaceChildren(...parsed.body.childNodes);
   }
 
-  panel.addEventListener("click", (event) => { if (event.target.closest("[data-clear]")) select([], null); });
+  panel.addEventListener("click", (event) => { if (event.target.closest("[data-clear]")) select([]); });
+
+  // --- which trials all figures draw ---------------------------------------------------------------------------------
+
+  const states = document.getElementById("figure-states");
+
+  function chosenStates() {
+    const boxes = [...(states?.querySelectorAll("input") ?? [])];
+    const checked = boxes.filter((box) => box.checked);
+    return checked.length === boxes.length ? [] : checked.flatMap((box) => box.value.split(","));
+  }
 
   // --- one figure ----------------------------------------------------------------------------------------------------
 
@@ -123,7 +138,6 @@
       this.isAsking = false;
       this.readyAt = 0;
       this.log = {};
-      this.brushes = new Map();
       this.revision = 0;
       element.addEventListener("click", (event) => this.onClick(event));
       element.addEventListener("change", () => this.onOptions());
@@ -133,6 +147,7 @@
       const asked = new URLSearchParams();
       for (const field of this.element.querySelectorAll("select")) if (field.value) asked.append(field.name, field.value);
       if (asked.getAll("p").length < 2) asked.delete("p");
+      for (const state of chosenStates()) asked.append("state", state);
       return asked.size ? `?${asked}` : "";
     }
 
@@ -231,11 +246,10 @@
 
     mark(trace) {
       const trials = trialsOf(trace);
-      if (trace.type === "parcoords") { this.markLines(trace, trials); return []; }
       if (!trials.length || !selected.size) return [];
       const places = [];
       trials.forEach((trial, i) => { if (selected.has(trial)) places.push(i); });
-      if (trace.type === "bar" || trace.mode?.includes("markers")) {
+      if (trace.type === "bar" || (trace.mode?.includes("markers") && !trace.meta.lines)) {
         trace.selectedpoints = places;
         trace.unselected = { marker: { opacity: 0.15 } };
         if (trace.type !== "bar") trace.selected = { marker: { opacity: 1, size: 11 } };
@@ -249,16 +263,6 @@
       return [{ type: "scatter", mode: "lines", x: places.map((i) => x[i]), y: places.map((i) => y[i]), line, showlegend: false, ...told }];
     }
 
-    markLines(trace, trials) {
-      for (const [i, dimension] of trace.dimensions.entries()) {
-        if (this.brushes.has(i)) dimension.constraintrange = this.brushes.get(i);
-      }
-      if (this.brushes.size || !selected.size) return;
-      const there = [...trials].filter((trial) => selected.has(trial)).sort((a, b) => a - b);
-      const ranges = there.map((trial) => [trial - 0.4, trial + 0.4]);
-      if (ranges.length) trace.dimensions[0].constraintrange = ranges.length === 1 ? ranges[0] : ranges;
-    }
-
     listen() {
       this.isListening = true;
       this.plot.on("plotly_click", (event) => {
@@ -267,23 +271,15 @@
         if (event.event.shiftKey || event.event.ctrlKey || event.event.metaKey) toggle(trial);
         else location.assign(figures.dataset.trial + trial);
       });
+      // drawn again, Plotly selects anew without being asked to
+      let isDragging = false;
+      this.plot.on("plotly_selecting", () => { isDragging = true; });
       this.plot.on("plotly_selected", (event) => {
-        if (!event) return;
-        select(event.points.map(trialOf).filter((trial) => trial !== undefined), null, event.event?.shiftKey);
+        if (!event || !isDragging) return;
+        isDragging = false;
+        select(event.points.map(trialOf).filter((trial) => trial !== undefined), event.event?.shiftKey);
       });
-      this.plot.on("plotly_deselect", () => select([], null));
-      this.plot.on("plotly_restyle", () => this.onBrush());
-    }
-
-    // a range was drawn along an axis of parallel coordinates
-    onBrush() {
-      const trace = this.plot.data[0];
-      if (trace?.type !== "parcoords") return;
-      this.brushes = new Map(trace.dimensions.map((one, i) => [i, one.constraintrange]).filter(([, range]) => range));
-      const ranges = [...this.brushes].map(([i, range]) => [decoded(trace.dimensions[i].values), [range].flat(2)]);
-      const within = (value, flat) => flat.some((low, i) => i % 2 === 0 && value >= low && value <= flat[i + 1]);
-      const trials = ranges.length ? [...trialsOf(trace)].filter((_, row) => ranges.every(([values, flat]) => within(values[row], flat))) : [];
-      select(trials.reverse(), this); // the best are drawn last
+      this.plot.on("plotly_deselect", () => select([]));
     }
 
     redraw() {
@@ -292,11 +288,10 @@
     }
 
     onOptions() {
-      this.brushes.clear();
       this.revision += 1;
       this.readyAt = 0;
       const link = this.element.querySelector("[data-csv]");
-      link.href = `${link.href.split("?")[0]}${this.query()}`;
+      if (link) link.href = `${link.href.split("?")[0]}${this.query()}`;
       this.changed();
     }
 
@@ -354,6 +349,10 @@
   for (const card of cards) observer.observe(card.element);
   if (selected.size) tell();
 
+  states?.addEventListener("change", (event) => {
+    if (!states.querySelector("input:checked")) event.target.checked = true; // of no state there is nothing to draw
+    for (const card of cards) card.onOptions();
+  });
   document.body.addEventListener("study-changed", () => { for (const card of cards) card.changed(); });
   document.addEventListener("theme-changed", () => { for (const card of cards) card.redraw(); });
   document.addEventListener("visibilitychange", () => { for (const card of cards) card.schedule(); });
