@@ -175,13 +175,19 @@ def test_a_mistake_is_told_in_plain_words(line: str, message: str) -> None:
         ("{min: 0, max: 9007199254740993}", "parameters.p.max: must be at most 9007199254740992"),
         ("{min: 0, max: 1, when: {q: sdg}}", "parameters.p.when.q: is never 'sdg', did you mean `sgd`?"),
         ("{min: 0, max: 1, when: {q: [sgd, 1]}}", "parameters.p.when.q: is never 1: one of sgd, adam"),
+        ("{min: 0, max: 1, when: {k: [1, 2]}}", "when.k: a list names several values: write [[1, 2]] for the one"),
         ("{min: 0, max: 1, when: {n: 5}}", "parameters.p.when.n: is never 5: between 0 and 4, by 2"),
         ("{min: 0, max: 1, when: {p: 1}}", "parameters.p.when: goes in a circle: p -> p"),
         ("{min: 0, max: 1, when: {r: 1}}", "parameters.p.when: goes in a circle: p -> r -> p"),
     ],
 )
 def test_a_parameter_that_cannot_be_is_told_in_plain_words(parameter: str, message: str) -> None:
-    others = {"q": "{values: [sgd, adam]}", "n": "{min: 0, max: 4, step: 2}", "r": "{min: 0, max: 1, when: {p: 1}}"}
+    others = {
+        "q": "{values: [sgd, adam]}",
+        "k": "{values: [[1, 2], 3]}",
+        "n": "{min: 0, max: 4, step: 2}",
+        "r": "{min: 0, max: 1, when: {p: 1}}",
+    }
     with pytest.raises(SpecError) as caught:
         study(p=parameter, **others)
     assert message in str(caught.value)

@@ -42,6 +42,7 @@ def test_the_examples_of_the_repository_fit_the_schema(file: Path) -> None:
         {"metric": {"name": "loss", "goal": "maximize", "target": 1}},
         {"parameters": {"a": {"min": 1, "max": 3}, "b": {"values": [1, None, "x", True]}}},
         {"parameters": {"a": {"values": [1, 2]}, "b": {"type": "int", "min": 1, "max": 3, "when": {"a": [1, 2]}}}},
+        {"parameters": {"a": {"values": [[1, 2], [3]]}, "b": {"min": 1, "max": 3, "when": {"a": [[1, 2]]}}}},
         {"sampler": {"name": "tpe", "n_startup_trials": 3}, "pruner": "asha"},
         {"budget": {"trials": 3, "wall": "12h", "gpu_hours": 0.5}, "limits": {"wall": 30}},
         {"resources": {"memory": "4GB", "gpu": 0.5, "custom": {"tpu": 1}}, "environment": {"env": {"DEBUG": 1}}},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested, wanted_values
 from tunesvc.spec.faults import Fault, printable, suggest
-from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec
+from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
 
 PLACEHOLDER = re.compile(r"\$(\$|\{([^}]*)\})")
 """`${name}` in a command; `$$` is a dollar sign."""
@@ -159,11 +159,19 @@ def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection
         shown = printable(parent)
         if parent not in names:
             yield Fault(path, f"there is no parameter `{shown}`{suggest(parent, names)}", at_key=True)
+        elif parent in spec.parameters and _is_one_list(wanted, spec.parameters[parent]):
+            listed = printable(str(as_choice(wanted)))
+            yield Fault(path, f"a list names several values: write [{listed}] for the one that is {listed}")
         elif parent in spec.parameters:
             for value in wanted_values(wanted):
                 if not contains(spec.parameters[parent], value):
                     hint = _nearest(value, spec.parameters[parent])
                     yield Fault(path, f"is never {printable(repr(value))}{hint}")
+
+
+def _is_one_list(wanted: object, parent: Parameter) -> bool:
+    """Tell whether a `when` clause was meant as one choice that is a list."""
+    return isinstance(parent, CategoricalParameter) and wanted in parent.values and isinstance(wanted, tuple)
 
 
 def _nearest(value: object, parent: Parameter) -> str:

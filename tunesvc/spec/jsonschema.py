@@ -69,6 +69,12 @@ def _parameters(keys: Schema, parts: Schema) -> None:
         parts[kind]["required"] = [key for key in parts[kind]["required"] if key != "type"]
         parts["When"] = parts[kind]["properties"]["when"]
         parts[kind]["properties"]["when"] = {"$ref": "#/$defs/When"}
+    choice = parts["CategoricalParameter"]["properties"]["values"]["items"]
+    parts["When"]["additionalProperties"] = {"anyOf": [*_scalars(choice), {"type": "array", "items": choice}]}
+
+
+def _scalars(choice: Schema) -> list[Schema]:
+    return [kind for kind in choice["anyOf"] if kind["type"] != "array"]
 
 
 def _also(keys: Schema, key: str, short: Schema) -> None:
