@@ -37,7 +37,7 @@ from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.warmstart import CARRIED
 from tunesvc.space import Space, widened
 from tunesvc.spec import StudySpec
-from tunesvc.spec.checks import entrypoint_faults
+from tunesvc.spec.entrypoint_file import entrypoint_faults
 from tunesvc.store import recovery, studies
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database

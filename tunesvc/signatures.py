@@ -39,6 +39,17 @@ class Arguments:
         required = [p for p in self._all if p.kind in _POSITIONAL and p.default is p.empty]
         return required[0] if len(required) == 1 else None
 
+    def is_by_name(self, params: Mapping[str, object]) -> bool:
+        """Whether the objective takes these parameters by name, rather than a trial or a dict of them."""
+        first = self.only_required
+        if first is None or first.name in params:
+            return True
+        if first.name in ("trial", "config"):
+            return False
+        if is_our_trial(first.annotation) or is_optunas_trial(first.annotation):
+            return False
+        return self.takes_any_of(params)
+
     @property
     def has_trial(self) -> bool:
         """Whether there is a `trial`."""

@@ -10,7 +10,7 @@ import typer.main
 
 from tunesvc.cli import app
 from tunesvc.search.pruners import make_pruner
-from tunesvc.spec.document import parse
+from tunesvc.spec.document import load, parse
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -21,9 +21,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_its_study_file_can_be_used() -> None:
+def test_its_study_file_can_be_used(tmp_path: Path) -> None:
     (text,) = blocks("yaml")
-    make_pruner(parse(text, folder=ROOT / "studies"))
+    (tmp_path / "train.py").write_text("def main(lr, optimizer, momentum=0.0): ...")
+    make_pruner(parse(text, folder=tmp_path))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_examples_fit_their_functions(file: Path) -> None:
+    load(file)
 
 
 @pytest.mark.parametrize("code", blocks("python"))

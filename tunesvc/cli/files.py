@@ -30,7 +30,10 @@ def init(
 
 
 def validate(file: StudyFile, as_json: Json = False) -> None:
-    """Check a study file, sampler and pruner included, without running anything."""
+    """Check a study file without running anything: every key, and whether the function takes the parameters.
+
+    The entrypoint's file is read for mistakes of syntax and for the function's arguments, but not imported.
+    """
     from tunesvc.search.check import check
     from tunesvc.spec.document import load
     from tunesvc.views import output

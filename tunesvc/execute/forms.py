@@ -57,17 +57,14 @@ def _caller(objective: Objective) -> Call:
 
 def _choose(objective: Objective, arguments: Arguments, attempt: Attempt) -> Call:
     """Choose the form by the signature, and by the parameters that the trial has."""
-    by_name = partial(_call_by_name, objective, arguments)
-    first, params = arguments.only_required, attempt.launch.params
-    if first is None or first.name in params:
-        return by_name
+    first = arguments.only_required
+    if first is None or arguments.is_by_name(attempt.launch.params):
+        return partial(_call_by_name, objective, arguments)
     is_bare = first.annotation == "Trial"  # a name of both, and only Optuna's suggests
     if is_our_trial(first.annotation) and not (is_bare and attempt.job.define_by_run):
         return partial(_call_with_trial, objective)
     if first.name == "trial" or is_optunas_trial(first.annotation):
         return partial(_call_optuna, objective)
-    if first.name != "config" and arguments.takes_any_of(params):
-        return by_name  # which says that `first` is missing
     if first.name != "config" and attempt.job.define_by_run:
         return partial(_call_optuna, objective)
     return partial(_call_with_config, objective, arguments.takes_trial)

@@ -1,18 +1,17 @@
-"""What has to hold between the parts of a spec. Pure, except that it looks whether the entrypoint's file is there.
+"""What has to hold between the parts of a spec. Pure, but for the entrypoint's file (`entrypoint_file`).
 
 Names and options of samplers and pruners are judged by `tunesvc.search`, which knows them.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import re
 from collections.abc import Collection, Iterator
 from itertools import chain
 from pathlib import Path
 
 from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested, wanted_values
+from tunesvc.spec.entrypoint_file import entrypoint_faults
 from tunesvc.spec.faults import Fault, printable, suggest
 from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
 
@@ -36,7 +35,7 @@ def find_faults(
     return list(
         chain(
             _objective(spec, names, with_function),
-            entrypoint_faults(spec, folder),
+            entrypoint_faults(spec, folder, names=names),
             _placeholders(spec, names),
             _constants(spec, names),
             _conditions(spec, names),
@@ -58,64 +57,6 @@ def _objective(spec: StudySpec, names: Collection[str], with_function: bool) -> 
         yield Fault((), "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)")
     if spec.command is not None and not names:
         yield Fault((), "`parameters` is missing: a command cannot ask for parameters itself")
-
-
-def entrypoint_faults(spec: StudySpec, folder: Path | None) -> Iterator[Fault]:
-    """Yield why the entrypoint is not found from `folder`; None leaves that to the worker."""
-    if spec.entrypoint is None:
-        return
-    place, colon, function = spec.entrypoint.partition(":")
-    is_file = place.endswith(".py")
-    module_ok = is_file or all(part.strip() for part in place.split("."))
-    if not (colon and module_ok and all(part.isidentifier() for part in function.split("."))):
-        yield Fault(("entrypoint",), "write `module:function` or `path/file.py:function`, such as `train:main`")
-    elif folder is not None and not (_file_exists(folder, place) if is_file else _module_exists(folder, place)):
-        wanted = place if is_file else f"{place.replace('.', '/')}.py"
-        elsewhere = "" if is_file else ", and no installed module of that name"
-        yield Fault(("entrypoint",), f"there is no `{printable(wanted)}` in {folder}{elsewhere}")
-    elif folder is not None:
-        yield from _function(folder / (place if is_file else f"{place.replace('.', '/')}.py"), function.split(".")[0])
-
-
-def _function(path: Path, name: str) -> Iterator[Fault]:
-    """Whether the file binds the name, as far as can be told without running it."""
-    try:
-        tree = ast.parse(path.read_bytes())
-    except (OSError, ValueError, SyntaxError):
-        return  # no file of ours, or the worker will say what is wrong with it
-    bound = set(_bound_names(tree))
-    if name not in bound and "*" not in bound:
-        yield Fault(("entrypoint",), f"`{path.name}` has no `{name}`{suggest(name, bound)}")
-
-
-def _bound_names(tree: ast.Module) -> Iterator[str]:
-    """Every name that is bound anywhere in the file: rather too many than to refuse one that is there."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield node.name
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.alias):
-            yield (node.asname or node.name).split(".")[0]
-
-
-def _file_exists(folder: Path, place: str) -> bool:
-    try:
-        return (folder / place).is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
-
-
-def _module_exists(folder: Path, module: str) -> bool:
-    top = module.split(".")[0]
-    whole = module.replace(".", "/")
-    if _file_exists(folder, f"{whole}.py") or _file_exists(folder, f"{whole}/__init__.py"):
-        return True
-    try:
-        # of the first name only: to look into a package, Python would import it
-        return not _file_exists(folder, f"{top}.py") and importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:

@@ -47,6 +47,24 @@ def is_same(one: Scalar, other: Scalar) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
+def is_sometimes_absent(name: str, parameters: Mapping[str, Parameter]) -> bool:
+    """Whether a parameter's parent has a value that its `when` does not name. Looks no further than its parents."""
+    return any(
+        not any(is_same(value, one) for one in wanted_values(wanted))
+        for parent, wanted in (parameters[name].when or {}).items()
+        for value in _ends(parameters.get(parent))
+    )
+
+
+def _ends(parameter: Parameter | None) -> tuple[Scalar, ...]:
+    """Return all choices of a parameter, or the ends of its range."""
+    if parameter is None:
+        return ()
+    if isinstance(parameter, CategoricalParameter):
+        return parameter.choices
+    return tuple(end for end in (parameter.min, parameter.max) if contains(parameter, end))
+
+
 def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
     """Names in the order in which they are drawn: parents of `when` first, otherwise as they are written.
 

@@ -1,0 +1,193 @@
+"""The file that an entrypoint names: found, parsed and held against the parameters, never imported.
+
+Judges only what is certain: a name that is bound twice, a decorated function or a class is left to the worker.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from tunesvc.signatures import Arguments
+from tunesvc.spec.conditions import is_sometimes_absent
+from tunesvc.spec.faults import Fault, printable, suggest
+from tunesvc.spec.model import StudySpec
+
+_KINDS = inspect.Parameter
+
+
+def entrypoint_faults(spec: StudySpec, folder: Path | None, *, names: Collection[str] | None = None) -> Iterator[Fault]:
+    """Yield why the entrypoint cannot run from `folder`; None leaves that to the worker.
+
+    Args:
+        spec: what names the entrypoint, and what its function is given.
+        folder: where the file is looked for.
+        names: all parameters as written, also those that `spec` lacks because they have faults of their own.
+    """
+    if spec.entrypoint is None:
+        return
+    place, colon, function = spec.entrypoint.partition(":")
+    is_file = place.endswith(".py")
+    module_ok = is_file or all(part.strip() for part in place.split("."))
+    if not (colon and module_ok and all(part.isidentifier() for part in function.split("."))):
+        yield Fault(("entrypoint",), "write `module:function` or `path/file.py:function`, such as `train:main`")
+        return
+    if folder is None:
+        return
+    path = folder / place if is_file else _path_of(folder, place)
+    if not _is_file(path) and (is_file or not _is_installed(folder, place)):
+        wanted = place if is_file else f"{place.replace('.', '/')}.py"
+        elsewhere = "" if is_file else ", and no installed module of that name"
+        yield Fault(("entrypoint",), f"there is no `{printable(wanted)}` in {folder}{elsewhere}")
+        return
+    tree = _parse(path)
+    if isinstance(tree, str):
+        yield Fault(("entrypoint",), tree)
+    elif tree is not None:
+        yield from _broken_imports(tree, folder)
+        names = spec.parameters.keys() if names is None else names
+        yield from _function_faults(spec, tree, path.name, function, names)
+
+
+def _parse(path: Path) -> ast.Module | str | None:
+    """Return a file's syntax tree, or its error; None where there is no such file, or one too deep to be parsed."""
+    try:
+        source = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python shows them when the code runs
+            return ast.parse(source)
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        return f"`{printable(path.name)}`{line}: {type(error).__name__}: {printable(error.msg)}"
+    except ValueError as error:  # a zero byte
+        return f"`{printable(path.name)}`: {error}"
+    except (OSError, RecursionError, MemoryError):
+        return None
+
+
+def _broken_imports(tree: ast.Module, folder: Path) -> Iterator[Fault]:
+    """Yield the syntax errors of modules in the study's folder that the file imports."""
+    seen = set(sys.stdlib_module_names)  # imported before the folder is looked at
+    waiting = list(_imported(tree))
+    while waiting:
+        module = waiting.pop(0)
+        if module in seen:
+            continue
+        seen.add(module)
+        found = _parse(_path_of(folder, module))
+        if isinstance(found, str):
+            yield Fault(("entrypoint",), found)
+        elif found is not None:
+            waiting += _imported(found)
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield the modules that are imported at the top of a file, where nothing catches what they raise."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def _function_faults(
+    spec: StudySpec, tree: ast.Module, file: str, function: str, names: Collection[str]
+) -> Iterator[Fault]:
+    name, _, method = function.partition(".")
+    bound = Counter(_bound_names(tree))
+    if "*" in bound or "__getattr__" in bound:
+        return
+    if name not in bound:
+        yield Fault(("entrypoint",), f"`{printable(file)}` has no `{name}`{suggest(name, bound)}")
+    elif bound[name] == 1 and not method:
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list:
+                yield from _argument_faults(spec, node, file, names)
+
+
+def _argument_faults(spec: StudySpec, node: ast.FunctionDef, file: str, names: Collection[str]) -> Iterator[Fault]:
+    """Yield how a function's arguments miss the parameters and constants that it is given."""
+    arguments = Arguments(_signature(node.args))
+    given = dict.fromkeys((*names, *spec.constants))
+    first = arguments.only_required
+    if first is not None and "Trial" in str(first.annotation):
+        return  # ours or Optuna's: it declares its parameters itself
+    if not arguments.is_by_name(given):
+        return
+    if arguments.has_trial:
+        given["trial"] = None
+    where = f"`{node.name}` in `{printable(file)}`, line {node.lineno},"
+    missing = arguments.missing(given)
+    for name in arguments.surplus(given):
+        section = "parameters" if name in names else "constants"
+        remedy = suggest(name, missing) or ": add it to the arguments"
+        yield Fault((section, name), f"{where} does not take `{printable(name)}`{remedy}", at_key=True)
+    for name in missing:
+        remedy = "declare it as a parameter or constant, or give it a default value"
+        yield Fault(("entrypoint",), f"{where} needs `{name}`: {remedy}")
+    for name in arguments.missing({}):
+        if name in spec.parameters and is_sometimes_absent(name, spec.parameters):
+            text = f"{where} needs a default value for `{name}`, which exists only under its `when`"
+            yield Fault(("parameters", name, "when"), text, at_key=True)
+
+
+def _signature(args: ast.arguments) -> inspect.Signature:
+    """Return a signature as it is written: annotations as text, defaults as syntax."""
+    positional = [*args.posonlyargs, *args.args]
+    absent: list[object] = [inspect.Parameter.empty] * (len(positional) - len(args.defaults))
+    defaults = absent + list(args.defaults)
+    made = [
+        _parameter(arg, _KINDS.POSITIONAL_OR_KEYWORD, default)
+        for arg, default in zip(positional, defaults, strict=True)
+    ]
+    if args.vararg is not None:
+        made.append(_parameter(args.vararg, _KINDS.VAR_POSITIONAL, _KINDS.empty))
+    for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
+        made.append(_parameter(arg, _KINDS.KEYWORD_ONLY, _KINDS.empty if default is None else default))
+    if args.kwarg is not None:
+        made.append(_parameter(args.kwarg, _KINDS.VAR_KEYWORD, _KINDS.empty))
+    return inspect.Signature(made)
+
+
+def _parameter(arg: ast.arg, kind: inspect._ParameterKind, default: object) -> inspect.Parameter:
+    annotation = _KINDS.empty if arg.annotation is None else ast.unparse(arg.annotation)
+    return inspect.Parameter(arg.arg, kind, default=default, annotation=annotation)
+
+
+def _bound_names(tree: ast.Module) -> Iterator[str]:
+    """Yield every name that is bound anywhere in the file: rather too many than to refuse one that is there."""
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).split(".")[0]
+
+
+def _path_of(folder: Path, module: str) -> Path:
+    whole = folder / module.replace(".", "/")
+    package = whole / "__init__.py"
+    return package if _is_file(package) else whole.with_name(f"{whole.name}.py")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def _is_installed(folder: Path, module: str) -> bool:
+    top = module.split(".")[0]
+    try:
+        # of the first name only: to look into a package, Python would import it
+        return not _is_file(folder / f"{top}.py") and importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
