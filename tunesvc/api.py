@@ -19,6 +19,7 @@ from tunesvc.execute.ray_start import ExecutorMaker, Rays, ray_executor
 from tunesvc.insights.confirmation import Confirmation, confirmation
 from tunesvc.insights.failure import failure
 from tunesvc.insights.health import Health, health
+from tunesvc.search.check import option_faults
 from tunesvc.search.recommend import Recommendation
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import find_faults
@@ -405,10 +406,11 @@ def _read(
     spec: StudySpec | StudyDocument | str | Path, function: Callable[..., Any] | None
 ) -> tuple[StudySpec, Source]:
     if isinstance(spec, StudySpec):
-        if faults := find_faults(spec, folder=Path.cwd(), with_function=function is not None):
+        faults = find_faults(spec, folder=Path.cwd(), with_function=function is not None)
+        if faults := faults + option_faults(spec):
             raise SpecError("\n".join(str(fault) for fault in faults))
         return spec, Source(folder=str(Path.cwd()), function=function)
-    document = spec if isinstance(spec, StudyDocument) else load(Path(spec))
+    document = spec if isinstance(spec, StudyDocument) else load(Path(spec), option_faults)
     return document.spec, Source(document.text, str(document.folder), function)
 
 

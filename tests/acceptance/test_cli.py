@@ -307,6 +307,8 @@ def test_a_wrong_study_file_is_named_with_its_line(tune: Tune) -> None:
     told = tune("validate", "wrong.yaml", code=2)
     assert "did you mean `parallelism`" in told
     assert re.search(r"wrong\.yaml:\d+", told)
+    study(tune, "odd", "train", "pruner: {name: asha, mim: 3}")
+    assert re.search(r"odd\.yaml:\d+:\d+: pruner: 'asha' has no option 'mim'", tune("run", "odd.yaml", code=2))
     assert "nowhere.yaml" in tune("run", "nowhere.yaml", code=2)
 
 

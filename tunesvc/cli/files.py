@@ -34,12 +34,11 @@ def validate(file: StudyFile, as_json: Json = False) -> None:
 
     The entrypoint's file is read for mistakes of syntax and for the function's arguments, but not imported.
     """
-    from tunesvc.search.check import check
+    from tunesvc.search.check import option_faults
     from tunesvc.spec.document import load
     from tunesvc.views import output
 
-    spec = load(file).spec
-    check(spec)
+    spec = load(file, option_faults).spec
     if as_json:
         output.print_json(spec)
     else:

@@ -50,7 +50,7 @@ def run(
     Several share the machine or the cluster in equal parts, as long as each has something to run; one that fails does
     not end the others. Ctrl-C stops them cleanly: everything recorded is kept, and `tune resume` goes on.
     """
-    from tunesvc.cli.several import Changes, read_all
+    from tunesvc.cli.several import Changes, check_options, read_all
     from tunesvc.execute.ray_start import Rays
 
     if name is not None and len(files) > 1:
@@ -74,7 +74,8 @@ def run(
 
         runs = {document.spec.name: partial(begin, document) for document in documents}
         titles = {document.spec.name: _title(document.spec) for document in documents}
-        _session(titles, runs, rays, database_url, dashboard=dashboard, as_json=as_json, quiet=quiet)
+        check = partial(check_options, files)
+        _session(titles, runs, rays, database_url, check, dashboard=dashboard, as_json=as_json, quiet=quiet)
 
 
 def resume(
@@ -135,17 +136,22 @@ def _session(
     runs: Mapping[str, Run],
     rays: Rays,
     database_url: str | None,
+    check: Callable[[], None] = lambda: None,
     *,
     dashboard: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run studies under the right view, say how they ended, and exit with the code for that."""
+    """Run studies under the right view, say how they ended, and exit with the code for that.
+
+    `check` raises what forbids all of them, while Ray starts.
+    """
 
     def start(watch: Watch, interrupt: threading.Event) -> Mapping[str, Study | Exception]:
         from tunesvc.coordinator.progress import Note
 
         watch.whole.note(Note("phase", "starting Ray"))
+        check()
         from tunesvc import api  # takes a second, in which Ray starts
         from tunesvc.together import together
 

@@ -39,14 +39,11 @@ def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
     Raises:
         SpecError: some cannot be used, with all mistakes of all files; or they cannot run together.
     """
-    documents, mistakes = [], []
-    for file in files:
-        try:
-            documents.append(_changed(load(file), changes))
-        except SpecError as error:
-            mistakes.append(str(error))
-    if mistakes:
-        raise SpecError("\n".join(mistakes))
+    try:
+        documents = [_changed(load(file), changes) for file in files]
+    except SpecError:
+        check_options(files)
+        raise
     check_together(
         [
             Place(str(file), document.spec.name, document.spec.cluster, str(document.folder))
@@ -54,6 +51,24 @@ def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
         ]
     )
     return documents
+
+
+def check_options(files: Sequence[Path]) -> None:
+    """See that files have no mistake, samplers' and pruners' options included, whose import takes a second.
+
+    Raises:
+        SpecError: with all mistakes of all files.
+    """
+    from tunesvc.search.check import option_faults
+
+    mistakes = []
+    for file in files:
+        try:
+            load(file, option_faults)
+        except SpecError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise SpecError("\n".join(mistakes))
 
 
 def places(studies: Sequence[str], database_url: str | None) -> list[Place]:

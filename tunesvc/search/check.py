@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+from tunesvc.errors import SpecError
+from tunesvc.search.options import OptionError
 from tunesvc.search.pruners import make_pruner
 from tunesvc.search.samplers import make_sampler
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
+from tunesvc.spec.checks import PRUNERS_OF_SEVERAL
+from tunesvc.spec.faults import Fault
 
 
 def check(spec: StudySpec) -> None:
@@ -14,5 +21,30 @@ def check(spec: StudySpec) -> None:
     Raises:
         SpecError: no such sampler or pruner, or options that it refuses.
     """
-    make_sampler(spec, Space(spec.parameters))
-    make_pruner(spec)
+    if faults := option_faults(spec):
+        raise SpecError("\n".join(map(str, faults)))
+
+
+def option_faults(spec: StudySpec) -> list[Fault]:
+    """Return all of them, each at its path; the spec may lack parameters that are wrong by themselves."""
+    found = _faults("sampler", partial(make_sampler, spec, _space(spec)))
+    if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
+        return found  # the spec's own checks say so
+    return found + _faults("pruner", partial(make_pruner, spec))
+
+
+def _faults(section: str, make: Callable[[], object]) -> list[Fault]:
+    try:
+        make()
+    except OptionError as error:
+        return list(error.faults)
+    except SpecError as error:
+        return [Fault((section,), str(error), at_key=True)]
+    return []
+
+
+def _space(spec: StudySpec) -> Space:
+    try:
+        return Space(spec.parameters)
+    except SpecError:  # a parent of a conditional parameter is wrong
+        return Space({name: one for name, one in spec.parameters.items() if not one.when})

@@ -6,49 +6,67 @@ import difflib
 import inspect
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from optuna.exceptions import ExperimentalWarning
 
 from tunesvc.errors import SpecError
+from tunesvc.spec.faults import Fault, Path
 
 T = TypeVar("T")
 
 
-def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """The table's entry of that name.
+class OptionError(SpecError):
+    """Mistakes in how a sampler or pruner is named, each at its path."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+def choose(path: Path, name: str, table: Mapping[str, T]) -> T:
+    """Return the table's entry of that name; `path` leads to the sampler or pruner in the study.
 
     Raises:
-        SpecError: there is none; the text suggests the nearest name.
+        OptionError: there is none; the text suggests the nearest name.
     """
     if name in table:
         return table[name]
-    raise SpecError(f"unknown {kind} {name!r}{_suggest(name, table)}; known: {', '.join(table)}")
+    text = f"there is no {name!r}{_suggest(name, table)} Known: {', '.join(table)}"
+    raise OptionError(Fault((*path, "name"), text, at_key=True))
 
 
-def build(what: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
-    """Call a constructor with a user's options.
+def build(path: Path, name: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
+    """Call a constructor with a user's options; `path` leads to the sampler or pruner in the study.
 
     Raises:
-        SpecError: an option does not exist, is missing, or is refused by the constructor.
+        OptionError: options do not exist, are missing, or are refused by the constructor.
     """
     known = [p for p in inspect.signature(make).parameters.values() if p.kind is not p.VAR_KEYWORD]
     names = [p.name for p in known]
-    for option in options:
-        if option not in names:
-            listed = ", ".join(names) or "none"
-            raise SpecError(f"{what} has no option {option!r}{_suggest(option, names)}; its options: {listed}")
-    missing = [p.name for p in known if p.default is p.empty and p.name not in options]
-    if missing:
-        raise SpecError(f"{what} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    faults = [_unknown(path, name, option, names) for option in options if option not in names]
+    if missing := [p.name for p in known if p.default is p.empty and p.name not in options]:
+        text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        raise OptionError(*faults, Fault(path, text))
     try:
         with _making, warnings.catch_warnings():  # which is of the whole process
             # Optuna calls what a user asked for by name "experimental"; nothing that the user could act on.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return make(**options)
+            made = make(**{option: value for option, value in options.items() if option in names})
+    except OptionError as error:
+        raise OptionError(*faults, *error.faults) from None
     except (TypeError, ValueError, ImportError) as error:
-        raise SpecError(f"{what} refuses its options: {error}") from error
+        raise OptionError(*faults, Fault(path, f"{name!r} refuses its options: {error}")) from error
+    if faults:
+        raise OptionError(*faults)
+    return made
+
+
+def _unknown(path: Path, name: str, option: str, names: Sequence[str]) -> Fault:
+    listed = ", ".join(names) or "none"
+    text = f"{name!r} has no option {option!r}{_suggest(option, names)} Its options: {listed}"
+    return Fault((*path, option), text, at_key=True)
 
 
 _making = threading.RLock()  # a pruner may wrap another one
@@ -56,4 +74,4 @@ _making = threading.RLock()  # a pruner may wrap another one
 
 def _suggest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f", did you mean {near[0]!r}?" if near else "."

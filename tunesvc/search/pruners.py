@@ -7,13 +7,15 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner
+from pydantic import ValidationError
 
 from tunesvc.errors import SpecError
 from tunesvc.search.asha import AshaPruner, check_ladder
 from tunesvc.search.curve_pruner import CurvePruner
-from tunesvc.search.options import build, choose
+from tunesvc.search.options import OptionError, build, choose
 from tunesvc.spec import Pruner, StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
+from tunesvc.spec.faults import Fault, Path
 
 
 def make_pruner(spec: StudySpec) -> BasePruner:
@@ -33,9 +35,8 @@ def last_step(spec: StudySpec) -> int | None:
     return last if isinstance(last, int) else None
 
 
-def _named(name: str, options: dict[str, Any]) -> BasePruner:
-    make = choose("pruner", name, _MAKERS)
-    return build(f"pruner {name!r}", make, options)
+def _named(name: str, options: dict[str, Any], path: Path = ("pruner",)) -> BasePruner:
+    return build(path, name, choose(path, name, _MAKERS), options)
 
 
 def _hyperband(max: int, min: int = 1, eta: int = 3, bootstrap_count: int = 0) -> BasePruner:
@@ -44,11 +45,17 @@ def _hyperband(max: int, min: int = 1, eta: int = 3, bootstrap_count: int = 0) -
 
 
 def _patient(patience: int, wrapped: Any = None, min_delta: float = 0.0) -> BasePruner:
-    inner = None
-    if wrapped is not None:
-        spec = Pruner.model_validate({"name": wrapped} if isinstance(wrapped, str) else wrapped)
-        inner = _named(spec.name, spec.options)
+    inner = None if wrapped is None else _wrapped(wrapped)
     return optuna.pruners.PatientPruner(inner, patience, min_delta)
+
+
+def _wrapped(written: Any) -> BasePruner:
+    path = ("pruner", "wrapped")
+    try:
+        spec = Pruner.model_validate({"name": written} if isinstance(written, str) else written)
+    except ValidationError:
+        raise OptionError(Fault(path, "write a pruner's name, or a mapping with its `name`")) from None
+    return _named(spec.name, spec.options, path)
 
 
 _MAKERS: dict[str, Callable[..., BasePruner]] = {

@@ -28,9 +28,9 @@ def make_sampler(spec: StudySpec, space: Space) -> BaseSampler:
         SpecError: no such sampler, wrong options, or one that does not fit the study.
     """
     name = spec.sampler.name
-    make = choose("sampler", name, _makers(spec, space))
+    make = choose(("sampler",), name, _makers(spec, space))
     options = dict(spec.sampler.options)
-    return build(f"sampler {name!r}", make(spec.seed if spec.sampler.seed is None else spec.sampler.seed), options)
+    return build(("sampler",), name, make(spec.seed if spec.sampler.seed is None else spec.sampler.seed), options)
 
 
 def trials_max(spec: StudySpec, space: Space) -> int | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ _NAME_LINE = re.compile(
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
+Judge = Callable[[StudySpec], Iterable[Fault]]
+"""Finds mistakes that this package cannot tell, such as a sampler's options: see `search.check.option_faults`."""
+
+
 @dataclass(frozen=True, slots=True)
 class StudyDocument:
     """A study file that was read."""
@@ -43,8 +47,12 @@ class StudyDocument:
     """Absolute; where the entrypoint or command is found."""
 
 
-def load(path: str | Path) -> StudyDocument:
+def load(path: str | Path, judge: Judge | None = None) -> StudyDocument:
     """Read a study file.
+
+    Args:
+        path: of the file.
+        judge: finds further mistakes, which are told with the others.
 
     Raises:
         SpecError: it is not there, too large, no UTF-8, or cannot be used; every mistake is in the text.
@@ -52,10 +60,12 @@ def load(path: str | Path) -> StudyDocument:
     path = Path(path)
     text = _decode(_read(path), path.name)
     folder = path.absolute().parent
-    return StudyDocument(parse(text, path.name, folder=folder), text, folder)
+    return StudyDocument(parse(text, path.name, folder=folder, judge=judge), text, folder)
 
 
-def parse(text: str, filename: str = "study.yaml", *, folder: Path | None = None) -> StudySpec:
+def parse(
+    text: str, filename: str = "study.yaml", *, folder: Path | None = None, judge: Judge | None = None
+) -> StudySpec:
     """A study from YAML text. With a `folder`, the entrypoint's file has to be there.
 
     Raises:
@@ -63,14 +73,14 @@ def parse(text: str, filename: str = "study.yaml", *, folder: Path | None = None
     """
     if len(text) > MAX_BYTES:
         raise SpecError(_too_large(filename, len(text)))
-    spec, found = examine(text, filename, folder=folder)
+    spec, found = examine(text, filename, folder=folder, judge=judge)
     if spec is None:
         raise SpecError(faults.render(found, LINE_BREAKS.split(text), filename))
     return spec
 
 
 def examine(
-    text: str, filename: str = "study.yaml", *, folder: Path | None = None
+    text: str, filename: str = "study.yaml", *, folder: Path | None = None, judge: Judge | None = None
 ) -> tuple[StudySpec | None, list[PlacedFault]]:
     """The study of a YAML text, or all that is wrong with it, for whoever shows mistakes at their place."""
     if len(text) > MAX_BYTES:
@@ -82,7 +92,7 @@ def examine(
     if not isinstance(tree, Table):
         return None, [PlacedFault(Place(1, 1) if tree is None else tree.place, _NO_STUDY)]
     data = {key: _plain(entry.node, (key,), found) for key, entry in tree.entries.items()}
-    spec, wrong = _validate(data, folder=folder, with_function=False)
+    spec, wrong = _validate(data, folder=folder, with_function=False, judge=judge)
     known = {fault.place for fault in found}
     placed = [PlacedFault(_locate(tree, fault), str(fault)) for fault in wrong]
     found += [fault for fault in placed if fault.place not in known]
@@ -117,7 +127,7 @@ def spec_from_dict(data: Mapping[str, Any], *, with_function: bool = False) -> S
 
 
 def _validate(
-    data: Mapping[str, Any], *, folder: Path | None, with_function: bool
+    data: Mapping[str, Any], *, folder: Path | None, with_function: bool, judge: Judge | None = None
 ) -> tuple[StudySpec | None, list[Fault]]:
     """The spec if nothing is wrong, and everything that is."""
     long, wrong = shorthand.expand(data)
@@ -131,6 +141,7 @@ def _validate(
         written = long.get("parameters")
         names = written.keys() if isinstance(written, Mapping) else ()
         wrong += checks.find_faults(spec, names=names, folder=folder, with_function=with_function)
+        wrong += judge(spec) if judge is not None else ()
     wrong = [Fault(shorthand.as_written(fault.path, data), fault.text, fault.at_key) for fault in wrong]
     return (None if wrong else spec), wrong
 
@@ -138,12 +149,13 @@ def _validate(
 def _salvage(long: Mapping[str, Any], error: ValidationError) -> StudySpec | None:
     """The spec without the parts that are wrong by themselves, so that what fits together is checked all the same."""
     rest = {**_STAND_INS, **long}
-    if isinstance(rest.get("parameters"), Mapping):
-        rest["parameters"] = dict(rest["parameters"])
+    for section in _SALVAGED_BY_KEY:
+        if isinstance(rest.get(section), Mapping):
+            rest[section] = dict(rest[section])
     for detail in error.errors(include_url=False):
         top, *below = detail["loc"]
-        if top == "parameters" and below and isinstance(rest.get(top), dict):
-            rest[top].pop(below[0], None)
+        if top in _SALVAGED_BY_KEY and below and below != ["name"] and isinstance(rest.get(str(top)), dict):
+            rest[str(top)].pop(below[0], None)
         elif top in _STAND_INS:
             rest[str(top)] = _STAND_INS[str(top)]
         else:
@@ -154,6 +166,8 @@ def _salvage(long: Mapping[str, Any], error: ValidationError) -> StudySpec | Non
         return None
 
 
+_SALVAGED_BY_KEY = ("parameters", "sampler", "pruner")
+"""Sections of which the other keys still mean something."""
 _STAND_INS: Mapping[str, Any] = {"name": "study", "metrics": [{"name": "metric"}], "budget": {"trials": 1}}
 
 

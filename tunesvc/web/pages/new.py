@@ -22,7 +22,7 @@ from tunesvc.assembly import Source, create
 from tunesvc.errors import SpecError, StudyExists, StudyNotFound
 from tunesvc.insights import StudyView
 from tunesvc.preview import Preview, preview, told_cost, told_size
-from tunesvc.search.check import check
+from tunesvc.search.check import option_faults
 from tunesvc.spec import StudySpec
 from tunesvc.spec.document import examine, renamed, written
 from tunesvc.spec.faults import PlacedFault
@@ -122,11 +122,10 @@ def study_file(study: AskedStudy) -> Response:
 def judge(database: Database, text: str, folder: str, among: Collection[int] | None) -> Verdict:
     """Read a text and look ahead; it may learn from the studies `among` these ids, or from all."""
     where, problems = _folder(folder)
-    spec, faults = examine(text)
+    _, faults = examine(text, folder=where, judge=option_faults)
+    spec, _ = examine(text)  # the others do not stand in the way of looking ahead
     if spec is None:
         return Verdict(None, faults[:FAULTS_MAX], problems, None, "", ())
-    if where is not None:  # what is missing there does not stand in the way of looking ahead
-        _, faults = examine(text, folder=where)
     problems = [*problems, *_problems(database, spec, among)]
     seen = preview(spec, samples=SAMPLES)
     return Verdict(spec, faults, problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
@@ -147,10 +146,6 @@ def _folder(folder: str) -> tuple[Path | None, list[str]]:
 def _problems(database: Database, spec: StudySpec, among: Collection[int] | None) -> Iterator[str]:
     if spec.name in insights.study_names(database, spec.name):
         yield f"A study named {spec.name!r} exists already: give this one another name."
-    try:
-        check(spec)
-    except SpecError as error:
-        yield str(error)
     for earlier in spec.warm_start:
         try:
             found = insights.study(database, earlier)
