@@ -21,6 +21,7 @@ from tunesvc.search.objectives import points_of, signs_of
 from tunesvc.search.pausing import Instead
 from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.rungs import Arrived, RungsOfStudies, Standing
+from tunesvc.search.study_lock import locked
 
 _SHOWN = 5
 """Comparators that a reason names."""
@@ -65,6 +66,7 @@ class AshaPruner(BasePruner):
         """Whether what it stops is paused."""
         return self._form == "promote"
 
+    @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks."""
         points, signs = points_of(trial, len(study.directions)), signs_of(study)
@@ -82,6 +84,7 @@ class AshaPruner(BasePruner):
         self._remember(rung, step, signs, own, arrived, goes_on, stopped=stopped)
         return stopped
 
+    @locked
     def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
         """The best of the paused ones that are among the best 1/eta of a rung, the highest rung first.
 

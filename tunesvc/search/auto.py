@@ -14,6 +14,7 @@ from tunesvc.search.foresight import ForesightSampler
 from tunesvc.search.gp.sampler import GPSampler
 from tunesvc.search.history import History, history_of
 from tunesvc.search.reasons import Reason, Recent
+from tunesvc.search.study_lock import locked
 from tunesvc.search.tpe import TPESampler
 from tunesvc.search.training_seeds import turn
 
@@ -57,15 +58,18 @@ class AutoSampler(BaseSampler):
         self._gp.reseed_rng()
         self._tpe.reseed_rng()
 
+    @locked
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Choose a sampler for the trial."""
         self._chosen.pop(trial.number, None)
         self._choose(study, trial).before_trial(study, trial)
 
+    @locked
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As the chosen sampler says."""
         return self._choose(study, trial).infer_relative_search_space(study, trial)
 
+    @locked
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -82,12 +86,14 @@ class AutoSampler(BaseSampler):
             study, trial, {name: kind for name, kind in known.items() if name in search_space}
         )
 
+    @locked
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """A value that the chosen sampler draws by itself."""
         return self._choose(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
+    @locked
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Tell whoever proposed it, as far as that is known: not across a restart, nor after many other trials."""
         if trial.number in self._chosen:

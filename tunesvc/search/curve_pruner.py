@@ -24,6 +24,7 @@ from tunesvc.search.pausing import RESUMED, Instead
 from tunesvc.search.promises import chance_of, details_of, kept_promises, percent, promises_of, told_of
 from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.settled import gone_on_in
+from tunesvc.search.study_lock import locked
 
 CHANCE = 0.05
 """Of being the best, below which a trial is stopped, unless a study says otherwise."""
@@ -87,6 +88,7 @@ class CurvePruner(BasePruner):
         """Whether what it stops is paused."""
         return self._resume
 
+    @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks. It is judged at its first report at or after each level."""
         points = points_of(trial, len(study.directions))
@@ -113,6 +115,7 @@ class CurvePruner(BasePruner):
         self._reasons[trial.number] = reason
         return is_poor and not audited
 
+    @locked
     def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
         """The paused trial with the most to gain per step that it still needs, if that is more than a new trial gains.
 

@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tunesvc.search.curves import CurveModel, models_of
 from tunesvc.search.history import history_of
 from tunesvc.search.reasons import Explains, Reason
+from tunesvc.search.study_lock import locked
 
 _CHANGES = 50
 """After so many, the space is as good as covered, and a repetition will do."""
@@ -45,10 +46,12 @@ class ForesightSampler(BaseSampler):
         self._sampler.reseed_rng()
         self._random.reseed_rng()
 
+    @locked
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As Optuna says."""
         return self._sampler.infer_relative_search_space(_foreseen(study), trial)
 
+    @locked
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -68,12 +71,14 @@ class ForesightSampler(BaseSampler):
                 break
         return proposal
 
+    @locked
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """As Optuna says."""
         return self._sampler.sample_independent(_foreseen(study), trial, param_name, param_distribution)
 
+    @locked
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """As Optuna says."""
         self._sampler.before_trial(study, trial)
@@ -82,6 +87,7 @@ class ForesightSampler(BaseSampler):
         """Why the wrapped sampler proposed what it did."""
         return self._sampler.explain(number) if isinstance(self._sampler, Explains) else None
 
+    @locked
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """As Optuna says."""
         self._sampler.after_trial(study, trial, state, values)

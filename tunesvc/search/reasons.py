@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -22,12 +23,23 @@ class Reason:
 
 
 class Recent(dict[int, Kept]):
-    """What is kept of the latest trials, by number: a new one takes the place of the oldest."""
+    """What is kept of the latest trials, by number: a new one takes the place of the oldest.
+
+    Several studies may share a sampler, each in a thread of its own, so no lock of a study keeps it whole.
+    """
 
     def __setitem__(self, number: int, value: Kept) -> None:
-        super().__setitem__(number, value)
-        if len(self) > RECENT_MAX:
-            del self[next(iter(self))]
+        with _CHANGING:
+            super().__setitem__(number, value)
+            if len(self) > RECENT_MAX:
+                del self[next(iter(self))]
+
+    def pop(self, number: int, *default: Any) -> Any:
+        with _CHANGING:
+            return super().pop(number, *default)
+
+
+_CHANGING = threading.Lock()
 
 
 @runtime_checkable

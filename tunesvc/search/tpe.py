@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from tunesvc.search.parzen import NARROW_FROM, Parzen, weights_by_age, weights_o
 from tunesvc.search.ranks import Array, Ranks, Space, View
 from tunesvc.search.reasons import Reason, Recent
 from tunesvc.search.settled import changes_of, forecasts_in, gone_on_in
+from tunesvc.search.study_lock import locked
 from tunesvc.space import canonical
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
@@ -181,14 +181,15 @@ class TPESampler(BaseSampler):
         self._random.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        with self._lock:
-            self._asked.pop(trial.number, None)
+        self._asked.pop(trial.number, None)
 
+    @locked
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
         if not self._multivariate:
             return {}
         return {name: kind for space in self._spaces(study) for name, kind in space.items()}
 
+    @locked
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
         params: dict[str, Any] = {}
         for space in self._parts(study, search_space):
@@ -197,6 +198,7 @@ class TPESampler(BaseSampler):
             self._share(study, trial, params)
         return params
 
+    @locked
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
@@ -211,8 +213,7 @@ class TPESampler(BaseSampler):
         The phase is `start` while it drew at random, `explore` when the proposal rather stems from the prior than
         from the neighbourhood of a good trial, `exploit` otherwise.
         """
-        with self._lock:
-            asked = self._asked.get(number)
+        asked = self._asked.get(number)
         if asked is None:
             return None
         details: dict[str, Any] = {"sampler": "tpe", "version": VERSION, "finished": asked.finished}
@@ -224,8 +225,8 @@ class TPESampler(BaseSampler):
         return _reason(asked.draws, details)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what the next ask learns again from the study, and without the lock."""
-        derived = ("_lock", "_studies", "_asked")
+        """Without what the next ask learns again from the study."""
+        derived = ("_studies", "_asked")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -233,7 +234,6 @@ class TPESampler(BaseSampler):
         self._forget()
 
     def _forget(self) -> None:
-        self._lock = threading.Lock()
         self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
         self._asked: Recent[_Asked] = Recent()
 
@@ -254,10 +254,9 @@ class TPESampler(BaseSampler):
 
     def _spaces(self, study: Study) -> list[Space]:
         """What is drawn jointly, in an order that does not depend on how names hash."""
-        with self._lock:
-            ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
-            groups = ranks.groups if self._group else [ranks.common or {}]
-            sorted_groups = [dict(sorted(group.items())) for group in groups]
+        ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
+        groups = ranks.groups if self._group else [ranks.common or {}]
+        sorted_groups = [dict(sorted(group.items())) for group in groups]
         return [{name: kind for name, kind in group.items() if not kind.single()} for group in sorted_groups]
 
     def _parts(self, study: Study, search_space: Space) -> list[Space]:
@@ -271,17 +270,16 @@ class TPESampler(BaseSampler):
     def _sample(self, study: Study, trial: FrozenTrial, space: Space) -> dict[str, Any] | None:
         """The best of some candidates, by name; None before there is enough to model."""
         trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
-        with self._lock:
-            known = self._known(study, trials)
-            ranks = known.ranks
-            asked = self._remember(trial.number, ranks.told)
-            if ranks.told < self._n_startup_trials:
-                return None
-            view = ranks.view()
-            running = ranks.running(trials) if self._constant_liar else []
-            others = [other for other in running if other.number != trial.number]
-            likely = known.likely_of(view, space, is_aged=len(study.directions) == 1)
-            unlikely = known.unlikely_of(view, space, known.lies(others, space), len(others))
+        known = self._known(study, trials)
+        ranks = known.ranks
+        asked = self._remember(trial.number, ranks.told)
+        if ranks.told < self._n_startup_trials:
+            return None
+        view = ranks.view()
+        running = ranks.running(trials) if self._constant_liar else []
+        others = [other for other in running if other.number != trial.number]
+        likely = known.likely_of(view, space, is_aged=len(study.directions) == 1)
+        unlikely = known.unlikely_of(view, space, known.lies(others, space), len(others))
         candidates = likely.sample(self._rng.rng, self._n_ei_candidates)
         density, prior = likely.log_density(candidates)
         ratio = density - unlikely.log_density(candidates)[0]

@@ -22,6 +22,7 @@ from tunesvc.search.gp.observations import OBSERVED_MAX, Observations, excesses,
 from tunesvc.search.gp.spread import spread
 from tunesvc.search.memory import shown_as_infeasible
 from tunesvc.search.reasons import Reason, Recent
+from tunesvc.search.study_lock import locked
 from tunesvc.search.training_seeds import groups
 
 VERSION = "gp 5"
@@ -76,6 +77,7 @@ class GPSampler(BaseSampler):
         """Draw other numbers from now on, as Optuna asks of a sampler's copy in another worker."""
         self._seed = _entropy()
 
+    @locked
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every parameter that any trial has, with its latest distribution."""
         union = dict(self._search_space)
@@ -84,6 +86,7 @@ class GPSampler(BaseSampler):
                 union.update(other.distributions)
         return {name: kind for name, kind in union.items() if not kind.single()}
 
+    @locked
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
@@ -231,11 +234,12 @@ class GPSampler(BaseSampler):
     ) -> Hyperparameters:
         """Several workers ask between two results: the same data gives the same hyperparameters."""
         key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes() + bytes([jumps])
-        if key not in self._fits:
-            self._fits[key] = fit(points, values, variances, domain.choices, seeds, jumps=jumps)
-            if len(self._fits) > _FITS_MAX:
+        known = self._fits.get(key)
+        if known is None:
+            known = self._fits[key] = fit(points, values, variances, domain.choices, seeds, jumps=jumps)
+            while len(self._fits) > _FITS_MAX:
                 self._fits.popitem(last=False)
-        return self._fits[key]
+        return known
 
     def _seeds_of(self, numbers: Sequence[int]) -> np.ndarray:
         return groups(np.array(numbers), self._shared_seeds)

@@ -1,0 +1,42 @@
+"""One lock for all that samplers and pruners keep of a study, for `study.optimize(n_jobs=4)`.
+
+What they keep only grows as the study does, so the study's trials have to be read under the lock too: an older list
+after a newer one would look as if trials had been taken back. Optuna's own locks are taken inside, never around it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+from optuna.storages import BaseStorage
+from optuna.study import Study
+
+Self = TypeVar("Self")
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+_LOCKS: WeakKeyDictionary[BaseStorage, dict[int, threading.RLock]] = WeakKeyDictionary()
+_OF_LOCKS = threading.Lock()
+
+
+def lock_of(study: Study) -> threading.RLock:
+    """Return the lock of a study, the same for all objects that stand for it in this process."""
+    with _OF_LOCKS:
+        return _LOCKS.setdefault(study._storage, {}).setdefault(study._study_id, threading.RLock())
+
+
+def locked(
+    method: Callable[Concatenate[Self, Study, Given], Made],
+) -> Callable[Concatenate[Self, Study, Given], Made]:
+    """Have a sampler's or pruner's method, whose first argument is the study, run under the study's lock."""
+
+    def run(self: Self, study: Study, /, *args: Given.args, **kwargs: Given.kwargs) -> Made:
+        with lock_of(study):
+            study._thread_local.cached_all_trials = None  # Optuna keeps a list for each thread, which may be old by now
+            return method(self, study, *args, **kwargs)
+
+    return functools.update_wrapper(run, method)
