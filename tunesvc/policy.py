@@ -105,19 +105,16 @@ def after_failure(failure: Failure, earlier: Mapping[Failure, int], retries: Ret
     return GiveUp(f"{failure}: no retry left (retries.{failure}: {limit})")
 
 
-FAILURES_AT_FIRST = 8
-"""So many trials that failed, before any other came to a result, end the study: the objective is broken."""
-
-
-def is_broken(failure: Failure, failed: int, others: int) -> bool:
+def is_broken(failure: Failure, unexplained: int, results: int, limits: Limits) -> bool:
     """Whether a failed trial shows that no trial could do better: going on would be waste.
 
     Args:
         failure: of the trial that failed just now.
-        failed: trials that have failed, this one included.
-        others: trials that came to a result.
+        unexplained: trials that failed otherwise than by their parameters, this one included.
+        results: trials that came to a result.
+        limits: the study's.
     """
-    return others == 0 and (failure is Failure.ENTRYPOINT or failed >= FAILURES_AT_FIRST)
+    return results == 0 and (failure is Failure.ENTRYPOINT or unexplained >= limits.failures)
 
 
 # --- the budget -------------------------------------------------------------------------------------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
@@ -39,6 +41,7 @@ from tunesvc.policy import StopCause
 from tunesvc.steering import request
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
+from tunesvc.store.storage import PgStorage
 
 Steps = Iterable[tuple[float, Payload]]
 
@@ -303,8 +306,8 @@ def test_a_trial_that_hangs_is_ended_by_its_limits(
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_a_result_that_is_not_finite_is_stored_shown_and_never_best(database: Database, value: str) -> None:
-    """Fault 22."""
+def test_a_result_that_is_not_finite_fails_its_trial_and_stays_in_the_attempt(database: Database, value: str) -> None:
+    """Fault 22, and case P3: with values, a failed trial cannot be shown by optuna-dashboard nor copied."""
 
     def script(launch: Launch) -> Steps:
         return [(1.0, Finished({"loss": float(value)}))] if launch.trial_number == 0 else quadratic(launch)
@@ -312,7 +315,11 @@ def test_a_result_that_is_not_finite_is_stored_shown_and_never_best(database: Da
     simulation = Simulation(database, make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 15}), script)
     simulation.run()
     assert simulation.states() == {"complete": 14, "fail": 1}
-    assert simulation.sql("SELECT values[1]::text FROM trials WHERE number = 0") == [(value,)]
+    trials = PgStorage(database).get_all_trials(simulation.record.study_id)
+    assert trials[0].values is None
+    optuna.create_study().add_trials(trials)
+    told = f"the result is not finite: loss = {float(value):g}"
+    assert simulation.sql("SELECT message FROM attempts WHERE failure = 'nan'") == [(told,)]
     best = simulation.recorder.snapshots[-1].best
     assert best is not None
     assert best.number != 0
@@ -613,3 +620,34 @@ def test_what_waits_for_its_turn_when_a_study_is_interrupted_is_run_later(databa
     simulation.interrupt.clear()
     assert simulation.run().state is StudyState.FINISHED
     assert simulation.sql("SELECT state, count(*) FROM trials GROUP BY state") == [("complete", 40)]
+
+
+def failing(*kinds: str) -> Callable[[Launch], list[tuple[float, Payload]]]:
+    """A script whose trials fail in these ways in turns, but the last of twelve."""
+
+    def script(launch: Launch) -> list[tuple[float, Payload]]:
+        kind = kinds[launch.trial_number % len(kinds)]
+        if launch.trial_number == 11:
+            return [(1.0, Finished({"loss": 0.5}))]
+        return [(1.0, Finished({"loss": math.nan}) if kind == "nan" else Failed(kind, "out of memory"))]
+
+    return script
+
+
+def test_failures_from_which_samplers_learn_do_not_end_a_study(database: Database) -> None:
+    """Case S9: a space that is mostly infeasible was given up after eight trials."""
+    spec = make_spec(budget={"trials": 12}, sampler={"name": "auto"})
+    simulation = Simulation(database, spec, failing("nan", "gpu_oom"))
+    assert simulation.run().reason == "all 12 trials are done"
+    assert simulation.states() == {"complete": 1, "fail": 11}
+
+
+def test_how_many_failures_end_a_run_can_be_set_and_a_resumed_study_begins_to_count_anew(database: Database) -> None:
+    spec = make_spec(budget={"trials": 12}, limits={"failures": 3}, parallelism=1)
+    simulation = Simulation(database, spec, failing("error"))
+    closing = simulation.run()
+    assert closing.state is StudyState.FAILED
+    assert closing.reason == "every trial failed (limits.failures: 3); the last one: out of memory"
+    assert simulation.states() == {"fail": 3}
+    simulation.run()
+    assert simulation.states() == {"fail": 6}

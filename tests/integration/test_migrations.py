@@ -14,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.study import StudyDirection
+from optuna.trial import TrialState
 
 from tunesvc.errors import DatabaseError, SchemaVersionError
 from tunesvc.store import migrations
@@ -141,3 +142,17 @@ def test_stored_steps_become_the_values_that_people_write(database_url: str) -> 
     with open_database(database_url) as database:
         params = PgStorage(database).get_trial(trial).params
     assert params == {"x": 0.3, "off": 0.34, "y": 0.30000000000000004}
+
+
+def test_a_failed_trial_that_was_stored_with_its_nan_loses_it(database_url: str) -> None:
+    """Case P3."""
+    with open_database(database_url) as database:
+        storage = PgStorage(database)
+        study = storage.create_new_study([StudyDirection.MINIMIZE], "old")
+        trials = [storage.create_new_trial(study) for _ in range(2)]
+        storage.set_trial_state_values(trials[0], TrialState.FAIL, [float("nan")])
+        storage.set_trial_state_values(trials[1], TrialState.COMPLETE, [0.5])
+        with database.engine.begin() as connection:
+            connection.execute(sa.text("UPDATE tunesvc_version SET version_num = '0009'"))
+    with open_database(database_url) as database:
+        assert [PgStorage(database).get_trial(trial).values for trial in trials] == [None, [0.5]]

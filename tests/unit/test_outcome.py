@@ -50,12 +50,13 @@ def test_no_value_at_all_is_a_failure_that_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("goal", ["minimize", "maximize"])
-def test_a_result_that_is_not_finite_is_kept_but_fails_the_trial(value: float, goal: str) -> None:
-    """Fault 22."""
+def test_a_result_that_is_not_finite_fails_the_trial_and_is_told_in_the_message(value: float, goal: str) -> None:
+    """Fault 22, and case P3: as in Optuna a failed trial has no values."""
     spec = make_spec(metrics=[{"name": "loss", "goal": goal}])
     conclusion = conclude(spec, curve(0.5), Finished({"loss": value}), None)
     assert conclusion.failure is Failure.NAN
-    assert repr(conclusion.values) == repr([value])
+    assert conclusion.values is None
+    assert conclusion.message == f"the result is not finite: loss = {value:g}"
 
 
 def test_a_pruned_trial_keeps_its_last_value() -> None:

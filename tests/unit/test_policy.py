@@ -107,11 +107,12 @@ def test_a_study_without_target_never_reaches_it() -> None:
 
 
 def test_a_study_is_broken_when_trials_only_ever_fail() -> None:
-    assert policy.is_broken(Failure.ENTRYPOINT, 1, 0)
-    assert not policy.is_broken(Failure.ENTRYPOINT, 1, 1)
-    assert policy.is_broken(Failure.ERROR, policy.FAILURES_AT_FIRST, 0)
-    assert not policy.is_broken(Failure.ERROR, policy.FAILURES_AT_FIRST - 1, 0)
-    assert not policy.is_broken(Failure.ERROR, 500, 1)
+    limits = Limits(failures=5)
+    assert policy.is_broken(Failure.ENTRYPOINT, 1, 0, limits)
+    assert not policy.is_broken(Failure.ENTRYPOINT, 1, 1, limits)
+    assert policy.is_broken(Failure.ERROR, 5, 0, limits)
+    assert not policy.is_broken(Failure.ERROR, 4, 0, limits)
+    assert not policy.is_broken(Failure.ERROR, 500, 1, limits)
 
 
 def test_limits_name_what_was_exceeded() -> None:

@@ -413,13 +413,17 @@ class Attempts:
             self._note("retry", f"{decision.reason}: {message}", number)
             return
         self._decide(number, "fail", decision.reason, {"message": message})
-        self._optimizer.tell(number, TrialState.FAIL, conclusion.values, attrs=conclusion.metrics, failure=str(failure))
+        # As in Optuna, a failed trial has no values; the attempt's message says what was returned.
+        self._optimizer.tell(number, TrialState.FAIL, attrs=conclusion.metrics, failure=str(failure))
         self._roster.forget(number)
         self._scoreboard.finished(self._optimizer.trial(number))
         self._note("failed", f"{failure}: {message}", number)
-        is_broken = policy.is_broken(failure, *self._scoreboard.failed_and_others)
+        unexplained, results = self._scoreboard.unexplained, self._scoreboard.results
+        is_broken = policy.is_broken(failure, unexplained, results, self._spec.limits)
         if is_broken and not self._paused and not any(live.curve.last for live in self._roster):
-            self._close(Closing(StudyState.FAILED, f"every trial failed; the last one: {message}", StopCause.COMMAND))
+            limit = "" if failure is Failure.ENTRYPOINT else f" (limits.failures: {self._spec.limits.failures})"
+            told = f"every trial failed{limit}; the last one: {message}"
+            self._close(Closing(StudyState.FAILED, told, StopCause.COMMAND))
 
     def _tell(self, number: int, conclusion: Conclusion, stop_reason: str, *, quietly: bool = False) -> None:
         if conclusion.trial_state is None:

@@ -86,8 +86,7 @@ def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
         return Conclusion(
             AttemptState.FAILED,
             None,
-            known,
-            others,
+            metrics=others,
             failure=Failure.NAN,
             message=f"the result is not finite: {shown}",
         )

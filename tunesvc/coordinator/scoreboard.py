@@ -11,7 +11,7 @@ from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
 from tunesvc.coordinator.roster import LiveAttempt, Roster
 from tunesvc.objective import is_better
 from tunesvc.policy import Forecast, Usage, forecast, fraction_spent, time_left_s
-from tunesvc.search.memory import FAILURE
+from tunesvc.search.memory import BLAMED, FAILURE
 from tunesvc.spec import StudySpec
 
 
@@ -22,16 +22,20 @@ class Scoreboard:
         self.spec = spec
         self._counts: Counter[TrialState] = Counter()
         self._failed_by_themselves = 0
+        self._unexplained = 0
         self._best: FrozenTrial | None = None
         self._incumbents: list[float | None] = []
         ended = [trial for trial in trials if trial.state.is_finished()]
         for trial in sorted(ended, key=lambda trial: (str(trial.datetime_complete), trial.number)):
             self.finished(trial)
+        self._unexplained = 0  # a run begins: the cause of earlier failures may have been mended
 
     def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[Note]:
         """Count a trial that is over; returns what is worth telling about it."""
         self._counts[trial.state] += 1
-        self._failed_by_themselves += FAILURE in trial.system_attrs
+        failure = trial.system_attrs.get(FAILURE)
+        self._failed_by_themselves += failure is not None
+        self._unexplained += failure is not None and failure not in BLAMED
         notes = self._take_in(trial, stop_reason)
         self._incumbents.append(None if self._best is None else self._best.values[0])
         return notes
@@ -90,6 +94,16 @@ class Scoreboard:
     def failed_and_others(self) -> tuple[int, int]:
         """How many trials failed, those left out that somebody stopped or took back; and how many came to a result."""
         return self._failed_by_themselves, self._counts.total() - self._counts[TrialState.FAIL]
+
+    @property
+    def unexplained(self) -> int:
+        """How many trials of this run failed otherwise than by their parameters, from which samplers learn."""
+        return self._unexplained
+
+    @property
+    def results(self) -> int:
+        """How many trials came to a result."""
+        return self._counts.total() - self._counts[TrialState.FAIL]
 
     @property
     def ended(self) -> int:

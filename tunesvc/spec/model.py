@@ -289,7 +289,7 @@ class Retries(Part):
 
 
 class Limits(Part):
-    """What ends an attempt that does not end by itself."""
+    """What ends an attempt that does not end by itself, and a study whose trials only ever fail."""
 
     wall: Duration | None = Field(None, description="The longest that one attempt may take.")
     silence: Duration | None = Field(None, description="The longest without a report.")
@@ -301,6 +301,12 @@ class Limits(Part):
     grace: Duration = Field(10.0, description="From the request to stop until the worker is killed.")
     orphan: Duration = Field(
         3600.0, description="How long workers on a shared cluster go on when no coordinator speaks to them any more."
+    )
+    failures: int = Field(
+        8,
+        ge=1,
+        description="A run ends when so many trials have failed and none came to a result. `nan` and `gpu_oom` do not "
+        "count: the sampler learns from them where not to go.",
     )
 
 
