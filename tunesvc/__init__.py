@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tunesvc.api import Study, load_study, run, storage
+    from tunesvc.api import delete_study, load_study, run, storage, studies
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, StudyFailed, TuneError
     from tunesvc.objective import Trial
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tunesvc.search.gp.sampler import GPSampler
     from tunesvc.search.tpe import TPESampler
     from tunesvc.spec import StudySpec
+    from tunesvc.study import Study
 
 __version__ = "0.1.0"
 
@@ -32,16 +33,18 @@ _HOMES = {
     "GPSampler": "tunesvc.search.gp.sampler",
     "Int": "tunesvc.decorator",
     "Pruned": "tunesvc.errors",
-    "Study": "tunesvc.api",
+    "Study": "tunesvc.study",
     "StudyFailed": "tunesvc.errors",
     "StudySpec": "tunesvc.spec",
     "TPESampler": "tunesvc.search.tpe",
     "Trial": "tunesvc.objective",
     "TuneError": "tunesvc.errors",
     "current_trial": "tunesvc.program",
+    "delete_study": "tunesvc.api",
     "load_study": "tunesvc.api",
     "run": "tunesvc.api",
     "storage": "tunesvc.api",
+    "studies": "tunesvc.api",
     "tunable": "tunesvc.decorator",
 }
 
@@ -61,9 +64,11 @@ __all__ = [
     "Trial",
     "TuneError",
     "current_trial",
+    "delete_study",
     "load_study",
     "run",
     "storage",
+    "studies",
     "tunable",
 ]
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
@@ -31,6 +33,7 @@ from tunesvc.insights.earlier import teacher
 from tunesvc.search.check import check
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.options import name_of
 from tunesvc.search.pruners import last_step, make_pruner
 from tunesvc.search.samplers import is_complete, is_distinct, make_sampler, trials_max
 from tunesvc.search.seeding import seed_of, seeded
@@ -60,6 +63,9 @@ class Source:
     """Where its entrypoint or command is found."""
     function: Callable[..., Any] | None = None
     """The objective itself, for studies that are started from Python."""
+    sampler: BaseSampler | None = None
+    """The sampler itself, where Python hands over an object instead of a name."""
+    pruner: BasePruner | None = None
 
 
 def create(database: Database, spec: StudySpec, source: Source, *, owner: str | None = None) -> StudyRecord:
@@ -70,7 +76,7 @@ def create(database: Database, spec: StudySpec, source: Source, *, owner: str | 
         StudyNotFound: `warm_start` names a study that there is not.
         SpecError: see `check`.
     """
-    check(spec)
+    check(spec, source.sampler, source.pruner)
     with database.engine.begin() as connection:
         for earlier in spec.warm_start:
             studies.find(connection, earlier)
@@ -192,7 +198,15 @@ def _run_on(
                     if standby and _job_of(fresh, source) != job:
                         return None
                     coordinator = build_coordinator(
-                        database, record.name, ledger, executor, observer, standby=standby, beside=beside
+                        database,
+                        record.name,
+                        ledger,
+                        executor,
+                        observer,
+                        sampler=source.sampler,
+                        pruner=source.pruner,
+                        standby=standby,
+                        beside=beside,
                     )
             except DatabaseUnavailable:
                 if not standby:
@@ -269,6 +283,8 @@ def build_coordinator(
     executor: Executor,
     observer: Observer | None = None,
     *,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
     standby: bool = False,
     **options: Any,
 ) -> Coordinator:
@@ -289,10 +305,10 @@ def build_coordinator(
     optimizer = Optimizer(
         memory,
         space,
-        make_sampler(seeded(spec, seed), space),
-        make_pruner(spec),
-        sampler_name=spec.sampler.name,
-        pruner_name=spec.pruner.name,
+        make_sampler(seeded(spec, seed), space, sampler),
+        make_pruner(spec, pruner),
+        sampler_name=name_of(spec.sampler),
+        pruner_name=name_of(spec.pruner),
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
         seed=seed,
@@ -314,18 +330,18 @@ def build_coordinator(
         active_s=record.active_s,
         gpu_hours=gpu_hours,
         code=code,
-        refit=lambda spec: _refit(optimizer, spec),
+        refit=lambda spec: _refit(optimizer, spec, sampler, pruner),
         **options,
     )
     coordinator.recover(unfinished, standby=standby)
     return coordinator
 
 
-def _refit(optimizer: Optimizer, spec: StudySpec) -> None:
+def _refit(optimizer: Optimizer, spec: StudySpec, sampler: BaseSampler | None, pruner: BasePruner | None) -> None:
     """Have the optimizer of a study that runs go on in the spec's wider space."""
     space = Space(spec.parameters)
-    sampler = make_sampler(seeded(spec, optimizer.seed), space)
-    optimizer.widen(space, sampler, make_pruner(spec), trials_max(spec, space))
+    sampler = make_sampler(seeded(spec, optimizer.seed), space, sampler)
+    optimizer.widen(space, sampler, make_pruner(spec, pruner), trials_max(spec, space))
 
 
 def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -> str:

@@ -19,14 +19,16 @@ from tunesvc.objective import Trial
 from tunesvc.signatures import is_optunas_trial, is_our_trial
 
 if TYPE_CHECKING:
-    from tunesvc.api import Study
     from tunesvc.spec import StudySpec
+    from tunesvc.study import Study
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _BUDGET = {"trials", "wall", "gpu_hours"}
-_RUN = {"database_url", "resume", "observer", "interrupt", "check"}
+_RUN = {"database_url", "resume", "progress", "observer", "callbacks", "timeout", "interrupt", "check"}
+_OBJECTS = ("sampler", "pruner")
+"""Options that may be Optuna's objects as well as names."""
 _Empty = inspect.Parameter.empty
 
 
@@ -116,15 +118,18 @@ class Tunable(Generic[P, R]):
         Raises:
             SpecError: a key that cannot be used, or an argument that has neither a range nor a default.
         """
+        return self._spec({**self.options, **changes})
+
+    def _spec(self, options: Mapping[str, Any]) -> StudySpec:
         from tunesvc.spec.document import spec_from_dict
 
-        return spec_from_dict(_study(self.__wrapped__, {**self.options, **changes}), with_function=True)
+        return spec_from_dict(_study(self.__wrapped__, options), with_function=True)
 
     def tune(self, **changes: Any) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.
 
-        Takes what `spec` takes, and `database_url`, `resume`, `observer`, `interrupt` and `check` as `tunesvc.run`
-        does.
+        Takes what `spec` takes; and `database_url`, `resume`, `progress`, `observer`, `callbacks`, `timeout`,
+        `interrupt` and `check` as `tunesvc.run` does. `sampler` and `pruner` may be Optuna's objects.
 
         Raises:
             StudyFailed, SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
@@ -132,7 +137,9 @@ class Tunable(Generic[P, R]):
         from tunesvc.execute.ray_start import Rays
 
         how = {key: value for key, value in changes.items() if key in _RUN}
-        spec = self.spec(**{key: value for key, value in changes.items() if key not in _RUN})
+        options = {**self.options, **{key: value for key, value in changes.items() if key not in _RUN}}
+        how |= {key: options.pop(key) for key in _OBJECTS if _is_object(options.get(key))}
+        spec = self._spec(options)
         with Rays().ahead(spec.cluster, str(Path.cwd())) as rays:
             from tunesvc.api import run  # takes more than a second, in which Ray starts
 
@@ -156,6 +163,10 @@ def tunable(function: Callable[..., Any] | None = None, /, **options: Any) -> An
     if function is None:
         return lambda decorated: Tunable(decorated, options)
     return Tunable(function, options)
+
+
+def _is_object(value: object) -> bool:
+    return value is not None and not isinstance(value, (str, Mapping))
 
 
 # --- function and options -> study ------------------------------------------------------------------

@@ -13,7 +13,6 @@ from rich.console import Console
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc import insights
-from tunesvc.api import Study
 from tunesvc.confirming import prepare
 from tunesvc.errors import StudyBusy, TuneError
 from tunesvc.execute.executor import Failed, Finished, Launch, Lost, Payload, Reported
@@ -24,6 +23,7 @@ from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
+from tunesvc.study import Study
 from tunesvc.views import study_text
 
 
@@ -244,4 +244,4 @@ def test_the_end_of_a_run_names_the_trial_that_best_names(database: Database) ->
     answer, rows = study.answer
     assert answer is not None
     assert rows[0].number == answer.number
-    assert [row.number for row in study.front] == [answer.number]
+    assert [row.number for row in study.best_trials] == [answer.number]

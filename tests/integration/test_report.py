@@ -10,10 +10,10 @@ import pytest
 from tests.filled import fill
 from tests.specs import make_spec
 from tunesvc import charts, insights
-from tunesvc.api import Study
 from tunesvc.errors import TuneError
 from tunesvc.store import studies
 from tunesvc.store.database import Database
+from tunesvc.study import Study
 
 HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
 
@@ -79,12 +79,13 @@ def test_a_notebook_shows_a_study_without_trials(shared_database: Database) -> N
 def test_figures_are_there_by_name(shared_database: Database) -> None:
     fill(shared_database, name="drawn", running=0)
     study = Study("drawn", shared_database)
-    assert isinstance(study.plot("history"), go.Figure)
-    assert isinstance(study.plot("slice"), go.Figure)
-    with pytest.raises(ValueError, match="this study has history, curves"):
-        study.plot("pareto")
+    assert isinstance(study.plots.optimization_history(), go.Figure)
+    assert isinstance(study.plots.slice(), go.Figure)
+    with pytest.raises(TuneError, match="no figure of that kind for a study of 1 objective"):
+        study.plots.pareto_front()
     with pytest.raises(ValueError, match="counted from 0"):
-        study.plot("history", objective=1)
+        study.plots.optimization_history(objective=1)
+    assert isinstance(study.plots.edf(), go.Figure)
     assert study.health.checks
 
 
@@ -92,4 +93,4 @@ def test_a_figure_of_nothing_says_why(shared_database: Database) -> None:
     with shared_database.engine.begin() as connection:
         studies.create(connection, make_spec(name="nothing"))
     with pytest.raises(TuneError, match="No trial"):
-        Study("nothing", shared_database).plot("history")
+        Study("nothing", shared_database).plots.optimization_history()

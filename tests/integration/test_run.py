@@ -56,11 +56,11 @@ def test_a_plain_function_with_reports_pruning_and_output(run_study: RunStudy) -
     assert study.state == "finished"
     assert len(study.trials) == 12
     assert {trial.state for trial in study.trials} <= {"complete", "pruned"}
-    assert study.best is not None
-    assert study.best.values[0] == pytest.approx((study.best.params["x"] - 0.3) ** 2)  # type: ignore[operator]
-    frame = study.dataframe()
+    assert study.best_trials
+    assert study.best_trial.values[0] == pytest.approx((study.best_trial.params["x"] - 0.3) ** 2)  # type: ignore[operator]
+    frame = study.trials_dataframe()
     assert len(frame) == 12
-    assert study.optuna().best_value == study.best.values[0]
+    assert study.optuna().best_value == study.best_trial.values[0]
 
 
 def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None:
@@ -82,9 +82,9 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None
     assert not begun_anew
     assert promoted
     assert all("goes on from step" in reason for reason in promoted)
-    assert study.best is not None
+    assert study.best_trials
     saved = insights.best_checkpoint(study._database, study.view)
-    assert (saved.trial_number, saved.step, saved.path.read_text()) == (study.best.number, 9, "9")
+    assert (saved.trial_number, saved.step, saved.path.read_text()) == (study.best_trial.number, 9, "9")
 
 
 def test_a_conditional_space(run_study: RunStudy) -> None:
@@ -109,8 +109,8 @@ def test_several_metrics_with_a_constraint(run_study: RunStudy) -> None:
         budget=10,
     )
     assert [trial.state for trial in study.trials] == ["complete"] * 10
-    assert study.front
-    assert all(trial.values[1] <= 8.0 for trial in study.front)
+    assert study.best_trials
+    assert all(trial.values[1] <= 8.0 for trial in study.best_trials)
 
 
 def test_a_generator_that_yields_metrics(run_study: RunStudy) -> None:
@@ -155,8 +155,8 @@ def test_the_decorator(database_url: str) -> None:
     assert train(0.25) == 0.25
     study = train.tune(trials=5, database_url=database_url)
     assert [trial.state for trial in study.trials] == ["complete"] * 5
-    assert study.best is not None
-    assert study.best.values[0] == train(**study.best.params)  # type: ignore[arg-type]
+    assert study.best_trials
+    assert study.best_trial.values[0] == train(**study.best_trial.params)  # type: ignore[arg-type]
 
 
 def test_a_killed_worker_costs_an_attempt_and_the_next_goes_on_from_the_checkpoint(run_study: RunStudy) -> None:
@@ -200,7 +200,7 @@ def test_a_run_that_is_interrupted_before_it_begins_says_so(run_study: RunStudy,
     api.request("study", "extend", {"trials": 1}, database_url=database_url)
     interrupt = threading.Event()
     interrupt.set()
-    study = api.resume("study", database_url=database_url, interrupt=interrupt)
+    study = api.load_study("study", database_url=database_url).resume(interrupt=interrupt)
     assert study.interrupted
     assert len(study.trials) == 4
 
@@ -258,7 +258,7 @@ def test_a_spec_made_by_hand_is_checked_like_a_file(database_url: str) -> None:
 def test_the_storage_serves_plain_optuna(database_url: str) -> None:
     study = optuna.create_study(storage=tunesvc.storage(database_url), study_name="plain")
     study.optimize(lambda trial: trial.suggest_float("x", 0, 1) ** 2, n_trials=5)
-    assert tunesvc.load_study("plain", database_url=database_url).best is not None
+    assert tunesvc.load_study("plain", database_url=database_url).best_trials
 
 
 def test_a_study_whose_folder_was_moved_is_refused_before_a_trial_starts_and_goes_on_in_the_new_one(
@@ -270,13 +270,13 @@ def test_a_study_whose_folder_was_moved_is_refused_before_a_trial_starts_and_goe
     spec = make_spec(name="moves", entrypoint="plain:quadratic", budget={"trials": 1})
     assert len(tunesvc.run(StudyDocument(spec, "", folder), database_url=database_url).trials) == 1
     folder.rename(moved)
-    api.request("moves", "extend", {"trials": 1}, database_url=database_url)
+    api.load_study("moves", database_url=database_url).extend(trials=1)
     with pytest.raises(TuneError, match=rf"no folder {folder}.*tune resume moves --folder DIR"):
-        api.resume("moves", database_url=database_url)
+        api.load_study("moves", database_url=database_url).resume()
     with pytest.raises(TuneError, match=r"no `plain.py` in "):
-        api.resume("moves", folder=tmp_path, database_url=database_url)
-    study = api.resume("moves", folder=moved, database_url=database_url)
+        api.load_study("moves", database_url=database_url).resume(folder=tmp_path)
+    study = api.load_study("moves", database_url=database_url).resume(folder=moved)
     assert [trial.state for trial in study.trials] == ["complete"] * 2
     (moved / "plain.py").unlink()
     with pytest.raises(TuneError, match=r"no `plain.py` in "):
-        api.resume("moves", database_url=database_url)
+        api.load_study("moves", database_url=database_url).resume()

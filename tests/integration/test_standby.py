@@ -147,12 +147,12 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
 
     monkeypatch.setattr(succession, "_holder", come_back)
     if kind == "stop":
-        answer = api.request(record.name, "stop", database_url=database_url)
+        answer = api.load_study(record.name, database_url=database_url).stop()
         assert answer == f"stop {record.name}: the coordinator elsewhere:1 carries it out"
         assert [command.kind for command in ledger.commands()] == ["stop"]
     else:
         with pytest.raises(StudyBusy, match="elsewhere:1"):
-            api.remove(record.name, database_url=database_url) if kind == "rm" else run(database, record)
+            api.delete_study(record.name, database_url=database_url) if kind == "rm" else run(database, record)
     assert looked.is_set()
     ledger.commit(Batch())
 
@@ -162,8 +162,8 @@ def test_a_coordinator_that_does_not_come_back_is_not_waited_for_long(
     database: Database, record: StudyRecord, database_url: str
 ) -> None:
     cut_off(database, record)
-    assert api.request(record.name, "stop", database_url=database_url) == "stopped; nobody was running it"
-    assert api.remove(record.name, database_url=database_url) == f"deleted {record.name}"
+    assert api.load_study(record.name, database_url=database_url).stop() == "stopped; nobody was running it"
+    assert api.delete_study(record.name, database_url=database_url) == f"deleted {record.name}"
 
 
 def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(

@@ -103,10 +103,10 @@ def rm(
     from tunesvc import api
     from tunesvc.views.output import clean, out
 
-    api.load_study(study, database_url=database_url)
+    found = api.load_study(study, database_url=database_url)
     if not yes:
         typer.confirm(f"Delete {study!r} with all its trials, logs and checkpoints?", abort=True)
-    out().print(clean(api.remove(study, database_url=database_url)), markup=False)
+    out().print(clean(found.delete()), markup=False)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -153,7 +153,7 @@ def _request(study: str, kind: str, payload: dict[str, Any], database_url: str |
     from tunesvc import api
     from tunesvc.views.output import clean, out, print_json
 
-    answer = api.request(study, kind, payload, database_url=database_url)
+    answer = api.load_study(study, database_url=database_url).request(kind, **payload)
     if as_json:
         print_json({"study": study, "request": kind, "answer": answer})
     else:

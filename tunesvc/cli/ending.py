@@ -11,8 +11,8 @@ from tunesvc.cli.exits import ExitCode, code_of, worst
 from tunesvc.errors import TuneError
 
 if TYPE_CHECKING:
-    from tunesvc.api import Study
     from tunesvc.insights import StudyView
+    from tunesvc.study import Study
 
 _NAME_CHARS = 28
 """Of a study's name in a table, that values have room beside it."""
@@ -79,7 +79,7 @@ def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
             "state": _state(view, code),
             "reason": view.reason,
             "counts": plain(view.counts),
-            "best": plain(end.front if len(view.objectives) > 1 else end.best),
+            "best": plain(end.best_trials if len(view.objectives) > 1 else next(iter(end.best_trials), None)),
             "elapsed_s": view.active_s,
             "gpu_hours": view.gpu_hours,
             "exit_code": int(code),
@@ -163,7 +163,7 @@ def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
 
     if isinstance(end, Exception):
         return [_short(name), output.state_text("failed"), *("–" * 6)]
-    view, best = end.view, end.best
+    view, best = end.view, next(iter(end.best_trials), None)
     won = ["–", "–"] if best is None else [words.number(best.value), best.number]
     counts = [view.counts.done, view.counts.pruned, view.counts.failed]
     return [_short(name), output.state_text(_state(view, code)), *counts, *won, words.duration(view.active_s)]

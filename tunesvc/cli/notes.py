@@ -26,7 +26,8 @@ def tag(
     from tunesvc import api
     from tunesvc.views.output import clean, out, print_json
 
-    now = api.tag(study, trial, add=tags or (), remove=remove or (), database_url=database_url)
+    found = api.load_study(study, database_url=database_url)
+    now = found.tag(*(tags or ()), remove=remove or (), number=trial)
     if as_json:
         print_json({"study": study, "trial": trial, "tags": now})
     else:
@@ -42,7 +43,7 @@ def note(
     """Write down something about a study or a trial. `tune show` shows it."""
     from tunesvc import api
 
-    api.note(study, text, trial, database_url=database_url)
+    api.load_study(study, database_url=database_url).note(text, number=trial)
 
 
 def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = None, as_json: Json = False) -> None:

@@ -15,11 +15,11 @@ from tunesvc.cli.options import DatabaseUrl, Json, Quiet, complete_study
 from tunesvc.cli.watching import Watch, attended
 
 if TYPE_CHECKING:
-    from tunesvc.api import Study
     from tunesvc.coordinator.progress import Observer
     from tunesvc.execute.ray_start import Rays
     from tunesvc.spec import StudySpec
     from tunesvc.spec.document import StudyDocument
+    from tunesvc.study import Study
 
 Run = Callable[["Observer", threading.Event], "Study"]
 """Runs one study until it is over or interrupted."""
@@ -105,11 +105,9 @@ def resume(
     with Rays() as rays:
 
         def begin(study: str, observer: Observer, interrupt: threading.Event) -> Study:
-            return api.resume(
-                study,
+            return api.load_study(study, database_url=database_url).resume(
                 folder=folder,
                 standby=standby,
-                database_url=database_url,
                 observer=observer,
                 interrupt=interrupt,
                 make_executor=rays.executor,

@@ -79,8 +79,11 @@ def places(studies: Sequence[str], database_url: str | None) -> list[Place]:
     """
     from tunesvc import api
 
-    found = [(study, *api.place_of(study, database_url=database_url)) for study in studies]
-    return [Place(repr(study), study, cluster, folder) for study, cluster, folder in found]
+    views = [api.load_study(study, database_url=database_url).view for study in studies]
+    return [
+        Place(repr(view.name), view.name, None if view.spec is None else view.spec.cluster, view.source_dir)
+        for view in views
+    ]
 
 
 def check_together(places: Sequence[Place]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
 from tunesvc.errors import SpecError
 from tunesvc.search.options import OptionError
 from tunesvc.search.pruners import make_pruner
@@ -15,22 +18,27 @@ from tunesvc.spec.checks import PRUNERS_OF_SEVERAL
 from tunesvc.spec.faults import Fault
 
 
-def check(spec: StudySpec) -> None:
+def check(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> None:
     """Find them before anything is started or stored.
+
+    Args:
+        spec: the study's.
+        sampler: the object that the study is started with, if it names none.
+        pruner: likewise.
 
     Raises:
         SpecError: no such sampler or pruner, or options that it refuses.
     """
-    if faults := option_faults(spec):
+    if faults := option_faults(spec, sampler, pruner):
         raise SpecError("\n".join(map(str, faults)))
 
 
-def option_faults(spec: StudySpec) -> list[Fault]:
+def option_faults(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> list[Fault]:
     """Return all of them, each at its path; the spec may lack parameters that are wrong by themselves."""
-    found = _faults("sampler", partial(make_sampler, spec, _space(spec)))
+    found = _faults("sampler", partial(make_sampler, spec, _space(spec), sampler))
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
         return found  # the spec's own checks say so
-    return found + _faults("pruner", partial(make_pruner, spec))
+    return found + _faults("pruner", partial(make_pruner, spec, pruner))
 
 
 def _faults(section: str, make: Callable[[], object]) -> list[Fault]:

@@ -13,8 +13,36 @@ from optuna.exceptions import ExperimentalWarning
 
 from tunesvc.errors import SpecError
 from tunesvc.spec.faults import Fault, Path
+from tunesvc.spec.model import Pruner, Sampler
 
 T = TypeVar("T")
+
+OBJECT = "object"
+"""Name in a spec of a sampler or pruner that Python hands over as an object. It is not stored; its class is."""
+
+
+def entry_of(given: object) -> dict[str, str]:
+    """Return the spec's entry for a sampler or pruner object."""
+    path = f"{type(given).__module__}.{type(given).__qualname__}"
+    public = [part for part in path.split(".") if not part.startswith("_")]
+    return {"name": OBJECT, "class": ".".join(public)}
+
+
+def name_of(entry: Sampler | Pruner) -> str:
+    """Return the name that reasons give to a spec's sampler or pruner: an object's class stands for it."""
+    return str(entry.options.get("class", OBJECT)) if entry.name == OBJECT else entry.name
+
+
+def required(kind: str, given: T | None, options: Mapping[str, Any]) -> T:
+    """Return the object of a study that was started with one.
+
+    Raises:
+        SpecError: this process does not have it.
+    """
+    if given is None:
+        text = f"this study was started from Python with a {kind} object, {options.get('class', OBJECT)}"
+        raise SpecError(f"{text}: go on with it there, and hand over `{kind}=` again")
+    return given
 
 
 class OptionError(SpecError):

@@ -12,20 +12,26 @@ from pydantic import ValidationError
 from tunesvc.errors import SpecError
 from tunesvc.search.asha import AshaPruner, check_ladder
 from tunesvc.search.curve_pruner import CurvePruner
-from tunesvc.search.options import OptionError, build, choose
+from tunesvc.search.options import OBJECT, OptionError, build, choose, required
 from tunesvc.spec import Pruner, StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
 from tunesvc.spec.faults import Fault, Path
 
 
-def make_pruner(spec: StudySpec) -> BasePruner:
-    """The pruner that a spec names.
+def make_pruner(spec: StudySpec, given: BasePruner | None = None) -> BasePruner:
+    """Return the pruner that a spec names.
+
+    Args:
+        spec: the study's.
+        given: the pruner itself, for a study that was started in Python with an object.
 
     Raises:
         SpecError: no such pruner, wrong options, or one of Optuna's with several metrics.
     """
     if len(spec.metrics) > 1 and spec.pruner.name not in SEVERAL:
         raise SpecError(f"pruner {spec.pruner.name!r} compares one metric; with several, use {', '.join(SEVERAL)}")
+    if spec.pruner.name == OBJECT:
+        return required("pruner", given, spec.pruner.options)
     return _named(spec.pruner.name, spec.pruner.options)
 
 

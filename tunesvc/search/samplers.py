@@ -15,19 +15,26 @@ from optuna.samplers import BaseSampler
 from tunesvc.errors import SpecError
 from tunesvc.search.auto import AutoSampler
 from tunesvc.search.gp.sampler import GPSampler
-from tunesvc.search.options import build, choose
+from tunesvc.search.options import OBJECT, build, choose, required
 from tunesvc.search.tpe import TPESampler
 from tunesvc.space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
 
 
-def make_sampler(spec: StudySpec, space: Space) -> BaseSampler:
-    """The sampler that a spec names.
+def make_sampler(spec: StudySpec, space: Space, given: BaseSampler | None = None) -> BaseSampler:
+    """Return the sampler that a spec names.
+
+    Args:
+        spec: the study's.
+        space: of its parameters.
+        given: the sampler itself, for a study that was started in Python with an object.
 
     Raises:
         SpecError: no such sampler, wrong options, or one that does not fit the study.
     """
     name = spec.sampler.name
+    if name == OBJECT:
+        return required("sampler", given, spec.sampler.options)
     make = choose(("sampler",), name, _makers(spec, space))
     options = dict(spec.sampler.options)
     return build(("sampler",), name, make(spec.seed if spec.sampler.seed is None else spec.sampler.seed), options)

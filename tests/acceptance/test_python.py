@@ -1,0 +1,199 @@
+"""Tuning from Python as people do it: a script, the REPL, an asyncio program, a notebook; real Postgres, real Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+OBJECTIVE = """
+import time
+from typing import Annotated
+
+import tunesvc
+from tunesvc import Choice, Float, Trial, tunable
+
+
+@tunable(metric="loss", sampler="random", seed=1, parallelism=2, resources={"cpu": 0.5})
+def train(
+    lr: Annotated[float, Float(0.0, 1.0)],
+    solver: Annotated[str, Choice("sgd", "adam")] = "sgd",
+    epochs: int = 3,
+    *,
+    trial: Trial,
+) -> float:
+    for epoch in range(epochs):
+        trial.report(epoch, loss=lr + 1 / (1 + epoch), auc=1 - lr)
+    return lr
+
+
+@tunable(metric="loss", sampler="random", resources={"cpu": 0.5})
+def broken(lr: Annotated[float, Float(0.0, 1.0)]):
+    return lr * undefined_name
+"""
+
+SCRIPT = f"""{OBJECTIVE}
+import optuna
+
+if __name__ == "__main__":
+    seen = []
+    study = train.tune(
+        trials=6,
+        sampler=optuna.samplers.RandomSampler(seed=3),
+        pruner=optuna.pruners.NopPruner(),
+        callbacks=[lambda study, trial: seen.append([study.study_name, trial.number, trial.value])],
+    )
+    assert train(**study.best_params) == study.best_value
+    assert sorted(number for _, number, _ in seen) == list(range(6)), seen
+    assert min(value for *_, value in seen) == min(trial.value for trial in study.trials)
+    assert study.curves("auc").shape == (3, 6)
+    assert [one.name for one in tunesvc.studies()] == ["train"]
+
+    def stop(study, trial):
+        study.stop()
+
+    stopped = train.tune(trials=500, name="stopped", callbacks=[stop], progress=False)
+    assert stopped.state == "stopped", stopped
+    assert len(stopped.trials) < 500
+
+    limited = train.tune(trials=100_000, name="limited", timeout=1.0, progress=False)
+    assert limited.interrupted
+    try:
+        limited.resume()
+    except tunesvc.TuneError as error:
+        assert "its objective is not stored" in str(error)
+
+    try:
+        broken.tune(trials=2, progress=False)
+    except tunesvc.StudyFailed as error:
+        print(error.__cause__)
+"""
+
+REPL = f"""{OBJECTIVE}
+study = train.tune(trials=2, progress=False)
+study
+print(train(**study.best_params) == study.best_value)
+"""
+
+ASYNC = f"""{OBJECTIVE}
+import asyncio
+
+
+async def main():
+    ticks = 0
+
+    async def tick():
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0.05)
+
+    ticking = asyncio.create_task(tick())
+    study = await asyncio.to_thread(train.tune, trials=2)
+    ticking.cancel()
+    print(study.best_value, ticks)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+SLOW = f"""{OBJECTIVE}
+@tunable(metric="loss", sampler="random", resources={{"cpu": 0.5}})
+def slow(lr: Annotated[float, Float(0.0, 1.0)], *, trial: Trial):
+    for step in range(1_000):
+        trial.report(step, loss=lr)
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    slow.tune(trials=2)
+"""
+
+
+@pytest.fixture
+def env(database_url: str, tune_home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
+    return {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(tune_home)}
+
+
+def run(text: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    (folder / "script.py").write_text(text)
+    line = [sys.executable, "script.py"]
+    return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
+
+
+def test_a_script_sees_progress_and_uses_the_best_parameters(tmp_path: Path, env: dict[str, str]) -> None:
+    done = run(SCRIPT, tmp_path, env)
+    assert done.returncode == 0, done.stderr
+    assert "best     trial " in done.stderr
+    assert re.search(r"over     finished after .*: all 6 trials are done; 6 complete, .*; best loss = ", done.stderr)
+    assert "NameError: name 'undefined_name' is not defined" in done.stdout
+    assert "best     trial" not in done.stdout, "progress does not mix with the program's output"
+
+
+def test_a_function_of_the_repl_is_tuned(tmp_path: Path, env: dict[str, str]) -> None:
+    line = [sys.executable, "-i", "-q"]
+    done = subprocess.run(
+        line, cwd=tmp_path, env=env, input=REPL, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert "<Study 'train': finished, 2 complete, 0 pruned>" in done.stdout, done.stderr
+    assert "True" in done.stdout
+
+
+def test_an_asyncio_program_stays_responsive(tmp_path: Path, env: dict[str, str]) -> None:
+    done = run(ASYNC, tmp_path, env)
+    assert done.returncode == 0, done.stderr
+    value, ticks = done.stdout.split()
+    assert 0.0 <= float(value) <= 1.0
+    assert int(ticks) > 10
+
+
+def test_ctrl_c_ends_a_script_in_order_and_says_how_to_continue(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "script.py").write_text(SLOW)
+    process = subprocess.Popen(
+        [sys.executable, "script.py"], cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stderr is not None
+        lines = []
+        until = time.monotonic() + 120
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("phase    waiting for Ray"):
+                break
+            assert time.monotonic() < until
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130 or process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt: study 'slow' was interrupted; what is recorded is kept" in rest
+
+
+def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, str]) -> None:
+    cells = [OBJECTIVE, "study = train.tune(trials=4)", "study", "broken.tune(trials=2)"]
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbformat.write(book, tmp_path / "tune.ipynb")
+    line = [sys.executable, "-m", "jupyter", "execute", "--inplace", "--allow-errors", "tune.ipynb"]
+    done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    _, tuned, shown, failed = nbformat.read(tmp_path / "tune.ipynb", as_version=4).cells
+    (view,) = [output for output in tuned.outputs if output.output_type == "display_data"]
+    html = view["data"]["text/html"]
+    assert 'role="progressbar"' in html
+    assert "finished after" in html
+    assert "all 4 trials are done; 4 complete" in html
+    assert "4 complete" in shown.outputs[0]["data"]["text/html"]
+    error: dict[str, Any] = failed.outputs[-1]
+    assert error["ename"] == "StudyFailed", json.dumps(failed.outputs)
+    assert "NameError" in "".join(error["traceback"])

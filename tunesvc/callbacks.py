@@ -1,0 +1,87 @@
+"""The user's functions that are called as trials finish, in Optuna's form: `callback(study, trial)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from tunesvc import steering
+from tunesvc.coordinator.progress import Note, Observer, Progress
+from tunesvc.store.database import Database
+from tunesvc.store.ids import trial_id
+from tunesvc.store.storage import PgStorage
+from tunesvc.whoami import whoami
+
+Callback = Callable[[Any, FrozenTrial], None]
+"""Takes the study as Optuna's object, and a finished trial; runs between two steps of the coordinator."""
+
+_ENDED = frozenset({"complete", "best", "pruned", "failed"})
+"""Kinds of notes about a trial that ended."""
+
+
+class CallbackStudy(optuna.Study):
+    """Optuna's study, whose `stop` ends the study that the coordinator runs."""
+
+    def __init__(self, name: str, storage: PgStorage, database: Database, study_id: int) -> None:
+        super().__init__(study_name=name, storage=storage)
+        self._database = database
+        self._stored_id = study_id
+
+    def stop(self) -> None:
+        """Stop running trials and end the study; what they reported is kept."""
+        steering.request(self._database, self._stored_id, "stop", {}, whoami())
+
+
+class CallbackObserver:
+    """Passes everything on to another observer, and calls functions with each finished trial once it is stored.
+
+    An exception of a callback ends the run; the study is kept and can be resumed.
+    """
+
+    def __init__(
+        self, observer: Observer, callbacks: Sequence[Callback], database: Database, name: str, study_id: int
+    ) -> None:
+        self._observer = observer
+        self._callbacks = tuple(callbacks)
+        self._storage = PgStorage(database)
+        self._study = CallbackStudy(name, self._storage, database, study_id)
+        self._study_id = study_id
+        self._ended: list[int] = []
+        """Trials that ended, and whose end may not be stored yet."""
+        self._handed = {trial.number for trial in self._finished()}
+
+    def note(self, note: Note) -> None:
+        """Remember a trial that ended."""
+        self._observer.note(note)
+        if note.kind in _ENDED and note.number is not None:
+            self._ended.append(note.number)
+
+    def progress(self, progress: Progress) -> None:
+        """Call the functions with trials whose end is stored by now."""
+        self._observer.progress(progress)
+        ended, self._ended = self._ended, []
+        for number in ended:
+            trial = self._storage.get_trial(trial_id(self._study_id, number))
+            if trial.state.is_finished():
+                self._call(trial)
+            else:
+                self._ended.append(number)
+
+    def close(self) -> None:
+        """Call the functions with the trials that ended with the run: paused ones end without a note."""
+        for trial in self._finished():
+            self._call(trial)
+
+    def _call(self, trial: FrozenTrial) -> None:
+        if trial.number in self._handed:
+            return
+        self._handed.add(trial.number)
+        for callback in self._callbacks:
+            callback(self._study, trial)
+
+    def _finished(self) -> list[FrozenTrial]:
+        trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+        return [trial for trial in trials if trial.state.is_finished()]

@@ -1,0 +1,88 @@
+"""The figures of a study under the names that Optuna's users know. Imports Plotly when a figure is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tunesvc import insights
+from tunesvc.errors import TuneError
+from tunesvc.store.database import Database
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+
+class Plots:
+    """Figures of one study, each drawn from what is stored now; `study.plots.optimization_history()`.
+
+    Each method returns a Plotly figure, which a notebook shows by itself, and raises `TuneError` with the reason while
+    there is nothing to draw. `objective` counts a study's objectives from 0.
+    """
+
+    def __init__(self, database: Database, name: str) -> None:
+        self._database = database
+        self._name = name
+
+    def optimization_history(self, *, objective: int = 0) -> go.Figure:
+        """Values by trial, and the best so far."""
+        return self._draw("history", objective)
+
+    def intermediate_values(self, *, objective: int = 0) -> go.Figure:
+        """Learning curves."""
+        return self._draw("curves", objective)
+
+    def parallel_coordinate(self, *, objective: int = 0) -> go.Figure:
+        """Trials as lines through their parameters."""
+        return self._draw("parallel", objective)
+
+    def param_importances(self, *, objective: int = 0) -> go.Figure:
+        """Share of each parameter in the differences of the objective."""
+        return self._draw("importance", objective)
+
+    def contour(self, params: Sequence[str] = (), *, objective: int = 0) -> go.Figure:
+        """The model's mean over two parameters; over the two most important without `params`."""
+        return self._draw("contour", objective, params)
+
+    def slice(self, *, objective: int = 0) -> go.Figure:
+        """Values by each parameter."""
+        return self._draw("slice", objective)
+
+    def rank(self, params: Sequence[str] = (), *, objective: int = 0) -> go.Figure:
+        """Ranks of trials over two parameters; over the two most important without `params`."""
+        return self._draw("rank", objective, params)
+
+    def edf(self, *, objective: int = 0) -> go.Figure:
+        """Distribution of values."""
+        return self._draw("distribution", objective)
+
+    def correlations(self, *, objective: int = 0) -> go.Figure:
+        """Rank correlations between parameters and the objective."""
+        return self._draw("correlations", objective)
+
+    def timeline(self) -> go.Figure:
+        """Attempts by worker over time."""
+        return self._draw("timeline", 0)
+
+    def pareto_front(self) -> go.Figure:
+        """The Pareto front of several objectives."""
+        return self._draw("pareto", 0)
+
+    def hypervolume_history(self) -> go.Figure:
+        """The dominated hypervolume by trial, of two objectives."""
+        return self._draw("hypervolume", 0)
+
+    def _draw(self, kind: str, objective: int, params: Sequence[str] = ()) -> go.Figure:
+        from tunesvc import charts
+
+        view = insights.study(self._database, self._name)
+        if not 0 <= objective < len(view.objectives):
+            raise ValueError(f"no objective {objective}: there are {len(view.objectives)}, counted from 0")
+        if kind not in charts.kinds_of(view):
+            count = len(view.objectives)
+            raise TuneError(f"no figure of that kind for a study of {count} objective{'s' * (count > 1)}")
+        reader = charts.Reader(self._database, view)
+        made = charts.draw(charts.Kind(kind), reader, charts.Wanted(objective, tuple(params)))
+        if made.figure is None:
+            raise TuneError(f"{made.title}: {made.note}")
+        return made.figure

@@ -1,0 +1,505 @@
+"""A stored study as an object: its results, its figures, requests to it, and its runs.
+
+Everything that the command line does is a method here. Every property is read afresh.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesvc import confirming, insights, steering
+from tunesvc.assembly import Source, move, run_study
+from tunesvc.callbacks import Callback, CallbackObserver
+from tunesvc.coordinator.progress import Note, Observer, SilentObserver
+from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
+from tunesvc.execute.ray_space import nested
+from tunesvc.execute.ray_start import ExecutorMaker, ray_executor
+from tunesvc.insights.confirmation import Confirmation, confirmation
+from tunesvc.insights.failure import failure
+from tunesvc.insights.health import Health, health
+from tunesvc.interrupts import TimeLimit, interruptible
+from tunesvc.plots import Plots
+from tunesvc.spec.units import parse_duration_s
+from tunesvc.store import studies
+from tunesvc.store.database import Database
+from tunesvc.store.storage import PgStorage
+from tunesvc.store.studies import StudyRecord
+from tunesvc.views.automatic import automatic_view
+from tunesvc.whoami import whoami
+from tunesvc.words import duration, number
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+    from tunesvc.search.recommend import Recommendation
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """The way in which a run is shown, watched and ended."""
+
+    progress: bool = True
+    """Show the run: live in a notebook or terminal, else as lines on standard error."""
+    observer: Observer | None = None
+    """Gets what would be shown instead."""
+    callbacks: Sequence[Callback] = ()
+    """Called with each finished trial, in Optuna's form: `callback(study, trial)`."""
+    timeout: float | None = None
+    """Seconds from the first step after which this run stops in order; the study can be resumed."""
+    interrupt: threading.Event | None = None
+    """Stops the run in order once it is set; without it Ctrl-C does, and raises `KeyboardInterrupt`."""
+    check: bool = True
+    """Raise `StudyFailed` when no trial came to a result."""
+    make_executor: ExecutorMaker = field(default=ray_executor)
+    """Of a Ray that others use too, see `Rays`."""
+
+    def view(self, title: str, interrupt: threading.Event) -> AbstractContextManager[Observer]:
+        """Return the context manager of the observer that shows the run."""
+        if self.observer is not None:
+            return nullcontext(self.observer)
+        return automatic_view(title, interrupt) if self.progress else nullcontext(SilentObserver())
+
+
+class Study:
+    """A stored study. `tunesvc.run`, `train.tune` and `tunesvc.load_study` return one."""
+
+    def __init__(self, name: str, database: Database, *, interrupted: bool = False) -> None:
+        self.name = name
+        self.interrupted = interrupted
+        """`interrupt` or `timeout` ended the run that returned this study: `resume` continues it."""
+        self._database = database
+
+    def __repr__(self) -> str:
+        view = self.view
+        return f"<Study {self.name!r}: {view.state}, {view.counts.complete} complete, {view.counts.pruned} pruned>"
+
+    def _repr_html_(self) -> str:
+        """HTML for a notebook: state, course and best parameters; self-contained, light, and without scripts."""
+        from tunesvc.charts import notebook
+
+        view = self.view
+        best = self.answer[1][:3]
+        course = insights.sparks(self._database, [view]).get(view.study_id, ())
+        return notebook.card(view, best, course)
+
+    # --- state --------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> insights.StudyView:
+        """State, counts, spec and budget, read together."""
+        return insights.study(self._database, self.name)
+
+    @property
+    def state(self) -> str:
+        """`created`, `running`, `paused`, `finished`, `stopped` or `failed`."""
+        return self.view.state
+
+    @property
+    def reason(self) -> str:
+        """The reason for that state."""
+        return self.view.reason
+
+    @property
+    def failure(self) -> StudyFailed | None:
+        """The error that `run` raises for a study that ended without a result; None for any other."""
+        return failure(self._database, self.name)
+
+    @property
+    def health(self) -> Health:
+        """Findings of the checks of `tune doctor`, with advice."""
+        return health(self._database, self.view)
+
+    @property
+    def requests(self) -> Sequence[insights.RequestRow]:
+        """Requests to the study and what came of them, newest first."""
+        return insights.requests(self._database, self.view.study_id, limit=200)
+
+    # --- results ------------------------------------------------------------------------------------
+
+    @property
+    def trials(self) -> Sequence[insights.TrialRow]:
+        """All trials by number."""
+        view = self.view
+        return view.as_given(insights.trials(self._database, view.study_id))
+
+    def trial(self, number: int) -> insights.TrialDetail:
+        """Return one trial with its attempts, decisions and attributes.
+
+        Raises:
+            StudyNotFound: it has no trial of that number.
+        """
+        found = insights.trial(self._database, self.view.study_id, number)
+        if found is None:
+            raise StudyNotFound(f"study {self.name!r} has no trial {number}")
+        return found
+
+    @property
+    def best_trial(self) -> insights.TrialRow:
+        """The trial to take: the best by the repeats of `confirm`, else by the model; it need not be the best observed.
+
+        Of several objectives the first of the Pareto front.
+
+        Raises:
+            TuneError: no trial is complete and feasible.
+        """
+        rows = self.answer[1]
+        if not rows:
+            raise TuneError(f"study {self.name!r} has no complete, feasible trial yet")
+        return rows[0]
+
+    @property
+    def best_trials(self) -> Sequence[insights.TrialRow]:
+        """The Pareto front; for one objective `best_trial` alone. Empty without a complete, feasible trial."""
+        rows = self.answer[1]
+        return rows if len(self.view.objectives) > 1 else rows[:1]
+
+    @property
+    def best_params(self) -> dict[str, Any]:
+        """Parameters and constants of `best_trial` as its objective takes them: `train(**study.best_params)`.
+
+        Names with slashes are nested, as in a Ray Tune `config`.
+
+        Raises:
+            TuneError: no trial is complete and feasible.
+        """
+        spec = self.view.spec
+        constants = {} if spec is None else dict(spec.constants)
+        return nested({**constants, **self.best_trial.params})
+
+    @property
+    def best_value(self) -> float:
+        """The observed value of `best_trial`; the first of several.
+
+        Raises:
+            TuneError: no trial is complete and feasible.
+        """
+        value = self.best_trial.value
+        if value is None:
+            raise AssertionError("a complete trial has a value")
+        return value
+
+    @property
+    def recommendation(self) -> Recommendation | None:
+        """The evidence for `best_trial`: expected value, deviation, repeats; and the best observed trial."""
+        return self.answer[0]
+
+    @property
+    def confirmation(self) -> Confirmation | None:
+        """What `confirm` has found so far; None when it was never called."""
+        return confirmation(self._database, self.name)
+
+    @property
+    def audit(self) -> insights.Audit | None:
+        """The measured error rate of the pruner, from trials that it would have stopped and that finished.
+
+        None where the pruner audits nothing.
+        """
+        return insights.audit(self._database, self.view)
+
+    def explain(self, number: int | None = None) -> insights.Explanation:
+        """Explain the study, or one of its trials: sentences, and the recorded decisions that they rest on.
+
+        Raises:
+            StudyNotFound: it has no trial of that number.
+        """
+        view = self.view
+        if number is None:
+            return insights.explain_study(self._database, view)
+        found = insights.explain_trial(self._database, view, number)
+        if found is None:
+            raise StudyNotFound(f"study {self.name!r} has no trial {number}")
+        return found
+
+    def logs(self, number: int) -> str:
+        """Return what a trial printed, all attempts and both streams together."""
+        study_id, after, pieces = self.view.study_id, (0, 0), []
+        while rows := insights.logs(self._database, study_id, number, after=after):
+            pieces += [row.text for row in rows]
+            after = rows[-1].cursor
+        return "".join(pieces)
+
+    def trials_dataframe(self) -> pd.DataFrame:
+        """Return one row per trial: number, state, values, metrics, params, times."""
+        return insights.dataframe(self._database, self.view)
+
+    def curves(self, metric: str | None = None) -> pd.DataFrame:
+        """Return the learning curves of all trials: a row for each step, a column for each trial's number.
+
+        Args:
+            metric: any reported metric; the first objective when left out. Missing reports are NaN.
+
+        Raises:
+            ValueError: no trial reported it.
+        """
+        import pandas as pd
+
+        view = self.view
+        found = insights.curves(self._database, view.study_id)
+        if metric not in (None, view.objectives[0].name):
+            found = tuple(curve.of(metric) for curve in found)
+        columns = {
+            curve.trial_number: pd.Series({point.step: point.value for point in curve.points}, dtype=float)
+            for curve in found
+        }
+        frame = pd.DataFrame(columns).rename_axis(index="step", columns="trial").dropna(axis="columns", how="all")
+        if metric is not None and frame.empty:
+            raise ValueError(f"no trial of study {self.name!r} reported {metric!r}")
+        return frame.sort_index()
+
+    def best_checkpoint(self, number: int | None = None) -> Path:
+        """Return the folder of the best checkpoint of `best_trial`, or of the trial `number`.
+
+        Raises:
+            StudyNotFound: it has no trial of that number.
+            TuneError: the trial has no checkpoint, its files are not on this machine, or no trial is the best yet.
+        """
+        return insights.best_checkpoint(self._database, self.view, number).path
+
+    @property
+    def plots(self) -> Plots:
+        """Figures, under Optuna's names: `study.plots.optimization_history()`."""
+        return Plots(self._database, self.name)
+
+    def report(self, path: str | Path) -> Path:
+        """Write one self-contained HTML page with results and all figures; returns where it is."""
+        from tunesvc import charts
+
+        target = Path(path)
+        target.write_text(charts.report(self._database, self.view), encoding="utf-8")
+        return target
+
+    def optuna(self) -> optuna.Study:
+        """Return the same study as Optuna's own object, on our storage."""
+        import optuna
+
+        return optuna.load_study(study_name=self.name, storage=PgStorage(self._database))
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    def pause(self) -> str:
+        """Ask for no more trials and let the running ones finish; `resume` continues."""
+        return self.request("pause")
+
+    def stop(self, number: int | None = None) -> str:
+        """End the study now, or one of its trials; what running trials have reported is kept."""
+        return self.request("stop") if number is None else self.request("stop_trial", number=number)
+
+    def extend(
+        self, *, trials: int | None = None, wall: float | str | None = None, gpu_hours: float | None = None
+    ) -> str:
+        """Add to the budget.
+
+        Args:
+            trials: how many trials more.
+            wall: how much time more, in seconds or such as `"2h"`.
+            gpu_hours: how many GPU hours more.
+
+        Raises:
+            SpecError: nothing is added, or the budget has no such limit.
+        """
+        wall_s = None if wall is None else parse_duration_s(wall)
+        more = {"trials": trials, "wall": wall_s, "gpu_hours": gpu_hours}
+        return self.request("extend", **{name: amount for name, amount in more.items() if amount is not None})
+
+    def set_parallelism(self, trials: int | None) -> str:
+        """Change how many trials run at a time; None: as many as fit."""
+        return self.request("parallelism", trials=trials)
+
+    def widen(self, parameters: Mapping[str, Mapping[str, Any]]) -> str:
+        """Let ranges grow and add choices: `widen({"lr": {"min": 1e-5}, "optimizer": {"values": ["lion"]}})`.
+
+        Raises:
+            SpecError: a range would shrink, or the sampler cannot follow.
+        """
+        return self.request("widen", parameters=parameters)
+
+    def enqueue(self, params: Mapping[str, Any] | None = None, *, near: int | None = None) -> str:
+        """Run a trial with these values next; the sampler draws what is not named.
+
+        Args:
+            params: values by name.
+            near: instead, the values of this trial, changed a little.
+
+        Raises:
+            SpecError: a value is outside of its range, or there is no such trial.
+        """
+        if (params is None) is (near is None):
+            raise ValueError("give either `params` or `near`")
+        return self.request("enqueue", params=params) if near is None else self.request("enqueue", near=near)
+
+    def retry(self, number: int) -> str:
+        """Run the parameters of a finished trial once more, as a new trial."""
+        return self.request("retry", number=number)
+
+    def tag(self, *add: str, remove: Sequence[str] = (), number: int | None = None) -> tuple[str, ...]:
+        """Add and remove tags of the study, or of its trial `number`; returns those that it has now."""
+        return steering.tag(self._database, self.view.study_id, number, add=add, remove=remove, who=whoami())
+
+    def note(self, text: str, *, number: int | None = None) -> None:
+        """Write the note of the study, or of its trial `number`, in the place of the one before."""
+        steering.note(self._database, self.view.study_id, number, text, who=whoami())
+
+    def delete(self) -> str:
+        """Delete the study with its trials, logs and checkpoints; returns what was done.
+
+        Raises:
+            StudyBusy: a coordinator runs it.
+        """
+        return steering.remove(self._database, self.view.study_id, whoami())
+
+    def request(self, kind: str, **payload: Any) -> str:
+        """Ask something of the study by the name that `tune requests` shows; returns what came of it.
+
+        A running study's coordinator carries it out within about a second. On a study without a coordinator it is done
+        at once. The methods above are its short forms; `tunesvc.steering` lists kinds and payloads.
+
+        Raises:
+            SpecError: it makes no sense for this study.
+        """
+        return steering.request(self._database, self.view.study_id, kind, payload, whoami())
+
+    # --- runs ---------------------------------------------------------------------------------------
+
+    def resume(
+        self,
+        *,
+        function: Callable[..., Any] | None = None,
+        folder: str | Path | None = None,
+        sampler: BaseSampler | None = None,
+        pruner: BasePruner | None = None,
+        standby: bool = False,
+        **options: Any,
+    ) -> Study:
+        """Continue with what the stored spec says.
+
+        Args:
+            function: the objective, for a study that was started from Python.
+            folder: where its objective lies now, if it was moved.
+            sampler: the object that it was started with, if it was one.
+            pruner: likewise.
+            standby: while another process runs it, wait and take over when that one is gone.
+            options: see `RunOptions`.
+
+        Raises:
+            StudyFailed, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: as they say.
+        """
+        record = self._record()
+        if folder is not None:
+            record = move(self._database, record, Path(folder))
+        source = Source(record.source_text, record.source_dir, function, sampler, pruner)
+        return run_record(self._database, record, source, RunOptions(**options), standby=standby)
+
+    def confirm(
+        self, top: int = 5, repeats: int = 5, *, function: Callable[..., Any] | None = None, **options: Any
+    ) -> Confirmation:
+        """Run the finalists again with other seeds, and say which is best and how sure that is.
+
+        The repeats are the study `NAME:confirm`. Interrupted, it continues when this is called again; called with
+        larger numbers, it runs what is missing.
+
+        Args:
+            top: how many finalists.
+            repeats: how often each is run.
+            function: the objective, for a study that was started from Python.
+            options: see `RunOptions`.
+
+        Raises:
+            TuneError: several metrics, no spec, or no finished trial.
+            StudyBusy: another process runs the repeats.
+        """
+        if top < 1 or repeats < 1:
+            raise ValueError("`top` and `repeats` are at least 1")
+        record = confirming.prepare(self._database, self._record(), top=top, repeats=repeats)
+        source = Source(record.source_text, record.source_dir, function)
+        run_record(self._database, record, source, RunOptions(**{"check": False, **options}))
+        found = self.confirmation
+        if found is None:
+            raise StudyNotFound(f"the study {record.name!r} was deleted meanwhile")
+        return found
+
+    @property
+    def answer(self) -> tuple[Recommendation | None, Sequence[insights.TrialRow]]:
+        """The recommendation, and its trials: see `insights.answer_rows`."""
+        view = self.view
+        found = insights.recommended(self._database, view)
+        return found, view.as_given(insights.answer_rows(self._database, view, found))
+
+    def _record(self) -> StudyRecord:
+        with self._database.engine.connect() as connection:
+            return studies.find(connection, self.name)
+
+
+def run_record(
+    database: Database, record: StudyRecord, source: Source, options: RunOptions, *, standby: bool = False
+) -> Study:
+    """Run a stored study under the view, the callbacks and the limits of `options`."""
+    with (
+        interruptible(record.name, options.interrupt) as interrupt,
+        options.view(record.name, interrupt) as observer,
+    ):
+        return run_observed(database, record, source, options, observer, interrupt, standby=standby)
+
+
+def run_observed(
+    database: Database,
+    record: StudyRecord,
+    source: Source,
+    options: RunOptions,
+    observer: Observer,
+    interrupt: threading.Event,
+    *,
+    standby: bool = False,
+) -> Study:
+    """Run a stored study under a view that is open already."""
+    callbacks = limit = None
+    if options.callbacks:
+        observer = callbacks = CallbackObserver(observer, options.callbacks, database, record.name, record.study_id)
+    if options.timeout is not None:
+        observer = limit = TimeLimit(observer, options.timeout, interrupt)
+    try:
+        closing = run_study(
+            database,
+            record,
+            source,
+            make_executor=options.make_executor,
+            observer=observer,
+            interrupt=interrupt,
+            standby=standby,
+        )
+    finally:
+        if limit is not None:
+            limit.close()
+    if callbacks is not None:
+        callbacks.close()
+    interrupted = interrupt.is_set() and closing.state is None
+    study = Study(record.name, database, interrupted=interrupted)
+    if options.observer is None:
+        observer.note(Note("over", _summary(study)))
+    error = study.failure if options.check else None
+    if error is not None:
+        raise error
+    return study
+
+
+def _summary(study: Study) -> str:
+    """Return the end of a run in a line: state, counts, and the best trial."""
+    view = study.view
+    counts = view.counts
+    reason = f": {view.reason}" if view.reason else ""
+    state = "interrupted" if study.interrupted else view.state
+    text = f"{state} after {duration(view.active_s)}{reason}"
+    text += f"; {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+    best = next(iter(study.best_trials), None)
+    if best is None:
+        return text
+    values = zip(view.objectives, best.values or (), strict=False)
+    shown = ", ".join(f"{objective.name} = {number(value)}" for objective, value in values)
+    return f"{text}; best {shown} (trial {best.number})"
