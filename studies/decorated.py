@@ -42,5 +42,4 @@ def train(
 if __name__ == "__main__":
     # Run a second time, it goes on where it was: finished trials are not run again.
     study = train.tune(trials=20, resume=True)
-    if best := study.best:
-        print(f"best of {len(study.trials)} trials: {best.values} with {best.params}")
+    print(f"best of {len(study.trials)} trials: {study.best_value} with {study.best_params}")

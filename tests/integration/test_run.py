@@ -197,7 +197,7 @@ def test_a_name_that_is_taken_says_how_to_go_on(run_study: RunStudy) -> None:
 def test_a_run_that_is_interrupted_before_it_begins_says_so(run_study: RunStudy, database_url: str) -> None:
     parameters = {"x": {"min": 0.0, "max": 1.0}, "n": {"type": "int", "min": 1, "max": 3}}
     assert not run_study(parameters=parameters).interrupted
-    api.request("study", "extend", {"trials": 1}, database_url=database_url)
+    api.load_study("study", database_url=database_url).extend(trials=1)
     interrupt = threading.Event()
     interrupt.set()
     study = api.load_study("study", database_url=database_url).resume(interrupt=interrupt)

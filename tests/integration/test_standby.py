@@ -30,7 +30,7 @@ from tunesvc.succession import stand_by
 @pytest.fixture
 def record(database: Database) -> StudyRecord:
     with database.engine.begin() as connection:
-        return studies.create(connection, make_spec(budget={"trials": 5}), "", "studies")
+        return studies.create(connection, make_spec(budget={"trials": 5}))
 
 
 def simulated(_job: Job, _spec: StudySpec) -> Executor:
