@@ -123,7 +123,8 @@ def _running(p: Progress) -> str:
     if not rows:
         return ""
     heads = "".join(f'<th style="text-align: right; padding: 0 10px">{head}</th>' for head in _HEADS)
-    return f'<table style="border-collapse: collapse; color: inherit; font: inherit; margin: 4px 0"><thead><tr>{heads}</tr></thead>{rows}</table>'
+    style = "border-collapse: collapse; color: inherit; font: inherit; margin: 4px 0"
+    return f'<table style="{style}"><thead><tr>{heads}</tr></thead>{rows}</table>'
 
 
 _HEADS = ("trial", "step", "value", "time")
