@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import HTTPCookieProcessor, build_opener
@@ -175,11 +176,28 @@ def test_it_is_exported_and_reported(ran: Tune) -> None:
     lines = list(csv.DictReader(io.StringIO(ran("export", "bowl"))))
     assert [line["number"] for line in lines] == ["0", "1", "2", "3"]
     assert {line["params.kind"] for line in lines} <= {"plain", "'" + HOSTILE}
-    ran("export", "bowl", "--format", "parquet", "--out", "bowl.parquet")
-    assert (ran.folder / "bowl.parquet").stat().st_size > 0
+    assert ran("trials", "bowl", "--csv") == ran("export", "bowl"), "one writer"
+    assert ran("trials", "bowl", "--csv", "-n", "2", "--sort", "-number").splitlines()[-1].startswith("2,complete,")
+    assert float(lines[0]["duration_s"]) > 0
+    assert datetime.fromisoformat(lines[0]["started_at"]).utcoffset() == timedelta(0)
+    assert [float(line["value"]) for line in lines] == [
+        trial["values"][0] for trial in json.loads(ran("trials", "bowl", "--json"))
+    ]
     assert len(json.loads(ran("export", "bowl", "--format", "json"))) == 4
     ran("report", "bowl", "--out", "page.html")
     assert "Learning curves of loss" in (ran.folder / "page.html").read_text(encoding="utf-8")
+
+
+def test_the_ending_of_a_file_says_what_is_written_into_it(ran: Tune) -> None:
+    for name in ("bowl.csv", "bowl.JSON", "bowl.parquet"):
+        ran("export", "bowl", "--out", name)
+    assert (ran.folder / "bowl.csv").read_text().startswith("number,state,value,")
+    assert len(json.loads((ran.folder / "bowl.JSON").read_text())) == 4
+    assert (ran.folder / "bowl.parquet").read_bytes().startswith(b"PAR1")
+    assert ".parquet" in ran("export", "bowl", "--out", "bowl.xlsx", code=2)
+    assert "says csv" in ran("export", "bowl", "-o", "x.json", "--format", "csv", code=2)
+    assert ".html" in ran("report", "bowl", "--out", "bowl.pdf", code=2)
+    assert not (ran.folder / "bowl.xlsx").exists()
 
 
 @pytest.mark.usefixtures("joins")

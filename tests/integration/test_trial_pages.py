@@ -8,6 +8,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,10 @@ def test_csv_holds_what_is_filtered_in_its_order_and_formulas_are_text(
     assert [line["metrics.auc"] for line in lines] == ["0.125", "", "0.75"], "returned, or else reported last"
     assert (lines[2]["constraints.auc.min"], lines[2]["attrs.told"]) == ("-0.25", "'=2+2")
     assert (lines[2]["tags"], lines[2]["note"]) == ("a, b", "look")
+    assert datetime.fromisoformat(lines[2]["started_at"]).utcoffset() == timedelta(0)
+    assert "T" in lines[2]["started_at"]
+    first = Export(database, study, names, selection, limit=2)
+    assert [line["number"] for line in csv.DictReader(io.StringIO("".join(first.csv())))] == ["3", "1"]
 
 
 def test_parquet_has_a_type_for_each_column(small: tuple[Database, StudyView, Names], tmp_path: Path) -> None:

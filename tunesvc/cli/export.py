@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,8 +19,14 @@ Format = Literal["csv", "parquet", "json"]
 
 def export(
     study: StudyName,
-    format: Annotated[Format, typer.Option(help="What to write.")] = "csv",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")] = None,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="What to write; when left out, by the ending of --out, else CSV.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A file, .csv, .json or .parquet; standard output when left out."),
+    ] = None,
     where: Where = "",
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -28,19 +34,39 @@ def export(
     from tunesvc import insights
     from tunesvc.store.database import open_database
 
-    if format == "parquet" and out is None:
-        raise typer.BadParameter("Parquet is no text: name a file with --out")
+    chosen = _format(format, out)
     with open_database(database_url) as database:
         view = insights.study(database, study)
         names = insights.names_of(database, view)
         selection = insights.Selection.of(view.study_id, names, where)
         made = insights.Export(database, view, names, selection)
         if out is None:
-            sys.stdout.writelines(_text(made, format))
+            sys.stdout.writelines(_text(made, chosen))
             return
         with out.open("wb") as file:
-            file.writelines(made.parquet() if format == "parquet" else map(str.encode, _text(made, format)))
+            file.writelines(made.parquet() if chosen == "parquet" else map(str.encode, _text(made, chosen)))
     typer.echo(f"wrote {made.written} trials to {out}", err=True)
+
+
+def _format(asked: Format | None, out: Path | None) -> Format:
+    """Return the format that the option or the ending of the file says.
+
+    Raises:
+        typer.BadParameter: the ending is none that can be written, or says otherwise than the option.
+    """
+    if out is None or not out.suffix:
+        if asked == "parquet" and out is None:
+            raise typer.BadParameter("Parquet is no text: name a file with --out")
+        return asked or "csv"
+    named = _ENDINGS.get(out.suffix.lower())
+    if named is None:
+        raise typer.BadParameter(f"--out {out}: write a file that ends in {', '.join(_ENDINGS)}")
+    if asked not in (None, named):
+        raise typer.BadParameter(f"--out {out} is {named}, and --format says {asked}: leave --format out")
+    return named
+
+
+_ENDINGS: Mapping[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 
 
 def _text(made: Export, format: Format) -> Iterator[str]:
@@ -66,6 +92,8 @@ def report(
     from tunesvc import charts, insights
     from tunesvc.store.database import open_database
 
+    if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
+        raise typer.BadParameter(f"--out {out}: a report is a page, so write a file that ends in .html")
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
     with open_database(database_url) as database:

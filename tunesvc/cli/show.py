@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from collections.abc import Sequence
@@ -203,7 +202,7 @@ def trials(
         ),
     ] = "number",
     limit: Limit = 100,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as `tune export` does.")] = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -217,22 +216,24 @@ def trials(
     from tunesvc.store.database import open_database
     from tunesvc.views import output, study_text
 
+    if as_csv and as_json:
+        raise typer.BadParameter("write either --csv or --json")
     with open_database(database_url) as database:
         view = insights.study(database, study)
         names = insights.names_of(database, view)
         selection = insights.Selection.of(view.study_id, names, _filter(where, state or ()), _order(view, sort))
-        rows = insights.trial_page(database, selection, limit=limit).rows
+        found = insights.count_trials(database, selection)
+        if as_csv:
+            sys.stdout.writelines(insights.Export(database, view, names, selection, limit).csv())
+        else:
+            rows = insights.trial_page(database, selection, limit=limit).rows
     if as_json:
         output.print_json(rows)
-    elif as_csv:
-        heads, lines = study_text.trial_cells(view, rows)
-        csv.writer(sys.stdout).writerows([list(map(words.inert, line)) for line in (heads, *lines)])
-    else:
+    elif not as_csv:
         console = output.out()
         console.print(study_text.trials(view, rows, console.width))
-        left = view.counts.total - len(rows)
-        if left > 0 and not state and not where:
-            output.err().print(f"[dim]{len(rows)} of {view.counts.total} trials; --limit shows more[/]")
+    if found > limit:
+        output.err().print(f"[dim]{limit} of {found} trials; --limit shows more[/]")
 
 
 def _filter(where: str, states: Sequence[State]) -> str:

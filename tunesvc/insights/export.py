@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
@@ -33,22 +34,29 @@ class Export:
         study: whose trials.
         names: what the study has, see `names_of`.
         selection: which trials, in which order.
+        limit: at most so many; all when None.
     """
 
-    def __init__(self, database: Database, study: StudyView, names: Names, selection: Selection) -> None:
+    def __init__(
+        self, database: Database, study: StudyView, names: Names, selection: Selection, limit: int | None = None
+    ) -> None:
         self._database = database
         self._study = study
         self._params = list(names.params)
         self._selection = selection
+        self._limit = limit
         self.columns = columns(study, names)
         self.written = 0
         """Trials, so far."""
 
     def csv(self) -> Iterator[str]:
-        """CSV, a head and a line per trial; what is not there is empty, text is inert in a spreadsheet."""
+        """CSV, a head and a line per trial: numbers as exact as they are stored, seconds, times in ISO 8601 (UTC).
+
+        What is not there is empty, and text is inert in a spreadsheet.
+        """
         yield _lines([map(inert, self.columns)])
         for rows in self._chunks():
-            yield _lines(map(inert, one.values()) for one in rows)
+            yield _lines(map(_cell, one.values()) for one in rows)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """A trial after the other, by the names of the columns; None for what is not there."""
@@ -68,7 +76,7 @@ class Export:
         yield sink.taken()
 
     def _chunks(self) -> Iterator[list[dict[str, Any]]]:
-        for rows in trial_chunks(self._database, self._selection):
+        for rows in trial_chunks(self._database, self._selection, self._limit):
             told = (record(self._study, row) for row in rows)
             yield [{name: one.get(name) for name in self.columns} for one in told]
             self.written += len(rows)
@@ -91,6 +99,10 @@ def _lines(rows: Iterable[Iterable[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else inert(value)
 
 
 def _grouped(chunks: Iterator[list[dict[str, Any]]], size: int) -> Iterator[list[dict[str, Any]]]:

@@ -91,13 +91,15 @@ def trial_page(database: Database, selection: Selection, *, after: str = "", lim
     return TrialPage(rows_of(database, selection.study_id, [place.number for place in found[:limit]]), more)
 
 
-def trial_chunks(database: Database, selection: Selection) -> Iterator[tuple[TrialRow, ...]]:
-    """All trials of a selection, so many at a time that memory stays flat."""
+def trial_chunks(database: Database, selection: Selection, limit: int | None = None) -> Iterator[tuple[TrialRow, ...]]:
+    """The trials of a selection, or the first `limit`, so many at a time that memory stays flat."""
     after: str | None = ""
-    while after is not None:
-        page = trial_page(database, selection, after=after, limit=_CHUNK)
+    while after is not None and limit != 0:
+        size = _CHUNK if limit is None else min(limit, _CHUNK)
+        page = trial_page(database, selection, after=after, limit=size)
         yield page.rows
         after = page.after
+        limit = None if limit is None else limit - len(page.rows)
 
 
 def count_trials(database: Database, selection: Selection) -> int:

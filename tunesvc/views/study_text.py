@@ -155,7 +155,7 @@ def _params(row: TrialRow) -> Table:
 
 def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
     """Trials as a table; parameters and metrics that the terminal has no room for are left out."""
-    heads, lines = trial_cells(view, rows)
+    heads, lines = _trial_cells(view, rows)
     params = columns_of([row.params for row in rows])
     optional = {*params, *_other_metrics(view, rows)}
     words = {"state", "failure", *(name for name in params if not _is_numeric(name, rows))}
@@ -170,7 +170,7 @@ def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
     return all(isinstance(row.params.get(name, 0.0), (int, float)) for row in rows)
 
 
-def trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:
+def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:
     """Trials as text: the heads of the columns, and a line for each."""
     names = columns_of([row.params for row in rows])
     metrics = _other_metrics(view, rows)
