@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +12,7 @@ from rich.console import Console, RenderableType
 
 from tests.specs import make_spec
 from tunesvc.cli import replay_text
-from tunesvc.insights import Counts, Explanation, Objective, StudyView, TrialRow
+from tunesvc.insights import Counts, Curve, Explanation, Objective, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.confirmation import Confirmation
 from tunesvc.insights.explanation import Said
 from tunesvc.insights.replay import Replayed
@@ -77,3 +78,10 @@ def test_a_study_text_moves_no_cursor() -> None:
 def test_the_budget_names_the_early_end() -> None:
     spec = make_spec(budget={"trials": 9, "stop_when": {"improvement_below": 0.5}})
     assert "or less than 0.5 to expect per trial" in study_text.budget(replace(VIEW, budget=spec.budget))
+
+
+def test_attributes_of_a_trial_are_shown_with_it() -> None:
+    detail = TrialDetail(replace(row(3, 0.5), attrs={"note": "warm", "sizes": [1, 2]}), (), (), {}, {})
+    text = shown(study_text.trial(VIEW, detail, Curve(3, ())))
+    assert re.search(r"note +warm", text)
+    assert re.search(r"sizes +\[1, 2\]", text)

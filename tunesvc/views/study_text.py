@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from tunesvc.insights.confirmation import Confirmation
     from tunesvc.search.recommend import Recommendation
 
+ATTRIBUTE_CHARS = 500
+"""How much of an attribute's value is shown."""
 CURVE_POINTS = 12
 """Points of a curve that are printed, at most."""
 
@@ -208,6 +211,9 @@ def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
     for about, text in (("tags", ", ".join(row.tags)), ("note", row.note)):
         if text:
             grid.add_row(Text(about, "dim"), *cells(text))
+    for name, value in row.attrs.items():
+        shown = value if isinstance(value, str) else json.dumps(value)
+        grid.add_row(Text(clean(name), "dim"), *cells(shown[:ATTRIBUTE_CHARS]))
     if not row.feasible:
         broken_by = clean(violations(row.violations)) or "it breaks a constraint"
         grid.add_row(Text("feasible", "dim"), Text(f"no: {broken_by}", "yellow"))
