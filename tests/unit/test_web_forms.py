@@ -58,6 +58,8 @@ def test_values_of_an_enqueued_trial_have_their_types_and_empty_ones_are_left_ou
 def test_only_what_differs_is_widened() -> None:
     sent = {"name": ["lr", "n"], "low": ["0.001", "1"], "high": ["1.0", "16"], "chooser": ["c"], "choices": ["b, 2"]}
     assert asked(Ask.WIDEN, **sent)[1] == {"parameters": {"n": {"max": 16}, "c": {"values": ["b", 2]}}}
+    lists = {"chooser": ["c"], "choices": ['[1, 2], "x, y", [3]']}
+    assert asked(Ask.WIDEN, **lists)[1] == {"parameters": {"c": {"values": [[1, 2], "x, y", [3]]}}}
     with pytest.raises(SpecError, match="nothing is changed"):
         asked(Ask.WIDEN, **{**sent, "high": ["1", "8"], "choices": [""]})
 
