@@ -247,7 +247,7 @@ def as_result(value: object, names: tuple[str, ...]) -> tuple[dict[str, float], 
 
 
 def is_attribute(value: object) -> bool:
-    """Whether a value is no metric but worth keeping: text, true, false, nothing, or a list."""
+    """Tell whether a value is no metric but worth keeping: text, true, false, none, or a list."""
     is_plain = value is None or isinstance(value, (bool, str, list, tuple))
     return is_plain or type(value).__name__ in ("bool_", "bool")
 

@@ -27,8 +27,8 @@ class Arguments:
 
     @classmethod
     def of(cls, objective: Callable[..., Any]) -> Arguments | None:
-        """Read a signature, with resolved annotations where that is possible; None for some builtins."""
-        for resolve in (True, False):  # annotations may name what is only imported for type checkers
+        """Read a signature, with resolved annotations if possible; None for some builtins."""
+        for resolve in (True, False):  # what an annotation names may exist for type checkers only
             with suppress(Exception):
                 return cls(inspect.signature(objective, eval_str=resolve))
         return None
@@ -52,16 +52,16 @@ class Arguments:
 
     @property
     def has_trial(self) -> bool:
-        """Whether there is a `trial`."""
+        """Tell whether there is a `trial`."""
         return "trial" in self.signature.parameters
 
     @property
     def takes_trial(self) -> bool:
-        """Whether there is a `trial` that is handed over by name only."""
+        """Tell whether there is a `trial` that is handed over by name only."""
         return self.has_trial and self.signature.parameters["trial"].kind is _Parameter.KEYWORD_ONLY
 
     def takes_any_of(self, names: Mapping[str, object]) -> bool:
-        """Whether an argument has one of these names."""
+        """Tell whether an argument has one of these names."""
         return not names.keys().isdisjoint(self.signature.parameters)
 
     def surplus(self, given: Mapping[str, object]) -> list[str]:
@@ -93,16 +93,21 @@ class Arguments:
 
 
 def is_our_trial(annotation: object) -> bool:
-    """Whether an annotation means `tunesvc.Trial`; a bare "Trial" is Optuna's only where Optuna is in use."""
-    if isinstance(annotation, str):
-        return annotation == "tunesvc.Trial" or (annotation == "Trial" and "optuna" not in sys.modules)
-    return annotation is Trial
+    """Tell whether an annotation means `tunesvc.Trial`.
+
+    A bare "Trial" is Optuna's only where Optuna is in use.
+    """
+    if annotation == "Trial":
+        return "optuna" not in sys.modules
+    return annotation is Trial or annotation == "tunesvc.Trial"
 
 
 def is_optunas_trial(annotation: object) -> bool:
-    """Whether an annotation means a trial of Optuna's, of whatever class."""
+    """Tell whether an annotation means a trial of Optuna's, of whatever class."""
+    if annotation == "Trial":
+        return "optuna" in sys.modules
     if isinstance(annotation, str):
-        return annotation.startswith("optuna.") or (annotation == "Trial" and "optuna" in sys.modules)
+        return annotation.startswith("optuna.")
     module = str(getattr(annotation, "__module__", ""))
     return module.partition(".")[0] == "optuna" and "Trial" in getattr(annotation, "__name__", "")
 

@@ -26,13 +26,13 @@ from tunesvc.objective import as_json, as_number, flattened, is_attribute, is_na
 
 _DONE = "done"
 _STOP = "stop"
-"""A constant of this name is Ray's `stop`: metrics by name, each with the value at which a trial ends."""
+"""A constant of this name is Ray's `stop`: by metric, the value at which a trial ends."""
 _CONTROL = frozenset({_DONE, "should_checkpoint"})
 """Entries of a result that speak to Ray Tune."""
 
 
 class ReportedDone(BaseException):
-    """Raised inside a Ray Tune function by its last report. No `except Exception` of the user's may catch it."""
+    """Raised inside a Ray Tune function by its last report; no `except Exception` catches it."""
 
 
 def call(function: Callable[..., object], attempt: Attempt) -> object:
@@ -59,7 +59,10 @@ def config_of(attempt: Attempt) -> tuple[dict[str, Any], Mapping[str, float]]:
 
 @contextmanager
 def tune_session(attempt: Attempt, stop: Mapping[str, float] | None = None) -> Iterator[TuneSession]:
-    """Let `ray.tune`'s functions speak for this attempt, and work in its directory. One at a time per process."""
+    """Let `ray.tune`'s functions speak for this attempt, and work in its directory.
+
+    One at a time per process.
+    """
     session = TuneSession(attempt, stop or {})
     before = os.getcwd()  # noqa: PTH109  # as text for the environment
     ray_session._session = session  # type: ignore[assignment]  # it has what ray.tune asks for
@@ -111,9 +114,10 @@ class TuneSession:
             raise ReportedDone
 
     def take(self, metrics: Mapping[str, Any]) -> None:
-        """Count an iteration and hand over its numbers. Text and truth values become attributes of the trial.
+        """Count an iteration and hand over its numbers.
 
-        What is neither is left out, as Ray Tune lets a result hold anything.
+        Text and truth values become attributes of the trial. What is neither is left out, as Ray
+        Tune lets a result hold anything.
         """
         self.iteration += 1
         flat = {name: value for name, value in flattened(metrics) if name not in _CONTROL}
@@ -125,10 +129,10 @@ class TuneSession:
                 self._keep(name, as_json(name, value))
 
     def is_done(self, metrics: Mapping[str, Any]) -> bool:
-        """Whether the last result ends the trial."""
+        """Tell whether the last result ends the trial."""
         reached = {"training_iteration": self.iteration, **dict(flattened(metrics))}
-        is_reached = (name in reached and reached[name] >= limit for name, limit in self._stop.items())
-        return bool(metrics.get(_DONE)) or any(is_reached)
+        limits = {name: limit for name, limit in self._stop.items() if name in reached}
+        return bool(metrics.get(_DONE)) or any(reached[name] >= limits[name] for name in limits)
 
     def _keep(self, name: str, text: str) -> None:
         if self._attributes.get(name) != text:
@@ -137,7 +141,7 @@ class TuneSession:
 
     @property
     def trial_dir(self) -> str:
-        """The trial's own directory on this machine, as text; what has to last belongs into checkpoints."""
+        """The trial's own directory on this machine, as text; it does not outlive the attempt."""
         return str(self._attempt.directory)
 
     @property

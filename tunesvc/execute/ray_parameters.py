@@ -1,8 +1,8 @@
 """Objects that `ray.tune.with_parameters` bound to a function or class, on their way to a worker.
 
-Ray Tune keeps them in a registry that the function closes over: in the object store if this process has a Ray, else in
-the registry itself. They travel in the latter way, for the worker's Ray is another one. Imports Ray Tune only where
-such a function is met.
+Ray Tune keeps them in a registry that the function closes over: in the object store if this
+process has a Ray, else in the registry itself. They travel in the latter way, for the worker's Ray
+is another one. Imports Ray Tune only where such a function is met.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 
@@ -51,8 +52,8 @@ def _registries(objective: object) -> list[Any]:
         return []
     kinds = objective.__mro__ if inspect.isclass(objective) else ()
     functions = [objective, *(method for kind in kinds for method in vars(kind).values())]
-    cells = [cell for function in functions for cell in getattr(function, "__closure__", None) or ()]
-    return [value for cell in cells if _is_registry(value := _content(cell))]
+    closures = [getattr(function, "__closure__", None) or () for function in functions]
+    return [value for cell in chain(*closures) if _is_registry(value := _content(cell))]
 
 
 def _content(cell: Any) -> Any:
@@ -63,4 +64,5 @@ def _content(cell: Any) -> Any:
 
 
 def _is_registry(value: object) -> bool:
-    return type(value).__name__ == "_ParameterRegistry" and type(value).__module__ == "ray.tune.registry"
+    kind = type(value)
+    return (kind.__module__, kind.__name__) == ("ray.tune.registry", "_ParameterRegistry")

@@ -127,7 +127,7 @@ def _categorical(name: str, values: Any) -> Parameter:
 
 
 def is_trainable(objective: object) -> bool:
-    """Whether an objective is a class that inherits from `ray.tune.Trainable`."""
+    """Tell whether an objective is a class that inherits from `ray.tune.Trainable`."""
     bases = objective.__mro__ if isinstance(objective, type) else ()
     return any(base.__name__ == "Trainable" and base.__module__.startswith("ray.tune.") for base in bases)
 

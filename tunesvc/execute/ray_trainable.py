@@ -1,7 +1,7 @@
 """Classes that inherit from `ray.tune.Trainable`, run outside of Ray Tune.
 
-A trial ends when a result says `done`, when it has reached the study's constant `stop` (as in `ray_form`), or when it
-is asked to stop. Imports Ray Tune.
+A trial ends when a result says `done`, when it has reached the study's constant `stop` (as in
+`ray_form`), or when it is asked to stop. Imports Ray Tune.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from tunesvc.execute.attempt import Attempt
 from tunesvc.execute.ray_form import TuneSession, config_of, tune_session
 from tunesvc.execute.ray_parameters import bring_parameters
 
+_COUNTERS = ("training_iteration", "timesteps_total", "episodes_total")
 _SAVING_SHARE = 0.05
 """Saving takes no more than about this share of the time."""
 
 
 class Trainables:
-    """Runs attempts of one class. An instance that implements `reset_config` serves one attempt after another."""
+    """Runs attempts of one class; one that implements `reset_config` serves several in turn."""
 
     def __init__(self, kind: Any) -> None:
         self._kind = _in_own_directory(kind)
@@ -49,7 +50,7 @@ class Trainables:
             else:
                 trainable.stop()
         if not is_done:
-            raise Pruned(f"{session.trial_name} was asked to stop after iteration {session.iteration}")
+            raise Pruned(f"{session.trial_name} was stopped after iteration {session.iteration}")
         return {}
 
     def _made(self, config: dict[str, Any], session: TuneSession) -> Any:
@@ -59,7 +60,8 @@ class Trainables:
             trainable = None
         made = trainable or self._kind(config)
         if session.loaded_checkpoint is not None:
-            made.restore(_TrainingResult(session.loaded_checkpoint, {"training_iteration": session.iteration}))
+            done = {"training_iteration": session.iteration}
+            made.restore(_TrainingResult(session.loaded_checkpoint, done))
         return made
 
 
@@ -73,7 +75,8 @@ def _train(trainable: Any, attempt: Attempt, session: TuneSession) -> bool:
         if session.is_done(result):
             return True
         is_stopped = attempt.stop_requested
-        if saves and (is_stopped or result.get("should_checkpoint") or time.monotonic() >= save_at_s):
+        is_due = result.get("should_checkpoint") or time.monotonic() >= save_at_s
+        if saves and (is_stopped or is_due):
             began_s = time.monotonic()
             _save(trainable, attempt, session.iteration)
             ended_s = time.monotonic()
@@ -89,9 +92,9 @@ def _save(trainable: Any, attempt: Attempt, iteration: int) -> None:
 
 
 def _own(result: Mapping[str, Any], trainable: Any, objectives: tuple[str, ...]) -> dict[str, Any]:
-    """Return a result without what Ray fills in, such as the host's name, but for what the study optimises."""
-    filled_in = {*trainable.get_auto_filled_metrics(), "training_iteration", "timesteps_total", "episodes_total"}
-    return {name: value for name, value in result.items() if name in objectives or name not in filled_in}
+    """Return a result without what Ray fills in, such as the host's name; objectives stay."""
+    filled_in = {*trainable.get_auto_filled_metrics(), *_COUNTERS} - {*objectives}
+    return {name: value for name, value in result.items() if name not in filled_in}
 
 
 def _overrides(trainable: Any, method: str) -> bool:
@@ -99,15 +102,15 @@ def _overrides(trainable: Any, method: str) -> bool:
 
 
 def _trial_info(session: TuneSession) -> SimpleNamespace:
-    return SimpleNamespace(
-        trial_id=session.trial_id, trial_name=session.trial_name, trial_resources=session.trial_resources
-    )
+    names = ("trial_id", "trial_name", "trial_resources")
+    return SimpleNamespace(**{name: getattr(session, name) for name in names})
 
 
 def _in_own_directory(kind: Any) -> Any:
-    """Make a class whose log directory is the working directory, not a folder in the user's home."""
+    """Make a class that logs to the working directory, not to a folder in the user's home."""
 
     def set_up_logdir(self: Any) -> None:
         self._logdir = str(Path.cwd())
 
-    return type(kind.__name__, (kind,), {"_setup_logdir": set_up_logdir, "__module__": kind.__module__})
+    members = {"_setup_logdir": set_up_logdir, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), members)

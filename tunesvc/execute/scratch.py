@@ -1,6 +1,7 @@
 """Scratch folders of attempts, on the worker's own disk.
 
-They lie in one folder per worker, which a watcher removes when the worker dies; see `supervise`. Imports no Ray.
+They lie in one folder per worker, which a watcher removes when the worker dies; see `supervise`.
+Imports no Ray.
 """
 
 from __future__ import annotations

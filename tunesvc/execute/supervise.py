@@ -1,9 +1,10 @@
 """Sees to it that nothing outlives a worker: `python supervise.py FD FOLDER [PROGRAM ARGUMENT...]`.
 
-FD is the reading end of a pipe that the worker holds open. A watcher is split off. When the pipe ends without a word,
-the worker is dead, by SIGKILL perhaps: then the watcher kills the program's whole process group, grandchildren
-included, and removes the folder. This process becomes the program, or ends where there is none. The watcher is
-nobody's child, for Ray kills a dying worker's children, and the program may wait for its own.
+FD is the reading end of a pipe that the worker holds open. A watcher is split off. When the pipe
+ends without a word, the worker is dead, by SIGKILL perhaps: then the watcher kills the program's
+whole process group, grandchildren included, and removes the folder. This process becomes the
+program, or ends where there is none. The watcher is no child of the worker, for Ray kills a dying
+worker's children, nor of the program, which may wait for its own.
 A script that imports only the standard library, so that it starts in milliseconds. POSIX only.
 """
 
@@ -23,7 +24,7 @@ _REMOVAL_S = 30.0
 
 
 def main() -> int:
-    """Split the watcher off and become the program in `argv`; returns when there is none, or when that fails."""
+    """Split the watcher off and become the program; return if there is none, or it cannot start."""
     pipe, folder, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     _split_off_watcher(pipe, folder, os.getpid() if program else None)
     os.close(pipe)

@@ -1,7 +1,8 @@
 """Choices that are lists, such as the layers of a network: `values: [[32, 16], [64, 32]]`.
 
-Samplers, the database and every page know scalars only. So a list is searched, stored and shown by its JSON text,
-`[32, 16]`, and becomes the list again where the objective or a user of the Python API gets it.
+Samplers, the database and every page know scalars only. So a list is searched, stored and shown by
+its JSON text, `[32, 16]`, and becomes the list again where the objective or a user of the Python
+API gets it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def as_choices(params: Mapping[str, Any]) -> dict[str, ParamValue]:
 
 
 def as_given(params: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return the values that the study declares, of those that the search knows: lists are lists again."""
+    """Return values that the search knows as the study declares them: lists are lists again."""
     return {name: _as_given(value, parameters.get(name)) for name, value in params.items()}
 
 

@@ -31,7 +31,7 @@ _OPTUNA = {
 
 
 def hint(key: str) -> str:
-    """Return what stands here for a key of Ray Tune's or Optuna's, as the end of a sentence; else nothing."""
+    """Return, as the end of a sentence, what stands here for a key of Ray Tune's or Optuna's."""
     for owner, names in (("Ray Tune", _RAY), ("Optuna", _OPTUNA)):
         if key in names:
             return f": as {owner} calls it; here it is {names[key]}"
