@@ -302,6 +302,7 @@ def build_coordinator(
     memory = StudyMemory(spec.name, directions, trials, metrics=metrics, others=others)
     memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
+    lends = None if is_complete(spec) else teacher(database, spec)
     optimizer = Optimizer(
         memory,
         space,
@@ -312,11 +313,13 @@ def build_coordinator(
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
         seed=seed,
-        teacher=None if is_complete(spec) else teacher(database, spec),
+        teacher=lends,
     )
     optimizer.is_distinct = is_distinct(spec, space)
     if all(trial.state == TrialState.WAITING and CARRIED not in trial.system_attrs for trial in trials):
         optimizer.warm_up()  # nothing was asked yet, though somebody may have enqueued something
+        if lends is not None and lends.warning and observer is not None:
+            observer.note(Note("warning", lends.warning))
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         gpu_hours = recovery.gpu_hours(connection, record.study_id)

@@ -168,7 +168,9 @@ class Trial:
 
 
 def as_step(step: object) -> int:
-    """A step as a whole number that the database can hold, or `BadReport`."""
+    """A step as a whole number that the database can hold, or `BadReport`. A float may be one, such as 3.0."""
+    if isinstance(step, float) and step.is_integer():
+        step = int(step)
     if isinstance(step, bool) or not hasattr(step, "__index__"):
         raise BadReport(f"step {step!r} is no whole number")
     number = int(step.__index__())

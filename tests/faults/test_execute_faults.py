@@ -282,14 +282,14 @@ def test_a_metric_of_none_and_a_report_of_nothing_are_refused() -> None:
         Trial(Recorded()).report(0)
 
 
-@pytest.mark.parametrize("step", [-1, 2**63, 1.0, "1", True, None.__class__])
+@pytest.mark.parametrize("step", [-1, 2**63, 1.5, float("nan"), "1", True, None.__class__])
 def test_a_step_that_cannot_be_stored_is_refused(step: Any) -> None:
     """Fault 26."""
     with pytest.raises(BadReport, match="step"):
         Trial(Recorded()).report(step, loss=1.0)
 
 
-@pytest.mark.parametrize("step", [0, 2**31, MAX_STEP, np.int64(7)])
+@pytest.mark.parametrize("step", [0, 2**31, MAX_STEP, np.int64(7), 3.0])
 def test_large_steps_and_numpy_steps_are_taken(step: int) -> None:
     """Fault 26."""
     channel = Recorded()

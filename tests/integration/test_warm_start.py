@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import optuna
 import pytest
 
 from tests.simulation import Simulation, curve
@@ -14,6 +15,7 @@ from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.execute.executor import Launch, Payload
 from tunesvc.insights.replay import replay
 from tunesvc.store.database import Database
+from tunesvc.store.storage import PgStorage
 
 LAYERS = {"type": "categorical", "values": ["one", "two"]}
 
@@ -89,3 +91,17 @@ def test_what_is_no_widening_is_refused_with_its_reason(
     Simulation(database, spec).run()
     with pytest.raises(StudyExists, match=told):
         enroll(database, make_spec(parameters=parameters), Source(), resume=True)
+
+
+def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(database: Database) -> None:
+    """Case A13."""
+    for name, direction in (("plain", "minimize"), ("contrary", "maximize")):
+        study = optuna.create_study(storage=PgStorage(database), study_name=name, direction=direction)
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 1, 8), n_trials=5)
+    simulation = Simulation(database, make_spec(warm_start=["plain", "contrary"], budget={"trials": 4}))
+    simulation.run()
+    view = insights.study(database, "test")
+    first = insights.trials(database, view.study_id)[0]
+    assert first.params == optuna.load_study(storage=PgStorage(database), study_name="plain").best_params
+    told = "warm start: nothing is carried: 0 trials of contrary (5 another goal: left out)"
+    assert simulation.recorder.texts("warning") == [told]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -494,3 +495,49 @@ def test_an_enqueued_value_that_the_objective_does_not_offer_is_said() -> None:
     assert optimizer.suggest(number, "flag", declared) in (0, 1, "x")
     (said,) = [one.reason for one in optimizer.memory.take_batch().decisions]
     assert "enqueued with flag = True, which is none of" in said
+
+
+@pytest.mark.parametrize(
+    ("distribution", "told"),
+    [
+        (optuna.distributions.IntDistribution(2**60 + 1, 2**60 + 3), "goes beyond 2\\*\\*53"),
+        ('{"name": "GammaDistribution", "attributes": {}}', "no distribution that can be read"),
+        ("no JSON", "no distribution that can be read"),
+        ('{"name": "IntDistribution", "attributes": {"low": "a", "high": 3}}', "no distribution that can be read"),
+    ],
+)
+def test_what_an_objective_cannot_be_given_is_a_mistake_of_its_trial(distribution: Any, told: str) -> None:
+    """Cases S6 and S11: no request of an objective ends the coordinator, and no value lies outside of its range."""
+    optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters={}))
+    if not isinstance(distribution, str):
+        distribution = optuna.distributions.distribution_to_json(distribution)
+    with pytest.raises(BadReport, match=told):
+        optimizer.suggest(optimizer.ask().number, "n", distribution)
+
+
+@pytest.mark.parametrize("name", ["auto", "gp", "tpe", "random", "qmc", "nsga2", "cmaes"])
+def test_choices_may_be_lists_for_every_sampler_where_the_objective_declares_them(name: str) -> None:
+    """Case S6: the coordinator crashed on `suggest_categorical("u", [(32, 16), (64, 32)])`, and at every resume."""
+    optimizer = make_optimizer(make_spec(sampler={"name": name, "seed": 2}, parameters={}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna calls such choices discouraged
+        declared = optuna.distributions.CategoricalDistribution([(32, 16), (64, 32)])
+        text = optuna.distributions.distribution_to_json(declared)
+        for _ in range(14):
+            number = optimizer.ask().number
+            assert list(optimizer.suggest(number, "u", text)) in ([32, 16], [64, 32])  # type: ignore[arg-type]
+            optimizer.tell(number, TrialState.COMPLETE, [0.5])
+            optimizer.settle()
+        resumed = make_optimizer(make_spec(sampler={"name": name}, parameters={}), trials=optimizer.trials)
+        resumed.suggest(resumed.ask().number, "u", text)
+
+
+def test_an_attribute_that_would_break_the_search_is_left_out_and_said() -> None:
+    optimizer = make_optimizer(make_spec())
+    number = optimizer.ask().number
+    optimizer.memory.take_batch()
+    for name, value, kind in (("constraints:memory", '"much"', "system"), ("note", "{", "user"), ("", "1", "user")):
+        optimizer.remember(number, name, value, kind)
+    optimizer.remember(number, "constraints:memory", "0.5", "system")
+    assert optimizer.trial(number).constraints == {"memory": 0.5}
+    assert len(optimizer.memory.take_batch().decisions) == 3

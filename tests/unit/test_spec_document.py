@@ -402,3 +402,20 @@ def test_what_a_function_cannot_take_is_found_without_running_it(tmp_path: Path,
         parse(JUDGED, folder=tmp_path)
     for text in told:
         assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "val_acc", "test/AUC", "valF1", "r2", "mean_reward", "eval.score"])
+def test_a_metric_that_is_mostly_maximised_needs_a_goal(name: str) -> None:
+    """Case A10: it was minimised without a word."""
+    text = STUDY.replace("{name: val_error, goal: minimize}", name)
+    (told,) = faults_of(text)
+    assert told.startswith(f"study.yaml:3:9: metric: `{name}` needs a goal, without which less is better: write ")
+    for goal in ("maximize", "minimize"):
+        assert parse(STUDY.replace("val_error, goal: minimize", f"{name}, goal: {goal}")).metrics[0].goal == goal
+
+
+@pytest.mark.parametrize(
+    "name", ["loss", "val_error", "brier_score", "accuracy_loss", "neg_reward", "account", "scored"]
+)
+def test_other_metrics_are_minimised_without_a_goal(name: str) -> None:
+    assert parse(STUDY.replace("{name: val_error, goal: minimize}", name)).metrics[0].goal == "minimize"

@@ -100,3 +100,24 @@ def test_of_a_large_study_the_best_and_some_of_the_others_are_shown() -> None:
     assert len(values) <= CARRIED_MAX
     assert values[:BEST] == [0.0, 1.0, 2.0]
     assert max(values) > 900
+
+
+@pytest.mark.parametrize(
+    ("goals", "fits", "why"),
+    [(["minimize"], 3, {}), (["maximize"], 0, {"another goal": 3}), (["minimize"] * 2, 0, {"another goal": 3})],
+)
+def test_a_study_of_plain_optuna_teaches_where_it_has_the_same_one_goal(
+    goals: list[Any], fits: int, why: dict[str, int]
+) -> None:
+    """Case A13: its metric has no name, and all its trials were left out as another metric's."""
+    trials = earlier_of(SPEC, 0.3, 0.1, 0.2).trials
+    found, left_out = fitting(Earlier("before", None, trials, goals), SPEC, Space(SPEC.parameters))
+    assert (len(found), dict(left_out)) == (fits, why)
+
+
+def test_a_study_that_teaches_nothing_is_warned_about() -> None:
+    other = make_spec(metrics=[{"name": "time"}])
+    silent, useful = earlier_of(other, 0.3, 0.1), earlier_of(SPEC, 0.3)
+    teacher = Teacher(SPEC, Space(SPEC.parameters), [silent, useful])
+    assert teacher.warning == "warm start: nothing is carried: 0 trials of before (2 another metric: left out)"
+    assert Teacher(SPEC, Space(SPEC.parameters), [useful]).warning == ""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution, json_to_distribution
 from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
@@ -30,6 +30,7 @@ from tunesvc.search.warmstart import Teacher
 from tunesvc.space import Space, canonical
 from tunesvc.spec import ParamValue
 from tunesvc.spec.conditions import is_same
+from tunesvc.spec.model import MAX_EXACT
 
 FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
@@ -120,11 +121,12 @@ class Drawing:
             distribution: as `optuna.distributions.distribution_to_json` writes it.
 
         Raises:
-            BadReport: the name cannot be stored, or other trials declare the parameter in another way.
+            BadReport: the name cannot be stored, the values cannot be kept exactly, other trials declare the parameter
+                in another way, or nothing can be drawn for it.
         """
         if not is_name(name):
             raise BadReport(f"{name!r} is no name for a parameter: a text of 1 to 200 characters without NUL")
-        declared = json_to_distribution(distribution)
+        declared = _declared(name, distribution)
         read_anew(self._study)
         try:
             return self._draw(number, name, declared, self._relative(number, self._study.sampler), self._study.sampler)
@@ -133,6 +135,8 @@ class Drawing:
                 return self._draw(number, name, declared, {}, self._fallback)
             except ValueError as error:
                 raise BadReport(f"parameter {name!r} is declared in different ways: {error}") from error
+            except Exception as error:  # what an objective asks for ends its trial, and nothing else
+                raise BadReport(f"nothing can be drawn for parameter {name!r}: {error!r}") from error
 
     def draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
         """All parameters of a trial, in the order of the space."""
@@ -252,6 +256,20 @@ class Drawing:
             return found[0] if origin is None else f"trial {origin[1]} of {origin[0]}"
 
         return re.sub(r"\btrial (-\d+)", name, text)
+
+
+def _declared(name: str, distribution: str) -> BaseDistribution:
+    """The distribution that an objective asks for."""
+    try:
+        declared = json_to_distribution(distribution)
+    except Exception as error:  # any text may come from an objective
+        raise BadReport(f"parameter {name!r} has no distribution that can be read: {error!r}") from error
+    if isinstance(declared, IntDistribution) and max(abs(declared.low), abs(declared.high)) > MAX_EXACT:
+        raise BadReport(
+            f"parameter {name!r} goes beyond 2**53, where not every whole number can be kept: suggest the number less "
+            "an offset, and add that in the objective"
+        )
+    return declared
 
 
 def configuration(params: Mapping[str, ParamValue]) -> int:

@@ -234,15 +234,18 @@ class Optimizer:
         return self._drawing.suggest(number, name, distribution)
 
     def remember(self, number: int, name: str, value: str, kind: str = "user") -> None:
-        """Keep an attribute of a trial; one whose name cannot be stored is left out.
+        """Keep an attribute of a trial; one that cannot be stored, or a constraint that is no number, is left out.
 
         Args:
             value: as JSON.
             kind: `user` or `system`.
         """
-        if is_name(name):
-            write = self.memory.set_trial_system_attr if kind == "system" else self.memory.set_trial_user_attr
-            write(number, name, json.loads(value))
+        is_constraint = kind == "system" and name.startswith(CONSTRAINT)
+        if not is_name(name) or not _is_json(value) or (is_constraint and not _is_number(json.loads(value))):
+            self.memory.note(number, f"attribute {name!r} is left out: it cannot be {value[:100]!r}")
+            return
+        write = self.memory.set_trial_system_attr if kind == "system" else self.memory.set_trial_user_attr
+        write(number, name, json.loads(value))
 
     def packed_study(self) -> bytes:
         """Return attributes and trials, pickled, for an Optuna objective that reads `trial.study`."""
@@ -331,6 +334,18 @@ class Optimizer:
         number = self._waiting.popleft()
         self.memory.set_trial_state_values(number, TrialState.RUNNING)
         return number
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def queued(params: Mapping[str, ParamValue], origin: str = "") -> dict[str, Any]:

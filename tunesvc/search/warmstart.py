@@ -22,6 +22,7 @@ from tunesvc.search.relation import Relation
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.conditions import contains
+from tunesvc.spec.model import Goal
 
 BEST = 3
 """So many of the best earlier configurations are run first."""
@@ -37,7 +38,10 @@ class Earlier:
 
     name: str
     spec: StudySpec | None
+    """None for a study that was made through Optuna's API, whose metrics mostly have no names."""
     trials: Sequence[FrozenTrial]
+    goals: Sequence[Goal] = ()
+    """By objective; of a study with a spec that says so too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +63,25 @@ class Teacher:
         self._sign = -1.0 if self._direction == StudyDirection.MAXIMIZE else 1.0
         self.carried: list[Carried] = []
         self._told: list[str] = []
+        self._silent: list[str] = []
         self._shown: list[FrozenTrial] | None = None
         self._waiting: list[FrozenTrial] = []
         for study in earlier:
             found, left_out = fitting(study, spec, space)
             self.carried += self._chosen(found)
             self._told.append(_tell(study.name, len(found), left_out))
+            if not found:
+                self._silent.append(self._told[-1])
 
     @property
     def reason(self) -> str:
         """What was carried and what not, in a sentence."""
         return "warm start: " + "; ".join(self._told)
+
+    @property
+    def warning(self) -> str:
+        """Which studies teach nothing, and why; empty when all teach something."""
+        return f"warm start: nothing is carried: {'; '.join(self._silent)}" if self._silent else ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -151,22 +163,29 @@ def fitting(earlier: Earlier, spec: StudySpec, space: Space) -> tuple[list[Carri
     this study's constant of that name, if there is one.
     """
     left_out: Counter[str] = Counter()
-    if earlier.spec is None or [(m.name, m.goal) for m in earlier.spec.metrics] != [
-        (m.name, m.goal) for m in spec.metrics
-    ]:
-        left_out["another metric"] = len(earlier.trials)
+    if other := _other_metrics(earlier, spec):
+        left_out[other] = len(earlier.trials)
         return [], left_out
     found = []
+    constants = {} if earlier.spec is None else _scalars(earlier.spec.constants)
     for trial in earlier.trials:
         if not is_candidate(trial) or not math.isfinite(trial.values[0]):
             continue
-        given = {**_scalars(earlier.spec.constants), **trial.params}
+        given = {**constants, **trial.params}
         why_not = _misfit(given, spec, space)
         if why_not:
             left_out[why_not] += 1
         else:
             found.append(Carried(earlier.name, trial.number, space.select(given), trial.values[0]))
     return found, left_out
+
+
+def _other_metrics(earlier: Earlier, spec: StudySpec) -> str:
+    """Why values of an earlier study are not this one's; empty when they are. Names count where both have them."""
+    if earlier.spec is None:
+        return "" if list(earlier.goals) == list(spec.directions) else "another goal"
+    names = [[(metric.name, metric.goal) for metric in one.metrics] for one in (earlier.spec, spec)]
+    return "" if names[0] == names[1] else "another metric"
 
 
 def _misfit(given: Mapping[str, ParamValue], spec: StudySpec, space: Space) -> str:

@@ -125,6 +125,10 @@ def _nearest(value: object, parent: Parameter) -> str:
 def _metrics(spec: StudySpec) -> Iterator[Fault]:
     names = [metric.name for metric in spec.metrics]
     for index, metric in enumerate(spec.metrics):
+        if "goal" not in metric.model_fields_set and _is_better_when_more(metric.name):
+            shown = printable(metric.name)
+            text = f"`{shown}` needs a goal, without which less is better: write `{{name: {shown}, goal: maximize}}`"
+            yield Fault(("metrics", index), f"{text}, or `goal: minimize` if that is meant")
         if metric.name in names[:index]:
             yield Fault(("metrics", index, "name"), f"the metric `{printable(metric.name)}` is there twice")
         if metric.target is not None and len(spec.metrics) > 1:
@@ -132,6 +136,19 @@ def _metrics(spec: StudySpec) -> Iterator[Fault]:
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
         listed = ", ".join(PRUNERS_OF_SEVERAL)
         yield Fault(("pruner",), f"compares one metric; with several, leave `pruner` out, or use one of {listed}")
+
+
+def _is_better_when_more(name: str) -> bool:
+    """Whether a metric of that name is mostly maximised; a word such as `loss` beside it says the contrary."""
+    words = set(re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+    return bool(words & _MORE_IS_BETTER) and not words & _LESS_IS_BETTER
+
+
+_MORE_IS_BETTER = {
+    *("accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "auprc", "mcc", "kappa"),
+    *("r2", "score", "reward", "iou", "miou", "dice", "bleu", "rouge", "ndcg", "psnr", "ssim"),
+}
+_LESS_IS_BETTER = {"loss", "error", "err", "cost", "regret", "brier", "distance", "neg", "negative"}
 
 
 def _budget(spec: StudySpec) -> Iterator[Fault]:
