@@ -120,6 +120,9 @@ if __name__ == "__main__":
 """
 
 
+GUIDE = Path(__file__).parents[2] / "docs" / "python.md"
+
+
 @pytest.fixture
 def env(database_url: str, tune_home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
@@ -197,3 +200,12 @@ def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, 
     error: dict[str, Any] = failed.outputs[-1]
     assert error["ename"] == "StudyFailed", json.dumps(failed.outputs)
     assert "NameError" in "".join(error["traceback"])
+
+
+def test_the_guide_runs_as_it_stands(tmp_path: Path, env: dict[str, str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    done = run("\n".join(blocks), tmp_path, env)
+    assert done.returncode == 0, done.stderr
+    assert "<Study 'train': finished" in done.stdout
+    assert "Trial " in done.stdout.splitlines()[-1], "the verdict of the confirmation"
+    assert (tmp_path / "report.html").exists()

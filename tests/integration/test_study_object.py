@@ -112,6 +112,12 @@ def test_a_request_that_makes_no_sense_is_refused_with_the_reason(study: Study) 
         study.enqueue()
 
 
+def test_objects_print_as_text(study: Study) -> None:
+    shown = [str(value) for value in (study, study.recommendation, study.health)]
+    assert not any("(" in text.split(":")[0] for text in shown), shown
+    assert shown[1].startswith(f"trial {study.best_trial.number}: ")
+
+
 def test_a_deleted_study_is_gone(study: Study) -> None:
     assert study.delete() == "deleted test"
     with pytest.raises(StudyNotFound, match="was deleted by"):

@@ -31,6 +31,9 @@ class Audit:
     """The pruner's `chance`."""
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 def audit(database: Database, view: StudyView) -> Audit | None:
     """How often the pruner errs; None where it audits nothing."""

@@ -39,6 +39,9 @@ class Confirmation:
     started_at: datetime | None
     """Start of the newest repeat."""
 
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.finalists), self.verdict])
+
     @property
     def winner(self) -> Finalist | None:
         """The finalist with the best mean; None until repeats show the noise, see `compare`."""

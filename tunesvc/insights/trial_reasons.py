@@ -17,6 +17,7 @@ from tunesvc import words
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.sql import first_value
 from tunesvc.insights.trial_table import rows_of, trials
+from tunesvc.search.options import name_of
 from tunesvc.space import Space
 from tunesvc.store.database import Database
 from tunesvc.store.schema import trials as trials_table
@@ -261,7 +262,7 @@ def _came_to(row: TrialRow, surprise: float | None) -> str:
 
 def judgements_told(view: StudyView, detail: TrialDetail, judgements: Sequence[Judgement]) -> Iterator[str]:
     """Why it was stopped, or kept."""
-    pruner = "none" if view.spec is None else view.spec.pruner.name
+    pruner = "none" if view.spec is None else name_of(view.spec.pruner)
     for one in judgements:
         begun = _JUDGED[one.kind]
         yield begun + sentence(one.reason)

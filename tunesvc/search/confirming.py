@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from tunesvc.spec.model import Goal
+from tunesvc.words import number as number_text
 
 CONFIDENCE = 0.95
 DRAWS = 20_000
@@ -40,6 +41,12 @@ class Finalist:
     high: float | None
     chance: float | None
     """That its true mean is the best of all finalists; None when the noise is unknown."""
+
+    def __str__(self) -> str:
+        between = "" if self.low is None else f" (95 %: {number_text(self.low)} … {number_text(self.high)})"
+        runs = f"{len(self.values)} repeats" + (f", {self.failed} failed" if self.failed else "")
+        observed, mean = number_text(self.observed), number_text(self.mean)
+        return f"trial {self.number}: observed {observed}, mean {mean}{between}, {runs}"
 
 
 def compare(

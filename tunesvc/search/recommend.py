@@ -39,6 +39,9 @@ class Recommendation:
     confirmed: Finalist | None = None
     """Its repeats with other seeds, of which `mean` is the mean then; None while it was not confirmed."""
 
+    def __str__(self) -> str:
+        return f"trial {self.number}: {self.describe() or f'observed {number(self.mean)}'}"
+
     def describe(self, shared_seeds: int | None = None) -> str:
         """Return the evidence for its value in words; empty when there is only the observed value.
 

@@ -84,6 +84,10 @@ class Health:
 
     checks: tuple[Check, ...] = field(default=())
 
+    def __str__(self) -> str:
+        lines = [f"{check.name}: {finding.text} {finding.advice}".rstrip() for check, finding in self.findings]
+        return "\n".join(lines) or "nothing found"
+
     @property
     def findings(self) -> tuple[tuple[Check, Finding], ...]:
         """What was found, with its check."""

@@ -13,6 +13,7 @@ from tunesvc.insights.health.evidence import Evidence, Record, Seen
 from tunesvc.insights.health.finding import Action, Finding, Silence
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.noise import noise_of
+from tunesvc.search.options import name_of
 from tunesvc.space import Space
 from tunesvc.store.states import StudyState
 from tunesvc.words import number as shown
@@ -96,7 +97,7 @@ def stuck(evidence: Evidence) -> Sequence[Finding] | Silence:
     gained = any(record.place > over - STUCK_WINDOW for record in evidence.records)
     if repeated < REPEATED_MIN * len(window) or gained:
         return Silence(f"{repeated} of the last {len(window)} proposals repeat an earlier configuration.")
-    sampler = "the sampler" if spec is None else f"sampler {spec.sampler.name}"
+    sampler = "the sampler" if spec is None else f"sampler {name_of(spec.sampler)}"
     text = (
         f"{repeated} of the last {len(window)} proposals repeat an earlier configuration, or come within {NEAR:.1%} of "
         f"one, and none of them was a new best: {sampler} is stuck."
