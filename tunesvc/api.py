@@ -63,7 +63,7 @@ def run(
         interruptible(spec.name, options.get("interrupt")) as interrupt,
     ):
         if "make_executor" not in options:
-            options["make_executor"] = rays.ahead(spec.cluster, source.folder).executor
+            options["make_executor"] = rays.ahead([spec], source.folder).executor
         how = RunOptions(**options)
         with how.view(spec.name, interrupt) as observer:
             observer.note(Note("phase", "opening the database"))

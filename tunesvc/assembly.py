@@ -24,7 +24,7 @@ from tunesvc.blas import one_blas_thread
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import DatabaseUnavailable, LeaseLost, StudyExists, StudyNotFound, TuneError
+from tunesvc.errors import DatabaseUnavailable, LeaseLost, MachineBusy, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.execute.functions import pickled
 from tunesvc.execute.interpreter import Interpreter
@@ -51,6 +51,9 @@ from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
 from tunesvc.succession import await_end, stand_by
 from tunesvc.whoami import whoami
+
+MACHINE_S = 1.0
+"""How often a study that waits for other commands on this machine looks whether they have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,9 @@ def run_study(
     while True:
         observer.note(Note("phase", "waiting for Ray"))
         job = _job_of(record, source)
-        executor = make_executor(job, _spec_of(record))
+        executor = _executor(make_executor, job, _spec_of(record), observer, interrupt)
+        if executor is None:
+            return _INTERRUPTED
         try:
             closing = _run_on(executor, job, database, record, source, observer, interrupt, standby=standby)
         except BaseException as error:
@@ -168,6 +173,22 @@ def run_study(
             return closing
         with database.engine.connect() as connection:
             record = studies.find(connection, record.name)
+
+
+def _executor(
+    make: ExecutorMaker, job: Job, spec: StudySpec, observer: Observer, interrupt: threading.Event
+) -> Executor | None:
+    """Make a job's executor as soon as this machine has room for it; None when interrupted before."""
+    told = ""
+    while True:
+        try:
+            return make(job, spec)
+        except MachineBusy as busy:
+            if str(busy) != told:
+                told = str(busy)
+                observer.note(Note("phase", f"waiting for {told}"))
+        if interrupt.wait(MACHINE_S):
+            return None
 
 
 def _run_on(

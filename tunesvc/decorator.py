@@ -140,7 +140,7 @@ class Tunable(Generic[P, R]):
         options = {**self.options, **{key: value for key, value in changes.items() if key not in _RUN}}
         how |= {key: options.pop(key) for key in _OBJECTS if _is_object(options.get(key))}
         spec = self._spec(options)
-        with Rays().ahead(spec.cluster, str(Path.cwd())) as rays:
+        with Rays().ahead([spec], str(Path.cwd())) as rays:
             from tunesvc.api import run  # takes more than a second, in which Ray starts
 
             return run(spec, function=self.__wrapped__, make_executor=rays.executor, **how)

@@ -9,6 +9,7 @@
     ├── LeaseLost                this coordinator's lease was taken over: stop writing
     ├── UnsatisfiableRequest     a resource request that the cluster can never meet
     ├── ExecutorError            Ray could not be started, reached or used
+    │   └── MachineBusy          other commands have what a local Ray would need of this machine
     ├── DatabaseError            Postgres could not be started, reached or used
     │   ├── DatabaseUnavailable  it does not answer, or does not write, for now: the same transaction may be tried again
     │   └── SchemaVersionError   the database's schema is older or newer than this program
@@ -75,6 +76,10 @@ class UnsatisfiableRequest(TuneError):
 
 class ExecutorError(TuneError):
     """The execution engine could not be started, reached or used."""
+
+
+class MachineBusy(ExecutorError):
+    """Other commands have what a local Ray would need of this machine: it may be tried again when they have ended."""
 
 
 class DatabaseError(TuneError):

@@ -71,8 +71,10 @@ class Tune:
 
 
 OBJECTIVES = """
+    import os
     import random
     import time
+    from pathlib import Path
 
     def train(x, kind, *, trial):
         print(f"hello from {x}")
@@ -88,6 +90,13 @@ OBJECTIVES = """
 
     def noisy(x, kind, *, trial):
         return (x - 0.3) ** 2 + random.Random(trial.seed).random()
+
+    def owns_its_gpu(x, kind, *, trial):
+        gpu = Path(f"gpu-{os.environ['CUDA_VISIBLE_DEVICES']}")
+        gpu.touch(exist_ok=False)
+        time.sleep(0.5)
+        gpu.unlink()
+        return x
 
     def broken(x, kind, *, trial):
         raise RuntimeError("the data is gone")
@@ -280,6 +289,21 @@ def test_ctrl_c_while_ray_starts_says_that_it_is_interrupted_and_how_to_continue
     assert running.returncode == 130, err
     assert "bowl interrupted before its first trial" in out
     assert "tune resume bowl" in out
+
+
+def test_a_gpu_has_one_owner_and_a_second_command_says_whom_it_waits_for(tune: Tune) -> None:
+    tune.env["TUNE_LOCAL_GPUS"] = "1"
+    for name in ("first", "second"):
+        study(tune, name, "owns_its_gpu", "resources: {cpu: 0, gpu: 1}")
+    running = {name: tune.start("run", f"{name}.yaml") for name in ("first", "second")}
+    ended = {name: process.communicate(timeout=200) for name, process in running.items()}
+    assert [process.returncode for process in running.values()] == [0, 0], ended
+    said = "".join(part for parts in ended.values() for part in parts)
+    owner = re.search(r"waiting for this machine's GPUs, in use by study '(\w+)' \(process (\d+)\)", said)
+    assert owner is not None, said
+    assert running[owner[1]].pid == int(owner[2])
+    for name in running:
+        assert {row["state"] for row in json.loads(tune("trials", name, "--json"))} == {"complete"}
 
 
 def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tune) -> None:

@@ -57,7 +57,7 @@ def run(
         raise typer.BadParameter("--name is for one file: with several, write `name` into each")
     _check_options(dashboard=dashboard, quiet=quiet)
     documents = read_all(files, Changes(trials, parallelism, name, seed))
-    with Rays().ahead(documents[0].spec.cluster, str(documents[0].folder)) as rays:
+    with Rays().ahead([document.spec for document in documents], str(documents[0].folder)) as rays:
 
         def begin(document: StudyDocument, observer: Observer, interrupt: threading.Event) -> Study:
             from tunesvc import api
@@ -102,7 +102,7 @@ def resume(
     if len(studies) > 1:
         check_together(places(studies, database_url))
 
-    with Rays() as rays:
+    with Rays(of_several=len(studies) > 1) as rays:
 
         def begin(study: str, observer: Observer, interrupt: threading.Event) -> Study:
             return api.load_study(study, database_url=database_url).resume(

@@ -35,6 +35,8 @@ class LocalResources:
     cpu: int | None = None
     gpu: int | None = None
     custom: Mapping[str, float] = field(default_factory=dict)
+    devices: tuple[str, ...] | None = None
+    """The GPUs, as `CUDA_VISIBLE_DEVICES` names them; None is those that this process sees."""
 
     @classmethod
     def from_environment(cls) -> LocalResources:
@@ -92,6 +94,8 @@ def connect(
 
 
 def _start(local: LocalResources) -> None:
+    if local.devices is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local.devices)
     with _without_monitors():
         _init(
             "Ray could not be started on this machine",

@@ -16,7 +16,7 @@ from tunesvc.execute.executor import Job
 from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.imitation import imitate
 from tunesvc.execute.ray_space import resources_of
-from tunesvc.execute.source import entrypoint_files
+from tunesvc.execute.source import speaks_of_resources
 from tunesvc.spec import Resources
 
 
@@ -28,17 +28,11 @@ def with_own_resources(job: Job) -> Job:
     Raises:
         SpecError: the function asks for what cannot be had, such as bundles that differ.
     """
-    if job.resources != Resources() or not _speaks_of_resources(job):
+    if job.resources != Resources() or not speaks_of_resources(job.entrypoint, Path(job.source or ".")):
         return job
     ask = ray.remote(_ask).options(max_retries=0, num_cpus=0)  # other studies may hold all that there is
     asked: dict[str, Any] | None = ray.get(ask.remote(job))
     return job if asked is None else replace(job, resources=Resources(**asked))
-
-
-def _speaks_of_resources(job: Job) -> bool:
-    files = entrypoint_files(job.entrypoint or "", Path(job.source or "."))
-    texts = [path.read_text("utf-8", "replace") for path in files if path.is_file()]
-    return any(word in text for text in texts for word in ("with_resources", "default_resource_request"))
 
 
 def _ask(job: Job) -> dict[str, Any] | None:

@@ -40,6 +40,13 @@ def entrypoint_files(entrypoint: str, folder: Path) -> list[Path]:
     return [module.with_suffix(".py"), module / "__init__.py"]
 
 
+def speaks_of_resources(entrypoint: str | None, folder: Path) -> bool:
+    """Return whether an entrypoint's file may bring resources along, as `ray.tune.with_resources` does."""
+    files = [path for path in entrypoint_files(entrypoint or "", folder) if path.is_file()]
+    texts = [path.read_text("utf-8", "replace") for path in files]
+    return any(word in text for text in texts for word in ("with_resources", "default_resource_request"))
+
+
 def _files(job: Job, folder: Path) -> list[Path]:
     if job.command:
         return [folder / argument for argument in job.command if argument and "\x00" not in argument]
