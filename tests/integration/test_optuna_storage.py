@@ -19,8 +19,10 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tests.integration.test_insights import BIG, FILL
+from tunesvc.errors import StudyBusy
 from tunesvc.store.database import Database
 from tunesvc.store.ids import number_of, trial_id
+from tunesvc.store.ledger import Ledger
 from tunesvc.store.prepared import Prepared
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.watchdog import BoundedCursor
@@ -329,3 +331,38 @@ def _tables(plan: dict[str, Any], under: str = "") -> Iterator[tuple[str, bool]]
         yield table, "Index Cond" in plan
     for child in plan.get("Plans", ()):
         yield from _tables(child, table)
+
+
+# --- beside a coordinator, and refusals -----------------------------------------------------------------
+
+
+def test_a_study_that_a_coordinator_runs_is_not_deleted(database: Database) -> None:
+    """Case P9: optuna-dashboard's Delete ended the coordinator."""
+    storage = PgStorage(database)
+    study_id = new_study(storage)
+    ledger = Ledger.open(database, study_id)
+    with pytest.raises(StudyBusy, match="is running this study now"):
+        storage.delete_study(study_id)
+    ledger.release()
+    storage.delete_study(study_id)
+
+
+def test_an_attribute_beside_a_deletion_finds_no_study(database: Database) -> None:
+    """Case P11: it violated a foreign key."""
+    storage = PgStorage(database)
+    for _ in range(20):
+        study_id = new_study(storage)
+        with ThreadPoolExecutor(2) as pool:
+            writing = pool.submit(storage.set_study_user_attr, study_id, "note", 1)
+            pool.submit(storage.delete_study, study_id).result()
+            error = writing.exception()
+        assert error is None or type(error) is KeyError
+
+
+@pytest.mark.parametrize("step", [2**63, -(2**63) - 1])
+def test_a_step_that_no_column_holds_is_a_value_error(database: Database, step: int) -> None:
+    """Case P11: it was the driver's own error."""
+    storage = PgStorage(database)
+    trial = storage.create_new_trial(new_study(storage))
+    with pytest.raises(ValueError, match="beyond 2\\^63-1"):
+        storage.set_trial_intermediate_value(trial, step, 0.5)

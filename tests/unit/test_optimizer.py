@@ -68,7 +68,7 @@ def run_trials(optimizer: Optimizer, n: int) -> list[dict[str, Any]]:
     return drawn
 
 
-@pytest.mark.parametrize("name", ["auto", "tpe", "random", "qmc", "cmaes", "nsga2", "nsga3"])
+@pytest.mark.parametrize("name", ["auto", "tpe", "random", "qmc", "nsga2", "nsga3"])
 def test_every_sampler_draws_a_conditional_space(name: str) -> None:
     spec = make_spec(sampler={"name": name, "seed": 3}, parameters=CONDITIONAL)
     for params in run_trials(make_optimizer(spec), 25):
@@ -541,3 +541,34 @@ def test_an_attribute_that_would_break_the_search_is_left_out_and_said() -> None
     optimizer.remember(number, "constraints:memory", "0.5", "system")
     assert optimizer.trial(number).constraints == {"memory": 0.5}
     assert len(optimizer.memory.take_batch().decisions) == 3
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        CONDITIONAL,
+        {name: {"type": "categorical", "values": [1, 2]} for name in "abc"},
+        {"x": {"type": "float", "min": 0.0, "max": 1.0}, "a": {"type": "categorical", "values": [1, 2]}},
+    ],
+)
+def test_cmaes_is_refused_where_it_would_draw_at_random(parameters: dict[str, Any]) -> None:
+    """Case S7: on three choices it drew what `random` draws, and called that its own."""
+    spec = make_spec(sampler={"name": "cmaes", "seed": 1}, parameters=parameters)
+    with pytest.raises(SpecError, match="needs two int or float parameters without `when`"):
+        make_sampler(spec, Space(spec.parameters))
+
+
+def test_what_a_sampler_leaves_to_chance_is_not_called_its_own() -> None:
+    numbers = {name: {"type": "float", "min": 0.0, "max": 1.0} for name in "xy"}
+    parameters = {**numbers, "kind": {"type": "categorical", "values": ["a", "b"]}}
+    optimizer = make_optimizer(make_spec(sampler={"name": "cmaes", "seed": 1}, parameters=parameters))
+    reasons, details = [], []
+    for _ in range(6):
+        proposal = optimizer.ask()
+        reasons.append(proposal.reason)
+        details.append(proposal.details)
+        optimizer.tell(proposal.number, TrialState.COMPLETE, [0.5])
+    assert reasons[0] == "drawn at random: cmaes has nothing to propose yet"
+    assert details[0]["by"] == "random"
+    assert reasons[-1] == "proposed by cmaes from 5 finished trials, but for kind: drawn at random"
+    assert details[-1]["drawn_at_random"] == ["kind"]

@@ -25,6 +25,7 @@ from tunesvc.search.ahead import Proposal
 from tunesvc.search.curves import learn_anew
 from tunesvc.search.memory import StudyMemory, read_anew
 from tunesvc.search.reasons import Reason, reason_of
+from tunesvc.search.samplers import RANDOM_ALONE
 from tunesvc.search.seeding import reseed, seed_of
 from tunesvc.search.warmstart import Teacher
 from tunesvc.space import Space, canonical
@@ -62,6 +63,8 @@ class Drawing:
         self._teacher = teacher
         self._fallback = RandomSampler()
         self._relative_of: dict[int, Mapping[str, Any]] = {}
+        self._alone: list[str] = []
+        """Parameters of the last trial that the sampler did not propose together with others."""
         self.is_fresh = True
         """Whether the next draw begins without what sampler and models of curves have kept."""
         self.is_distinct = False
@@ -92,7 +95,7 @@ class Drawing:
                 number, params, f"enqueued: {note}" if note else "enqueued", {**details, "phase": "enqueued"}
             )
         told = self._told(number)
-        reason = f"proposed by {self._sampler_name} from {finished} finished trials"
+        reason, details = self._unexplained(params, finished, details)
         if told is not None:
             reason, details = self._named(told.text), self._detailed(details, told)
         untried = self.nearest_untried(number, params) if self.is_distinct else None
@@ -104,6 +107,21 @@ class Drawing:
             params, details = untried, {**details, "untried": True}
             reason += "; that has been tried, and this is the nearest that has not"
         return Proposal(number, params, reason, details)
+
+    def _unexplained(
+        self, params: Mapping[str, ParamValue], finished: int, details: dict[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """Why, for a sampler that gives no reasons: what it leaves to chance is not proposed by it."""
+        name = self._sampler_name
+        if not self.space.parameters:
+            return f"{name} draws what the objective asks for, from {finished} finished trials", details
+        if name not in RANDOM_ALONE or not self._alone:
+            return f"proposed by {name} from {finished} finished trials", details
+        if len(self._alone) == len(params):
+            return f"drawn at random: {name} has nothing to propose yet", {**details, "by": "random"}
+        alone = ", ".join(self._alone)
+        told = f"proposed by {name} from {finished} finished trials, but for {alone}: drawn at random"
+        return told, {**details, "drawn_at_random": self._alone}
 
     def nearest_untried(self, number: int, params: Mapping[str, ParamValue]) -> dict[str, ParamValue] | None:
         """The configuration nearest to these parameters that no other trial has; None if these are such ones."""
@@ -130,9 +148,12 @@ class Drawing:
         read_anew(self._study)
         try:
             return self._draw(number, name, declared, self._relative(number, self._study.sampler), self._study.sampler)
-        except Exception:  # noqa: BLE001  # a sampler is anybody's code
+        except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code
             try:
-                return self._draw(number, name, declared, {}, self._fallback)
+                drawn = self._draw(number, name, declared, {}, self._fallback)
+                told = f"sampler {self._sampler_name}, in whose place {name} is drawn at random,"
+                self._memory.complain(number, told, raised)
+                return drawn
             except ValueError as error:
                 raise BadReport(f"parameter {name!r} is declared in different ways: {error}") from error
             except Exception as error:  # what an objective asks for ends its trial, and nothing else
@@ -141,6 +162,7 @@ class Drawing:
     def draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
         """All parameters of a trial, in the order of the space."""
         reseed(sampler, self.seed, number)
+        self._alone = []
         params: dict[str, ParamValue] = {}
         with self._teaching():
             trial = self._memory.get_trial(number)
@@ -222,6 +244,7 @@ class Drawing:
         elif name in relative and _holds(distribution, relative[name]):
             value = relative[name]
         else:
+            self._alone.append(name)
             value = sampler.sample_independent(_filter_study(self._study, trial), trial, name, distribution)
         # Samplers compute steps in binary; here, where proposals enter, each step gets its one value.
         internal = distribution.to_internal_repr(canonical(distribution, value))

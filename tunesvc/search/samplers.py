@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
@@ -62,6 +63,9 @@ _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
 _COMPLETE = ("grid", "brute")
 """They try every configuration once, in an order that their seed fixes."""
 
+RANDOM_ALONE = ("cmaes", "qmc", "nsga2", "nsga3")
+"""They draw at random whatever they do not propose together with other parameters."""
+
 Maker = Callable[[int | None], Callable[..., BaseSampler]]
 """Seed -> constructor that takes the remaining options."""
 
@@ -76,7 +80,7 @@ def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
         "qmc": lambda seed: _fix(
             samplers.QMCSampler, seed=seed, warn_independent_sampling=False, warn_asynchronous_seeding=False
         ),
-        "cmaes": lambda seed: _cmaes(seed, spec),
+        "cmaes": lambda seed: _cmaes(seed, spec, space),
         "nsga2": lambda seed: _fix(samplers.NSGAIISampler, seed=seed),
         "nsga3": lambda seed: _fix(samplers.NSGAIIISampler, seed=seed),
         "grid": lambda seed: _grid(seed, space),
@@ -97,9 +101,19 @@ def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSa
     return made
 
 
-def _cmaes(seed: int | None, spec: StudySpec) -> Callable[..., BaseSampler]:
+def _cmaes(seed: int | None, spec: StudySpec, space: Space) -> Callable[..., BaseSampler]:
     if len(spec.metrics) > 1:
         raise SpecError("sampler 'cmaes' optimises one metric; use nsga2 or tpe for several")
+    numbers = [
+        name
+        for name, kind in space.distributions.items()
+        if not isinstance(kind, CategoricalDistribution) and not kind.single() and not space.parameters[name].when
+    ]
+    if space.parameters and len(numbers) < 2:
+        raise SpecError(
+            "sampler 'cmaes' needs two int or float parameters without `when`, and draws all others at random; "
+            "use auto or tpe"
+        )
     return _fix(optuna.samplers.CmaEsSampler, seed=seed, warn_independent_sampling=False)
 
 

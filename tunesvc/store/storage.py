@@ -27,9 +27,10 @@ from optuna.study._frozen import FrozenStudy
 from optuna.study._study_direction import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.errors import StudyBusy
+from tunesvc.errors import BadReport, StudyBusy
+from tunesvc.objective import MAX_STEP
 from tunesvc.space import canonical
-from tunesvc.store import studies
+from tunesvc.store import lease, studies
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
 from tunesvc.store.frozen import STATES, aware, copied, distribution_of
 from tunesvc.store.ids import study_of, trial_id
@@ -54,10 +55,11 @@ _STUDY_ATTRS = Prepared(
     LEFT JOIN study_attrs a ON a.study_id = s.study_id AND a.kind = %(kind)s
     WHERE s.study_id = %(study)s"""
 )
+# FOR KEY SHARE: a deletion waits for us, or we wait for it and then find no study
 _SET_STUDY_ATTR = Prepared(
     """
     INSERT INTO study_attrs (study_id, kind, name, value)
-    SELECT study_id, %(kind)s, %(name)s, %(value)s FROM studies WHERE study_id = %(study)s
+    SELECT study_id, %(kind)s, %(name)s, %(value)s FROM studies WHERE study_id = %(study)s FOR KEY SHARE
     ON CONFLICT (study_id, kind, name) DO UPDATE SET value = excluded.value"""
 )
 # the study's row is locked until the commit: numbers become visible in the order in which they are given out
@@ -160,8 +162,15 @@ class PgStorage(BaseStorage):
         return int(row[0])
 
     def delete_study(self, study_id: int) -> None:
-        """See `BaseStorage`. Everything that belongs to the study goes with it."""
+        """See `BaseStorage`. Everything that belongs to the study goes with it.
+
+        Raises:
+            StudyBusy: a coordinator runs it.
+        """
         with self._database.engine.begin() as connection:
+            held = lease.holder(connection, study_id)
+            if held is not None and held.live:
+                raise StudyBusy(lease.busy(held.owner))
             if not studies.remove(connection, study_id, whoami()):
                 raise _no_study(study_id)
         self._caches.pop(study_id, None)
@@ -255,7 +264,9 @@ class PgStorage(BaseStorage):
         return False
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """See `BaseStorage`."""
+        """See `BaseStorage`. Raises `BadReport`, a `ValueError`, for a step that no column holds."""
+        if not -MAX_STEP <= int(step) <= MAX_STEP:
+            raise BadReport(f"step {step} is beyond 2^63-1, which is the last one that can be stored")
         self._change_open_trial(_SET_VALUE, trial_id, step=int(step), value=float(intermediate_value))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
