@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 
 from tests.conftest import FAULT_NUMBERS
+from tunesvc.cli import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").glob("*.md")]
+BLOCK = re.compile(r"```(?:bash|sh)\n(.*?)```", re.DOTALL)
+LINE = re.compile(r"(?m)^(?:\.venv/bin/)?tune(?:svc)? ([^#\n]+)")
+INLINE = re.compile(r"`tune(?:svc)? ([^`]+)`")
+PLACEHOLDERS = {"STUDY": "digits", "TRIAL": "3", "FILE": "study.yaml", "N": "3", "DIR": "folder", "TAG": "tag"}
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 
 
@@ -21,6 +29,33 @@ def test_every_relative_link_leads_to_a_file(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in ("CHANGELOG.md", "cli.md")], ids=str)
+def test_every_command_can_be_typed(page: Path) -> None:
+    """It is parsed with its options and arguments, and not run. A sentence may leave arguments out."""
+    root: Any = typer.main.get_command(app)
+    text = page.read_text()
+    blocks = [(line, True) for block in BLOCK.findall(text) for line in LINE.findall(block)]
+    for line, is_whole in blocks + [(line, False) for line in INLINE.findall(text)]:
+        words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line.replace("...", ""))]
+        if "|" in words or words[0].startswith(("-", "{")):
+            continue
+        try:
+            parse(root, words)
+        except typer.TyperException as error:
+            if is_whole or "Missing" not in error.format_message():
+                pytest.fail(f"tune {line}: {error.format_message()}")
+
+
+def parse(root: Any, words: list[str]) -> None:
+    group = root
+    while words and hasattr(group, "commands"):
+        name, *words = words
+        assert name in group.commands, f"there is no command {name!r}"
+        group = group.commands[name]
+    if words:
+        group.make_context(group.name, list(words))
 
 
 def test_every_decision_is_in_the_index_under_its_title() -> None:
