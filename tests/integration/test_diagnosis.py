@@ -11,7 +11,8 @@ from tests.specs import make_spec
 from tunesvc import insights
 from tunesvc.cli import diagnosis
 from tunesvc.errors import StudyNotFound
-from tunesvc.execute.executor import Failed, Launch, Payload
+from tunesvc.execute.executor import Failed, Launch, Logged, Payload
+from tunesvc.execute.garbage import KEEPS_MEMORY
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 
@@ -79,6 +80,19 @@ def test_failures_are_counted_by_class_with_their_limits(database: Database) -> 
     assert found["Failures"] == "warn: attempts ended by 6 gpu_oom (times that a trial may be run again: gpu_oom 1)"
     assert found["Lately"].endswith("gpu_oom: no retry left (retries.gpu_oom: 1)")
     assert found["State"] == "ok: finished: all 10 trials are done"
+
+
+def test_a_worker_that_keeps_memory_is_named_with_its_remedy(database: Database) -> None:
+    note = f"{KEEPS_MEMORY}: it holds 2.0 GiB, and held 0.2 GiB after its first. `isolation: process` helps]\n"
+
+    def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
+        return [(1.0, Logged("stderr", note if launch.trial_number == 3 else "hello\n")), *curve(1.0)]
+
+    simulation = Simulation(database, make_spec(), script)
+    simulation.run()
+    said = explained(simulation)["Memory"]
+    assert said.startswith("warn: before trial 3: this worker keeps memory of earlier trials: it holds 2.0 GiB")
+    assert said.endswith("`isolation: process` helps")
 
 
 def test_a_study_that_is_not_there_is_named(database: Database) -> None:

@@ -139,6 +139,9 @@ def _trouble(found: Diagnosis) -> Iterator[Finding]:
         told = ", ".join(f"{failure} {limit}" for failure, limit in limits.items())
         text = f"attempts ended by {counted} (times that a trial may be run again: {told})"
         yield Finding("Failures", "warn", text)
+    if found.keeps_memory:
+        number, note = list(found.keeps_memory.items())[-1]
+        yield Finding("Memory", "warn", f"before trial {number}: {note.strip().removeprefix('[tunesvc: ').rstrip(']')}")
     for at, text in found.events:
         yield Finding("Lately", "ok", f"{words.ago(at)}, {text}")
 

@@ -89,9 +89,14 @@ class Attempt:
 
     # --- from the worker --------------------------------------------------------------------------
 
-    def start(self, run: Run, output: OutputCapture, then: Then, *, code: str = "") -> None:
-        """Run the objective, whose source has the digest `code`, in a thread that calls `then` with its outcome."""
+    def start(self, run: Run, output: OutputCapture, then: Then, *, code: str = "", note: str = "") -> None:
+        """Run the objective, whose source has the digest `code`, in a thread that calls `then` with its outcome.
+
+        `note`: about the worker, for the log.
+        """
         self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, code))
+        if note:
+            self.outbox.log("stderr", note)
         # no daemon, for then every thread that the objective starts would be one too, see `_leftovers`
         self._thread = threading.Thread(target=self._run, args=(run, output, then), name="objective", daemon=False)
         self._thread.start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,27 +18,45 @@ from tunesvc.clock import Clock
 _SHARE = 0.05
 """A collection takes 15 to 100 ms: at most this share of the time goes into it, unless memory has grown."""
 _GROWTH_BYTES = 32 * 2**20
+_SWOLLEN_BYTES = 256 * 2**20
+"""A worker that holds so much more than after its first attempt, and twice as much, keeps memory."""
 _STATM = Path("/proc/self/statm")
+KEEPS_MEMORY = "[tunesvc: this worker keeps memory of earlier trials"
+"""Begins the note in the log of an attempt; `tune doctor` looks for it."""
 
 
 class Garbage:
     """Looks for garbage between attempts: often enough for long ones, not so often that short ones wait."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, resident: Callable[[], int] | None = None) -> None:
+        """`resident`: how much memory this process holds."""
         self._clock = clock
+        self._resident = resident or resident_bytes
         self._due_s = clock.now()
-        self._bytes = 0
+        self._bytes = self._at_first = self._noted = 0
 
     def collect(self) -> None:
         """Free what can be freed, if it is worth it by now."""
-        if self._clock.now() < self._due_s and resident_bytes() < self._bytes + _GROWTH_BYTES:
+        if self._clock.now() < self._due_s and self._resident() < self._bytes + _GROWTH_BYTES:
             return
         started_s = self._clock.now()
         gc.collect()
         _empty_caches()
         ended_s = self._clock.now()
         self._due_s = ended_s + (ended_s - started_s) / _SHARE
-        self._bytes = resident_bytes()
+        self._bytes = self._resident()
+        self._at_first = self._at_first or self._bytes
+
+    def note(self) -> str:
+        """Return what to log about memory that no collection frees; each doubling is noted once."""
+        limit = max(2 * self._at_first, self._at_first + _SWOLLEN_BYTES, 2 * self._noted)
+        if not self._at_first or self._bytes < limit:
+            return ""
+        self._noted = self._bytes
+        return (
+            f"{KEEPS_MEMORY}: it holds {self._bytes / 2**30:.1f} GiB, and held {self._at_first / 2**30:.1f} GiB after "
+            "its first. `environment: {isolation: process}` gives each trial a process of its own]\n"
+        )
 
 
 def resident_bytes() -> int:

@@ -214,7 +214,7 @@ class Worker:
 
     def _begin(self, attempt: Attempt) -> None:
         self._running = attempt
-        attempt.start(self._run, self._output, self._ended, code=self._code())
+        attempt.start(self._run, self._output, self._ended, code=self._code(), note=self._garbage.note())
 
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """Begin the next in line, if the process is fit for it and when it has freed what this one left."""

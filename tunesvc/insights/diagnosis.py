@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tunesvc.execute.garbage import KEEPS_MEMORY
 from tunesvc.insights.overview import study as study_view
 from tunesvc.insights.rows import StudyView
 from tunesvc.insights.sql import of_study, state_shown
@@ -21,6 +22,8 @@ from tunesvc.store.database import Database
 from tunesvc.store.ids import number_of
 from tunesvc.store.states import AttemptState
 
+_NEWEST = 100
+"""Attempts whose logs are looked through."""
 LIVE = (AttemptState.OPENED, AttemptState.RUNNING)
 
 
@@ -80,6 +83,8 @@ class Diagnosis:
     commands: tuple[CommandRow, ...]
     failures: Mapping[str, int]
     """Attempts that failed, by class."""
+    keeps_memory: Mapping[int, str]
+    """What workers noted in the logs of the newest trials about memory that they keep, by trial."""
     events: tuple[tuple[datetime, str], ...]
     """The newest decisions about the study's machinery: retries, failing samplers, changed code."""
 
@@ -102,8 +107,23 @@ def diagnosis(database: Database, name: str, events: int = 5) -> Diagnosis:
                 _numbers(connection, view.study_id, "waiting"),
                 _commands(connection, view.study_id),
                 _failures(connection, view.study_id),
+                _keeps_memory(connection, view.study_id),
                 _events(connection, view.study_id, events),
             )
+
+
+def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
+    attempts, logs = schema.attempts, schema.logs
+    newest = (
+        sa.select(attempts.c.trial_id)
+        .where(of_study(attempts.c.trial_id, study_id))
+        .order_by(attempts.c.trial_id.desc())
+        .limit(_NEWEST)
+    )
+    query = sa.select(logs.c.trial_id, logs.c.text).where(
+        logs.c.trial_id.in_(newest), logs.c.text.startswith(KEEPS_MEMORY, autoescape=True)
+    )
+    return {number_of(row.trial_id): row.text for row in connection.execute(query.order_by(logs.c.trial_id))}
 
 
 def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
