@@ -47,7 +47,7 @@ def test_values_are_changed_and_a_wrong_one_is_told_in_the_dialog(dashboard: Das
     page.get_by_role("dialog").get_by_role("button", name="Enqueue").click()
     expect(page.get_by_role("alert")).to_contain_text("x = 7.0 is outside of 0 ... 1")
     page.get_by_role("textbox", name="x 0.0").fill("0.125")
-    done(page, "Enqueue", "trial 6 is next; `tune resume bowl` goes on with it")
+    done(page, "Enqueue", "trial 6 is next; the budget grows to 7 trials, so that it runs; `tune resume bowl`")
     assert simulation.sql("SELECT value FROM trial_attrs WHERE name = 'tunesvc:origin'") == [
         ('"by hand, from trial 0"',)
     ]
