@@ -162,6 +162,19 @@ def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:
     assert insights.explain_trial(database, insights.study(database, "test"), 99) is None
 
 
+def test_the_model_says_nothing_of_a_trial_that_was_pruned(database: Database) -> None:
+    """Case A3: of the worst trial, where only pruned ones were, it expected one of the best values."""
+    pruner = {"name": "median", "n_startup_trials": 3}
+    Simulation(database, make_spec(pruner=pruner, budget={"trials": 30}), quadratic).run()
+    view = insights.study(database, "test")
+    numbers = {row.state: row.number for row in insights.trials(database, view.study_id)}
+    explained = {state: insights.explain_trial(database, view, number) for state, number in numbers.items()}
+    assert {state: one is not None and one.local is not None for state, one in explained.items()} == {
+        "complete": True,
+        "pruned": False,
+    }
+
+
 def test_a_study_ends_early_when_little_more_is_to_be_expected(database: Database) -> None:
     stop = {"improvement_below": 0.001, "after": 12}
     spec = make_spec(budget={"trials": 500, "stop_when": stop}, parallelism=3)

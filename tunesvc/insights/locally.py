@@ -16,10 +16,14 @@ TOLD = 5
 
 
 def attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
-    """What each of its parameters did; None while the model has too few trials to learn from."""
+    """What each of its parameters did; None while the model has too few trials to learn from.
+
+    Also None for a trial that was pruned or has failed. The model learns from complete ones, and would promise a good
+    value where only such trials were.
+    """
     from tunesvc.search.importance import TRIALS_MIN
 
-    if surface is None or len(surface) < TRIALS_MIN or not row.params:
+    if surface is None or len(surface) < TRIALS_MIN or not row.params or row.state in ("pruned", "fail"):
         return None
     from tunesvc.search.attribution import attribute
 
