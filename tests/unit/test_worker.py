@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
 import threading
 import weakref
@@ -70,6 +72,17 @@ def restores(*, trial: Trial) -> float:
     assert trial.restored() is None
     trial.report(None, loss=1.0)
     return 0.0
+
+
+def awaits(*, trial: Trial) -> float:
+    """Runs a coroutine as in a script's main thread, and another one as everywhere."""
+    loop = asyncio.get_event_loop()
+    return loop.run_until_complete(asyncio.sleep(0, 0.5)) + asyncio.run(asyncio.sleep(0, 0.25))
+
+
+def handles_signals(*, trial: Trial) -> None:
+    """Does what only a main thread may."""
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
 def asks(trial: optuna.Trial) -> float:
@@ -336,6 +349,19 @@ def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(tmp_path: Pat
     assert isinstance(note, Logged)
     assert note.text.startswith(f"[tunesvc: the trial begins anew: its checkpoint {gone} is not to be seen")
     assert (report, end) == (Reported(0, {"loss": 1.0}), Finished({"loss": 0.0}))
+
+
+def test_an_objective_has_an_event_loop(tmp_path: Path, trainings: Trainings) -> None:
+    trainings = Trainings(make_worker(tmp_path, "awaits"))
+    assert [trainings.end(launch)[-1] for launch in trainings.run_all(2)] == [Finished({"loss": 0.75})] * 2
+
+
+def test_an_objective_that_handles_signals_is_told_where_it_can(tmp_path: Path, trainings: Trainings) -> None:
+    trainings = Trainings(make_worker(tmp_path, "handles_signals"))
+    outcome = trainings.end(trainings.run_all(1)[0])[-1]
+    assert isinstance(outcome, Failed)
+    assert "signal only works in main thread" in outcome.message
+    assert "a program that the study names as `command`" in outcome.message
 
 
 def test_a_program_that_prints_that_gpu_memory_ran_out_is_classed(tmp_path: Path, trainings: Trainings) -> None:

@@ -5,9 +5,11 @@ Owns the order of the last events (all output, then the outcome). Knows no calli
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -270,7 +272,8 @@ class Attempt:
         failpoints.reach("begun")
         before = set(threading.enumerate())
         with output.into(self._log):
-            outcome = self._outcome(run)
+            with _event_loop():
+                outcome = self._outcome(run)
             if self._children is not None and (error := self._children.close()):
                 outcome = outcome_of(error, stop_requested=False) if isinstance(outcome, Finished) else outcome
         if isinstance(outcome, Failed) and self.job.command:
@@ -324,6 +327,18 @@ class Attempt:
 
 def _name_of(question: Asked | StudyRequested) -> str:
     return question.name if isinstance(question, Asked) else STUDY
+
+
+@contextmanager
+def _event_loop() -> Iterator[None]:
+    """Give this thread what `asyncio.get_event_loop` makes by itself in a main thread only."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        yield
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 def _leftovers(before: set[threading.Thread]) -> list[threading.Thread]:

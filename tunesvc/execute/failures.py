@@ -16,6 +16,11 @@ from tunesvc.execute.oom import OutOfMemory, out_of_memory
 MESSAGE_CHARS_MAX = 4_000
 TRACEBACK_CHARS_MAX = 32_000
 _OUR_FOLDER = str(Path(__file__).resolve().parent.parent)
+_NOT_THE_MAIN_THREAD = (
+    " (an objective runs in a thread of its worker: handle signals in a child process that it starts, or in a program "
+    "that the study names as `command`)"
+)
+"""What `signal.signal` does not say."""
 _RAYS_WRAPPER = "ray/util/tracing/tracing_helper.py"
 """Ray wraps each method of an actor; its frame stands above ours."""
 
@@ -70,7 +75,10 @@ def _exhausted(error: BaseException) -> OutOfMemory | None:
 def _message(error: BaseException, shown: traceback.TracebackException) -> str:
     if isinstance(error, (BadReport, EntrypointError)):
         return clean(_text(error), MESSAGE_CHARS_MAX)
-    return clean("".join(shown.format_exception_only()).strip(), MESSAGE_CHARS_MAX)
+    message = "".join(shown.format_exception_only()).strip()
+    if isinstance(error, ValueError) and "main thread" in message:
+        message += _NOT_THE_MAIN_THREAD
+    return clean(message, MESSAGE_CHARS_MAX)
 
 
 def _users_traceback(shown: traceback.TracebackException) -> str:
