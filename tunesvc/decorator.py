@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from tunesvc.errors import SpecError
 from tunesvc.objective import Trial
-from tunesvc.signatures import is_optunas_trial, is_our_trial
+from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial
 
 if TYPE_CHECKING:
     from tunesvc.spec import StudySpec
@@ -96,8 +96,13 @@ class Tunable(Generic[P, R]):
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The plain function. A `trial` that is not given is one to which nobody listens."""
+        """Call the plain function. A `trial` that is not given is one to which nothing listens.
+
+        `train(**study.best.params)` works too: a list becomes the tuple that the `Choice` has.
+        """
         signature = inspect.signature(self.__wrapped__)
+        if arguments := Arguments.of(self.__wrapped__):
+            kwargs.update(arguments.as_annotated(kwargs))
         if "trial" in signature.parameters and "trial" not in signature.bind_partial(*args, **kwargs).arguments:
             kwargs["trial"] = Trial(metrics=tuple(_metric_names(self.options)))
         return self.__wrapped__(*args, **kwargs)

@@ -236,7 +236,9 @@ def test_arguments_of_rays_tuner_and_of_optuna_name_what_to_write() -> None:
 def test_tuples_stay_the_choices_of_an_annotation() -> None:
     @tunable(trials=3)
     def train(layers: Annotated[tuple[int, ...], Choice((32, 16), (64, 32))]) -> float:
+        assert isinstance(layers, tuple)
         return float(layers[0])
 
+    assert train(**{"layers": [64, 32]}) == 64.0, "as `study.best.params` has it"
     assert train.spec().parameters == {"layers": CategoricalParameter(values=((32, 16), (64, 32)))}
     assert train((32, 16)) == 32.0
