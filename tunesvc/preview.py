@@ -65,7 +65,9 @@ def told_size(spec: StudySpec, seen: Preview) -> str:
         size = f"at most {_count_text(seen.size_at_most)} configurations"
     else:
         size = f"{_count_text(seen.size)} configurations"
-    return f"{len(spec.parameters)} parameters, {size}" + (": the budget tries them all" if seen.exhaustible else "")
+    return f"{len(spec.parameters)} parameter{'' if len(spec.parameters) == 1 else 's'}, {size}" + (
+        ": the budget tries them all" if seen.exhaustible else ""
+    )
 
 
 def _count_text(count: int) -> str:

@@ -33,6 +33,8 @@ from tunesvc.store.embedded import EmbeddedServer
 from tunesvc.store.ledger import Ledger
 from tunesvc.store.prepared import Prepared
 from tunesvc.store.storage import PgStorage
+from tunesvc.web.events import Hub
+from tunesvc.web.watch import Watcher
 
 _NUMBERS = count()
 BACKEND = Prepared("SELECT pg_backend_pid()")
@@ -229,6 +231,23 @@ def test_an_embedded_server_that_cannot_be_revived_says_why_and_nobody_waits_for
         assert "pg_control" in database.revive()
         control.with_name("hidden").rename(control)
         assert database.revive() == ""
+
+
+def test_a_dashboard_starts_an_embedded_server_that_stopped_under_it(
+    tune_home: Path, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 3."""
+    with _embedded(tune_home, directory, monkeypatch) as database:
+        hub = Hub()
+        watcher = Watcher(database, hub)
+        watcher.step(0)
+        _die(directory, "kill -9 of the server")
+        deadline = time.monotonic() + 30
+        was_away = False
+        while not was_away or hub.staleness is not None:
+            assert time.monotonic() < deadline
+            watcher.step(0.1)
+            was_away |= hub.staleness is not None
 
 
 def test_a_frozen_embedded_server_is_waited_for_and_not_replaced(

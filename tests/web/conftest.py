@@ -66,7 +66,7 @@ class Dashboard:
             self.complaints.append(f"console: {message.text}")
 
     def _on_request(self, request: Request) -> None:
-        if not request.url.startswith((self.server.url, "data:", "blob:")):
+        if not request.url.startswith((self.server.url, self.server.own_url, "data:", "blob:")):
             self.complaints.append(f"asked another server: {request.url}")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,7 +15,8 @@ from starlette.datastructures import Headers
 
 from tests.integration.test_cluster import running
 from tests.web.conftest import routes_of
-from tunesvc import steering
+from tunesvc import insights, steering
+from tunesvc.cli.dashboard import open_browser
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import KeyAccess, Right, User
@@ -57,6 +60,68 @@ def test_the_cookie_is_for_this_server_and_no_script(server: DashboardServer) ->
     assert f"tunesvc_{server.port}=" in cookie
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
+
+
+BROWSER = {"user-agent": "Mozilla/5.0 Firefox/140.0", "sec-fetch-dest": "document"}
+
+
+def test_browsers_are_sent_to_a_host_whose_cookies_no_other_server_gets(server: DashboardServer) -> None:
+    answer = httpx.get(f"{server.url}/studies?q=a", headers=BROWSER)
+    assert answer.status_code == 307
+    assert answer.headers["location"] == f"http://tunesvc-{server.port}.localhost:{server.port}/studies?q=a"
+    own = {"host": f"tunesvc-{server.port}.localhost:{server.port}"}
+    assert httpx.get(f"{server.url}/studies", headers=BROWSER | own).status_code == 401
+
+
+def test_a_page_that_was_asked_for_before_entering_is_opened_after_it(server: DashboardServer) -> None:
+    headers = BROWSER | {"host": f"tunesvc-{server.port}.localhost:{server.port}"}
+    with httpx.Client(base_url=server.url, headers=headers) as client:
+        assert client.get("/cluster?a=b").status_code == 401
+        assert client.get(server.new_address()).headers["location"] == "/cluster?a=b"
+        assert client.get("/cluster").status_code == 200
+        from_a_file = client.get(server.new_address(), headers={"sec-fetch-site": "cross-site"})
+        assert from_a_file.status_code == 200, "no redirect, along which no strict cookie would be sent"
+        assert 'content="0; url=/studies"' in from_a_file.text
+
+
+@pytest.mark.parametrize("at", ["//evil.example", "/\\evil.example", "http://evil.example", "/enter?key=x"])
+def test_no_other_page_is_opened_after_entering(server: DashboardServer, at: str) -> None:
+    cookies = {f"tunesvc_page_{server.port}": at}
+    answer = httpx.get(server.new_address(), cookies=cookies)
+    assert answer.headers["location"] == "/studies"
+
+
+def test_only_a_form_changes_something(client: httpx.Client, server: DashboardServer, database: Database) -> None:
+    running(database)
+    study = insights.study(database, "test").study_id
+    ours = {"origin": server.url}
+    assert client.post(f"/studies/{study}/ask/note", data={"text": "mine"}, headers=ours).status_code == 200
+    answer = client.post(f"/studies/{study}/ask/note", json={"text": "other"}, headers=ours)
+    assert answer.status_code == 403
+    assert "no form" in answer.text
+    assert insights.study_by_id(database, study).note == "mine"
+
+
+def test_only_so_many_pages_may_listen(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesvc.web.pages.live.STREAMS_MAX", 1)
+    with client.stream("GET", "/events") as first:
+        assert first.status_code == 200
+        lines = first.iter_lines()
+        next(lines)
+        assert client.get("/events").status_code == 503
+
+
+def test_the_key_is_not_among_the_arguments_of_the_browser(
+    server: DashboardServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    open_browser(server)
+    (address,) = opened
+    file = Path(urlsplit(address).path)
+    assert "key=" not in address
+    assert f"{server.url}/enter?key=" in file.read_text()
+    assert file.parent.stat().st_mode & 0o077 == 0
 
 
 def test_a_foreign_host_is_refused_on_every_route(client: httpx.Client, server: DashboardServer) -> None:

@@ -12,7 +12,7 @@ HOSTILE = '<img src=x onerror="alert(1)">'
 
 
 def test_without_a_coordinator_it_says_when_nodes_appear(dashboard: Dashboard) -> None:
-    expect(dashboard.open("/cluster").get_by_role("heading", name="No coordinator tells of a cluster")).to_be_visible()
+    expect(dashboard.open("/cluster").get_by_role("heading", name="No nodes yet")).to_be_visible()
 
 
 def test_nodes_their_trials_and_the_queue_are_there(dashboard: Dashboard, database: Database) -> None:
@@ -24,6 +24,16 @@ def test_nodes_their_trials_and_the_queue_are_there(dashboard: Dashboard, databa
     expect(node.get_by_role("link")).to_have_text(["test trial 0", "test trial 1"])
     expect(page.get_by_role("region", name="Queue")).to_contain_text("there is room for it: its worker is starting")
     expect(page.get_by_role("region", name="Coordinators")).to_contain_text("head:7")
+
+
+def test_a_machine_is_there_once_whatever_ran_on_it_before(dashboard: Dashboard, database: Database) -> None:
+    """Each local Ray gives its machine a new key."""
+    simulation = running(database, parallelism=3)
+    simulation.sql(
+        "INSERT INTO nodes SELECT study_id, 'older', address, host, total, free, seen_at - interval '2 min' FROM nodes"
+    )
+    page = dashboard.open("/cluster")
+    expect(page.locator(".node")).to_have_count(1)
 
 
 def test_names_of_hosts_and_resources_cannot_act(dashboard: Dashboard, database: Database) -> None:

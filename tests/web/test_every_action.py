@@ -115,22 +115,22 @@ ACTIONS = [
         about=REPORTED,
     ),
     Action(
-        *(Ask.TAG, "+ tag", "Keep", f"SELECT tags = '{{vision}}' {OF_STUDY}", (("text", "vision"),)),
+        *(Ask.TAG, "+ tag", "Save", f"SELECT tags = '{{vision}}' {OF_STUDY}", (("text", "vision"),)),
         within="#labels",
         told="Tags: vision",
     ),
     Action(
-        *(Ask.NOTE, "+ note", "Keep", f"SELECT note = 'why' {OF_STUDY}", (("text", "why"),)),
+        *(Ask.NOTE, "+ note", "Save", f"SELECT note = 'why' {OF_STUDY}", (("text", "why"),)),
         within="#labels",
         told="The note is kept.",
     ),
     Action(
-        *(Ask.TAG, "+ tag", "Keep", f"SELECT tags = '{{odd}}' {OF_TRIAL}", (("text", "odd"),), "number = 0"),
+        *(Ask.TAG, "+ tag", "Save", f"SELECT tags = '{{odd}}' {OF_TRIAL}", (("text", "odd"),), "number = 0"),
         within="#trial-labels",
         told="Tags: odd",
     ),
     Action(
-        *(Ask.NOTE, "+ note", "Keep", f"SELECT note = 'how' {OF_TRIAL}", (("text", "how"),), "number = 0"),
+        *(Ask.NOTE, "+ note", "Save", f"SELECT note = 'how' {OF_TRIAL}", (("text", "how"),), "number = 0"),
         within="#trial-labels",
         told="The note is kept.",
     ),

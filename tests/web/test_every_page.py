@@ -57,6 +57,7 @@ SIGHTS = {
     "health": Sight("/studies/{live}/health"),
     "health, with findings": Sight("/studies/{ill}/health"),
     "health of a study without trials": Sight("/studies/{bare}/health"),
+    "configuration": Sight("/studies/{live}/configuration"),
     "requests": Sight("/studies/{live}/requests"),
     "no requests": Sight("/studies/{bare}/requests"),
     "the cluster": Sight("/cluster"),

@@ -7,6 +7,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
 
+import optuna
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -15,6 +16,7 @@ from tests.web.conftest import Dashboard
 from tunesvc import insights
 from tunesvc.store import studies
 from tunesvc.store.database import Database
+from tunesvc.store.storage import PgStorage
 from tunesvc.web.app import BODY_MAX
 from tunesvc.web.server import HOST
 
@@ -100,6 +102,23 @@ def test_a_copy_has_another_name_and_the_same_text(dashboard: Dashboard, databas
     page = dashboard.open(f"/new?copy={record.study_id}")
     expect(page.get_by_label("study.yaml")).to_have_value(text.replace("first-2", "first-3"))
     expect(page.locator("#verdict")).to_contain_text("It can be created")
+
+
+def test_what_was_written_is_there_again_after_leaving(editor: Page, dashboard: Dashboard) -> None:
+    editor.get_by_label("study.yaml").fill("name: mine\n")
+    dashboard.open("/studies")
+    page = dashboard.open("/new")
+    expect(page.get_by_label("study.yaml")).to_have_value("name: mine\n")
+    page.get_by_role("button", name="Start over").click()
+    expect(page.get_by_label("study.yaml")).not_to_have_value("name: mine\n")
+
+
+def test_only_what_has_a_file_can_be_copied(dashboard: Dashboard, database: Database) -> None:
+    optuna.create_study(storage=PgStorage(database), study_name="bare")
+    with database.engine.begin() as connection:
+        studies.create(connection, make_spec(name="written"))
+    page = dashboard.open("/new")
+    expect(page.get_by_label("Or with a copy of").locator("option")).to_have_text(["written"])
 
 
 def test_what_is_written_cannot_act(editor: Page, dashboard: Dashboard) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import optuna
 import pytest
 from playwright.sync_api import expect
 
@@ -10,6 +11,7 @@ from tests.specs import make_spec
 from tests.web.conftest import Dashboard
 from tunesvc.store import studies
 from tunesvc.store.database import Database
+from tunesvc.store.storage import PgStorage
 from tunesvc.web.watch import LISTENING_LOOK_S
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
@@ -76,6 +78,17 @@ def test_a_list_that_changes_keeps_scroll_focus_and_ticks(dashboard: Dashboard, 
     assert page.locator("#studies .scroll").evaluate("box => box.scrollLeft") == 120
     expect(row.get_by_role("link")).to_be_focused()
     expect(page.locator(f"#study-{other}").get_by_role("checkbox")).to_be_checked()
+
+
+def test_names_can_be_read_and_clicked_whatever_they_are(dashboard: Dashboard, database: Database) -> None:
+    for name in ("   ", "\u202eabc", "n" * 180):
+        optuna.create_study(storage=PgStorage(database), study_name=name)
+    page = dashboard.open("/studies")
+    links = page.locator("tbody th > a")
+    expect(links).to_have_text(["n" * 180, "\ufffdabc", "“   ”"], use_inner_text=False)
+    width = links.first.evaluate("link => link.getBoundingClientRect().width")
+    assert width <= 300, "the other columns stay on the screen"
+    expect(links.first).to_have_attribute("title", "n" * 180)
 
 
 def test_names_cannot_act(dashboard: Dashboard, database: Database) -> None:

@@ -143,6 +143,16 @@ def test_a_new_result_is_on_the_page_within_a_second(dashboard: Dashboard, datab
     page.wait_for_function("() => document.querySelector('#figure-history [data-plot]')._fullData[0].x.at(-1) === 27")
 
 
+def test_the_configuration_is_shown_to_be_copied(dashboard: Dashboard, database: Database) -> None:
+    study = fill(database, 3, description="What this is about.")
+    page = dashboard.open(f"/studies/{study}")
+    page.get_by_role("link", name="Configuration").click()
+    expect(page.get_by_text("What this is about.").first).to_be_visible()
+    expect(page.locator("#study-file")).to_contain_text("parameters:")
+    expect(page.get_by_role("region", name="Space")).to_contain_text("float")
+    expect(page.get_by_role("button", name="Copy", exact=True)).to_be_visible()
+
+
 def test_a_page_whose_stream_opens_late_follows_all_the_same(dashboard: Dashboard, database: Database) -> None:
     study = fill(database, trials=20)
     dashboard.page.route("**/events", lambda route: None)

@@ -146,6 +146,20 @@ def test_names_and_values_of_parameters_cannot_act(dashboard: Dashboard, study_i
     expect(page.locator("#names")).to_contain_text(HOSTILE)
 
 
+def test_menus_close_as_in_any_application(dashboard: Dashboard, study_id: int) -> None:
+    page = dashboard.open(f"/studies/{study_id}/trials")
+    opened = page.locator("details.menu[open] > summary")
+    page.get_by_text("Columns", exact=True).first.click()
+    expect(opened).to_have_text("Columns")
+    page.get_by_text("Help", exact=True).click()
+    expect(opened).to_have_text("Help")
+    page.keyboard.press("Escape")
+    expect(opened).to_have_count(0)
+    page.get_by_text("Help", exact=True).click()
+    page.get_by_role("heading", level=1).click(position={"x": 90, "y": 5})
+    expect(opened).to_have_count(0)
+
+
 def test_files_hold_what_is_filtered(dashboard: Dashboard, study_id: int) -> None:
     cookies = {one["name"]: one["value"] for one in dashboard.page.context.cookies()}
     with httpx.Client(base_url=dashboard.server.url, cookies=cookies) as client:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +32,7 @@ def dashboard(
 ) -> None:
     """Show studies in the browser, as they run. Ctrl-C ends it; studies go on.
 
-    The address works in one browser, once; Enter prints another. It is served to this machine only.
+    The link works in one browser, once; Enter prints another. It is served to this machine only.
     """
     from tunesvc.store.database import open_database
     from tunesvc.views.output import out
@@ -36,7 +40,7 @@ def dashboard(
     with open_database(database_url) as database, served(database, port=port, gpu_price=gpu_price) as server:
         print_address(server)
         if browser:
-            _open(server)
+            open_browser(server)
         if sys.stdin.isatty():
             threading.Thread(target=_answer_enter, args=(server,), daemon=True).start()
         try:
@@ -61,10 +65,15 @@ def print_address(server: DashboardServer) -> None:
     out().print(f"dashboard  {server.new_address()}", markup=False, soft_wrap=True)
 
 
-def _open(server: DashboardServer) -> None:
+def open_browser(server: DashboardServer) -> None:
+    """Open it by a file that only this user can read: other users of the machine see a browser's arguments."""
     import webbrowser
 
-    webbrowser.open(server.new_address())
+    folder = Path(tempfile.mkdtemp(prefix="tunesvc-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    file = folder / "open.html"
+    file.write_text(f'<meta http-equiv="refresh" content="0; url={server.new_address()}">', encoding="utf-8")
+    webbrowser.open(file.as_uri())
 
 
 def _answer_enter(server: DashboardServer) -> None:

@@ -194,7 +194,8 @@ def _nodes(
         by_key.setdefault(row.key, []).append(row)
     placed: set[HeldRow] = set()
     found = []
-    for key, rows in by_key.items():
+    # those that are alive first: what runs is on them, not on what the machine was before
+    for key, rows in sorted(by_key.items(), key=lambda one: min(row.age_s for row in one[1]) > STALE_S):
         ids = {row.study_id for row in rows}
         here = tuple(
             one for one in held if one.study_id in ids and one.address == rows[0].address and one not in placed
@@ -207,7 +208,15 @@ def _nodes(
                 key, newest.address, newest.host, newest.total, newest.free, newest.seen_at, newest.age_s, names, here
             )
         )
-    return tuple(found), placed
+    return _without_ghosts(found), placed
+
+
+def _without_ghosts(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
+    """One row per machine, unless several clusters on it are alive: each local Ray gives its machine a new key."""
+    youngest: dict[tuple[str, str], NodeRow] = {}
+    for node in sorted(nodes, key=lambda node: node.age_s):
+        youngest.setdefault((node.host, node.address), node)
+    return tuple(node for node in nodes if not node.is_stale or node.held or youngest[node.host, node.address] is node)
 
 
 def _held(row: Any) -> HeldRow:

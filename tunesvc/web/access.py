@@ -18,6 +18,8 @@ from typing import Annotated, Protocol
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 
+from tunesvc.web.render import page
+
 SESSIONS_MAX = 1_000
 """Browsers that are let in at a time; the oldest has to come with a new key."""
 
@@ -147,14 +149,19 @@ class KeyAccess:
         return router
 
     def enter(self, request: Request, key: str) -> Response:
-        """Take the key, hand out the cookie, and go to the first page."""
-        home = RedirectResponse(request.url_for("studies_page"), status_code=303)
+        """Take the key, hand out the cookie, and go to the page that was asked for before, or to the first."""
+        at = remembered_page(request) or request.url_for("studies_page").path
+        # a browser does not send a strict cookie along a redirect that begins on another page, such as a file
+        is_elsewhere = request.headers.get("sec-fetch-site") == "cross-site"
+        answer = page(request, "entered.html", at=at) if is_elsewhere else RedirectResponse(at, status_code=303)
         session = self._exchange(key)
         if session is not None:
-            home.set_cookie(self._cookie, session, httponly=True, samesite="strict", path=request.url_for("home").path)
+            path = request.url_for("home").path
+            answer.set_cookie(self._cookie, session, httponly=True, samesite="strict", path=path)
         elif self.user(request) is None:  # who is in already may open a used address again
             raise NotLetIn
-        return home
+        answer.delete_cookie(_page_cookie(request))
+        return answer
 
     def _exchange(self, key: str) -> str | None:
         given = _digest(key)
@@ -168,6 +175,22 @@ class KeyAccess:
             if len(self._sessions) > SESSIONS_MAX:
                 del self._sessions[next(iter(self._sessions))]
             return session
+
+
+def remember_page(request: Request, answer: Response) -> None:
+    """Have a browser that is not let in keep which page it asked for, for the moment when it is."""
+    at = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    answer.set_cookie(_page_cookie(request), at[:2_000], max_age=600, httponly=True, samesite="lax")
+
+
+def remembered_page(request: Request) -> str | None:
+    """That page; None where there is none, or it is none of ours."""
+    at = request.cookies.get(_page_cookie(request), "")
+    return at if at.startswith("/") and not at.startswith(("//", "/\\", "/enter")) else None
+
+
+def _page_cookie(request: Request) -> str:
+    return f"tunesvc_page_{request.url.port}"
 
 
 def _digest(secret: str) -> bytes:

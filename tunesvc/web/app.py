@@ -17,7 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
-from tunesvc.web.access import Access, NotAllowed, NotLetIn
+from tunesvc.web.access import Access, NotAllowed, NotLetIn, remember_page
 from tunesvc.web.events import Hub
 from tunesvc.web.files import Files
 from tunesvc.web.guard import Guard
@@ -27,6 +27,7 @@ from tunesvc.web.pages import (
     actions,
     cluster,
     compare,
+    configuration,
     figures,
     frame,
     health,
@@ -41,11 +42,16 @@ from tunesvc.web.render import STATIC, page
 
 BODY_MAX = 1_000_000
 """Bytes of a request's body: four times the largest study file, which a form may well double in size."""
-PAGES = (studies, frame, study, trials, trial, compare, actions, health, cluster, new, figures, live)
+PAGES = (
+    *(studies, frame, study, trials, trial, compare, actions, health, configuration),
+    *(cluster, new, figures, live),
+)
 """Modules that each have a `router`."""
 
 
-def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[str], gpu_price: float = 0.0) -> FastAPI:
+def make_app(
+    database: Database, access: Access, hub: Hub, *, hosts: Iterable[str], own_host: str = "", gpu_price: float = 0.0
+) -> FastAPI:
     """The application.
 
     Args:
@@ -53,6 +59,7 @@ def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[st
         access: who may do what.
         hub: tells open pages of changes; the caller feeds it, mostly with a `Watcher`.
         hosts: values of `Host` under which it is served, port included.
+        own_host: the one of them to which browsers are sent; empty where each is as good.
         gpu_price: of an hour of one GPU, in whatever currency; 0 leaves costs out.
     """
     app = FastAPI(
@@ -71,7 +78,7 @@ def make_app(database: Database, access: Access, hub: Hub, *, hosts: Iterable[st
     app.mount("/static", Files(directory=STATIC), name="static")
     app.add_middleware(Mistakes)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Guard, hosts=hosts, own=own_host)
     for kind, answer in _ERRORS.items():
         app.add_exception_handler(kind, answer)
     return app
@@ -120,7 +127,10 @@ def _refused(request: Request, error: Exception) -> Response:
 
 
 def _unknown(request: Request, _: Exception) -> Response:
-    return page(request, "enter.html", 401)
+    answer = page(request, "enter.html", 401)
+    if request.method == "GET" and request.headers.get("sec-fetch-dest") == "document":
+        remember_page(request, answer)
+    return answer
 
 
 def _forbidden(request: Request, error: Exception) -> Response:

@@ -89,6 +89,29 @@ def coded(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(parts))
 
 
+def named(name: str) -> str:
+    """A name that can be seen and clicked: one of blanks stands in quotes."""
+    return name if name.strip() else f"“{name}”"
+
+
+def amount(resource: str, value: float) -> str:
+    """How much of one of Ray's resources; memory is in bytes."""
+    if "memory" not in resource:
+        return f"{value:.4g}"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def _finalized(value: Any) -> Any:
+    """Text without the characters that turn the direction of what follows: a name could reverse a row."""
+    return _BIDI.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+_BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
 def _urls(request: Request) -> Any:
     def url(name: str, /, **path: object) -> str:
         """The address of a route, wherever the application is mounted; keyword `query` is for what follows the path."""
@@ -113,6 +136,7 @@ def _environment() -> Environment:
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -129,6 +153,7 @@ def _environment() -> Environment:
         count=count,
         shell=shlex.quote,
         violations=words.violations,
+        named=named,
     )
-    made.globals.update(spark=spark, escape=escape, against=against)
+    made.globals.update(amount=amount, spark=spark, escape=escape, against=against)
     return made

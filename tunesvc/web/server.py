@@ -43,8 +43,11 @@ class DashboardServer:
         self._access = KeyAccess(whoami() or "somebody", f"tunesvc_{self.port}")
         self.hub = Hub()
         self._watcher = Watcher(database, self.hub)
-        hosts = [f"{name}:{self.port}" for name in (HOST, "localhost")]
-        app = make_app(database, self._access, self.hub, hosts=hosts, gpu_price=gpu_price)
+        own = f"tunesvc-{self.port}.localhost:{self.port}"
+        self.own_url = f"http://{own}"
+        """Where browsers are sent: a host whose cookies no other server gets."""
+        hosts = [own, *(f"{name}:{self.port}" for name in (HOST, "localhost"))]
+        app = make_app(database, self._access, self.hub, hosts=hosts, own_host=own, gpu_price=gpu_price)
         app.include_router(self._access.router())
         config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none")
         self._server = uvicorn.Server(config)

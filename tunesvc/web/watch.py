@@ -88,6 +88,7 @@ class Watcher:
             if not self._trouble:
                 self._audience.stale(self._answered_at, str(error))
             self._trouble = str(error)
+            self._database.revive()  # an embedded server that stopped under the dashboard starts again
             self._stopping.wait(wait_s)
             return
         self._answered_at = datetime.now(UTC)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, HTTPException, Request
 
 from tunesvc.web.access import Viewer
 from tunesvc.web.events import EventStream
 
 router = APIRouter()
 
+STREAMS_MAX = 600
+"""Pages that may listen at a time."""
+
 
 @router.get("/events")
 def events(request: Request, _: Viewer) -> EventStream:
-    """Changes of studies, as server-sent events."""
+    """Changes of studies, as server-sent events; so many at a time, because each takes a connection."""
+    if len(request.app.state.hub) >= STREAMS_MAX:
+        raise HTTPException(503, f"{STREAMS_MAX} pages are open already: close some")
     return EventStream(request.app.state.hub)

@@ -178,6 +178,7 @@ def _editor(
         chosen=chosen,
         templates=templates(),
         copied=copied,
+        is_fresh=verdict is None,
         studies=insights.studies(database, 100, among=among),
         verdict=verdict or judge(database, text, folder, among),
     )

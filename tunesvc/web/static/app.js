@@ -185,7 +185,7 @@ const dialog = document.getElementById("dialog");
 
 document.body.addEventListener("htmx:afterSwap", (event) => {
   if (event.target !== dialog) return;
-  document.querySelectorAll("details.menu[open]").forEach((menu) => { menu.open = false; });
+  closeMenus();
   if (!dialog.open) dialog.showModal();
   (dialog.querySelector("[autofocus]") || dialog.querySelector("[data-close]"))?.focus();
 });
@@ -193,6 +193,21 @@ document.body.addEventListener("htmx:afterRequest", (event) => {
   if (event.detail.successful && event.target.matches("dialog form")) dialog.close();
 });
 dialog.addEventListener("close", () => dialog.replaceChildren());
+
+// --- menus ------------------------------------------------------------------------------------------
+
+// a menu closes by Escape, by a click outside, and when another one opens
+function closeMenus(but) {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (menu !== but) menu.open = false;
+}
+
+document.addEventListener("click", (event) => closeMenus(event.target.closest("details.menu")));
+document.addEventListener("keydown", (event) => {
+  const menu = event.target.closest?.("details.menu[open]") ?? document.querySelector("details.menu[open]");
+  if (event.key !== "Escape" || !menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+});
 
 // --- keys -------------------------------------------------------------------------------------------
 

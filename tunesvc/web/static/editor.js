@@ -37,6 +37,25 @@ verdict.addEventListener("click", (event) => {
   const button = event.target.closest("[data-goto]");
   if (button) goTo(Number(button.dataset.goto));
 });
+// what was written outlives leaving the page, until a study is made of it
+const form = document.getElementById("new");
+const draft = `draft ${location.pathname}${location.search}`;
+const begun = text.value;
+const kept = localStorage.getItem(draft);
+if (kept !== null && form.dataset.fresh !== undefined) {
+  text.value = kept;
+  document.getElementById("restored").hidden = kept === begun;
+}
+document.getElementById("restored").addEventListener("click", (event) => {
+  if (!event.target.closest("button")) return;
+  text.value = begun;
+  document.getElementById("restored").hidden = true;
+  text.dispatchEvent(new Event("input", { bubbles: true }));
+});
+text.addEventListener("input", () => localStorage.setItem(draft, text.value));
+form.addEventListener("submit", (event) => { if (!event.submitter?.formAction.endsWith("/download")) localStorage.removeItem(draft); });
+addEventListener("load", () => { if (text.value !== begun) text.dispatchEvent(new Event("input", { bubbles: true })); });
+
 document.body.addEventListener("htmx:afterSwap", (event) => { if (event.target === verdict) mark(); });
 number();
 mark();

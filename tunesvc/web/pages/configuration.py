@@ -1,0 +1,77 @@
+"""What a study was told to do: its file, its space, its sampler, and what it is made with."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from importlib import metadata
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from tunesvc.insights import StudyView
+from tunesvc.preview import preview, told_size
+from tunesvc.spec import CategoricalParameter, Parameter, StudySpec
+from tunesvc.spec.document import written
+from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.render import page
+
+router = APIRouter()
+
+PACKAGES = ("tunesvc", "optuna", "ray", "numpy", "scipy")
+
+
+@router.get("/studies/{study_id}/configuration", name="configuration_page")
+def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
+    """The page."""
+    spec = study.spec
+    return page(
+        request,
+        "configuration.html",
+        study=study,
+        text="" if spec is None else study.source_text or written(spec),
+        facts=dict(_facts(study)),
+        size="" if spec is None else told_size(spec, preview(spec, samples=0)),
+        space=[] if spec is None else [(name, *_range(one)) for name, one in spec.parameters.items()],
+        versions=[(name, metadata.version(name)) for name in PACKAGES] + [("Python", platform.python_version())],
+    )
+
+
+def _facts(study: StudyView) -> Iterator[tuple[str, str]]:
+    spec = study.spec
+    yield "objectives", ", ".join(f"{one.goal} {one.name}" for one in study.objectives)
+    if spec is None:
+        return
+    yield "runs", spec.entrypoint or " ".join(spec.command or ())
+    yield "folder", study.source_dir or "–"
+    yield "sampler", _named(spec.sampler.model_dump(exclude_defaults=True) | {"name": spec.sampler.name})
+    yield "pruner", _named(spec.pruner.model_dump(exclude_defaults=True) | {"name": spec.pruner.name})
+    yield from _rest(spec)
+
+
+def _rest(spec: StudySpec) -> Iterator[tuple[str, str]]:
+    yield "budget", _named(spec.budget.model_dump(exclude_none=True, exclude_defaults=True))
+    yield "trials at a time", "all that fit" if spec.parallelism is None else str(spec.parallelism)
+    yield "resources of a trial", _named(spec.resources.model_dump(exclude_none=True))
+    yield "constraints", ", ".join(_bounds(one.metric, one.min, one.max) for one in spec.constraints)
+    yield "seed", "–" if spec.seed is None else str(spec.seed)
+
+
+def _named(values: dict[str, object]) -> str:
+    """`gp, startup 10`: a name, and options that are not at their default."""
+    name = values.pop("name", None)
+    options = [f"{key} {value}" for key, value in values.items() if value not in (None, {}, ())]
+    return ", ".join([*([str(name)] if name else []), *options])
+
+
+def _bounds(name: str, low: float | None, high: float | None) -> str:
+    return f"{'' if low is None else f'{low:g} ≤ '}{name}{'' if high is None else f' ≤ {high:g}'}"
+
+
+def _range(one: Parameter) -> tuple[str, str]:
+    """Kind and range of a parameter, in words."""
+    if isinstance(one, CategoricalParameter):
+        return "choice", ", ".join(str(value) for value in one.values)
+    scale = ", logarithmic" if getattr(one, "log", False) else ""
+    step = getattr(one, "step", None)
+    return one.type, f"{one.min:g} … {one.max:g}{scale}{f', in steps of {step:g}' if step else ''}"
