@@ -16,9 +16,9 @@ from tunesvc.decorator import Tunable
 from tunesvc.insights.confirmation import Confirmation
 from tunesvc.insights.health import Health
 from tunesvc.plots import Plots
+from tunesvc.runs import RunOptions
 from tunesvc.search.confirming import Finalist
 from tunesvc.search.recommend import Recommendation
-from tunesvc.study import RunOptions
 
 _PREFACE = """# Python reference
 

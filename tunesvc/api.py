@@ -14,6 +14,7 @@ from tunesvc.coordinator.progress import Note
 from tunesvc.errors import SpecError
 from tunesvc.execute.ray_start import Rays
 from tunesvc.interrupts import interruptible
+from tunesvc.runs import RunOptions, run_observed
 from tunesvc.search.check import option_faults
 from tunesvc.search.options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
@@ -21,7 +22,7 @@ from tunesvc.spec.checks import find_faults
 from tunesvc.spec.document import StudyDocument, load
 from tunesvc.store.database import Database, open_database
 from tunesvc.store.storage import PgStorage
-from tunesvc.study import RunOptions, Study, run_observed
+from tunesvc.study import Study
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
@@ -69,7 +70,8 @@ def run(
             observer.note(Note("phase", "opening the database"))
             database = shared_database(database_url)
             record = enroll(database, spec, source, resume=resume, observer=observer)
-            return run_observed(database, record, source, how, observer, interrupt)
+            interrupted = run_observed(database, record, source, how, observer, interrupt)
+            return Study(record.name, database, interrupted=interrupted)
 
 
 def load_study(name: str, *, database_url: str | None = None) -> Study:

@@ -5,33 +5,25 @@ Everything that the command line does is a method here. Every property is read a
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunesvc import confirming, insights, steering
-from tunesvc.assembly import Source, move, run_study
-from tunesvc.callbacks import Callback, CallbackObserver
-from tunesvc.coordinator.progress import Note, Observer, SilentObserver
+from tunesvc.assembly import Source, move
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
 from tunesvc.execute.ray_space import nested
-from tunesvc.execute.ray_start import ExecutorMaker, ray_executor
 from tunesvc.insights.confirmation import Confirmation, confirmation
 from tunesvc.insights.failure import failure
 from tunesvc.insights.health import Health, health
-from tunesvc.interrupts import TimeLimit, interruptible
 from tunesvc.plots import Plots
+from tunesvc.runs import RunOptions, run_record
 from tunesvc.spec.units import parse_duration_s
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
-from tunesvc.views.automatic import automatic_view
 from tunesvc.whoami import whoami
-from tunesvc.words import duration, number
 
 if TYPE_CHECKING:
     import optuna
@@ -40,32 +32,6 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from tunesvc.search.recommend import Recommendation
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """The way in which a run is shown, watched and ended."""
-
-    progress: bool = True
-    """Show the run: live in a notebook or terminal, else as lines on standard error."""
-    observer: Observer | None = None
-    """Gets what would be shown instead."""
-    callbacks: Sequence[Callback] = ()
-    """Called with each finished trial, in Optuna's form: `callback(study, trial)`."""
-    timeout: float | None = None
-    """Seconds from the first step after which this run stops in order; the study can be resumed."""
-    interrupt: threading.Event | None = None
-    """Stops the run in order once it is set; without it Ctrl-C does, and raises `KeyboardInterrupt`."""
-    check: bool = True
-    """Raise `StudyFailed` when no trial came to a result."""
-    make_executor: ExecutorMaker = field(default=ray_executor)
-    """Of a Ray that others use too, see `Rays`."""
-
-    def view(self, title: str, interrupt: threading.Event) -> AbstractContextManager[Observer]:
-        """Return the context manager of the observer that shows the run."""
-        if self.observer is not None:
-            return nullcontext(self.observer)
-        return automatic_view(title, interrupt) if self.progress else nullcontext(SilentObserver())
 
 
 class Study:
@@ -395,7 +361,8 @@ class Study:
         if folder is not None:
             record = move(self._database, record, Path(folder))
         source = Source(record.source_text, record.source_dir, function, sampler, pruner)
-        return run_record(self._database, record, source, RunOptions(**options), standby=standby)
+        interrupted = run_record(self._database, record, source, RunOptions(**options), standby=standby)
+        return Study(self.name, self._database, interrupted=interrupted)
 
     def confirm(
         self, top: int = 5, repeats: int = 5, *, function: Callable[..., Any] | None = None, **options: Any
@@ -435,71 +402,3 @@ class Study:
     def _record(self) -> StudyRecord:
         with self._database.engine.connect() as connection:
             return studies.find(connection, self.name)
-
-
-def run_record(
-    database: Database, record: StudyRecord, source: Source, options: RunOptions, *, standby: bool = False
-) -> Study:
-    """Run a stored study under the view, the callbacks and the limits of `options`."""
-    with (
-        interruptible(record.name, options.interrupt) as interrupt,
-        options.view(record.name, interrupt) as observer,
-    ):
-        return run_observed(database, record, source, options, observer, interrupt, standby=standby)
-
-
-def run_observed(
-    database: Database,
-    record: StudyRecord,
-    source: Source,
-    options: RunOptions,
-    observer: Observer,
-    interrupt: threading.Event,
-    *,
-    standby: bool = False,
-) -> Study:
-    """Run a stored study under a view that is open already."""
-    callbacks = limit = None
-    if options.callbacks:
-        observer = callbacks = CallbackObserver(observer, options.callbacks, database, record.name, record.study_id)
-    if options.timeout is not None:
-        observer = limit = TimeLimit(observer, options.timeout, interrupt)
-    try:
-        closing = run_study(
-            database,
-            record,
-            source,
-            make_executor=options.make_executor,
-            observer=observer,
-            interrupt=interrupt,
-            standby=standby,
-        )
-    finally:
-        if limit is not None:
-            limit.close()
-    if callbacks is not None:
-        callbacks.close()
-    interrupted = interrupt.is_set() and closing.state is None
-    study = Study(record.name, database, interrupted=interrupted)
-    if options.observer is None:
-        observer.note(Note("over", _summary(study)))
-    error = study.failure if options.check else None
-    if error is not None:
-        raise error
-    return study
-
-
-def _summary(study: Study) -> str:
-    """Return the end of a run in a line: state, counts, and the best trial."""
-    view = study.view
-    counts = view.counts
-    reason = f": {view.reason}" if view.reason else ""
-    state = "interrupted" if study.interrupted else view.state
-    text = f"{state} after {duration(view.active_s)}{reason}"
-    text += f"; {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
-    best = next(iter(study.best_trials), None)
-    if best is None:
-        return text
-    values = zip(view.objectives, best.values or (), strict=False)
-    shown = ", ".join(f"{objective.name} = {number(value)}" for objective, value in values)
-    return f"{text}; best {shown} (trial {best.number})"
