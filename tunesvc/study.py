@@ -65,7 +65,7 @@ class Study:
 
     @property
     def state(self) -> str:
-        """`created`, `running`, `paused`, `finished`, `stopped` or `failed`."""
+        """`created`, `running`, `interrupted` (no process runs it), `paused`, `finished`, `stopped` or `failed`."""
         return self.view.state
 
     @property

@@ -19,6 +19,7 @@ from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
 
+import tunesvc
 from tests.ray_fixtures import address_of_local_ray
 from tunesvc.assembly import Source, create
 from tunesvc.spec.document import load
@@ -243,6 +244,8 @@ def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune)
     told = json.loads(tune("explain", "noisy", "2", "--json"))
     assert "Proposed by random" in told["said"][0]["text"]
     assert told["decisions"][0]["details"]["seed"] == 1
+    read = tunesvc.load_study("noisy", database_url=tune.env["TUNE_DATABASE_URL"])
+    assert str(read.explain(2)).split() == tune("explain", "noisy", "2").split(), "print shows what the command shows"
     assert "4 of 4 proposals come out as recorded" in tune("replay", "noisy")
     texts = tune("explain", "noisy", "2") + tune("explain", "noisy")
     assert [line for line in texts.splitlines() if line != line.rstrip()] == [], "a pipe has no width to be filled"
@@ -267,6 +270,7 @@ def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(t
     assert json.loads(out.splitlines()[-1])["exit_code"] == 130
     assert "press Ctrl-C again" in err
     assert "interrupted" in tune("ls")
+    assert [row["state"] for row in json.loads(tune("ls", "--json"))] == ["interrupted"]
     assert "tune resume slow" in tune("show", "slow")
     assert "tune resume slow" in tune("run", "slow.yaml", code=5)
     kept = {trial["number"] for trial in json.loads(tune("trials", "slow", "--json")) if trial["state"] == "complete"}
@@ -334,6 +338,9 @@ def test_failed_trials_show_their_traceback(tune: Tune) -> None:
     tune("run", "broken.yaml", "--trials", "1", code=1)
     shown = tune("show", "broken", "0")
     assert "RuntimeError: the data is gone" in shown
+    (failed,) = json.loads(tune("trials", "broken", "--state", "fail", "--where", "state == fail", "--json"))
+    assert failed["state"] == "failed"
+    assert "failed" in tune("trials", "broken", "--state", "failed")
 
 
 @pytest.mark.usefixtures("joins")

@@ -27,7 +27,7 @@ from tunesvc.store import schema
 from tunesvc.store import studies as stored
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
-from tunesvc.store.states import AttemptState, StudyState
+from tunesvc.store.states import AttemptState
 
 LR = FloatDistribution(1e-4, 1.0, log=True)
 OPTIMIZER = CategoricalDistribution(["sgd", "adam"])
@@ -128,7 +128,7 @@ def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: 
     assert row.counts == insights.Counts(waiting=1, running=1, complete=2, pruned=1, failed=1)
     assert row.best_value == 0.2
     assert row.fraction == pytest.approx(0.4)
-    assert row.state is StudyState.CREATED
+    assert row.state is insights.StudyStatus.CREATED
     assert row.created_at.utcoffset() == timedelta(0)
 
 
@@ -384,7 +384,7 @@ ANALYZE;
 QUERIES: dict[str, Callable[[Database, int], object]] = {
     "one study": lambda db, study: insights.study(db, "s7"),
     "a page of trials": lambda db, study: insights.trials(db, study, limit=50, after=20),
-    "a page of failed trials": lambda db, study: insights.trials(db, study, states=["fail"], limit=50),
+    "a page of failed trials": lambda db, study: insights.trials(db, study, states=["failed"], limit=50),
     "the best": lambda db, study: insights.best(db, study),
     "one trial": lambda db, study: insights.trial(db, study, 7),
     "one curve": lambda db, study: insights.curve(db, study, 7),

@@ -170,7 +170,7 @@ def test_a_killed_worker_costs_an_attempt_and_the_next_goes_on_from_the_checkpoi
 def test_trials_that_hang_or_ignore_the_stop_are_ended_and_the_others_finish(run_study: RunStudy) -> None:
     """Faults 20 and 21."""
     study = run_study("unruly", limits={"wall": 3, "silence": 2, "grace": 1}, budget=4)
-    assert [trial.state for trial in study.trials] == ["fail", "fail", "complete", "complete"]
+    assert [trial.state for trial in study.trials] == ["failed", "failed", "complete", "complete"]
     assert [trial.failure for trial in study.trials] == ["silence", "timeout", None, None]
 
 

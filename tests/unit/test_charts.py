@@ -102,7 +102,7 @@ def test_one_choice_of_states_holds_for_every_figure() -> None:
     assert chart.columns["trial"] == [0]
     assert chart.note == "1 of 3 trials"
     assert charts.edf(ERROR, results, states=("pruned",)).rows() == [(0.7, 1.0)]
-    assert charts.choose_curves(ERROR, results, states=("complete", "fail")) == [0, 2]
+    assert charts.choose_curves(ERROR, results, states=("complete", "failed")) == [0, 2]
 
 
 def test_the_best_so_far_rises_when_more_is_better() -> None:

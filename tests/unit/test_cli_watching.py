@@ -24,7 +24,8 @@ def progress(running: int = 2, elapsed_s: float = 60.0, **changes: object) -> Pr
         "pruned": 5,
         "failed": 1,
         "paused": 0,
-        "running": tuple(live(number) for number in range(running)),
+        "running": tuple(live(number) for number in range(min(running, 6))),
+        "queued": tuple(live(number) for number in range(6, running)),
         "budget_trials": 40,
         "fraction": 0.4,
         "elapsed_s": elapsed_s,
@@ -85,6 +86,17 @@ def test_the_view_shows_budget_counts_best_gpus_and_running_trials() -> None:
     for part in ("40%", "1m 30s left", "16 of 40 trials", "5 pruned", "1 failed", "GPUs 1.5 of 2 busy", "0.0123"):
         assert part in text
     assert "name=[red]x[/]" in text, "values are no markup"
+
+
+def test_queued_trials_are_told_from_running_ones() -> None:
+    """What waits in a worker does not run: never more run than `parallelism` says."""
+    view, stream, lines = a_view(), io.StringIO(), io.StringIO()
+    for watcher in (view, PlainLines(stream=stream), JsonLines("digits", lines)):
+        watcher.progress(progress(running=8))
+    for text in (seen(view, 110), stream.getvalue()):
+        assert "6 running, 2 queued" in text
+    told = json.loads(lines.getvalue())
+    assert [len(told[name]) for name in ("running", "queued")] == [6, 2]
 
 
 def test_many_running_trials_leave_room_for_the_rest() -> None:

@@ -40,6 +40,8 @@ LR, OPTIMIZER = Field(Kind.PARAM, "lr"), Field(Kind.PARAM, "optimizer")
         ("`batch size` >= 64", Comparison(Field(Kind.PARAM, "batch size"), ">=", 64)),
         ("größe < 3", Comparison(Field(Kind.PARAM, "größe"), "<", 3)),
         ("state == complete", Comparison(Field(Kind.STATE), "==", "complete")),
+        ("state == failed", Comparison(Field(Kind.STATE), "==", "failed")),
+        ("state == fail", Comparison(Field(Kind.STATE), "==", "failed")),
         ("params.state > 1", Comparison(Field(Kind.PARAM, "state"), ">", 1)),
         ("value <= 0.1", Comparison(Field(Kind.VALUE), "<=", 0.1)),
         ("speed > 3", Comparison(Field(Kind.VALUE, index=1), ">", 3)),

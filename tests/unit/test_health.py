@@ -14,10 +14,10 @@ from tests.specs import make_spec
 from tunesvc.insights import Counts, Objective, StudyView
 from tunesvc.insights.health import Check, Finding, examine
 from tunesvc.insights.health.evidence import Evidence, Held, Record, Seen
+from tunesvc.insights.rows import StudyStatus
 from tunesvc.search.audit import AUDIT
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec
-from tunesvc.store.states import StudyState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPACE = {
@@ -28,7 +28,7 @@ SPACE = {
 }
 
 
-def view(spec: StudySpec, *, state: StudyState = StudyState.RUNNING, **counts: int) -> StudyView:
+def view(spec: StudySpec, *, state: StudyStatus = StudyStatus.RUNNING, **counts: int) -> StudyView:
     return StudyView(
         study_id=1,
         name=spec.name,
@@ -80,7 +80,7 @@ def evidence_of(
     rows: Sequence[Row],
     values: Iterable[float | None],
     *,
-    state: StudyState = StudyState.RUNNING,
+    state: StudyStatus = StudyStatus.RUNNING,
     failures: Mapping[int, str] | None = None,
     spec: StudySpec | None = None,
     **more: Any,
@@ -285,11 +285,11 @@ def test_improvement_has_stalled_when_the_best_came_early_and_budget_is_left() -
 
 def test_a_study_that_ended_while_it_improved_can_be_extended() -> None:
     values = [1.0 / (n + 1) ** 0.2 for n in range(100)]
-    finding = found(evidence_of(rows_of(100), values, state=StudyState.FINISHED), "stalled")
+    finding = found(evidence_of(rows_of(100), values, state=StudyStatus.FINISHED), "stalled")
     assert finding.action is not None
     assert finding.action.kind == "extend"
     assert finding.action.command("test") == "tune extend test --trials 500"
-    done = evidence_of(rows_of(100), [*values[:50], *[1.0] * 50], state=StudyState.FINISHED)
+    done = evidence_of(rows_of(100), [*values[:50], *[1.0] * 50], state=StudyStatus.FINISHED)
     assert check(done, "stalled").findings == ()
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from tests.specs import make_spec
 from tunesvc.errors import SpecError
-from tunesvc.insights import Counts, Objective, StudyView, TrialRow
-from tunesvc.store.states import StudyState
+from tunesvc.insights import Counts, Objective, StudyStatus, StudyView, TrialRow
 from tunesvc.web.forms import Ask, Fields, request_of
 from tunesvc.web.sense import against
 
@@ -24,7 +23,7 @@ SPEC = make_spec(
     }
 )
 STUDY = StudyView(
-    1, "bowl", StudyState.RUNNING, "", (Objective("loss", "minimize"),), Counts(running=1), None, None, 0.0, 1.0, 0.0,
+    1, "bowl", StudyStatus.RUNNING, "", (Objective("loss", "minimize"),), Counts(running=1), None, None, 0.0, 1.0, 0.0,
     "box:1", NOW, None, "ada", (), "", None, SPEC, None, None,
 )  # fmt: skip
 
@@ -88,10 +87,10 @@ def test_a_study_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
     assert {"pause", "delete"} == set(against(pausing))
     left = replace(STUDY, coordinator=None)
     assert against(left) == {}
-    finished = replace(left, state=StudyState.FINISHED)
+    finished = replace(left, state=StudyStatus.FINISHED)
     assert set(against(finished)) == {"pause", "stop", "resume"}
     assert "extend it first" in against(finished)["resume"]
-    stopped = replace(left, state=StudyState.STOPPED)
+    stopped = replace(left, state=StudyStatus.STOPPED)
     assert set(against(stopped)) == {"pause", "stop"}
     optunas = replace(left, spec=None)
     assert "delete" not in against(optunas)

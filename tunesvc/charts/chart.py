@@ -18,7 +18,7 @@ COLOURS = {
     "complete": "#4f7cff",
     "pruned": "#9aa3b2",
     "paused": "#b08ad9",
-    "fail": "#e5484d",
+    "failed": "#e5484d",
     "infeasible": "#d6409f",
     "running": "#f5a524",
     "waiting": "#c5cad3",

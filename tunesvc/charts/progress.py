@@ -44,7 +44,7 @@ def history(objective: Objective, results: Results, index: int = 0, states: Coll
     """
     title = f"History of {objective.name}"
     places = np.flatnonzero(results.drawable(index, states))
-    failed = np.flatnonzero(results.of_state("fail")) if not states or "fail" in states else places[:0]
+    failed = np.flatnonzero(results.of_state("failed")) if not states or "failed" in states else places[:0]
     if not len(places) and not len(failed):
         return Chart(title, None, NOTHING)
     costs = results.costs(objective, index)
@@ -109,7 +109,7 @@ def _failed(results: Results, places: np.ndarray) -> go.Scatter:
         name="failed",
         yaxis="y2",
         visible=bool(len(places)),
-        marker={"color": COLOURS["fail"], "size": 7, "symbol": "triangle-up"},
+        marker={"color": COLOURS["failed"], "size": 7, "symbol": "triangle-up"},
         hovertemplate="trial %{x} failed<extra></extra>",
     )
 
@@ -191,7 +191,7 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
 
 
 _OPACITY = {
-    "fail": 0.5,
+    "failed": 0.5,
     "pruned": 0.45,
     "paused": 0.45,
     "complete": 0.6,
@@ -234,7 +234,7 @@ _BAR_COLOURS: Mapping[str, str] = {
     "finished": COLOURS["complete"],
     "pruned": COLOURS["pruned"],
     "paused": COLOURS["paused"],
-    "failed": COLOURS["fail"],
+    "failed": COLOURS["failed"],
     "lost": "#b3261e",
     "interrupted": "#c98a1b",
     "running": COLOURS["running"],

@@ -124,8 +124,8 @@ class _Row:
         if p is None:
             return [name, self._phase or Text()]
         trials = f"{p.done}/{p.budget_trials}" if p.budget_trials else str(p.done)
-        waiting = sum(trial.waiting for trial in p.running)
-        running = "" if self.is_over else f"{len(p.running) - waiting}" + (f" +{waiting}" if waiting else "")
+        queued = f" +{len(p.queued)}" if p.queued else ""
+        running = "" if self.is_over else f"{len(p.running)}{queued}"
         best = Text("–" if p.best is None else number(p.best.values[0]), STYLES["best"] if p.best else "dim")
         made = [name, self._phase or self._standing(p, _BAR_CHARS if wide else 10), *cells(trials, running), best]
         left = "" if self.is_over or p.left_s is None else duration(p.left_s)

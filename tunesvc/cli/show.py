@@ -30,7 +30,19 @@ class State(StrEnum):
     PAUSED = "paused"
     COMPLETE = "complete"
     PRUNED = "pruned"
-    FAIL = "fail"
+    FAILED = "failed"
+
+    @classmethod
+    def parse(cls, text: str) -> State:
+        """Read a state; `fail` is Optuna's word for `failed`.
+
+        Raises:
+            typer.BadParameter: there is no such state.
+        """
+        try:
+            return cls.FAILED if text == "fail" else cls(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is none of {', '.join(cls)}") from None
 
 
 FOLLOW_S = 0.5
@@ -76,7 +88,7 @@ def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
 def _study_cells(row: StudyRow) -> list[object]:
     from tunesvc.views import output
 
-    state = output.state_text("interrupted" if row.unattended else str(row.state))
+    state = output.state_text(str(row.state))
     objective = ", ".join(f"{'max' if one.maximize else 'min'} {one.name}" for one in row.objectives)
     done = f"{row.counts.done}" if row.counts.done == row.counts.total else f"{row.counts.done}/{row.counts.total}"
     budget = output.bar(row.fraction) if row.budget else "–"
@@ -192,7 +204,16 @@ def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
 def trials(
     study: StudyName,
     where: Where = "",
-    state: Annotated[list[State] | None, typer.Option("--state", "-s", help="Only these; may be repeated.")] = None,
+    state: Annotated[
+        list[State] | None,
+        typer.Option(
+            "--state",
+            "-s",
+            parser=State.parse,
+            metavar=f"[{'|'.join(State)}]",
+            help="Only these; may be repeated.",
+        ),
+    ] = None,
     sort: Annotated[
         str,
         typer.Option(

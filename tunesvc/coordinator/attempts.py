@@ -257,8 +257,11 @@ class Attempts:
         """Stop what runs, if that is how the study closes, and end what is paused or would be run again."""
         if closing.stop is not None and closing is not self._wound_up:
             self._wound_up = closing
+            # the reason is the study's: "pruned: every trial failed" would be no reason of a trial
+            is_over = closing.stop is not StopCause.SHUTDOWN
+            reason = f"the study ended: {closing.reason}" if is_over else closing.reason
             for live in self._roster:
-                self.stop(live, closing.stop, closing.reason, effects)
+                self.stop(live, closing.stop, reason, effects)
         if not closing.ends_trials:
             return
         while self._relaunch:

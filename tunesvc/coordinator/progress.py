@@ -15,8 +15,8 @@ class LiveTrial:
 
     number: int
     attempt: int
-    waiting: bool
-    """Its resources are not free yet."""
+    queued: bool
+    """It waits for resources, or in a worker for the attempt before it."""
     params: Mapping[str, ParamValue]
     step: int | None
     value: float | None
@@ -47,6 +47,7 @@ class Progress:
     paused: int
     """Trials that hold nothing and may be promoted."""
     running: tuple[LiveTrial, ...]
+    queued: tuple[LiveTrial, ...]
     budget_trials: int | None
     fraction: float
     """Share of the tightest budget that is spent, 0 ... 1."""
@@ -60,6 +61,11 @@ class Progress:
     best: BestTrial | None
     forecast: str = ""
     """What improvement is expected, in words; empty while nobody can tell."""
+
+    @property
+    def live(self) -> tuple[LiveTrial, ...]:
+        """Trials that run, and after them those that are queued."""
+        return self.running + self.queued
 
     @property
     def done(self) -> int:

@@ -70,6 +70,7 @@ class Scoreboard:
         """A snapshot for observers."""
         fraction = fraction_spent(self.spec.budget, usage)
         expected = self.expected(usage)
+        trials = [self._live(live, now_s) for live in roster]
         return Progress(
             study=self.spec.name,
             state=state,
@@ -78,7 +79,8 @@ class Scoreboard:
             pruned=self._counts[TrialState.PRUNED],
             failed=self._counts[TrialState.FAIL],
             paused=paused,
-            running=tuple(self._live(live, now_s) for live in roster),
+            running=tuple(trial for trial in trials if not trial.queued),
+            queued=tuple(trial for trial in trials if trial.queued),
             budget_trials=self.spec.budget.trials,
             fraction=fraction,
             elapsed_s=usage.wall_s,
@@ -136,7 +138,7 @@ class Scoreboard:
         return LiveTrial(
             number=live.number,
             attempt=live.id.number,
-            waiting=live.started_s is None,
+            queued=live.started_s is None,
             params=live.params,
             step=step,
             value=value,

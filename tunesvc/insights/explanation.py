@@ -21,7 +21,7 @@ from tunesvc.insights.beliefs import surface
 from tunesvc.insights.explored import parts_tried
 from tunesvc.insights.locally import attribution, attribution_told
 from tunesvc.insights.results import Results, results, saved_by_pruning
-from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail
+from tunesvc.insights.rows import DecisionRow, StudyStatus, StudyView, TrialDetail
 from tunesvc.insights.standing import expected, recent
 from tunesvc.insights.taken import about_study, last_asks, trials_with
 from tunesvc.insights.trial_reasons import (
@@ -72,6 +72,26 @@ class Explanation:
     """Of a trial: what the sentences say, in numbers."""
     local: Attribution | None = None
     """Of a trial: what each of its parameters did to the first objective."""
+
+    @property
+    def title(self) -> str:
+        """Name of the study, or of the trial."""
+        return self.study if self.number is None else f"{self.study} · trial {self.number}"
+
+    @property
+    def topics(self) -> dict[str, list[str]]:
+        """The sentences by what they are about."""
+        found: dict[str, list[str]] = {}
+        for one in self.said:
+            found.setdefault(one.topic[:1].upper() + one.topic[1:], []).append(one.text)
+        return found
+
+    def __str__(self) -> str:
+        """Write it as `tune explain` does."""
+        paragraphs = [self.title]
+        for topic, sentences in self.topics.items():
+            paragraphs.append("\n  ".join([topic, *sentences]))
+        return "\n\n".join(paragraphs)
 
 
 def explain_trial(database: Database, view: StudyView, number: int) -> Explanation | None:
@@ -127,7 +147,7 @@ def _attempts(detail: TrialDetail) -> Iterator[str]:
         (one,) = detail.attempts
         yield f"It ran in one attempt{f' on {one.node}' if one.node else ''}."
     elif detail.attempts:
-        yield f"It had {len(detail.attempts)} attempts:"
+        yield "It had 1 attempt:" if len(detail.attempts) == 1 else f"It had {len(detail.attempts)} attempts:"
     if len(detail.attempts) > 1 or any(attempt.failure for attempt in detail.attempts):
         for attempt in detail.attempts:
             end = f"{attempt.state}" + (f" ({attempt.failure}: {attempt.message})" if attempt.failure else "")
@@ -223,7 +243,9 @@ def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
 
 
 def _standing(view: StudyView, found: Results) -> Iterator[str]:
-    yield f"It is {view.state}{f': {view.reason}' if view.reason else ''}."
+    is_failed = view.state is StudyStatus.FAILED
+    stands = "It failed" if is_failed else f"It is {view.state}"
+    yield f"{stands}: {view.reason}." if view.reason else f"{stands}."
     if view.unattended:
         yield f"Nobody runs it: `tune resume {view.name}` goes on."
     if view.budget is not None:

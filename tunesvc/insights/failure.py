@@ -21,7 +21,7 @@ def failure(database: Database, name: str) -> StudyFailed | None:
     view = study(database, name)
     if not view.is_failure:
         return None
-    numbers = [row.number for row in trials(database, view.study_id, states=["fail"], limit=LOOKED_AT)]
+    numbers = [row.number for row in trials(database, view.study_id, states=["failed"], limit=LOOKED_AT)]
     found = attempts(database, view.study_id, numbers=numbers) if numbers else ()
     raised = next((attempt for attempt in found if attempt.traceback), None)
     reason = view.reason or "no trial came to a result"

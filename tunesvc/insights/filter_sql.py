@@ -68,7 +68,8 @@ def _comparison(one: Comparison, drawn: Drawn) -> Condition:
         case Kind.TAG:
             return _tag(one)
         case Kind.STATE | Kind.FAILURE:
-            return _two_valued(_column(one), one.op, one.wanted, sa.Text())
+            stored = "fail" if one.field.kind is Kind.STATE and one.wanted == "failed" else one.wanted
+            return _two_valued(_column(one), one.op, stored, sa.Text())
         case Kind.NUMBER if isinstance(one.wanted, int) and abs(one.wanted) <= _LONG:
             return _two_valued(trials.c.number, one.op, one.wanted, sa.BigInteger())
         case _:

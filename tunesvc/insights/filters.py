@@ -387,6 +387,8 @@ class _Parser:
             self._fail(f"nothing is less or more than `{token.text}`; compare it with == or !=", token)
         if value is None:
             return None
+        if found.kind is Kind.STATE and value == "fail":  # as Optuna calls it
+            return "failed"
         if found.kind is Kind.STATE and value not in STATES_SHOWN:
             near = difflib.get_close_matches(str(value), STATES_SHOWN, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."

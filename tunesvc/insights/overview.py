@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from tunesvc import policy
 from tunesvc.errors import StudyNotFound
-from tunesvc.insights.rows import Counts, Labels, Objective, StudyRow, StudyView
+from tunesvc.insights.rows import Counts, Labels, Objective, StudyRow, StudyStatus, StudyView
 from tunesvc.insights.sql import first_trial_id, first_value, is_candidate, state_shown
 from tunesvc.spec import Budget
 from tunesvc.store import studies as stored
@@ -37,7 +37,7 @@ class Only(TypedDict, total=False):
 
     search: str
     """Their name, owner or tags contain this, in either case."""
-    states: Sequence[StudyState]
+    states: Sequence[StudyStatus]
     """One of these, where there are any."""
     tags: Sequence[str]
     """They have all of these."""
@@ -72,8 +72,15 @@ def _narrowed(query: sa.Select[Any], only: Only) -> sa.Select[Any]:
     if (among := only.get("among")) is not None:
         query = query.where(table.c.study_id.in_(among))
     if states := only.get("states"):
-        query = query.where(table.c.state.in_(states))
+        query = query.where(_status().in_(states))
     return query
+
+
+def _status() -> sa.ColumnElement[str]:
+    """A study's `StudyStatus`."""
+    is_attended = sa.exists().where(leases.c.study_id == table.c.study_id, leases.c.expires_at > sa.func.now())
+    is_interrupted = sa.and_(table.c.state == StudyState.RUNNING, ~is_attended.correlate(table))
+    return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
 
 
 def labels(database: Database, limit: int = 200, *, among: Collection[int] | None = None) -> Labels:
@@ -171,8 +178,8 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
             of("paused", "paused"),
             of("complete", "complete"),
             of("pruned", "pruned"),
-            of("fail", "failed"),
-            sa.func.count().filter(shown.c.state == "fail", shown.c.started_at.is_(None)).label("withdrawn"),
+            of("failed", "failed"),
+            sa.func.count().filter(shown.c.state == "failed", shown.c.started_at.is_(None)).label("withdrawn"),
         )
         .select_from(shown)
         .lateral("counted")
@@ -238,7 +245,7 @@ def _study_row(row: Any) -> StudyRow:
     return StudyRow(
         study_id=row.study_id,
         name=row.name,
-        state=StudyState(row.state),
+        state=StudyStatus.of(StudyState(row.state), row.coordinator),
         reason=row.reason,
         objectives=_objectives(row.directions, row.metrics),
         counts=counts,

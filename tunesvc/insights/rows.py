@@ -5,12 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from tunesvc import policy
 from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
 from tunesvc.spec.model import Goal
 from tunesvc.store.states import AttemptState, StudyState
+
+
+class StudyStatus(StrEnum):
+    """A study's state as it is shown: that which is stored, and `interrupted`."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """It is to run, but no coordinator runs it: `resume` continues it."""
+    PAUSED = "paused"
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @classmethod
+    def of(cls, state: StudyState, coordinator: str | None) -> StudyStatus:
+        """Return the state that is shown of a study that this coordinator runs, or none."""
+        is_interrupted = state is StudyState.RUNNING and coordinator is None
+        return cls.INTERRUPTED if is_interrupted else cls(state)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (StudyStatus.FINISHED, StudyStatus.STOPPED, StudyStatus.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +82,7 @@ class StudyRow:
 
     study_id: int
     name: str
-    state: StudyState
+    state: StudyStatus
     reason: str
     objectives: tuple[Objective, ...]
     counts: Counts
@@ -91,12 +116,12 @@ class StudyRow:
     def is_failure(self) -> bool:
         """Whether it ended without a single trial that came to a result."""
         only_failed = self.counts.failed > 0 and self.counts.complete + self.counts.pruned == 0
-        return self.state is StudyState.FAILED or (self.state is StudyState.FINISHED and only_failed)
+        return self.state is StudyStatus.FAILED or (self.state is StudyStatus.FINISHED and only_failed)
 
     @property
     def unattended(self) -> bool:
         """Whether it wants to run, but no coordinator runs it."""
-        return self.state is StudyState.RUNNING and self.coordinator is None
+        return self.state is StudyStatus.INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +151,7 @@ class TrialRow:
     trial_id: int
     number: int
     state: str
-    """`waiting`, `queued`, `running`, `paused`, `complete`, `pruned` or `fail`."""
+    """`waiting`, `queued`, `running`, `paused`, `complete`, `pruned` or `failed`."""
     values: tuple[float, ...] | None
     """One per objective; NaN and infinities as they were recorded."""
     params: Mapping[str, ParamValue]

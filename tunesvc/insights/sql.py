@@ -41,7 +41,7 @@ def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[b
 
 
 def state_shown() -> sa.ColumnElement[str]:
-    """A trial's state; of one that is running by the book, `paused` or `queued` where its last attempt is that."""
+    """A trial's state, one of `schema.STATES_SHOWN`."""
     last = (
         sa.select(attempts.c.state)
         .where(attempts.c.trial_id == trials.c.trial_id)
@@ -54,6 +54,7 @@ def state_shown() -> sa.ColumnElement[str]:
     return sa.case(
         (sa.and_(is_running, last == "paused"), "paused"),
         (sa.and_(is_running, last == "opened"), "queued"),
+        (trials.c.state == "fail", "failed"),
         else_=trials.c.state,
     )
 

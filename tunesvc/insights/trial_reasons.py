@@ -291,7 +291,7 @@ def _numbers_told(one: Judgement) -> Iterator[str]:
 
 def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Iterator[str]:
     """What it came to."""
-    if row.state == "fail":
+    if row.state == "failed":
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."
     elif row.state == "paused":
         yield f"It is paused after step {row.last_step}, holds nothing, and goes on if it is promoted."

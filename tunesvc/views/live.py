@@ -103,7 +103,7 @@ class LiveView(Redrawn):
         parts += [_best(p)] if p.best else []
         parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
         parts += where
-        parts += [Text(), self._running(p)] if p.running else []
+        parts += [Text(), self._trials(p)] if p.live else []
         parts += [Text(), *(line(note, style="dim") for note in self._recent)] if self._recent else []
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
@@ -119,10 +119,10 @@ class LiveView(Redrawn):
         reason = (f"  {clean(p.reason)}", "dim") if p.reason else ""
         return Text.assemble((clean(self._title), "bold"), "  ", (p.state, STYLES.get(p.state, "")), reason)
 
-    def _running(self, p: Progress) -> Table:
-        """Running trials, as many as there is room for."""
+    def _trials(self, p: Progress) -> Table:
+        """Running and queued trials, as many as there is room for."""
         room = max(_MIN_ROWS, self._console.height - 14 - len(self._recent))
-        shown = p.running if len(p.running) <= room else p.running[: room - 1]
+        shown = p.live if len(p.live) <= room else p.live[: room - 1]
         wide = self._console.width >= 90
         made = Table(box=None, pad_edge=False, header_style="dim", expand=wide)
         for name in ("trial", "step", "value", "time"):
@@ -132,17 +132,24 @@ class LiveView(Redrawn):
             made.add_column("parameters", ratio=1, no_wrap=True, overflow="ellipsis")
         for trial in shown:
             made.add_row(*_trial_cells(trial, wide))
-        if len(shown) < len(p.running):
-            made.add_row(Text(f"+{len(p.running) - len(shown)}", "dim"))
+        if len(shown) < len(p.live):
+            made.add_row(Text(f"+{len(p.live) - len(shown)}", "dim"))
         return made
 
 
 def _trial_cells(trial: LiveTrial, wide: bool) -> list[Text]:
     name = f"{trial.number}" + (f".{trial.attempt}" if trial.attempt > 1 else "")
-    step = Text("waits" if trial.waiting else "–" if trial.step is None else str(trial.step), "dim" * trial.waiting)
-    device = "" if trial.waiting else f"gpu {','.join(trial.devices)}" if trial.devices else "cpu"
+    step = Text(step_text(trial), "dim" * trial.queued)
+    device = "" if trial.queued else f"gpu {','.join(trial.devices)}" if trial.devices else "cpu"
     made = cells(name, step, number(trial.value), duration(trial.elapsed_s), device)
     return [*made, *cells(parameters(trial.params))] if wide else made
+
+
+def step_text(trial: LiveTrial) -> str:
+    """The newest step of a trial that is not over."""
+    if trial.queued:
+        return "queued"
+    return "–" if trial.step is None else str(trial.step)
 
 
 def _budget(p: Progress) -> RenderableType:
@@ -161,6 +168,7 @@ def _counts(p: Progress) -> Text:
     for name, count, style in (("pruned", p.pruned, "pruned"), ("failed", p.failed, "failed")):
         line += Text(", ") + Text(f"{count} {name}", STYLES[style] if count else "dim")
     line += Text(f", {len(p.running)} running", STYLES["running"])
+    line += Text(f", {len(p.queued)} queued" if p.queued else "", STYLES["queued"])
     line += Text(f", {p.paused} paused" if p.paused else "", STYLES["paused"])
     if p.gpus_total:
         line += Text(f" · GPUs {p.gpus_busy:g} of {p.gpus_total:g} busy, {p.gpu_hours:.2f} h")

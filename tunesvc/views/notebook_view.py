@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from tunesvc.coordinator.progress import LiveTrial, Note, Progress
-from tunesvc.views.live import SCROLLED, describe
+from tunesvc.views.live import SCROLLED, describe, step_text
 from tunesvc.words import duration, number, parameters
 
 EVERY_S = 0.5
@@ -105,7 +105,8 @@ def _bar(fraction: float) -> str:
 def _counts(p: Progress) -> str:
     of = f" of {p.budget_trials}" if p.budget_trials else ""
     parts = [f"{p.done}{of} trials", f"{p.complete} complete", f"{p.pruned} pruned", f"{p.failed} failed"]
-    parts += [f"{len(p.running)} running", duration(p.elapsed_s)]
+    parts += [f"{len(p.running)} running"] + ([f"{len(p.queued)} queued"] if p.queued else [])
+    parts += [duration(p.elapsed_s)]
     parts += [f"{duration(p.left_s)} left"] if p.left_s is not None else []
     return f'<div style="opacity: .75">{_text(" · ".join(parts))}</div>'
 
@@ -119,7 +120,7 @@ def _best(p: Progress) -> str:
 
 
 def _running(p: Progress) -> str:
-    rows = "".join(_row(trial) for trial in p.running[:RUNNING_MAX])
+    rows = "".join(_row(trial) for trial in p.live[:RUNNING_MAX])
     if not rows:
         return ""
     heads = "".join(f'<th style="text-align: right; padding: 0 10px">{head}</th>' for head in _HEADS)
@@ -131,8 +132,7 @@ _HEADS = ("trial", "step", "value", "time")
 
 
 def _row(trial: LiveTrial) -> str:
-    step = "queued" if trial.waiting else "–" if trial.step is None else str(trial.step)
-    cells = (str(trial.number), step, number(trial.value), duration(trial.elapsed_s))
+    cells = (str(trial.number), step_text(trial), number(trial.value), duration(trial.elapsed_s))
     return (
         "<tr>"
         + "".join(f'<td style="text-align: right; padding: 0 10px">{_text(cell)}</td>' for cell in cells)

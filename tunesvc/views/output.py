@@ -34,7 +34,6 @@ STYLES = {
     "promoted": "cyan",
     "interrupted": "yellow",
     "stopped": "yellow",
-    "fail": "red",
     "failed": "red",
     "lost": "red",
 }

@@ -94,7 +94,12 @@ def counts(view: StudyRow) -> Text:
     """Trials by state, in one line."""
     c = view.counts
     parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed)]
-    parts += [("running", c.running), ("queued", c.queued), ("paused", c.paused), ("waiting", c.waiting)]
+    parts += [
+        ("interrupted" if view.unattended else "running", c.running),
+        ("queued", c.queued),
+        ("paused", c.paused),
+        ("waiting", c.waiting),
+    ]
     shown = [Text(f"{n} {name}", STYLES[name]) for name, n in parts if n or name == "complete"]
     return Text.assemble(f"{c.total}: ", Text(", ").join(shown))
 
@@ -273,14 +278,10 @@ def traceback(title: str, text: str) -> RenderableType:
 
 def explanation(told: Explanation) -> RenderableType:
     """Sentences under what they are about."""
-    about = f"{clean(told.study)}" + ("" if told.number is None else f" · trial {told.number}")
-    parts: list[RenderableType] = [Text(about, "bold")]
-    topic = ""
-    for said in told.said:
-        if said.topic != topic:
-            topic = said.topic
-            parts += [Text(), Text(topic[:1].upper() + topic[1:], "dim")]
-        parts.append(indented(clean(said.text)))
+    parts: list[RenderableType] = [Text(clean(told.title), "bold")]
+    for topic, sentences in told.topics.items():
+        parts += [Text(), Text(topic, "dim")]
+        parts += [indented(clean(sentence)) for sentence in sentences]
     return Group(*parts)
 
 

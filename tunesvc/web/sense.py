@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesvc.insights import StudyView, TrialRow
+from tunesvc.insights import StudyStatus, StudyView, TrialRow
 from tunesvc.spec import StudySpec
-from tunesvc.store.states import StudyState
 
-ENDED = frozenset({"complete", "pruned", "fail"})
+ENDED = frozenset({"complete", "pruned", "failed"})
 
 
 def against(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str]:
@@ -23,7 +22,7 @@ def against(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str
 def _against_study(study: StudyView, spec: StudySpec) -> dict[str, str]:
     over = f"it is {study.state} already" if study.state.is_terminal else ""
     closing = {"pause": "it is being paused", "stop": "it is being stopped"}.get(study.closing or "", "")
-    paused = "it is paused already" if study.state is StudyState.PAUSED else ""
+    paused = "it is paused already" if study.state is StudyStatus.PAUSED else ""
     declares = "its objective declares the parameters itself" if spec.define_by_run else ""
     return {
         "pause": over or paused or closing,
@@ -38,7 +37,7 @@ def _against_study(study: StudyView, spec: StudySpec) -> dict[str, str]:
 def _against_resuming(study: StudyView) -> str:
     if study.coordinator is not None:
         return "" if study.closing == "pause" else "it runs"
-    return "its budget is spent: extend it first" if study.state is StudyState.FINISHED else ""
+    return "its budget is spent: extend it first" if study.state is StudyStatus.FINISHED else ""
 
 
 def _against_trial(spec: StudySpec, trial: TrialRow) -> dict[str, str]:

@@ -11,11 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.insights.health.evidence import Evidence, Record, Seen
 from tunesvc.insights.health.finding import Action, Finding, Silence
+from tunesvc.insights.rows import StudyStatus
 from tunesvc.search.gp.domain import Domain
 from tunesvc.search.noise import noise_of
 from tunesvc.search.options import name_of
 from tunesvc.space import Space
-from tunesvc.store.states import StudyState
 from tunesvc.words import number as shown
 
 NOISE_FROM = 40
@@ -124,11 +124,11 @@ def stalled(evidence: Evidence) -> Sequence[Finding] | Silence:
     last, name = evidence.records[-1], evidence.study.objectives[0].name
     since = over - last.place
     told = f"the best {name}, {shown(last.value)}, came {since:,} trials ago, after {last.place:,} of {over:,}"
-    if evidence.study.state in (StudyState.RUNNING, StudyState.PAUSED, StudyState.CREATED):
+    if not evidence.study.state.is_terminal:
         if last.place > STALLED_AT * over:
             return Silence(f"Still improving: {told}.")
         return [_stalled(evidence, told)]
-    if evidence.study.state is StudyState.FINISHED and (gain := _late_gain(evidence.records, over)) is not None:
+    if evidence.study.state is StudyStatus.FINISHED and (gain := _late_gain(evidence.records, over)) is not None:
         return [_cut_short(evidence, *gain)]
     return Silence(f"{told[0].upper()}{told[1:]}.")
 
@@ -145,7 +145,8 @@ def _stalled(evidence: Evidence, told: str) -> Finding:
 
 
 def _stop(evidence: Evidence) -> Action | None:
-    return Action("stop", {}, "Stop the study") if evidence.study.state == StudyState.RUNNING else None
+    is_to_run = evidence.study.state in (StudyStatus.RUNNING, StudyStatus.INTERRUPTED)
+    return Action("stop", {}, "Stop the study") if is_to_run else None
 
 
 def _late_gain(records: Sequence[Record], over: int) -> tuple[int, float] | None:

@@ -15,9 +15,8 @@ from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts, insights, words
 from tunesvc.charts import Chart, Kind, Reader, Wanted
-from tunesvc.insights import Results, StudyView
+from tunesvc.insights import Results, StudyStatus, StudyView
 from tunesvc.store.schema import STATES_SHOWN
-from tunesvc.store.states import StudyState
 from tunesvc.web.access import Viewer
 from tunesvc.web.kept import Held, Kept
 from tunesvc.web.pages.asked import ID_MAX
@@ -52,7 +51,9 @@ class Source:
     @property
     def is_final(self) -> bool:
         """Whether nothing more is to be expected soon."""
-        return self.view.state is not StudyState.RUNNING and not (self.view.counts.running or self.view.counts.queued)
+        return self.view.state not in (StudyStatus.RUNNING, StudyStatus.INTERRUPTED) and not (
+            self.view.counts.running or self.view.counts.queued
+        )
 
     def reader(self) -> Reader:
         """Reads through what is kept for all open pages."""

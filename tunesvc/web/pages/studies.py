@@ -11,8 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from tunesvc import insights
-from tunesvc.insights import StudyRow
-from tunesvc.store.states import StudyState
+from tunesvc.insights import StudyRow, StudyStatus
 from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 
@@ -37,7 +36,7 @@ class Sort(StrEnum):
 _KEYS: dict[Sort, Callable[[StudyRow], Any]] = {
     Sort.NEWEST: lambda row: -row.study_id,
     Sort.NAME: lambda row: row.name.casefold(),
-    Sort.STATE: lambda row: (list(StudyState).index(row.state), -row.study_id),
+    Sort.STATE: lambda row: (list(StudyStatus).index(row.state), -row.study_id),
     Sort.PROGRESS: lambda row: -row.fraction,
     Sort.TRIALS: lambda row: -row.counts.total,
     Sort.GPU_HOURS: lambda row: -row.gpu_hours,
@@ -49,7 +48,7 @@ class Wanted:
     """What the address asks for."""
 
     search: str
-    states: Sequence[StudyState]
+    states: Sequence[StudyStatus]
     tags: Sequence[str]
     owner: str
     sort: Sort
@@ -61,7 +60,7 @@ def studies_page(
     request: Request,
     user: Viewer,
     q: Annotated[str, Query(max_length=200)] = "",
-    state: Annotated[list[StudyState] | None, Query()] = None,
+    state: Annotated[list[StudyStatus] | None, Query()] = None,
     tag: Annotated[list[str] | None, Query()] = None,
     owner: Annotated[str, Query(max_length=200)] = "",
     sort: Sort = Sort.NEWEST,
@@ -88,7 +87,7 @@ def studies_page(
         sparks=insights.sparks(database, rows),
         wanted=wanted,
         sorts=list(Sort),
-        states=list(StudyState),
+        states=list(StudyStatus),
         gpu_price=request.app.state.gpu_price,
         labels=insights.labels(database, among=among),
         is_filtered=bool(wanted.search or wanted.states or wanted.tags or wanted.owner),
