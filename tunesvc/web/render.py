@@ -105,7 +105,10 @@ def amount(resource: str, value: float) -> str:
 
 
 def _finalized(value: Any) -> Any:
-    """Text without the characters that turn the direction of what follows: a name could reverse a row."""
+    """Text without the characters that turn the direction of what follows: a name could reverse a row.
+
+    Filter `as_written` keeps them, for text that is edited or copied.
+    """
     return _BIDI.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
@@ -154,6 +157,7 @@ def _environment() -> Environment:
         shell=shlex.quote,
         violations=words.violations,
         named=named,
+        as_written=escape,
     )
     made.globals.update(amount=amount, spark=spark, escape=escape, against=against)
     return made
