@@ -44,11 +44,14 @@ class StudyExists(TuneError):
 class StudyFailed(TuneError):
     """A study ended without a result. Its cause is `ObjectiveTraceback` where the objective raised."""
 
-    def __init__(self, text: str, study: str, number: int | None = None, traceback: str | None = None) -> None:
+    def __init__(
+        self, text: str, study: str, number: int | None = None, message: str = "", traceback: str | None = None
+    ) -> None:
         super().__init__(text)
         self.study = study
         self.number = number
-        """The trial that the traceback is from."""
+        """The trial that message and traceback are from."""
+        self.message = message
         self.traceback = traceback
         """As the worker wrote it; None when no trial raised."""
         if traceback is not None:

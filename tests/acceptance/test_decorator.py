@@ -79,6 +79,7 @@ def test_a_decorated_function_and_one_for_ray_tune_are_tuned_from_a_script(
 
     text, cause, number = said["failed"]
     assert "study 'broken' failed: every trial failed" in text
+    assert "NameError: name 'undefined_name' is not defined" in text
     assert "NameError: name 'undefined_name' is not defined" in cause
     assert number == 0
 

@@ -102,8 +102,8 @@ def _print_summary(study: Study, code: ExitCode) -> None:
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if best:
         console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
-    if (error := study.failure) is not None and error.traceback is not None:
-        console.print(study_text.traceback(f"Trial {error.number} raised", error.traceback))
+    if (error := study.failure) is not None and error.number is not None:
+        console.print(study_text.traceback(f"Trial {error.number} failed", error.traceback or error.message))
     console.print(_commands(_next(view.name, view.state, code, found=bool(best))))
 
 

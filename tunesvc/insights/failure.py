@@ -9,7 +9,7 @@ from tunesvc.insights.trial_table import trials
 from tunesvc.store.database import Database
 
 LOOKED_AT = 20
-"""First failed trials, among which one with a traceback is looked for."""
+"""First failed trials, among which one with a traceback is preferred."""
 
 
 def failure(database: Database, name: str) -> StudyFailed | None:
@@ -23,9 +23,13 @@ def failure(database: Database, name: str) -> StudyFailed | None:
         return None
     numbers = [row.number for row in trials(database, view.study_id, states=["failed"], limit=LOOKED_AT)]
     found = attempts(database, view.study_id, numbers=numbers) if numbers else ()
-    raised = next((attempt for attempt in found if attempt.traceback), None)
     reason = view.reason or "no trial came to a result"
     text = f"study {name!r} failed: {reason}"
-    if raised is None:
+    telling = sorted((attempt for attempt in found if attempt.message), key=lambda attempt: attempt.traceback is None)
+    if not telling:
         return StudyFailed(text, name)
-    return StudyFailed(text, name, raised.trial_number, raised.traceback)
+    first = telling[0]
+    message = str(first.message)
+    if message not in reason:
+        text += f"; trial {first.trial_number}: {message}"
+    return StudyFailed(text, name, first.trial_number, message, first.traceback)
