@@ -99,7 +99,7 @@ def known(shared_database: Database) -> Mapping[str, int]:
     tag(shared_database, live, None, add=["vision"], who="ada")
     note(shared_database, live, 0, "looks fine", who="ada")
     numbers = dict(simulation.sql("SELECT state, min(number) FROM trials GROUP BY state"))
-    assert {"complete", "pruned", "failed", "running"} <= numbers.keys()
+    assert {"complete", "pruned", "fail", "running"} <= numbers.keys()
     front = fill(shared_database, objectives=2, name="front", metrics=({"name": "loss"}, {"name": "size"}))
     ill = failing_above(shared_database, "lr", name="ill")
     bare = Simulation(shared_database, make_spec(name="bare")).record.study_id

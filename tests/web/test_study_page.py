@@ -149,7 +149,7 @@ def test_the_configuration_is_shown_to_be_copied(dashboard: Dashboard, database:
     page.get_by_role("link", name="Configuration").click()
     expect(page.get_by_text("What this is about.").first).to_be_visible()
     expect(page.locator("#study-file")).to_contain_text("parameters:")
-    expect(page.get_by_role("region", name="Space")).to_contain_text("float")
+    expect(page.get_by_role("region", name="Space").first).to_contain_text("float")
     expect(page.get_by_role("button", name="Copy", exact=True)).to_be_visible()
 
 
