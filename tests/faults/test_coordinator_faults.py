@@ -24,7 +24,7 @@ from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
 
 DAY_S = 86_400.0
-SHOWN_ONLY = {"words.py", "charts/report.py", "web/watch.py", "execute/optuna_form.py"}
+SHOWN_ONLY = {"words.py", "charts/report.py", "web/watch.py", "execute/optuna_storage.py"}
 """Modules that look at the wall clock to show it, or to hand it to user code."""
 
 
