@@ -412,6 +412,7 @@ def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Jo
         command=None if function is not None else spec.command,
         function=function,
         interpreter=Interpreter.of_this_process(source.folder),
+        keep=spec.keep,
         define_by_run=spec.define_by_run,
         orphan_s=spec.limits.orphan,
     )

@@ -22,6 +22,7 @@ import pytest
 import tunesvc
 from tests.ray_fixtures import address_of_local_ray
 from tunesvc.assembly import Source, create
+from tunesvc.execute.checkpoints import checkpoint_files
 from tunesvc.spec.document import load
 from tunesvc.store.database import Database, open_database
 
@@ -98,6 +99,14 @@ OBJECTIVES = """
         time.sleep(0.5)
         gpu.unlink()
         return x
+
+    def saving(x, kind, *, trial):
+        for step, loss in enumerate((0.9, 0.2, 0.5)):
+            trial.report(step, loss=loss + x)
+            with open(f"model-{trial.number}.txt", "w") as model:
+                model.write(f"{trial.number} after {step}")
+            trial.checkpoint(model.name)
+        return 0.5 + x
 
     def broken(x, kind, *, trial):
         raise RuntimeError("the data is gone")
@@ -330,6 +339,22 @@ def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tun
     assert json.loads(out.splitlines()[-1])["exit_code"] == 130
     with pytest.raises(URLError, match="refused"):
         browser.open(address, timeout=20)
+
+
+@pytest.mark.usefixtures("joins")
+def test_the_best_checkpoint_of_the_best_trial_is_kept_and_copied(tune: Tune) -> None:
+    study(tune, "saving", "saving", "keep: {best: 1, last: 1}")
+    tune("run", "saving.yaml", "--quiet")
+    best = json.loads(tune("best", "saving", "--json"))["number"]
+    copy = tune("checkpoint", "saving", "--to", "out").strip()
+    assert (tune.folder / copy).read_text() == f"{best} after 1", "the last one is worse"
+    told = json.loads(tune("checkpoint", "saving", "0", "--json"))
+    assert (told["trial_number"], told["step"]) == (0, 1)
+    assert {file.step for file in checkpoint_files(Path(told["path"]).parents[1])} >= {1, 2}
+    assert "is there already" in tune("checkpoint", "saving", "--to", "out", code=2)
+    assert "has no trial 9" in tune("checkpoint", "saving", "9", code=3)
+    read = tunesvc.load_study("saving", database_url=tune.env["TUNE_DATABASE_URL"])
+    assert read.best_checkpoint().read_text() == f"{best} after 1"
 
 
 @pytest.mark.usefixtures("joins")

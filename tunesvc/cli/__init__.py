@@ -81,7 +81,7 @@ for panel, commands in (
         (
             dashboard.dashboard,
             *(show.ls, show.show, show.best, show.trials, show.logs),
-            *(why.explain, why.replay, export.report, export.export),
+            *(why.explain, why.replay, export.report, export.export, export.checkpoint),
         ),
     ),
     (

@@ -1,7 +1,8 @@
-"""Commands that write files: export and report."""
+"""Commands that write files: export, report and checkpoint."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tunesvc.cli.options import DatabaseUrl, StudyName, Where
+from tunesvc import words
+from tunesvc.cli.options import DatabaseUrl, Json, StudyName, Where
 
 if TYPE_CHECKING:
-    from tunesvc.insights import Export
+    from tunesvc.insights import Export, KeptCheckpoint, StudyView
 
 Format = Literal["csv", "parquet", "json"]
 
@@ -100,3 +102,50 @@ def report(
         view = insights.study(database, study)
         path.write_text(charts.report(database, view), encoding="utf-8")
     typer.echo(f"wrote {path} ({view.counts.total} trials)")
+
+
+def checkpoint(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Argument(help="A trial's number; without it, the best trial.", min=0)] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Copy it into this folder.", metavar="FOLDER", file_okay=False)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Print where the best checkpoint of a study's best trial lies, or of one of its trials; or copy it.
+
+    The best is the one that was saved at the best value of the metric; `keep` in the study file says how many are kept.
+    """
+    from tunesvc import insights
+    from tunesvc.store.database import open_database
+    from tunesvc.views import output
+
+    with open_database(database_url) as database:
+        view = insights.study(database, study)
+        found = insights.best_checkpoint(database, view, trial)
+    path = found.path if to is None else _copied(found.path, to)
+    if as_json:
+        output.print_json({**output.plain(found), "path": str(path)})
+    else:
+        typer.echo(output.clean(_described(view, found)), err=True)
+        typer.echo(path)
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    copy = folder / path.name
+    if copy.exists():
+        raise typer.BadParameter(f"{copy} is there already: remove it, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, copy)
+    else:
+        shutil.copy2(path, copy)
+    return copy
+
+
+def _described(view: StudyView, found: KeptCheckpoint) -> str:
+    parts = [f"trial {found.trial_number}", "before its first report" if found.step is None else f"step {found.step}"]
+    if found.value is not None:
+        parts.append(f"{view.objectives[0].name} = {words.number(found.value)}")
+    return ", ".join(parts)

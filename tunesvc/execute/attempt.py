@@ -76,7 +76,11 @@ class Attempt:
         """Whether the process may run another attempt; known with the outcome."""
         self._restored = Path(launch.checkpoint) if launch.checkpoint else None
         self._checkpoints = Checkpoints(
-            Path(job.checkpoint_root), launch.trial_number, launch.attempt.number, self._restored
+            Path(job.checkpoint_root),
+            launch.trial_number,
+            launch.attempt.number,
+            job.keep,
+            maximize=job.goals[:1] == ("maximize",),
         )
         self._directory: Path | None = None
         self._pid = os.getpid()
@@ -109,7 +113,7 @@ class Attempt:
             self._thread.join(timeout_s)
 
     def acknowledge(self, acknowledged: int) -> None:
-        """See `Outbox.acknowledge`; checkpoints older than one of those are deleted, which may take a while."""
+        """See `Outbox.acknowledge`; checkpoints that need not be kept are deleted, which may take a while."""
         for seq in sorted(seq for seq in list(self._unrecorded) if seq <= acknowledged):
             if path := self._unrecorded.pop(seq, None):  # a second listener may have been faster
                 self._checkpoints.forget_before(path)
@@ -163,6 +167,7 @@ class Attempt:
         if self._forked is not None:
             self._forked.report(step, metrics)
             return
+        self._checkpoints.note(step, metrics.get(self.job.metrics[0]))
         self.outbox.report(Reported(step, metrics))
         history.record("said", attempt=self.launch.attempt, step=step)
         failpoints.reach("said")

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from tunesvc.execute.interpreter import Interpreter
 from tunesvc.spec import Environment, ParamValue, Resources
-from tunesvc.spec.model import Goal
+from tunesvc.spec.model import Goal, Keep
 
 
 class AttemptId(NamedTuple):
@@ -53,6 +53,8 @@ class Job:
     """Of the process that started the study."""
     goals: tuple[Goal, ...] = ()
     """The goal of each of `metrics`; all are minimised when left out."""
+    keep: Keep = field(default_factory=Keep)
+    """Which checkpoints of each trial."""
     define_by_run: bool = False
     """Whether parameters are asked for with `trial.suggest_*` instead of handed over."""
     orphan_s: float = 3600.0

@@ -117,6 +117,10 @@ class Worker:
         for attempt, (_, acknowledged) in call.cursors.items():
             if known := self._attempts.get(attempt):
                 known.acknowledge(acknowledged)
+        for _, order in call.orders:
+            # its outcome is recorded, and with it all that it said
+            if order.verb == "forget" and (known := self._attempts.get(order.attempt)):
+                known.acknowledge(sys.maxsize)
 
     def _take_orders(self, token: int, call: Call) -> None:
         for number, order in call.orders:

@@ -310,6 +310,13 @@ class Limits(Part):
     )
 
 
+class Keep(Part):
+    """Which checkpoints are kept of each trial; `tune checkpoint` copies the best one."""
+
+    best: int = Field(1, ge=0, description="So many that were saved at the best values of the first metric.")
+    last: int = Field(1, ge=1, description="So many of the newest; the last one is what a trial continues from.")
+
+
 class Environment(Part):
     """What a worker's process needs besides the code."""
 
@@ -359,6 +366,7 @@ class StudySpec(Part):
     resources: Resources = Field(default_factory=Resources, description="What one trial asks of the cluster.")
     retries: Retries = Field(default_factory=Retries, description="How often a trial may be run again.")
     limits: Limits = Field(default_factory=Limits, description="When an attempt that does not end by itself is ended.")
+    keep: Keep = Field(default_factory=Keep, description="Which checkpoints of each trial are kept.")
     environment: Environment = Field(default_factory=Environment, description="What a worker's process needs.")
     cluster: Text | None = Field(None, description="Address of a Ray cluster; a local one when left out.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Seeds the sampler, and `trial.seed`.")

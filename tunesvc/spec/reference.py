@@ -99,6 +99,7 @@ _SECTIONS = {
     "resources": "Resources",
     "retries": "Retries",
     "limits": "Limits",
+    "keep": "Keep",
     "environment": "Environment",
 }
 

@@ -22,6 +22,7 @@ _PARTS: Mapping[str, type[BaseModel]] = {
     "resources": model.Resources,
     "retries": model.Retries,
     "limits": model.Limits,
+    "keep": model.Keep,
     "environment": model.Environment,
 }
 _PARAMETERS: Mapping[object, type[BaseModel]] = {
