@@ -62,7 +62,13 @@ def test_what_came_of_it_is_told_even_when_the_page_follows_the_change_first(
     monkeypatch.setattr(kept, "PATIENCE_FIRST", 100.0)
     held: list[tuple[Route, APIResponse]] = []
     page = dashboard.open(f"/studies/{too_narrow(database)}/health")
-    page.route("**/ask/widen", lambda route: held.append((route, route.fetch())))
+
+    def hold(route: Route) -> None:
+        # the browser resolves names below localhost by itself, Playwright's own client does not
+        at = route.request.url.replace(dashboard.server.own_url, dashboard.server.url)
+        held.append((route, route.fetch(url=at)))
+
+    page.route("**/ask/widen", hold)
     button = page.get_by_role("button", name="Widen x to 4", exact=True)
     button.click()
     expect(button).to_be_hidden()
