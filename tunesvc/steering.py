@@ -257,7 +257,7 @@ class Shelved:
         if self._record.state.is_terminal:
             return f"{self._record.name} is {self._record.state} already ({self._record.reason})"
         self.batch.study_state = (state, _BY_REQUEST)
-        return f"{state}; nobody was running it"
+        return f"{state}; no coordinator was running it"
 
 
 _OPTUNAS = "study {!r} was made through Optuna's API, and its trials are made there too: no coordinator runs it"

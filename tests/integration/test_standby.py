@@ -162,7 +162,7 @@ def test_a_coordinator_that_does_not_come_back_is_not_waited_for_long(
     database: Database, record: StudyRecord, database_url: str
 ) -> None:
     cut_off(database, record)
-    assert api.load_study(record.name, database_url=database_url).stop() == "stopped; nobody was running it"
+    assert api.load_study(record.name, database_url=database_url).stop() == "stopped; no coordinator was running it"
     assert api.delete_study(record.name, database_url=database_url) == f"deleted {record.name}"
 
 

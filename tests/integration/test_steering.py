@@ -42,8 +42,8 @@ def interrupted(simulation: Simulation) -> None:
 @pytest.mark.parametrize(
     ("kind", "payload", "told"),
     [
-        ("pause", {}, "paused; nobody was running it"),
-        ("stop", {}, "stopped; nobody was running it"),
+        ("pause", {}, "paused; no coordinator was running it"),
+        ("stop", {}, "stopped; no coordinator was running it"),
         ("resume", {}, "nobody runs test: `tune resume test` does"),
         ("extend", {"trials": 3}, "extended; `tune resume test` goes on with it"),
         ("parallelism", {"trials": None}, "changed; `tune resume test` goes on with it"),
@@ -122,7 +122,7 @@ def test_only_a_pause_or_a_stop_takes_a_study_from_a_coordinator_that_fell_silen
     assert "waits for the next run" in ask(simulation, "extend", {"trials": 2})
     assert "waits for the next run" in ask(simulation, "enqueue", {"params": {"x": 0.5}})
     assert simulation.sql("SELECT token FROM leases") == [(1,)]
-    assert ask(simulation, "pause") == "paused; nobody was running it"
+    assert ask(simulation, "pause") == "paused; no coordinator was running it"
     assert simulation.sql("SELECT token FROM leases") == [(2,)]
     simulation.run()
     assert simulation.states() == {"complete": 12}

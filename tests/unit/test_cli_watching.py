@@ -118,7 +118,7 @@ def test_paused_trials_are_counted_and_what_is_paused_or_goes_on_is_said() -> No
     for text in (seen(view, 110), stream.getvalue()):
         assert "7 paused" in text
         assert "trial 12 paused: number 4 of 9 at rung 3" in text
-        assert "trial 11 goes on: number 1 of 9 at rung 3" in text
+        assert "trial 11 continues: number 1 of 9 at rung 3" in text
 
 
 def test_the_view_says_that_a_stop_was_asked_for() -> None:

@@ -347,7 +347,7 @@ def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(tmp_path: Pat
     trainings.run(launch)
     _, note, report, end = trainings.end(launch)
     assert isinstance(note, Logged)
-    assert note.text.startswith(f"[tunesvc: the trial begins anew: its checkpoint {gone} is not to be seen")
+    assert note.text.startswith(f"[tunesvc: the trial starts over: its checkpoint {gone} was not found")
     assert (report, end) == (Reported(0, {"loss": 1.0}), Finished({"loss": 0.0}))
 
 

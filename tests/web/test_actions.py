@@ -179,5 +179,7 @@ def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Da
         assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
         app.state.access = Only(Right.CREATE)  # type: ignore[union-attr]
         assert client.get("/new?copy=1").status_code == 403, "a copy shows what is copied"
-    assert simulation.sql("SELECT asked_by, answer FROM commands") == [("bob", "stopped; nobody was running it")]
+    assert simulation.sql("SELECT asked_by, answer FROM commands") == [
+        ("bob", "stopped; no coordinator was running it")
+    ]
     assert simulation.sql("SELECT state FROM studies") == [("stopped",)]

@@ -85,7 +85,7 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
     yield Finding("Trials", "ok", done + (f", {counts.waiting} enqueued" if counts.waiting else ""))
     if study.unattended:
         who = "nobody ever ran it" if lease is None else f"{lease.owner} did until {words.duration(-lease.left_s)} ago"
-        text = f"interrupted: nobody runs it, {who}. `tune resume {name}` goes on, and loses nothing"
+        text = f"interrupted: no process runs it, {who}. `tune resume {name}` continues without loss"
         yield Finding("State", "warn", text)
     elif study.state == "failed":
         yield Finding("State", "broken", f"failed{reason}. `tune resume {name}` tries again")

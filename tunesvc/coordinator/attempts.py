@@ -118,7 +118,7 @@ class Attempts:
     def _warn_without(self, checkpoint: str | None, number: int) -> None:
         if checkpoint is None and not self._told_no_checkpoint:
             self._told_no_checkpoint = True
-            self._note("warning", "begins anew: trial.checkpoint(...) would let promoted trials go on", number)
+            self._note("warning", "starts over: with trial.checkpoint(...) promoted trials would continue", number)
 
     def open(self, number: int, effects: Effects) -> None:
         """Open the trial's next attempt, from its last checkpoint."""

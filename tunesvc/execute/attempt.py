@@ -310,7 +310,7 @@ class Attempt:
         self._restored, self.launch = None, replace(self.launch, checkpoint=None)
         self.outbox.log(
             "stderr",
-            f"[tunesvc: the trial begins anew: its checkpoint {lost} is not to be seen on {self.place.node}. It was "
+            f"[tunesvc: the trial starts over: its checkpoint {lost} was not found on {self.place.node}. It was "
             "deleted, or TUNE_CHECKPOINTS names a folder that not all nodes share]\n",
         )
 

@@ -63,5 +63,5 @@ def _end_by_ray(text: str) -> str:
         return "was ended by SIGTERM"
     detail = _EXIT.search(text)
     if detail is None or "connection error code 2" in detail[1]:
-        return "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or somebody did"
+        return "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or another process did"
     return f"died: {detail[1].split('. ')[0].strip()}"

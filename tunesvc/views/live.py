@@ -201,7 +201,7 @@ _WORDS = {
     "best": "is the best: ",
     "pruned": "pruned: ",
     "paused": "paused: ",
-    "promoted": "goes on: ",
+    "promoted": "continues: ",
     "failed": "failed: ",
     "retry": "again: ",
 }
