@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from tunesvc.errors import SpecError
 from tunesvc.objective import Trial
-from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial
+from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
 
 if TYPE_CHECKING:
     from tunesvc.spec import StudySpec
@@ -86,14 +85,19 @@ class Tunable(Generic[P, R]):
     """A training function with its search space. Call it as the function it is, or `tune` it."""
 
     __name__: str
+    __qualname__: str
     __wrapped__: Callable[P, R]
 
     def __init__(self, function: Callable[P, R], options: Mapping[str, Any]) -> None:
         if not callable(function):
             kind = type(function).__name__
             raise SpecError(f"a {kind} cannot be called: `tunable` takes the training function, or a Trainable class")
-        self.options = dict(options)
-        functools.update_wrapper(self, function)
+        named = without_partial(function)
+        functools.update_wrapper(self, named)
+        self.__wrapped__ = function
+        self.__name__ = name_of(named)
+        self.__qualname__ = getattr(named, "__qualname__", self.__name__)
+        self.options = dict(options)  # last: an object's own attributes are copied too
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function. A `trial` that is not given is one to which nothing listens.
@@ -112,7 +116,7 @@ class Tunable(Generic[P, R]):
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         if _is_importable(self):
-            return self.__wrapped__.__qualname__
+            return self.__qualname__
         return Tunable, (self.__wrapped__, self.options)
 
     def spec(self, **changes: Any) -> StudySpec:
@@ -181,7 +185,7 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
     """The study as study.yaml would say it."""
     _refuse_foreign(options)
     data = {key: value for key, value in options.items() if key not in _BUDGET}
-    data.setdefault("name", function.__name__)
+    data.setdefault("name", name_of(function))
     if "metrics" not in data:
         data["metric"] = _metric(data.pop("metric", "loss"), data.pop("goal", None))
     data["budget"] = _budget(function, options)
@@ -229,7 +233,7 @@ def _budget(function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     said = {key: options[key] for key in _BUDGET if key in options}
     budget = options.get("budget", {})
     if not said and not budget:
-        name = function.__name__
+        name = name_of(function)
         raise SpecError(f"how much may {name} spend? Say so: {name}.tune(trials=100), or wall='1h', or gpu_hours=4")
     if not isinstance(budget, Mapping):
         budget = {"trials": budget}
@@ -260,7 +264,10 @@ def _arguments(
     function: Callable[..., Any], given: Mapping[str, Any]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Ranges and defaults that the signature bears, for arguments that are not `given` otherwise."""
+    if inspect.isclass(function):
+        return {}, {}
     signature, hints = inspect.signature(function), _hints(function)
+    bound = function.keywords if isinstance(function, functools.partial) else {}
     wanted = [
         p
         for p in signature.parameters.values()
@@ -269,7 +276,7 @@ def _arguments(
         and not is_optunas_trial(hints.get(p.name))
         and not is_our_trial(hints.get(p.name))
     ]
-    if inspect.isclass(function) or _takes_config(wanted, hints, given):
+    if _takes_config(wanted, hints, given):
         return {}, {}
     ranges: dict[str, dict[str, Any]] = {}
     defaults: dict[str, Any] = {}
@@ -277,7 +284,7 @@ def _arguments(
         name = parameter.name
         if name in given:
             continue
-        if (range_ := _range(hints.get(name))) is not None:
+        if name not in bound and (range_ := _range(hints.get(name))) is not None:
             ranges[name] = _checked(function, parameter, range_)
         elif parameter.default is _Empty:
             raise SpecError(_without_range(function, name))
@@ -297,9 +304,9 @@ def _takes_config(wanted: list[inspect.Parameter], hints: Mapping[str, Any], giv
 
 def _checked(function: Callable[..., Any], parameter: inspect.Parameter, range_: Range) -> dict[str, Any]:
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise SpecError(f"{function.__name__}: `{parameter.name}` is handed over by name; take the `/` away")
+        raise SpecError(f"{name_of(function)}: `{parameter.name}` is handed over by name; take the `/` away")
     if range_.when and parameter.default is _Empty:
-        raise SpecError(f"{function.__name__}: `{parameter.name}` needs a default for when it does not exist")
+        raise SpecError(f"{name_of(function)}: `{parameter.name}` needs a default for when it does not exist")
     return range_.as_written()
 
 
@@ -310,16 +317,17 @@ def _range(hint: object) -> Range | None:
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(function, include_extras=True)
+        signature = inspect.signature(function, eval_str=True)
     except (NameError, TypeError, SyntaxError) as error:
         raise SpecError(
-            f"{function.__name__}: its annotations cannot be read ({error}): import what they name at module level"
+            f"{name_of(function)}: its annotations cannot be read ({error}): import what they name at module level"
         ) from None
+    return {name: parameter.annotation for name, parameter in signature.parameters.items()}
 
 
 def _without_range(function: Callable[..., Any], name: str) -> str:
     return (
-        f"{function.__name__}: `{name}` has neither a range nor a default: annotate it, such as "
+        f"{name_of(function)}: `{name}` has neither a range nor a default: annotate it, such as "
         f"`{name}: Annotated[float, Float(0.0, 1.0)]`, or give it a value under `constants`"
     )
 
@@ -330,10 +338,10 @@ def _optional(step: float | None, when: Mapping[str, Any] | None) -> dict[str, A
 
 def _is_importable(tunable: Tunable[..., Any]) -> bool:
     """Whether a worker finds this very object by its module and name."""
-    module = sys.modules.get(tunable.__wrapped__.__module__)
+    module = sys.modules.get(tunable.__module__)
     if module is None or module.__name__ == "__main__":
         return False
     target: object = module
-    for part in tunable.__wrapped__.__qualname__.split("."):
+    for part in tunable.__qualname__.split("."):
         target = getattr(target, part, None)
     return target is tunable

@@ -1,4 +1,4 @@
-"""Arguments of an objective, as its signature tells them.
+"""The name and the arguments of an objective, as its signature tells them.
 
 Imports neither Ray nor Optuna: their types are known by name.
 """
@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tunesvc.objective import Trial
@@ -90,6 +91,17 @@ class Arguments:
     @property
     def _all(self) -> list[inspect.Parameter]:
         return list(self.signature.parameters.values())
+
+
+def without_partial(objective: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what a `functools.partial` calls, which has its name and source; anything else as it is."""
+    return objective.func if isinstance(objective, partial) else objective
+
+
+def name_of(objective: Callable[..., Any]) -> str:
+    """Return the name of a function or class; for a callable object, that of its class."""
+    function = without_partial(objective)
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def is_our_trial(annotation: object) -> bool:

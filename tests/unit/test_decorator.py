@@ -6,6 +6,8 @@ import inspect
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import cloudpickle
@@ -175,6 +177,8 @@ def test_it_travels_to_other_processes() -> None:
 def test_decorating_loads_no_heavy_library() -> None:
     program = """
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 import tunesvc
 
@@ -242,3 +246,50 @@ def test_tuples_stay_the_choices_of_an_annotation() -> None:
     assert train(**{"layers": [64, 32]}) == 64.0, "as `study.best.params` has it"
     assert train.spec().parameters == {"layers": CategoricalParameter(values=((32, 16), (64, 32)))}
     assert train((32, 16)) == 32.0
+
+
+class Scaled:
+    """A training that is an object."""
+
+    def __init__(self, by: float) -> None:
+        self.options = by
+
+    def __call__(self, x: Annotated[float, Float(0.0, 1.0)]) -> float:
+        return self.options * x
+
+    def train(self, x: Annotated[float, Float(0.0, 1.0)]) -> float:
+        return self.options + x
+
+
+def shifted(by: float, x: Annotated[float, Float(0.0, 1.0)], y: Annotated[float, Float(0.0, 1.0)]) -> float:
+    """Train."""
+    return by + x + y
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "result"),
+    [
+        (partial(shifted, 3, y=0.0), "shifted", 3.5),
+        (partial(partial(shifted, 3), y=0.0), "shifted", 3.5),
+        (Scaled(2), "Scaled", 1.0),
+        (partial(Scaled(2)), "Scaled", 1.0),
+        (Scaled(2).train, "train", 2.5),
+    ],
+)
+def test_a_partial_an_object_and_a_method_have_the_name_of_what_they_call(
+    function: Callable[..., float], name: str, result: float
+) -> None:
+    tunable_function = tunable(function)
+    spec = tunable_function.spec(trials=1)
+    assert (tunable_function.__name__, spec.name, list(spec.parameters)) == (name, name, ["x"])
+    assert tunable(name="named")(function).spec(trials=1).name == "named"
+    with pytest.raises(SpecError, match=f"how much may {name} spend"):
+        tunable_function.spec()
+    travelled = cloudpickle.loads(cloudpickle.dumps(tunable_function))
+    assert (travelled.__name__, travelled(x=0.5)) == (name, result)
+
+
+def test_what_a_partial_fixes_is_no_parameter() -> None:
+    spec = tunable(partial(shifted, 3, y=0.25)).spec(trials=1)
+    assert (list(spec.parameters), spec.constants) == (["x"], {"y": 0.25})
+    assert tunable(partial(shifted, 3)).__doc__ == "Train."

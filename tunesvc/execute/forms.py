@@ -23,7 +23,7 @@ from tunesvc.execute.entrypoint import Objective
 from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.ray_space import is_trainable, nested
 from tunesvc.objective import Trial, as_json, as_result
-from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial
+from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, without_partial
 
 Call = Callable[[Attempt], object]
 """Calls an objective for an attempt and returns what it returned."""
@@ -138,9 +138,10 @@ def _mentions_ray(objective: Objective) -> bool:
     """Whether the function may call Ray Tune; importing that takes a second, which most functions need not pay."""
     if "ray.tune" in sys.modules or "ray.train" in sys.modules:
         return True
-    code = getattr(inspect.unwrap(objective), "__code__", None)
+    function = without_partial(objective)
+    code = getattr(inspect.unwrap(function), "__code__", None)
     names = getattr(code, "co_names", ())
-    module = sys.modules.get(getattr(objective, "__module__", ""))
+    module = sys.modules.get(getattr(function, "__module__", ""))
     try:
         source = inspect.getsource(module) if module else ""
     except (OSError, TypeError):
@@ -149,7 +150,8 @@ def _mentions_ray(objective: Objective) -> bool:
 
 
 def _name(objective: Objective) -> str:
-    return getattr(objective, "__qualname__", type(objective).__name__)
+    function = without_partial(objective)
+    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _listed(names: list[str]) -> str:

@@ -22,6 +22,7 @@ from tunesvc.errors import TuneError
 from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.imitation import fill_main
 from tunesvc.execute.ray_parameters import carried_along
+from tunesvc.signatures import name_of
 
 _Definition = type | FunctionType
 
@@ -76,9 +77,8 @@ def pickled(function: Callable[..., Any]) -> bytes:
             _, definitions = _dumps(function)
             data, _ = _dumps(_shipment(function, definitions))
     except Exception as error:  # pickling runs anybody's code
-        name = getattr(function, "__name__", repr(function))
         raise TuneError(
-            f"{name} cannot be sent to workers: something it refers to cannot be pickled ({error}). "
+            f"{name_of(function)} cannot be sent to workers: something it refers to cannot be pickled ({error}). "
             "Make that thing inside the function, or put the function into a module and name it as `entrypoint`."
         ) from error
     return data
