@@ -23,6 +23,8 @@ class Failure(StrEnum):
     """It reported or returned something that is no number."""
     NO_RESULT = "no_result"
     """It ended without any value for a metric."""
+    WRONG_METRIC = "wrong_metric"
+    """It ended with values, but under other names than the study's: so would every trial."""
     NAN = "nan"
     """Its result is not a number."""
     GPU_OOM = "gpu_oom"
@@ -48,6 +50,11 @@ class Failure(StrEnum):
     def is_of_the_machine(self) -> bool:
         """Whether it says nothing about the trial's parameters."""
         return self in (Failure.LOST, Failure.STALLED, Failure.NODE, Failure.PREEMPTED, Failure.HOST_OOM)
+
+    @property
+    def is_of_every_trial(self) -> bool:
+        """Whether every other trial of the study would fail likewise."""
+        return self in (Failure.ENTRYPOINT, Failure.WRONG_METRIC)
 
 
 class StopCause(StrEnum):
@@ -114,7 +121,7 @@ def is_broken(failure: Failure, unexplained: int, results: int, limits: Limits) 
         results: trials that came to a result.
         limits: the study's.
     """
-    return results == 0 and (failure is Failure.ENTRYPOINT or unexplained >= limits.failures)
+    return results == 0 and (failure.is_of_every_trial or unexplained >= limits.failures)
 
 
 # --- the budget -------------------------------------------------------------------------------------

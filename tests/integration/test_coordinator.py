@@ -651,3 +651,28 @@ def test_how_many_failures_end_a_run_can_be_set_and_a_resumed_study_begins_to_co
     assert simulation.states() == {"fail": 3}
     simulation.run()
     assert simulation.states() == {"fail": 6}
+
+
+def test_the_first_trial_with_values_under_another_name_ends_the_study(database: Database) -> None:
+    """Case W19: eight trainings went by before anything was said."""
+
+    def script(launch: Launch) -> Steps:
+        return [(1.0, Reported(0, {"los": 0.5})), (1.0 + launch.trial_number, Finished({"los": 1.0}))]
+
+    simulation = Simulation(database, make_spec(budget={"trials": 12}, parallelism=4), script)
+    closing = simulation.run()
+    assert closing.state is StudyState.FAILED
+    assert "without a value for loss, but with one for los, did you mean `loss`?" in closing.reason
+    assert simulation.states() == {"fail": 4}, "none but those that ran already"
+    warnings = [note.text for note in simulation.recorder.notes if note.kind == "warning"]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("the first report is of los, not of loss, did you mean `loss`?")
+
+
+def test_a_metric_that_one_trial_lacks_ends_no_study_that_has_results(database: Database) -> None:
+    def script(launch: Launch) -> Steps:
+        return [(1.0 + launch.trial_number, Finished({"los" if launch.trial_number == 3 else "loss": 1.0}))]
+
+    simulation = Simulation(database, make_spec(budget={"trials": 6}), script)
+    assert simulation.run().state is StudyState.FINISHED
+    assert simulation.states() == {"complete": 5, "fail": 1}

@@ -37,7 +37,7 @@ def test_every_limit_is_about_a_failure() -> None:
     assert set(Retries.model_fields) <= set(Failure)
 
 
-@pytest.mark.parametrize("failure", [Failure.BAD_REPORT, Failure.NO_RESULT, Failure.ENTRYPOINT])
+@pytest.mark.parametrize("failure", [Failure.BAD_REPORT, Failure.NO_RESULT, Failure.WRONG_METRIC, Failure.ENTRYPOINT])
 def test_what_would_only_happen_again_is_never_retried(failure: Failure) -> None:
     assert isinstance(policy.after_failure(failure, {}, Retries(lost=9, error=9, timeout=9)), GiveUp)
 

@@ -423,10 +423,17 @@ class Attempts:
         self._note("failed", f"{failure}: {message}", number)
         unexplained, results = self._scoreboard.unexplained, self._scoreboard.results
         is_broken = policy.is_broken(failure, unexplained, results, self._spec.limits)
-        if is_broken and not self._paused and not any(live.curve.last for live in self._roster):
-            limit = "" if failure is Failure.ENTRYPOINT else f" (limits.failures: {self._spec.limits.failures})"
+        if is_broken and not self._paused and not self._may_succeed(failure):
+            limit = "" if failure.is_of_every_trial else f" (limits.failures: {self._spec.limits.failures})"
             told = f"every trial failed{limit}; the last one: {message}"
             self._close(Closing(StudyState.FAILED, told, StopCause.COMMAND))
+
+    def _may_succeed(self, failure: Failure) -> bool:
+        """Tell whether a live attempt has reported something that the failed one had not."""
+        if failure is Failure.WRONG_METRIC:
+            names = {metric.name for metric in self._spec.metrics}
+            return any(names & live.curve.last.keys() for live in self._roster)
+        return any(live.curve.last for live in self._roster)
 
     def _tell(self, number: int, conclusion: Conclusion, stop_reason: str, *, quietly: bool = False) -> None:
         if conclusion.trial_state is None:

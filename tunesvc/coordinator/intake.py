@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from tunesvc.coordinator.effects import Effects
@@ -26,6 +26,7 @@ from tunesvc.execute.executor import (
 )
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import StudySpec
+from tunesvc.spec.faults import suggest
 from tunesvc.store.batch import Batch, Checkpoint, Decision, LogLine, Report, StartedAttempt
 
 LOG_BYTES_MAX = 4 * 2**20
@@ -57,6 +58,8 @@ class Intake:
         self._observer = observer
         self._code = code
         self._objective, *self._other_objectives = (metric.name for metric in spec.metrics)
+        self._metric_names = spec.metric_names
+        self._has_report = False
         self._judged = spec.pruner.name != "none"
         self._roster = roster
         self._optimizer = optimizer
@@ -125,7 +128,20 @@ class Intake:
             self._observer.note(Note("warning", reason, live.number))
         self._code = code or self._code
 
+    def _notice_names(self, live: LiveAttempt, names: Iterable[str]) -> None:
+        """Warn when the first report of the run has no metric of the study: it is no part of the curve."""
+        if self._has_report:
+            return
+        self._has_report = True
+        others = [name for name in names if name not in self._metric_names]
+        if others and others == list(names):
+            hint = next(filter(None, (suggest(name, self._metric_names) for name in others)), "")
+            text = f"the first report is of {', '.join(others)}, not of {self._objective}{hint or '.'}"
+            reason = f"{text} Curves and pruning look at {self._objective}"
+            self._observer.note(Note("warning", reason, live.number))
+
     def _take_report(self, live: LiveAttempt, report: Reported, batch: Batch) -> None:
+        self._notice_names(live, report.metrics)
         live.heard_s = self._now()
         live.curve.add(report.step, report.metrics)
         others = {name: value for name, value in report.metrics.items() if name != self._objective}

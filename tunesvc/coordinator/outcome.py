@@ -12,6 +12,7 @@ from tunesvc.coordinator.roster import Curve
 from tunesvc.execute.executor import Failed, Finished, Lost, Outcome
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Constraint, StudySpec
+from tunesvc.spec.faults import suggest
 from tunesvc.store.states import AttemptState
 
 
@@ -63,6 +64,8 @@ def conclude(
     return _pruned(spec, curve, "the objective pruned itself")
 
 
+_NAMES_MAX = 8
+"""How many names of metrics a message lists."""
 _STOPS = frozenset({StopCause.REQUEST, StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET})
 """Reasons to stop a trial that say nothing about its parameters."""
 
@@ -70,15 +73,9 @@ _STOPS = frozenset({StopCause.REQUEST, StopCause.COMMAND, StopCause.BUDGET, Stop
 def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
     values = [outcome.metrics.get(metric.name, curve.taken(metric)) for metric in spec.metrics]
     known = [value for value in values if value is not None]
-    if len(known) < len(values):
-        missing = ", ".join(m.name for m, value in zip(spec.metrics, values, strict=True) if value is None)
-        message = f"ended without a value for {missing}: return it, or trial.report(step, {missing}=...)"
-        return _failed(Failure.NO_RESULT, message, outcome)
     final = {name: value for name, (_, value) in curve.last.items()} | dict(outcome.metrics)
-    for constraint in spec.constraints:
-        if constraint.metric not in final:
-            message = f"ended without a value for {constraint.metric}, which a constraint is about"
-            return _failed(Failure.NO_RESULT, message, outcome)
+    if missing := [name for name in spec.metric_names if name not in final]:
+        return _failed(*_without(missing, [name for name in final if name not in spec.metric_names]), outcome)
     objectives = {metric.name for metric in spec.metrics}
     others = {name: value for name, value in final.items() if name not in objectives}
     if not all(math.isfinite(value) for value in known):
@@ -92,6 +89,17 @@ def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
         )
     constraints = {name: value for c in spec.constraints for name, value in _excess(c, final[c.metric])}
     return Conclusion(AttemptState.FINISHED, TrialState.COMPLETE, known, others, constraints)
+
+
+def _without(missing: Sequence[str], others: Sequence[str]) -> tuple[Failure, str]:
+    """Say which metrics have no value, and under which other names there are values."""
+    names = ", ".join(missing)
+    message = f"ended without a value for {names}"
+    if not others:
+        return Failure.NO_RESULT, f"{message}: return it, or trial.report(step, {names}=...)"
+    shown = ", ".join([*others[:_NAMES_MAX], *(["..."] if len(others) > _NAMES_MAX else [])])
+    hint = next(filter(None, (suggest(name, missing) for name in others)), ".")
+    return Failure.WRONG_METRIC, f"{message}, but with one for {shown}{hint} The study and the objective need one name"
 
 
 def _pruned(spec: StudySpec, curve: Curve, message: str | None) -> Conclusion:

@@ -383,6 +383,12 @@ class StudySpec(Part):
         return tuple(metric.goal for metric in self.metrics)
 
     @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The metrics that each trial needs a value of: the objectives, then those of constraints."""
+        names = [metric.name for metric in self.metrics] + [one.metric for one in self.constraints]
+        return tuple(dict.fromkeys(names))
+
+    @property
     def define_by_run(self) -> bool:
         """Whether the objective itself declares its parameters, as in Optuna."""
         return not self.parameters
