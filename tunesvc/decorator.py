@@ -132,7 +132,13 @@ class Tunable(Generic[P, R]):
     def _spec(self, options: Mapping[str, Any]) -> StudySpec:
         from tunesvc.spec.document import spec_from_dict
 
-        return spec_from_dict(_study(self.__wrapped__, options), with_function=True)
+        data = _study(self.__wrapped__, options)
+        try:
+            return spec_from_dict(data, with_function=True)
+        except SpecError:
+            from tunesvc.search.check import option_faults  # takes a second, worth it to tell all mistakes at once
+
+            return spec_from_dict(data, with_function=True, judge=option_faults)
 
     def tune(self, **changes: Any) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.

@@ -237,6 +237,14 @@ def test_arguments_of_rays_tuner_and_of_optuna_name_what_to_write() -> None:
         tunable(name="x")(ray_tune.Tuner.__new__(ray_tune.Tuner))
 
 
+def test_all_mistakes_are_told_at_once_those_of_samplers_and_pruners_too() -> None:
+    with pytest.raises(SpecError) as raised:
+        bare.spec(trials=3, sed=1, sampler={"name": "tpe", "n_startup": 3}, pruner={"name": "asha", "mim": 3})
+    told = str(raised.value)
+    for text in ("unknown key `sed`", "sampler: 'tpe' has no option 'n_startup'", "'mim', did you mean 'min'"):
+        assert text in told
+
+
 def test_tuples_stay_the_choices_of_an_annotation() -> None:
     @tunable(trials=3)
     def train(layers: Annotated[tuple[int, ...], Choice((32, 16), (64, 32))]) -> float:

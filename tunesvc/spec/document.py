@@ -111,16 +111,18 @@ def written(spec: StudySpec) -> str:
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
-def spec_from_dict(data: Mapping[str, Any], *, with_function: bool = False) -> StudySpec:
+def spec_from_dict(data: Mapping[str, Any], *, with_function: bool = False, judge: Judge | None = None) -> StudySpec:
     """A study from plain data, short forms included; the same checks as for a file.
 
     Args:
+        data: the study, as a study file would say it.
         with_function: the objective is handed over as a function, so neither entrypoint nor command is written.
+        judge: finds further mistakes, which are told with the others.
 
     Raises:
         SpecError: every mistake with its path.
     """
-    spec, wrong = _validate(dict(data), folder=None, with_function=with_function)
+    spec, wrong = _validate(dict(data), folder=None, with_function=with_function, judge=judge)
     if spec is None:
         raise SpecError("\n".join(dict.fromkeys(str(fault) for fault in wrong)))
     return spec

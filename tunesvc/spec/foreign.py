@@ -14,6 +14,8 @@ _RAY = {
     "stop": "`constants: {stop: {training_iteration: ...}}`",
     "max_failures": "`retries`",
     "storage_path": "the environment variable TUNE_CHECKPOINTS",
+    "checkpoint_config": "`keep: {best: ..., last: ...}`",
+    "keep_checkpoints_num": "`keep: {best: ..., last: ...}`",
     "reuse_actors": "nothing to write: workers are reused",
     "tune_config": "keys of the study: `metric`, `budget`, `sampler`, `pruner`, `parallelism`",
     "run_config": "keys of the study: `name`, `retries`, `limits`",
