@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from random import Random
 from typing import ClassVar
 
+import joblib
 import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joblib.externals.loky import get_reusable_executor
 
 from tests.executors import make_job, make_launch
 from tunesvc import Trial
@@ -31,6 +34,7 @@ from tunesvc.execute.worker import Worker
 
 BEGUN: list[int] = []
 GATES: defaultdict[int, threading.Event] = defaultdict(threading.Event)
+THREADS = ThreadPoolExecutor(1)
 
 
 def train(*, trial: Trial, fails: bool = False, reports: bool = False) -> float:
@@ -85,6 +89,19 @@ def handles_signals(*, trial: Trial) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
+def uses_pools(*, trial: Trial) -> float:
+    """Computes in pools that their libraries keep for the next call, and returns the process that did so."""
+    THREADS.submit(os.getpid).result()
+    return float(joblib.Parallel(n_jobs=2)([joblib.delayed(os.getpid)()])[0])
+
+
+def leaves_threads(*, trial: Trial) -> float:
+    """Leaves one thread running, and one that is about to end."""
+    threading.Thread(target=GATES[trial.number].wait, args=(30,), name="monitor").start()
+    threading.Timer(0.01, int).start()
+    return 0.0
+
+
 def asks(trial: optuna.Trial) -> float:
     """Asks for what it returns."""
     return float(trial.suggest_float("x", 0.0, 1.0))
@@ -124,6 +141,10 @@ class Trainings:
     def end(self, launch: Launch) -> list[Payload]:
         """Let it end; all it has said."""
         GATES[launch.trial_number].set()
+        return self.hear(launch)
+
+    def hear(self, launch: Launch) -> list[Payload]:
+        """Wait for its end, and return all it has said."""
         said: list[Payload] = []
         while not (said and isinstance(said[-1], (Finished, Failed))):
             ((_, events),) = self.call(of=[launch], heard=len(said), timeout_s=30.0).said
@@ -362,6 +383,30 @@ def test_an_objective_that_handles_signals_is_told_where_it_can(tmp_path: Path, 
     assert isinstance(outcome, Failed)
     assert "signal only works in main thread" in outcome.message
     assert "a program that the study names as `command`" in outcome.message
+
+
+def test_a_pool_that_its_library_keeps_is_used_by_the_next_trial(tmp_path: Path, trainings: Trainings) -> None:
+    trainings = Trainings(make_worker(tmp_path, "uses_pools"))
+    first, second = [trainings.end(launch)[-1] for launch in trainings.run_all(2)]
+    get_reusable_executor().shutdown(wait=True)
+    assert isinstance(first, Finished)
+    assert first == second
+    assert trainings.call().is_fit
+
+
+def test_a_worker_is_replaced_for_threads_that_a_trial_left_and_their_names_are_logged(
+    tmp_path: Path, trainings: Trainings
+) -> None:
+    trainings = Trainings(make_worker(tmp_path, "leaves_threads"))
+    (launch,) = launches(1)
+    trainings.run(launch)
+    _, note, end = trainings.hear(launch)
+    fit = trainings.call().is_fit
+    GATES[launch.trial_number].set()
+    assert isinstance(note, Logged)
+    assert note.text.startswith("[tunesvc: this trial left threads running: 'monitor'. A new worker")
+    assert end == Finished({"loss": 0.0})
+    assert not fit
 
 
 def test_a_program_that_prints_that_gpu_memory_ran_out_is_classed(tmp_path: Path, trainings: Trainings) -> None:

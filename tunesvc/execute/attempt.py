@@ -36,6 +36,7 @@ from tunesvc.execute.executor import (
     StudyRequested,
 )
 from tunesvc.execute.failures import outcome_of
+from tunesvc.execute.leftovers import describe, find_leftovers
 from tunesvc.execute.oom import out_of_memory
 from tunesvc.execute.outbox import Numbered, Outbox
 from tunesvc.objective import Trial
@@ -103,7 +104,7 @@ class Attempt:
         self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, code))
         if note:
             self.outbox.log("stderr", note)
-        # no daemon, for then every thread that the objective starts would be one too, see `_leftovers`
+        # no daemon, for then every thread that the objective starts would be one too, see `leftovers`
         self._thread = threading.Thread(target=self._run, args=(run, output, then), name="objective", daemon=False)
         self._thread.start()
 
@@ -285,10 +286,17 @@ class Attempt:
             outcome = self._with_last_words(outcome)
         if self._directory is not None:
             scratch.remove(self._directory)
-        self.is_reusable = not isinstance(outcome, Failed) and not _leftovers(before)
+        self.is_reusable = not isinstance(outcome, Failed) and self._is_clean(before)
         failpoints.reach("ending")
         history.record("run", phase="end", attempt=self.launch.attempt)
         then(self, outcome)
+
+    def _is_clean(self, before: set[threading.Thread]) -> bool:
+        """Return whether the objective has ended its threads; those that it has not are named in the log."""
+        leftovers = find_leftovers(before)
+        if leftovers:
+            self.outbox.log("stderr", describe(leftovers))
+        return not leftovers
 
     def _outcome(self, run: Run) -> Outcome:
         if self._restored is not None and not self._restored.exists():
@@ -344,8 +352,3 @@ def _event_loop() -> Iterator[None]:
     finally:
         asyncio.set_event_loop(None)
         loop.close()
-
-
-def _leftovers(before: set[threading.Thread]) -> list[threading.Thread]:
-    """Threads that the objective started and did not end; daemons are the habit of libraries and do no harm."""
-    return [t for t in threading.enumerate() if t not in before and not t.daemon and t.is_alive()]

@@ -1,0 +1,46 @@
+"""Threads that an objective leaves behind. The worker is replaced, so that they disturb no later trial.
+
+Daemon threads are the habit of libraries and do no harm. Idle pools do none either: their libraries keep them for the
+next call, as joblib does. Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Collection, Sequence
+
+_END_S = 0.5
+"""Threads that are about to end get so long: a new worker takes longer to start."""
+
+
+def find_leftovers(before: Collection[threading.Thread]) -> list[threading.Thread]:
+    """Return the threads that were not there before and are neither daemons, nor idle in a pool, nor about to end."""
+    deadline_s = time.monotonic() + _END_S
+    leftovers = []
+    for thread in threading.enumerate():
+        if thread in before or thread.daemon or _is_idle_in_pool(thread):
+            continue
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+        if thread.is_alive() and not _is_idle_in_pool(thread):
+            leftovers.append(thread)
+    return leftovers
+
+
+def describe(leftovers: Sequence[threading.Thread]) -> str:
+    """Return a note for the log of the trial that left these threads behind."""
+    names = ", ".join(repr(thread.name) for thread in leftovers)
+    return (
+        f"[tunesvc: this trial left threads running: {names}. A new worker replaces this one, which costs the next "
+        "trial seconds. End the threads before the trial ends, or start them with daemon=True]\n"
+    )
+
+
+def _is_idle_in_pool(thread: threading.Thread) -> bool:
+    """Return true for a thread of `concurrent.futures` or loky that waits for work."""
+    if type(thread).__name__ == "_ExecutorManagerThread":  # of a pool of processes
+        return not getattr(thread, "pending_work_items", True)
+    pool = sys.modules.get("concurrent.futures.thread")
+    frame = sys._current_frames().get(thread.ident or 0)
+    return pool is not None and frame is not None and frame.f_code is pool._worker.__code__
