@@ -68,6 +68,14 @@ def test_values_are_substituted_per_argument_and_no_shell_reads_them() -> None:
     ]
 
 
+def test_an_option_is_a_flag_when_true_and_left_out_when_false_or_absent() -> None:
+    """Case W20."""
+    command = ["train", "${--amp}", "${--ema}", "${--learning-rate}", "${--depth}", "${--none}", "$${--amp}"]
+    params = {"amp": True, "ema": False, "learning_rate": 0.1, "none": None}
+    assert substitute(command, params) == ["train", "--amp", "--learning-rate=0.1", "${--amp}"]
+    assert substitute(["${--amp}"], {"--amp": True}) == ["true"], "as before there were options"
+
+
 def test_a_name_that_is_no_parameter_is_refused() -> None:
     with pytest.raises(EntrypointError, match=r"\$\{lr\} is no parameter of this trial \(it has: rate\)"):
         substitute(["train", "${lr}"], {"rate": 0.1})

@@ -237,6 +237,15 @@ def test_a_placeholder_must_name_a_parameter_or_constant() -> None:
     ]
 
 
+def test_an_option_is_an_argument_of_its_own_and_names_a_parameter() -> None:
+    """Case W20."""
+    options = "command: [run, '${--lr}', '${--max-epochs}', '${--momentun}', 'x${--lr}']"
+    text = STUDY.replace("entrypoint: digits:train", options)
+    momentum, within = faults_of(text + "constants: {max_epochs: 3}\n")
+    assert "command[3]: `${--momentun}` is no parameter or constant, did you mean `momentum`?" in momentum
+    assert within.endswith("`${--lr}` is no parameter or constant: an option has to be an argument of its own")
+
+
 def test_a_study_without_parameters_needs_an_entrypoint_that_asks_for_them() -> None:
     assert parse("name: x\nentrypoint: a:b\nmetric: loss\nbudget: 1\n").define_by_run
     assert "`parameters` is missing" in faults_of("name: x\ncommand: [run]\nmetric: loss\nbudget: 1\n")[0]
@@ -296,6 +305,7 @@ def test_a_command_cannot_be_handed_a_parameter_that_exists_only_sometimes() -> 
     )
     with pytest.raises(SpecError, match=r"study.yaml:2:27: command\[2\]: `\$\{depth\}` exists only under its `when`"):
         parse(text)
+    assert parse(text.replace("${depth}", "${--depth}")).command == ("run", "${kind}", "${--depth}")
 
 
 @pytest.mark.parametrize(

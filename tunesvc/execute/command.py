@@ -1,6 +1,7 @@
 """`command:`: the objective is a program of any kind.
 
-`${name}` in an argument becomes the parameter's value (no shell is involved). The program finds in its environment
+`${name}` in an argument becomes the parameter's value, and the argument `${--name}` an option: `--name=VALUE`, `--name`
+for true, nothing for false (no shell is involved). The program finds in its environment
 
     TUNE_PARAMS           all parameters as a JSON object
     TUNE_PARAM_<NAME>     each of them, its name in capitals
@@ -35,8 +36,8 @@ from tunesvc.execute.checkpoints import step_of
 from tunesvc.execute.failures import EntrypointError
 from tunesvc.execute.reports import LineReports, ReportPipe
 from tunesvc.spec import ParamValue
+from tunesvc.spec.placeholders import PLACEHOLDER, option_in, parameter_of
 
-_PLACEHOLDER = re.compile(r"\$(\$(?=\{)|\{([^}]*)\})")
 _POLL_S = 0.05
 _GRACE_S = 5.0
 """From the request to stop until a program that wrote nonsense is killed."""
@@ -97,7 +98,21 @@ def substitute(command: Sequence[str], params: Mapping[str, ParamValue]) -> list
             raise EntrypointError(f"command: {match[0]} is no parameter of this trial (it has: {known})")
         return as_text(params[match[2]])
 
-    return [_PLACEHOLDER.sub(value, argument) for argument in command]
+    arguments: list[str] = []
+    for argument in command:
+        option = option_in(argument, params)
+        if option is None:
+            arguments.append(PLACEHOLDER.sub(value, argument))
+        else:
+            arguments += _option(option, params.get(parameter_of(option, params)))
+    return arguments
+
+
+def _option(name: str, value: ParamValue) -> list[str]:
+    """The arguments for an option; none for false, null, and a parameter that does not exist under its `when`."""
+    if value is None or value is False:
+        return []
+    return [f"--{name}" if value is True else f"--{name}={as_text(value)}"]
 
 
 def as_text(value: ParamValue) -> str:

@@ -14,9 +14,8 @@ from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested,
 from tunesvc.spec.entrypoint_file import entrypoint_faults
 from tunesvc.spec.faults import Fault, printable, suggest
 from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
+from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 
-PLACEHOLDER = re.compile(r"\$(\$|\{([^}]*)\})")
-"""`${name}` in a command; `$$` is a dollar sign."""
 PRUNERS_OF_SEVERAL = ("auto", "curve", "asha", "none")
 """They know what several metrics are; Optuna's do not."""
 
@@ -61,19 +60,30 @@ def _objective(spec: StudySpec, names: Collection[str], with_function: bool) -> 
 
 def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
     known = {*names, *spec.constants}
-    for index, word in enumerate(spec.command or ()):
-        for match in PLACEHOLDER.finditer(word):
-            name = match[2]
-            if name is None:
-                continue  # `$$`
+    for index, argument in enumerate(spec.command or ()):
+        if (option := option_in(argument, known)) is not None:
+            if (name := parameter_of(option, known)) not in known:
+                yield Fault(("command", index), _no_parameter(f"--{option}", suggest(name, known)))
+            continue
+        for name in names_in(argument):
             if name not in known:
-                text = f"`${{{printable(name)}}}` is no parameter or constant{suggest(name, known)}"
-                yield Fault(("command", index), text)
+                is_option = name.startswith("--")
+                hint = ": an option has to be an argument of its own" if is_option else suggest(name, known)
+                yield Fault(("command", index), _no_parameter(name, hint))
             elif name in spec.parameters and spec.parameters[name].when:
-                text = (
-                    f"`${{{printable(name)}}}` exists only under its `when`, and a command is handed all its arguments"
-                )
-                yield Fault(("command", index), f"{text}; read it from TUNE_PARAMS instead")
+                yield Fault(("command", index), _conditional(name))
+
+
+def _no_parameter(name: str, hint: str) -> str:
+    return f"`${{{printable(name)}}}` is no parameter or constant{hint}"
+
+
+def _conditional(name: str) -> str:
+    shown = printable(name)
+    return (
+        f"`${{{shown}}}` exists only under its `when`, and a command is handed all its arguments; write "
+        f"`${{--{shown}}}` for an option that is left out then, or read it from TUNE_PARAMS instead"
+    )
 
 
 def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:

@@ -344,7 +344,8 @@ class StudySpec(Part):
     command: Tuple[Text] | None = Field(
         None,
         min_length=1,
-        description="Instead of `entrypoint`: a program and its arguments; `${name}` is a parameter's value.",
+        description="Instead of `entrypoint`: a program and its arguments; `${name}` is a parameter's value, and "
+        "`${--name}` an option: `--name=VALUE`, `--name` for true, left out for false.",
     )
 
     metrics: Tuple[Metric] = Field(
