@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc import insights
+from tunesvc.coordinator.log_window import KEPT_CHARS_MAX
 from tunesvc.errors import LeaseLost, StudyBusy
 from tunesvc.execute.executor import (
     STUDY,
@@ -516,6 +517,22 @@ def test_output_is_kept_in_order_without_what_postgres_refuses(database: Databas
     assert simulation.sql("SELECT stream, text FROM logs ORDER BY seq") == [
         ("stdout", "a\ufffdb\n"),
         ("stderr", "c\n"),
+    ]
+
+
+def test_of_much_output_beginning_and_end_are_kept_and_a_line_counts_the_rest(database: Database) -> None:
+    lines = [f"{number:<{2**16 - 1}}\n" for number in range(120)]
+
+    def script(_: Launch) -> Steps:
+        return [*((0.1, Logged("stdout", line)) for line in lines), (0.1, Finished({"loss": 1.0}))]
+
+    simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
+    simulation.run()
+    kept = KEPT_CHARS_MAX // 2**16
+    assert [text for (text,) in simulation.sql("SELECT text FROM logs ORDER BY seq")] == [
+        *lines[:kept],
+        f"\n[tunesvc: {(120 - 2 * kept) * 2**16:,} characters of output are left out here]\n",
+        *lines[-kept:],
     ]
 
 

@@ -59,15 +59,23 @@ def test_too_many_reports_are_thinned_out_to_every_second_and_the_last_stays() -
     assert f"{1000 - len(steps)} reports came faster" in events[-2].text
 
 
-def test_output_that_comes_too_fast_is_dropped_and_counted() -> None:
-    outbox = Outbox(pending_log_chars_max=10)
-    for text in ("12345678", "too much", "more"):
-        outbox.log("stdout", text)
+def test_of_output_that_comes_too_fast_beginning_and_end_stay_and_the_rest_is_counted() -> None:
+    outbox = Outbox(pending_log_chars_max=1000)
+    lines = [f"{number:9}\n" for number in range(10_000)]
+    for line in lines:
+        outbox.log("stdout", line)
+    outbox.report(report(0))
     outbox.put(Finished())
     events = [payload for _, payload in outbox.take(0)]
-    assert events[0] == Logged("stdout", "12345678")
-    assert isinstance(events[1], Logged)
-    assert "12 characters of output came too fast" in events[1].text
+    pieces = [event for event in events if isinstance(event, Logged)]
+    at = next(index for index, piece in enumerate(pieces) if piece.left_out)
+    beginning, gap, end = pieces[:at], pieces[at], pieces[at + 1 :]
+    assert [piece.text for piece in beginning] == lines[:25]
+    assert [piece.text for piece in end] == lines[-len(end) :]
+    assert 25 <= len(end) <= 75
+    assert gap == Logged.gap(10 * (10_000 - 25 - len(end)))
+    assert f"[tunesvc: {gap.left_out:,} characters of output are left out here]" in gap.text
+    assert events[-2:] == [report(0), Finished()]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60))))

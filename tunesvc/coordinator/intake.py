@@ -27,10 +27,7 @@ from tunesvc.execute.executor import (
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import StudySpec
 from tunesvc.spec.faults import suggest
-from tunesvc.store.batch import Batch, Checkpoint, Decision, LogLine, Report, StartedAttempt
-
-LOG_BYTES_MAX = 4 * 2**20
-"""How much of an attempt's output is kept; what follows is dropped, and a line says so."""
+from tunesvc.store.batch import Batch, Checkpoint, Decision, LogCut, LogLine, Report, StartedAttempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +151,7 @@ class Intake:
                 self._roster.report(live, report.step)
 
     def _take_log(self, live: LiveAttempt, seq: int, line: Logged, batch: Batch) -> None:
-        if live.log_bytes > LOG_BYTES_MAX:
-            return
-        live.log_bytes += len(line.text)
-        text = line.text
-        if live.log_bytes > LOG_BYTES_MAX:
-            text += f"\n[tunesvc: more than {LOG_BYTES_MAX >> 20} MiB of output; the rest is not kept]\n"
-        batch.logs.append(LogLine(*live.key(), seq, line.stream, text))
+        batch.logs.append(LogLine(*live.key(), seq, line.stream, line.text))
+        if gap := live.log.add(seq, line):
+            note = Logged.gap(gap.chars)
+            batch.log_cuts[live.key()] = LogCut(*live.key(), gap.first, gap.last, note.stream, note.text)

@@ -7,6 +7,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tunesvc.coordinator.log_window import LogWindow
 from tunesvc.execute.executor import AttemptId, Failed
 from tunesvc.objective import is_better
 from tunesvc.policy import Failure, StopCause
@@ -62,7 +63,7 @@ class LiveAttempt:
     cursor: int = 0
     """The last event taken in."""
     devices: tuple[str, ...] = ()
-    log_bytes: int = 0
+    log: LogWindow = field(default_factory=LogWindow)
     stop_cause: StopCause | None = None
     stop_reason: str = ""
     stop_by_s: float | None = None

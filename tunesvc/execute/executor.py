@@ -148,6 +148,13 @@ class Logged:
     text: str
     end: int = 0
     """Where it ends in the worker's spool; 0 for a note that is in none."""
+    left_out: int = 0
+    """How many characters it stands for, as a note about them."""
+
+    @classmethod
+    def gap(cls, chars: int) -> Logged:
+        """Return a note in place of so many characters."""
+        return cls("stderr", f"\n[tunesvc: {chars:,} characters of output are left out here]\n", left_out=chars)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The outbox of an attempt: what it said, numbered 1, 2, 3, ..., kept until it is acknowledged.
 
 Putting never waits and memory is bounded: when an attempt reports faster than anyone can record, every second
-report that was not handed out yet is left out; output beyond the bound is dropped. Both are said in the attempt's log.
+report that was not handed out yet is left out; of output beyond the bound the middle is. The attempt's log says so.
 
 Imports no Ray.
 """
@@ -49,7 +49,6 @@ class Outbox:
         self._pending_reports = 0
         self._pending_log_chars = 0
         self._thinned_reports = 0
-        self._dropped_log_chars = 0
 
     def put(self, payload: Payload) -> None:
         """Add an event. An outcome is the last; whatever comes after it is refused."""
@@ -74,16 +73,14 @@ class Outbox:
             self._add(report)
 
     def log(self, stream: str, text: str, end: int = 0) -> None:
-        """Add a piece of output that ends there in the spool, or drop it when too much waits already."""
+        """Add a piece of output that ends there in the spool."""
         with self._lock:
             if self._closed:
                 return
-            if self._pending_log_chars + len(text) > self._log_chars_max:
-                self._dropped_log_chars += len(text)
-                return
-            self._say_what_was_dropped()
             self._pending_log_chars += len(text)
             self._add(Logged(stream, text, end))
+            if self._pending_log_chars > self._log_chars_max:
+                self._cut_log()
 
     def acknowledge(self, acknowledged: int) -> None:
         """Forget the events up to this number, which are recorded for good."""
@@ -142,15 +139,29 @@ class Outbox:
         self._pending_reports -= left_out
         self._thinned_reports += left_out
 
+    def _cut_log(self) -> None:
+        """Leave out the middle of the output that waits; about a quarter of the bound stays at either end."""
+        margin, total = self._log_chars_max // 4, self._pending_log_chars
+        cut: deque[Payload] = deque()
+        before = left_out = gap_at = 0
+        for payload in self._pending:
+            after = before + len(payload.text) if isinstance(payload, Logged) else before
+            if isinstance(payload, Logged) and before >= margin and total - after >= margin:
+                left_out += payload.left_out or len(payload.text)
+                self._pending_log_chars -= len(payload.text)
+                gap_at = gap_at or len(cut)
+            else:
+                cut.append(payload)
+            before = after
+        if left_out:
+            gap = Logged.gap(left_out)
+            cut.insert(gap_at, gap)
+            self._pending_log_chars += len(gap.text)
+            self._pending = cut
+
     def _say_what_is_missing(self) -> None:
-        self._say_what_was_dropped()
         if self._thinned_reports:
             self._note(f"{self._thinned_reports} reports came faster than they could be recorded and were left out")
-
-    def _say_what_was_dropped(self) -> None:
-        if self._dropped_log_chars:
-            self._note(f"{self._dropped_log_chars} characters of output came too fast and were dropped")
-            self._dropped_log_chars = 0
 
     def _note(self, text: str) -> None:
         note = Logged("stderr", f"[tunesvc: {text}]\n")

@@ -56,8 +56,11 @@ class Spool:
         return os.open(file, os.O_RDONLY), writer
 
     def free(self, stream: str, end: int) -> None:
-        """Give the disk back what was read up to `end`; later positions stay what they are. Only Linux can."""
-        start = self._freed[stream]
+        """Give the disk back what was read up to `end`, except what `read_remains` may look for.
+
+        Later positions stay what they are. Only Linux can.
+        """
+        start, end = self._freed[stream], end - REMAINS_BYTES_MAX
         if end - start < _BLOCK_BYTES:
             return
         self._freed[stream] = end

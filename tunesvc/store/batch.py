@@ -86,6 +86,17 @@ class LogLine(NamedTuple):
     text: str
 
 
+class LogCut(NamedTuple):
+    """A note in place of an attempt's log lines `first` to `last`."""
+
+    number: int
+    attempt: int
+    first: int
+    last: int
+    stream: str
+    text: str
+
+
 class Checkpoint(NamedTuple):
     number: int
     attempt: int
@@ -150,6 +161,8 @@ class Batch:
     started: list[StartedAttempt] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     logs: list[LogLine] = field(default_factory=list)
+    log_cuts: dict[tuple[int, int], LogCut] = field(default_factory=dict)
+    """(trial number, attempt) -> what is left out of its log."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
     stops: list[StopRequest] = field(default_factory=list)
     ends: list[AttemptEnd] = field(default_factory=list)

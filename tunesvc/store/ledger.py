@@ -24,7 +24,7 @@ from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.store import lease as leasing
 from tunesvc.store import notices, numbers, studies
 from tunesvc.store.answers import answering
-from tunesvc.store.batch import Attr, Batch
+from tunesvc.store.batch import Attr, Batch, LogCut
 from tunesvc.store.database import Database, safe_text
 from tunesvc.store.lease import LEASE_S, Lease
 
@@ -310,6 +310,7 @@ class _Writer:
             {"number": "bigint", "attempt": "integer", "seq": "bigint", "stream": "text", "text": "text"},
             [line._replace(text=safe_text(line.text)) for line in batch.logs],
         )
+        self._log_cuts(list(batch.log_cuts.values()))
         self._bulk(
             f"UPDATE attempts a SET checkpoint = b.path, checkpoint_step = b.step FROM b WHERE {_LIVE}",
             {"number": "bigint", "attempt": "integer", "path": "text", "step": "bigint"},
@@ -319,6 +320,28 @@ class _Writer:
             f"UPDATE attempts a SET cursor = greatest(cursor, b.seq) FROM b WHERE {_LIVE}",
             {"number": "bigint", "attempt": "integer", "seq": "bigint"},
             [(number, attempt, seq) for (number, attempt), seq in batch.cursors.items()],
+        )
+
+    def _log_cuts(self, cuts: list[LogCut]) -> None:
+        columns = {
+            "number": "bigint",
+            "attempt": "integer",
+            "first": "bigint",
+            "last": "bigint",
+            "stream": "text",
+            "text": "text",
+        }
+        self._bulk(
+            f"""DELETE FROM logs l USING b JOIN attempts a ON {_LIVE}
+                WHERE l.trial_id = a.trial_id AND l.attempt = b.attempt AND l.seq BETWEEN b.first AND b.last""",
+            columns,
+            cuts,
+        )
+        self._bulk(
+            f"""INSERT INTO logs (trial_id, attempt, seq, stream, text)
+                SELECT a.trial_id, b.attempt, b.first, b.stream, b.text FROM b JOIN attempts a ON {_LIVE}""",
+            columns,
+            cuts,
         )
 
     def _attempt_ends(self, batch: Batch) -> None:

@@ -1,0 +1,58 @@
+"""The output of an attempt that is stored: its beginning, and its end as that moves on."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from tunesvc.execute.executor import Logged
+
+KEPT_CHARS_MAX = 2 * 2**20
+"""Of the beginning; and as much of the end."""
+
+
+class LogGap(NamedTuple):
+    """Between the beginning and the end."""
+
+    first: int
+    """The number of the first event that is left out."""
+    last: int
+    chars: int
+
+
+class LogWindow:
+    """The stored output of one attempt. It holds no text, only sizes."""
+
+    def __init__(self, kept_chars_max: int = KEPT_CHARS_MAX) -> None:
+        self._max = kept_chars_max
+        self._beginning_chars = 0
+        self._end: deque[_Piece] = deque()
+        self._end_chars = 0
+        self._gap: LogGap | None = None
+
+    def add(self, seq: int, line: Logged) -> LogGap | None:
+        """Add a piece that is stored; return the gap if it grows, so that what lies in it has to be deleted."""
+        chars = len(line.text)
+        if self._beginning_chars < self._max:
+            self._beginning_chars += chars
+            return None
+        self._end.append(_Piece(seq, chars, line.left_out or chars))
+        self._end_chars += chars
+        return self._leave_out_surplus() if self._end_chars > self._max else None
+
+    def _leave_out_surplus(self) -> LogGap | None:
+        grown = self._gap
+        while self._end_chars > self._max and len(self._end) > 1:
+            piece = self._end.popleft()
+            self._end_chars -= piece.chars
+            first, chars = (grown.first, grown.chars) if grown else (piece.seq, 0)
+            grown = LogGap(first, piece.seq, chars + piece.stands_for)
+        self._gap = grown
+        return grown
+
+
+class _Piece(NamedTuple):
+    seq: int
+    chars: int
+    stands_for: int
+    """Characters that the attempt wrote; more than `chars` where some were left out on the way."""
