@@ -21,6 +21,7 @@ from tunesvc.spec import Pruner, Sampler, StudySpec
 from tunesvc.spec.checks import find_faults
 from tunesvc.spec.document import StudyDocument, load
 from tunesvc.store.database import Database, open_database
+from tunesvc.store.heartbeat import Heartbeats, StaleTrialCallback
 from tunesvc.store.storage import PgStorage
 from tunesvc.study import Study
 
@@ -117,9 +118,35 @@ def delete_study(name: str, *, database_url: str | None = None) -> str:
     return load_study(name, database_url=database_url).delete()
 
 
-def storage(url: str | None = None) -> PgStorage:
-    """Return our storage for any Optuna code: `optuna.create_study(storage=tunesvc.storage())`."""
-    return PgStorage(shared_database(url))
+def storage(
+    url: str | None = None,
+    *,
+    heartbeat_interval: int | None = None,
+    grace_period: int | None = None,
+    heartbeat_stale_trial_callback: StaleTrialCallback | None = None,
+    failed_trial_callback: StaleTrialCallback | None = None,
+) -> PgStorage:
+    """Return our storage for any Optuna code: `optuna.create_study(storage=tunesvc.storage())`.
+
+    With a `heartbeat_interval`, `Study.optimize` and `optuna.storages.fail_stale_trials` fail the trials of processes
+    that were killed, as with Optuna's `RDBStorage`.
+
+    Args:
+        url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
+        heartbeat_interval: seconds between two heartbeats of a running trial.
+        grace_period: seconds after the last heartbeat until a trial is stale; twice the interval when left out.
+        heartbeat_stale_trial_callback: called with the study and each stale trial that was failed, such as
+            `optuna.storages.RetryHeartbeatStaleTrialCallback()`.
+        failed_trial_callback: the same, under the name that it had in Optuna 4.
+
+    Raises:
+        ValueError: both callbacks, or a number of seconds that is not positive.
+    """
+    if heartbeat_stale_trial_callback is not None and failed_trial_callback is not None:
+        raise ValueError("hand over heartbeat_stale_trial_callback or failed_trial_callback, not both")
+    on_stale = heartbeat_stale_trial_callback or failed_trial_callback
+    heartbeats = Heartbeats(heartbeat_interval, grace_period, on_stale)
+    return PgStorage(shared_database(url), heartbeats=heartbeats)
 
 
 def _read(

@@ -30,7 +30,7 @@ from tunesvc.assembly import checkpoint_folder, end_workers
 from tunesvc.coordinator.commands import carry_out, perform
 from tunesvc.coordinator.outcome import conclude
 from tunesvc.coordinator.roster import Curve
-from tunesvc.errors import StudyBusy, TuneError
+from tunesvc.errors import SpecError, StudyBusy, TuneError
 from tunesvc.execute.executor import Yielded
 from tunesvc.execute.ray_start import ray_executor
 from tunesvc.policy import StopCause
@@ -50,6 +50,8 @@ from tunesvc.succession import runner
 
 _TAKING = frozenset({"pause", "stop"})
 """What may take a study from a coordinator that has fallen silent."""
+_OF_ALL_STUDIES = frozenset({"stop", "stop_trial"})
+"""What a study that was made through Optuna's API knows too."""
 
 
 def request(database: Database, study_id: int, kind: str, payload: Mapping[str, Any], who: str) -> str:
@@ -58,9 +60,12 @@ def request(database: Database, study_id: int, kind: str, payload: Mapping[str, 
     Raises:
         StudyNotFound: it was deleted meanwhile.
         SpecError: it makes no sense for this study.
-        TuneError: the study was made through Optuna's API, so that no coordinator runs it.
+        TuneError: the study was made through Optuna's API, so that no coordinator runs it. Its running
+            trials can be stopped all the same.
     """
     record = _record(database, study_id)
+    if record.spec is None and kind in _OF_ALL_STUDIES:
+        return _fail_running(database, record, kind, payload, who)
     perform(Command(0, kind, payload, who), Shelved(database, record))
     with database.engine.begin() as connection:
         command = Command(studies.request(connection, record.study_id, kind, payload, who), kind, payload, who)
@@ -71,6 +76,19 @@ def request(database: Database, study_id: int, kind: str, payload: Mapping[str, 
         return _settle(database, record, command)
     except StudyBusy:
         return f"{kind} {record.name}: the coordinator that has just come back carries it out"
+
+
+def _fail_running(database: Database, record: StudyRecord, kind: str, payload: Mapping[str, Any], who: str) -> str:
+    """Fail running trials of a study of Optuna's, whose process may be gone: one, or all of them."""
+    with database.engine.begin() as connection:
+        failed = studies.fail_running(connection, record.study_id, payload.get("number"))
+        if not failed:
+            which = f"trial {payload['number']}" if "number" in payload else "no trial"
+            runs = "does not run" if "number" in payload else "runs"
+            raise SpecError(f"{which} of {record.name} {runs}")
+        answer = f"failed: {', '.join(map(str, failed))}"
+        studies.request(connection, record.study_id, kind, payload, who, answer=answer)
+    return f"{record.name}: {answer}; a process that still runs such a trial cannot tell its result any more"
 
 
 def remove(database: Database, study_id: int, who: str) -> str:

@@ -126,6 +126,12 @@ def _catalogue(engine: sa.Engine) -> list[tuple[object, ...]]:
     return sorted((tuple(row) for part in rows for row in part), key=repr)
 
 
+def _set_back(connection: sa.Connection, revision: str) -> None:
+    """Give a database the schema that it had at revision 0008 and later, before heartbeats."""
+    connection.execute(sa.text("ALTER TABLE trials DROP COLUMN heartbeat_at"))
+    connection.execute(sa.text("UPDATE tunesvc_version SET version_num = :revision"), {"revision": revision})
+
+
 def test_stored_steps_become_the_values_that_people_write(database_url: str) -> None:
     """Case S1: earlier versions stored what samplers had computed in binary."""
     stepped = distribution_to_json(FloatDistribution(0.1, 0.5, step=0.1))
@@ -138,7 +144,7 @@ def test_stored_steps_become_the_values_that_people_write(database_url: str) -> 
             for position, (name, (value, distribution)) in enumerate(stored.items()):
                 row = {"id": trial, "name": name, "at": position, "value": value, "of": distribution}
                 connection.execute(sa.text("INSERT INTO trial_params VALUES (:id, :name, :at, :value, :of)"), row)
-            connection.execute(sa.text("UPDATE tunesvc_version SET version_num = '0008'"))
+            _set_back(connection, "0008")
     with open_database(database_url) as database:
         params = PgStorage(database).get_trial(trial).params
     assert params == {"x": 0.3, "off": 0.34, "y": 0.30000000000000004}
@@ -153,6 +159,6 @@ def test_a_failed_trial_that_was_stored_with_its_nan_loses_it(database_url: str)
         storage.set_trial_state_values(trials[0], TrialState.FAIL, [float("nan")])
         storage.set_trial_state_values(trials[1], TrialState.COMPLETE, [0.5])
         with database.engine.begin() as connection:
-            connection.execute(sa.text("UPDATE tunesvc_version SET version_num = '0009'"))
+            _set_back(connection, "0009")
     with open_database(database_url) as database:
         assert [PgStorage(database).get_trial(trial).values for trial in trials] == [None, [0.5]]

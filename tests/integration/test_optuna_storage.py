@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import multiprocessing
+import os
+import signal
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -21,6 +24,7 @@ from optuna.trial import TrialState
 from tests.integration.test_insights import BIG, FILL
 from tunesvc.errors import StudyBusy
 from tunesvc.store.database import Database
+from tunesvc.store.heartbeat import Heartbeats
 from tunesvc.store.ids import number_of, trial_id
 from tunesvc.store.ledger import Ledger
 from tunesvc.store.prepared import Prepared
@@ -366,3 +370,67 @@ def test_a_step_that_no_column_holds_is_a_value_error(database: Database, step: 
     trial = storage.create_new_trial(new_study(storage))
     with pytest.raises(ValueError, match="beyond 2\\^63-1"):
         storage.set_trial_intermediate_value(trial, step, 0.5)
+
+
+# --- heartbeats -----------------------------------------------------------------------------------------
+
+heartbeats_are_experimental = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+
+def _die(trial: optuna.Trial) -> float:
+    trial.suggest_float("x", 0.0, 1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+def _optimize_and_die(storage: PgStorage, name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        optuna.load_study(study_name=name, storage=storage).optimize(_die, n_trials=1)
+
+
+def _age_heartbeats(database: Database, seconds: float) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE trials SET heartbeat_at = heartbeat_at - make_interval(secs => :seconds)"),
+            {"seconds": seconds},
+        )
+
+
+@heartbeats_are_experimental
+def test_trials_of_a_killed_process_fail_and_are_handed_to_the_callback(database: Database) -> None:
+    """Case W21."""
+    retry = optuna.storages.RetryHeartbeatStaleTrialCallback()
+    storage = PgStorage(database, heartbeats=Heartbeats(60, on_stale=retry))
+    study = optuna.create_study(storage=storage)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_optimize_and_die, args=(storage, study.study_name))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    storage.create_new_trial(study._study_id)  # without a heartbeat
+    _age_heartbeats(database, 119)
+    optuna.storages.fail_stale_trials(study)
+    assert [trial.state.name for trial in study.trials] == ["RUNNING", "RUNNING"]
+    _age_heartbeats(database, 2)
+    study.optimize(lambda trial: trial.suggest_float("x", 0.0, 1.0), n_trials=1)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "RUNNING", "COMPLETE"]
+    assert study.trials[2].params == study.trials[0].params
+    assert study.trials[2].system_attrs["failed_trial"] == 0
+
+
+def test_a_finished_trial_has_no_more_heartbeats_and_options_travel_with_the_storage(database: Database) -> None:
+    storage = PgStorage(database, heartbeats=Heartbeats(60, 90))
+    trial = storage.create_new_trial(new_study(storage))
+    storage.set_trial_state_values(trial, TrialState.COMPLETE, [0.5])
+    storage.record_heartbeat(trial)
+    with database.engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(heartbeat_at) FROM trials")) == 0
+    assert copy.copy(storage).get_heartbeat_interval() == 60
+    assert PgStorage(database).get_heartbeat_interval() is None
+
+
+@pytest.mark.parametrize("seconds", [(0, None), (-1, None), (60, 0)])
+def test_heartbeats_need_positive_seconds(seconds: tuple[int, int | None]) -> None:
+    with pytest.raises(ValueError, match="a positive number of seconds is needed"):
+        Heartbeats(*seconds)

@@ -242,9 +242,32 @@ def test_a_study_of_optunas_own_has_no_coordinator_to_ask(database: Database) ->
     optuna.create_study(storage=PgStorage(database), study_name="theirs")
     with database.engine.connect() as connection:
         record = studies.find(connection, "theirs")
-    for kind in ("pause", "extend", "enqueue", "stop_trial"):
+    for kind in ("pause", "extend", "enqueue", "retry"):
         with pytest.raises(TuneError, match="Optuna's API"):
             steering.request(database, record.study_id, kind, {"params": {}, "trials": 1, "number": 0}, "ada")
+
+
+def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(database: Database) -> None:
+    """Case W21: they belong to processes that may be gone."""
+    import optuna
+
+    theirs = optuna.create_study(storage=PgStorage(database), study_name="theirs")
+    for _ in range(3):
+        theirs.ask()
+    theirs.enqueue_trial({"x": 1.0})
+    theirs.tell(0, 0.5)
+    with database.engine.connect() as connection:
+        study_id = studies.find(connection, "theirs").study_id
+    with pytest.raises(SpecError, match="trial 0 of theirs does not run"):
+        steering.request(database, study_id, "stop_trial", {"number": 0}, "ada")
+    assert "failed: 1;" in steering.request(database, study_id, "stop_trial", {"number": 1}, "ada")
+    assert "failed: 2;" in steering.request(database, study_id, "stop", {}, "ada")
+    with pytest.raises(SpecError, match="no trial of theirs runs"):
+        steering.request(database, study_id, "stop", {}, "ada")
+    assert [trial.state.name for trial in theirs.trials] == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
+    assert all(trial.datetime_complete for trial in theirs.trials[:3])
+    answers = [(row.kind, row.answer) for row in insights.requests(database, study_id)]
+    assert answers == [("stop", "failed: 2"), ("stop_trial", "failed: 1")]
 
 
 # --- deleting ----------------------------------------------------------------------------------------

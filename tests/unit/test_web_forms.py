@@ -101,4 +101,7 @@ def test_a_trial_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
     ended = TrialRow(1, 1, "pruned", None, {"lr": 0.1}, True, 3, 0.5, 1, None, NOW, NOW, 1.0)
     assert set(against(STUDY, ended)) == {"stop_trial"}
     assert set(against(STUDY, replace(ended, state="running"))) == {"retry"}
+    optunas = replace(STUDY, spec=None)
+    assert "stop_trial" not in against(optunas, replace(ended, state="running"))
+    assert "stop_trial" in against(optunas, ended)
     assert set(against(STUDY, replace(ended, state="waiting", params={}))) == {"retry", "near", "enqueue"}

@@ -22,7 +22,10 @@ def stop(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """End a study now: running trials are stopped, what they reported is kept. Or one of its trials."""
+    """End a study now: running trials are stopped, what they reported is kept. Or one of its trials.
+
+    Of a study that was made through Optuna's API, running trials fail, whose processes may be gone.
+    """
     if trial is None:
         _request(study, "stop", {}, database_url, as_json)
     else:

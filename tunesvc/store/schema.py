@@ -136,6 +136,8 @@ trials = sa.Table(
     sa.Column("values", pg.ARRAY(Double)),
     sa.Column("started_at", Moment),
     sa.Column("ended_at", Moment),
+    # of a process that runs it through Optuna's own API; attempts of a coordinator have leases instead
+    sa.Column("heartbeat_at", Moment),
     sa.UniqueConstraint("study_id", "number"),
     sa.Index("ix_trials_study_id_state_number", "study_id", "state", "number"),
     # the best first, without those that have no number for a value

@@ -7,6 +7,7 @@ Where the contract leaves a choice:
 - A step set again replaces its value. Values set here are attempt 0; a curve shows the latest attempt, so they
   never hide what a worker of a coordinator reported.
 - Times are the database's; they come back as naive local times, as Optuna has them.
+- A trial that has no heartbeat, such as one of a coordinator or of `Study.ask`, is never stale.
 - A coordinator is its study's only writer, so `create_new_trial` refuses while one holds the lease.
 
 Knows Optuna; imports nothing above the store.
@@ -23,6 +24,7 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, check_distribution_compatibility, distribution_to_json
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
+from optuna.storages._heartbeat import BaseHeartbeat  # the only place where Optuna has it
 from optuna.study._frozen import FrozenStudy
 from optuna.study._study_direction import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -33,6 +35,7 @@ from tunesvc.space import canonical
 from tunesvc.store import lease, studies
 from tunesvc.store.database import Database, checked_name, open_database, parse_url
 from tunesvc.store.frozen import STATES, aware, copied, distribution_of
+from tunesvc.store.heartbeat import Heartbeats, StaleTrialCallback
 from tunesvc.store.ids import study_of, trial_id
 from tunesvc.store.notices import CHANNEL
 from tunesvc.store.prepared import Prepared
@@ -113,6 +116,14 @@ _ANY_DISTRIBUTION = Prepared(
     SELECT distribution FROM trial_params
     WHERE trial_id BETWEEN %(first)s AND %(last)s AND name = %(name)s LIMIT 1"""
 )
+_RECORD_HEARTBEAT = Prepared("UPDATE trials SET heartbeat_at = now() WHERE trial_id = %(id)s AND state = 'running'")
+_STALE_TRIALS = Prepared(
+    """
+    SELECT trial_id FROM trials
+    WHERE study_id = %(study)s AND state = 'running'
+    AND heartbeat_at < now() - make_interval(secs => CAST(%(seconds)s AS double precision))
+    ORDER BY number"""
+)
 _BEST = {
     direction: Prepared(f"""
         SELECT trial_id FROM trials
@@ -122,15 +133,17 @@ _BEST = {
 }
 
 
-class PgStorage(BaseStorage):
+class PgStorage(BaseStorage, BaseHeartbeat):
     """Studies in Postgres for `optuna.create_study(storage=...)`. Shared by threads; pickled by URL.
 
     Args:
         database: an open `Database`, or the URL of one, which is then opened and brought up to date.
+        heartbeats: of the trials that `Study.optimize` runs; none when left out.
     """
 
-    def __init__(self, database: Database | str | None = None) -> None:
+    def __init__(self, database: Database | str | None = None, *, heartbeats: Heartbeats | None = None) -> None:
         self._database = database if isinstance(database, Database) else open_database(database)
+        self._heartbeats = heartbeats or Heartbeats()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -139,11 +152,12 @@ class PgStorage(BaseStorage):
         self._distributions: dict[tuple[int, str], BaseDistribution] = {}
         self._directions: dict[int, list[StudyDirection]] = {}
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"url": self._database.url}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self._database.url, "heartbeats": self._heartbeats}
 
-    def __setstate__(self, state: Mapping[str, str]) -> None:
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._database = Database(parse_url(state["url"]))
+        self._heartbeats = state["heartbeats"]
         self._prepare()
 
     def remove_session(self) -> None:
@@ -309,6 +323,24 @@ class PgStorage(BaseStorage):
         if self._autocommit.first(_TRIAL_STATE, id=found) is None:
             raise KeyError(f"study {study_id} has no trial number {trial_number}")
         return found
+
+    # --- heartbeats ---------------------------------------------------------------------------------
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        """See Optuna's `BaseHeartbeat`. A trial that has finished meanwhile is left alone."""
+        self._autocommit.count(_RECORD_HEARTBEAT, id=trial_id)
+
+    def get_heartbeat_interval(self) -> int | None:
+        """See Optuna's `BaseHeartbeat`."""
+        return self._heartbeats.interval_s
+
+    def get_heartbeat_stale_trial_callback(self) -> StaleTrialCallback | None:
+        """See Optuna's `BaseHeartbeat`."""
+        return self._heartbeats.on_stale
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        seconds = self._heartbeats.stale_after_s
+        return [row.trial_id for row in self._autocommit.rows(_STALE_TRIALS, study=study_id, seconds=seconds)]
 
     # --- what they share ----------------------------------------------------------------------------
 

@@ -218,6 +218,15 @@ def request(
     return command_id
 
 
+def fail_running(connection: sa.Connection, study_id: int, number: int | None = None) -> list[int]:
+    """Fail the running trials of a study that no coordinator runs, or one of them; returns their numbers."""
+    running = sa.and_(trials.c.study_id == study_id, trials.c.state == "running")
+    if number is not None:
+        running = sa.and_(running, trials.c.number == number)
+    change = sa.update(trials).where(running).values(state="fail", ended_at=sa.func.now())
+    return sorted(connection.scalars(change.returning(trials.c.number)))
+
+
 def pending(connection: sa.Connection, study_id: int) -> Sequence[Command]:
     """Commands that nobody has carried out yet, oldest first."""
     rows = connection.execute(

@@ -14,6 +14,8 @@ def against(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str
     """What speaks against each action, in words; those that are not named make sense."""
     if study.spec is None:
         found = dict.fromkeys(_OF_A_COORDINATOR, "it was made through Optuna's API: no coordinator runs it")
+        if trial is not None:
+            found["stop_trial"] = "" if trial.state == "running" else f"it does not run: it is {trial.state}"
     else:
         found = _against_study(study, study.spec) if trial is None else _against_trial(study.spec, trial)
     return {action: why for action, why in found.items() if why}
@@ -52,6 +54,6 @@ def _against_trial(spec: StudySpec, trial: TrialRow) -> dict[str, str]:
 
 
 _OF_A_COORDINATOR = (
-    *("pause", "stop", "resume", "extend", "parallelism", "widen"),
-    *("enqueue", "near", "retry", "stop_trial"),
+    *("pause", "resume", "extend", "parallelism", "widen"),
+    *("enqueue", "near", "retry"),
 )
