@@ -82,7 +82,7 @@ def test_what_a_process_wrote_and_how_it_ended_is_left_when_it_dies(tmp_path: Pa
 def test_much_that_a_process_left_is_cut_at_its_beginning(tmp_path: Path) -> None:
     (tmp_path / "stdout").write_text("x" * REMAINS_BYTES_MAX + "the end")
     left = read_remains(str(tmp_path), {}).output["stdout"]
-    assert left.startswith("[tunesvc: 7 bytes of output are left out]\nx")
+    assert left.startswith("\n[tunesvc: 7 bytes of output are left out here]\nx")
     assert left.endswith("xthe end")
 
 

@@ -22,8 +22,10 @@ Sink = Callable[[str, str, int], None]
 BATCH_S = 0.2
 """How often output is looked for, so that a thousand prints are not a thousand events."""
 CHUNK_BYTES = 2**16
+BATCH_BYTES_MAX = 2**19
+"""Of each stream. What is written faster waits in the spool, where it costs no memory."""
 BACKLOG_BYTES_MAX = 2**26
-"""What is written faster than it can be read is left out beyond this."""
+"""When more waits, the older half is left out."""
 
 
 class OutputCapture:
@@ -65,7 +67,10 @@ class OutputCapture:
                 self._read_available()
 
     def _read_available(self, *, final: bool = False) -> None:
-        """Hand over what the files hold; no more than that, for a child may be writing without end."""
+        """Hand over what the files hold, at most a batch of it until the end.
+
+        What comes meanwhile has to wait, for a child may be writing without end.
+        """
         for stream in self._streams:
             for text in stream.read(final=final):
                 if text and self._sink is not None:
@@ -92,9 +97,12 @@ class _Stream:
     def read(self, *, final: bool) -> Iterator[str]:
         """Yield what has been written since; NUL, which no database takes, becomes a replacement character."""
         end = os.fstat(self._reader).st_size
-        if (surplus := end - self.position - BACKLOG_BYTES_MAX) > 0:
-            self.position += surplus
-            yield f"[tunesvc: {surplus} bytes of output came too fast and were left out]\n"
+        if end - self.position > BACKLOG_BYTES_MAX:
+            left_out = end - self.position - BACKLOG_BYTES_MAX // 2
+            self.position += left_out
+            yield f"\n[tunesvc: {left_out:,} bytes of output are left out here]\n"
+        if not final:
+            end = min(end, self.position + BATCH_BYTES_MAX)
         while self.position < end:
             data = os.pread(self._reader, min(CHUNK_BYTES, end - self.position), self.position)
             self.position += len(data)

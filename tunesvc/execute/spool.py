@@ -96,7 +96,7 @@ def _tail(file: Path, start: int) -> str:
         left_out = max(0, size - start - REMAINS_BYTES_MAX)
         stream.seek(start + left_out)
         text = stream.read(REMAINS_BYTES_MAX).decode("utf-8", "replace").replace("\x00", "\ufffd")
-        return f"[tunesvc: {left_out} bytes of output are left out]\n{text}" if left_out else text
+        return f"\n[tunesvc: {left_out:,} bytes of output are left out here]\n{text}" if left_out else text
     return ""
 
 
