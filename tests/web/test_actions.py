@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import httpx
+import optuna
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -15,6 +16,7 @@ from tests.simulation import Simulation
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard, routes_of
 from tunesvc.store.database import Database
+from tunesvc.store.storage import PgStorage
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import Right, User
 
@@ -117,6 +119,19 @@ def test_without_scripts_a_form_is_a_page_and_the_answer_stands_among_the_reques
     missing = client.get("/studies/1")
     assert missing.status_code == 404
     assert "was deleted by" in missing.text
+
+
+def test_running_trials_of_a_study_of_optunas_own_can_be_failed(client: httpx.Client, database: Database) -> None:
+    """Case W21."""
+    theirs = optuna.create_study(storage=PgStorage(database))
+    for _ in range(2):
+        theirs.ask()
+    assert "<p>It fails." in client.get("/studies/2/ask/stop_trial?trial=0").text
+    assert "failed: 0" in client.post("/studies/2/ask/stop_trial", data={"trial": "0"}).text
+    assert "it does not run: it is failed" in client.get("/studies/2/ask/stop_trial?trial=0").text
+    assert "1 running trial fails." in client.get("/studies/2/ask/stop").text
+    assert "failed: 1" in client.post("/studies/2/ask/stop").text
+    assert "no trial of it runs" in client.get("/studies/2/ask/stop").text
 
 
 def test_with_scripts_the_answer_is_a_message(client: httpx.Client) -> None:

@@ -14,11 +14,17 @@ def against(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str
     """What speaks against each action, in words; those that are not named make sense."""
     if study.spec is None:
         found = dict.fromkeys(_OF_A_COORDINATOR, "it was made through Optuna's API: no coordinator runs it")
-        if trial is not None:
-            found["stop_trial"] = "" if trial.state == "running" else f"it does not run: it is {trial.state}"
+        found |= _against_stopping(study, trial)
     else:
         found = _against_study(study, study.spec) if trial is None else _against_trial(study.spec, trial)
     return {action: why for action, why in found.items() if why}
+
+
+def _against_stopping(study: StudyView, trial: TrialRow | None) -> dict[str, str]:
+    """What speaks against failing the running trials of a study of Optuna's, or one of them."""
+    if trial is None:
+        return {"stop": "" if study.counts.running else "no trial of it runs"}
+    return {"stop_trial": "" if trial.state == "running" else f"it does not run: it is {trial.state}"}
 
 
 def _against_study(study: StudyView, spec: StudySpec) -> dict[str, str]:
