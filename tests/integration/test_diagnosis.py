@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import optuna
 import pytest
 
 from tests.simulation import Simulation, curve
@@ -15,11 +16,16 @@ from tunesvc.execute.executor import Failed, Launch, Logged, Payload
 from tunesvc.execute.garbage import KEEPS_MEMORY
 from tunesvc.store import studies
 from tunesvc.store.database import Database
+from tunesvc.store.storage import PgStorage
 
 
 def explained(simulation: Simulation) -> dict[str, str]:
+    return explained_by_name(simulation.database, simulation.spec.name)
+
+
+def explained_by_name(database: Database, study: str) -> dict[str, str]:
     """Findings by name, the verdict before the text."""
-    found = insights.diagnosis(simulation.database, simulation.spec.name)
+    found = insights.diagnosis(database, study)
     return {finding.name: f"{finding.verdict}: {finding.text}" for finding in diagnosis.findings(found)}
 
 
@@ -58,6 +64,15 @@ def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(data
     assert "`tune resume test` continues" in found["State"]
     assert found["Attempts"].startswith("warn: trials 0, 1 had an attempt on its way")
     assert found["Command"].endswith("is not carried out yet: nobody runs the study")
+
+
+def test_running_trials_of_a_study_of_optunas_own_wait_for_no_coordinator(database: Database) -> None:
+    """Case W21: they were to be run again once somebody runs the study."""
+    optuna.create_study(storage=PgStorage(database), study_name="theirs").ask()
+    found = explained_by_name(database, "theirs")
+    assert "Waiting" not in found
+    assert found["Running"].startswith("ok: trial 0, by processes that use Optuna's API;")
+    assert "`tune stop theirs`" in found["Running"]
 
 
 def test_attempts_that_get_no_resources_are_named(database: Database) -> None:

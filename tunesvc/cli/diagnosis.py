@@ -115,7 +115,12 @@ def _attempts(found: Diagnosis) -> Iterator[Finding]:
 
 def _waiting(found: Diagnosis) -> Iterator[Finding]:
     attended = found.study.coordinator is not None
-    if found.to_run_again:
+    if found.to_run_again and found.study.spec is None:
+        name = shlex.quote(output.clean(found.study.name))
+        text = f"{_trials(found.to_run_again)}, by processes that use Optuna's API; if those are gone, "
+        text += f"`tune stop {name}` fails what they left"
+        yield Finding("Running", "ok", text)
+    elif found.to_run_again:
         when = "as soon as there is room" if attended else "once somebody runs the study"
         yield Finding("Waiting", "warn", f"{_trials(found.to_run_again)} will be run again {when}")
     if found.enqueued:
