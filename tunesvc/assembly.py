@@ -145,6 +145,7 @@ def run_study(
     """
     observer = observer or SilentObserver()
     interrupt = interrupt or threading.Event()
+    _require_objective(_spec_of(record), source)  # before Ray starts
     _check_folder(record, source)
     if not standby:
         await_end(database, record, observer, interrupt)
@@ -251,6 +252,14 @@ def _spec_of(record: StudyRecord) -> StudySpec:
     if record.spec is None:
         raise TuneError(_NO_SPEC.format(record.name))
     return record.spec
+
+
+def _require_objective(spec: StudySpec, source: Source) -> None:
+    if source.function is None and not spec.has_program:
+        raise TuneError(
+            f"study {spec.name!r} was started from Python and its objective is not stored: "
+            f"go on with it there, `your_function.tune(name={spec.name!r}, resume=True)`"
+        )
 
 
 def _check_folder(record: StudyRecord, source: Source) -> None:
@@ -392,13 +401,13 @@ def _nothing() -> None:
 
 
 def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Job:
-    """What all attempts of a study have in common."""
+    """Return what all attempts of a study have in common.
+
+    Raises:
+        TuneError: the objective is a function that this process does not have, or that cannot travel.
+    """
+    _require_objective(spec, source)
     function = None if source.function is None else pickled(source.function)
-    if function is None and spec.entrypoint is None and spec.command is None:
-        raise TuneError(
-            f"study {spec.name!r} was started from Python and its objective is not stored: "
-            f"go on with it there, `your_function.tune(name={spec.name!r}, resume=True)`"
-        )
     return Job(
         study=spec.name,
         key=key,
@@ -467,7 +476,7 @@ _FIXED = ("metrics", "constraints", "constants", "seeds")
 
 def _how_to_go_on(record: StudyRecord) -> str:
     name = record.name
-    if record.spec is not None and record.spec.entrypoint is None and record.spec.command is None:
+    if record.spec is not None and not record.spec.has_program:
         return (
             f"a study named {name!r} exists and is {record.state}. `resume=True` goes on with it, with more trials if "
             f"you give it a larger budget; `tune rm {name}` deletes it; or give this one another `name`."

@@ -5,6 +5,7 @@ Importing and applying the decorator loads neither pydantic, Optuna, Ray nor SQL
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import sys
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from tunesvc.errors import SpecError
+from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.objective import Trial
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
 
@@ -154,11 +155,23 @@ class Tunable(Generic[P, R]):
         how = {key: value for key, value in changes.items() if key in _RUN}
         options = {**self.options, **{key: value for key, value in changes.items() if key not in _RUN}}
         how |= {key: options.pop(key) for key in _OBJECTS if _is_object(options.get(key))}
+        if how.get("resume") and not _BUDGET & options.keys() and "budget" not in options:
+            options["budget"] = self._stored_budget(options, how.get("database_url"))
         spec = self._spec(options)
         with Rays().ahead([spec], str(Path.cwd())) as rays:
             from tunesvc.api import run  # takes more than a second, in which Ray starts
 
             return run(spec, function=self.__wrapped__, make_executor=rays.executor, **how)
+
+    def _stored_budget(self, options: Mapping[str, Any], database_url: str | None) -> Any:
+        """Return the budget of the study that is to be resumed; nothing where there is none."""
+        from tunesvc import api
+
+        try:
+            view = api.load_study(options.get("name", self.__name__), database_url=database_url).view
+        except StudyNotFound:
+            return {}
+        return {} if view.spec is None else view.spec.budget.model_dump(exclude_none=True)
 
 
 @overload
@@ -206,12 +219,16 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
 
 
 def _refuse_foreign(options: Mapping[str, Any]) -> None:
-    """Say of all arguments of Ray's `Tuner` or Optuna's `optimize` at once what to write."""
+    """Refuse arguments of Ray's `Tuner` or Optuna's `optimize`, and misspelled ones of `tune`, all at once."""
     from tunesvc.spec import StudySpec, foreign
 
     hints = [
         f"`{key}`{foreign.hint(key)}" for key in options if foreign.hint(key) and key not in StudySpec.model_fields
     ]
+    ours = _BUDGET | _RUN
+    unknown = [key for key in options if key not in {*StudySpec.model_fields, *ours, "metric", "goal"}]
+    meant = {key: difflib.get_close_matches(key, ours, n=1) for key in unknown}
+    hints += [f"`{key}`, did you mean `{near[0]}`?" for key, near in meant.items() if near]
     if hints:
         raise SpecError("\n".join(f"unknown key {hint}" for hint in hints))
 

@@ -221,7 +221,7 @@ class Study:
         return frame.sort_index()
 
     def best_checkpoint(self, number: int | None = None) -> Path:
-        """Return the folder of the best checkpoint of `best_trial`, or of the trial `number`.
+        """Return the best checkpoint of `best_trial`, or of the trial `number`: the file or folder that it saved.
 
         Raises:
             StudyNotFound: it has no trial of that number.
@@ -384,7 +384,13 @@ class Study:
         """
         if top < 1 or repeats < 1:
             raise ValueError("`top` and `repeats` are at least 1")
-        record = confirming.prepare(self._database, self._record(), top=top, repeats=repeats)
+        record = self._record()
+        if function is None and record.spec is not None and not record.spec.has_program:
+            raise TuneError(
+                f"study {self.name!r} was started from Python and its objective is not stored: confirm it there, "
+                f"`tunesvc.load_study({self.name!r}).confirm(function=your_function)`"
+            )
+        record = confirming.prepare(self._database, record, top=top, repeats=repeats)
         source = Source(record.source_text, record.source_dir, function)
         run_record(self._database, record, source, RunOptions(**{"check": False, **options}))
         found = self.confirmation

@@ -112,6 +112,17 @@ def test_a_request_that_makes_no_sense_is_refused_with_the_reason(study: Study) 
         study.enqueue()
 
 
+def test_a_study_of_a_function_is_confirmed_and_resumed_with_that_function(database: Database) -> None:
+    Simulation(database, make_spec(entrypoint=None, seed=1), with_auc).run()
+    study = Study("test", database)
+    with pytest.raises(TuneError, match=r"confirm it there, `tunesvc.load_study\('test'\).confirm\(function="):
+        study.confirm()
+    assert study.confirmation is None, "nothing was enqueued"
+    study.extend(trials=1)
+    with pytest.raises(TuneError, match=r"`your_function.tune\(name='test', resume=True\)`"):
+        study.resume()
+
+
 def test_objects_print_as_text(study: Study) -> None:
     shown = [str(value) for value in (study, study.recommendation, study.health)]
     assert not any("(" in text.split(":")[0] for text in shown), shown

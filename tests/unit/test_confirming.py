@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tunesvc.insights.confirmation import Confirmation
 from tunesvc.search.confirming import compare
 
 REPEATS = st.dictionaries(st.integers(0, 6), st.floats(-100, 100, allow_nan=False), max_size=6)
@@ -80,3 +81,15 @@ def test_a_repeat_that_failed_leaves_the_others_paired() -> None:
     del repeats[2][2]
     found = compare(dict.fromkeys(repeats, 0.0), repeats, {0: 1, 2: 1}, "maximize")
     assert max(found, key=lambda one: one.chance or 0.0).number == 2
+
+
+@pytest.mark.parametrize("value", [0.96, 1e-9, 0.0])
+def test_equal_repeats_say_nothing_about_noise(value: float) -> None:
+    """What is left of a fit is rounding then, and no interval follows from it."""
+    repeats = {f: dict.fromkeys(range(5), value + (f == 2)) for f in range(3)}
+    found = compare(dict.fromkeys(repeats, 0.0), repeats, {}, "minimize")
+    assert [one.number for one in found] == [0, 1, 2]
+    assert all(one.chance is None and one.low is None for one in found)
+    shown = Confirmation("bowl:confirm", "minimize", "loss", found, None)
+    assert shown.verdict.startswith("Trials 0, 1 are level. Every repeat of a trial gave the same value")
+    assert shown.winner is None

@@ -301,3 +301,14 @@ def test_what_a_partial_fixes_is_no_parameter() -> None:
     spec = tunable(partial(shifted, 3, y=0.25)).spec(trials=1)
     assert (list(spec.parameters), spec.constants) == (["x"], {"y": 0.25})
     assert tunable(partial(shifted, 3)).__doc__ == "Train."
+
+
+def test_a_misspelled_argument_of_tune_is_named_with_the_nearest() -> None:
+    @tunable(metric="loss")
+    def train(x: Annotated[float, Float(0.0, 1.0)]) -> float:
+        return x
+
+    with pytest.raises(SpecError, match="unknown key `trails`, did you mean `trials`?"):
+        train.spec(trails=5)
+    with pytest.raises(SpecError, match="unknown key `progess`, did you mean `progress`?"):
+        train.tune(trials=1, progess=False)

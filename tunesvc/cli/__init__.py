@@ -39,6 +39,9 @@ def _report(error: Exception) -> ExitCode:
     if isinstance(error, TuneError):
         print_error(str(error))
         return code_of(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        print_error(f"{error.filename}: {error.strerror}")
+        return ExitCode.FAILED
     print_error(
         f"{type(error).__name__}: {error}\nThis should not happen. TUNE_DEBUG=1 shows where it does; please report it."
     )

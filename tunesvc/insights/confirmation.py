@@ -54,13 +54,15 @@ class Confirmation:
         first = next(iter(self.finalists), None)
         if first is None or first.mean is None:
             return "No repeat has a value yet."
+        if first.chance is None and len(first.values) > 1:
+            equal = [one.number for one in self.finalists if one.mean == first.mean]
+            best = f"Trials {', '.join(map(str, equal))} are level" if len(equal) > 1 else f"Trial {equal[0]} is best"
+            return (
+                f"{best}. Every repeat of a trial gave the same value, so repeats say nothing about noise: does the "
+                "objective use `trial.seed` (TUNE_SEED)?"
+            )
         if first.chance is None:
             return f"Trial {first.number} has the best mean; one repeat each does not show how sure that is."
-        if all(len(set(one.values)) == 1 for one in self.finalists if one.values):
-            return (
-                "Every repeat of a trial gave the same value, so they say nothing about noise: does the objective use "
-                f"`trial.seed` (TUNE_SEED)? Trial {first.number} has the best value."
-            )
         sure = "is best" if first.chance >= 0.95 else "is probably best" if first.chance >= 0.5 else "has the best mean"
         more = "" if first.chance >= 0.95 else "; more --repeats would tell"
         return f"Trial {first.number} {sure}: the chance that its true mean is the best is {first.chance:.0%}{more}."

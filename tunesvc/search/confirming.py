@@ -18,6 +18,8 @@ from tunesvc.spec.model import Goal
 from tunesvc.words import number as number_text
 
 CONFIDENCE = 0.95
+_ROUNDING = 1e-12
+"""Relative differences of values that are taken for rounding."""
 DRAWS = 20_000
 """Of the posterior, for the chance to be best: its standard error is below half a per cent."""
 
@@ -100,7 +102,7 @@ class _Noise:
 
     @staticmethod
     def of(values: Sequence[tuple[int, int, float]]) -> _Noise | None:
-        """From (finalist, seed, value); None while none was repeated."""
+        """From (finalist, seed, value); None while none was repeated, and where repeats are equal."""
         numbers = list(dict.fromkeys(number for number, _, _ in values))
         seeds = list(dict.fromkeys(seed for _, seed, _ in values))
         y = np.array([value for *_, value in values])
@@ -110,6 +112,8 @@ class _Noise:
         if pooled_freedom <= 0:
             return None
         means, within = _fitted(of_finalist, y)
+        if within <= len(y) * (_ROUNDING * float(np.abs(y).max())) ** 2:
+            return None  # the values of each finalist are equal: what is left is rounding, not noise
         both = np.hstack([of_finalist, of_seed])
         freedom = len(y) - (len(numbers) + len(seeds) - 1)
         if freedom > 0 and np.linalg.matrix_rank(both) == len(numbers) + len(seeds) - 1:

@@ -52,7 +52,7 @@ def _objective(spec: StudySpec, names: Collection[str], with_function: bool) -> 
         return
     if spec.entrypoint is not None and spec.command is not None:
         yield Fault(("command",), "write either `entrypoint` or `command`, not both", at_key=True)
-    if spec.entrypoint is None and spec.command is None:
+    if not spec.has_program:
         yield Fault((), "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)")
     if spec.command is not None and not names:
         yield Fault((), "`parameters` is missing: a command cannot ask for parameters itself")

@@ -390,6 +390,11 @@ class StudySpec(Part):
         return tuple(dict.fromkeys(names))
 
     @property
+    def has_program(self) -> bool:
+        """Whether it names its objective, which any process can then run."""
+        return self.entrypoint is not None or self.command is not None
+
+    @property
     def define_by_run(self) -> bool:
         """Whether the objective itself declares its parameters, as in Optuna."""
         return not self.parameters
