@@ -15,6 +15,8 @@ from typing import Any
 import nbformat
 import pytest
 
+from tests.ray_fixtures import address_of_local_ray
+
 OBJECTIVE = """
 import time
 from typing import Annotated
@@ -200,7 +202,11 @@ def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, 
     assert "NameError" in "".join(error["traceback"])
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
 def test_the_guide_runs_as_it_stands(tmp_path: Path, env: dict[str, str]) -> None:
+    """On the session's Ray, which takes less time to join than one of its own takes to start."""
+    env["RAY_ADDRESS"] = address_of_local_ray()
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     done = run("\n".join(blocks), tmp_path, env)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ray_fixtures import address_of_local_ray
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -23,10 +25,12 @@ def tunesvc(line: str, folder: Path, env: dict[str, str]) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_the_first_study_runs_and_answers(tmp_path: Path, database_url: str, tune_home: Path) -> None:
     pytest.importorskip("sklearn")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
     env = {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(tune_home), "NO_COLOR": "1"}
+    env["RAY_ADDRESS"] = address_of_local_ray()
     (tmp_path / "studies").symlink_to(ROOT / "studies")
     (first,) = re.findall(r"tunesvc run studies/digits\.yaml", README)
     ended = tunesvc(first, tmp_path, env)
