@@ -101,7 +101,7 @@ def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
         build_coordinator(database, "idle", ledger, executor, clock=clock).run()
         ledger.release()
     path.write_text(STUDY % (seconds, folder, "gp", OBSERVED + trials))
-    package.run(path, database_url=url, resume=True)
+    package.run(path, database_url=url, resume=True, progress=False)
 
 
 def ray_gp(_url: str, seconds: float, trials: int, folder: Path) -> None:

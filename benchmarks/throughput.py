@@ -125,7 +125,7 @@ def tunesvc(url: str, trials: int, folder: Path) -> float:
     (folder / "objective.py").write_text(OBJECTIVE.format(root=str(Path.cwd())))
     (folder / "study.yaml").write_text(STUDY % trials)
     profile = Profile(folder) if "TUNE_BENCHMARK_PROFILE" in os.environ else None
-    package.run(folder / "study.yaml", database_url=url)
+    package.run(folder / "study.yaml", database_url=url, progress=False)
     with open_database(url) as database, database.engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT extract(epoch FROM started_at) FROM attempts ORDER BY 1")).scalars()
         starts_s = sorted(float(at) for at in rows)

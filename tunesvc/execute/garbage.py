@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tunesvc.clock import Clock
 
-_SHARE = 0.05
+_SHARE = 0.02
 """A collection takes 15 to 100 ms: at most this share of the time goes into it, unless memory has grown."""
 _GROWTH_BYTES = 32 * 2**20
 _SWOLLEN_BYTES = 256 * 2**20
