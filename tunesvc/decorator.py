@@ -103,7 +103,7 @@ class Tunable(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the plain function. A `trial` that is not given is one to which nothing listens.
 
-        `train(**study.best.params)` works too: a list becomes the tuple that the `Choice` has.
+        `train(**study.best_params)` works too: a list becomes the tuple that the `Choice` has.
         """
         signature = inspect.signature(self.__wrapped__)
         if arguments := Arguments.of(self.__wrapped__):

@@ -116,10 +116,8 @@ class Study:
         Raises:
             TuneError: no trial is complete and feasible.
         """
-        rows = self.answer[1]
-        if not rows:
-            raise TuneError(f"study {self.name!r} has no complete, feasible trial yet")
-        return rows[0]
+        view = self.view
+        return view.as_given([insights.best_trial(self._database, view)])[0]
 
     @property
     def best_trials(self) -> Sequence[insights.TrialRow]:

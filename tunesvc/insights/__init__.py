@@ -4,7 +4,7 @@ Functions take a `Database` and return frozen rows. Nothing here writes, decides
 the models of `search` imports them itself: SciPy takes longer to import than most queries take to answer.
 """
 
-from tunesvc.insights.answer import answer_rows, forecast, modelled, recommended, with_repeats
+from tunesvc.insights.answer import answer_rows, best_trial, forecast, modelled, recommended, with_repeats
 from tunesvc.insights.audit import Audit, audit
 from tunesvc.insights.beliefs import importance_shares, surface
 from tunesvc.insights.checkpoint_files import KeptCheckpoint, best_checkpoint
@@ -95,6 +95,7 @@ __all__ = [
     "best",
     "best_checkpoint",
     "best_course",
+    "best_trial",
     "chosen",
     "cluster",
     "count_studies",

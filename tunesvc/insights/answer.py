@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tunesvc.errors import TuneError
 from tunesvc.insights.beliefs import frozen
 from tunesvc.insights.confirmation import confirmation
 from tunesvc.insights.results import Results, chosen
@@ -60,6 +61,18 @@ def with_repeats(database: Database, view: StudyView, results: Results, answer: 
     if (ended_s > repeated.started_at.timestamp()).any():
         return answer
     return replace(answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner)
+
+
+def best_trial(database: Database, view: StudyView) -> TrialRow:
+    """Return the trial to take; of several objectives the first of the Pareto front.
+
+    Raises:
+        TuneError: no trial is complete and feasible.
+    """
+    rows = answer_rows(database, view, recommended(database, view))
+    if not rows:
+        raise TuneError(f"study {view.name!r} has no complete, feasible trial yet")
+    return rows[0]
 
 
 def answer_rows(database: Database, view: StudyView, answer: Recommendation | None) -> tuple[TrialRow, ...]:

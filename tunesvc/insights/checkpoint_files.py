@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tunesvc.errors import StudyNotFound, TuneError
 from tunesvc.execute.checkpoints import CheckpointFile, checkpoint_files
-from tunesvc.insights.answer import answer_rows, recommended
+from tunesvc.insights.answer import best_trial
 from tunesvc.insights.history import attempts, curve
 from tunesvc.insights.rows import StudyView
 from tunesvc.store.database import Database
@@ -38,7 +38,10 @@ def best_checkpoint(database: Database, view: StudyView, number: int | None = No
         TuneError: the trial has no checkpoint, its files are not on this machine, or no trial is the best yet.
     """
     if number is None:
-        number = _best_trial(database, view)
+        try:
+            number = best_trial(database, view).number
+        except TuneError as error:
+            raise TuneError(f"{error}, so none is the best: name a trial") from None
     folder = _folder(database, view, number)
     files = checkpoint_files(folder)
     if not files:
@@ -52,13 +55,6 @@ def best_checkpoint(database: Database, view: StudyView, number: int | None = No
     sign = -1 if view.objectives[0].maximize else 1
     # `min` takes the first of equals: the newest
     return min(reversed(kept), key=lambda one: math.inf if one.value is None else sign * one.value)
-
-
-def _best_trial(database: Database, view: StudyView) -> int:
-    rows = answer_rows(database, view, recommended(database, view))
-    if not rows:
-        raise TuneError(f"study {view.name!r} has no complete, feasible trial yet, so none is the best: name a trial")
-    return rows[0].number
 
 
 def _folder(database: Database, view: StudyView, number: int) -> Path:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.errors import StudyNotFound
 from tunesvc.insights.trial_table import rows_of
 from tunesvc.search.training_seeds import SEED
 from tunesvc.spec.model import Goal
@@ -76,11 +75,8 @@ def confirmation(database: Database, name: str) -> Confirmation | None:
     """
     with database.engine.connect() as connection:
         record = studies.find(connection, name)
-        try:
-            repeated = studies.find(connection, name + SUFFIX)
-        except StudyNotFound:
-            return None
-    if repeated.spec is None:
+        repeated = studies.look_up(connection, name + SUFFIX)
+    if repeated is None or repeated.spec is None:
         return None
     from tunesvc.search.confirming import compare
 

@@ -97,10 +97,16 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
         BadName: no study can have that name.
     """
     checked_name(name, "the study's name")
-    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
-    if row is None:
+    record = look_up(connection, name)
+    if record is None:
         raise StudyNotFound(_not_found(connection, name))
-    return _record(row)
+    return record
+
+
+def look_up(connection: sa.Connection, name: str) -> StudyRecord | None:
+    """Return the study of that name, or None; cheaper than `find` where its absence is no mistake."""
+    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
+    return None if row is None else _record(row)
 
 
 def get(connection: sa.Connection, study_id: int) -> StudyRecord:
