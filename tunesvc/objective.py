@@ -112,6 +112,12 @@ class Trial:
             Pruned: the trial has been asked to stop. Let it pass (clean up with `finally`).
             BadReport: a metric is no number, or the step is negative or no whole number.
         """
+        step = self._take(step, value, metrics)
+        if self._channel.stop_requested:
+            raise Pruned(f"trial {self.number} was asked to stop after step {step}")
+
+    def _take(self, step: int | None, value: object, metrics: Mapping[str, object]) -> int:
+        """Hand over a report without a look at requests to stop; return its step."""
         step = self._last_step + 1 if step is None else as_step(step)
         if value is not None:
             metrics = {**as_metrics(value, self._metrics), **metrics}
@@ -119,8 +125,7 @@ class Trial:
             raise BadReport(f"report({step}) bears no metric: write report({step}, {self._first_metric}=...)")
         self._channel.report(step, {name: as_number(name, v) for name, v in metrics.items()})
         self._last_step = step
-        if self._channel.stop_requested:
-            raise Pruned(f"trial {self.number} was asked to stop after step {step}")
+        return step
 
     @property
     def should_stop(self) -> bool:

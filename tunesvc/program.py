@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,21 @@ class PipeChannel:
         return self.reports.with_name("stop")
 
     @property
+    def seen_mark(self) -> Path:
+        """The file that says that a process has seen the `stop_mark`."""
+        return self.reports.with_name("stop-seen")
+
+    @property
     def stop_requested(self) -> bool:
-        """Whether the trial has been asked to stop; a program of `command:` gets SIGTERM instead."""
-        return self.stop_mark.exists()
+        """Tell whether the trial has been asked to stop, and leave a mark where it has been.
+
+        A program of `command:` gets SIGTERM instead.
+        """
+        if not self.stop_mark.exists():
+            return False
+        with suppress(OSError):  # the attempt may have ended, and its folder be gone
+            self.seen_mark.touch()
+        return True
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write a report."""

@@ -21,6 +21,7 @@ from tunesvc.execute.bell import Bell
 from tunesvc.execute.command import ProgramFailed, run_command, substitute
 from tunesvc.execute.executor import Attributed, Checkpointed, Reported
 from tunesvc.execute.failures import EntrypointError
+from tunesvc.execute.reports import LineReports
 
 MakeAttempt = Callable[..., Attempt]
 
@@ -201,6 +202,17 @@ def test_a_stop_is_sigterm_to_the_whole_group(attempt: MakeAttempt) -> None:
     threading.Thread(target=stop_when_it_reports, args=[asked]).start()
     with pytest.raises(Pruned):
         run_command(asked)
+
+
+def test_reports_that_a_program_left_in_the_pipe_do_not_count_as_a_stop_that_it_saw(
+    attempt: MakeAttempt, tmp_path: Path
+) -> None:
+    asked = attempt("true")
+    reports = LineReports(asked.trial(), tmp_path, asked.job.metrics)
+    asked.stop()
+    reports.take(b'{"loss": 1}')
+    assert curve(asked) == [(0, {"loss": 1.0})]
+    assert not asked.noticed_stop
 
 
 def test_a_result_that_the_program_hands_over_while_it_stops_counts(attempt: MakeAttempt) -> None:

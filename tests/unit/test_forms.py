@@ -499,6 +499,20 @@ def test_a_ray_tune_function_ends_where_a_report_says_done_or_the_study_says_sto
     assert ended == [True] * 3
 
 
+def test_a_ray_tune_function_whose_last_report_says_done_is_complete_though_it_was_asked_to_stop(
+    attempt: MakeAttempt,
+) -> None:
+    def train(config: dict[str, Any]) -> None:
+        from ray import tune
+
+        tune.report({"loss": 1.0, "done": True})
+
+    asked = attempt()
+    asked.stop()
+    assert prepare(train)(asked) == {}
+    assert not asked.noticed_stop
+
+
 def test_results_of_ray_tune_are_flattened_and_their_text_is_kept(attempt: MakeAttempt) -> None:
     def train(config: dict[str, Any]) -> dict[str, object]:
         from ray import tune

@@ -97,17 +97,12 @@ def test_a_result_that_arrives_after_the_request_to_stop_counts(cause: StopCause
     assert conclude(SPEC, curve(0.5), Finished({"loss": 0.1}), cause).trial_state == TrialState.COMPLETE
 
 
-@pytest.mark.parametrize(
-    ("cause", "state"),
-    [
-        (StopCause.PRUNE, AttemptState.PRUNED),
-        (StopCause.SHUTDOWN, AttemptState.INTERRUPTED),
-        (StopCause.WALL, AttemptState.FAILED),
-    ],
-)
-def test_a_loop_that_ends_early_because_it_was_asked_to_is_no_result(cause: StopCause, state: AttemptState) -> None:
-    """`while not trial.should_stop: ...` returns nothing, half-way."""
-    assert conclude(SPEC, curve(0.5), Finished(), cause).attempt_state is state
+@pytest.mark.parametrize(("take", "value"), [("last", 0.6), ("best", 0.2)])
+@pytest.mark.parametrize("cause", list(StopCause))
+def test_an_objective_that_ended_before_it_saw_a_stop_is_complete(cause: StopCause, take: str, value: float) -> None:
+    spec = make_spec(metrics=[{"name": "loss", "take": take}])
+    conclusion = conclude(spec, curve(0.5, 0.2, 0.6), Finished(), cause)
+    assert (conclusion.trial_state, conclusion.values) == (TrialState.COMPLETE, [value])
 
 
 def test_a_limit_that_was_exceeded_is_the_message_even_when_the_worker_had_to_be_killed() -> None:

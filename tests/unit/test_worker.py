@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import signal
 import sys
 import threading
@@ -26,7 +27,18 @@ from tests.executors import make_job, make_launch
 from tunesvc import Trial
 from tunesvc.execute.attempt import Place
 from tunesvc.execute.dispatch import Slot
-from tunesvc.execute.executor import Asked, AttemptId, Failed, Finished, Launch, Logged, Payload, Reported, Started
+from tunesvc.execute.executor import (
+    Asked,
+    AttemptId,
+    Failed,
+    Finished,
+    Launch,
+    Logged,
+    Payload,
+    Reported,
+    Started,
+    Yielded,
+)
 from tunesvc.execute.outbox import UNACKNOWLEDGED_MAX
 from tunesvc.execute.talk import Call, Order, Reply
 from tunesvc.execute.worker import Worker
@@ -105,6 +117,28 @@ def asks(trial: optuna.Trial) -> float:
     return float(trial.suggest_float("x", 0.0, 1.0))
 
 
+def ends(*, trial: Trial) -> None:
+    """Reports, and comes to its end without a look at requests to stop."""
+    trial.report(0, loss=1.0)
+    assert GATES[trial.number].wait(30)
+
+
+def breaks_off(*, trial: Trial) -> None:
+    """Returns because it was asked to stop."""
+    ends(trial=trial)
+    assert trial.should_stop
+
+
+def ends_in_a_process(*, trial: Trial) -> None:
+    """Does with a trial that was sent elsewhere what `ends` does."""
+    ends(trial=pickle.loads(pickle.dumps(trial)))  # noqa: S301  # our own
+
+
+def breaks_off_in_a_process(*, trial: Trial) -> None:
+    """Does with a trial that was sent elsewhere what `breaks_off` does."""
+    breaks_off(trial=pickle.loads(pickle.dumps(trial)))  # noqa: S301  # our own
+
+
 class Trainings:
     """A worker, a gate for each trial before its end, and a coordinator that calls."""
 
@@ -144,7 +178,7 @@ class Trainings:
     def hear(self, launch: Launch) -> list[Payload]:
         """Wait for its end, and return all it has said."""
         said: list[Payload] = []
-        while not (said and isinstance(said[-1], (Finished, Failed))):
+        while not (said and isinstance(said[-1], (Finished, Failed, Yielded))):
             ((_, events),) = self.call(of=[launch], heard=len(said), timeout_s=30.0).said
             said += [payload for _, payload in events]
         return said
@@ -200,6 +234,25 @@ def make_worker(folder: Path, objective: str = "train", *, define_by_run: bool =
 
 def launches(count: int, **params: bool) -> list[Launch]:
     return [make_launch(number, **params) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("objective", "end"),
+    [
+        ("ends", Finished()),
+        ("breaks_off", Yielded()),
+        ("ends_in_a_process", Finished()),
+        ("breaks_off_in_a_process", Yielded()),
+    ],
+)
+def test_an_objective_that_returns_nothing_has_ended_unless_it_saw_the_request_to_stop(
+    tmp_path: Path, trainings: Trainings, objective: str, end: Payload
+) -> None:
+    trainings.worker = make_worker(tmp_path, objective)
+    (launch,) = launches(1)
+    trainings.begin_and_hear(launch)
+    trainings.call(Order("stop", launch.attempt))
+    assert trainings.end(launch)[-1] == end
 
 
 def test_attempts_in_line_begin_one_after_the_other(trainings: Trainings) -> None:

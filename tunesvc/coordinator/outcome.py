@@ -39,10 +39,10 @@ def conclude(
 ) -> Conclusion:
     """What the attempt's last event means.
 
-    A result that is returned after a request to stop still counts: the work is done. Otherwise a requested stop
-    decides, whether the attempt yielded, came to an early end, raised while it cleaned up, or had to be killed.
+    An objective that came to its own end still counts after a request to stop: the work is done. Otherwise a
+    requested stop decides, whether the attempt yielded, raised while it cleaned up, or had to be killed.
     """
-    if isinstance(outcome, Finished) and (outcome.metrics or stop_cause is None):
+    if isinstance(outcome, Finished):
         return _finished(spec, curve, outcome)
     detail = _detail(outcome)
     if stop_cause is StopCause.SHUTDOWN or (isinstance(outcome, Lost) and outcome.kind == "gone" and not stop_cause):

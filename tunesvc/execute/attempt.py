@@ -34,6 +34,7 @@ from tunesvc.execute.executor import (
     Reported,
     Started,
     StudyRequested,
+    Yielded,
 )
 from tunesvc.execute.failures import outcome_of
 from tunesvc.execute.leftovers import describe, find_leftovers
@@ -88,6 +89,7 @@ class Attempt:
         self._children: Children | None = None
         self._unrecorded: dict[int, Path] = {}
         self._stop = threading.Event()
+        self._stop_was_seen = False
         self._answers: dict[str, ParamValue | bytes] = {}
         self._answered = threading.Condition(bell.lock)
         self._question: Asked | StudyRequested | None = None
@@ -156,8 +158,20 @@ class Attempt:
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the attempt has been asked to stop."""
-        return self._stop.is_set() if self._forked is None else self._forked.stop_requested
+        """Tell the objective whether it has been asked to stop; see `noticed_stop`."""
+        if self._forked is not None:
+            return self._forked.stop_requested
+        if self._stop.is_set():
+            self._stop_was_seen = True
+        return self._stop_was_seen
+
+    @property
+    def noticed_stop(self) -> bool:
+        """Tell whether the objective or a child process has seen a request to stop.
+
+        One that has not, and returns, has come to its own end.
+        """
+        return self._stop_was_seen or (self._children is not None and self._children.noticed_stop)
 
     def wait_for_stop(self, timeout_s: float) -> bool:
         """Wait until the attempt is asked to stop; whether it was."""
@@ -302,10 +316,11 @@ class Attempt:
         if self._restored is not None and not self._restored.exists():
             self._begin_anew(self._restored)
         try:
-            outcome = Finished(run(self))
+            metrics = run(self)
+            outcome: Outcome = Finished(metrics) if metrics or not self.noticed_stop else Yielded()
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is the attempt's outcome
             self._leave_if_forked(error)
-            return outcome_of(error, stop_requested=self.stop_requested)
+            return outcome_of(error, stop_requested=self._stop.is_set())
         self._leave_if_forked(None)
         return outcome
 

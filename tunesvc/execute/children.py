@@ -40,6 +40,11 @@ class Children:
         """Let them know that the trial has been asked to stop."""
         self.channel.stop_mark.touch()
 
+    @property
+    def noticed_stop(self) -> bool:
+        """Whether one of them has seen that the trial has been asked to stop."""
+        return self.channel.seen_mark.exists()
+
     def close(self) -> BadReport | None:
         """Take what is left, and nothing after that; return what could not be read."""
         self.channel.reports.unlink()

@@ -190,7 +190,7 @@ def _exit_watch(pid: int) -> Iterator[list[int]]:
 
 
 def _judge(code: int, program: str, attempt: Attempt, final: Mapping[str, float]) -> None:
-    if attempt.stop_requested and not final:
+    if attempt.noticed_stop and not final:
         raise Pruned(f"{program} was asked to stop and ended with exit code {code}")
     if code == supervise.NOT_EXECUTABLE:
         raise EntrypointError(f"command: {program!r} cannot be executed")

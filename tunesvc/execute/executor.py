@@ -159,14 +159,14 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The objective returned; `metrics` holds what it returned, empty when it returned nothing."""
+    """The objective came to its own end; `metrics` holds what it returned, empty when it returned nothing."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Yielded:
-    """The objective stopped early: it was asked to, or it raised `Pruned` by itself."""
+    """The objective stopped early: it noticed that it was asked to, or it raised `Pruned` by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,10 +108,10 @@ class TuneSession:
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 self._attempt.checkpoint(Path(folder), self.iteration)
-        if self._attempt.stop_requested:
-            raise Pruned(f"{self.trial_name} was asked to stop after iteration {self.iteration}")
         if self.is_done(metrics):
             raise ReportedDone
+        if self._attempt.stop_requested:
+            raise Pruned(f"{self.trial_name} was asked to stop after iteration {self.iteration}")
 
     def take(self, metrics: Mapping[str, Any]) -> None:
         """Count an iteration and hand over its numbers.

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunesvc.errors import BadReport, Pruned
+from tunesvc.errors import BadReport
 from tunesvc.objective import Trial, as_result
 from tunesvc.program import HANDED_OVER
 
@@ -57,10 +57,7 @@ class LineReports:
         if "checkpoint" in fields:
             self._keep(str(fields.pop("checkpoint")), step)
         if fields:
-            try:
-                self._trial.report(step, fields)
-            except Pruned:
-                return  # the program is told by a signal
+            self._trial._take(step, fields, {})  # a request to stop is for the program, not for its pipe
         elif "checkpoint" not in message and "user_attrs" not in message:
             raise BadReport("no metric")
 
