@@ -31,11 +31,12 @@ from tunesvc.execute.interpreter import Interpreter
 from tunesvc.execute.ray_start import ExecutorMaker
 from tunesvc.insights.earlier import teacher
 from tunesvc.search.check import check
+from tunesvc.search.finite import is_complete, is_distinct, is_exhausted, trials_max
 from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.options import name_of
 from tunesvc.search.pruners import last_step, make_pruner
-from tunesvc.search.samplers import is_complete, is_distinct, make_sampler, trials_max
+from tunesvc.search.samplers import make_sampler
 from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.warmstart import CARRIED
 from tunesvc.space import Space, widened
@@ -107,9 +108,10 @@ def enroll(
         record = studies.find(connection, spec.name)
         if studies.replace_unstarted(connection, record, spec, source.text, source.folder):
             return studies.find(connection, spec.name)
+        trials = studies.trials_counted(connection, record.study_id)
     try:
         if not resume:
-            raise StudyExists(_how_to_go_on(record))
+            raise StudyExists(_how_to_go_on(record, trials))
         return _renewed(database, record, spec, source)
     except StudyExists:
         with database.engine.begin() as connection:
@@ -258,7 +260,7 @@ def _require_objective(spec: StudySpec, source: Source) -> None:
     if source.function is None and not spec.has_program:
         raise TuneError(
             f"study {spec.name!r} was started from Python and its objective is not stored: "
-            f"go on with it there, `your_function.tune(name={spec.name!r}, resume=True)`"
+            f"continue it there, `{spec.resume_command}`"
         )
 
 
@@ -451,8 +453,9 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
     differing = [key for key in fixed if getattr(spec, key) != getattr(record.spec, key)]
     if differing:
         raise StudyExists(
-            f"study {record.name!r} has trials with other {' and '.join(differing)} than this one. `tune resume "
-            f"{record.name}` goes on as it was; `tune rm {record.name}` deletes it; or give this one another name."
+            f"study {record.name!r} has trials with other {' and '.join(differing)} than this one. "
+            f"`{record.spec.resume_command}` continues it as it was; `tune rm {record.name}` deletes it; or give "
+            "this one another name."
         )
     if narrowed := sorted(widened(record.spec.parameters, spec.parameters)):
         raise StudyExists(
@@ -474,19 +477,21 @@ _FIXED = ("metrics", "constraints", "constants", "seeds")
 """What has to stay as it is while a study has trials; `parameters` may grow, see `space.widened`."""
 
 
-def _how_to_go_on(record: StudyRecord) -> str:
+def _how_to_go_on(record: StudyRecord, trials: int) -> str:
     name = record.name
+    is_done = record.spec is not None and is_exhausted(record.spec, trials)
+    more = f"`tune widen {name}` allows more" if is_done else f"`tune extend {name} --trials N` gives it more budget"
     if record.spec is not None and not record.spec.has_program:
         return (
-            f"a study named {name!r} exists and is {record.state}. `resume=True` goes on with it, with more trials if "
+            f"a study named {name!r} exists and is {record.state}. `resume=True` continues it, with more trials if "
             f"you give it a larger budget; `tune rm {name}` deletes it; or give this one another `name`."
         )
     ways = {
-        StudyState.FINISHED: f"it is finished ({record.reason}). `tune extend {name} --trials N` gives it more budget",
-        StudyState.STOPPED: f"it was stopped. `tune resume {name}` goes on with it",
+        StudyState.FINISHED: f"it is finished ({record.reason}). {more}",
+        StudyState.STOPPED: f"it was stopped. `tune resume {name}` continues it",
         StudyState.FAILED: f"it failed ({record.reason}). `tune resume {name}` tries again",
     }
-    way = ways.get(record.state, f"it is unfinished. `tune resume {name}` goes on with it")
+    way = ways.get(record.state, f"it is unfinished. `tune resume {name}` continues it")
     return f"a study named {name!r} exists and {way}; `tune rm {name}` deletes it; or give this one another name."
 
 

@@ -20,6 +20,7 @@ and a stop take a study from a coordinator that has fallen silent; anything else
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,6 +36,7 @@ from tunesvc.execute.executor import Yielded
 from tunesvc.execute.ray_start import ray_executor
 from tunesvc.policy import StopCause
 from tunesvc.search.check import check
+from tunesvc.search.finite import is_exhausted
 from tunesvc.search.optimizer import queued
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue, StudySpec
@@ -164,7 +166,11 @@ def _settle(database: Database, record: StudyRecord, command: Command) -> str:
     finally:
         ledger.release()
     told = answer or _DONE[command.kind]
-    return told + (f"; `tune resume {record.name}` goes on with it" if command.kind in _FOR_THE_NEXT_RUN else "")
+    if command.kind not in _FOR_THE_NEXT_RUN:
+        return told
+    if command.kind == "extend" and is_exhausted(shelved.spec, shelved.trials):
+        return f"{told}, but all configurations have been tried: `tune widen {shlex.quote(record.name)}` allows more"
+    return f"{told}; `{shelved.spec.resume_command}` continues it"
 
 
 def _is_left(database: Database, record: StudyRecord) -> bool:
@@ -210,7 +216,7 @@ class Shelved:
 
     def unpause(self) -> str:
         """Nobody runs it."""
-        return f"nobody runs {self._record.name}: `tune resume {self._record.name}` does"
+        return f"no process runs {self._record.name}; `{self.spec.resume_command}` does"
 
     def stop(self) -> str:
         """It is stopped; trials that are paused, or would be run again, end."""

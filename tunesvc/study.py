@@ -386,7 +386,7 @@ class Study:
         if function is None and record.spec is not None and not record.spec.has_program:
             raise TuneError(
                 f"study {self.name!r} was started from Python and its objective is not stored: confirm it there, "
-                f"`tunesvc.load_study({self.name!r}).confirm(function=your_function)`"
+                f"`{record.spec.confirm_command}`"
             )
         record = confirming.prepare(self._database, record, top=top, repeats=repeats)
         source = Source(record.source_text, record.source_dir, function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -56,6 +57,23 @@ def duration(seconds: float | None) -> str:
         if whole >= size:
             return f"{whole // size}{unit} {whole % size // part_size:02d}{part}"
     return f"{whole}s"
+
+
+def resume_command(study: str, *, has_program: bool) -> str:
+    """Return the command that continues a study.
+
+    Of a study that was started from Python the objective is not stored: only Python can hand the function over.
+    """
+    if has_program:
+        return f"tune resume {shlex.quote(study)}"
+    return f"tunesvc.load_study({study!r}).resume(function=your_function)"
+
+
+def confirm_command(study: str, *, has_program: bool) -> str:
+    """Return the command that runs a study's finalists again."""
+    if has_program:
+        return f"tune confirm {shlex.quote(study)}"
+    return f"tunesvc.load_study({study!r}).confirm(function=your_function)"
 
 
 def ago(moment: datetime | None) -> str:

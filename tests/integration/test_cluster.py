@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import pytest
+
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
 from tunesvc import insights
@@ -67,10 +69,19 @@ def test_the_queue_says_since_when_and_why(database: Database) -> None:
     assert waiting.why == "it asks for 1 CPU, 1 GPU; the most that is free on one node is 7 CPU, 0 GPU"
 
 
-def test_trials_of_a_study_that_nobody_runs_say_how_to_go_on(database: Database) -> None:
-    simulation = running(database, parallelism=2)
+@pytest.mark.parametrize(
+    ("entrypoint", "command"),
+    [
+        ("module:function", "tune resume test"),
+        (None, "tunesvc.load_study('test').resume(function=your_function)"),
+    ],
+)
+def test_trials_of_a_study_that_nobody_runs_say_how_to_go_on(
+    database: Database, entrypoint: str | None, command: str
+) -> None:
+    simulation = running(database, parallelism=2, entrypoint=entrypoint)
     simulation.crash()
     simulation.sql("UPDATE attempts SET state = 'lost', ended_at = now()")
     (waiting,) = insights.cluster(database).waiting
     assert (waiting.trials, waiting.count) == ((0, 1), 2)
-    assert waiting.why == "nobody runs the study: `tune resume test` goes on with it"
+    assert waiting.why == f"no process runs the study; `{command}` continues it"

@@ -60,7 +60,7 @@ def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(data
     simulation.crash()
     simulation.sql("UPDATE attempts SET expires_at = now() - interval '1 second' WHERE trial_id & 1 = 1")
     found = explained(simulation)
-    assert found["State"].startswith("warn: interrupted: no process runs it, head:7 did until 1.")
+    assert found["State"].startswith("warn: interrupted: no process runs it; head:7 did until 1.")
     assert "`tune resume test` continues" in found["State"]
     assert found["Attempts"].startswith("warn: trials 0, 1 had an attempt on its way")
     assert found["Command"].endswith("is not carried out yet: nobody runs the study")

@@ -64,7 +64,9 @@ def test_ctrl_c_during_an_outage_ends_the_run_and_says_what_holds(
     set_away(True)
     coordinator.step()
     interrupt.set()
-    with pytest.raises(DatabaseUnavailable, match="interrupted while the database is away: .* `tune resume` goes on"):
+    with pytest.raises(
+        DatabaseUnavailable, match="interrupted while the database is away: .* `tune resume test` continues"
+    ):
         coordinator.run(interrupt)
     set_away(False)
     simulation.crash()

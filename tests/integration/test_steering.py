@@ -39,16 +39,25 @@ def interrupted(simulation: Simulation) -> None:
     simulation.ledger.release()
 
 
+def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_nothing(database: Database) -> None:
+    simulation = Simulation(database, make_spec(parameters={"x": {"type": "int", "min": 1, "max": 2}}, seed=1))
+    simulation.run()
+    assert ask(simulation, "extend", {"trials": 3}).endswith("have been tried: `tune widen test` allows more")
+    assert "x 1…2 -> 1…3; `tune resume" in ask(simulation, "widen", {"parameters": {"x": {"max": 3}}})
+    simulation.run()
+    assert simulation.sql("SELECT count(*) FROM trials") == [(3,)]
+
+
 @pytest.mark.parametrize(
     ("kind", "payload", "told"),
     [
         ("pause", {}, "paused; no coordinator was running it"),
         ("stop", {}, "stopped; no coordinator was running it"),
-        ("resume", {}, "nobody runs test: `tune resume test` does"),
-        ("extend", {"trials": 3}, "extended; `tune resume test` goes on with it"),
-        ("parallelism", {"trials": None}, "changed; `tune resume test` goes on with it"),
-        ("widen", {"parameters": {"x": {"max": 2}}}, "x 0…1 -> 0…2; `tune resume test` goes on with it"),
-        ("enqueue", {"params": {"x": 0.25}}, "trial 0 is next; `tune resume test` goes on with it"),
+        ("resume", {}, "no process runs test; `tune resume test` does"),
+        ("extend", {"trials": 3}, "extended; `tune resume test` continues it"),
+        ("parallelism", {"trials": None}, "changed; `tune resume test` continues it"),
+        ("widen", {"parameters": {"x": {"max": 2}}}, "x 0…1 -> 0…2; `tune resume test` continues it"),
+        ("enqueue", {"params": {"x": 0.25}}, "trial 0 is next; `tune resume test` continues it"),
     ],
 )
 def test_what_is_asked_of_a_study_that_nobody_runs_is_done_and_recorded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -119,8 +120,10 @@ def test_a_study_of_a_function_is_confirmed_and_resumed_with_that_function(datab
         study.confirm()
     assert study.confirmation is None, "nothing was enqueued"
     study.extend(trials=1)
-    with pytest.raises(TuneError, match=r"`your_function.tune\(name='test', resume=True\)`"):
+    in_python = "`tunesvc.load_study('test').resume(function=your_function)`"
+    with pytest.raises(TuneError, match=re.escape(f"continue it there, {in_python}")):
         study.resume()
+    assert study.request("enqueue", params={"x": 0.5}).endswith(f"; {in_python} continues it")
 
 
 def test_objects_print_as_text(study: Study) -> None:

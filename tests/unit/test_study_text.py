@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console, RenderableType
 
 from tests.specs import make_spec
-from tunesvc.cli import replay_text
-from tunesvc.insights import Counts, Curve, Explanation, Objective, StudyView, TrialDetail, TrialRow
+from tunesvc.cli import ending, replay_text
+from tunesvc.cli.exits import ExitCode
+from tunesvc.insights import Counts, Curve, Explanation, Objective, StudyStatus, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.confirmation import Confirmation
 from tunesvc.insights.explanation import Said
 from tunesvc.insights.replay import Replayed
@@ -21,6 +22,7 @@ from tunesvc.search.recommend import Recommendation
 from tunesvc.search.replay import Differing, OtherPruner, Redrawn, Stopped
 from tunesvc.store.states import StudyState
 from tunesvc.views import study_text
+from tunesvc.web.sense import against
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VIEW = StudyView(
@@ -51,6 +53,23 @@ def test_where_both_are_one_trial_it_is_told_once() -> None:
     text = shown(study_text.best(VIEW, [row(4, 0.2)], 80, Recommendation(4, 0.21, 0.02, 4)))
     assert "Best  loss = 0.2  trial 4, expected 0.21 ± 0.02" in text
     assert "Recommended" not in text
+
+
+def test_what_continues_a_study_is_what_can_run_its_objective() -> None:
+    left = replace(VIEW, state=StudyStatus.INTERRUPTED)
+    assert "`tune resume bowl` continues it" in shown(study_text.facts(left))
+    in_python = replace(left, spec=make_spec(entrypoint=None, name="bowl"))
+    assert "`tunesvc.load_study('bowl').resume(function=your_function)`" in shown(study_text.facts(in_python), 120)
+
+
+def test_a_study_without_anything_left_to_try_is_widened_or_confirmed_not_extended() -> None:
+    spec = make_spec(parameters={"a": {"type": "int", "min": 1, "max": 2}}, name="bowl")
+    commands = [command for command, _ in ending.next_commands(replace(VIEW, spec=spec), ExitCode.DONE, found=True)]
+    assert commands[:2] == ["tune widen bowl NAME=MIN..MAX", "tune confirm bowl"]
+    assert "widen the space first" in against(replace(VIEW, spec=spec))["extend"]
+    commands = [command for command, _ in ending.next_commands(VIEW, ExitCode.DONE, found=True)]
+    assert commands[0] == "tune extend bowl --trials 20"
+    assert "extend" not in against(VIEW)
 
 
 @pytest.mark.parametrize("width", [80, 120])

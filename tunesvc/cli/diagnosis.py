@@ -76,7 +76,7 @@ def live_table(rows: Sequence[LiveRow], width: int) -> Table:
 
 
 def _standing(found: Diagnosis) -> Iterator[Finding]:
-    study, lease, name = found.study, found.lease, shlex.quote(output.clean(found.study.name))
+    study, lease = found.study, found.lease
     reason = f": {study.reason}" if study.reason else ""
     counts = study.counts
     done = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
@@ -84,11 +84,11 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
     done += f", {counts.paused} paused" if counts.paused else ""
     yield Finding("Trials", "ok", done + (f", {counts.waiting} enqueued" if counts.waiting else ""))
     if study.unattended:
-        who = "nobody ever ran it" if lease is None else f"{lease.owner} did until {words.duration(-lease.left_s)} ago"
-        text = f"interrupted: no process runs it, {who}. `tune resume {name}` continues without loss"
+        since = "none ever did" if lease is None else f"{lease.owner} did until {words.duration(-lease.left_s)} ago"
+        text = f"interrupted: no process runs it; {since}. `{study.resume_command}` continues without loss"
         yield Finding("State", "warn", text)
     elif study.state == "failed":
-        yield Finding("State", "broken", f"failed{reason}. `tune resume {name}` tries again")
+        yield Finding("State", "broken", f"failed{reason}. `{study.resume_command}` tries again")
     else:
         yield Finding("State", "ok", f"{study.state}{reason}")
     if lease is not None and lease.left_s > 0:

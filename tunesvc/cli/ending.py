@@ -104,7 +104,7 @@ def _print_summary(study: Study, code: ExitCode) -> None:
         console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
     if (error := study.failure) is not None and error.number is not None:
         console.print(study_text.traceback(f"Trial {error.number} failed", error.traceback or error.message))
-    console.print(_commands(_next(view.name, view.state, code, found=bool(best))))
+    console.print(_commands(next_commands(view, code, found=bool(best))))
 
 
 def _when(view: StudyView, code: ExitCode) -> str:
@@ -122,14 +122,20 @@ def _state(view: StudyView, code: ExitCode) -> str:
     return "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
 
 
-def _next(name: str, state: str, code: ExitCode, *, found: bool) -> list[tuple[str, str]]:
-    quoted = _quoted(name)
+def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple[str, str]]:
+    """Return the commands that make sense after a run, each with what it does."""
+    from tunesvc.views.output import clean
+
+    quoted, state = _quoted(view.name), view.state
     rows = []
     if code is ExitCode.FAILED:
         rows.append((f"tune logs {quoted} 0", "the output of its first trial"))
         rows.append(("tune run FILE", "again once it is mended: it replaces this study"))
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
-        rows.append((f"tune resume {quoted}", "go on where it stopped"))
+        rows.append((clean(view.resume_command), "continue where it stopped"))
+    elif state == "finished" and view.is_exhausted:
+        rows.append((f"tune widen {quoted} NAME=MIN..MAX", "allow more configurations, then `tune resume`"))
+        rows.append((clean(view.confirm_command), "repeat the best trials, to be sure which is best"))
     elif state == "finished":
         rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))
     if found:
@@ -181,7 +187,7 @@ def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str,
         if codes[name] is ExitCode.INTERRUPTED or view.state in ("paused", "stopped")
     ]
     if left:
-        rows.append((f"tune resume {' '.join(map(_quoted, left))}", "go on where they stopped"))
+        rows.append((f"tune resume {' '.join(map(_quoted, left))}", "continue where they stopped"))
     broken = [name for name in views if codes[name] is ExitCode.FAILED]
     rows += [(f"tune show {_quoted(name)} 0", "what went wrong, with the traceback") for name in broken[:1]]
     won = [name for name, view in views.items() if view.counts.complete]

@@ -34,8 +34,8 @@ from tunesvc.coordinator.writer import Writer
 from tunesvc.errors import DatabaseUnavailable, ExecutorError, UnsatisfiableRequest
 from tunesvc.execute.executor import Asked, Event, Executor, Outcome
 from tunesvc.policy import StopCause, Usage
+from tunesvc.search.finite import is_distinct
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.samplers import is_distinct
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.store.batch import Batch, Decision
 from tunesvc.store.ledger import Ledger
@@ -175,9 +175,9 @@ class Coordinator:
         while True:
             if interrupt is not None and interrupt.is_set():
                 if self._writer.is_behind:
-                    raise DatabaseUnavailable(_INTERRUPTED.format("the database", self._writer.trouble))
+                    raise DatabaseUnavailable(self._interrupted("the database", self._writer.trouble))
                 if self._trouble and self._attempts.all_overdue:
-                    raise ExecutorError(_INTERRUPTED.format("Ray", self._trouble))
+                    raise ExecutorError(self._interrupted("Ray", self._trouble))
                 self.close(Closing(None, "interrupted", StopCause.SHUTDOWN))
             closing = self.step()
             if closing is not None:
@@ -500,10 +500,15 @@ class Coordinator:
             return "waiting", self._trouble or self._lack
         return ("running", "") if self._closing is None else ("closing", self._closing.reason)
 
+    def _interrupted(self, part: str, trouble: str) -> str:
+        return (
+            f"interrupted while {part} is away: {trouble}. What was recorded is safe; "
+            f"`{self.spec.resume_command}` continues when it is back."
+        )
+
     def _note(self, kind: str, text: str) -> None:
         self._observer.note(Note(kind, text))
 
 
 _URGENT = (*get_args(Outcome), Asked)
 """After these somebody waits: a worker for its next trial, or an attempt for the value of a parameter."""
-_INTERRUPTED = "interrupted while {} is away: {}. What was recorded is safe; `tune resume` goes on when it is back."

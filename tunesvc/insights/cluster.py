@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from tunesvc import words
 from tunesvc.execute.executor import Node
 from tunesvc.execute.requests import why_waits
 from tunesvc.insights.sql import state_shown
@@ -165,6 +166,7 @@ def live_attempts() -> sa.Select[Any]:
             studies.c.study_id,
             studies.c.name,
             studies.c.spec["resources"].label("resources"),
+            _has_program(),
         )
         .select_from(attempts)
         .join(studies, studies.c.study_id == attempts.c.trial_id.bitwise_rshift(sa.literal_column("32")))
@@ -235,7 +237,7 @@ def _held(row: Any) -> HeldRow:
 
 def _opened(row: Any, nodes: Sequence[Node], attended: set[int]) -> WaitingRow:
     if row.study_id not in attended:
-        why = f"nobody runs the study: `tune resume {row.name}` goes on with it"
+        why = f"no process runs the study; {_continues(row)}"
     else:
         why = why_waits(nodes, Resources.model_validate(row.resources or {}))
     return WaitingRow(row.study_id, row.name, (number_of(row.trial_id),), 1, row.opened_at, why)
@@ -258,7 +260,7 @@ def _queue(among: Collection[int] | None) -> sa.Select[Any]:
         .lateral("found")
     )
     return (
-        sa.select(studies.c.study_id, studies.c.name, studies.c.state.label("study_state"), found)
+        sa.select(studies.c.study_id, studies.c.name, studies.c.state.label("study_state"), _has_program(), found)
         .select_from(studies)
         .join(found, sa.true())
         .where(studies.c.state.in_(_WANTED), sa.true() if among is None else studies.c.study_id.in_(among))
@@ -267,13 +269,23 @@ def _queue(among: Collection[int] | None) -> sa.Select[Any]:
     )
 
 
+def _has_program() -> sa.Label[bool]:
+    spec = schema.studies.c.spec
+    named = sa.or_(spec["entrypoint"].as_string().is_not(None), spec["command"].as_string().is_not(None))
+    return named.label("has_program")
+
+
+def _continues(row: Any) -> str:
+    return f"`{words.resume_command(row.name, has_program=row.has_program)}` continues it"
+
+
 def _queued(row: Any, attended: set[int]) -> WaitingRow:
     if row.study_id in attended:
         why = "enqueued: next as soon as one that runs is over" if row.state == "waiting" else "to be run again"
     elif row.study_state == StudyState.PAUSED:
-        why = f"the study is paused: `tune resume {row.name}` goes on with it"
+        why = f"the study is paused; {_continues(row)}"
     else:
-        why = f"nobody runs the study: `tune resume {row.name}` goes on with it"
+        why = f"no process runs the study; {_continues(row)}"
     return WaitingRow(row.study_id, row.name, tuple(sorted(row.numbers)[:8]), row.count, None, why)
 
 

@@ -247,7 +247,7 @@ def _standing(view: StudyView, found: Results) -> Iterator[str]:
     stands = "It failed" if is_failed else f"It is {view.state}"
     yield f"{stands}: {view.reason}." if view.reason else f"{stands}."
     if view.unattended:
-        yield f"Nobody runs it: `tune resume {view.name}` goes on."
+        yield f"No process runs it; `{view.resume_command}` continues it."
     if view.budget is not None:
         yield f"{view.fraction:.0%} of its budget is spent."
     forecast = expected(view, found)

@@ -8,7 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from tunesvc import policy
+from tunesvc import policy, words
+from tunesvc.search.finite import is_exhausted
 from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
 from tunesvc.spec.model import Goal
 from tunesvc.store.states import AttemptState, StudyState
@@ -132,6 +133,26 @@ class StudyView(StudyRow):
     """None for a study made through Optuna's API."""
     source_text: str | None
     source_dir: str | None
+
+    @property
+    def has_program(self) -> bool:
+        """Whether any process can run it: false for a study whose objective only the Python that started it has."""
+        return self.spec is None or self.spec.has_program
+
+    @property
+    def resume_command(self) -> str:
+        """What continues it, in a shell or in Python."""
+        return words.resume_command(self.name, has_program=self.has_program)
+
+    @property
+    def confirm_command(self) -> str:
+        """What runs its finalists again, in a shell or in Python."""
+        return words.confirm_command(self.name, has_program=self.has_program)
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether every configuration has been tried: more budget changes nothing, a wider space does."""
+        return self.spec is not None and is_exhausted(self.spec, self.counts.done)
 
     @property
     def shared_seeds(self) -> int | None:

@@ -41,27 +41,7 @@ def make_sampler(spec: StudySpec, space: Space, given: BaseSampler | None = None
     return build(("sampler",), name, make(spec.seed if spec.sampler.seed is None else spec.sampler.seed), options)
 
 
-def trials_max(spec: StudySpec, space: Space) -> int | None:
-    """After how many different trials nothing is left to try; None when there is no end, or results are noisy."""
-    is_finite = not spec.define_by_run and (spec.seeds is None or is_complete(spec))
-    return space.size if is_finite else None
-
-
-def is_complete(spec: StudySpec) -> bool:
-    """Whether the sampler tries every configuration once, and learns nothing on the way."""
-    return spec.sampler.name in _COMPLETE
-
-
-def is_distinct(spec: StudySpec, space: Space) -> bool:
-    """Whether no configuration may be proposed twice, so that the budget is enough to try them all."""
-    may_repeat = spec.define_by_run or spec.seeds is not None or is_complete(spec)
-    return not may_repeat and space.is_listed(spec.budget.trials)
-
-
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
-
-_COMPLETE = ("grid", "brute")
-"""They try every configuration once, in an order that their seed fixes."""
 
 RANDOM_ALONE = ("cmaes", "qmc", "nsga2", "nsga3")
 """They draw at random whatever they do not propose together with other parameters."""

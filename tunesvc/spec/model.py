@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from tunesvc import words
 from tunesvc.spec.freeze import FrozenDict
 from tunesvc.spec.text import MAX_NAME, check_json, check_name, check_text
 from tunesvc.spec.units import parse_bytes, parse_duration_s
@@ -393,6 +394,16 @@ class StudySpec(Part):
     def has_program(self) -> bool:
         """Whether it names its objective, which any process can then run."""
         return self.entrypoint is not None or self.command is not None
+
+    @property
+    def resume_command(self) -> str:
+        """What continues the study, in a shell or in Python."""
+        return words.resume_command(self.name, has_program=self.has_program)
+
+    @property
+    def confirm_command(self) -> str:
+        """What runs its finalists again, in a shell or in Python."""
+        return words.confirm_command(self.name, has_program=self.has_program)
 
     @property
     def define_by_run(self) -> bool:

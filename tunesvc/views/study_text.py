@@ -73,7 +73,7 @@ def _heading(view: StudyView) -> Text:
     return Text.assemble((clean(view.name), "bold"), "  ", state_text(str(view.state)), reason)
 
 
-def facts(view: StudyRow) -> Table:
+def facts(view: StudyView) -> Table:
     """A study's figures as two columns."""
     grid = Table.grid(padding=(0, 2))
     goals = ", ".join(f"{objective.goal} {objective.name}" for objective in view.objectives)
@@ -84,7 +84,7 @@ def facts(view: StudyRow) -> Table:
     if view.coordinator:
         rows["run by"] = view.coordinator
     elif view.unattended:
-        rows["run by"] = f"nobody: `tune resume {view.name}` goes on"
+        rows["run by"] = f"no process; `{view.resume_command}` continues it"
     for name, text in rows.items():
         grid.add_row(Text(name, "dim"), *cells(text))
     return grid
@@ -142,7 +142,7 @@ def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> Rend
         spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
         over = "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"
         title = _headline("Recommended", view, f"{number(answer.mean)}{spread}{over}", row, observed)
-        return Group(title, _params(row), Text(f"{note}; `tune confirm` finds out.", "dim"))
+        return Group(title, _params(row), Text(f"{note}; `{view.confirm_command}` finds out.", "dim"))
     title = _headline("Confirmed", view, number(answer.mean), row, f"{observed}, {answer.describe()}")
     return Group(title, _params(row), Text(f"{note}.", "dim"))
 

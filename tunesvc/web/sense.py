@@ -36,6 +36,7 @@ def _against_study(study: StudyView, spec: StudySpec) -> dict[str, str]:
         "pause": over or paused or closing,
         "stop": over or (closing if study.closing == "stop" else ""),
         "resume": _against_resuming(study),
+        "extend": _EXHAUSTED if study.is_exhausted else "",
         "enqueue": declares,
         "widen": declares,
         "delete": f"{study.coordinator} runs it: stop it first" if study.coordinator else "",
@@ -45,7 +46,9 @@ def _against_study(study: StudyView, spec: StudySpec) -> dict[str, str]:
 def _against_resuming(study: StudyView) -> str:
     if study.coordinator is not None:
         return "" if study.closing == "pause" else "it runs"
-    return "its budget is spent: extend it first" if study.state is StudyStatus.FINISHED else ""
+    if study.state is not StudyStatus.FINISHED:
+        return ""
+    return _EXHAUSTED if study.is_exhausted else "its budget is spent: extend it first"
 
 
 def _against_trial(spec: StudySpec, trial: TrialRow) -> dict[str, str]:
@@ -58,6 +61,8 @@ def _against_trial(spec: StudySpec, trial: TrialRow) -> dict[str, str]:
         "enqueue": bare or ("its objective declares the parameters itself" if spec.define_by_run else ""),
     }
 
+
+_EXHAUSTED = "all configurations have been tried: widen the space first"
 
 _OF_A_COORDINATOR = (
     *("pause", "resume", "extend", "parallelism", "widen"),

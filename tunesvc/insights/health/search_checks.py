@@ -72,7 +72,8 @@ def noise(evidence: Evidence) -> Sequence[Finding] | Silence:
         else "`seeds: 5`, with an objective that splits its data and trains by `trial.seed`, makes every trial tell "
         "more: what a seed does to all trials alike is then no noise"
     )
-    sure = "`tune confirm` runs the best ones again with other seeds, and says which is best and how sure that is"
+    confirm = evidence.study.confirm_command
+    sure = f"`{confirm}` runs the best ones again with other seeds, and says which is best and how sure that is"
     text = f"{numbers[0].upper()}{numbers[1:]}.{doubt}"
     return [Finding("warn" if found.repeats else "note", text, f"{sure}. {more}.")]
 
@@ -128,7 +129,8 @@ def stalled(evidence: Evidence) -> Sequence[Finding] | Silence:
         if last.place > STALLED_AT * over:
             return Silence(f"Still improving: {told}.")
         return [_stalled(evidence, told)]
-    if evidence.study.state is StudyStatus.FINISHED and (gain := _late_gain(evidence.records, over)) is not None:
+    is_cut = evidence.study.state is StudyStatus.FINISHED and not evidence.study.is_exhausted
+    if is_cut and (gain := _late_gain(evidence.records, over)) is not None:
         return [_cut_short(evidence, *gain)]
     return Silence(f"{told[0].upper()}{told[1:]}.")
 
@@ -169,7 +171,7 @@ def _cut_short(evidence: Evidence, bests: int, share: float) -> Finding:
         "note",
         f"It was still improving when it ended: the last quarter of its trials brought {bests} new bests and "
         f"{share:.0%} of what was gained since the first quarter.",
-        "More budget is likely to pay, and `tune resume` then goes on.",
+        f"More budget is likely to pay; `{evidence.study.resume_command}` then continues it.",
         Action("extend", more, "Extend the budget by half") if more else None,
     )
 

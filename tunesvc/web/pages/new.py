@@ -7,7 +7,6 @@ the name.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def create_new(request: Request, user: Creator, text: Text = "", folder: Folder 
 @router.get("/studies/{study_id}/start", name="start_page")
 def start_page(request: Request, study: AskedStudy) -> HTMLResponse:
     """How to run a study that is stored."""
-    return page(request, "start.html", study=study, command=shlex.join(["tune", "resume", study.name]))
+    return page(request, "start.html", study=study, command=study.resume_command)
 
 
 @router.get("/studies/{study_id}/study.yaml", name="study_file")
