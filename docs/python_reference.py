@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import tunesvc
-from tunesvc import insights
 from tunesvc.decorator import Tunable
+from tunesvc.insights.audit import Audit
 from tunesvc.insights.confirmation import Confirmation
+from tunesvc.insights.explanation import Explanation
 from tunesvc.insights.health import Health
+from tunesvc.insights.rows import AttemptRow, DecisionRow, TrialDetail, TrialRow
 from tunesvc.plots import Plots
 from tunesvc.runs import RunOptions
 from tunesvc.search.confirming import Finalist
@@ -35,8 +37,8 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
     "Inside an objective": (tunesvc.Trial, tunesvc.current_trial, tunesvc.Pruned),
     "A study": (tunesvc.Study, Plots),
     "Results": (
-        *(insights.TrialRow, insights.TrialDetail, insights.AttemptRow, insights.DecisionRow),
-        *(Recommendation, Confirmation, Finalist, insights.Audit, insights.Explanation, Health),
+        *(TrialRow, TrialDetail, AttemptRow, DecisionRow),
+        *(Recommendation, Confirmation, Finalist, Audit, Explanation, Health),
     ),
     "Samplers and pruners for plain Optuna": (
         *(tunesvc.AutoSampler, tunesvc.GPSampler, tunesvc.TPESampler),

@@ -52,13 +52,14 @@ def main() -> None:
 
 
 def _take() -> None:
-    from tunesvc import insights
+    from tunesvc.insights.overview import list_studies
+    from tunesvc.insights.trial_table import list_trials
     from tunesvc.store.database import open_database
     from tunesvc.web import DashboardServer
 
     with open_database() as database, DashboardServer(database, port=0) as server, sync_playwright() as playwright:
-        ids = {row.name: row.study_id for row in insights.studies(database)}
-        pruned = insights.trials(database, ids["digits"], states=["pruned"], order="newest", limit=1)
+        ids = {row.name: row.study_id for row in list_studies(database)}
+        pruned = list_trials(database, ids["digits"], states=["pruned"], order="newest", limit=1)
         known = {"done": ids["digits"], "live": ids["digits-wide"], "number": pruned[0].number if pruned else 5}
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(_QUIET))
         for scheme in ("light", "dark"):

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesvc import insights
 from tunesvc.assembly import Source, enroll
 from tunesvc.coordinator.progress import Note
 from tunesvc.errors import SpecError
 from tunesvc.execute.ray_start import Rays
+from tunesvc.insights.overview import get_study, list_studies
 from tunesvc.interrupts import interruptible
 from tunesvc.runs import RunOptions, run_observed
 from tunesvc.search.check import option_faults
@@ -82,7 +82,7 @@ def load_study(name: str, *, database_url: str | None = None) -> Study:
         StudyNotFound: there is no such study; the text suggests the nearest name.
     """
     database = shared_database(database_url)
-    insights.study(database, name)
+    get_study(database, name)
     return Study(name, database)
 
 
@@ -104,7 +104,7 @@ def studies(
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
     """
     database = shared_database(database_url)
-    rows = insights.studies(database, limit, search=search, tags=tags, owner=owner)
+    rows = list_studies(database, limit, search=search, tags=tags, owner=owner)
     return [Study(row.name, database) for row in rows]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tunesvc import insights
 from tunesvc.errors import TuneError
+from tunesvc.insights.overview import get_study
 from tunesvc.store.database import Database
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Plots:
     def _draw(self, kind: str, objective: int, params: Sequence[str] = ()) -> go.Figure:
         from tunesvc import charts
 
-        view = insights.study(self._database, self._name)
+        view = get_study(self._database, self._name)
         if not 0 <= objective < len(view.objectives):
             raise ValueError(f"no objective {objective}: there are {len(view.objectives)}, counted from 0")
         if kind not in charts.kinds_of(view):

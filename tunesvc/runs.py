@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from tunesvc import insights
 from tunesvc.assembly import Source, run_study
 from tunesvc.callbacks import Callback, CallbackObserver
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
 from tunesvc.execute.ray_start import ExecutorMaker, ray_executor
-from tunesvc.insights.failure import failure
+from tunesvc.insights.answer import answer_rows, recommended_trials
+from tunesvc.insights.failure import find_failure
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.rows import StudyView
 from tunesvc.interrupts import TimeLimit, interruptible
 from tunesvc.store.database import Database
 from tunesvc.store.studies import StudyRecord
@@ -96,20 +98,20 @@ def run_observed(
         callbacks.close()
     interrupted = interrupt.is_set() and closing.state is None
     if options.observer is None:
-        observer.note(Note("over", _summary(database, insights.study(database, record.name), interrupted)))
-    error = failure(database, record.name) if options.check else None
+        observer.note(Note("over", _summary(database, get_study(database, record.name), interrupted)))
+    error = find_failure(database, record.name) if options.check else None
     if error is not None:
         raise error
     return interrupted
 
 
-def _summary(database: Database, view: insights.StudyView, interrupted: bool) -> str:
+def _summary(database: Database, view: StudyView, interrupted: bool) -> str:
     """Return the end of a run in a line: state, counts, and the best trial."""
     counts = view.counts
     reason = f": {view.reason}" if view.reason and not interrupted else ""
     text = f"{'interrupted' if interrupted else view.state} after {duration(view.active_s)}{reason}"
     text += f"; {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
-    rows = insights.answer_rows(database, view, insights.recommended(database, view))
+    rows = answer_rows(database, view, recommended_trials(database, view))
     if not rows:
         return text
     values = zip(view.objectives, rows[0].values or (), strict=False)

@@ -9,13 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tunesvc import confirming, insights, steering
+from tunesvc import confirming, steering
 from tunesvc.assembly import Source, move
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
 from tunesvc.execute.ray_space import nested
-from tunesvc.insights.confirmation import Confirmation, confirmation
-from tunesvc.insights.failure import failure
+from tunesvc.insights.answer import answer_rows, find_best_trial, recommended_trials
+from tunesvc.insights.audit import Audit, get_audit
+from tunesvc.insights.checkpoint_files import find_best_checkpoint
+from tunesvc.insights.confirmation import Confirmation, get_confirmation
+from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
+from tunesvc.insights.failure import find_failure
+from tunesvc.insights.frame import build_dataframe
 from tunesvc.insights.health import Health, health
+from tunesvc.insights.history import get_curves, list_logs
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.requests import list_requests
+from tunesvc.insights.rows import RequestRow, StudyView, TrialDetail, TrialRow
+from tunesvc.insights.sparks import sparklines
+from tunesvc.insights.trial_table import get_trial, list_trials
 from tunesvc.plots import Plots
 from tunesvc.runs import RunOptions, run_record
 from tunesvc.spec.units import parse_duration_s
@@ -53,15 +64,15 @@ class Study:
 
         view = self.view
         best = self.answer[1][:3]
-        course = insights.sparks(self._database, [view]).get(view.study_id, ())
+        course = sparklines(self._database, [view]).get(view.study_id, ())
         return notebook.card(view, best, course)
 
     # --- state --------------------------------------------------------------------------------------
 
     @property
-    def view(self) -> insights.StudyView:
+    def view(self) -> StudyView:
         """State, counts, spec and budget, read together."""
-        return insights.study(self._database, self.name)
+        return get_study(self._database, self.name)
 
     @property
     def state(self) -> str:
@@ -76,7 +87,7 @@ class Study:
     @property
     def failure(self) -> StudyFailed | None:
         """The error that `run` raises for a study that ended without a result; None for any other."""
-        return failure(self._database, self.name)
+        return find_failure(self._database, self.name)
 
     @property
     def health(self) -> Health:
@@ -84,31 +95,31 @@ class Study:
         return health(self._database, self.view)
 
     @property
-    def requests(self) -> Sequence[insights.RequestRow]:
+    def requests(self) -> Sequence[RequestRow]:
         """Requests to the study and what came of them, newest first."""
-        return insights.requests(self._database, self.view.study_id, limit=200)
+        return list_requests(self._database, self.view.study_id, limit=200)
 
     # --- results ------------------------------------------------------------------------------------
 
     @property
-    def trials(self) -> Sequence[insights.TrialRow]:
+    def trials(self) -> Sequence[TrialRow]:
         """All trials by number."""
         view = self.view
-        return view.as_given(insights.trials(self._database, view.study_id))
+        return view.as_given(list_trials(self._database, view.study_id))
 
-    def trial(self, number: int) -> insights.TrialDetail:
+    def trial(self, number: int) -> TrialDetail:
         """Return one trial with its attempts, decisions and attributes.
 
         Raises:
             StudyNotFound: it has no trial of that number.
         """
-        found = insights.trial(self._database, self.view.study_id, number)
+        found = get_trial(self._database, self.view.study_id, number)
         if found is None:
             raise StudyNotFound(f"study {self.name!r} has no trial {number}")
         return found
 
     @property
-    def best_trial(self) -> insights.TrialRow:
+    def best_trial(self) -> TrialRow:
         """The trial to take: the best by the repeats of `confirm`, else by the model; it need not be the best observed.
 
         Of several objectives the first of the Pareto front.
@@ -117,10 +128,10 @@ class Study:
             TuneError: no trial is complete and feasible.
         """
         view = self.view
-        return view.as_given([insights.best_trial(self._database, view)])[0]
+        return view.as_given([find_best_trial(self._database, view)])[0]
 
     @property
-    def best_trials(self) -> Sequence[insights.TrialRow]:
+    def best_trials(self) -> Sequence[TrialRow]:
         """The Pareto front; for one objective `best_trial` alone. Empty without a complete, feasible trial."""
         rows = self.answer[1]
         return rows if len(self.view.objectives) > 1 else rows[:1]
@@ -158,17 +169,17 @@ class Study:
     @property
     def confirmation(self) -> Confirmation | None:
         """What `confirm` has found so far; None when it was never called."""
-        return confirmation(self._database, self.name)
+        return get_confirmation(self._database, self.name)
 
     @property
-    def audit(self) -> insights.Audit | None:
+    def audit(self) -> Audit | None:
         """The measured error rate of the pruner, from trials that it would have stopped and that finished.
 
         None where the pruner audits nothing.
         """
-        return insights.audit(self._database, self.view)
+        return get_audit(self._database, self.view)
 
-    def explain(self, number: int | None = None) -> insights.Explanation:
+    def explain(self, number: int | None = None) -> Explanation:
         """Explain the study, or one of its trials: sentences, and the recorded decisions that they rest on.
 
         Raises:
@@ -176,8 +187,8 @@ class Study:
         """
         view = self.view
         if number is None:
-            return insights.explain_study(self._database, view)
-        found = insights.explain_trial(self._database, view, number)
+            return explain_study(self._database, view)
+        found = explain_trial(self._database, view, number)
         if found is None:
             raise StudyNotFound(f"study {self.name!r} has no trial {number}")
         return found
@@ -185,14 +196,14 @@ class Study:
     def logs(self, number: int) -> str:
         """Return what a trial printed, all attempts and both streams together."""
         study_id, after, pieces = self.view.study_id, (0, 0), []
-        while rows := insights.logs(self._database, study_id, number, after=after):
+        while rows := list_logs(self._database, study_id, number, after=after):
             pieces += [row.text for row in rows]
             after = rows[-1].cursor
         return "".join(pieces)
 
     def trials_dataframe(self) -> pd.DataFrame:
         """Return one row per trial: number, state, values, metrics, params, times."""
-        return insights.dataframe(self._database, self.view)
+        return build_dataframe(self._database, self.view)
 
     def curves(self, metric: str | None = None) -> pd.DataFrame:
         """Return the learning curves of all trials: a row for each step, a column for each trial's number.
@@ -206,7 +217,7 @@ class Study:
         import pandas as pd
 
         view = self.view
-        found = insights.curves(self._database, view.study_id)
+        found = get_curves(self._database, view.study_id)
         if metric not in (None, view.objectives[0].name):
             found = tuple(curve.of(metric) for curve in found)
         columns = {
@@ -225,7 +236,7 @@ class Study:
             StudyNotFound: it has no trial of that number.
             TuneError: the trial has no checkpoint, its files are not on this machine, or no trial is the best yet.
         """
-        return insights.best_checkpoint(self._database, self.view, number).path
+        return find_best_checkpoint(self._database, self.view, number).path
 
     @property
     def plots(self) -> Plots:
@@ -397,11 +408,11 @@ class Study:
         return found
 
     @property
-    def answer(self) -> tuple[Recommendation | None, Sequence[insights.TrialRow]]:
-        """The recommendation, and its trials: see `insights.answer_rows`."""
+    def answer(self) -> tuple[Recommendation | None, Sequence[TrialRow]]:
+        """The recommendation, and its trials: see `insights.answer.answer_rows`."""
         view = self.view
-        found = insights.recommended(self._database, view)
-        return found, view.as_given(insights.answer_rows(self._database, view, found))
+        found = recommended_trials(self._database, view)
+        return found, view.as_given(answer_rows(self._database, view, found))
 
     def _record(self) -> StudyRecord:
         with self._database.engine.connect() as connection:

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tunesvc import insights
+from tunesvc.insights.history import list_attempts, list_logs
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store.database import Database
 
 SCRIPT = """
@@ -146,9 +148,9 @@ def test_an_objective_finds_in_the_worker_what_its_script_has(
         (tmp_path / path).write_text(text)
     run_script("scripts/script.py", "--an-option", folder=tmp_path, database_url=database_url, home=tune_home)
 
-    study = insights.study(database, "fit").study_id
-    trials = {trial.params["act"]: trial for trial in insights.trials(database, study)}
-    failure = insights.attempts(database, study, numbers=[trials["raises"].number])[0]
+    study = get_study(database, "fit").study_id
+    trials = {trial.params["act"]: trial for trial in list_trials(database, study)}
+    failure = list_attempts(database, study, numbers=[trials["raises"].number])[0]
     assert failure.traceback is not None
     assert 'File "<cell 1>", line 13, in fit\n    raise ValueError("broken")  # as in a notebook' in failure.traceback
     assert {act: trial.values for act, trial in trials.items() if act != "raises"} == {
@@ -156,7 +158,7 @@ def test_an_objective_finds_in_the_worker_what_its_script_has(
         "starts_pools": (3.0,),
         "parses": (3.0,),
     }
-    logged = "".join(piece.text for piece in insights.logs(database, study, trials["parses"].number))
+    logged = "".join(piece.text for piece in list_logs(database, study, trials["parses"].number))
     assert logged == "Namespace() script.py\n"
 
 

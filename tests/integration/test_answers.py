@@ -12,11 +12,15 @@ from rich.console import Console
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
-from tunesvc import insights
 from tunesvc.confirming import prepare
 from tunesvc.errors import StudyBusy, TuneError
 from tunesvc.execute.executor import Failed, Finished, Launch, Lost, Payload, Reported
-from tunesvc.insights.confirmation import confirmation
+from tunesvc.insights.answer import forecast_value, recommended_trials
+from tunesvc.insights.audit import get_audit
+from tunesvc.insights.confirmation import get_confirmation
+from tunesvc.insights.explanation import explain_study, explain_trial
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.search.audit import false_prunes
 from tunesvc.store import studies
 from tunesvc.store.database import Database
@@ -54,15 +58,15 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
     repeats = confirmed(database, simulation.record, remembering, top=3, repeats=4)
     assert repeats.states() == {"complete": 12}
     assert len(set(seeds)) == 20 + 4, "each finalist has the same four"
-    told = confirmation(database, "test")
+    told = get_confirmation(database, "test")
     assert told is not None
-    answer = insights.recommended(database, insights.study(database, "test"))
+    answer = recommended_trials(database, get_study(database, "test"))
     assert answer is not None
     assert {answer.number, answer.luckiest} <= {one.number for one in told.finalists}
     assert all(len(one.values) == 4 for one in told.finalists)
     assert str(told.finalists[0].number) in told.verdict
     # the study itself knows nothing of them
-    assert insights.study(database, "test").counts.total == 20
+    assert get_study(database, "test").counts.total == 20
 
 
 def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Database) -> None:
@@ -77,17 +81,17 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     spec = make_spec(seed=1, seeds=3, sampler={"name": "gp"}, budget={"trials": 30})
     simulation = Simulation(database, spec, folded)
     simulation.run()
-    view = insights.study(database, "test")
-    answer = insights.recommended(database, view)
+    view = get_study(database, "test")
+    answer = recommended_trials(database, view)
     assert answer is not None
-    (params,) = [row.params for row in insights.trials(database, view.study_id) if row.number == answer.number]
+    (params,) = [row.params for row in list_trials(database, view.study_id) if row.number == answer.number]
     assert abs(params["x"] - 0.3) < 0.1
     assert answer.mean == pytest.approx(2.0, abs=0.1), "the mean over all three"
-    assert "What each of 3 training seeds does" in str(insights.explain_study(database, view).said)
+    assert "What each of 3 training seeds does" in str(explain_study(database, view).said)
     repeats = confirmed(database, simulation.record, folded, top=2, repeats=4)
     assert repeats.states() == {"complete": 8}
     assert len(set(seeds)) == 3 + 4
-    told = confirmation(database, "test")
+    told = get_confirmation(database, "test")
     assert told is not None
     assert len({round(max(one.values) - min(one.values), 6) for one in told.finalists}) == 1, "each had all folds"
 
@@ -122,7 +126,7 @@ def test_repeats_that_all_agree_are_told_for_what_they_are(database: Database) -
     simulation = Simulation(database, make_spec(), quadratic)
     simulation.run()
     confirmed(database, simulation.record, quadratic, top=2, repeats=3)
-    told = confirmation(database, "test")
+    told = get_confirmation(database, "test")
     assert told is not None
     assert "trial.seed" in told.verdict
 
@@ -135,8 +139,8 @@ def test_a_study_without_results_has_nothing_to_confirm(database: Database) -> N
 
 
 def told_of(database: Database, number: int | None = None) -> str:
-    view = insights.study(database, "test")
-    told = insights.explain_study(database, view) if number is None else insights.explain_trial(database, view, number)
+    view = get_study(database, "test")
+    told = explain_study(database, view) if number is None else explain_trial(database, view, number)
     assert told is not None
     return "\n".join(said.text for said in told.said)
 
@@ -159,16 +163,16 @@ def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:
     assert "6 of 10 trials were stopped early" in whole
     assert "steps were not trained" in whole
     assert "all 10 trials are done" in whole
-    assert insights.explain_trial(database, insights.study(database, "test"), 99) is None
+    assert explain_trial(database, get_study(database, "test"), 99) is None
 
 
 def test_the_model_says_nothing_of_a_trial_that_was_pruned(database: Database) -> None:
     """Case A3: of the worst trial, where only pruned ones were, it expected one of the best values."""
     pruner = {"name": "median", "n_startup_trials": 3}
     Simulation(database, make_spec(pruner=pruner, budget={"trials": 30}), quadratic).run()
-    view = insights.study(database, "test")
-    numbers = {row.state: row.number for row in insights.trials(database, view.study_id)}
-    explained = {state: insights.explain_trial(database, view, number) for state, number in numbers.items()}
+    view = get_study(database, "test")
+    numbers = {row.state: row.number for row in list_trials(database, view.study_id)}
+    explained = {state: explain_trial(database, view, number) for state, number in numbers.items()}
     assert {state: one is not None and one.local is not None for state, one in explained.items()} == {
         "complete": True,
         "pruned": False,
@@ -184,7 +188,7 @@ def test_a_study_ends_early_when_little_more_is_to_be_expected(database: Databas
     assert "budget.stop_when" in closing.reason
     assert 12 <= simulation.states()["complete"] < 500
     shown = simulation.recorder.snapshots[-1].forecast
-    assert shown == insights.forecast(database, insights.study(database, "test"))
+    assert shown == forecast_value(database, get_study(database, "test"))
 
 
 @pytest.mark.parametrize("metrics", [["loss"], ["loss", "cost"]])
@@ -200,8 +204,8 @@ def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(database: Dat
     goals = [{"name": name} for name in metrics]
     simulation = Simulation(database, make_spec(pruner=pruner, metrics=goals, budget={"trials": 40}), script)
     simulation.run()
-    view = insights.study(database, "test")
-    found = insights.audit(database, view)
+    view = get_study(database, "test")
+    found = get_audit(database, view)
     assert found is not None
     directions = [StudyDirection.MINIMIZE] * len(metrics)
     counted = false_prunes(PgStorage(database).get_all_trials(view.study_id), *directions)
@@ -212,7 +216,7 @@ def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(database: Dat
     best = "the new best" if len(metrics) == 1 else "on the front"
     assert f"of {found.audited} audited trials 1 would have been {best}: false-prune rate" in found.text
     assert found.text.endswith("allowed 10 %")
-    told = insights.explain_study(database, view)
+    told = explain_study(database, view)
     assert told.audit == found
     shown = io.StringIO()
     Console(file=shown, width=200).print(study_text.overview(view, (), (), 200, audit=found))
@@ -221,9 +225,9 @@ def test_how_often_the_pruner_errs_is_told_from_its_audited_trials(database: Dat
 
 def test_a_study_that_audits_nothing_has_no_rate(database: Database) -> None:
     Simulation(database, make_spec(pruner={"name": "asha"})).run()
-    assert insights.audit(database, insights.study(database, "test")) is None
+    assert get_audit(database, get_study(database, "test")) is None
     Simulation(database, make_spec(name="young", pruner={"name": "auto"}, budget={"trials": 2})).run()
-    young = insights.audit(database, insights.study(database, "young"))
+    young = get_audit(database, get_study(database, "young"))
     assert young is not None
     assert (young.audited, young.rate, young.text) == (0, None, "no audited trial has finished yet")
 
@@ -231,10 +235,10 @@ def test_a_study_that_audits_nothing_has_no_rate(database: Database) -> None:
 def test_repeats_decide_which_trial_is_best(database: Database) -> None:
     simulation = Simulation(database, make_spec(seed=1, budget={"trials": 20}), noisy)
     simulation.run()
-    modelled = insights.recommended(database, insights.study(database, "test"))
+    modelled = recommended_trials(database, get_study(database, "test"))
     confirmed(database, simulation.record, top=3, repeats=4)
-    view = insights.study(database, "test")
-    told, answer = confirmation(database, "test"), insights.recommended(database, view)
+    view = get_study(database, "test")
+    told, answer = get_confirmation(database, "test"), recommended_trials(database, view)
     assert told is not None
     assert told.winner is not None
     assert answer is not None

@@ -8,8 +8,8 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc import insights
 from tunesvc.execute.executor import Launch, Node, Payload
+from tunesvc.insights.cluster import get_cluster
 from tunesvc.store.batch import Batch
 from tunesvc.store.database import Database
 from tunesvc.store.ledger import Ledger
@@ -34,7 +34,7 @@ def node(key: str, total: Mapping[str, float], free: Mapping[str, float] | None 
 
 def test_a_coordinator_tells_of_its_nodes_and_who_runs_where(database: Database) -> None:
     running(database, parallelism=3)
-    seen = insights.cluster(database)
+    seen = get_cluster(database)
     (one,) = seen.nodes
     assert (one.host, one.studies, one.is_stale) == ("simulated", ("test",), False)
     assert [row.trial_number for row in one.held] == [0, 1, 2]
@@ -50,20 +50,20 @@ def test_nodes_that_are_gone_are_forgotten_and_shared_ones_told_once(database: D
     one.commit(Batch(nodes=[node("n1", {"CPU": 4.0}), node("n2", {"CPU": 4.0})]))
     one.commit(Batch(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 1.0})]))
     other.commit(Batch(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 0.5})]))
-    (shared,) = insights.cluster(database).nodes
+    (shared,) = get_cluster(database).nodes
     assert shared.studies == ("a", "b")
     assert shared.used("CPU") == 3.5
     first.sql("UPDATE nodes SET seen_at = now() - interval '1 minute'")
-    assert insights.cluster(database).nodes[0].is_stale
+    assert get_cluster(database).nodes[0].is_stale
     first.sql("UPDATE nodes SET seen_at = now() - interval '1 hour'")
-    assert insights.cluster(database).nodes == ()
+    assert get_cluster(database).nodes == ()
 
 
 def test_the_queue_says_since_when_and_why(database: Database) -> None:
     simulation = running(database, parallelism=2, resources={"cpu": 1, "gpu": 1})
     simulation.sql("UPDATE attempts SET state = 'opened', started_at = NULL WHERE trial_id & 1 = 1")
     simulation.sql("""UPDATE nodes SET total = '{"CPU": 8, "GPU": 1}', free = '{"CPU": 7}'""")
-    (waiting,) = insights.cluster(database).waiting
+    (waiting,) = get_cluster(database).waiting
     assert waiting.trials == (1,)
     assert waiting.since is not None
     assert waiting.why == "it asks for 1 CPU, 1 GPU; the most that is free on one node is 7 CPU, 0 GPU"
@@ -82,6 +82,6 @@ def test_trials_of_a_study_that_nobody_runs_say_how_to_go_on(
     simulation = running(database, parallelism=2, entrypoint=entrypoint)
     simulation.crash()
     simulation.sql("UPDATE attempts SET state = 'lost', ended_at = now()")
-    (waiting,) = insights.cluster(database).waiting
+    (waiting,) = get_cluster(database).waiting
     assert (waiting.trials, waiting.count) == ((0, 1), 2)
     assert waiting.why == f"no process runs the study; `{command}` continues it"

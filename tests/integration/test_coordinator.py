@@ -16,7 +16,6 @@ from optuna.trial import FrozenTrial
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
-from tunesvc import insights
 from tunesvc.coordinator.log_window import KEPT_CHARS_MAX
 from tunesvc.errors import LeaseLost, StudyBusy
 from tunesvc.execute.executor import (
@@ -37,7 +36,9 @@ from tunesvc.execute.executor import (
     StudyRequested,
 )
 from tunesvc.execute.simulated import SimulatedExecutor
-from tunesvc.insights.replay import replay
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.replay import replay_study
+from tunesvc.insights.trial_table import list_best_trials
 from tunesvc.policy import StopCause
 from tunesvc.steering import request
 from tunesvc.store.database import Database
@@ -240,7 +241,7 @@ def test_an_objective_that_asks_for_its_study_gets_attributes_and_trials(databas
     assert system["study:metric_names"] == ["loss"]
     assert [trial.values for trial in trials] == [[1.0], [0.9], [0.8], None]
     assert trials[0].constraints == {"memory": -1.5}
-    best = insights.best(database, simulation.record.study_id)
+    best = list_best_trials(database, simulation.record.study_id)
     assert [row.number for row in best] == [1]
 
 
@@ -258,7 +259,7 @@ def test_few_configurations_are_tried_once_each_however_many_run_at_a_time(datab
         "SELECT count(DISTINCT (a.value, b.value)) FROM trial_params a JOIN trial_params b"
         " USING (trial_id) WHERE a.name = 'x' AND b.name = 'n'"
     ) == [(6,)]
-    asks = replay(database, insights.study(database, "test")).asks
+    asks = replay_study(database, get_study(database, "test")).asks
     assert (asks.agreeing, asks.first) == (asks.compared, None)
 
 
@@ -272,7 +273,7 @@ def test_a_budget_that_grew_tries_what_is_left(database: Database) -> None:
     spec = make_spec(parameters=FEW, sampler={"name": "random", "seed": 3}, budget={"trials": 3}, parallelism=1)
     simulation = Simulation(database, spec)
     simulation.run()
-    request(database, insights.study(database, "test").study_id, "extend", {"trials": 9}, "me")
+    request(database, get_study(database, "test").study_id, "extend", {"trials": 9}, "me")
     assert simulation.run().reason == "all 6 configurations have been tried"
 
 

@@ -9,9 +9,12 @@ import pytest
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
-from tunesvc import failpoints, insights
+from tunesvc import failpoints
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.execute.executor import Failed, Finished, Launch, Payload, Reported
+from tunesvc.insights.explanation import explain_study
+from tunesvc.insights.overview import get_study, list_studies
+from tunesvc.insights.trial_table import get_trial, list_trials
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -283,7 +286,7 @@ def test_an_enqueued_trial_that_is_taken_back_never_runs_and_costs_no_budget(dat
     assert coordinator.run().state is StudyState.FINISHED
     assert simulation.states() == {"complete": 3, "fail": 1}
     assert simulation.sql("SELECT count(*) FROM attempts WHERE trial_id % 4294967296 = 1") == [(0,)]
-    (row,) = insights.studies(database)
+    (row,) = list_studies(database)
     assert row.fraction == 1.0
     simulation.ledger.release()
     ask(simulation, "extend", {"trials": 1})
@@ -299,7 +302,7 @@ def test_a_retried_trial_is_another_one_with_the_same_parameters(database: Datab
     coordinator.run()
     ((answer,),) = simulation.sql("SELECT answer FROM commands")
     number = int(str(answer).split()[1])
-    first, again = (insights.trial(database, simulation.record.study_id, one) for one in (0, number))
+    first, again = (get_trial(database, simulation.record.study_id, one) for one in (0, number))
     assert first is not None
     assert again is not None
     assert again.row.params == first.row.params
@@ -314,7 +317,7 @@ def test_a_trial_near_another_one_is_run(database: Database) -> None:
     ask(simulation, "enqueue", {"near": 0})
     coordinator.run()
     ((answer,),) = simulation.sql("SELECT answer FROM commands")
-    rows = insights.trials(database, simulation.record.study_id)
+    rows = list_trials(database, simulation.record.study_id)
     near = rows[int(str(answer).split()[1])].params
     assert near != rows[0].params
     assert abs(float(near["x"]) - float(rows[0].params["x"])) < 0.3  # type: ignore[arg-type]
@@ -342,7 +345,7 @@ def test_a_command_is_carried_out_once_wherever_its_coordinator_dies(database: D
         failpoints.arm(None)
     simulation.crash()
     assert simulation.run().state is StudyState.FINISHED
-    assert len(insights.trials(database, simulation.record.study_id)) == 3
+    assert len(list_trials(database, simulation.record.study_id)) == 3
     asked = simulation.sql("SELECT count(*) FROM trial_attrs WHERE name = 'tunesvc:origin'")
     assert asked == [(1 if kind in ("retry", "enqueue") else 0,)]
     stops = simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'stop'")
@@ -384,12 +387,12 @@ def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(da
     simulation = Simulation(database, spec)
     coordinator = simulation.start()
     step_until(coordinator, "SELECT count(*) >= 10 FROM trials", simulation, [(True,)])
-    before = len(insights.trials(database, simulation.record.study_id))
+    before = len(list_trials(database, simulation.record.study_id))
     ask(simulation, "widen", {"parameters": {"x": {"min": 0.0, "max": 1.0}, "c": {"values": ["d"]}}})
     assert coordinator.run().state is StudyState.FINISHED
     ((answer,),) = simulation.sql("SELECT answer FROM commands")
     assert answer == "x 0.4…0.6 -> 0…1; c [a, b] -> [a, b, d]"
-    rows = insights.trials(database, simulation.record.study_id)
+    rows = list_trials(database, simulation.record.study_id)
     assert len(rows) == 24
     assert all(0.4 <= float(row.params["x"]) <= 0.6 for row in rows[:before])  # type: ignore[arg-type]
     later = rows[before:]
@@ -398,6 +401,6 @@ def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(da
         assert any(row.params["c"] == "d" for row in later)
     warnings = [text for text in simulation.recorder.texts("warning") if "trial.checkpoint" not in text]
     assert warnings == [], "the sampler goes on by itself"
-    assert insights.study(database, "test").spec == coordinator.spec
-    told = insights.explain_study(database, insights.study(database, "test"))
+    assert get_study(database, "test").spec == coordinator.spec
+    told = explain_study(database, get_study(database, "test"))
     assert any("became wider" in said.text for said in told.said)

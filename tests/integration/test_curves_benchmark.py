@@ -6,7 +6,8 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks import curves
-from tunesvc import insights
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store.database import Database
 
 
@@ -16,8 +17,8 @@ def test_a_run_spends_its_epochs_as_reports_and_keeps_its_account_by_the_table(
 ) -> None:
     monkeypatch.setattr(curves, "BUDGET", 10 * curves.EPOCHS)
     run = curves.replay(database, "digits", "last", method, 1, 4)
-    view = insights.study(database, f"digits last {method} 1")
-    rows = insights.trials(database, view.study_id)
+    view = get_study(database, f"digits last {method} 1")
+    rows = list_trials(database, view.study_id)
     with database.engine.connect() as connection:
         reported = connection.execute(sa.text("SELECT count(*) FROM reports")).scalar_one()
     assert reported == curves.BUDGET

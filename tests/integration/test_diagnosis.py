@@ -9,11 +9,11 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc import insights
 from tunesvc.cli import diagnosis
 from tunesvc.errors import StudyNotFound
 from tunesvc.execute.executor import Failed, Launch, Logged, Payload
 from tunesvc.execute.garbage import KEEPS_MEMORY
+from tunesvc.insights.diagnosis import diagnose
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.storage import PgStorage
@@ -25,7 +25,7 @@ def explained(simulation: Simulation) -> dict[str, str]:
 
 def explained_by_name(database: Database, study: str) -> dict[str, str]:
     """Findings by name, the verdict before the text."""
-    found = insights.diagnosis(database, study)
+    found = diagnose(database, study)
     return {finding.name: f"{finding.verdict}: {finding.text}" for finding in diagnosis.findings(found)}
 
 
@@ -41,7 +41,7 @@ def test_a_running_study_names_its_coordinator_and_where_attempts_live(database:
     found = explained(simulation)
     assert found["Coordinator"].startswith("ok: head:7 runs it; its lease, taken once so far, holds for ")
     assert found["State"] == "ok: running"
-    live = insights.diagnosis(database, "test").live
+    live = diagnose(database, "test").live
     assert [(row.trial_number, row.node, row.pid) for row in live] == [(n, "simulated", n) for n in range(3)]
     assert all(row.left_s is not None and 600 < row.left_s <= 660 for row in live)  # a tenth more than `limits.stall`
     assert all(row.reported_s is not None and row.reported_s < 60 for row in live)
@@ -112,4 +112,4 @@ def test_a_worker_that_keeps_memory_is_named_with_its_remedy(database: Database)
 
 def test_a_study_that_is_not_there_is_named(database: Database) -> None:
     with pytest.raises(StudyNotFound, match="no study named 'nowhere'"):
-        insights.diagnosis(database, "nowhere")
+        diagnose(database, "nowhere")

@@ -8,9 +8,9 @@ import sqlalchemy as sa
 from optuna.distributions import FloatDistribution
 
 from tests.integration.test_insights import LR, writing
-from tunesvc import insights
 from tunesvc.insights.health import evidence as limits
 from tunesvc.insights.health import gather, health
+from tunesvc.insights.overview import get_study
 from tunesvc.search.audit import AUDIT
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
@@ -35,7 +35,7 @@ def test_the_evidence_is_what_was_recorded(database: Database) -> None:
         w.connection.execute(
             sa.update(trials).values(ended_at=ended).where(trials.c.study_id == study_id, trials.c.state != "running")
         )
-    seen = gather(database, insights.study(database, "digits"))
+    seen = gather(database, get_study(database, "digits"))
     assert [(record.place, record.value) for record in seen.records] == [(1, 0.5), (4, 0.2), (6, 0.1)]
     assert [one.number for one in seen.best] == [5, 3, 4, 0, 1]
     assert seen.best[0].params == {"lr": 0.06}
@@ -49,7 +49,7 @@ def test_the_evidence_is_what_was_recorded(database: Database) -> None:
 def test_a_study_without_trials_is_examined_too(database: Database) -> None:
     with writing(database):
         pass
-    examined = health(database, insights.study(database, "digits"))
+    examined = health(database, get_study(database, "digits"))
     assert examined.findings == ()
     assert all(check.silence is not None for check in examined.checks)
 
@@ -74,7 +74,7 @@ def test_a_large_study_costs_a_bounded_number_of_rows(database: Database) -> Non
             {"first": first},
         )
         w.connection.execute(sa.text("ANALYZE"))
-    seen = gather(database, insights.study(database, "digits"))
+    seen = gather(database, get_study(database, "digits"))
     most = limits.SAMPLED + limits.BEST + limits.FAILED + limits.RECENT
     assert len(seen.sampled) + len(seen.best) + len(seen.failed) + len(seen.recent) <= most
     assert len(seen.failed) == limits.FAILED
@@ -91,5 +91,5 @@ def test_text_of_a_study_stays_text(database: Database) -> None:
             w.trial(number, *(["fail"] if bad else ["complete", 0.5]))
             w.param(number, 0, HOSTILE, 0.9 if bad else 0.1, kind)
             w.attempt(number, 1, "failed" if bad else "finished", failure="error" if bad else None)
-    examined = health(database, insights.study(database, "digits"))
+    examined = health(database, get_study(database, "digits"))
     assert any(HOSTILE in finding.text for _, finding in examined.findings)

@@ -17,10 +17,16 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from tunesvc import insights
 from tunesvc.errors import StudyNotFound
+from tunesvc.insights.cluster import get_cluster
 from tunesvc.insights.explored import parts_tried
+from tunesvc.insights.frame import build_dataframe
+from tunesvc.insights.history import get_curve, get_curves, list_attempts, list_decisions, list_logs
+from tunesvc.insights.overview import get_study, list_studies
+from tunesvc.insights.requests import list_requests
+from tunesvc.insights.rows import Counts, Objective, StudyStatus
 from tunesvc.insights.taken import about_study, last_asks
+from tunesvc.insights.trial_table import get_trial, list_best_trials, list_trials
 from tunesvc.space import place
 from tunesvc.spec import StudySpec
 from tunesvc.store import schema
@@ -113,7 +119,7 @@ def test_the_parts_of_a_range_that_were_tried_are_counted_on_its_scale(database:
 
 
 def test_an_empty_database_has_no_studies(database: Database) -> None:
-    assert insights.studies(database) == ()
+    assert list_studies(database) == ()
 
 
 def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: Database) -> None:
@@ -124,11 +130,11 @@ def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: 
         w.trial(3, "fail")
         w.trial(4, "running")
         w.trial(5, "waiting")
-    (row,) = insights.studies(database)
-    assert row.counts == insights.Counts(waiting=1, running=1, complete=2, pruned=1, failed=1)
+    (row,) = list_studies(database)
+    assert row.counts == Counts(waiting=1, running=1, complete=2, pruned=1, failed=1)
     assert row.best_value == 0.2
     assert row.fraction == pytest.approx(0.4)
-    assert row.state is insights.StudyStatus.CREATED
+    assert row.state is StudyStatus.CREATED
     assert row.created_at.utcoffset() == timedelta(0)
 
 
@@ -141,7 +147,7 @@ def test_the_overview_sums_gpu_hours_and_names_who_holds_the_lease(database: Dat
         w.attempt(1, 1, "opened", gpus=4, started_at=None, ended_at=None)
         until = sa.text("now() + interval '20 s'")
         w.insert(schema.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=until)
-    (row,) = insights.studies(database)
+    (row,) = list_studies(database)
     assert row.gpu_hours == pytest.approx(2.5)
     assert row.coordinator == "box:42"
 
@@ -153,7 +159,7 @@ def test_an_expired_lease_means_that_nobody_runs_the_study(database: Database) -
         w.attempt(0, 1, "running", gpus=1, ended_at=None)
         w.report(0, 1, 0, 1.0, reported_at=sa.text("now() - interval '30 min'"))
         w.insert(schema.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=past)
-    (row,) = insights.studies(database)
+    (row,) = list_studies(database)
     assert row.coordinator is None
     assert row.gpu_hours == pytest.approx(0.5), "what ran until its last report"
 
@@ -161,23 +167,23 @@ def test_an_expired_lease_means_that_nobody_runs_the_study(database: Database) -
 def test_a_study_is_found_by_name_with_its_spec(database: Database) -> None:
     with writing(database):
         pass
-    view = insights.study(database, "digits")
+    view = get_study(database, "digits")
     assert view.spec is not None
     assert view.spec.metrics[0].name == "error"
-    assert view.objectives == (insights.Objective("error", "minimize"),)
+    assert view.objectives == (Objective("error", "minimize"),)
 
 
 def test_an_unknown_study_is_answered_with_the_nearest_name(database: Database) -> None:
     with writing(database):
         pass
     with pytest.raises(StudyNotFound, match="did you mean 'digits'"):
-        insights.study(database, "digit")
+        get_study(database, "digit")
 
 
 def test_a_study_made_through_optuna_has_no_spec_but_is_shown(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(sa.insert(schema.studies).values(name="plain", directions=["maximize", "minimize"]))
-    view = insights.study(database, "plain")
+    view = get_study(database, "plain")
     assert view.spec is None
     assert [o.name for o in view.objectives] == ["value_0", "value_1"]
     assert view.fraction == 0.0
@@ -190,7 +196,7 @@ def test_parameters_are_external_values_in_the_order_drawn_and_absent_when_inact
         w.param(0, 1, "lr", 0.01, LR)
         w.trial(1, "complete", 0.4)
         w.param(1, 0, "optimizer", 0, OPTIMIZER)
-    first, second = insights.trials(database, w.study_id)
+    first, second = list_trials(database, w.study_id)
     assert list(first.params.items()) == [("optimizer", "adam"), ("lr", 0.01)]
     assert second.params == {"optimizer": "sgd"}
 
@@ -202,7 +208,7 @@ def test_trials_are_filtered_paged_and_ordered(database: Database) -> None:
         w.trial(4, "pruned")
 
     def numbers(**how: object) -> list[int]:
-        return [row.number for row in insights.trials(database, w.study_id, **how)]  # type: ignore[arg-type]
+        return [row.number for row in list_trials(database, w.study_id, **how)]  # type: ignore[arg-type]
 
     assert numbers() == [0, 1, 2, 3, 4]
     assert numbers(states=["pruned"]) == [4]
@@ -218,7 +224,7 @@ def test_a_trial_row_counts_attempts_and_names_the_last_failure_and_report(datab
         w.attempt(0, 2, "failed", failure="error")
         w.report(0, 1, 7, 0.9)
         w.report(0, 2, 3, 0.8)
-    (row,) = insights.trials(database, w.study_id)
+    (row,) = list_trials(database, w.study_id)
     assert (row.attempts, row.failure) == (2, "error")
     assert (row.last_step, row.last_value) == (3, 0.8)
     assert row.duration_s == pytest.approx(10)
@@ -232,10 +238,10 @@ def test_best_is_never_nan_nor_pruned_nor_infeasible(database: Database) -> None
         w.trial(3, "complete", 0.15, constraints="[NaN]")
         w.trial(4, "complete", 0.3, constraints="[0.0, -Infinity]")
         w.trial(5, "complete", 0.4, constraints="[]")
-    assert [row.number for row in insights.best(database, w.study_id)] == [4]
-    assert [row.number for row in insights.best(database, w.study_id, limit=5)] == [4, 5]
-    assert insights.studies(database)[0].best_value == 0.3
-    feasible = [row.feasible for row in insights.trials(database, w.study_id)]
+    assert [row.number for row in list_best_trials(database, w.study_id)] == [4]
+    assert [row.number for row in list_best_trials(database, w.study_id, limit=5)] == [4, 5]
+    assert list_studies(database)[0].best_value == 0.3
+    feasible = [row.feasible for row in list_trials(database, w.study_id)]
     assert feasible == [True, True, False, False, True, True]
 
 
@@ -243,14 +249,14 @@ def test_best_follows_the_goal(database: Database) -> None:
     with writing(database, metrics=({"name": "acc", "goal": "maximize"},)) as w:
         w.trial(0, "complete", 0.1)
         w.trial(1, "complete", 0.9)
-    assert [row.number for row in insights.best(database, w.study_id)] == [1]
-    assert insights.studies(database)[0].best_value == 0.9
+    assert [row.number for row in list_best_trials(database, w.study_id)] == [1]
+    assert list_studies(database)[0].best_value == 0.9
 
 
 def test_nothing_finished_means_no_best(database: Database) -> None:
     with writing(database) as w:
         w.trial(0, "running")
-    assert insights.best(database, w.study_id) == ()
+    assert list_best_trials(database, w.study_id) == ()
 
 
 def test_several_objectives_have_a_pareto_front(database: Database) -> None:
@@ -261,8 +267,8 @@ def test_several_objectives_have_a_pareto_front(database: Database) -> None:
         w.trial(3, "complete", 0.1, 10.0)  # as good as 0
         w.trial(4, "complete", math.nan, 99.0)
         w.trial(5, "complete", 0.05, 99.0, constraints="[1.0]")
-    assert [row.number for row in insights.best(database, w.study_id)] == [0, 1, 3]
-    assert insights.studies(database)[0].best_value is None
+    assert [row.number for row in list_best_trials(database, w.study_id)] == [0, 1, 3]
+    assert list_studies(database)[0].best_value is None
 
 
 def test_a_curve_takes_the_newest_attempt_and_leaves_out_what_was_superseded(database: Database) -> None:
@@ -273,7 +279,7 @@ def test_a_curve_takes_the_newest_attempt_and_leaves_out_what_was_superseded(dat
         w.report(0, 1, 5, 0.1, superseded=True)
         w.report(0, 2, 1, 0.7, metrics={"loss": "NaN", "top": "-Infinity"})
         w.report(0, 2, 2, None, metrics={"loss": 3})
-    curve = insights.curve(database, w.study_id, 0)
+    curve = get_curve(database, w.study_id, 0)
     assert [(p.step, p.value, p.attempt) for p in curve.points] == [(0, 1.0, 1), (1, 0.7, 2), (2, None, 2)]
     assert math.isnan(curve.points[1].metrics["loss"])
     assert curve.points[1].metrics["top"] == -math.inf
@@ -287,7 +293,7 @@ def test_long_curves_are_thinned_out_but_keep_their_last_point(database: Databas
         for step in range(101):
             w.report(0, 1, step, float(step))
         w.report(1, 1, 0, 7.0)
-    long, short = insights.curves(database, w.study_id, max_points=10)
+    long, short = get_curves(database, w.study_id, max_points=10)
     assert [p.step for p in long.points] == [0, 11, 22, 33, 44, 55, 66, 77, 88, 99, 100]
     assert (long.points[0].step, long.points[-1].step) == (0, 100)
     assert len(short.points) == 1
@@ -299,13 +305,13 @@ def test_logs_come_in_order_and_go_on_after_a_cursor(database: Database) -> None
         w.log(0, 2, 1, "again\n")
         w.log(0, 1, 3, "world\n")
         w.log(0, 1, 1, "hello\n")
-    rows = insights.logs(database, w.study_id, 0)
+    rows = list_logs(database, w.study_id, 0)
     assert [row.text for row in rows] == ["hello\n", "world\n", "again\n"]
-    assert [row.text for row in insights.logs(database, w.study_id, 0, after=rows[0].cursor)] == [
+    assert [row.text for row in list_logs(database, w.study_id, 0, after=rows[0].cursor)] == [
         "world\n",
         "again\n",
     ]
-    assert [row.text for row in insights.logs(database, w.study_id, 0, attempt=2)] == ["again\n"]
+    assert [row.text for row in list_logs(database, w.study_id, 0, attempt=2)] == ["again\n"]
 
 
 def test_a_trial_in_detail_has_its_attempts_decisions_and_attributes(database: Database) -> None:
@@ -315,14 +321,14 @@ def test_a_trial_in_detail_has_its_attempts_decisions_and_attributes(database: D
         w.attr(0, "user", "note", '"hi"')
         for number, kind in ((0, "ask"), (None, "sampler"), (0, "fail")):
             w.insert(schema.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason="why")
-    detail = insights.trial(database, w.study_id, 0)
+    detail = get_trial(database, w.study_id, 0)
     assert detail is not None
     assert detail.attempts[0].state is AttemptState.FAILED
     assert detail.attempts[0].devices == ("0",)
     assert [d.kind for d in detail.decisions] == ["ask", "fail"]
     assert detail.user_attrs == {"note": "hi"}
-    assert insights.trial(database, w.study_id, 99) is None
-    assert [d.kind for d in insights.decisions(database, w.study_id)] == ["ask", "sampler", "fail"]
+    assert get_trial(database, w.study_id, 99) is None
+    assert [d.kind for d in list_decisions(database, w.study_id)] == ["ask", "sampler", "fail"]
 
 
 def test_a_dataframe_has_a_row_per_trial_with_times_in_utc(database: Database) -> None:
@@ -332,7 +338,7 @@ def test_a_dataframe_has_a_row_per_trial_with_times_in_utc(database: Database) -
         w.attr(0, "user", "auc", "0.75")
         w.attr(0, "system", "constraints:auc.max", "0.25")
         w.trial(1, "waiting")
-    frame = insights.dataframe(database, insights.study(database, "digits"))
+    frame = build_dataframe(database, get_study(database, "digits"))
     assert frame.loc[0, "metrics.auc"] == 0.75
     assert frame.loc[0, "constraints.auc.max"] == 0.25
     assert not frame.loc[0, "feasible"]
@@ -346,14 +352,14 @@ def test_a_dataframe_of_several_objectives_names_each(database: Database) -> Non
     with writing(database, metrics=TWO_METRICS) as w:
         w.trial(0, "complete", 0.1, 10.0)
         w.trial(1, "running")
-    frame = insights.dataframe(database, insights.study(database, "digits"))
+    frame = build_dataframe(database, get_study(database, "digits"))
     assert frame.loc[0, "values.speed"] == 10.0
 
 
 def test_an_empty_dataframe_still_has_its_columns(database: Database) -> None:
     with writing(database):
         pass
-    frame = insights.dataframe(database, insights.study(database, "digits"))
+    frame = build_dataframe(database, get_study(database, "digits"))
     assert len(frame) == 0
     assert {"number", "state", "value", "started_at"} <= set(frame.columns)
 
@@ -382,21 +388,21 @@ ANALYZE;
 """
 
 QUERIES: dict[str, Callable[[Database, int], object]] = {
-    "one study": lambda db, study: insights.study(db, "s7"),
-    "a page of trials": lambda db, study: insights.trials(db, study, limit=50, after=20),
-    "a page of failed trials": lambda db, study: insights.trials(db, study, states=["failed"], limit=50),
-    "the best": lambda db, study: insights.best(db, study),
-    "one trial": lambda db, study: insights.trial(db, study, 7),
-    "one curve": lambda db, study: insights.curve(db, study, 7),
-    "some curves": lambda db, study: insights.curves(db, study, numbers=list(range(40)), max_points=5),
-    "a log": lambda db, study: insights.logs(db, study, 7, after=(1, 1)),
-    "a trial's decisions": lambda db, study: insights.decisions(db, study, number=7),
-    "a page of requests": lambda db, study: insights.requests(db, study, before=5_000),
-    "the cluster": lambda db, _: insights.cluster(db),
+    "one study": lambda db, study: get_study(db, "s7"),
+    "a page of trials": lambda db, study: list_trials(db, study, limit=50, after=20),
+    "a page of failed trials": lambda db, study: list_trials(db, study, states=["failed"], limit=50),
+    "the best": lambda db, study: list_best_trials(db, study),
+    "one trial": lambda db, study: get_trial(db, study, 7),
+    "one curve": lambda db, study: get_curve(db, study, 7),
+    "some curves": lambda db, study: get_curves(db, study, numbers=list(range(40)), max_points=5),
+    "a log": lambda db, study: list_logs(db, study, 7, after=(1, 1)),
+    "a trial's decisions": lambda db, study: list_decisions(db, study, number=7),
+    "a page of requests": lambda db, study: list_requests(db, study, before=5_000),
+    "the cluster": lambda db, _: get_cluster(db),
     "why the newest trials were proposed": lambda db, study: last_asks(db, study, 20),
     "decisions about a study": about_study,
     "what was tried of a range": lambda db, study: parts_tried(db, study, "p1", LR, 10),
-    "a study's attempts": lambda db, study: insights.attempts(db, study),
+    "a study's attempts": lambda db, study: list_attempts(db, study),
 }
 
 BIG = {"trials", "trial_params", "trial_attrs", "attempts", "reports", "logs", "decisions", "commands"}

@@ -11,10 +11,13 @@ import pytest
 from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc import failpoints, history, insights
+from tunesvc import failpoints, history
 from tunesvc.execute.executor import Checkpointed, Finished, Launch, Lost, Payload, Reported
 from tunesvc.failpoints import FailpointReached, Point
-from tunesvc.insights.replay import replay
+from tunesvc.insights.explanation import explain_study, explain_trial
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.replay import replay_study
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -106,8 +109,8 @@ def test_a_paused_trial_holds_no_slot_and_counts_as_paused(database: Database) -
         coordinator.step()
     for _ in range(3):
         coordinator.step()
-    view = insights.study(database, "test")
-    rows = insights.trials(database, view.study_id)
+    view = get_study(database, "test")
+    rows = list_trials(database, view.study_id)
     paused = [row.number for row in rows if row.state == "paused"]
     assert paused
     assert view.counts.paused == len(paused)
@@ -115,12 +118,12 @@ def test_a_paused_trial_holds_no_slot_and_counts_as_paused(database: Database) -
     assert view.counts.total == len(rows)
     assert simulation.recorder.snapshots[-1].paused == len(paused)
     assert not {live.number for live in simulation.recorder.snapshots[-1].running} & set(paused)
-    assert [row.number for row in insights.trials(database, view.study_id, states=["paused"])] == paused
-    told = insights.explain_trial(database, view, paused[0])
+    assert [row.number for row in list_trials(database, view.study_id, states=["paused"])] == paused
+    told = explain_trial(database, view, paused[0])
     assert told is not None
     assert any(said.text.startswith("Paused: ") for said in told.said)
     assert any("goes on if it is promoted" in said.text for said in told.said)
-    assert any("are paused" in said.text for said in insights.explain_study(database, view).said)
+    assert any("are paused" in said.text for said in explain_study(database, view).said)
 
 
 def test_a_short_study_ends_with_a_result_all_the_same(database: Database) -> None:
@@ -240,7 +243,7 @@ def test_ctrl_c_leaves_paused_trials_paused_and_resume_goes_on(database: Databas
     assert coordinator.run(simulation.interrupt).state is None
     simulation.ledger.release()
     simulation.interrupt.clear()
-    assert insights.study(database, "test").counts.paused > 0
+    assert get_study(database, "test").counts.paused > 0
     assert simulation.run().state is StudyState.FINISHED
     assert sum(simulation.states().values()) == 27
 
@@ -324,7 +327,7 @@ def test_pauses_and_promotions_are_redrawn_as_they_were(
             coordinator.step()
         simulation.crash()
     simulation.run()
-    told = replay(database, insights.study(database, "test"))
+    told = replay_study(database, get_study(database, "test"))
     assert (told.asks.first, told.prunes.first, told.promotions.first) == (None, None, None)
     assert told.asks.agreeing == 30
     assert told.promotions.agreeing == told.promotions.compared > 10

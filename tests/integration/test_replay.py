@@ -11,10 +11,10 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc import insights
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.execute.executor import Launch, Lost, Payload
-from tunesvc.insights.replay import replay, replay_pruner, replay_sampler
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.replay import replay_pruner, replay_sampler, replay_study
 from tunesvc.search.auto import PARAMETERS_MAX
 from tunesvc.store import studies
 from tunesvc.store.database import Database
@@ -42,7 +42,7 @@ def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallel
         coordinator.step()
     simulation.crash()
     simulation.run()
-    told = replay(database, insights.study(database, "test"))
+    told = replay_study(database, get_study(database, "test"))
     assert (told.asks.first, told.prunes.first) == (None, None)
     assert (told.asks.agreeing, told.asks.compared, told.asks.skipped) == (25, 25, {})
     assert told.prunes.agreeing == told.prunes.compared > 25
@@ -88,7 +88,7 @@ def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(
     ahead = "details ? 'drawn'"
     assert simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
     assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(24, 23)]
-    told = replay(database, insights.study(database, "test"))
+    told = replay_study(database, get_study(database, "test"))
     assert (told.asks.first, told.prunes.first) == (None, None)
     assert told.asks.agreeing == told.asks.compared == 22
 
@@ -117,7 +117,7 @@ def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_anew(database: Data
     assert simulation.sql("SELECT count(*) FROM decisions WHERE details ->> 'drawn' IS NULL AND details ? 'drawn'") == [
         (0,)
     ]
-    told = replay(database, insights.study(database, "test"))
+    told = replay_study(database, get_study(database, "test"))
     assert (told.asks.first, told.asks.agreeing) == (None, 30)
 
 
@@ -126,7 +126,7 @@ def test_what_differs_is_named_with_what_was_recorded(database: Database) -> Non
     simulation.run()
     simulation.sql("UPDATE trial_params SET value = 0.125 WHERE name = 'x' AND trial_id % 4294967296 = 3")
     simulation.sql("UPDATE decisions SET details = details - 'seed' WHERE kind = 'ask' AND trial_number = 5")
-    told = replay(database, insights.study(database, "test"))
+    told = replay_study(database, get_study(database, "test"))
     assert told.asks.first is not None
     assert told.asks.first.number == 3
     assert "0.125" in told.asks.first.recorded
@@ -141,7 +141,7 @@ def test_another_pruner_is_told_by_what_it_would_have_saved_and_lost(database: D
 
     simulation = Simulation(database, make_spec(budget={"trials": 12}, parallelism=1), crossing)
     simulation.run()
-    view = insights.study(database, "test")
+    view = get_study(database, "test")
     told = replay_pruner(database, view, "{name: median, n_startup_trials: 3}")
     assert 9 in [one.number for one in told.stopped]
     assert [one.number for one in told.lost] == [9]
@@ -154,7 +154,7 @@ def test_another_pruner_is_told_by_what_it_would_have_saved_and_lost(database: D
 
 def test_another_sampler_is_told_by_how_far_it_would_have_been(database: Database) -> None:
     Simulation(database, make_spec(sampler={"name": "random"}, budget={"trials": 6}), bumpy).run()
-    view = insights.study(database, "test")
+    view = get_study(database, "test")
     same = replay_sampler(database, view, "random")
     other = replay_sampler(database, view, "{name: random, seed: 99}")
     assert [one.distance for one in same] == [0.0] * 6  # the recorded seed counts, unless another one is given
@@ -165,6 +165,6 @@ def test_a_warm_started_study_is_redrawn_as_it_was(database: Database) -> None:
     Simulation(database, make_spec(name="before", budget={"trials": 20}), bumpy).run()
     spec = make_spec(warm_start=["before"], sampler={"name": "tpe", "n_startup_trials": 5}, budget={"trials": 12})
     Simulation(database, spec, bumpy).run()
-    told = replay(database, insights.study(database, "test"))
+    told = replay_study(database, get_study(database, "test"))
     assert told.asks.first is None
     assert (told.asks.compared, sum(told.asks.skipped.values())) == (9, 3)  # three were the best of before

@@ -9,8 +9,9 @@ import pytest
 
 from tests.filled import fill
 from tests.specs import make_spec
-from tunesvc import charts, insights
+from tunesvc import charts
 from tunesvc.errors import TuneError
+from tunesvc.insights.overview import get_study_by_id
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.study import Study
@@ -19,7 +20,7 @@ HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
 
 
 def report(database: Database, study_id: int) -> str:
-    return charts.report(database, insights.study_by_id(database, study_id))
+    return charts.report(database, get_study_by_id(database, study_id))
 
 
 def titles(html: str) -> list[str]:

@@ -14,9 +14,16 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, dis
 from tests.filled import add, fill
 from tests.integration.test_insights import FILL, writing
 from tests.integration.test_insights import tables_scanned as scanned
-from tunesvc import charts, insights
+from tunesvc import charts
 from tunesvc.charts import Kind
-from tunesvc.insights.results import chosen, saved_by_pruning, spread
+from tunesvc.insights.answer import recommended_trials
+from tunesvc.insights.overview import get_study, get_study_by_id
+from tunesvc.insights.parameters import list_parameters
+from tunesvc.insights.results import get_results, saved_by_pruning, subsample, subsample_best
+from tunesvc.insights.rows import Objective
+from tunesvc.insights.spans import list_spans
+from tunesvc.insights.standing import get_headline, list_recent_decisions, list_running
+from tunesvc.insights.trial_table import list_best_trials
 from tunesvc.store import schema
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
@@ -31,31 +38,31 @@ def test_columns_hold_all_trials_by_number(database: Database) -> None:
         w.trial(2, "running")
         w.trial(3, "pruned", 0.1)
         w.report(2, 1, 4, 0.3)
-    found = insights.results(database, w.study_id)
+    found = get_results(database, w.study_id)
     assert found.numbers.tolist() == [0, 1, 2, 3]
     assert found.feasible.tolist() == [True, False, True, True]
     assert np.isnan(found.values[2, 0])
     assert found.last_steps[2] == 4
     assert np.isnan(found.ended_s).tolist() == [False, False, True, False]
-    assert found.best(insights.Objective("error", "minimize")) == 0, "1 breaks its constraint, 3 was pruned"
+    assert found.best(Objective("error", "minimize")) == 0, "1 breaks its constraint, 3 was pruned"
 
 
 def test_nothing_is_columns_of_nothing(database: Database) -> None:
     with writing(database) as w:
         pass
-    found = insights.results(database, w.study_id)
+    found = get_results(database, w.study_id)
     assert len(found) == 0
-    assert found.best(insights.Objective("error", "minimize")) is None
-    assert len(insights.results(database, w.study_id, found)) == 0
+    assert found.best(Objective("error", "minimize")) is None
+    assert len(get_results(database, w.study_id, found)) == 0
 
 
 def test_a_later_look_reads_what_is_new_and_what_was_open(database: Database) -> None:
     study = fill(database, 20, 3)
-    before = insights.results(database, study)
+    before = get_results(database, study)
     with database.engine.begin() as connection:
         add(connection, study, 20, 5, 1)
         connection.execute(sa.text("UPDATE trials SET state = 'complete', \"values\" = ARRAY[0.5] WHERE number = 17"))
-    later, whole = insights.results(database, study, before), insights.results(database, study)
+    later, whole = get_results(database, study, before), get_results(database, study)
     for column in ("numbers", "states", "values", "feasible", "last_steps", "ended_s"):
         np.testing.assert_array_equal(getattr(later, column), getattr(whole, column))
     assert len(later) == 25
@@ -64,17 +71,17 @@ def test_a_later_look_reads_what_is_new_and_what_was_open(database: Database) ->
 @given(st.sets(st.integers(0, 10**9), min_size=1, max_size=300), st.integers(1, 100))
 def test_an_even_choice_is_as_large_as_can_be_and_stable(numbers: set[int], limit: int) -> None:
     ordered = np.array(sorted(numbers))
-    kept = spread(ordered, limit)
+    kept = subsample(ordered, limit)
     assert kept.sum() == min(limit, len(ordered))
     grown = np.append(ordered, ordered[-1] + 1)
-    again = spread(grown, limit)
+    again = subsample(grown, limit)
     assert (kept & ~again[:-1]).sum() <= 1, "one more trial replaces one at most"
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=8, max_size=300), st.integers(4, 100))
 def test_the_best_are_always_chosen(costs: list[float], limit: int) -> None:
     values = np.array(costs)
-    kept = chosen(values, np.arange(len(values)), limit)
+    kept = subsample_best(values, np.arange(len(values)), limit)
     assert kept.sum() == min(limit, len(values))
     assert values[kept].min() == values.min()
 
@@ -96,7 +103,7 @@ def test_parameters_are_columns_in_the_order_drawn_with_their_scale(database: Da
         w.param(0, 1, "lr", 0.01, LR)
         w.param(1, 0, "opt", 1, wide)
         w.param(2, 0, "opt", 0, narrow)
-    opt, lr = insights.parameters(database, w.study_id, [2, 0, 1])
+    opt, lr = list_parameters(database, w.study_id, [2, 0, 1])
     assert (opt.name, lr.name) == ("opt", "lr")
     assert [opt.text(value) for value in opt.values] == ["sgd", "adam", "lion"], "whatever was on offer at the time"
     assert lr.log
@@ -110,15 +117,15 @@ def test_a_value_of_none_and_a_number_are_choices_too(database: Database) -> Non
         w.trial(1, "complete", 0.5)
         w.param(0, 0, "depth", 0, CategoricalDistribution([None, 3]))
         w.param(1, 0, "depth", 0.25, FloatDistribution(0, 1))
-    (depth,) = insights.parameters(database, w.study_id, [0, 1])
+    (depth,) = list_parameters(database, w.study_id, [0, 1])
     assert [depth.text(value) for value in depth.values] == ["None", "0.25"]
 
 
 def test_the_headline_says_what_the_search_has_gained(database: Database) -> None:
     study = fill(database, 60, 2)
-    view = insights.study_by_id(database, study)
-    headline = insights.headline(database, view, insights.results(database, study))
-    best = insights.best(database, study)[0]
+    view = get_study_by_id(database, study)
+    headline = get_headline(database, view, get_results(database, study))
+    best = list_best_trials(database, study)[0]
     assert (headline.best, headline.best_value) == (best.number, best.value)
     assert headline.gain is not None
     assert headline.gain.started == 5, "as the sampler says"
@@ -130,8 +137,8 @@ def test_without_phases_the_first_ten_count_as_the_start(database: Database) -> 
     study = fill(database, 60, 0)
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE decisions SET details = '{}'"))
-    view = insights.study_by_id(database, study)
-    gain = insights.headline(database, view, insights.results(database, study)).gain
+    view = get_study_by_id(database, study)
+    gain = get_headline(database, view, get_results(database, study)).gain
     assert gain is not None
     assert gain.started == 10
 
@@ -142,21 +149,21 @@ def test_what_happened_lately_comes_newest_first_from_any_study(database: Databa
     with database.engine.begin() as connection:
         row = {"study_id": study, "trial_number": None, "kind": "code", "reason": "its source changed"}
         connection.execute(sa.insert(schema.decisions).values(row))
-    first, second, *_ = insights.recent(database, study, 30)
+    first, second, *_ = list_recent_decisions(database, study, 30)
     assert (first.reason, first.trial_number) == ("its source changed", None)
     assert second.trial_number == 29
 
 
 def test_those_that_run_have_their_curves(database: Database) -> None:
     study = fill(database, 10, 2)
-    (last, curve), _ = insights.running(database, study)
+    (last, curve), _ = list_running(database, study)
     assert last.number == curve.trial_number == 9
     assert len(curve.points) == 6
 
 
 def test_spans_are_the_newest_attempts_on_lanes(database: Database) -> None:
     study = fill(database, 12, 2)
-    found = insights.spans(database, study, limit=5)
+    found = list_spans(database, study, limit=5)
     assert {span.trial_number for span in found} == {7, 8, 9, 10, 11}
     assert all(span.ended_at >= span.started_at for span in found)
 
@@ -165,10 +172,10 @@ def test_the_recommendation_of_a_large_study_looks_at_the_best(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = fill(database, 80, 0)
-    view = insights.study_by_id(database, study)
-    whole = insights.recommended(database, view)
+    view = get_study_by_id(database, study)
+    whole = recommended_trials(database, view)
     monkeypatch.setattr("tunesvc.insights.answer.CONSIDERED_MAX", 40)
-    part = insights.recommended(database, view)
+    part = recommended_trials(database, view)
     assert whole is not None
     assert part is not None
     assert whole.luckiest == part.luckiest
@@ -186,7 +193,7 @@ def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database
             connection.execute(sa.insert(schema.trials).values(row))
             one = {**at, "name": "lr", "position": 0, "value": 0.01 * (number + 1)}
             connection.execute(sa.insert(schema.trial_params).values({**one, "distribution": distribution_to_json(LR)}))
-    view = insights.study(database, "plain")
+    view = get_study(database, "plain")
     reader = charts.Reader(database, view)
     drawn = {kind for kind in charts.kinds_of(view) if charts.draw(kind, reader).figure is not None}
     assert drawn == set(charts.kinds_of(view)) - {Kind.CONTOUR, Kind.RANK, Kind.CURVES, Kind.TIMELINE}
@@ -196,17 +203,17 @@ def test_no_query_of_the_page_reads_a_big_table_from_end_to_end(database: Databa
     with database.engine.begin() as connection:
         connection.execute(sa.text(FILL.replace(": ", "\\: ")))
         study = connection.execute(sa.text("SELECT study_id FROM studies WHERE name = 's7'")).scalar_one()
-    view = insights.study_by_id(database, study)
-    before = insights.results(database, study)
+    view = get_study_by_id(database, study)
+    before = get_results(database, study)
     queries = {
-        "columns": lambda db, one: insights.results(db, one),
-        "news": lambda db, one: insights.results(db, one, before),
-        "parameters": lambda db, one: insights.parameters(db, one, range(40)),
-        "headline": lambda db, _: insights.headline(db, view, before),
-        "recent": lambda db, one: insights.recent(db, one, 300),
-        "running": lambda db, one: insights.running(db, one),
-        "spans": lambda db, one: insights.spans(db, one, 50),
-        "recommended": lambda db, _: insights.recommended(db, view, before),
+        "columns": lambda db, one: get_results(db, one),
+        "news": lambda db, one: get_results(db, one, before),
+        "parameters": lambda db, one: list_parameters(db, one, range(40)),
+        "headline": lambda db, _: get_headline(db, view, before),
+        "recent": lambda db, one: list_recent_decisions(db, one, 300),
+        "running": lambda db, one: list_running(db, one),
+        "spans": lambda db, one: list_spans(db, one, 50),
+        "recommended": lambda db, _: recommended_trials(db, view, before),
     }
     big = {"trials", "trial_params", "trial_attrs", "attempts", "reports", "logs", "decisions"}
     found = {name: scanned(database, run, study) & big for name, run in queries.items()}

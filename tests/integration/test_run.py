@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 import tunesvc
 from tests.specs import make_spec
-from tunesvc import Choice, Float, Trial, api, insights, tunable
+from tunesvc import Choice, Float, Trial, api, tunable
 from tunesvc.errors import SpecError, StudyExists, StudyFailed, TuneError, UnsatisfiableRequest
+from tunesvc.insights.checkpoint_files import find_best_checkpoint
 from tunesvc.spec.document import StudyDocument
 
 OBJECTIVES = Path(__file__).parent.parent / "objectives"
@@ -83,7 +84,7 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None
     assert promoted
     assert all("goes on from step" in reason for reason in promoted)
     assert study.best_trials
-    saved = insights.best_checkpoint(study._database, study.view)
+    saved = find_best_checkpoint(study._database, study.view)
     assert (saved.trial_number, saved.step, saved.path.read_text()) == (study.best_trial.number, 9, "9")
 
 

@@ -9,9 +9,11 @@ import pytest
 
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc import insights
 from tunesvc.execute.executor import Finished, Launch, Lost, Payload, Reported
-from tunesvc.insights.replay import replay, replay_pruner
+from tunesvc.insights.explanation import explain_trial
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.replay import replay_pruner, replay_study
+from tunesvc.insights.trial_table import list_best_trials, list_trials
 from tunesvc.search.objectives import points_of
 from tunesvc.store.database import Database
 
@@ -48,23 +50,23 @@ def test_a_study_of_two_metrics_prunes_through_a_crash_and_is_redrawn_as_it_was(
     simulation.crash()
     coordinator = simulation.start()
     after = {trial.number: points_of(trial, 2) for trial in coordinator._optimizer.trials}
-    over = [row.number for row in insights.trials(database, simulation.record.study_id) if row.ended_at]
+    over = [row.number for row in list_trials(database, simulation.record.study_id) if row.ended_at]
     assert over
     assert {number: after[number] for number in over} == {number: before[number] for number in over}
     coordinator.run(simulation.interrupt)
     states = simulation.states()
     assert states["pruned"] > 5
     assert states["complete"] + states["pruned"] == 40
-    view = insights.study(database, "test")
-    told = replay(database, view)
+    view = get_study(database, "test")
+    told = replay_study(database, view)
     assert (told.asks.first, told.prunes.first) == (None, None)
     assert told.asks.compared == 40
     assert told.prunes.compared > 100
     # what was stopped would have been dominated: n makes everything worse
-    front = insights.best(database, view.study_id)
+    front = list_best_trials(database, view.study_id)
     assert {row.params["n"] for row in front} <= {1, 2}
-    pruned = insights.trials(database, view.study_id, states=["pruned"])
-    explained = insights.explain_trial(database, view, pruned[-1].number)
+    pruned = list_trials(database, view.study_id, states=["pruned"])
+    explained = explain_trial(database, view, pruned[-1].number)
     assert explained is not None
     text = " ".join(said.text for said in explained.said)
     assert "Stopped:" in text

@@ -9,10 +9,15 @@ import pytest
 from tests.integration.test_coordinator_commands import slow
 from tests.simulation import Recorder, Simulation
 from tests.specs import make_spec
-from tunesvc import insights, steering, succession
+from tunesvc import steering, succession
 from tunesvc.assembly import Source, enroll
 from tunesvc.errors import SpecError, StudyBusy, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Failed
+from tunesvc.insights.history import list_decisions
+from tunesvc.insights.overview import get_study, list_labels, list_studies
+from tunesvc.insights.requests import list_requests
+from tunesvc.insights.rows import Labels
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.states import StudyState
@@ -148,12 +153,12 @@ def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(
     assert told.startswith(f"trial {numbers[-1]} is next")
     simulation.run()
     assert simulation.states() == {"complete": 10}
-    rows = {row.number: row for row in insights.trials(database, simulation.record.study_id)}
+    rows = {row.number: row for row in list_trials(database, simulation.record.study_id)}
     hunch, again, near = (rows[number].params for number in numbers)  # type: ignore[index]
     assert hunch == {"x": 0.25, "n": 3}
     assert again == rows[0].params
     assert near != rows[0].params
-    reasons = {d.trial_number: d.reason for d in insights.decisions(database, simulation.record.study_id)}
+    reasons = {d.trial_number: d.reason for d in list_decisions(database, simulation.record.study_id)}
     assert reasons[numbers[0]] == "enqueued: a hunch"
     assert reasons[numbers[1]] == "enqueued: trial 0 once more, by request of ada"
 
@@ -275,7 +280,7 @@ def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(datab
         steering.request(database, study_id, "stop", {}, "ada")
     assert [trial.state.name for trial in theirs.trials] == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
     assert all(trial.datetime_complete for trial in theirs.trials[:3])
-    answers = [(row.kind, row.answer) for row in insights.requests(database, study_id)]
+    answers = [(row.kind, row.answer) for row in list_requests(database, study_id)]
     assert answers == [("stop", "failed: 2"), ("stop_trial", "failed: 1")]
 
 
@@ -321,9 +326,9 @@ def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_record
     steering.note(database, record.study_id, None, "first", who="ada")
     steering.note(database, record.study_id, None, "second", who="bob")
     steering.note(database, record.study_id, 0, "odd <b>curve</b>", who="bob")
-    view = insights.study(database, "test")
+    view = get_study(database, "test")
     assert (view.tags, view.note) == (("from-the-file", "b", "c"), "second")
-    trial = insights.trials(database, record.study_id)[0]
+    trial = list_trials(database, record.study_id)[0]
     assert (trial.tags, trial.note) == (("look",), "odd <b>curve</b>")
     notes = simulation.sql("SELECT payload->>'note' FROM commands WHERE kind = 'note' ORDER BY command_id")
     assert notes == [("first",), ("second",), ("odd <b>curve</b>",)], "what was written over can be read"
@@ -348,8 +353,8 @@ def test_what_cannot_be_a_tag_or_a_note_is_refused(database: Database) -> None:
         steering.note(database, record.study_id, None, "\x00", who="ada")
     with pytest.raises(StudyNotFound, match="no trial 3"):
         steering.tag(database, record.study_id, 3, add=["a"], who="ada")
-    assert insights.study(database, "test").tags == ()
-    assert insights.requests(database, record.study_id) == ()
+    assert get_study(database, "test").tags == ()
+    assert list_requests(database, record.study_id) == ()
 
 
 def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(database: Database) -> None:
@@ -357,7 +362,7 @@ def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(dat
     steering.tag(database, simulation.record.study_id, None, remove=["dull"], who="ada")
     with database.engine.begin() as connection:
         studies.renew(connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None)
-    assert insights.study(database, "test").tags == ("old", "new")
+    assert get_study(database, "test").tags == ("old", "new")
 
 
 def test_the_owner_is_who_made_the_study(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +370,7 @@ def test_the_owner_is_who_made_the_study(database: Database, monkeypatch: pytest
     Simulation(database, make_spec())
     with database.engine.begin() as connection:
         studies.create(connection, make_spec(name="of-the-page"), owner="bob")
-    assert {row.name: row.owner for row in insights.studies(database)} == {"test": "ada", "of-the-page": "bob"}
+    assert {row.name: row.owner for row in list_studies(database)} == {"test": "ada", "of-the-page": "bob"}
 
 
 def test_studies_are_found_by_tag_and_owner(database: Database) -> None:
@@ -374,11 +379,11 @@ def test_studies_are_found_by_tag_and_owner(database: Database) -> None:
         studies.create(connection, make_spec(name="two", tags=["vision"]), owner="bob")
 
     def found(**wanted: object) -> list[str]:
-        return [row.name for row in insights.studies(database, **wanted)]  # type: ignore[arg-type]
+        return [row.name for row in list_studies(database, **wanted)]  # type: ignore[arg-type]
 
     assert found(tags=["vision"]) == ["two", "one"]
     assert found(tags=["vision", "2026"]) == ["one"]
     assert found(owner="bob") == ["two"]
     assert found(search="2026") == ["one"], "a search looks at names, tags and owners"
     assert found(search="ADA") == ["one"]
-    assert insights.labels(database) == insights.Labels(owners=("ada", "bob"), tags=("2026", "vision"))
+    assert list_labels(database) == Labels(owners=("ada", "bob"), tags=("2026", "vision"))

@@ -20,10 +20,14 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tests.integration.test_insights import Writer, tables_scanned, writing
-from tunesvc import insights
 from tunesvc.errors import FilterError, TuneError
-from tunesvc.insights import Export, Names, Selection, StudyView, TrialRow
-from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Not, holds, parse
+from tunesvc.insights.columns import names_of
+from tunesvc.insights.export import Export
+from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Names, Not, holds, parse
+from tunesvc.insights.overview import get_study, get_study_by_id
+from tunesvc.insights.rows import StudyView, TrialRow
+from tunesvc.insights.trial_pages import Selection, count_trials, trial_page
+from tunesvc.insights.trial_table import list_best_trials, list_trials
 from tunesvc.store import schema
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
@@ -74,17 +78,17 @@ def study(shared_database: Database) -> StudyView:
     metrics = ({"name": "error"}, {"name": "speed", "goal": "maximize"})
     with writing(shared_database, metrics=metrics) as w:
         fill(w)
-    return insights.study(shared_database, "digits")
+    return get_study(shared_database, "digits")
 
 
 @pytest.fixture(scope="module")
 def names(shared_database: Database, study: StudyView) -> Names:
-    return insights.names_of(shared_database, study)
+    return names_of(shared_database, study)
 
 
 @pytest.fixture(scope="module")
 def rows(shared_database: Database, study: StudyView) -> tuple[TrialRow, ...]:
-    return insights.trials(shared_database, study.study_id)
+    return list_trials(shared_database, study.study_id)
 
 
 def numbers(database: Database, study: StudyView, names: Names, where: str, sort: str, size: int = 7) -> list[int]:
@@ -93,7 +97,7 @@ def numbers(database: Database, study: StudyView, names: Names, where: str, sort
     found: list[int] = []
     after: str | None = ""
     while after is not None:
-        page = insights.trial_page(database, selection, after=after, limit=size)
+        page = trial_page(database, selection, after=after, limit=size)
         assert len(page.rows) == size or page.after is None
         found += [row.number for row in page.rows]
         after = page.after
@@ -191,14 +195,14 @@ def test_a_filter_finds_what_it_means(
         return
     expected = [row.number for row in rows if evaluate(wanted, row)]
     selection = Selection.of(study.study_id, names, text)
-    found = insights.trial_page(shared_database, selection, limit=COUNT).rows
+    found = trial_page(shared_database, selection, limit=COUNT).rows
     assert [row.number for row in found] == expected
-    assert insights.count_trials(shared_database, selection) == len(expected)
+    assert count_trials(shared_database, selection) == len(expected)
 
 
 def test_durations_are_compared_in_seconds(shared_database: Database, study: StudyView, names: Names) -> None:
     selection = Selection.of(study.study_id, names, "duration > 12.5s and state == complete")
-    found = insights.trial_page(shared_database, selection, limit=COUNT).rows
+    found = trial_page(shared_database, selection, limit=COUNT).rows
     assert found
     assert all(row.duration_s is not None and row.duration_s > 12.5 for row in found)
 
@@ -208,8 +212,8 @@ def test_names_and_values_are_bound_and_never_part_of_a_statement(database: Data
     with writing(database) as w:
         w.trial(0, "complete", 0.1)
         w.param(0, 0, name, 0, CategoricalDistribution([choice, "%s %(a)s"]))
-    study = insights.study(database, "digits")
-    found = insights.names_of(database, study)
+    study = get_study(database, "digits")
+    found = names_of(database, study)
     for value, there in ((choice, [0]), ("%s %(a)s", [])):
         assert numbers(database, study, found, f'"{name}" == "{value}"', f"params.{name}") == there
 
@@ -262,21 +266,21 @@ def test_pages_go_on_where_they_were_when_trials_come_and_go(database: Database)
     with writing(database) as w:
         for number in range(10):
             w.trial(number, "complete", float(number))
-    study = insights.study(database, "digits")
+    study = get_study(database, "digits")
     selection = Selection.of(study.study_id, Names(("error",)), "", "-value")
-    first = insights.trial_page(database, selection, limit=3)
+    first = trial_page(database, selection, limit=3)
     with database.engine.begin() as connection:
         again = Writer.__new__(Writer)
         again.connection, again.study_id = connection, study.study_id
         again.trial(10, "complete", 100.0)
-    second = insights.trial_page(database, selection, after=first.after or "", limit=3)
+    second = trial_page(database, selection, after=first.after or "", limit=3)
     assert [row.number for row in (*first.rows, *second.rows)] == [9, 8, 7, 6, 5, 4]
 
 
 @pytest.mark.parametrize("after", ["x", "0.1", "a~b", "~", "1~2~z", "0.1~9'"])
 def test_a_place_that_is_none_is_refused(shared_database: Database, study: StudyView, after: str) -> None:
     with pytest.raises(TuneError, match="no place in a list of trials"):
-        insights.trial_page(shared_database, Selection.of(study.study_id, Names(), "", "value"), after=after)
+        trial_page(shared_database, Selection.of(study.study_id, Names(), "", "value"), after=after)
 
 
 def test_an_order_that_there_is_not_is_answered_with_those_that_there_are(names: Names) -> None:
@@ -299,8 +303,8 @@ def test_a_study_has_the_names_of_its_objectives_parameters_and_metrics(names: N
 def test_a_study_without_trials_has_no_names(database: Database) -> None:
     with writing(database):
         pass
-    study = insights.study(database, "digits")
-    assert insights.names_of(database, study) == Names(("error",), {}, ())
+    study = get_study(database, "digits")
+    assert names_of(database, study) == Names(("error",), {}, ())
     assert numbers(database, study, Names(), "", "-value") == []
 
 
@@ -326,8 +330,8 @@ def small(database: Database) -> tuple[Database, StudyView, Names]:
         w.attempt(3, 1, "pruned")
         w.report(3, 1, 1, 0.2, metrics={"auc": 0.5})
         w.report(3, 1, 2, 0.1, metrics={"auc": 0.125})
-    study = insights.study(database, "digits")
-    return database, study, insights.names_of(database, study)
+    study = get_study(database, "digits")
+    return database, study, names_of(database, study)
 
 
 def test_csv_holds_what_is_filtered_in_its_order_and_formulas_are_text(
@@ -411,10 +415,8 @@ def test_a_page_comes_from_an_index_without_sorting_all_trials(
     shared_database: Database, large: int, sort: str
 ) -> None:
     selection = Selection.of(large, Names(("value",), {"p1": True}), "", sort)
-    place = insights.trial_page(shared_database, selection, limit=5).after or ""
-    plan = "\n".join(
-        _plan(shared_database, lambda: insights.trial_page(shared_database, selection, after=place, limit=50))
-    )
+    place = trial_page(shared_database, selection, limit=5).after or ""
+    plan = "\n".join(_plan(shared_database, lambda: trial_page(shared_database, selection, after=place, limit=50)))
     assert "Seq Scan" not in plan
     assert not re.search(r"(?<!Incremental )Sort  \(", plan), plan
 
@@ -434,6 +436,6 @@ def _plan(database: Database, run: Callable[[], object]) -> Iterator[str]:
 
 
 def test_the_best_and_the_names_come_from_indexes(shared_database: Database, large: int) -> None:
-    study = insights.study_by_id(shared_database, large)
-    for run in (lambda db, one: insights.best(db, one), lambda db, _: insights.names_of(db, study)):
+    study = get_study_by_id(shared_database, large)
+    for run in (lambda db, one: list_best_trials(db, one), lambda db, _: names_of(db, study)):
         assert tables_scanned(shared_database, run, large) & {"trials", "trial_params"} == set()

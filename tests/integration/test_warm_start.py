@@ -9,11 +9,13 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc import insights
 from tunesvc.assembly import Source, enroll
 from tunesvc.errors import StudyExists, StudyNotFound
 from tunesvc.execute.executor import Launch, Payload
-from tunesvc.insights.replay import replay
+from tunesvc.insights.explanation import explain_study
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.replay import replay_study
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store.database import Database
 from tunesvc.store.storage import PgStorage
 
@@ -30,18 +32,18 @@ def offset(shift: float) -> object:
 def test_a_warm_started_study_begins_with_the_best_and_looks_near_them(database: Database) -> None:
     one = {"x": {"type": "float", "min": 0.0, "max": 1.0}}
     Simulation(database, make_spec(name="before", parameters=one, budget={"trials": 40}), offset(0.0)).run()  # type: ignore[arg-type]
-    before = insights.study(database, "before")
+    before = get_study(database, "before")
     spec = make_spec(warm_start=["before"], parameters=one, sampler={"name": "tpe", "seed": 3}, parallelism=1)
     simulation = Simulation(database, spec, offset(5.0))  # type: ignore[arg-type]
     simulation.run()
-    view = insights.study(database, "test")
-    rows = insights.trials(database, view.study_id)
-    best = insights.trials(database, before.study_id, order="best", limit=3)
+    view = get_study(database, "test")
+    rows = list_trials(database, view.study_id)
+    best = list_trials(database, before.study_id, order="best", limit=3)
     assert [row.params for row in rows[:3]] == [row.params for row in best]
     assert len(rows) == 10  # what is carried counts as no trial of this study
     # ten trials alone would still be TPE's random start
     assert sum(abs(float(row.params["x"]) - 0.3) < 0.25 for row in rows[3:]) >= 6  # type: ignore[arg-type]
-    told = " ".join(said.text for said in insights.explain_study(database, view).said)
+    told = " ".join(said.text for said in explain_study(database, view).said)
     assert "Warm start: 40 trials of before" in told
 
 
@@ -60,9 +62,9 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     )
     enroll(database, grown, Source(), resume=True)
     simulation = Simulation(database, grown, offset(0.0))  # type: ignore[arg-type]
-    before = insights.trials(database, simulation.record.study_id)
+    before = list_trials(database, simulation.record.study_id)
     simulation.run()
-    rows = insights.trials(database, simulation.record.study_id)
+    rows = list_trials(database, simulation.record.study_id)
     assert [row.params for row in rows[:10]] == [row.params for row in before]
     assert min(float(row.params["x"]) for row in rows[10:]) < 0.4  # type: ignore[arg-type]
     assert "zero" in {row.params["layers"] for row in rows[10:]}
@@ -70,7 +72,7 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     late = [abs(float(row.params["x"]) - 0.3) for row in rows[40:]]  # type: ignore[arg-type]
     assert sorted(late)[len(late) // 2] < 0.15
     assert not simulation.recorder.texts("warning")
-    told = replay(database, insights.study(database, "test"))
+    told = replay_study(database, get_study(database, "test"))
     assert (told.asks.agreeing, told.asks.compared, sum(told.asks.skipped.values())) == (50, 50, 10)
 
 
@@ -100,8 +102,8 @@ def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1) + trial.suggest_int("n", 1, 8), n_trials=5)
     simulation = Simulation(database, make_spec(warm_start=["plain", "contrary"], budget={"trials": 4}))
     simulation.run()
-    view = insights.study(database, "test")
-    first = insights.trials(database, view.study_id)[0]
+    view = get_study(database, "test")
+    first = list_trials(database, view.study_id)[0]
     assert first.params == optuna.load_study(storage=PgStorage(database), study_name="plain").best_params
     told = "warm start: nothing is carried: 0 trials of contrary (5 another goal: left out)"
     assert simulation.recorder.texts("warning") == [told]

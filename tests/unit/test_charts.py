@@ -18,7 +18,10 @@ from tunesvc.charts.chart import count_axis, spans_decades
 from tunesvc.charts.page import Card, Code, Sentences, Table
 from tunesvc.charts.parameters import number_axis, parameter_axis, spearman
 from tunesvc.charts.progress import idle_share
-from tunesvc.insights import Curve, Objective, Parameter, Point, Results, Span, Tried, laned
+from tunesvc.insights.parameters import Parameter, Tried
+from tunesvc.insights.results import Results
+from tunesvc.insights.rows import Curve, Objective, Point
+from tunesvc.insights.spans import Span, assign_lanes
 from tunesvc.search.importance import Share
 from tunesvc.search.surface import Cut, Plane
 from tunesvc.store.schema import TRIAL_STATES
@@ -307,7 +310,7 @@ def test_the_dominated_area_only_grows() -> None:
 
 
 def test_bars_lie_on_their_workers_lanes_whose_gaps_are_idle() -> None:
-    spans = laned(
+    spans = assign_lanes(
         [
             span(0, 0, 10, pid=1),
             span(1, 0, 4, pid=2),
@@ -341,7 +344,7 @@ def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
             charts.slices(these),
             charts.rank(these),
             charts.correlations(these),
-            charts.timeline(laned([span(0, 0, 1, message=HOSTILE, node=HOSTILE)])),
+            charts.timeline(assign_lanes([span(0, 0, 1, message=HOSTILE, node=HOSTILE)])),
             charts.importance([Share(HOSTILE, 1.0, 1.0, 1.0)], objective),
             Card(HOSTILE, [Sentences([(HOSTILE, HOSTILE)]), Code(HOSTILE), Table([HOSTILE], [[HOSTILE]])], HOSTILE),
         ],

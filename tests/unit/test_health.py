@@ -11,10 +11,9 @@ import optuna
 import pytest
 
 from tests.specs import make_spec
-from tunesvc.insights import Counts, Objective, StudyView
 from tunesvc.insights.health import Check, Finding, examine
 from tunesvc.insights.health.evidence import Evidence, Held, Record, Seen
-from tunesvc.insights.rows import StudyStatus
+from tunesvc.insights.rows import Counts, Objective, StudyStatus, StudyView
 from tunesvc.search.audit import AUDIT
 from tunesvc.space import Space
 from tunesvc.spec import StudySpec

@@ -13,10 +13,10 @@ from rich.console import Console, RenderableType
 from tests.specs import make_spec
 from tunesvc.cli import ending, replay_text
 from tunesvc.cli.exits import ExitCode
-from tunesvc.insights import Counts, Curve, Explanation, Objective, StudyStatus, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.confirmation import Confirmation
-from tunesvc.insights.explanation import Said
+from tunesvc.insights.explanation import Explanation, Said
 from tunesvc.insights.replay import Replayed
+from tunesvc.insights.rows import Counts, Curve, Objective, StudyStatus, StudyView, TrialDetail, TrialRow
 from tunesvc.search.confirming import compare
 from tunesvc.search.recommend import Recommendation
 from tunesvc.search.replay import Differing, OtherPruner, Redrawn, Stopped

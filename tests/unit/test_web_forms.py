@@ -10,7 +10,7 @@ import pytest
 
 from tests.specs import make_spec
 from tunesvc.errors import SpecError
-from tunesvc.insights import Counts, Objective, StudyStatus, StudyView, TrialRow
+from tunesvc.insights.rows import Counts, Objective, StudyStatus, StudyView, TrialRow
 from tunesvc.web.forms import Ask, Fields, request_of
 from tunesvc.web.sense import against
 

@@ -15,8 +15,9 @@ from starlette.datastructures import Headers
 
 from tests.integration.test_cluster import running
 from tests.web.conftest import routes_of
-from tunesvc import insights, steering
+from tunesvc import steering
 from tunesvc.cli.dashboard import open_browser
+from tunesvc.insights.overview import get_study, get_study_by_id
 from tunesvc.store.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import KeyAccess, Right, User
@@ -93,13 +94,13 @@ def test_no_other_page_is_opened_after_entering(server: DashboardServer, at: str
 
 def test_only_a_form_changes_something(client: httpx.Client, server: DashboardServer, database: Database) -> None:
     running(database)
-    study = insights.study(database, "test").study_id
+    study = get_study(database, "test").study_id
     ours = {"origin": server.url}
     assert client.post(f"/studies/{study}/ask/note", data={"text": "mine"}, headers=ours).status_code == 200
     answer = client.post(f"/studies/{study}/ask/note", json={"text": "other"}, headers=ours)
     assert answer.status_code == 403
     assert "no form" in answer.text
-    assert insights.study_by_id(database, study).note == "mine"
+    assert get_study_by_id(database, study).note == "mine"
 
 
 def test_only_so_many_pages_may_listen(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +272,7 @@ def test_a_mistake_is_a_page_with_a_number_that_the_log_has(
     def wrong(*_: object, **__: object) -> None:
         raise RuntimeError("the password is secret")
 
-    monkeypatch.setattr("tunesvc.insights.cluster", wrong)
+    monkeypatch.setattr("tunesvc.web.pages.cluster.get_cluster", wrong)
     answer = client.get("/cluster")
     assert answer.status_code == 500
     assert answer.headers["content-security-policy"].startswith("default-src 'none'")

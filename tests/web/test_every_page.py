@@ -159,7 +159,7 @@ def test_everybody_can_use_the_editor_with_mistakes_in_it(shared_dashboard: Dash
 
 
 def test_everybody_can_use_the_page_of_a_mistake(shared_dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tunesvc.insights.cluster", lambda *_: 1 / 0)
+    monkeypatch.setattr("tunesvc.web.pages.cluster.get_cluster", lambda *_: 1 / 0)
     answer = visit(shared_dashboard, "/cluster")
     assert answer.status == 500
     is_sound(shared_dashboard, answer)
@@ -169,7 +169,7 @@ def test_everybody_can_use_the_page_of_an_outage(shared_dashboard: Dashboard, mo
     def away(*_: object) -> None:
         raise DatabaseUnavailable("nothing listens there")
 
-    monkeypatch.setattr("tunesvc.insights.cluster", away)
+    monkeypatch.setattr("tunesvc.web.pages.cluster.get_cluster", away)
     answer = visit(shared_dashboard, "/cluster")
     assert answer.status == 503
     is_sound(shared_dashboard, answer)

@@ -8,7 +8,9 @@ from playwright.sync_api import APIResponse, Route, expect
 
 from tests.integration.test_insights import LR, writing
 from tests.web.conftest import Dashboard
-from tunesvc import insights, steering
+from tunesvc import steering
+from tunesvc.insights.overview import get_study_by_id
+from tunesvc.insights.rows import StudyView
 from tunesvc.store.database import Database
 from tunesvc.web import kept
 
@@ -49,7 +51,7 @@ def test_a_button_does_what_a_finding_advises(dashboard: Dashboard, database: Da
     page = dashboard.open(f"/studies/{study_id}/health")
     page.get_by_role("button", name="Widen x to 4", exact=True).click()
     expect(page.locator("#toasts")).to_contain_text("x")
-    spec = insights.study_by_id(database, study_id).spec
+    spec = get_study_by_id(database, study_id).spec
     assert spec is not None
     assert spec.parameters["x"].max == 4.0  # type: ignore[union-attr]
 
@@ -87,15 +89,15 @@ def test_a_change_while_the_page_is_made_is_there_when_it_is_asked_for_again(
     dashboard: Dashboard, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study_id = too_narrow(database)
-    read = insights.study_by_id
+    read = get_study_by_id
 
-    def changed_afterwards(of: Database, study: int) -> insights.StudyView:
+    def changed_afterwards(of: Database, study: int) -> StudyView:
         view = read(of, study)
-        monkeypatch.setattr(insights, "study_by_id", read)
+        monkeypatch.setattr("tunesvc.web.pages.asked.get_study_by_id", read)
         steering.request(of, study, "widen", {"parameters": {"x": {"max": 4.0}}}, "somebody")
         return view
 
-    monkeypatch.setattr(insights, "study_by_id", changed_afterwards)
+    monkeypatch.setattr("tunesvc.web.pages.asked.get_study_by_id", changed_afterwards)
     page = dashboard.open(f"/studies/{study_id}/health")
     expect(page.get_by_role("button", name="Widen x to 4", exact=True)).to_be_visible()
     page.reload()

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
-from tunesvc import insights
+from tunesvc.insights.overview import get_study, list_studies
 from tunesvc.store import studies
 from tunesvc.store.database import Database
 from tunesvc.store.storage import PgStorage
@@ -67,7 +67,7 @@ def test_a_study_is_stored_and_the_command_that_runs_it_is_shown(
     editor.get_by_label("study.yaml").fill(STUDY.format(name="fresh", trials=7))
     editor.get_by_role("button", name="Create").click()
     expect(editor.locator("#resume")).to_have_text("tune resume fresh")
-    view = insights.study(database, "fresh")
+    view = get_study(database, "fresh")
     assert (view.state, view.source_text, view.source_dir) == (
         "created",
         STUDY.format(name="fresh", trials=7),
@@ -82,7 +82,7 @@ def test_blanks_around_the_folder_are_not_part_of_it(dashboard: Dashboard, datab
     body = urlencode({"text": STUDY.format(name="fresh", trials=7), "folder": f" {tmp_path} "}).encode()
     status, _ = post(dashboard, "/new", body, {"Content-Length": str(len(body))})
     assert status == 303
-    assert insights.study(database, "fresh").source_dir == str(tmp_path)
+    assert get_study(database, "fresh").source_dir == str(tmp_path)
 
 
 def test_a_name_that_is_taken_is_said_and_loses_nothing(editor: Page, dashboard: Dashboard, database: Database) -> None:
@@ -161,7 +161,7 @@ def test_bad_input_gets_a_clear_answer_and_stores_nothing(
     status, answer = post(dashboard, "/new", body, {"Content-Length": str(len(body))})
     assert status == 422
     assert told in answer
-    assert insights.studies(database) == ()
+    assert list_studies(database) == ()
 
 
 def test_a_body_that_says_it_is_large_is_refused_before_it_is_sent(dashboard: Dashboard) -> None:

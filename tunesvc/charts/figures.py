@@ -10,10 +10,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from tunesvc import insights
 from tunesvc.charts import parameters, progress, spread, tradeoff
 from tunesvc.charts.chart import Chart
-from tunesvc.insights import Objective, Results, StudyView, Tried
+from tunesvc.insights.beliefs import get_surface, importance_shares
+from tunesvc.insights.history import get_curves
+from tunesvc.insights.parameters import Tried, tried_best, tried_evenly
+from tunesvc.insights.results import Results, get_results
+from tunesvc.insights.rows import Objective, StudyView
+from tunesvc.insights.spans import list_spans
 from tunesvc.search.importance import TRIALS_MIN, Share
 from tunesvc.search.surface import Surface
 from tunesvc.store.database import Database
@@ -111,7 +115,7 @@ class Reader:
         """All trials as columns."""
 
         def read(before: Results | None) -> Results:
-            return insights.results(self._database, self.view.study_id, before)
+            return get_results(self._database, self.view.study_id, before)
 
         return self._get(("results",), read)
 
@@ -120,25 +124,23 @@ class Reader:
         results = self.results()
         return self._get(
             ("best", index, states),
-            lambda _: insights.tried_best(self._database, self.view, results, index, _TRIED, states),
+            lambda _: tried_best(self._database, self.view, results, index, _TRIED, states),
         )
 
     def evenly(self, index: int) -> Tried:
         """An even choice of complete trials."""
         results = self.results()
-        return self._get(
-            ("evenly", index), lambda _: insights.tried_evenly(self._database, self.view, results, index, _JUDGED)
-        )
+        return self._get(("evenly", index), lambda _: tried_evenly(self._database, self.view, results, index, _JUDGED))
 
     def shares(self, index: int) -> Sequence[Share]:
         """Importances."""
         tried = self.evenly(index)
-        return self._get(("shares", index), lambda _: insights.importance_shares(tried))
+        return self._get(("shares", index), lambda _: importance_shares(tried))
 
     def surface(self, index: int) -> Surface | None:
         """The model."""
         results = self.results()
-        return self._get(("surface", index), lambda _: insights.surface(self._database, self.view, results, index))
+        return self._get(("surface", index), lambda _: get_surface(self._database, self.view, results, index))
 
     def important(self, index: int, limit: int, states: tuple[str, ...] = ()) -> Tried:
         """The best trials with the most important parameters alone: two by importance, more in their own order."""
@@ -154,7 +156,7 @@ class Reader:
         objective, results = self.view.objectives[index], self.results()
         numbers = progress.choose_curves(objective, results, index, states=states)
         each = max(10, _CURVE_POINTS // max(len(numbers), 1))
-        found = insights.curves(self._database, self.view.study_id, numbers=numbers, max_points=each)
+        found = get_curves(self._database, self.view.study_id, numbers=numbers, max_points=each)
         best = results.best(objective, index)
         if metric or index:
             objective = replace(objective, name=metric or objective.name)
@@ -163,7 +165,7 @@ class Reader:
 
     def timeline(self) -> Chart:
         """The newest attempts."""
-        return progress.timeline(insights.spans(self._database, self.view.study_id))
+        return progress.timeline(list_spans(self._database, self.view.study_id))
 
     def _get(self, name: tuple[Any, ...], make: Callable[[Any], T]) -> T:
         made: T = self._keep(name, make)

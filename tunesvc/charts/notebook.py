@@ -9,7 +9,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from tunesvc.insights import StudyView, TrialRow
+from tunesvc.insights.rows import StudyView, TrialRow
 from tunesvc.words import duration, number, parameter
 
 _WIDTH, _HEIGHT = 420, 72

@@ -27,7 +27,8 @@ from tunesvc.charts.chart import (
     whole,
 )
 from tunesvc.charts.parallel import Group, Scale, parallel_axes
-from tunesvc.insights import Objective, Parameter, Tried
+from tunesvc.insights.parameters import Parameter, Tried
+from tunesvc.insights.rows import Objective
 from tunesvc.search.importance import TRIALS_MIN, Share
 from tunesvc.search.surface import Cut, Plane
 

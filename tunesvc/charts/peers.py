@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from tunesvc.charts.chart import COLOURS, Chart, axis, count_axis, figure, label, notes, showing, whole
-from tunesvc.insights import Curve, Objective
+from tunesvc.insights.rows import Curve, Objective
 
 PALETTE = ("#4f7cff", "#e5484d", "#12a594", "#f5a524", "#a05cd6", "#0ea5d7", "#d6409f", "#7a8c1e")
 """Of things compared; they repeat, with another dash."""

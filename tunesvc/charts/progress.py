@@ -23,8 +23,9 @@ from tunesvc.charts.chart import (
     showing,
     whole,
 )
-from tunesvc.insights import Curve, Objective, Results, Span, chosen, spread
-from tunesvc.insights.spans import SPANS
+from tunesvc.insights.results import Results, subsample, subsample_best
+from tunesvc.insights.rows import Curve, Objective
+from tunesvc.insights.spans import SPANS, Span
 from tunesvc.store.schema import STATES_SHOWN
 
 _FAILED = 1_000
@@ -48,7 +49,7 @@ def history(objective: Objective, results: Results, index: int = 0, states: Coll
     if not len(places) and not len(failed):
         return Chart(title, None, NOTHING)
     costs = results.costs(objective, index)
-    shown = places[chosen(costs[places], results.numbers[places], POINTS)]
+    shown = places[subsample_best(costs[places], results.numbers[places], POINTS)]
     complete, pruned = results.of_state("complete")[shown], results.of_state("pruned")[shown]
     feasible = results.feasible[shown]
     candidates = np.flatnonzero(results.candidates() & results.done(index))
@@ -101,7 +102,7 @@ def _points(
 
 def _failed(results: Results, places: np.ndarray) -> go.Scatter:
     """Marks at the lower edge: a failed trial has no value."""
-    places = places[spread(results.numbers[places], _FAILED)]
+    places = places[subsample(results.numbers[places], _FAILED)]
     return points(
         results.numbers[places],
         np.full(len(places), 0.015, dtype=np.float32),
@@ -147,7 +148,7 @@ def choose_curves(
     tried = np.flatnonzero(results.in_states(states) & ~np.isnan(results.last_steps))
     costs = np.where(results.candidates(), results.costs(objective, index), np.inf)
     costs = np.where(results.of_state("running"), -np.inf, costs)[tried]
-    return [int(number) for number in results.numbers[tried[chosen(costs, results.numbers[tried], limit)]]]
+    return [int(number) for number in results.numbers[tried[subsample_best(costs, results.numbers[tried], limit)]]]
 
 
 def learning_curves(objective: Objective, results: Results, curves: Sequence[Curve], best: int | None) -> Chart:

@@ -12,12 +12,14 @@ from importlib import metadata
 
 import yaml
 
-from tunesvc import insights
 from tunesvc.charts.chart import Chart, short
 from tunesvc.charts.figures import Reader, Wanted, draw, kinds_of
 from tunesvc.charts.page import Card, Code, Sentences, Table, page
-from tunesvc.insights import StudyView, TrialRow
+from tunesvc.insights.answer import answer_rows, recommended_trials
+from tunesvc.insights.explanation import explain_study
 from tunesvc.insights.health import health
+from tunesvc.insights.rows import StudyView, TrialRow
+from tunesvc.insights.trial_table import list_best_trials
 from tunesvc.spec.document import written
 from tunesvc.store.database import Database
 from tunesvc.words import duration, number, parameter
@@ -29,7 +31,7 @@ _PACKAGES = ("tunesvc", "optuna", "ray", "numpy", "scipy")
 
 def report(database: Database, study: StudyView) -> str:
     """The HTML of a study's report."""
-    best = insights.best(database, study.study_id, limit=LISTED)
+    best = list_best_trials(database, study.study_id, limit=LISTED)
     return page(
         study.name,
         list(_parts(database, study, best)),
@@ -48,7 +50,7 @@ def _parts(database: Database, study: StudyView, best: Sequence[TrialRow]) -> It
         there = study.counts.complete
         note = f"the best {len(best)} of {there:,} complete trials" if there > len(best) and not several else ""
         yield Card("Pareto front" if several else "Best trials", [_table(study, best)], note)
-    told = insights.explain_study(database, study)
+    told = explain_study(database, study)
     yield Card("How it was searched", [Sentences([(one.topic, one.text) for one in told.said])])
     if study.spec is not None:
         yield Card("Study file", [Code(study.source_text or written(study.spec))])
@@ -57,8 +59,8 @@ def _parts(database: Database, study: StudyView, best: Sequence[TrialRow]) -> It
 
 def _answer(database: Database, study: StudyView) -> Card:
     """The parameters to take."""
-    answer = insights.recommended(database, study)
-    rows = insights.answer_rows(database, study, answer)[:1]
+    answer = recommended_trials(database, study)
+    rows = answer_rows(database, study, answer)[:1]
     if not rows:
         return Card("Parameters to take", [Sentences([("", "No trial is complete and feasible yet.")])])
     values = ", ".join(

@@ -8,7 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, drawn_of, figure, notes
-from tunesvc.insights import Objective, Results
+from tunesvc.insights.results import Results
+from tunesvc.insights.rows import Objective
 
 _STEPS = 400
 

@@ -11,7 +11,9 @@ import plotly.graph_objects as go
 from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, count_axis, figure, label, notes, points, showing, whole
 from tunesvc.charts.parallel import Group, parallel_axes
 from tunesvc.charts.parameters import number_axis
-from tunesvc.insights import Objective, Results, pareto_mask, spread
+from tunesvc.insights.results import Results, subsample
+from tunesvc.insights.rows import Objective
+from tunesvc.insights.trial_table import pareto_mask
 
 _POINTS = 3_000
 
@@ -33,7 +35,7 @@ def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray)
     if not done.any():
         return Chart(title, None, NOTHING)
     others = np.flatnonzero(done & ~front)
-    others = others[spread(results.numbers[others], _POINTS)]
+    others = others[subsample(results.numbers[others], _POINTS)]
     best = np.flatnonzero(front)
     draw = _plane if len(objectives) == 2 else _axes
     shown = np.concatenate([others, best])
@@ -79,7 +81,7 @@ def _cloud(name: str, results: Results, places: np.ndarray, colour: str, size: i
 
 
 def _axes(objectives: Sequence[Objective], results: Results, others: np.ndarray, best: np.ndarray) -> go.Figure:
-    order = np.concatenate([others[spread(results.numbers[others], 300)], best[:100]])
+    order = np.concatenate([others[subsample(results.numbers[others], 300)], best[:100]])
     scales = [
         ("trial", number_axis(results.numbers[order].astype(float), False)),
         *((with_goal(one), number_axis(results.values[order, i])) for i, one in enumerate(objectives)),

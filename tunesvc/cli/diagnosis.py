@@ -1,4 +1,4 @@
-"""A study's diagnosis in sentences, each with what to do about it. Decides nothing: see `insights.diagnosis`."""
+"""A study's diagnosis in sentences, each with its remedy. Decides nothing: see `insights.diagnosis`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from tunesvc.views import output
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tunesvc.insights import Diagnosis
-    from tunesvc.insights.diagnosis import LiveRow
+    from tunesvc.insights.diagnosis import Diagnosis, LiveRow
     from tunesvc.insights.health import Health
 
 SLOW_COMMAND_S = 10.0

@@ -41,14 +41,14 @@ def doctor(
 
 
 def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
-    from tunesvc import insights
     from tunesvc.cli import diagnosis
+    from tunesvc.insights.diagnosis import diagnose
     from tunesvc.insights.health import health
     from tunesvc.store.database import open_database
     from tunesvc.views import output
 
     with open_database(database_url) as database:
-        found = insights.diagnosis(database, name)
+        found = diagnose(database, name)
         examined = health(database, found.study)
     findings = [*diagnosis.findings(found), *diagnosis.of_health(name, examined)]
     if as_json:

@@ -11,7 +11,7 @@ from tunesvc.cli.exits import ExitCode, code_of, worst
 from tunesvc.errors import TuneError
 
 if TYPE_CHECKING:
-    from tunesvc.insights import StudyView
+    from tunesvc.insights.rows import StudyView
     from tunesvc.study import Study
 
 _NAME_CHARS = 28

@@ -14,7 +14,9 @@ from tunesvc import words
 from tunesvc.cli.options import DatabaseUrl, Json, StudyName, Where
 
 if TYPE_CHECKING:
-    from tunesvc.insights import Export, KeptCheckpoint, StudyView
+    from tunesvc.insights.checkpoint_files import KeptCheckpoint
+    from tunesvc.insights.export import Export
+    from tunesvc.insights.rows import StudyView
 
 Format = Literal["csv", "parquet", "json"]
 
@@ -33,15 +35,18 @@ def export(
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write all trials of a study: a row each, with parameters, values, other metrics, states and times (UTC)."""
-    from tunesvc import insights
+    from tunesvc.insights.columns import names_of
+    from tunesvc.insights.export import Export
+    from tunesvc.insights.overview import get_study
+    from tunesvc.insights.trial_pages import Selection
     from tunesvc.store.database import open_database
 
     chosen = _format(format, out)
     with open_database(database_url) as database:
-        view = insights.study(database, study)
-        names = insights.names_of(database, view)
-        selection = insights.Selection.of(view.study_id, names, where)
-        made = insights.Export(database, view, names, selection)
+        view = get_study(database, study)
+        names = names_of(database, view)
+        selection = Selection.of(view.study_id, names, where)
+        made = Export(database, view, names, selection)
         if out is None:
             sys.stdout.writelines(_text(made, chosen))
             return
@@ -91,7 +96,8 @@ def report(
 
     It loads nothing from anywhere, and prints well.
     """
-    from tunesvc import charts, insights
+    from tunesvc import charts
+    from tunesvc.insights.overview import get_study
     from tunesvc.store.database import open_database
 
     if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
@@ -99,7 +105,7 @@ def report(
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
     with open_database(database_url) as database:
-        view = insights.study(database, study)
+        view = get_study(database, study)
         path.write_text(charts.report(database, view), encoding="utf-8")
     typer.echo(f"wrote {path} ({view.counts.total} trials)")
 
@@ -117,13 +123,14 @@ def checkpoint(
 
     The best is the one that was saved at the best value of the metric; `keep` in the study file says how many are kept.
     """
-    from tunesvc import insights
+    from tunesvc.insights.checkpoint_files import find_best_checkpoint
+    from tunesvc.insights.overview import get_study
     from tunesvc.store.database import open_database
     from tunesvc.views import output
 
     with open_database(database_url) as database:
-        view = insights.study(database, study)
-        found = insights.best_checkpoint(database, view, trial)
+        view = get_study(database, study)
+        found = find_best_checkpoint(database, view, trial)
     path = found.path if to is None else _copied(found.path, to)
     if as_json:
         output.print_json({**output.plain(found), "path": str(path)})

@@ -48,12 +48,13 @@ def note(
 
 def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Show who asked what of a study, when, and what came of it; the newest first."""
-    from tunesvc import insights
+    from tunesvc.insights.overview import get_study
+    from tunesvc.insights.requests import list_requests
     from tunesvc.store.database import open_database
     from tunesvc.views import output
 
     with open_database(database_url) as database:
-        rows = insights.requests(database, insights.study(database, study).study_id, limit=limit)
+        rows = list_requests(database, get_study(database, study).study_id, limit=limit)
     if as_json:
         output.print_json(rows)
         return

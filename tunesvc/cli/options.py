@@ -10,13 +10,13 @@ import typer
 
 def complete_study(incomplete: str) -> list[str]:
     """Names of studies for the shell; none when the database cannot be reached."""
-    from tunesvc import insights
     from tunesvc.errors import TuneError
+    from tunesvc.insights.overview import list_study_names
     from tunesvc.store.database import open_database
 
     try:
         with open_database(migrate=False) as database:
-            return list(insights.study_names(database, incomplete, limit=50))
+            return list(list_study_names(database, incomplete, limit=50))
     except TuneError:
         return []
 

@@ -16,7 +16,7 @@ from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName, TrialNumber
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tunesvc.insights import StudyRow, StudyView, TrialRow
+    from tunesvc.insights.rows import StudyRow, StudyView, TrialRow
     from tunesvc.search.recommend import Recommendation
     from tunesvc.store.database import Database
 
@@ -57,12 +57,12 @@ def ls(
     as_json: Json = False,
 ) -> None:
     """List studies, the newest first."""
-    from tunesvc import insights
+    from tunesvc.insights.overview import list_studies
     from tunesvc.store.database import open_database
     from tunesvc.views import output
 
     with open_database(database_url) as database:
-        rows = insights.studies(database, limit, tags=tag or (), owner=owner)
+        rows = list_studies(database, limit, tags=tag or (), owner=owner)
     if as_json:
         output.print_json(rows)
     elif not rows and (tag or owner):
@@ -105,11 +105,11 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show how a study stands; or one of its trials: attempts, decisions with reasons, failure."""
-    from tunesvc import insights
+    from tunesvc.insights.overview import get_study
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
-        view = insights.study(database, study)
+        view = get_study(database, study)
         if trial is None:
             _show_study(database, view, as_json)
         else:
@@ -117,31 +117,34 @@ def show(
 
 
 def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
-    from tunesvc import insights
+    from tunesvc.insights.answer import answer_rows, forecast_value, recommended_trials
+    from tunesvc.insights.audit import get_audit
+    from tunesvc.insights.trial_table import list_trials
     from tunesvc.views import output, study_text
 
-    answer = insights.recommended(database, view)
-    best = insights.answer_rows(database, view, answer)
-    forecast = insights.forecast(database, view)
-    audit = insights.audit(database, view)
+    answer = recommended_trials(database, view)
+    best = answer_rows(database, view, answer)
+    forecast = forecast_value(database, view)
+    audit = get_audit(database, view)
     if as_json:
         shown = best if len(view.objectives) > 1 else best[:1]
         told = {"best": shown, "recommended": answer, "forecast": forecast, "audit": audit}
         output.print_json({**output.plain(view), **output.plain(told)})
         return
-    newest = insights.trials(database, view.study_id, order="newest", limit=8)
+    newest = list_trials(database, view.study_id, order="newest", limit=8)
     console = output.out()
     console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast, audit=audit))
 
 
 def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
-    from tunesvc import insights
+    from tunesvc.insights.history import get_curve
+    from tunesvc.insights.trial_table import get_trial
     from tunesvc.views import output, study_text
 
-    detail = insights.trial(database, view.study_id, number)
+    detail = get_trial(database, view.study_id, number)
     if detail is None:
         raise no_such_trial(view, number)
-    curve = insights.curve(database, view.study_id, number)
+    curve = get_curve(database, view.study_id, number)
     if as_json:
         output.print_json({**output.plain(detail), "curve": output.plain(curve.points)})
         return
@@ -159,14 +162,15 @@ def best(
     The best by the repeats of `tune confirm`, else by the model of all trials. Where another trial has the best
     observed value, which is probably a lucky draw then, it is shown too.
     """
-    from tunesvc import insights
+    from tunesvc.insights.answer import answer_rows, recommended_trials
+    from tunesvc.insights.overview import get_study
     from tunesvc.store.database import open_database
     from tunesvc.views import output, study_text
 
     with open_database(database_url) as database:
-        view = insights.study(database, study)
-        answer = insights.recommended(database, view)
-        rows = insights.answer_rows(database, view, answer)
+        view = get_study(database, study)
+        answer = recommended_trials(database, view)
+        rows = answer_rows(database, view, answer)
     if as_json:
         several = len(view.objectives) > 1
         given = view.as_given(rows)
@@ -233,21 +237,24 @@ def trials(
     parameters and constraints (`constraints.cost.max > 0`), with `==`, `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put
     together by `and`, `or`, `not` and parentheses.
     """
-    from tunesvc import insights
+    from tunesvc.insights.columns import names_of
+    from tunesvc.insights.export import Export
+    from tunesvc.insights.overview import get_study
+    from tunesvc.insights.trial_pages import Selection, count_trials, trial_page
     from tunesvc.store.database import open_database
     from tunesvc.views import output, study_text
 
     if as_csv and as_json:
         raise typer.BadParameter("write either --csv or --json")
     with open_database(database_url) as database:
-        view = insights.study(database, study)
-        names = insights.names_of(database, view)
-        selection = insights.Selection.of(view.study_id, names, _filter(where, state or ()), _order(view, sort))
-        found = insights.count_trials(database, selection)
+        view = get_study(database, study)
+        names = names_of(database, view)
+        selection = Selection.of(view.study_id, names, _filter(where, state or ()), _order(view, sort))
+        found = count_trials(database, selection)
         if as_csv:
-            sys.stdout.writelines(insights.Export(database, view, names, selection, limit).csv())
+            sys.stdout.writelines(Export(database, view, names, selection, limit).csv())
         else:
-            rows = insights.trial_page(database, selection, limit=limit).rows
+            rows = trial_page(database, selection, limit=limit).rows
     if as_json:
         output.print_json(rows)
     elif not as_csv:
@@ -276,14 +283,15 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """Print what a trial wrote to standard output and error."""
-    from tunesvc import insights
+    from tunesvc.insights.overview import get_study
+    from tunesvc.insights.trial_table import list_trials
     from tunesvc.store.database import open_database
 
     with open_database(database_url) as database:
-        view = insights.study(database, study)
+        view = get_study(database, study)
         after = (0, 0)
         while True:
-            row = insights.trials(database, view.study_id, after=trial - 1, limit=1)
+            row = list_trials(database, view.study_id, after=trial - 1, limit=1)
             if not row or row[0].number != trial:
                 raise no_such_trial(view, trial)
             after = _print_logs(database, view, trial, attempt, after, as_json)
@@ -296,10 +304,10 @@ def _print_logs(
     database: Database, view: StudyView, trial: int, attempt: int | None, after: tuple[int, int], as_json: bool
 ) -> tuple[int, int]:
     """Print what there is after the cursor; returns the new cursor."""
-    from tunesvc import insights
+    from tunesvc.insights.history import list_logs
     from tunesvc.views import output
 
-    while rows := insights.logs(database, view.study_id, trial, attempt=attempt, after=after):
+    while rows := list_logs(database, view.study_id, trial, attempt=attempt, after=after):
         for row in rows:
             if as_json:
                 output.print_json(row)

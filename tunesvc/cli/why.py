@@ -17,15 +17,16 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say why a study stands as it does; or why a trial has its parameters, and why it was stopped or kept."""
-    from tunesvc import insights
     from tunesvc.cli.show import no_such_trial
+    from tunesvc.insights.explanation import explain_study, explain_trial
+    from tunesvc.insights.overview import get_study
     from tunesvc.store.database import open_database
     from tunesvc.views import output, study_text
 
     with open_database(database_url) as database:
-        view = insights.study(database, study)
-        told = insights.explain_study(database, view) if trial is None else None
-        told = told or insights.explain_trial(database, view, trial or 0)
+        view = get_study(database, study)
+        told = explain_study(database, view) if trial is None else None
+        told = told or explain_trial(database, view, trial or 0)
     if told is None:
         raise no_such_trial(view, trial or 0)
     if as_json:
@@ -84,16 +85,16 @@ def replay(
 
     Exit code 1 says that a decision came out otherwise than it was recorded.
     """
-    from tunesvc import insights
     from tunesvc.cli import replay_text
     from tunesvc.insights import replay as replays
+    from tunesvc.insights.overview import get_study
     from tunesvc.store.database import open_database
     from tunesvc.views import output
 
     if pruner is not None and sampler is not None:
         raise typer.BadParameter("ask either another --pruner or another --sampler")
     with open_database(database_url) as database:
-        view = insights.study(database, study)
+        view = get_study(database, study)
         if pruner is not None:
             judged = replays.replay_pruner(database, view, pruner)
             output.print_json(judged) if as_json else output.out().print(replay_text.pruner(pruner, judged))
@@ -101,7 +102,7 @@ def replay(
             proposed = replays.replay_sampler(database, view, sampler)
             output.print_json(proposed) if as_json else output.out().print(replay_text.sampler(sampler, proposed))
         else:
-            told = replays.replay(database, view)
+            told = replays.replay_study(database, view)
             output.print_json(told) if as_json else output.out().print(replay_text.replayed(told))
             if any(redrawn.first is not None for redrawn in (told.asks, told.prunes, told.promotions)):
                 raise typer.Exit(1)

@@ -9,12 +9,12 @@ import numpy as np
 
 from tunesvc.errors import TuneError
 from tunesvc.insights.beliefs import frozen
-from tunesvc.insights.confirmation import confirmation
-from tunesvc.insights.results import Results, chosen
-from tunesvc.insights.results import results as study_results
+from tunesvc.insights.confirmation import get_confirmation
+from tunesvc.insights.results import Results, subsample_best
+from tunesvc.insights.results import get_results as study_results
 from tunesvc.insights.rows import StudyView, TrialRow
 from tunesvc.insights.standing import expected
-from tunesvc.insights.trial_table import best, rows_of
+from tunesvc.insights.trial_table import list_best_trials, rows_of
 from tunesvc.store.database import Database
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CONSIDERED_MAX = 2_000
 """Trials among which the one to take is looked for."""
 
 
-def recommended(database: Database, view: StudyView, results: Results | None = None) -> Recommendation | None:
+def recommended_trials(database: Database, view: StudyView, results: Results | None = None) -> Recommendation | None:
     """Return the trial to take; None with several objectives, or when no trial is complete and feasible.
 
     The one decision about the best trial: every face asks here. The finalist that `tune confirm` found best wins over
@@ -46,14 +46,14 @@ def modelled(database: Database, view: StudyView, results: Results) -> Recommend
 
     places = np.flatnonzero(results.candidates())
     costs = results.costs(view.objectives[0])[places]
-    places = places[chosen(costs, results.numbers[places], CONSIDERED_MAX)]
+    places = places[subsample_best(costs, results.numbers[places], CONSIDERED_MAX)]
     found = frozen(database, view.study_id, [int(number) for number in results.numbers[places]])
     return recommend(found, view.objectives[0].goal, view.shared_seeds)
 
 
 def with_repeats(database: Database, view: StudyView, results: Results, answer: Recommendation) -> Recommendation:
     """Return the answer that the repeats of finalists give, or the model's where there is none or it is newer."""
-    repeated = confirmation(database, view.name)
+    repeated = get_confirmation(database, view.name)
     winner = None if repeated is None else repeated.winner
     if repeated is None or repeated.started_at is None or winner is None or winner.mean is None:
         return answer
@@ -63,13 +63,13 @@ def with_repeats(database: Database, view: StudyView, results: Results, answer: 
     return replace(answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner)
 
 
-def best_trial(database: Database, view: StudyView) -> TrialRow:
+def find_best_trial(database: Database, view: StudyView) -> TrialRow:
     """Return the trial to take; of several objectives the first of the Pareto front.
 
     Raises:
         TuneError: no trial is complete and feasible.
     """
-    rows = answer_rows(database, view, recommended(database, view))
+    rows = answer_rows(database, view, recommended_trials(database, view))
     if not rows:
         raise TuneError(f"study {view.name!r} has no complete, feasible trial yet")
     return rows[0]
@@ -81,13 +81,13 @@ def answer_rows(database: Database, view: StudyView, answer: Recommendation | No
     With several objectives the Pareto front.
     """
     if len(view.objectives) > 1:
-        return best(database, view.study_id)
+        return list_best_trials(database, view.study_id)
     if answer is None:
         return ()
     return rows_of(database, view.study_id, list(dict.fromkeys((answer.number, answer.luckiest))))
 
 
-def forecast(database: Database, view: StudyView) -> str | None:
+def forecast_value(database: Database, view: StudyView) -> str | None:
     """What improvement is expected, in words; None with several objectives, or too early to tell."""
     if len(view.objectives) > 1 or view.spec is None:
         return None

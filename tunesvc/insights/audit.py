@@ -35,7 +35,7 @@ class Audit:
         return self.text
 
 
-def audit(database: Database, view: StudyView) -> Audit | None:
+def get_audit(database: Database, view: StudyView) -> Audit | None:
     """How often the pruner errs; None where it audits nothing."""
     if view.spec is None or view.spec.pruner.name not in ("auto", "curve"):
         return None

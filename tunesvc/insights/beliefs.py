@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.parameters import Tried
-from tunesvc.insights.results import Results, chosen
+from tunesvc.insights.results import Results, subsample_best
 from tunesvc.insights.rows import StudyView
 from tunesvc.store.database import Database
 from tunesvc.store.frozen import PARTS, freeze
@@ -35,13 +35,13 @@ def importance_shares(tried: Tried) -> tuple[Share, ...]:
     )
 
 
-def surface(database: Database, view: StudyView, results: Results, index: int = 0) -> Surface | None:
+def get_surface(database: Database, view: StudyView, results: Results, index: int = 0) -> Surface | None:
     """The model of one objective, fitted to complete, feasible trials; None while there is nothing to fit it to."""
     from tunesvc.search.surface import learn
 
     places = np.flatnonzero(results.candidates() & results.done(index))
     costs = results.costs(view.objectives[index], index)[places]
-    places = places[chosen(costs, results.numbers[places], LEARNED_MAX)]
+    places = places[subsample_best(costs, results.numbers[places], LEARNED_MAX)]
     numbers = [int(number) for number in results.numbers[places]]
     return learn(frozen(database, view.study_id, numbers, index), view.objectives[index].goal, view.shared_seeds)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tunesvc.errors import StudyNotFound, TuneError
 from tunesvc.execute.checkpoints import CheckpointFile, checkpoint_files
-from tunesvc.insights.answer import best_trial
-from tunesvc.insights.history import attempts, curve
+from tunesvc.insights.answer import find_best_trial
+from tunesvc.insights.history import get_curve, list_attempts
 from tunesvc.insights.rows import StudyView
 from tunesvc.store.database import Database
 
@@ -28,7 +28,7 @@ class KeptCheckpoint:
     """The file or folder, under the name that the objective gave it."""
 
 
-def best_checkpoint(database: Database, view: StudyView, number: int | None = None) -> KeptCheckpoint:
+def find_best_checkpoint(database: Database, view: StudyView, number: int | None = None) -> KeptCheckpoint:
     """Return the best checkpoint of the best trial, or of trial `number`.
 
     The checkpoint at the best value of the first objective; without any value the newest.
@@ -39,7 +39,7 @@ def best_checkpoint(database: Database, view: StudyView, number: int | None = No
     """
     if number is None:
         try:
-            number = best_trial(database, view).number
+            number = find_best_trial(database, view).number
         except TuneError as error:
             raise TuneError(f"{error}, so none is the best: name a trial") from None
     folder = _folder(database, view, number)
@@ -49,7 +49,7 @@ def best_checkpoint(database: Database, view: StudyView, number: int | None = No
             f"the checkpoints of trial {number} lay in {folder}, which is not on this machine: run this where the "
             "trials ran, or where `TUNE_CHECKPOINTS` is mounted"
         )
-    points = curve(database, view.study_id, number).points
+    points = get_curve(database, view.study_id, number).points
     values = {(point.attempt, point.step): point.value for point in points}
     kept = [_with_value(file, number, values) for file in files]
     sign = -1 if view.objectives[0].maximize else 1
@@ -61,7 +61,7 @@ def _folder(database: Database, view: StudyView, number: int) -> Path:
     """Return where the checkpoints of a trial lie."""
     if not 0 <= number < view.counts.total:
         raise StudyNotFound(f"study {view.name!r} has no trial {number}")
-    saved = [one.checkpoint for one in attempts(database, view.study_id, numbers=[number]) if one.checkpoint]
+    saved = [one.checkpoint for one in list_attempts(database, view.study_id, numbers=[number]) if one.checkpoint]
     if not saved:
         raise TuneError(
             f"trial {number} of study {view.name!r} has no checkpoint: its objective never called "

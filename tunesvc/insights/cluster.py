@@ -120,7 +120,7 @@ class ClusterView:
         return sum(node.used(name) for node in fresh), sum(node.total.get(name, 0.0) for node in fresh)
 
 
-def cluster(database: Database, among: Collection[int] | None = None) -> ClusterView:
+def get_cluster(database: Database, among: Collection[int] | None = None) -> ClusterView:
     """Nodes, their users, the queue, and who runs what.
 
     Args:

@@ -67,7 +67,7 @@ class Confirmation:
         return f"Trial {first.number} {sure}: the chance that its true mean is the best is {first.chance:.0%}{more}."
 
 
-def confirmation(database: Database, name: str) -> Confirmation | None:
+def get_confirmation(database: Database, name: str) -> Confirmation | None:
     """Return what the repeats of a study's finalists show so far; None when it was never confirmed.
 
     Raises:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.execute.garbage import KEEPS_MEMORY
-from tunesvc.insights.overview import study as study_view
+from tunesvc.insights.overview import get_study as study_view
 from tunesvc.insights.rows import StudyView
 from tunesvc.insights.sql import of_study, state_shown
 from tunesvc.store import schema
@@ -89,7 +89,7 @@ class Diagnosis:
     """The newest decisions about the study's machinery: retries, failing samplers, changed code."""
 
 
-def diagnosis(database: Database, name: str, events: int = 5) -> Diagnosis:
+def diagnose(database: Database, name: str, events: int = 5) -> Diagnosis:
     """All that explains the study's state.
 
     Raises:

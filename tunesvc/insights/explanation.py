@@ -15,25 +15,25 @@ import numpy as np
 from optuna.distributions import CategoricalDistribution
 
 from tunesvc.cardinality import count_values
-from tunesvc.insights.answer import recommended
-from tunesvc.insights.audit import Audit, audit
-from tunesvc.insights.beliefs import surface
+from tunesvc.insights.answer import recommended_trials
+from tunesvc.insights.audit import Audit, get_audit
+from tunesvc.insights.beliefs import get_surface
 from tunesvc.insights.explored import parts_tried
-from tunesvc.insights.locally import attribution, attribution_told
-from tunesvc.insights.results import Results, results, saved_by_pruning
+from tunesvc.insights.locally import describe_attribution, get_attribution
+from tunesvc.insights.results import Results, get_results, saved_by_pruning
 from tunesvc.insights.rows import DecisionRow, StudyStatus, StudyView, TrialDetail
-from tunesvc.insights.standing import expected, recent
+from tunesvc.insights.standing import expected, list_recent_decisions
 from tunesvc.insights.taken import about_study, last_asks, trials_with
 from tunesvc.insights.trial_reasons import (
     TrialReasons,
+    get_trial_reasons,
     judgements_told,
     outcome_told,
     proposal_told,
     sentence,
-    trial_reasons,
 )
-from tunesvc.insights.trial_table import trial as trial_detail
-from tunesvc.insights.trial_table import trials
+from tunesvc.insights.trial_table import get_trial as trial_detail
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.space import Space, place
 from tunesvc.store.database import Database
 
@@ -99,14 +99,16 @@ def explain_trial(database: Database, view: StudyView, number: int) -> Explanati
     detail = trial_detail(database, view.study_id, number)
     if detail is None:
         return None
-    reasons = trial_reasons(database, view, detail)
-    found = attribution(surface(database, view, results(database, view.study_id)), detail.row)
-    local = () if found is None else _said([("what its parameters did", attribution_told(view.objectives[0], found))])
-    said = (*trial_told(view, detail, reasons), *local)
+    reasons = get_trial_reasons(database, view, detail)
+    found = get_attribution(get_surface(database, view, get_results(database, view.study_id)), detail.row)
+    local = (
+        () if found is None else _said([("what its parameters did", describe_attribution(view.objectives[0], found))])
+    )
+    said = (*describe_trial(view, detail, reasons), *local)
     return Explanation(view.name, number, said, detail.decisions, reasons=reasons, local=found)
 
 
-def trial_told(view: StudyView, detail: TrialDetail, reasons: TrialReasons) -> tuple[Said, ...]:
+def describe_trial(view: StudyView, detail: TrialDetail, reasons: TrialReasons) -> tuple[Said, ...]:
     """What there is to say about a trial, by topic."""
     parts = (
         ("why these parameters", proposal_told(detail, reasons.proposal)),
@@ -119,9 +121,9 @@ def trial_told(view: StudyView, detail: TrialDetail, reasons: TrialReasons) -> t
 
 def explain_study(database: Database, view: StudyView) -> Explanation:
     """What the sampler does, how far it is explored, what the pruner saved, and why it stands as it stands."""
-    found = results(database, view.study_id)
+    found = get_results(database, view.study_id)
     about = about_study(database, view.study_id)
-    audited = audit(database, view)
+    audited = get_audit(database, view)
     wider = (sentence(decision.reason) for decision in about if "widened" in decision.details)
     parts = (
         ("the search", chain(_search(last_asks(database, view.study_id, RECENT)), wider)),
@@ -131,7 +133,7 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
         ("the best", _best(database, view, found)),
         ("why it stands so", _standing(view, found)),
     )
-    newest = recent(database, view.study_id, view.counts.total, RECENT)[::-1]
+    newest = list_recent_decisions(database, view.study_id, view.counts.total, RECENT)[::-1]
     return Explanation(view.name, None, _said(parts), newest, audited)
 
 
@@ -176,7 +178,7 @@ def _explored(database: Database, view: StudyView) -> Iterator[str]:
     if view.spec is None or not view.spec.parameters:
         return
     space = Space(view.spec.parameters)
-    newest = trials(database, view.study_id, order="newest", limit=NEWEST)[::-1]
+    newest = list_trials(database, view.study_id, order="newest", limit=NEWEST)[::-1]
     for name, distribution in space.distributions.items():
         there = min(BINS, count_values(space.parameters[name]) or BINS)
         tried = parts_tried(database, view.study_id, name, distribution, there)
@@ -229,7 +231,7 @@ def _paused(found: Results, promoted: Sequence[int]) -> Iterator[str]:
 
 
 def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
-    answer = recommended(database, view, found)
+    answer = recommended_trials(database, view, found)
     if answer is None:
         return
     resulted = found.of_state("complete") | found.of_state("pruned")

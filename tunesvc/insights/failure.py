@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from tunesvc.errors import StudyFailed
-from tunesvc.insights.history import attempts
-from tunesvc.insights.overview import study
-from tunesvc.insights.trial_table import trials
+from tunesvc.insights.history import list_attempts
+from tunesvc.insights.overview import get_study
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store.database import Database
 
 LOOKED_AT = 20
 """First failed trials, among which one with a traceback is preferred."""
 
 
-def failure(database: Database, name: str) -> StudyFailed | None:
+def find_failure(database: Database, name: str) -> StudyFailed | None:
     """Return the error of a study that ended without a result, or None when it has one or is not over.
 
     Raises:
         StudyNotFound: there is no such study.
     """
-    view = study(database, name)
+    view = get_study(database, name)
     if not view.is_failure:
         return None
-    numbers = [row.number for row in trials(database, view.study_id, states=["failed"], limit=LOOKED_AT)]
-    found = attempts(database, view.study_id, numbers=numbers) if numbers else ()
+    numbers = [row.number for row in list_trials(database, view.study_id, states=["failed"], limit=LOOKED_AT)]
+    found = list_attempts(database, view.study_id, numbers=numbers) if numbers else ()
     reason = view.reason or "no trial came to a result"
     text = f"study {name!r} failed: {reason}"
     telling = sorted((attempt for attempt in found if attempt.message), key=lambda attempt: attempt.traceback is None)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from tunesvc.insights.filters import Names
 from tunesvc.insights.rows import StudyView, TrialRow
-from tunesvc.insights.trial_table import trials
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store.database import Database
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def dataframe(database: Database, study: StudyView) -> pd.DataFrame:
+def build_dataframe(database: Database, study: StudyView) -> pd.DataFrame:
     """One row per trial, by number.
 
     Columns: `number`, `state`, `value` (several objectives: `values.NAME` each), `metrics.NAME` for each other number
@@ -26,7 +26,7 @@ def dataframe(database: Database, study: StudyView) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = trials(database, study.study_id)
+    rows = list_trials(database, study.study_id)
     frame = pd.DataFrame([record(study, row) for row in rows], columns=columns(study, _names(study, rows)))
     for moment in ("started_at", "ended_at"):
         frame[moment] = pd.to_datetime(frame[moment], utc=True)

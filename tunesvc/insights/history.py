@@ -22,7 +22,7 @@ _LOG_ROWS = 2_000
 """Rows of output that are looked at from the end."""
 
 
-def attempts(
+def list_attempts(
     database: Database, study_id: int, *, numbers: Sequence[int] | None = None, limit: int | None = None
 ) -> tuple[AttemptRow, ...]:
     """Executions, by trial and attempt; of the trials `numbers`, or of all."""
@@ -55,7 +55,7 @@ def attempts(
         return tuple(_attempt(row) for row in connection.execute(query))
 
 
-def decisions(
+def list_decisions(
     database: Database, study_id: int, *, number: int | None = None, after: int = 0, limit: int | None = None
 ) -> tuple[DecisionRow, ...]:
     """Decisions in the order in which they were taken; about trial `number`, or all.
@@ -76,7 +76,7 @@ def decisions(
     return tuple(DecisionRow(*row) for row in rows)
 
 
-def curves(
+def get_curves(
     database: Database, study_id: int, *, numbers: Sequence[int] | None = None, max_points: int | None = None
 ) -> tuple[Curve, ...]:
     """Learning curves by trial number; where several attempts reported a step, the newest attempt's value.
@@ -97,13 +97,13 @@ def curves(
     )
 
 
-def curve(database: Database, study_id: int, number: int) -> Curve:
+def get_curve(database: Database, study_id: int, number: int) -> Curve:
     """One trial's learning curve, every step of it."""
-    found = curves(database, study_id, numbers=[number])
+    found = get_curves(database, study_id, numbers=[number])
     return found[0] if found else Curve(number, ())
 
 
-def logs(
+def list_logs(
     database: Database,
     study_id: int,
     number: int,

@@ -15,7 +15,7 @@ TOLD = 5
 """Parameters that a sentence names."""
 
 
-def attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
+def get_attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
     """What each of its parameters did; None while the model has too few trials to learn from.
 
     Also None for a trial that was pruned or has failed. The model learns from complete ones, and would promise a good
@@ -30,7 +30,7 @@ def attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
     return attribute(surface, row.params)
 
 
-def attribution_told(objective: Objective, found: Attribution) -> Iterator[str]:
+def describe_attribution(objective: Objective, found: Attribution) -> Iterator[str]:
     """The same as sentences."""
     yield (
         f"The model, of {found.learned} trials, expects {objective.name} = {found.predicted:.4g} ± "

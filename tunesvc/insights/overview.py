@@ -20,7 +20,7 @@ from tunesvc.store.schema import studies as table
 from tunesvc.store.states import StudyState
 
 
-def study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple[str, ...]:
+def list_study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple[str, ...]:
     """Names that begin with `prefix`, newest first."""
     query = (
         sa.select(table.c.name)
@@ -46,7 +46,7 @@ class Only(TypedDict, total=False):
     """Of these ids."""
 
 
-def studies(database: Database, limit: int = 200, **only: Unpack[Only]) -> tuple[StudyRow, ...]:
+def list_studies(database: Database, limit: int = 200, **only: Unpack[Only]) -> tuple[StudyRow, ...]:
     """At most so many studies, newest first."""
     query = _narrowed(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
     with database.engine.connect() as connection:
@@ -83,7 +83,7 @@ def _status() -> sa.ColumnElement[str]:
     return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
 
 
-def labels(database: Database, limit: int = 200, *, among: Collection[int] | None = None) -> Labels:
+def list_labels(database: Database, limit: int = 200, *, among: Collection[int] | None = None) -> Labels:
     """Owners and tags that there are, by name; of all studies, or `among` these ids."""
     tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
     owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
@@ -93,7 +93,7 @@ def labels(database: Database, limit: int = 200, *, among: Collection[int] | Non
         return Labels(tuple(connection.execute(owners).scalars()), tuple(connection.execute(tags).scalars()))
 
 
-def study(database: Database, name: str) -> StudyView:
+def get_study(database: Database, name: str) -> StudyView:
     """One study.
 
     Raises:
@@ -103,7 +103,7 @@ def study(database: Database, name: str) -> StudyView:
         return _view(connection, stored.find(connection, name))
 
 
-def study_by_id(database: Database, study_id: int) -> StudyView:
+def get_study_by_id(database: Database, study_id: int) -> StudyView:
     """One study by its id.
 
     Raises:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
 from sqlalchemy.dialects import postgresql as pg
 
-from tunesvc.insights.results import Results, chosen, spread
+from tunesvc.insights.results import Results, subsample, subsample_best
 from tunesvc.insights.rows import Objective, StudyView
 from tunesvc.store.database import Database
 from tunesvc.store.ids import number_of, trial_id
@@ -72,7 +72,7 @@ class Tried:
 
     def fewer(self, limit: int) -> Tried:
         """At most so many: the best, and an even choice of the others."""
-        kept = chosen(self.costs, self.numbers, limit)
+        kept = subsample_best(self.costs, self.numbers, limit)
         found = tuple(replace(one, values=one.values[kept]) for one in self.parameters)
         return replace(
             self, numbers=self.numbers[kept], values=self.values[kept], parameters=found, pruned=self.pruned[kept]
@@ -90,25 +90,25 @@ def tried_best(
     """At most so many trials of these states that have a value: the best, and an even choice of the others."""
     places = np.flatnonzero(results.drawable(index, states))
     costs = results.costs(view.objectives[index], index)[places]
-    kept = places[chosen(costs, results.numbers[places], limit)]
+    kept = places[subsample_best(costs, results.numbers[places], limit)]
     return _tried(database, view, results, index, kept)
 
 
 def tried_evenly(database: Database, view: StudyView, results: Results, index: int, limit: int) -> Tried:
     """At most so many complete, feasible trials, an even choice of all of them."""
     places = np.flatnonzero(results.done(index) & results.feasible)
-    kept = places[spread(results.numbers[places], limit)]
+    kept = places[subsample(results.numbers[places], limit)]
     return _tried(database, view, results, index, kept)
 
 
 def _tried(database: Database, view: StudyView, results: Results, index: int, places: np.ndarray) -> Tried:
     numbers = results.numbers[places]
-    found = parameters(database, view.study_id, numbers)
+    found = list_parameters(database, view.study_id, numbers)
     pruned = results.of_state("pruned")[places]
     return Tried(view.objectives[index], numbers, results.values[places, index], found, len(results), pruned)
 
 
-def parameters(database: Database, study_id: int, numbers: Iterable[int]) -> tuple[Parameter, ...]:
+def list_parameters(database: Database, study_id: int, numbers: Iterable[int]) -> tuple[Parameter, ...]:
     """The parameters of these trials in the order in which they were drawn, each a column in the order of `numbers`."""
     ordered = [int(number) for number in numbers]
     table = trial_params

@@ -10,7 +10,7 @@ from tunesvc.store.database import Database
 from tunesvc.store.schema import leases, studies, trials
 
 
-def pulse(database: Database) -> dict[int, str]:
+def change_tokens(database: Database) -> dict[int, str]:
     """One text per study, of all studies. Trials that end through Optuna's API alone do not change it."""
     query = sa.select(studies.c.study_id, _written()).outerjoin(leases, leases.c.study_id == studies.c.study_id)
     with database.engine.connect() as connection:

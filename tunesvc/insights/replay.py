@@ -38,7 +38,7 @@ class Replayed:
     promotions: Redrawn
 
 
-def replay(database: Database, view: StudyView) -> Replayed:
+def replay_study(database: Database, view: StudyView) -> Replayed:
     """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
     played = course(database, view)
     spec = played.spec

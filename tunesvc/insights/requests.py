@@ -13,7 +13,7 @@ from tunesvc.store.database import Database
 from tunesvc.store.schema import commands
 
 
-def requests(
+def list_requests(
     database: Database, study_id: int, *, before: int | None = None, limit: int = 100
 ) -> tuple[RequestRow, ...]:
     """What was asked, the newest first.

@@ -94,7 +94,7 @@ class Saved:
     """Of what it would have taken otherwise."""
 
 
-def results(database: Database, study_id: int, before: Results | None = None) -> Results:
+def get_results(database: Database, study_id: int, before: Results | None = None) -> Results:
     """All trials as columns.
 
     Args:
@@ -173,7 +173,7 @@ def saving_of(found: Results) -> Saved | None:
     return saved_by_pruning(steps[found.of_state("pruned")], steps[found.of_state("complete")], steps)
 
 
-def spread(numbers: np.ndarray, limit: int) -> np.ndarray:
+def subsample(numbers: np.ndarray, limit: int) -> np.ndarray:
     """A fixed even choice of at most so many: a study that grows replaces few of them. Mask of `numbers`."""
     if len(numbers) <= limit:
         return np.ones(len(numbers), dtype=bool)
@@ -183,14 +183,14 @@ def spread(numbers: np.ndarray, limit: int) -> np.ndarray:
     return kept
 
 
-def chosen(costs: np.ndarray, numbers: np.ndarray, limit: int) -> np.ndarray:
+def subsample_best(costs: np.ndarray, numbers: np.ndarray, limit: int) -> np.ndarray:
     """At most so many trials: the best quarter of them the best there are, the others an even choice. Mask."""
     if len(numbers) <= limit:
         return np.ones(len(numbers), dtype=bool)
     kept = np.zeros(len(numbers), dtype=bool)
     kept[np.argpartition(costs, limit // 4 - 1)[: limit // 4]] = True
     others = np.flatnonzero(~kept)
-    kept[others[spread(numbers[others], limit - limit // 4)]] = True
+    kept[others[subsample(numbers[others], limit - limit // 4)]] = True
     return kept
 
 

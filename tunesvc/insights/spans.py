@@ -34,7 +34,7 @@ class Span:
     """Of its node: as many lanes as attempts ran at a time; a worker's attempts share one where they can."""
 
 
-def spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[Span, ...]:
+def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[Span, ...]:
     """Attempts of the newest trials that have started, by their start."""
     table = attempts
     newest = (
@@ -60,10 +60,10 @@ def spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[Span, 
         )
         for row in rows
     ]
-    return laned(found)
+    return assign_lanes(found)
 
 
-def laned(found: Iterable[Span]) -> tuple[Span, ...]:
+def assign_lanes(found: Iterable[Span]) -> tuple[Span, ...]:
     """The spans in order of their start, each on a lane of its node that was free, its own worker's if that was."""
     free: dict[str, list[tuple[datetime, int | None]]] = {}
     placed = []

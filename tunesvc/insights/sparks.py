@@ -15,7 +15,7 @@ from tunesvc.store.schema import studies, trials
 STEPS = 24
 
 
-def sparks(database: Database, rows: Sequence[StudyRow]) -> dict[int, tuple[float, ...]]:
+def sparklines(database: Database, rows: Sequence[StudyRow]) -> dict[int, tuple[float, ...]]:
     """The best value after each 24th of the trials, by study id; of studies with one objective and any result."""
     single = {row.study_id: row.objectives[0].maximize for row in rows if len(row.objectives) == 1}
     if not single:

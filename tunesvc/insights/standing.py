@@ -9,11 +9,11 @@ import numpy as np
 import sqlalchemy as sa
 
 from tunesvc import policy
-from tunesvc.insights.history import curves
+from tunesvc.insights.history import get_curves
 from tunesvc.insights.results import Results, Saved, saving_of
 from tunesvc.insights.rows import Curve, DecisionRow, StudyView, TrialRow
 from tunesvc.insights.sql import DECISION_COLUMNS
-from tunesvc.insights.trial_table import trials
+from tunesvc.insights.trial_table import list_trials
 from tunesvc.store.database import Database
 from tunesvc.store.schema import decisions
 
@@ -60,7 +60,7 @@ class Headline:
     forecast: policy.Forecast | None
 
 
-def headline(database: Database, view: StudyView, results: Results) -> Headline:
+def get_headline(database: Database, view: StudyView, results: Results) -> Headline:
     """The study's figures."""
     objective = view.objectives[0]
     single = len(view.objectives) == 1
@@ -94,20 +94,20 @@ def expected(view: StudyView, results: Results) -> policy.Forecast | None:
     return policy.forecast(view.spec.budget.stop_when, incumbents, usage)
 
 
-def running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tuple[TrialRow, Curve], ...]:
+def list_running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tuple[TrialRow, Curve], ...]:
     """Trials that run, the newest first, each with its curve in few points."""
-    rows = trials(database, study_id, states=["running"], limit=limit, order="newest")
-    found = curves(database, study_id, numbers=[row.number for row in rows], max_points=40) if rows else ()
+    rows = list_trials(database, study_id, states=["running"], limit=limit, order="newest")
+    found = get_curves(database, study_id, numbers=[row.number for row in rows], max_points=40) if rows else ()
     drawn = {curve.trial_number: curve for curve in found}
     return tuple((row, drawn.get(row.number, Curve(row.number, ()))) for row in rows)
 
 
-def queued(database: Database, study_id: int, limit: int = RUNNING) -> tuple[TrialRow, ...]:
+def list_queued(database: Database, study_id: int, limit: int = RUNNING) -> tuple[TrialRow, ...]:
     """Trials that a worker holds and has not begun, the first ones first."""
-    return trials(database, study_id, states=["queued"], limit=limit)
+    return list_trials(database, study_id, states=["queued"], limit=limit)
 
 
-def recent(database: Database, study_id: int, newest: int, limit: int = 12) -> tuple[DecisionRow, ...]:
+def list_recent_decisions(database: Database, study_id: int, newest: int, limit: int = 12) -> tuple[DecisionRow, ...]:
     """The last decisions, newest first: those about the study, and about its trials from `newest` - 500 on."""
     table = decisions
     about = (table.c.trial_number > newest - _NEWS_OF, table.c.trial_number.is_(None))

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from tunesvc import words
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.sql import first_value
-from tunesvc.insights.trial_table import rows_of, trials
+from tunesvc.insights.trial_table import list_trials, rows_of
 from tunesvc.search.options import name_of
 from tunesvc.space import Space
 from tunesvc.store.database import Database
@@ -115,7 +115,7 @@ class TrialReasons:
         return tuple(dict.fromkeys(one.number for one in (*near, *compared) if one.study is None))
 
 
-def trial_reasons(database: Database, view: StudyView, detail: TrialDetail) -> TrialReasons:
+def get_trial_reasons(database: Database, view: StudyView, detail: TrialDetail) -> TrialReasons:
     """Why a trial was proposed, judged as it was, and where it stands."""
     ask = next((decision for decision in detail.decisions if decision.kind == "ask"), None)
     judged = [decision for decision in detail.decisions if decision.kind in _JUDGED]
@@ -163,7 +163,7 @@ def _found(database: Database, view: StudyView, row: TrialRow) -> tuple[Other, .
     if view.spec is None or not view.spec.parameters or row.started_at is None:
         return ()
     space, began = Space(view.spec.parameters), row.started_at
-    earlier = trials(database, view.study_id, order="newest", after=row.number, limit=LOOKED_AT)
+    earlier = list_trials(database, view.study_id, order="newest", after=row.number, limit=LOOKED_AT)
     known = [one for one in earlier if one.values and one.ended_at and one.ended_at <= began]
     apart = sorted((space.distance(row.params, one.params), one.number, one.value) for one in known)
     return tuple(Other(number, None, value, distance) for distance, number, value in apart[:NEAREST])

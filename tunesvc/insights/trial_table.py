@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
 from sqlalchemy.dialects import postgresql as pg
 
-from tunesvc.insights.history import attempts, decisions
+from tunesvc.insights.history import list_attempts, list_decisions
 from tunesvc.insights.rows import TrialDetail, TrialRow
 from tunesvc.insights.sql import first_value, is_candidate, is_feasible, state_shown
 from tunesvc.insights.trial_metrics import attrs_of
@@ -30,7 +30,7 @@ _FETCH = 2_000
 """Rows per look-up of parameters."""
 
 
-def trials(
+def list_trials(
     database: Database,
     study_id: int,
     *,
@@ -60,7 +60,7 @@ def trials(
         return _with_details(connection, connection.execute(query.order_by(*by).limit(limit)).all())
 
 
-def best(database: Database, study_id: int, limit: int | None = None) -> tuple[TrialRow, ...]:
+def list_best_trials(database: Database, study_id: int, limit: int | None = None) -> tuple[TrialRow, ...]:
     """The best complete, feasible trials: one at most for one objective, for several the Pareto front.
 
     Args:
@@ -87,7 +87,7 @@ def rows_of(database: Database, study_id: int, numbers: Sequence[int]) -> tuple[
     return tuple(found[number] for number in numbers if number in found)
 
 
-def trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
+def get_trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
     """One trial with its attempts, decisions and attributes, or None when there is no such number."""
     with database.engine.connect() as connection:
         found = connection.execute(_rows().where(trials_table.c.trial_id == trial_id(study_id, number))).all()
@@ -101,8 +101,8 @@ def trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
         ).all()
     return TrialDetail(
         row=row,
-        attempts=attempts(database, study_id, numbers=[number]),
-        decisions=decisions(database, study_id, number=number),
+        attempts=list_attempts(database, study_id, numbers=[number]),
+        decisions=list_decisions(database, study_id, number=number),
         user_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "user"},
         system_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "system"},
     )

@@ -10,7 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.insights import AttemptRow, Audit, Curve, Explanation, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.insights.audit import Audit
+from tunesvc.insights.explanation import Explanation
+from tunesvc.insights.rows import AttemptRow, Curve, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.views.output import (
     STYLES,
     bar,

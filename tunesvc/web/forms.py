@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from tunesvc.errors import SpecError
-from tunesvc.insights import StudyView
+from tunesvc.insights.rows import StudyView
 from tunesvc.spec import CategoricalParameter, IntParameter, Parameter, ParamValue
 from tunesvc.spec.units import parse_duration_s
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tunesvc.insights import StudyStatus, StudyView, TrialRow
+from tunesvc.insights.rows import StudyStatus, StudyView, TrialRow
 from tunesvc.spec import StudySpec
 
 ENDED = frozenset({"complete", "pruned", "failed"})

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
-from tunesvc import insights
 from tunesvc.clock import Clock, SystemClock
 from tunesvc.errors import DatabaseUnavailable
+from tunesvc.insights.pulse import change_tokens
 from tunesvc.store.answers import answering
 from tunesvc.store.database import Database
 from tunesvc.store.notices import Listener
@@ -120,7 +120,7 @@ class Watcher:
         if now - self._looked_s < (LOOK_S if self._listener is None else LISTENING_LOOK_S):
             return set()
         self._looked_s = now
-        before, self._pulse = self._pulse, insights.pulse(self._database)
+        before, self._pulse = self._pulse, change_tokens(self._database)
         if before is None:
             return set()
         return {study for study in before.keys() | self._pulse.keys() if before.get(study) != self._pulse.get(study)}

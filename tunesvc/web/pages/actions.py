@@ -12,9 +12,11 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from tunesvc import insights, steering
+from tunesvc import steering
 from tunesvc.errors import SpecError, StudyNotFound
-from tunesvc.insights import StudyView, TrialDetail
+from tunesvc.insights.requests import list_requests
+from tunesvc.insights.rows import StudyView, TrialDetail
+from tunesvc.insights.trial_table import get_trial
 from tunesvc.web.access import Deleter, Steerer, Viewer
 from tunesvc.web.forms import Ask, Fields, request_of
 from tunesvc.web.pages.asked import AskedStudy
@@ -79,7 +81,7 @@ def delete(
 @router.get("/studies/{study_id}/requests", name="requests_page")
 def requests_page(request: Request, _: Viewer, study: AskedStudy, before: Number = None) -> HTMLResponse:
     """Who asked what, when, and what came of it."""
-    rows = insights.requests(request.app.state.database, study.study_id, before=before, limit=SHOWN + 1)
+    rows = list_requests(request.app.state.database, study.study_id, before=before, limit=SHOWN + 1)
     return page(
         request,
         "requests_table.html" if wants_fragment(request) else "requests.html",
@@ -96,7 +98,7 @@ SHOWN = 100
 def _trial(request: Request, study: StudyView, number: int | None) -> TrialDetail | None:
     if number is None:
         return None
-    found = insights.trial(request.app.state.database, study.study_id, number)
+    found = get_trial(request.app.state.database, study.study_id, number)
     if found is None:
         raise StudyNotFound(f"study {study.name!r} has no trial {number}")
     return found

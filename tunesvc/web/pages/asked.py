@@ -6,9 +6,10 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from tunesvc import insights
 from tunesvc.errors import StudyNotFound
-from tunesvc.insights import StudyView, TrialDetail
+from tunesvc.insights.overview import get_study_by_id
+from tunesvc.insights.rows import StudyView, TrialDetail
+from tunesvc.insights.trial_table import get_trial
 from tunesvc.web.access import Right, Viewer, allowed
 
 ID_MAX = 2**31 - 1
@@ -16,7 +17,7 @@ ID_MAX = 2**31 - 1
 
 
 def _study(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> StudyView:
-    return insights.study_by_id(request.app.state.database, study_id)
+    return get_study_by_id(request.app.state.database, study_id)
 
 
 AskedStudy = Annotated[StudyView, Depends(_study)]
@@ -30,11 +31,11 @@ def viewable(request: Request, study_id: int) -> StudyView:
         NotAllowed: they may not.
     """
     allowed(request, Right.VIEW, study_id)
-    return insights.study_by_id(request.app.state.database, study_id)
+    return get_study_by_id(request.app.state.database, study_id)
 
 
 def _trial(request: Request, study: AskedStudy, number: Annotated[int, Path(ge=0, le=ID_MAX)]) -> TrialDetail:
-    found = insights.trial(request.app.state.database, study.study_id, number)
+    found = get_trial(request.app.state.database, study.study_id, number)
     if found is None:
         raise StudyNotFound(f"study {study.name!r} has no trial {number}")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc import insights
+from tunesvc.insights.cluster import get_cluster
 from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 
@@ -16,4 +16,4 @@ router = APIRouter()
 def cluster_page(request: Request, user: Viewer) -> HTMLResponse:
     """The page, or its content alone when htmx asks for it."""
     template = "cluster_now.html" if wants_fragment(request) else "cluster.html"
-    return page(request, template, cluster=insights.cluster(request.app.state.database, listed(request, user)))
+    return page(request, template, cluster=get_cluster(request.app.state.database, listed(request, user)))

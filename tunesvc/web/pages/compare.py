@@ -10,10 +10,13 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from tunesvc import charts, insights
+from tunesvc import charts
 from tunesvc.charts import Chart
 from tunesvc.errors import StudyNotFound
-from tunesvc.insights import StudyView, TrialDetail
+from tunesvc.insights.comparison import best_course, study_facts, trial_facts
+from tunesvc.insights.history import get_curves
+from tunesvc.insights.rows import StudyView, TrialDetail
+from tunesvc.insights.trial_table import get_trial
 from tunesvc.web.access import Viewer
 from tunesvc.web.pages.asked import ID_MAX, AskedStudy, viewable
 from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, answer_csv, cells_of
@@ -45,10 +48,10 @@ def compare_page(
     """A table of facts, those that differ marked, and curves overlaid."""
     found = _compared(request, study, trials, studies)
     if found.study is not None:
-        facts = insights.trial_facts(found.study, found.trials)
+        facts = trial_facts(found.study, found.trials)
         best = _bests(found.study, [detail.row.values for detail in found.trials])
         return page(request, "compare_trials.html", study=found.study, trials=found.trials, facts=facts, best=best)
-    facts = insights.study_facts(found.studies)
+    facts = study_facts(found.studies)
     best = _bests(found.studies[0], [(one.best_value,) for one in found.studies if one.best_value is not None])
     shown = {"best value": next(iter(best.values()), None)} if _are_alike(found.studies) else {}
     return page(request, "compare_studies.html", studies=found.studies, facts=facts, best=shown)
@@ -104,7 +107,7 @@ def _compared(request: Request, study: int | None, trials: Numbers, studies: Num
     found = [
         detail
         for number in _numbers(trials)[:TRIALS_MAX]
-        if (detail := insights.trial(request.app.state.database, view.study_id, number)) is not None
+        if (detail := get_trial(request.app.state.database, view.study_id, number)) is not None
     ]
     if not found:
         raise StudyNotFound(f"study {view.name!r} has none of these trials; select some in its table of trials")
@@ -130,7 +133,7 @@ def _bests(study: StudyView, values: Sequence[tuple[float, ...] | None]) -> dict
 def _trials_chart(request: Request, study: StudyView, listed: str) -> Chart:
     numbers = _numbers([listed])[:TRIALS_MAX]
     points = max(50, 6_000 // max(1, len(numbers)))
-    found = insights.curves(request.app.state.database, study.study_id, numbers=numbers, max_points=points)
+    found = get_curves(request.app.state.database, study.study_id, numbers=numbers, max_points=points)
     return charts.compared_curves(
         study.objectives[0], sorted(found, key=lambda curve: numbers.index(curve.trial_number))
     )
@@ -140,7 +143,7 @@ def _studies_chart(request: Request, listed: str) -> Chart:
     found = [viewable(request, one) for one in _numbers([listed])[:STUDIES_MAX]]
     if not _are_alike(found):
         return Chart("Best so far", None, "These studies do not optimise one and the same metric.")
-    courses = {study.name: insights.best_course(request.app.state.database, study) for study in found}
+    courses = {study.name: best_course(request.app.state.database, study) for study in found}
     return charts.best_so_far(found[0].objectives[0].name, courses)
 
 

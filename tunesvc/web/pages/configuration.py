@@ -9,7 +9,7 @@ from importlib import metadata
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc.insights import StudyView
+from tunesvc.insights.rows import StudyView
 from tunesvc.preview import preview, told_size
 from tunesvc.spec import CategoricalParameter, Parameter, StudySpec
 from tunesvc.spec.document import written

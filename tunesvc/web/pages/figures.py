@@ -13,9 +13,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from tunesvc import charts, insights, words
+from tunesvc import charts, words
 from tunesvc.charts import Chart, Kind, Reader, Wanted
-from tunesvc.insights import Results, StudyStatus, StudyView
+from tunesvc.insights.overview import get_study_by_id
+from tunesvc.insights.pulse import fingerprint
+from tunesvc.insights.results import Results
+from tunesvc.insights.rows import StudyStatus, StudyView
 from tunesvc.store.schema import STATES_SHOWN
 from tunesvc.web.access import Viewer
 from tunesvc.web.kept import Held, Kept
@@ -85,10 +88,10 @@ def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> Sou
         StudyNotFound: there is none.
     """
     database, kept = request.app.state.database, request.app.state.kept
-    stamp = insights.fingerprint(database, study_id)
+    stamp = fingerprint(database, study_id)
     if is_fresh or not stamp:  # of a study that is no more it is said who deleted it
-        return Source(insights.study_by_id(database, study_id), stamp, kept, request)
-    view = kept.get(("view", study_id), stamp, lambda _: insights.study_by_id(database, study_id), is_cheap=True)
+        return Source(get_study_by_id(database, study_id), stamp, kept, request)
+    view = kept.get(("view", study_id), stamp, lambda _: get_study_by_id(database, study_id), is_cheap=True)
     return Source(view.value, stamp, kept, request)
 
 

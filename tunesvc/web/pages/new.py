@@ -16,10 +16,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from tunesvc import insights
 from tunesvc.assembly import Source, create
 from tunesvc.errors import SpecError, StudyExists, StudyNotFound
-from tunesvc.insights import StudyView
+from tunesvc.insights.overview import get_study, list_studies, list_study_names
+from tunesvc.insights.rows import StudyView
 from tunesvc.preview import Preview, preview, told_cost, told_size
 from tunesvc.search.check import option_faults
 from tunesvc.spec import StudySpec
@@ -143,11 +143,11 @@ def _folder(folder: str) -> tuple[Path | None, list[str]]:
 
 
 def _problems(database: Database, spec: StudySpec, among: Collection[int] | None) -> Iterator[str]:
-    if spec.name in insights.study_names(database, spec.name):
+    if spec.name in list_study_names(database, spec.name):
         yield f"A study named {spec.name!r} exists already: give this one another name."
     for earlier in spec.warm_start:
         try:
-            found = insights.study(database, earlier)
+            found = get_study(database, earlier)
         except StudyNotFound as error:
             yield f"warm_start: {error}"
             continue
@@ -178,7 +178,7 @@ def _editor(
         templates=templates(),
         copied=copied,
         is_fresh=verdict is None,
-        studies=insights.studies(database, 100, among=among),
+        studies=list_studies(database, 100, among=among),
         verdict=verdict or judge(database, text, folder, among),
     )
 
@@ -192,7 +192,7 @@ def _free(database: Database, template: Template) -> str:
 def _free_name(database: Database, name: str, first: int = 2) -> str:
     """`NAME-2` and so on, whichever is free; with `first` 1 the name itself may be."""
     stem = re.sub(r"-\d+$", "", name)[:180]
-    taken = set(insights.study_names(database, stem, limit=10_000))
+    taken = set(list_study_names(database, stem, limit=10_000))
     if first == 1 and name not in taken:
         return name
     return next(made for number in range(2, len(taken) + 3) if (made := f"{stem}-{number}") not in taken)

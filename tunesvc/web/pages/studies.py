@@ -10,8 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc import insights
-from tunesvc.insights import StudyRow, StudyStatus
+from tunesvc.insights.overview import Only, count_studies, list_labels, list_studies
+from tunesvc.insights.rows import StudyRow, StudyStatus
+from tunesvc.insights.sparks import sparklines
 from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 
@@ -69,7 +70,7 @@ def studies_page(
     """All studies, or the table alone when htmx asks for it."""
     wanted = Wanted(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
     database, among = request.app.state.database, listed(request, user)
-    only: insights.Only = {
+    only: Only = {
         "search": wanted.search,
         "states": wanted.states,
         "tags": wanted.tags,
@@ -77,19 +78,19 @@ def studies_page(
         "among": among,
     }
     # the newest come first as they are read: the trials of no others are counted
-    found = insights.studies(database, wanted.shown if wanted.sort is Sort.NEWEST else LOADED, **only)
+    found = list_studies(database, wanted.shown if wanted.sort is Sort.NEWEST else LOADED, **only)
     rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
     return page(
         request,
         "studies_table.html" if wants_fragment(request) else "studies.html",
         rows=rows,
-        found=insights.count_studies(database, **only),
-        sparks=insights.sparks(database, rows),
+        found=count_studies(database, **only),
+        sparks=sparklines(database, rows),
         wanted=wanted,
         sorts=list(Sort),
         states=list(StudyStatus),
         gpu_price=request.app.state.gpu_price,
-        labels=insights.labels(database, among=among),
+        labels=list_labels(database, among=among),
         is_filtered=bool(wanted.search or wanted.states or wanted.tags or wanted.owner),
     )
 

@@ -11,10 +11,14 @@ import yaml
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc import charts, insights
+from tunesvc import charts
 from tunesvc.charts import Kind
 from tunesvc.errors import DatabaseUnavailable
-from tunesvc.insights import Headline, TrialRow
+from tunesvc.insights.answer import modelled, with_repeats
+from tunesvc.insights.columns import names_of
+from tunesvc.insights.rows import StudyView, TrialRow
+from tunesvc.insights.standing import Headline, get_headline, list_queued, list_recent_decisions, list_running
+from tunesvc.insights.trial_table import rows_of
 from tunesvc.search.recommend import Recommendation
 from tunesvc.store.answers import answering
 from tunesvc.web.pages.asked import AskedStudy
@@ -57,7 +61,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
     database = request.app.state.database
     study = source.view
     results = source.results()
-    headline = insights.headline(database, study, results)
+    headline = get_headline(database, study, results)
     front = results.numbers[charts.front_of(study.objectives, results)].tolist() if len(study.objectives) > 1 else []
     return page(
         request,
@@ -65,15 +69,15 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         study=study,
         headline=headline,
         answer=_answer(source, headline),
-        front=insights.rows_of(database, study.study_id, front[:FRONT]),
+        front=rows_of(database, study.study_id, front[:FRONT]),
         on_front=len(front),
-        running=insights.running(database, study.study_id) if study.counts.running else (),
-        queued=insights.queued(database, study.study_id) if study.counts.queued else (),
-        decisions=insights.recent(database, study.study_id, study.counts.total),
+        running=list_running(database, study.study_id) if study.counts.running else (),
+        queued=list_queued(database, study.study_id) if study.counts.queued else (),
+        decisions=list_recent_decisions(database, study.study_id, study.counts.total),
         kinds=charts.kinds_of(study),
         titles=TITLES,
         parameters=_parameter_names(study),
-        metrics=insights.names_of(database, study).other_metrics,
+        metrics=names_of(database, study).other_metrics,
     )
 
 
@@ -83,7 +87,7 @@ def selected_part(
 ) -> HTMLResponse:
     """Trials that were selected in a figure, as a table."""
     numbers = [int(number) for number in re.findall(r"\d{1,9}", trials)][:SELECTED_MAX]
-    rows = insights.rows_of(request.app.state.database, study.study_id, list(dict.fromkeys(numbers)))
+    rows = rows_of(request.app.state.database, study.study_id, list(dict.fromkeys(numbers)))
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     return page(request, "study_selected.html", study=study, rows=rows, names=names)
 
@@ -119,7 +123,7 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
 
     def make(_: Any) -> Recommendation | None:
         with answering():
-            return insights.modelled(database, view, results)
+            return modelled(database, view, results)
 
     held = source.kept.soon(
         (view.study_id, "recommended"),
@@ -132,8 +136,8 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
     )
     found: Recommendation | None = None if held is None else held.value
     if found is not None:
-        found = insights.with_repeats(database, view, results, found)
-    rows = insights.rows_of(database, view.study_id, [headline.best if found is None else found.number])
+        found = with_repeats(database, view, results, found)
+    rows = rows_of(database, view.study_id, [headline.best if found is None else found.number])
     if not rows:  # the study was deleted meanwhile
         return None
     (row,) = rows
@@ -145,6 +149,6 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
     return Answer(row, found.mean, found.deviation, evidence, luckiest, fresh_in_s)
 
 
-def _parameter_names(study: insights.StudyView) -> list[str]:
+def _parameter_names(study: StudyView) -> list[str]:
     """That a figure of two can be asked for."""
     return [] if study.spec is None else list(study.spec.parameters)

@@ -10,9 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from tunesvc import charts, insights, space
+from tunesvc import charts, space
 from tunesvc.charts import Chart
-from tunesvc.insights import Curve, Said, StudyView, TrialDetail, TrialReasons, TrialRow
+from tunesvc.insights.explanation import Said, describe_trial
+from tunesvc.insights.history import get_curves, list_logs, log_end
+from tunesvc.insights.locally import get_attribution
+from tunesvc.insights.rows import Curve, StudyView, TrialDetail, TrialRow
+from tunesvc.insights.trial_reasons import TrialReasons, get_trial_reasons
+from tunesvc.insights.trial_table import drawn_from, list_best_trials, rows_of
 from tunesvc.search.attribution import Attribution
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.asked import AskedStudy, AskedTrial
@@ -64,8 +69,8 @@ class Setting:
 def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLResponse:
     """The page, or its live parts alone when htmx asks for them."""
     database = request.app.state.database
-    reasons = insights.trial_reasons(database, study, detail)
-    best = next(iter(insights.best(database, study.study_id, limit=1)), None)
+    reasons = get_trial_reasons(database, study, detail)
+    best = next(iter(list_best_trials(database, study.study_id, limit=1)), None)
     return page(
         request,
         "trial_live.html" if wants_fragment(request) else "trial.html",
@@ -73,7 +78,7 @@ def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLR
         detail=detail,
         row=detail.row,
         reasons=reasons,
-        said=_by_topic(insights.trial_told(study, detail, reasons)),
+        said=_by_topic(describe_trial(study, detail, reasons)),
         best=best,
         settings=_settings(request, study, detail, reasons, best),
         metrics=_metrics(study, detail),
@@ -112,11 +117,11 @@ def trial_logs(
     """Its output: the end of it, what comes before a place, or what has come after one."""
     database, number = request.app.state.database, detail.row.number
     if after:
-        rows = insights.logs(database, study.study_id, number, after=_cursor(after), limit=500)
+        rows = list_logs(database, study.study_id, number, after=_cursor(after), limit=500)
         has_earlier = False
     else:
         start = _cursor(before) if before else None
-        rows, has_earlier = insights.log_end(database, study.study_id, number, before=start)
+        rows, has_earlier = log_end(database, study.study_id, number, before=start)
     return page(
         request,
         "trial_logs.html",
@@ -144,7 +149,7 @@ def _attribution(source: Source, row: TrialRow, index: int) -> Attribution | Non
         (study_id, "model", index), source.stamp, lambda _: source.reader().surface(index), is_final=source.is_final
     )
     key = (study_id, "local", index, row.number)
-    found: Attribution | None = kept.get(key, model.stamp, lambda _: insights.attribution(model.value, row)).value
+    found: Attribution | None = kept.get(key, model.stamp, lambda _: get_attribution(model.value, row)).value
     return found
 
 
@@ -164,9 +169,9 @@ def _settings(
     request: Request, study: StudyView, detail: TrialDetail, reasons: TrialReasons, best: TrialRow | None
 ) -> list[Setting]:
     database = request.app.state.database
-    kinds = insights.drawn_from(database, study.study_id, detail.row.number)
+    kinds = drawn_from(database, study.study_id, detail.row.number)
     near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
-    others = {one.number: one for one in insights.rows_of(database, study.study_id, near)}
+    others = {one.number: one for one in rows_of(database, study.study_id, near)}
     if best is not None:
         others[best.number] = best
     others.pop(detail.row.number, None)
@@ -205,14 +210,14 @@ def _metrics(study: StudyView, detail: TrialDetail) -> list[str]:
 
 def _curve_chart(request: Request, study: StudyView, detail: TrialDetail, metric: str) -> Chart:
     database, number, total = request.app.state.database, detail.row.number, study.counts.total
-    reasons = insights.trial_reasons(database, study, detail)
-    best = [row.number for row in insights.best(database, study.study_id, limit=1)]
+    reasons = get_trial_reasons(database, study, detail)
+    best = [row.number for row in list_best_trials(database, study.study_id, limit=1)]
     near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
     compared = [one.number for judgement in reasons.judgements for one in judgement.comparators]
     even = [round(i * (total - 1) / PEERS) for i in range(PEERS + 1)] if total else []
     wanted = dict.fromkeys((number, *best, *near, *compared, *even))
     points = max(20, 6_000 // max(len(wanted), 1))
-    found = insights.curves(database, study.study_id, numbers=list(wanted), max_points=points)
+    found = get_curves(database, study.study_id, numbers=list(wanted), max_points=points)
     objective = study.objectives[0]
     if metric in detail.row.metrics:
         objective = replace(objective, name=metric)

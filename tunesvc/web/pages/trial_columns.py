@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tunesvc import words
-from tunesvc.insights import Names, Objective, TrialRow
+from tunesvc.insights.filters import Names
+from tunesvc.insights.rows import Objective, TrialRow
 from tunesvc.web.render import moment
 
 USUAL_PARAMS = 10

@@ -10,9 +10,13 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
-from tunesvc import insights
 from tunesvc.errors import FilterError, TuneError
-from tunesvc.insights import Names, Selection, StudyView, TrialPage
+from tunesvc.insights.columns import names_of
+from tunesvc.insights.export import Export
+from tunesvc.insights.filters import MEANINGS, Names
+from tunesvc.insights.rows import StudyView
+from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
+from tunesvc.insights.trial_table import rows_of
 from tunesvc.web.pages.asked import AskedStudy
 from tunesvc.web.pages.trial_columns import Column, columns_of
 from tunesvc.web.render import attachment, page, wants_fragment
@@ -67,18 +71,18 @@ def trials_page(
     after: Annotated[str, Query(max_length=400)] = "",
 ) -> HTMLResponse:
     """A page of trials; when htmx asks for it the table alone, or with `after` the rows that follow."""
-    names = insights.names_of(request.app.state.database, study)
+    names = names_of(request.app.state.database, study)
     wanted = _wanted(study, names, where, sort, chosen)
     told: dict[str, Any] = {"study": study, "wanted": wanted, "fault": None, "found": None}
     try:
         selection = Selection.of(study.study_id, names, wanted.where, wanted.sort)
-        told["found"] = insights.trial_page(request.app.state.database, selection, after=after, limit=SHOWN)
+        told["found"] = trial_page(request.app.state.database, selection, after=after, limit=SHOWN)
     except FilterError as fault:
         told["fault"] = fault
     if wants_fragment(request):
         return page(request, "trials_rows.html" if after and told["found"] else "trials_table.html", **told)
     status = 200 if told["fault"] is None else 422
-    return page(request, "trials.html", status, names=names, meanings=insights.MEANINGS, all=_all(study, names), **told)
+    return page(request, "trials.html", status, names=names, meanings=MEANINGS, all=_all(study, names), **told)
 
 
 @router.get("/studies/{study_id}/trials/rows", name="trial_rows")
@@ -89,9 +93,9 @@ def trial_rows(
     chosen: Chosen = None,
 ) -> HTMLResponse:
     """Rows by their numbers, as they are now; and how many trials there are, in `X-Trials`."""
-    names = insights.names_of(request.app.state.database, study)
+    names = names_of(request.app.state.database, study)
     asked = [one for one in number or () if 0 <= one < 2**31]
-    rows = insights.rows_of(request.app.state.database, study.study_id, asked)
+    rows = rows_of(request.app.state.database, study.study_id, asked)
     wanted = _wanted(study, names, "", NEWEST, chosen)
     answer = page(request, "trials_rows.html", study=study, wanted=wanted, found=TrialPage(rows, None))
     answer.headers["X-Trials"] = str(study.counts.total)
@@ -101,8 +105,8 @@ def trial_rows(
 @router.get("/studies/{study_id}/trials/count", name="trials_count")
 def trials_count(request: Request, study: AskedStudy, where: Where = "") -> HTMLResponse:
     """How many trials a filter lets through, which takes longer than a page of them."""
-    names = insights.names_of(request.app.state.database, study)
-    found = insights.count_trials(request.app.state.database, Selection.of(study.study_id, names, _clean(where)))
+    names = names_of(request.app.state.database, study)
+    found = count_trials(request.app.state.database, Selection.of(study.study_id, names, _clean(where)))
     return page(request, "trials_count.html", found=found, total=study.counts.total)
 
 
@@ -120,10 +124,10 @@ def trials_parquet(request: Request, study: AskedStudy, where: Where = "", sort:
     return _download(study, export.parquet(), "parquet", "application/vnd.apache.parquet")
 
 
-def _export(request: Request, study: StudyView, where: str, sort: str) -> insights.Export:
+def _export(request: Request, study: StudyView, where: str, sort: str) -> Export:
     database = request.app.state.database
-    names = insights.names_of(database, study)
-    return insights.Export(database, study, names, Selection.of(study.study_id, names, _clean(where), _clean(sort)))
+    names = names_of(database, study)
+    return Export(database, study, names, Selection.of(study.study_id, names, _clean(where), _clean(sort)))
 
 
 def _download(study: StudyView, content: Any, ending: str, kind: str) -> Response:
@@ -140,7 +144,7 @@ def _wanted(study: StudyView, names: Names, where: str, sort: str, chosen: Seque
 def _sort(text: str, names: Names) -> str:
     """An address may be older than what it names: the newest first then."""
     try:
-        insights.Sort.of(text, names)
+        Sort.of(text, names)
     except TuneError:
         return NEWEST
     return text
