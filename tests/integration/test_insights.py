@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -24,6 +25,7 @@ from tunesvc.insights.frame import build_dataframe
 from tunesvc.insights.history import get_curve, get_curves, list_attempts, list_decisions, list_logs
 from tunesvc.insights.overview import get_study, list_studies
 from tunesvc.insights.requests import list_requests
+from tunesvc.insights.results import get_results
 from tunesvc.insights.rows import Counts, Objective, StudyStatus
 from tunesvc.insights.taken import about_study, last_asks
 from tunesvc.insights.trial_table import get_trial, list_best_trials, list_trials
@@ -131,7 +133,18 @@ def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: 
         w.trial(4, "running")
         w.trial(5, "waiting")
     (row,) = list_studies(database)
-    assert row.counts == Counts(waiting=1, running=1, complete=2, pruned=1, failed=1)
+    counts = Counts(waiting=1, interrupted=1, complete=2, pruned=1, failed=1)
+    assert row.counts == counts, "no coordinator runs it"
+    assert [trial.number for trial in list_trials(database, row.study_id, states=["interrupted"])] == [4]
+    (found, *_) = list_trials(database, row.study_id, after=3, limit=1)
+    assert (found.state, found.duration_s) == ("interrupted", None)
+    assert get_results(database, row.study_id).of_state("interrupted").sum() == 1
+    until = sa.text("now() + interval '20 s'")
+    with database.engine.begin() as connection:
+        lease = {"study_id": row.study_id, "owner": "box:42", "token": 1, "batch": 0}
+        connection.execute(schema.leases.insert().values(**lease, expires_at=until))
+    (held,) = list_studies(database)
+    assert held.counts == replace(counts, interrupted=0, running=1)
     assert row.best_value == 0.2
     assert row.fraction == pytest.approx(0.4)
     assert row.state is StudyStatus.CREATED

@@ -248,6 +248,8 @@ def key_of(sort: str) -> Callable[[TrialRow], Any]:
             return None if value is None or math.isnan(value) else value
         if sort == "duration":
             return round(row.duration_s or 0, 3) if row.ended_at else None
+        if sort == "state":
+            return "running" if row.state == "interrupted" else row.state  # as it is stored
         if sort == "optimizer":
             return 0  # by the place of the choice, which a row does not tell
         return row.params.get(sort) if sort in ("lr", "my units") else getattr(row, sort)
@@ -339,7 +341,7 @@ def test_csv_holds_what_is_filtered_in_its_order_and_formulas_are_text(
 ) -> None:
     """Fault 42."""
     database, study, names = small
-    selection = Selection.of(study.study_id, names, "state != running", "-number")
+    selection = Selection.of(study.study_id, names, "state != interrupted", "-number")
     lines = list(csv.DictReader(io.StringIO("".join(Export(database, study, names, selection).csv()))))
     assert [line["number"] for line in lines] == ["3", "1", "0"]
     assert [line["params.kind"] for line in lines] == ["", "b", "'=1+1"]

@@ -188,6 +188,9 @@ def test_queued_trials_are_told_from_running_ones_and_an_interrupted_study_says_
         add(connection, study, 20, 1)
     expect(page.locator("#advice code")).to_have_text("tune resume test")
     expect(page.locator("#facts")).to_contain_text("interrupted")
+    expect(page.locator("#running h2")).to_have_text("Interrupted")
+    page = dashboard.open("/")
+    expect(page.locator(f"#study-{study}")).to_contain_text("interrupted")
 
 
 def test_names_and_reasons_cannot_act(dashboard: Dashboard, database: Database) -> None:

@@ -23,6 +23,7 @@ COLOURS = {
     "running": "#f5a524",
     "waiting": "#c5cad3",
     "queued": "#c5cad3",
+    "interrupted": "#c98a1b",
     "best": "#12a594",
 }
 """Middle tones: they read on white as on black."""

@@ -27,6 +27,7 @@ def card(study: StudyView, best: Sequence[TrialRow], course: Sequence[float]) ->
     counts = study.counts
     told = [f"{counts.complete:,} complete", f"{counts.pruned:,} pruned", f"{counts.failed:,} failed"]
     told += [f"{counts.running:,} running"] * bool(counts.running)
+    told += [f"{counts.interrupted:,} interrupted"] * bool(counts.interrupted)
     told += [duration(study.active_s)] * bool(study.active_s)
     return (
         f'<div style="font: 14px/1.5 system-ui, sans-serif; max-width: 560px">'

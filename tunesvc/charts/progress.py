@@ -26,7 +26,7 @@ from tunesvc.charts.chart import (
 from tunesvc.insights.results import Results, subsample, subsample_best
 from tunesvc.insights.rows import Curve, Objective
 from tunesvc.insights.spans import SPANS, Span
-from tunesvc.store.schema import STATES_SHOWN
+from tunesvc.store.states import STATES_SHOWN
 
 _FAILED = 1_000
 """Marks of failed trials, at most."""
@@ -147,7 +147,7 @@ def choose_curves(
     """Numbers of the trials whose learning curves are worth drawing: the best, those that run, an even choice."""
     tried = np.flatnonzero(results.in_states(states) & ~np.isnan(results.last_steps))
     costs = np.where(results.candidates(), results.costs(objective, index), np.inf)
-    costs = np.where(results.of_state("running"), -np.inf, costs)[tried]
+    costs = np.where(results.in_states(["running", "interrupted"]), -np.inf, costs)[tried]
     return [int(number) for number in results.numbers[tried[subsample_best(costs, results.numbers[tried], limit)]]]
 
 
@@ -164,7 +164,6 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     drawn = [curve for curve in curves if any(point.value is not None for point in curve.points)]
     if not drawn:
         return Chart(title, None, "No trial has reported yet; curves appear for objectives that call trial.report().")
-    running = set(results.numbers[results.of_state("running")].tolist())
     states = {state: set(results.numbers[results.of_state(state)].tolist()) for state in _OPACITY if state != "best"}
     groups: dict[str, list[Curve]] = {}
     for curve in drawn:
@@ -185,7 +184,7 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
         chart,
         notes(
             showing(len(drawn), max(reported, len(drawn)), "curves"),
-            f"{len(running):,} running" if running else "",
+            *(f"{len(states[state]):,} {state}" for state in ("running", "interrupted") if states[state]),
         ),
         columns={"trial": whole(numbers), "step": steps.astype(np.int64), objective.name: values},
     )
@@ -197,6 +196,7 @@ _OPACITY = {
     "paused": 0.45,
     "complete": 0.6,
     "waiting": 0.6,
+    "interrupted": 0.6,
     "running": 0.9,
     "best": 1.0,
 }
@@ -237,7 +237,7 @@ _BAR_COLOURS: Mapping[str, str] = {
     "paused": COLOURS["paused"],
     "failed": COLOURS["failed"],
     "lost": "#b3261e",
-    "interrupted": "#c98a1b",
+    "interrupted": COLOURS["interrupted"],
     "running": COLOURS["running"],
     "opened": COLOURS["waiting"],
 }

@@ -80,6 +80,7 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
     counts = study.counts
     done = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
     done += f", {counts.queued} queued" if counts.queued else ""
+    done += f", {counts.interrupted} interrupted" if counts.interrupted else ""
     done += f", {counts.paused} paused" if counts.paused else ""
     yield Finding("Trials", "ok", done + (f", {counts.waiting} enqueued" if counts.waiting else ""))
     if study.unattended:

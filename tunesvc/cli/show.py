@@ -27,6 +27,7 @@ class State(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     QUEUED = "queued"
+    INTERRUPTED = "interrupted"
     PAUSED = "paused"
     COMPLETE = "complete"
     PRUNED = "pruned"
@@ -295,7 +296,7 @@ def logs(
             if not row or row[0].number != trial:
                 raise no_such_trial(view, trial)
             after = _print_logs(database, view, trial, attempt, after, as_json)
-            if not follow or row[0].state not in ("running", "paused", "queued", "waiting"):
+            if not follow or row[0].is_finished:
                 return
             time.sleep(FOLLOW_S)
 

@@ -254,7 +254,7 @@ def _queue(among: Collection[int] | None) -> sa.Select[Any]:
             sa.func.array_agg(trials.c.number).label("numbers"),
         )
         .where(trials.c.study_id == studies.c.study_id)
-        .where(sa.or_(trials.c.state == "waiting", sa.and_(state_shown() == "running", ~served)))
+        .where(sa.or_(trials.c.state == "waiting", sa.and_(state_shown().in_(["running", "interrupted"]), ~served)))
         .group_by(trials.c.state)
         .correlate(studies)
         .lateral("found")

@@ -103,7 +103,7 @@ def diagnose(database: Database, name: str, events: int = 5) -> Diagnosis:
                 view,
                 _lease(connection, view.study_id),
                 _live(connection, view.study_id),
-                _numbers(connection, view.study_id, "running"),
+                _numbers(connection, view.study_id, "running", "interrupted"),
                 _numbers(connection, view.study_id, "waiting"),
                 _commands(connection, view.study_id),
                 _failures(connection, view.study_id),
@@ -165,11 +165,11 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveRow, ...]:
     )
 
 
-def _numbers(connection: sa.Connection, study_id: int, state: str) -> tuple[int, ...]:
-    """Trials of a state that no live attempt serves; paused ones want none."""
+def _numbers(connection: sa.Connection, study_id: int, *states: str) -> tuple[int, ...]:
+    """Trials of these states that no live attempt serves; paused ones want none."""
     trials, attempts = schema.trials, schema.attempts
     served = sa.exists().where(attempts.c.trial_id == trials.c.trial_id, attempts.c.state.in_(LIVE))
-    query = sa.select(trials.c.number).where(trials.c.study_id == study_id, state_shown() == state, ~served)
+    query = sa.select(trials.c.number).where(trials.c.study_id == study_id, state_shown().in_(states), ~served)
     return tuple(connection.execute(query.order_by(trials.c.number)).scalars())
 
 

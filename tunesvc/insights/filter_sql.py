@@ -17,6 +17,7 @@ from tunesvc.insights.trial_metrics import constraint, metric
 from tunesvc.spec import ParamValue
 from tunesvc.store.frozen import distribution_of
 from tunesvc.store.schema import attempts, reports, trial_annotations, trial_params, trials
+from tunesvc.store.states import UNFINISHED
 
 Condition = sa.ColumnElement[bool]
 _LONG = 2**63 - 1
@@ -82,7 +83,7 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
         case Kind.NUMBER:
             return trials.c.number
         case Kind.STATE:
-            return state_shown() if one.wanted in ("running", "paused", "queued") else trials.c.state
+            return state_shown() if one.wanted in UNFINISHED else trials.c.state
         case Kind.VALUE:
             value: sa.ColumnElement[Any] = trials.c["values"][one.field.index + 1]
             return value

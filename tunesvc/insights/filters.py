@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from tunesvc.errors import FilterError
 from tunesvc.spec import ParamValue
 from tunesvc.spec.units import parse_duration_s
-from tunesvc.store.schema import STATES_SHOWN
+from tunesvc.store.states import STATES_SHOWN
 
 LONGEST = 2_000
 """Characters of a filter."""

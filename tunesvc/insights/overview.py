@@ -175,6 +175,7 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
             of("waiting", "waiting"),
             of("running", "running"),
             of("queued", "queued"),
+            of("interrupted", "interrupted"),
             of("paused", "paused"),
             of("complete", "complete"),
             of("pruned", "pruned"),
@@ -237,11 +238,19 @@ def _closing() -> sa.Label[str | None]:
 
 
 def _study_row(row: Any) -> StudyRow:
-    counts = Counts(row.waiting, row.running, row.complete, row.pruned, row.failed, row.paused, row.queued)
-    budget = None if row.budget is None else Budget.model_validate(row.budget)
-    usage = policy.Usage(
-        counts.total - row.withdrawn, counts.running + counts.queued + counts.waiting, row.active_s, row.gpu_hours
+    counts = Counts(
+        waiting=row.waiting,
+        running=row.running,
+        complete=row.complete,
+        pruned=row.pruned,
+        failed=row.failed,
+        paused=row.paused,
+        queued=row.queued,
+        interrupted=row.interrupted,
     )
+    budget = None if row.budget is None else Budget.model_validate(row.budget)
+    unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting
+    usage = policy.Usage(counts.total - row.withdrawn, unfinished, row.active_s, row.gpu_hours)
     return StudyRow(
         study_id=row.study_id,
         name=row.name,

@@ -1,4 +1,4 @@
-"""What has changed, cheaply: a text per study that differs after each commit of its coordinator."""
+"""What has changed, cheaply: a text per study that differs after each commit of its coordinator and its end."""
 
 from __future__ import annotations
 
@@ -37,5 +37,6 @@ def fingerprint(database: Database, study_id: int) -> str:
 
 def _written() -> sa.Label[Any]:
     """The lease's batch number grows with every commit, its token with every change of hands."""
-    parts = (studies.c.study_id, studies.c.state, studies.c.next_number, leases.c.token, leases.c.batch)
+    is_held = leases.c.expires_at > sa.func.now()
+    parts = (studies.c.study_id, studies.c.state, studies.c.next_number, leases.c.token, leases.c.batch, is_held)
     return sa.func.concat_ws(":", *parts).label("written")

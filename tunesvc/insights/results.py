@@ -19,10 +19,11 @@ from tunesvc.insights.rows import Objective
 from tunesvc.insights.sql import is_feasible, state_shown
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
-from tunesvc.store.schema import STATES_SHOWN, reports, trials
+from tunesvc.store.schema import reports, trials
+from tunesvc.store.states import STATES_SHOWN, UNFINISHED
 
 _CODES = {state: code for code, state in enumerate(STATES_SHOWN)}
-_UNFINISHED = (_CODES["waiting"], _CODES["running"], _CODES["paused"], _CODES["queued"])
+_UNFINISHED = tuple(_CODES[state] for state in UNFINISHED)
 
 
 @dataclass(frozen=True, slots=True)

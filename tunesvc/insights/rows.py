@@ -12,7 +12,7 @@ from tunesvc import policy, words
 from tunesvc.search.finite import is_exhausted
 from tunesvc.spec import Budget, ParamValue, StudySpec, as_given
 from tunesvc.spec.model import Goal
-from tunesvc.store.states import AttemptState, StudyState
+from tunesvc.store.states import UNFINISHED, AttemptState, StudyState
 
 
 class StudyStatus(StrEnum):
@@ -65,6 +65,8 @@ class Counts:
     """They hold nothing and may be promoted."""
     queued: int = 0
     """They have a worker that has not begun them."""
+    interrupted: int = 0
+    """They ran, and no coordinator runs their study now."""
 
     @property
     def done(self) -> int:
@@ -74,7 +76,7 @@ class Counts:
     @property
     def total(self) -> int:
         """All trials."""
-        return self.done + self.waiting + self.queued + self.running + self.paused
+        return self.done + self.waiting + self.queued + self.running + self.interrupted + self.paused
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ class TrialRow:
     trial_id: int
     number: int
     state: str
-    """`waiting`, `queued`, `running`, `paused`, `complete`, `pruned` or `failed`."""
+    """`waiting`, `queued`, `running`, `interrupted`, `paused`, `complete`, `pruned` or `failed`."""
     values: tuple[float, ...] | None
     """One per objective; NaN and infinities as they were recorded."""
     params: Mapping[str, ParamValue]
@@ -188,7 +190,7 @@ class TrialRow:
     started_at: datetime | None
     ended_at: datetime | None
     duration_s: float | None
-    """From start to end, or until now; of one that was paused last, until then."""
+    """From start to end, or until now; of one that was paused last, until then; None for an interrupted one."""
     tags: tuple[str, ...] = ()
     note: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -197,6 +199,11 @@ class TrialRow:
     """How far it exceeds each constraint, by metric and bound: `cost.max`; kept where <= 0."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
     """User attributes that are no numbers."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it does not change any more."""
+        return self.state not in UNFINISHED
 
     @property
     def violations(self) -> dict[str, float]:

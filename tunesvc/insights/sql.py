@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from tunesvc.store.schema import attempts, decisions, trial_attrs, trials
+from tunesvc.store.schema import attempts, decisions, leases, studies, trial_attrs, trials
 
 DECISION_COLUMNS = (
     decisions.c.decision_id,
@@ -41,7 +41,7 @@ def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[b
 
 
 def state_shown() -> sa.ColumnElement[str]:
-    """A trial's state, one of `schema.STATES_SHOWN`."""
+    """A trial's state, one of `states.STATES_SHOWN`."""
     last = (
         sa.select(attempts.c.state)
         .where(attempts.c.trial_id == trials.c.trial_id)
@@ -50,12 +50,27 @@ def state_shown() -> sa.ColumnElement[str]:
         .correlate(trials)
         .scalar_subquery()
     )
-    is_running = trials.c.state == "running"
+    unfinished = sa.case(
+        (last == "paused", "paused"),
+        (_is_abandoned(), "interrupted"),
+        (last == "opened", "queued"),
+        else_="running",
+    )
     return sa.case(
-        (sa.and_(is_running, last == "paused"), "paused"),
-        (sa.and_(is_running, last == "opened"), "queued"),
+        (trials.c.state == "running", unfinished),
         (trials.c.state == "fail", "failed"),
         else_=trials.c.state,
+    )
+
+
+def _is_abandoned() -> sa.ColumnElement[bool]:
+    """Whether a coordinator should run the trial's study and none does. Optuna's processes need no coordinator."""
+    study, lease = studies.alias("its_study"), leases.alias("its_lease")
+    is_held = sa.exists().where(lease.c.study_id == study.c.study_id, lease.c.expires_at > sa.func.now())
+    return (
+        sa.exists()
+        .where(study.c.study_id == trials.c.study_id, study.c.spec.is_not(None), ~is_held.correlate(study))
+        .correlate(trials)
     )
 
 

@@ -95,8 +95,8 @@ def expected(view: StudyView, results: Results) -> policy.Forecast | None:
 
 
 def list_running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tuple[TrialRow, Curve], ...]:
-    """Trials that run, the newest first, each with its curve in few points."""
-    rows = list_trials(database, study_id, states=["running"], limit=limit, order="newest")
+    """Trials that run or were interrupted, the newest first, each with its curve in few points."""
+    rows = list_trials(database, study_id, states=["running", "interrupted"], limit=limit, order="newest")
     found = get_curves(database, study_id, numbers=[row.number for row in rows], max_points=40) if rows else ()
     drawn = {curve.trial_number: curve for curve in found}
     return tuple((row, drawn.get(row.number, Curve(row.number, ()))) for row in rows)

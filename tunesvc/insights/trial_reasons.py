@@ -272,7 +272,7 @@ def judgements_told(view: StudyView, detail: TrialDetail, judgements: Sequence[J
     if pruner == "none":
         yield "The study has no pruner, so nothing would have stopped it early."
     elif detail.row.last_step is not None:
-        until = "" if detail.row.state == "running" else f" of its curve, up to step {detail.row.last_step}"
+        until = "" if not detail.row.is_finished else f" of its curve, up to step {detail.row.last_step}"
         yield f"Pruner {pruner} looked at every report{until} and never found it poor enough to stop."
 
 
@@ -295,7 +295,9 @@ def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Itera
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."
     elif row.state == "paused":
         yield f"It is paused after step {row.last_step}, holds nothing, and goes on if it is promoted."
-    elif row.state in ("running", "queued", "waiting"):
+    elif row.state == "interrupted":
+        yield f"It was interrupted. `{view.resume_command}` runs it again, from its last checkpoint if it has one."
+    elif not row.is_finished:
         yield f"It is {row.state}."
     elif row.value is None:
         yield f"It is {row.state}, without a value."

@@ -258,7 +258,7 @@ def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[Trial
             failure=row.failure,
             started_at=row.started_at,
             ended_at=row.ended_at,
-            duration_s=row.duration_s,
+            duration_s=None if row.state == "interrupted" else row.duration_s,
             tags=tuple(row.tags or ()),
             note=row.note or "",
             metrics=attrs[row.trial_id].metrics,

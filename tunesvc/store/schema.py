@@ -71,9 +71,6 @@ FIRST_VALUE = sa.text("""NULLIF("values"[1], 'NaN'::double precision)""")
 """A trial's first value, NULL where that is no number: Postgres sorts NaN above all of them."""
 
 TRIAL_STATES = ["waiting", "running", "complete", "pruned", "fail"]
-STATES_SHOWN = ["waiting", "running", "complete", "pruned", "failed", "paused", "queued"]
-"""States in lists: a running trial is `paused` where its last attempt is, and `queued` until that has started; what
-Optuna calls `fail` is `failed`, as it is of studies and attempts."""
 
 studies = sa.Table(
     "studies",

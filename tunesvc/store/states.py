@@ -13,6 +13,13 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+STATES_SHOWN = ("waiting", "running", "complete", "pruned", "failed", "paused", "queued", "interrupted")
+"""States of trials in lists: a running trial is `paused` where its last attempt is, `interrupted` while no
+coordinator runs its study, and `queued` until its attempt has started; what Optuna calls `fail` is `failed`, as it is
+of studies and attempts."""
+UNFINISHED = ("waiting", "running", "paused", "queued", "interrupted")
+"""Those of them that may still change."""
+
 
 class StudyState(StrEnum):
     """Where a study stands. `running` means wanted to run: whether a coordinator does so, its lease tells."""

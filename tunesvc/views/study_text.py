@@ -97,7 +97,8 @@ def counts(view: StudyRow) -> Text:
     c = view.counts
     parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed)]
     parts += [
-        ("interrupted" if view.unattended else "running", c.running),
+        ("running", c.running),
+        ("interrupted", c.interrupted),
         ("queued", c.queued),
         ("paused", c.paused),
         ("waiting", c.waiting),
@@ -191,11 +192,9 @@ def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], 
         values: tuple[float | None, ...] = row.values or (row.last_value, *[None] * (len(view.objectives) - 1))
         step = "–" if row.last_step is None else str(row.last_step)
         params = [parameter(row.params[name]) if name in row.params else "–" for name in names]
-        left = view.unattended and row.state in ("running", "queued")  # nobody runs it now, so its clock stands still
         others = [number(row.metrics.get(name)) for name in metrics]
-        line = [str(row.number), "interrupted" if left else row.state, *map(number, values), *others, *params]
-        took = "–" if left else duration(row.duration_s)
-        lines.append([*line, step, str(row.attempts), took, row.failure or ""])
+        line = [str(row.number), row.state, *map(number, values), *others, *params]
+        lines.append([*line, step, str(row.attempts), duration(row.duration_s), row.failure or ""])
     return heads, lines
 
 

@@ -19,7 +19,7 @@ from tunesvc.insights.overview import get_study_by_id
 from tunesvc.insights.pulse import fingerprint
 from tunesvc.insights.results import Results
 from tunesvc.insights.rows import StudyStatus, StudyView
-from tunesvc.store.schema import STATES_SHOWN
+from tunesvc.store.states import STATES_SHOWN
 from tunesvc.web.access import Viewer
 from tunesvc.web.kept import Held, Kept
 from tunesvc.web.pages.asked import ID_MAX

@@ -71,7 +71,7 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
         answer=_answer(source, headline),
         front=rows_of(database, study.study_id, front[:FRONT]),
         on_front=len(front),
-        running=list_running(database, study.study_id) if study.counts.running else (),
+        running=list_running(database, study.study_id) if study.counts.running or study.counts.interrupted else (),
         queued=list_queued(database, study.study_id) if study.counts.queued else (),
         decisions=list_recent_decisions(database, study.study_id, study.counts.total),
         kinds=charts.kinds_of(study),

@@ -82,7 +82,7 @@ def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLR
         best=best,
         settings=_settings(request, study, detail, reasons, best),
         metrics=_metrics(study, detail),
-        is_open=detail.row.state in ("running", "paused", "queued", "waiting"),
+        is_open=not detail.row.is_finished,
     )
 
 
