@@ -6,6 +6,7 @@ nothing but the machine.
 
 from __future__ import annotations
 
+import compileall
 import re
 import shutil
 import tempfile
@@ -19,6 +20,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 
+import tunesvc
 from tests.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
 from tunesvc.store.database import Database, open_database
 from tunesvc.store.embedded import EmbeddedServer
@@ -31,6 +33,13 @@ FAULT_NUMBERS = re.compile(r"\bFaults? ((?:\d+(?:, | and )?)+)")
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Two workers for all tests; none where files are named, since starting them would take longer than it saves."""
     return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the package once, for all programs that the tests start; each would compile it for half a second where
+    PYTHONDONTWRITEBYTECODE keeps the first from writing down what it compiled."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(tunesvc.__file__).parent, quiet=2)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -1,4 +1,6 @@
-"""The command line as people run it: a process of its own, a real Postgres, a real Ray, real training code."""
+"""The command line as people run it: a real Postgres, a real Ray, real training code, and a process of its own for
+what runs trials and for one command of each group. Its other commands run in the tests' process: a new one imports for
+two seconds."""
 
 from __future__ import annotations
 
@@ -12,16 +14,19 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import chdir
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import HTTPCookieProcessor, build_opener
 
 import pytest
+from typer.testing import CliRunner
 
 import tunesvc
 from tests.ray_fixtures import address_of_local_ray
 from tunesvc.assembly import Source, create
+from tunesvc.cli import app
 from tunesvc.execute.checkpoints import checkpoint_files
 from tunesvc.spec.document import load
 from tunesvc.store.database import Database, open_database
@@ -50,6 +55,14 @@ class Tune:
         )
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert "Traceback" not in done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def here(self, *arguments: str, code: int = 0) -> str:
+        """Run a command in this process, where all imports are done; returns what a process would have written."""
+        without = {name: None for name in os.environ if name not in self.env}
+        with chdir(self.folder):
+            done = CliRunner().invoke(app, arguments, env=without | self.env, catch_exceptions=False)
+        assert done.exit_code == code, f"exit code {done.exit_code}\n{done.output}"
         return done.stdout if code == 0 else done.stderr
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -171,51 +184,55 @@ def test_a_run_tells_what_happens_line_by_line(ran: Tune) -> None:
 
 def test_a_study_is_looked_at(ran: Tune) -> None:
     assert "bowl" in ran("ls")
-    (row,) = json.loads(ran("ls", "--json"))
+    (row,) = json.loads(ran.here("ls", "--json"))
     assert row["state"] == "finished"
     assert row["fraction"] == 1.0
     assert "Newest trials" in ran("show", "bowl")
-    assert "Curve, 5 steps" in ran("show", "bowl", "0")
-    assert re.match(r"hello from 0\.\d+", ran("logs", "bowl", "0"))
+    assert "Curve, 5 steps" in ran.here("show", "bowl", "0")
+    assert re.match(r"hello from 0\.\d+", ran.here("logs", "bowl", "0"))
 
 
 def test_its_trials_are_found_and_the_best_named(ran: Tune) -> None:
-    best = json.loads(ran("best", "bowl", "--json"))
-    assert best["values"][0] == min(trial["values"][0] for trial in json.loads(ran("trials", "bowl", "--json")))
-    assert f"x: {best['params']['x']}" in ran("best", "bowl", "--yaml")
-    found = json.loads(ran("trials", "bowl", "--where", "loss <= 1e9 and number in [1, 3]", "--sort", "-x", "--json"))
+    best = json.loads(ran.here("best", "bowl", "--json"))
+    assert best["values"][0] == min(trial["values"][0] for trial in json.loads(ran.here("trials", "bowl", "--json")))
+    assert f"x: {best['params']['x']}" in ran.here("best", "bowl", "--yaml")
+    found = json.loads(
+        ran.here("trials", "bowl", "--where", "loss <= 1e9 and number in [1, 3]", "--sort", "-x", "--json")
+    )
     assert {trial["number"] for trial in found} == {1, 3}
     assert found[0]["params"]["x"] >= found[1]["params"]["x"]
-    assert "did you mean 'loss'?" in ran("trials", "bowl", "-w", "los < 1", code=2)
+    assert "did you mean 'loss'?" in ran.here("trials", "bowl", "-w", "los < 1", code=2)
 
 
 def test_it_is_exported_and_reported(ran: Tune) -> None:
-    lines = list(csv.DictReader(io.StringIO(ran("export", "bowl", "--where", "number < 1"))))
+    lines = list(csv.DictReader(io.StringIO(ran.here("export", "bowl", "--where", "number < 1"))))
     assert [line["number"] for line in lines] == ["0"]
-    lines = list(csv.DictReader(io.StringIO(ran("export", "bowl"))))
+    lines = list(csv.DictReader(io.StringIO(ran.here("export", "bowl"))))
     assert [line["number"] for line in lines] == ["0", "1", "2", "3"]
     assert {line["params.kind"] for line in lines} <= {"plain", "'" + HOSTILE}
-    assert ran("trials", "bowl", "--csv") == ran("export", "bowl"), "one writer"
-    assert ran("trials", "bowl", "--csv", "-n", "2", "--sort", "-number").splitlines()[-1].startswith("2,complete,")
+    assert ran.here("trials", "bowl", "--csv") == ran("export", "bowl"), "one writer"
+    assert (
+        ran.here("trials", "bowl", "--csv", "-n", "2", "--sort", "-number").splitlines()[-1].startswith("2,complete,")
+    )
     assert float(lines[0]["duration_s"]) > 0
     assert datetime.fromisoformat(lines[0]["started_at"]).utcoffset() == timedelta(0)
     assert [float(line["value"]) for line in lines] == [
-        trial["values"][0] for trial in json.loads(ran("trials", "bowl", "--json"))
+        trial["values"][0] for trial in json.loads(ran.here("trials", "bowl", "--json"))
     ]
-    assert len(json.loads(ran("export", "bowl", "--format", "json"))) == 4
-    ran("report", "bowl", "--out", "page.html")
+    assert len(json.loads(ran.here("export", "bowl", "--format", "json"))) == 4
+    ran.here("report", "bowl", "--out", "page.html")
     assert "Learning curves of loss" in (ran.folder / "page.html").read_text(encoding="utf-8")
 
 
 def test_the_ending_of_a_file_says_what_is_written_into_it(ran: Tune) -> None:
     for name in ("bowl.csv", "bowl.JSON", "bowl.parquet"):
-        ran("export", "bowl", "--out", name)
+        ran.here("export", "bowl", "--out", name)
     assert (ran.folder / "bowl.csv").read_text().startswith("number,state,value,")
     assert len(json.loads((ran.folder / "bowl.JSON").read_text())) == 4
     assert (ran.folder / "bowl.parquet").read_bytes().startswith(b"PAR1")
-    assert ".parquet" in ran("export", "bowl", "--out", "bowl.xlsx", code=2)
-    assert "says csv" in ran("export", "bowl", "-o", "x.json", "--format", "csv", code=2)
-    assert ".html" in ran("report", "bowl", "--out", "bowl.pdf", code=2)
+    assert ".parquet" in ran.here("export", "bowl", "--out", "bowl.xlsx", code=2)
+    assert "says csv" in ran.here("export", "bowl", "-o", "x.json", "--format", "csv", code=2)
+    assert ".html" in ran.here("report", "bowl", "--out", "bowl.pdf", code=2)
     assert not (ran.folder / "bowl.xlsx").exists()
 
 
@@ -224,45 +241,48 @@ def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted
     document = load(tune.folder / "bowl.yaml")
     with open_database(tune.env["TUNE_DATABASE_URL"]) as database:
         create(database, document.spec, Source(document.text, str(document.folder)))
-    assert "created" in tune("ls")
+    assert "created" in tune.here("ls")
     assert "4 complete" in tune("resume", "bowl")
 
     assert "tune extend bowl" in tune("run", "bowl.yaml", code=5)
     tune("extend", "bowl", "--trials", "2")
-    tune("enqueue", "bowl", "x=0.3", "kind=plain")
-    assert "trial 2 is over" in tune("stop", "bowl", "2", code=2)
-    assert "enqueue x=0.3, kind=plain" in tune("requests", "bowl")
+    tune.here("enqueue", "bowl", "x=0.3", "kind=plain")
+    assert "trial 2 is over" in tune.here("stop", "bowl", "2", code=2)
+    assert "enqueue x=0.3, kind=plain" in tune.here("requests", "bowl")
     assert "6 complete" in tune("resume", "bowl")
-    assert json.loads(tune("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
+    assert json.loads(tune.here("best", "bowl", "--json"))["params"] == {"x": 0.3, "kind": "plain"}
 
-    tune("rm", "bowl", "--yes")
+    tune.here("rm", "bowl", "--yes")
     assert "there is no study named 'bowl'" in tune("show", "bowl", code=3)
 
 
 def test_tags_and_notes_are_kept_and_found(ran: Tune) -> None:
-    assert ran("tag", "bowl", "vision", "old", "--remove", "never") == "vision  old\n"
-    ran("note", "bowl", "a good start", "--trial", "0")
-    assert "a good start" in ran("show", "bowl", "0")
-    assert "bowl" in ran("ls", "--tag", "vision")
+    assert ran.here("tag", "bowl", "vision", "old", "--remove", "never") == "vision  old\n"
+    ran.here("note", "bowl", "a good start", "--trial", "0")
+    assert "a good start" in ran.here("show", "bowl", "0")
+    assert "bowl" in ran.here("ls", "--tag", "vision")
 
 
 @pytest.mark.usefixtures("joins")
 def test_a_study_is_explained_replayed_and_its_best_trials_confirmed(tune: Tune) -> None:
     study(tune, "noisy", "noisy")
     tune("run", "noisy.yaml", "--quiet")
-    told = json.loads(tune("explain", "noisy", "2", "--json"))
+    told = json.loads(tune.here("explain", "noisy", "2", "--json"))
     assert "Proposed by random" in told["said"][0]["text"]
     assert told["decisions"][0]["details"]["seed"] == 1
     read = tunesvc.load_study("noisy", database_url=tune.env["TUNE_DATABASE_URL"])
-    assert str(read.explain(2)).split() == tune("explain", "noisy", "2").split(), "print shows what the command shows"
+    assert str(read.explain(2)).split() == tune.here("explain", "noisy", "2").split(), (
+        "print shows what the command shows"
+    )
     assert "4 of 4 proposals come out as recorded" in tune("replay", "noisy")
-    texts = tune("explain", "noisy", "2") + tune("explain", "noisy")
+    texts = tune.here("explain", "noisy", "2") + tune.here("explain", "noisy")
     assert [line for line in texts.splitlines() if line != line.rstrip()] == [], "a pipe has no width to be filled"
     confirmed = json.loads(tune("confirm", "noisy", "--top", "2", "--repeats", "3", "--json"))
     assert [len(one["values"]) for one in confirmed["finalists"]] == [3, 3]
     assert all(one["low"] < one["mean"] < one["high"] for one in confirmed["finalists"])
 
 
+@pytest.mark.usefixtures("joins")
 def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(tune: Tune) -> None:
     """Fault 2, with eight trials at a time."""
     study(tune, "slow", "slow", "resources: {cpu: 0.1}\n        pruner: none")
@@ -278,13 +298,14 @@ def test_ctrl_c_keeps_what_is_recorded_and_resume_completes_the_budget_exactly(t
     assert running.returncode == 130, err
     assert json.loads(out.splitlines()[-1])["exit_code"] == 130
     assert "press Ctrl-C again" in err
-    assert "interrupted" in tune("ls")
-    assert [row["state"] for row in json.loads(tune("ls", "--json"))] == ["interrupted"]
-    assert "tune resume slow" in tune("show", "slow")
+    assert [row["state"] for row in json.loads(tune.here("ls", "--json"))] == ["interrupted"]
+    assert "tune resume slow" in tune.here("show", "slow")
     assert "tune resume slow" in tune("run", "slow.yaml", code=5)
-    kept = {trial["number"] for trial in json.loads(tune("trials", "slow", "--json")) if trial["state"] == "complete"}
+    kept = {
+        trial["number"] for trial in json.loads(tune.here("trials", "slow", "--json")) if trial["state"] == "complete"
+    }
     tune("resume", "slow", "--quiet")
-    trials = json.loads(tune("trials", "slow", "--limit", "100", "--json"))
+    trials = json.loads(tune.here("trials", "slow", "--limit", "100", "--json"))
     assert sorted(trial["number"] for trial in trials) == list(range(24))
     assert {trial["state"] for trial in trials} == {"complete"}
     assert len(kept) >= 8
@@ -317,7 +338,7 @@ def test_a_gpu_has_one_owner_and_a_second_command_says_whom_it_waits_for(tune: T
     assert owner is not None, said
     assert running[owner[1]].pid == int(owner[2])
     for name in running:
-        assert {row["state"] for row in json.loads(tune("trials", name, "--json"))} == {"complete"}
+        assert {row["state"] for row in json.loads(tune.here("trials", name, "--json"))} == {"complete"}
 
 
 def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tune) -> None:
@@ -346,14 +367,14 @@ def test_a_dashboard_is_served_beside_a_run_and_ends_with_it_on_ctrl_c(tune: Tun
 def test_the_best_checkpoint_of_the_best_trial_is_kept_and_copied(tune: Tune) -> None:
     study(tune, "saving", "saving", "keep: {best: 1, last: 1}")
     tune("run", "saving.yaml", "--quiet")
-    best = json.loads(tune("best", "saving", "--json"))["number"]
-    copy = tune("checkpoint", "saving", "--to", "out").strip()
+    best = json.loads(tune.here("best", "saving", "--json"))["number"]
+    copy = tune.here("checkpoint", "saving", "--to", "out").strip()
     assert (tune.folder / copy).read_text() == f"{best} after 1", "the last one is worse"
-    told = json.loads(tune("checkpoint", "saving", "0", "--json"))
+    told = json.loads(tune.here("checkpoint", "saving", "0", "--json"))
     assert (told["trial_number"], told["step"]) == (0, 1)
     assert {file.step for file in checkpoint_files(Path(told["path"]).parents[1])} >= {1, 2}
-    assert "is there already" in tune("checkpoint", "saving", "--to", "out", code=2)
-    assert "has no trial 9" in tune("checkpoint", "saving", "9", code=3)
+    assert "is there already" in tune.here("checkpoint", "saving", "--to", "out", code=2)
+    assert "has no trial 9" in tune.here("checkpoint", "saving", "9", code=3)
     read = tunesvc.load_study("saving", database_url=tune.env["TUNE_DATABASE_URL"])
     assert read.best_checkpoint().read_text() == f"{best} after 1"
 
@@ -362,11 +383,11 @@ def test_the_best_checkpoint_of_the_best_trial_is_kept_and_copied(tune: Tune) ->
 def test_failed_trials_show_their_traceback(tune: Tune) -> None:
     study(tune, "broken", "broken")
     tune("run", "broken.yaml", "--trials", "1", code=1)
-    shown = tune("show", "broken", "0")
+    shown = tune.here("show", "broken", "0")
     assert "RuntimeError: the data is gone" in shown
-    (failed,) = json.loads(tune("trials", "broken", "--state", "fail", "--where", "state == fail", "--json"))
+    (failed,) = json.loads(tune.here("trials", "broken", "--state", "fail", "--where", "state == fail", "--json"))
     assert failed["state"] == "failed"
-    assert "failed" in tune("trials", "broken", "--state", "failed")
+    assert "failed" in tune.here("trials", "broken", "--state", "failed")
 
 
 @pytest.mark.usefixtures("joins")
@@ -388,10 +409,10 @@ def test_a_wrong_study_file_is_named_with_its_line(tune: Tune) -> None:
 
 
 def test_the_database_is_looked_after(tune: Tune) -> None:
-    assert json.loads(tune("db", "status", "--json"))["studies"] == 0
-    assert "up to date" in tune("db", "upgrade")
+    assert json.loads(tune.here("db", "status", "--json"))["studies"] == 0
+    assert "up to date" in tune.here("db", "upgrade")
     tune("db", "backup", "all.dump")
-    tune("db", "restore", "all.dump")
+    tune.here("db", "restore", "all.dump")
 
 
 def test_a_database_that_is_not_there_is_an_error_in_a_line(tune: Tune) -> None:
@@ -407,16 +428,16 @@ def test_doctor_finds_this_machine_fit(tune: Tune) -> None:
 
 
 def test_preview_draws_configurations_that_the_space_allows(tune: Tune) -> None:
-    shown = json.loads(tune("preview", "bowl.yaml", "--json", "--samples", "20"))
+    shown = json.loads(tune.here("preview", "bowl.yaml", "--json", "--samples", "20"))
     assert len(shown["samples"]) == 20
     assert all(0 <= params["x"] <= 1 and params["kind"] in ("plain", HOSTILE) for params in shown["samples"])
 
 
 def test_a_starter_is_written_and_valid(tune: Tune) -> None:
-    tune("init", "fresh")
+    tune.here("init", "fresh")
     (study_file,) = (tune.folder / "fresh").glob("*.yaml")
-    assert "is fine: study starter" in tune("validate", str(study_file))
+    assert "is fine: study starter" in tune.here("validate", str(study_file))
 
 
 def test_the_schema_is_a_json_schema(tune: Tune) -> None:
-    assert "properties" in json.loads(tune("schema"))
+    assert "properties" in json.loads(tune.here("schema"))

@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.ray_fixtures import address_of_local_ray
 from tunesvc.insights.history import list_attempts, list_logs
 from tunesvc.insights.overview import get_study
 from tunesvc.insights.trial_table import list_trials
@@ -63,11 +66,13 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_a_decorated_function_and_one_for_ray_tune_are_tuned_from_a_script(
     database_url: str, tune_home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "script.py").write_text(SCRIPT)
-    printed = run_script("script.py", folder=tmp_path, database_url=database_url, home=tune_home)
+    joined = address_of_local_ray()
+    printed = run_script("script.py", folder=tmp_path, database_url=database_url, home=tune_home, RAY_ADDRESS=joined)
     said: dict[str, Any] = json.loads(printed.splitlines()[-1])
 
     assert said["plain"] == 1.0
@@ -162,10 +167,10 @@ def test_an_objective_finds_in_the_worker_what_its_script_has(
     assert logged == "Namespace() script.py\n"
 
 
-def run_script(*line: str, folder: Path, database_url: str, home: Path) -> str:
+def run_script(*line: str, folder: Path, database_url: str, home: Path, **more: str) -> str:
     """Run a script as a user does; what it printed."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNE_", "RAY_"))}
-    env = {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(home)}
+    env = {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(home), **more}
     done = subprocess.run(
         [sys.executable, *line], cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False
     )

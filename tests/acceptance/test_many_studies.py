@@ -99,7 +99,7 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, d
     running.send_signal(signal.SIGINT)
     _, err = running.communicate(timeout=100)
     assert running.returncode == 130, err
-    told = tune("ls")
+    told = tune.here("ls")
     assert told.count("interrupted") == 2
     with database.engine.connect() as connection:
         lost = connection.execute(sa.text("SELECT count(*) FROM attempts WHERE state = 'lost'")).scalar_one()
@@ -117,5 +117,5 @@ def test_studies_outlive_their_driver_and_are_resumed_after_ctrl_c(tune: Tune, d
 def test_wrong_use_is_told_before_anything_starts(tune: Tune) -> None:
     study(tune, "twin", "train")
     tune.write("other.yaml", (tune.folder / "twin.yaml").read_text())
-    assert "twin.yaml and other.yaml are both the study 'twin'" in tune("run", "twin.yaml", "other.yaml", code=2)
-    assert "no study" in tune("resume", "twin", "nobody", code=3)
+    assert "twin.yaml and other.yaml are both the study 'twin'" in tune.here("run", "twin.yaml", "other.yaml", code=2)
+    assert "no study" in tune.here("resume", "twin", "nobody", code=3)

@@ -129,12 +129,19 @@ def env(database_url: str, tune_home: Path) -> dict[str, str]:
     return {**kept, "TUNE_DATABASE_URL": database_url, "TUNE_HOME": str(tune_home)}
 
 
+@pytest.fixture
+def joins(env: dict[str, str], local_ray: None) -> None:
+    """Has programs join the session's Ray as they would a cluster, which takes less time than a start per study."""
+    env["RAY_ADDRESS"] = address_of_local_ray()
+
+
 def run(text: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     (folder / "script.py").write_text(text)
     line = [sys.executable, "script.py"]
     return subprocess.run(line, cwd=folder, env=env, capture_output=True, text=True, timeout=200, check=False)
 
 
+@pytest.mark.usefixtures("joins")
 def test_a_script_sees_progress_and_uses_the_best_parameters(tmp_path: Path, env: dict[str, str]) -> None:
     done = run(SCRIPT, tmp_path, env)
     assert done.returncode == 0, done.stderr
@@ -153,6 +160,7 @@ def test_a_function_of_the_repl_is_tuned(tmp_path: Path, env: dict[str, str]) ->
     assert "True" in done.stdout
 
 
+@pytest.mark.usefixtures("joins")
 def test_an_asyncio_program_stays_responsive(tmp_path: Path, env: dict[str, str]) -> None:
     done = run(ASYNC, tmp_path, env)
     assert done.returncode == 0, done.stderr
@@ -183,6 +191,7 @@ def test_ctrl_c_ends_a_script_in_order_and_says_how_to_continue(tmp_path: Path, 
     assert "KeyboardInterrupt: study 'slow' was interrupted; what is recorded is kept" in rest
 
 
+@pytest.mark.usefixtures("joins")
 def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, str]) -> None:
     cells = [OBJECTIVE, "study = train.tune(trials=4)", "study", "broken.tune(trials=2)"]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -203,10 +212,8 @@ def test_a_notebook_shows_progress_and_the_study(tmp_path: Path, env: dict[str, 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("joins")
 def test_the_guide_runs_as_it_stands(tmp_path: Path, env: dict[str, str]) -> None:
-    """On the session's Ray, which takes less time to join than one of its own takes to start."""
-    env["RAY_ADDRESS"] = address_of_local_ray()
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     done = run("\n".join(blocks), tmp_path, env)
     assert done.returncode == 0, done.stderr

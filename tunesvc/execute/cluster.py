@@ -96,7 +96,7 @@ def connect(
 def _start(local: LocalResources) -> None:
     if local.devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local.devices)
-    with _without_monitors():
+    with _without_idlers():
         _init(
             "Ray could not be started on this machine",
             "`tune doctor` checks this machine; `cluster: HOST:PORT` or RAY_ADDRESS uses a Ray that runs elsewhere",
@@ -111,20 +111,23 @@ def _start(local: LocalResources) -> None:
 
 
 @contextlib.contextmanager
-def _without_monitors() -> Iterator[None]:
-    """Start no autoscaler, for there is one node, and no log monitor, for nobody listens to it.
+def _without_idlers() -> Iterator[None]:
+    """Start no autoscaler, for there is one node, no log monitor, for nothing listens to it, and no dashboard server.
 
-    Each is a Python process that imports Ray, while everything waits for a processor. `ray start` has options for
-    both, `ray.init` has none.
+    Each is a Python process that imports Ray, while everything waits for a processor; Ray waits for the last one, which
+    `include_dashboard=False` starts with no pages to serve. `ray start` has options for the first two, `ray.init` has
+    none.
     """
-    from ray._private import parameter
+    from ray._private import node, parameter
 
-    params = parameter.RayParams
+    params, serve = parameter.RayParams, node.Node.start_api_server
     parameter.RayParams = functools.partial(params, no_monitor=True, include_log_monitor=False)  # type: ignore[misc, assignment, arg-type]
+    node.Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
     try:
         yield
     finally:
         parameter.RayParams = params  # type: ignore[misc]
+        node.Node.start_api_server = serve  # type: ignore[method-assign]
 
 
 def _join(address: str, source: str | None) -> None:
