@@ -45,6 +45,8 @@ from tunesvc.execute.worker import Worker
 
 BEGUN: list[int] = []
 GATES: defaultdict[int, threading.Event] = defaultdict(threading.Event)
+ARRIVED: defaultdict[int, threading.Event] = defaultdict(threading.Event)
+"""Of trials that wait at their gate."""
 THREADS = ThreadPoolExecutor(1)
 
 
@@ -120,6 +122,7 @@ def asks(trial: optuna.Trial) -> float:
 def ends(*, trial: Trial) -> None:
     """Reports, and comes to its end without a look at requests to stop."""
     trial.report(0, loss=1.0)
+    ARRIVED[trial.number].set()
     assert GATES[trial.number].wait(30)
 
 
@@ -224,6 +227,7 @@ def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
     monkeypatch.setattr(Worker, "_place", Place("here", 1))  # Ray would be asked
     BEGUN.clear()
     GATES.clear()
+    ARRIVED.clear()
     return Trainings(make_worker(tmp_path))
 
 
@@ -250,7 +254,8 @@ def test_an_objective_that_returns_nothing_has_ended_unless_it_saw_the_request_t
 ) -> None:
     trainings.worker = make_worker(tmp_path, objective)
     (launch,) = launches(1)
-    trainings.begin_and_hear(launch)
+    trainings.run(launch)
+    assert ARRIVED[launch.trial_number].wait(30)
     trainings.call(Order("stop", launch.attempt))
     assert trainings.end(launch)[-1] == end
 

@@ -5,18 +5,16 @@ Owns the order of the last events (all output, then the outcome). Knows no calli
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tunesvc import failpoints, history
 from tunesvc.errors import Pruned
-from tunesvc.execute import scratch
+from tunesvc.execute import event_loops, scratch
 from tunesvc.execute.bell import Bell
 from tunesvc.execute.capture import OutputCapture
 from tunesvc.execute.checkpoints import Checkpoints, step_of
@@ -292,7 +290,7 @@ class Attempt:
         failpoints.reach("begun")
         before = set(threading.enumerate())
         with output.into(self._log):
-            with _event_loop():
+            with event_loops.offered():
                 outcome = self._outcome(run)
             if self._children is not None and (error := self._children.close()):
                 outcome = outcome_of(error, stop_requested=False) if isinstance(outcome, Finished) else outcome
@@ -355,15 +353,3 @@ class Attempt:
 
 def _name_of(question: Asked | StudyRequested) -> str:
     return question.name if isinstance(question, Asked) else STUDY
-
-
-@contextmanager
-def _event_loop() -> Iterator[None]:
-    """Give this thread what `asyncio.get_event_loop` makes by itself in a main thread only."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    try:
-        yield
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()

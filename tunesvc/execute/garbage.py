@@ -7,11 +7,11 @@ libraries keep what was freed. Imports no torch; where torch is loaded its cache
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from tunesvc.clock import Clock
 
@@ -20,7 +20,6 @@ _SHARE = 0.02
 _GROWTH_BYTES = 32 * 2**20
 _SWOLLEN_BYTES = 256 * 2**20
 """A worker that holds so much more than after its first attempt, and twice as much, keeps memory."""
-_STATM = Path("/proc/self/statm")
 KEEPS_MEMORY = "[tunesvc: this worker keeps memory of earlier trials"
 """Begins the note in the log of an attempt; `tune doctor` looks for it."""
 
@@ -31,7 +30,7 @@ class Garbage:
     def __init__(self, clock: Clock, resident: Callable[[], int] | None = None) -> None:
         """`resident`: how much memory this process holds."""
         self._clock = clock
-        self._resident = resident or resident_bytes
+        self._resident = resident or _ResidentMemory()
         self._due_s = clock.now()
         self._bytes = self._at_first = self._noted = 0
 
@@ -59,12 +58,20 @@ class Garbage:
         )
 
 
-def resident_bytes() -> int:
-    """Return how much memory this process holds; where the system does not say so, the most that it ever held."""
-    try:
-        return int(_STATM.read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+class _ResidentMemory:
+    """How much memory this process holds, read in microseconds: Linux says it in a file that stays open."""
+
+    def __init__(self) -> None:
+        try:
+            self._statm: int | None = os.open("/proc/self/statm", os.O_RDONLY)
+        except OSError:
+            self._statm = None
+
+    def __call__(self) -> int:
+        """Return bytes; where the system does not say so, the most that the process ever held."""
+        if self._statm is None:
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(os.pread(self._statm, 128, 0).split()[1]) * resource.getpagesize()
 
 
 def _empty_caches() -> None:

@@ -1,6 +1,6 @@
 """Makes a worker look to the objective like the Python process that started the study.
 
-Owns `sys.argv`, `sys.path` and the module `__main__` of workers, which are Ray's before. Imports no Ray.
+Owns `sys.argv`, `sys.path`, the module `__main__` and the policy of asyncio, which are Ray's before. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tunesvc.execute import event_loops
 from tunesvc.execute.executor import Job
 from tunesvc.execute.source import entrypoint_files
 
@@ -32,6 +33,7 @@ def imitate(job: Job, folder: Path, *, is_copy: bool) -> None:
     sys.path[:] = dict.fromkeys(ordered)
     # what a spawned child sends back calls it by its other name
     sys.modules["__main__"] = sys.modules["__mp_main__"] = ModuleType("__main__")
+    event_loops.make_on_demand()
 
 
 def fill_main(names: Mapping[str, Any]) -> None:
