@@ -55,7 +55,7 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(tun
     """`first` would take all that there is, several times over, and has the most to do."""
     for name in ("first", "second", "third"):
         study(tune, name, "slow", ON_ONE_GPU)
-    tune.write("first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 20"))
+    tune.write("first.yaml", (tune.folder / "first.yaml").read_text().replace("trials: 4", "trials: 12"))
     study(tune, "greedy", "slow", "resources: {gpu: 99}")
     files = [f"{name}.yaml" for name in ("first", "second", "third", "greedy")]
     running = tune.start("run", *files, "-p", "8", "--json")
@@ -71,7 +71,7 @@ def test_studies_share_a_ray_and_one_that_cannot_run_does_not_end_the_others(tun
     assert {name: end["exit_code"] for name, end in ends.items()} == {"first": 0, "second": 0, "third": 0, "greedy": 6}
     assert {event["study"] for event in said} == {None, "first", "second", "third", "greedy"}
     ran = spans(database)
-    assert {name: len(attempts) for name, attempts in ran.items()} == {"first": 20, "second": 4, "third": 4}
+    assert {name: len(attempts) for name, attempts in ran.items()} == {"first": 12, "second": 4, "third": 4}
     assert max(ran["second"][-1][1], ran["third"][-1][1]) < ran["first"][-2][1], "nobody waited for the first to end"
     moments = sorted(
         [(began, 1) for spans in ran.values() for began, _ in spans] + [(e, -1) for s in ran.values() for _, e in s]

@@ -297,16 +297,18 @@ def test_large_steps_and_numpy_steps_are_taken(step: int) -> None:
     assert channel.reports == [(int(step), {"loss": 1.0})]
 
 
-def test_a_million_reports_are_bounded_and_the_rest_is_said(listen: MakeListener) -> None:
+def test_far_too_many_reports_are_bounded_and_the_rest_is_said(listen: MakeListener) -> None:
     """Fault 24."""
-    listener, launch = listen("flood"), make_launch()
+    many = 200_000
+    listener, launch = listen("flood"), make_launch(reports=many)
     listener.run(launch)
     steps = [report.step for report in listener.said(launch, Reported)]
     assert steps == sorted(set(steps))
-    assert (steps[0], steps[-1]) == (0, 999_999)
+    assert (steps[0], steps[-1]) == (0, many - 1)
     assert isinstance(listener.outcome(launch), Finished)
     left_out = sum(int(p.text.split()[1]) for p in listener.said(launch, Logged) if "reports came faster" in p.text)
-    assert len(steps) + left_out == 1_000_000
+    assert left_out > 0
+    assert len(steps) + left_out == many
 
 
 # --- 40: the entrypoint ---------------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
         executors.append(executor)
         coordinator = simulation.start(executor)
         for _ in range(steps):
-            closing = coordinator.step(wait_s=1.0)
+            closing = coordinator.step(wait_s=10.0)
             if closing is not None:
                 break
         simulation.crash()
