@@ -34,10 +34,13 @@ class Garbage:
         self._due_s = clock.now()
         self._bytes = self._at_first = self._noted = 0
 
+    @property
+    def is_due(self) -> bool:
+        """Tell whether a collection is worth its time by now."""
+        return self._clock.now() >= self._due_s or self._resident() >= self._bytes + _GROWTH_BYTES
+
     def collect(self) -> None:
-        """Free what can be freed, if it is worth it by now."""
-        if self._clock.now() < self._due_s and self._resident() < self._bytes + _GROWTH_BYTES:
-            return
+        """Free what can be freed."""
         started_s = self._clock.now()
         gc.collect()
         _empty_caches()

@@ -222,12 +222,12 @@ class Worker:
 
     def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
         """Begin the next in line, if the process is fit for it and when it has freed what this one left."""
-        with self._lock:
-            attempt.outbox.put(outcome)
-            self._is_fit = attempt.is_reusable
-        if attempt.is_reusable:
+        if attempt.is_reusable and self._garbage.is_due:
+            attempt.outbox.put(outcome)  # it neither waits for the collection nor is lost if that crashes
             self._garbage.collect()
         with self._lock:
+            attempt.outbox.put(outcome)  # so that one reply has the outcome and the start of the next; once is enough
+            self._is_fit = attempt.is_reusable
             self._running = None
             while self._line and not self._is_fit:
                 del self._attempts[self._line.popleft().launch.attempt]
