@@ -207,6 +207,29 @@ def test_durations_are_compared_in_seconds(shared_database: Database, study: Stu
     assert all(row.duration_s is not None and row.duration_s > 12.5 for row in found)
 
 
+def test_the_duration_of_a_trial_is_what_its_attempts_ran_without_the_time_between(database: Database) -> None:
+    def ran(trial: int, number: int, state: str, ago_s: float, seconds: float) -> None:
+        began = sa.text(f"now() - make_interval(secs => {ago_s})")
+        ended = sa.text(f"now() - make_interval(secs => {ago_s - seconds})")
+        w.attempt(trial, number, state, started_at=began, ended_at=ended)
+
+    with writing(database) as w:
+        w.trial(0, "complete", 0.1)
+        ran(0, 1, "paused", 3600, 3)
+        ran(0, 2, "finished", 60, 4)
+        w.trial(1, "running")
+        ran(1, 1, "paused", 3600, 5)
+        w.trial(2, "complete", 0.1)  # as through Optuna's API: it has no attempts
+        w.trial(3, "fail")
+        w.attempt(3, 1, "failed", started_at=None)
+    study = insights.study(database, "digits")
+    found = insights.names_of(database, study)
+    taken = [row.duration_s for row in insights.trials(database, study.study_id)]
+    assert taken == pytest.approx([7, 5, 10, 0])
+    assert numbers(database, study, found, "duration > 4.5s and duration < 8s", "number") == [0, 1]
+    assert numbers(database, study, found, "", "-duration") == [2, 0, 3, 1], "one that is not over comes last"
+
+
 def test_names_and_values_are_bound_and_never_part_of_a_statement(database: Database) -> None:
     name, choice = "x'); DROP TABLE trials; --", "'; DROP TABLE trials; --"
     with writing(database) as w:

@@ -12,7 +12,7 @@ from optuna.distributions import CategoricalDistribution
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Not, holds
-from tunesvc.insights.sql import is_feasible, state_shown, study_key
+from tunesvc.insights.sql import duration_s, is_feasible, state_shown, study_key
 from tunesvc.insights.trial_metrics import constraint, metric
 from tunesvc.spec import ParamValue
 from tunesvc.store.frozen import distribution_of
@@ -103,12 +103,6 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
             return constraint(one.field.name)
         case _:
             return metric(one.field.name)
-
-
-def duration_s() -> sa.ColumnElement[float]:
-    """From a trial's start to its end, or until now."""
-    until = sa.func.coalesce(trials.c.ended_at, sa.func.now())
-    return sa.cast(sa.extract("epoch", until - trials.c.started_at), sa.Double)
 
 
 def _newest(column: Any) -> sa.ColumnElement[Any]:

@@ -190,7 +190,7 @@ class TrialRow:
     started_at: datetime | None
     ended_at: datetime | None
     duration_s: float | None
-    """From start to end, or until now; of one that was paused last, until then; None for an interrupted one."""
+    """Its attempts together, without the time between them; until now where it still runs, None where interrupted."""
     tags: tuple[str, ...] = ()
     note: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)

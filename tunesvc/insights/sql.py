@@ -74,6 +74,28 @@ def _is_abandoned() -> sa.ColumnElement[bool]:
     )
 
 
+def running_s() -> sa.ColumnElement[float]:
+    """Seconds that attempts ran, all together: an aggregate; NULL of none."""
+    until = sa.func.coalesce(attempts.c.ended_at, sa.func.now())
+    ran_s = sa.func.coalesce(sa.extract("epoch", until - attempts.c.started_at), 0)  # some never start
+    return sa.cast(sa.func.sum(ran_s), sa.Double)
+
+
+def duration_s(ran_s: sa.ColumnElement[float] | None = None) -> sa.ColumnElement[float]:
+    """Seconds that a trial ran, without the time between its attempts; until now where it still runs.
+
+    Args:
+        ran_s: `running_s` of its attempts, where the query has it; else it is looked up. A trial made through
+            Optuna's API has no attempts: it took from its start to its end.
+    """
+    if ran_s is None:
+        of_trial = sa.select(running_s()).where(attempts.c.trial_id == trials.c.trial_id)
+        ran_s = of_trial.correlate(trials).scalar_subquery()
+    until = sa.func.coalesce(trials.c.ended_at, sa.func.now())
+    took_s = sa.cast(sa.extract("epoch", until - trials.c.started_at), sa.Double)
+    return sa.func.coalesce(ran_s, took_s)
+
+
 def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     """The study of a trial id, as indexes over several studies' trials begin with it."""
     return column.bitwise_rshift(_SHIFT)

@@ -17,7 +17,7 @@ from tunesvc.insights.columns import distributions
 from tunesvc.insights.filter_sql import Condition, Drawn, condition, params_of
 from tunesvc.insights.filters import EVERYTHING, Field, Filter, Kind, Names, parse
 from tunesvc.insights.rows import TrialRow
-from tunesvc.insights.sql import first_value, study_key
+from tunesvc.insights.sql import duration_s, first_value, study_key
 from tunesvc.insights.trial_metrics import constraint, metric
 from tunesvc.insights.trial_table import rows_of
 from tunesvc.store.database import Database
@@ -213,8 +213,7 @@ def _key(field: Field) -> sa.ColumnElement[Any]:
             return _at_its_end(metric(field.name))
         case Kind.CONSTRAINT:
             return _at_its_end(constraint(field.name))
-    took = sa.extract("epoch", trials.c.ended_at - trials.c.started_at)
-    return sa.cast(took, sa.Double)
+    return _at_its_end(duration_s())
 
 
 def _at_its_end(value: sa.ColumnElement[float]) -> sa.ColumnElement[float]:

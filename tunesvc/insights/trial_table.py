@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.history import list_attempts, list_decisions
 from tunesvc.insights.rows import TrialDetail, TrialRow
-from tunesvc.insights.sql import first_value, is_candidate, is_feasible, state_shown
+from tunesvc.insights.sql import duration_s, first_value, is_candidate, is_feasible, running_s, state_shown
 from tunesvc.insights.trial_metrics import attrs_of
 from tunesvc.spec import ParamValue
 from tunesvc.store import schema
@@ -119,8 +119,6 @@ def drawn_from(database: Database, study_id: int, number: int) -> dict[str, Base
 
 def _rows() -> sa.Select[Any]:
     tried, newest = _tried(), _newest_report()
-    until = sa.func.coalesce(tried.c.paused_at, trials_table.c.ended_at, sa.func.now())
-    duration = sa.cast(sa.extract("epoch", until - trials_table.c.started_at), sa.Double)
     return (
         sa.select(
             trials_table.c.trial_id,
@@ -129,7 +127,7 @@ def _rows() -> sa.Select[Any]:
             trials_table.c["values"].label("results"),
             trials_table.c.started_at,
             trials_table.c.ended_at,
-            duration.label("duration_s"),
+            duration_s(tried.c.ran_s).label("duration_s"),
             is_feasible().label("feasible"),
             tried.c.attempts,
             tried.c.failure,
@@ -146,17 +144,16 @@ def _rows() -> sa.Select[Any]:
 
 
 def _tried() -> sa.sql.selectable.LateralFromClause:
-    """How many attempts a trial had, why the last of them failed, and when it was paused if that is how it ended."""
+    """How many attempts a trial had, how long they ran, and why the last of them failed."""
     table = schema.attempts
     of_trial = table.c.trial_id == trials_table.c.trial_id
     newest = table.c.number.desc()
     failures = sa.func.array_agg(pg.aggregate_order_by(table.c.failure, newest))
-    paused_at = sa.func.array_agg(pg.aggregate_order_by(sa.case((table.c.state == "paused", table.c.ended_at)), newest))
     return (
         sa.select(
             sa.func.count().label("attempts"),
             sa.type_coerce(failures, sa.ARRAY(sa.Text))[1].label("failure"),
-            sa.type_coerce(paused_at, sa.ARRAY(sa.DateTime(timezone=True)))[1].label("paused_at"),
+            running_s().label("ran_s"),
         )
         .where(of_trial)
         .correlate(trials_table)
