@@ -20,12 +20,15 @@ from tunesvc.spec import Budget, Pruner, Sampler, StudySpec
 from tunesvc.spec.model import Goal
 from tunesvc.store import studies
 from tunesvc.store.database import Database
+from tunesvc.store.frozen import was_withdrawn
 from tunesvc.store.storage import PgStorage
 from tunesvc.store.studies import StudyRecord
 
 
 def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) -> StudyRecord:
-    """The study of the repeats, with every repeat that it lacks enqueued. May be repeated, with larger numbers too.
+    """Return the study of the repeats, with every repeat that it lacks enqueued. May be repeated with other numbers.
+
+    Repeats that an earlier call enqueued, that have not begun and that are not wanted any more, are withdrawn.
 
     Raises:
         TuneError: the study has several metrics, no spec, or no finished trial.
@@ -41,13 +44,17 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     if not finalists:
         raise TuneError(f"study {record.name!r} has no complete, feasible trial to confirm")
     confirming = _enrolled(database, record, _spec_of(spec, len(finalists) * repeats))
-    there = storage.get_all_trials(confirming.study_id, deepcopy=False)
-    lacking = _lacking(finalists, _seeds(confirming.spec, repeats), there)
+    seeds = _seeds(confirming.spec, repeats)
+    there = [t for t in storage.get_all_trials(confirming.study_id, deepcopy=False) if not was_withdrawn(t)]
+    superseded = _superseded(finalists, seeds, there)
+    for trial in superseded:
+        storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+    lacking = _lacking(finalists, seeds, there)
     for repeat, seed, trial in lacking:
         attrs = {**queued(trial.params, f"repeat {repeat} of trial {trial.number} of {record.name}"), SEED: seed}
         template = create_trial(state=TrialState.WAITING, system_attrs=attrs, user_attrs={CONFIRMS: trial.number})
         storage.create_new_trial(confirming.study_id, template)
-    return _enrolled(database, record, _spec_of(spec, max(1, len(there) + len(lacking))))
+    return _enrolled(database, record, _spec_of(spec, max(1, len(there) - len(superseded) + len(lacking))))
 
 
 def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int, shared_seeds: int | None = None) -> list[FrozenTrial]:
@@ -70,12 +77,25 @@ def _seeds(spec: StudySpec | None, repeats: int) -> list[int]:
     return [training_seed((spec and spec.seed) or 0, number, None) for number in range(repeats)]
 
 
+def _superseded(
+    finalists: Sequence[FrozenTrial], seeds: Sequence[int], there: Sequence[FrozenTrial]
+) -> list[FrozenTrial]:
+    """Return the repeats that have not begun and that no finalist needs any more."""
+    wanted = {(trial.number, seed) for trial in finalists for seed in seeds}
+    return [t for t in there if t.state == TrialState.WAITING and _repeat_of(t) not in wanted]
+
+
+def _repeat_of(trial: FrozenTrial) -> tuple[int | None, int | None]:
+    """Return which finalist a repeat repeats, and with which seed."""
+    return trial.user_attrs.get(CONFIRMS), trial.system_attrs.get(SEED)
+
+
 def _lacking(
     finalists: Sequence[FrozenTrial], seeds: Sequence[int], there: Sequence[FrozenTrial]
 ) -> list[tuple[int, int, FrozenTrial]]:
     """Which repeat, with which seed, of which finalist there is not yet, one round of all finalists after the other."""
     gone = (TrialState.FAIL, TrialState.PRUNED)
-    have = {(t.user_attrs.get(CONFIRMS), t.system_attrs.get(SEED)) for t in there if t.state not in gone}
+    have = {_repeat_of(t) for t in there if t.state not in gone}
     rounds = ((n, seed, trial) for n, seed in enumerate(seeds, 1) for trial in finalists)
     return [(n, seed, trial) for n, seed, trial in rounds if (trial.number, seed) not in have]
 

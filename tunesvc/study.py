@@ -378,8 +378,8 @@ class Study:
     ) -> Confirmation:
         """Run the finalists again with other seeds, and say which is best and how sure that is.
 
-        The repeats are the study `NAME:confirm`. Interrupted, it continues when this is called again; called with
-        larger numbers, it runs what is missing.
+        The repeats are the study `NAME:confirm`. Interrupted, it continues when this is called again. Called
+        with other numbers, it runs what is missing, and drops what has not begun and is not asked for any more.
 
         Args:
             top: how many finalists.

@@ -107,6 +107,19 @@ def test_more_repeats_run_what_is_missing_and_what_failed(database: Database) ->
     assert confirmed(database, simulation.record, top=2, repeats=3).states() == {"complete": 6, "fail": 1}
 
 
+def test_a_newer_confirmation_replaces_what_the_former_has_not_begun(database: Database) -> None:
+    simulation = Simulation(database, make_spec(), noisy)
+    simulation.run()
+    prepare(database, simulation.record, top=4, repeats=5)
+    assert confirmed(database, simulation.record, top=2, repeats=2).states() == {"complete": 4, "fail": 16}
+    told = confirmation(database, "test")
+    assert told is not None
+    assert [(len(one.values), one.failed) for one in told.finalists] == [(2, 0)] * 2
+    more = confirmed(database, simulation.record, top=2, repeats=3)
+    assert more.states() == {"complete": 6, "fail": 16}
+    assert more.sql("SELECT state FROM studies WHERE name = 'test:confirm'")[0] == ("finished",)
+
+
 def test_an_interrupted_confirmation_goes_on(database: Database) -> None:
     simulation = Simulation(database, make_spec(), noisy)
     simulation.run()

@@ -48,8 +48,8 @@ def confirm(
     Finalists are the recommended trial, the one with the best observed value, and the next best by what the model
     believes. All are run with the same new seeds, which the objective gets as `trial.seed`, or from `TUNE_SEED`.
 
-    The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same command goes on; with a
-    larger `--top` or `--repeats` it runs what is missing.
+    The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same command goes on. With
+    another `--top` or `--repeats` it runs what is missing, and drops what has not begun and is not asked for any more.
     """
     from tunesvc import api
     from tunesvc.cli.watching import attended

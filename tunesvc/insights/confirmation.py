@@ -14,7 +14,7 @@ from tunesvc.search.training_seeds import SEED
 from tunesvc.spec.model import Goal
 from tunesvc.store import studies
 from tunesvc.store.database import Database
-from tunesvc.store.frozen import aware
+from tunesvc.store.frozen import aware, was_withdrawn
 from tunesvc.store.storage import PgStorage
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def get_confirmation(database: Database, name: str) -> Confirmation | None:
         return None
     from tunesvc.search.confirming import compare
 
-    trials = PgStorage(database).get_all_trials(repeated.study_id, deepcopy=False)
+    stored = PgStorage(database).get_all_trials(repeated.study_id, deepcopy=False)
+    trials = [trial for trial in stored if not was_withdrawn(trial)]
     numbers = sorted({trial.user_attrs[CONFIRMS] for trial in trials if CONFIRMS in trial.user_attrs})
     observed = {row.number: row.value for row in rows_of(database, record.study_id, numbers) if row.value is not None}
     values, failed = _of_finalists([trial for trial in trials if trial.user_attrs.get(CONFIRMS) in observed])

@@ -29,6 +29,7 @@ from tunesvc.search.warmstart import CARRIED, Teacher
 from tunesvc.space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.store.batch import Batch, Decision
+from tunesvc.store.frozen import was_withdrawn
 
 CONSTRAINT = "constraints:"
 """Prefix of Optuna's own system attributes for constraint values, which its samplers read."""
@@ -75,7 +76,7 @@ class Optimizer:
         self._is_settled = True
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
         self._tried = {configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
-        self.withdrawn = sum(t.state == TrialState.FAIL and t.datetime_start is None for t in self.trials)
+        self.withdrawn = sum(map(was_withdrawn, self.trials))
         """How many enqueued trials were taken back before they were asked for."""
 
     @property

@@ -98,6 +98,11 @@ def naive_local(moment: datetime | None) -> datetime | None:
     return moment.astimezone().replace(tzinfo=None) if moment else None
 
 
+def was_withdrawn(trial: FrozenTrial) -> bool:
+    """Tell whether a trial was taken back before it started: it counts for nothing."""
+    return trial.state == TrialState.FAIL and trial.datetime_start is None
+
+
 def aware(moment: datetime | None) -> datetime | None:
     """Optuna's local time as the moment that it is."""
     return moment.astimezone() if moment else None
