@@ -19,7 +19,7 @@ from tunesvc.charts import Kind
 from tunesvc.insights.answer import recommended_trials
 from tunesvc.insights.overview import get_study, get_study_by_id
 from tunesvc.insights.parameters import list_parameters
-from tunesvc.insights.results import get_results, saved_by_pruning, subsample, subsample_best
+from tunesvc.insights.results import get_results, saved_by_pruning, saving_of, subsample, subsample_best
 from tunesvc.insights.rows import Objective
 from tunesvc.insights.spans import list_spans
 from tunesvc.insights.standing import get_headline, list_recent_decisions, list_running
@@ -42,9 +42,24 @@ def test_columns_hold_all_trials_by_number(database: Database) -> None:
     assert found.numbers.tolist() == [0, 1, 2, 3]
     assert found.feasible.tolist() == [True, False, True, True]
     assert np.isnan(found.values[2, 0])
-    assert found.last_steps[2] == 4
+    assert found.steps[2] == 4
     assert np.isnan(found.ended_s).tolist() == [False, False, True, False]
     assert found.best(Objective("error", "minimize")) == 0, "1 breaks its constraint, 3 was pruned"
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_steps_are_counted_from_where_the_reports_begin(database: Database, first: int) -> None:
+    """Ten steps are ten, whether the objective counts them from 0 or from 1."""
+    with writing(database) as w:
+        for number, (state, steps) in enumerate([("complete", 10), ("pruned", 4)]):
+            w.trial(number, state, 0.5)
+            for step in range(steps):
+                w.report(number, 1, first + step, 0.5)
+    found = get_results(database, w.study_id)
+    assert found.steps.tolist() == [10, 4]
+    saved = saving_of(found)
+    assert saved is not None
+    assert (saved.full_steps, saved.steps, saved.share) == (10, 6, 6 / 20)
 
 
 def test_nothing_is_columns_of_nothing(database: Database) -> None:
@@ -63,7 +78,7 @@ def test_a_later_look_reads_what_is_new_and_what_was_open(database: Database) ->
         add(connection, study, 20, 5, 1)
         connection.execute(sa.text("UPDATE trials SET state = 'complete', \"values\" = ARRAY[0.5] WHERE number = 17"))
     later, whole = get_results(database, study, before), get_results(database, study)
-    for column in ("numbers", "states", "values", "feasible", "last_steps", "ended_s"):
+    for column in ("numbers", "states", "values", "feasible", "steps", "ended_s"):
         np.testing.assert_array_equal(getattr(later, column), getattr(whole, column))
     assert len(later) == 25
 
@@ -87,11 +102,11 @@ def test_the_best_are_always_chosen(costs: list[float], limit: int) -> None:
 
 
 def test_what_pruning_saves_is_counted_against_a_whole_trial() -> None:
-    saved = saved_by_pruning(np.array([1.0, 4.0]), np.array([9.0, 9.0, np.nan]), np.array([1.0, 4, 9, 9, np.nan]))
+    saved = saved_by_pruning(np.array([2.0, 5.0]), np.array([10.0, 10.0, np.nan]), np.array([2.0, 5, 10, 10, np.nan]))
     assert saved is not None
-    assert (saved.pruned, saved.whole, saved.full_steps, saved.steps) == (2, 2, 9.0, 13.0)
+    assert (saved.pruned, saved.whole, saved.full_steps, saved.steps) == (2, 2, 10.0, 13.0)
     assert saved.share == pytest.approx(13 / (13 + 27))
-    assert saved_by_pruning(np.array([]), np.array([9.0]), np.array([9.0])) is None
+    assert saved_by_pruning(np.array([]), np.array([10.0]), np.array([10.0])) is None
 
 
 def test_parameters_are_columns_in_the_order_drawn_with_their_scale(database: Database) -> None:

@@ -145,7 +145,7 @@ def choose_curves(
     objective: Objective, results: Results, index: int = 0, limit: int = CURVES, states: Collection[str] = ()
 ) -> list[int]:
     """Numbers of the trials whose learning curves are worth drawing: the best, those that run, an even choice."""
-    tried = np.flatnonzero(results.in_states(states) & ~np.isnan(results.last_steps))
+    tried = np.flatnonzero(results.in_states(states) & ~np.isnan(results.steps))
     costs = np.where(results.candidates(), results.costs(objective, index), np.inf)
     costs = np.where(results.in_states(["running", "interrupted"]), -np.inf, costs)[tried]
     return [int(number) for number in results.numbers[tried[subsample_best(costs, results.numbers[tried], limit)]]]
@@ -178,7 +178,7 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
         xaxis=count_axis("step", steps),
         yaxis=axis(objective.name, values),
     )
-    reported = int((~np.isnan(results.last_steps)).sum())
+    reported = int((~np.isnan(results.steps)).sum())
     return Chart(
         title,
         chart,

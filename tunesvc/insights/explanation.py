@@ -203,7 +203,7 @@ def _focus(places: Sequence[float]) -> str:
 
 def _pruning(database: Database, view: StudyView, found: Results, audited: Audit | None) -> Iterator[str]:
     stopped = found.of_state("pruned") | found.of_state("paused")
-    steps = found.last_steps
+    steps = found.steps
     if view.spec is not None and view.spec.pruner.name == "none" and not stopped.any():
         return
     yield from _paused(found, trials_with(database, view.study_id, "promote"))

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.insights.rows import Objective
-from tunesvc.insights.sql import is_feasible, state_shown
+from tunesvc.insights.sql import is_feasible, of_study, state_shown
 from tunesvc.store.database import Database
 from tunesvc.store.ids import trial_id
 from tunesvc.store.schema import reports, trials
@@ -36,8 +36,8 @@ class Results:
     values: np.ndarray
     """Shape (trials, objectives); NaN where there is none."""
     feasible: np.ndarray
-    last_steps: np.ndarray
-    """Of the newest report; NaN without one."""
+    steps: np.ndarray
+    """How many were trained up to the newest report; NaN without one."""
     ended_s: np.ndarray
     """Seconds since 1970; NaN while it is not over."""
 
@@ -112,14 +112,16 @@ def get_results(database: Database, study_id: int, before: Results | None = None
     feasible = is_feasible([study_id]) if is_open is None else is_feasible()
     with database.engine.connect() as connection:
         width = connection.execute(_OBJECTIVES, {"study": study_id}).scalar() or 1
-        packed = connection.execute(_packed(condition, feasible, width)).scalar()
+        packed = connection.execute(_packed(study_id, condition, feasible, width)).scalar()
     return _joined(before, _unpacked(packed, width))
 
 
 _OBJECTIVES = sa.text("SELECT cardinality(directions) FROM studies WHERE study_id = :study")
 
 
-def _packed(condition: sa.ColumnElement[bool], feasible: sa.ColumnElement[bool], width: int) -> sa.Select[Any]:
+def _packed(
+    study_id: int, condition: sa.ColumnElement[bool], feasible: sa.ColumnElement[bool], width: int
+) -> sa.Select[Any]:
     """All rows as one string of doubles: as rows, 100,000 trials would take Python a second of work."""
     last_step = (
         sa.select(reports.c.step)
@@ -134,7 +136,7 @@ def _packed(condition: sa.ColumnElement[bool], feasible: sa.ColumnElement[bool],
         trials.c.number,
         state,
         sa.cast(feasible, sa.Integer),
-        last_step,
+        last_step + _is_counted_from_0(study_id),
         sa.extract("epoch", trials.c.ended_at),
         *(trials.c["values"][i + 1] for i in range(width)),
     ]
@@ -145,32 +147,44 @@ def _packed(condition: sa.ColumnElement[bool], feasible: sa.ColumnElement[bool],
     return sa.select(sa.func.string_agg(row, rows)).where(condition)
 
 
+def _is_counted_from_0(study_id: int) -> sa.ColumnElement[int]:
+    """Return 1 where the study's first report is of step 0, so that one step more is trained than its number says."""
+    first = (
+        sa.select(reports.c.step)
+        .where(of_study(reports.c.trial_id, study_id))
+        .order_by(reports.c.trial_id, reports.c.attempt, reports.c.step)
+        .limit(1)
+        .scalar_subquery()
+    )
+    return sa.case((first == 0, 1), else_=0)
+
+
 def _unpacked(packed: bytes | None, width: int) -> Results:
     table = np.frombuffer(packed or b"", dtype=">f8").astype(float).reshape(-1, 5 + width)
-    number, state, feasible, last_step, ended_s = table[:, :5].T
-    return Results(number.astype(np.int64), state.astype(np.int8), table[:, 5:], feasible == 1.0, last_step, ended_s)
+    number, state, feasible, steps, ended_s = table[:, :5].T
+    return Results(number.astype(np.int64), state.astype(np.int8), table[:, 5:], feasible == 1.0, steps, ended_s)
 
 
 def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray) -> Saved | None:
     """What it has saved; None while no trial was stopped early, or none has come to its end.
 
     Args:
-        pruned: last steps of trials that were stopped early.
-        complete: last steps of those that came to their end.
-        every: last steps of all trials.
+        pruned: steps of trials that were stopped early.
+        complete: steps of those that came to their end.
+        every: steps of all trials.
     """
     pruned, complete, every = (steps[~np.isnan(steps)] for steps in (pruned, complete, every))
     if not len(pruned) or not len(complete):
         return None
     full = float(median(complete.tolist()))
     steps = float(np.maximum(0.0, full - pruned).sum())
-    trained = float((every + 1).sum())
+    trained = float(every.sum())
     return Saved(len(pruned), len(complete), full, steps, steps / (steps + trained))
 
 
 def saving_of(found: Results) -> Saved | None:
     """`saved_by_pruning` of a study."""
-    steps = found.last_steps
+    steps = found.steps
     return saved_by_pruning(steps[found.of_state("pruned")], steps[found.of_state("complete")], steps)
 
 
