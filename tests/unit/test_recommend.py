@@ -29,6 +29,15 @@ def test_a_lucky_draw_is_not_recommended_and_named() -> None:
     assert told is not None
     assert abs(trials[told.number].params["x"] - 0.3) < 0.15
     assert told.luckiest == 40
+    assert told.is_apart
+
+
+def test_a_lucky_trial_beside_the_recommended_one_cannot_be_told_from_it() -> None:
+    told = recommend([*bowl(0.1), trial(40, 0.21, -0.5)], "minimize")
+    assert told is not None
+    assert (told.number, told.luckiest) == (12, 40)
+    assert not told.is_apart
+    assert told.luck == "but the two cannot be told apart"
 
 
 def test_of_equal_values_none_is_luckier() -> None:

@@ -46,7 +46,10 @@ def test_the_recommended_trial_comes_before_the_lucky_one() -> None:
     assert text.index("Recommended  loss = 0.21 ± 0.02  trial 4, observed 0.2") < text.index(
         "Best  loss = 0.1  trial 9"
     )
-    assert "lucky" in text
+    assert "Trial 9, below, has the best observed value, which is probably a lucky draw" in text
+    near = Recommendation(4, 0.21, 0.02, 9, is_apart=False)
+    text = shown(study_text.best(VIEW, [row(4, 0.2), row(9, 0.1)], 120, near))
+    assert "Trial 9, below, has the best observed value, but the two cannot be told apart" in text
 
 
 def test_where_both_are_one_trial_it_is_told_once() -> None:

@@ -71,7 +71,7 @@ def _answer(database: Database, study: StudyView) -> Card:
     if answer is not None and (evidence := answer.describe(study.shared_seeds)):
         told.append(("evidence", f"{evidence[0].upper()}{evidence[1:]}."))
     if answer is not None and answer.luckiest != answer.number:
-        told.append(("luckiest", f"Trial {answer.luckiest} has the best observed value, probably a lucky draw."))
+        told.append(("luckiest", f"Trial {answer.luckiest} has the best observed value, {answer.luck}."))
     if len(study.objectives) > 1:
         told.append(("choice", "One of the front, which is listed below: no other beats it in every objective."))
     params = yaml.safe_dump(dict(rows[0].params), sort_keys=False, allow_unicode=True)

@@ -161,7 +161,7 @@ def best(
     """Print the trial to take; of several objectives, the Pareto front.
 
     The best by the repeats of `tune confirm`, else by the model of all trials. Where another trial has the best
-    observed value, which is probably a lucky draw then, it is shown too.
+    observed value, it is shown too: as probably a lucky draw, or as one that cannot be told from the first.
     """
     from tunesvc.insights.answer import answer_rows, recommended_trials
     from tunesvc.insights.overview import get_study

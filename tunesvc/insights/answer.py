@@ -60,7 +60,13 @@ def with_repeats(database: Database, view: StudyView, results: Results, answer: 
     ended_s = results.ended_s[results.numbers == answer.number]
     if (ended_s > repeated.started_at.timestamp()).any():
         return answer
-    return replace(answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner)
+    from tunesvc.search.confirming import CONFIDENCE
+
+    chance = next((one.chance for one in repeated.finalists if one.number == answer.luckiest), None)
+    is_apart = answer.is_apart if chance is None else chance <= 1 - CONFIDENCE
+    return replace(
+        answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner, is_apart=is_apart
+    )
 
 
 def find_best_trial(database: Database, view: StudyView) -> TrialRow:

@@ -241,7 +241,7 @@ def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
     if view.shared_seeds is not None and answer.deviation is not None:
         yield f"What each of {view.shared_seeds} training seeds does to all trials alike is taken out of that."
     if answer.luckiest != answer.number:
-        yield f"Trial {answer.luckiest} has the best observed value, which is probably a lucky draw."
+        yield f"Trial {answer.luckiest} has the best observed value, {answer.luck}."
 
 
 def _standing(view: StudyView, found: Results) -> Iterator[str]:

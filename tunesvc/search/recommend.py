@@ -38,9 +38,16 @@ class Recommendation:
     """The trial with the best observed value; the recommended one if it has that value too."""
     confirmed: Finalist | None = None
     """Its repeats with other seeds, of which `mean` is the mean then; None while it was not confirmed."""
+    is_apart: bool = True
+    """Whether it differs from the luckiest by more than their deviations, or their repeats say so."""
 
     def __str__(self) -> str:
         return f"trial {self.number}: {self.describe() or f'observed {number(self.mean)}'}"
+
+    @property
+    def luck(self) -> str:
+        """What to think of the best observed value, where that is another trial's: it has that value, LUCK."""
+        return "which is probably a lucky draw" if self.is_apart else "but the two cannot be told apart"
 
     def describe(self, shared_seeds: int | None = None) -> str:
         """Return the evidence for its value in words; empty when there is only the observed value.
@@ -72,7 +79,11 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | Non
         luckiest = _by_observed(candidates, goal)[0]
         return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
     best, mean, deviation = _best_believed(belief)
-    return Recommendation(best, mean, deviation, luckiest_beside(best, candidates, goal))
+    luckiest = luckiest_beside(best, candidates, goal)
+    params = next(trial.params for trial in candidates if trial.number == luckiest)
+    (other,), (its_deviation,) = belief.predict(belief.domain.encode(params)[None])
+    is_apart = bool(abs(other - mean) >= math.hypot(deviation, its_deviation))
+    return Recommendation(best, mean, deviation, luckiest, is_apart=is_apart)
 
 
 def luckiest_beside(number: int, trials: Sequence[FrozenTrial], goal: Goal) -> int:

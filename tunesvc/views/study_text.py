@@ -140,7 +140,7 @@ def best(view: StudyView, rows: Sequence[TrialRow], width: int, answer: Recommen
 
 def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> RenderableType:
     observed = f"observed {number(row.value)}"
-    note = "The best observed value, below, is probably a lucky draw"
+    note = f"Trial {answer.luckiest}, below, has the best observed value, {answer.luck}"
     if answer.confirmed is None:
         spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
         over = "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"

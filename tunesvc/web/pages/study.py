@@ -46,6 +46,8 @@ class Answer:
     """For its value, in words; empty when there is only the observed value."""
     luckiest: int | None
     """The trial with the best observed value, where that is another one."""
+    luck: str = ""
+    """What to think of that."""
     fresh_in_s: int | None = None
     """When to ask again, where trials have come to a result that it does not consider yet."""
 
@@ -146,7 +148,7 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
     luckiest = found.luckiest if found.luckiest != found.number else None
     evidence = found.describe(view.shared_seeds)
     fresh_in_s = None if held.stamp == source.stamp else max(1, math.ceil(held.fresh_in_s))
-    return Answer(row, found.mean, found.deviation, evidence, luckiest, fresh_in_s)
+    return Answer(row, found.mean, found.deviation, evidence, luckiest, found.luck, fresh_in_s)
 
 
 def _parameter_names(study: StudyView) -> list[str]:
