@@ -21,7 +21,7 @@ from tunesvc.cardinality import count_at_most, count_configurations, count_steps
 from tunesvc.errors import SpecError
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
 from tunesvc.spec.conditions import as_written, contains, draw_order, wanted_values
-from tunesvc.spec.rounding import step_at
+from tunesvc.spec.rounding import snap_to_bounds, step_at
 
 MAX_LISTED = 10_000
 """A parameter with more values than that is no grid."""
@@ -266,11 +266,15 @@ def place(distribution: BaseDistribution, value: ParamValue) -> float | None:
 
 
 def canonical(distribution: BaseDistribution, value: Any) -> Any:
-    """A value of a distribution; of a stepped float the one that stands for its step. What misses every step stays."""
-    if not isinstance(distribution, FloatDistribution) or distribution.step is None:
+    """Return a float as it is written: the value of its step, or the bound that it misses by rounding.
+
+    What misses every step or bound stays, and so does anything else.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not isinstance(distribution, FloatDistribution) or not is_number:
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value
+    if distribution.step is None:
+        return snap_to_bounds(value, distribution.low, distribution.high)
     step = step_at(value, distribution.low, distribution.step)
     return value if step is None else step
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -477,6 +478,35 @@ def test_every_sampler_proposes_steps_as_they_are_written(name: str) -> None:
     assert {params.get("z", 0.0) for params in drawn} <= {tenths / 10 for tenths in range(101)}
     assert all(("extra" in params) == (params["x"] == 0.3) for params in drawn if name != "grid")
     assert any(params["x"] == 0.3 for params in drawn)
+
+
+@pytest.mark.parametrize("name", ["auto", "gp", "tpe", "random", "qmc", "cmaes", "nsga2"])
+def test_every_sampler_keeps_within_bounds_and_hits_them_exactly(name: str) -> None:
+    """`exp(log(1e-6))` is 1.0000000000000004e-06, and `exp(log(0.1))` may lie beyond 0.1."""
+    bounds = {"low": (1e-6, 0.1), "high": (3e-7, 0.7), "flat": (0.1, 0.3)}
+    ranges = {key: {"type": "float", "min": a, "max": b, "log": key != "flat"} for key, (a, b) in bounds.items()}
+    optimizer = make_optimizer(make_spec(sampler={"name": name, "seed": 3}, parameters=ranges))
+    for _ in range(30):
+        proposal = optimizer.ask()
+        for key, (low, high) in bounds.items():
+            value = float(proposal.params[key])
+            assert low <= value <= high
+            assert value in (low, high) or (value > low * (1 + 1e-12) and value < high * (1 - 1e-12))
+        pull = math.log(proposal.params["low"]) - math.log(proposal.params["high"]) + proposal.params["flat"]
+        optimizer.tell(proposal.number, TrialState.COMPLETE, [pull])
+
+
+def test_a_sampler_that_misses_a_bound_by_rounding_is_not_replaced_by_chance() -> None:
+    class Rounds(optuna.samplers.RandomSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+            return {"x": optuna.distributions.FloatDistribution(1e-6, 1.0, log=True)}
+
+        def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+            return {"x": 9.999999999999995e-07}
+
+    parameters = {"x": {"type": "float", "min": 1e-6, "max": 1.0, "log": True}}
+    optimizer = make_optimizer(make_spec(sampler={"name": "random"}, parameters=parameters), Rounds())
+    assert optimizer.ask().params == {"x": 1e-6}
 
 
 def test_an_enqueued_step_is_the_written_one_however_it_was_computed() -> None:

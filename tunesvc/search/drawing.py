@@ -237,16 +237,18 @@ class Drawing:
             known: ParamValue = trial.params[name]
             return known
         fixed = trial.system_attrs.get(FIXED, {})
+        # Samplers compute steps in binary, and bounds through logarithms; here, where proposals enter, each step and
+        # each bound gets its one value.
+        relative_value = canonical(distribution, relative.get(name))
         if name in fixed and not _holds(distribution, fixed[name]):
             self._memory.note(number, f"enqueued with {name} = {fixed[name]!r}, which is none of {distribution}")
         if name in fixed and _holds(distribution, fixed[name]):
             value = fixed[name]
-        elif name in relative and _holds(distribution, relative[name]):
-            value = relative[name]
+        elif name in relative and _holds(distribution, relative_value):
+            value = relative_value
         else:
             self._alone.append(name)
             value = sampler.sample_independent(_filter_study(self._study, trial), trial, name, distribution)
-        # Samplers compute steps in binary; here, where proposals enter, each step gets its one value.
         internal = distribution.to_internal_repr(canonical(distribution, value))
         self._memory.set_trial_param(number, name, internal, distribution)
         drawn: ParamValue = distribution.to_external_repr(internal)

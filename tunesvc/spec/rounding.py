@@ -1,4 +1,6 @@
-"""Stepped numbers: the one value that stands for each step, computed in decimals as people write them.
+"""The one value that stands for each step of a stepped number, and for each bound of a range.
+
+Steps are computed in decimals as people write them.
 
 `0.1 + 2 * 0.1` is 0.30000000000000004 in binary; the step that a study file calls 0.3 is 0.3. Every place that takes a
 value in asks here, so that a step has one value in validation, conditions, filters, storage and samplers alike.
@@ -13,11 +15,21 @@ TOLERANCE = 1e-8
 """Part of a step by which a value may miss it: Optuna's own tolerance."""
 
 
+_ROUNDING = 1e-12
+"""Part of a bound by which a value computed through logarithms may miss it."""
+
+
 def nearest_step(value: float, low: float, step: float) -> float:
     """Return the step nearest to a value, counted from `low`; it may lie outside of a range."""
     first, width = Decimal(str(low)), Decimal(str(step))
     index = round((Decimal(str(value)) - first) / width)
     return float(first + index * width)
+
+
+def snap_to_bounds(value: float, low: float, high: float) -> float:
+    """Return the bound that a value misses by rounding alone, as `exp(log(low))` does; else the value."""
+    nearest = min((low, high), key=lambda bound: abs(value - bound))
+    return nearest if math.isclose(value, nearest, rel_tol=_ROUNDING) else value
 
 
 def step_at(value: float, low: float, step: float) -> float | None:

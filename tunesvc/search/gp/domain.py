@@ -13,7 +13,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
-from tunesvc.spec.rounding import nearest_step
+from tunesvc.spec.rounding import nearest_step, snap_to_bounds
 
 ABSENT = 0.5
 """Where a parameter that a trial does not have is put: all such trials agree in it."""
@@ -167,4 +167,4 @@ def _value(place: float, kind: BaseDistribution) -> Any:
         return int(min(max(kind.low + round((value - low) / kind.step) * kind.step, kind.low), kind.high))
     if isinstance(kind, FloatDistribution) and kind.step is not None:
         value = nearest_step(value, low, kind.step)
-    return min(max(float(value), low), high)
+    return snap_to_bounds(min(max(float(value), low), high), low, high)
