@@ -112,7 +112,7 @@ def test_a_newer_confirmation_replaces_what_the_former_has_not_begun(database: D
     simulation.run()
     prepare(database, simulation.record, top=4, repeats=5)
     assert confirmed(database, simulation.record, top=2, repeats=2).states() == {"complete": 4, "fail": 16}
-    told = confirmation(database, "test")
+    told = get_confirmation(database, "test")
     assert told is not None
     assert [(len(one.values), one.failed) for one in told.finalists] == [(2, 0)] * 2
     more = confirmed(database, simulation.record, top=2, repeats=3)

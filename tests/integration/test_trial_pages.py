@@ -222,9 +222,9 @@ def test_the_duration_of_a_trial_is_what_its_attempts_ran_without_the_time_betwe
         w.trial(2, "complete", 0.1)  # as through Optuna's API: it has no attempts
         w.trial(3, "fail")
         w.attempt(3, 1, "failed", started_at=None)
-    study = insights.study(database, "digits")
-    found = insights.names_of(database, study)
-    taken = [row.duration_s for row in insights.trials(database, study.study_id)]
+    study = get_study(database, "digits")
+    found = names_of(database, study)
+    taken = [row.duration_s for row in list_trials(database, study.study_id)]
     assert taken == pytest.approx([7, 5, 10, 0])
     assert numbers(database, study, found, "duration > 4.5s and duration < 8s", "number") == [0, 1]
     assert numbers(database, study, found, "", "-duration") == [2, 0, 3, 1], "one that is not over comes last"
