@@ -64,9 +64,7 @@ def with_repeats(database: Database, view: StudyView, results: Results, answer: 
 
     chance = next((one.chance for one in repeated.finalists if one.number == answer.luckiest), None)
     is_apart = answer.is_apart if chance is None else chance <= 1 - CONFIDENCE
-    return replace(
-        answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner, is_apart=is_apart
-    )
+    return replace(answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner, is_apart=is_apart)
 
 
 def find_best_trial(database: Database, view: StudyView) -> TrialRow:
