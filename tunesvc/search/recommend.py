@@ -80,7 +80,7 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | Non
         return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
     best, mean, deviation = _best_believed(belief)
     luckiest = luckiest_beside(best, candidates, goal)
-    params = next(trial.params for trial in candidates if trial.number == luckiest)
+    params = next(one.params for one in candidates if one.number == luckiest)
     (other,), (its_deviation,) = belief.predict(belief.domain.encode(params)[None])
     is_apart = bool(abs(other - mean) >= math.hypot(deviation, its_deviation))
     return Recommendation(best, mean, deviation, luckiest, is_apart=is_apart)
