@@ -167,7 +167,7 @@ def _read(
         changes["pruner"] = Pruner.model_validate(entry_of(pruner))
     spec = spec.model_copy(update=changes)
     if text is None:
-        faults = find_faults(spec, folder=Path(folder), with_function=function is not None)
+        faults = find_faults(spec, folder=Path(folder), function=function)
         if faults := faults + option_faults(spec, sampler, pruner):
             raise SpecError("\n".join(str(fault) for fault in faults))
     return spec, Source(text, folder, function, sampler, pruner)

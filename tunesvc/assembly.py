@@ -24,7 +24,7 @@ from tunesvc.blas import one_blas_thread
 from tunesvc.coordinator.closing import Closing
 from tunesvc.coordinator.loop import Coordinator
 from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.errors import DatabaseUnavailable, LeaseLost, MachineBusy, StudyExists, StudyNotFound, TuneError
+from tunesvc.errors import DatabaseUnavailable, LeaseLost, MachineBusy, SpecError, StudyExists, StudyNotFound, TuneError
 from tunesvc.execute.executor import Executor, Job
 from tunesvc.execute.functions import pickled
 from tunesvc.execute.interpreter import Interpreter
@@ -41,6 +41,7 @@ from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.warmstart import CARRIED
 from tunesvc.space import Space, widened
 from tunesvc.spec import StudySpec
+from tunesvc.spec.arguments import function_faults
 from tunesvc.spec.entrypoint_file import entrypoint_faults
 from tunesvc.store import recovery, studies
 from tunesvc.store.answers import answering
@@ -262,6 +263,10 @@ def _require_objective(spec: StudySpec, source: Source) -> None:
             f"study {spec.name!r} was started from Python and its objective is not stored: "
             f"continue it there, `{spec.resume_command}`"
         )
+    if source.function is not None:
+        faults = list(function_faults(spec, source.function, spec.parameters))
+        if faults:
+            raise SpecError("\n".join(map(str, faults)))
 
 
 def _check_folder(record: StudyRecord, source: Source) -> None:

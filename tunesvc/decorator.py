@@ -135,11 +135,11 @@ class Tunable(Generic[P, R]):
 
         data = _study(self.__wrapped__, options)
         try:
-            return spec_from_dict(data, with_function=True)
+            return spec_from_dict(data, function=self.__wrapped__)
         except SpecError:
             from tunesvc.search.check import option_faults  # takes a second, worth it to tell all mistakes at once
 
-            return spec_from_dict(data, with_function=True, judge=option_faults)
+            return spec_from_dict(data, function=self.__wrapped__, judge=option_faults)
 
     def tune(self, **changes: Any) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.

@@ -261,7 +261,7 @@ def test_a_name_that_cannot_be_stored_or_shown_is_refused_with_the_reason(name: 
         assert told in message or "a key must be" in message
         assert all(char.isprintable() for char in message.replace("\n", ""))
     with pytest.raises(SpecError):
-        spec_from_dict({"name": name, "metric": "loss", "budget": 1}, with_function=True)
+        spec_from_dict({"name": name, "metric": "loss", "budget": 1}, function=dict)
 
 
 @pytest.mark.parametrize("raw", ["\x00", "\x07", "\x1b[2J", "\x7f", "\ufffe", "\ud800"])
@@ -285,7 +285,7 @@ def test_a_name_is_kept_as_it_is_or_clearly_refused(name: str) -> None:
     """Fault 39."""
     data = {"name": name, "metric": "loss", "budget": 1, "parameters": {name: {"values": [name]}}}
     try:
-        spec = spec_from_dict(data, with_function=True)
+        spec = spec_from_dict(data, function=dict)
     except SpecError:
         return
     assert spec.name == name

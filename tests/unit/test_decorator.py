@@ -15,7 +15,8 @@ import optuna
 import pytest
 from ray import tune as ray_tune
 
-from tunesvc import Choice, Float, Int, Trial, TuneError, tunable
+from tests.specs import make_spec
+from tunesvc import Choice, Float, Int, Trial, TuneError, run, tunable
 from tunesvc.decorator import Tunable
 from tunesvc.errors import SpecError
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
@@ -105,6 +106,36 @@ def test_an_argument_without_range_or_default_is_told() -> None:
     with pytest.raises(SpecError, match="lacking: `y` has neither a range nor a default"):
         lacking.spec(trials=1)
     assert lacking.spec(trials=1, constants={"y": 1.0}).constants == {"y": 1.0}
+
+
+def test_a_misspelled_trial_is_told_before_anything_starts() -> None:
+    @tunable(trials=1)
+    def by_name(x: Annotated[float, Float(0.0, 1.0)], *, trail: Trial) -> None: ...
+
+    @tunable(trials=1)
+    def in_order(x: Annotated[float, Float(0.0, 1.0)], trail: Trial) -> None: ...
+
+    @tunable(trials=1, parameters={"x": Float(0.0, 1.0)})
+    def of_a_config(config: dict[str, float], *, trail: Trial) -> None: ...
+
+    for misspelled in (by_name, in_order, of_a_config):
+        with pytest.raises(
+            SpecError, match="needs `trail`, did you mean `trial`. The trial is handed over by that name"
+        ):
+            misspelled.tune()
+
+
+def test_a_function_that_is_handed_over_is_held_against_the_parameters() -> None:
+    spec = make_spec(entrypoint=None, parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}})
+
+    def other(y: float, z: float, *, data: object) -> float:
+        return y
+
+    with pytest.raises(SpecError) as caught:
+        run(spec, function=other)
+    told = str(caught.value)
+    assert "`other` does not take `x`" in told
+    assert "`other` needs `data`: declare it" in told
 
 
 def test_a_conditional_argument_needs_a_default() -> None:

@@ -290,12 +290,12 @@ def test_plain_data_is_checked_like_a_file_and_told_by_path() -> None:
         "parameters": {"x": {"values": (1, 2)}},
     }
     with pytest.raises(SpecError) as caught:
-        spec_from_dict(data, with_function=True)
+        spec_from_dict(data, function=dict)
     assert str(caught.value) == "metric: unknown key `gaol`, did you mean `goal`?"
     data["metric"] = "loss"
-    assert spec_from_dict(data, with_function=True).parameters["x"] == CategoricalParameter(values=(1, 2))
+    assert spec_from_dict(data, function=dict).parameters["x"] == CategoricalParameter(values=(1, 2))
     with pytest.raises(SpecError, match="leave `entrypoint` and `command` out"):
-        spec_from_dict({**data, "entrypoint": "a:b"}, with_function=True)
+        spec_from_dict({**data, "entrypoint": "a:b"}, function=dict)
 
 
 def test_a_command_cannot_be_handed_a_parameter_that_exists_only_sometimes() -> None:

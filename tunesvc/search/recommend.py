@@ -76,8 +76,8 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | Non
         return None
     belief = _belief(candidates, goal, shared_seeds)
     if belief is None:
-        luckiest = _by_observed(candidates, goal)[0]
-        return Recommendation(luckiest.number, luckiest.values[0], None, luckiest.number)
+        first = _by_observed(candidates, goal)[0]
+        return Recommendation(first.number, first.values[0], None, first.number)
     best, mean, deviation = _best_believed(belief)
     luckiest = luckiest_beside(best, candidates, goal)
     params = next(one.params for one in candidates if one.number == luckiest)

@@ -6,10 +6,12 @@ Names and options of samplers and pruners are judged by `tunesvc.search`, which 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
+from tunesvc.spec.arguments import function_faults
 from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested, wanted_values
 from tunesvc.spec.entrypoint_file import entrypoint_faults
 from tunesvc.spec.faults import Fault, printable, suggest
@@ -21,19 +23,24 @@ PRUNERS_OF_SEVERAL = ("auto", "curve", "asha", "none")
 
 
 def find_faults(
-    spec: StudySpec, *, names: Collection[str] | None = None, folder: Path | None = None, with_function: bool = False
+    spec: StudySpec,
+    *,
+    names: Collection[str] | None = None,
+    folder: Path | None = None,
+    function: Callable[..., Any] | None = None,
 ) -> list[Fault]:
     """Everything in a valid model that does not fit together.
 
     Args:
         names: all parameters as written, also those that are left out of `spec` because they have faults of their own.
         folder: where the entrypoint is found from; None leaves that to the worker.
-        with_function: the objective is handed over as a function.
+        function: the objective, where it is handed over.
     """
     names = spec.parameters.keys() if names is None else names
     return list(
         chain(
-            _objective(spec, names, with_function),
+            _objective(spec, names, with_function=function is not None),
+            function_faults(spec, function, names) if function is not None else (),
             entrypoint_faults(spec, folder, names=names),
             _placeholders(spec, names),
             _constants(spec, names),
@@ -45,7 +52,7 @@ def find_faults(
     )
 
 
-def _objective(spec: StudySpec, names: Collection[str], with_function: bool) -> Iterator[Fault]:
+def _objective(spec: StudySpec, names: Collection[str], *, with_function: bool) -> Iterator[Fault]:
     if with_function:
         if spec.entrypoint is not None or spec.command is not None:
             yield Fault((), "the function is the objective: leave `entrypoint` and `command` out")

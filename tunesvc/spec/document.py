@@ -92,7 +92,7 @@ def examine(
     if not isinstance(tree, Table):
         return None, [PlacedFault(Place(1, 1) if tree is None else tree.place, _NO_STUDY)]
     data = {key: _plain(entry.node, (key,), found) for key, entry in tree.entries.items()}
-    spec, wrong = _validate(data, folder=folder, with_function=False, judge=judge)
+    spec, wrong = _validate(data, folder=folder, function=None, judge=judge)
     known = {fault.place for fault in found}
     placed = [PlacedFault(_locate(tree, fault), str(fault)) for fault in wrong]
     found += [fault for fault in placed if fault.place not in known]
@@ -111,25 +111,31 @@ def written(spec: StudySpec) -> str:
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
-def spec_from_dict(data: Mapping[str, Any], *, with_function: bool = False, judge: Judge | None = None) -> StudySpec:
+def spec_from_dict(
+    data: Mapping[str, Any], *, function: Callable[..., Any] | None = None, judge: Judge | None = None
+) -> StudySpec:
     """A study from plain data, short forms included; the same checks as for a file.
 
     Args:
         data: the study, as a study file would say it.
-        with_function: the objective is handed over as a function, so neither entrypoint nor command is written.
+        function: the objective, where it is handed over, so that neither entrypoint nor command is written.
         judge: finds further mistakes, which are told with the others.
 
     Raises:
         SpecError: every mistake with its path.
     """
-    spec, wrong = _validate(dict(data), folder=None, with_function=with_function, judge=judge)
+    spec, wrong = _validate(dict(data), folder=None, function=function, judge=judge)
     if spec is None:
         raise SpecError("\n".join(dict.fromkeys(str(fault) for fault in wrong)))
     return spec
 
 
 def _validate(
-    data: Mapping[str, Any], *, folder: Path | None, with_function: bool, judge: Judge | None = None
+    data: Mapping[str, Any],
+    *,
+    folder: Path | None,
+    function: Callable[..., Any] | None,
+    judge: Judge | None = None,
 ) -> tuple[StudySpec | None, list[Fault]]:
     """The spec if nothing is wrong, and everything that is."""
     long, wrong = shorthand.expand(data)
@@ -142,7 +148,7 @@ def _validate(
     if spec is not None:
         written = long.get("parameters")
         names = written.keys() if isinstance(written, Mapping) else ()
-        wrong += checks.find_faults(spec, names=names, folder=folder, with_function=with_function)
+        wrong += checks.find_faults(spec, names=names, folder=folder, function=function)
         wrong += judge(spec) if judge is not None else ()
     wrong = [Fault(shorthand.as_written(fault.path, data), fault.text, fault.at_key) for fault in wrong]
     return (None if wrong else spec), wrong

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tunesvc.signatures import Arguments
-from tunesvc.spec.conditions import is_sometimes_absent
+from tunesvc.spec.arguments import argument_faults
 from tunesvc.spec.faults import Fault, printable, suggest
 from tunesvc.spec.model import StudySpec
 
@@ -108,33 +108,8 @@ def _function_faults(
     elif bound[name] == 1 and not method:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list:
-                yield from _argument_faults(spec, node, file, names)
-
-
-def _argument_faults(spec: StudySpec, node: ast.FunctionDef, file: str, names: Collection[str]) -> Iterator[Fault]:
-    """Yield how a function's arguments miss the parameters and constants that it is given."""
-    arguments = Arguments(_signature(node.args))
-    given = dict.fromkeys((*names, *spec.constants))
-    first = arguments.only_required
-    if first is not None and "Trial" in str(first.annotation):
-        return  # ours or Optuna's: it declares its parameters itself
-    if not arguments.is_by_name(given):
-        return
-    if arguments.has_trial:
-        given["trial"] = None
-    where = f"`{node.name}` in `{printable(file)}`, line {node.lineno},"
-    missing = arguments.missing(given)
-    for name in arguments.surplus(given):
-        section = "parameters" if name in names else "constants"
-        remedy = suggest(name, missing) or ": add it to the arguments"
-        yield Fault((section, name), f"{where} does not take `{printable(name)}`{remedy}", at_key=True)
-    for name in missing:
-        remedy = "declare it as a parameter or constant, or give it a default value"
-        yield Fault(("entrypoint",), f"{where} needs `{name}`: {remedy}")
-    for name in arguments.missing({}):
-        if name in spec.parameters and is_sometimes_absent(name, spec.parameters):
-            text = f"{where} needs a default value for `{name}`, which exists only under its `when`"
-            yield Fault(("parameters", name, "when"), text, at_key=True)
+                where = f"`{node.name}` in `{printable(file)}`, line {node.lineno},"
+                yield from argument_faults(spec, Arguments(_signature(node.args)), where, names, ("entrypoint",))
 
 
 def _signature(args: ast.arguments) -> inspect.Signature:

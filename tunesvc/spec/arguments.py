@@ -1,0 +1,62 @@
+"""How the arguments of an objective miss what a study gives it, told from its signature before anything runs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from tunesvc.signatures import Arguments, name_of
+from tunesvc.spec.conditions import is_sometimes_absent
+from tunesvc.spec.faults import Fault, Path, printable, suggest
+from tunesvc.spec.model import StudySpec
+
+
+def function_faults(spec: StudySpec, function: Callable[..., Any], names: Collection[str]) -> Iterator[Fault]:
+    """Yield how a function that is handed over misses the parameters and constants of a study.
+
+    Args:
+        spec: what the function is given.
+        function: the objective; a class and some builtins are left to the worker.
+        names: all parameters as written.
+    """
+    arguments = None if inspect.isclass(function) else Arguments.of(function)
+    if arguments is not None:
+        yield from argument_faults(spec, arguments, f"`{name_of(function)}`", names, ())
+
+
+def argument_faults(
+    spec: StudySpec, arguments: Arguments, where: str, names: Collection[str], path: Path
+) -> Iterator[Fault]:
+    """Yield how arguments miss the parameters and constants that they are given.
+
+    `where` says whose they are, and `path` what of the study names the function.
+    """
+    given = dict.fromkeys((*names, *spec.constants))
+    first = arguments.only_required
+    if first is not None and "Trial" in str(first.annotation):
+        return  # ours or Optuna's: it declares its parameters itself
+    if first is not None and not arguments.is_by_name(given):
+        yield from _missing(arguments, {first.name: None, "trial": None}, where, path)
+        return
+    if arguments.has_trial:
+        given["trial"] = None
+    missing = arguments.missing(given)
+    for name in arguments.surplus(given):
+        section = "parameters" if name in names else "constants"
+        remedy = suggest(name, missing) or ": add it to the arguments"
+        yield Fault((section, name), f"{where} does not take `{printable(name)}`{remedy}", at_key=True)
+    yield from _missing(arguments, given, where, path)
+    for name in arguments.missing({}):
+        if name in spec.parameters and is_sometimes_absent(name, spec.parameters):
+            text = f"{where} needs a default value for `{name}`, which exists only under its `when`"
+            yield Fault(("parameters", name, "when"), text, at_key=True)
+
+
+def _missing(arguments: Arguments, given: Mapping[str, object], where: str, path: Path) -> Iterator[Fault]:
+    for name in arguments.missing(given):
+        remedy = ": declare it as a parameter or constant, or give it a default value"
+        annotation = arguments.signature.parameters[name].annotation
+        if not arguments.has_trial and ("Trial" in str(annotation) or suggest(name, ["trial"])):
+            remedy = ", did you mean `trial`? The trial is handed over by that name"
+        yield Fault(path, f"{where} needs `{name}`{remedy}")
