@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, is_typeddict
 
 import tunesvc
 from tunesvc.decorator import Tunable
@@ -18,7 +18,7 @@ from tunesvc.insights.explanation import Explanation
 from tunesvc.insights.health import Health
 from tunesvc.insights.rows import AttemptRow, DecisionRow, TrialDetail, TrialRow
 from tunesvc.plots import Plots
-from tunesvc.runs import RunOptions
+from tunesvc.run_options import RunOptions, StudyOptions
 from tunesvc.search.confirming import Finalist
 from tunesvc.search.recommend import Recommendation
 
@@ -33,7 +33,7 @@ SECTIONS: dict[str, tuple[Any, ...]] = {
         *(tunesvc.run, RunOptions, tunesvc.load_study, tunesvc.studies),
         *(tunesvc.delete_study, tunesvc.storage),
     ),
-    "Decorate a function": (tunesvc.tunable, Tunable, tunesvc.Float, tunesvc.Int, tunesvc.Choice),
+    "Decorate a function": (tunesvc.tunable, StudyOptions, Tunable, tunesvc.Float, tunesvc.Int, tunesvc.Choice),
     "Inside an objective": (tunesvc.Trial, tunesvc.current_trial, tunesvc.Pruned),
     "A study": (tunesvc.Study, Plots),
     "Results": (
@@ -121,8 +121,8 @@ def _raw(annotation: Any) -> Any:
 
 
 def _fields(cls: type) -> list[tuple[str, str, str]]:
-    """Return name, type and docstring of the fields that a dataclass declares."""
-    if not hasattr(cls, "__dataclass_fields__"):
+    """Return name, type and docstring of the fields that a dataclass or a TypedDict declares."""
+    if not hasattr(cls, "__dataclass_fields__") and not is_typeddict(cls):
         return []
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []

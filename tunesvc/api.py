@@ -6,7 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tunesvc.assembly import Source, enroll
 from tunesvc.coordinator.progress import Note
@@ -14,7 +14,8 @@ from tunesvc.errors import SpecError
 from tunesvc.execute.ray_start import Rays
 from tunesvc.insights.overview import get_study, list_studies
 from tunesvc.interrupts import interruptible
-from tunesvc.runs import RunOptions, run_observed
+from tunesvc.run_options import RunOptions, check_names
+from tunesvc.runs import open_view, run_observed
 from tunesvc.search.check import option_faults
 from tunesvc.search.options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
@@ -38,7 +39,7 @@ def run(
     pruner: BasePruner | None = None,
     database_url: str | None = None,
     resume: bool = False,
-    **options: Any,
+    **options: Unpack[RunOptions],
 ) -> Study:
     """Run a study until its budget is spent, it is stopped or interrupted, or `timeout` is over.
 
@@ -49,7 +50,7 @@ def run(
         pruner: an Optuna pruner, likewise.
         database_url: a Postgres; without it `TUNE_DATABASE_URL`, else the embedded one.
         resume: continue with the study of that name if there is one.
-        options: `progress`, `observer`, `callbacks`, `timeout`, `interrupt` and `check`, see `RunOptions`.
+        options: how the run is shown, watched and ended, see `RunOptions`.
 
     Raises:
         StudyFailed: no trial came to a result; its cause is the objective's traceback.
@@ -59,6 +60,7 @@ def run(
         UnsatisfiableRequest: the cluster can never meet its resource request.
         KeyboardInterrupt: Ctrl-C was pressed; the study can be resumed.
     """
+    check_names("run", options)
     spec, source = _read(spec, function, sampler, pruner)
     with (
         Rays() as rays,
@@ -66,12 +68,11 @@ def run(
     ):
         if "make_executor" not in options:
             options["make_executor"] = rays.ahead([spec], source.folder).executor
-        how = RunOptions(**options)
-        with how.view(spec.name, interrupt) as observer:
+        with open_view(options, spec.name, interrupt) as observer:
             observer.note(Note("phase", "opening the database"))
             database = shared_database(database_url)
             record = enroll(database, spec, source, resume=resume, observer=observer)
-            interrupted = run_observed(database, record, source, how, observer, interrupt)
+            interrupted = run_observed(database, record, source, options, observer, interrupt)
             return Study(record.name, database, interrupted=interrupted)
 
 

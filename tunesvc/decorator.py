@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from tunesvc.errors import SpecError, StudyNotFound
 from tunesvc.objective import Trial
+from tunesvc.run_options import StudyOptions, TuneOptions
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _BUDGET = {"trials", "wall", "gpu_hours"}
-_RUN = {"database_url", "resume", "progress", "observer", "callbacks", "timeout", "interrupt", "check"}
+_RUN = TuneOptions.__annotations__.keys() - StudyOptions.__annotations__.keys() - {"make_executor"}
+"""Keywords of `tune` that are not keys of a study."""
 _OBJECTS = ("sampler", "pruner")
 """Options that may be Optuna's objects as well as names."""
 _Empty = inspect.Parameter.empty
@@ -120,7 +122,7 @@ class Tunable(Generic[P, R]):
             return self.__qualname__
         return Tunable, (self.__wrapped__, self.options)
 
-    def spec(self, **changes: Any) -> StudySpec:
+    def spec(self, **changes: Unpack[StudyOptions]) -> StudySpec:
         """The study that `tune` would run: keys of study.yaml change what the decorator said.
 
         `trials`, `wall` and `gpu_hours` are short for `budget`.
@@ -141,18 +143,18 @@ class Tunable(Generic[P, R]):
 
             return spec_from_dict(data, function=self.__wrapped__, judge=option_faults)
 
-    def tune(self, **changes: Any) -> Study:
+    def tune(self, **changes: Unpack[TuneOptions]) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.
 
-        Takes what `spec` takes; and `database_url`, `resume`, `progress`, `observer`, `callbacks`, `timeout`,
-        `interrupt` and `check` as `tunesvc.run` does. `sampler` and `pruner` may be Optuna's objects.
+        Takes what `spec` takes, see `StudyOptions`; and `database_url`, `resume` and `RunOptions` as `tunesvc.run`
+        does. `sampler` and `pruner` may be Optuna's objects.
 
         Raises:
             StudyFailed, SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
         """
         from tunesvc.execute.ray_start import Rays
 
-        how = {key: value for key, value in changes.items() if key in _RUN}
+        how: dict[str, Any] = {key: value for key, value in changes.items() if key in _RUN}
         options = {**self.options, **{key: value for key, value in changes.items() if key not in _RUN}}
         how |= {key: options.pop(key) for key in _OBJECTS if _is_object(options.get(key))}
         if how.get("resume") and not _BUDGET & options.keys() and "budget" not in options:
@@ -177,7 +179,7 @@ class Tunable(Generic[P, R]):
 @overload
 def tunable(function: Callable[P, R], /) -> Tunable[P, R]: ...
 @overload
-def tunable(**options: Any) -> Callable[[Callable[P, R]], Tunable[P, R]]: ...
+def tunable(**options: Unpack[StudyOptions]) -> Callable[[Callable[P, R]], Tunable[P, R]]: ...
 def tunable(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a function tunable; its arguments bear their ranges as annotations.
 

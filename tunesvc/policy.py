@@ -105,11 +105,13 @@ def after_failure(failure: Failure, earlier: Mapping[Failure, int], retries: Ret
     """
     limit: int | None = getattr(retries, failure, None)
     if limit is None:
-        return GiveUp(f"{failure}: would happen again")
+        return GiveUp(f"not retried: {failure} would happen again")
     used = earlier.get(failure, 0)
     if used < limit:
-        return Retry(f"{failure}: retry {used + 1} of {limit} (retries.{failure})")
-    return GiveUp(f"{failure}: no retry left (retries.{failure}: {limit})")
+        return Retry(f"retry {used + 1} of {limit} after {failure} (retries.{failure})")
+    if limit == 0:
+        return GiveUp(f"not retried: retries.{failure} is 0")
+    return GiveUp(f"not retried: retries.{failure} ({limit}) is used up")
 
 
 def is_broken(failure: Failure, unexplained: int, results: int, limits: Limits) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from tunesvc import confirming, steering
 from tunesvc.assembly import Source, move
@@ -28,7 +28,8 @@ from tunesvc.insights.rows import RequestRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.sparks import sparklines
 from tunesvc.insights.trial_table import get_trial, list_trials
 from tunesvc.plots import Plots
-from tunesvc.runs import RunOptions, run_record
+from tunesvc.run_options import RunOptions, check_names
+from tunesvc.runs import run_record
 from tunesvc.spec.units import parse_duration_s
 from tunesvc.store import studies
 from tunesvc.store.database import Database
@@ -351,7 +352,7 @@ class Study:
         sampler: BaseSampler | None = None,
         pruner: BasePruner | None = None,
         standby: bool = False,
-        **options: Any,
+        **options: Unpack[RunOptions],
     ) -> Study:
         """Continue with what the stored spec says.
 
@@ -366,15 +367,21 @@ class Study:
         Raises:
             StudyFailed, StudyBusy, UnsatisfiableRequest, LeaseLost, DatabaseUnavailable: as they say.
         """
+        check_names("resume", options)
         record = self._record()
         if folder is not None:
             record = move(self._database, record, Path(folder))
         source = Source(record.source_text, record.source_dir, function, sampler, pruner)
-        interrupted = run_record(self._database, record, source, RunOptions(**options), standby=standby)
+        interrupted = run_record(self._database, record, source, options, standby=standby)
         return Study(self.name, self._database, interrupted=interrupted)
 
     def confirm(
-        self, top: int = 5, repeats: int = 5, *, function: Callable[..., Any] | None = None, **options: Any
+        self,
+        top: int = 5,
+        repeats: int = 5,
+        *,
+        function: Callable[..., Any] | None = None,
+        **options: Unpack[RunOptions],
     ) -> Confirmation:
         """Run the finalists again with other seeds, and say which is best and how sure that is.
 
@@ -393,6 +400,7 @@ class Study:
         """
         if top < 1 or repeats < 1:
             raise ValueError("`top` and `repeats` are at least 1")
+        check_names("confirm", options)
         record = self._record()
         if function is None and record.spec is not None and not record.spec.has_program:
             raise TuneError(
@@ -401,7 +409,7 @@ class Study:
             )
         record = confirming.prepare(self._database, record, top=top, repeats=repeats)
         source = Source(record.source_text, record.source_dir, function)
-        run_record(self._database, record, source, RunOptions(**{"check": False, **options}))
+        run_record(self._database, record, source, {"check": False, **options})
         found = self.confirmation
         if found is None:
             raise StudyNotFound(f"the study {record.name!r} was deleted meanwhile")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from random import Random
 
@@ -65,6 +66,13 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
     assert {answer.number, answer.luckiest} <= {one.number for one in told.finalists}
     assert all(len(one.values) == 4 for one in told.finalists)
     assert str(told.finalists[0].number) in told.verdict
+    explained = explain_trial(database, get_study(database, "test"), told.finalists[0].number)
+    assert explained is not None
+    (repeats_text, chance_text) = explained.topics["Confirmation"]
+    assert re.fullmatch(
+        r"Confirmed by 4 repeats with other seeds: mean loss = \S+ \(95 % interval \S+ to \S+\)\.", repeats_text
+    )
+    assert chance_text.startswith("The chance that its true mean is the best of all finalists is ")
     # the study itself knows nothing of them
     assert get_study(database, "test").counts.total == 20
 
@@ -87,7 +95,7 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     (params,) = [row.params for row in list_trials(database, view.study_id) if row.number == answer.number]
     assert abs(params["x"] - 0.3) < 0.1
     assert answer.mean == pytest.approx(2.0, abs=0.1), "the mean over all three"
-    assert "What each of 3 training seeds does" in str(explain_study(database, view).said)
+    assert "The effect of each of 3 training seeds" in str(explain_study(database, view).said)
     repeats = confirmed(database, simulation.record, folded, top=2, repeats=4)
     assert repeats.states() == {"complete": 8}
     assert len(set(seeds)) == 3 + 4
@@ -167,14 +175,14 @@ def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:
     Simulation(database, make_spec(pruner={"name": "median", "n_startup_trials": 2}), script).run()
     told = told_of(database, 5)
     assert "Proposed by random" in told
-    assert "nearest earlier trials" in told
+    assert "Nearest earlier trials" in told
     assert "2 attempts" in told
-    assert "retry 1 of 3" in told
-    assert "Stopped: Median: 0.9 at step" in told
-    assert "never found it poor enough" in told_of(database, 1)
+    assert "Retry 1 of 3 after lost" in told
+    assert "Stopped: 0.9 at step" in told
+    assert "found none poor enough to stop the trial" in told_of(database, 1)
     whole = told_of(database)
     assert "6 of 10 trials were stopped early" in whole
-    assert "steps were not trained" in whole
+    assert "that saved about" in whole
     assert "all 10 trials are done" in whole
     assert explain_trial(database, get_study(database, "test"), 99) is None
 

@@ -306,7 +306,7 @@ def test_a_retried_trial_is_another_one_with_the_same_parameters(database: Datab
     assert first is not None
     assert again is not None
     assert again.row.params == first.row.params
-    assert [d.reason for d in again.decisions if d.kind == "ask"] == ["enqueued: trial 0 once more, by request of test"]
+    assert [d.reason for d in again.decisions if d.kind == "ask"] == ["enqueued: trial 0 again, by request of test"]
     assert first.row.state == "complete", "what is over stays as it was"
 
 
@@ -403,4 +403,4 @@ def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(da
     assert warnings == [], "the sampler goes on by itself"
     assert get_study(database, "test").spec == coordinator.spec
     told = explain_study(database, get_study(database, "test"))
-    assert any("became wider" in said.text for said in told.said)
+    assert any("search space widened" in said.text for said in told.said)

@@ -93,7 +93,7 @@ def test_failures_are_counted_by_class_with_their_limits(database: Database) -> 
     simulation.run()
     found = explained(simulation)
     assert found["Failures"] == "warn: attempts ended by 6 gpu_oom (times that a trial may be run again: gpu_oom 1)"
-    assert found["Lately"].endswith("gpu_oom: no retry left (retries.gpu_oom: 1)")
+    assert found["Lately"].endswith("not retried: retries.gpu_oom (1) is used up")
     assert found["State"] == "ok: finished: all 10 trials are done"
 
 

@@ -122,7 +122,7 @@ def test_a_paused_trial_holds_no_slot_and_counts_as_paused(database: Database) -
     told = explain_trial(database, view, paused[0])
     assert told is not None
     assert any(said.text.startswith("Paused: ") for said in told.said)
-    assert any("goes on if it is promoted" in said.text for said in told.said)
+    assert any("continues if it is promoted" in said.text for said in told.said)
     assert any("are paused" in said.text for said in explain_study(database, view).said)
 
 
@@ -266,7 +266,7 @@ def test_stop_ends_paused_trials_and_pause_leaves_them(
         WHERE a.state = 'paused' AND NOT EXISTS (
             SELECT 1 FROM attempts b WHERE b.trial_id = t.trial_id AND b.number > a.number)""")
     assert paused == [(left,)]
-    reasons = simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'stop' AND reason LIKE 'paused, and not %'")
+    reasons = simulation.sql("SELECT count(*) FROM decisions WHERE kind = 'stop' AND reason LIKE 'still paused %'")
     assert (reasons[0][0] > 0) is (left == "pruned")
 
 

@@ -82,7 +82,7 @@ def test_a_paused_trial_goes_on_from_its_checkpoint(run_study: RunStudy) -> None
     assert {row.state for row in ends} == {"finished", "paused"}
     assert not begun_anew
     assert promoted
-    assert all("goes on from step" in reason for reason in promoted)
+    assert all("resumes from step" in reason for reason in promoted)
     assert study.best_trials
     saved = find_best_checkpoint(study._database, study.view)
     assert (saved.trial_number, saved.step, saved.path.read_text()) == (study.best_trial.number, 9, "9")

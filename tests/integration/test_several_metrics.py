@@ -71,7 +71,7 @@ def test_a_study_of_two_metrics_prunes_through_a_crash_and_is_redrawn_as_it_was(
     text = " ".join(said.text for said in explained.said)
     assert "Stopped:" in text
     if pruner == "auto":
-        assert "on the front, which has" in text
+        assert "chance to join the" in text
         assert "loss" in text
         assert "cost" in text
     other = replay_pruner(database, view, "{name: asha, min: 1, eta: 2}")

@@ -160,7 +160,7 @@ def test_trials_that_were_enqueued_meanwhile_are_run_first_and_the_budget_holds(
     assert near != rows[0].params
     reasons = {d.trial_number: d.reason for d in list_decisions(database, simulation.record.study_id)}
     assert reasons[numbers[0]] == "enqueued: a hunch"
-    assert reasons[numbers[1]] == "enqueued: trial 0 once more, by request of ada"
+    assert reasons[numbers[1]] == "enqueued: trial 0 again, by request of ada"
 
 
 def test_a_trial_that_is_enqueued_for_a_spent_budget_extends_it_and_runs(database: Database) -> None:

@@ -116,7 +116,7 @@ def test_a_worker_without_a_sign_of_life_is_given_up_and_refused_when_it_comes_b
     assert simulation.states() == {"complete": 1}
     rows = simulation.sql("SELECT number, state, failure, message FROM attempts ORDER BY number")
     assert rows == [
-        (1, "lost", "stalled", "the worker gave no sign of life for 600 s (limits.stall)"),
+        (1, "lost", "stalled", "no heartbeat from its worker for 600 s (limits.stall)"),
         (2, "finished", None, ""),
     ]
 

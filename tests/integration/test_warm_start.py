@@ -105,5 +105,5 @@ def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(
     view = get_study(database, "test")
     first = list_trials(database, view.study_id)[0]
     assert first.params == optuna.load_study(storage=PgStorage(database), study_name="plain").best_params
-    told = "warm start: nothing is carried: 0 trials of contrary (5 another goal: left out)"
+    told = "warm start: nothing is carried: 0 trials from contrary (left out: 5 another goal)"
     assert simulation.recorder.texts("warning") == [told]

@@ -115,10 +115,13 @@ def test_paused_trials_are_counted_and_what_is_paused_or_goes_on_is_said() -> No
         watcher.progress(progress(elapsed_s=20.0, paused=7))
         watcher.note(Note("paused", "number 4 of 9 at rung 3", 12))
         watcher.note(Note("promoted", "number 1 of 9 at rung 3", 11))
-    for text in (seen(view, 110), stream.getvalue()):
-        assert "7 paused" in text
-        assert "trial 12 paused: number 4 of 9 at rung 3" in text
-        assert "trial 11 continues: number 1 of 9 at rung 3" in text
+    live, lines = seen(view, 110), stream.getvalue()
+    assert "7 paused" in live
+    assert "7 paused" in lines
+    assert "trial 12 paused: number 4 of 9 at rung 3" in live
+    assert "trial 11 continues: number 1 of 9 at rung 3" in live
+    assert "paused   trial 12: number 4 of 9 at rung 3" in lines
+    assert "promoted trial 11: number 1 of 9 at rung 3" in lines
 
 
 def test_the_view_says_that_a_stop_was_asked_for() -> None:
@@ -148,7 +151,7 @@ def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
     told = stream.getvalue().splitlines()
     assert [line.split()[0] for line in told] == ["phase", "progress", "progress", "failed"]
     assert told[1].startswith("progress 40%, 16/40 trials (5 pruned, 1 failed), 2 running, best 0.0123 (trial 3)")
-    assert told[-1] == "failed   trial 7 failed: boom and more"
+    assert told[-1] == "failed   trial 7: boom and more"
 
 
 def test_json_lines_are_json_even_with_nan() -> None:

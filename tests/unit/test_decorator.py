@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import cloudpickle
@@ -19,7 +20,8 @@ from tests.specs import make_spec
 from tunesvc import Choice, Float, Int, Trial, TuneError, run, tunable
 from tunesvc.decorator import Tunable
 from tunesvc.errors import SpecError
-from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
+from tunesvc.run_options import StudyOptions
+from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, StudySpec
 
 
 @tunable(metric="val_error", goal="minimize", resources={"cpu": 1}, sampler="random", seed=1)
@@ -84,6 +86,19 @@ def test_what_the_decorator_says_can_be_changed_for_one_study() -> None:
 
 def test_without_arguments_the_metric_is_called_loss() -> None:
     assert bare.spec(trials=1).metrics[0].name == "loss"
+
+
+def test_every_key_of_a_study_file_is_a_keyword_that_editors_know() -> None:
+    short = {"metric", "goal", "trials", "wall", "gpu_hours"}
+    in_files_only = {"entrypoint", "command"}
+    assert StudyOptions.__annotations__.keys() == {*StudySpec.model_fields} - in_files_only | short
+
+
+def test_an_unknown_keyword_of_a_run_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(
+        TypeError, match=r"run\(\) got an unexpected keyword argument 'timout'. Did you mean 'timeout'\?"
+    ):
+        run(tmp_path / "study.yaml", timout=1)  # type: ignore[call-arg]
 
 
 def test_a_budget_is_asked_for_in_the_words_of_python() -> None:

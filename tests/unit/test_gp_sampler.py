@@ -224,7 +224,7 @@ def test_a_trial_is_repeated_with_a_seed_that_it_did_not_have() -> None:
     assert isinstance(study.sampler, GPSampler)
     repeated = study.sampler.explain(19)
     assert repeated is not None
-    assert "measured again with seed 3 of 4, since" in repeated.text
+    assert "again with seed 3 of 4, to tell its value from noise" in repeated.text
 
 
 def test_running_trials_are_expected_to_come_out_as_their_seed_does() -> None:

@@ -153,7 +153,7 @@ def test_a_pruner_verdict_says_what_it_rests_on() -> None:
     assert verdict is not None
     assert verdict.details["rank"] == 4
     assert verdict.details["best"] == 0.1
-    assert "would be number 4 among the 3 finished trials there, and is number 4 of all 4" in verdict.reason
+    assert "where 3 of 3 finished trials were better, and 3 of all 3 others (pruner" in verdict.reason
 
 
 def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by_one() -> None:
@@ -172,7 +172,7 @@ def test_reports_that_arrive_together_are_judged_like_reports_that_arrive_one_by
     assert verdicts[0] == verdicts[1]
     assert verdicts[0] is not None
     assert verdicts[0].details["rung"] == 2
-    assert verdicts[0].reason == "number 2 of 2 at rung 2 with 2; the best 1 go on, up to 1"
+    assert verdicts[0].reason == "rank 2 of 2 at the rung of step 2, with 2; only the best one continues (1)"
 
 
 class BrokenPruner(optuna.pruners.BasePruner):
@@ -598,7 +598,7 @@ def test_what_a_sampler_leaves_to_chance_is_not_called_its_own() -> None:
         reasons.append(proposal.reason)
         details.append(proposal.details)
         optimizer.tell(proposal.number, TrialState.COMPLETE, [0.5])
-    assert reasons[0] == "drawn at random: cmaes has nothing to propose yet"
+    assert reasons[0] == "drawn at random, because cmaes has nothing to propose yet"
     assert details[0]["by"] == "random"
-    assert reasons[-1] == "proposed by cmaes from 5 finished trials, but for kind: drawn at random"
+    assert reasons[-1] == "proposed by cmaes from 5 finished trials, except kind, drawn at random"
     assert details[-1]["drawn_at_random"] == ["kind"]

@@ -148,7 +148,7 @@ def test_what_happens_is_told_with_the_studys_name_and_how_it_ended_stays_in_its
     board.of("bowl").note(Note("complete", "loss = 1", 3))
     board.of("bowl").note(Note("over", "finished: all 4 trials are done"))
     text = seen(board, 110)
-    assert "bowl  trial 3 loss = 1" in text
+    assert "bowl  trial 3: loss = 1" in text
     assert "finished: all 4 trials are done" in text
     assert "1 over" in text
     assert text.index("digits ") < text.index("finished:"), "what goes on comes first"
@@ -172,5 +172,5 @@ def test_lines_of_several_studies_bear_their_names() -> None:
     PlainLines("bowl", plain).note(Note("complete", "loss = 1", 3))
     JsonLines("bowl", lines).note(Note("complete", "loss = 1", 3))
     JsonLines(None, lines).note(Note("phase", "starting Ray"))
-    assert plain.getvalue() == "bowl: complete trial 3 loss = 1\n"
+    assert plain.getvalue() == "bowl: complete trial 3: loss = 1\n"
     assert [json.loads(line)["study"] for line in lines.getvalue().splitlines()] == ["bowl", None]

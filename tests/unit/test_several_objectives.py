@@ -134,16 +134,16 @@ def test_a_verdict_names_the_forecasts_and_who_dominates_them() -> None:
     assert reason is not None
     assert "loss" in reason.text
     assert "latency" in reason.text
-    assert "on the front, which has" in reason.text
+    assert "chance to join the" in reason.text
     named = [one["number"] for one in reason.details["comparators"]]
     assert named
-    assert f"is dominated by {named[0]} (" in reason.text
+    assert f"of which {named[0]} (" in reason.text
     assert set(reason.details["metrics"]["loss"]) == {"value", "predicted", "deviation", "low", "high"}
     asha = AshaPruner(min=1, eta=2)
     assert asha.prune(study, cut(trial, 1))
     told = asha.explain(16)
     assert told is not None
-    assert "at rung 1 with" in told.text
+    assert "at the rung of step 1, with" in told.text
 
 
 def test_an_audited_trial_is_held_against_the_front_of_then() -> None:

@@ -297,7 +297,7 @@ def test_it_asks_near_an_optimum_around_which_all_trials_were_pruned() -> None:
     )  # at random: 0.66
 
 
-def test_reasons_name_phase_sets_density_and_neighbours() -> None:
+def test_reasons_name_phase_and_sets_and_keep_the_neighbours() -> None:
     sampler = TPESampler(seed=5)
     assert isinstance(sampler, Explains)
     study = optuna.create_study(sampler=sampler)
@@ -312,7 +312,7 @@ def test_reasons_name_phase_sets_density_and_neighbours() -> None:
     distances = [near["distance"] for near in last.details["nearest"]]
     assert distances == sorted(distances)
     assert all(study.trials[near["trial"]].values == near["values"] for near in last.details["nearest"])
-    assert f"trial {last.details['nearest'][0]['trial']}" in last.text
+    assert "the 4 best trials of 39; among those its values are" in last.text
     json.dumps([first.details, last.details], allow_nan=False)
 
 

@@ -119,5 +119,5 @@ def test_a_study_that_teaches_nothing_is_warned_about() -> None:
     other = make_spec(metrics=[{"name": "time"}])
     silent, useful = earlier_of(other, 0.3, 0.1), earlier_of(SPEC, 0.3)
     teacher = Teacher(SPEC, Space(SPEC.parameters), [silent, useful])
-    assert teacher.warning == "warm start: nothing is carried: 0 trials of before (2 another metric: left out)"
+    assert teacher.warning == "warm start: nothing is carried: 0 trials from before (left out: 2 another metric)"
     assert Teacher(SPEC, Space(SPEC.parameters), [useful]).warning == ""

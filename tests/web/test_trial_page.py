@@ -73,16 +73,18 @@ def study_id(database: Database) -> int:
 
 def test_a_complete_trial_says_how_far_off_its_prediction_was(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/5")
-    expect(page.locator("#why-proposed")).to_contain_text("predicted as 0.3 ± 0.05; it came to 0.6, 6.0 deviations off")
+    expect(page.locator("#why-proposed")).to_contain_text(
+        "Predicted value: 0.3 ± 0.05; the result was 0.6, 6.0 standard deviations away"
+    )
 
 
 def test_a_pruned_trial_says_why_it_was_proposed_and_why_it_was_stopped(dashboard: Dashboard, study_id: int) -> None:
     page = dashboard.open(f"/studies/{study_id}/trials/12")
     proposed, judged = page.locator("#why-proposed"), page.locator("#why-judged")
-    expect(proposed).to_contain_text("predicted as 0.3 ± 0.05; it was stopped before it came to one")
+    expect(proposed).to_contain_text("Predicted value: 0.3 ± 0.05; it was stopped before its result")
     expect(proposed).to_contain_text("Drawn by gp (gp 1), seed 7")
     expect(proposed.get_by_role("link", name="trial 3")).to_have_attribute("href", f"/studies/{study_id}/trials/3")
-    expect(judged).to_contain_text("The threshold of rung 4 at step 4 was 0.2")
+    expect(judged).to_contain_text("Threshold at step 4: 0.2")
     expect(judged).to_contain_text("predicted final error: 0.45 (90 %: 0.4 … 0.5)")
     expect(judged.get_by_role("link", name="trial 5")).to_be_visible()
     expect(page.locator("#attempts")).to_contain_text("GPU-0")
@@ -121,7 +123,7 @@ def test_another_metric_is_a_curve_and_a_constraint_says_by_how_much(dashboard: 
 def test_a_failed_trial_is_over(dashboard: Dashboard, study_id: int) -> None:
     facts = dashboard.open(f"/studies/{study_id}/trials/13").locator("#facts")
     expect(facts).to_contain_text("reported before it failed")
-    expect(facts).not_to_contain_text("not over yet")
+    expect(facts).not_to_contain_text("not finished yet")
 
 
 @pytest.mark.parametrize("path", ["", "/trials/3"])
@@ -178,12 +180,12 @@ def test_long_output_is_shown_from_its_end_and_paged_back(
 def test_a_trial_changes_in_place(dashboard: Dashboard, database: Database, study_id: int) -> None:
     with dashboard.page.expect_response("**/events"):
         page = dashboard.open(f"/studies/{study_id}/trials/14")
-    expect(page.locator("#facts")).to_contain_text("not over yet")
+    expect(page.locator("#facts")).to_contain_text("not finished yet")
     with database.engine.begin() as connection:
         end = "UPDATE trials SET state = 'complete', values = ARRAY[0.05], ended_at = now() WHERE trial_id = :id"
         connection.execute(sa.text(end), {"id": trial_id(study_id, 14)})
         notices.notify(connection, study_id)
-    expect(page.locator("#facts")).to_contain_text("number 1 of 13 complete")
+    expect(page.locator("#facts")).to_contain_text("rank 1 of 13 complete")
 
 
 def test_trials_are_compared_and_only_differences_can_be_shown(dashboard: Dashboard, study_id: int) -> None:

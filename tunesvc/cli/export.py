@@ -12,6 +12,7 @@ import typer
 
 from tunesvc import words
 from tunesvc.cli.options import DatabaseUrl, Json, StudyName, Where
+from tunesvc.cli.show import tell_no_trials
 
 if TYPE_CHECKING:
     from tunesvc.insights.checkpoint_files import KeptCheckpoint
@@ -49,6 +50,8 @@ def export(
         made = Export(database, view, names, selection)
         if out is None:
             sys.stdout.writelines(_text(made, chosen))
+            if not made.written:
+                tell_no_trials(view)
             return
         with out.open("wb") as file:
             file.writelines(made.parquet() if chosen == "parquet" else map(str.encode, _text(made, chosen)))

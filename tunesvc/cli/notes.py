@@ -64,4 +64,4 @@ def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = No
         (words.ago(row.asked_at), row.asked_by or "–", row.text, row.answer or ("done" if row.done_at else "waits"))
         for row in rows
     ]
-    console.print(output.fitted(heads, lines, console.width) if rows else "Nobody has asked anything of it.")
+    console.print(output.fitted(heads, lines, console.width) if rows else "No requests yet.")

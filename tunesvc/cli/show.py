@@ -258,7 +258,9 @@ def trials(
             rows = trial_page(database, selection, limit=limit).rows
     if as_json:
         output.print_json(rows)
-    elif not as_csv:
+    if not found:
+        tell_no_trials(view)
+    elif not as_csv and not as_json:
         console = output.out()
         console.print(study_text.trials(view, rows, console.width))
     if found > limit:
@@ -290,12 +292,15 @@ def logs(
 
     with open_database(database_url) as database:
         view = get_study(database, study)
-        after = (0, 0)
+        after, is_told = (0, 0), False
         while True:
             row = list_trials(database, view.study_id, after=trial - 1, limit=1)
             if not row or row[0].number != trial:
                 raise no_such_trial(view, trial)
             after = _print_logs(database, view, trial, attempt, after, as_json)
+            if after == (0, 0) and not is_told:
+                is_told = True
+                _tell_no_output(row[0], attempt)
             if not follow or row[0].is_finished:
                 return
             time.sleep(FOLLOW_S)
@@ -318,6 +323,22 @@ def _print_logs(
                 stream.flush()
         after = rows[-1].cursor
     return after
+
+
+def _tell_no_output(row: TrialRow, attempt: int | None) -> None:
+    from tunesvc.views import output
+
+    of = "" if attempt is None else f"attempt {attempt} of "
+    output.err().print(f"{of}trial {row.number} has written nothing{'' if row.is_finished else ' yet'}")
+
+
+def tell_no_trials(view: StudyView) -> None:
+    """Say on standard error that a study has no trials, or none that were asked for."""
+    from tunesvc.views import output
+
+    total, name = view.counts.total, output.markup(view.name)
+    text = f"none of the {total} trials of {name} matches" if total else f"study {name} has no trials yet"
+    output.err().print(text)
 
 
 def no_such_trial(view: StudyView, number: int) -> Exception:

@@ -106,8 +106,8 @@ class Attempts:
         """Go on with a paused trial, from its last checkpoint."""
         number = promotion.number
         history = self._roster.history(number)
-        where = f"from step {history.after_step}" if history.checkpoint else "from the start: it has no checkpoint"
-        reason = f"{promotion.reason}; goes on {where}"
+        where = f"resumes from step {history.after_step}" if history.checkpoint else "restarts: it has no checkpoint"
+        reason = f"{promotion.reason}; {where}"
         del self._paused[number]
         self._optimizer.promote(number, promotion.details)
         self._decide(number, "promote", reason, promotion.details)
@@ -269,10 +269,10 @@ class Attempts:
             self._decide(number, "stop", closing.reason)
             self._end_unstarted(number, closing.stop or StopCause.PRUNE, closing.reason)
         if self._paused:
-            text = f"{len(self._paused)} paused trials are pruned: none of them was promoted before the end"
+            text = f"{len(self._paused)} trials are still paused: they count as pruned"
             self._observer.note(Note("study", text))
         for number in list(self._paused):
-            self._decide(number, "stop", f"paused, and not promoted before the end: {closing.reason}")
+            self._decide(number, "stop", f"still paused when the study ended: {closing.reason}")
             self._end_paused(number, "", quietly=True)
 
     def _end_unstarted(self, number: int, cause: StopCause, reason: str) -> None:
@@ -323,7 +323,7 @@ class Attempts:
             elif live is not None and not live.over:
                 live.over = True
                 effects.kills.append(live.id)
-                reason = f"the worker gave no sign of life for {self._stall_s:g} s (limits.stall)"
+                reason = f"no heartbeat from its worker for {self._stall_s:g} s (limits.stall)"
                 ended.append(Ended(live, Lost(reason, "stalled")))
         return ended
 
@@ -382,7 +382,7 @@ class Attempts:
         live.curve = self._curve_of(trial)
         self._look_again(live, now)
         if last.stop_cause is not None:  # a stop that was decided stands, and may not have reached the worker
-            live.stop_cause, live.stop_reason = StopCause(last.stop_cause), "stopped by the coordinator before"
+            live.stop_cause, live.stop_reason = StopCause(last.stop_cause), "stopped by the earlier coordinator"
             self._stopped.append(live)
             effects.stops.append(live.id)
 
@@ -420,7 +420,7 @@ class Attempts:
         self._optimizer.tell(number, TrialState.FAIL, attrs=conclusion.metrics, failure=str(failure))
         self._roster.forget(number)
         self._scoreboard.finished(self._optimizer.trial(number))
-        self._note("failed", f"{failure}: {message}", number)
+        self._note("failed", message if failure is Failure.ERROR else f"{message} ({failure})", number)
         unexplained, results = self._scoreboard.unexplained, self._scoreboard.results
         is_broken = policy.is_broken(failure, unexplained, results, self._spec.limits)
         if is_broken and not self._paused and not self._may_succeed(failure):

@@ -103,14 +103,14 @@ def perform(command: Command, study: Steerable) -> str:
                 raise SpecError(f"trial {trial.number} is over: it is {_word(trial.state)}")
             return study.stop_trial(trial.number, _by(command))
         case _:
-            raise SpecError(f"nobody knows how to {command.kind} a study")
+            raise SpecError(f"there is no request {command.kind!r}")
     return ""
 
 
 def _widen(command: Command, study: Steerable) -> str:
     spec = wider(study.spec, command.payload)
     told = differences(study.spec, spec)
-    study.widen(spec, Decision(None, "sampler", f"the space became wider {_by(command)}: {told}", {"widened": told}))
+    study.widen(spec, Decision(None, "sampler", f"search space widened {_by(command)}: {told}", {"widened": told}))
     return told
 
 
@@ -131,7 +131,7 @@ def _retry(command: Command, study: Steerable) -> str:
     trial = _known(study, command.payload)
     if not trial.state.is_finished():
         raise SpecError(f"trial {trial.number} is not over: it is {_word(trial.state)}")
-    number = study.enqueue(trial.params, f"trial {trial.number} once more, {_by(command)}")
+    number = study.enqueue(trial.params, f"trial {trial.number} again, {_by(command)}")
     return _next(study, number, f", with the parameters of trial {trial.number}")
 
 

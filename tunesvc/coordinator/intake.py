@@ -120,7 +120,7 @@ class Intake:
 
     def _notice_code(self, live: LiveAttempt, code: str, batch: Batch) -> None:
         if code and self._code and code != self._code:
-            reason = "the objective's source has changed: attempts from here on run other code than those before"
+            reason = "the objective's source code has changed: attempts from now on run the new code"
             batch.decisions.append(Decision(live.number, "code", reason, {"before": self._code, "now": code}))
             self._observer.note(Note("warning", reason, live.number))
         self._code = code or self._code

@@ -26,11 +26,13 @@ from tunesvc.insights.standing import expected, list_recent_decisions
 from tunesvc.insights.taken import about_study, last_asks, trials_with
 from tunesvc.insights.trial_reasons import (
     TrialReasons,
+    describe_repeats,
     get_trial_reasons,
     judgements_told,
     outcome_told,
     proposal_told,
     sentence,
+    with_full_stop,
 )
 from tunesvc.insights.trial_table import get_trial as trial_detail
 from tunesvc.insights.trial_table import list_trials
@@ -102,7 +104,7 @@ def explain_trial(database: Database, view: StudyView, number: int) -> Explanati
     reasons = get_trial_reasons(database, view, detail)
     found = get_attribution(get_surface(database, view, get_results(database, view.study_id)), detail.row)
     local = (
-        () if found is None else _said([("what its parameters did", describe_attribution(view.objectives[0], found))])
+        () if found is None else _said([("effect of its parameters", describe_attribution(view.objectives[0], found))])
     )
     said = (*describe_trial(view, detail, reasons), *local)
     return Explanation(view.name, number, said, detail.decisions, reasons=reasons, local=found)
@@ -112,9 +114,10 @@ def describe_trial(view: StudyView, detail: TrialDetail, reasons: TrialReasons) 
     """What there is to say about a trial, by topic."""
     parts = (
         ("why these parameters", proposal_told(detail, reasons.proposal)),
-        ("what happened", _attempts(detail)),
-        ("at its rungs", judgements_told(view, detail, reasons.judgements)),
-        ("what it came to", outcome_told(view, detail.row, reasons)),
+        ("attempts", _attempts(detail)),
+        ("pruning", judgements_told(view, detail, reasons.judgements)),
+        ("result", outcome_told(view, detail.row, reasons)),
+        ("confirmation", describe_repeats(view, reasons.repeats)),
     )
     return _said(parts)
 
@@ -131,7 +134,7 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
         ("explored", _explored(database, view)),
         ("pruning", _pruning(database, view, found, audited)),
         ("the best", _best(database, view, found)),
-        ("why it stands so", _standing(view, found)),
+        ("state", _standing(view, found)),
     )
     newest = list_recent_decisions(database, view.study_id, view.counts.total, RECENT)[::-1]
     return Explanation(view.name, None, _said(parts), newest, audited)
@@ -168,10 +171,10 @@ def _search(asks: Sequence[DecisionRow]) -> Iterator[str]:
         return
     phases = Counter(str(ask.details["phase"]) for ask in asks if ask.details.get("phase"))
     if phases:
-        listed = ", ".join(f"{count} {phase}" for phase, count in phases.most_common())
-        yield f"Of the last {len(asks)} proposals: {listed}."
+        listed = ", ".join(f"{phase} {count}" for phase, count in phases.most_common())
+        yield f"Phases of the last {len(asks)} proposals: {listed}."
     last = asks[-1]
-    yield f"The last one, trial {last.trial_number}: {sentence(last.reason)}"
+    yield f"The last proposal, trial {last.trial_number}: {with_full_stop(last.reason)}"
 
 
 def _explored(database: Database, view: StudyView) -> Iterator[str]:
@@ -188,9 +191,11 @@ def _explored(database: Database, view: StudyView) -> Iterator[str]:
             yield f"{name}: not tried yet."
         elif isinstance(distribution, CategoricalDistribution):
             common = Counter(str(value) for value in values[-RECENT:]).most_common(3)
-            yield f"{name}: lately {', '.join(f'{value} ({count})' for value, count in common) or 'not tried'}."
+            shown = ", ".join(f"{value} in {count}" for value, count in common)
+            lately = f"of the last {len(values[-RECENT:])} trials, {shown}" if shown else "not tried lately"
+            yield f"{name}: {lately}."
         else:
-            yield f"{name}: {tried} of {there} parts of its range tried{_focus(places)}."
+            yield f"{name}: tried in {tried} of {there} equal parts of its range{_focus(places)}."
 
 
 def _focus(places: Sequence[float]) -> str:
@@ -198,7 +203,7 @@ def _focus(places: Sequence[float]) -> str:
     if len(places) < 2 * RECENT:
         return ""
     width = recent[-2] - recent[1]  # without the outermost on both sides
-    return f"; the last {RECENT} lie within {width:.0%} of it"
+    return f"; the last {RECENT} trials lie within {width:.0%} of it"
 
 
 def _pruning(database: Database, view: StudyView, found: Results, audited: Audit | None) -> Iterator[str]:
@@ -209,25 +214,24 @@ def _pruning(database: Database, view: StudyView, found: Results, audited: Audit
     yield from _paused(found, trials_with(database, view.study_id, "promote"))
     saved = saved_by_pruning(steps[stopped], steps[found.of_state("complete")], steps)
     if saved is None:
-        yield "No trial has come to its end yet." if stopped.any() else "No trial has been stopped early yet."
+        yield "No trial has finished yet." if stopped.any() else "No trial has been stopped early yet."
         return
     yield (
-        f"{saved.pruned} of {saved.pruned + saved.whole} trials were stopped early. A complete one takes "
-        f"{saved.full_steps:g} steps, so about {saved.steps:,.0f} steps were not trained, "
-        f"{saved.share:.0%} of what it would have taken."
+        f"{saved.pruned} of {saved.pruned + saved.whole} trials were stopped early. A complete trial takes "
+        f"{saved.full_steps:g} steps, so that saved about {saved.steps:,.0f} steps, {saved.share:.0%} of the total."
     )
     if kept := trials_with(database, view.study_id, "keep"):
-        yield f"{len(kept)} that would have been stopped went on, to check the pruner."
+        yield f"To audit the pruner, {len(kept)} trials that it would have stopped ran on."
     if audited is not None and audited.audited:
         yield sentence(audited.text)
 
 
 def _paused(found: Results, promoted: Sequence[int]) -> Iterator[str]:
     if waiting := int(found.of_state("paused").sum()):
-        yield f"{waiting} trials are paused: they hold nothing, and may go on."
+        yield f"{waiting} trials are paused: they use no resources and may continue."
     if promoted:
         finished = int(np.isin(found.numbers[found.of_state("complete")], promoted).sum())
-        yield f"{len(promoted)} were paused and promoted; {finished} of those have come to their end."
+        yield f"{len(promoted)} were paused and promoted; {finished} of them have finished."
 
 
 def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
@@ -239,7 +243,7 @@ def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
     evidence = answer.describe(view.shared_seeds) or f"observed {answer.mean:.6g}"
     yield f"Trial {answer.number} is recommended: {evidence}; {later} trials finished after it."
     if view.shared_seeds is not None and answer.deviation is not None:
-        yield f"What each of {view.shared_seeds} training seeds does to all trials alike is taken out of that."
+        yield f"The effect of each of {view.shared_seeds} training seeds on all trials alike is removed from that."
     if answer.luckiest != answer.number:
         yield f"Trial {answer.luckiest} has the best observed value, {answer.luck}."
 

@@ -23,7 +23,7 @@ def get_attribution(surface: Surface | None, row: TrialRow) -> Attribution | Non
     """
     from tunesvc.search.importance import TRIALS_MIN
 
-    if surface is None or len(surface) < TRIALS_MIN or not row.params or row.state in ("pruned", "fail"):
+    if surface is None or len(surface) < TRIALS_MIN or not row.params or row.state in ("pruned", "failed"):
         return None
     from tunesvc.search.attribution import attribute
 
@@ -33,8 +33,8 @@ def get_attribution(surface: Surface | None, row: TrialRow) -> Attribution | Non
 def describe_attribution(objective: Objective, found: Attribution) -> Iterator[str]:
     """The same as sentences."""
     yield (
-        f"The model, of {found.learned} trials, expects {objective.name} = {found.predicted:.4g} ± "
-        f"{found.deviation:.2g} of these parameters, and {found.average:.4g} of the study's trials on average."
+        f"A model of {found.learned} trials expects {objective.name} = {found.predicted:.4g} ± {found.deviation:.2g} "
+        f"for these parameters, and {found.average:.4g} for the average trial of the study."
     )
     good = [part for part in found.parts if (part.amount > 0) == objective.maximize and part.amount]
     bad = [part for part in found.parts if (part.amount > 0) != objective.maximize and part.amount]

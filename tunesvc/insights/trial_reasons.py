@@ -9,11 +9,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from tunesvc import words
+from tunesvc.insights.confirmation import get_confirmation
 from tunesvc.insights.rows import DecisionRow, StudyView, TrialDetail, TrialRow
 from tunesvc.insights.sql import first_value
 from tunesvc.insights.trial_table import list_trials, rows_of
@@ -21,6 +22,9 @@ from tunesvc.search.options import name_of
 from tunesvc.space import Space
 from tunesvc.store.database import Database
 from tunesvc.store.schema import trials as trials_table
+
+if TYPE_CHECKING:
+    from tunesvc.search.confirming import Finalist
 
 NEAREST = 3
 """Earlier trials that are named as the nearest, at most."""
@@ -34,7 +38,7 @@ _JUDGED = {
     "prune": "Stopped: ",
     "pause": "Paused: ",
     "promote": "Promoted: ",
-    "keep": "Kept, to check the pruner: ",
+    "keep": "Not stopped: ",
     "stop": "Stopped: ",
 }
 """Kinds of decisions about whether a trial goes on, and how they begin in words."""
@@ -106,6 +110,8 @@ class TrialReasons:
     """Among the complete trials, by the first objective; None for one that is not, and with several objectives."""
     ranked: int
     """Complete trials with a value."""
+    repeats: Finalist | None
+    """Its repeats with other seeds; None while it was not confirmed."""
 
     @property
     def others(self) -> tuple[int, ...]:
@@ -125,6 +131,7 @@ def get_trial_reasons(database: Database, view: StudyView, detail: TrialDetail) 
         tuple(_judgement(decision) for decision in judged),
         rank,
         ranked,
+        _repeats(database, view, detail.row),
     )
 
 
@@ -215,6 +222,12 @@ def _rank(database: Database, view: StudyView, row: TrialRow) -> tuple[int | Non
     return (None if own is None else 1 + int(ahead)), int(ranked)
 
 
+def _repeats(database: Database, view: StudyView, row: TrialRow) -> Finalist | None:
+    confirmed = None if row.state != "complete" else get_confirmation(database, view.name)
+    finalists = () if confirmed is None else confirmed.finalists
+    return next((finalist for finalist in finalists if finalist.number == row.number), None)
+
+
 def _number(details: Mapping[str, Any], key: str) -> float | None:
     value = details.get(key)
     if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):  # as `store.numbers` writes them
@@ -240,14 +253,14 @@ def proposal_told(detail: TrialDetail, proposal: Proposal | None) -> Iterator[st
         return
     yield sentence(proposal.reason)
     if proposal.phase and proposal.phase not in proposal.reason:
-        yield f"The search was in its phase `{proposal.phase}`."
+        yield f"Phase of the search: {proposal.phase}."
     if proposal.mean is not None:
         spread = "" if proposal.deviation is None else f" ± {proposal.deviation:.4g}"
-        yield f"Its value was predicted as {proposal.mean:.6g}{spread}{_came_to(detail.row, proposal.surprise)}."
+        yield f"Predicted value: {proposal.mean:.6g}{spread}{_came_to(detail.row, proposal.surprise)}."
     if proposal.acquisition is not None:
-        yield f"Its acquisition value was {proposal.acquisition:.4g}, the highest that the sampler found."
+        yield f"Acquisition value: {proposal.acquisition:.4g}, the highest of the candidates."
     if proposal.nearest:
-        yield f"The nearest earlier trials: {'; '.join(map(_near_told, proposal.nearest))}."
+        yield f"Nearest earlier trials: {'; '.join(map(_near_told, proposal.nearest))}."
     if proposal.drawn_by:
         seed = "" if proposal.seed is None else f", seed {proposal.seed}"
         yield f"Drawn by {proposal.drawn_by}{seed}."
@@ -256,8 +269,8 @@ def proposal_told(detail: TrialDetail, proposal: Proposal | None) -> Iterator[st
 def _came_to(row: TrialRow, surprise: float | None) -> str:
     """What became of a prediction."""
     if surprise is not None:
-        return f"; it came to {row.value:.6g}, {surprise:.1f} deviations off"
-    return "; it was stopped before it came to one" if row.state == "pruned" else ""
+        return f"; the result was {row.value:.6g}, {surprise:.1f} standard deviations away"
+    return "; it was stopped before its result" if row.state == "pruned" else ""
 
 
 def judgements_told(view: StudyView, detail: TrialDetail, judgements: Sequence[Judgement]) -> Iterator[str]:
@@ -265,25 +278,25 @@ def judgements_told(view: StudyView, detail: TrialDetail, judgements: Sequence[J
     pruner = "none" if view.spec is None else name_of(view.spec.pruner)
     for one in judgements:
         begun = _JUDGED[one.kind]
-        yield begun + sentence(one.reason)
+        yield begun + with_full_stop(one.reason)
         yield from _numbers_told(one)
     if judgements:
         return
     if pruner == "none":
-        yield "The study has no pruner, so nothing would have stopped it early."
+        yield "The study has no pruner."
     elif detail.row.last_step is not None:
-        until = "" if not detail.row.is_finished else f" of its curve, up to step {detail.row.last_step}"
-        yield f"Pruner {pruner} looked at every report{until} and never found it poor enough to stop."
+        until = "" if not detail.row.is_finished else f" up to step {detail.row.last_step}"
+        yield f"Pruner {pruner} judged every report{until} and found none poor enough to stop the trial."
 
 
 def _numbers_told(one: Judgement) -> Iterator[str]:
-    if one.threshold is not None:
-        rung = "" if one.rung is None else f" of rung {one.rung}"
-        yield f"The threshold{rung} at step {'?' if one.step is None else one.step} was {one.threshold:.6g}."
-    if one.predicted is not None:
-        between = "" if one.low is None or one.high is None else f", between {one.low:.4g} and {one.high:.4g}"
-        odds = "" if one.chance is None else f"; its chance to end best was {one.chance:.2%}"
-        yield f"Its final value was predicted as {one.predicted:.6g}{between}{odds}."
+    """Return the numbers that the reason does not name."""
+    if one.threshold is not None and f"{one.threshold:.6g}" not in one.reason:
+        yield f"Threshold at step {'?' if one.step is None else one.step}: {one.threshold:.6g}."
+    if one.predicted is not None and f"{one.predicted:.4g}" not in one.reason:
+        between = "" if one.low is None or one.high is None else f" ({one.low:.4g} to {one.high:.4g})"
+        odds = "" if one.chance is None else f"; chance to end best: {one.chance:.1%}"
+        yield f"Predicted final value: {one.predicted:.4g}{between}{odds}."
     if one.comparators:
         named = ", ".join(str(other.number) for other in one.comparators[:_NAMED])
         yield f"Compared with trials {named}{' and others' if len(one.comparators) > _NAMED else ''}."
@@ -294,7 +307,7 @@ def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Itera
     if row.state == "failed":
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."
     elif row.state == "paused":
-        yield f"It is paused after step {row.last_step}, holds nothing, and goes on if it is promoted."
+        yield f"It is paused after step {row.last_step}: it uses no resources, and continues if it is promoted."
     elif row.state == "interrupted":
         yield f"It was interrupted. `{view.resume_command}` runs it again, from its last checkpoint if it has one."
     elif not row.is_finished:
@@ -306,19 +319,41 @@ def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Itera
     elif row.state == "pruned":
         yield f"It was stopped at {view.objectives[0].name} = {row.value:.6g}, after step {row.last_step}."
     else:
-        place = "" if reasons.rank is None else f": number {reasons.rank} of {reasons.ranked} complete trials"
+        place = "" if reasons.rank is None else f", rank {reasons.rank} of {reasons.ranked} complete trials"
         broken = words.violations(row.violations) or "it breaks a constraint"
         infeasible = "" if row.feasible else f", and infeasible: {broken}"
         yield f"{view.objectives[0].name} = {row.value:.6g}{place}{infeasible}."
 
 
+def describe_repeats(view: StudyView, repeats: Finalist | None) -> Iterator[str]:
+    """Yield what the repeats of `tune confirm` show of the trial."""
+    if repeats is None:
+        return
+    failed = f", {repeats.failed} more failed" if repeats.failed else ""
+    count = f"{len(repeats.values)} repeat{'' if len(repeats.values) == 1 else 's'} with other seeds{failed}"
+    if repeats.mean is None:
+        yield f"Confirmed by {count}, without a value yet."
+        return
+    low, high = words.number(repeats.low), words.number(repeats.high)
+    interval = "" if repeats.low is None else f" (95 % interval {low} to {high})"
+    yield f"Confirmed by {count}: mean {view.objectives[0].name} = {words.number(repeats.mean)}{interval}."
+    if repeats.chance is not None:
+        yield f"The chance that its true mean is the best of all finalists is {repeats.chance:.0%}."
+
+
 def _near_told(one: Other) -> str:
-    told = "" if one.value is None else f" with {one.value:.6g}"
-    apart = "" if one.distance is None else f" (distance {one.distance:.3g})"
-    return f"{one.number}{f' of {one.study}' if one.study else ''}{told}{apart}"
+    told = [] if one.value is None else [f"value {one.value:.6g}"]
+    told += [] if one.distance is None else [f"distance {one.distance:.3g}"]
+    return f"{one.number}{f' of {one.study}' if one.study else ''}" + (f" ({', '.join(told)})" if told else "")
 
 
 def sentence(text: str) -> str:
     """Text with a capital and a full stop."""
+    text = with_full_stop(text)
+    return text[:1].upper() + text[1:]
+
+
+def with_full_stop(text: str) -> str:
+    """Text with a full stop."""
     text = text.strip()
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?", ":")) else ".")
+    return text + ("" if text.endswith((".", "!", "?", ":")) else ".")

@@ -133,8 +133,8 @@ class AshaPruner(BasePruner):
 
         place = arrived.place_of(own)
         shown = ", ".join(f"{one:.6g}" for one in signs * np.array(own.costs))
-        text = f"number {place + 1} of {len(arrived)} at rung {rung} with {shown}; "
-        text += f"the best {goes_on} go on" if goes_on else f"none goes on before {self._eta} came there"
+        text = f"rank {place + 1} of {len(arrived)} at the rung of step {rung}, with {shown}; "
+        text += _continue(goes_on) if goes_on else f"none continues until {self._eta} trials have reached it"
         rivals = [one for one in itertools.islice(arrived, _SHOWN + 1) if one.number != own.number]
         details: dict[str, Any] = {
             "step": step,
@@ -148,9 +148,13 @@ class AshaPruner(BasePruner):
         }
         if len(signs) == 1:
             threshold = value(arrived[goes_on - 1].costs) if goes_on else None
-            text += f", up to {threshold:.6g}" if goes_on else ""
+            text += f" ({threshold:.6g}{' or better' * (goes_on > 1)})" if goes_on else ""
             details["threshold"] = threshold
         self._reasons[own.number] = Reason(text, details)
+
+
+def _continue(count: int) -> str:
+    return "only the best one continues" if count == 1 else f"the best {count} continue"
 
 
 def check_ladder(min: int, max: int | None, eta: int) -> None:

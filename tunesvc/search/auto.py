@@ -79,7 +79,7 @@ class AutoSampler(BaseSampler):
         tried = self._tried(study, trial, proposal) if chosen is self._gp else None
         if tried is None:
             return proposal
-        self._chosen[trial.number] = self._tpe, f"TPE, for the Gaussian process would repeat trial {tried}"
+        self._chosen[trial.number] = self._tpe, f"TPE, because the Gaussian process would repeat trial {tried}"
         self._tpe.before_trial(study, trial)
         known = self._tpe.infer_relative_search_space(study, trial)
         return self._tpe.sample_relative(
@@ -100,12 +100,14 @@ class AutoSampler(BaseSampler):
             self._chosen[trial.number][0].after_trial(study, trial, state, values)
 
     def explain(self, number: int) -> Reason | None:
-        """Which sampler was chosen and why, and its own reason."""
+        """The chosen sampler's reason, and why it was chosen where that is not the usual one."""
         if number not in self._chosen:
             return None
         sampler, why = self._chosen[number]
         reason = sampler.explain(number)
-        return reason and Reason(f"{why}; {reason.text}", {**reason.details, "chosen": why})
+        if reason is None or not why:
+            return reason
+        return Reason(f"{reason.text} (drawn by {why})", {**reason.details, "chosen": why})
 
     def _choose(self, study: Study, trial: FrozenTrial) -> Chosen:
         """One sampler for all of a trial's parameters, whatever ends meanwhile."""
@@ -114,20 +116,21 @@ class AutoSampler(BaseSampler):
         return self._chosen[trial.number][0]
 
     def _decide(self, study: Study, trial: FrozenTrial) -> tuple[Chosen, str]:
+        """Return the sampler, and why it draws instead of the Gaussian process; empty for the usual choice."""
         trials = study._get_trials(deepcopy=False, use_cache=True)
         history = history_of(study, trials)
         if len(study.directions) > OBJECTIVES_MAX:
-            return self._tpe, f"TPE, for {len(study.directions)} objectives"
+            return self._tpe, f"TPE, because the study has {len(study.directions)} objectives"
         if history.ended > GP_MAX:
-            return self._tpe, f"TPE, which stays fast with {history.ended:,} trials"
+            return self._tpe, f"TPE, because {history.ended:,} trials would slow a Gaussian process down"
         parameters = len({name for trial in trials[-20:] for name in trial.params})
         if parameters > PARAMETERS_MAX:
-            return self._tpe, f"TPE, for {parameters} parameters"
+            return self._tpe, f"TPE, because the space has {parameters} parameters"
         if not self._take_turns(study, history):
-            return self._gp, "a Gaussian process, which needs the fewest trials"
+            return self._gp, ""
         if turn(trial.number, self._shared_seeds) % 2:
-            return self._gp, "a Gaussian process, in turns with TPE where trials are pruned"
-        return self._tpe, "TPE, in turns with a Gaussian process where trials are pruned"
+            return self._gp, "a Gaussian process, in turn with TPE because trials are pruned"
+        return self._tpe, "TPE, in turn with a Gaussian process because trials are pruned"
 
     def _take_turns(self, study: Study, history: History) -> bool:
         return len(study.directions) == 1 and history.pruned > 0 and history.ended >= self._n_startup_trials

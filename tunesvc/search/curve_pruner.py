@@ -177,7 +177,7 @@ class _Judged:
         several = len(self.values) > 1
         told = [told_of(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
         aim = self._beside_front() if several else self._beside_best()
-        text = f"forecast at step {self.step} to end at {' and '.join(told)}; chance {percent(self.chance)} to be {aim}"
+        text = f"forecast after step {self.step}: {' and '.join(told)}; chance to {aim}: {percent(self.chance)}"
         details: dict[str, Any] = {
             "step": self.step,
             "chance": self.chance,
@@ -195,17 +195,17 @@ class _Judged:
             details["comparators"] = [{"number": t.number, "values": t.values} for t in self._dominating()[:_SHOWN]]
         else:
             details |= {"value": self.values[0], "best": self.front[0].values[0], **details_of(self.forecasts[0])}
-        return Reason(text + (", but let finish as an audit" if audited else ""), details)
+        return Reason(text + ("; it may finish all the same, to audit the pruner" if audited else ""), details)
 
     def _beside_best(self) -> str:
-        return f"better than {self.front[0].values[0]:.4g}, the best of {self.finished} finished trials"
+        return f"beat {self.front[0].values[0]:.4g}, the best of {self.finished} finished trials"
 
     def _beside_front(self) -> str:
         named = [f"{t.number} ({', '.join(f'{value:.4g}' for value in t.values)})" for t in self._dominating()]
-        text = f"on the front, which has {len(self.front)} of {self.finished} finished trials"
+        text = f"join the {len(self.front)} Pareto-optimal of {self.finished} finished trials"
         if named:
-            text += f"; what is forecast is dominated by {', '.join(named[:_SHOWN])}"
-            text += f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+            more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+            text += f", of which {', '.join(named[:_SHOWN])}{more} would dominate it"
         return text
 
     def _dominating(self) -> list[FrozenTrial]:

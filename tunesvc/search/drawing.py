@@ -105,7 +105,7 @@ class Drawing:
                 distribution = self.space.distributions[name]
                 self._memory.set_trial_param(number, name, distribution.to_internal_repr(value), distribution)
             params, details = untried, {**details, "untried": True}
-            reason += "; that has been tried, and this is the nearest that has not"
+            reason += "; moved to the nearest configuration that has not been tried"
         return Proposal(number, params, reason, details)
 
     def _unexplained(
@@ -114,13 +114,13 @@ class Drawing:
         """Why, for a sampler that gives no reasons: what it leaves to chance is not proposed by it."""
         name = self._sampler_name
         if not self.space.parameters:
-            return f"{name} draws what the objective asks for, from {finished} finished trials", details
+            return f"proposed by {name} from {finished} finished trials, one parameter at a time", details
         if name not in RANDOM_ALONE or not self._alone:
             return f"proposed by {name} from {finished} finished trials", details
         if len(self._alone) == len(params):
-            return f"drawn at random: {name} has nothing to propose yet", {**details, "by": "random"}
+            return f"drawn at random, because {name} has nothing to propose yet", {**details, "by": "random"}
         alone = ", ".join(self._alone)
-        told = f"proposed by {name} from {finished} finished trials, but for {alone}: drawn at random"
+        told = f"proposed by {name} from {finished} finished trials, except {alone}, drawn at random"
         return told, {**details, "drawn_at_random": self._alone}
 
     def nearest_untried(self, number: int, params: Mapping[str, ParamValue]) -> dict[str, ParamValue] | None:

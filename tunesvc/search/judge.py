@@ -137,7 +137,7 @@ class Judge:
     def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
         """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
         told = self._told(trial.number) or Reason("", {})
-        reason, details = told.text or f"{self._pruner_name} stopped it", told.details
+        reason, details = told.text or f"pruner {self._pruner_name} stopped it", told.details
         if len(self._study.directions) == 1 and "rank" not in details:
             beside, ranks = self._rank_at(trial, step)
             reason, details = told.text or beside, {**ranks, **details}
@@ -148,8 +148,8 @@ class Judge:
         value, sign = trial.intermediate_values[step], float(signs_of(self._study)[0])
         place = history_of(self._study, self._study.get_trials(deepcopy=False)).place(trial.number, step, value)
         reason = (
-            f"{self._pruner_name}: {value:.6g} at step {step} would be number {place.rank_finished} among the "
-            f"{place.finished} finished trials there, and is number {place.rank} of all {place.of}"
+            f"{value:.6g} at step {step}, where {place.rank_finished - 1} of {place.finished} finished trials were "
+            f"better, and {place.rank - 1} of all {place.of - 1} others (pruner {self._pruner_name})"
         )
         best = None if place.best is None else sign * place.best
         details: dict[str, Any] = {"value": value, "rank": place.rank, "of": place.of, "best": best}

@@ -49,9 +49,9 @@ class Promise:
         """In words and numbers."""
         several = len(self.forecasts) > 1
         told = [told_of(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
-        bar = "on the front" if several else f"better than {self.front[0].values[0]:.4g}, the best so far"
-        text = f"forecast from step {self.forecasts[0].step} to end at {' and '.join(told)}; chance "
-        text += f"{percent(self.chance)} to be {bar}; no other trial, old or new, has as much to gain per step"
+        aim = "join the Pareto front" if several else f"beat {self.front[0].values[0]:.4g}, the best so far"
+        text = f"forecast after step {self.forecasts[0].step}: {' and '.join(told)}; chance to {aim}: "
+        text += f"{percent(self.chance)}; more to gain per step than from any other trial, paused or new"
         details: dict[str, Any] = {"step": self.forecasts[0].step, "chance": self.chance, **numbers}
         if not several:
             details |= {"best": self.front[0].values[0], **details_of(self.forecasts[0])}
@@ -162,7 +162,7 @@ def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
 def told_of(forecast: Forecast, name: str) -> str:
     """A forecast in words."""
     low, high = forecast.interval(0.9)
-    return f"{name} {forecast.value:.4g} (90 %: {low:.4g} to {high:.4g})".lstrip()
+    return f"final {name or 'value'} {forecast.value:.4g} (90 % interval {low:.4g} to {high:.4g})"
 
 
 def details_of(forecast: Forecast) -> dict[str, float]:

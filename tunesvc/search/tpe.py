@@ -218,9 +218,7 @@ class TPESampler(BaseSampler):
             return None
         details: dict[str, Any] = {"sampler": "tpe", "version": VERSION, "finished": asked.finished}
         if not asked.draws:
-            text = (
-                f"start: drawn at random, {asked.finished} of {self._n_startup_trials} trials to begin with have ended"
-            )
+            text = f"start: drawn at random, until {self._n_startup_trials} trials have finished"
             return Reason(text, {"phase": "start", **details})
         return _reason(asked.draws, details)
 
@@ -340,22 +338,17 @@ def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
     last = draws[-1]
     phase = "explore" if prior > 0.5 else "exploit"
     nearest = _nearest(draws)
-    near = (
-        f"nearest is trial {nearest[0]['trial']} at distance {nearest[0]['distance']:.3f}"
-        if nearest
-        else "none is near"
-    )
-    where = "away from the good trials" if phase == "explore" else "among the good trials"
-    text = (
-        f"{phase}: {where}, {math.exp(min(log_ratio, 700)):.3g} times as dense in {len(last.view.good)} good trials as "
-        f"in {len(last.view.bad)} others of {last.view.finished} and {last.running} running; {near}"
-    )
+    good = len(last.view.good)
+    best = "the best trial" if good == 1 else f"the {good} best trials"
+    where = f"away from {best}" if phase == "explore" else f"close to {best}"
+    text = f"{phase}: {where} of {last.view.finished}; among those its values are {_times(log_ratio)} as likely as "
+    text += "among the others"
     return Reason(
         text,
         {
             "phase": phase,
             **details,
-            "good": len(last.view.good),
+            "good": good,
             "bad": len(last.view.bad),
             "running": last.running,
             "acquisition": log_ratio,
@@ -363,6 +356,11 @@ def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
             "nearest": nearest,
         },
     )
+
+
+def _times(log_ratio: float) -> str:
+    ratio = math.exp(min(log_ratio, 700))
+    return "over 1,000 times" if ratio > 1_000 else f"{ratio:.3g} times"
 
 
 def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:

@@ -208,4 +208,4 @@ def _scalars(constants: Mapping[str, object]) -> dict[str, ParamValue]:
 
 def _tell(name: str, found: int, left_out: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{count} {why}" for why, count in left_out.items())
-    return f"{found} trials of {name}" + (f" ({reasons}: left out)" if reasons else "")
+    return f"{found} trials from {name}" + (f" (left out: {reasons})" if reasons else "")

@@ -6,7 +6,7 @@ import sys
 from typing import TextIO
 
 from tunesvc.coordinator.progress import Note, Progress
-from tunesvc.views.live import describe
+from tunesvc.views.live import in_one_line
 from tunesvc.views.output import clean, plain, to_json
 from tunesvc.words import duration, number
 
@@ -30,9 +30,9 @@ class PlainLines:
             self._write(_progress_line(progress))
 
     def note(self, note: Note) -> None:
-        """A line."""
-        trial = "" if note.number is None else f"trial {note.number} "
-        self._write(f"{note.kind:8} {trial}{describe(note)}".rstrip())
+        """A line, which the kind begins: the text need not repeat it."""
+        trial = "" if note.number is None else f"trial {note.number}: "
+        self._write(f"{note.kind:8} {trial}{in_one_line(note.text)}".rstrip())
 
     def _write(self, line: str) -> None:
         self._stream.write(f"{self._before}{line}\n")

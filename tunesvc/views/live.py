@@ -186,22 +186,27 @@ def _best(p: Progress) -> Text:
 
 def line(note: Note, *, study: str = "", style: str = "") -> Text:
     """A note in one line; `study`: whose it is, where several are shown."""
-    trial = "" if note.number is None else f"trial {note.number} "
     mark, whose = _MARKS.get(note.kind, "•"), f"{clean(study)}  " if study else ""
-    parts = ((f"{mark} ", _COLOURS.get(note.kind, "")), (whose, "bold"), (f"{trial}{describe(note)}", style))
+    parts = ((f"{mark} ", _COLOURS.get(note.kind, "")), (whose, "bold"), (describe(note), style))
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
+def in_one_line(text: str) -> str:
+    """Return text without line breaks and control characters."""
+    return " ".join(clean(text).split())
+
+
 def describe(note: Note) -> str:
-    """A note in words, in one line."""
-    return _WORDS.get(note.kind, "") + " ".join(clean(note.text).split())
+    """Return a note as a sentence in one line."""
+    text = in_one_line(note.text)
+    return text if note.number is None else f"trial {note.number}{_VERBS.get(note.kind, '')}: {text}"
 
 
-_WORDS = {
-    "best": "is the best: ",
-    "pruned": "pruned: ",
-    "paused": "paused: ",
-    "promoted": "continues: ",
-    "failed": "failed: ",
-    "retry": "again: ",
+_VERBS = {
+    "best": " is the best",
+    "pruned": " pruned",
+    "paused": " paused",
+    "promoted": " continues",
+    "failed": " failed",
 }
+"""What happened to the trial, where the text does not say it."""

@@ -62,7 +62,7 @@ class NotebookView:
         elif note.kind == "over":
             self._ending = note.text
         elif note.kind in SCROLLED:
-            self._notes.append(f"{'' if note.number is None else f'trial {note.number} '}{describe(note)}")
+            self._notes.append(describe(note))
         self._draw_if_due()
 
     def _draw_if_due(self) -> None:

@@ -247,9 +247,10 @@ class GPSampler(BaseSampler):
     # --- reasons ------------------------------------------------------------------------------------
 
     def _explain_start(self, number: int, ended: int) -> None:
-        text = (
-            f"start: spread evenly over the space, before the model has {self._n_startup_trials} trials to learn from"
-        )
+        until = f"until {self._n_startup_trials} trials have finished"
+        if ended >= self._n_startup_trials:
+            until = "because no finished trial can teach the model yet"
+        text = f"start: spread evenly over the space, {until}"
         self._keep(number, Reason(text, {**self._signed(), "phase": "start", "ended": ended}))
 
     def _explain(self, number: int, model: _Model, point: np.ndarray, value: float) -> None:
@@ -264,14 +265,15 @@ class GPSampler(BaseSampler):
         told = ""
         if units is not None:
             details |= {"mean": units[0], "deviation": units[1]}
-            told = f": {units[0]:.6g} ± {units[1]:.2g} is expected"
+            told = f"; {units[0]:.6g} ± {units[1]:.2g} is expected"
         why = {
-            "exploit": "close to the best of what the model knows",
-            "explore": "where the model knows too little to rule out a better value",
+            "exploit": "close to the best values that the model knows",
+            "explore": "where the model knows so little that a better value is possible",
         }[phase]
         if is_repeated:
-            why = f"measured again{self._with_seed(number)}, since noise may have flattered or wronged it"
-        self._keep(number, Reason(f"{phase}: {why}{told}; nearest is trial {nearest[0]['number']}", details))
+            again = f"again{self._with_seed(number)}, to tell its value from noise"
+            why = f"the parameters of trial {nearest[0]['number']} {again}"
+        self._keep(number, Reason(f"{phase}: {why}{told}", details))
 
     def _with_seed(self, number: int) -> str:
         return "" if self._shared_seeds is None else f" with seed {number % self._shared_seeds} of {self._shared_seeds}"

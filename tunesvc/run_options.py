@@ -1,0 +1,101 @@
+"""Keywords of `tunesvc.run`, `train.tune`, `Study.resume` and `Study.confirm`: one definition, which editors complete.
+
+Imports nothing at run time: the decorator knows the names without loading what they mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypedDict
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Mapping, Sequence
+
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+    from tunesvc.callbacks import Callback
+    from tunesvc.coordinator.progress import Observer
+    from tunesvc.execute.ray_start import ExecutorMaker
+
+
+class RunOptions(TypedDict, total=False):
+    """How a run is shown, watched and ended. Each may be left out."""
+
+    progress: bool
+    """Show the run: live in a notebook or terminal, else as lines on standard error. On by default."""
+    observer: Observer | None
+    """Gets what would be shown instead."""
+    callbacks: Sequence[Callback]
+    """Called with each finished trial, in Optuna's form: `callback(study, trial)`."""
+    timeout: float | None
+    """Seconds from the first step after which this run stops in order; the study can be resumed."""
+    interrupt: threading.Event | None
+    """Stops the run in order once it is set; without it Ctrl-C does, and raises `KeyboardInterrupt`."""
+    check: bool
+    """Raise `StudyFailed` when no trial came to a result. On by default, except for `Study.confirm`."""
+    make_executor: ExecutorMaker
+    """Of a Ray that others use too, see `Rays`."""
+
+
+class StudyOptions(TypedDict, total=False):
+    """Keys of study.yaml as keywords of `tunable`, `spec` and `tune`; see [study.yaml](study-yaml.md)."""
+
+    name: str
+    """The function's name when left out."""
+    description: str
+    tags: Sequence[str]
+    metric: str | Mapping[str, Any]
+    """One metric; `loss` when left out."""
+    goal: str
+    """`minimize` (default) or `maximize`, of the one metric."""
+    metrics: Sequence[str | Mapping[str, Any]]
+    """Several, instead of `metric`."""
+    constraints: Sequence[Any]
+    parameters: Mapping[str, Any]
+    """Ranges of arguments without an annotation."""
+    constants: Mapping[str, Any]
+    trials: int
+    """Short for `budget={"trials": ...}`."""
+    wall: float | str
+    """Short for `budget={"wall": ...}`: seconds, or a text such as `30m`."""
+    gpu_hours: float
+    """Short for `budget={"gpu_hours": ...}`."""
+    budget: Mapping[str, Any]
+    sampler: str | Mapping[str, Any] | BaseSampler
+    pruner: str | Mapping[str, Any] | BasePruner
+    parallelism: int | None
+    resources: Mapping[str, Any]
+    retries: Mapping[str, Any]
+    limits: Mapping[str, Any]
+    keep: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    cluster: str | None
+    seed: int | None
+    seeds: int | None
+    warm_start: str | Sequence[str]
+
+
+class TuneOptions(StudyOptions, RunOptions, total=False):
+    """Keywords of `tune`: those of a study and of a run."""
+
+    database_url: str | None
+    """A Postgres; without it `TUNE_DATABASE_URL`, else the embedded one."""
+    resume: bool
+    """Continue with the study of that name if there is one. Off by default."""
+
+
+def check_names(function: str, options: Iterable[str]) -> None:
+    """Refuse a keyword that is not one of `RunOptions`, as Python does for other functions.
+
+    Raises:
+        TypeError: there is one; the text suggests the nearest name.
+    """
+    known = RunOptions.__annotations__
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
