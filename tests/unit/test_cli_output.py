@@ -113,7 +113,7 @@ def test_every_error_has_its_exit_code(error: errors.TuneError, code: int) -> No
 
 
 def test_every_exit_code_is_explained() -> None:
-    assert all(f"{code.value} {code.meaning}" in explained() for code in ExitCode)
+    assert all(f"{code.value}  {code.meaning}" in explained() for code in ExitCode)
 
 
 def test_a_tune_command_of_another_package_is_noticed(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -56,6 +56,15 @@ def test_a_command_imports_nothing_that_takes_time_and_that_it_does_not_need(
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_help_fills_the_line_and_gives_switches_no_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    monkeypatch.setenv("COLUMNS", "80")
+    text = CliRunner().invoke(app, ["run", "--help"]).stdout
+    assert "<bool>" not in text
+    assert "tune run [OPTIONS] {FILE}..." in text
+    assert "something to run; one that fails does not end the others." in text
+
+
 def test_the_version_is_told() -> None:
     assert CliRunner().invoke(app, ["--version"]).stdout == f"tunesvc {__version__}\n"
 

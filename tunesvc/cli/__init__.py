@@ -15,11 +15,20 @@ from typer.core import TyperGroup
 from tunesvc import __version__
 from tunesvc.cli import control, dashboard, database, doctor, export, files, notes, run, show, why
 from tunesvc.cli.exits import ExitCode, code_of, explained
+from tunesvc.cli.help import Command, tidy_help, without_type
 from tunesvc.errors import TuneError
 
 
 class Commands(TyperGroup):
     """Turns errors into one line and an exit code; `TUNE_DEBUG=1` lets the traceback through."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        tidy_help(self)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return `--help`, a switch as well."""
+        return without_type(super().get_help_option(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -97,5 +106,5 @@ for panel, commands in (
     (_SETUP, (doctor.doctor, files.schema)),
 ):
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(cls=Command, rich_help_panel=panel)(command)
 app.add_typer(database.app, name="db", rich_help_panel=_SETUP)

@@ -12,17 +12,19 @@ from tunesvc.cli.options import DatabaseUrl, Json, StudyName, TrialNumber
 
 
 def pause(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
-    """Ask for no more trials and let the running ones finish. `tune resume` goes on."""
+    """Start no more trials and let the running ones finish. `tune resume` continues."""
     _request(study, "pause", {}, database_url, as_json)
 
 
 def stop(
     study: StudyName,
-    trial: Annotated[int | None, typer.Argument(help="This trial alone; the study goes on.", min=0)] = None,
+    trial: Annotated[
+        int | None, typer.Argument(help="This trial alone; the study continues.", metavar="TRIAL", min=0)
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """End a study now: running trials are stopped, what they reported is kept. Or one of its trials.
+    """Stop a study now, or one of its trials. What running trials have reported is kept.
 
     Of a study that was made through Optuna's API, running trials fail, whose processes may be gone.
     """
@@ -34,9 +36,9 @@ def stop(
 
 def extend(
     study: StudyName,
-    trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
-    wall: Annotated[str | None, typer.Option(help="So much time more, such as `30m` or `2h`.")] = None,
-    gpu_hours: Annotated[float | None, typer.Option(min=0.0, help="So many GPU hours more.")] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Trials to add.")] = None,
+    wall: Annotated[str | None, typer.Option(help="Time to add, such as `30m` or `2h`.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(min=0.0, help="GPU hours to add.")] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -50,11 +52,11 @@ def extend(
 
 def parallelism(
     study: StudyName,
-    trials: Annotated[str, typer.Argument(help="So many trials at a time, or `all` that fit.", metavar="N")],
+    trials: Annotated[str, typer.Argument(help="Trials at a time, or `all` that fit.", metavar="N")],
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Change how many trials run at a time. Those that run already come to their end."""
+    """Change how many trials run at a time. Those that run already finish."""
     if trials != "all" and not trials.isdecimal():
         raise typer.BadParameter(f"{trials!r}: write a number of trials, or `all`")
     _request(study, "parallelism", {"trials": None if trials == "all" else int(trials)}, database_url, as_json)
@@ -66,31 +68,31 @@ def widen(
         list[str],
         typer.Argument(
             help="A range as NAME=MIN..MAX, of which either may be left out; choices to add as NAME+=VALUE.",
-            metavar="NAME=MIN..MAX|NAME+=VALUE...",
+            metavar="NAME=MIN..MAX|NAME+=VALUE",
         ),
     ],
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Let ranges grow and add choices, while a study runs or before it goes on. Its trials are kept."""
+    """Widen ranges and add choices, while a study runs or before it is resumed. Its trials are kept."""
     _request(study, "widen", {"parameters": parse_widening(changes)}, database_url, as_json)
 
 
 def retry(study: StudyName, trial: TrialNumber, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
-    """Run the parameters of a trial that is over once more, as a new trial."""
+    """Run a finished trial's parameters again, as a new trial."""
     _request(study, "retry", {"number": trial}, database_url, as_json)
 
 
 def enqueue(
     study: StudyName,
     params: Annotated[
-        list[str] | None, typer.Argument(help="Values as NAME=VALUE.", metavar="[NAME=VALUE]...", show_default=False)
+        list[str] | None, typer.Argument(help="Values as NAME=VALUE.", metavar="NAME=VALUE", show_default=False)
     ] = None,
-    near: Annotated[int | None, typer.Option(min=0, help="Near this trial: its values, changed a little.")] = None,
+    near: Annotated[int | None, typer.Option(min=0, help="Use this trial's values, slightly changed.")] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Have a trial with these values run next. What is not named, the sampler draws."""
+    """Run a trial with these values next. The sampler draws those that are not named."""
     given: dict[str, Any] = {"params": dict(map(parse_assignment, params or ()))} if near is None else {"near": near}
     if (near is None) is (not params):
         raise typer.BadParameter("say either which values, as NAME=VALUE, or --near which trial")

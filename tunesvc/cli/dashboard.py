@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tunesvc.store.database import Database
     from tunesvc.web import DashboardServer
 
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Of this machine; 0 for any that is free.")]
-GpuPrice = Annotated[float, typer.Option("--gpu-price", min=0.0, help="Of one GPU for an hour, to show costs.")]
+Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port on this machine; 0 picks a free one.")]
+GpuPrice = Annotated[float, typer.Option("--gpu-price", min=0.0, help="Price of one GPU hour, to show costs.")]
 
 
 def dashboard(
@@ -30,7 +30,7 @@ def dashboard(
     gpu_price: GpuPrice = 0.0,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Show studies in the browser, as they run. Ctrl-C ends it; studies go on.
+    """Show studies in the browser, as they run. Ctrl-C ends it; studies keep running.
 
     The link works in one browser, once; Enter prints another. It is served to this machine only.
     """

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from tunesvc.cli.help import Command
 from tunesvc.cli.options import DatabaseUrl, Json
 
 app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
 
-@app.command()
+@app.command(cls=Command)
 def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Show which database is used, its schema's version and what it holds."""
     from tunesvc.store import backup
@@ -40,7 +41,7 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     output.out().print(grid)
 
 
-@app.command()
+@app.command(cls=Command)
 def upgrade(database_url: DatabaseUrl = None) -> None:
     """Bring the schema up to this program's version. Every other command does so by itself."""
     from tunesvc.store.database import open_database
@@ -49,9 +50,9 @@ def upgrade(database_url: DatabaseUrl = None) -> None:
         typer.echo(f"{database.name} is up to date")
 
 
-@app.command()
+@app.command(cls=Command)
 def backup(
-    file: Annotated[Path, typer.Argument(help="The backup to write.")],
+    file: Annotated[Path, typer.Argument(help="The backup to write.", metavar="FILE")],
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write everything that is stored, as of one moment, to a file. Studies may run meanwhile."""
@@ -63,10 +64,10 @@ def backup(
     typer.echo(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
-@app.command()
+@app.command(cls=Command)
 def restore(
-    file: Annotated[Path, typer.Argument(help="A backup that `tune db backup` wrote.")],
-    replace: Annotated[bool, typer.Option("--replace", help="Throw away the studies that are there.")] = False,
+    file: Annotated[Path, typer.Argument(help="A backup that `tune db backup` wrote.", metavar="FILE")],
+    replace: Annotated[bool, typer.Option("--replace", help="Delete the studies that are there.")] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Read a backup into an empty database, or with `--replace` in place of what is there."""
@@ -78,7 +79,7 @@ def restore(
     typer.echo(f"restored {file}")
 
 
-@app.command()
+@app.command(cls=Command)
 def path() -> None:
     """Print the folder that holds the embedded database, checkpoints and everything else on this machine."""
     from tunesvc.store.home import home_directory

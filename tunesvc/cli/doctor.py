@@ -23,7 +23,7 @@ LITTLE_SPACE = 2e9
 
 def doctor(
     study: Annotated[
-        str | None, typer.Argument(help="A study to explain.", autocompletion=complete_study, metavar="[STUDY]")
+        str | None, typer.Argument(help="A study to explain.", autocompletion=complete_study, metavar="STUDY")
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,

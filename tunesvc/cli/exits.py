@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     EXISTS = 5, "a study of that name exists already"
     UNSATISFIABLE = 6, "the cluster can never meet the resource request"
     DATABASE = 7, "the database cannot be started, reached or used"
-    INTERRUPTED = 130, "interrupted; `tune resume` goes on"
+    INTERRUPTED = 130, "interrupted; `tune resume` continues"
 
 
 _CODES: tuple[tuple[type[errors.TuneError], ExitCode], ...] = (
@@ -70,5 +70,5 @@ def worst(codes: Iterable[ExitCode]) -> ExitCode:
 
 
 def explained() -> str:
-    """All codes, for the help text."""
-    return "Exit codes: " + " · ".join(f"{code.value} {code.meaning}" for code in ExitCode)
+    """Return all codes for the help text, a line each."""
+    return "\n".join(["Exit codes", *(f"{code.value:3}  {code.meaning}" for code in ExitCode)])

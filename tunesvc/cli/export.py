@@ -26,11 +26,11 @@ def export(
     study: StudyName,
     format: Annotated[
         Format | None,
-        typer.Option(help="What to write; when left out, by the ending of --out, else CSV.", show_default=False),
+        typer.Option(help="Format; by default the one that --out ends in, else CSV.", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="A file, .csv, .json or .parquet; standard output when left out."),
+        typer.Option("--out", "-o", help="File to write, .csv, .json or .parquet; standard output by default."),
     ] = None,
     where: Where = "",
     database_url: DatabaseUrl = None,
@@ -92,10 +92,10 @@ def _json(made: Export) -> Iterator[str]:
 
 def report(
     study: StudyName,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The page; STUDY.html when left out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write; STUDY.html by default.")] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write a study as one self-contained HTML page to send to somebody: what it has come to, and every figure.
+    """Write a study as one self-contained HTML page to share: its results and all figures.
 
     It loads nothing from anywhere, and prints well.
     """
@@ -115,14 +115,16 @@ def report(
 
 def checkpoint(
     study: StudyName,
-    trial: Annotated[int | None, typer.Argument(help="A trial's number; without it, the best trial.", min=0)] = None,
+    trial: Annotated[
+        int | None, typer.Argument(help="A trial's number; without it, the best trial.", metavar="TRIAL", min=0)
+    ] = None,
     to: Annotated[
         Path | None, typer.Option(help="Copy it into this folder.", metavar="FOLDER", file_okay=False)
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Print where the best checkpoint of a study's best trial lies, or of one of its trials; or copy it.
+    """Print the path of the best checkpoint of a study's best trial, or of another trial; or copy it.
 
     The best is the one that was saved at the best value of the metric; `keep` in the study file says how many are kept.
     """

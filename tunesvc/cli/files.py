@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.", metavar="[DIR]")] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.", metavar="DIR")] = Path(),
 ) -> None:
     """Write a commented study file and a training function to start from."""
     from tunesvc import spec
@@ -48,7 +48,7 @@ def validate(file: StudyFile, as_json: Json = False) -> None:
 def preview(
     file: StudyFile,
     samples: Annotated[int, typer.Option("--samples", "-n", min=1, max=1000, help="Configurations to draw.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Show sample configurations, the size of the space, and what the budget means."""
@@ -79,7 +79,7 @@ def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableTyp
 
 
 def schema(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="A file; standard output when left out.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; standard output by default.")] = None,
 ) -> None:
     """Print the JSON Schema of study files, for editors."""
     from tunesvc.spec.jsonschema import json_schema

@@ -9,20 +9,18 @@ import typer
 from tunesvc import words
 from tunesvc.cli.options import DatabaseUrl, Json, Limit, StudyName
 
-OfTrial = Annotated[int | None, typer.Option("--trial", "-t", min=0, help="Of this trial, not of the study.")]
+OfTrial = Annotated[int | None, typer.Option("--trial", "-t", min=0, help="About this trial rather than the study.")]
 
 
 def tag(
     study: StudyName,
-    tags: Annotated[
-        list[str] | None, typer.Argument(help="Tags to add.", metavar="[TAG]...", show_default=False)
-    ] = None,
-    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", help="Take away; may be repeated.")] = None,
+    tags: Annotated[list[str] | None, typer.Argument(help="Tags to add.", metavar="TAG", show_default=False)] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", help="Tag to remove; may be repeated.")] = None,
     trial: OfTrial = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Add and take away tags, and print those that there are. `tune ls --tag TAG` finds studies by them."""
+    """Add and remove tags, and print those there are. `tune ls --tag TAG` finds studies by them."""
     from tunesvc import api
     from tunesvc.views.output import clean, out, print_json
 
@@ -36,18 +34,18 @@ def tag(
 
 def note(
     study: StudyName,
-    text: Annotated[str, typer.Argument(help="The note; it replaces the one before. Empty: none.")],
+    text: Annotated[str, typer.Argument(help="The note; it replaces the one before. Empty: none.", metavar="TEXT")],
     trial: OfTrial = None,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write down something about a study or a trial. `tune show` shows it."""
+    """Write a note on a study or a trial. `tune show` shows it."""
     from tunesvc import api
 
     api.load_study(study, database_url=database_url).note(text, number=trial)
 
 
 def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
-    """Show who asked what of a study, when, and what came of it; the newest first."""
+    """List the requests to a study, newest first: who asked for what, when, and the answer."""
     from tunesvc.insights.overview import get_study
     from tunesvc.insights.requests import list_requests
     from tunesvc.store.database import open_database

@@ -26,7 +26,7 @@ DatabaseUrl = Annotated[
     typer.Option(
         "--database-url",
         envvar="TUNE_DATABASE_URL",
-        help="A Postgres; the embedded one when left out.",
+        help="Postgres database; the embedded one by default.",
         show_default=False,
         show_envvar=True,
     ),
@@ -36,7 +36,7 @@ StudyFile = Annotated[Path, typer.Argument(help="A study file, see `tune init`."
 TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL", min=0)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="List at most this many.")]
 Where = Annotated[
     str,
     typer.Option("--where", "-w", metavar="FILTER", help="Only these, such as `lr < 0.01 and optimizer == adam`."),

@@ -59,7 +59,8 @@ def _command(path: str, command: Any) -> Iterator[str]:
 
 def _placeholder(argument: Any) -> str:
     shown = argument.metavar or argument.name.upper()
-    return shown if argument.required or shown.startswith("[") else f"[{shown}]"
+    shown = shown if argument.required else f"[{shown}]"
+    return shown if argument.nargs == 1 else f"{shown}..."
 
 
 def _default(option: Any) -> str:

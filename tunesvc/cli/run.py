@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 Run = Callable[["Observer", threading.Event], "Study"]
 """Runs one study until it is over or interrupted."""
 
-BesideDashboard = Annotated[
-    bool, typer.Option("--dashboard", help="Show the run in the browser too, for as long as it goes on.")
-]
-StudyFiles = Annotated[list[Path], typer.Argument(help="Study files, see `tune init`.", metavar="FILE...")]
+BesideDashboard = Annotated[bool, typer.Option("--dashboard", help="Show the run in the browser too.")]
+StudyFiles = Annotated[list[Path], typer.Argument(help="Study files, see `tune init`.", metavar="FILE")]
 StudyNames = Annotated[
-    list[str], typer.Argument(help="Names of studies.", autocompletion=complete_study, metavar="STUDY...")
+    list[str], typer.Argument(help="Names of studies.", autocompletion=complete_study, metavar="STUDY")
 ]
 
 
 def run(
     files: StudyFiles,
-    trials: Annotated[int | None, typer.Option(min=1, help="Instead of `budget.trials`.")] = None,
-    parallelism: Annotated[int | None, typer.Option("--parallelism", "-p", min=1, help="Trials at a time.")] = None,
-    name: Annotated[str | None, typer.Option(help="Instead of the study's name; of one file only.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the study's seed.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with studies that are there already.")] = False,
+    trials: Annotated[int | None, typer.Option(min=1, help="Override `budget.trials`.")] = None,
+    parallelism: Annotated[
+        int | None, typer.Option("--parallelism", "-p", min=1, help="Override the number of trials at a time.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Override the study's name; for one file only.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Override the study's seed.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue studies that exist already.")] = False,
     dashboard: BesideDashboard = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -48,7 +48,7 @@ def run(
     """Run a study file until its budget is spent, or several side by side.
 
     Several share the machine or the cluster in equal parts, as long as each has something to run; one that fails does
-    not end the others. Ctrl-C stops them cleanly: everything recorded is kept, and `tune resume` goes on.
+    not end the others. Ctrl-C stops them cleanly: everything recorded is kept, and `tune resume` continues.
     """
     from tunesvc.cli.several import Changes, check_options, read_all
     from tunesvc.execute.ray_start import Rays
@@ -81,17 +81,17 @@ def run(
 def resume(
     studies: StudyNames,
     standby: Annotated[
-        bool, typer.Option("--standby", help="While another process runs one: wait, and take over when that is gone.")
+        bool, typer.Option("--standby", help="Wait while another process runs the study; take over when it is gone.")
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="Where the objective lies now, if it was moved; of one study only.")
+        Path | None, typer.Option(help="Folder that the objective was moved to; for one study only.")
     ] = None,
     dashboard: BesideDashboard = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with studies that were interrupted, paused, stopped or extended, or stand by for those that run now."""
+    """Continue studies that were interrupted, paused, stopped or extended, or stand by for running ones."""
     from tunesvc import api
     from tunesvc.cli.several import check_together, places
     from tunesvc.execute.ray_start import Rays

@@ -51,8 +51,8 @@ FOLLOW_S = 0.5
 
 
 def ls(
-    tag: Annotated[list[str] | None, typer.Option(help="Only studies that bear it; may be repeated.")] = None,
-    owner: Annotated[str | None, typer.Option(help="Only theirs.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="Only studies with this tag; may be repeated.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only studies of this owner.")] = None,
     database_url: DatabaseUrl = None,
     limit: Limit = 50,
     as_json: Json = False,
@@ -101,11 +101,13 @@ def _study_cells(row: StudyRow) -> list[object]:
 
 def show(
     study: StudyName,
-    trial: Annotated[int | None, typer.Argument(help="A trial's number, to see it in detail.", min=0)] = None,
+    trial: Annotated[
+        int | None, typer.Argument(help="A trial's number, to see it in detail.", metavar="TRIAL", min=0)
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Show how a study stands; or one of its trials: attempts, decisions with reasons, failure."""
+    """Show a study's progress and best trial, or one trial's attempts, decisions and failure."""
     from tunesvc.insights.overview import get_study
     from tunesvc.store.database import open_database
 
@@ -215,8 +217,8 @@ def trials(
             "--state",
             "-s",
             parser=State.parse,
-            metavar=f"[{'|'.join(State)}]",
-            help="Only these; may be repeated.",
+            metavar="STATE",
+            help=f"Only trials in this state; may be repeated. One of {', '.join(State)}.",
         ),
     ] = None,
     sort: Annotated[
@@ -280,8 +282,10 @@ def _order(view: StudyView, sort: str) -> str:
 def logs(
     study: StudyName,
     trial: TrialNumber,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the trial is over.")] = False,
-    attempt: Annotated[int | None, typer.Option(min=1, help="Of this attempt only.")] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new output until the trial has finished.")
+    ] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt's output.")] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:

@@ -12,11 +12,13 @@ from tunesvc.cli.options import DatabaseUrl, Json, Quiet, StudyName
 
 def explain(
     study: StudyName,
-    trial: Annotated[int | None, typer.Argument(help="A trial's number; without it, the study.", min=0)] = None,
+    trial: Annotated[
+        int | None, typer.Argument(help="A trial's number; without it, the study.", metavar="TRIAL", min=0)
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Say why a study stands as it does; or why a trial has its parameters, and why it was stopped or kept."""
+    """Explain a study's search, or why a trial has its parameters and why it was stopped or kept."""
     from tunesvc.cli.show import no_such_trial
     from tunesvc.insights.explanation import explain_study, explain_trial
     from tunesvc.insights.overview import get_study
@@ -37,8 +39,8 @@ def explain(
 
 def confirm(
     study: StudyName,
-    top: Annotated[int, typer.Option(min=1, help="How many finalists.")] = 5,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each is run.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of finalists.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each finalist.")] = 5,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -81,9 +83,9 @@ def replay(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Redraw every decision of a study from what is stored, and compare; or ask another sampler or pruner.
+    """Repeat every decision of a study from what is stored, and compare; or try another sampler or pruner.
 
-    Exit code 1 says that a decision came out otherwise than it was recorded.
+    Exit code 1 if a decision differs from the recorded one.
     """
     from tunesvc.cli import replay_text
     from tunesvc.insights import replay as replays
