@@ -92,6 +92,7 @@ def _summary(database: Database, view: StudyView, interrupted: bool) -> str:
     reason = f": {view.reason}" if view.reason and not interrupted else ""
     text = f"{'interrupted' if interrupted else view.state} after {duration(view.active_s)}{reason}"
     text += f"; {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+    text += f", {counts.stopped} stopped" if counts.stopped else ""
     rows = answer_rows(database, view, recommended_trials(database, view))
     if not rows:
         return text

@@ -243,6 +243,22 @@ def test_a_trial_row_counts_attempts_and_names_the_last_failure_and_report(datab
     assert row.duration_s == pytest.approx(7200), "of both attempts"
 
 
+def test_trials_that_were_stopped_are_counted_apart_from_those_that_failed(database: Database) -> None:
+    with writing(database) as w:
+        w.trial(0, "fail")
+        w.attempt(0, 1, "failed", failure="error")
+        w.trial(1, "fail")
+        w.attempt(1, 1, "failed", stop_cause="request")
+        w.trial(2, "fail")  # as through Optuna's API
+        withdrawn = {"trial_id": trial_id(w.study_id, 3), "study_id": w.study_id, "number": 3, "state": "fail"}
+        w.insert(schema.trials, **withdrawn)  # taken back before it started
+    (row,) = list_studies(database)
+    assert row.counts == Counts(failed=2, stopped=2)
+    assert [one.state for one in list_trials(database, row.study_id)] == ["failed", "stopped", "failed", "stopped"]
+    assert [one.number for one in list_trials(database, row.study_id, states=["stopped"])] == [1, 3]
+    assert get_results(database, row.study_id).of_state("stopped").tolist() == [False, True, False, True]
+
+
 def test_best_is_never_nan_nor_pruned_nor_infeasible(database: Database) -> None:
     with writing(database) as w:
         w.trial(0, "complete", math.nan)

@@ -272,7 +272,8 @@ def key_of(sort: str) -> Callable[[TrialRow], Any]:
         if sort == "duration":
             return round(row.duration_s or 0, 3) if row.ended_at else None
         if sort == "state":
-            return "running" if row.state == "interrupted" else row.state  # as it is stored
+            stored = {"interrupted": "running", "failed": "fail", "stopped": "fail"}
+            return stored.get(row.state, row.state)
         if sort == "optimizer":
             return 0  # by the place of the choice, which a row does not tell
         return row.params.get(sort) if sort in ("lr", "my units") else getattr(row, sort)

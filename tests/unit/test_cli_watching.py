@@ -23,6 +23,7 @@ def progress(running: int = 2, elapsed_s: float = 60.0, **changes: object) -> Pr
         "complete": 10,
         "pruned": 5,
         "failed": 1,
+        "stopped": 0,
         "paused": 0,
         "running": tuple(live(number) for number in range(min(running, 6))),
         "queued": tuple(live(number) for number in range(6, running)),

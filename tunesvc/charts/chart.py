@@ -19,6 +19,7 @@ COLOURS = {
     "pruned": "#9aa3b2",
     "paused": "#b08ad9",
     "failed": "#e5484d",
+    "stopped": "#c5cad3",
     "infeasible": "#d6409f",
     "running": "#f5a524",
     "waiting": "#c5cad3",

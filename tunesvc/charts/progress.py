@@ -191,6 +191,7 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
 
 
 _OPACITY = {
+    "stopped": 0.45,
     "failed": 0.5,
     "pruned": 0.45,
     "paused": 0.45,

@@ -99,6 +99,8 @@ def _facts(study: StudyView) -> dict[str, str]:
     counts = study.counts
     facts = {"trials": f"{counts.total:,}", "complete": f"{counts.complete:,}", "pruned": f"{counts.pruned:,}"}
     facts["failed"] = f"{counts.failed:,}"
+    if counts.stopped:
+        facts["stopped"] = f"{counts.stopped:,}"
     if study.best_value is not None:
         facts[f"best {study.objectives[0].name}"] = short(study.best_value)
     facts["time"] = duration(study.active_s)

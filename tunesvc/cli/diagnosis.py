@@ -79,6 +79,7 @@ def _standing(found: Diagnosis) -> Iterator[Finding]:
     reason = f": {study.reason}" if study.reason else ""
     counts = study.counts
     done = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
+    done += f", {counts.stopped} stopped" if counts.stopped else ""
     done += f", {counts.queued} queued" if counts.queued else ""
     done += f", {counts.interrupted} interrupted" if counts.interrupted else ""
     done += f", {counts.paused} paused" if counts.paused else ""

@@ -32,6 +32,7 @@ class State(StrEnum):
     COMPLETE = "complete"
     PRUNED = "pruned"
     FAILED = "failed"
+    STOPPED = "stopped"
 
     @classmethod
     def parse(cls, text: str) -> State:

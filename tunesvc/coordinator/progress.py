@@ -44,6 +44,8 @@ class Progress:
     complete: int
     pruned: int
     failed: int
+    stopped: int
+    """Trials that were ended, or taken back, before they reported anything."""
     paused: int
     """Trials that hold nothing and may be promoted."""
     running: tuple[LiveTrial, ...]
@@ -70,7 +72,7 @@ class Progress:
     @property
     def done(self) -> int:
         """Trials that are over."""
-        return self.complete + self.pruned + self.failed
+        return self.complete + self.pruned + self.failed + self.stopped
 
 
 @dataclass(frozen=True, slots=True)

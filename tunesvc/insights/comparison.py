@@ -74,6 +74,7 @@ def study_facts(found: Sequence[StudyView]) -> list[Fact]:
             "complete": study.counts.complete,
             "pruned": study.counts.pruned,
             "failed": study.counts.failed,
+            "stopped": study.counts.stopped,
             "seconds": study.active_s,
             "GPU hours": study.gpu_hours,
             "created": study.created_at,

@@ -21,6 +21,8 @@ from tunesvc.store.states import UNFINISHED
 
 Condition = sa.ColumnElement[bool]
 _LONG = 2**63 - 1
+_ONLY_SHOWN = (*UNFINISHED, "failed", "stopped")
+"""States that are stored otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,7 @@ def _comparison(one: Comparison, drawn: Drawn) -> Condition:
         case Kind.TAG:
             return _tag(one)
         case Kind.STATE | Kind.FAILURE:
-            stored = "fail" if one.field.kind is Kind.STATE and one.wanted == "failed" else one.wanted
-            return _two_valued(_column(one), one.op, stored, sa.Text())
+            return _two_valued(_column(one), one.op, one.wanted, sa.Text())
         case Kind.NUMBER if isinstance(one.wanted, int) and abs(one.wanted) <= _LONG:
             return _two_valued(trials.c.number, one.op, one.wanted, sa.BigInteger())
         case _:
@@ -83,7 +84,7 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
         case Kind.NUMBER:
             return trials.c.number
         case Kind.STATE:
-            return state_shown() if one.wanted in UNFINISHED else trials.c.state
+            return state_shown() if one.wanted in _ONLY_SHOWN else trials.c.state
         case Kind.VALUE:
             value: sa.ColumnElement[Any] = trials.c["values"][one.field.index + 1]
             return value

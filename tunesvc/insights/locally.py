@@ -23,7 +23,7 @@ def get_attribution(surface: Surface | None, row: TrialRow) -> Attribution | Non
     """
     from tunesvc.search.importance import TRIALS_MIN
 
-    if surface is None or len(surface) < TRIALS_MIN or not row.params or row.state in ("pruned", "failed"):
+    if surface is None or len(surface) < TRIALS_MIN or not row.params or row.state in ("pruned", "failed", "stopped"):
         return None
     from tunesvc.search.attribution import attribute
 

@@ -180,7 +180,8 @@ def _counts() -> sa.sql.selectable.LateralFromClause:
             of("complete", "complete"),
             of("pruned", "pruned"),
             of("failed", "failed"),
-            sa.func.count().filter(shown.c.state == "failed", shown.c.started_at.is_(None)).label("withdrawn"),
+            of("stopped", "stopped"),
+            sa.func.count().filter(shown.c.state == "stopped", shown.c.started_at.is_(None)).label("withdrawn"),
         )
         .select_from(shown)
         .lateral("counted")
@@ -247,6 +248,7 @@ def _study_row(row: Any) -> StudyRow:
         paused=row.paused,
         queued=row.queued,
         interrupted=row.interrupted,
+        stopped=row.stopped,
     )
     budget = None if row.budget is None else Budget.model_validate(row.budget)
     unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting

@@ -67,11 +67,13 @@ class Counts:
     """They have a worker that has not begun them."""
     interrupted: int = 0
     """They ran, and no coordinator runs their study now."""
+    stopped: int = 0
+    """They were ended, or taken back, before they reported anything."""
 
     @property
     def done(self) -> int:
         """Trials that are over."""
-        return self.complete + self.pruned + self.failed
+        return self.complete + self.pruned + self.failed + self.stopped
 
     @property
     def total(self) -> int:
@@ -174,7 +176,8 @@ class TrialRow:
     trial_id: int
     number: int
     state: str
-    """`waiting`, `queued`, `running`, `interrupted`, `paused`, `complete`, `pruned` or `failed`."""
+    """`waiting`, `queued`, `running`, `interrupted`, `paused`, `complete`, `pruned`, `failed` or
+    `stopped`."""
     values: tuple[float, ...] | None
     """One per objective; NaN and infinities as they were recorded."""
     params: Mapping[str, ParamValue]

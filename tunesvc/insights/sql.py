@@ -42,14 +42,8 @@ def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[b
 
 def state_shown() -> sa.ColumnElement[str]:
     """A trial's state, one of `states.STATES_SHOWN`."""
-    last = (
-        sa.select(attempts.c.state)
-        .where(attempts.c.trial_id == trials.c.trial_id)
-        .order_by(attempts.c.number.desc())
-        .limit(1)
-        .correlate(trials)
-        .scalar_subquery()
-    )
+    last = _of_last_attempt(attempts.c.state)
+    has_failed = sa.func.coalesce(_of_last_attempt(attempts.c.failure.is_not(None)), trials.c.started_at.is_not(None))
     unfinished = sa.case(
         (last == "paused", "paused"),
         (_is_abandoned(), "interrupted"),
@@ -58,8 +52,20 @@ def state_shown() -> sa.ColumnElement[str]:
     )
     return sa.case(
         (trials.c.state == "running", unfinished),
-        (trials.c.state == "fail", "failed"),
+        (trials.c.state == "fail", sa.case((has_failed, "failed"), else_="stopped")),
         else_=trials.c.state,
+    )
+
+
+def _of_last_attempt(column: Any) -> sa.ScalarSelect[Any]:
+    """Look a column up; NULL of a trial without attempts."""
+    return (
+        sa.select(column)
+        .where(attempts.c.trial_id == trials.c.trial_id)
+        .order_by(attempts.c.number.desc())
+        .limit(1)
+        .correlate(trials)
+        .scalar_subquery()
     )
 
 

@@ -306,6 +306,8 @@ def outcome_told(view: StudyView, row: TrialRow, reasons: TrialReasons) -> Itera
     """What it came to."""
     if row.state == "failed":
         yield f"It failed{f' ({row.failure})' if row.failure else ''}."
+    elif row.state == "stopped":
+        yield "It was stopped before it reported anything, so the sampler learns nothing of it."
     elif row.state == "paused":
         yield f"It is paused after step {row.last_step}: it uses no resources, and continues if it is promoted."
     elif row.state == "interrupted":

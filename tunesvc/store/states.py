@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-STATES_SHOWN = ("waiting", "running", "complete", "pruned", "failed", "paused", "queued", "interrupted")
+STATES_SHOWN = ("waiting", "running", "complete", "pruned", "failed", "paused", "queued", "interrupted", "stopped")
 """States of trials in lists: a running trial is `paused` where its last attempt is, `interrupted` while no
 coordinator runs its study, and `queued` until its attempt has started; what Optuna calls `fail` is `failed`, as it is
-of studies and attempts."""
+of studies and attempts, or `stopped` where it was ended or taken back before it reported."""
 UNFINISHED = ("waiting", "running", "paused", "queued", "interrupted")
 """Those of them that may still change."""
 

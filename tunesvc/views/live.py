@@ -167,6 +167,7 @@ def _counts(p: Progress) -> Text:
     line = Text(f"{p.done}{of} trials: ") + Text(f"{p.complete} complete", STYLES["complete"])
     for name, count, style in (("pruned", p.pruned, "pruned"), ("failed", p.failed, "failed")):
         line += Text(", ") + Text(f"{count} {name}", STYLES[style] if count else "dim")
+    line += Text(f", {p.stopped} stopped" if p.stopped else "", STYLES["stopped"])
     line += Text(f", {len(p.running)} running", STYLES["running"])
     line += Text(f", {len(p.queued)} queued" if p.queued else "", STYLES["queued"])
     line += Text(f", {p.paused} paused" if p.paused else "", STYLES["paused"])

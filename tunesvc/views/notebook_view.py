@@ -105,6 +105,7 @@ def _bar(fraction: float) -> str:
 def _counts(p: Progress) -> str:
     of = f" of {p.budget_trials}" if p.budget_trials else ""
     parts = [f"{p.done}{of} trials", f"{p.complete} complete", f"{p.pruned} pruned", f"{p.failed} failed"]
+    parts += [f"{p.stopped} stopped"] if p.stopped else []
     parts += [f"{len(p.running)} running"] + ([f"{len(p.queued)} queued"] if p.queued else [])
     parts += [duration(p.elapsed_s)]
     parts += [f"{duration(p.left_s)} left"] if p.left_s is not None else []

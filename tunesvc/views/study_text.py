@@ -95,7 +95,7 @@ def facts(view: StudyView) -> Table:
 def counts(view: StudyRow) -> Text:
     """Trials by state, in one line."""
     c = view.counts
-    parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed)]
+    parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed), ("stopped", c.stopped)]
     parts += [
         ("running", c.running),
         ("interrupted", c.interrupted),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tunesvc.insights.rows import StudyStatus, StudyView, TrialRow
 from tunesvc.spec import StudySpec
 
-ENDED = frozenset({"complete", "pruned", "failed"})
+ENDED = frozenset({"complete", "pruned", "failed", "stopped"})
 
 
 def against(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str]:
