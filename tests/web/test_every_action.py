@@ -166,7 +166,7 @@ def test_a_pause_is_asked_shown_taken_back_and_carried_out(
     expect(page.locator("#head")).to_contain_text("pausing")
     expect(page.get_by_role("button", name="Pause", exact=True)).to_have_attribute("title", "it is being paused")
     ask(page, "Resume")
-    done(page, "Go on", "carries it out")
+    done(page, "Continue", "carries it out")
     running.until("SELECT count(*) = 2 FROM commands WHERE study_id = ID AND done_at IS NOT NULL")
     expect(page.locator("#head")).not_to_contain_text("pausing")
     ask(page, "Pause")

@@ -306,7 +306,7 @@ def importance(shares: Sequence[Share], objective: Objective) -> Chart:
             xaxis=share_axis,
             yaxis={**axis(""), "type": "category"},
         ),
-        "what sets the best tenth apart from all trials, not how far a value moves · whiskers: 90 % of resampled studies",
+        "what sets the best tenth apart from all trials · whiskers: 90 % of resampled studies",
         columns={
             "parameter": [one.name for one in reversed(ordered)],
             "share": [round(one.share, 4) for one in reversed(ordered)],
