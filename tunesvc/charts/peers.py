@@ -27,7 +27,7 @@ def peer_curves(objective: Objective, own: Curve, peers: Mapping[str, Sequence[C
     """
     title = f"Its curve of {objective.name}"
     if not any(point.value is not None for point in own.points):
-        return Chart(title, None, "It has not reported yet; a curve appears when the objective calls trial.report().")
+        return Chart(title, None, "It has reported nothing; a curve appears when the objective calls trial.report().")
     kinds = [kind for kind in ("others", "nearest", "compared", "best") if peers.get(kind)]
     drawn = [*(curve for kind in kinds for curve in peers[kind]), own]
     traces = [_group(kind, peers[kind]) for kind in kinds]

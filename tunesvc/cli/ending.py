@@ -134,7 +134,7 @@ def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
         rows.append((clean(view.resume_command), "continue where it stopped"))
     elif state == "finished" and view.is_exhausted:
-        rows.append((f"tune widen {quoted} NAME=MIN..MAX", "allow more configurations, then `tune resume`"))
+        rows.append((f"tune widen {quoted} {_wider(view)}", "allow more configurations, then `tune resume`"))
         rows.append((clean(view.confirm_command), "repeat the best trials, to be sure which is best"))
     elif state == "finished":
         rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))
@@ -144,6 +144,13 @@ def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple
             (f"tune report {quoted}", "all of it as one page"),
         ]
     return [*rows, (f"tune show {quoted}", "how it stands, and the newest trials")]
+
+
+def _wider(view: StudyView) -> str:
+    """Return how a wider space is written: by a range, or by one more choice where there are choices alone."""
+    parameters = {} if view.spec is None else view.spec.parameters
+    is_ranged = any(parameter.type != "categorical" for parameter in parameters.values())
+    return "NAME=MIN..MAX" if is_ranged else "NAME+=VALUE"
 
 
 # --- several studies ----------------------------------------------------------------------------------

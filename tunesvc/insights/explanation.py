@@ -228,10 +228,15 @@ def _pruning(database: Database, view: StudyView, found: Results, audited: Audit
 
 def _paused(found: Results, promoted: Sequence[int]) -> Iterator[str]:
     if waiting := int(found.of_state("paused").sum()):
-        yield f"{waiting} trials are paused: they use no resources and may continue."
+        verb, they = ("is", "it uses") if waiting == 1 else ("are", "they use")
+        yield f"{_trials(waiting)} {verb} paused: {they} no resources and may continue."
     if promoted:
         finished = int(np.isin(found.numbers[found.of_state("complete")], promoted).sum())
         yield f"{len(promoted)} were paused and promoted; {finished} of them have finished."
+
+
+def _trials(count: int) -> str:
+    return f"{count} trial{'' if count == 1 else 's'}"
 
 
 def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
@@ -241,7 +246,7 @@ def _best(database: Database, view: StudyView, found: Results) -> Iterator[str]:
     resulted = found.of_state("complete") | found.of_state("pruned")
     later = int((resulted & (found.numbers > answer.number)).sum())
     evidence = answer.describe(view.shared_seeds) or f"observed {answer.mean:.6g}"
-    yield f"Trial {answer.number} is recommended: {evidence}; {later} trials finished after it."
+    yield f"Trial {answer.number} is recommended: {evidence}; {_trials(later)} finished after it."
     if view.shared_seeds is not None and answer.deviation is not None:
         yield f"The effect of each of {view.shared_seeds} training seeds on all trials alike is removed from that."
     if answer.luckiest != answer.number:

@@ -227,7 +227,8 @@ def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
     if detail.decisions:
         parts += [Text(), Text("Decisions", "bold"), _decisions(detail)]
     if curve.points:
-        parts += [Text(), Text(f"Curve, {len(curve.points)} steps", "bold"), _curve(view, curve)]
+        steps = "1 step" if len(curve.points) == 1 else f"{len(curve.points)} steps"
+        parts += [Text(), Text(f"Curve, {steps}", "bold"), _curve(view, curve)]
     broken = [attempt for attempt in detail.attempts if attempt.message or attempt.traceback]
     parts += [part for attempt in broken for part in _failure(attempt)]
     return Group(*parts)
