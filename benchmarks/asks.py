@@ -24,8 +24,8 @@ from optuna.samplers import BaseSampler  # noqa: E402
 from optuna.trial import create_trial  # noqa: E402
 
 from benchmarks import tables  # noqa: E402
-from tunesvc.search.auto import AutoSampler  # noqa: E402
-from tunesvc.search.gp.sampler import GPSampler  # noqa: E402
+from tunesvc.search.samplers.auto_sampler import AutoSampler  # noqa: E402
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
 
 TABLE = "credit_g"
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {

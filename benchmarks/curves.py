@@ -55,21 +55,21 @@ from optuna.samplers import BaseSampler  # noqa: E402
 from optuna.study import StudyDirection  # noqa: E402
 
 from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load  # noqa: E402
-from tunesvc.coordinator.loop import Coordinator  # noqa: E402
-from tunesvc.execute.executor import AttemptId, Checkpointed, Event, Finished, Launch, Payload, Reported, Yielded  # noqa: E402
-from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock  # noqa: E402
-from tunesvc.search.audit import false_prunes  # noqa: E402
-from tunesvc.search.foresight import ForesightSampler  # noqa: E402
-from tunesvc.search.memory import StudyMemory  # noqa: E402
+from tunesvc.coordinator.coordinator import Coordinator  # noqa: E402
+from tunesvc.db import study_records  # noqa: E402
+from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
+from tunesvc.db.engine.database import Database, open_database  # noqa: E402
+from tunesvc.db.study_writer import Ledger  # noqa: E402
+from tunesvc.execution.executor import AttemptId, Checkpointed, Event, Finished, Launch, Payload, Reported, Yielded  # noqa: E402
 from tunesvc.search.optimizer import Optimizer  # noqa: E402
-from tunesvc.search.pruners import make_pruner  # noqa: E402
-from tunesvc.search.samplers import make_sampler  # noqa: E402
-from tunesvc.space import Space  # noqa: E402
+from tunesvc.search.pruners.audit import false_prunes  # noqa: E402
+from tunesvc.search.registry.pruner_registry import make_pruner  # noqa: E402
+from tunesvc.search.registry.sampler_registry import make_sampler  # noqa: E402
+from tunesvc.search.samplers.imputing_sampler import ForesightSampler  # noqa: E402
+from tunesvc.search.study_storage import StudyMemory  # noqa: E402
+from tunesvc.space.search_space import Space  # noqa: E402
 from tunesvc.spec import StudySpec  # noqa: E402
-from tunesvc.store import studies  # noqa: E402
-from tunesvc.store.database import Database, open_database  # noqa: E402
-from tunesvc.store.embedded import EmbeddedServer  # noqa: E402
-from tunesvc.store.ledger import Ledger  # noqa: E402
+from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
 
 BUDGET = 100 * EPOCHS
 SECOND = 1000.0
@@ -256,7 +256,7 @@ def replay(database: Database, task: str, take: str, method: str, seed: int, wor
     run = Run(task, take, method, seed)
     spec = spec_of(f"{task} {take} {method} {seed}", method, take, seed, workers)
     with database.engine.begin() as connection:
-        record = studies.create(connection, spec)
+        record = study_records.create(connection, spec)
     optimizer, executor = make_optimizer(spec, method), Workers(curves_of(task), run, workers)
     ledger = Ledger.open(database, record.study_id)
     coordinator = Coordinator(

@@ -27,8 +27,8 @@ import sqlalchemy as sa
 from playwright.sync_api import Browser, Error, Page, Response, sync_playwright
 
 from benchmarks.large_studies import make_optunas, make_ours
-from tunesvc.store.database import open_database
-from tunesvc.store.embedded import EmbeddedServer
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.db.engine.database import open_database
 from tunesvc.web import DashboardServer
 
 PATIENCE_S = 180.0

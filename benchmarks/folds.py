@@ -36,8 +36,8 @@ from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.svm import SVR  # noqa: E402
 
 from benchmarks.search import interval  # noqa: E402
-from tunesvc.search.gp.sampler import GPSampler  # noqa: E402
-from tunesvc.search.recommend import recommend  # noqa: E402
+from tunesvc.search.analysis.recommend import recommend  # noqa: E402
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
 
 FOLDS = 5
 MARKS = (50, 100)

@@ -36,9 +36,9 @@ import psutil  # noqa: E402
 import sqlalchemy as sa  # noqa: E402
 
 from benchmarks.throughput import FLOATS, SLOTS, STEPS, loss  # noqa: E402
-from tunesvc.execute.executor import Event, Finished, Launch, Payload, Reported  # noqa: E402
-from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock  # noqa: E402
-from tunesvc.store.embedded import EmbeddedServer  # noqa: E402
+from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
+from tunesvc.execution.executor import Event, Finished, Launch, Payload, Reported  # noqa: E402
+from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
 
 WINDOW = 0.1
 """Of the trials so far; over so many the time of one is taken."""
@@ -89,14 +89,14 @@ def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
 
 def ours(url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: float = 0.0) -> Iterator[dict[str, float]]:
     """Grow a study; one row for each mark."""
-    from tunesvc.assembly import build_coordinator
-    from tunesvc.store import studies
-    from tunesvc.store.database import open_database
-    from tunesvc.store.ledger import Ledger
+    from tunesvc.db import study_records
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.db.study_writer import Ledger
+    from tunesvc.runtime.run_study import build_coordinator
 
     with open_database(url) as database:
         with database.engine.begin() as connection:
-            record = studies.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner))  # type: ignore[arg-type]
+            record = study_records.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner))  # type: ignore[arg-type]
         executor = Prompt(script(apart_s), clock=(clock := VirtualClock()), slots=SLOTS)
         ledger = Ledger.open(database, record.study_id)
         coordinator = build_coordinator(database, "growth", ledger, executor, clock=clock)
@@ -159,16 +159,16 @@ def opening(url: str, trials: int, system: str) -> float:
     from benchmarks import large_studies
 
     if system == "ours":
-        from tunesvc.assembly import build_coordinator
-        from tunesvc.execute.simulated import SimulatedExecutor
-        from tunesvc.store import studies
-        from tunesvc.store.database import open_database
-        from tunesvc.store.ledger import Ledger
+        from tunesvc.db import study_records
+        from tunesvc.db.engine.database import open_database
+        from tunesvc.db.study_writer import Ledger
+        from tunesvc.runtime.run_study import build_coordinator
+        from tunesvc.testing.simulated_executor import SimulatedExecutor
 
         with open_database(url) as database:
             large_studies.make_ours(database, "large", trials)
             with database.engine.begin() as connection:
-                record = studies.find(connection, "large")
+                record = study_records.find(connection, "large")
             began_s = time.perf_counter()
             executor = SimulatedExecutor(lambda _: [(1.0, Finished())], clock=(clock := VirtualClock()), slots=1)
             ledger = Ledger.open(database, record.study_id)

@@ -30,8 +30,8 @@ from pathlib import Path
 
 from benchmarks.growth import Prompt, script
 from benchmarks.throughput import CPU, FLOATS, SLOTS, STEPS, loss, tune_with_ray
-from tunesvc.execute.simulated import VirtualClock
-from tunesvc.store.embedded import EmbeddedServer
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.testing.simulated_executor import VirtualClock
 
 OBSERVED = 500
 SECONDS_MIN = 20.0
@@ -84,18 +84,18 @@ def idle(folder: Path) -> float:
 
 def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
     import tunesvc as package
-    from tunesvc.assembly import build_coordinator
-    from tunesvc.spec.document import load
-    from tunesvc.store import studies
-    from tunesvc.store.database import open_database
-    from tunesvc.store.ledger import Ledger
+    from tunesvc.db import study_records
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.db.study_writer import Ledger
+    from tunesvc.runtime.run_study import build_coordinator
+    from tunesvc.spec.yaml.document import load
 
     (folder / "objective.py").write_text(OBJECTIVE.format(root=str(Path.cwd())))
     path = folder / "study.yaml"
     path.write_text(STUDY % (seconds, folder, "random", OBSERVED))
     with open_database(url) as database:
         with database.engine.begin() as connection:
-            record = studies.create(connection, load(path).spec, path.read_text(), str(folder))
+            record = study_records.create(connection, load(path).spec, path.read_text(), str(folder))
         executor = Prompt(script(0.0), clock=(clock := VirtualClock()), slots=SLOTS)
         ledger = Ledger.open(database, record.study_id)
         build_coordinator(database, "idle", ledger, executor, clock=clock).run()

@@ -12,10 +12,10 @@ import optuna
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.ids import trial_id
 from tunesvc.spec import StudySpec
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
 
 FLOATS = 9
 STEPS = 10
@@ -52,7 +52,7 @@ def spec(name: str, trials: int) -> StudySpec:
 def make_ours(database: Database, name: str, trials: int) -> int:
     """A finished study in our schema; returns its id."""
     with database.patiently() as connection:
-        study = studies.create(connection, spec(name, trials)).study_id
+        study = study_records.create(connection, spec(name, trials)).study_id
         run = _Runner(connection, trials, first=trial_id(study, 0), study=study)
         run(_TRIALS)
         run(

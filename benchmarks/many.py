@@ -104,7 +104,7 @@ class Run:
         pid, driver_s, postgres_s, servers = self._process.pid, 0.0, 0.0, set()
         found = list(_processes())
         for process in found:
-            if process.parent == pid and "tunesvc.execute.driver" in process.command:
+            if process.parent == pid and "tunesvc.execution.driver.driver_main" in process.command:
                 driver_s += process.cpu_s
             if "postgres" in process.command and str(self._folder) in process.command:
                 servers.add(process.pid)

@@ -44,7 +44,7 @@ parallelism: {trials}
 """
 ROLES = {
     "tunesvc run": "coordinator",
-    "tunesvc.execute.driver": "Ray driver",
+    "tunesvc.execution.driver.driver_main": "Ray driver",
     "ray::Worker": "worker (each)",
     "postgres": "Postgres (each process, shared buffers included)",
 }
@@ -72,7 +72,7 @@ def flood(folder: Path, trials: int, reports: int) -> None:
     took_s = time.monotonic() - began_s
     code = """
 import sqlalchemy as sa
-from tunesvc.store.database import open_database
+from tunesvc.db.engine.database import open_database
 with open_database() as database, database.engine.connect() as connection:
     print(connection.execute(sa.text("SELECT count(*) FROM reports")).scalar_one())
 """

@@ -47,8 +47,8 @@ import sqlalchemy as sa  # noqa: E402
 from benchmarks.curve_tables import EPOCHS, GRID, load  # noqa: E402
 from benchmarks.curves import epoch_s  # noqa: E402
 from benchmarks.growth import postgres  # noqa: E402
-from tunesvc.execute.executor import AttemptId, Event, Finished, Launch, Outcome, Payload, Reported  # noqa: E402
-from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock  # noqa: E402
+from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Outcome, Payload, Reported  # noqa: E402
+from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
 
 TASK = "digits"
 
@@ -197,14 +197,14 @@ class Case:
 
 def measure(database: Any, name: str, case: Case) -> dict[str, float]:
     """Run a study of its own for a while."""
-    from tunesvc.assembly import build_coordinator
+    from tunesvc.db import study_records
+    from tunesvc.db.study_writer import Ledger
+    from tunesvc.runtime.run_study import build_coordinator
     from tunesvc.spec import StudySpec
-    from tunesvc.store import studies
-    from tunesvc.store.ledger import Ledger
 
     spec = StudySpec.model_validate_json(json.dumps(study(name, case.workers, case.sampler, case.pruner)))
     with database.engine.begin() as connection:
-        record = studies.create(connection, spec)
+        record = study_records.create(connection, spec)
     executor = Workers(case.workers, case.epoch_s)
     clock, ledger = executor.clock, Ledger.open(database, record.study_id)
     coordinator = build_coordinator(database, name, ledger, executor, clock=clock)
@@ -304,7 +304,7 @@ def only(url: str, name: str, case: str) -> None:
     """One coordinator, in a process of its own."""
     import optuna
 
-    from tunesvc.store.database import open_database
+    from tunesvc.db.engine.database import open_database
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
@@ -333,7 +333,7 @@ def _fields(case: Case) -> dict[str, Any]:
 
 
 def _migrate(url: str) -> None:
-    from tunesvc.store.database import open_database
+    from tunesvc.db.engine.database import open_database
 
     open_database(url).close()
 

@@ -31,8 +31,8 @@ import optuna  # noqa: E402
 from optuna.samplers import BaseSampler  # noqa: E402
 
 from benchmarks import tables  # noqa: E402
-from tunesvc.search.gp.sampler import GPSampler  # noqa: E402
-from tunesvc.search.recommend import recommend  # noqa: E402
+from tunesvc.search.analysis.recommend import recommend  # noqa: E402
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
 
 MARKS = (25, 50, 100)
 """After so many trials regret is looked at."""

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
-from tunesvc.store.database import Database, open_database
+from tunesvc.db.engine.database import Database, open_database
 
 OBJECTIVE = """
 import tempfile, time
@@ -145,7 +145,9 @@ class Stage:
     def driver_of(self, coordinator: subprocess.Popen[bytes]) -> psutil.Process | None:
         """The process that holds a coordinator's connection to Ray."""
         children = psutil.Process(coordinator.pid).children()
-        return next((child for child in children if "tunesvc.execute.driver" in " ".join(child.cmdline())), None)
+        return next(
+            (child for child in children if "tunesvc.execution.driver.driver_main" in " ".join(child.cmdline())), None
+        )
 
     def logs(self) -> Mapping[str, str]:
         """What each coordinator said."""

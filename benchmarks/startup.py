@@ -201,9 +201,8 @@ class Stage:
     @contextmanager
     def _server_kept(self, home: Path) -> Iterator[None]:
         """Another process that uses the embedded server meanwhile."""
-        code = (
-            "import sys; from tunesvc.store.database import open_database; open_database(); print(); sys.stdin.read()"
-        )
+        open_database = "from tunesvc.db.engine.database import open_database; open_database()"
+        code = f"import sys; {open_database}; print(); sys.stdin.read()"
         process = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE,

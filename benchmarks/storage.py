@@ -41,8 +41,8 @@ from optuna.trial import TrialState  # noqa: E402
 
 import tunesvc  # noqa: E402
 from benchmarks.large_studies import make_optunas, make_ours  # noqa: E402
-from tunesvc.store.database import open_database  # noqa: E402
-from tunesvc.store.embedded import EmbeddedServer  # noqa: E402
+from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
+from tunesvc.db.engine.database import open_database  # noqa: E402
 
 PARAMETERS = 6
 REPORTS = 10

@@ -84,7 +84,7 @@ class Profile:
 
     ROLES: ClassVar = {
         "benchmarks.throughput": "coordinator",
-        "tunesvc.execute.driver": "Ray driver",
+        "tunesvc.execution.driver.driver_main": "Ray driver",
         "ray::": "workers",
         "raylet": "raylet",
         "gcs_server": "Ray's head",
@@ -120,7 +120,7 @@ def tunesvc(url: str, trials: int, folder: Path) -> float:
     import sqlalchemy as sa
 
     import tunesvc as package
-    from tunesvc.store.database import open_database
+    from tunesvc.db.engine.database import open_database
 
     (folder / "objective.py").write_text(OBJECTIVE.format(root=str(Path.cwd())))
     (folder / "study.yaml").write_text(STUDY % trials)
@@ -286,7 +286,7 @@ def _silence() -> None:
 
 def one(system: str, trials: int) -> float:
     """The rate of one system on a database of its own, in a process of its own."""
-    from tunesvc.store.embedded import EmbeddedServer
+    from tunesvc.db.embedded.embedded_server import EmbeddedServer
 
     with tempfile.TemporaryDirectory(prefix="tunesvc-throughput-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)

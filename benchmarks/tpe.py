@@ -29,7 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import create_trial
 
 from tunesvc import TPESampler
-from tunesvc.search.memory import StudyMemory
+from tunesvc.search.study_storage import StudyMemory
 
 Space = dict[str, BaseDistribution]
 SPACE: Space = {

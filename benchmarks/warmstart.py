@@ -27,12 +27,12 @@ from optuna.study import StudyDirection  # noqa: E402
 from optuna.trial import FrozenTrial, TrialState  # noqa: E402
 
 from benchmarks import tables  # noqa: E402
-from tunesvc.search.memory import StudyMemory  # noqa: E402
 from tunesvc.search.optimizer import Optimizer  # noqa: E402
-from tunesvc.search.relation import Relation  # noqa: E402
-from tunesvc.search.samplers import make_sampler  # noqa: E402
-from tunesvc.search.warmstart import Earlier, Teacher  # noqa: E402
-from tunesvc.space import Space  # noqa: E402
+from tunesvc.search.registry.sampler_registry import make_sampler  # noqa: E402
+from tunesvc.search.study_storage import StudyMemory  # noqa: E402
+from tunesvc.search.value_mapping import Relation  # noqa: E402
+from tunesvc.search.warm_start import Earlier, Teacher  # noqa: E402
+from tunesvc.space.search_space import Space  # noqa: E402
 from tunesvc.spec import StudySpec  # noqa: E402
 
 MARKS = (3, 5, 10, 20)

@@ -12,15 +12,15 @@ from typing import Any, is_typeddict
 
 import tunesvc
 from tunesvc.decorator import Tunable
-from tunesvc.insights.audit import Audit
-from tunesvc.insights.confirmation import Confirmation
-from tunesvc.insights.explanation import Explanation
-from tunesvc.insights.health import Health
-from tunesvc.insights.rows import AttemptRow, DecisionRow, TrialDetail, TrialRow
 from tunesvc.plots import Plots
+from tunesvc.queries.confirmation import Confirmation
+from tunesvc.queries.explain.explanation import Explanation
+from tunesvc.queries.explain.pruning_audit import Audit
+from tunesvc.queries.health import Health
+from tunesvc.queries.rows import AttemptRow, DecisionRow, TrialDetail, TrialRow
 from tunesvc.run_options import RunOptions, StudyOptions
-from tunesvc.search.confirming import Finalist
-from tunesvc.search.recommend import Recommendation
+from tunesvc.search.analysis.finalists import Finalist
+from tunesvc.search.analysis.recommend import Recommendation
 
 _PREFACE = """# Python reference
 

@@ -52,9 +52,9 @@ def main() -> None:
 
 
 def _take() -> None:
-    from tunesvc.insights.overview import list_studies
-    from tunesvc.insights.trial_table import list_trials
-    from tunesvc.store.database import open_database
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.studies import list_studies
+    from tunesvc.queries.trials.trial_table import list_trials
     from tunesvc.web import DashboardServer
 
     with open_database() as database, DashboardServer(database, port=0) as server, sync_playwright() as playwright:

@@ -24,9 +24,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.specs import make_spec
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.ids import number_of
 from tunesvc.spec import StudySpec
-from tunesvc.store.database import Database
-from tunesvc.store.ids import number_of
 
 Record = Mapping[str, Any]
 Key = tuple[int, int]

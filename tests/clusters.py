@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-from tunesvc.execute.dispatch import Pace
-from tunesvc.execute.executor import AttemptId, Capacity, Event, Job, Launch
+from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch
+from tunesvc.execution.ray.dispatch_state import Pace
 from tunesvc.spec import ParamValue
 
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
@@ -120,7 +120,7 @@ class Drivers:
     """Makes executors, one after another. To be made elsewhere."""
 
     def __init__(self) -> None:
-        from tunesvc.execute import ray_executor
+        from tunesvc.execution.ray import ray_executor
 
         self._make = ray_executor.RayExecutor
         self._executor: Any = None
@@ -132,7 +132,7 @@ class Drivers:
         """Of all workers that live or come up, whosever they are, and of all gangs."""
         import ray
 
-        from tunesvc.execute import actors
+        from tunesvc.execution.ray import actors
 
         return sorted({*ray.util.list_named_actors(), *actors._group_names()})
 

@@ -22,8 +22,8 @@ from hypothesis import settings
 
 import tunesvc
 from tests.ray_fixtures import local_ray  # noqa: F401  # a fixture: its name is its use
-from tunesvc.store.database import Database, open_database
-from tunesvc.store.embedded import EmbeddedServer
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.db.engine.database import Database, open_database
 
 settings.load_profile("ci")  # no deadline on a busy machine, and the same examples in every run
 

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count, islice
 
 from tunesvc.errors import ExecutorError, SpecError, UnsatisfiableRequest
-from tunesvc.execute.cluster import LocalResources
-from tunesvc.execute.driver import Driver, connection_from_arguments
-from tunesvc.execute.executor import (
+from tunesvc.execution.driver.driver_main import Driver, connection_from_arguments
+from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.executor import (
     Asked,
     AttemptId,
     Capacity,
@@ -33,8 +33,8 @@ from tunesvc.execute.executor import (
     Started,
     Yielded,
 )
-from tunesvc.execute.inbox import Inbox
-from tunesvc.execute.requests import capacity_of
+from tunesvc.execution.ray.cluster_connection import LocalResources
+from tunesvc.execution.ray.ray_resources import capacity_of
 from tunesvc.spec import ParamValue
 
 ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}'

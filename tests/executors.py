@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tunesvc.execute.executor import AttemptId, Event, Executor, Job, Launch, Outcome, Started
+from tunesvc.execution.executor import AttemptId, Event, Executor, Job, Launch, Outcome, Started
 from tunesvc.spec import Environment, ParamValue, Resources
 
 OBJECTIVES = Path(__file__).parent / "objectives"

@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.specs import make_spec
-from tunesvc.store import notices, studies
-from tunesvc.store.database import Database
+from tunesvc.db import notifications, study_records
+from tunesvc.db.engine.database import Database
 
 _TRIALS = """
 INSERT INTO trials (trial_id, study_id, number, state, "values", started_at, ended_at)
@@ -52,7 +52,7 @@ _INT = json.dumps({"name": "IntDistribution", "attributes": {"low": 1, "high": 8
 def fill(database: Database, trials: int = 40, running: int = 2, *, objectives: int = 1, **spec: Any) -> int:
     """A running study whose best value is where `x` is 0.3; its id."""
     with database.engine.begin() as connection:
-        study = studies.create(connection, make_spec(**spec)).study_id
+        study = study_records.create(connection, make_spec(**spec)).study_id
         connection.execute(
             sa.text("UPDATE studies SET state = 'running', active_s = 60, next_number = :n WHERE study_id = :study"),
             {"study": study, "n": trials},
@@ -97,4 +97,4 @@ def add(
         connection.execute(sa.text(statement), base)
     connection.execute(sa.text("UPDATE leases SET batch = batch + 1 WHERE study_id = :study"), base)
     connection.execute(sa.text("UPDATE studies SET next_number = :n WHERE study_id = :study"), {**base, "n": last + 1})
-    notices.notify(connection, study)
+    notifications.notify(connection, study)

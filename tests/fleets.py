@@ -11,12 +11,12 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError
 
 from tests.executors import PATIENCE_S
-from tunesvc.execute.attempt import Place
-from tunesvc.execute.executor import AttemptId, Event, Job, Launch, Node, Payload
-from tunesvc.execute.fleet import WorkerActor
-from tunesvc.execute.ray_executor import RayExecutor
-from tunesvc.execute.spool import Remains
-from tunesvc.execute.talk import Call, Found, Order, Reply, Verb
+from tunesvc.execution.attempt.attempt import Place
+from tunesvc.execution.attempt.spool import Remains
+from tunesvc.execution.executor import AttemptId, Event, Job, Launch, Node, Payload
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.execution.ray.worker_backend import WorkerActor
+from tunesvc.execution.worker.worker_protocol import Call, Found, Order, Reply, Verb
 
 
 class ScriptedWorker:

@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.memory import StudyMemory
+from tunesvc.search.study_storage import StudyMemory
 
 N, X = IntDistribution(1, 3), FloatDistribution(0.0, 1.0)
 DEED = st.sampled_from(["new", "new", "report", "report", "report", "pause", "resume", "end", "fail", "take back"])

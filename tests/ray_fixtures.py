@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tunesvc.execute.cluster import LocalResources, connect
+from tunesvc.execution.ray.cluster_connection import LocalResources, connect
 
 LOCAL = LocalResources(cpu=4, gpu=2, custom={"licence": 2})
 

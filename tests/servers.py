@@ -17,8 +17,8 @@ import psycopg2
 import pytest
 import sqlalchemy as sa
 
-from tunesvc.store import binaries
-from tunesvc.store.account import server_account
+from tunesvc.db.embedded import postgres_binaries
+from tunesvc.db.embedded.os_account import server_account
 
 _ROLE = "tunesvc"
 _PASSWORD = "secret"
@@ -183,13 +183,15 @@ def small_disk(directory: Path, size_mb: int) -> Iterator[None]:
 
 def programs(home: Path) -> Path:
     """Postgres's programs, where the server's account can read them."""
-    return binaries.install_for_others(home) if server_account().is_other else binaries.bin_directory()
+    return (
+        postgres_binaries.install_for_others(home) if server_account().is_other else postgres_binaries.bin_directory()
+    )
 
 
 def lend_programs(tune_home: Path, home: Path) -> None:
     """Spare `home` a copy of Postgres's programs where `tune_home` has one."""
     if server_account().is_other:
-        installed = binaries.install_for_others(tune_home).parents[2]
+        installed = postgres_binaries.install_for_others(tune_home).parents[2]
         (home / installed.name).symlink_to(installed)
 
 

@@ -10,7 +10,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.objectives import OTHERS
+from tunesvc.search.tracking.objectives import OTHERS
 
 STEPS = 12
 

@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from tunesvc.assembly import build_coordinator
-from tunesvc.coordinator.closing import Closing
-from tunesvc.coordinator.loop import Coordinator
-from tunesvc.coordinator.progress import Note, Progress
+from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.coordinator.progress_events import Note, Progress
+from tunesvc.coordinator.shutdown import Closing
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_changes import Batch
+from tunesvc.db.study_writer import Ledger
 from tunesvc.errors import DatabaseUnavailable, StudyExists
-from tunesvc.execute.executor import Executor, Finished, Launch, Payload, Reported
-from tunesvc.execute.simulated import Script, SimulatedCluster, SimulatedExecutor, VirtualClock
+from tunesvc.execution.executor import Executor, Finished, Launch, Payload, Reported
+from tunesvc.runtime.run_study import build_coordinator
 from tunesvc.spec import StudySpec
-from tunesvc.store import studies
-from tunesvc.store.batch import Batch
-from tunesvc.store.database import Database
-from tunesvc.store.ledger import Ledger
+from tunesvc.testing.simulated_executor import Script, SimulatedCluster, SimulatedExecutor, VirtualClock
 
 
 def curve(*losses: float, every_s: float = 1.0) -> list[tuple[float, Payload]]:
@@ -87,9 +87,9 @@ class Simulation:
         """What happens to the next commits: "", "away" or "answer lost"."""
         with database.engine.begin() as connection:
             try:
-                self.record = studies.create(connection, spec)
+                self.record = study_records.create(connection, spec)
             except StudyExists:
-                self.record = studies.find(connection, spec.name)
+                self.record = study_records.find(connection, spec.name)
 
     def share_cluster(self) -> SimulatedCluster:
         """From here on, attempts outlive their coordinators."""
@@ -101,7 +101,7 @@ class Simulation:
             self.script, clock=self.clock, slots=self.slots, obedient=self.obedient, cluster=self.cluster
         )
         with self.database.engine.connect() as connection:
-            record = studies.find(connection, self.spec.name)
+            record = study_records.find(connection, self.spec.name)
         ledger = UnreliableLedger.open(self.database, record.study_id, owner=owner)
         assert isinstance(ledger, UnreliableLedger)
         ledger.faults = self.faults

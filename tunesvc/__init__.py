@@ -12,34 +12,34 @@ if TYPE_CHECKING:
     from tunesvc.api import delete_study, load_study, run, storage, studies
     from tunesvc.decorator import Choice, Float, Int, tunable
     from tunesvc.errors import Pruned, StudyFailed, TuneError
-    from tunesvc.objective import Trial
-    from tunesvc.program import current_trial
-    from tunesvc.search.asha import AshaPruner
-    from tunesvc.search.auto import AutoSampler
-    from tunesvc.search.curve_pruner import CurvePruner
-    from tunesvc.search.gp.sampler import GPSampler
-    from tunesvc.search.tpe import TPESampler
+    from tunesvc.search.pruners.asha import AshaPruner
+    from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
+    from tunesvc.search.samplers.auto_sampler import AutoSampler
+    from tunesvc.search.samplers.gp.gp_sampler import GPSampler
+    from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
     from tunesvc.spec import StudySpec
     from tunesvc.study import Study
+    from tunesvc.subprocess_trial import current_trial
+    from tunesvc.trial import Trial
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AshaPruner": "tunesvc.search.asha",
-    "AutoSampler": "tunesvc.search.auto",
+    "AshaPruner": "tunesvc.search.pruners.asha",
+    "AutoSampler": "tunesvc.search.samplers.auto_sampler",
     "Choice": "tunesvc.decorator",
-    "CurvePruner": "tunesvc.search.curve_pruner",
+    "CurvePruner": "tunesvc.search.pruners.curve.curve_pruner",
     "Float": "tunesvc.decorator",
-    "GPSampler": "tunesvc.search.gp.sampler",
+    "GPSampler": "tunesvc.search.samplers.gp.gp_sampler",
     "Int": "tunesvc.decorator",
     "Pruned": "tunesvc.errors",
     "Study": "tunesvc.study",
     "StudyFailed": "tunesvc.errors",
     "StudySpec": "tunesvc.spec",
-    "TPESampler": "tunesvc.search.tpe",
-    "Trial": "tunesvc.objective",
+    "TPESampler": "tunesvc.search.samplers.tpe.tpe_sampler",
+    "Trial": "tunesvc.trial",
     "TuneError": "tunesvc.errors",
-    "current_trial": "tunesvc.program",
+    "current_trial": "tunesvc.subprocess_trial",
     "delete_study": "tunesvc.api",
     "load_study": "tunesvc.api",
     "run": "tunesvc.api",

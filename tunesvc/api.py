@@ -8,22 +8,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tunesvc.assembly import Source, enroll
-from tunesvc.coordinator.progress import Note
+from tunesvc.coordinator.progress_events import Note
+from tunesvc.db.engine.database import Database, open_database
+from tunesvc.db.optuna.heartbeats import Heartbeats, StaleTrialCallback
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import SpecError
-from tunesvc.execute.ray_start import Rays
-from tunesvc.insights.overview import get_study, list_studies
-from tunesvc.interrupts import interruptible
+from tunesvc.execution.driver.ray_pool import Rays
+from tunesvc.queries.studies import get_study, list_studies
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import open_view, run_observed
-from tunesvc.search.check import option_faults
-from tunesvc.search.options import entry_of
+from tunesvc.runtime.interrupts import interruptible
+from tunesvc.runtime.run_study import Source, enroll
+from tunesvc.search.registry.component_check import option_faults
+from tunesvc.search.registry.component_options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
 from tunesvc.spec.checks import find_faults
-from tunesvc.spec.document import StudyDocument, load
-from tunesvc.store.database import Database, open_database
-from tunesvc.store.heartbeat import Heartbeats, StaleTrialCallback
-from tunesvc.store.storage import PgStorage
+from tunesvc.spec.yaml.document import StudyDocument, load
 from tunesvc.study import Study
 
 if TYPE_CHECKING:

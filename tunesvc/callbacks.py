@@ -8,12 +8,12 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from tunesvc import steering
-from tunesvc.coordinator.progress import Note, Observer, Progress
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
-from tunesvc.store.storage import PgStorage
-from tunesvc.whoami import whoami
+from tunesvc.coordinator.progress_events import Note, Observer, Progress
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.ids import trial_id
+from tunesvc.runtime import study_requests
+from tunesvc.util.user import whoami
 
 Callback = Callable[[Any, FrozenTrial], None]
 """Takes the study as Optuna's object, and a finished trial; runs between two steps of the coordinator."""
@@ -32,7 +32,7 @@ class CallbackStudy(optuna.Study):
 
     def stop(self) -> None:
         """Stop running trials and end the study; what they reported is kept."""
-        steering.request(self._database, self._stored_id, "stop", {}, whoami())
+        study_requests.request(self._database, self._stored_id, "stop", {}, whoami())
 
 
 class CallbackObserver:

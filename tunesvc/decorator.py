@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from tunesvc.errors import SpecError, StudyNotFound
-from tunesvc.objective import Trial
 from tunesvc.run_options import StudyOptions, TuneOptions
 from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, name_of, without_partial
+from tunesvc.trial import Trial
 
 if TYPE_CHECKING:
     from tunesvc.spec import StudySpec
@@ -133,13 +133,15 @@ class Tunable(Generic[P, R]):
         return self._spec({**self.options, **changes})
 
     def _spec(self, options: Mapping[str, Any]) -> StudySpec:
-        from tunesvc.spec.document import spec_from_dict
+        from tunesvc.spec.yaml.document import spec_from_dict
 
         data = _study(self.__wrapped__, options)
         try:
             return spec_from_dict(data, function=self.__wrapped__)
         except SpecError:
-            from tunesvc.search.check import option_faults  # takes a second, worth it to tell all mistakes at once
+            from tunesvc.search.registry.component_check import (
+                option_faults,  # takes a second, worth it to tell all mistakes at once
+            )
 
             return spec_from_dict(data, function=self.__wrapped__, judge=option_faults)
 
@@ -152,7 +154,7 @@ class Tunable(Generic[P, R]):
         Raises:
             StudyFailed, SpecError, StudyExists, StudyBusy, UnsatisfiableRequest: as `tunesvc.run` says.
         """
-        from tunesvc.execute.ray_start import Rays
+        from tunesvc.execution.driver.ray_pool import Rays
 
         how: dict[str, Any] = {key: value for key, value in changes.items() if key in _RUN}
         options = {**self.options, **{key: value for key, value in changes.items() if key not in _RUN}}
@@ -222,10 +224,12 @@ def _study(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str
 
 def _refuse_foreign(options: Mapping[str, Any]) -> None:
     """Refuse arguments of Ray's `Tuner` or Optuna's `optimize`, and misspelled ones of `tune`, all at once."""
-    from tunesvc.spec import StudySpec, foreign
+    from tunesvc.spec import StudySpec, foreign_names
 
     hints = [
-        f"`{key}`{foreign.hint(key)}" for key in options if foreign.hint(key) and key not in StudySpec.model_fields
+        f"`{key}`{foreign_names.hint(key)}"
+        for key in options
+        if foreign_names.hint(key) and key not in StudySpec.model_fields
     ]
     ours = _BUDGET | _RUN
     unknown = [key for key in options if key not in {*StudySpec.model_fields, *ours, "metric", "goal"}]
@@ -239,7 +243,7 @@ def _resources(function: Callable[..., Any]) -> dict[str, Any] | None:
     """Resources that Ray Tune's means ask for."""
     if not hasattr(function, "_resources") and not hasattr(function, "default_resource_request"):
         return None
-    from tunesvc.execute.ray_space import resources_of
+    from tunesvc.execution.objectives.ray_tune_space import resources_of
 
     return resources_of(function)
 
@@ -269,7 +273,7 @@ def _search_space(written: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     """Parameters and constants of the `parameters` option, which may be a Ray Tune search space."""
     if not _is_ray(written):
         return {name: _as_written(range_) for name, range_ in written.items()}, {}
-    from tunesvc.execute.ray_space import constants_of, from_ray
+    from tunesvc.execution.objectives.ray_tune_space import constants_of, from_ray
 
     parameters = {name: parameter.model_dump(exclude_none=True) for name, parameter in from_ray(written).items()}
     return parameters, constants_of(written)

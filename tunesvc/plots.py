@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tunesvc.db.engine.database import Database
 from tunesvc.errors import TuneError
-from tunesvc.insights.overview import get_study
-from tunesvc.store.database import Database
+from tunesvc.queries.studies import get_study
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tunesvc.objective import is_better
 from tunesvc.spec import Budget, Limits, Metric, Retries
 from tunesvc.spec.model import StopWhen
+from tunesvc.trial import is_better
 
 
 class Failure(StrEnum):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from random import Random
 
-from tunesvc.space import Space, sample
+from tunesvc.space.search_space import Space, sample
 from tunesvc.spec import ParamValue, StudySpec
-from tunesvc.words import duration
+from tunesvc.util.formatting import duration
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from tunesvc.callbacks import Callback
-    from tunesvc.coordinator.progress import Observer
-    from tunesvc.execute.ray_start import ExecutorMaker
+    from tunesvc.coordinator.progress_events import Observer
+    from tunesvc.execution.driver.ray_pool import ExecutorMaker
 
 
 class RunOptions(TypedDict, total=False):

@@ -5,20 +5,20 @@ from __future__ import annotations
 import threading
 from contextlib import AbstractContextManager, nullcontext
 
-from tunesvc.assembly import Source, run_study
 from tunesvc.callbacks import CallbackObserver
-from tunesvc.coordinator.progress import Note, Observer, SilentObserver
-from tunesvc.execute.ray_start import ray_executor
-from tunesvc.insights.answer import answer_rows, recommended_trials
-from tunesvc.insights.failure import find_failure
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.rows import StudyView
-from tunesvc.interrupts import TimeLimit, interruptible
+from tunesvc.coordinator.progress_events import Note, Observer, SilentObserver
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.execution.driver.ray_pool import ray_executor
+from tunesvc.queries.recommendation import answer_rows, recommended_trials
+from tunesvc.queries.rows import StudyView
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_failure import find_failure
 from tunesvc.run_options import RunOptions
-from tunesvc.store.database import Database
-from tunesvc.store.studies import StudyRecord
+from tunesvc.runtime.interrupts import TimeLimit, interruptible
+from tunesvc.runtime.run_study import Source, run_study
+from tunesvc.util.formatting import duration, number
 from tunesvc.views.automatic import automatic_view
-from tunesvc.words import duration, number
 
 
 def open_view(options: RunOptions, title: str, interrupt: threading.Event) -> AbstractContextManager[Observer]:

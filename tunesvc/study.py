@@ -9,33 +9,33 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tunesvc import confirming, steering
-from tunesvc.assembly import Source, move
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyFailed, StudyNotFound, TuneError
-from tunesvc.execute.ray_space import nested
-from tunesvc.insights.answer import answer_rows, find_best_trial, recommended_trials
-from tunesvc.insights.audit import Audit, get_audit
-from tunesvc.insights.checkpoint_files import find_best_checkpoint
-from tunesvc.insights.confirmation import Confirmation, get_confirmation
-from tunesvc.insights.explanation import Explanation, explain_study, explain_trial
-from tunesvc.insights.failure import find_failure
-from tunesvc.insights.frame import build_dataframe
-from tunesvc.insights.health import Health, health
-from tunesvc.insights.history import get_curves, list_logs
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.requests import list_requests
-from tunesvc.insights.rows import RequestRow, StudyView, TrialDetail, TrialRow
-from tunesvc.insights.sparks import sparklines
-from tunesvc.insights.trial_table import get_trial, list_trials
+from tunesvc.execution.objectives.ray_tune_space import nested
 from tunesvc.plots import Plots
+from tunesvc.queries.checkpoint_files import find_best_checkpoint
+from tunesvc.queries.confirmation import Confirmation, get_confirmation
+from tunesvc.queries.explain.explanation import Explanation, explain_study, explain_trial
+from tunesvc.queries.explain.pruning_audit import Audit, get_audit
+from tunesvc.queries.export.dataframe import build_dataframe
+from tunesvc.queries.health import Health, health
+from tunesvc.queries.operations.request_log import list_requests
+from tunesvc.queries.recommendation import answer_rows, find_best_trial, recommended_trials
+from tunesvc.queries.rows import RequestRow, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.sparklines import sparklines
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_failure import find_failure
+from tunesvc.queries.trials.attempt_events import get_curves, list_logs
+from tunesvc.queries.trials.trial_table import get_trial, list_trials
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import run_record
+from tunesvc.runtime import confirm, study_requests
+from tunesvc.runtime.run_study import Source, move
 from tunesvc.spec.units import parse_duration_s
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
-from tunesvc.store.studies import StudyRecord
-from tunesvc.whoami import whoami
+from tunesvc.util.user import whoami
 
 if TYPE_CHECKING:
     import optuna
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
 
-    from tunesvc.search.recommend import Recommendation
+    from tunesvc.search.analysis.recommend import Recommendation
 
 
 class Study:
@@ -317,11 +317,11 @@ class Study:
 
     def tag(self, *add: str, remove: Sequence[str] = (), number: int | None = None) -> tuple[str, ...]:
         """Add and remove tags of the study, or of its trial `number`; returns those that it has now."""
-        return steering.tag(self._database, self.view.study_id, number, add=add, remove=remove, who=whoami())
+        return study_requests.tag(self._database, self.view.study_id, number, add=add, remove=remove, who=whoami())
 
     def note(self, text: str, *, number: int | None = None) -> None:
         """Write the note of the study, or of its trial `number`, in the place of the one before."""
-        steering.note(self._database, self.view.study_id, number, text, who=whoami())
+        study_requests.note(self._database, self.view.study_id, number, text, who=whoami())
 
     def delete(self) -> str:
         """Delete the study with its trials, logs and checkpoints; returns what was done.
@@ -329,18 +329,18 @@ class Study:
         Raises:
             StudyBusy: a coordinator runs it.
         """
-        return steering.remove(self._database, self.view.study_id, whoami())
+        return study_requests.remove(self._database, self.view.study_id, whoami())
 
     def request(self, kind: str, **payload: Any) -> str:
         """Ask something of the study by the name that `tune requests` shows; returns what came of it.
 
         A running study's coordinator carries it out within about a second. On a study without a coordinator it is done
-        at once. The methods above are its short forms; `tunesvc.steering` lists kinds and payloads.
+        at once. The methods above are its short forms; `tunesvc.runtime.study_requests` lists kinds and payloads.
 
         Raises:
             SpecError: it makes no sense for this study.
         """
-        return steering.request(self._database, self.view.study_id, kind, payload, whoami())
+        return study_requests.request(self._database, self.view.study_id, kind, payload, whoami())
 
     # --- runs ---------------------------------------------------------------------------------------
 
@@ -407,7 +407,7 @@ class Study:
                 f"study {self.name!r} was started from Python and its objective is not stored: confirm it there, "
                 f"`{record.spec.confirm_command}`"
             )
-        record = confirming.prepare(self._database, record, top=top, repeats=repeats)
+        record = confirm.prepare(self._database, record, top=top, repeats=repeats)
         source = Source(record.source_text, record.source_dir, function)
         run_record(self._database, record, source, {"check": False, **options})
         found = self.confirmation
@@ -424,4 +424,4 @@ class Study:
 
     def _record(self) -> StudyRecord:
         with self._database.engine.connect() as connection:
-            return studies.find(connection, self.name)
+            return study_records.find(connection, self.name)

@@ -25,11 +25,11 @@ from typer.testing import CliRunner
 
 import tunesvc
 from tests.ray_fixtures import address_of_local_ray
-from tunesvc.assembly import Source, create
 from tunesvc.cli import app
-from tunesvc.execute.checkpoints import checkpoint_files
-from tunesvc.spec.document import load
-from tunesvc.store.database import Database, open_database
+from tunesvc.db.engine.database import Database, open_database
+from tunesvc.execution.attempt.checkpoints import checkpoint_files
+from tunesvc.runtime.run_study import Source, create
+from tunesvc.spec.yaml.document import load
 
 HOSTILE = "=cmd|' /C calc'!A0"
 

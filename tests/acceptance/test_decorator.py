@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from tests.ray_fixtures import address_of_local_ray
-from tunesvc.insights.history import list_attempts, list_logs
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.trial_table import list_trials
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.trials.attempt_events import list_attempts, list_logs
+from tunesvc.queries.trials.trial_table import list_trials
 
 SCRIPT = """
 import json

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from tests.acceptance.test_cli import Tune, joins, study, tune
 from tests.processes import processes
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
 
 __all__ = ["joins", "tune"]
 
@@ -32,7 +32,9 @@ def events_of(running: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
 
 
 def drivers_of(running: subprocess.Popen[str]) -> list[int]:
-    return [p.pid for p in processes() if p.parent == running.pid and "tunesvc.execute.driver" in p.command]
+    return [
+        p.pid for p in processes() if p.parent == running.pid and "tunesvc.execution.driver.driver_main" in p.command
+    ]
 
 
 def spans(database: Database) -> dict[str, list[tuple[float, float]]]:

@@ -12,7 +12,9 @@ import pytest
 
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tests.ray_fixtures import address_of_local_ray
-from tunesvc.execute.executor import (
+from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.executor import (
     Asked,
     Executor,
     Failed,
@@ -25,10 +27,8 @@ from tunesvc.execute.executor import (
     Started,
     Yielded,
 )
-from tunesvc.execute.ray_process import RayProcess
-from tunesvc.execute.ray_start import RayStart
-from tunesvc.execute.simulated import SimulatedCluster, SimulatedExecutor, VirtualClock
 from tunesvc.spec import Resources
+from tunesvc.testing.simulated_executor import SimulatedCluster, SimulatedExecutor, VirtualClock
 
 SLOTS = 2
 ASKED = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.0, "high": 1.0, "log": false}}'
@@ -71,7 +71,7 @@ def simulated_executor() -> Callable[[bool], Executor]:
 
 @pytest.fixture
 def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
-    from tunesvc.execute.ray_executor import RayExecutor
+    from tunesvc.execution.ray.ray_executor import RayExecutor
 
     return lambda asking: RayExecutor(
         make_job(

@@ -9,8 +9,8 @@ import pytest
 from optuna.samplers import BaseSampler
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase, RelativeSamplerTestCase
 
-from tunesvc.search.auto import AutoSampler
-from tunesvc.search.gp.sampler import GPSampler
+from tunesvc.search.samplers.auto_sampler import AutoSampler
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:optuna")
 

@@ -13,8 +13,8 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import TrialState
 
 import tunesvc
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 
 SamplerFactory = Callable[[], BaseSampler]
 

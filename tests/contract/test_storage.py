@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from optuna.testing.pytest_storages import StorageTestCase
 
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 
 
 class TestPgStorage(StorageTestCase):

@@ -16,15 +16,15 @@ from optuna.trial import FrozenTrial
 import tunesvc
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc.coordinator.loop import COMMANDS_S, SAMPLER_ERRORS_MAX
+from tunesvc.coordinator.coordinator import COMMANDS_S, SAMPLER_ERRORS_MAX
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost, StudyBusy
-from tunesvc.search.tpe import TPESampler
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
+from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 
 DAY_S = 86_400.0
-SHOWN_ONLY = {"words.py", "charts/report.py", "web/watch.py", "execute/optuna_storage.py"}
+SHOWN_ONLY = {"words.py", "charts/report.py", "web/live/watcher.py", "execution/objectives/optuna_trial_storage.py"}
 """Modules that look at the wall clock to show it, or to hand it to user code."""
 
 
@@ -71,7 +71,7 @@ def test_a_command_is_carried_out_though_every_connection_was_lost_before(databa
     coordinator = simulation.start()
     coordinator.step()
     with database.engine.begin() as connection:
-        studies.request(connection, simulation.record.study_id, "stop", {}, "somebody")
+        study_records.request(connection, simulation.record.study_id, "stop", {}, "somebody")
     simulation.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"

@@ -25,16 +25,16 @@ from optuna.study import StudyDirection
 from tests.proxy import Mode, Proxy
 from tests.servers import PostgresServer, lend_programs, programs, small_disk
 from tests.specs import make_spec
+from tunesvc.db import study_records
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.db.engine.database import Database, connect, is_unavailable, open_database, parse_url
+from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.study_changes import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, TrialEnd
+from tunesvc.db.study_writer import Ledger
 from tunesvc.errors import DatabaseError, DatabaseUnavailable
-from tunesvc.store import studies
-from tunesvc.store.batch import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, TrialEnd
-from tunesvc.store.database import Database, connect, is_unavailable, open_database, parse_url
-from tunesvc.store.embedded import EmbeddedServer
-from tunesvc.store.ledger import Ledger
-from tunesvc.store.prepared import Prepared
-from tunesvc.store.storage import PgStorage
-from tunesvc.web.events import Hub
-from tunesvc.web.watch import Watcher
+from tunesvc.web.live.sse import Hub
+from tunesvc.web.live.watcher import Watcher
 
 _NUMBERS = count()
 BACKEND = Prepared("SELECT pg_backend_pid()")
@@ -160,7 +160,7 @@ def told(name: str, seconds: float) -> None:
 
 def _ledger(database: Database) -> Ledger:
     with database.engine.begin() as connection:
-        record = studies.create(connection, make_spec(), "name: test", "studies")
+        record = study_records.create(connection, make_spec(), "name: test", "studies")
     return Ledger.open(database, record.study_id, ttl_s=600)
 
 
@@ -600,7 +600,7 @@ def test_a_serialization_failure_is_tried_again(database_url: str) -> None:
 _FROZEN_IN_A_TRANSACTION = """
 import os, signal, sys
 import sqlalchemy as sa
-from tunesvc.store.database import connect
+from tunesvc.db.engine.database import connect
 with connect(sys.argv[1]) as database, database.engine.begin() as connection:
     connection.execute(sa.text("UPDATE leases SET batch = batch + 1"))
     os.kill(os.getpid(), signal.SIGSTOP)

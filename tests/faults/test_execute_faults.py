@@ -16,10 +16,10 @@ import pytest
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc import Pruned, Trial
 from tunesvc.errors import BadReport
-from tunesvc.execute.executor import Attributed, Failed, Finished, Launch, Logged, Lost, Reported, Started, Yielded
-from tunesvc.execute.failures import EntrypointError, outcome_of
-from tunesvc.execute.ray_executor import RayExecutor
-from tunesvc.objective import MAX_STEP, as_metrics
+from tunesvc.execution.attempt.failures import EntrypointError, outcome_of
+from tunesvc.execution.executor import Attributed, Failed, Finished, Launch, Logged, Lost, Reported, Started, Yielded
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.trial import MAX_STEP, as_metrics
 
 MakeListener = Callable[..., Listener]
 

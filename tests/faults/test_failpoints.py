@@ -26,13 +26,13 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc import failpoints, history
+from tunesvc.db.engine.database import Database, open_database
+from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost
-from tunesvc.execute.executor import Asked, Finished, Launch, Lost, Payload, Reported
-from tunesvc.execute.simulated import Script
-from tunesvc.failpoints import POINTS, FailpointReached, Point
-from tunesvc.store.database import Database, open_database
-from tunesvc.store.states import StudyState
+from tunesvc.execution.executor import Asked, Finished, Launch, Lost, Payload, Reported
+from tunesvc.instrumentation import event_log, failpoints
+from tunesvc.instrumentation.failpoints import POINTS, FailpointReached, Point
+from tunesvc.testing.simulated_executor import Script
 
 ONCE: tuple[Point, ...] = ("leased", "recovered", "adopted")
 """Reached once by each coordinator."""
@@ -76,7 +76,7 @@ _FORKING.set_forkserver_preload(["tests.faults.test_failpoints"])
 
 def coordinate(url: str, name: str, folder: Path, failpoint: str | None) -> None:
     """What a process does: runs the study to its end."""
-    history.write_to(folder)
+    event_log.write_to(folder)
     failpoints.arm(failpoint)
     with open_database(url, migrate=False) as database:
         try:
@@ -167,9 +167,9 @@ def wait_until_frozen(pid: int) -> None:
 def simulation(shared_database: Database, tmp_path: Path) -> Iterator[Simulation]:
     simulation = simulate(shared_database, f"failed {next(NAMES)}")
     simulation.share_cluster()
-    history.write_to(tmp_path)
+    event_log.write_to(tmp_path)
     yield simulation
-    history.write_to(None)
+    event_log.write_to(None)
     failpoints.arm(None)
 
 

@@ -25,11 +25,16 @@ from optuna.trial import FrozenTrial
 from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc import failpoints, history
-from tunesvc.coordinator.closing import Closing
-from tunesvc.coordinator.loop import Coordinator
+from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.coordinator.shutdown import Closing
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.lease import LEASE_S
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.ids import trial_id
+from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
-from tunesvc.execute.executor import (
+from tunesvc.execution.executor import (
     Asked,
     AttemptId,
     Attributed,
@@ -44,13 +49,8 @@ from tunesvc.execute.executor import (
     Reported,
     Yielded,
 )
-from tunesvc.execute.simulated import SimulatedExecutor
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
-from tunesvc.store.lease import LEASE_S
-from tunesvc.store.states import StudyState
-from tunesvc.store.storage import PgStorage
+from tunesvc.instrumentation import event_log, failpoints
+from tunesvc.testing.simulated_executor import SimulatedExecutor
 
 FREEZING: Sequence[failpoints.Point] = (
     "leased",
@@ -181,7 +181,7 @@ class Service(RuleBasedStateMachine):
         """Those who held it before and do not know yet."""
         self.over = False
         """Whether the study is finished or failed, and nobody asked for more."""
-        history.write_to(self.folder)
+        event_log.write_to(self.folder)
 
     @initialize(spec=SPECS, lives=LIVES, slots=st.integers(1, 4), obedient=st.booleans())
     def begin(self, spec: Mapping[str, Any], lives: list[Life], slots: int, obedient: bool) -> None:
@@ -344,7 +344,7 @@ class Service(RuleBasedStateMachine):
             if hasattr(self, "simulation"):
                 self._come_to_the_end()
         finally:
-            history.write_to(None)
+            event_log.write_to(None)
 
     def _come_to_the_end(self) -> None:
         """Without faults the study finishes, with its exact budget, whatever happened before."""
@@ -378,7 +378,7 @@ class Service(RuleBasedStateMachine):
             assert set(states) == {"fail"} or closing.stop is not None
             return
         with self.database.engine.connect() as connection:
-            spec = studies.find(connection, self.simulation.spec.name).spec
+            spec = study_records.find(connection, self.simulation.spec.name).spec
         assert closing.state is StudyState.FINISHED
         assert spec is not None
         ((never_ran,),) = self.simulation.sql(
@@ -480,7 +480,7 @@ class Service(RuleBasedStateMachine):
 
     def _ask(self, kind: str, payload: Mapping[str, object]) -> None:
         with self.database.engine.begin() as connection:
-            studies.request(connection, self.study_id, kind, payload, "somebody")
+            study_records.request(connection, self.study_id, kind, payload, "somebody")
 
 
 _LIVE = "state IN ('opened', 'running')"
@@ -523,7 +523,7 @@ def test_who_wakes_after_a_takeover_acknowledges_nothing(shared_database: Databa
         checker.assert_holds(service.folder, shared_database)
     finally:
         failpoints.arm(None)
-        history.write_to(None)
+        event_log.write_to(None)
 
 
 @pytest.mark.slow

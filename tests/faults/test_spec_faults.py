@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tunesvc.errors import SpecError
 from tunesvc.spec import StudySpec
-from tunesvc.spec.document import load, parse, spec_from_dict
+from tunesvc.spec.yaml.document import load, parse, spec_from_dict
 
 STUDY = """\
 name: study

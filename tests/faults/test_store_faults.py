@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from tests.proxy import Proxy
 from tests.servers import lend_programs
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.db.embedded.file_lock import FileLock
+from tunesvc.db.engine.database import Database, connect, open_database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema import migrations
 from tunesvc.errors import BadName, DatabaseError
-from tunesvc.store import migrations
-from tunesvc.store.database import Database, connect, open_database
-from tunesvc.store.embedded import EmbeddedServer
-from tunesvc.store.filelock import FileLock
-from tunesvc.store.storage import PgStorage
 
 # --- 43: an embedded Postgres left by a killed run ------------------------------------------------------
 
@@ -43,7 +43,7 @@ def home(tune_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 _USE = """
 import os, sys
-from tunesvc.store.database import open_database
+from tunesvc.db.engine.database import open_database
 database = open_database()
 print(database.url, flush=True)
 sys.stdin.readline()
@@ -103,7 +103,7 @@ def test_of_two_users_one_killed_the_other_goes_on_and_stops_the_server(home: Pa
 _KILLED_AS_SOON_AS_IT_RUNS = """
 import os, signal, sys, threading
 from pathlib import Path
-from tunesvc.store.database import open_database
+from tunesvc.db.engine.database import open_database
 
 def runs(program):
     try:

@@ -13,21 +13,21 @@ from rich.console import Console
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
-from tunesvc.confirming import prepare
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.study_records import StudyRecord
 from tunesvc.errors import StudyBusy, TuneError
-from tunesvc.execute.executor import Failed, Finished, Launch, Lost, Payload, Reported
-from tunesvc.insights.answer import forecast_value, recommended_trials
-from tunesvc.insights.audit import get_audit
-from tunesvc.insights.confirmation import get_confirmation
-from tunesvc.insights.explanation import explain_study, explain_trial
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.trial_table import list_trials
-from tunesvc.search.audit import false_prunes
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
-from tunesvc.store.storage import PgStorage
-from tunesvc.store.studies import StudyRecord
+from tunesvc.execution.executor import Failed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.queries.confirmation import get_confirmation
+from tunesvc.queries.explain.explanation import explain_study, explain_trial
+from tunesvc.queries.explain.pruning_audit import get_audit
+from tunesvc.queries.recommendation import forecast_value, recommended_trials
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.runtime.confirm import prepare
+from tunesvc.search.pruners.audit import false_prunes
 from tunesvc.study import Study
 from tunesvc.views import study_text
 
@@ -154,7 +154,7 @@ def test_repeats_that_all_agree_are_told_for_what_they_are(database: Database) -
 
 def test_a_study_without_results_has_nothing_to_confirm(database: Database) -> None:
     with database.engine.begin() as connection:
-        record = studies.create(connection, make_spec())
+        record = study_records.create(connection, make_spec())
     with pytest.raises(TuneError, match="no complete, feasible trial"):
         prepare(database, record, top=5, repeats=5)
 

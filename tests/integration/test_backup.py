@@ -9,11 +9,11 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
+from tunesvc.db.backup import backup, restore, status
+from tunesvc.db.engine.database import Database, connect
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema import migrations
 from tunesvc.errors import DatabaseError, SchemaVersionError, StudyBusy
-from tunesvc.store import migrations
-from tunesvc.store.backup import backup, restore, status
-from tunesvc.store.database import Database, connect
-from tunesvc.store.storage import PgStorage
 
 
 @pytest.fixture

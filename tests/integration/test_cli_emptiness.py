@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from tests.simulation import Simulation
 from tests.specs import make_spec
 from tunesvc.cli import app
-from tunesvc.store import studies
-from tunesvc.store.database import open_database
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import open_database
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def url(database_url: str) -> str:
     """A study without trials, and one whose trials have written nothing."""
     with open_database(database_url, migrate=False) as database:
         with database.engine.begin() as connection:
-            studies.create(connection, make_spec(name="empty"))
+            study_records.create(connection, make_spec(name="empty"))
         Simulation(database, make_spec(seed=1, budget={"trials": 2})).run()
     return database_url
 

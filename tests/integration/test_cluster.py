@@ -8,11 +8,11 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc.execute.executor import Launch, Node, Payload
-from tunesvc.insights.cluster import get_cluster
-from tunesvc.store.batch import Batch
-from tunesvc.store.database import Database
-from tunesvc.store.ledger import Ledger
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_changes import Batch
+from tunesvc.db.study_writer import Ledger
+from tunesvc.execution.executor import Launch, Node, Payload
+from tunesvc.queries.operations.cluster_view import get_cluster
 
 
 def endless(_launch: Launch) -> Iterable[tuple[float, Payload]]:

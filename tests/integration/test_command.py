@@ -16,12 +16,12 @@ import pytest
 from tests.executors import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.errors import BadReport
-from tunesvc.execute.attempt import Attempt, Place
-from tunesvc.execute.bell import Bell
-from tunesvc.execute.command import ProgramFailed, run_command, substitute
-from tunesvc.execute.executor import Attributed, Checkpointed, Reported
-from tunesvc.execute.failures import EntrypointError
-from tunesvc.execute.reports import LineReports
+from tunesvc.execution.attempt.attempt import Attempt, Place
+from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.attempt.report_pipe import LineReports
+from tunesvc.execution.executor import Attributed, Checkpointed, Reported
+from tunesvc.execution.objectives.command import ProgramFailed, run_command, substitute
 
 MakeAttempt = Callable[..., Attempt]
 

@@ -17,8 +17,11 @@ from optuna.trial import FrozenTrial
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc.coordinator.log_window import KEPT_CHARS_MAX
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost, StudyBusy
-from tunesvc.execute.executor import (
+from tunesvc.execution.executor import (
     STUDY,
     Asked,
     AttemptId,
@@ -35,15 +38,12 @@ from tunesvc.execute.executor import (
     Started,
     StudyRequested,
 )
-from tunesvc.execute.simulated import SimulatedExecutor
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.replay import replay_study
-from tunesvc.insights.trial_table import list_best_trials
 from tunesvc.policy import StopCause
-from tunesvc.steering import request
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
-from tunesvc.store.storage import PgStorage
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_replay import replay_study
+from tunesvc.queries.trials.trial_table import list_best_trials
+from tunesvc.runtime.study_requests import request
+from tunesvc.testing.simulated_executor import SimulatedExecutor
 
 Steps = Iterable[tuple[float, Payload]]
 

@@ -9,20 +9,20 @@ import pytest
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
-from tunesvc import failpoints
-from tunesvc.coordinator.loop import Coordinator
-from tunesvc.execute.executor import Failed, Finished, Launch, Payload, Reported
-from tunesvc.insights.explanation import explain_study
-from tunesvc.insights.overview import get_study, list_studies
-from tunesvc.insights.trial_table import get_trial, list_trials
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
+from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
+from tunesvc.execution.executor import Failed, Finished, Launch, Payload, Reported
+from tunesvc.instrumentation import failpoints
+from tunesvc.queries.explain.explanation import explain_study
+from tunesvc.queries.studies import get_study, list_studies
+from tunesvc.queries.trials.trial_table import get_trial, list_trials
 
 
 def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> None:
     with simulation.database.engine.begin() as connection:
-        studies.request(connection, simulation.record.study_id, kind, payload or {}, "test")
+        study_records.request(connection, simulation.record.study_id, kind, payload or {}, "test")
 
 
 def test_a_pause_lets_running_trials_finish_and_a_resume_goes_on(database: Database) -> None:

@@ -6,9 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks import curves
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.trial_table import list_trials
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.trials.trial_table import list_trials
 
 
 @pytest.mark.parametrize("method", ["auto", "ray-asha"])

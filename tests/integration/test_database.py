@@ -9,8 +9,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.errors import BadName, DatabaseError
-from tunesvc.store.database import (
+from tunesvc.db.engine.database import (
     Database,
     checked_name,
     connect,
@@ -21,7 +20,8 @@ from tunesvc.store.database import (
     reason_of,
     safe_text,
 )
-from tunesvc.store.prepared import Prepared
+from tunesvc.db.engine.statements import Prepared
+from tunesvc.errors import BadName, DatabaseError
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg2"])

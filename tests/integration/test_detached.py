@@ -14,9 +14,9 @@ import pytest
 
 from tests.clusters import Driver, Drivers, Elsewhere, RayCluster
 from tests.executors import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
-from tunesvc.execute.dispatch import Pace
-from tunesvc.execute.executor import Asked, AttemptId, Event, Finished, Launch, Lost, Reported, Started, Yielded
-from tunesvc.execute.functions import pickled
+from tunesvc.execution.executor import Asked, AttemptId, Event, Finished, Launch, Lost, Reported, Started, Yielded
+from tunesvc.execution.objectives.pickled_function import pickled
+from tunesvc.execution.ray.dispatch_state import Pace
 from tunesvc.spec import Resources
 
 CPUS = 3

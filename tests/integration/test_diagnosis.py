@@ -9,14 +9,14 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc.cli import diagnosis
+from tunesvc.cli.views import diagnosis_text
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import StudyNotFound
-from tunesvc.execute.executor import Failed, Launch, Logged, Payload
-from tunesvc.execute.garbage import KEEPS_MEMORY
-from tunesvc.insights.diagnosis import diagnose
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
+from tunesvc.execution.executor import Failed, Launch, Logged, Payload
+from tunesvc.execution.worker.garbage import KEEPS_MEMORY
+from tunesvc.queries.operations.study_diagnosis import diagnose
 
 
 def explained(simulation: Simulation) -> dict[str, str]:
@@ -26,7 +26,7 @@ def explained(simulation: Simulation) -> dict[str, str]:
 def explained_by_name(database: Database, study: str) -> dict[str, str]:
     """Findings by name, the verdict before the text."""
     found = diagnose(database, study)
-    return {finding.name: f"{finding.verdict}: {finding.text}" for finding in diagnosis.findings(found)}
+    return {finding.name: f"{finding.verdict}: {finding.text}" for finding in diagnosis_text.findings(found)}
 
 
 def endless(_launch: Launch) -> Iterable[tuple[float, Payload]]:
@@ -45,7 +45,7 @@ def test_a_running_study_names_its_coordinator_and_where_attempts_live(database:
     assert [(row.trial_number, row.node, row.pid) for row in live] == [(n, "simulated", n) for n in range(3)]
     assert all(row.left_s is not None and 600 < row.left_s <= 660 for row in live)  # a tenth more than `limits.stall`
     assert all(row.reported_s is not None and row.reported_s < 60 for row in live)
-    table = diagnosis.live_table(live, 200)
+    table = diagnosis_text.live_table(live, 200)
     assert [column.header.plain for column in table.columns][:5] == ["trial", "attempt", "state", "node", "pid"]  # type: ignore[union-attr]
 
 
@@ -55,8 +55,8 @@ def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(data
     for _ in range(20):
         coordinator.step()
     with database.engine.begin() as connection:
-        studies.request(connection, simulation.record.study_id, "stop", {}, "ada")
-        studies.request(connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.5}}, "ada")
+        study_records.request(connection, simulation.record.study_id, "stop", {}, "ada")
+        study_records.request(connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.5}}, "ada")
     simulation.crash()
     simulation.sql("UPDATE attempts SET expires_at = now() - interval '1 second' WHERE trial_id & 1 = 1")
     found = explained(simulation)

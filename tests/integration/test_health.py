@@ -8,13 +8,13 @@ import sqlalchemy as sa
 from optuna.distributions import FloatDistribution
 
 from tests.integration.test_insights import LR, writing
-from tunesvc.insights.health import evidence as limits
-from tunesvc.insights.health import gather, health
-from tunesvc.insights.overview import get_study
-from tunesvc.search.audit import AUDIT
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
-from tunesvc.store.schema import trials
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.ids import trial_id
+from tunesvc.db.schema.tables import trials
+from tunesvc.queries.health import evidence as limits
+from tunesvc.queries.health import gather, health
+from tunesvc.queries.studies import get_study
+from tunesvc.search.pruners.audit import AUDIT
 
 HOSTILE = "<script>alert(1)</script>"
 

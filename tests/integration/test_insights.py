@@ -18,24 +18,24 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from tunesvc.db import study_records as stored
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema import tables
+from tunesvc.db.schema.ids import trial_id
+from tunesvc.db.schema.states import AttemptState
 from tunesvc.errors import StudyNotFound
-from tunesvc.insights.cluster import get_cluster
-from tunesvc.insights.explored import parts_tried
-from tunesvc.insights.frame import build_dataframe
-from tunesvc.insights.history import get_curve, get_curves, list_attempts, list_decisions, list_logs
-from tunesvc.insights.overview import get_study, list_studies
-from tunesvc.insights.requests import list_requests
-from tunesvc.insights.results import get_results
-from tunesvc.insights.rows import Counts, Objective, StudyStatus
-from tunesvc.insights.taken import about_study, last_asks
-from tunesvc.insights.trial_table import get_trial, list_best_trials, list_trials
-from tunesvc.space import place
+from tunesvc.queries.explain.explored_ranges import parts_tried
+from tunesvc.queries.explain.stored_trials import about_study, last_asks
+from tunesvc.queries.export.dataframe import build_dataframe
+from tunesvc.queries.operations.cluster_view import get_cluster
+from tunesvc.queries.operations.request_log import list_requests
+from tunesvc.queries.rows import Counts, Objective, StudyStatus
+from tunesvc.queries.studies import get_study, list_studies
+from tunesvc.queries.trials.attempt_events import get_curve, get_curves, list_attempts, list_decisions, list_logs
+from tunesvc.queries.trials.trial_results import get_results
+from tunesvc.queries.trials.trial_table import get_trial, list_best_trials, list_trials
+from tunesvc.space.search_space import place
 from tunesvc.spec import StudySpec
-from tunesvc.store import schema
-from tunesvc.store import studies as stored
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
-from tunesvc.store.states import AttemptState
 
 LR = FloatDistribution(1e-4, 1.0, log=True)
 OPTIMIZER = CategoricalDistribution(["sgd", "adam"])
@@ -59,7 +59,7 @@ class Writer:
             "started_at": sa.text(started),
             "ended_at": sa.text("NULL" if state == "running" else ended),
         }
-        self.insert(schema.trials, **row)
+        self.insert(tables.trials, **row)
         if constraints is not None:
             self.attr(number, "system", "constraints", constraints)
         return trial_id(self.study_id, number)
@@ -67,24 +67,24 @@ class Writer:
     def param(self, number: int, position: int, name: str, value: float, distribution: BaseDistribution) -> None:
         written = distribution_to_json(distribution)
         at = trial_id(self.study_id, number)
-        self.insert(schema.trial_params, trial_id=at, name=name, position=position, value=value, distribution=written)
+        self.insert(tables.trial_params, trial_id=at, name=name, position=position, value=value, distribution=written)
 
     def attr(self, number: int, kind: str, name: str, value: str) -> None:
-        self.insert(schema.trial_attrs, trial_id=trial_id(self.study_id, number), kind=kind, name=name, value=value)
+        self.insert(tables.trial_attrs, trial_id=trial_id(self.study_id, number), kind=kind, name=name, value=value)
 
     def attempt(self, trial: int, number: int, state: str, **columns: object) -> None:
         row = {"started_at": sa.text("now() - interval '1 h'"), "ended_at": sa.text("now()"), **columns}
         self.insert(
-            schema.attempts, trial_id=trial_id(self.study_id, trial), number=number, token=1, state=state, **row
+            tables.attempts, trial_id=trial_id(self.study_id, trial), number=number, token=1, state=state, **row
         )
 
     def report(self, trial: int, attempt: int, step: int, value: float | None, **columns: object) -> None:
         at = trial_id(self.study_id, trial)
-        self.insert(schema.reports, trial_id=at, attempt=attempt, step=step, value=value, **columns)
+        self.insert(tables.reports, trial_id=at, attempt=attempt, step=step, value=value, **columns)
 
     def log(self, trial: int, attempt: int, seq: int, text: str) -> None:
         at = trial_id(self.study_id, trial)
-        self.insert(schema.logs, trial_id=at, attempt=attempt, seq=seq, stream="stdout", text=text)
+        self.insert(tables.logs, trial_id=at, attempt=attempt, seq=seq, stream="stdout", text=text)
 
     def insert(self, table: sa.Table, **row: object) -> None:
         self.connection.execute(sa.insert(table).values(row))
@@ -142,7 +142,7 @@ def test_the_overview_counts_trials_by_state_and_names_the_best_value(database: 
     until = sa.text("now() + interval '20 s'")
     with database.engine.begin() as connection:
         lease = {"study_id": row.study_id, "owner": "box:42", "token": 1, "batch": 0}
-        connection.execute(schema.leases.insert().values(**lease, expires_at=until))
+        connection.execute(tables.leases.insert().values(**lease, expires_at=until))
     (held,) = list_studies(database)
     assert held.counts == replace(counts, interrupted=0, running=1)
     assert row.best_value == 0.2
@@ -159,7 +159,7 @@ def test_the_overview_sums_gpu_hours_and_names_who_holds_the_lease(database: Dat
         w.attempt(0, 2, "finished", gpus=2)
         w.attempt(1, 1, "opened", gpus=4, started_at=None, ended_at=None)
         until = sa.text("now() + interval '20 s'")
-        w.insert(schema.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=until)
+        w.insert(tables.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=until)
     (row,) = list_studies(database)
     assert row.gpu_hours == pytest.approx(2.5)
     assert row.coordinator == "box:42"
@@ -171,7 +171,7 @@ def test_an_expired_lease_means_that_nobody_runs_the_study(database: Database) -
         w.trial(0, "running")
         w.attempt(0, 1, "running", gpus=1, ended_at=None)
         w.report(0, 1, 0, 1.0, reported_at=sa.text("now() - interval '30 min'"))
-        w.insert(schema.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=past)
+        w.insert(tables.leases, study_id=w.study_id, owner="box:42", token=1, batch=0, expires_at=past)
     (row,) = list_studies(database)
     assert row.coordinator is None
     assert row.gpu_hours == pytest.approx(0.5), "what ran until its last report"
@@ -195,7 +195,7 @@ def test_an_unknown_study_is_answered_with_the_nearest_name(database: Database) 
 
 def test_a_study_made_through_optuna_has_no_spec_but_is_shown(database: Database) -> None:
     with database.engine.begin() as connection:
-        connection.execute(sa.insert(schema.studies).values(name="plain", directions=["maximize", "minimize"]))
+        connection.execute(sa.insert(tables.studies).values(name="plain", directions=["maximize", "minimize"]))
     view = get_study(database, "plain")
     assert view.spec is None
     assert [o.name for o in view.objectives] == ["value_0", "value_1"]
@@ -251,7 +251,7 @@ def test_trials_that_were_stopped_are_counted_apart_from_those_that_failed(datab
         w.attempt(1, 1, "failed", stop_cause="request")
         w.trial(2, "fail")  # as through Optuna's API
         withdrawn = {"trial_id": trial_id(w.study_id, 3), "study_id": w.study_id, "number": 3, "state": "fail"}
-        w.insert(schema.trials, **withdrawn)  # taken back before it started
+        w.insert(tables.trials, **withdrawn)  # taken back before it started
     (row,) = list_studies(database)
     assert row.counts == Counts(failed=2, stopped=2)
     assert [one.state for one in list_trials(database, row.study_id)] == ["failed", "stopped", "failed", "stopped"]
@@ -349,7 +349,7 @@ def test_a_trial_in_detail_has_its_attempts_decisions_and_attributes(database: D
         w.attempt(0, 1, "failed", failure="error", message="boom", traceback="Traceback ...", devices=["0"])
         w.attr(0, "user", "note", '"hi"')
         for number, kind in ((0, "ask"), (None, "sampler"), (0, "fail")):
-            w.insert(schema.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason="why")
+            w.insert(tables.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason="why")
     detail = get_trial(database, w.study_id, 0)
     assert detail is not None
     assert detail.attempts[0].state is AttemptState.FAILED

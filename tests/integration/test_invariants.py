@@ -12,22 +12,12 @@ from hypothesis import strategies as st
 from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc import history
-from tunesvc.coordinator.closing import Closing
-from tunesvc.execute.executor import (
-    AttemptId,
-    Checkpointed,
-    Event,
-    Failed,
-    Finished,
-    Launch,
-    Lost,
-    Payload,
-    Reported,
-)
-from tunesvc.execute.simulated import SimulatedExecutor
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
+from tunesvc.coordinator.shutdown import Closing
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
+from tunesvc.execution.executor import AttemptId, Checkpointed, Event, Failed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.instrumentation import event_log
+from tunesvc.testing.simulated_executor import SimulatedExecutor
 
 ENDS: list[Payload] = [
     Finished(),
@@ -100,7 +90,7 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
     changes = {"budget": {"trials": budget}, "parallelism": parallelism, "retries": retries, "pruner": pruner}
     simulation = Simulation(database, make_spec(name=f"study {next(NAMES)}", **changes), script)
     folder = tmp_path / simulation.spec.name
-    history.write_to(folder)
+    event_log.write_to(folder)
     executors = []
     closing: Closing | None = None
     for steps in [*crashes, 10_000]:
@@ -114,7 +104,7 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
         simulation.crash()
         if closing is not None:
             break
-    history.write_to(None)
+    event_log.write_to(None)
     assert closing is not None
     checker.assert_holds(folder, database)
     check(simulation, closing, budget, set().union(*(executor.acknowledged for executor in executors)))

@@ -6,20 +6,20 @@ import pytest
 import sqlalchemy as sa
 
 from tests.specs import make_spec
+from tunesvc.db import lease, study_records
+from tunesvc.db.engine.database import Database, safe_text
+from tunesvc.db.notifications import Listener
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.study_changes import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, StartedAttempt, TrialEnd
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.db.study_writer import Ledger
 from tunesvc.errors import BadName, LeaseLost, StudyBusy, StudyExists, StudyNotFound
-from tunesvc.store import lease, studies
-from tunesvc.store.batch import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, StartedAttempt, TrialEnd
-from tunesvc.store.database import Database, safe_text
-from tunesvc.store.ledger import Ledger
-from tunesvc.store.notices import Listener
-from tunesvc.store.states import StudyState
-from tunesvc.store.studies import StudyRecord
 
 
 @pytest.fixture
 def record(database: Database) -> StudyRecord:
     with database.engine.begin() as connection:
-        return studies.create(connection, make_spec(), "name: test", "studies")
+        return study_records.create(connection, make_spec(), "name: test", "studies")
 
 
 def count(database: Database, table: str) -> int:
@@ -48,13 +48,13 @@ def test_a_study_is_stored_with_its_spec_and_source(database: Database, record: 
 def test_a_name_is_taken_once(database: Database, record: StudyRecord) -> None:
     with database.engine.begin() as connection:
         with pytest.raises(StudyExists, match="test"):
-            studies.create(connection, make_spec())
-        assert studies.find(connection, "test").study_id == record.study_id
+            study_records.create(connection, make_spec())
+        assert study_records.find(connection, "test").study_id == record.study_id
 
 
 def test_a_study_that_is_not_there_is_named_with_the_nearest_one(database: Database, record: StudyRecord) -> None:
     with database.engine.connect() as connection, pytest.raises(StudyNotFound, match="did you mean 'test'"):
-        studies.find(connection, "tset")
+        study_records.find(connection, "tset")
 
 
 def test_a_lease_is_held_by_one_and_its_token_grows_with_every_change_of_hands(
@@ -165,4 +165,4 @@ def test_an_unanswered_transaction_is_tried_again(database: Database, record: St
 def test_a_name_that_postgres_cannot_store_is_refused_in_words(database: Database) -> None:
     """Fault 39."""
     with database.engine.connect() as connection, pytest.raises(BadName, match="NUL"):
-        studies.find(connection, "a\x00b")
+        study_records.find(connection, "a\x00b")

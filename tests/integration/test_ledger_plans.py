@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from tests.filled import fill
-from tunesvc.store.batch import (
+from tunesvc.db.engine.database import Database
+from tunesvc.db.study_changes import (
     AliveAttempt,
     AttemptEnd,
     Attr,
@@ -24,8 +25,7 @@ from tunesvc.store.batch import (
     StopRequest,
     TrialEnd,
 )
-from tunesvc.store.database import Database
-from tunesvc.store.ledger import Ledger
+from tunesvc.db.study_writer import Ledger
 
 TRIALS = 20_000
 GROWS = {"trials", "attempts", "reports", "decisions", "trial_params", "trial_attrs", "logs"}

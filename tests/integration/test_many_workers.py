@@ -11,9 +11,9 @@ import pytest
 
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc.coordinator.loop import Coordinator
-from tunesvc.execute.executor import Launch, Payload, Reported
-from tunesvc.store.database import Database
+from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.db.engine.database import Database
+from tunesvc.execution.executor import Launch, Payload, Reported
 
 
 def one_speaks(launch: Launch) -> Iterable[tuple[float, Payload]]:

@@ -16,12 +16,12 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
+from tunesvc.db.engine.database import connect, open_database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema import migrations
+from tunesvc.db.schema.migrations import VERSION_TABLE
+from tunesvc.db.schema.tables import metadata
 from tunesvc.errors import DatabaseError, SchemaVersionError
-from tunesvc.store import migrations
-from tunesvc.store.database import connect, open_database
-from tunesvc.store.migrations import VERSION_TABLE
-from tunesvc.store.schema import metadata
-from tunesvc.store.storage import PgStorage
 
 
 def test_a_migrated_schema_is_what_the_tables_say(database_url: str) -> None:
@@ -89,8 +89,8 @@ def test_processes_that_start_together_set_up_the_schema_once(empty_url: str) ->
 _KILLED_MIDWAY = """
 import os, signal, sys
 import sqlalchemy as sa
-from tunesvc.store import migrations
-from tunesvc.store.database import connect
+from tunesvc.db.schema import migrations
+from tunesvc.db.engine.database import connect
 with connect(sys.argv[1]) as database:
     @sa.event.listens_for(database.engine, "after_cursor_execute")
     def kill(connection, cursor, statement, *_):

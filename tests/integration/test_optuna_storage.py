@@ -22,14 +22,14 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tests.integration.test_insights import BIG, FILL
+from tunesvc.db.engine.database import Database
+from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.engine.timeouts import BoundedCursor
+from tunesvc.db.optuna.heartbeats import Heartbeats
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.ids import number_of, trial_id
+from tunesvc.db.study_writer import Ledger
 from tunesvc.errors import StudyBusy
-from tunesvc.store.database import Database
-from tunesvc.store.heartbeat import Heartbeats
-from tunesvc.store.ids import number_of, trial_id
-from tunesvc.store.ledger import Ledger
-from tunesvc.store.prepared import Prepared
-from tunesvc.store.storage import PgStorage
-from tunesvc.store.watchdog import BoundedCursor
 
 on_one_database = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

@@ -9,10 +9,10 @@ import pytest
 
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc.coordinator.writer import DELAYS_S
+from tunesvc.coordinator.step_committer import DELAYS_S
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import DatabaseUnavailable
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
 
 
 def test_a_study_waits_for_its_database_and_goes_on_with_nothing_lost(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from tunesvc.db.engine.database import connect
 from tunesvc.errors import DatabaseError
-from tunesvc.store.database import connect
 
 
 @pytest.fixture

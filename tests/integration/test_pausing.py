@@ -11,16 +11,16 @@ import pytest
 from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc import failpoints, history
-from tunesvc.execute.executor import Checkpointed, Finished, Launch, Lost, Payload, Reported
-from tunesvc.failpoints import FailpointReached, Point
-from tunesvc.insights.explanation import explain_study, explain_trial
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.replay import replay_study
-from tunesvc.insights.trial_table import list_trials
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
+from tunesvc.execution.executor import Checkpointed, Finished, Launch, Lost, Payload, Reported
+from tunesvc.instrumentation import event_log, failpoints
+from tunesvc.instrumentation.failpoints import FailpointReached, Point
+from tunesvc.queries.explain.explanation import explain_study, explain_trial
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_replay import replay_study
+from tunesvc.queries.trials.trial_table import list_trials
 
 Steps = Iterable[tuple[float, Payload]]
 ASHA = {"name": "asha", "min": 1, "max": 9, "eta": 3, "form": "promote"}
@@ -176,7 +176,7 @@ def test_a_crash_between_pause_and_promotion_loses_nothing(
     simulation = simulate(database)
     if outlive:
         simulation.share_cluster()
-    history.write_to(tmp_path)
+    event_log.write_to(tmp_path)
     try:
         coordinator = simulation.start()
         while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
@@ -189,7 +189,7 @@ def test_a_crash_between_pause_and_promotion_loses_nothing(
         assert simulation.run().state is StudyState.FINISHED
     finally:
         failpoints.arm(None)
-        history.write_to(None)
+        event_log.write_to(None)
     states = simulation.states()
     assert set(states) == {"complete", "pruned"}
     assert sum(states.values()) == 27
@@ -259,7 +259,7 @@ def test_stop_ends_paused_trials_and_pause_leaves_them(
     while not simulation.sql("SELECT 1 FROM attempts WHERE state = 'paused'"):
         coordinator.step()
     with database.engine.begin() as connection:
-        studies.request(connection, simulation.record.study_id, command, {}, "somebody")
+        study_records.request(connection, simulation.record.study_id, command, {}, "somebody")
     assert coordinator.run().state is state
     simulation.ledger.release()
     paused = simulation.sql("""SELECT DISTINCT t.state FROM trials t JOIN attempts a USING (trial_id)
@@ -278,7 +278,7 @@ def test_a_paused_trial_that_nobody_wants_any_more_ends_alone(database: Database
     ((number,),) = simulation.sql("""SELECT number FROM trials t WHERE state = 'running' AND NOT EXISTS (
         SELECT 1 FROM attempts a WHERE a.trial_id = t.trial_id AND a.state <> 'paused') ORDER BY 1 LIMIT 1""")
     with database.engine.begin() as connection:
-        studies.request(connection, simulation.record.study_id, "stop_trial", {"number": number}, "somebody")
+        study_records.request(connection, simulation.record.study_id, "stop_trial", {"number": number}, "somebody")
     while not simulation.sql(f"SELECT 1 FROM trials WHERE number = {number} AND state = 'pruned'"):
         coordinator.step()
     assert coordinator.run().state is StudyState.FINISHED

@@ -27,7 +27,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 CONNECT = """
 from tunesvc.errors import ExecutorError
-from tunesvc.execute.cluster import connect
+from tunesvc.execution.ray.cluster_connection import connect
 try:
     connect({address!r})
 except ExecutorError as error:
@@ -58,9 +58,9 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
-from tunesvc.execute.cluster import LocalResources
-from tunesvc.execute.executor import Reported, Yielded
-from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execution.ray.cluster_connection import LocalResources
+from tunesvc.execution.executor import Reported, Yielded
+from tunesvc.execution.ray.ray_executor import RayExecutor
 
 interrupted = []
 signal.signal(signal.SIGINT, lambda *_: interrupted.append("SIGINT"))
@@ -108,8 +108,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from ray.cluster_utils import Cluster
 from tests.executors import Listener, make_job, make_launch
-from tunesvc.execute.executor import Finished, Lost, Started
-from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execution.executor import Finished, Lost, Started
+from tunesvc.execution.ray.ray_executor import RayExecutor
 
 quick = {{"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}}
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 0, "_system_config": quick}})

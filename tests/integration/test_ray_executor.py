@@ -10,8 +10,8 @@ import pytest
 
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.executor import Attributed, Checkpointed, Finished, Logged, Reported, Started, Yielded
-from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execution.executor import Attributed, Checkpointed, Finished, Logged, Reported, Started, Yielded
+from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.spec import Environment, Resources
 
 MakeListener = Callable[..., Listener]

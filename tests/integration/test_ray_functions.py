@@ -13,12 +13,12 @@ from ray import tune
 
 from tests.executors import make_job, make_launch
 from tunesvc import Pruned
-from tunesvc.execute.attempt import Attempt, Place
-from tunesvc.execute.bell import Bell
-from tunesvc.execute.executor import Attributed, Checkpointed, Reported
-from tunesvc.execute.forms import prepare
-from tunesvc.execute.functions import pickled, unpickled
-from tunesvc.execute.ray_space import resources_of
+from tunesvc.execution.attempt.attempt import Attempt, Place
+from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.executor import Attributed, Checkpointed, Reported
+from tunesvc.execution.objectives.adapters import prepare
+from tunesvc.execution.objectives.pickled_function import pickled, unpickled
+from tunesvc.execution.objectives.ray_tune_space import resources_of
 
 MakeAttempt = Callable[..., Attempt]
 SET_UP: list[int] = []

@@ -19,10 +19,10 @@ from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tests.processes import processes
 from tests.ray_fixtures import address_of_local_ray
 from tunesvc.errors import ExecutorError, UnsatisfiableRequest
-from tunesvc.execute.cluster import LocalResources
-from tunesvc.execute.executor import Finished, Lost, Outcome, Reported, Started, Yielded
-from tunesvc.execute.ray_process import RayProcess
-from tunesvc.execute.ray_start import RayStart
+from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.executor import Finished, Lost, Outcome, Reported, Started, Yielded
+from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.spec import Resources
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ def wait_until(happened: Callable[[], bool]) -> float:
 
 
 def test_the_coordinators_process_needs_no_ray() -> None:
-    done = start("import sys, tunesvc.execute.ray_process; print('ray' in sys.modules)")
+    done = start("import sys, tunesvc.execution.driver.driver_executor; print('ray' in sys.modules)")
     assert done.communicate(timeout=30) == ("False\n", "")
 
 
@@ -110,7 +110,9 @@ def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap
     listener, launch = Listener(executor), make_launch(behaviour="patient")
     executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Reported))
-    (driver,) = [p.pid for p in processes() if p.parent == os.getpid() and "tunesvc.execute.driver" in p.command]
+    (driver,) = [
+        p.pid for p in processes() if p.parent == os.getpid() and "tunesvc.execution.driver.driver_main" in p.command
+    ]
     os.kill(driver, signal.SIGKILL)
     while not executor.trouble():
         listener.once(0.05)
@@ -126,10 +128,10 @@ PARENT = """
 import os, signal
 from pathlib import Path
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
-from tunesvc.execute.cluster import LocalResources
-from tunesvc.execute.executor import Reported, Started
-from tunesvc.execute.ray_process import RayProcess
-from tunesvc.execute.ray_start import RayStart
+from tunesvc.execution.ray.cluster_connection import LocalResources
+from tunesvc.execution.executor import Reported, Started
+from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.launcher import RayStart
 
 interrupted = []
 signal.signal(signal.SIGINT, lambda *_: interrupted.append("SIGINT"))
@@ -168,9 +170,9 @@ HEAD = """
 from pathlib import Path
 from ray.cluster_utils import Cluster
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
-from tunesvc.execute.executor import Reported
-from tunesvc.execute.ray_process import RayProcess
-from tunesvc.execute.ray_start import RayStart
+from tunesvc.execution.executor import Reported
+from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.launcher import RayStart
 
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
 address = cluster.address

@@ -19,11 +19,11 @@ import pytest
 from tests.executors import PATIENCE_S, Listener, make_job, make_launch
 from tests.processes import processes
 from tunesvc.errors import ExecutorError
-from tunesvc.execute.executor import Finished
-from tunesvc.execute.keeper import Patience
-from tunesvc.execute.link import Link
-from tunesvc.execute.ray_process import RayProcess
-from tunesvc.execute.ray_start import RayStart
+from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_process import Link
+from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.driver.supervisor import Patience
+from tunesvc.execution.executor import Finished
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("ray", "optuna", "sqlalchemy", "psycopg2", "numpy", "scipy", "pandas", "plotly")
@@ -32,7 +32,7 @@ WATCH = f"""
 import sys
 
 def watch(event, arguments):
-    if event == "subprocess.Popen" and "tunesvc.execute.driver" in str(arguments[1]):
+    if event == "subprocess.Popen" and "tunesvc.execution.driver.driver_main" in str(arguments[1]):
         print("Ray starts, imported:", sorted(set({HEAVY!r}) & set(sys.modules)), flush=True)
 
 sys.addaudithook(watch)
@@ -170,8 +170,8 @@ def test_a_mistake_in_the_study_starts_no_ray(tmp_path: Path) -> None:
 
 
 def test_workers_and_the_driver_import_nothing_that_only_coordinators_need() -> None:
-    code = f"import sys, tunesvc.execute.worker as _; a = [m for m in {HEAVY!r} if m in sys.modules]\n" + (
-        f"import tunesvc.execute.joined; print(a, [m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys, tunesvc.execution.worker.worker as _; a = [m for m in {HEAVY!r} if m in sys.modules]\n" + (
+        f"import tunesvc.execution.ray.ray_session; print(a, [m for m in {HEAVY!r} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[] ['ray']\n"

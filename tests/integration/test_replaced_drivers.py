@@ -14,10 +14,10 @@ import pytest
 from tests.executors import PATIENCE_S, Listener, make_job, make_launch
 from tests.processes import processes
 from tunesvc.errors import ExecutorError, SpecError, TuneError, UnsatisfiableRequest
-from tunesvc.execute.executor import Asked, Event, Finished, Lost, Outcome, Reported, Started, Yielded
-from tunesvc.execute.keeper import Patience
-from tunesvc.execute.ray_process import RayProcess
-from tunesvc.execute.ray_start import RayStart
+from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.driver.supervisor import Patience
+from tunesvc.execution.executor import Asked, Event, Finished, Lost, Outcome, Reported, Started, Yielded
 from tunesvc.spec import Resources
 
 SURVIVOR = 100

@@ -11,13 +11,13 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc.coordinator.loop import Coordinator
-from tunesvc.execute.executor import Launch, Lost, Payload
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.replay import replay_pruner, replay_sampler, replay_study
-from tunesvc.search.auto import PARAMETERS_MAX
-from tunesvc.store import studies
-from tunesvc.store.database import Database
+from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.execution.executor import Launch, Lost, Payload
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_replay import replay_pruner, replay_sampler, replay_study
+from tunesvc.search.samplers.auto_sampler import PARAMETERS_MAX
 
 MEDIAN = {"name": "median", "n_startup_trials": 3}
 
@@ -98,7 +98,9 @@ def _run_with_what_comes_between(simulation: Simulation, database: Database) -> 
     for _ in range(2):
         step_with_proposals_in_hand(coordinator, steps=15)
         with database.engine.begin() as connection:
-            studies.request(connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.4, "n": 2}}, "test")
+            study_records.request(
+                connection, simulation.record.study_id, "enqueue", {"params": {"x": 0.4, "n": 2}}, "test"
+            )
     step_with_proposals_in_hand(coordinator, steps=15)
     simulation.crash()
     simulation.run()

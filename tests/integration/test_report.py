@@ -10,10 +10,10 @@ import pytest
 from tests.filled import fill
 from tests.specs import make_spec
 from tunesvc import charts
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
 from tunesvc.errors import TuneError
-from tunesvc.insights.overview import get_study_by_id
-from tunesvc.store import studies
-from tunesvc.store.database import Database
+from tunesvc.queries.studies import get_study_by_id
 from tunesvc.study import Study
 
 HOSTILE = '<img src=x onerror="alert(1)"></script><script>alert(2)</script>'
@@ -51,7 +51,7 @@ def test_a_report_loads_nothing_and_nothing_of_a_study_acts_in_it(shared_databas
 def test_a_report_of_a_study_without_trials_says_so(shared_database: Database, objectives: int) -> None:
     metrics = [{"name": f"m{i}"} for i in range(objectives)]
     with shared_database.engine.begin() as connection:
-        made = studies.create(connection, make_spec(name=f"empty{objectives}", metrics=metrics))
+        made = study_records.create(connection, make_spec(name=f"empty{objectives}", metrics=metrics))
     html = report(shared_database, made.study_id)
     assert "No trial is complete and feasible yet." in html
     assert "Best trials" not in titles(html)
@@ -71,7 +71,7 @@ def test_a_notebook_shows_a_study_without_scripts(shared_database: Database) -> 
 
 def test_a_notebook_shows_a_study_without_trials(shared_database: Database) -> None:
     with shared_database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="bare"))
+        study_records.create(connection, make_spec(name="bare"))
     html = Study("bare", shared_database)._repr_html_()
     assert "No trial is complete and feasible yet." in html
     assert "<svg" not in html
@@ -92,6 +92,6 @@ def test_figures_are_there_by_name(shared_database: Database) -> None:
 
 def test_a_figure_of_nothing_says_why(shared_database: Database) -> None:
     with shared_database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="nothing"))
+        study_records.create(connection, make_spec(name="nothing"))
     with pytest.raises(TuneError, match="No trial"):
         Study("nothing", shared_database).plots.optimization_history()

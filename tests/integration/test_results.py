@@ -16,17 +16,17 @@ from tests.integration.test_insights import FILL, writing
 from tests.integration.test_insights import tables_scanned as scanned
 from tunesvc import charts
 from tunesvc.charts import Kind
-from tunesvc.insights.answer import recommended_trials
-from tunesvc.insights.overview import get_study, get_study_by_id
-from tunesvc.insights.parameters import list_parameters
-from tunesvc.insights.results import get_results, saved_by_pruning, saving_of, subsample, subsample_best
-from tunesvc.insights.rows import Objective
-from tunesvc.insights.spans import list_spans
-from tunesvc.insights.standing import get_headline, list_recent_decisions, list_running
-from tunesvc.insights.trial_table import list_best_trials
-from tunesvc.store import schema
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema import tables
+from tunesvc.db.schema.ids import trial_id
+from tunesvc.queries.operations.timeline import list_spans
+from tunesvc.queries.recommendation import recommended_trials
+from tunesvc.queries.rows import Objective
+from tunesvc.queries.studies import get_study, get_study_by_id
+from tunesvc.queries.study_summary import get_headline, list_recent_decisions, list_running
+from tunesvc.queries.trials.trial_results import get_results, saved_by_pruning, saving_of, subsample, subsample_best
+from tunesvc.queries.trials.trial_table import list_best_trials
+from tunesvc.queries.trials.tried_parameters import list_parameters
 
 LR = FloatDistribution(1e-4, 1.0, log=True)
 
@@ -163,7 +163,7 @@ def test_what_happened_lately_comes_newest_first_from_any_study(database: Databa
     fill(database, 30, 2, name="other")
     with database.engine.begin() as connection:
         row = {"study_id": study, "trial_number": None, "kind": "code", "reason": "its source changed"}
-        connection.execute(sa.insert(schema.decisions).values(row))
+        connection.execute(sa.insert(tables.decisions).values(row))
     first, second, *_ = list_recent_decisions(database, study, 30)
     assert (first.reason, first.trial_number) == ("its source changed", None)
     assert second.trial_number == 29
@@ -189,7 +189,7 @@ def test_the_recommendation_of_a_large_study_looks_at_the_best(
     study = fill(database, 80, 0)
     view = get_study_by_id(database, study)
     whole = recommended_trials(database, view)
-    monkeypatch.setattr("tunesvc.insights.answer.CONSIDERED_MAX", 40)
+    monkeypatch.setattr("tunesvc.queries.recommendation.CONSIDERED_MAX", 40)
     part = recommended_trials(database, view)
     assert whole is not None
     assert part is not None
@@ -200,14 +200,14 @@ def test_the_recommendation_of_a_large_study_looks_at_the_best(
 def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database) -> None:
     with database.engine.begin() as connection:
         study = connection.execute(
-            sa.insert(schema.studies).values(name="plain", directions=["maximize"]).returning(schema.studies.c.study_id)
+            sa.insert(tables.studies).values(name="plain", directions=["maximize"]).returning(tables.studies.c.study_id)
         ).scalar_one()
         for number in range(12):
             at = {"trial_id": trial_id(study, number)}
             row = {**at, "study_id": study, "number": number, "state": "complete", "values": [number % 5 / 5.0]}
-            connection.execute(sa.insert(schema.trials).values(row))
+            connection.execute(sa.insert(tables.trials).values(row))
             one = {**at, "name": "lr", "position": 0, "value": 0.01 * (number + 1)}
-            connection.execute(sa.insert(schema.trial_params).values({**one, "distribution": distribution_to_json(LR)}))
+            connection.execute(sa.insert(tables.trial_params).values({**one, "distribution": distribution_to_json(LR)}))
     view = get_study(database, "plain")
     reader = charts.Reader(database, view)
     drawn = {kind for kind in charts.kinds_of(view) if charts.draw(kind, reader).figure is not None}

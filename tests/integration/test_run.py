@@ -18,8 +18,8 @@ import tunesvc
 from tests.specs import make_spec
 from tunesvc import Choice, Float, Trial, api, tunable
 from tunesvc.errors import SpecError, StudyExists, StudyFailed, TuneError, UnsatisfiableRequest
-from tunesvc.insights.checkpoint_files import find_best_checkpoint
-from tunesvc.spec.document import StudyDocument
+from tunesvc.queries.checkpoint_files import find_best_checkpoint
+from tunesvc.spec.yaml.document import StudyDocument
 
 OBJECTIVES = Path(__file__).parent.parent / "objectives"
 

@@ -9,13 +9,13 @@ import pytest
 
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc.execute.executor import Finished, Launch, Lost, Payload, Reported
-from tunesvc.insights.explanation import explain_trial
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.replay import replay_pruner, replay_study
-from tunesvc.insights.trial_table import list_best_trials, list_trials
-from tunesvc.search.objectives import points_of
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
+from tunesvc.execution.executor import Finished, Launch, Lost, Payload, Reported
+from tunesvc.queries.explain.explanation import explain_trial
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_replay import replay_pruner, replay_study
+from tunesvc.queries.trials.trial_table import list_best_trials, list_trials
+from tunesvc.search.tracking.objectives import points_of
 
 STEPS = 12
 

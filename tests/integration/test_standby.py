@@ -11,26 +11,27 @@ import sqlalchemy as sa
 
 from tests.simulation import Recorder, quadratic
 from tests.specs import make_spec
-from tunesvc import api, succession
-from tunesvc.assembly import Source, build_coordinator, end_workers, run_study
-from tunesvc.coordinator.closing import Closing
+from tunesvc import api
+from tunesvc.coordinator.shutdown import Closing
+from tunesvc.db import lease, study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.study_changes import Batch
+from tunesvc.db.study_records import StudyRecord
+from tunesvc.db.study_writer import Ledger
 from tunesvc.errors import DatabaseUnavailable, ExecutorError, StudyBusy
-from tunesvc.execute.executor import Executor, Job
-from tunesvc.execute.simulated import SimulatedExecutor, VirtualClock
+from tunesvc.execution.executor import Executor, Job
+from tunesvc.runtime import takeover
+from tunesvc.runtime.run_study import Source, build_coordinator, end_workers, run_study
+from tunesvc.runtime.takeover import stand_by
 from tunesvc.spec import StudySpec
-from tunesvc.store import lease, studies
-from tunesvc.store.batch import Batch
-from tunesvc.store.database import Database
-from tunesvc.store.ledger import Ledger
-from tunesvc.store.states import StudyState
-from tunesvc.store.studies import StudyRecord
-from tunesvc.succession import stand_by
+from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock
 
 
 @pytest.fixture
 def record(database: Database) -> StudyRecord:
     with database.engine.begin() as connection:
-        return studies.create(connection, make_spec(budget={"trials": 5}))
+        return study_records.create(connection, make_spec(budget={"trials": 5}))
 
 
 def simulated(_job: Job, _spec: StudySpec) -> Executor:
@@ -65,7 +66,7 @@ def held_by_another(database: Database, record: StudyRecord, last_batch: Batch |
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who is silent gets a second to come back."""
-    monkeypatch.setattr(succession, "BACK_S", 1.0)
+    monkeypatch.setattr(takeover, "BACK_S", 1.0)
 
 
 def cut_off(database: Database, record: StudyRecord) -> Ledger:
@@ -136,7 +137,7 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
     """Fault 40: its lease has run out, and it lives."""
     ledger = cut_off(database, record)
     looked = threading.Event()
-    look = succession._holder
+    look = takeover._holder
 
     def come_back(database: Database, study_id: int) -> lease.Holder | None:
         held = look(database, study_id)
@@ -145,7 +146,7 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
             ledger.commit(Batch())
         return held
 
-    monkeypatch.setattr(succession, "_holder", come_back)
+    monkeypatch.setattr(takeover, "_holder", come_back)
     if kind == "stop":
         answer = api.load_study(record.name, database_url=database_url).stop()
         assert answer == f"stop {record.name}: the coordinator elsewhere:1 carries it out"
@@ -172,14 +173,14 @@ def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
     """Both come back to a lease that has run out, and the standby looks more often."""
     ledger = cut_off(database, record)
     outages = [DatabaseUnavailable("gone"), DatabaseUnavailable("gone")]
-    find = studies.find
+    find = study_records.find
 
     def find_unless_away(connection: sa.Connection, name: str) -> StudyRecord:
         if outages:
             raise outages.pop()
         return find(connection, name)
 
-    monkeypatch.setattr(studies, "find", find_unless_away)
+    monkeypatch.setattr(study_records, "find", find_unless_away)
     recorder, over, taken = Recorder(), threading.Event(), []
     thread = threading.Thread(target=lambda: taken.append(stand_by(database, record, recorder, over)))
     thread.start()
@@ -197,10 +198,10 @@ def test_a_stop_that_is_asked_for_while_the_study_is_being_taken_up_is_meant(
 ) -> None:
     """What waited before was meant for an earlier run; what comes after the lease was taken is meant for this one."""
     with database.engine.begin() as connection:
-        studies.request(connection, record.study_id, "stop", {}, "earlier")
+        study_records.request(connection, record.study_id, "stop", {}, "earlier")
     ledger = Ledger.open(database, record.study_id)
     with database.engine.begin() as connection:
-        studies.request(connection, record.study_id, "stop", {}, "later")
+        study_records.request(connection, record.study_id, "stop", {}, "later")
     executor = SimulatedExecutor(quadratic, clock=VirtualClock(), slots=2)
     closing = build_coordinator(database, record.name, ledger, executor).run()
     assert closing.state is StudyState.STOPPED

@@ -9,23 +9,23 @@ import pytest
 from tests.integration.test_coordinator_commands import slow
 from tests.simulation import Recorder, Simulation
 from tests.specs import make_spec
-from tunesvc import steering, succession
-from tunesvc.assembly import Source, enroll
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import SpecError, StudyBusy, StudyExists, StudyNotFound, TuneError
-from tunesvc.execute.executor import Failed
-from tunesvc.insights.history import list_decisions
-from tunesvc.insights.overview import get_study, list_labels, list_studies
-from tunesvc.insights.requests import list_requests
-from tunesvc.insights.rows import Labels
-from tunesvc.insights.trial_table import list_trials
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
-from tunesvc.store.storage import PgStorage
+from tunesvc.execution.executor import Failed
+from tunesvc.queries.operations.request_log import list_requests
+from tunesvc.queries.rows import Labels
+from tunesvc.queries.studies import get_study, list_labels, list_studies
+from tunesvc.queries.trials.attempt_events import list_decisions
+from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.runtime import study_requests, takeover
+from tunesvc.runtime.run_study import Source, enroll
 
 
 def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> str:
-    return steering.request(simulation.database, simulation.record.study_id, kind, payload or {}, "ada")
+    return study_requests.request(simulation.database, simulation.record.study_id, kind, payload or {}, "ada")
 
 
 def asked(simulation: Simulation) -> list[tuple[object, ...]]:
@@ -74,7 +74,7 @@ def test_what_is_asked_of_a_study_that_nobody_runs_is_done_and_recorded(
     assert (recorded, who, done) == (kind, "ada", True)
     assert str(answer) in told
     with database.engine.connect() as connection:
-        after = studies.get(connection, simulation.record.study_id)
+        after = study_records.get(connection, simulation.record.study_id)
     spec = after.spec
     assert spec is not None
     done_to = {"pause": StudyState.PAUSED, "stop": StudyState.STOPPED}
@@ -129,7 +129,7 @@ def test_a_study_that_somebody_runs_is_left_to_its_coordinator(database: Databas
 def test_only_a_pause_or_a_stop_takes_a_study_from_a_coordinator_that_fell_silent(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(succession, "BACK_S", 0.0)
+    monkeypatch.setattr(takeover, "BACK_S", 0.0)
     simulation = Simulation(database, make_spec())
     simulation.start().step()
     simulation.crash()
@@ -255,10 +255,10 @@ def test_a_study_of_optunas_own_has_no_coordinator_to_ask(database: Database) ->
 
     optuna.create_study(storage=PgStorage(database), study_name="theirs")
     with database.engine.connect() as connection:
-        record = studies.find(connection, "theirs")
+        record = study_records.find(connection, "theirs")
     for kind in ("pause", "extend", "enqueue", "retry"):
         with pytest.raises(TuneError, match="Optuna's API"):
-            steering.request(database, record.study_id, kind, {"params": {}, "trials": 1, "number": 0}, "ada")
+            study_requests.request(database, record.study_id, kind, {"params": {}, "trials": 1, "number": 0}, "ada")
 
 
 def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(database: Database) -> None:
@@ -271,13 +271,13 @@ def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(datab
     theirs.enqueue_trial({"x": 1.0})
     theirs.tell(0, 0.5)
     with database.engine.connect() as connection:
-        study_id = studies.find(connection, "theirs").study_id
+        study_id = study_records.find(connection, "theirs").study_id
     with pytest.raises(SpecError, match="trial 0 of theirs does not run"):
-        steering.request(database, study_id, "stop_trial", {"number": 0}, "ada")
-    assert "failed: 1;" in steering.request(database, study_id, "stop_trial", {"number": 1}, "ada")
-    assert "failed: 2;" in steering.request(database, study_id, "stop", {}, "ada")
+        study_requests.request(database, study_id, "stop_trial", {"number": 0}, "ada")
+    assert "failed: 1;" in study_requests.request(database, study_id, "stop_trial", {"number": 1}, "ada")
+    assert "failed: 2;" in study_requests.request(database, study_id, "stop", {}, "ada")
     with pytest.raises(SpecError, match="no trial of theirs runs"):
-        steering.request(database, study_id, "stop", {}, "ada")
+        study_requests.request(database, study_id, "stop", {}, "ada")
     assert [trial.state.name for trial in theirs.trials] == ["COMPLETE", "FAIL", "FAIL", "WAITING"]
     assert all(trial.datetime_complete for trial in theirs.trials[:3])
     answers = [(row.kind, row.answer) for row in list_requests(database, study_id)]
@@ -290,9 +290,9 @@ def test_running_trials_of_a_study_of_optunas_own_can_be_failed_by_request(datab
 def test_a_deleted_study_is_named_with_who_deleted_it(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.run()
-    assert steering.remove(database, simulation.record.study_id, "ada") == "deleted test"
+    assert study_requests.remove(database, simulation.record.study_id, "ada") == "deleted test"
     with database.engine.connect() as connection:
-        for look in (lambda: studies.find(connection, "test"), lambda: studies.get(connection, 1)):
+        for look in (lambda: study_records.find(connection, "test"), lambda: study_records.get(connection, 1)):
             with pytest.raises(StudyNotFound, match="'test', with 10 trials, was deleted by ada at 20"):
                 look()
     assert simulation.sql("SELECT count(*) FROM commands") == [(0,)]
@@ -302,7 +302,7 @@ def test_a_study_that_somebody_runs_is_not_deleted(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     simulation.start()
     with pytest.raises(StudyBusy, match="is running this study"):
-        steering.remove(database, simulation.record.study_id, "ada")
+        study_requests.remove(database, simulation.record.study_id, "ada")
     assert simulation.sql("SELECT count(*) FROM deletions") == [(0,)]
 
 
@@ -310,7 +310,7 @@ def test_what_optuna_deletes_is_kept_in_mind_too(database: Database) -> None:
     storage = PgStorage(database)
     storage.delete_study(Simulation(database, make_spec()).record.study_id)
     with database.engine.connect() as connection, pytest.raises(StudyNotFound, match="deleted by"):
-        studies.find(connection, "test")
+        study_records.find(connection, "test")
 
 
 # --- tags and notes ----------------------------------------------------------------------------------
@@ -320,12 +320,19 @@ def test_tags_and_notes_are_written_while_somebody_runs_the_study_and_are_record
     simulation = Simulation(database, make_spec(tags=["from-the-file"]))
     simulation.start().step()
     record = simulation.record
-    assert steering.tag(database, record.study_id, None, add=["a", "b", "a"], who="ada") == ("from-the-file", "a", "b")
-    assert steering.tag(database, record.study_id, None, add=["c"], remove=["a", "never"], who="bob")[-2:] == ("b", "c")
-    assert steering.tag(database, record.study_id, 0, add=["look"], who="bob") == ("look",)
-    steering.note(database, record.study_id, None, "first", who="ada")
-    steering.note(database, record.study_id, None, "second", who="bob")
-    steering.note(database, record.study_id, 0, "odd <b>curve</b>", who="bob")
+    assert study_requests.tag(database, record.study_id, None, add=["a", "b", "a"], who="ada") == (
+        "from-the-file",
+        "a",
+        "b",
+    )
+    assert study_requests.tag(database, record.study_id, None, add=["c"], remove=["a", "never"], who="bob")[-2:] == (
+        "b",
+        "c",
+    )
+    assert study_requests.tag(database, record.study_id, 0, add=["look"], who="bob") == ("look",)
+    study_requests.note(database, record.study_id, None, "first", who="ada")
+    study_requests.note(database, record.study_id, None, "second", who="bob")
+    study_requests.note(database, record.study_id, 0, "odd <b>curve</b>", who="bob")
     view = get_study(database, "test")
     assert (view.tags, view.note) == (("from-the-file", "b", "c"), "second")
     trial = list_trials(database, record.study_id)[0]
@@ -346,37 +353,37 @@ def test_what_cannot_be_a_tag_or_a_note_is_refused(database: Database) -> None:
         ([str(n) for n in range(51)], "50 is the most"),
     ):
         with pytest.raises(SpecError, match=why):
-            steering.tag(database, record.study_id, None, add=tags, who="ada")
+            study_requests.tag(database, record.study_id, None, add=tags, who="ada")
     with pytest.raises(SpecError, match="20000 is the most"):
-        steering.note(database, record.study_id, None, "x" * 20_001, who="ada")
+        study_requests.note(database, record.study_id, None, "x" * 20_001, who="ada")
     with pytest.raises(SpecError, match="the note.*cannot be stored"):
-        steering.note(database, record.study_id, None, "\x00", who="ada")
+        study_requests.note(database, record.study_id, None, "\x00", who="ada")
     with pytest.raises(StudyNotFound, match="no trial 3"):
-        steering.tag(database, record.study_id, 3, add=["a"], who="ada")
+        study_requests.tag(database, record.study_id, 3, add=["a"], who="ada")
     assert get_study(database, "test").tags == ()
     assert list_requests(database, record.study_id) == ()
 
 
 def test_tags_of_a_file_are_added_at_a_resume_and_those_taken_away_stay_away(database: Database) -> None:
     simulation = Simulation(database, make_spec(tags=["old", "dull"]))
-    steering.tag(database, simulation.record.study_id, None, remove=["dull"], who="ada")
+    study_requests.tag(database, simulation.record.study_id, None, remove=["dull"], who="ada")
     with database.engine.begin() as connection:
-        studies.renew(connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None)
+        study_records.renew(connection, simulation.record, make_spec(tags=["old", "dull", "new"]), None, None)
     assert get_study(database, "test").tags == ("old", "new")
 
 
 def test_the_owner_is_who_made_the_study(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "whoami", lambda: "ada")
+    monkeypatch.setattr(study_records, "whoami", lambda: "ada")
     Simulation(database, make_spec())
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="of-the-page"), owner="bob")
+        study_records.create(connection, make_spec(name="of-the-page"), owner="bob")
     assert {row.name: row.owner for row in list_studies(database)} == {"test": "ada", "of-the-page": "bob"}
 
 
 def test_studies_are_found_by_tag_and_owner(database: Database) -> None:
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="one", tags=["vision", "2026"]), owner="ada")
-        studies.create(connection, make_spec(name="two", tags=["vision"]), owner="bob")
+        study_records.create(connection, make_spec(name="one", tags=["vision", "2026"]), owner="ada")
+        study_records.create(connection, make_spec(name="two", tags=["vision"]), owner="bob")
 
     def found(**wanted: object) -> list[str]:
         return [row.name for row in list_studies(database, **wanted)]  # type: ignore[arg-type]

@@ -11,9 +11,9 @@ import pytest
 
 from tests.simulation import Simulation
 from tests.specs import make_spec
+from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError, StudyNotFound, TuneError
-from tunesvc.execute.executor import Finished, Launch, Logged, Payload, Reported
-from tunesvc.store.database import Database
+from tunesvc.execution.executor import Finished, Launch, Logged, Payload, Reported
 from tunesvc.study import Study
 
 

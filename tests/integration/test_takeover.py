@@ -8,14 +8,14 @@ import pytest
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
-from tunesvc.coordinator.closing import Closing
-from tunesvc.coordinator.loop import Coordinator
+from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.coordinator.shutdown import Closing
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost
-from tunesvc.execute.executor import AttemptId, Event, Finished, Launch, Lost, Payload, Reported
-from tunesvc.execute.simulated import SimulatedExecutor
+from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Lost, Payload, Reported
 from tunesvc.policy import StopCause
-from tunesvc.store.database import Database
-from tunesvc.store.states import StudyState
+from tunesvc.testing.simulated_executor import SimulatedExecutor
 
 STEPS_MAX = 5_000
 

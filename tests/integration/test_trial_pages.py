@@ -20,17 +20,17 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tests.integration.test_insights import Writer, tables_scanned, writing
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema import tables
+from tunesvc.db.schema.ids import trial_id
 from tunesvc.errors import FilterError, TuneError
-from tunesvc.insights.columns import names_of
-from tunesvc.insights.export import Export
-from tunesvc.insights.filters import All, AnyOf, Comparison, Filter, Kind, Names, Not, holds, parse
-from tunesvc.insights.overview import get_study, get_study_by_id
-from tunesvc.insights.rows import StudyView, TrialRow
-from tunesvc.insights.trial_pages import Selection, count_trials, trial_page
-from tunesvc.insights.trial_table import list_best_trials, list_trials
-from tunesvc.store import schema
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
+from tunesvc.queries.export.export_files import Export
+from tunesvc.queries.rows import StudyView, TrialRow
+from tunesvc.queries.studies import get_study, get_study_by_id
+from tunesvc.queries.trials.columns import names_of
+from tunesvc.queries.trials.filter_language import All, AnyOf, Comparison, Filter, Kind, Names, Not, holds, parse
+from tunesvc.queries.trials.pagination import Selection, count_trials, trial_page
+from tunesvc.queries.trials.trial_table import list_best_trials, list_trials
 
 COUNT = 90
 LR, UNITS = FloatDistribution(1e-4, 1.0, log=True), IntDistribution(1, 8)
@@ -66,7 +66,7 @@ def fill(w: Writer) -> None:
         if rng.random() < 0.4:
             tags = rng.choice([["good"], ["good", "look again"], []])
             at = trial_id(w.study_id, number)
-            w.insert(schema.trial_annotations, trial_id=at, tags=sa.cast(tags, sa.ARRAY(sa.Text)))
+            w.insert(tables.trial_annotations, trial_id=at, tags=sa.cast(tags, sa.ARRAY(sa.Text)))
         for attempt in range(1, rng.randint(0, 2) + 1):
             w.attempt(number, attempt, "failed", failure=rng.choice(["error", "nan", None]))
             metrics = rng.choice([{"loss": rng.random()}, {"loss": "NaN"}, {}, None])
@@ -348,7 +348,7 @@ def small(database: Database) -> tuple[Database, StudyView, Names]:
         w.attr(0, "user", "auc", "0.75")
         w.attr(0, "user", "told", '"=2+2"')
         w.attr(0, "system", "constraints:auc.min", "-0.25")
-        w.insert(schema.trial_annotations, trial_id=trial_id(w.study_id, 0), tags=["a", "b"], note="look")
+        w.insert(tables.trial_annotations, trial_id=trial_id(w.study_id, 0), tags=["a", "b"], note="look")
         w.trial(1, "complete", math.nan)
         w.param(1, 1, "kind", 1, CategoricalDistribution(["=1+1", "b"]))
         w.trial(2, "running")
@@ -396,8 +396,8 @@ def test_parquet_has_a_type_for_each_column(small: tuple[Database, StudyView, Na
 
 def test_files_are_made_in_pieces(small: tuple[Database, StudyView, Names], monkeypatch: pytest.MonkeyPatch) -> None:
     database, study, names = small
-    monkeypatch.setattr("tunesvc.insights.trial_pages._CHUNK", 1)
-    monkeypatch.setattr("tunesvc.insights.export._GROUP", 2)
+    monkeypatch.setattr("tunesvc.queries.trials.pagination._CHUNK", 1)
+    monkeypatch.setattr("tunesvc.queries.export.export_files._GROUP", 2)
     export = Export(database, study, names, Selection.of(study.study_id, names))
     assert len(list(export.csv())) == 1 + 4
     assert export.written == 4

@@ -9,15 +9,15 @@ import pytest
 
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
-from tunesvc.assembly import Source, enroll
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import StudyExists, StudyNotFound
-from tunesvc.execute.executor import Launch, Payload
-from tunesvc.insights.explanation import explain_study
-from tunesvc.insights.overview import get_study
-from tunesvc.insights.replay import replay_study
-from tunesvc.insights.trial_table import list_trials
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
+from tunesvc.execution.executor import Launch, Payload
+from tunesvc.queries.explain.explanation import explain_study
+from tunesvc.queries.studies import get_study
+from tunesvc.queries.study_replay import replay_study
+from tunesvc.queries.trials.trial_table import list_trials
+from tunesvc.runtime.run_study import Source, enroll
 
 LAYERS = {"type": "categorical", "values": ["one", "two"]}
 

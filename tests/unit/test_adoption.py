@@ -10,10 +10,10 @@ import pytest
 
 from tests.executors import make_job, make_launch
 from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
-from tunesvc.execute.dispatch import Pace
-from tunesvc.execute.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
-from tunesvc.execute.ray_executor import RayExecutor
-from tunesvc.execute.talk import Found, Order, Reply, Verb
+from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
+from tunesvc.execution.ray.dispatch_state import Pace
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.execution.worker.worker_protocol import Found, Order, Reply, Verb
 
 PACE = Pace(retry_s=0.01, adoption_s=0.1, killed_s=0.1, look_s=0.0)
 FIRST, SECOND = AttemptId(1, 1), AttemptId(2, 1)

@@ -12,11 +12,11 @@ from optuna.trial import TrialState
 
 from tests.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
-from tunesvc.coordinator.stock import Stock
-from tunesvc.execute.simulated import VirtualClock
-from tunesvc.search.ahead import DRAWN
-from tunesvc.search.auto import PARAMETERS_MAX
+from tunesvc.coordinator.proposal_prefetch import Stock
 from tunesvc.search.optimizer import Optimizer, Proposal
+from tunesvc.search.prefetched_proposals import DRAWN
+from tunesvc.search.samplers.auto_sampler import PARAMETERS_MAX
+from tunesvc.testing.simulated_executor import VirtualClock
 
 AT = "2026-01-01T00:00:00+00:00"
 
@@ -116,7 +116,7 @@ def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_go_on
         optimizer.draw_ahead(AT, lasting=9)
     optimizer._drop_ahead()
     begun = make_optimizer(spec, trials=optimizer.trials)
-    assert "dense" in both_ask(optimizer, begun), "TPE models, from the ten first on"
+    assert "as likely as" in both_ask(optimizer, begun), "TPE models, from the ten first on"
     for deed in after:
         if deed == "ask":
             both_ask(optimizer, begun)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, create_trial
 
-from tunesvc.search.attribution import EXACT_MAX, attribute, shapley
-from tunesvc.search.surface import Surface, learn
+from tunesvc.search.analysis.attribution import EXACT_MAX, attribute, shapley
+from tunesvc.search.analysis.model_surface import Surface, learn
 
 
 def trials(count: int, kinds: dict[str, BaseDistribution], value: Any, seed: int = 0) -> list[FrozenTrial]:

@@ -12,12 +12,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.specs import make_spec
-from tunesvc.search.auto import GP_MAX, OBJECTIVES_MAX, PARAMETERS_MAX, AutoSampler
-from tunesvc.search.memory import StudyMemory
+from tunesvc.search.analysis.recommend import recommend
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.recommend import recommend
-from tunesvc.search.samplers import make_sampler
-from tunesvc.space import Space
+from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.search.samplers.auto_sampler import GP_MAX, OBJECTIVES_MAX, PARAMETERS_MAX, AutoSampler
+from tunesvc.search.study_storage import StudyMemory
+from tunesvc.space.search_space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from tunesvc.execute.bell import Bell
+from tunesvc.execution.attempt.batching import Bell
 
 GATHER_S = 0.3
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tunesvc.execute.callers import Callers
+from tunesvc.execution.worker.fencing import Callers
 
 
 def test_a_higher_token_is_obeyed_and_lower_ones_are_refused_from_then_on() -> None:

@@ -18,14 +18,14 @@ from tunesvc.charts.chart import count_axis, spans_decades
 from tunesvc.charts.page import Card, Code, Sentences, Table
 from tunesvc.charts.parameters import number_axis, parameter_axis, spearman
 from tunesvc.charts.progress import idle_share
-from tunesvc.insights.parameters import Parameter, Tried
-from tunesvc.insights.results import Results
-from tunesvc.insights.rows import Curve, Objective, Point
-from tunesvc.insights.spans import Span, assign_lanes
-from tunesvc.search.importance import Share
-from tunesvc.search.surface import Cut, Plane
-from tunesvc.store.schema import TRIAL_STATES
-from tunesvc.store.states import AttemptState
+from tunesvc.db.schema.states import AttemptState
+from tunesvc.db.schema.tables import TRIAL_STATES
+from tunesvc.queries.operations.timeline import Span, assign_lanes
+from tunesvc.queries.rows import Curve, Objective, Point
+from tunesvc.queries.trials.trial_results import Results
+from tunesvc.queries.trials.tried_parameters import Parameter, Tried
+from tunesvc.search.analysis.importance import Share
+from tunesvc.search.analysis.model_surface import Cut, Plane
 
 ERROR = Objective("val_error", "minimize")
 SPEED = Objective("speed", "maximize")

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.specs import make_spec
-from tunesvc.cli.several import Changes, read_all
+from tunesvc.cli.several_studies import Changes, read_all
 from tunesvc.errors import SpecError
-from tunesvc.search.check import check, option_faults
-from tunesvc.spec.document import parse
+from tunesvc.search.registry.component_check import check, option_faults
+from tunesvc.spec.yaml.document import parse
 
 STUDY = "name: s\ncommand: [run]\nmetric: loss\nbudget: 3\n"
 SPACE = "parameters: {x: {min: 0.0, max: 1.0}}\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tunesvc.execute.checkpoints import Checkpoints, checkpoint_files, step_of
+from tunesvc.execution.attempt.checkpoints import Checkpoints, checkpoint_files, step_of
 from tunesvc.spec.model import Keep
 
 

@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from tunesvc.coordinator.changes import wider
+from tunesvc.coordinator.spec_changes import wider
 from tunesvc.errors import SpecError
-from tunesvc.space import Space, sample
+from tunesvc.space.search_space import Space, sample
 from tunesvc.spec import CategoricalParameter, IntParameter, StudySpec, as_choices, as_given
-from tunesvc.spec.document import spec_from_dict
+from tunesvc.spec.yaml.document import spec_from_dict
 
 LAYERS = CategoricalParameter(values=((32, 16), (64, (1, "x")), "none"))
 

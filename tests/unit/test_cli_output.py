@@ -11,10 +11,11 @@ import pytest
 import typer
 from rich.console import Console
 
-from tunesvc import errors, words
-from tunesvc.cli import control, doctor
+from tunesvc import errors
+from tunesvc.cli.commands import control, doctor
 from tunesvc.cli.exits import ExitCode, code_of, explained
-from tunesvc.views import output
+from tunesvc.util import formatting
+from tunesvc.views import terminal
 
 
 @pytest.mark.parametrize(
@@ -30,52 +31,59 @@ from tunesvc.views import output
     ],
 )
 def test_durations_are_short(seconds: float | None, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 def test_numbers_that_are_none_are_shown_as_they_are() -> None:
-    assert [words.number(value) for value in (None, math.nan, math.inf, 0.12345678)] == ["–", "nan", "inf", "0.123457"]
+    assert [formatting.number(value) for value in (None, math.nan, math.inf, 0.12345678)] == [
+        "–",
+        "nan",
+        "inf",
+        "0.123457",
+    ]
 
 
 def test_json_is_strict_and_keeps_nan_as_a_word() -> None:
-    shown = output.to_json({"value": math.nan, "at": datetime(2026, 1, 1, tzinfo=UTC), "code": ExitCode.BUSY})
+    shown = terminal.to_json({"value": math.nan, "at": datetime(2026, 1, 1, tzinfo=UTC), "code": ExitCode.BUSY})
     assert json.loads(shown) == {"value": "NaN", "at": "2026-01-01T00:00:00+00:00", "code": 4}
 
 
 def test_text_from_a_study_moves_no_cursor_and_turns_no_line_around() -> None:
-    assert output.clean("a\x1b[2Jb\x07c\u202ed") == "a\ufffd[2Jb\ufffdc\ufffdd"
+    assert terminal.clean("a\x1b[2Jb\x07c\u202ed") == "a\ufffd[2Jb\ufffdc\ufffdd"
 
 
 def test_text_from_a_study_is_no_markup() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    made = output.table("name")
-    made.add_row(*output.cells("[bold red]x[/]"))
+    made = terminal.table("name")
+    made.add_row(*terminal.cells("[bold red]x[/]"))
     console.print(made)
     assert "[bold red]x[/]" in console.export_text()
 
 
 def test_a_table_leaves_out_the_last_spare_columns_until_it_fits() -> None:
     console = Console(width=21, record=True, file=io.StringIO())
-    made = output.fitted(["name", "first", "second", "third"], [["n", "1", "2", "3"]], 21, ["first", "second", "third"])
+    made = terminal.fitted(
+        ["name", "first", "second", "third"], [["n", "1", "2", "3"]], 21, ["first", "second", "third"]
+    )
     console.print(made)
     head = console.export_text().splitlines()[0].split()
     assert head == ["name", "first", "+2", "more"]
 
 
 def test_a_table_that_fits_keeps_every_column() -> None:
-    made = output.fitted(["name", "first"], [["n", "1"]], 80, ["first"])
+    made = terminal.fitted(["name", "first"], [["n", "1"]], 80, ["first"])
     assert len(made.columns) == 2
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+cmd", "-cmd|' /C calc'!A0", "@SUM(A1)", "\tx", "\r=1", "\n=1"])
 def test_a_formula_becomes_text_in_csv(text: str) -> None:
     """Fault 42."""
-    assert words.inert(text) == "'" + text
+    assert formatting.inert(text) == "'" + text
 
 
 @pytest.mark.parametrize("value", [-0.5, "-0.5", "+1e-3", "adam", "", None, 3])
 def test_numbers_and_plain_words_stay_as_they_are_in_csv(value: object) -> None:
-    assert words.inert(value) == value
+    assert formatting.inert(value) == value
 
 
 def test_assignments_are_read_as_json_or_as_words() -> None:

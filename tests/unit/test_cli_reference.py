@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from tunesvc import __version__
 from tunesvc.cli import app
-from tunesvc.cli.reference import reference
+from tunesvc.cli.cli_reference import reference
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cli.md"
 
 
 def test_the_reference_in_the_docs_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == reference(), "python -m tunesvc.cli.reference > docs/cli.md"
+    assert PAGE.read_text(encoding="utf-8") == reference(), "python -m tunesvc.cli.cli_reference > docs/cli.md"
 
 
 def test_help_imports_nothing_that_takes_time() -> None:
@@ -42,7 +42,7 @@ def test_help_imports_nothing_that_takes_time() -> None:
             ("ray", "sqlalchemy", "alembic", "pandas", "plotly"),
         ),
         (
-            "import tunesvc.cli.show, tunesvc.insights, tunesvc.store.database",
+            "import tunesvc.cli.commands.show, tunesvc.queries, tunesvc.db.engine.database",
             ("ray", "alembic", "scipy", "pandas", "plotly"),
         ),
     ],

@@ -10,7 +10,7 @@ from threading import Event
 import pytest
 from rich.console import Console
 
-from tunesvc.coordinator.progress import BestTrial, LiveTrial, Note, Progress
+from tunesvc.coordinator.progress_events import BestTrial, LiveTrial, Note, Progress
 from tunesvc.views.lines import JsonLines, PlainLines
 from tunesvc.views.live import LiveView
 

@@ -8,8 +8,8 @@ import pytest
 import typer
 
 from tests.specs import make_spec
-from tunesvc.cli.control import parse_widening
-from tunesvc.coordinator.changes import differences, extended, paralleled, wider
+from tunesvc.cli.commands.control import parse_widening
+from tunesvc.coordinator.spec_changes import differences, extended, paralleled, wider
 from tunesvc.errors import SpecError
 
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from tunesvc.insights.confirmation import Confirmation
-from tunesvc.search.confirming import compare
+from tunesvc.queries.confirmation import Confirmation
+from tunesvc.search.analysis.finalists import compare
 
 REPEATS = st.dictionaries(st.integers(0, 6), st.floats(-100, 100, allow_nan=False), max_size=6)
 

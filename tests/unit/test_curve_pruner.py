@@ -16,9 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 import tunesvc
 from tests.curves import STEPS, curve, make_study, make_trial
-from tunesvc.search.audit import AUDIT, false_prunes, is_audited
-from tunesvc.search.curves import model_of
-from tunesvc.search.reasons import Explains
+from tunesvc.search.explanations import Explains
+from tunesvc.search.pruners.audit import AUDIT, false_prunes, is_audited
+from tunesvc.search.pruners.curve.curve_model import model_of
 
 AshaPruner, CurvePruner = tunesvc.AshaPruner, tunesvc.CurvePruner
 PRUNERS: dict[str, type[BasePruner]] = {"curve": CurvePruner, "asha": AshaPruner}

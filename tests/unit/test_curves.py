@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.curves import STEPS, curve, make_study, make_trial
 from tests.following import DEEDS, followed
-from tunesvc.search.curves import FINISHED_MIN, CurveModel, Forecast
-from tunesvc.search.encoding import Encoder
-from tunesvc.search.lessons import Lessons
-from tunesvc.search.scale import BEST, WORST, Scale
+from tunesvc.search.pruners.curve.curve_model import FINISHED_MIN, CurveModel, Forecast
+from tunesvc.search.pruners.curve.encoding import Encoder
+from tunesvc.search.pruners.curve.features import Lessons
+from tunesvc.search.tracking.scale import BEST, WORST, Scale
 
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.errors import FilterError
-from tunesvc.insights.filters import EVERYTHING, All, AnyOf, Comparison, Field, Filter, Kind, Names, Not, holds, parse
+from tunesvc.queries.trials.filter_language import (
+    EVERYTHING,
+    All,
+    AnyOf,
+    Comparison,
+    Field,
+    Filter,
+    Kind,
+    Names,
+    Not,
+    holds,
+    parse,
+)
 
 NAMES = Names(
     objectives=("val_error", "speed"),

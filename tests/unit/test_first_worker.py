@@ -10,7 +10,7 @@ import pytest
 from tests.executors import make_job, make_launch
 from tests.fleets import ScriptedFleet, hear_until
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.ray_executor import RayExecutor
+from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.spec import Resources
 
 

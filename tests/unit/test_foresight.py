@@ -14,10 +14,10 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tests.curves import curve, make_study, make_trial
-from tunesvc.search.curves import model_of
-from tunesvc.search.foresight import ForesightSampler
+from tunesvc.search.pruners.curve.curve_model import model_of
+from tunesvc.search.samplers.imputing_sampler import ForesightSampler
+from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.search.seeding import reseed
-from tunesvc.search.tpe import TPESampler
 
 
 def optunas(seed: int = 1) -> BaseSampler:

@@ -22,12 +22,12 @@ import pytest
 from tests.executors import make_job, make_launch
 from tunesvc import Choice, Pruned, Trial
 from tunesvc.errors import BadReport
-from tunesvc.execute.attempt import Attempt, Place
-from tunesvc.execute.bell import Bell
-from tunesvc.execute.entrypoint import load
-from tunesvc.execute.executor import STUDY, Asked, Attributed, Checkpointed, Finished, Reported, StudyRequested
-from tunesvc.execute.failures import EntrypointError
-from tunesvc.execute.forms import prepare
+from tunesvc.execution.attempt.attempt import Attempt, Place
+from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.executor import STUDY, Asked, Attributed, Checkpointed, Finished, Reported, StudyRequested
+from tunesvc.execution.objectives.adapters import prepare
+from tunesvc.execution.objectives.entrypoint import load
 
 MakeAttempt = Callable[..., Attempt]
 BELL = Bell()
@@ -558,7 +558,7 @@ def test_an_entrypoint_that_cannot_be_loaded_says_why(tmp_path: Path, entrypoint
 
 
 def test_the_forms_import_neither_ray_nor_optuna_before_they_are_needed() -> None:
-    code = "import sys, tunesvc.execute.forms; print([m for m in ('ray', 'optuna', 'torch') if m in sys.modules])"
+    code = "import sys, tunesvc.execution.objectives.adapters; print([m for m in ('ray', 'optuna', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

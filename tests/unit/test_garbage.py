@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tunesvc.execute.garbage import KEEPS_MEMORY, Garbage
-from tunesvc.execute.simulated import VirtualClock
+from tunesvc.execution.worker.garbage import KEEPS_MEMORY, Garbage
+from tunesvc.testing.simulated_executor import VirtualClock
 
 
 def test_memory_that_no_collection_frees_is_noted_once_for_each_doubling() -> None:

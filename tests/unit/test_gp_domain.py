@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import create_trial
 
-from tunesvc.search.gp.domain import ABSENT, Domain
-from tunesvc.search.gp.spread import spread
+from tunesvc.search.samplers.gp.domain import ABSENT, Domain
+from tunesvc.search.samplers.gp.initial_design import spread
 
 KINDS: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),

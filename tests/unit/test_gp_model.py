@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from tunesvc.search.gp import model
-from tunesvc.search.gp.model import Hyperparameters, Posterior, fit
+from tunesvc.search.samplers.gp import gp_model
+from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
 
 CHOICES = np.array([0, 0, 3])
 
@@ -24,13 +24,13 @@ def standardised(values: np.ndarray) -> np.ndarray:
 def test_the_gradient_is_that_of_the_function(seeds: np.ndarray) -> None:
     points = np.vstack([some_points(12), some_points(3)])  # three points occur twice
     values, variances = standardised(np.sin(5 * points[:, 0]) + points[:, 2]), np.linspace(0, 0.2, 15)
-    squares = model._squares(points, points, CHOICES > 0)
-    flat = model._flat(squares.sum(axis=0) == 0, seeds)
+    squares = gp_model._squares(points, points, CHOICES > 0)
+    flat = gp_model._flat(squares.sum(axis=0) == 0, seeds)
     priors = np.column_stack([np.linspace(low, high, 4 + len(flat)) for low, high in ((-1, 0.5), (0.5, 2), (1, 3))])
     data = (squares.reshape(3, -1), flat, values, variances, priors)
     theta = np.array([1.0, -0.5, 0.3, 0.2, -2.0, -3.0, -2.5, -4.0])[: 4 + len(flat)]
-    numeric = approx_fprime(theta, lambda at: model._negative_log_posterior(at, *data)[0], 1e-6)
-    assert model._negative_log_posterior(theta, *data)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
+    numeric = approx_fprime(theta, lambda at: gp_model._negative_log_posterior(at, *data)[0], 1e-6)
+    assert gp_model._negative_log_posterior(theta, *data)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-3)
 
 
 def test_what_does_not_matter_is_found_out() -> None:
@@ -74,7 +74,7 @@ def test_predictions_are_those_of_the_textbook() -> None:
                 out[i, j] = 0.8 * (1 + r + r**2 / 3) * np.exp(-r) + 0.1 * (x == y).all()
         return out
 
-    gram = covariance(points, points) + np.diag(0.05 + variances + model.JITTER)
+    gram = covariance(points, points) + np.diag(0.05 + variances + gp_model.JITTER)
     cross = covariance(new, points)
     posterior = Posterior(known, CHOICES, points, values, variances)
     mean, variance = posterior.predict(new)

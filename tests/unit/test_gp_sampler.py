@@ -12,13 +12,13 @@ from optuna.trial import TrialState, create_trial
 from scipy.special import ndtr
 
 from tests.specs import make_spec
-from tunesvc.search.gp.acquisition import Acquisition, Incumbents, _log_improvement
-from tunesvc.search.gp.model import Hyperparameters, Posterior
-from tunesvc.search.gp.observations import Observations
-from tunesvc.search.gp.sampler import GPSampler
-from tunesvc.search.memory import StudyMemory
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.space import Space
+from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, _log_improvement
+from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler
+from tunesvc.search.samplers.gp.observations import Observations
+from tunesvc.search.study_storage import StudyMemory
+from tunesvc.space.search_space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

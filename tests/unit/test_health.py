@@ -11,11 +11,11 @@ import optuna
 import pytest
 
 from tests.specs import make_spec
-from tunesvc.insights.health import Check, Finding, examine
-from tunesvc.insights.health.evidence import Evidence, Held, Record, Seen
-from tunesvc.insights.rows import Counts, Objective, StudyStatus, StudyView
-from tunesvc.search.audit import AUDIT
-from tunesvc.space import Space
+from tunesvc.queries.health import Check, Finding, examine
+from tunesvc.queries.health.evidence import Evidence, Held, Record, Seen
+from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView
+from tunesvc.search.pruners.audit import AUDIT
+from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

@@ -14,7 +14,7 @@ from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.following import DEEDS, followed
-from tunesvc.search.history import History, Place, history_of
+from tunesvc.search.tracking.study_history import History, Place, history_of
 
 SIGNS = np.array([1.0, -1.0])
 

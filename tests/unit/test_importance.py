@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 
-from tunesvc.search.importance import importances
+from tunesvc.search.analysis.importance import importances
 
 RNG = np.random.default_rng(3)
 

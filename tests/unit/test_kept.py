@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunesvc.web.kept import Kept
+from tunesvc.web.live.cache import Kept
 
 
 class Steps:

@@ -11,10 +11,10 @@ import pytest
 
 from tests.executors import make_job, make_launch
 from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
-from tunesvc.execute.dispatch import Pace
-from tunesvc.execute.executor import AttemptId, Event, Failed, Finished, Lost, Payload, Started, Yielded
-from tunesvc.execute.ray_executor import RayExecutor
-from tunesvc.execute.talk import Reply
+from tunesvc.execution.executor import AttemptId, Event, Failed, Finished, Lost, Payload, Started, Yielded
+from tunesvc.execution.ray.dispatch_state import Pace
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.execution.worker.worker_protocol import Reply
 
 BEGUN = Started("node", 1)
 DONE = Finished({"loss": 1.0})

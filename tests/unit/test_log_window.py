@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.coordinator.log_window import LogWindow
-from tunesvc.execute.executor import Logged
+from tunesvc.execution.executor import Logged
 
 KEPT = 100
 lines = st.integers(0, 60).map(lambda chars: Logged("stdout", "x" * chars))

@@ -12,16 +12,16 @@ import pytest
 
 from tests.specs import make_spec
 from tunesvc.errors import MachineBusy
-from tunesvc.execute.cluster import LocalResources
-from tunesvc.execute.machine import Claim, Demand, Machine
-from tunesvc.execute.ray_start import _local
+from tunesvc.execution.driver.machine_claims import Claim, Demand, Machine
+from tunesvc.execution.driver.ray_pool import _local
+from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.spec import StudySpec
 
 ON_A_GPU = {"cpu": 1, "gpu": 1}
 DYING = """
 import sys
 from pathlib import Path
-from tunesvc.execute.machine import Demand, Machine
+from tunesvc.execution.driver.machine_claims import Demand, Machine
 holding = Machine(cpus=4, gpus=("0",), folder=Path(sys.argv[1])).claim(["dies"], Demand())
 print(holding.claim.cpu, flush=True)
 sys.stdin.read()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.specs import make_spec
-from tunesvc.space import Space, near, place, sample
+from tunesvc.space.search_space import Space, near, place, sample
 from tunesvc.spec.conditions import contains
 
 PARAMETERS: dict[str, Any] = {

@@ -17,12 +17,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tests.specs import make_spec
 from tunesvc.errors import BadReport, SpecError
-from tunesvc.search.memory import POINTS_MAX, StudyMemory
+from tunesvc.search.explanations import Reason
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.pruners import last_step, make_pruner
-from tunesvc.search.reasons import Reason
-from tunesvc.search.samplers import make_sampler
-from tunesvc.space import Space
+from tunesvc.search.registry.pruner_registry import last_step, make_pruner
+from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.search.study_storage import POINTS_MAX, StudyMemory
+from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
 CONDITIONAL = {

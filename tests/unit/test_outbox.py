@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.execute.executor import Finished, Logged, Payload, Reported, Started
-from tunesvc.execute.outbox import UNACKNOWLEDGED_MAX, Outbox
+from tunesvc.execution.attempt.outbox import UNACKNOWLEDGED_MAX, Outbox
+from tunesvc.execution.executor import Finished, Logged, Payload, Reported, Started
 
 
 def report(step: int, loss: float = 0.0) -> Reported:

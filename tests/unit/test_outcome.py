@@ -8,11 +8,11 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.specs import make_spec
-from tunesvc.coordinator.outcome import conclude
-from tunesvc.coordinator.roster import Curve
-from tunesvc.execute.executor import Failed, Finished, Lost, Yielded
+from tunesvc.coordinator.attempt_results import conclude
+from tunesvc.coordinator.live_attempts import Curve
+from tunesvc.db.schema.states import AttemptState
+from tunesvc.execution.executor import Failed, Finished, Lost, Yielded
 from tunesvc.policy import Failure, StopCause
-from tunesvc.store.states import AttemptState
 
 SPEC = make_spec()
 

@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator, _ParzenEstimatorParameters
 from optuna.samplers._tpe.sampler import default_weights
 
-from tunesvc.search.parzen import LATEST, Array, Parzen, weights_by_age, weights_of_sample
+from tunesvc.search.samplers.tpe.parzen import LATEST, Array, Parzen, weights_by_age, weights_of_sample
 
 SPACE: dict[str, BaseDistribution] = {
     "float": FloatDistribution(-2, 3),

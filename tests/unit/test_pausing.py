@@ -20,14 +20,14 @@ import tunesvc
 from tests.curves import STEPS, curve, make_study, make_trial
 from tests.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
-from tunesvc.search.curves import Forecast, model_of
-from tunesvc.search.memory import StudyMemory
+from tunesvc.search.explanations import Explains
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.pausing import PAUSED, RESUMED, Instead, Promotes
-from tunesvc.search.ranks import Ranks
-from tunesvc.search.reasons import Explains
-from tunesvc.search.regression import DOF
-from tunesvc.search.scale import Scale
+from tunesvc.search.pruners.curve.curve_model import Forecast, model_of
+from tunesvc.search.pruners.curve.regression import DOF
+from tunesvc.search.samplers.tpe.tpe_history import Ranks
+from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.tracking.pausing import PAUSED, RESUMED, Instead, Promotes
+from tunesvc.search.tracking.scale import Scale
 
 AshaPruner, CurvePruner = tunesvc.AshaPruner, tunesvc.CurvePruner
 RUNGS = (1, 3, 9)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.specs import make_spec
 from tunesvc.preview import Preview, preview, told_size
-from tunesvc.space import Space
+from tunesvc.space.search_space import Space
 
 
 def look(**changes: Any) -> Preview:

@@ -10,10 +10,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from tests.following import DEEDS, followed
-from tunesvc.search.curves import CurveModel
-from tunesvc.search.history import History
-from tunesvc.search.memory import StudyMemory
-from tunesvc.search.promises import Promises
+from tunesvc.search.pruners.curve.curve_model import CurveModel
+from tunesvc.search.pruners.curve.resume_candidates import Promises
+from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.tracking.study_history import History
 
 START = [("new", k, 0.0) for k in range(8)] + [("report", k % 8, k % 8 + 1 / (1 + k)) for k in range(32)]
 START += [("end", k, float(k)) for k in (0, 1, 2)] + [("pause", k, 0.0) for k in (3, 4, 5, 6)]

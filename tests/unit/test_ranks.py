@@ -12,9 +12,9 @@ from optuna.samplers._tpe.sampler import _split_trials, default_gamma, default_g
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.memory import FAILURE, shown_as_infeasible
-from tunesvc.search.pausing import PAUSED
-from tunesvc.search.ranks import Ranks
+from tunesvc.search.samplers.tpe.tpe_history import Ranks
+from tunesvc.search.study_storage import FAILURE, shown_as_infeasible
+from tunesvc.search.tracking.pausing import PAUSED
 
 HISTORY = 100
 SPACE = {"x": FloatDistribution(0, 1)}

@@ -11,8 +11,8 @@ import pytest
 from ray import tune
 
 from tunesvc.errors import SpecError
-from tunesvc.execute.ray_space import constants_of, from_ray, nested
-from tunesvc.space import Space, sample
+from tunesvc.execution.objectives.ray_tune_space import constants_of, from_ray, nested
+from tunesvc.space.search_space import Space, sample
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
 from tunesvc.spec.conditions import contains
 

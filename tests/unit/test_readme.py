@@ -9,8 +9,8 @@ import pytest
 import typer.main
 
 from tunesvc.cli import app
-from tunesvc.search.pruners import make_pruner
-from tunesvc.spec.document import load, parse
+from tunesvc.search.registry.pruner_registry import make_pruner
+from tunesvc.spec.yaml.document import load, parse
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -6,8 +6,8 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.confirming import choose
-from tunesvc.search.recommend import ranked, recommend
+from tunesvc.runtime.confirm import choose
+from tunesvc.search.analysis.recommend import ranked, recommend
 
 
 def trial(number: int, x: float, value: float) -> FrozenTrial:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.study import StudyDirection
 
-from tunesvc.search.relation import Relation
+from tunesvc.search.value_mapping import Relation
 
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 EARLIER = list(np.random.default_rng(0).normal(size=60))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execute.executor import Node
-from tunesvc.execute.requests import amounts_of, capacity_of, slots_on, why_waits
+from tunesvc.execution.executor import Node
+from tunesvc.execution.ray.ray_resources import amounts_of, capacity_of, slots_on, why_waits
 from tunesvc.spec import Resources
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.coordinator.reserve import LINE_MAX, Reserve
+from tunesvc.coordinator.attempt_prefetch import LINE_MAX, Reserve
 
 HANDOVER_S = 0.2
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.coordinator.deadlines import Deadlines
-from tunesvc.coordinator.roster import LiveAttempt, Roster
-from tunesvc.execute.executor import AttemptId
-from tunesvc.store.recovery import EarlierAttempt
-from tunesvc.store.states import AttemptState
+from tunesvc.coordinator.live_attempts import LiveAttempt, Roster
+from tunesvc.db.recovery import EarlierAttempt
+from tunesvc.db.schema.states import AttemptState
+from tunesvc.execution.executor import AttemptId
 
 DEED = st.tuples(
     st.sampled_from(["open", "adopt", "start", "speak", "close"]), st.integers(0, 9), st.sampled_from([0.0, 0.5, 3.0])

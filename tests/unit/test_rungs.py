@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.asha import AshaPruner
-from tunesvc.search.memory import shown_as_pruned
-from tunesvc.search.rungs import Rungs
+from tunesvc.search.pruners.asha import AshaPruner
+from tunesvc.search.pruners.rungs import Rungs
+from tunesvc.search.study_storage import shown_as_pruned
 
 VALUES = st.floats(-5, 5) | st.sampled_from([0.0, 1.0, math.nan])
 DEED = st.tuples(st.sampled_from(["new", "report", "pause", "resume", "end", "take back"]), st.integers(0, 9), VALUES)

@@ -14,13 +14,13 @@ from rich.console import Console
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.unit.test_cli_watching import progress
-from tunesvc.blas import one_blas_thread
-from tunesvc.cli.board import Board
 from tunesvc.cli.exits import ExitCode, worst
-from tunesvc.cli.several import Changes, Place, check_together, read_all
-from tunesvc.coordinator.progress import Note
+from tunesvc.cli.several_studies import Changes, Place, check_together, read_all
+from tunesvc.cli.views.multi_study import Board
+from tunesvc.coordinator.progress_events import Note
 from tunesvc.errors import SpecError
-from tunesvc.together import together
+from tunesvc.util.blas import one_blas_thread
+from tunesvc.util.threads import together
 from tunesvc.views.lines import JsonLines, PlainLines
 
 STUDY = "name: {}\ncommand: [true]\nmetric: loss\nparameters: {{x: {{min: 0.0, max: 1.0}}}}\nbudget: {{trials: 4}}\n"

@@ -16,11 +16,11 @@ from optuna.trial import TrialState
 
 import tunesvc
 from tests.several import STEPS, make_trial, make_trials, points, study_of, swapped
-from tunesvc.search.audit import AUDIT, false_prunes
-from tunesvc.search.curves import models_of
-from tunesvc.search.memory import StudyMemory
-from tunesvc.search.objectives import OTHERS, cut, points_of, seen_by
-from tunesvc.search.pareto import chance_to_extend, ranked
+from tunesvc.search.pruners.audit import AUDIT, false_prunes
+from tunesvc.search.pruners.curve.curve_model import models_of
+from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.tracking.objectives import OTHERS, cut, points_of, seen_by
+from tunesvc.search.tracking.pareto import chance_to_extend, ranked
 
 AshaPruner, CurvePruner = tunesvc.AshaPruner, tunesvc.CurvePruner
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE

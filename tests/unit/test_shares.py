@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from tests.executors import make_job, make_launch
 from tests.fleets import ScriptedFleet, ScriptedWorker
-from tunesvc.execute.executor import Finished, Node, Started, Yielded
-from tunesvc.execute.inbox import Inbox
-from tunesvc.execute.ray_executor import RayExecutor
-from tunesvc.execute.shares import TURN_S, Claim, Member, Shares, fair
-from tunesvc.execute.simulated import VirtualClock
-from tunesvc.execute.talk import Reply
+from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.executor import Finished, Node, Started, Yielded
+from tunesvc.execution.ray.fair_share import TURN_S, Claim, Member, Shares, fair
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.execution.worker.worker_protocol import Reply
 from tunesvc.spec import Resources
+from tunesvc.testing.simulated_executor import VirtualClock
 
 claims = st.lists(
     st.builds(

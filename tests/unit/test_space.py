@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import create_trial
 
 from tunesvc.errors import SpecError
-from tunesvc.space import Space, all_values, canonical, sample, to_distribution, widened
+from tunesvc.space.search_space import Space, all_values, canonical, sample, to_distribution, widened
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
 from tunesvc.spec.conditions import as_written, contains
 from tunesvc.spec.model import Parameter

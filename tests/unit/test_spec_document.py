@@ -8,7 +8,7 @@ import pytest
 
 from tunesvc.errors import SpecError
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, StudySpec
-from tunesvc.spec.document import load, parse, spec_from_dict
+from tunesvc.spec.yaml.document import load, parse, spec_from_dict
 
 STUDY = """\
 name: digits

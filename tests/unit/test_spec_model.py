@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.specs import make_spec
 from tunesvc.spec import StudySpec
-from tunesvc.spec.document import spec_from_dict
-from tunesvc.spec.freeze import FrozenDict
+from tunesvc.spec.frozen_dict import FrozenDict
+from tunesvc.spec.yaml.document import spec_from_dict
 
 NAMES = st.from_regex(r"[a-zA-Zäß学_][a-zA-Z0-9 ._/ä-]{0,10}[a-z0-9]", fullmatch=True).filter(
     lambda name: name != "trial"

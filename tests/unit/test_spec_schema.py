@@ -13,10 +13,10 @@ from jsonschema import Draft202012Validator
 
 from tunesvc.errors import SpecError
 from tunesvc.preview import preview
-from tunesvc.search.check import check
+from tunesvc.search.registry.component_check import check
 from tunesvc.spec import json_schema, write_starter
-from tunesvc.spec.document import load
-from tunesvc.spec.reference import reference
+from tunesvc.spec.schema.key_reference import reference
+from tunesvc.spec.yaml.document import load
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = Draft202012Validator(json_schema())
@@ -72,7 +72,7 @@ def test_what_is_refused_by_its_shape_does_not_fit_the_schema(change: dict[str, 
 
 def test_the_reference_in_the_docs_is_current() -> None:
     page = (ROOT / "docs" / "study-yaml.md").read_text(encoding="utf-8")
-    assert page == reference(), "python -m tunesvc.spec.reference > docs/study-yaml.md"
+    assert page == reference(), "python -m tunesvc.spec.schema.key_reference > docs/study-yaml.md"
 
 
 def test_the_study_in_the_reference_is_one(tmp_path: Path) -> None:

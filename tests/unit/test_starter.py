@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.specs import make_spec
-from tunesvc.search.check import check
-from tunesvc.spec.document import examine, parse, renamed, written
+from tunesvc.search.registry.component_check import check
 from tunesvc.spec.starter import Template, templates
+from tunesvc.spec.yaml.document import examine, parse, renamed, written
 
 
 @pytest.mark.parametrize("template", templates(), ids=lambda one: one.key)

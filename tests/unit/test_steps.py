@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.execute.steps import Steps
+from tunesvc.execution.attempt.int_ranges import Steps
 
 
 @given(st.lists(st.integers(0, 40)))

@@ -17,13 +17,13 @@ import optuna
 import pytest
 
 from tunesvc import Pruned, StudySpec, Trial
-from tunesvc.execute.attempt import Attempt, Place
-from tunesvc.execute.bell import Bell
-from tunesvc.execute.executor import AttemptId, Job, Launch, Reported
-from tunesvc.execute.forms import prepare
-from tunesvc.search.check import check
-from tunesvc.space import Space, sample
-from tunesvc.spec.document import load
+from tunesvc.execution.attempt.attempt import Attempt, Place
+from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.executor import AttemptId, Job, Launch, Reported
+from tunesvc.execution.objectives.adapters import prepare
+from tunesvc.search.registry.component_check import check
+from tunesvc.space.search_space import Space, sample
+from tunesvc.spec.yaml.document import load
 
 STUDIES = Path(__file__).parents[2] / "studies"
 FILES = sorted(STUDIES.glob("*.yaml"))

@@ -11,18 +11,18 @@ import pytest
 from rich.console import Console, RenderableType
 
 from tests.specs import make_spec
-from tunesvc.cli import ending, replay_text
 from tunesvc.cli.exits import ExitCode
-from tunesvc.insights.confirmation import Confirmation
-from tunesvc.insights.explanation import Explanation, Said
-from tunesvc.insights.replay import Replayed
-from tunesvc.insights.rows import Counts, Curve, Objective, StudyStatus, StudyView, TrialDetail, TrialRow
-from tunesvc.search.confirming import compare
-from tunesvc.search.recommend import Recommendation
+from tunesvc.cli.views import replay_text, summary
+from tunesvc.db.schema.states import StudyState
+from tunesvc.queries.confirmation import Confirmation
+from tunesvc.queries.explain.explanation import Explanation, Said
+from tunesvc.queries.rows import Counts, Curve, Objective, StudyStatus, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.study_replay import Replayed
+from tunesvc.search.analysis.finalists import compare
+from tunesvc.search.analysis.recommend import Recommendation
 from tunesvc.search.replay import Differing, OtherPruner, Redrawn, Stopped
-from tunesvc.store.states import StudyState
 from tunesvc.views import study_text
-from tunesvc.web.sense import against
+from tunesvc.web.available_actions import against
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VIEW = StudyView(
@@ -67,10 +67,10 @@ def test_what_continues_a_study_is_what_can_run_its_objective() -> None:
 
 def test_a_study_without_anything_left_to_try_is_widened_or_confirmed_not_extended() -> None:
     spec = make_spec(parameters={"a": {"type": "int", "min": 1, "max": 2}}, name="bowl")
-    commands = [command for command, _ in ending.next_commands(replace(VIEW, spec=spec), ExitCode.DONE, found=True)]
+    commands = [command for command, _ in summary.next_commands(replace(VIEW, spec=spec), ExitCode.DONE, found=True)]
     assert commands[:2] == ["tune widen bowl NAME=MIN..MAX", "tune confirm bowl"]
     assert "widen the space first" in against(replace(VIEW, spec=spec))["extend"]
-    commands = [command for command, _ in ending.next_commands(VIEW, ExitCode.DONE, found=True)]
+    commands = [command for command, _ in summary.next_commands(VIEW, ExitCode.DONE, found=True)]
     assert commands[0] == "tune extend bowl --trials 20"
     assert "extend" not in against(VIEW)
 

@@ -20,10 +20,11 @@ from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveS
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc import TPESampler
-from tunesvc.search import reasons, tpe
-from tunesvc.search.memory import FAILURE, StudyMemory
-from tunesvc.search.parzen import Parzen
-from tunesvc.search.reasons import Explains
+from tunesvc.search import explanations
+from tunesvc.search.explanations import Explains
+from tunesvc.search.samplers.tpe import tpe_sampler
+from tunesvc.search.samplers.tpe.parzen import Parzen
+from tunesvc.search.study_storage import FAILURE, StudyMemory
 
 SamplerFactory = Callable[[], BaseSampler]
 Objective = Callable[[optuna.Trial], Any]
@@ -196,7 +197,7 @@ def test_a_long_history_is_modelled_by_a_bounded_number_of_kernels(
             super().__init__(*args)
             kernels.append(self.kernels)
 
-    monkeypatch.setattr(tpe, "Parzen", Counted)
+    monkeypatch.setattr(tpe_sampler, "Parzen", Counted)
     study = optuna.create_study(directions=["minimize"] * objectives, sampler=TPESampler(seed=1, history=100))
     asked = []
     for _ in range(4):
@@ -308,7 +309,7 @@ def test_reasons_name_phase_and_sets_and_keep_the_neighbours() -> None:
     assert first.details["phase"] == "start"
     assert last.details["phase"] in ("explore", "exploit")
     assert (last.details["good"], last.details["bad"], last.details["finished"]) == (4, 35, 39)
-    assert (last.details["sampler"], last.details["version"]) == ("tpe", tpe.VERSION)
+    assert (last.details["sampler"], last.details["version"]) == ("tpe", tpe_sampler.VERSION)
     distances = [near["distance"] for near in last.details["nearest"]]
     assert distances == sorted(distances)
     assert all(study.trials[near["trial"]].values == near["values"] for near in last.details["nearest"])
@@ -341,7 +342,7 @@ def test_a_proposal_beside_the_good_trials_exploits_and_one_from_the_prior_explo
 
 
 def test_reasons_of_the_long_past_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reasons, "RECENT_MAX", 5)
+    monkeypatch.setattr(explanations, "RECENT_MAX", 5)
     sampler = TPESampler(seed=1)
     optuna.create_study(sampler=sampler).optimize(flat, n_trials=12)
     assert [number for number in range(13) if sampler.explain(number)] == [7, 8, 9, 10, 11]

@@ -8,9 +8,9 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.specs import make_spec
-from tunesvc.search.pausing import PAUSED
-from tunesvc.search.warmstart import BEST, CARRIED, CARRIED_MAX, Earlier, Teacher, fitting
-from tunesvc.space import Space
+from tunesvc.search.tracking.pausing import PAUSED
+from tunesvc.search.warm_start import BEST, CARRIED, CARRIED_MAX, Earlier, Teacher, fitting
+from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from tests.specs import make_spec
 from tunesvc.errors import SpecError
-from tunesvc.insights.rows import Counts, Objective, StudyStatus, StudyView, TrialRow
+from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView, TrialRow
+from tunesvc.web.available_actions import against
 from tunesvc.web.forms import Ask, Fields, request_of
-from tunesvc.web.sense import against
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = make_spec(

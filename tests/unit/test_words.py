@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc import words
+from tunesvc.util import formatting
 
 
 @pytest.mark.parametrize(
@@ -25,17 +25,17 @@ from tunesvc import words
     ],
 )
 def test_output_is_shown_as_plain_text(written: str, shown: str) -> None:
-    assert words.readable(written) == shown
+    assert formatting.readable(written) == shown
 
 
 @given(st.text(alphabet="a\r\n\x1b[]0;mA\x07\u202e\x00\x9b", max_size=60))
 def test_whatever_is_written_nothing_in_it_can_act(text: str) -> None:
-    assert not set(words.readable(text)) & set("\r\x1b\x07\u202e\x00\x9b")
+    assert not set(formatting.readable(text)) & set("\r\x1b\x07\u202e\x00\x9b")
 
 
 def test_a_violation_names_the_bound_and_by_how_much() -> None:
     broken = {"cost.max": 0.25, "auc.min": 1e-9, "c0": 2.0, "cost.min": math.inf}
-    assert words.violations(broken) == (
+    assert formatting.violations(broken) == (
         "cost is 0.25 above its maximum, auc is 1e-09 below its minimum, constraint c0 is 2 above 0, "
         "cost.min is not finite"
     )

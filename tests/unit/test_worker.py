@@ -25,9 +25,9 @@ from joblib.externals.loky import get_reusable_executor
 
 from tests.executors import make_job, make_launch
 from tunesvc import Trial
-from tunesvc.execute.attempt import Place
-from tunesvc.execute.dispatch import Slot
-from tunesvc.execute.executor import (
+from tunesvc.execution.attempt.attempt import Place
+from tunesvc.execution.attempt.outbox import UNACKNOWLEDGED_MAX
+from tunesvc.execution.executor import (
     Asked,
     AttemptId,
     Failed,
@@ -39,9 +39,9 @@ from tunesvc.execute.executor import (
     Started,
     Yielded,
 )
-from tunesvc.execute.outbox import UNACKNOWLEDGED_MAX
-from tunesvc.execute.talk import Call, Order, Reply
-from tunesvc.execute.worker import Worker
+from tunesvc.execution.ray.dispatch_state import Slot
+from tunesvc.execution.worker.worker import Worker
+from tunesvc.execution.worker.worker_protocol import Call, Order, Reply
 
 BEGUN: list[int] = []
 GATES: defaultdict[int, threading.Event] = defaultdict(threading.Event)
@@ -286,7 +286,7 @@ def test_one_call_tells_of_all_and_an_end_before_what_follows_it(trainings: Trai
 def test_what_follows_soon_travels_together_and_the_last_end_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
 ) -> None:
-    monkeypatch.setattr("tunesvc.execute.worker.GATHER_S", 60.0)
+    monkeypatch.setattr("tunesvc.execution.worker.worker.GATHER_S", 60.0)
     trainings = Trainings(make_worker(tmp_path))
     first, second = launches(2, reports=True)
     reply = trainings.aside(trainings.next_call(run(first), run(second), of=[first, second]))
@@ -301,7 +301,7 @@ def test_what_follows_soon_travels_together_and_the_last_end_at_once(
 def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
 ) -> None:
-    monkeypatch.setattr("tunesvc.execute.worker.GATHER_S", 60.0)
+    monkeypatch.setattr("tunesvc.execution.worker.worker.GATHER_S", 60.0)
     trainings = Trainings(make_worker(tmp_path, "asks", define_by_run=True))
     (launch,) = launches(1)
     assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [Started, Asked]

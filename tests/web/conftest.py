@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from fastapi.routing import APIRoute
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.app import PAGES
 

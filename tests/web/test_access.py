@@ -15,13 +15,13 @@ from starlette.datastructures import Headers
 
 from tests.integration.test_cluster import running
 from tests.web.conftest import routes_of
-from tunesvc import steering
-from tunesvc.cli.dashboard import open_browser
-from tunesvc.insights.overview import get_study, get_study_by_id
-from tunesvc.store.database import Database
+from tunesvc.cli.commands.dashboard import open_browser
+from tunesvc.db.engine.database import Database
+from tunesvc.queries.studies import get_study, get_study_by_id
+from tunesvc.runtime import study_requests
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import KeyAccess, Right, User
-from tunesvc.web.guard import refusal
+from tunesvc.web.middleware.security import refusal
 
 HOSTS = frozenset({"127.0.0.1:8088", "localhost:8088"})
 
@@ -195,7 +195,7 @@ def test_lists_show_only_what_one_may_view(server: DashboardServer, database: Da
     simulations = [running(database, name=name, parallelism=2, parameters=PARAMETERS) for name in ("mine", "theirs")]
     mine, theirs = (simulation.record.study_id for simulation in simulations)
     for study_id, word in ((mine, "public"), (theirs, "secret")):
-        steering.tag(database, study_id, None, add=[f"{word}-tag"], who="ada")
+        study_requests.tag(database, study_id, None, add=[f"{word}-tag"], who="ada")
         simulations[0].sql(f"UPDATE studies SET owner = '{word}-owner' WHERE study_id = {study_id}")
         simulations[0].sql(f"UPDATE leases SET owner = '{word}-box:1' WHERE study_id = {study_id}")
     server._server.config.app.state.access = Own(mine)  # type: ignore[union-attr]

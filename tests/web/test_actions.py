@@ -15,8 +15,8 @@ from tests.integration.test_coordinator_commands import slow
 from tests.simulation import Simulation
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard, routes_of
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.web import DashboardServer
 from tunesvc.web.access import Right, User
 

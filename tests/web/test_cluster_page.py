@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from tests.integration.test_cluster import running
 from tests.web.conftest import Dashboard
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
 
 HOSTILE = '<img src=x onerror="alert(1)">'
 

@@ -17,11 +17,11 @@ from tests.simulation import Simulation, curve
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
 from tests.web.test_actions import done
-from tunesvc.coordinator.loop import Coordinator
-from tunesvc.execute.executor import Launch, Payload
-from tunesvc.store.database import Database
+from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.db.engine.database import Database
+from tunesvc.execution.executor import Launch, Payload
+from tunesvc.util.user import whoami
 from tunesvc.web.forms import Ask
-from tunesvc.whoami import whoami
 
 
 def slow(launch: Launch) -> Iterable[tuple[float, Payload]]:

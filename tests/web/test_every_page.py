@@ -16,12 +16,12 @@ from tests.simulation import Simulation
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard, routes_of, violations
 from tests.web.test_health_page import failing_above
+from tunesvc.db.engine.database import Database
 from tunesvc.errors import DatabaseUnavailable
-from tunesvc.execute.executor import Failed, Finished, Launch, Logged, Payload, Reported
-from tunesvc.steering import note, request, tag
-from tunesvc.store.database import Database
+from tunesvc.execution.executor import Failed, Finished, Launch, Logged, Payload, Reported
+from tunesvc.runtime.study_requests import note, request, tag
 from tunesvc.web.forms import Ask
-from tunesvc.web.guard import POLICY
+from tunesvc.web.middleware.security import POLICY
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}

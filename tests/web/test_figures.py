@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.filled import add, fill
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
 from tunesvc.web import DashboardServer
 from tunesvc.web.render import STATIC
 

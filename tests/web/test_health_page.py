@@ -8,11 +8,11 @@ from playwright.sync_api import APIResponse, Route, expect
 
 from tests.integration.test_insights import LR, writing
 from tests.web.conftest import Dashboard
-from tunesvc import steering
-from tunesvc.insights.overview import get_study_by_id
-from tunesvc.insights.rows import StudyView
-from tunesvc.store.database import Database
-from tunesvc.web import kept
+from tunesvc.db.engine.database import Database
+from tunesvc.queries.rows import StudyView
+from tunesvc.queries.studies import get_study_by_id
+from tunesvc.runtime import study_requests
+from tunesvc.web.live import cache
 
 HOSTILE = '<img src=x onerror="alert(1)">`'
 
@@ -61,7 +61,7 @@ def test_what_came_of_it_is_told_even_when_the_page_follows_the_change_first(
 ) -> None:
     """The page learns of the change by another way than by the answer, and takes the button away that was pressed;
     later, when it is too early to look at the study again."""
-    monkeypatch.setattr(kept, "PATIENCE_FIRST", 100.0)
+    monkeypatch.setattr(cache, "PATIENCE_FIRST", 100.0)
     held: list[tuple[Route, APIResponse]] = []
     page = dashboard.open(f"/studies/{too_narrow(database)}/health")
 
@@ -93,11 +93,11 @@ def test_a_change_while_the_page_is_made_is_there_when_it_is_asked_for_again(
 
     def changed_afterwards(of: Database, study: int) -> StudyView:
         view = read(of, study)
-        monkeypatch.setattr("tunesvc.web.pages.asked.get_study_by_id", read)
-        steering.request(of, study, "widen", {"parameters": {"x": {"max": 4.0}}}, "somebody")
+        monkeypatch.setattr("tunesvc.web.pages.dependencies.get_study_by_id", read)
+        study_requests.request(of, study, "widen", {"parameters": {"x": {"max": 4.0}}}, "somebody")
         return view
 
-    monkeypatch.setattr("tunesvc.web.pages.asked.get_study_by_id", changed_afterwards)
+    monkeypatch.setattr("tunesvc.web.pages.dependencies.get_study_by_id", changed_afterwards)
     page = dashboard.open(f"/studies/{study_id}/health")
     expect(page.get_by_role("button", name="Widen x to 4", exact=True)).to_be_visible()
     page.reload()

@@ -21,14 +21,14 @@ from playwright.sync_api import Page, expect
 
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
-from tunesvc.store import studies
-from tunesvc.store.batch import Batch, Decision
-from tunesvc.store.database import Database
-from tunesvc.store.ledger import Ledger
-from tunesvc.store.storage import PgStorage
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.db.study_changes import Batch, Decision
+from tunesvc.db.study_writer import Ledger
 from tunesvc.web import DashboardServer
-from tunesvc.web.events import EventStream, Hub
-from tunesvc.web.watch import LISTENING_LOOK_S, LOOK_S, Watcher
+from tunesvc.web.live.sse import EventStream, Hub
+from tunesvc.web.live.watcher import LISTENING_LOOK_S, LOOK_S, Watcher
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Steps:
 @pytest.fixture
 def study_id(database: Database) -> int:
     with database.engine.begin() as connection:
-        return studies.create(connection, make_spec()).study_id
+        return study_records.create(connection, make_spec()).study_id
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_an_open_page_says_since_when_it_is_stale_and_goes_on(
     set_away(False)
     expect(page.locator("tbody th a")).to_have_text("test", timeout=15_000)
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="after"))
+        study_records.create(connection, make_spec(name="after"))
     expect(page.locator("tbody tr")).to_have_count(2)
     dashboard.complaints[:] = [one for one in dashboard.complaints if "503" not in one]
 
@@ -289,7 +289,7 @@ def test_a_tab_that_nobody_sees_gives_its_connection_back(
     _show(page, False)
     _wait_until(lambda: len(hub) == 0)
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="meanwhile"))
+        study_records.create(connection, make_spec(name="meanwhile"))
     _show(page, True)
     expect(page.locator("tbody tr")).to_have_count(2)
 

@@ -13,10 +13,10 @@ from playwright.sync_api import Page, expect
 
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
-from tunesvc.insights.overview import get_study, list_studies
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.queries.studies import get_study, list_studies
 from tunesvc.web.app import BODY_MAX
 from tunesvc.web.server import HOST
 
@@ -87,7 +87,7 @@ def test_blanks_around_the_folder_are_not_part_of_it(dashboard: Dashboard, datab
 
 def test_a_name_that_is_taken_is_said_and_loses_nothing(editor: Page, dashboard: Dashboard, database: Database) -> None:
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="taken"))
+        study_records.create(connection, make_spec(name="taken"))
     editor.get_by_label("study.yaml").fill(STUDY.format(name="taken", trials=7))
     editor.get_by_role("button", name="Create").click()
     expect(editor.locator("#verdict")).to_contain_text("A study named 'taken' exists already")
@@ -98,7 +98,7 @@ def test_a_name_that_is_taken_is_said_and_loses_nothing(editor: Page, dashboard:
 def test_a_copy_has_another_name_and_the_same_text(dashboard: Dashboard, database: Database, tmp_path: Path) -> None:
     text = "# mine\n" + STUDY.format(name="first-2  # the best", trials=7)
     with database.engine.begin() as connection:
-        record = studies.create(connection, make_spec(name="first-2"), text, str(tmp_path))
+        record = study_records.create(connection, make_spec(name="first-2"), text, str(tmp_path))
     page = dashboard.open(f"/new?copy={record.study_id}")
     expect(page.get_by_label("study.yaml")).to_have_value(text.replace("first-2", "first-3"))
     expect(page.locator("#verdict")).to_contain_text("It can be created")
@@ -116,7 +116,7 @@ def test_what_was_written_is_there_again_after_leaving(editor: Page, dashboard: 
 def test_only_what_has_a_file_can_be_copied(dashboard: Dashboard, database: Database) -> None:
     optuna.create_study(storage=PgStorage(database), study_name="bare")
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="written"))
+        study_records.create(connection, make_spec(name="written"))
     page = dashboard.open("/new")
     expect(page.get_by_label("Or with a copy of").locator("option")).to_have_text(["written"])
 

@@ -9,10 +9,10 @@ from playwright.sync_api import expect
 from tests.filled import add, fill
 from tests.specs import make_spec
 from tests.web.conftest import Dashboard
-from tunesvc.store import studies
-from tunesvc.store.database import Database
-from tunesvc.store.storage import PgStorage
-from tunesvc.web.watch import LISTENING_LOOK_S
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.web.live.watcher import LISTENING_LOOK_S
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 
@@ -20,8 +20,8 @@ HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 @pytest.fixture
 def two_studies(database: Database) -> None:
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="digits"))
-        studies.create(connection, make_spec(name="boosting"))
+        study_records.create(connection, make_spec(name="digits"))
+        study_records.create(connection, make_spec(name="boosting"))
 
 
 def test_without_studies_it_says_how_to_make_one(dashboard: Dashboard) -> None:
@@ -46,7 +46,7 @@ def test_a_new_study_appears_by_itself_sooner_than_anybody_looks(dashboard: Dash
     with page.expect_response("**/events"):  # the stream is open
         page.reload()
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name="fresh"))
+        study_records.create(connection, make_spec(name="fresh"))
     expect(page.locator("tbody th a")).to_have_text("fresh", timeout=900 * LISTENING_LOOK_S)
 
 
@@ -94,7 +94,7 @@ def test_names_can_be_read_and_clicked_whatever_they_are(dashboard: Dashboard, d
 def test_names_cannot_act(dashboard: Dashboard, database: Database) -> None:
     """Fault 37."""
     with database.engine.begin() as connection:
-        studies.create(connection, make_spec(name=HOSTILE))
+        study_records.create(connection, make_spec(name=HOSTILE))
     page = dashboard.open("/studies")
     expect(page.locator("tbody th a")).to_have_text(HOSTILE)
 
@@ -111,7 +111,7 @@ def test_the_theme_can_be_chosen_and_is_kept(dashboard: Dashboard) -> None:
 def test_the_newest_are_shown_and_all_are_counted(dashboard: Dashboard, database: Database) -> None:
     with database.engine.begin() as connection:
         for number in range(5):
-            studies.create(connection, make_spec(name=f"s{number}"))
+            study_records.create(connection, make_spec(name=f"s{number}"))
     for sort in ("newest", "name"):
         page = dashboard.open(f"/studies?show=2&sort={sort}&q=s")
         expect(page.locator("tbody th a")).to_have_text(["s4", "s3"] if sort == "newest" else ["s0", "s1"])

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.filled import add, fill
 from tests.web.conftest import Dashboard
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
 TWO = ({"name": "loss"}, {"name": "size"})

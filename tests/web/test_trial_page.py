@@ -12,9 +12,10 @@ from playwright.sync_api import expect
 from tests.integration.test_insights import LR, Writer, writing
 from tests.web.conftest import Dashboard
 from tests.web.test_studies_page import HOSTILE
-from tunesvc.store import notices, schema
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
+from tunesvc.db import notifications
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema import tables
+from tunesvc.db.schema.ids import trial_id
 
 KIND = CategoricalDistribution(["plain", HOSTILE])
 ASK = {
@@ -40,7 +41,7 @@ STOP = {
 
 
 def decide(w: Writer, number: int, kind: str, reason: str, **details: object) -> None:
-    w.insert(schema.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason=reason, details=details)
+    w.insert(tables.decisions, study_id=w.study_id, trial_number=number, kind=kind, reason=reason, details=details)
 
 
 @pytest.fixture
@@ -153,8 +154,8 @@ def test_output_follows_and_is_inert(dashboard: Dashboard, database: Database, s
     assert "50%" not in lines.inner_text(), "what was overwritten is not shown"
     with database.engine.begin() as connection:
         row = {"trial_id": trial_id(study_id, 14), "attempt": 1, "seq": 3, "stream": "stderr", "text": "more\n"}
-        connection.execute(sa.insert(schema.logs).values(row))
-        notices.notify(connection, study_id)
+        connection.execute(sa.insert(tables.logs).values(row))
+        notifications.notify(connection, study_id)
     expect(lines.locator("pre.stderr")).to_have_text("more\n")
     page.get_by_text("stderr", exact=True).click()
     expect(lines.locator("pre.stderr")).to_be_hidden()
@@ -184,7 +185,7 @@ def test_a_trial_changes_in_place(dashboard: Dashboard, database: Database, stud
     with database.engine.begin() as connection:
         end = "UPDATE trials SET state = 'complete', values = ARRAY[0.05], ended_at = now() WHERE trial_id = :id"
         connection.execute(sa.text(end), {"id": trial_id(study_id, 14)})
-        notices.notify(connection, study_id)
+        notifications.notify(connection, study_id)
     expect(page.locator("#facts")).to_contain_text("rank 1 of 13 complete")
 
 

@@ -13,9 +13,10 @@ from playwright.sync_api import Page, expect
 from tests.integration.test_insights import LR, Writer, writing
 from tests.web.conftest import Dashboard
 from tests.web.test_studies_page import HOSTILE
-from tunesvc.store import notices, schema
-from tunesvc.store.database import Database
-from tunesvc.store.ids import trial_id
+from tunesvc.db import notifications
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema import tables
+from tunesvc.db.schema.ids import trial_id
 
 KIND = CategoricalDistribution(["plain", HOSTILE])
 
@@ -130,8 +131,8 @@ def test_a_running_trial_changes_in_place_and_new_ones_are_announced(
         end = "UPDATE trials SET state = 'complete', values = ARRAY[0.125], ended_at = now() WHERE trial_id = :id"
         connection.execute(sa.text(end), {"id": at})
         new = {"trial_id": trial_id(study_id, 123), "study_id": study_id, "number": 123, "state": "waiting"}
-        connection.execute(sa.insert(schema.trials).values(new))
-        notices.notify(connection, study_id)
+        connection.execute(sa.insert(tables.trials).values(new))
+        notifications.notify(connection, study_id)
     expect(page.locator("#t120")).to_contain_text("0.125")
     expect(page.locator("#t120 a")).to_be_focused()
     expect(page.get_by_text("1 new: show")).to_be_visible()

@@ -14,13 +14,13 @@ Imports neither SQL nor Ray, and decides nothing.
 """
 
 from tunesvc.charts.chart import Chart
+from tunesvc.charts.distribution import edf
 from tunesvc.charts.figures import Kind, Reader, Wanted, draw, kinds_of
 from tunesvc.charts.page import page
 from tunesvc.charts.parameters import contour, correlations, importance, parallel, rank, slices
-from tunesvc.charts.peers import best_so_far, compared_curves, peer_curves
 from tunesvc.charts.progress import choose_curves, history, learning_curves, timeline
 from tunesvc.charts.report import report
-from tunesvc.charts.spread import edf
+from tunesvc.charts.study_comparison import best_so_far, compared_curves, peer_curves
 from tunesvc.charts.tradeoff import front_of, hypervolume, pareto
 
 __all__ = [

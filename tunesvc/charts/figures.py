@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from tunesvc.charts import parameters, progress, spread, tradeoff
+from tunesvc.charts import distribution, parameters, progress, tradeoff
 from tunesvc.charts.chart import Chart
-from tunesvc.insights.beliefs import get_surface, importance_shares
-from tunesvc.insights.history import get_curves
-from tunesvc.insights.parameters import Tried, tried_best, tried_evenly
-from tunesvc.insights.results import Results, get_results
-from tunesvc.insights.rows import Objective, StudyView
-from tunesvc.insights.spans import list_spans
-from tunesvc.search.importance import TRIALS_MIN, Share
-from tunesvc.search.surface import Surface
-from tunesvc.store.database import Database
+from tunesvc.db.engine.database import Database
+from tunesvc.queries.fitted_model import get_surface, importance_shares
+from tunesvc.queries.operations.timeline import list_spans
+from tunesvc.queries.rows import Objective, StudyView
+from tunesvc.queries.trials.attempt_events import get_curves
+from tunesvc.queries.trials.trial_results import Results, get_results
+from tunesvc.queries.trials.tried_parameters import Tried, tried_best, tried_evenly
+from tunesvc.search.analysis.importance import TRIALS_MIN, Share
+from tunesvc.search.analysis.model_surface import Surface
 
 T = TypeVar("T")
 
@@ -199,7 +199,7 @@ def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # fro
         case Kind.CORRELATIONS:
             return parameters.correlations(reader.best(index, states))
         case Kind.DISTRIBUTION:
-            return spread.edf(objective, reader.results(), index, states)
+            return distribution.edf(objective, reader.results(), index, states)
         case Kind.TIMELINE:
             return reader.timeline()
         case Kind.PARETO:

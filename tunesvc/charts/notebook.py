@@ -9,8 +9,8 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from tunesvc.insights.rows import StudyView, TrialRow
-from tunesvc.words import duration, number, parameter
+from tunesvc.queries.rows import StudyView, TrialRow
+from tunesvc.util.formatting import duration, number, parameter
 
 _WIDTH, _HEIGHT = 420, 72
 

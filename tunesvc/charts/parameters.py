@@ -27,10 +27,10 @@ from tunesvc.charts.chart import (
     whole,
 )
 from tunesvc.charts.parallel import Group, Scale, parallel_axes
-from tunesvc.insights.parameters import Parameter, Tried
-from tunesvc.insights.rows import Objective
-from tunesvc.search.importance import TRIALS_MIN, Share
-from tunesvc.search.surface import Cut, Plane
+from tunesvc.queries.rows import Objective
+from tunesvc.queries.trials.tried_parameters import Parameter, Tried
+from tunesvc.search.analysis.importance import TRIALS_MIN, Share
+from tunesvc.search.analysis.model_surface import Cut, Plane
 
 LINES = 400
 """Lines in parallel coordinates, at most."""

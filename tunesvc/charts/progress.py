@@ -23,10 +23,10 @@ from tunesvc.charts.chart import (
     showing,
     whole,
 )
-from tunesvc.insights.results import Results, subsample, subsample_best
-from tunesvc.insights.rows import Curve, Objective
-from tunesvc.insights.spans import SPANS, Span
-from tunesvc.store.states import STATES_SHOWN
+from tunesvc.db.schema.states import STATES_SHOWN
+from tunesvc.queries.operations.timeline import SPANS, Span
+from tunesvc.queries.rows import Curve, Objective
+from tunesvc.queries.trials.trial_results import Results, subsample, subsample_best
 
 _FAILED = 1_000
 """Marks of failed trials, at most."""

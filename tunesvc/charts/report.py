@@ -15,14 +15,14 @@ import yaml
 from tunesvc.charts.chart import Chart, short
 from tunesvc.charts.figures import Reader, Wanted, draw, kinds_of
 from tunesvc.charts.page import Card, Code, Sentences, Table, page
-from tunesvc.insights.answer import answer_rows, recommended_trials
-from tunesvc.insights.explanation import explain_study
-from tunesvc.insights.health import health
-from tunesvc.insights.rows import StudyView, TrialRow
-from tunesvc.insights.trial_table import list_best_trials
-from tunesvc.spec.document import written
-from tunesvc.store.database import Database
-from tunesvc.words import duration, number, parameter
+from tunesvc.db.engine.database import Database
+from tunesvc.queries.explain.explanation import explain_study
+from tunesvc.queries.health import health
+from tunesvc.queries.recommendation import answer_rows, recommended_trials
+from tunesvc.queries.rows import StudyView, TrialRow
+from tunesvc.queries.trials.trial_table import list_best_trials
+from tunesvc.spec.yaml.document import written
+from tunesvc.util.formatting import duration, number, parameter
 
 LISTED = 50
 """The best trials that are listed."""

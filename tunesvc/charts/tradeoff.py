@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, count_axis, figure, label, notes, points, showing, whole
 from tunesvc.charts.parallel import Group, parallel_axes
 from tunesvc.charts.parameters import number_axis
-from tunesvc.insights.results import Results, subsample
-from tunesvc.insights.rows import Objective
-from tunesvc.insights.trial_table import pareto_mask
+from tunesvc.queries.rows import Objective
+from tunesvc.queries.trials.trial_results import Results, subsample
+from tunesvc.queries.trials.trial_table import pareto_mask
 
 _POINTS = 3_000
 

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from tunesvc import __version__
-from tunesvc.cli import control, dashboard, database, doctor, export, files, notes, run, show, why
+from tunesvc.cli.commands import control, dashboard, database, doctor, explain, export, files, notes, run, show
 from tunesvc.cli.exits import ExitCode, code_of, explained
 from tunesvc.cli.help import Command, tidy_help, without_type
 from tunesvc.errors import TuneError
@@ -43,7 +43,7 @@ class Commands(TyperGroup):
 
 
 def _report(error: Exception) -> ExitCode:
-    from tunesvc.views.output import print_error
+    from tunesvc.views.terminal import print_error
 
     if isinstance(error, TuneError):
         print_error(str(error))
@@ -87,13 +87,13 @@ def main(
 _RUN, _LOOK, _STEER, _SETUP = "Run", "Look", "Steer", "Set up"
 
 for panel, commands in (
-    (_RUN, (run.run, run.resume, why.confirm, files.init, files.validate, files.preview)),
+    (_RUN, (run.run, run.resume, explain.confirm, files.init, files.validate, files.preview)),
     (
         _LOOK,
         (
             dashboard.dashboard,
             *(show.ls, show.show, show.best, show.trials, show.logs),
-            *(why.explain, why.replay, export.report, export.export, export.checkpoint),
+            *(explain.explain, explain.replay, export.report, export.export, export.checkpoint),
         ),
     ),
     (

@@ -13,25 +13,25 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tunesvc import policy
-from tunesvc.clock import Clock
-from tunesvc.coordinator.closing import Closing
+from tunesvc.coordinator.attempt_results import Conclusion, conclude
 from tunesvc.coordinator.deadlines import Deadlines
-from tunesvc.coordinator.effects import Effects
-from tunesvc.coordinator.intake import Ended
-from tunesvc.coordinator.outcome import Conclusion, conclude
-from tunesvc.coordinator.progress import Note, Observer
-from tunesvc.coordinator.roster import Curve, LiveAttempt, Roster
-from tunesvc.coordinator.scoreboard import Scoreboard
-from tunesvc.execute.executor import AttemptId, Launch, Lost, Yielded
+from tunesvc.coordinator.event_handler import Ended
+from tunesvc.coordinator.live_attempts import Curve, LiveAttempt, Roster
+from tunesvc.coordinator.post_commit_actions import Effects
+from tunesvc.coordinator.progress_events import Note, Observer
+from tunesvc.coordinator.shutdown import Closing
+from tunesvc.coordinator.study_progress import Scoreboard
+from tunesvc.db.recovery import EarlierAttempt, UnfinishedTrial
+from tunesvc.db.schema.ids import trial_id
+from tunesvc.db.schema.states import AttemptState, StudyState
+from tunesvc.db.study_changes import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
+from tunesvc.execution.executor import AttemptId, Launch, Lost, Yielded
 from tunesvc.policy import Failure, StopCause
-from tunesvc.search.judge import Promotion
 from tunesvc.search.optimizer import Optimizer
+from tunesvc.search.pruning import Promotion
 from tunesvc.search.training_seeds import SEED, training_seed
 from tunesvc.spec import StudySpec, as_given
-from tunesvc.store.batch import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
-from tunesvc.store.ids import trial_id
-from tunesvc.store.recovery import EarlierAttempt, UnfinishedTrial
-from tunesvc.store.states import AttemptState, StudyState
+from tunesvc.util.clock import Clock
 
 JUDGED_MAX = 64
 """How many of an attempt's new reports the pruner is asked about in one step."""

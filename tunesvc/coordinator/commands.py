@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.coordinator.changes import differences, extended, paralleled, wider
+from tunesvc.coordinator.spec_changes import differences, extended, paralleled, wider
+from tunesvc.db.study_changes import Decision
+from tunesvc.db.study_records import Command
 from tunesvc.errors import SpecError
-from tunesvc.space import Space, near
+from tunesvc.space.search_space import Space, near
 from tunesvc.spec import ParamValue, StudySpec, as_choices
-from tunesvc.store.batch import Decision
-from tunesvc.store.studies import Command
 
 
 class Steerable(Protocol):

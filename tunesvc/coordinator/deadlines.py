@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 
-from tunesvc.execute.executor import AttemptId
+from tunesvc.execution.executor import AttemptId
 
 
 class Deadlines:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from tunesvc.execute.executor import Logged
+from tunesvc.execution.executor import Logged
 
 KEPT_CHARS_MAX = 2 * 2**20
 """Of the beginning; and as much of the end."""

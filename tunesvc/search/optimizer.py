@@ -18,18 +18,18 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.objective import is_name
-from tunesvc.search.ahead import Ahead, Drawn, Proposal, Repeatable
-from tunesvc.search.curves import look_again, settle_models
-from tunesvc.search.drawing import FIXED, ORIGIN, Drawing, configuration
-from tunesvc.search.judge import Judge, Promotion, Verdict
-from tunesvc.search.memory import FAILURE, StudyMemory, read_anew
-from tunesvc.search.pausing import Instead
-from tunesvc.search.warmstart import CARRIED, Teacher
-from tunesvc.space import Space
+from tunesvc.db.optuna.frozen_trials import was_withdrawn
+from tunesvc.db.study_changes import Batch, Decision
+from tunesvc.search.prefetched_proposals import Ahead, Drawn, Proposal, Repeatable
+from tunesvc.search.proposals import FIXED, ORIGIN, Drawing, configuration
+from tunesvc.search.pruners.curve.curve_model import look_again, settle_models
+from tunesvc.search.pruning import Judge, Promotion, Verdict
+from tunesvc.search.study_storage import FAILURE, StudyMemory, read_anew
+from tunesvc.search.tracking.pausing import Instead
+from tunesvc.search.warm_start import CARRIED, Teacher
+from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue
-from tunesvc.store.batch import Batch, Decision
-from tunesvc.store.frozen import was_withdrawn
+from tunesvc.trial import is_name
 
 CONSTRAINT = "constraints:"
 """Prefix of Optuna's own system attributes for constraint values, which its samplers read."""

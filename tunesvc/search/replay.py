@@ -17,15 +17,15 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.curves import learn_anew
-from tunesvc.search.drawing import FIXED
-from tunesvc.search.memory import StudyMemory
-from tunesvc.search.pareto import ranked
-from tunesvc.search.pausing import Instead, Promotes
-from tunesvc.search.recommend import is_candidate
-from tunesvc.search.replayed import ReplayedOptimizer
-from tunesvc.search.warmstart import Teacher
-from tunesvc.space import Space
+from tunesvc.search.analysis.recommend import is_candidate
+from tunesvc.search.proposals import FIXED
+from tunesvc.search.pruners.curve.curve_model import learn_anew
+from tunesvc.search.replayed_search import ReplayedOptimizer
+from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.tracking.pareto import ranked
+from tunesvc.search.tracking.pausing import Instead, Promotes
+from tunesvc.search.warm_start import Teacher
+from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.model import Goal
 

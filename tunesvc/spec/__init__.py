@@ -1,7 +1,6 @@
 """Study specs: the model, the YAML document with its lines, the JSON Schema and the starter."""
 
 from tunesvc.spec.choices import as_choices, as_given
-from tunesvc.spec.jsonschema import json_schema
 from tunesvc.spec.model import (
     Budget,
     CategoricalParameter,
@@ -21,6 +20,7 @@ from tunesvc.spec.model import (
     StudySpec,
     as_choice,
 )
+from tunesvc.spec.schema.json_schema import json_schema
 from tunesvc.spec.starter import write_starter
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import Any
 
 from tunesvc.signatures import Arguments, name_of
 from tunesvc.spec.conditions import is_sometimes_absent
-from tunesvc.spec.faults import Fault, Path, printable, suggest
+from tunesvc.spec.diagnostics import Fault, Path, printable, suggest
 from tunesvc.spec.model import StudySpec
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from tunesvc.spec.arguments import function_faults
 from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested, wanted_values
+from tunesvc.spec.diagnostics import Fault, printable, suggest
 from tunesvc.spec.entrypoint_file import entrypoint_faults
-from tunesvc.spec.faults import Fault, printable, suggest
 from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tunesvc.signatures import Arguments
 from tunesvc.spec.arguments import argument_faults
-from tunesvc.spec.faults import Fault, printable, suggest
+from tunesvc.spec.diagnostics import Fault, printable, suggest
 from tunesvc.spec.model import StudySpec
 
 _KINDS = inspect.Parameter

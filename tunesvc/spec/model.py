@@ -1,7 +1,7 @@
 """What a study is: the frozen, validated `StudySpec` and its parts.
 
 Owns the names, types and defaults of study.yaml, and what one value may be. What holds between several is in
-`tunesvc.spec.checks`; files, lines and YAML are in `tunesvc.spec.document`. Knows nothing of Optuna or the database.
+`spec.checks`; files, lines and YAML are in `spec.yaml.document`. Knows nothing of Optuna or the database.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from pydantic import (
     model_validator,
 )
 
-from tunesvc import words
-from tunesvc.spec.freeze import FrozenDict
+from tunesvc.spec.frozen_dict import FrozenDict
 from tunesvc.spec.text import MAX_NAME, check_json, check_name, check_text
 from tunesvc.spec.units import parse_bytes, parse_duration_s
+from tunesvc.util import formatting
 
 T = TypeVar("T")
 
@@ -398,12 +398,12 @@ class StudySpec(Part):
     @property
     def resume_command(self) -> str:
         """What continues the study, in a shell or in Python."""
-        return words.resume_command(self.name, has_program=self.has_program)
+        return formatting.resume_command(self.name, has_program=self.has_program)
 
     @property
     def confirm_command(self) -> str:
         """What runs its finalists again, in a shell or in Python."""
-        return words.confirm_command(self.name, has_program=self.has_program)
+        return formatting.confirm_command(self.name, has_program=self.has_program)
 
     @property
     def define_by_run(self) -> bool:

@@ -6,11 +6,11 @@ import sys
 import threading
 from contextlib import AbstractContextManager, nullcontext
 
-from tunesvc.coordinator.progress import Observer
+from tunesvc.coordinator.progress_events import Observer
 from tunesvc.views.lines import PlainLines
 from tunesvc.views.live import LiveView
 from tunesvc.views.notebook_view import NotebookView, in_notebook
-from tunesvc.views.output import err
+from tunesvc.views.terminal import err
 
 
 def automatic_view(title: str, interrupt: threading.Event) -> AbstractContextManager[Observer]:

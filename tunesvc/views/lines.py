@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from tunesvc.coordinator.progress import Note, Progress
+from tunesvc.coordinator.progress_events import Note, Progress
+from tunesvc.util.formatting import duration, number
 from tunesvc.views.live import in_one_line
-from tunesvc.views.output import clean, plain, to_json
-from tunesvc.words import duration, number
+from tunesvc.views.terminal import clean, plain, to_json
 
 EVERY_S = 10.0
 """Seconds of the study between two lines of progress."""

@@ -15,9 +15,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.coordinator.progress import LiveTrial, Note, Progress
-from tunesvc.views.output import STYLES, cells, clean
-from tunesvc.words import duration, number, parameters
+from tunesvc.coordinator.progress_events import LiveTrial, Note, Progress
+from tunesvc.util.formatting import duration, number, parameters
+from tunesvc.views.terminal import STYLES, cells, clean
 
 STOPPING = "stopping once everything is recorded; press Ctrl-C again to force it"
 RECENT = 4

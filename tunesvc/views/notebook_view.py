@@ -10,9 +10,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from tunesvc.coordinator.progress import LiveTrial, Note, Progress
+from tunesvc.coordinator.progress_events import LiveTrial, Note, Progress
+from tunesvc.util.formatting import duration, number, parameters
 from tunesvc.views.live import SCROLLED, describe, step_text
-from tunesvc.words import duration, number, parameters
 
 EVERY_S = 0.5
 """Least time between two drawings: each travels to the browser."""

@@ -10,25 +10,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.insights.audit import Audit
-from tunesvc.insights.explanation import Explanation
-from tunesvc.insights.rows import AttemptRow, Curve, StudyRow, StudyView, TrialDetail, TrialRow
-from tunesvc.views.output import (
-    STYLES,
-    bar,
-    cells,
-    clean,
-    columns_of,
-    fitted,
-    indented,
-    state_text,
-    table,
-)
-from tunesvc.words import ago, duration, number, parameter, violations
+from tunesvc.queries.explain.explanation import Explanation
+from tunesvc.queries.explain.pruning_audit import Audit
+from tunesvc.queries.rows import AttemptRow, Curve, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.util.formatting import ago, duration, number, parameter, violations
+from tunesvc.views.terminal import STYLES, bar, cells, clean, columns_of, fitted, indented, state_text, table
 
 if TYPE_CHECKING:
-    from tunesvc.insights.confirmation import Confirmation
-    from tunesvc.search.recommend import Recommendation
+    from tunesvc.queries.confirmation import Confirmation
+    from tunesvc.search.analysis.recommend import Recommendation
 
 ATTRIBUTE_CHARS = 500
 """How much of an attribute's value is shown."""

@@ -14,15 +14,15 @@ from fastapi.responses import RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
+from tunesvc.db.engine.database import Database
+from tunesvc.db.engine.database_errors import answering
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
-from tunesvc.store.answers import answering
-from tunesvc.store.database import Database
 from tunesvc.web.access import Access, NotAllowed, NotLetIn, remember_page
-from tunesvc.web.events import Hub
-from tunesvc.web.files import Files
-from tunesvc.web.guard import Guard
-from tunesvc.web.kept import Kept
-from tunesvc.web.mistakes import Mistakes
+from tunesvc.web.live.cache import Kept
+from tunesvc.web.live.sse import Hub
+from tunesvc.web.middleware.error_pages import Mistakes
+from tunesvc.web.middleware.security import Guard
+from tunesvc.web.middleware.static_files import Files
 from tunesvc.web.pages import (
     actions,
     cluster,

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from tunesvc.errors import SpecError
-from tunesvc.insights.rows import StudyView
+from tunesvc.queries.rows import StudyView
 from tunesvc.spec import CategoricalParameter, IntParameter, Parameter, ParamValue
 from tunesvc.spec.units import parse_duration_s
 
@@ -61,7 +61,7 @@ class Fields(BaseModel):
 
 
 def request_of(ask: Ask, fields: Fields, study: StudyView) -> tuple[str, Mapping[str, Any]]:
-    """Kind and payload of the command that a form asks for: see `tunesvc.steering`.
+    """Kind and payload of the command that a form asks for: see `tunesvc.runtime.study_requests`.
 
     Raises:
         SpecError: a field cannot be read; the text names it.

@@ -16,8 +16,8 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tunesvc import words
-from tunesvc.web.sense import against
+from tunesvc.util import formatting
+from tunesvc.web.available_actions import against
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -61,7 +61,7 @@ def ago(at: datetime | None) -> Markup:
     """A time as how long ago it was, which the page keeps counting."""
     if at is None:
         return Markup("–")
-    shown = words.ago(at)
+    shown = formatting.ago(at)
     return Markup('<time datetime="{}" data-ago>{}</time>').format(at.isoformat(), shown)
 
 
@@ -77,7 +77,7 @@ def count(number: int) -> str:
 
 def params(values: Mapping[str, object]) -> Markup:
     """Parameters in one line, names soft."""
-    parts = (Markup("<span>{}</span> {}").format(name, words.parameter(value)) for name, value in values.items())
+    parts = (Markup("<span>{}</span> {}").format(name, formatting.parameter(value)) for name, value in values.items())
     return Markup('<span class="params">{}</span>').format(Markup(" · ").join(parts))
 
 
@@ -144,18 +144,18 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters.update(
-        number=words.number,
-        parameter=words.parameter,
-        duration=words.duration,
+        number=formatting.number,
+        parameter=formatting.parameter,
+        duration=formatting.duration,
         params=params,
-        readable=words.readable,
+        readable=formatting.readable,
         coded=coded,
         moment=moment,
         ago=ago,
         percent=percent,
         count=count,
         shell=shlex.quote,
-        violations=words.violations,
+        violations=formatting.violations,
         named=named,
         as_written=escape,
     )

@@ -10,13 +10,13 @@ import threading
 
 import uvicorn
 
+from tunesvc.db.engine.database import Database
 from tunesvc.errors import TuneError
-from tunesvc.store.database import Database
+from tunesvc.util.user import whoami
 from tunesvc.web.access import KeyAccess
 from tunesvc.web.app import make_app
-from tunesvc.web.events import Hub
-from tunesvc.web.watch import Watcher
-from tunesvc.whoami import whoami
+from tunesvc.web.live.sse import Hub
+from tunesvc.web.live.watcher import Watcher
 
 HOST = "127.0.0.1"
 PORT = 8088

@@ -12,16 +12,16 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from tunesvc import steering
 from tunesvc.errors import SpecError, StudyNotFound
-from tunesvc.insights.requests import list_requests
-from tunesvc.insights.rows import StudyView, TrialDetail
-from tunesvc.insights.trial_table import get_trial
+from tunesvc.queries.operations.request_log import list_requests
+from tunesvc.queries.rows import StudyView, TrialDetail
+from tunesvc.queries.trials.trial_table import get_trial
+from tunesvc.runtime import study_requests
 from tunesvc.web.access import Deleter, Steerer, Viewer
+from tunesvc.web.available_actions import against
 from tunesvc.web.forms import Ask, Fields, request_of
-from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.render import page, wants_fragment
-from tunesvc.web.sense import against
 
 router = APIRouter()
 
@@ -44,15 +44,15 @@ def ask(request: Request, user: Steerer, study: AskedStudy, ask: Ask, fields: An
     database = request.app.state.database
     if ask is Ask.NOTE:
         text = fields.text.replace("\r\n", "\n").strip()
-        steering.note(database, study.study_id, fields.trial, text, who=user.name)
+        study_requests.note(database, study.study_id, fields.trial, text, who=user.name)
         answer = "The note is kept." if text else "There is no note any more."
     elif ask is Ask.TAG:
         add = [tag.strip() for tag in fields.text.split(",") if tag.strip()]
-        tags = steering.tag(database, study.study_id, fields.trial, add=add, remove=fields.remove, who=user.name)
+        tags = study_requests.tag(database, study.study_id, fields.trial, add=add, remove=fields.remove, who=user.name)
         answer = f"Tags: {', '.join(tags)}" if tags else "There are no tags any more."
     else:
         kind, payload = request_of(ask, fields, study)
-        answer = steering.request(database, study.study_id, kind, payload, user.name)
+        answer = study_requests.request(database, study.study_id, kind, payload, user.name)
     if wants_fragment(request):
         return _told(answer)
     return RedirectResponse(request.url_for("requests_page", study_id=study.study_id), status_code=303)
@@ -71,7 +71,7 @@ def delete(
     """Delete the study, if its name was typed."""
     if name != study.name:
         raise SpecError(f"nothing is deleted: type the study's name, {study.name!r}, to delete it")
-    steering.remove(request.app.state.database, study.study_id, user.name)
+    study_requests.remove(request.app.state.database, study.study_id, user.name)
     home = str(request.url_for("studies_page").path)
     if wants_fragment(request):
         return Response(status_code=204, headers={"HX-Redirect": home})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc.insights.cluster import get_cluster
+from tunesvc.queries.operations.cluster_view import get_cluster
 from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 

@@ -13,12 +13,12 @@ from fastapi.responses import HTMLResponse, Response
 from tunesvc import charts
 from tunesvc.charts import Chart
 from tunesvc.errors import StudyNotFound
-from tunesvc.insights.comparison import best_course, study_facts, trial_facts
-from tunesvc.insights.history import get_curves
-from tunesvc.insights.rows import StudyView, TrialDetail
-from tunesvc.insights.trial_table import get_trial
+from tunesvc.queries.comparison import best_course, study_facts, trial_facts
+from tunesvc.queries.rows import StudyView, TrialDetail
+from tunesvc.queries.trials.attempt_events import get_curves
+from tunesvc.queries.trials.trial_table import get_trial
 from tunesvc.web.access import Viewer
-from tunesvc.web.pages.asked import ID_MAX, AskedStudy, viewable
+from tunesvc.web.pages.dependencies import ID_MAX, AskedStudy, viewable
 from tunesvc.web.pages.figures import TABLE_ROWS, answer_chart, answer_csv, cells_of
 from tunesvc.web.render import page
 

@@ -9,11 +9,11 @@ from importlib import metadata
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc.insights.rows import StudyView
 from tunesvc.preview import preview, told_size
+from tunesvc.queries.rows import StudyView
 from tunesvc.spec import CategoricalParameter, Parameter, StudySpec
-from tunesvc.spec.document import written
-from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.spec.yaml.document import written
+from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.render import page
 
 router = APIRouter()

@@ -13,16 +13,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from tunesvc import charts, words
+from tunesvc import charts
 from tunesvc.charts import Chart, Kind, Reader, Wanted
-from tunesvc.insights.overview import get_study_by_id
-from tunesvc.insights.pulse import fingerprint
-from tunesvc.insights.results import Results
-from tunesvc.insights.rows import StudyStatus, StudyView
-from tunesvc.store.states import STATES_SHOWN
+from tunesvc.db.schema.states import STATES_SHOWN
+from tunesvc.queries.change_token import fingerprint
+from tunesvc.queries.rows import StudyStatus, StudyView
+from tunesvc.queries.studies import get_study_by_id
+from tunesvc.queries.trials.trial_results import Results
+from tunesvc.util import formatting
 from tunesvc.web.access import Viewer
-from tunesvc.web.kept import Held, Kept
-from tunesvc.web.pages.asked import ID_MAX
+from tunesvc.web.live.cache import Held, Kept
+from tunesvc.web.pages.dependencies import ID_MAX
 from tunesvc.web.render import attachment, page
 
 router = APIRouter()
@@ -167,8 +168,8 @@ def answer_csv(chart: Chart, name: str) -> Response:
     """All of a chart's data as a file."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([words.inert(head) for head in chart.columns])
-    writer.writerows([[words.inert(value) for value in row] for row in chart.rows()])
+    writer.writerow([formatting.inert(head) for head in chart.columns])
+    writer.writerows([[formatting.inert(value) for value in row] for row in chart.rows()])
     return Response(
         text.getvalue().encode("utf-8", "replace"),
         media_type="text/csv; charset=utf-8",
@@ -190,4 +191,4 @@ def cells_of(chart: Chart, limit: int) -> list[list[str]]:
 
 def _cell(value: object) -> str:
     number = value.item() if hasattr(value, "item") else value
-    return words.number(number) if isinstance(number, float) else str(number)
+    return formatting.number(number) if isinstance(number, float) else str(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.render import page
 
 router = APIRouter()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc.insights.health import Action, health
+from tunesvc.queries.health import Action, health
 from tunesvc.web.access import Right, Viewer
 from tunesvc.web.pages.figures import AskedFresh
 from tunesvc.web.render import page, wants_fragment

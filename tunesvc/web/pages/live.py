@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, HTTPException, Request
 
 from tunesvc.web.access import Viewer
-from tunesvc.web.events import EventStream
+from tunesvc.web.live.sse import EventStream
 
 router = APIRouter()
 

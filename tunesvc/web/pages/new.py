@@ -16,19 +16,19 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from tunesvc.assembly import Source, create
+from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError, StudyExists, StudyNotFound
-from tunesvc.insights.overview import get_study, list_studies, list_study_names
-from tunesvc.insights.rows import StudyView
 from tunesvc.preview import Preview, preview, told_cost, told_size
-from tunesvc.search.check import option_faults
+from tunesvc.queries.rows import StudyView
+from tunesvc.queries.studies import get_study, list_studies, list_study_names
+from tunesvc.runtime.run_study import Source, create
+from tunesvc.search.registry.component_check import option_faults
 from tunesvc.spec import StudySpec
-from tunesvc.spec.document import examine, renamed, written
-from tunesvc.spec.faults import PlacedFault
+from tunesvc.spec.diagnostics import PlacedFault
 from tunesvc.spec.starter import Template, templates
-from tunesvc.store.database import Database
+from tunesvc.spec.yaml.document import examine, renamed, written
 from tunesvc.web.access import Creator, User, listed
-from tunesvc.web.pages.asked import AskedStudy, viewable
+from tunesvc.web.pages.dependencies import AskedStudy, viewable
 from tunesvc.web.render import attachment, page
 
 router = APIRouter()

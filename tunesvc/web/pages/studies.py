@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc.insights.overview import Only, count_studies, list_labels, list_studies
-from tunesvc.insights.rows import StudyRow, StudyStatus
-from tunesvc.insights.sparks import sparklines
+from tunesvc.queries.rows import StudyRow, StudyStatus
+from tunesvc.queries.sparklines import sparklines
+from tunesvc.queries.studies import Only, count_studies, list_labels, list_studies
 from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 

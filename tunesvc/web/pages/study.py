@@ -13,15 +13,15 @@ from fastapi.responses import HTMLResponse
 
 from tunesvc import charts
 from tunesvc.charts import Kind
+from tunesvc.db.engine.database_errors import answering
 from tunesvc.errors import DatabaseUnavailable
-from tunesvc.insights.answer import modelled, with_repeats
-from tunesvc.insights.columns import names_of
-from tunesvc.insights.rows import StudyView, TrialRow
-from tunesvc.insights.standing import Headline, get_headline, list_queued, list_recent_decisions, list_running
-from tunesvc.insights.trial_table import rows_of
-from tunesvc.search.recommend import Recommendation
-from tunesvc.store.answers import answering
-from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.queries.recommendation import modelled, with_repeats
+from tunesvc.queries.rows import StudyView, TrialRow
+from tunesvc.queries.study_summary import Headline, get_headline, list_queued, list_recent_decisions, list_running
+from tunesvc.queries.trials.columns import names_of
+from tunesvc.queries.trials.trial_table import rows_of
+from tunesvc.search.analysis.recommend import Recommendation
+from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.pages.figures import AskedFresh, Source
 from tunesvc.web.render import page, wants_fragment
 

@@ -10,17 +10,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
-from tunesvc import charts, space
+from tunesvc import charts
 from tunesvc.charts import Chart
-from tunesvc.insights.explanation import Said, describe_trial
-from tunesvc.insights.history import get_curves, list_logs, log_end
-from tunesvc.insights.locally import get_attribution
-from tunesvc.insights.rows import Curve, StudyView, TrialDetail, TrialRow
-from tunesvc.insights.trial_reasons import TrialReasons, get_trial_reasons
-from tunesvc.insights.trial_table import drawn_from, list_best_trials, rows_of
-from tunesvc.search.attribution import Attribution
+from tunesvc.queries.explain.explanation import Said, describe_trial
+from tunesvc.queries.explain.trial_attribution import get_attribution
+from tunesvc.queries.explain.trial_reasons import TrialReasons, get_trial_reasons
+from tunesvc.queries.rows import Curve, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.trials.attempt_events import get_curves, list_logs, log_end
+from tunesvc.queries.trials.trial_table import drawn_from, list_best_trials, rows_of
+from tunesvc.search.analysis.attribution import Attribution
+from tunesvc.space import search_space
 from tunesvc.spec import ParamValue
-from tunesvc.web.pages.asked import AskedStudy, AskedTrial
+from tunesvc.web.pages.dependencies import AskedStudy, AskedTrial
 from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, answer_csv, cells_of
 from tunesvc.web.render import page, wants_fragment
 
@@ -180,14 +181,14 @@ def _settings(
 
 def _setting(name: str, value: ParamValue, kind: Any, others: Mapping[int, TrialRow], best: TrialRow | None) -> Setting:
     def at(row: TrialRow) -> float | None:
-        return space.place(kind, row.params[name]) if name in row.params else None
+        return search_space.place(kind, row.params[name]) if name in row.params else None
 
     marks = [
         Mark(number, min(1.0, max(0.0, place)), best is not None and number == best.number)
         for number, row in others.items()
         if (place := at(row)) is not None
     ]
-    own = space.place(kind, value)
+    own = search_space.place(kind, value)
     choices = list(getattr(kind, "choices", ()))
     return Setting(
         name,

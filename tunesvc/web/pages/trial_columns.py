@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from tunesvc import words
-from tunesvc.insights.filters import Names
-from tunesvc.insights.rows import Objective, TrialRow
+from tunesvc.queries.rows import Objective, TrialRow
+from tunesvc.queries.trials.filter_language import Names
+from tunesvc.util import formatting
 from tunesvc.web.render import moment
 
 USUAL_PARAMS = 10
@@ -42,7 +42,7 @@ def columns_of(objectives: Sequence[Objective], names: Names) -> list[Column]:
         *(_param(name, index < USUAL_PARAMS) for index, name in enumerate(params)),
         Column("step", "step", lambda row: "" if row.last_step is None else str(row.last_step)),
         Column("last", "last reported", lambda row: _number(row.last_value), is_usual=False),
-        Column("duration", "time", lambda row: words.duration(row.duration_s), "duration"),
+        Column("duration", "time", lambda row: formatting.duration(row.duration_s), "duration"),
         Column("attempts", "attempts", lambda row: str(row.attempts), is_usual=False),
         Column("failure", "failure", lambda row: row.failure or "", is_number=False),
         Column("tags", "tags", lambda row: ", ".join(row.tags), is_number=False, is_usual=False),
@@ -65,7 +65,7 @@ def _value(name: str, index: int) -> Column:
             running = index == 0 and row.last_value is not None
             return Markup('<span class="soft">{}</span>').format(_number(row.last_value)) if running else ""
         text = _number(row.values[index])
-        broken = words.violations(row.violations) or "breaks a constraint"
+        broken = formatting.violations(row.violations) or "breaks a constraint"
         return text if row.feasible else Markup('<s title="{}">{}</s>').format(broken, text)
 
     return Column(f"value{index}", name, cell, "value" if index == 0 else f"values.{name}")
@@ -73,7 +73,7 @@ def _value(name: str, index: int) -> Column:
 
 def _param(name: str, is_usual: bool) -> Column:
     def cell(row: TrialRow) -> str:
-        return words.parameter(row.params[name]) if name in row.params else ""
+        return formatting.parameter(row.params[name]) if name in row.params else ""
 
     return Column(f"params.{name}", name, cell, f"params.{name}", is_usual=is_usual)
 
@@ -101,8 +101,8 @@ def _attribute(name: str) -> Column:
 
 
 def _feasible(row: TrialRow) -> str:
-    return "yes" if row.feasible else f"no: {words.violations(row.violations)}".rstrip(": ")
+    return "yes" if row.feasible else f"no: {formatting.violations(row.violations)}".rstrip(": ")
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else words.number(value)
+    return "" if value is None else formatting.number(value)

@@ -11,13 +11,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
 
 from tunesvc.errors import FilterError, TuneError
-from tunesvc.insights.columns import names_of
-from tunesvc.insights.export import Export
-from tunesvc.insights.filters import MEANINGS, Names
-from tunesvc.insights.rows import StudyView
-from tunesvc.insights.trial_pages import Selection, Sort, TrialPage, count_trials, trial_page
-from tunesvc.insights.trial_table import rows_of
-from tunesvc.web.pages.asked import AskedStudy
+from tunesvc.queries.export.export_files import Export
+from tunesvc.queries.rows import StudyView
+from tunesvc.queries.trials.columns import names_of
+from tunesvc.queries.trials.filter_language import MEANINGS, Names
+from tunesvc.queries.trials.pagination import Selection, Sort, TrialPage, count_trials, trial_page
+from tunesvc.queries.trials.trial_table import rows_of
+from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.pages.trial_columns import Column, columns_of
 from tunesvc.web.render import attachment, page, wants_fragment
 

@@ -1,0 +1,1 @@
+"""The commands of `tune`, one module for each group."""

@@ -1,0 +1,87 @@
+"""Commands that look after the database: db status, upgrade, backup, restore, path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json
+from tunesvc.cli.help import Command
+
+app = typer.Typer(help="Look after the database.", no_args_is_help=True)
+
+
+@app.command(cls=Command)
+def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+    """Show which database is used, its schema's version and what it holds."""
+    from tunesvc.db import backup
+    from tunesvc.db.engine.database import connect
+    from tunesvc.views import terminal
+
+    with connect(database_url) as database:
+        found = backup.status(database)
+    if as_json:
+        terminal.print_json(found)
+        return
+    current = found.revision == found.program_revision
+    version = (
+        found.revision
+        if current
+        else f"{found.revision or 'none'}: `tune db upgrade` makes it {found.program_revision}"
+    )
+    rows = {"database": found.name, "server": f"Postgres {found.server_version}", "schema": version}
+    rows["size"] = f"{found.size_bytes / 1e6:.1f} MB"
+    rows["holds"] = f"{found.studies} studies, {found.trials} trials; {found.running} studies are being run"
+    grid = terminal.table("", "")
+    grid.show_header = False
+    for name, text in rows.items():
+        grid.add_row(*terminal.cells(name, text))
+    terminal.out().print(grid)
+
+
+@app.command(cls=Command)
+def upgrade(database_url: DatabaseUrl = None) -> None:
+    """Bring the schema up to this program's version. Every other command does so by itself."""
+    from tunesvc.db.engine.database import open_database
+
+    with open_database(database_url) as database:
+        typer.echo(f"{database.name} is up to date")
+
+
+@app.command(cls=Command)
+def backup(
+    file: Annotated[Path, typer.Argument(help="The backup to write.", metavar="FILE")],
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write everything that is stored, as of one moment, to a file. Studies may run meanwhile."""
+    from tunesvc.db import backup as backups
+    from tunesvc.db.engine.database import connect
+
+    with connect(database_url) as database:
+        backups.backup(database, file)
+    typer.echo(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
+
+
+@app.command(cls=Command)
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup that `tune db backup` wrote.", metavar="FILE")],
+    replace: Annotated[bool, typer.Option("--replace", help="Delete the studies that are there.")] = False,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Read a backup into an empty database, or with `--replace` in place of what is there."""
+    from tunesvc.db import backup as backups
+    from tunesvc.db.engine.database import connect
+
+    with connect(database_url) as database:
+        backups.restore(database, file, replace=replace)
+    typer.echo(f"restored {file}")
+
+
+@app.command(cls=Command)
+def path() -> None:
+    """Print the folder that holds the embedded database, checkpoints and everything else on this machine."""
+    from tunesvc.util.paths import home_directory
+
+    typer.echo(str(home_directory()))

@@ -1,0 +1,166 @@
+"""`tune doctor`: whether everything that a study needs is there; `tune doctor STUDY`: why a study is where it is, and
+whether it is well."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json, complete_study
+from tunesvc.cli.views.finding_text import Finding
+
+LITTLE_SPACE = 2e9
+"""Bytes free below which a study may run out of room."""
+
+
+def doctor(
+    study: Annotated[
+        str | None, typer.Argument(help="A study to explain.", autocompletion=complete_study, metavar="STUDY")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command, or explain the state of a STUDY: who
+    runs it, what waits and why, and whether its space, metric, pruner, sampler and workers serve it well.
+
+    Exit code 1 if something is broken.
+    """
+    if study is not None:
+        _explain(study, database_url, as_json=as_json)
+        return
+    findings = list(examine(database_url))
+    _print(findings, as_json=as_json)
+
+
+def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
+    from tunesvc.cli.views import diagnosis_text
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.health import health
+    from tunesvc.queries.operations.study_diagnosis import diagnose
+    from tunesvc.views import terminal
+
+    with open_database(database_url) as database:
+        found = diagnose(database, name)
+        examined = health(database, found.study)
+    findings = [*diagnosis_text.findings(found), *diagnosis_text.of_health(name, examined)]
+    if as_json:
+        terminal.print_json({"findings": findings, "diagnosis": found, "health": examined})
+    else:
+        _print(findings, as_json=False)
+        if found.live:
+            terminal.out().print("", diagnosis_text.live_table(found.live, terminal.out().width), sep="\n")
+
+
+def _print(findings: Sequence[Finding], *, as_json: bool) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tunesvc.views import terminal
+
+    if as_json:
+        terminal.print_json(findings)
+    else:
+        marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "broken": ("✗", "red")}
+        grid = Table.grid(padding=(0, 2))
+        for finding in findings:
+            mark, style = marks[finding.verdict]
+            grid.add_row(*terminal.cells(Text(mark, style), Text(finding.name, "bold"), finding.text))
+        terminal.out().print(grid)
+    if any(finding.verdict == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(database_url: str | None) -> Iterator[Finding]:
+    """Make every check, one after the other."""
+    yield _python()
+    yield _packages()
+    yield command_name(shutil.which("tune"))
+    yield _postgres(database_url)
+    yield _ray()
+    yield _gpus()
+    yield _space()
+
+
+def _python() -> Finding:
+    text = f"{platform.python_version()} at {sys.executable}, {os.cpu_count()} CPUs"
+    return Finding("Python", "ok" if sys.version_info >= (3, 11) else "broken", text)
+
+
+def _packages() -> Finding:
+    names = ("tunesvc", "optuna", "ray", "sqlalchemy")
+    return Finding("Packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in names))
+
+
+def command_name(found: str | None) -> Finding:
+    """Whether `tune` on the path is ours: Ray and torchtune install a command of that name too."""
+    if found is None:
+        return Finding("Command", "warn", "`tune` is not on the path; `python -m tunesvc` is the same program")
+    try:
+        script = Path(found).read_bytes()[:4096]
+    except OSError as error:
+        return Finding("Command", "warn", f"{found} cannot be read: {error.strerror}")
+    if b"tunesvc" in script:
+        return Finding("Command", "ok", f"tune is {found}")
+    return Finding(
+        "Command",
+        "warn",
+        f"{found} belongs to another package, which was installed later (Ray and torchtune bring one too): "
+        "type `tunesvc` instead, or install tunesvc again",
+    )
+
+
+def _postgres(database_url: str | None) -> Finding:
+    from tunesvc.db.engine.database import connect
+
+    def look() -> str:
+        with connect(database_url) as database, database.engine.connect() as connection:
+            version = ".".join(map(str, connection.dialect.server_version_info or ()))
+            return f"{version}, {database.name}"
+
+    return _tried("Postgres", look)
+
+
+def _ray() -> Finding:
+    def look() -> str:
+        import ray
+
+        address = os.environ.get("RAY_ADDRESS")
+        return f"{ray.__version__}, " + (f"joins {address}" if address else "a local cluster is started for each run")
+
+    return _tried("Ray", look)
+
+
+def _gpus() -> Finding:
+    def look() -> str:
+        from ray._private.accelerators import get_all_accelerator_managers
+
+        counts = {m.get_resource_name(): m.get_current_node_num_accelerators() for m in get_all_accelerator_managers()}
+        found = [f"{count} {name}" for name, count in counts.items() if count]
+        return ", ".join(found) or "none on this machine"
+
+    return _tried("Accelerators", look)
+
+
+def _space() -> Finding:
+    from tunesvc.util.paths import home_directory
+
+    home = home_directory()
+    there = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    text = f"{free / 1e9:.1f} GB free for {home}"
+    return Finding("Disk", "ok" if free >= LITTLE_SPACE else "warn", text)
+
+
+def _tried(name: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, "ok", look())
+    except Exception as error:  # noqa: BLE001 - whatever breaks is the finding
+        return Finding(name, "broken", f"{type(error).__name__}: {error}")

@@ -1,0 +1,110 @@
+"""Commands that give reasons: explain, replay, confirm."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, StudyName
+from tunesvc.cli.exits import ExitCode
+
+
+def explain(
+    study: StudyName,
+    trial: Annotated[
+        int | None, typer.Argument(help="A trial's number; without it, the study.", metavar="TRIAL", min=0)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Explain a study's search, or why a trial has its parameters and why it was stopped or kept."""
+    from tunesvc.cli.commands.show import no_such_trial
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.explain.explanation import explain_study, explain_trial
+    from tunesvc.queries.studies import get_study
+    from tunesvc.views import study_text, terminal
+
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        told = explain_study(database, view) if trial is None else None
+        told = told or explain_trial(database, view, trial or 0)
+    if told is None:
+        raise no_such_trial(view, trial or 0)
+    if as_json:
+        terminal.print_json(told)
+    else:
+        terminal.out().print(study_text.explanation(told))
+
+
+def confirm(
+    study: StudyName,
+    top: Annotated[int, typer.Option(min=1, help="Number of finalists.")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats of each finalist.")] = 5,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the best trials again with other seeds, and say which is best and how sure that is.
+
+    Finalists are the recommended trial, the one with the best observed value, and the next best by what the model
+    believes. All are run with the same new seeds, which the objective gets as `trial.seed`, or from `TUNE_SEED`.
+
+    The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same command goes on. With
+    another `--top` or `--repeats` it runs what is missing, and drops what has not begun and is not asked for any more.
+    """
+    from tunesvc import api
+    from tunesvc.cli.session import attended
+    from tunesvc.views import study_text, terminal
+
+    found = api.load_study(study, database_url=database_url)
+    told, interrupt = attended(
+        {study: f"{study} · {top} finalists × {repeats}"},
+        lambda watch, interrupt: found.confirm(top, repeats, observer=watch.each[study], interrupt=interrupt),
+        as_json=False,
+        quiet=quiet or as_json,
+    )
+    if as_json:
+        terminal.print_json({**terminal.plain(told), "verdict": told.verdict})
+    else:
+        terminal.out().print(study_text.confirmation(told))
+    if interrupt.is_set():
+        raise typer.Exit(ExitCode.INTERRUPTED)
+
+
+def replay(
+    study: StudyName,
+    pruner: Annotated[
+        str | None, typer.Option(help="What this pruner would have done, such as `asha` or `{name: asha, min: 3}`.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="What this sampler would have proposed, written like the study's.")
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat every decision of a study from what is stored, and compare; or try another sampler or pruner.
+
+    Exit code 1 if a decision differs from the recorded one.
+    """
+    from tunesvc.cli.views import replay_text
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries import study_replay as replays
+    from tunesvc.queries.studies import get_study
+    from tunesvc.views import terminal
+
+    if pruner is not None and sampler is not None:
+        raise typer.BadParameter("ask either another --pruner or another --sampler")
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        if pruner is not None:
+            judged = replays.replay_pruner(database, view, pruner)
+            terminal.print_json(judged) if as_json else terminal.out().print(replay_text.pruner(pruner, judged))
+        elif sampler is not None:
+            proposed = replays.replay_sampler(database, view, sampler)
+            terminal.print_json(proposed) if as_json else terminal.out().print(replay_text.sampler(sampler, proposed))
+        else:
+            told = replays.replay_study(database, view)
+            terminal.print_json(told) if as_json else terminal.out().print(replay_text.replayed(told))
+            if any(redrawn.first is not None for redrawn in (told.asks, told.prunes, told.promotions)):
+                raise typer.Exit(1)

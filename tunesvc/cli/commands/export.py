@@ -1,0 +1,163 @@
+"""Commands that write files: export, report and checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, Where
+from tunesvc.cli.commands.show import tell_no_trials
+from tunesvc.util import formatting
+
+if TYPE_CHECKING:
+    from tunesvc.queries.checkpoint_files import KeptCheckpoint
+    from tunesvc.queries.export.export_files import Export
+    from tunesvc.queries.rows import StudyView
+
+Format = Literal["csv", "parquet", "json"]
+
+
+def export(
+    study: StudyName,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Format; by default the one that --out ends in, else CSV.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write, .csv, .json or .parquet; standard output by default."),
+    ] = None,
+    where: Where = "",
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write all trials of a study: a row each, with parameters, values, other metrics, states and times (UTC)."""
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.export.export_files import Export
+    from tunesvc.queries.studies import get_study
+    from tunesvc.queries.trials.columns import names_of
+    from tunesvc.queries.trials.pagination import Selection
+
+    chosen = _format(format, out)
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        names = names_of(database, view)
+        selection = Selection.of(view.study_id, names, where)
+        made = Export(database, view, names, selection)
+        if out is None:
+            sys.stdout.writelines(_text(made, chosen))
+            if not made.written:
+                tell_no_trials(view)
+            return
+        with out.open("wb") as file:
+            file.writelines(made.parquet() if chosen == "parquet" else map(str.encode, _text(made, chosen)))
+    typer.echo(f"wrote {made.written} trials to {out}", err=True)
+
+
+def _format(asked: Format | None, out: Path | None) -> Format:
+    """Return the format that the option or the ending of the file says.
+
+    Raises:
+        typer.BadParameter: the ending is none that can be written, or says otherwise than the option.
+    """
+    if out is None or not out.suffix:
+        if asked == "parquet" and out is None:
+            raise typer.BadParameter("Parquet is no text: name a file with --out")
+        return asked or "csv"
+    named = _ENDINGS.get(out.suffix.lower())
+    if named is None:
+        raise typer.BadParameter(f"--out {out}: write a file that ends in {', '.join(_ENDINGS)}")
+    if asked not in (None, named):
+        raise typer.BadParameter(f"--out {out} is {named}, and --format says {asked}: leave --format out")
+    return named
+
+
+_ENDINGS: Mapping[str, Format] = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
+
+
+def _text(made: Export, format: Format) -> Iterator[str]:
+    return _json(made) if format == "json" else made.csv()
+
+
+def _json(made: Export) -> Iterator[str]:
+    from tunesvc.views.terminal import to_json
+
+    lines = ",\n ".join(to_json(line) for line in made.lines())
+    yield f"[{lines}]\n"
+
+
+def report(
+    study: StudyName,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write; STUDY.html by default.")] = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write a study as one self-contained HTML page to share: its results and all figures.
+
+    It loads nothing from anywhere, and prints well.
+    """
+    from tunesvc import charts
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.studies import get_study
+
+    if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
+        raise typer.BadParameter(f"--out {out}: a report is a page, so write a file that ends in .html")
+    safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
+    path = out or Path(f"{safe[:100]}.html")
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        path.write_text(charts.report(database, view), encoding="utf-8")
+    typer.echo(f"wrote {path} ({view.counts.total} trials)")
+
+
+def checkpoint(
+    study: StudyName,
+    trial: Annotated[
+        int | None, typer.Argument(help="A trial's number; without it, the best trial.", metavar="TRIAL", min=0)
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Copy it into this folder.", metavar="FOLDER", file_okay=False)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Print the path of the best checkpoint of a study's best trial, or of another trial; or copy it.
+
+    The best is the one that was saved at the best value of the metric; `keep` in the study file says how many are kept.
+    """
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.checkpoint_files import find_best_checkpoint
+    from tunesvc.queries.studies import get_study
+    from tunesvc.views import terminal
+
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        found = find_best_checkpoint(database, view, trial)
+    path = found.path if to is None else _copied(found.path, to)
+    if as_json:
+        terminal.print_json({**terminal.plain(found), "path": str(path)})
+    else:
+        typer.echo(terminal.clean(_described(view, found)), err=True)
+        typer.echo(path)
+
+
+def _copied(path: Path, folder: Path) -> Path:
+    copy = folder / path.name
+    if copy.exists():
+        raise typer.BadParameter(f"{copy} is there already: remove it, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        shutil.copytree(path, copy)
+    else:
+        shutil.copy2(path, copy)
+    return copy
+
+
+def _described(view: StudyView, found: KeptCheckpoint) -> str:
+    parts = [f"trial {found.trial_number}", "before its first report" if found.step is None else f"step {found.step}"]
+    if found.value is not None:
+        parts.append(f"{view.objectives[0].name} = {formatting.number(found.value)}")
+    return ", ".join(parts)

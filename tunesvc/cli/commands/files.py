@@ -1,0 +1,92 @@
+"""Commands about study files: init, validate, preview, schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunesvc.cli.cli_options import Json, StudyFile
+from tunesvc.util import formatting
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.", metavar="DIR")] = Path(),
+) -> None:
+    """Write a commented study file and a training function to start from."""
+    from tunesvc import spec
+
+    written = spec.write_starter(folder)
+    for path in written:
+        typer.echo(f"wrote {path}")
+    study = next((path for path in written if path.suffix in (".yaml", ".yml")), folder / "study.yaml")
+    typer.echo(f"\ntune run {study}")
+
+
+def validate(file: StudyFile, as_json: Json = False) -> None:
+    """Check a study file without running anything: every key, and whether the function takes the parameters.
+
+    The entrypoint's file is read for mistakes of syntax and for the function's arguments, but not imported.
+    """
+    from tunesvc.search.registry.component_check import option_faults
+    from tunesvc.spec.yaml.document import load
+    from tunesvc.views import terminal
+
+    spec = load(file, option_faults).spec
+    if as_json:
+        terminal.print_json(spec)
+    else:
+        terminal.out().print(f"{terminal.markup(file)} is fine: study [bold]{terminal.markup(spec.name)}[/]")
+
+
+def preview(
+    file: StudyFile,
+    samples: Annotated[int, typer.Option("--samples", "-n", min=1, max=1000, help="Configurations to draw.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Show sample configurations, the size of the space, and what the budget means."""
+    from tunesvc import preview as ahead
+    from tunesvc.spec.yaml.document import load
+    from tunesvc.views import terminal
+
+    spec = load(file).spec
+    seen = ahead.preview(spec, samples=samples, seed=seed)
+    if as_json:
+        terminal.print_json({"study": spec.name, **terminal.plain(seen)})
+        return
+    console = terminal.out()
+    console.print(f"[bold]{terminal.markup(spec.name)}[/]  {terminal.markup(ahead.told_size(spec, seen))}")
+    for line in ahead.told_cost(spec, seen.cost):
+        console.print(terminal.markup(line))
+    if seen.samples:
+        console.print()
+        console.print(_samples(seen.samples, console.width))
+
+
+def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableType:
+    from tunesvc.views import terminal
+
+    names = terminal.columns_of(drawn)
+    lines = [[formatting.parameter(params[name]) if name in params else "–" for name in names] for params in drawn]
+    return terminal.fitted(names, lines, width, names)
+
+
+def schema(
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; standard output by default.")] = None,
+) -> None:
+    """Print the JSON Schema of study files, for editors."""
+    from tunesvc.spec.schema.json_schema import json_schema
+
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if out is None:
+        typer.echo(text, nl=False)
+    else:
+        out.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {out}", err=True)

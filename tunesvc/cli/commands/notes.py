@@ -1,0 +1,70 @@
+"""Commands for people's own words about studies and trials: tag, note; and what they asked: requests."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, StudyName
+from tunesvc.util import formatting
+
+OfTrial = Annotated[int | None, typer.Option("--trial", "-t", min=0, help="About this trial rather than the study.")]
+
+
+def tag(
+    study: StudyName,
+    tags: Annotated[list[str] | None, typer.Argument(help="Tags to add.", metavar="TAG", show_default=False)] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", help="Tag to remove; may be repeated.")] = None,
+    trial: OfTrial = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Add and remove tags, and print those there are. `tune ls --tag TAG` finds studies by them."""
+    from tunesvc import api
+    from tunesvc.views.terminal import clean, out, print_json
+
+    found = api.load_study(study, database_url=database_url)
+    now = found.tag(*(tags or ()), remove=remove or (), number=trial)
+    if as_json:
+        print_json({"study": study, "trial": trial, "tags": now})
+    else:
+        out().print(clean("  ".join(now) or "no tags"), markup=False)
+
+
+def note(
+    study: StudyName,
+    text: Annotated[str, typer.Argument(help="The note; it replaces the one before. Empty: none.", metavar="TEXT")],
+    trial: OfTrial = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Write a note on a study or a trial. `tune show` shows it."""
+    from tunesvc import api
+
+    api.load_study(study, database_url=database_url).note(text, number=trial)
+
+
+def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+    """List the requests to a study, newest first: who asked for what, when, and the answer."""
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.operations.request_log import list_requests
+    from tunesvc.queries.studies import get_study
+    from tunesvc.views import terminal
+
+    with open_database(database_url) as database:
+        rows = list_requests(database, get_study(database, study).study_id, limit=limit)
+    if as_json:
+        terminal.print_json(rows)
+        return
+    console = terminal.out()
+    heads = ("when", "who", "what", "what came of it")
+    lines = [
+        (
+            formatting.ago(row.asked_at),
+            row.asked_by or "–",
+            row.text,
+            row.answer or ("done" if row.done_at else "waits"),
+        )
+        for row in rows
+    ]
+    console.print(terminal.fitted(heads, lines, console.width) if rows else "No requests yet.")

@@ -1,0 +1,198 @@
+"""Commands that run studies: run and resume."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, complete_study
+from tunesvc.cli.session import Watch, attended
+
+if TYPE_CHECKING:
+    from tunesvc.coordinator.progress_events import Observer
+    from tunesvc.execution.driver.ray_pool import Rays
+    from tunesvc.spec import StudySpec
+    from tunesvc.spec.yaml.document import StudyDocument
+    from tunesvc.study import Study
+
+Run = Callable[["Observer", threading.Event], "Study"]
+"""Runs one study until it is over or interrupted."""
+
+BesideDashboard = Annotated[bool, typer.Option("--dashboard", help="Show the run in the browser too.")]
+StudyFiles = Annotated[list[Path], typer.Argument(help="Study files, see `tune init`.", metavar="FILE")]
+StudyNames = Annotated[
+    list[str], typer.Argument(help="Names of studies.", autocompletion=complete_study, metavar="STUDY")
+]
+
+
+def run(
+    files: StudyFiles,
+    trials: Annotated[int | None, typer.Option(min=1, help="Override `budget.trials`.")] = None,
+    parallelism: Annotated[
+        int | None, typer.Option("--parallelism", "-p", min=1, help="Override the number of trials at a time.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Override the study's name; for one file only.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Override the study's seed.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue studies that exist already.")] = False,
+    dashboard: BesideDashboard = False,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a study file until its budget is spent, or several side by side.
+
+    Several share the machine or the cluster in equal parts, as long as each has something to run; one that fails does
+    not end the others. Ctrl-C stops them cleanly: everything recorded is kept, and `tune resume` continues.
+    """
+    from tunesvc.cli.several_studies import Changes, check_options, read_all
+    from tunesvc.execution.driver.ray_pool import Rays
+
+    if name is not None and len(files) > 1:
+        raise typer.BadParameter("--name is for one file: with several, write `name` into each")
+    _check_options(dashboard=dashboard, quiet=quiet)
+    documents = read_all(files, Changes(trials, parallelism, name, seed))
+    with Rays().ahead([document.spec for document in documents], str(documents[0].folder)) as rays:
+
+        def begin(document: StudyDocument, observer: Observer, interrupt: threading.Event) -> Study:
+            from tunesvc import api
+
+            return api.run(
+                document,
+                database_url=database_url,
+                resume=resume,
+                observer=observer,
+                interrupt=interrupt,
+                make_executor=rays.executor,
+                check=False,
+            )
+
+        runs = {document.spec.name: partial(begin, document) for document in documents}
+        titles = {document.spec.name: _title(document.spec) for document in documents}
+        check = partial(check_options, files)
+        _session(titles, runs, rays, database_url, check, dashboard=dashboard, as_json=as_json, quiet=quiet)
+
+
+def resume(
+    studies: StudyNames,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Wait while another process runs the study; take over when it is gone.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder that the objective was moved to; for one study only.")
+    ] = None,
+    dashboard: BesideDashboard = False,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Continue studies that were interrupted, paused, stopped or extended, or stand by for running ones."""
+    from tunesvc import api
+    from tunesvc.cli.several_studies import check_together, places
+    from tunesvc.execution.driver.ray_pool import Rays
+
+    if folder is not None and len(studies) > 1:
+        raise typer.BadParameter("--folder is for one study: resume the others with a command each")
+    _check_options(dashboard=dashboard, quiet=quiet)
+    if len(studies) > 1:
+        check_together(places(studies, database_url))
+
+    with Rays(of_several=len(studies) > 1) as rays:
+
+        def begin(study: str, observer: Observer, interrupt: threading.Event) -> Study:
+            return api.load_study(study, database_url=database_url).resume(
+                folder=folder,
+                standby=standby,
+                observer=observer,
+                interrupt=interrupt,
+                make_executor=rays.executor,
+                check=False,
+            )
+
+        runs = {study: partial(begin, study) for study in studies}
+        titles = {study: study for study in studies}
+        _session(titles, runs, rays, database_url, dashboard=dashboard, as_json=as_json, quiet=quiet)
+
+
+def _check_options(*, dashboard: bool, quiet: bool) -> None:
+    if dashboard and quiet:
+        raise typer.BadParameter("--dashboard tells its address: leave --quiet out")
+
+
+def _title(spec: StudySpec) -> str:
+    pruner = f" · {spec.pruner.name}" if spec.pruner.name != "none" else ""
+    return f"{spec.name} · {spec.sampler.name}{pruner}"
+
+
+def _session(
+    titles: Mapping[str, str],
+    runs: Mapping[str, Run],
+    rays: Rays,
+    database_url: str | None,
+    check: Callable[[], None] = lambda: None,
+    *,
+    dashboard: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Run studies under the right view, say how they ended, and exit with the code for that.
+
+    `check` raises what forbids all of them, while Ray starts.
+    """
+
+    def start(watch: Watch, interrupt: threading.Event) -> Mapping[str, Study | Exception]:
+        from tunesvc.coordinator.progress_events import Note
+
+        watch.whole.note(Note("phase", "starting Ray"))
+        check()
+        from tunesvc import api  # takes a second, in which Ray starts
+        from tunesvc.util.threads import together
+
+        api.shared_database(database_url)  # once for all, and one error if it cannot be opened
+        with _dashboard(watch.whole, database_url) if dashboard else nullcontext():
+            tasks = {
+                name: partial(run if len(runs) == 1 else partial(_watched, run), watch.each[name], interrupt)
+                for name, run in runs.items()
+            }
+            ended = together(tasks)
+            watch.whole.note(Note("phase", "ending Ray"))
+            rays.end()
+        return ended
+
+    from tunesvc.cli.views import summary
+
+    ended, _ = attended(titles, start, as_json=as_json, quiet=quiet)
+    raise typer.Exit(summary.tell(ended, as_json=as_json, quiet=quiet))
+
+
+def _watched(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
+    """Run one of several, and say at once how it ended: the others go on."""
+    from tunesvc.cli.views.summary import described
+    from tunesvc.coordinator.progress_events import Note
+
+    try:
+        study = run(observer, interrupt)
+        view = study.view
+    except Exception as error:
+        observer.note(Note("error", described(error)))
+        raise
+    state = "interrupted" if study.interrupted else str(view.state)
+    observer.note(Note("over", f"{state}: {view.reason}" if view.reason else state))
+    return study
+
+
+@contextmanager
+def _dashboard(observer: Observer, database_url: str | None) -> Iterator[None]:
+    """A dashboard that begins and ends with the run."""
+    from tunesvc import api
+    from tunesvc.cli.commands.dashboard import served
+    from tunesvc.coordinator.progress_events import Note
+
+    with served(api.shared_database(database_url)) as server:
+        observer.note(Note("dashboard", server.new_address()))
+        yield

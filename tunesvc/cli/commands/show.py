@@ -1,0 +1,355 @@
+"""Commands that look: ls, show, best, trials, logs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, StudyName, TrialNumber, Where
+from tunesvc.util import formatting
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tunesvc.db.engine.database import Database
+    from tunesvc.queries.rows import StudyRow, StudyView, TrialRow
+    from tunesvc.search.analysis.recommend import Recommendation
+
+
+class State(StrEnum):
+    """States of a trial, to choose from."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    QUEUED = "queued"
+    INTERRUPTED = "interrupted"
+    PAUSED = "paused"
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+    @classmethod
+    def parse(cls, text: str) -> State:
+        """Read a state; `fail` is Optuna's word for `failed`.
+
+        Raises:
+            typer.BadParameter: there is no such state.
+        """
+        try:
+            return cls.FAILED if text == "fail" else cls(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is none of {', '.join(cls)}") from None
+
+
+FOLLOW_S = 0.5
+"""How often `logs --follow` looks for more."""
+
+
+def ls(
+    tag: Annotated[list[str] | None, typer.Option(help="Only studies with this tag; may be repeated.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only studies of this owner.")] = None,
+    database_url: DatabaseUrl = None,
+    limit: Limit = 50,
+    as_json: Json = False,
+) -> None:
+    """List studies, the newest first."""
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.studies import list_studies
+    from tunesvc.views import terminal
+
+    with open_database(database_url) as database:
+        rows = list_studies(database, limit, tags=tag or (), owner=owner)
+    if as_json:
+        terminal.print_json(rows)
+    elif not rows and (tag or owner):
+        terminal.err().print("No study matches.")
+    elif not rows:
+        terminal.out().print(
+            "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.", markup=False
+        )
+    else:
+        console = terminal.out()
+        console.print(_studies_table(rows, console.width))
+
+
+def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
+    from tunesvc.views import terminal
+
+    spare = ("objective", "created", "owner", "tags")
+    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", *spare)
+    lines = [_study_cells(row) for row in rows]
+    return terminal.fitted(heads, lines, width, (">pruned", ">failed", *spare))
+
+
+def _study_cells(row: StudyRow) -> list[object]:
+    from tunesvc.views import terminal
+
+    state = terminal.state_text(str(row.state))
+    objective = ", ".join(f"{'max' if one.maximize else 'min'} {one.name}" for one in row.objectives)
+    done = f"{row.counts.done}" if row.counts.done == row.counts.total else f"{row.counts.done}/{row.counts.total}"
+    budget = terminal.bar(row.fraction) if row.budget else "–"
+    best = formatting.number(row.best_value)
+    counts = (done, row.counts.pruned, row.counts.failed)
+    labels = (row.owner, ", ".join(row.tags))
+    return [row.name, state, budget, *counts, best, objective, formatting.ago(row.created_at), *labels]
+
+
+def show(
+    study: StudyName,
+    trial: Annotated[
+        int | None, typer.Argument(help="A trial's number, to see it in detail.", metavar="TRIAL", min=0)
+    ] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show a study's progress and best trial, or one trial's attempts, decisions and failure."""
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.studies import get_study
+
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        if trial is None:
+            _show_study(database, view, as_json)
+        else:
+            _show_trial(database, view, trial, as_json)
+
+
+def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
+    from tunesvc.queries.explain.pruning_audit import get_audit
+    from tunesvc.queries.recommendation import answer_rows, forecast_value, recommended_trials
+    from tunesvc.queries.trials.trial_table import list_trials
+    from tunesvc.views import study_text, terminal
+
+    answer = recommended_trials(database, view)
+    best = answer_rows(database, view, answer)
+    forecast = forecast_value(database, view)
+    audit = get_audit(database, view)
+    if as_json:
+        shown = best if len(view.objectives) > 1 else best[:1]
+        told = {"best": shown, "recommended": answer, "forecast": forecast, "audit": audit}
+        terminal.print_json({**terminal.plain(view), **terminal.plain(told)})
+        return
+    newest = list_trials(database, view.study_id, order="newest", limit=8)
+    console = terminal.out()
+    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast, audit=audit))
+
+
+def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
+    from tunesvc.queries.trials.attempt_events import get_curve
+    from tunesvc.queries.trials.trial_table import get_trial
+    from tunesvc.views import study_text, terminal
+
+    detail = get_trial(database, view.study_id, number)
+    if detail is None:
+        raise no_such_trial(view, number)
+    curve = get_curve(database, view.study_id, number)
+    if as_json:
+        terminal.print_json({**terminal.plain(detail), "curve": terminal.plain(curve.points)})
+        return
+    terminal.out().print(study_text.trial(view, detail, curve))
+
+
+def best(
+    study: StudyName,
+    yaml: Annotated[bool, typer.Option("--yaml", help="The parameters alone, as YAML.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Print the trial to take; of several objectives, the Pareto front.
+
+    The best by the repeats of `tune confirm`, else by the model of all trials. Where another trial has the best
+    observed value, it is shown too: as probably a lucky draw, or as one that cannot be told from the first.
+    """
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.recommendation import answer_rows, recommended_trials
+    from tunesvc.queries.studies import get_study
+    from tunesvc.views import study_text, terminal
+
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        answer = recommended_trials(database, view)
+        rows = answer_rows(database, view, answer)
+    if as_json:
+        several = len(view.objectives) > 1
+        given = view.as_given(rows)
+        terminal.print_json(given if several else _answer_json(given, answer))
+    elif yaml:
+        typer.echo(_yaml(view, rows), nl=False)
+    elif rows:
+        console = terminal.out()
+        console.print(study_text.best(view, rows, console.width, answer))
+    else:
+        terminal.err().print(f"{terminal.markup(study)} has no complete, feasible trial yet.")
+    if not rows:
+        raise typer.Exit(1)
+
+
+def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dict[str, Any] | None:
+    from tunesvc.views import terminal
+
+    if answer is None or not rows:
+        return None
+    told = {key: value for key, value in terminal.plain(answer).items() if key != "number"}
+    return {**terminal.plain(rows[0]), **told}
+
+
+def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
+    import yaml
+
+    if not rows:
+        return ""
+    values = [dict(row.params) for row in view.as_given(rows)]
+    shown: Any = values[0] if len(view.objectives) == 1 else values
+    return yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
+
+
+def trials(
+    study: StudyName,
+    where: Where = "",
+    state: Annotated[
+        list[State] | None,
+        typer.Option(
+            "--state",
+            "-s",
+            parser=State.parse,
+            metavar="STATE",
+            help=f"Only trials in this state; may be repeated. One of {', '.join(State)}.",
+        ),
+    ] = None,
+    sort: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="What comes first: `newest`, `best`, or a name such as `number`, `value`, `duration`, `lr`; `-NAME` "
+            "begins with the largest.",
+        ),
+    ] = "number",
+    limit: Limit = 100,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as `tune export` does.")] = False,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """List a study's trials.
+
+    A filter compares names with values: `number`, `state`, `value`, `duration`, `attempts`, `failure`, `step`, metrics,
+    parameters and constraints (`constraints.cost.max > 0`), with `==`, `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put
+    together by `and`, `or`, `not` and parentheses.
+    """
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.export.export_files import Export
+    from tunesvc.queries.studies import get_study
+    from tunesvc.queries.trials.columns import names_of
+    from tunesvc.queries.trials.pagination import Selection, count_trials, trial_page
+    from tunesvc.views import study_text, terminal
+
+    if as_csv and as_json:
+        raise typer.BadParameter("write either --csv or --json")
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        names = names_of(database, view)
+        selection = Selection.of(view.study_id, names, _filter(where, state or ()), _order(view, sort))
+        found = count_trials(database, selection)
+        if as_csv:
+            sys.stdout.writelines(Export(database, view, names, selection, limit).csv())
+        else:
+            rows = trial_page(database, selection, limit=limit).rows
+    if as_json:
+        terminal.print_json(rows)
+    if not found:
+        tell_no_trials(view)
+    elif not as_csv and not as_json:
+        console = terminal.out()
+        console.print(study_text.trials(view, rows, console.width))
+    if found > limit:
+        terminal.err().print(f"[dim]{limit} of {found} trials; --limit shows more[/]")
+
+
+def _filter(where: str, states: Sequence[State]) -> str:
+    only = f"state in [{', '.join(states)}]" if states else ""
+    return f"({where}) and {only}" if where.strip() and only else where or only
+
+
+def _order(view: StudyView, sort: str) -> str:
+    best = "-value" if view.objectives[0].maximize else "value"
+    return {"newest": "-number", "best": best}.get(sort, sort)
+
+
+def logs(
+    study: StudyName,
+    trial: TrialNumber,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new output until the trial has finished.")
+    ] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt's output.")] = None,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a trial wrote to standard output and error."""
+    from tunesvc.db.engine.database import open_database
+    from tunesvc.queries.studies import get_study
+    from tunesvc.queries.trials.trial_table import list_trials
+
+    with open_database(database_url) as database:
+        view = get_study(database, study)
+        after, is_told = (0, 0), False
+        while True:
+            row = list_trials(database, view.study_id, after=trial - 1, limit=1)
+            if not row or row[0].number != trial:
+                raise no_such_trial(view, trial)
+            after = _print_logs(database, view, trial, attempt, after, as_json)
+            if after == (0, 0) and not is_told:
+                is_told = True
+                _tell_no_output(row[0], attempt)
+            if not follow or row[0].is_finished:
+                return
+            time.sleep(FOLLOW_S)
+
+
+def _print_logs(
+    database: Database, view: StudyView, trial: int, attempt: int | None, after: tuple[int, int], as_json: bool
+) -> tuple[int, int]:
+    """Print what there is after the cursor; returns the new cursor."""
+    from tunesvc.queries.trials.attempt_events import list_logs
+    from tunesvc.views import terminal
+
+    while rows := list_logs(database, view.study_id, trial, attempt=attempt, after=after):
+        for row in rows:
+            if as_json:
+                terminal.print_json(row)
+            else:
+                stream = sys.stderr if row.stream == "stderr" else sys.stdout
+                stream.write(row.text if not stream.isatty() else terminal.clean(row.text))
+                stream.flush()
+        after = rows[-1].cursor
+    return after
+
+
+def _tell_no_output(row: TrialRow, attempt: int | None) -> None:
+    from tunesvc.views import terminal
+
+    of = "" if attempt is None else f"attempt {attempt} of "
+    terminal.err().print(f"{of}trial {row.number} has written nothing{'' if row.is_finished else ' yet'}")
+
+
+def tell_no_trials(view: StudyView) -> None:
+    """Say on standard error that a study has no trials, or none that were asked for."""
+    from tunesvc.views import terminal
+
+    total, name = view.counts.total, terminal.markup(view.name)
+    text = f"none of the {total} trials of {name} matches" if total else f"study {name} has no trials yet"
+    terminal.err().print(text)
+
+
+def no_such_trial(view: StudyView, number: int) -> Exception:
+    """The error for a trial that is not there."""
+    from tunesvc.errors import StudyNotFound
+
+    total = view.counts.total
+    there = f"its trials are 0 to {total - 1}" if total else "it has no trials yet"
+    return StudyNotFound(f"study {view.name!r} has no trial {number}: {there}")

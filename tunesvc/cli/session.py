@@ -1,0 +1,101 @@
+"""Running studies under the right view and with an orderly Ctrl-C. Owns the choice of the view, and the signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, TypeVar
+
+from tunesvc.cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from tunesvc.coordinator.progress_events import Observer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who watches what."""
+
+    whole: Observer
+    """What concerns all studies."""
+    each: Mapping[str, Observer]
+    """By the study's name."""
+
+
+Start = Callable[[Watch, threading.Event], T]
+"""Runs something under a view, until the event is set."""
+
+
+def attended(titles: Mapping[str, str], start: Start[T], *, as_json: bool, quiet: bool) -> tuple[T, threading.Event]:
+    """Run studies under the right view and with an orderly Ctrl-C; returns what came of it, and whether it was.
+
+    `titles`: by the studies' names, what stands above a view of one.
+    """
+    interrupt = threading.Event()
+    with ExitStack() as stack:
+        watch = stack.enter_context(_view(titles, interrupt, as_json=as_json, quiet=quiet))
+        stack.enter_context(_ctrl_c(interrupt))
+        _hush()
+        return start(watch, interrupt), interrupt
+
+
+def _hush() -> None:
+    """Optuna's own messages would run through the view; what matters of them is told by notes."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@contextmanager
+def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: bool, quiet: bool) -> Iterator[Watch]:
+    from tunesvc.cli.views.multi_study import Board
+    from tunesvc.coordinator.progress_events import SilentObserver
+    from tunesvc.views.lines import JsonLines, PlainLines
+    from tunesvc.views.live import LiveView
+    from tunesvc.views.terminal import out
+
+    names = list(titles)
+    only = names[0] if len(names) == 1 else None
+    if as_json:
+        yield Watch(JsonLines(only), {name: JsonLines(name) for name in names})
+    elif quiet:
+        yield Watch(SilentObserver(), dict.fromkeys(names, SilentObserver()))
+    elif not out().is_terminal or out().is_dumb_terminal:
+        yield Watch(PlainLines(), {name: PlainLines("" if only else name) for name in names})
+    elif only:
+        with LiveView(titles[only], out(), interrupt) as view:
+            yield Watch(view, {only: view})
+    else:
+        with Board(names, out(), interrupt) as board:
+            yield Watch(board, {name: board.of(name) for name in names})
+
+
+@contextmanager
+def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks for a clean end, the second one ends the process."""
+    from tunesvc.views.live import STOPPING
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if interrupt.is_set():
+            # the terminal's cursor is hidden by the live view
+            os.write(2, b"\x1b[?25h\n" if sys.stderr.isatty() else b"")
+            os.write(2, b"forced to end; what was recorded is kept, and `tune resume` goes on in a few seconds\n")
+            os._exit(ExitCode.INTERRUPTED)
+        interrupt.set()
+        if not sys.stdout.isatty():  # the live view shows it by itself, and would draw over it
+            os.write(2, f"{STOPPING}\n".encode())
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

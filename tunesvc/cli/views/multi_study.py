@@ -1,0 +1,137 @@
+"""The live view of several studies on a terminal: a line for each, and what happened lately. Decides nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from threading import Event
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tunesvc.coordinator.progress_events import Note, Progress
+from tunesvc.util.formatting import duration, number
+from tunesvc.views.live import RECENT, SCROLLED, STOPPING, Redrawn, line
+from tunesvc.views.terminal import STYLES, bar, cells, clean
+
+_NAME_CHARS = 24
+_WIDE = 90
+_BAR_CHARS = 30
+_AROUND = 8
+"""Lines of the view besides those of studies and notes."""
+_MIN_ROWS = 3
+
+
+class Board(Redrawn):
+    """Also the observer of what concerns all studies; `of` observes one of them."""
+
+    def __init__(self, studies: Sequence[str], console: Console, interrupt: Event | None = None) -> None:
+        """`interrupt`: set when a stop was asked for."""
+        self._rows = {study: _Row(self, study) for study in studies}
+        self._recent: deque[tuple[str, Note]] = deque(maxlen=RECENT)
+        super().__init__(console, interrupt)  # last: it is drawn at once
+
+    def of(self, study: str) -> _Row:
+        """The observer of one study, called from its own thread."""
+        return self._rows[study]
+
+    def progress(self, progress: Progress) -> None:
+        """Nothing: studies have their own."""
+
+    def note(self, note: Note) -> None:
+        """Show what concerns all of them."""
+        if note.kind == "dashboard":
+            self._dashboard = note.text
+        else:
+            self._phase = note.text
+
+    def tell(self, study: str, note: Note) -> None:
+        """Show a happening: above the view for good, or among the recent ones."""
+        if note.kind in SCROLLED:
+            self._console.print(line(note, study=study))
+        else:
+            self._recent.append((study, note))
+
+    def render(self) -> RenderableType:
+        """The view as it stands."""
+        rows = list(self._rows.values())
+        parts: list[RenderableType] = [Text(), self._headline(rows)]
+        parts += [Text.assemble(("dashboard ", "dim"), self._dashboard, overflow="fold")] if self._dashboard else []
+        parts += [Text(), self._table(rows)]
+        recent = [line(note, study=study, style="dim") for study, note in list(self._recent)]
+        parts += [Text(), *recent] if recent else []
+        if self._interrupt.is_set():
+            parts += [Text(), Text(STOPPING, "yellow")]
+        elif all(row.latest is None for row in rows):
+            self._spinner.update(text=Text(self._phase + " …", "dim"))
+            parts += [Text(), self._spinner]
+        return Group(*parts)
+
+    def _headline(self, rows: Sequence[_Row]) -> Text:
+        over = sum(row.is_over for row in rows)
+        running = sum(len(row.latest.running) for row in rows if row.latest is not None and not row.is_over)
+        told = f"  {over} over, {running} trials running" if over else f"  {running} trials running"
+        return Text.assemble((f"{len(rows)} studies", "bold"), (told, "dim"))
+
+    def _table(self, rows: Sequence[_Row]) -> Table:
+        """As many studies as there is room for, those that are over last."""
+        room = max(_MIN_ROWS, self._console.height - _AROUND - len(self._recent))
+        ordered = sorted(rows, key=lambda row: row.is_over)
+        shown = ordered if len(rows) <= room else ordered[: room - 1]
+        wide = self._console.width >= _WIDE
+        made = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        made.add_column("study", no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
+        made.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+        for name in ("trials", "running", "best", *(("trial", "left") if wide else ())):
+            made.add_column(name, justify="right", no_wrap=True)
+        for row in shown:
+            made.add_row(*row.cells(wide))
+        if len(shown) < len(rows):
+            made.add_row(Text(f"+{len(rows) - len(shown)} more", "dim"))
+        return made
+
+
+class _Row:
+    """A study on the board. Implements `coordinator.progress.Observer`."""
+
+    def __init__(self, board: Board, study: str) -> None:
+        self._board = board
+        self._study = study
+        self._phase: Text | None = Text("starting", "dim")
+        self.latest: Progress | None = None
+        self.is_over = False
+
+    def progress(self, progress: Progress) -> None:
+        """Show this from the next redraw on."""
+        self.latest = progress
+        self._phase = None
+
+    def note(self, note: Note) -> None:
+        """A phase of the study stands in its line; a happening is told below."""
+        if note.kind in ("over", "error"):
+            self.is_over = True
+            style = "red" if note.kind == "error" else STYLES.get(note.text.partition(":")[0], "")
+            self._phase = Text(clean(" ".join(note.text.split())), style)
+        if note.kind == "phase":
+            self._phase = Text(clean(note.text), "dim")
+        elif note.kind != "over":  # its line says so
+            self._board.tell(self._study, note)
+
+    def cells(self, wide: bool) -> list[Text]:
+        """Name, how far it is or what it waits for, trials, running ones, best value; and which trial, time left."""
+        p, name = self.latest, Text(clean(self._study), "dim" if self.is_over else "bold")
+        if p is None:
+            return [name, self._phase or Text()]
+        trials = f"{p.done}/{p.budget_trials}" if p.budget_trials else str(p.done)
+        queued = f" +{len(p.queued)}" if p.queued else ""
+        running = "" if self.is_over else f"{len(p.running)}{queued}"
+        best = Text("–" if p.best is None else number(p.best.values[0]), STYLES["best"] if p.best else "dim")
+        made = [name, self._phase or self._standing(p, _BAR_CHARS if wide else 10), *cells(trials, running), best]
+        left = "" if self.is_over or p.left_s is None else duration(p.left_s)
+        return [*made, *cells("" if p.best is None else p.best.number, left)] if wide else made
+
+    @staticmethod
+    def _standing(p: Progress, width: int) -> Text:
+        told = Text(bar(p.fraction, width), "cyan")
+        return told if p.state == "running" else told + Text(f"  {p.state}: {clean(p.reason)}", STYLES.get(p.state, ""))

@@ -1,0 +1,224 @@
+"""How studies ended: the exit code, the closing words for people and for programs, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tunesvc.cli.exits import ExitCode, code_of, worst
+from tunesvc.errors import TuneError
+from tunesvc.util import formatting
+
+if TYPE_CHECKING:
+    from tunesvc.queries.rows import StudyView
+    from tunesvc.study import Study
+
+_NAME_CHARS = 28
+"""Of a study's name in a table, that values have room beside it."""
+
+Ended = Mapping[str, "Study | Exception"]
+"""By name, the study as it is stored, or why it could not be run."""
+
+
+def tell(ended: Ended, *, as_json: bool, quiet: bool) -> ExitCode:
+    """Say how it ended; returns the exit code, that of the worst of several.
+
+    Raises:
+        Exception: why the only one could not be run.
+    """
+    (first, *others) = ended.values()
+    if not others and isinstance(first, Exception):
+        raise first
+    codes = {name: _code(end) for name, end in ended.items()}
+    if as_json:
+        for name, end in ended.items():
+            _print_end(name, end, codes[name])
+    elif quiet:
+        pass
+    elif others or isinstance(first, Exception):
+        _print_table(ended, codes)
+    else:
+        _print_summary(first, codes[first.name])
+    _print_errors(ended)
+    return worst(codes.values())
+
+
+def _code(end: Study | Exception) -> ExitCode:
+    if isinstance(end, Exception):
+        return code_of(end) if isinstance(end, TuneError) else ExitCode.FAILED
+    if end.interrupted:
+        return ExitCode.INTERRUPTED
+    return ExitCode.FAILED if end.view.is_failure else ExitCode.DONE
+
+
+def described(error: Exception) -> str:
+    """An error in words; one that is none of ours is a mistake of ours."""
+    return str(error) if isinstance(error, TuneError) else f"{type(error).__name__}: {error}. This should not happen."
+
+
+def _print_errors(ended: Ended) -> None:
+    from tunesvc.views.terminal import print_error
+
+    for name, end in ended.items():
+        if isinstance(end, Exception):
+            print_error(f"{name}: {described(end)}")
+
+
+def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
+    from tunesvc.views.lines import JsonLines
+    from tunesvc.views.terminal import plain
+
+    if isinstance(end, Exception):
+        JsonLines(name).write("end", {"error": described(end), "exit_code": int(code)})
+        return
+    view = end.view
+    JsonLines(name).write(
+        "end",
+        {
+            "state": _state(view, code),
+            "reason": view.reason,
+            "counts": plain(view.counts),
+            "best": plain(end.best_trials if len(view.objectives) > 1 else next(iter(end.best_trials), None)),
+            "elapsed_s": view.active_s,
+            "gpu_hours": view.gpu_hours,
+            "exit_code": int(code),
+        },
+    )
+
+
+# --- one study ----------------------------------------------------------------------------------------
+
+
+def _print_summary(study: Study, code: ExitCode) -> None:
+    from rich.text import Text
+
+    from tunesvc.views import study_text, terminal
+
+    console, view = terminal.out(), study.view
+    answer, best = study.answer
+    state = terminal.state_text(_state(view, code))
+    console.print(Text.assemble("\n", (terminal.clean(view.name), "bold"), " ", state, _when(view, code)))
+    console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
+    if best:
+        console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
+    if (error := study.failure) is not None and error.number is not None:
+        console.print(study_text.traceback(f"Trial {error.number} failed", error.traceback or error.message))
+    console.print(_commands(next_commands(view, code, found=bool(best))))
+
+
+def _when(view: StudyView, code: ExitCode) -> str:
+    from tunesvc.views import terminal
+
+    if not view.counts.total:
+        return " before its first trial"
+    # the reason of an interrupted study is that of the run before
+    is_of_this_run = view.reason and code is not ExitCode.INTERRUPTED
+    reason = f": {terminal.clean(view.reason)}" if is_of_this_run else ""
+    return f" after {formatting.duration(view.active_s)}{reason}"
+
+
+def _state(view: StudyView, code: ExitCode) -> str:
+    return "interrupted" if code is ExitCode.INTERRUPTED else str(view.state)
+
+
+def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple[str, str]]:
+    """Return the commands that make sense after a run, each with what it does."""
+    from tunesvc.views.terminal import clean
+
+    quoted, state = _quoted(view.name), view.state
+    rows = []
+    if code is ExitCode.FAILED:
+        rows.append((f"tune logs {quoted} 0", "the output of its first trial"))
+        rows.append(("tune run FILE", "again once it is mended: it replaces this study"))
+    elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
+        rows.append((clean(view.resume_command), "continue where it stopped"))
+    elif state == "finished" and view.is_exhausted:
+        rows.append((f"tune widen {quoted} {_wider(view)}", "allow more configurations, then `tune resume`"))
+        rows.append((clean(view.confirm_command), "repeat the best trials, to be sure which is best"))
+    elif state == "finished":
+        rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))
+    if found:
+        rows += [
+            (f"tune best {quoted} --yaml", "the best parameters"),
+            (f"tune report {quoted}", "all of it as one page"),
+        ]
+    return [*rows, (f"tune show {quoted}", "how it stands, and the newest trials")]
+
+
+def _wider(view: StudyView) -> str:
+    """Return how a wider space is written: by a range, or by one more choice where there are choices alone."""
+    parameters = {} if view.spec is None else view.spec.parameters
+    is_ranged = any(parameter.type != "categorical" for parameter in parameters.values())
+    return "NAME=MIN..MAX" if is_ranged else "NAME+=VALUE"
+
+
+# --- several studies ----------------------------------------------------------------------------------
+
+
+def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
+    from rich.text import Text
+
+    from tunesvc.views import terminal
+
+    console = terminal.out()
+    heads = ("study", "state", ">trials", ">pruned", ">failed", ">best", ">trial", ">time")
+    lines = [_line(name, end, codes[name]) for name, end in ended.items()]
+    console.print(Text(), terminal.fitted(heads, lines, console.width, (">pruned", ">failed", ">time")), sep="\n")
+    for name, view in _views(ended).items():
+        if view.reason and view.state != "finished":
+            console.print(Text.assemble("\n", (terminal.clean(name), "bold"), f": {terminal.clean(view.reason)}"))
+    console.print(_commands(_next_of_all(ended, codes)))
+
+
+def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
+    from tunesvc.views import terminal
+
+    if isinstance(end, Exception):
+        return [_short(name), terminal.state_text("failed"), *("–" * 6)]
+    view, best = end.view, next(iter(end.best_trials), None)
+    won = ["–", "–"] if best is None else [formatting.number(best.value), best.number]
+    counts = [view.counts.done, view.counts.pruned, view.counts.failed]
+    return [_short(name), terminal.state_text(_state(view, code)), *counts, *won, formatting.duration(view.active_s)]
+
+
+def _views(ended: Ended) -> dict[str, StudyView]:
+    return {name: end.view for name, end in ended.items() if not isinstance(end, Exception)}
+
+
+def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str, str]]:
+    views, rows = _views(ended), []
+    left = [
+        name
+        for name, view in views.items()
+        if codes[name] is ExitCode.INTERRUPTED or view.state in ("paused", "stopped")
+    ]
+    if left:
+        rows.append((f"tune resume {' '.join(map(_quoted, left))}", "continue where they stopped"))
+    broken = [name for name in views if codes[name] is ExitCode.FAILED]
+    rows += [(f"tune show {_quoted(name)} 0", "what went wrong, with the traceback") for name in broken[:1]]
+    won = [name for name, view in views.items() if view.counts.complete]
+    rows += [(f"tune best {_quoted(name)} --yaml", "the best parameters of one") for name in won[:1]]
+    return [*rows, ("tune ls", "all studies"), ("tune dashboard", "all of it in the browser")]
+
+
+def _commands(rows: Sequence[tuple[str, str]]) -> Any:
+    from rich.table import Table
+
+    from tunesvc.views import terminal
+
+    grid = Table.grid(padding=(0, 3))
+    for command, meaning in [("", ""), *rows]:
+        grid.add_row(*terminal.cells(command, meaning))
+    grid.columns[0].style, grid.columns[1].style = "cyan", "dim"
+    return grid
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
+
+
+def _quoted(name: str) -> str:
+    from tunesvc.views import terminal
+
+    return shlex.quote(terminal.clean(name))

@@ -1,0 +1,165 @@
+"""Looking after a database: what it holds, a copy of it in one file, and the way back.
+
+Files are Postgres's own custom format, written and read by the `pg_dump` and `pg_restore` of the embedded wheel;
+any Postgres of the same or a newer version reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from psycopg2.extensions import make_dsn
+
+from tunesvc.db.embedded import postgres_binaries
+from tunesvc.db.engine.database import Database, parse_url
+from tunesvc.db.schema import migrations
+from tunesvc.db.schema.migrations import VERSION_TABLE
+from tunesvc.errors import DatabaseError, SchemaVersionError, StudyBusy
+
+_LOCK_TIMEOUT_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseStatus:
+    """What `tune db status` shows."""
+
+    name: str
+    """Where it is, without password."""
+    server_version: str
+    revision: str | None
+    """The schema's revision, None for a database without our tables."""
+    program_revision: str
+    size_bytes: int
+    studies: int
+    trials: int
+    running: int
+    """Studies that a coordinator works on now."""
+
+
+def status(database: Database) -> DatabaseStatus:
+    """What the database holds, whatever its schema's version."""
+    with database.engine.connect() as connection:
+        revision = migrations.database_revision(connection)
+        return DatabaseStatus(
+            name=database.name,
+            server_version=str(connection.scalar(sa.text("SHOW server_version"))),
+            revision=revision,
+            program_revision=migrations.program_revision(),
+            size_bytes=int(connection.scalar(sa.text("SELECT pg_database_size(current_database())")) or 0),
+            studies=_count(connection, revision, "SELECT count(*) FROM studies"),
+            trials=_count(connection, revision, "SELECT count(*) FROM trials"),
+            running=_count(connection, revision, "SELECT count(*) FROM leases WHERE expires_at > now()"),
+        )
+
+
+def backup(database: Database, path: Path) -> None:
+    """Write the whole database to `path`, as of one moment; studies may run meanwhile.
+
+    The file appears complete or not at all, readable by its owner only. A file that is there is replaced.
+
+    Raises:
+        DatabaseError: the server is newer than our `pg_dump`, or the file cannot be written.
+    """
+    _refuse_newer_server(database)
+    try:
+        fd, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise DatabaseError(f"the backup {path} cannot be written: {error.strerror}") from error
+    try:
+        os.close(fd)
+        _run(database, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={unfinished}")
+        Path(unfinished).replace(path)
+    finally:
+        Path(unfinished).unlink(missing_ok=True)
+
+
+def restore(database: Database, path: Path, *, replace: bool = False) -> None:
+    """Put a backup's studies into `database` and bring the schema up to date, all at once or not at all.
+
+    Args:
+        database: opened with `connect`; empty, or without studies, unless `replace`.
+        path: a file that `backup` wrote.
+        replace: throw away the studies that are there.
+
+    Raises:
+        StudyBusy: a coordinator runs a study that would be thrown away.
+        SchemaVersionError: the backup comes from a newer tunesvc.
+        DatabaseError: the database holds studies, or the file is no backup of ours, or is damaged.
+    """
+    _refuse_newer_backup(path)
+    _refuse_occupied(database, replace)
+    _run(
+        database, "pg_restore", "--clean", "--if-exists", "--no-owner", "--no-privileges",
+        "--single-transaction", "--exit-on-error", str(path),
+    )  # fmt: skip
+    database.engine.dispose()
+    with database.patiently() as connection:
+        migrations.upgrade(connection)
+
+
+def _count(connection: sa.Connection, revision: str | None, query: str) -> int:
+    return int(connection.scalar(sa.text(query)) or 0) if revision is not None else 0
+
+
+def _refuse_newer_server(database: Database) -> None:
+    with database.engine.connect():
+        server = int((database.engine.dialect.server_version_info or (0,))[0])
+    # `pg_dump (PostgreSQL) 18.6`
+    own = int(_run(None, "pg_dump", "--version").split()[-1].split(".")[0])
+    if server > own:
+        raise DatabaseError(
+            f"{database.name} is Postgres {server}, newer than the pg_dump {own} that tunesvc brings: use that "
+            "server's own `pg_dump --format=custom`"
+        )
+
+
+def _refuse_newer_backup(path: Path) -> None:
+    if not path.is_file():
+        raise DatabaseError(f"there is no backup {path}")
+    own = migrations.program_revision()
+    sql = _run(None, "pg_restore", "--data-only", f"--table={VERSION_TABLE}", "--file=-", str(path))
+    lines = iter(sql.splitlines())
+    found = next((next(lines, "") for line in lines if line.startswith("COPY ")), None)
+    if found is None:
+        raise DatabaseError(f"{path} is no backup of a tunesvc database")
+    if found > own:
+        raise SchemaVersionError(
+            f"the backup {path} has schema revision {found}, newer than this program's {own}: upgrade tunesvc"
+        )
+
+
+def _refuse_occupied(database: Database, replace: bool) -> None:
+    now = status(database)
+    if now.studies and not replace:
+        raise DatabaseError(
+            f"{now.name} holds {now.studies} studies, which a restore would throw away: restore into an empty "
+            "database, or say that they may go (`tune db restore --replace`)"
+        )
+    if now.running:
+        raise StudyBusy(f"{now.running} studies of {now.name} are being run: stop them before restoring")
+
+
+def _run(database: Database | None, program: str, *arguments: str) -> str:
+    """Run one of Postgres's client programs, connected to `database` if there is one. Returns its output."""
+    connecting, secrets = _connection(database) if database else ([], {})
+    done = subprocess.run(
+        [postgres_binaries.bin_directory() / program, *connecting, *arguments],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
+        env={**os.environ, "LC_ALL": "C", **secrets},
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise DatabaseError(f"{program} failed{f' on {database.name}' if database else ''}: {done.stderr.strip()}")
+    return str(done.stdout)
+
+
+def _connection(database: Database) -> tuple[list[str], dict[str, str]]:
+    """Arguments and environment for a client program; the password is not among the arguments, which all can see."""
+    _, parameters = database.engine.dialect.create_connect_args(parse_url(database.url))
+    password = str(parameters.pop("password", ""))
+    environment = {"PGPASSWORD": password, "PGOPTIONS": f"-c lock_timeout={_LOCK_TIMEOUT_MS}"}
+    return [f"--dbname={make_dsn(**parameters)}"], environment

@@ -1,0 +1,1 @@
+"""The Postgres that tunesvc starts itself: binaries, account, data directory, lock."""

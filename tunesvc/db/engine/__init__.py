@@ -1,0 +1,1 @@
+"""Connections: timeouts, prepared statements, autocommit, errors, JSON numbers."""

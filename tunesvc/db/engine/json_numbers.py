@@ -1,0 +1,35 @@
+"""Numbers in JSONB, which knows neither NaN nor infinity: those three travel as strings.
+
+`float("NaN")`, `float("Infinity")` and `float("-Infinity")` read them back, in Python as in Postgres.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tunesvc.db.engine.database import safe_text
+
+
+def dump(value: Any) -> str:
+    """JSON text for a JSONB column; what Postgres refuses becomes U+FFFD."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def load_metrics(value: Mapping[str, Any] | None) -> dict[str, float]:
+    """Metrics as floats."""
+    return {name: float(number) for name, number in (value or {}).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, str):
+        return safe_text(value)
+    if isinstance(value, Mapping):
+        return {safe_text(str(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,103 @@
+"""One client's copy of a study's finished trials, kept fresh by reading only what can have changed.
+
+Finished trials never change, and numbers become visible in order (they are given out under the study's row lock),
+so a look asks for the states of the trials that were unfinished and of those beyond the last one seen, and then reads
+what is wanted of those that have finished since. An unfinished trial is never kept: whoever wants it has it read
+afresh. Nor is a finished one read that nobody wants: a sampler that looks for waiting trials only costs no reading.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Container, Iterable, Sequence
+from itertools import chain
+from operator import attrgetter
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.db.engine.autocommit import Autocommit
+from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.optuna.frozen_trials import STATES, TRIAL, freeze
+from tunesvc.db.schema.ids import trial_id
+
+# a study without news gives one row of NULLs, a study that does not exist gives none
+_NEWS = Prepared(
+    """SELECT t.trial_id, t.state FROM studies s
+       LEFT JOIN trials t ON t.trial_id > %(last)s AND t.trial_id < %(end)s
+                          OR t.trial_id = ANY(CAST(%(unfinished)s AS bigint[]))
+       WHERE s.study_id = %(study)s"""
+)
+_TRIALS = Prepared(TRIAL + " WHERE trial_id = ANY(CAST(%(ids)s AS bigint[]))")
+
+
+class TrialCache:
+    """The trials of one study. Safe to use from several threads."""
+
+    def __init__(self, autocommit: Autocommit, study_id: int) -> None:
+        self._autocommit = autocommit
+        self._study_id = study_id
+        self._lock = threading.Lock()
+        self._by_id: dict[int, FrozenTrial] = {}
+        self._by_state: dict[TrialState, list[FrozenTrial]] = defaultdict(list)
+        """The same, each state's by number."""
+        self._unfinished: set[int] = set()
+        self._unread: dict[int, TrialState] = {}
+        """Finished, and not wanted so far."""
+        self._last = trial_id(study_id, 0) - 1
+
+    def read(self, trial_id: int) -> FrozenTrial | None:
+        """A trial as it is now; None when there is no such trial."""
+        known = self._by_id.get(trial_id)
+        if known is not None:
+            return known
+        trials = self._read([trial_id])
+        with self._lock:
+            self._keep(trials)
+        return trials[0] if trials else None
+
+    def look(self, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
+        """The trials that are now in one of `states`, or all, by number. They are shared: do not change them.
+
+        Raises:
+            KeyError: there is no such study.
+        """
+        with self._lock:
+            read = self._read(self._news(states))
+            self._keep(read)
+            runs = [trials for state, trials in self._by_state.items() if states is None or state in states]
+            runs.append([trial for trial in read if not trial.state.is_finished() and _is_in(trial.state, states)])
+            found = list(chain.from_iterable(runs))
+        found.sort(key=attrgetter("number"))
+        return found
+
+    def _news(self, states: Container[TrialState] | None) -> list[int]:
+        """Ids of the trials to read: those in a state that is wanted, without the finished ones that are known."""
+        since = {"last": self._last, "end": trial_id(self._study_id + 1, 0), "unfinished": list(self._unfinished)}
+        rows = self._autocommit.rows(_NEWS, study=self._study_id, **since)
+        if not rows:
+            raise KeyError(f"there is no study with id {self._study_id}")
+        now = {new_id: STATES[name] for new_id, name in rows if new_id is not None}
+        self._last = max([self._last, *now])
+        self._unfinished = {new_id for new_id, state in now.items() if not state.is_finished()}
+        self._unread |= {new_id: now[new_id] for new_id in now.keys() - self._unfinished - self._by_id.keys()}
+        wanted = [new_id for new_id, state in self._unread.items() if _is_in(state, states)]
+        return wanted + [new_id for new_id in self._unfinished if _is_in(now[new_id], states)]
+
+    def _read(self, ids: Sequence[int]) -> list[FrozenTrial]:
+        """Trials as they are now."""
+        return [freeze(row) for row in self._autocommit.rows(_TRIALS, ids=ids)] if ids else []
+
+    def _keep(self, trials: Iterable[FrozenTrial]) -> None:
+        for trial in trials:
+            if trial.state.is_finished() and trial._trial_id not in self._by_id:
+                self._by_id[trial._trial_id] = trial
+                insort(self._by_state[trial.state], trial, key=attrgetter("number"))
+            if trial.state.is_finished():
+                self._unfinished.discard(trial._trial_id)
+                self._unread.pop(trial._trial_id, None)
+
+
+def _is_in(state: TrialState, states: Container[TrialState] | None) -> bool:
+    return states is None or state in states

@@ -1,0 +1,1 @@
+"""Tables, states, identifiers and migrations."""

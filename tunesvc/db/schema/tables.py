@@ -1,0 +1,317 @@
+"""The tables. One study, its trials (what Optuna knows) and their attempts (what the service knows).
+
+    studies ─┬─ study_attrs
+             ├─ leases           who may write for the study
+             ├─ decisions        why
+             ├─ nodes            what its coordinator last saw of the cluster
+             ├─ commands         what somebody asked, and what came of it
+             └─ trials ─┬─ trial_params
+                        ├─ trial_attrs
+                        ├─ trial_annotations  tags and a note, from people for people
+                        ├─ reports      the curve; attempt 0 = written through Optuna's own API
+                        └─ attempts ─── logs
+    deletions                    what there was, and who deleted it
+
+A change here needs a migration in `tunesvc/db/migrations`; a test holds the two against each other.
+
+Numbers that may be NaN or infinite are `double precision`. Attributes are Python's JSON in `text`, because JSONB
+refuses NaN and reorders keys, and Optuna's contract tests both. Trial ids are derived: see `tunesvc.db.schema.ids`.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.db.schema.states import AttemptState, StudyState
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Moment = sa.DateTime(timezone=True)
+Double: sa.Double[float] = sa.Double()
+NOW = sa.text("now()")
+
+
+def _one_of(column: str, values: list[str]) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def _study_ref(**options: object) -> sa.Column[int]:
+    return sa.Column(
+        "study_id",
+        sa.BigInteger,
+        sa.ForeignKey("studies.study_id", ondelete="CASCADE"),
+        nullable=False,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _trial_ref() -> sa.Column[int]:
+    return sa.Column("trial_id", sa.BigInteger, sa.ForeignKey("trials.trial_id", ondelete="CASCADE"), primary_key=True)
+
+
+def _tags() -> sa.Column[list[str]]:
+    return sa.Column("tags", pg.ARRAY(sa.Text), nullable=False, server_default="{}")
+
+
+def _note() -> sa.Column[str]:
+    return sa.Column("note", sa.Text, nullable=False, server_default="")
+
+
+FIRST_VALUE = sa.text("""NULLIF("values"[1], 'NaN'::double precision)""")
+"""A trial's first value, NULL where that is no number: Postgres sorts NaN above all of them."""
+
+TRIAL_STATES = ["waiting", "running", "complete", "pruned", "fail"]
+
+studies = sa.Table(
+    "studies",
+    metadata,
+    sa.Column("study_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    # names the study's workers on a cluster that several databases may share
+    sa.Column("key", pg.UUID, nullable=False, server_default=sa.text("gen_random_uuid()")),
+    sa.Column("directions", pg.ARRAY(sa.Text), nullable=False),
+    sa.Column("next_number", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("state", sa.Text, nullable=False, server_default=StudyState.CREATED),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    # NULL for a study made through Optuna's API, which has no spec
+    sa.Column("spec", pg.JSON),
+    # the study file as written, and the folder its entrypoint is found from
+    sa.Column("source_text", sa.Text),
+    sa.Column("source_dir", sa.Text),
+    sa.Column("active_s", Double, nullable=False, server_default="0"),
+    sa.Column("created_at", Moment, nullable=False, server_default=NOW),
+    sa.Column("ended_at", Moment),
+    # who created it
+    sa.Column("owner", sa.Text, nullable=False, server_default=""),
+    _tags(),
+    _note(),
+    _one_of("state", list(StudyState)),
+)
+
+study_attrs = sa.Table(
+    "study_attrs",
+    metadata,
+    _study_ref(primary_key=True),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    _one_of("kind", ["user", "system"]),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    _study_ref(primary_key=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    # grows by one with every change of hands; a writer whose token is not this one is refused
+    sa.Column("token", sa.BigInteger, nullable=False),
+    # number of the last committed batch under this token: a batch whose answer was lost is known by it
+    sa.Column("batch", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", Moment, nullable=False),
+    # true when it was given back, not when it ran out
+    sa.Column("released", sa.Boolean, nullable=False, server_default=sa.false()),
+)
+
+trials = sa.Table(
+    "trials",
+    metadata,
+    sa.Column("trial_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    _study_ref(),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    # one per objective
+    sa.Column("values", pg.ARRAY(Double)),
+    sa.Column("started_at", Moment),
+    sa.Column("ended_at", Moment),
+    # of a process that runs it through Optuna's own API; attempts of a coordinator have leases instead
+    sa.Column("heartbeat_at", Moment),
+    sa.UniqueConstraint("study_id", "number"),
+    sa.Index("ix_trials_study_id_state_number", "study_id", "state", "number"),
+    # the best first, without those that have no number for a value
+    sa.Index("ix_trials_study_id_value_number", "study_id", FIRST_VALUE, "number"),
+    _one_of("state", TRIAL_STATES),
+)
+
+trial_params = sa.Table(
+    "trial_params",
+    metadata,
+    _trial_ref(),
+    sa.Column("name", sa.Text, primary_key=True),
+    # the order in which the parameters were drawn, which Optuna's contract keeps
+    sa.Column("position", sa.Integer, nullable=False),
+    # Optuna's internal representation: the number, or the index of the category
+    sa.Column("value", Double, nullable=False),
+    # as optuna.distributions.distribution_to_json writes it
+    sa.Column("distribution", sa.Text, nullable=False),
+    # a study's trials by any of their parameters
+    sa.Index("ix_trial_params_study_name_value", sa.text("(trial_id >> 32)"), "name", "value", "trial_id"),
+)
+
+trial_attrs = sa.Table(
+    "trial_attrs",
+    metadata,
+    _trial_ref(),
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    _one_of("kind", ["user", "system"]),
+    # whether a trial is feasible, asked of every trial
+    sa.Index(
+        "ix_trial_attrs_constraints",
+        "trial_id",
+        postgresql_where=sa.text("kind = 'system' AND name LIKE 'constraints%'"),
+    ),
+)
+
+trial_annotations = sa.Table("trial_annotations", metadata, _trial_ref(), _tags(), _note())
+
+attempts = sa.Table(
+    "attempts",
+    metadata,
+    _trial_ref(),
+    # 1, 2, 3, ... within the trial
+    sa.Column("number", sa.Integer, primary_key=True),
+    # the study lease under which it was opened or adopted
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, server_default=AttemptState.OPENED),
+    # the attempt's lease: when its worker is given up, unless it gives a sign of life before
+    sa.Column("expires_at", Moment),
+    # the last outbox number that is recorded
+    sa.Column("cursor", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("opened_at", Moment, nullable=False, server_default=NOW),
+    sa.Column("started_at", Moment),
+    sa.Column("ended_at", Moment),
+    # why it was asked to stop: prune, pause, budget, target, command, request, wall, silence, shutdown
+    sa.Column("stop_cause", sa.Text),
+    # what it holds while it runs, all workers of a gang together
+    sa.Column("cpus", Double, nullable=False, server_default="0"),
+    sa.Column("gpus", Double, nullable=False, server_default="0"),
+    sa.Column("node", sa.Text),
+    sa.Column("pid", sa.BigInteger),
+    sa.Column("devices", pg.ARRAY(sa.Text)),
+    # digest of the objective's source as this attempt ran it
+    sa.Column("code", sa.Text),
+    # class of the failure, as `policy` names it
+    sa.Column("failure", sa.Text),
+    sa.Column("message", sa.Text),
+    sa.Column("traceback", sa.Text),
+    sa.Column("checkpoint", sa.Text),
+    sa.Column("checkpoint_step", sa.BigInteger),
+    _one_of("state", list(AttemptState)),
+    sa.Index(
+        "ix_attempts_live",
+        "trial_id",
+        unique=True,
+        postgresql_where=sa.text("state IN ('opened', 'running')"),
+    ),
+    # GPU hours of a study, asked for with every page of it
+    sa.Index(
+        "ix_attempts_gpus",
+        "trial_id",
+        postgresql_include=["number", "gpus", "started_at", "ended_at"],
+        postgresql_where=sa.text("gpus > 0"),
+    ),
+)
+
+reports = sa.Table(
+    "reports",
+    metadata,
+    _trial_ref(),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("step", sa.BigInteger, primary_key=True),
+    # the first objective's metric, the one that pruning looks at; NULL when this report did not bear it
+    sa.Column("value", Double),
+    # the other metrics; NaN and infinities are the strings 'NaN', 'Infinity', '-Infinity'
+    sa.Column("metrics", pg.JSONB),
+    # a later attempt went on from a checkpoint before this step: kept, but no part of the trial's curve
+    sa.Column("superseded", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("reported_at", Moment, nullable=False, server_default=NOW),
+)
+
+logs = sa.Table(
+    "logs",
+    metadata,
+    _trial_ref(),
+    sa.Column("attempt", sa.Integer, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    sa.Column("stream", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("logged_at", Moment, nullable=False, server_default=NOW),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("decision_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    _study_ref(),
+    # NULL for a decision about the whole study
+    sa.Column("trial_number", sa.BigInteger),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    # what the decision rests on, in numbers; NaN and infinities as in reports.metrics
+    sa.Column("details", pg.JSONB, nullable=False, server_default="{}"),
+    sa.Column("decided_at", Moment, nullable=False, server_default=NOW),
+    _one_of("kind", ["ask", "prune", "pause", "promote", "keep", "retry", "fail", "stop", "sampler", "code"]),
+    sa.Index("ix_decisions_study_id_trial_number", "study_id", "trial_number"),
+)
+
+COMMANDS = [
+    *("pause", "resume", "stop", "extend", "parallelism", "widen"),
+    *("enqueue", "retry", "stop_trial"),
+    *("tag", "note"),
+]
+
+commands = sa.Table(
+    "commands",
+    metadata,
+    sa.Column("command_id", sa.BigInteger, sa.Identity(), primary_key=True),
+    _study_ref(),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("payload", pg.JSONB, nullable=False, server_default="{}"),
+    sa.Column("asked_by", sa.Text, nullable=False, server_default=""),
+    sa.Column("asked_at", Moment, nullable=False, server_default=NOW),
+    sa.Column("done_at", Moment),
+    # what came of it: empty when it was carried out as asked
+    sa.Column("answer", sa.Text),
+    _one_of("kind", COMMANDS),
+    sa.Index("ix_commands_pending", "study_id", postgresql_where=sa.text("done_at IS NULL")),
+    sa.Index("ix_commands_study_id_command_id", "study_id", "command_id"),
+)
+
+deletions = sa.Table(
+    "deletions",
+    metadata,
+    # of a study that is no more; ids are never used again
+    sa.Column("study_id", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("trials", sa.BigInteger, nullable=False),
+    sa.Column("deleted_by", sa.Text, nullable=False),
+    sa.Column("deleted_at", Moment, nullable=False, server_default=NOW),
+    sa.Index("ix_deletions_name", "name"),
+)
+
+nodes = sa.Table(
+    "nodes",
+    metadata,
+    _study_ref(primary_key=True),
+    # no other node has it, on this cluster or another: studies that name the same one share a cluster
+    sa.Column("key", sa.Text, primary_key=True),
+    # as attempts.node names it
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    # amounts by Ray's names, custom resources included: an open set
+    sa.Column("total", pg.JSONB, nullable=False),
+    sa.Column("free", pg.JSONB, nullable=False),
+    sa.Column("seen_at", Moment, nullable=False, server_default=NOW),
+)

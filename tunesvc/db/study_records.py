@@ -1,0 +1,272 @@
+"""A study's own row: create, find, remove; and what somebody asked of its coordinator.
+
+Everything that happens inside a running study goes through `tunesvc.db.study_writer` instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from typing import Any
+
+import sqlalchemy as sa
+
+from tunesvc.db import notifications
+from tunesvc.db.engine import json_numbers
+from tunesvc.db.engine.database import checked_name
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.schema.tables import commands, deletions, leases, studies, trials
+from tunesvc.errors import StudyExists, StudyNotFound
+from tunesvc.spec import StudySpec
+from tunesvc.util.user import whoami
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as it is stored."""
+
+    study_id: int
+    name: str
+    key: str
+    """Names it wherever several databases meet, as on a cluster."""
+    state: StudyState
+    reason: str
+    spec: StudySpec | None
+    """None for a study that was made through Optuna's API."""
+    source_text: str | None
+    source_dir: str | None
+    active_s: float
+    """How long coordinators have been running it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something that somebody asked of the coordinator."""
+
+    command_id: int
+    kind: str
+    """One of `schema.COMMANDS`."""
+    payload: Mapping[str, Any]
+    asked_by: str = ""
+
+
+_COLUMNS = (
+    studies.c.study_id,
+    studies.c.name,
+    studies.c.key,
+    studies.c.state,
+    studies.c.reason,
+    studies.c.spec,
+    studies.c.source_text,
+    studies.c.source_dir,
+    studies.c.active_s,
+)
+
+
+def create(
+    connection: sa.Connection,
+    spec: StudySpec,
+    source_text: str | None = None,
+    source_dir: str | None = None,
+    owner: str | None = None,
+) -> StudyRecord:
+    """Store a new study; its owner is the system's user when left out.
+
+    Raises:
+        StudyExists: the name is taken.
+        BadName: Postgres cannot store the name.
+    """
+    row = _row(spec, source_text, source_dir)
+    row |= {"owner": whoami() if owner is None else owner, "tags": list(dict.fromkeys(spec.tags))}
+    try:
+        with connection.begin_nested():
+            connection.execute(sa.insert(studies).values(row))
+    except sa.exc.IntegrityError:
+        raise StudyExists(f"a study named {spec.name!r} exists already") from None
+    made = find(connection, spec.name)
+    notifications.notify(connection, made.study_id)
+    return made
+
+
+def find(connection: sa.Connection, name: str) -> StudyRecord:
+    """The study of that name.
+
+    Raises:
+        StudyNotFound: there is none; the text suggests the nearest names.
+        BadName: no study can have that name.
+    """
+    checked_name(name, "the study's name")
+    record = look_up(connection, name)
+    if record is None:
+        raise StudyNotFound(_not_found(connection, name))
+    return record
+
+
+def look_up(connection: sa.Connection, name: str) -> StudyRecord | None:
+    """Return the study of that name, or None; cheaper than `find` where its absence is no mistake."""
+    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
+    return None if row is None else _record(row)
+
+
+def get(connection: sa.Connection, study_id: int) -> StudyRecord:
+    """The study of that id.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.study_id == study_id)).one_or_none()
+    if row is None:
+        raise StudyNotFound(f"there is no study {study_id}{_deletion(connection, deletions.c.study_id == study_id)}")
+    return _record(row)
+
+
+def _record(row: Any) -> StudyRecord:
+    spec = None if row.spec is None else StudySpec.model_validate_json(json_numbers.dump(row.spec))
+    return StudyRecord(
+        row.study_id,
+        row.name,
+        str(row.key),
+        StudyState(row.state),
+        row.reason,
+        spec,
+        row.source_text,
+        row.source_dir,
+        row.active_s,
+    )
+
+
+def replace_unstarted(
+    connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
+) -> bool:
+    """Give a study that never ran another spec and source; False when it has run, or was made through Optuna's API."""
+    if record.spec is None:
+        return False
+    change = sa.update(studies).where(studies.c.study_id == record.study_id, studies.c.state == StudyState.CREATED)
+    return connection.execute(change.values(_row(spec, source_text, source_dir))).rowcount == 1
+
+
+def remove_failed(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
+    """Delete a failed study all of whose trials failed; False when it has a result, or a coordinator runs it."""
+    query = sa.select(studies.c.study_id).where(
+        studies.c.study_id == study_id,
+        studies.c.state == StudyState.FAILED,
+        ~sa.exists().where(trials.c.study_id == study_id, trials.c.state != "fail"),
+        ~sa.exists().where(leases.c.study_id == study_id, leases.c.expires_at > sa.func.now()),
+    )
+    if connection.execute(query.with_for_update()).one_or_none() is None:
+        return False
+    return remove(connection, study_id, deleted_by)
+
+
+def renew(
+    connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
+) -> None:
+    """Give a study that is about to be resumed its spec and source as they are now. May be repeated.
+
+    Tags that its file names anew are added; those that people took away stay away.
+    """
+    row = _row(spec, source_text, source_dir)
+    known = () if record.spec is None else record.spec.tags
+    fresh = [tag for tag in dict.fromkeys(spec.tags) if tag not in known]
+    if fresh:
+        row["tags"] = sa.func.array_cat(studies.c.tags, sa.cast(fresh, studies.c.tags.type))
+    connection.execute(sa.update(studies).where(studies.c.study_id == record.study_id).values(row))
+
+
+def remove(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
+    """Delete a study with everything that belongs to it, and keep that it was there; False when it is gone already."""
+    gone = (
+        sa.delete(studies)
+        .where(studies.c.study_id == study_id)
+        .returning(studies.c.study_id, studies.c.name, studies.c.owner, studies.c.next_number, sa.literal(deleted_by))
+        .cte("gone")
+    )
+    columns = ["study_id", "name", "owner", "trials", "deleted_by"]
+    removed = connection.execute(sa.insert(deletions).from_select(columns, sa.select(gone))).rowcount == 1
+    notifications.notify(connection, study_id)
+    return removed
+
+
+def next_number(connection: sa.Connection, study_id: int) -> int:
+    """The number that the study's next trial gets."""
+    found: int = connection.execute(sa.select(studies.c.next_number).where(studies.c.study_id == study_id)).scalar_one()
+    return found
+
+
+def trials_counted(connection: sa.Connection, study_id: int) -> int:
+    """Return how many trials count against the budget: all but those that were withdrawn before they started."""
+    was_withdrawn = sa.and_(trials.c.state == "fail", trials.c.started_at.is_(None))
+    query = sa.select(sa.func.count()).where(trials.c.study_id == study_id, ~was_withdrawn)
+    found: int = connection.execute(query).scalar_one()
+    return found
+
+
+def request(
+    connection: sa.Connection,
+    study_id: int,
+    kind: str,
+    payload: Mapping[str, Any],
+    asked_by: str,
+    answer: str | None = None,
+) -> int:
+    """Record what somebody asks, for the coordinator to carry out; with an `answer` it is done. Returns its id."""
+    row = {
+        "study_id": study_id,
+        "kind": kind,
+        "payload": sa.cast(sa.literal(json_numbers.dump(payload), sa.Text), commands.c.payload.type),
+        "asked_by": asked_by,
+        "answer": answer,
+        "done_at": None if answer is None else sa.func.now(),
+    }
+    command_id: int = connection.execute(sa.insert(commands).values(row).returning(commands.c.command_id)).scalar_one()
+    notifications.notify(connection, study_id)
+    return command_id
+
+
+def fail_running(connection: sa.Connection, study_id: int, number: int | None = None) -> list[int]:
+    """Fail the running trials of a study that no coordinator runs, or one of them; returns their numbers."""
+    running = sa.and_(trials.c.study_id == study_id, trials.c.state == "running")
+    if number is not None:
+        running = sa.and_(running, trials.c.number == number)
+    change = sa.update(trials).where(running).values(state="fail", ended_at=sa.func.now())
+    return sorted(connection.scalars(change.returning(trials.c.number)))
+
+
+def pending(connection: sa.Connection, study_id: int) -> Sequence[Command]:
+    """Commands that nobody has carried out yet, oldest first."""
+    rows = connection.execute(
+        sa.select(commands.c.command_id, commands.c.kind, commands.c.payload, commands.c.asked_by)
+        .where(commands.c.study_id == study_id, commands.c.done_at.is_(None))
+        .order_by(commands.c.command_id)
+    )
+    return [Command(*row) for row in rows]
+
+
+def _row(spec: StudySpec, source_text: str | None, source_dir: str | None) -> dict[str, Any]:
+    return {
+        "name": checked_name(spec.name, "the study's name"),
+        "directions": list(spec.directions),
+        "spec": sa.cast(sa.literal(spec.model_dump_json(), sa.Text), studies.c.spec.type),
+        "source_text": source_text,
+        "source_dir": source_dir,
+    }
+
+
+def _not_found(connection: sa.Connection, name: str) -> str:
+    names = connection.execute(sa.select(studies.c.name).order_by(studies.c.study_id.desc()).limit(1000)).scalars()
+    near = difflib.get_close_matches(name, list(names), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`tune ls` lists the studies."
+    return f"there is no study named {name!r}{_deletion(connection, deletions.c.name == name)}; {hint}"
+
+
+def _deletion(connection: sa.Connection, which: sa.ColumnElement[bool]) -> str:
+    """Who deleted it and when, if anybody did."""
+    columns = (deletions.c.name, deletions.c.trials, deletions.c.deleted_by, deletions.c.deleted_at)
+    newest = sa.select(*columns).where(which).order_by(deletions.c.study_id.desc()).limit(1)
+    row = connection.execute(newest).one_or_none()
+    if row is None:
+        return ""
+    at = f"{row.deleted_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f" any more: {row.name!r}, with {row.trials} trials, was deleted by {row.deleted_by or 'somebody'} at {at}"

@@ -1,0 +1,491 @@
+"""The ledger: a running study's batches, each one transaction, each written exactly once.
+
+A `Ledger` is bound to one study by the lease it was opened with. The first statement of every transaction renews
+the lease and advances its batch number; if that finds another token, somebody took over and nothing is written. If
+it finds the batch number already advanced, an earlier try was committed and only its answer was lost. So a batch
+that failed with `DatabaseUnavailable` may be committed again, as often as it takes, and is there once.
+
+Every list of a batch is one statement over `unnest`ed arrays, however many rows it has, and all statements travel
+together: a commit costs the same few round trips whatever it holds, which counts when the database is far away.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from tunesvc.db import lease as leasing
+from tunesvc.db import notifications, study_records
+from tunesvc.db.engine import json_numbers
+from tunesvc.db.engine.database import Database, safe_text
+from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.lease import LEASE_S, Lease
+from tunesvc.db.study_changes import Attr, Batch, LogCut
+from tunesvc.errors import DatabaseUnavailable, LeaseLost
+from tunesvc.instrumentation import event_log, failpoints
+
+T = TypeVar("T")
+
+_RELEASE_DELAYS_S = (0.1, 0.5, 2.0)
+"""How long to wait before each further try at giving the lease back, which would otherwise run out by itself."""
+
+
+class Ledger:
+    """Writes for one study, under its lease."""
+
+    def __init__(
+        self,
+        database: Database,
+        lease: Lease,
+        *,
+        ttl_s: float = LEASE_S,
+        sleep: Callable[[float], None] = time.sleep,
+        inherited: frozenset[int] = frozenset(),
+    ) -> None:
+        """`inherited`: ids of the commands that waited when the lease was taken."""
+        self._database = database
+        self._lease = lease
+        self._ttl_s = ttl_s
+        self._sleep = sleep
+        self._batches = 0
+        self.moment = ""
+        """When the last batch was written, as all its rows say; empty when that is not known."""
+        self._inherited = inherited
+
+    @classmethod
+    def open(cls, database: Database, study_id: int, *, owner: str | None = None, ttl_s: float = LEASE_S) -> Ledger:
+        """Take the study's lease.
+
+        Raises:
+            StudyBusy: another coordinator holds it.
+            DatabaseUnavailable: the database does not answer.
+        """
+        with answering(), database.engine.begin() as connection:
+            lease = leasing.acquire(connection, study_id, owner or leasing.default_owner(), ttl_s)
+            inherited = frozenset(waiting.command_id for waiting in study_records.pending(connection, study_id))
+        event_log.record("lease", study=study_id, owner=lease.owner, token=lease.token)
+        failpoints.reach("leased")
+        return cls(database, lease, ttl_s=ttl_s, inherited=inherited)
+
+    @property
+    def study_id(self) -> int:
+        """The study this ledger writes for."""
+        return self._lease.study_id
+
+    @property
+    def token(self) -> int:
+        """The fencing token of the lease."""
+        return self._lease.token
+
+    @property
+    def ttl_s(self) -> float:
+        """How long the lease lasts after a commit."""
+        return self._ttl_s
+
+    def commit(self, batch: Batch) -> Sequence[tuple[int, int]]:
+        """Write a batch, and renew the lease. Either all of it is written, once, or nothing.
+
+        Returns (trial number, attempt) of the live attempts whose own leases have run out.
+
+        Raises:
+            LeaseLost: another coordinator took over, or a trial was finished by somebody else.
+            DatabaseUnavailable: whether it was written is not known. Commit the same batch again, and no other.
+        """
+        number = self._batches + 1
+        with (
+            event_log.recorded("commit", lambda: {"token": self.token, "batch": number, **batch.describe()}),
+            answering(),
+        ):
+            stalled = self._commit_once(number, batch)
+        self._batches = number
+        failpoints.reach("committed")
+        return stalled
+
+    def commands(self) -> Sequence[study_records.Command]:
+        """What somebody asked and nobody has carried out yet.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        with answering(), self._database.engine.connect() as connection:
+            return study_records.pending(connection, self.study_id)
+
+    def is_inherited(self, command: study_records.Command) -> bool:
+        """Whether it waited already when the lease was taken: then it was meant for an earlier coordinator."""
+        return command.command_id in self._inherited
+
+    def revive(self) -> str:
+        """Start the embedded server again if it is down; returns why it stays down, or nothing. Never raises."""
+        return self._database.revive()
+
+    def release(self) -> None:
+        """Give the lease back, so that the next one need not wait for its end. May be repeated.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer, after several tries.
+        """
+        for delay_s in _RELEASE_DELAYS_S:
+            try:
+                return self._release_once()
+            except DatabaseUnavailable:
+                self._sleep(delay_s)
+        return self._release_once()
+
+    def _release_once(self) -> None:
+        with answering(), self._database.engine.begin() as connection:
+            if leasing.release(connection, self._lease):
+                # a page that showed the study's last step before this still says that somebody runs it
+                notifications.notify(connection, self._lease.study_id)
+
+    def _commit_once(self, number: int, batch: Batch) -> Sequence[tuple[int, int]]:
+        with self._database.engine.begin() as connection:
+            if self._advance(connection, number):
+                failpoints.reach("advanced")
+                _Writer(connection, self._lease).write(batch)
+                failpoints.reach("written")
+            return () if batch.alive is None else self._stalled(connection)
+
+    def _advance(self, connection: sa.Connection, number: int) -> bool:
+        """Renew the lease for the next batch; False when that batch has been committed before."""
+        row = {"study": self.study_id, "token": self.token, "batch": number, "ttl": self._ttl_s}
+        advanced = connection.execute(_ADVANCE, row).scalar()
+        self.moment = "" if advanced is None else advanced.isoformat()
+        if advanced is not None:
+            return True
+        if connection.execute(_IS_COMMITTED, row).scalar():
+            return False
+        raise LeaseLost(
+            "another coordinator took this study over, or it was deleted: nothing more is written from here"
+        )
+
+    def _stalled(self, connection: sa.Connection) -> Sequence[tuple[int, int]]:
+        rows = connection.execute(_STALLED, {"study": self.study_id, "token": self.token})
+        return [(row.number, row.attempt) for row in rows]
+
+
+_ADVANCE = sa.text("""
+    UPDATE leases SET batch = :batch, expires_at = now() + make_interval(secs => :ttl)
+    WHERE study_id = :study AND token = :token AND batch = :batch - 1
+    RETURNING now()
+""")
+_IS_COMMITTED = sa.text("SELECT true FROM leases WHERE study_id = :study AND token = :token AND batch = :batch")
+_STALLED = sa.text("""
+    SELECT t.number, a.number AS attempt FROM trials t JOIN attempts a ON a.trial_id = t.trial_id
+    WHERE t.study_id = :study AND t.state = 'running' AND a.token = :token AND a.state IN ('opened', 'running')
+          AND a.expires_at < now()
+""")
+
+_TRIAL = "(CAST(:study AS bigint) << 32 | b.number)"
+"""A trial's id from its number: see tunesvc.db.schema.ids."""
+
+_LIVE = "a.trial_id = " + _TRIAL + " AND a.number = b.attempt AND a.token = :token AND a.state IN ('opened', 'running')"
+"""The guard of every write for an attempt: it is live, and opened or adopted under our lease."""
+
+
+class _Writer:
+    """Writes one batch through one connection. Methods stand in the order in which their statements run."""
+
+    def __init__(self, connection: sa.Connection, lease: Lease) -> None:
+        self._connection = connection
+        self._lease = lease
+        self._cursor = connection.connection.cursor()
+        self._written: list[str] = []
+        """Statements that wait for their journey."""
+
+    def write(self, batch: Batch) -> None:
+        self._trials(batch)
+        self._params_and_attrs(batch)
+        self._starts(batch)
+        self._reports_and_logs(batch)
+        self._attempt_ends(batch)
+        self._openings(batch)
+        self._trial_ends(batch)
+        self._decisions(batch)
+        self._nodes(batch)
+        self._study(batch)
+        if batch.shows:
+            self._run(notifications.NOTIFY, study=str(self._lease.study_id))
+        self._send()
+
+    def _trials(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO trials (trial_id, study_id, number, state, started_at)
+                SELECT {_TRIAL}, :study, b.number, b.state, CASE WHEN b.state = 'running' THEN now() END FROM b""",
+            {"number": "bigint", "state": "text"},
+            batch.trials,
+        )
+        if batch.trials:
+            self._run(
+                "UPDATE studies SET next_number = greatest(next_number, :next) WHERE study_id = :study",
+                next=max(trial.number for trial in batch.trials) + 1,
+            )
+        self._bulk(
+            f"""UPDATE trials t SET state = 'running', started_at = now() FROM b
+                WHERE t.trial_id = {_TRIAL} AND t.state = 'waiting'""",
+            {"number": "bigint"},
+            [(number,) for number in batch.restarted],
+        )
+
+    def _params_and_attrs(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO trial_params (trial_id, name, position, value, distribution)
+                SELECT {_TRIAL}, b.name, b.position, b.value, b.distribution FROM b
+                ON CONFLICT (trial_id, name) DO NOTHING""",
+            {
+                "number": "bigint",
+                "name": "text",
+                "position": "integer",
+                "value": "double precision",
+                "distribution": "text",
+            },
+            batch.params,
+        )
+        columns = {"number": "bigint", "kind": "text", "name": "text", "value": "text"}
+        self._bulk(
+            f"""INSERT INTO trial_attrs (trial_id, kind, name, value)
+                SELECT {_TRIAL}, b.kind, b.name, b.value FROM b
+                ON CONFLICT (trial_id, kind, name) DO UPDATE SET value = excluded.value""",
+            columns,
+            _last_of_each([attr for attr in batch.attrs if attr.number is not None]),
+        )
+        self._bulk(
+            """INSERT INTO study_attrs (study_id, kind, name, value)
+               SELECT :study, b.kind, b.name, b.value FROM b
+               ON CONFLICT (study_id, kind, name) DO UPDATE SET value = excluded.value""",
+            columns,
+            _last_of_each([attr for attr in batch.attrs if attr.number is None]),
+        )
+
+    def _starts(self, batch: Batch) -> None:
+        if batch.adopts:
+            self._run(
+                """UPDATE attempts a SET token = :token FROM trials t
+                   WHERE t.study_id = :study AND a.trial_id = t.trial_id AND a.state IN ('opened', 'running')"""
+            )
+        self._bulk(
+            f"UPDATE attempts a SET expires_at = now() + make_interval(secs => b.stall) FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "stall": "double precision"},
+            batch.alive or [],
+        )
+        self._bulk(
+            f"""UPDATE attempts a SET state = 'running', started_at = now(), node = b.node, pid = b.pid,
+                       devices = string_to_array(nullif(b.devices, ''), ','), code = nullif(b.code, '')
+                FROM b WHERE {_LIVE}""",
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "node": "text",
+                "pid": "bigint",
+                "devices": "text",
+                "code": "text",
+            },
+            [(s.number, s.attempt, s.node, s.pid, ",".join(s.devices), s.code) for s in batch.started],
+        )
+
+    def _reports_and_logs(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO reports (trial_id, attempt, step, value, metrics)
+                SELECT a.trial_id, b.attempt, b.step, b.value, CAST(b.metrics AS jsonb)
+                FROM b JOIN attempts a ON {_LIVE} ON CONFLICT (trial_id, attempt, step) DO NOTHING""",
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "step": "bigint",
+                "value": "double precision",
+                "metrics": "text",
+            },
+            [
+                (r.number, r.attempt, r.step, r.value, json_numbers.dump(r.metrics) if r.metrics else None)
+                for r in batch.reports
+            ],
+        )
+        self._bulk(
+            f"""INSERT INTO logs (trial_id, attempt, seq, stream, text)
+                SELECT a.trial_id, b.attempt, b.seq, b.stream, b.text
+                FROM b JOIN attempts a ON {_LIVE} ON CONFLICT (trial_id, attempt, seq) DO NOTHING""",
+            {"number": "bigint", "attempt": "integer", "seq": "bigint", "stream": "text", "text": "text"},
+            [line._replace(text=safe_text(line.text)) for line in batch.logs],
+        )
+        self._log_cuts(list(batch.log_cuts.values()))
+        self._bulk(
+            f"UPDATE attempts a SET checkpoint = b.path, checkpoint_step = b.step FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "path": "text", "step": "bigint"},
+            list({(c.number, c.attempt): c for c in batch.checkpoints}.values()),
+        )
+        self._bulk(
+            f"UPDATE attempts a SET cursor = greatest(cursor, b.seq) FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "seq": "bigint"},
+            [(number, attempt, seq) for (number, attempt), seq in batch.cursors.items()],
+        )
+
+    def _log_cuts(self, cuts: list[LogCut]) -> None:
+        columns = {
+            "number": "bigint",
+            "attempt": "integer",
+            "first": "bigint",
+            "last": "bigint",
+            "stream": "text",
+            "text": "text",
+        }
+        self._bulk(
+            f"""DELETE FROM logs l USING b JOIN attempts a ON {_LIVE}
+                WHERE l.trial_id = a.trial_id AND l.attempt = b.attempt AND l.seq BETWEEN b.first AND b.last""",
+            columns,
+            cuts,
+        )
+        self._bulk(
+            f"""INSERT INTO logs (trial_id, attempt, seq, stream, text)
+                SELECT a.trial_id, b.attempt, b.first, b.stream, b.text FROM b JOIN attempts a ON {_LIVE}""",
+            columns,
+            cuts,
+        )
+
+    def _attempt_ends(self, batch: Batch) -> None:
+        self._bulk(
+            f"UPDATE attempts a SET stop_cause = b.cause FROM b WHERE {_LIVE}",
+            {"number": "bigint", "attempt": "integer", "cause": "text"},
+            batch.stops,
+        )
+        self._bulk(
+            f"""UPDATE attempts a SET state = b.state, failure = b.failure, message = b.message,
+                       traceback = b.traceback,
+                       ended_at = CASE WHEN b.at_last_word THEN coalesce((
+                           SELECT max(r.reported_at) FROM reports r
+                           WHERE r.trial_id = a.trial_id AND r.attempt = a.number
+                       ), a.started_at, a.opened_at) ELSE now() END
+                FROM b WHERE {_LIVE}""",
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "state": "text",
+                "failure": "text",
+                "message": "text",
+                "traceback": "text",
+                "at_last_word": "boolean",
+            },
+            [
+                e._replace(message=safe_text(e.message or ""), traceback=safe_text(e.traceback or ""))
+                for e in batch.ends
+            ],
+        )
+
+    def _openings(self, batch: Batch) -> None:
+        self._bulk(
+            f"""INSERT INTO attempts (trial_id, number, token, expires_at, cpus, gpus)
+                SELECT {_TRIAL}, b.attempt, :token, now() + make_interval(secs => b.stall), b.cpus, b.gpus FROM b""",
+            {
+                "number": "bigint",
+                "attempt": "integer",
+                "cpus": "double precision",
+                "gpus": "double precision",
+                "stall": "double precision",
+            },
+            [(o.number, o.attempt, o.cpus, o.gpus, o.stall_s) for o in batch.opened],
+        )
+        self._bulk(
+            f"UPDATE reports r SET superseded = true FROM b WHERE r.trial_id = {_TRIAL} AND r.step > b.after_step",
+            {"number": "bigint", "after_step": "bigint"},
+            [(o.number, o.after_step) for o in batch.opened if o.attempt > 1],
+        )
+
+    def _trial_ends(self, batch: Batch) -> None:
+        if not batch.finished:
+            return
+        self._bulk(
+            f"""UPDATE trials t SET state = b.state, "values" = CAST(b.result AS double precision[]),
+                       ended_at = now()
+                FROM b WHERE t.trial_id = {_TRIAL} AND t.state IN ('running', 'waiting')""",
+            {"number": "bigint", "state": "text", "result": "text"},
+            [(end.number, end.state, _array(end.values)) for end in batch.finished],
+        )
+        if self._send() != len(batch.finished):
+            numbers_told = ", ".join(str(end.number) for end in batch.finished)
+            raise LeaseLost(
+                f"one of the trials {numbers_told} was finished or deleted by somebody else; nothing was written. "
+                "`tune resume` goes on from what is stored."
+            )
+
+    def _decisions(self, batch: Batch) -> None:
+        self._bulk(
+            """INSERT INTO decisions (study_id, trial_number, kind, reason, details)
+               SELECT :study, b.number, b.kind, b.reason, CAST(b.details AS jsonb) FROM b""",
+            {"number": "bigint", "kind": "text", "reason": "text", "details": "text"},
+            [(d.number, d.kind, safe_text(d.reason), json_numbers.dump(d.details)) for d in batch.decisions],
+        )
+        self._bulk(
+            """UPDATE commands c SET done_at = now(), answer = b.answer FROM b
+               WHERE c.command_id = b.command AND c.study_id = :study AND c.done_at IS NULL""",
+            {"command": "bigint", "answer": "text"},
+            list(batch.answered.items()),
+        )
+
+    def _nodes(self, batch: Batch) -> None:
+        if batch.nodes is None:
+            return
+        keys = [node.key for node in batch.nodes]
+        self._run("DELETE FROM nodes WHERE study_id = :study AND key <> ALL (CAST(:keys AS text[]))", keys=keys)
+        self._bulk(
+            """INSERT INTO nodes (study_id, key, address, host, total, free)
+               SELECT :study, b.key, b.address, b.host, CAST(b.total AS jsonb), CAST(b.free AS jsonb) FROM b
+               ON CONFLICT (study_id, key) DO UPDATE SET address = excluded.address, host = excluded.host,
+                  total = excluded.total, free = excluded.free, seen_at = now()""",
+            {"key": "text", "address": "text", "host": "text", "total": "text", "free": "text"},
+            [(n.key, n.address, n.host, json_numbers.dump(n.total), json_numbers.dump(n.free)) for n in batch.nodes],
+        )
+
+    def _study(self, batch: Batch) -> None:
+        if batch.active_s:
+            self._run(
+                "UPDATE studies SET active_s = active_s + :active_s WHERE study_id = :study", active_s=batch.active_s
+            )
+        if batch.spec is not None:
+            self._run("UPDATE studies SET spec = CAST(:spec AS json) WHERE study_id = :study", spec=batch.spec)
+        if batch.study_state is not None:
+            state, reason = batch.study_state
+            self._run(
+                """UPDATE studies SET state = :state, reason = :reason,
+                          ended_at = CASE WHEN :over THEN now() END WHERE study_id = :study""",
+                state=str(state),
+                reason=safe_text(reason),
+                over=state.is_terminal,
+            )
+
+    def _bulk(self, sql: str, columns: dict[str, str], rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement over a table `b` of rows, if there are any."""
+        if not rows:
+            return
+        arrays = ", ".join(f"CAST(:{name} AS {kind}[])" for name, kind in columns.items())
+        table = f"WITH b ({', '.join(columns)}) AS (SELECT * FROM unnest({arrays}))\n"
+        values = dict(zip(columns, (list(column) for column in zip(*rows, strict=True)), strict=True))
+        self._run(table + sql, **values)
+
+    def _run(self, sql: str, **values: Any) -> None:
+        """Have a statement run with the next journey."""
+        known = {"study": self._lease.study_id, "token": self._lease.token, **values}
+        self._written.append(self._cursor.mogrify(_compiled(sql), known).decode())
+
+    def _send(self) -> int:
+        """Run what waits, in one round trip; returns how many rows the last statement changed."""
+        if not self._written:
+            return 0
+        statements, self._written = ";\n".join(self._written), []
+        return self._connection.execution_options(no_parameters=True).exec_driver_sql(statements).rowcount
+
+
+@cache
+def _compiled(sql: str) -> str:
+    """A statement as the driver takes it; the same few come again at every step."""
+    return str(sa.text(sql).compile(dialect=postgresql.psycopg2.dialect()))  # type: ignore[no-untyped-call]
+
+
+def _array(values: list[float] | None) -> str | None:
+    return None if values is None else "{" + ",".join(repr(float(value)) for value in values) + "}"
+
+
+def _last_of_each(attrs: list[Attr]) -> list[Attr]:
+    return list({(attr.number, attr.kind, attr.name): attr for attr in attrs}.values())

@@ -1,0 +1,115 @@
+"""What an exception that left the objective means: an outcome, with the user's own frames as its traceback.
+
+Imports neither Ray, Optuna nor torch: their exceptions are known by name.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from tunesvc.errors import BadReport, Pruned
+from tunesvc.execution.attempt.out_of_memory import OutOfMemory, out_of_memory
+from tunesvc.execution.executor import Failed, Outcome, Yielded
+
+MESSAGE_CHARS_MAX = 4_000
+TRACEBACK_CHARS_MAX = 32_000
+_OUR_FOLDER = str(Path(__file__).resolve().parents[2])
+_NOT_THE_MAIN_THREAD = (
+    " (an objective runs in a thread of its worker: handle signals in a child process that it starts, or in a program "
+    "that the study names as `command`)"
+)
+"""What `signal.signal` does not say."""
+_RAYS_WRAPPER = "ray/util/tracing/tracing_helper.py"
+"""Ray wraps each method of an actor; its frame stands above ours."""
+
+
+class EntrypointError(Exception):
+    """The objective cannot be found, imported or called with this study's parameters. No trial can run."""
+
+
+def outcome_of(error: BaseException, *, stop_requested: bool) -> Outcome:
+    """The outcome that an exception from the objective amounts to.
+
+    `SystemExit` and `KeyboardInterrupt` are an end like any other when a stop was asked for, else a failure.
+    """
+    if is_pruned(error) or (stop_requested and isinstance(error, (SystemExit, KeyboardInterrupt))):
+        return Yielded()
+    shown = traceback.TracebackException.from_exception(error)
+    return Failed(_kind(error), _message(error, shown), _users_traceback(shown))
+
+
+def is_pruned(error: BaseException) -> bool:
+    """Whether the exception is our `Pruned` or Optuna's `TrialPruned`."""
+    return isinstance(error, Pruned) or _is_named(error, "TrialPruned", package="optuna")
+
+
+def _kind(error: BaseException) -> str:
+    if isinstance(error, BadReport):
+        return "bad_report"
+    if isinstance(error, EntrypointError):
+        return "entrypoint"
+    return next(filter(None, map(_exhausted, _causes(error))), "error")
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and what it was raised from: frameworks wrap errors in their own."""
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+
+
+def _exhausted(error: BaseException) -> OutOfMemory | None:
+    """Return the memory whose lack an exception is."""
+    if _is_named(error, "OutOfMemoryError"):  # torch's and CuPy's; Ray's is about a node
+        return "host_oom" if _is_named(error, "OutOfMemoryError", package="ray") else "gpu_oom"
+    if isinstance(error, MemoryError):
+        return "gpu_oom" if out_of_memory(_text(error)) == "gpu_oom" else "host_oom"
+    return out_of_memory(_text(error))
+
+
+def _message(error: BaseException, shown: traceback.TracebackException) -> str:
+    if isinstance(error, (BadReport, EntrypointError)):
+        return clean(_text(error), MESSAGE_CHARS_MAX)
+    message = "".join(shown.format_exception_only()).strip()
+    if isinstance(error, ValueError) and "main thread" in message:
+        message += _NOT_THE_MAIN_THREAD
+    return clean(message, MESSAGE_CHARS_MAX)
+
+
+def _users_traceback(shown: traceback.TracebackException) -> str:
+    _drop_our_frames(shown)
+    return clean("".join(shown.format()), TRACEBACK_CHARS_MAX)
+
+
+def _drop_our_frames(shown: traceback.TracebackException) -> None:
+    shown.stack = traceback.StackSummary.from_list(
+        [f for f in shown.stack if not f.filename.startswith(_OUR_FOLDER) and not f.filename.endswith(_RAYS_WRAPPER)]
+    )
+    for linked in (shown.__cause__, shown.__context__):
+        if linked is not None:
+            _drop_our_frames(linked)
+
+
+def clean(text: str, chars_max: int) -> str:
+    """Text that the database takes: without NUL and lone surrogates, shortened in the middle."""
+    text = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+    if len(text) <= chars_max:
+        return text
+    half = chars_max // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters left out ...\n{text[-half:]}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  # the user's __str__ may raise anything
+        return f"<{type(error).__name__} that cannot be shown>"
+
+
+def _is_named(error: BaseException, name: str, package: str = "") -> bool:
+    return any(c.__name__ == name and c.__module__.startswith(package) for c in type(error).__mro__)

@@ -1,0 +1,169 @@
+"""The outbox of an attempt: what it said, numbered 1, 2, 3, ..., kept until it is acknowledged.
+
+Putting never waits and memory is bounded: when an attempt reports faster than anyone can record, every second
+report that was not handed out yet is left out; of output beyond the bound the middle is. The attempt's log says so.
+
+Imports no Ray.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+
+from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.int_ranges import Steps
+from tunesvc.execution.executor import Asked, Logged, Outcome, Payload, Reported, StudyRequested
+
+Numbered = tuple[int, Payload]
+
+PENDING_REPORTS_MAX = 50_000
+PENDING_LOG_CHARS_MAX = 2**20
+UNACKNOWLEDGED_MAX = 20_000
+"""Nothing more is handed out while so many events wait for their acknowledgement."""
+TAKE_MAX = 2_000
+"""Events per `take`."""
+
+
+class Outbox:
+    """One attempt's events. Any thread may put and take; of two listeners, both get everything above their `after`."""
+
+    def __init__(
+        self,
+        bell: Bell | None = None,
+        *,
+        pending_reports_max: int = PENDING_REPORTS_MAX,
+        pending_log_chars_max: int = PENDING_LOG_CHARS_MAX,
+    ) -> None:
+        """`bell`: rung for each event."""
+        self._bell = bell or Bell()
+        self._lock = self._bell.lock
+        self._reports_max = pending_reports_max
+        self._log_chars_max = pending_log_chars_max
+        self._pending: deque[Payload] = deque()
+        self._kept: deque[Numbered] = deque()
+        self._last_seq = 0
+        self._closed = False
+        self._steps = Steps()
+        self._pending_reports = 0
+        self._pending_log_chars = 0
+        self._thinned_reports = 0
+
+    def put(self, payload: Payload) -> None:
+        """Add an event. An outcome is the last; whatever comes after it is refused."""
+        with self._lock:
+            if self._closed:
+                return
+            if isinstance(payload, Outcome):
+                self._say_what_is_missing()
+                self._closed = True
+            self._add(payload)
+            if isinstance(payload, (Outcome, Asked, StudyRequested)):
+                self._bell.ask_whether_urgent()
+
+    def report(self, report: Reported) -> None:
+        """Add a report, unless its step was reported before: the first one stands."""
+        with self._lock:
+            if self._closed or not self._steps.add(report.step):
+                return
+            self._pending_reports += 1
+            if self._pending_reports > self._reports_max:
+                self._thin_out()
+            self._add(report)
+
+    def log(self, stream: str, text: str, end: int = 0) -> None:
+        """Add a piece of output that ends there in the spool."""
+        with self._lock:
+            if self._closed:
+                return
+            self._pending_log_chars += len(text)
+            self._add(Logged(stream, text, end))
+            if self._pending_log_chars > self._log_chars_max:
+                self._cut_log()
+
+    def acknowledge(self, acknowledged: int) -> None:
+        """Forget the events up to this number, which are recorded for good."""
+        with self._lock:
+            while self._kept and self._kept[0][0] <= acknowledged:
+                self._kept.popleft()
+
+    def count(self, after: int) -> int:
+        """How many events above `after` could be taken at once."""
+        with self._lock:
+            return self._last_seq - after + min(len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the outcome is in it."""
+        with self._lock:
+            return self._closed
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more is handed out before an acknowledgement comes."""
+        with self._lock:
+            return len(self._kept) >= UNACKNOWLEDGED_MAX
+
+    def take(self, after: int) -> Sequence[Numbered]:
+        """Events numbered above `after`. Repeatable: the same `after` gives the same events again, and later ones."""
+        with self._lock:
+            self._hand_out()
+            return list(islice((event for event in self._kept if event[0] > after), TAKE_MAX))
+
+    def _hand_out(self) -> None:
+        """Number what is pending."""
+        for _ in range(min(TAKE_MAX, len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))):
+            payload = self._pending.popleft()
+            self._last_seq += 1
+            self._kept.append((self._last_seq, payload))
+            if isinstance(payload, Reported):
+                self._pending_reports -= 1
+            elif isinstance(payload, Logged):
+                self._pending_log_chars -= len(payload.text)
+
+    def _add(self, payload: Payload) -> None:
+        self._pending.append(payload)
+        self._bell.ring()
+
+    def _thin_out(self) -> None:
+        """Leave out every second report that waits; a curve keeps its shape at half its resolution."""
+        thinned: deque[Payload] = deque()
+        odd = False
+        for payload in self._pending:
+            odd ^= isinstance(payload, Reported)
+            if odd or not isinstance(payload, Reported):
+                thinned.append(payload)
+        left_out = len(self._pending) - len(thinned)
+        self._pending = thinned
+        self._pending_reports -= left_out
+        self._thinned_reports += left_out
+
+    def _cut_log(self) -> None:
+        """Leave out the middle of the output that waits; about a quarter of the bound stays at either end."""
+        margin, total = self._log_chars_max // 4, self._pending_log_chars
+        cut: deque[Payload] = deque()
+        before = left_out = gap_at = 0
+        for payload in self._pending:
+            after = before + len(payload.text) if isinstance(payload, Logged) else before
+            if isinstance(payload, Logged) and before >= margin and total - after >= margin:
+                left_out += payload.left_out or len(payload.text)
+                self._pending_log_chars -= len(payload.text)
+                gap_at = gap_at or len(cut)
+            else:
+                cut.append(payload)
+            before = after
+        if left_out:
+            gap = Logged.gap(left_out)
+            cut.insert(gap_at, gap)
+            self._pending_log_chars += len(gap.text)
+            self._pending = cut
+
+    def _say_what_is_missing(self) -> None:
+        if self._thinned_reports:
+            self._note(f"{self._thinned_reports} reports came faster than they could be recorded and were left out")
+
+    def _note(self, text: str) -> None:
+        note = Logged("stderr", f"[tunesvc: {text}]\n")
+        self._pending_log_chars += len(note.text)
+        self._add(note)

@@ -1,0 +1,42 @@
+"""Scratch folders of attempts, on the worker's own disk.
+
+They lie in one folder per worker, which a watcher removes when the worker dies; see `supervise`.
+Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from tunesvc.execution.attempt import supervise
+
+
+def make(name: str) -> Path:
+    """Make an empty folder that begins with `name`."""
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_root()))
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, and leave it first if this process works in it."""
+    with suppress(OSError):  # the working directory was removed already
+        if Path.cwd().is_relative_to(folder):
+            os.chdir(_root())
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@functools.cache
+def _root() -> Path:
+    """Return this process's folder. The pipe's other end stays open until the process ends."""
+    root = Path(tempfile.mkdtemp(prefix="tunesvc-")).resolve()
+    watched_end, _ = os.pipe()
+    script = [sys.executable, "-I", "-S", supervise.__file__, str(watched_end), str(root)]
+    subprocess.run(script, pass_fds=[watched_end], start_new_session=True, check=True)
+    os.close(watched_end)
+    return root

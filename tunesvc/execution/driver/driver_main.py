@@ -1,0 +1,233 @@
+"""The process that is the Ray driver: `python -m tunesvc.execution.driver.driver_main FD`, started by `link`.
+
+FD is its end of a socket. It ends at once when the other end is closed: a local Ray ends with it, attempts on a
+shared cluster run on. The main thread alone listens to attempts and carries out commands, of all jobs; one reads
+commands, one asks Ray what it has, because nobody knows how long that takes while Ray's head is away, and one takes up
+each job. Only `main` imports Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import NoReturn, Protocol
+
+from tunesvc.errors import UnsatisfiableRequest
+from tunesvc.execution.driver.driver_messages import (
+    Begin,
+    Close,
+    Cluster,
+    Command,
+    End,
+    For,
+    From,
+    Heard,
+    Leave,
+    Message,
+    Order,
+    Pulse,
+    Refused,
+    Signs,
+)
+from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.executor import Executor, Job
+from tunesvc.execution.ray.cluster_connection import LocalResources
+from tunesvc.util.clock import SystemClock
+
+PULSE_S = 1.0
+"""How often it gives a sign of life."""
+CLUSTER_S = 2.0
+"""How often it asks what Ray has."""
+
+
+class Joined(Protocol):
+    """A Ray, started or joined."""
+
+    def executor(self, job: Job) -> Executor:
+        """Runs a job's attempts; whatever it waits for arrives in the driver's inbox. Any thread may call this."""
+        ...
+
+    def close(self) -> None:
+        """Leave Ray, and end it if it is our own."""
+        ...
+
+
+class Joiner(Protocol):
+    """Joins a cluster or starts a local Ray."""
+
+    def __call__(
+        self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox
+    ) -> Joined: ...
+
+
+@dataclass(slots=True)
+class Host:
+    """A job's executor, which is there when the job is taken up."""
+
+    executor: Executor | None = None
+    unheard: list[Command] = field(default_factory=list)
+    """What it has to be told then."""
+
+
+class Driver:
+    """Holds an executor for each job and obeys the other end of the connection."""
+
+    def __init__(self, connection: Connection, join: Joiner) -> None:
+        self._connection = connection
+        self._join = join
+        self._ray: Joined
+        self._inbox = Inbox()
+        self._hosts: dict[int, Host] = {}
+        self._sending = threading.Lock()
+        self._is_new = threading.Event()
+        """Whether a job waits to hear what Ray has."""
+        self._clock = SystemClock()
+        self._answered_s = self._clock.now()
+        self._pulsed_s = -PULSE_S
+
+    def run(self) -> None:
+        """Connect to Ray, then listen and obey until told to end, or until the other end is closed."""
+        join, *orders = self._connection.recv()
+        threading.Thread(target=self._obey, args=(orders,), name="commands", daemon=True).start()
+        sys.argv[0] = join.program
+        try:
+            self._ray = self._join(join.address, join.local, join.source, self._inbox)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
+            self._send(Refused.by(error))
+            return
+        self._answered_s = self._clock.now()
+        threading.Thread(target=self._keep_looking, name="cluster", daemon=True).start()
+        while True:
+            self._pulse()
+            self._inbox.take_in(PULSE_S)
+            for number, host in [*self._hosts.items()]:
+                if host.executor is not None and (events := host.executor.events(0.0)):
+                    self._send(From(number, Heard(events)))
+
+    def _pulse(self) -> None:
+        now = self._clock.now()
+        if now - self._pulsed_s < PULSE_S:
+            return
+        self._pulsed_s = now
+        self._send(Pulse(now - self._answered_s))
+        for number, host in self._hosts.items():
+            if host.executor is not None:
+                self._send(From(number, Signs(host.executor.alive(), host.executor.trouble())))
+
+    # --- commands -----------------------------------------------------------------------------------
+
+    def _obey(self, orders: Sequence[Order]) -> NoReturn:
+        """Hand what we are told to the main thread, which alone may use executors."""
+        while True:
+            if orders:
+                self._inbox.put(partial(self._carry_out_all, orders))
+            try:
+                orders = self._connection.recv()
+            except (EOFError, OSError):  # whom we work for is gone
+                _perish()
+
+    def _carry_out_all(self, orders: Sequence[Order]) -> None:
+        for order in orders:
+            self._carry_out(order)
+
+    def _carry_out(self, order: Order) -> None:
+        match order:
+            case Begin(number, job):
+                self._hosts[number] = Host()
+                threading.Thread(target=self._take_up, args=(number, job), name=f"job {number}", daemon=True).start()
+            case For(number, command):
+                self._perform(number, command)
+            case End():
+                self._ray.close()
+                os._exit(0)  # there is nothing left to do that could be worth a hang
+
+    def _take_up(self, number: int, job: Job) -> None:
+        """Make the job's executor, in a thread of its own: it may have to ask the job's function for its resources."""
+        try:
+            executor = self._ray.executor(job)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
+            self._inbox.put(partial(self._hosts.__delitem__, number))
+            self._send(From(number, Refused.by(error)))
+        else:
+            self._inbox.put(partial(self._took_up, number, executor))
+
+    def _took_up(self, number: int, executor: Executor) -> None:
+        host = self._hosts[number]
+        host.executor = executor
+        for command in host.unheard:
+            self._perform(number, command)
+        self._is_new.set()
+
+    def _perform(self, number: int, command: Command) -> None:
+        host = self._hosts.get(number)
+        if host is None:  # it could not be taken up
+            return
+        if host.executor is None:
+            host.unheard.append(command)
+            return
+        command.perform(host.executor)
+        if isinstance(command, (Close, Leave)):
+            del self._hosts[number]
+
+    # --- what Ray has -------------------------------------------------------------------------------
+
+    def _keep_looking(self) -> NoReturn:
+        while True:
+            self._is_new.wait(CLUSTER_S)
+            self._is_new.clear()
+            with suppress(Exception):  # Ray's head is away: no answer, and the pulse says for how long
+                self._look_around()
+
+    def _look_around(self) -> None:
+        executors = {number: host.executor for number, host in [*self._hosts.items()] if host.executor is not None}
+        for number, executor in executors.items():
+            self._send(From(number, _cluster_of(executor)))
+        self._answered_s = self._clock.now()
+
+    def _send(self, message: Message) -> None:
+        """Waits while nobody reads: then nothing more is taken from the workers, whose outboxes are bounded."""
+        try:
+            with self._sending:
+                self._connection.send(message)
+        except OSError:
+            _perish()
+
+
+def _cluster_of(executor: Executor) -> Cluster:
+    capacity = executor.capacity()
+    try:
+        return Cluster(capacity, executor.slots())
+    except UnsatisfiableRequest as error:
+        return Cluster(capacity, 0, str(error))
+
+
+def _perish() -> NoReturn:
+    """End at once, and with us what we started: some of Ray's processes take minutes to notice that theirs is gone."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
+
+
+def connection_from_arguments() -> Connection:
+    """Our end of the socket, by the number on the command line."""
+    descriptor = int(sys.argv[1])
+    os.set_inheritable(descriptor, False)  # else Ray's processes would hold it open
+    return Connection(descriptor)
+
+
+def main() -> None:
+    """Run the driver of a real Ray."""
+    from tunesvc.execution.ray.ray_session import Joined as RayJoined  # brings Ray
+
+    Driver(connection_from_arguments(), RayJoined).run()
+
+
+if __name__ == "__main__":
+    main()

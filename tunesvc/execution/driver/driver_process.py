@@ -1,0 +1,140 @@
+"""A Ray driver's process as its parent sees it: started, spoken to, its last words kept, ended with all it started.
+
+POSIX only. Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from textwrap import shorten
+
+from tunesvc.execution.driver.driver_messages import Message, Opening, Order
+
+_MAIN = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
+_WORDS_CHARS = 8_000
+_SHOWN_CHARS = 120
+_NO_WORDS = re.compile(r"^\s*$|\[0x[0-9a-f]+\]\s*$")
+"""Empty lines, and frames of a stack of compiled parts."""
+_LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
+"""Of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711] rpc_client.h:204: `."""
+
+
+class Link:
+    """One driver process. One thread may receive; any may send, and `kill`."""
+
+    def __init__(self, module: str, openings: Sequence[Opening], *, recv_max_s: float) -> None:
+        """Start the process, in a session of its own, which neither Ctrl-C nor SIGTERM to our group reaches.
+
+        Args:
+            module: whose `main` it runs.
+            openings: the first messages.
+            recv_max_s: a message that has begun to arrive has to be complete after so long.
+        """
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(recv_max_s), 0))
+        self._words, words_end = os.pipe()
+        os.set_blocking(self._words, False)
+        try:
+            self._process = subprocess.Popen(
+                # -P and our own path: a module in the current folder must not stand in for one of ours
+                [sys.executable, "-P", "-c", _MAIN.format(path=sys.path, module=module), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=words_end,
+                stderr=words_end,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        finally:
+            os.close(words_end)
+            theirs.close()
+        self._connection = Connection(ours.detach())
+        self._sources: list[Connection | int] = [self._connection, self._words]
+        self._said = ""
+        self._ending = threading.Lock()
+        self._outgoing: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
+        for opening in openings:
+            self._outgoing.put(opening)
+        self._sender = threading.Thread(target=self._keep_sending, name="driver-commands", daemon=True)
+        self._sender.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process, which leads a group of the same number."""
+        return self._process.pid
+
+    def send(self, order: Order) -> None:
+        """Tell the driver something; returns at once, and is void once the driver is gone."""
+        self._outgoing.put(order)
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """The next message; None when there is none within the time.
+
+        Raises:
+            EOFError: the process has ended, or left a message unfinished.
+        """
+        ready = wait(self._sources, timeout_s)
+        if self._words in ready and not self._listen_to_words():
+            self._sources.remove(self._words)
+        if self._connection not in ready:
+            return None
+        try:
+            message: Message = self._connection.recv()
+        except OSError as error:
+            raise EOFError(str(error)) from error
+        return message
+
+    def kill(self) -> None:
+        """Kill the process and what it started. Repeatable."""
+        with self._ending:
+            if self._process.returncode is None:  # not reaped, so the group's number is still its own
+                with suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
+
+    def bury(self) -> str:
+        """Wait for the process, which has closed its end or was killed; why it ended. Nothing it started is left."""
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        self.kill()
+        with self._ending:
+            code = self._process.wait()
+        self._listen_to_words()
+        self._outgoing.put(None)
+        self._sender.join()
+        self._connection.close()
+        os.close(self._words)
+        return _epitaph(code, self._said)
+
+    def _keep_sending(self) -> None:
+        """What was said at once travels together."""
+        with suppress(OSError):  # it is gone; whoever receives finds out
+            while (order := self._outgoing.get()) is not None:
+                orders = [order]
+                while not self._outgoing.empty() and (order := self._outgoing.get()) is not None:
+                    orders.append(order)
+                self._connection.send(orders)
+                if order is None:
+                    return
+
+    def _listen_to_words(self) -> bool:
+        """Take in what was said on stdout and stderr; whether more may come."""
+        with suppress(BlockingIOError):
+            while data := os.read(self._words, 65_536):
+                self._said = (self._said + data.decode("utf-8", "replace"))[-_WORDS_CHARS:]
+            return False
+        return True
+
+
+def _epitaph(code: int, said: str) -> str:
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    lines = [_LOG_PREFIX.sub("", line).strip() for line in said.splitlines() if not _NO_WORDS.search(line)]
+    return f"{how}: {shorten(lines[-1], _SHOWN_CHARS, placeholder=' ...')}" if lines else how

@@ -1,0 +1,129 @@
+"""The Rays that a process starts for its studies: one for each cluster, or the Ray that it uses already.
+
+A local Ray gets what its studies claim of this machine. Imports no Ray until one is in use.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from tunesvc.errors import MachineBusy
+from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.driver.machine_claims import Claim, Demand, Machine
+from tunesvc.execution.executor import Executor, Job
+from tunesvc.execution.objectives.source_digest import speaks_of_resources
+from tunesvc.execution.ray.cluster_connection import LocalResources
+from tunesvc.spec import StudySpec
+
+ExecutorMaker = Callable[[Job, StudySpec], Executor]
+
+
+class Rays:
+    """Makes executors, those of one cluster on one Ray, and ends the Rays that it started. For several threads."""
+
+    def __init__(self, *, of_several: bool = False) -> None:
+        """`of_several`: one local Ray is for studies that are not all known when it starts, and gets what is free."""
+        self._of_several = of_several
+        self._starts: dict[tuple[str | None, str | None], RayStart] = {}
+        self._starting = threading.Lock()
+
+    def __enter__(self) -> Rays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def ahead(self, specs: Sequence[StudySpec], source: str | None) -> Rays:
+        """Start the Ray of these studies before one of them asks for it, unless the machine is busy by then."""
+        if not _is_in_use():
+            with suppress(MachineBusy):
+                self._start(specs, source)
+        return self
+
+    def executor(self, job: Job, spec: StudySpec) -> Executor:
+        """Of a job: see `ray_executor`."""
+        return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, self._start([spec], job.source))
+
+    def end(self) -> None:
+        """End the Rays, whoever still uses them. Repeatable."""
+        for start in self._starts.values():
+            start.end()
+        self._starts.clear()
+
+    def _start(self, specs: Sequence[StudySpec], source: str | None) -> RayStart:
+        """A cluster gets one copy of one folder from each driver; workers of a local Ray find any."""
+        address = specs[0].cluster
+        key = address, source if is_shared(address) else None
+        with self._starting:
+            if key not in self._starts:
+                self._starts[key] = _begun(specs, source, of_several=self._of_several, is_kept=True)
+            return self._starts[key]
+
+
+def ray_executor(job: Job, spec: StudySpec) -> Executor:
+    """The Ray that this process uses already, else one in a process that ends with the executor.
+
+    Raises:
+        MachineBusy: a local one would need what other commands have.
+    """
+    return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, _begun([spec], job.source))
+
+
+def is_shared(address: str | None) -> bool:
+    """Whether this is a cluster that others use too, and no Ray of our own."""
+    return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
+
+
+def _begun(
+    specs: Sequence[StudySpec], source: str | None, *, of_several: bool = False, is_kept: bool = False
+) -> RayStart:
+    """Begin to start the Ray of studies; a local one on what they have claimed of this machine."""
+    address = specs[0].cluster
+    if is_shared(address):
+        return RayStart(address, source=source, is_kept=is_kept)
+    folder = Path(source or ".")
+    brings = [spec for spec in specs if speaks_of_resources(spec.entrypoint, folder)]
+    demand = Demand.of(specs, may_bring_gpus=bool(brings))
+    if of_several:
+        demand = replace(demand, cpu=None, gpu=None)
+    machine = Machine.here()
+    holding = machine.claim([spec.name for spec in specs], demand)
+    try:
+        local = _local(machine, demand, holding.claim)
+        return RayStart(address, source=source, local=local, is_kept=is_kept, holding=holding)
+    except BaseException:
+        holding.release()
+        raise
+
+
+def _local(machine: Machine, demand: Demand, claim: Claim) -> LocalResources | None:
+    """Return what a local Ray may have; None is all.
+
+    Studies that say their `parallelism` may be given more while they run: what they have claimed bounds no CPUs.
+    """
+    has_all_it_wants = claim.cpu >= (machine.cpus if demand.cpu is None else demand.cpu)
+    cpu = None if has_all_it_wants else math.ceil(max(math.floor(claim.cpu), demand.least_cpu))
+    devices = None if demand.gpu == 0 or claim.gpus == machine.gpus else claim.gpus
+    if cpu is None and devices is None:
+        return None
+    local = LocalResources.from_environment()
+    return replace(local, cpu=cpu, gpu=local.gpu if devices is None else len(devices), devices=devices)
+
+
+def _on_ray_in_use(job: Job) -> Executor:
+    from tunesvc.execution.ray.ray_executor import RayExecutor
+
+    return RayExecutor(job)
+
+
+def _is_in_use() -> bool:
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())

@@ -1,0 +1,141 @@
+"""Sees to it that there is a Ray driver: reads what it says, notices when it is gone or hangs, starts the next one.
+
+Imports no Ray.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tunesvc.execution.driver.driver_messages import Begin, Join, Message, Opening, Pulse, Refused
+from tunesvc.execution.driver.driver_process import Link
+from tunesvc.util.clock import Clock
+
+BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""From the end of a driver to the start of the next; the last one for ever."""
+STEADY_S = 60.0
+"""A driver that was up for so long makes the back-off begin anew."""
+_CHECK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a driver is waited for."""
+
+    start_s: float = 180.0
+    """Until Ray is up."""
+    silent_s: float = 60.0
+    """For a sign of life of the driver's loop."""
+    unanswered_s: float = 120.0
+    """For an answer of Ray's head to the driver. Ray itself gives up after 60 s unless it is told otherwise."""
+    close_s: float = 15.0
+    """Until a driver that was told to end has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A driver is gone, with all that it started here."""
+
+    reason: str
+    """What it did, as in `ended by SIGKILL`."""
+
+
+Hear = Callable[[Link | None, Message | Ended], None]
+"""Gets what the driver behind a link said, in order; `Ended` is the last. No link: it could not even be started."""
+
+
+class Keeper:
+    """Runs one driver after the other in a thread of its own until it is told to end."""
+
+    def __init__(self, module: str, join: Join, hear: Hear, patience: Patience, clock: Clock) -> None:
+        """Start the first driver, `main` of `module`; `hear` gets whatever it and the next ones say, in our thread."""
+        self._module = module
+        self._openings: list[Opening] = [join]
+        self._hear = hear
+        self._patience = patience
+        self._clock = clock
+        self._over = threading.Event()
+        self._starting = threading.Lock()
+        self._link: Link | None = None
+        self._failures = 0
+        self._tried = threading.Event()
+        """Whether the first driver's process has begun, or cannot."""
+        self._thread = threading.Thread(target=self._run, name="driver-keeper", daemon=True)
+        self._thread.start()
+        self._tried.wait()  # a few ms; else what the caller imports next may hold the first driver up
+
+    def tell(self, begin: Begin) -> None:
+        """Tell a job to the driver of now, and to each later one."""
+        with self._starting:
+            self._openings.append(begin)
+            if self._link is not None:
+                self._link.send(begin)
+
+    def forget(self, begin: Begin) -> None:
+        """Tell a job to no later driver."""
+        with self._starting:
+            self._openings.remove(begin)
+
+    def end(self, told: Link | None) -> None:
+        """Start no other driver, wait for the one that was `told` to end, and kill whatever is left. Repeatable."""
+        with self._starting:
+            self._over.set()
+            link = self._link
+        try:
+            if told is not None and told is link:
+                self._thread.join(self._patience.close_s)
+        finally:
+            if link is not None:
+                link.kill()
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            started_s = self._clock.now()
+            try:
+                link = self._start()
+            except OSError as error:  # no memory, too many processes
+                self._tried.set()
+                self._hear(None, Ended(f"cannot be started: {error}"))
+            else:
+                self._tried.set()
+                self._hear(link, Ended(self._see_off(link)))
+            if self._clock.now() - started_s >= STEADY_S:
+                self._failures = 0
+            self._over.wait(BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)])
+            self._failures += 1
+
+    def _start(self) -> Link:
+        with self._starting:
+            self._link = Link(self._module, tuple(self._openings), recv_max_s=self._patience.silent_s)
+            if self._over.is_set():
+                self._link.kill()
+            return self._link
+
+    def _see_off(self, link: Link) -> str:
+        """Follow a driver to its end; why it ended."""
+        reason = self._follow(link)
+        link.kill()
+        end = link.bury()
+        return reason or end
+
+    def _follow(self, link: Link) -> str:
+        """Pass on what a driver says until it ends; why it has to be ended, or nothing when it ended by itself."""
+        heard_s, waits_s, is_up = self._clock.now(), self._patience.start_s, False
+        while True:
+            try:
+                message = link.receive(_CHECK_S)
+            except EOFError:
+                return ""
+            now = self._clock.now()
+            if message is not None:
+                heard_s, is_up, waits_s = now, True, self._patience.silent_s
+                self._hear(link, message)
+            if isinstance(message, Refused):
+                return message.text
+            if isinstance(message, Pulse) and message.unanswered_s > self._patience.unanswered_s:
+                return f"got no answer from Ray's head for {message.unanswered_s:.0f} s"
+            if now - heard_s > waits_s:
+                return f"gave no sign of life for {waits_s:g} s" if is_up else f"was not ready after {waits_s:g} s"

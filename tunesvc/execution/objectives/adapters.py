@@ -1,0 +1,158 @@
+"""The ways in which an objective may be written, told apart by its signature, and their calls.
+
+    f(lr, layers, *, trial)    parameters by name; `trial` if it wants one
+    f(config, data=None)       one dict; code for Ray Tune may call `ray.tune.report` (`ray_form`)
+    class T(tune.Trainable)    Ray Tune's class with `setup` and `step` (`ray_trainable`)
+    f(trial)                   Optuna's (`optuna_form`); ours where annotated as `tunesvc.Trial`
+
+Each function may return a number, a dict, a tuple for several metrics or nothing, or be a
+generator that yields reports. Imports neither Ray nor Optuna; those forms do, when they are met.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Generator, Mapping
+from functools import partial
+from typing import Any
+
+from tunesvc.errors import BadReport
+from tunesvc.execution.attempt.attempt import Attempt, Run
+from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.objectives.entrypoint import Objective
+from tunesvc.execution.objectives.ray_tune_space import is_trainable, nested
+from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, without_partial
+from tunesvc.trial import Trial, as_json, as_result
+
+Call = Callable[[Attempt], object]
+"""Calls an objective for an attempt and returns what it returned."""
+
+
+def prepare(objective: Objective) -> Run:
+    """How to run this objective: a function from an attempt to the final metrics."""
+    if is_trainable(objective):
+        from tunesvc.execution.objectives.ray_tune_trainable import Trainables
+
+        return Trainables(objective)
+    return partial(_run, _caller(objective))
+
+
+def _run(call: Call, attempt: Attempt) -> Mapping[str, float]:
+    returned = call(attempt)
+    if inspect.isgenerator(returned):
+        returned = _exhaust(returned, attempt.trial())
+    metrics, attributes = as_result(returned, attempt.job.metrics)
+    for name, value in attributes.items():
+        attempt.set_user_attr(name, as_json(name, value))
+    return metrics
+
+
+def _caller(objective: Objective) -> Call:
+    arguments = Arguments.of(objective)
+    if arguments is None:
+        return partial(_call_with_config, objective, False)  # a builtin: nothing is known about it
+    return lambda attempt: _choose(objective, arguments, attempt)(attempt)
+
+
+def _choose(objective: Objective, arguments: Arguments, attempt: Attempt) -> Call:
+    """Choose the form by the signature, and by the parameters that the trial has."""
+    first = arguments.only_required
+    if first is None or arguments.is_by_name(attempt.launch.params):
+        return partial(_call_by_name, objective, arguments)
+    is_bare = first.annotation == "Trial"  # a name of both, and only Optuna's suggests
+    if is_our_trial(first.annotation) and not (is_bare and attempt.job.define_by_run):
+        return partial(_call_with_trial, objective)
+    if first.name == "trial" or is_optunas_trial(first.annotation):
+        return partial(_call_optuna, objective)
+    if first.name != "config" and attempt.job.define_by_run:
+        return partial(_call_optuna, objective)
+    return partial(_call_with_config, objective, arguments.takes_trial)
+
+
+# --- the forms --------------------------------------------------------------------------------------
+
+
+def _call_by_name(objective: Objective, arguments: Arguments, attempt: Attempt) -> object:
+    given: dict[str, Any] = arguments.as_annotated(attempt.launch.params)
+    if arguments.has_trial and "trial" not in given:
+        given["trial"] = attempt.trial()
+    _check_arguments(objective, arguments, given)
+    return objective(**given)
+
+
+def _call_with_config(objective: Objective, takes_trial: bool, attempt: Attempt) -> object:
+    config = nested(attempt.launch.params)
+    if takes_trial:
+        return objective(config, trial=attempt.trial())
+    if not _mentions_ray(objective):
+        return objective(config)
+    from tunesvc.execution.objectives.ray_tune_function import call
+
+    return call(objective, attempt)
+
+
+def _call_with_trial(objective: Objective, attempt: Attempt) -> object:
+    return objective(attempt.trial())
+
+
+def _call_optuna(objective: Objective, attempt: Attempt) -> object:
+    from tunesvc.execution.objectives.optuna_objective import OptunaTrial, as_optuna
+
+    return as_optuna(objective(OptunaTrial(attempt)))
+
+
+def _exhaust(generator: Generator[object, Any, object], trial: Trial) -> object:
+    """Report whatever is yielded; a dict may name its own `step`, otherwise steps count from 0."""
+    try:
+        while True:
+            value = next(generator)
+            if isinstance(value, Mapping):
+                metrics = dict(value)
+                trial.report(metrics.pop("step", None), metrics)
+            elif value is None:
+                raise BadReport("the objective yielded None: yield a number or a dict of metrics")
+            else:
+                trial.report(None, value)
+    except StopIteration as end:
+        return end.value
+    finally:
+        generator.close()  # so that its `finally` blocks run before the attempt is over
+
+
+# --- what a signature tells ---------------------------------------------------------------------------
+
+
+def _check_arguments(objective: Objective, arguments: Arguments, given: Mapping[str, Any]) -> None:
+    signed = f"{_name(objective)}{arguments.signature}"
+    if surplus := arguments.surplus(given):
+        raise EntrypointError(f"{signed} does not take {_listed(surplus)}: add it to the signature")
+    if missing := arguments.missing(given):
+        raise EntrypointError(
+            f"{signed} needs {_listed(missing)}, which this trial does not have: declare it in "
+            "the study, or give it a default value if it is a conditional parameter"
+        )
+
+
+def _mentions_ray(objective: Objective) -> bool:
+    """Whether the function may call Ray Tune; importing that takes a second, which most functions need not pay."""
+    if "ray.tune" in sys.modules or "ray.train" in sys.modules:
+        return True
+    function = without_partial(objective)
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    names = getattr(code, "co_names", ())
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    try:
+        source = inspect.getsource(module) if module else ""
+    except (OSError, TypeError):
+        source = ""
+    return "import ray" in source or "from ray" in source or any(name.partition(".")[0] == "ray" for name in names)
+
+
+def _name(objective: Objective) -> str:
+    function = without_partial(objective)
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

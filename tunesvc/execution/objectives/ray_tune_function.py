@@ -1,0 +1,164 @@
+"""Ray Tune's session for a function written for it, outside of Ray Tune.
+
+`ray.tune.report`, `get_checkpoint` and `get_context` all look up one session object in this process
+(`ray.train._internal.session`). Ours stands in its place while the function runs, so they work however they were
+imported. Ray's own session would block every report until its controller has fetched it, and wants a Ray storage.
+Imports Ray Tune.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ray.train._internal import session as ray_session
+from ray.tune import Checkpoint, PlacementGroupFactory
+
+from tunesvc.errors import BadReport, Pruned
+from tunesvc.execution.attempt.attempt import Attempt
+from tunesvc.execution.attempt.checkpoints import step_of
+from tunesvc.execution.objectives.ray_tune_parameters import bring_parameters
+from tunesvc.execution.objectives.ray_tune_space import nested
+from tunesvc.trial import as_json, as_number, flattened, is_attribute, is_name
+
+_DONE = "done"
+_STOP = "stop"
+"""A constant of this name is Ray's `stop`: by metric, the value at which a trial ends."""
+_CONTROL = frozenset({_DONE, "should_checkpoint"})
+"""Entries of a result that speak to Ray Tune."""
+
+
+class ReportedDone(BaseException):
+    """Raised inside a Ray Tune function by its last report; no `except Exception` catches it."""
+
+
+def call(function: Callable[..., object], attempt: Attempt) -> object:
+    """Call a Ray Tune function with its config, in a working directory of its own."""
+    bring_parameters(function)
+    config, stop = config_of(attempt)
+    with tune_session(attempt, stop):
+        try:
+            returned = function(config)
+        except ReportedDone:
+            return None
+    if isinstance(returned, Mapping):
+        return {name: value for name, value in returned.items() if name not in _CONTROL}
+    return returned
+
+
+def config_of(attempt: Attempt) -> tuple[dict[str, Any], Mapping[str, float]]:
+    """Return a trial's config, and when it ends; see `_STOP`."""
+    config = nested(attempt.launch.params)
+    if isinstance(config.get(_STOP), Mapping):
+        return config, dict(flattened(config.pop(_STOP)))
+    return config, {}
+
+
+@contextmanager
+def tune_session(attempt: Attempt, stop: Mapping[str, float] | None = None) -> Iterator[TuneSession]:
+    """Let `ray.tune`'s functions speak for this attempt, and work in its directory.
+
+    One at a time per process.
+    """
+    session = TuneSession(attempt, stop or {})
+    before = os.getcwd()  # noqa: PTH109  # as text for the environment
+    ray_session._session = session  # type: ignore[assignment]  # it has what ray.tune asks for
+    os.environ.setdefault("TUNE_ORIG_WORKING_DIR", before)
+    if os.environ.get("RAY_CHDIR_TO_TRIAL_DIR", "1") != "0":
+        os.chdir(attempt.directory)
+    try:
+        yield session
+    finally:
+        os.chdir(before)
+        ray_session._session = None
+
+
+class TuneSession:
+    """What `ray.tune` asks of its session."""
+
+    world_rank = None
+    """None is how Ray tells a Tune function from a Train worker."""
+    metadata: Mapping[str, Any] = {}
+
+    def __init__(self, attempt: Attempt, stop: Mapping[str, float]) -> None:
+        self._attempt = attempt
+        self._stop = stop
+        self._attributes: dict[str, str] = {}
+        restored = attempt.trial().restored()
+        self.iteration = max(step_of(restored), 0)
+        """Reports so far: Ray's `training_iteration`, which counts from 1 and goes on after a checkpoint."""
+        self.loaded_checkpoint = Checkpoint.from_directory(str(restored)) if restored else None
+        self.experiment_name = attempt.job.study
+        self.run_id = attempt.job.study
+        self.trial_id = str(attempt.launch.attempt)
+        self.trial_name = f"{attempt.job.study}_{attempt.launch.trial_number}"
+
+    def report(self, metrics: Mapping[str, Any], checkpoint: Any = None) -> None:
+        """One training iteration: metrics, and a checkpoint if there is one.
+
+        Raises:
+            Pruned: the trial has been asked to stop.
+            ReportedDone: the metrics say `done`, or have reached what the study's `stop` names.
+            BadReport: the study's metric is not a number.
+        """
+        self.take(metrics)
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
+                self._attempt.checkpoint(Path(folder), self.iteration)
+        if self.is_done(metrics):
+            raise ReportedDone
+        if self._attempt.stop_requested:
+            raise Pruned(f"{self.trial_name} was asked to stop after iteration {self.iteration}")
+
+    def take(self, metrics: Mapping[str, Any]) -> None:
+        """Count an iteration and hand over its numbers.
+
+        Text and truth values become attributes of the trial. What is neither is left out, as Ray
+        Tune lets a result hold anything.
+        """
+        self.iteration += 1
+        flat = {name: value for name, value in flattened(metrics) if name not in _CONTROL}
+        if numbers := numbers_of(flat, self._attempt.job.metrics):
+            self._attempt.report(self.iteration, numbers)
+        for name, value in flat.items():
+            is_short = not isinstance(value, (list, tuple))
+            if name not in numbers and is_name(name) and is_attribute(value) and is_short:
+                self._keep(name, as_json(name, value))
+
+    def is_done(self, metrics: Mapping[str, Any]) -> bool:
+        """Tell whether the last result ends the trial."""
+        reached = {"training_iteration": self.iteration, **dict(flattened(metrics))}
+        limits = {name: limit for name, limit in self._stop.items() if name in reached}
+        return bool(metrics.get(_DONE)) or any(reached[name] >= limits[name] for name in limits)
+
+    def _keep(self, name: str, text: str) -> None:
+        if self._attributes.get(name) != text:
+            self._attributes[name] = text
+            self._attempt.set_user_attr(name, text)
+
+    @property
+    def trial_dir(self) -> str:
+        """The trial's own directory on this machine, as text; it does not outlive the attempt."""
+        return str(self._attempt.directory)
+
+    @property
+    def trial_resources(self) -> PlacementGroupFactory:
+        """What one trial holds."""
+        asked = self._attempt.job.resources
+        bundle = {"CPU": asked.cpu, "GPU": asked.gpu, **asked.custom}
+        return PlacementGroupFactory([{name: n for name, n in bundle.items() if n}] * asked.workers)
+
+
+def numbers_of(metrics: Mapping[str, Any], objectives: tuple[str, ...]) -> dict[str, float]:
+    """The entries of a Ray Tune result that are numbers; those of `objectives` have to be."""
+    numbers = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = as_number(name, value)
+        except BadReport:
+            if name in objectives:
+                raise
+    return numbers

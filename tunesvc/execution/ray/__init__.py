@@ -1,0 +1,1 @@
+"""Workers as Ray actors: scheduling, fair shares, adoption, the connection to a cluster."""

@@ -1,0 +1,149 @@
+"""Which attempt is where: launches that wait, workers, the attempts on them, and how long anything is waited for.
+
+Values only; imports no Ray.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+from tunesvc.execution.executor import AttemptId, Launch
+from tunesvc.execution.worker.worker_protocol import Order
+
+if TYPE_CHECKING:
+    from tunesvc.execution.attempt.attempt import Place
+    from tunesvc.execution.ray.worker_backend import WorkerActor
+
+
+HANDOVER_S = 0.2
+"""How long an end takes to be heard and recorded, the next attempt to be decided on, and its launch to reach a worker:
+0.03 to 0.1 s on two busy cores, and more where a sampler takes its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often and how long, in seconds."""
+
+    poll_s: float = 5.0
+    """A worker keeps a poll open when nothing happens; its answer even so is its sign of life."""
+    retry_s: float = 0.5
+    """A worker that cannot be reached is left alone."""
+    adoption_s: float = 30.0
+    """Workers of an earlier coordinator may take to come up. Those that are up may have something, and keep it."""
+    killed_s: float = 10.0
+    """Ray may take to say that a worker is dead which it was told to kill."""
+    look_s: float = 10.0
+    """Between looks for workers that a coordinator started after its study was taken over."""
+    line_s: float = 0.05
+    """An attempt stands in a worker's line for so long before another worker gets it that has nothing to do."""
+    long_s: float = HANDOVER_S
+    """No more than one stands in line behind an attempt that has run for so long."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A worker and what it does."""
+
+    actor: WorkerActor
+    node: str = ""
+    """Where it is up; empty while nobody has said."""
+    place: Place | None = None
+    """The same in full; None for a worker of an earlier coordinator too."""
+    heard: dict[str, int] = field(default_factory=dict)
+    """Up to where each stream of its output was heard."""
+    death: BaseException | None = None
+    """What Ray said when it died."""
+    is_up: bool = False
+    calls: int = 0
+    """How many were made of it."""
+    orders: list[tuple[int, Order]] = field(default_factory=list)
+    """Those that it is not known to have, each with the number of the first call that brings it."""
+    is_due: bool = False
+    """Whether a call of it is about to be made."""
+    is_spent: bool = False
+    """Whether no other attempt may begin on it: it is an earlier coordinator's, started from what the job was then, or
+    the last attempt left something behind, or it is dead."""
+    attempts: list[Running] = field(default_factory=list)
+    """Those whose end is not recorded, in the order in which they run."""
+
+    @property
+    def live(self) -> list[Running]:
+        """Those that are not over: the one that runs, and those that follow it."""
+        return [running for running in self.attempts if not running.over]
+
+    @property
+    def is_free(self) -> bool:
+        """Whether an attempt would begin on it at once."""
+        return self.is_up and not self.is_spent and not self.live
+
+    def has_room_in_line(self, line: int) -> bool:
+        """Whether one more may stand in its line, where so many may."""
+        return self.is_up and not self.is_spent and 0 < len(self.live) <= line
+
+    def tell(self, order: Order) -> None:
+        """Have its next call say this."""
+        self.orders.append((self.calls + 1, order))
+
+    def confirm(self, number: int) -> None:
+        """It has what it was told by the call of this number."""
+        self.orders = [(first, order) for first, order in self.orders if first > number]
+
+
+Recall = Literal["other worker", "stop", "kill"]
+"""Why an attempt is to be taken out of a worker's line."""
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """An attempt that a worker was given, or that an earlier coordinator gave to one."""
+
+    attempt: AttemptId
+    slot: Slot | None
+    """None as long as its worker is looked for."""
+    launch: Launch | None = None
+    """None for one of an earlier coordinator."""
+    since_s: float = 0.0
+    """When it was given to its worker, or was heard to begin."""
+    in_line: bool = False
+    """Whether it was given to a worker that ran another one, and nothing was heard of it since."""
+    recall: Recall | None = None
+    """Why it is asked for back, until its worker does not have it or has begun it."""
+    delivered: int = 0
+    acknowledged: int = 0
+    unsent: list[Order] = field(default_factory=list)
+    """What its worker has to be told, as soon as that is found."""
+    answered: bool = True
+    """Whether the worker has answered since somebody last asked."""
+    killed: bool = False
+    over: bool = False
+    """Whether its outcome was delivered. Its worker keeps that until it is recorded."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether all that it ever said is recorded for good."""
+        return self.over and self.acknowledged >= self.delivered
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Launches that no worker has taken yet, in order."""
+
+    launches: deque[Launch] = field(default_factory=deque)
+
+    def remove(self, attempt: AttemptId) -> bool:
+        """Take an attempt out; whether it was there."""
+        for launch in self.launches:
+            if launch.attempt == attempt:
+                self.launches.remove(launch)
+                return True
+        return False
+
+    def take_fresh(self, after: int) -> Launch | None:
+        """Take out the first that is its trial's first attempt, behind so many others; None when there is none."""
+        launch = next((launch for launch in islice(self.launches, after, None) if launch.attempt.number == 1), None)
+        if launch is not None:
+            self.launches.remove(launch)
+        return launch

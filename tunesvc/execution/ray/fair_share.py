@@ -1,0 +1,237 @@
+"""How the jobs of one driver share a cluster: who may start a worker, and who has to end one.
+
+Whoever is alone has all that there is, and so has everybody as long as there is room. When a job has something to run
+and no room, those that hold more than their share give way: a worker of theirs ends as soon as it runs nothing. A share
+is counted in the job's own slots, those that it would have alone: of two jobs that want all of it, one that asks for a
+GPU gets half of the GPUs, and one that asks for CPUs half of the CPUs. What nobody below its share needs is anybody's.
+
+Where there are fewer slots than jobs, or a slot is left over, it goes to whoever has had the least so far, in turns.
+
+Imports no Ray. For one thread, but for `slots`.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tunesvc.execution.executor import Node
+from tunesvc.execution.ray.ray_resources import bundle_of, fits, times_in
+from tunesvc.spec import Resources
+from tunesvc.util.clock import Clock, SystemClock
+
+TURN_S = 10.0
+"""A slot that changes hands does so no sooner: the worker that takes it over has to start."""
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a job could use, in its own slots."""
+
+    alone: int
+    """What the cluster would hold of it if there were no other."""
+    wanted: int
+    held: int = 0
+    turns: int = 0
+    """What it has had so far."""
+
+
+def fair(claims: Sequence[Claim]) -> list[int]:
+    """The slots that each may hold when all want to: max-min, one slot after the other to whoever has least of its own.
+
+    They take up no more than the cluster, nobody gets more than it wants, and whoever wants something and gets nothing
+    has had at least as much before as one that gets something.
+    """
+    shares, left = [0] * len(claims), 1.0
+    heap = [(0.0, claim.turns, -claim.held, index) for index, claim in enumerate(claims)]
+    heapq.heapify(heap)
+    while heap:
+        _, turns, held, index = heapq.heappop(heap)
+        alone = claims[index].alone
+        if shares[index] < min(alone, claims[index].wanted) and 1 / alone <= left + _SLACK:
+            shares[index] += 1
+            left -= 1 / alone
+            heapq.heappush(heap, (shares[index] / alone, turns, held, index))
+    return shares
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A job that takes part."""
+
+    asked: Resources
+    go_on: Callable[[], None]
+    """Called soon after there is room, or another job lacks it."""
+    alone: int = 1
+    """What the cluster would hold of it if there were no other."""
+    attempts: int = 0
+    """Those that run, or wait for a worker."""
+    workers: Counter[str] = field(default_factory=Counter)
+    """Those that it has, by the node's address; empty for those that are still coming."""
+    can_run: bool = True
+    """Whether the cluster could hold any of it at all: nodes go away."""
+    has_begun: bool = False
+    """Whether it ever had an attempt."""
+    share: int = 1
+    slots: int = 0
+    """How many attempts it was told that it may have; 0 before it was told anything."""
+    had_s: float = 0.0
+    """How long it has held the whole of the cluster, in sum."""
+
+    @property
+    def held(self) -> int:
+        """Its workers."""
+        return self.workers.total()
+
+    @property
+    def part(self) -> float:
+        """The part of the cluster that it has."""
+        return self.held / self.alone
+
+    @property
+    def lacks(self) -> bool:
+        """Whether it has something to run, and less than its share."""
+        return self.can_run and self.attempts > self.held and self.held < self.share
+
+    @property
+    def wanted(self) -> int:
+        """What it could use. Who has as many attempts as it may have would take more."""
+        if not self.can_run:
+            return 0
+        may_want_all = not self.has_begun or self.attempts >= self.slots
+        return self.alone if may_want_all else self.attempts
+
+
+class Shares:
+    """The jobs on one cluster. With one alone, all of this says yes and no without a look."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._members: list[Member] = []
+        self._nodes: Sequence[Node] = ()
+        self._counted_s = self._clock.now()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nobody to share with."""
+        return len(self._members) <= 1
+
+    def join(self, member: Member) -> None:
+        """Take part; whoever comes late has had as little as whoever has had least."""
+        member.had_s = min((other.had_s for other in self._members), default=0.0)
+        self._members = [*self._members, member]
+        self.update()
+        self.tell_others(member)
+
+    def leave(self, member: Member) -> None:
+        """Take part no more; the others may go on."""
+        self._members = [other for other in self._members if other is not member]
+        self.update()
+        self.tell_others(member)
+
+    def saw(self, nodes: Sequence[Node]) -> None:
+        """What the cluster has."""
+        self._nodes = nodes
+
+    def slots(self, member: Member, alone: int) -> int:
+        """How many attempts a job may have under way: what it would have alone, or its share and one that waits.
+
+        The one that waits says that it would take more; were there many, their parameters would be old when they run.
+        Any thread may ask.
+        """
+        member.alone = alone
+        member.slots = alone if self.is_alone else max(1, min(alone, member.share + 1))
+        return member.slots
+
+    def update(self) -> None:
+        """Share anew: something about a job has changed."""
+        now, members = self._clock.now(), self._members
+        passed_s, self._counted_s = now - self._counted_s, now
+        for member in members:
+            member.had_s += passed_s * min(1.0, member.part)
+        if len(members) <= 1:
+            return
+        turn_s = TURN_S * max(1 / member.alone for member in members)
+        least_s = min((member.had_s for member in members if member.attempts), default=0.0)
+        for member in members:
+            if not member.attempts:
+                member.had_s = max(member.had_s, least_s)  # who wants nothing saves nothing up
+        claims = [Claim(m.alone, m.wanted, m.held, int(m.had_s / turn_s)) for m in members]
+        for member, share in zip(members, fair(claims), strict=True):
+            member.share = share
+
+    def tell_others(self, member: Member) -> None:
+        """Have the other jobs look again: there is room, or this one lacks it."""
+        for other in self._members:
+            if other is not member:
+                other.go_on()
+
+    def may_start(self, member: Member) -> bool:
+        """Whether a job may start one more worker. What another lacks that has less is not taken from it."""
+        others = [other for other in self._members if other is not member]
+        if not others:
+            return True
+        is_over = member.held >= member.share
+        if any(other.lacks and (is_over or other.part < member.part) for other in others):
+            return False
+        return fits(self._free(), member.asked)
+
+    def gives_way(self, member: Member, node: str) -> bool:
+        """Whether a worker of this job that runs nothing has to end. `node`: where it is; empty while it comes up."""
+        for other in self._members:
+            if other is not member and other.lacks:
+                free = self._free()
+                if not fits(free, other.asked):
+                    givers = [m for m in self._members if m is not other and self._must_give(m, free, other)]
+                    return member in givers and node in self._where(free, other, givers)
+        return False
+
+    def _must_give(self, member: Member, free: Mapping[str, Mapping[str, float]], other: Member) -> bool:
+        """Whoever is above its share; and all, where what is free would do but lies in pieces on several nodes."""
+        if member.held > member.share:
+            return True
+        bundle = bundle_of(other.asked)  # of something: nothing always fits
+        total = {name: sum(node.get(name, 0) for node in free.values()) for name in bundle}
+        return times_in(total, bundle) >= other.asked.workers
+
+    def _where(self, free: Mapping[str, Mapping[str, float]], other: Member, givers: Sequence[Member]) -> Sequence[str]:
+        """The nodes on which workers have to end: the one where a job that lacks room gets it first, else any."""
+        everywhere = ["", *free]
+        if other.asked.workers > 1 or len(free) <= 1:
+            return everywhere
+        bundle = bundle_of(other.asked)
+        ending: dict[str, int] = {}
+        for address, amounts in free.items():
+            freed, count = dict(amounts), 0
+            for giver in givers:
+                for _ in range(giver.workers[address]):
+                    if times_in(freed, bundle):
+                        break
+                    count += 1
+                    for name, amount in bundle_of(giver.asked).items():
+                        freed[name] = freed.get(name, 0) + amount
+            if times_in(freed, bundle):
+                ending[address] = count
+        return ["", min(ending, key=lambda address: ending[address])] if ending else everywhere
+
+    def _free(self) -> dict[str, dict[str, float]]:
+        """What our workers leave of each node; those still coming are taken to go where there is room first."""
+        free = {node.address: dict(node.total) for node in self._nodes}
+        for member in self._members:
+            bundle = bundle_of(member.asked)
+            for address, count in member.workers.items() if bundle else ():
+                if address in free and member.asked.workers == 1:
+                    _take(free[address], bundle, count)
+                else:
+                    for _ in range(count * member.asked.workers):
+                        room = [amounts for amounts in free.values() if times_in(amounts, bundle)]
+                        _take((room or [*free.values()] or [{}])[0], bundle, 1)
+        return free
+
+
+def _take(amounts: dict[str, float], bundle: Mapping[str, float], count: int) -> None:
+    for name, amount in bundle.items():
+        amounts[name] = amounts.get(name, 0) - amount * count

@@ -1,0 +1,44 @@
+"""What an entrypoint asks for by `ray.tune.with_resources`, found out on a worker: only workers import user code.
+
+Imports Ray.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.executor import Job
+from tunesvc.execution.objectives.entrypoint import load
+from tunesvc.execution.objectives.ray_tune_space import resources_of
+from tunesvc.execution.objectives.script_environment import imitate
+from tunesvc.execution.objectives.source_digest import speaks_of_resources
+from tunesvc.spec import Resources
+
+
+def with_own_resources(job: Job) -> Job:
+    """The job with the resources that its function brings along, where the study asks for none of its own.
+
+    Costs a worker and an import, so only a file that speaks of `with_resources` is asked.
+
+    Raises:
+        SpecError: the function asks for what cannot be had, such as bundles that differ.
+    """
+    if job.resources != Resources() or not speaks_of_resources(job.entrypoint, Path(job.source or ".")):
+        return job
+    ask = ray.remote(_ask).options(max_retries=0, num_cpus=0)  # other studies may hold all that there is
+    asked: dict[str, Any] | None = ray.get(ask.remote(job))
+    return job if asked is None else replace(job, resources=Resources(**asked))
+
+
+def _ask(job: Job) -> dict[str, Any] | None:
+    folder = Path(job.source or ".")
+    imitate(job, folder, is_copy=False)
+    try:
+        return resources_of(load(job.entrypoint or "", folder))
+    except EntrypointError:
+        return None  # the first attempt will say so

@@ -1,0 +1,67 @@
+"""Why a worker died, in words, from what Ray says about it. Imports Ray."""
+
+from __future__ import annotations
+
+import re
+
+from ray.exceptions import (
+    ActorUnschedulableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
+
+from tunesvc.execution.attempt.failures import MESSAGE_CHARS_MAX, TRACEBACK_CHARS_MAX, clean
+from tunesvc.execution.executor import Failed, Lost
+
+_EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
+_OOM_SIGNS = ("memory pressure", "OutOfMemory", "running low on memory", "NODE_OUT_OF_MEMORY", "out-of-memory")
+
+
+def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Failed | Lost:
+    """What the error that Ray gave instead of a worker's answer means for the attempt.
+
+    `end`: how the process ended, as far as it has left that.
+    """
+    text = str(error)
+    if killed:
+        return Lost("the worker was killed")
+    if isinstance(error, RuntimeEnvSetupError):
+        reason = text.strip().splitlines()[-1].strip()
+        message = f"the workers' environment (`environment: pip`) cannot be made: {reason}"
+        return Failed("entrypoint", clean(message, MESSAGE_CHARS_MAX), clean(text, TRACEBACK_CHARS_MAX))
+    if isinstance(error, ActorUnschedulableError):
+        return Failed("entrypoint", clean(f"no worker can be placed: {text}", MESSAGE_CHARS_MAX))
+    if isinstance(error, OutOfMemoryError) or any(sign in text for sign in _OOM_SIGNS):
+        remedy = "ask for `resources: {memory: ...}`"
+        return Failed("host_oom", f"the node ran out of memory and Ray killed the worker: {remedy}")
+    if isinstance(error, RayTaskError):
+        return Failed("error", clean(f"the worker failed: {text.strip().splitlines()[-1]}", MESSAGE_CHARS_MAX), text)
+    if getattr(error, "preempted", False):
+        return Lost("the worker's node was taken back", "preempted")
+    if isinstance(error, NodeDiedError) or "node has died" in text or "node was dead" in text:
+        return Lost("the worker's node went away", "node")
+    return Lost(clean(_lost(error, text, end), MESSAGE_CHARS_MAX))
+
+
+def _lost(error: BaseException, text: str, end: str) -> str:
+    if "error_on_init" in text or "creation task" in text:
+        return f"the worker could not start: {text}"
+    if isinstance(error, RayActorError):
+        return f"the worker's process {end or _end_by_ray(text)}"
+    if isinstance(error, RayError):
+        return f"the worker cannot be reached: {text}"
+    return f"the worker is gone: {type(error).__name__}: {text}"
+
+
+def _end_by_ray(text: str) -> str:
+    """How a process ended that has left no trace: Ray sees a closed connection, or a signal that it handles."""
+    if "SIGTERM" in text:
+        return "was ended by SIGTERM"
+    detail = _EXIT.search(text)
+    if detail is None or "connection error code 2" in detail[1]:
+        return "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or another process did"
+    return f"died: {detail[1].split('. ')[0].strip()}"

@@ -1,0 +1,51 @@
+"""The Ray of a driver: joined or started once, for all of its jobs. Imports Ray."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.executor import Job, Node
+from tunesvc.execution.ray.actors import Actors, living_nodes
+from tunesvc.execution.ray.cluster_connection import LocalResources, connect
+from tunesvc.execution.ray.fair_share import Shares
+from tunesvc.execution.ray.ray_executor import RayExecutor
+from tunesvc.util.clock import SystemClock
+
+FRESH_S = 0.2
+"""What Ray said that it has is asked for anew after so long."""
+
+
+class Joined:
+    """A Ray, and the jobs that share it. See `driver.Joined`."""
+
+    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox) -> None:
+        """Join or start it as `cluster.connect` does.
+
+        Raises:
+            ExecutorError: Ray could not be started or reached.
+        """
+        self._connection = connect(address, local, source=source)
+        self._inbox = inbox
+        self._shares = Shares()
+        self._clock = SystemClock()
+        self._nodes: list[Node] = []
+        self._looked_s = -FRESH_S
+
+    def executor(self, job: Job) -> RayExecutor:
+        """Run a job's attempts; closing this does not end Ray."""
+        fleet = Actors(job, replace(self._connection, owned=False), nodes=self._glance)
+        executor = RayExecutor(job, fleet=fleet, inbox=self._inbox, shares=self._shares)
+        self._inbox.put(executor.warm_up)
+        return executor
+
+    def close(self) -> None:
+        """Leave Ray, and end it if it is our own."""
+        self._connection.close()
+
+    def _glance(self) -> list[Node]:
+        """The nodes as they are or just were: many jobs ask for them."""
+        now = self._clock.now()
+        if now - self._looked_s >= FRESH_S:
+            self._nodes, self._looked_s = living_nodes(), now
+        return self._nodes

@@ -1,0 +1,1 @@
+"""Failpoints and the event log, by which tests look into a running system."""

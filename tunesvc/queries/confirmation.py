@@ -1,0 +1,112 @@
+"""Repeats of a study's finalists with other seeds, read from the study `NAME:confirm`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.frozen_trials import aware, was_withdrawn
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.queries.trials.trial_table import rows_of
+from tunesvc.search.training_seeds import SEED
+from tunesvc.spec.model import Goal
+
+if TYPE_CHECKING:
+    from tunesvc.search.analysis.finalists import Finalist
+
+SUFFIX = ":confirm"
+CONFIRMS = "confirms"
+"""User attribute of a repeat: the number of the trial that it repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """Results of the repeats so far."""
+
+    study: str
+    """The study of the repeats."""
+    goal: Goal
+    metric: str
+    finalists: tuple[Finalist, ...]
+    """The best mean first."""
+    started_at: datetime | None
+    """Start of the newest repeat."""
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.finalists), self.verdict])
+
+    @property
+    def winner(self) -> Finalist | None:
+        """The finalist with the best mean; None until repeats show the noise, see `compare`."""
+        first = next(iter(self.finalists), None)
+        return None if first is None or first.chance is None else first
+
+    @property
+    def verdict(self) -> str:
+        """The result in a sentence."""
+        first = next(iter(self.finalists), None)
+        if first is None or first.mean is None:
+            return "No repeat has a value yet."
+        if first.chance is None and len(first.values) > 1:
+            equal = [one.number for one in self.finalists if one.mean == first.mean]
+            best = f"Trials {', '.join(map(str, equal))} are level" if len(equal) > 1 else f"Trial {equal[0]} is best"
+            return (
+                f"{best}. Every repeat of a trial gave the same value, so repeats say nothing about noise: does the "
+                "objective use `trial.seed` (TUNE_SEED)?"
+            )
+        if first.chance is None:
+            return f"Trial {first.number} has the best mean; one repeat each does not show how sure that is."
+        sure = "is best" if first.chance >= 0.95 else "is probably best" if first.chance >= 0.5 else "has the best mean"
+        more = "" if first.chance >= 0.95 else "; more --repeats would tell"
+        return f"Trial {first.number} {sure}: the chance that its true mean is the best is {first.chance:.0%}{more}."
+
+
+def get_confirmation(database: Database, name: str) -> Confirmation | None:
+    """Return what the repeats of a study's finalists show so far; None when it was never confirmed.
+
+    Raises:
+        StudyNotFound: there is no such study.
+    """
+    with database.engine.connect() as connection:
+        record = study_records.find(connection, name)
+        repeated = study_records.look_up(connection, name + SUFFIX)
+    if repeated is None or repeated.spec is None:
+        return None
+    from tunesvc.search.analysis.finalists import compare
+
+    stored = PgStorage(database).get_all_trials(repeated.study_id, deepcopy=False)
+    trials = [trial for trial in stored if not was_withdrawn(trial)]
+    numbers = sorted({trial.user_attrs[CONFIRMS] for trial in trials if CONFIRMS in trial.user_attrs})
+    observed = {row.number: row.value for row in rows_of(database, record.study_id, numbers) if row.value is not None}
+    values, failed = _of_finalists([trial for trial in trials if trial.user_attrs.get(CONFIRMS) in observed])
+    finalists = {number: observed[number] for number in values}
+    starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
+    (metric,) = repeated.spec.metrics
+    return Confirmation(
+        repeated.name,
+        metric.goal,
+        metric.name,
+        compare(finalists, values, failed, metric.goal),
+        aware(max(starts)) if starts else None,
+    )
+
+
+def _of_finalists(repeats: list[FrozenTrial]) -> tuple[dict[int, dict[int, float]], Counter[int]]:
+    """Return values by finalist and seed, and how many repeats of each finalist failed."""
+    values: dict[int, dict[int, float]] = {}
+    failed: Counter[int] = Counter()
+    for repeat in repeats:
+        number = repeat.user_attrs[CONFIRMS]
+        of_finalist = values.setdefault(number, {})
+        if repeat.state == TrialState.COMPLETE:
+            # A repeat of an earlier version has no recorded seed: it counts as a seed of its own.
+            of_finalist[repeat.system_attrs.get(SEED, -1 - repeat.number)] = repeat.values[0]
+        elif repeat.state.is_finished():
+            failed[number] += 1
+    return values, failed

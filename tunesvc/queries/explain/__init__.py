@@ -1,0 +1,1 @@
+"""Why: reasons of proposals and of pruning, effects of parameters, audits."""

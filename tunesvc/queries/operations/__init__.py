@@ -1,0 +1,1 @@
+"""The running system: cluster, leases, requests, the timeline of attempts."""

@@ -1,0 +1,171 @@
+"""Pieces of SQL that several queries share.
+
+A study's trial ids are one range (see `tunesvc.db.schema.ids`), so whatever belongs to a study's trials is an index
+range of that table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.db.schema.tables import attempts, decisions, leases, studies, trial_attrs, trials
+
+DECISION_COLUMNS = (
+    decisions.c.decision_id,
+    decisions.c.trial_number,
+    decisions.c.kind,
+    decisions.c.reason,
+    decisions.c.details,
+    decisions.c.decided_at,
+)
+"""What a `DecisionRow` is made of, in its order."""
+
+JSON_NUMBER = r"^-?([0-9.]{1,255}(e[-+]?[0-9]{1,3})?|Infinity)$|^NaN$"
+"""What Python's JSON writes for a number that Postgres can hold; an integer may be too large for it."""
+
+_SHIFT: sa.ColumnElement[int] = sa.literal_column("32")
+
+
+def first_trial_id(study_id: sa.ColumnElement[int] | int) -> sa.ColumnElement[int]:
+    """The id that a study's trial 0 has."""
+    return sa.cast(study_id, sa.BigInteger).bitwise_lshift(_SHIFT)
+
+
+def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
+    """Whether a trial id belongs to the study."""
+    return sa.and_(column >= study_id << 32, column < (study_id + 1) << 32)
+
+
+def state_shown() -> sa.ColumnElement[str]:
+    """A trial's state, one of `states.STATES_SHOWN`."""
+    last = _of_last_attempt(attempts.c.state)
+    has_failed = sa.func.coalesce(_of_last_attempt(attempts.c.failure.is_not(None)), trials.c.started_at.is_not(None))
+    unfinished = sa.case(
+        (last == "paused", "paused"),
+        (_is_abandoned(), "interrupted"),
+        (last == "opened", "queued"),
+        else_="running",
+    )
+    return sa.case(
+        (trials.c.state == "running", unfinished),
+        (trials.c.state == "fail", sa.case((has_failed, "failed"), else_="stopped")),
+        else_=trials.c.state,
+    )
+
+
+def _of_last_attempt(column: Any) -> sa.ScalarSelect[Any]:
+    """Look a column up; NULL of a trial without attempts."""
+    return (
+        sa.select(column)
+        .where(attempts.c.trial_id == trials.c.trial_id)
+        .order_by(attempts.c.number.desc())
+        .limit(1)
+        .correlate(trials)
+        .scalar_subquery()
+    )
+
+
+def _is_abandoned() -> sa.ColumnElement[bool]:
+    """Whether a coordinator should run the trial's study and none does. Optuna's processes need no coordinator."""
+    study, lease = studies.alias("its_study"), leases.alias("its_lease")
+    is_held = sa.exists().where(lease.c.study_id == study.c.study_id, lease.c.expires_at > sa.func.now())
+    return (
+        sa.exists()
+        .where(study.c.study_id == trials.c.study_id, study.c.spec.is_not(None), ~is_held.correlate(study))
+        .correlate(trials)
+    )
+
+
+def running_s() -> sa.ColumnElement[float]:
+    """Seconds that attempts ran, all together: an aggregate; NULL of none."""
+    until = sa.func.coalesce(attempts.c.ended_at, sa.func.now())
+    ran_s = sa.func.coalesce(sa.extract("epoch", until - attempts.c.started_at), 0)  # some never start
+    return sa.cast(sa.func.sum(ran_s), sa.Double)
+
+
+def duration_s(ran_s: sa.ColumnElement[float] | None = None) -> sa.ColumnElement[float]:
+    """Seconds that a trial ran, without the time between its attempts; until now where it still runs.
+
+    Args:
+        ran_s: `running_s` of its attempts, where the query has it; else it is looked up. A trial made through
+            Optuna's API has no attempts: it took from its start to its end.
+    """
+    if ran_s is None:
+        of_trial = sa.select(running_s()).where(attempts.c.trial_id == trials.c.trial_id)
+        ran_s = of_trial.correlate(trials).scalar_subquery()
+    until = sa.func.coalesce(trials.c.ended_at, sa.func.now())
+    took_s = sa.cast(sa.extract("epoch", until - trials.c.started_at), sa.Double)
+    return sa.func.coalesce(ran_s, took_s)
+
+
+def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """The study of a trial id, as indexes over several studies' trials begin with it."""
+    return column.bitwise_rshift(_SHIFT)
+
+
+def first_value() -> sa.ColumnElement[float]:
+    """A trial's first value, NULL where that is no number: the expression of an index, see `schema.FIRST_VALUE`."""
+    value: Any = trials.c["values"][1]
+    return sa.func.nullif(value, sa.literal_column("'NaN'::double precision"), type_=sa.Double())
+
+
+def is_feasible(study_ids: Collection[int] | None = None) -> sa.ColumnElement[bool]:
+    """Whether a trial keeps its constraints: Optuna's attributes `constraints:NAME`, of which none is above 0, or
+    `constraints`, the list that older versions wrote.
+
+    Args:
+        study_ids: for queries over all trials of these studies, whose violations are looked up at once; without them
+            each trial's are looked up by themselves, for queries over few trials.
+    """
+    if study_ids is not None:
+        of_these = sa.or_(sa.false(), *(of_study(trial_attrs.c.trial_id, study_id) for study_id in study_ids))
+        return trials.c.trial_id.not_in(_constraints(trial_attrs.c.trial_id).where(of_these, _violated()))
+    # as NOT EXISTS, Postgres would rather hash the attributes of all studies
+    found = _constraints(sa.func.bool_or(_violated())).where(trial_attrs.c.trial_id == trials.c.trial_id)
+    return ~sa.func.coalesce(found.correlate(trials).scalar_subquery(), sa.false())
+
+
+def _constraints(column: Any) -> sa.Select[Any]:
+    name = trial_attrs.c.name
+    return (
+        sa.select(column)
+        .where(trial_attrs.c.kind == sa.literal_column("'system'"))
+        # the condition of an index that mostly is empty
+        .where(name.like(sa.literal_column("'constraints%'")))
+        .where(sa.or_(name == "constraints", name.like("constraints:%")))
+    )
+
+
+def json_number(text: sa.ColumnElement[str]) -> sa.ColumnElement[float]:
+    """A number in Python's JSON, NULL for anything else.
+
+    It is read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses.
+    """
+    return sa.case((text.regexp_match(JSON_NUMBER), sa.cast(text, sa.Double)))
+
+
+def _violated() -> sa.ColumnElement[bool]:
+    """Postgres sorts NaN above all numbers, so it violates."""
+    listed = sa.func.string_to_array(sa.func.translate(trial_attrs.c.value, "[] ", ""), ",")
+    is_list = trial_attrs.c.value.startswith("[")
+    # Optuna stores `null` when the user's own constraint function raised
+    number = sa.func.coalesce(json_number(trial_attrs.c.value), sa.literal(0.0))
+    return sa.case(
+        (is_list, sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
+        else_=sa.literal(0.0) < number,
+    )
+
+
+def is_candidate(study_ids: Collection[int] | None = None) -> tuple[sa.ColumnElement[bool], ...]:
+    """What a trial needs so that it may be best: complete, a number, and feasible. Argument as in `is_feasible`."""
+    nan: Any = sa.literal(float("nan"), sa.Double)
+    return (
+        trials.c.state == "complete",
+        trials.c["values"].is_not(None),
+        nan != sa.all_(trials.c["values"]),
+        is_feasible(study_ids),
+    )

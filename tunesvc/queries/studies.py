@@ -1,0 +1,286 @@
+"""Studies: the list, and one by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import fields
+from typing import Any, TypedDict, Unpack
+
+import sqlalchemy as sa
+
+from tunesvc import policy
+from tunesvc.db import study_records as stored
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.states import StudyState
+from tunesvc.db.schema.tables import attempts, commands, leases, reports, trials
+from tunesvc.db.schema.tables import studies as table
+from tunesvc.errors import StudyNotFound
+from tunesvc.queries.rows import Counts, Labels, Objective, StudyRow, StudyStatus, StudyView
+from tunesvc.queries.sql import first_trial_id, first_value, is_candidate, state_shown
+from tunesvc.spec import Budget
+
+
+def list_study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple[str, ...]:
+    """Names that begin with `prefix`, newest first."""
+    query = (
+        sa.select(table.c.name)
+        .where(table.c.name.startswith(prefix, autoescape=True))
+        .order_by(table.c.study_id.desc())
+        .limit(limit)
+    )
+    with database.engine.connect() as connection:
+        return tuple(connection.execute(query).scalars())
+
+
+class Only(TypedDict, total=False):
+    """Which studies are wanted; all that are named have to hold."""
+
+    search: str
+    """Their name, owner or tags contain this, in either case."""
+    states: Sequence[StudyStatus]
+    """One of these, where there are any."""
+    tags: Sequence[str]
+    """They have all of these."""
+    owner: str | None
+    among: Collection[int] | None
+    """Of these ids."""
+
+
+def list_studies(database: Database, limit: int = 200, **only: Unpack[Only]) -> tuple[StudyRow, ...]:
+    """At most so many studies, newest first."""
+    query = _narrowed(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
+    with database.engine.connect() as connection:
+        return tuple(_study_row(row) for row in connection.execute(query))
+
+
+def count_studies(database: Database, **only: Unpack[Only]) -> int:
+    """How many studies there are."""
+    query = _narrowed(sa.select(sa.func.count()).select_from(table), only)
+    with database.engine.connect() as connection:
+        found: int = connection.execute(query).scalar_one()
+    return found
+
+
+def _narrowed(query: sa.Select[Any], only: Only) -> sa.Select[Any]:
+    if search := only.get("search"):
+        looked_at = sa.func.concat_ws("\n", table.c.name, table.c.owner, sa.func.array_to_string(table.c.tags, "\n"))
+        query = query.where(looked_at.icontains(search, autoescape=True))
+    if tags := only.get("tags"):
+        query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
+    if (owner := only.get("owner")) is not None:
+        query = query.where(table.c.owner == owner)
+    if (among := only.get("among")) is not None:
+        query = query.where(table.c.study_id.in_(among))
+    if states := only.get("states"):
+        query = query.where(_status().in_(states))
+    return query
+
+
+def _status() -> sa.ColumnElement[str]:
+    """A study's `StudyStatus`."""
+    is_attended = sa.exists().where(leases.c.study_id == table.c.study_id, leases.c.expires_at > sa.func.now())
+    is_interrupted = sa.and_(table.c.state == StudyState.RUNNING, ~is_attended.correlate(table))
+    return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
+
+
+def list_labels(database: Database, limit: int = 200, *, among: Collection[int] | None = None) -> Labels:
+    """Owners and tags that there are, by name; of all studies, or `among` these ids."""
+    tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
+    owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
+    if among is not None:
+        tags, owners = (query.where(table.c.study_id.in_(among)) for query in (tags, owners))
+    with database.engine.connect() as connection:
+        return Labels(tuple(connection.execute(owners).scalars()), tuple(connection.execute(tags).scalars()))
+
+
+def get_study(database: Database, name: str) -> StudyView:
+    """One study.
+
+    Raises:
+        StudyNotFound: there is none; the text suggests the nearest name.
+    """
+    with database.engine.connect() as connection:
+        return _view(connection, stored.find(connection, name))
+
+
+def get_study_by_id(database: Database, study_id: int) -> StudyView:
+    """One study by its id.
+
+    Raises:
+        StudyNotFound: there is none.
+    """
+    with database.engine.connect() as connection:
+        return _view(connection, stored.get(connection, study_id))
+
+
+def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
+    row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one_or_none()
+    if row is None:  # it was deleted between the two
+        raise StudyNotFound(f"study {record.name!r} has just been deleted")
+    shown = _study_row(row)
+    return StudyView(
+        **{field.name: getattr(shown, field.name) for field in fields(shown)},
+        spec=record.spec,
+        source_text=record.source_text,
+        source_dir=record.source_dir,
+    )
+
+
+def _overview() -> sa.Select[Any]:
+    """One row per study; every figure comes from an index range of that study's own rows."""
+    counted, held, minimum, maximum = _counts(), _gpu_hours(), _first(ascending=True), _first(ascending=False)
+    coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label("coordinator")
+    return (
+        sa.select(
+            table.c.study_id,
+            table.c.name,
+            table.c.state,
+            table.c.reason,
+            table.c.directions,
+            table.c.spec["metrics"].label("metrics"),
+            table.c.spec["budget"].label("budget"),
+            table.c.active_s,
+            table.c.created_at,
+            table.c.ended_at,
+            table.c.owner,
+            table.c.tags,
+            table.c.note,
+            coordinator,
+            _closing(),
+            counted,
+            held.c.gpu_hours,
+            sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum).label("best_value"),
+        )
+        .select_from(table)
+        .outerjoin(leases, leases.c.study_id == table.c.study_id)
+        .join(counted, sa.true())
+        .join(held, sa.true())
+    )
+
+
+def _counts() -> sa.sql.selectable.LateralFromClause:
+    shown = (
+        sa.select(state_shown().label("state"), trials.c.started_at)
+        .where(trials.c.study_id == table.c.study_id)
+        .correlate(table)
+        .offset(0)  # else Postgres works out the state anew for each of the counts below
+        .lateral("shown")
+    )
+
+    def of(state: str, name: str) -> sa.Label[int]:
+        return sa.func.count().filter(shown.c.state == state).label(name)
+
+    return (
+        sa.select(
+            of("waiting", "waiting"),
+            of("running", "running"),
+            of("queued", "queued"),
+            of("interrupted", "interrupted"),
+            of("paused", "paused"),
+            of("complete", "complete"),
+            of("pruned", "pruned"),
+            of("failed", "failed"),
+            of("stopped", "stopped"),
+            sa.func.count().filter(shown.c.state == "stopped", shown.c.started_at.is_(None)).label("withdrawn"),
+        )
+        .select_from(shown)
+        .lateral("counted")
+    )
+
+
+def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
+    """GPU time held. An attempt whose coordinator is gone counts until its last report."""
+    last_word = (
+        sa.select(sa.func.max(reports.c.reported_at))
+        .where(reports.c.trial_id == attempts.c.trial_id, reports.c.attempt == attempts.c.number)
+        .correlate(attempts)
+        .scalar_subquery()
+    )
+    now = sa.case((leases.c.expires_at > sa.func.now(), sa.func.now()), else_=last_word)
+    until = sa.func.coalesce(attempts.c.ended_at, now, attempts.c.started_at)
+    seconds = sa.extract("epoch", until - attempts.c.started_at)
+    total = sa.func.coalesce(sa.func.sum(attempts.c.gpus * sa.cast(seconds, sa.Double)), 0.0) / 3600
+    first = first_trial_id(table.c.study_id)
+    return (
+        sa.select(total.label("gpu_hours"))
+        .where(attempts.c.trial_id >= first, attempts.c.trial_id < first_trial_id(table.c.study_id + 1))
+        .where(attempts.c.gpus > 0, attempts.c.started_at.is_not(None))
+        .correlate(table, leases)
+        .lateral("held")
+    )
+
+
+def _first(ascending: bool) -> sa.ScalarSelect[float]:
+    """The least or greatest first value of a study's candidates, where it has one objective; the first in an index."""
+    value = first_value()
+    return (
+        sa.select(value)
+        .where(trials.c.study_id == table.c.study_id, value.is_not(None), *is_candidate())
+        .where(sa.func.cardinality(table.c.directions) == 1)
+        .order_by(value.asc() if ascending else value.desc())
+        .limit(1)
+        .correlate(table)
+        .scalar_subquery()
+    )
+
+
+def _closing() -> sa.Label[str | None]:
+    """The last pause or stop that waits for a coordinator, or is being carried out by one."""
+    return (
+        sa.select(commands.c.kind)
+        .where(commands.c.study_id == table.c.study_id, commands.c.done_at.is_(None))
+        .where(commands.c.kind.in_(["pause", "stop"]))
+        .order_by(commands.c.command_id.desc())
+        .limit(1)
+        .correlate(table)
+        .scalar_subquery()
+        .label("closing")
+    )
+
+
+def _study_row(row: Any) -> StudyRow:
+    counts = Counts(
+        waiting=row.waiting,
+        running=row.running,
+        complete=row.complete,
+        pruned=row.pruned,
+        failed=row.failed,
+        paused=row.paused,
+        queued=row.queued,
+        interrupted=row.interrupted,
+        stopped=row.stopped,
+    )
+    budget = None if row.budget is None else Budget.model_validate(row.budget)
+    unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting
+    usage = policy.Usage(counts.total - row.withdrawn, unfinished, row.active_s, row.gpu_hours)
+    return StudyRow(
+        study_id=row.study_id,
+        name=row.name,
+        state=StudyStatus.of(StudyState(row.state), row.coordinator),
+        reason=row.reason,
+        objectives=_objectives(row.directions, row.metrics),
+        counts=counts,
+        best_value=row.best_value,
+        budget=budget,
+        fraction=0.0 if budget is None else policy.fraction_spent(budget, usage),
+        active_s=row.active_s,
+        gpu_hours=row.gpu_hours,
+        coordinator=row.coordinator,
+        created_at=row.created_at,
+        ended_at=row.ended_at,
+        owner=row.owner,
+        tags=tuple(row.tags),
+        note=row.note,
+        closing=row.closing,
+    )
+
+
+def _objectives(directions: Sequence[str], metrics: Sequence[Any] | None) -> tuple[Objective, ...]:
+    if metrics is not None:
+        names = [metric["name"] for metric in metrics]
+    else:
+        names = ["value"] if len(directions) == 1 else [f"value_{i}" for i in range(len(directions))]
+    return tuple(
+        Objective(name, "maximize" if direction == "maximize" else "minimize")
+        for name, direction in zip(names, directions, strict=True)
+    )

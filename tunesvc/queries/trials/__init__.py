@@ -1,0 +1,1 @@
+"""Trials as rows: filters, pages, columns, results, metrics, events of their attempts."""

@@ -1,0 +1,196 @@
+"""A trial's metrics, constraints and attributes: names in a study, values of trials, columns of SQL.
+
+A metric is a number that a trial returned beside its objectives, which is kept as a user attribute, or that it
+reported; what it returned counts. A constraint is kept as Optuna does: an excess by name, kept where it is <= 0.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.db.schema import tables
+from tunesvc.db.schema.tables import trials
+from tunesvc.queries.sql import JSON_NUMBER, json_number, of_study
+
+_REPORTS = 200
+"""Newest reports of a study that its metrics are known by."""
+_ATTRS = 5_000
+"""Attributes of a study's newest trials, and of its oldest, that its metrics are known by."""
+_LONGEST = 10_000
+"""Bytes of an attribute in a list of trials; the trial's own page has longer ones."""
+_CONSTRAINT = "constraints:"
+_OLD_CONSTRAINTS = "constraints"
+"""The list that older versions of Optuna wrote; its members are named by their place."""
+
+_IDS = pg.ARRAY(sa.BigInteger)
+
+
+@dataclass(frozen=True, slots=True)
+class AttrNames:
+    """What a study's trials have, by name in alphabetical order."""
+
+    metrics: tuple[str, ...]
+    constraints: tuple[str, ...]
+    attrs: tuple[str, ...]
+    """User attributes that are no numbers."""
+
+
+@dataclass(slots=True)
+class TrialAttrs:
+    """What one trial has."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    constraints: dict[str, float] = field(default_factory=dict)
+    """How far each bound is exceeded; kept where it is <= 0."""
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, kind: str, name: str, value: Any) -> None:
+        """Sort a stored attribute in."""
+        if kind == "system":
+            self.constraints |= _excesses(name, value)
+        elif _is_number(value):
+            self.metrics[name] = value
+        else:
+            self.attrs[name] = value
+
+
+def attr_names(connection: sa.Connection, study_id: int) -> AttrNames:
+    """Names in a study, by its newest and oldest trials and its newest reports."""
+    constraints: set[str] = set()
+    metrics, attrs = set(_reported_names(connection, study_id)), set()
+    for row in connection.execute(_stored_names(study_id)):
+        if row.kind == "system":
+            constraints |= _constraint_names(row.name, row.listed)
+        else:
+            metrics |= {row.name} if row.has_numbers else set()
+            attrs |= {row.name} if row.has_others else set()
+    return AttrNames(*(tuple(sorted(names)) for names in (metrics, constraints, attrs)))
+
+
+def attrs_of(connection: sa.Connection, study_id: int, ids: Sequence[int]) -> Mapping[int, TrialAttrs]:
+    """What trials have, by their ids."""
+    found = {one: TrialAttrs() for one in ids}
+    table = tables.trial_attrs
+    query = sa.select(table.c.trial_id, table.c.kind, table.c.name, table.c.value).where(
+        table.c.trial_id == sa.any_(sa.cast(list(ids), _IDS)),
+        _is_shown(),
+        sa.func.octet_length(table.c.value) <= _LONGEST,
+    )
+    for row in connection.execute(query.order_by(table.c.trial_id, table.c.kind, table.c.name)):
+        found[row.trial_id].add(row.kind, row.name, json.loads(row.value))
+    names = _reported_names(connection, study_id)
+    lacking = [one for one, has in found.items() if not has.metrics.keys() >= set(names)]
+    for trial, name, value in _reported(connection, lacking, names):
+        found[trial].metrics.setdefault(name, value)
+    return found
+
+
+def metric(name: str) -> sa.ColumnElement[float]:
+    """A trial's metric: what it returned, else what it reported last."""
+    table = tables.trial_attrs
+    kept = table.c.trial_id == trials.c.trial_id, table.c.kind == "user", table.c.name == name
+    returned = sa.select(json_number(table.c.value)).where(*kept).correlate(trials)
+    newest = _newest(name, trials.c.trial_id).correlate(trials)
+    return sa.func.coalesce(returned.scalar_subquery(), newest.scalar_subquery(), type_=sa.Double())
+
+
+def constraint(name: str) -> sa.ColumnElement[float]:
+    """How far a trial exceeds a constraint."""
+    table = tables.trial_attrs
+    kept = table.c.trial_id == trials.c.trial_id, table.c.kind == "system"
+    stored = table.c.name == _CONSTRAINT + name
+    value: Any = json_number(table.c.value)
+    if name.isdecimal():
+        listed = sa.func.string_to_array(sa.func.translate(table.c.value, "[] ", ""), ",", type_=pg.ARRAY(sa.Text))
+        is_list = table.c.name == _OLD_CONSTRAINTS
+        value = sa.case((is_list, json_number(listed[int(name) + 1])), else_=value)
+        stored = sa.or_(stored, is_list)
+    return sa.select(value).where(*kept, stored).limit(1).correlate(trials).scalar_subquery()
+
+
+def _is_shown() -> sa.ColumnElement[bool]:
+    table = tables.trial_attrs
+    is_constraint = sa.or_(table.c.name == _OLD_CONSTRAINTS, table.c.name.like(_CONSTRAINT + "%"))
+    return sa.or_(table.c.kind == "user", sa.and_(table.c.kind == "system", is_constraint))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _excesses(name: str, value: Any) -> dict[str, float]:
+    if name == _OLD_CONSTRAINTS:
+        listed = value if isinstance(value, list) else []
+        return {str(at): one for at, one in enumerate(listed) if _is_number(one)}
+    return {name.removeprefix(_CONSTRAINT): value} if _is_number(value) else {}
+
+
+def _constraint_names(name: str, listed: str | None) -> set[str]:
+    if name == _OLD_CONSTRAINTS:
+        return set(_excesses(name, json.loads(listed or "[]")))
+    return {name.removeprefix(_CONSTRAINT)}
+
+
+def _stored_names(study_id: int) -> sa.Select[Any]:
+    table = tables.trial_attrs
+    own = sa.select(table.c.kind, table.c.name, table.c.value).where(of_study(table.c.trial_id, study_id))
+    newest = own.order_by(table.c.trial_id.desc()).limit(_ATTRS).subquery()
+    oldest = own.order_by(table.c.trial_id).limit(_ATTRS).subquery()
+    either = sa.union_all(sa.select(newest), sa.select(oldest)).subquery("trial_attrs")
+    is_number = either.c.value.regexp_match(JSON_NUMBER)
+    is_constraint = sa.or_(either.c.name == _OLD_CONSTRAINTS, either.c.name.like(_CONSTRAINT + "%"))
+    return (
+        sa.select(
+            either.c.kind,
+            either.c.name,
+            sa.func.max(either.c.value).filter(either.c.value.startswith("[")).label("listed"),
+            sa.func.bool_or(is_number).label("has_numbers"),
+            sa.func.bool_or(~is_number).label("has_others"),
+        )
+        .where(sa.or_(either.c.kind == "user", is_constraint))
+        .group_by(either.c.kind, either.c.name)
+    )
+
+
+def _reported_names(connection: sa.Connection, study_id: int) -> tuple[str, ...]:
+    table = tables.reports
+    newest = (
+        sa.select(table.c.metrics)
+        .where(of_study(table.c.trial_id, study_id))
+        .order_by(table.c.trial_id.desc(), table.c.attempt.desc(), table.c.step.desc())
+        .limit(_REPORTS)
+        .subquery()
+    )
+    name = sa.func.jsonb_object_keys(newest.c.metrics).label("name")
+    # the writer's None is JSON's null
+    is_object = sa.func.jsonb_typeof(newest.c.metrics) == "object"
+    return tuple(connection.execute(sa.select(name).where(is_object).distinct().order_by(name)).scalars())
+
+
+def _reported(connection: sa.Connection, ids: Sequence[int], names: Sequence[str]) -> Iterable[tuple[int, str, float]]:
+    """What trials reported last by each of these names."""
+    if not ids or not names:
+        return ()
+    trial = sa.func.unnest(sa.cast(list(ids), _IDS)).table_valued("id", name="of_trial").render_derived()
+    wanted = sa.func.unnest(sa.cast(list(names), pg.ARRAY(sa.Text))).table_valued("name", name="named").render_derived()
+    newest = _newest(wanted.c.name, trial.c.id).correlate(trial, wanted).lateral("newest")
+    query = sa.select(trial.c.id, wanted.c.name, newest.c.value)
+    joined = trial.join(wanted, sa.true()).join(newest, sa.true())
+    return [tuple(row) for row in connection.execute(query.select_from(joined))]
+
+
+def _newest(name: Any, trial: Any) -> sa.Select[Any]:
+    table = tables.reports
+    reported = table.c.metrics.op("->>", return_type=sa.Text())(name)
+    return (
+        sa.select(sa.cast(reported, sa.Double).label("value"))
+        .where(table.c.trial_id == trial, ~table.c.superseded, reported.is_not(None))
+        .order_by(table.c.attempt.desc(), table.c.step.desc())
+        .limit(1)
+    )

@@ -1,0 +1,289 @@
+"""Trials: pages of them, one in detail, and the best."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import sqlalchemy as sa
+from optuna.distributions import BaseDistribution, json_to_distribution
+from sqlalchemy.dialects import postgresql as pg
+
+from tunesvc.db.engine.database import Database
+from tunesvc.db.schema import tables
+from tunesvc.db.schema.ids import study_of, trial_id
+from tunesvc.db.schema.tables import reports, studies, trial_annotations, trial_attrs, trial_params
+from tunesvc.db.schema.tables import trials as trials_table
+from tunesvc.queries.rows import TrialDetail, TrialRow
+from tunesvc.queries.sql import duration_s, first_value, is_candidate, is_feasible, running_s, state_shown
+from tunesvc.queries.trials.attempt_events import list_attempts, list_decisions
+from tunesvc.queries.trials.trial_metrics import attrs_of
+from tunesvc.spec import ParamValue
+
+Order = Literal["number", "newest", "best"]
+"""By number, by number from the newest, best first value first. Other orders, in pages: see `trial_pages`."""
+
+_FETCH = 2_000
+"""Rows per look-up of parameters."""
+
+
+def list_trials(
+    database: Database,
+    study_id: int,
+    *,
+    states: Iterable[str] = (),
+    limit: int | None = None,
+    after: int | None = None,
+    order: Order = "number",
+) -> tuple[TrialRow, ...]:
+    """Trials with their parameters.
+
+    Args:
+        database: where to read.
+        study_id: whose trials.
+        states: only these; all when empty.
+        limit: at most so many.
+        after: the last number of the page before; for orders `number` and `newest`.
+        order: which come first.
+    """
+    query = _rows().where(trials_table.c.study_id == study_id)
+    if wanted := list(states):
+        query = query.where(state_shown().in_(wanted))
+    number = trials_table.c.number
+    if after is not None:
+        query = query.where(number < after if order == "newest" else number > after)
+    with database.engine.connect() as connection:
+        by = _ordering(order, _maximize(connection, study_id))
+        return _with_details(connection, connection.execute(query.order_by(*by).limit(limit)).all())
+
+
+def list_best_trials(database: Database, study_id: int, limit: int | None = None) -> tuple[TrialRow, ...]:
+    """The best complete, feasible trials: one at most for one objective, for several the Pareto front.
+
+    Args:
+        database: where to read.
+        study_id: whose trials.
+        limit: of a single objective's trials, the best so many (1 when left out); of a front, its first so many.
+    """
+    with database.engine.connect() as connection:
+        directions = _directions(connection, study_id)
+        if len(directions) == 1:
+            first = _first(connection, study_id, limit or 1, maximize=directions[0] == "maximize")
+            return rows_of(database, study_id, first)
+        front = _front(connection, study_id, directions)[:limit]
+        query = _rows().where(trials_table.c.trial_id.in_(front)).order_by(trials_table.c.number)
+        return _with_details(connection, connection.execute(query).all())
+
+
+def rows_of(database: Database, study_id: int, numbers: Sequence[int]) -> tuple[TrialRow, ...]:
+    """The trials of these numbers, in this order; numbers that there are not are left out."""
+    ids = [trial_id(study_id, number) for number in numbers]
+    with database.engine.connect() as connection:
+        query = _rows().where(trials_table.c.trial_id == sa.any_(sa.cast(ids, _IDS)))
+        found = {row.number: row for row in _with_details(connection, connection.execute(query).all())}
+    return tuple(found[number] for number in numbers if number in found)
+
+
+def get_trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
+    """One trial with its attempts, decisions and attributes, or None when there is no such number."""
+    with database.engine.connect() as connection:
+        found = connection.execute(_rows().where(trials_table.c.trial_id == trial_id(study_id, number))).all()
+        if not found:
+            return None
+        (row,) = _with_details(connection, found)
+        attrs = connection.execute(
+            sa.select(trial_attrs.c.kind, trial_attrs.c.name, trial_attrs.c.value)
+            .where(trial_attrs.c.trial_id == row.trial_id)
+            .order_by(trial_attrs.c.kind, trial_attrs.c.name)
+        ).all()
+    return TrialDetail(
+        row=row,
+        attempts=list_attempts(database, study_id, numbers=[number]),
+        decisions=list_decisions(database, study_id, number=number),
+        user_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "user"},
+        system_attrs={attr.name: json.loads(attr.value) for attr in attrs if attr.kind == "system"},
+    )
+
+
+def drawn_from(database: Database, study_id: int, number: int) -> dict[str, BaseDistribution]:
+    """What a trial's parameters were drawn from."""
+    query = sa.select(trial_params.c.name, trial_params.c.distribution).where(
+        trial_params.c.trial_id == trial_id(study_id, number)
+    )
+    with database.engine.connect() as connection:
+        return {row.name: _distribution(row.distribution) for row in connection.execute(query)}
+
+
+def _rows() -> sa.Select[Any]:
+    tried, newest = _tried(), _newest_report()
+    return (
+        sa.select(
+            trials_table.c.trial_id,
+            trials_table.c.number,
+            state_shown().label("state"),
+            trials_table.c["values"].label("results"),
+            trials_table.c.started_at,
+            trials_table.c.ended_at,
+            duration_s(tried.c.ran_s).label("duration_s"),
+            is_feasible().label("feasible"),
+            tried.c.attempts,
+            tried.c.failure,
+            newest.c.step,
+            newest.c.value,
+            trial_annotations.c.tags,
+            trial_annotations.c.note,
+        )
+        .select_from(trials_table)
+        .outerjoin(trial_annotations, trial_annotations.c.trial_id == trials_table.c.trial_id)
+        .outerjoin(tried, sa.true())
+        .outerjoin(newest, sa.true())
+    )
+
+
+def _tried() -> sa.sql.selectable.LateralFromClause:
+    """How many attempts a trial had, how long they ran, and why the last of them failed."""
+    table = tables.attempts
+    of_trial = table.c.trial_id == trials_table.c.trial_id
+    newest = table.c.number.desc()
+    failures = sa.func.array_agg(pg.aggregate_order_by(table.c.failure, newest))
+    return (
+        sa.select(
+            sa.func.count().label("attempts"),
+            sa.type_coerce(failures, sa.ARRAY(sa.Text))[1].label("failure"),
+            running_s().label("ran_s"),
+        )
+        .where(of_trial)
+        .correlate(trials_table)
+        .lateral("tried")
+    )
+
+
+def _newest_report() -> sa.sql.selectable.LateralFromClause:
+    return (
+        sa.select(reports.c.step, reports.c.value)
+        .where(reports.c.trial_id == trials_table.c.trial_id, ~reports.c.superseded)
+        .order_by(reports.c.attempt.desc(), reports.c.step.desc())
+        .limit(1)
+        .correlate(trials_table)
+        .lateral("newest")
+    )
+
+
+def _ordering(order: Order, maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:
+    number = trials_table.c.number.asc()
+    match order:
+        case "number":
+            return (number,)
+        case "newest":
+            return (trials_table.c.number.desc(),)
+        case "best":
+            return (*_best_first(maximize), number)
+
+
+def _best_first(maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:
+    value: Any = trials_table.c["values"][1]
+    # Postgres sorts NaN above every number; here it comes last in both directions
+    is_nan = (value == sa.literal(float("nan"), sa.Double)).asc().nulls_last()
+    return (is_nan, (value.desc() if maximize else value.asc()).nulls_last())
+
+
+def _directions(connection: sa.Connection, study_id: int) -> list[str]:
+    found = connection.execute(sa.select(studies.c.directions).where(studies.c.study_id == study_id)).scalar()
+    return list(found or ["minimize"])
+
+
+def _maximize(connection: sa.Connection, study_id: int) -> bool:
+    return _directions(connection, study_id)[0] == "maximize"
+
+
+def _first(connection: sa.Connection, study_id: int, limit: int, *, maximize: bool) -> list[int]:
+    """Numbers of the best candidates: the first in an index."""
+    value, number = first_value(), trials_table.c.number
+    query = sa.select(number).where(trials_table.c.study_id == study_id, value.is_not(None), *is_candidate())
+    by = (value.desc() if maximize else value.asc(), number)
+    return list(connection.execute(query.order_by(*by).limit(limit)).scalars())
+
+
+def _front(connection: sa.Connection, study_id: int, directions: Sequence[str]) -> list[int]:
+    """Ids of the candidates that no other candidate dominates."""
+    rows = connection.execute(
+        sa.select(trials_table.c.trial_id, trials_table.c["values"].label("results"))
+        .where(trials_table.c.study_id == study_id, *is_candidate([study_id]))
+        .order_by(trials_table.c.number)
+    ).all()
+    if not rows:
+        return []
+    sign = np.array([-1.0 if direction == "maximize" else 1.0 for direction in directions])
+    on_front = pareto_mask(np.array([row.results for row in rows], dtype=float) * sign)
+    return [row.trial_id for row, kept in zip(rows, on_front, strict=True) if kept]
+
+
+def pareto_mask(costs: np.ndarray) -> np.ndarray:
+    """Which rows of `costs` (n, objectives), all to be minimised, no other row dominates. Equal rows all stay."""
+    order = np.lexsort(costs.T[::-1])
+    kept = np.zeros(len(costs), dtype=bool)
+    left = order
+    while len(left):
+        # the least left in lexicographic order is dominated by nothing left, nor by what was kept before
+        pick = costs[left[0]]
+        equal = np.all(costs[left] == pick, axis=1)
+        kept[left[equal]] = True
+        left = left[np.any(costs[left] < pick, axis=1)]
+    return kept
+
+
+def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[TrialRow, ...]:
+    if not rows:
+        return ()
+    ids = [row.trial_id for row in rows]
+    params = _params(connection, ids)
+    attrs = attrs_of(connection, study_of(ids[0]), ids)
+    return tuple(
+        TrialRow(
+            trial_id=row.trial_id,
+            number=row.number,
+            state=row.state,
+            values=None if row.results is None else tuple(row.results),
+            params=params.get(row.trial_id, {}),
+            feasible=row.feasible,
+            last_step=row.step,
+            last_value=row.value,
+            attempts=row.attempts,
+            failure=row.failure,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            duration_s=None if row.state == "interrupted" else row.duration_s,
+            tags=tuple(row.tags or ()),
+            note=row.note or "",
+            metrics=attrs[row.trial_id].metrics,
+            constraints=attrs[row.trial_id].constraints,
+            attrs=attrs[row.trial_id].attrs,
+        )
+        for row in rows
+    )
+
+
+def _params(connection: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, ParamValue]]:
+    """External values by trial id, in the order in which they were drawn."""
+    found: dict[int, dict[str, ParamValue]] = {}
+    for start in range(0, len(ids), _FETCH):
+        query = (
+            sa.select(trial_params.c.trial_id, trial_params.c.name, trial_params.c.value, trial_params.c.distribution)
+            .where(trial_params.c.trial_id == sa.any_(sa.cast(list(ids[start : start + _FETCH]), _IDS)))
+            .order_by(trial_params.c.trial_id, trial_params.c.position)
+        )
+        for row in connection.execute(query):
+            value = _distribution(row.distribution).to_external_repr(row.value)
+            found.setdefault(row.trial_id, {})[row.name] = value
+    return found
+
+
+_IDS = pg.ARRAY(sa.BigInteger)
+
+
+@lru_cache(maxsize=1024)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)

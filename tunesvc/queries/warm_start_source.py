@@ -1,0 +1,42 @@
+"""Earlier studies, as those learn from them that name them in their `warm_start`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optuna.study import StudyDirection
+
+from tunesvc.db import study_records
+from tunesvc.db.engine.database import Database
+from tunesvc.db.optuna.optuna_storage import PgStorage
+from tunesvc.errors import StudyNotFound
+from tunesvc.search.warm_start import Earlier, Teacher
+from tunesvc.space.search_space import Space
+from tunesvc.spec import StudySpec
+from tunesvc.spec.model import Goal
+
+GOALS: Mapping[StudyDirection, Goal] = {
+    StudyDirection.MINIMIZE: "minimize",
+    StudyDirection.MAXIMIZE: "maximize",
+    StudyDirection.NOT_SET: "minimize",
+}
+
+
+def teacher(database: Database, spec: StudySpec) -> Teacher | None:
+    """What the studies of the spec's `warm_start` teach; None without any. One that was deleted teaches nothing."""
+    if not spec.warm_start:
+        return None
+    storage = PgStorage(database)
+    found = []
+    for name in spec.warm_start:
+        try:
+            with database.engine.connect() as connection:
+                record = study_records.find(connection, name)
+        except StudyNotFound:
+            found.append(Earlier(f"{name}, which is deleted", None, ()))
+            continue
+        trials = storage.get_all_trials(record.study_id, deepcopy=False)
+        directions = storage.get_study_directions(record.study_id)
+        goals = [GOALS[direction] for direction in directions]
+        found.append(Earlier(name, record.spec, trials, goals))
+    return Teacher(spec, Space(spec.parameters), found)

@@ -1,0 +1,120 @@
+"""What the model believes of the objective: along one parameter, or over two of them. For pictures, not for asks.
+
+All other parameters are as in the trial that is believed to be best: a cut through the model, not an average over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.trial import FrozenTrial
+
+from tunesvc.search.samplers.gp.fitted import Belief, believe
+from tunesvc.spec.model import Goal
+
+LINE = 41
+GRID = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The model along one parameter."""
+
+    places: tuple[Any, ...]
+    """The parameter's values."""
+    mean: np.ndarray
+    deviation: np.ndarray
+    """Of the function itself, without noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The model over two parameters; shapes (second, first)."""
+
+    first: tuple[Any, ...]
+    second: tuple[Any, ...]
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+class Surface:
+    """A fitted model."""
+
+    def __init__(self, belief: Belief) -> None:
+        self._belief, self._domain, self._seen = belief, belief.domain, belief.seen
+        seen = belief.seen
+        means = np.where(seen.is_candidate, belief.posterior.mean(seen.points), np.inf)
+        self._best = seen.points[int(np.argmin(means))]
+        self.number = int(seen.numbers[int(np.argmin(means))])
+        """The trial through which the cuts go."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameters that the model knows."""
+        return tuple(self._domain.names)
+
+    def __len__(self) -> int:
+        """How many trials it has learned from."""
+        return len(self._seen)
+
+    def encode(self, params: Mapping[str, Any]) -> np.ndarray:
+        """A configuration as a point; shape (parameters,)."""
+        return self._domain.encode(params)
+
+    def observed(self, limit: int) -> np.ndarray:
+        """Points that were observed, an even choice of at most so many; shape (points, parameters)."""
+        kept = np.unique(np.linspace(0, len(self._seen) - 1, limit).round().astype(int))
+        points: np.ndarray = self._seen.points[kept]
+        return points
+
+    def mixed(self, chosen: np.ndarray, point: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Every one of `others` with the chosen parameters as at `point`; those that do not exist there are absent."""
+        return self._domain.without_absent(np.where(chosen, point, others))
+
+    def mean(self, points: np.ndarray) -> np.ndarray:
+        """What is expected, in the objective's units; shape (points,)."""
+        return self._belief.in_units(self._belief.posterior.mean(points))
+
+    def deviation(self, point: np.ndarray) -> float:
+        """Of the function itself at a point, without noise, in the objective's units."""
+        return float(self._belief.predict(point[None])[1][0])
+
+    def cut(self, name: str) -> Cut:
+        """Along one parameter."""
+        j = self._domain.names.index(name)
+        line = self._line(j, LINE)
+        points = np.repeat(self._best[None], len(line), axis=0)
+        points[:, j] = line
+        mean, deviation = self._belief.predict(points)
+        return Cut(self._values(j, line), mean, deviation)
+
+    def plane(self, first: str, second: str) -> Plane:
+        """Over two parameters."""
+        i, j = self._domain.names.index(first), self._domain.names.index(second)
+        across, up = self._line(i, GRID), self._line(j, GRID)
+        points = np.repeat(self._best[None], len(across) * len(up), axis=0)
+        points[:, i], points[:, j] = np.tile(across, len(up)), np.repeat(up, len(across))
+        mean, deviation = self._belief.predict(points)
+        shape = (len(up), len(across))
+        return Plane(self._values(i, across), self._values(j, up), mean.reshape(shape), deviation.reshape(shape))
+
+    def _line(self, j: int, length: int) -> np.ndarray:
+        size = self._domain.sizes[j]
+        if self._domain.is_choice[j]:
+            return np.arange(int(size), dtype=float)
+        return np.linspace(0.0, 1.0, int(min(size, length)))
+
+    def _values(self, j: int, line: np.ndarray) -> tuple[Any, ...]:
+        points = np.repeat(self._best[None], len(line), axis=0)
+        points[:, j] = line
+        name = self._domain.names[j]
+        return tuple(self._domain.decode(point)[name] for point in points)
+
+
+def learn(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Surface | None:
+    """Fit the model to complete trials, as `believe` does; None while there is nothing to fit it to."""
+    belief = believe(trials, goal, shared_seeds)
+    return Surface(belief) if belief is not None and belief.seen.is_candidate.any() else None

@@ -1,0 +1,1 @@
+"""Pruners: successive halving with pauses, and the audit of pruned trials."""

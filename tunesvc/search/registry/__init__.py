@@ -1,0 +1,1 @@
+"""Samplers and pruners by the names of study.yaml, with their options and checks."""

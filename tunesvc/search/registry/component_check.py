@@ -1,0 +1,58 @@
+"""Mistakes in a spec that only samplers and pruners can tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from tunesvc.errors import SpecError
+from tunesvc.search.registry.component_options import OptionError
+from tunesvc.search.registry.pruner_registry import make_pruner
+from tunesvc.search.registry.sampler_registry import make_sampler
+from tunesvc.space.search_space import Space
+from tunesvc.spec import StudySpec
+from tunesvc.spec.checks import PRUNERS_OF_SEVERAL
+from tunesvc.spec.diagnostics import Fault
+
+
+def check(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> None:
+    """Find them before anything is started or stored.
+
+    Args:
+        spec: the study's.
+        sampler: the object that the study is started with, if it names none.
+        pruner: likewise.
+
+    Raises:
+        SpecError: no such sampler or pruner, or options that it refuses.
+    """
+    if faults := option_faults(spec, sampler, pruner):
+        raise SpecError("\n".join(map(str, faults)))
+
+
+def option_faults(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> list[Fault]:
+    """Return all of them, each at its path; the spec may lack parameters that are wrong by themselves."""
+    found = _faults("sampler", partial(make_sampler, spec, _space(spec), sampler))
+    if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
+        return found  # the spec's own checks say so
+    return found + _faults("pruner", partial(make_pruner, spec, pruner))
+
+
+def _faults(section: str, make: Callable[[], object]) -> list[Fault]:
+    try:
+        make()
+    except OptionError as error:
+        return list(error.faults)
+    except SpecError as error:
+        return [Fault((section,), str(error), at_key=True)]
+    return []
+
+
+def _space(spec: StudySpec) -> Space:
+    try:
+        return Space(spec.parameters)
+    except SpecError:  # a parent of a conditional parameter is wrong
+        return Space({name: one for name, one in spec.parameters.items() if not one.when})

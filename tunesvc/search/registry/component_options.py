@@ -1,0 +1,105 @@
+"""Samplers and pruners by name: look one up, check its options, build it; mistakes in words to act on."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from optuna.exceptions import ExperimentalWarning
+
+from tunesvc.errors import SpecError
+from tunesvc.spec.diagnostics import Fault, Path
+from tunesvc.spec.model import Pruner, Sampler
+
+T = TypeVar("T")
+
+OBJECT = "object"
+"""Name in a spec of a sampler or pruner that Python hands over as an object. It is not stored; its class is."""
+
+
+def entry_of(given: object) -> dict[str, str]:
+    """Return the spec's entry for a sampler or pruner object."""
+    path = f"{type(given).__module__}.{type(given).__qualname__}"
+    public = [part for part in path.split(".") if not part.startswith("_")]
+    return {"name": OBJECT, "class": ".".join(public)}
+
+
+def name_of(entry: Sampler | Pruner) -> str:
+    """Return the name that reasons give to a spec's sampler or pruner: an object's class stands for it."""
+    return str(entry.options.get("class", OBJECT)) if entry.name == OBJECT else entry.name
+
+
+def required(kind: str, given: T | None, options: Mapping[str, Any]) -> T:
+    """Return the object of a study that was started with one.
+
+    Raises:
+        SpecError: this process does not have it.
+    """
+    if given is None:
+        text = f"this study was started from Python with a {kind} object, {options.get('class', OBJECT)}"
+        raise SpecError(f"{text}: go on with it there, and hand over `{kind}=` again")
+    return given
+
+
+class OptionError(SpecError):
+    """Mistakes in how a sampler or pruner is named, each at its path."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = faults
+
+
+def choose(path: Path, name: str, table: Mapping[str, T]) -> T:
+    """Return the table's entry of that name; `path` leads to the sampler or pruner in the study.
+
+    Raises:
+        OptionError: there is none; the text suggests the nearest name.
+    """
+    if name in table:
+        return table[name]
+    text = f"there is no {name!r}{_suggest(name, table)} Known: {', '.join(table)}"
+    raise OptionError(Fault((*path, "name"), text, at_key=True))
+
+
+def build(path: Path, name: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
+    """Call a constructor with a user's options; `path` leads to the sampler or pruner in the study.
+
+    Raises:
+        OptionError: options do not exist, are missing, or are refused by the constructor.
+    """
+    known = [p for p in inspect.signature(make).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    names = [p.name for p in known]
+    faults = [_unknown(path, name, option, names) for option in options if option not in names]
+    if missing := [p.name for p in known if p.default is p.empty and p.name not in options]:
+        text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        raise OptionError(*faults, Fault(path, text))
+    try:
+        with _making, warnings.catch_warnings():  # which is of the whole process
+            # Optuna calls what a user asked for by name "experimental"; nothing that the user could act on.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            made = make(**{option: value for option, value in options.items() if option in names})
+    except OptionError as error:
+        raise OptionError(*faults, *error.faults) from None
+    except (TypeError, ValueError, ImportError) as error:
+        raise OptionError(*faults, Fault(path, f"{name!r} refuses its options: {error}")) from error
+    if faults:
+        raise OptionError(*faults)
+    return made
+
+
+def _unknown(path: Path, name: str, option: str, names: Sequence[str]) -> Fault:
+    listed = ", ".join(names) or "none"
+    text = f"{name!r} has no option {option!r}{_suggest(option, names)} Its options: {listed}"
+    return Fault((*path, option), text, at_key=True)
+
+
+_making = threading.RLock()  # a pruner may wrap another one
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else "."

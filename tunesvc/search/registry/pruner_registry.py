@@ -1,0 +1,78 @@
+"""Every pruner that a spec can name. Optuna's `BasePruner` is the seam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner
+from pydantic import ValidationError
+
+from tunesvc.errors import SpecError
+from tunesvc.search.pruners.asha import AshaPruner, check_ladder
+from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
+from tunesvc.search.registry.component_options import OBJECT, OptionError, build, choose, required
+from tunesvc.spec import Pruner, StudySpec
+from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
+from tunesvc.spec.diagnostics import Fault, Path
+
+
+def make_pruner(spec: StudySpec, given: BasePruner | None = None) -> BasePruner:
+    """Return the pruner that a spec names.
+
+    Args:
+        spec: the study's.
+        given: the pruner itself, for a study that was started in Python with an object.
+
+    Raises:
+        SpecError: no such pruner, wrong options, or one of Optuna's with several metrics.
+    """
+    if len(spec.metrics) > 1 and spec.pruner.name not in SEVERAL:
+        raise SpecError(f"pruner {spec.pruner.name!r} compares one metric; with several, use {', '.join(SEVERAL)}")
+    if spec.pruner.name == OBJECT:
+        return required("pruner", given, spec.pruner.options)
+    return _named(spec.pruner.name, spec.pruner.options)
+
+
+def last_step(spec: StudySpec) -> int | None:
+    """The step from which on nothing is pruned, because the trial is as good as finished: the pruner's `max`."""
+    last = spec.pruner.options.get("max")
+    return last if isinstance(last, int) else None
+
+
+def _named(name: str, options: dict[str, Any], path: Path = ("pruner",)) -> BasePruner:
+    return build(path, name, choose(path, name, _MAKERS), options)
+
+
+def _hyperband(max: int, min: int = 1, eta: int = 3, bootstrap_count: int = 0) -> BasePruner:
+    check_ladder(min, max, eta)
+    return optuna.pruners.HyperbandPruner(min, max, eta, bootstrap_count)
+
+
+def _patient(patience: int, wrapped: Any = None, min_delta: float = 0.0) -> BasePruner:
+    inner = None if wrapped is None else _wrapped(wrapped)
+    return optuna.pruners.PatientPruner(inner, patience, min_delta)
+
+
+def _wrapped(written: Any) -> BasePruner:
+    path = ("pruner", "wrapped")
+    try:
+        spec = Pruner.model_validate({"name": written} if isinstance(written, str) else written)
+    except ValidationError:
+        raise OptionError(Fault(path, "write a pruner's name, or a mapping with its `name`")) from None
+    return _named(spec.name, spec.options, path)
+
+
+_MAKERS: dict[str, Callable[..., BasePruner]] = {
+    "auto": CurvePruner,  # which stops nothing where nothing is reported
+    "curve": CurvePruner,
+    "asha": AshaPruner,
+    "hyperband": _hyperband,
+    "median": optuna.pruners.MedianPruner,
+    "percentile": optuna.pruners.PercentilePruner,
+    "threshold": optuna.pruners.ThresholdPruner,
+    "patient": _patient,
+    "wilcoxon": optuna.pruners.WilcoxonPruner,
+    "none": optuna.pruners.NopPruner,
+}

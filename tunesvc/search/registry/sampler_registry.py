@@ -1,0 +1,112 @@
+"""Every sampler that a spec can name.
+
+Optuna's `BaseSampler` is the seam: a sampler is one more line in the table.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import BaseSampler
+
+from tunesvc.errors import SpecError
+from tunesvc.search.registry.component_options import OBJECT, build, choose, required
+from tunesvc.search.samplers.auto_sampler import AutoSampler
+from tunesvc.search.samplers.gp.gp_sampler import GPSampler
+from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
+from tunesvc.space.search_space import MAX_LISTED, Space
+from tunesvc.spec import StudySpec
+
+
+def make_sampler(spec: StudySpec, space: Space, given: BaseSampler | None = None) -> BaseSampler:
+    """Return the sampler that a spec names.
+
+    Args:
+        spec: the study's.
+        space: of its parameters.
+        given: the sampler itself, for a study that was started in Python with an object.
+
+    Raises:
+        SpecError: no such sampler, wrong options, or one that does not fit the study.
+    """
+    name = spec.sampler.name
+    if name == OBJECT:
+        return required("sampler", given, spec.sampler.options)
+    make = choose(("sampler",), name, _makers(spec, space))
+    options = dict(spec.sampler.options)
+    return build(("sampler",), name, make(spec.seed if spec.sampler.seed is None else spec.sampler.seed), options)
+
+
+_DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
+
+RANDOM_ALONE = ("cmaes", "qmc", "nsga2", "nsga3")
+"""They draw at random whatever they do not propose together with other parameters."""
+
+Maker = Callable[[int | None], Callable[..., BaseSampler]]
+"""Seed -> constructor that takes the remaining options."""
+
+
+def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
+    samplers = optuna.samplers
+    return {
+        "auto": lambda seed: _fix(AutoSampler, seed=seed, search_space=space.distributions, shared_seeds=spec.seeds),
+        "gp": lambda seed: _fix(GPSampler, seed=seed, search_space=space.distributions, shared_seeds=spec.seeds),
+        "tpe": lambda seed: _fix(TPESampler, seed=seed),
+        "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
+        "qmc": lambda seed: _fix(
+            samplers.QMCSampler, seed=seed, warn_independent_sampling=False, warn_asynchronous_seeding=False
+        ),
+        "cmaes": lambda seed: _cmaes(seed, spec, space),
+        "nsga2": lambda seed: _fix(samplers.NSGAIISampler, seed=seed),
+        "nsga3": lambda seed: _fix(samplers.NSGAIIISampler, seed=seed),
+        "grid": lambda seed: _grid(seed, space),
+        "brute": lambda seed: _brute(seed, space),
+    }
+
+
+def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSampler]:
+    """A constructor with some arguments decided, whose signature shows the others only."""
+
+    def made(**options: Any) -> BaseSampler:
+        return make(**(fixed | options))
+
+    signature = inspect.signature(make)
+    hidden = {"seed", "constraints_func", "search_space", "shared_seeds"}
+    free = [p for p in signature.parameters.values() if p.name not in hidden]
+    made.__signature__ = signature.replace(parameters=free)  # type: ignore[attr-defined]
+    return made
+
+
+def _cmaes(seed: int | None, spec: StudySpec, space: Space) -> Callable[..., BaseSampler]:
+    if len(spec.metrics) > 1:
+        raise SpecError("sampler 'cmaes' optimises one metric; use nsga2 or tpe for several")
+    numbers = [
+        name
+        for name, kind in space.distributions.items()
+        if not isinstance(kind, CategoricalDistribution) and not kind.single() and not space.parameters[name].when
+    ]
+    if space.parameters and len(numbers) < 2:
+        raise SpecError(
+            "sampler 'cmaes' needs two int or float parameters without `when`, and draws all others at random; "
+            "use auto or tpe"
+        )
+    return _fix(optuna.samplers.CmaEsSampler, seed=seed, warn_independent_sampling=False)
+
+
+def _grid(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
+    grid = space.grid()
+    if grid is None or space.is_conditional:
+        raise SpecError("sampler 'grid' needs parameters that are all discrete (int, stepped or values) and no `when`")
+    return lambda: optuna.samplers.GridSampler(grid, seed=seed)
+
+
+def _brute(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
+    if space.grid() is None:
+        raise SpecError(
+            "sampler 'brute' needs parameters that are all discrete: int, stepped float, or values; at most 10,000 each"
+        )
+    return _fix(optuna.samplers.BruteForceSampler, seed=seed)

@@ -1,0 +1,64 @@
+"""An optimizer whose trials stand in the study as they were recorded, whatever it draws for them now. For replay."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tunesvc.search.optimizer import CONSTRAINT, Optimizer
+from tunesvc.search.proposals import FIXED, configuration
+from tunesvc.search.study_storage import FAILURE, read_anew
+from tunesvc.search.tracking.pausing import RESUMED
+from tunesvc.search.warm_start import CARRIED
+from tunesvc.spec import ParamValue
+
+
+class ReplayedOptimizer(Optimizer):
+    """See `Optimizer`; a replay asks nothing ahead."""
+
+    def redraw(self, recorded: FrozenTrial, seed: int, *, untried: bool = False) -> dict[str, ParamValue]:
+        """What would be proposed for a trial at this point; afterwards it stands in the study as it was recorded.
+
+        Args:
+            recorded: the trial as it is stored. Those before it that are missing here were enqueued and not asked.
+            seed: of the sampler at that ask.
+            untried: whether the proposal became the nearest one that had not been tried.
+        """
+        read_anew(self.study)
+        while self.count <= recorded.number:
+            waits = self.count < recorded.number
+            template = create_trial(state=TrialState.WAITING) if waits else None
+            self.memory.create_new_trial(self.memory.study_id, template)
+        trial = self.trial(recorded.number)
+        if trial.state == TrialState.WAITING:
+            self.memory.set_trial_state_values(recorded.number, TrialState.RUNNING)
+            trial = self.trial(recorded.number)
+        for key in {FIXED, CARRIED} & recorded.system_attrs.keys():
+            self.memory.set_trial_system_attr(recorded.number, key, recorded.system_attrs[key])
+        self._drawing.seed = seed
+        try:
+            drawn = self._drawing.draw_all(recorded.number, self.study.sampler)
+            if untried:
+                drawn = self._drawing.nearest_untried(recorded.number, drawn) or drawn
+        finally:
+            trial = self.trial(recorded.number)
+            trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)
+            kept = {k: v for k, v in recorded.system_attrs.items() if k != RESUMED and not _is_outcome(k)}
+            trial.system_attrs = kept
+            self._tried.add(configuration(recorded.params))
+        return drawn
+
+    def version(self, number: int) -> str:
+        """Of the sampler, as it says for its last draw for that trial."""
+        return self._drawing.version(number)
+
+    def retell(self, recorded: FrozenTrial) -> None:
+        """Finish a trial as it was recorded."""
+        outcome = {key: value for key, value in recorded.system_attrs.items() if _is_outcome(key)}
+        for key, value in outcome.items():
+            self.memory.set_trial_system_attr(recorded.number, key, value)
+        self.tell(recorded.number, recorded.state, recorded.values)
+
+
+def _is_outcome(attr: str) -> bool:
+    """Whether a system attribute was set when the trial ended."""
+    return attr in (FAILURE, "constraints") or attr.startswith(CONSTRAINT)

@@ -1,0 +1,136 @@
+"""What to try next: the point whose observation is expected to improve the recommendation most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import log_ndtr, ndtr
+
+from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.gp_model import Posterior
+
+_LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
+_CANDIDATES = 1_000
+_WIDTHS = (0.15, 0.1, 0.05, 0.02, 0.005)
+"""Of the steps of successive rounds of local search, in ranges of a parameter."""
+_CLIMBERS, _NEIGHBOURS = 8, 30
+_CAUTION = 5.0
+"""Power of the probability of keeping within constraints (Gardner et al. 2014): with 1, most asks at a border fail."""
+_WORTH_A_RISK = 0.04
+"""What is learned counts for at least as much where constraints are violated, of values with variance 1. A model that
+knows the function well would else ask beyond a border as soon as it has reached it: only there is something to gain."""
+
+_WORTH_REPEATING = 0.01
+"""What has to be learned by measuring a point once more, of values with variance 1: less is no noise but rounding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incumbents:
+    """The points that would be recommended now, by the model's mean."""
+
+    best: np.ndarray
+    best_mean: float
+    second_mean: float
+    """Of the best other point."""
+
+    @staticmethod
+    def of(points: np.ndarray, means: np.ndarray) -> Incumbents:
+        """The best of observed points."""
+        order = np.argsort(means, kind="stable")
+        best = points[order[0]]
+        others = [means[i] for i in order if (points[i] != best).any()]
+        return Incumbents(best, float(means[order[0]]), float(others[0]) if others else float(means[order[0]]))
+
+
+class Acquisition:
+    """The expected improvement of the best posterior mean by one noisy observation, in logarithm; small is good.
+
+    This is the knowledge gradient (Frazier, Powell and Dayanik 2009) with the two points compared that matter: the
+    one observed and the incumbent, or for the incumbent itself the runner-up. Without noise it is expected improvement.
+    As what is learned is discounted by noise, a promising point is measured again once that tells more than a new one;
+    where there is next to no noise, never, and neither is one that has failed.
+    """
+
+    def __init__(
+        self,
+        objective: Posterior,
+        incumbents: Incumbents,
+        seed: int,
+        *,
+        tried: np.ndarray,
+        failed: np.ndarray,
+        infeasible: Posterior | None = None,
+    ) -> None:
+        """Acquisition for one more trial.
+
+        Args:
+            seed: with which the point would be trained.
+            tried: points that were or are being measured; shape (n, parameters).
+            failed: those that led to no value; shape (m, parameters).
+            infeasible: of values above 0 where constraints are violated.
+        """
+        self._objective = objective
+        self._incumbents = incumbents
+        self._seed = seed
+        self._tried = _rows(tried)
+        self._failed = _rows(failed)
+        self._infeasible = infeasible
+
+    def log_value(self, points: np.ndarray) -> np.ndarray:
+        """Of each point; minus infinity where measuring it once more is of no use; shape (points,)."""
+        mean, learned = self._objective.lookahead(points, self._seed)
+        rows = _rows(points)
+        is_tried = np.isin(rows, self._tried)
+        is_useless = (is_tried & (learned < _WORTH_REPEATING)) | np.isin(rows, self._failed)
+        if self._infeasible is not None:
+            learned = np.where(is_tried, learned, np.maximum(learned, _WORTH_A_RISK))
+        is_best = (points == self._incumbents.best).all(axis=1)
+        rival = np.where(is_best, self._incumbents.second_mean, mean)
+        gain = _log_improvement((self._incumbents.best_mean - rival) / learned)
+        return np.where(is_useless, -np.inf, np.log(learned) + gain + self.log_feasibility(points))
+
+    def log_feasibility(self, points: np.ndarray) -> np.ndarray:
+        """Logarithm of what remains of a point's value by its risk of violating a constraint; shape (points,)."""
+        if self._infeasible is None:
+            return np.zeros(len(points))
+        mean, variance = self._infeasible.predict(points)
+        # Of the constraint itself, without noise: what failed at a point fails there again.
+        out: np.ndarray = _CAUTION * log_ndtr(-mean / np.sqrt(variance))
+        return out
+
+
+def maximise(
+    acquisition: Acquisition, domain: Domain, starts: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """A point of a high acquisition value, and the value's logarithm.
+
+    Samples the whole space and the neighbourhood of `starts`, then climbs from the best, in steps that grow smaller.
+    Choices and numbers are treated alike, and no gradient is needed, so conditional spaces are as easy as others.
+    """
+    points = np.vstack([domain.random(_CANDIDATES, rng), domain.near(starts, _NEIGHBOURS, _WIDTHS[0], rng), starts])
+    values = acquisition.log_value(points)
+    for width in _WIDTHS:
+        top = np.argsort(-values, kind="stable")[:_CLIMBERS]
+        steps = domain.near(points[top], _NEIGHBOURS, width, rng)
+        points, values = (
+            np.vstack([points[top], steps]),
+            np.concatenate([values[top], acquisition.log_value(steps)]),
+        )
+    best = int(np.argmax(values))
+    return points[best], float(values[best])
+
+
+def _rows(points: np.ndarray) -> np.ndarray:
+    """Each point as one value that can be compared; shape (points,)."""
+    rows = np.ascontiguousarray(points, dtype=float)
+    return rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel()
+
+
+def _log_improvement(z: np.ndarray) -> np.ndarray:
+    """log E[max(z + a standard normal, 0)], also far below 0 (Ament et al. 2023, "Unexpected improvements")."""
+    safe = np.maximum(z, -5.0)
+    near = np.log(safe * ndtr(safe) + np.exp(-0.5 * safe**2 - _LOG_SQRT_2PI))
+    far = -0.5 * z**2 - _LOG_SQRT_2PI - 2 * np.log(np.maximum(-z, 5.0))
+    out: np.ndarray = np.where(z > -5.0, near, far)
+    return out

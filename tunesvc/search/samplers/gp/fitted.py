@@ -1,0 +1,76 @@
+"""What a study's complete trials say about one objective: for answers and pictures, not for asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
+from tunesvc.search.samplers.gp.observations import OBSERVED_MAX, Observations, observe, prefers_log
+from tunesvc.spec.model import Goal
+
+FITTED_MAX = 200
+"""Hyperparameters are learned from so many trials at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """A fitted model."""
+
+    domain: Domain
+    seen: Observations
+    posterior: Posterior
+
+    def in_units(self, values: np.ndarray) -> np.ndarray:
+        """Values of the function in the objective's units: the mean over what each seed makes of it; shapes alike.
+
+        Not what it would be without any seed's doing: where values become logarithms, that is another one.
+        """
+        if self.seen.scale is None:
+            raise AssertionError("there is one objective")
+        shifts = np.unique(self.posterior.shifts(np.unique(self.seen.seeds)))  # of trials with a seed each: 0
+        placed = self.seen.centre + self.seen.unit * (values[..., None] + shifts)
+        out: np.ndarray = self.seen.scale.back(placed).mean(axis=-1)
+        return out
+
+    def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and deviation of the function itself, without noise, in the objective's units; shapes (points,)."""
+        mean, variance = self.posterior.predict(points)
+        return self.spread(mean, np.sqrt(variance))
+
+    def spread(self, mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Means and deviations in the objective's units."""
+        low, middle, high = (self.in_units(mean + way * deviation) for way in (-1.0, 0.0, 1.0))
+        return middle, np.abs(high - low) / 2
+
+
+def believe(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> Belief | None:
+    """Fit the model; None while the trials differ in no parameter, or none is complete.
+
+    Args:
+        trials: each with one value; of many the model holds a choice.
+        goal: of that value.
+        shared_seeds: how many training seeds the study's trials share in turns, if they do.
+    """
+    kinds = {name: kind for trial in trials for name, kind in trial.distributions.items() if not kind.single()}
+    if not kinds:
+        return None
+    domain = Domain(kinds)
+    domain.learn_conditions(trials)
+    direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
+
+    def learn(seen: Observations) -> Hyperparameters:
+        return fit(seen.points, seen.values, seen.variances, domain.choices, seen.seeds)
+
+    is_log = prefers_log(trials, domain, direction, shared_seeds, FITTED_MAX, learn)
+    seen = observe(trials, domain, [direction], (), np.ones(1), shared_seeds, is_log=is_log)
+    if seen is None:
+        return None
+    known, seen = learn(seen.thinned(FITTED_MAX)), seen.thinned(OBSERVED_MAX)
+    posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
+    return Belief(domain, seen, posterior)

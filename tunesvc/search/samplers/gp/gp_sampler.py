@@ -1,0 +1,325 @@
+"""The Gaussian-process sampler: an Optuna sampler that learns from finished, pruned and running trials alike."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.search.explanations import Reason, Recent
+from tunesvc.search.pruners.curve.curve_model import models_of
+from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, maximise
+from tunesvc.search.samplers.gp.domain import Domain
+from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
+from tunesvc.search.samplers.gp.initial_design import spread
+from tunesvc.search.samplers.gp.observations import (
+    OBSERVED_MAX,
+    Observations,
+    excesses,
+    is_feasible,
+    observe,
+    prefers_log,
+)
+from tunesvc.search.study_lock import locked
+from tunesvc.search.study_storage import shown_as_infeasible
+from tunesvc.search.training_seeds import groups
+
+VERSION = "gp 5"
+"""Changes whenever the same seed and history give another proposal."""
+_FITTED_MAX = 150
+"""Hyperparameters are learned from so many observations at most."""
+_EVERY_UP_TO, _GROWTH = 20, 1.1
+"""Up to so many finished trials hyperparameters are learned at each, then whenever there are so many times more."""
+_FITS_MAX = 6
+"""Of values, of their logarithms and of constraints, now and before the last milestone."""
+_TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+_NEAREST = 3
+_STARTS = 5
+
+
+class GPSampler(BaseSampler):
+    """Bayesian optimisation with a Gaussian process, on NumPy and SciPy.
+
+    What it proposes is a function of its seed, the trial's number and the trials so far, so a restarted study goes on
+    as it would have, and every proposal can be drawn again. Takes one or several objectives, constraints as Optuna
+    stores them (values above 0 are violations), and every kind of parameter; which conditional parameters occur with
+    which choices is learned from the trials.
+    """
+
+    repeatable = True
+
+    def __init__(
+        self,
+        seed: int | None = None,
+        *,
+        n_startup_trials: int = 10,
+        search_space: Mapping[str, BaseDistribution] | None = None,
+        shared_seeds: int | None = None,
+    ) -> None:
+        """A sampler for one study or several.
+
+        Args:
+            seed: of all that is drawn; from the system's entropy by default.
+            n_startup_trials: so many trials are spread evenly before the model is asked.
+            search_space: the parameters, where they are known in advance; else learned from the trials.
+            shared_seeds: says that trial k is trained with seed `k % shared_seeds`, or on that fold of the data. What
+                a seed does to all trials alike is then told apart from what their parameters do.
+        """
+        self._seed = _entropy() if seed is None else int(seed)
+        self._n_startup_trials = n_startup_trials
+        self._search_space = dict(search_space or {})
+        self._shared_seeds = shared_seeds
+        self._fits: OrderedDict[bytes, Hyperparameters] = OrderedDict()
+        self._reasons: Recent[Reason] = Recent()
+
+    def reseed_rng(self) -> None:
+        """Draw other numbers from now on, as Optuna asks of a sampler's copy in another worker."""
+        self._seed = _entropy()
+
+    @locked
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Every parameter that any trial has, with its latest distribution."""
+        union = dict(self._search_space)
+        for other in study._get_trials(deepcopy=False, use_cache=True):
+            if other.number != trial.number:
+                union.update(other.distributions)
+        return {name: kind for name, kind in union.items() if not kind.single()}
+
+    @locked
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values for all parameters together."""
+        if not search_space:
+            self._explain_start(trial.number, 0)
+            return {}
+        domain = Domain(search_space)
+        trials = [shown_as_infeasible(other) or other for other in study._get_trials(deepcopy=False, use_cache=True)]
+        others = [other for other in trials if other.number != trial.number and other.state in _TEACHING]
+        domain.learn_conditions([other for other in others if other.state.is_finished()])
+        point = self._propose(study, trial.number, others, domain)
+        return domain.decode(point)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value drawn evenly, for a parameter that no trial had before."""
+        rng = np.random.default_rng([self._seed, trial.number, *param_name.encode()])
+        domain = Domain({param_name: param_distribution})
+        return domain.decode(domain.random(1, rng)[0])[param_name]
+
+    def explain(self, number: int) -> Reason | None:
+        """Why the last proposal for the trial of this number was made."""
+        return self._reasons.get(number)
+
+    # --- proposing ----------------------------------------------------------------------------------
+
+    def _propose(self, study: Study, number: int, trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
+        ended = sum(trial.state.is_finished() for trial in trials)
+        rng = np.random.default_rng([self._seed, number])
+        weights = rng.dirichlet(np.ones(len(study.directions)))
+        seen, is_log = None, None
+        if ended >= self._n_startup_trials:
+            curves = models_of(study) if any(trial.intermediate_values for trial in trials) else ()
+            is_log = self._prefers_log(study, trials, domain)
+            seen = observe(trials, domain, study.directions, curves, weights, self._shared_seeds, is_log=is_log)
+        if seen is None or not seen.is_candidate.any():
+            self._explain_start(number, ended)
+            return spread(domain, number, self._seed % 2**32)
+        model = self._model(number, seen, study, trials, domain, is_log)
+        starts = model.seen.points[np.argsort(model.means, kind="stable")[:_STARTS]]
+        point, value = maximise(model.acquisition, domain, starts, rng)
+        self._explain(number, model, point, value)
+        return point
+
+    def _model(
+        self,
+        number: int,
+        every: Observations,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+        is_log: bool | None,
+    ) -> _Model:
+        seen = every.thinned(OBSERVED_MAX)
+        known = self._hyperparameters(seen, study, trials, domain, is_log)
+        posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        if running:
+            # They will have told something when this proposal runs; taken to be what is expected of them now.
+            points = np.stack([domain.encode(trial.params) for trial in running])
+            seeds = self._seeds_of([trial.number for trial in running])
+            posterior = Posterior(
+                known,
+                domain.choices,
+                np.vstack([seen.points, points]),
+                np.concatenate([seen.values, posterior.mean(points, seeds)]),
+                np.concatenate([seen.variances, np.zeros(len(points))]),
+                np.concatenate([seen.seeds, seeds]),
+            )
+        means = posterior.mean(seen.points)
+        incumbents = Incumbents.of(seen.points[seen.is_candidate], means[seen.is_candidate])
+        (seed,) = self._seeds_of([number])
+        told = set(every.numbers.tolist())
+        others = [trial for trial in trials if trial.number not in told]
+        failed = [trial for trial in others if trial.state == TrialState.PRUNED and not trial.intermediate_values]
+        acquisition = Acquisition(
+            posterior,
+            incumbents,
+            seed,
+            tried=np.vstack([every.points, _points(others, domain)]),
+            failed=_points(failed, domain),
+            infeasible=self._infeasible(trials, domain),
+        )
+        return _Model(seen, posterior, acquisition, incumbents, means)
+
+    def _infeasible(self, trials: Sequence[FrozenTrial], domain: Domain) -> Posterior | None:
+        """How far constraints are violated; None while none was."""
+        ended = [trial for trial in trials if trial.state.is_finished()][-OBSERVED_MAX:]
+        if all(is_feasible(trial) for trial in ended):
+            return None
+        points, worst = np.stack([domain.encode(trial.params) for trial in ended]), excesses(ended)
+        zeros = np.zeros(len(ended))
+        learned = slice(-_FITTED_MAX, None)
+        seeds = np.arange(len(ended))  # each its own: what a seed does to constraints alike is not looked for
+        known = self._fit_cached(points[learned], worst[learned], zeros[learned], seeds[learned], domain, jumps=True)
+        return Posterior(known, domain.choices, points, worst, zeros)
+
+    def _hyperparameters(
+        self,
+        seen: Observations,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+        is_log: bool | None,
+    ) -> Hyperparameters:
+        """Learned again whenever the history has grown by a tenth: from its finished trials, while there are enough."""
+        finished = self._to_learn_from(study, trials)
+        if not finished:
+            return self._learn(seen.thinned(_FITTED_MAX), domain)
+        ones = np.ones(1)
+        known = observe(finished, domain, study.directions, (), ones, self._shared_seeds, is_log=is_log) or seen
+        return self._learn(known.thinned(_FITTED_MAX), domain)
+
+    def _to_learn_from(self, study: Study, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+        """The finished trials of which hyperparameters are learned; none while there are too few."""
+        finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        count = _milestone(len(finished))
+        return () if count < self._n_startup_trials or len(study.directions) > 1 else finished[:count]
+
+    def _prefers_log(self, study: Study, trials: Sequence[FrozenTrial], domain: Domain) -> bool | None:
+        """See `prefers_log`; None while there are too few trials to tell."""
+        finished = self._to_learn_from(study, trials)
+        if not finished:
+            return None
+
+        def learn(seen: Observations) -> Hyperparameters:
+            return self._learn(seen, domain)
+
+        return prefers_log(finished, domain, study.directions[0], self._shared_seeds, _FITTED_MAX, learn)
+
+    def _learn(self, seen: Observations, domain: Domain) -> Hyperparameters:
+        return self._fit_cached(seen.points, seen.values, seen.variances, seen.seeds, domain)
+
+    def _fit_cached(
+        self,
+        points: np.ndarray,
+        values: np.ndarray,
+        variances: np.ndarray,
+        seeds: np.ndarray,
+        domain: Domain,
+        *,
+        jumps: bool = False,
+    ) -> Hyperparameters:
+        """Several workers ask between two results: the same data gives the same hyperparameters."""
+        key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes() + bytes([jumps])
+        known = self._fits.get(key)
+        if known is None:
+            known = self._fits[key] = fit(points, values, variances, domain.choices, seeds, jumps=jumps)
+            while len(self._fits) > _FITS_MAX:
+                self._fits.popitem(last=False)
+        return known
+
+    def _seeds_of(self, numbers: Sequence[int]) -> np.ndarray:
+        return groups(np.array(numbers), self._shared_seeds)
+
+    # --- reasons ------------------------------------------------------------------------------------
+
+    def _explain_start(self, number: int, ended: int) -> None:
+        until = f"until {self._n_startup_trials} trials have finished"
+        if ended >= self._n_startup_trials:
+            until = "because no finished trial can teach the model yet"
+        text = f"start: spread evenly over the space, {until}"
+        self._keep(number, Reason(text, {**self._signed(), "phase": "start", "ended": ended}))
+
+    def _explain(self, number: int, model: _Model, point: np.ndarray, value: float) -> None:
+        (mean,), (variance,) = model.posterior.predict(point[None])
+        deviation = math.sqrt(variance)
+        is_repeated = bool((model.seen.points == point).all(axis=1).any())
+        phase = "exploit" if mean - model.incumbents.best_mean < 0.5 * deviation or is_repeated else "explore"
+        nearest = model.nearest(point)
+        details = {**self._signed(), "phase": phase, "acquisition": value, "nearest": nearest}
+        (does,) = model.posterior.shifts(self._seeds_of([number]))
+        units = model.seen.in_units(float(mean + does), deviation)
+        told = ""
+        if units is not None:
+            details |= {"mean": units[0], "deviation": units[1]}
+            told = f"; {units[0]:.6g} ± {units[1]:.2g} is expected"
+        why = {
+            "exploit": "close to the best values that the model knows",
+            "explore": "where the model knows so little that a better value is possible",
+        }[phase]
+        if is_repeated:
+            again = f"again{self._with_seed(number)}, to tell its value from noise"
+            why = f"the parameters of trial {nearest[0]['number']} {again}"
+        self._keep(number, Reason(f"{phase}: {why}{told}", details))
+
+    def _with_seed(self, number: int) -> str:
+        return "" if self._shared_seeds is None else f" with seed {number % self._shared_seeds} of {self._shared_seeds}"
+
+    def _signed(self) -> dict[str, Any]:
+        return {"sampler": "gp", "version": VERSION, "seed": self._seed}
+
+    def _keep(self, number: int, reason: Reason) -> None:
+        self._reasons[number] = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    seen: Observations
+    posterior: Posterior
+    acquisition: Acquisition
+    incumbents: Incumbents
+    means: np.ndarray
+    """Of the observed points."""
+
+    def nearest(self, point: np.ndarray) -> list[dict[str, float]]:
+        """The observed trials that the model holds to be most alike, and their distance in length scales."""
+        distances = self.posterior.distances(point, self.seen.points)
+        order = np.argsort(distances, kind="stable")[:_NEAREST]
+        return [{"number": int(self.seen.numbers[i]), "distance": float(distances[i])} for i in order]
+
+
+def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
+    """Shape (trials, parameters)."""
+    return np.array([domain.encode(trial.params) for trial in trials]).reshape(-1, len(domain))
+
+
+def _milestone(count: int) -> int:
+    """The largest of 20, 22, 24, 26 ... that is not above a count, each a tenth more than the one before."""
+    if count <= _EVERY_UP_TO:
+        return count
+    steps = int(math.log(count / _EVERY_UP_TO) / math.log(_GROWTH) + 1e-9)
+    return int(_EVERY_UP_TO * _GROWTH**steps)
+
+
+def _entropy() -> int:
+    return int(np.random.SeedSequence().generate_state(1)[0])

@@ -1,0 +1,20 @@
+"""Points that fill a search space evenly, for the trials before there is anything to learn from.
+
+Apart from `domain`, since scipy.stats takes a third of a second to import and only samplers need it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import qmc
+
+from tunesvc.search.samplers.gp.domain import Domain
+
+
+def spread(domain: Domain, number: int, seed: int) -> np.ndarray:
+    """The point of that number in a sequence that fills the box evenly (Sobol', scrambled); shape (parameters,)."""
+    sequence = qmc.Sobol(max(len(domain), 1), seed=seed)
+    if number:
+        sequence.fast_forward(number)
+    (point,) = domain.from_unit(sequence.random(1)[:, : len(domain)])
+    return np.asarray(point)

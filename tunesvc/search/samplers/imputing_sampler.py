@@ -1,0 +1,151 @@
+"""What a sampler is told about pruned trials: the final value that their curves promise, not where they were cut off.
+
+Optuna's TPE ranks a pruned trial behind every finished one, by how far it came; others leave it out. Both make it blind
+where pruning works well and few trials finish. Here a sampler sees each pruned trial as finished, with the forecast of
+the study's `CurveModel` as its value.
+
+And it is kept from repeating itself: where a space is a grid, TPE proposes its favourite again and again, and a pruner
+lets each repetition run, for it looks as good as the best.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Iterator, Sequence
+from typing import Any, SupportsIndex, overload
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.search.explanations import Explains, Reason
+from tunesvc.search.pruners.curve.curve_model import CurveModel, models_of
+from tunesvc.search.study_lock import locked
+from tunesvc.search.tracking.study_history import history_of
+
+_CHANGES = 50
+"""After so many, the space is as good as covered, and a repetition will do."""
+
+
+class ForesightSampler(BaseSampler):
+    """Another sampler, which sees pruned trials with their forecast final values and proposes what is new.
+
+    Args:
+        sampler: what proposes; TPE, say. A joint proposal that was made before is changed at random in one parameter
+            after the other, until it is new.
+        seed: of those changes.
+    """
+
+    def __init__(self, sampler: BaseSampler, *, seed: int | None = None) -> None:
+        self._sampler = sampler
+        self._random = RandomSampler(seed)
+
+    def reseed_rng(self) -> None:
+        """As Optuna says."""
+        self._sampler.reseed_rng()
+        self._random.reseed_rng()
+
+    @locked
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """As Optuna says."""
+        return self._sampler.infer_relative_search_space(_foreseen(study), trial)
+
+    @locked
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """As Optuna says."""
+        history = history_of(study, study.get_trials(deepcopy=False))
+
+        def is_tried() -> bool:
+            return history.repeated(proposal, trial.number) is not None
+
+        proposal = self._sampler.sample_relative(_foreseen(study), trial, search_space)
+        if not proposal or not is_tried():
+            return proposal
+        for _ in range(_CHANGES):
+            name = str(self._random._rng.rng.choice(list(proposal)))
+            proposal[name] = self._random.sample_independent(study, trial, name, search_space[name])
+            if not is_tried():
+                break
+        return proposal
+
+    @locked
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """As Optuna says."""
+        return self._sampler.sample_independent(_foreseen(study), trial, param_name, param_distribution)
+
+    @locked
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """As Optuna says."""
+        self._sampler.before_trial(study, trial)
+
+    def explain(self, number: int) -> Reason | None:
+        """Why the wrapped sampler proposed what it did."""
+        return self._sampler.explain(number) if isinstance(self._sampler, Explains) else None
+
+    @locked
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """As Optuna says."""
+        self._sampler.after_trial(study, trial, state, values)
+
+
+def _foreseen(study: Study) -> _Foreseen:
+    """The study with what its models forecast as of now."""
+    return _Foreseen(study, models_of(study))
+
+
+class _Foreseen(Study):
+    """A study as the wrapped sampler sees it."""
+
+    def __init__(self, study: Study, models: Sequence[CurveModel]) -> None:
+        self.__dict__.update(study.__dict__)
+        self._models = models
+
+    @property
+    def forecasts(self) -> Sequence[object]:
+        """See `settled.forecasts_in`."""
+        return [model.state for model in self._models]
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        asked = states
+        if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
+            asked = [*(s for s in TrialState if s in states), TrialState.PRUNED]
+        trials = _Shown(super()._get_trials(deepcopy, asked, use_cache), self._models)
+        return trials if states is None else [trial for trial in trials if trial.state in states]
+
+
+class _Shown(list[FrozenTrial]):
+    """Trials, of which the pruned ones are forecast when they are looked at: a sampler may know most of them."""
+
+    def __init__(self, trials: list[FrozenTrial], models: Sequence[CurveModel]) -> None:
+        super().__init__(trials)
+        self._models = models
+
+    def __iter__(self) -> Iterator[FrozenTrial]:
+        return iter(self[:])
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> FrozenTrial: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[FrozenTrial]: ...
+    def __getitem__(self, place: SupportsIndex | slice) -> FrozenTrial | list[FrozenTrial]:
+        found = super().__getitem__(place)
+        return self._show(found) if isinstance(found, list) else self._show([found])[0]
+
+    def _show(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+        each = [model.expected(trials) for model in self._models]
+        return [_forecast(trial, [of.get(trial.number) for of in each]) for trial in trials]
+
+
+def _forecast(trial: FrozenTrial, values: Sequence[float | None]) -> FrozenTrial:
+    if trial.state != TrialState.PRUNED or None in values:
+        return trial
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.COMPLETE, list(values)
+    return shown

@@ -1,0 +1,327 @@
+"""The running study in memory: what samplers and pruners read, and a record of what they changed.
+
+Optuna's samplers read and write through a storage at every turn. Here that storage is memory; each change is also
+put into a `Batch`, which the coordinator commits once per step. Trial ids in here are the trials' numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.storages import InMemoryStorage
+from optuna.study import Study, StudyDirection
+from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
+from optuna.trial import FrozenTrial, TrialState
+
+from tunesvc.db.study_changes import Attr, Batch, Decision, NewParam, NewTrial, TrialEnd
+from tunesvc.search.tracking.objectives import OTHERS
+from tunesvc.search.tracking.pausing import PAUSED
+from tunesvc.space.search_space import Space
+
+POINTS_MAX = 4_096
+"""Points of a trial's curve that samplers and pruners see; of a longer one every 2nd, 4th, 8th ... step. The ledger
+keeps all reports."""
+
+FAILURE = "tunesvc:failure"
+"""System attribute of a failed trial: the class of what ended its last attempt, as `policy.Failure` names it."""
+BLAMED = frozenset({"gpu_oom", "nan"})
+"""Failures that the trial's parameters caused, and would cause again nearby."""
+
+PASSING = "tpe:relative_params:"
+"""Prefix of Optuna's own attributes that tell other processes where a trial is going until its parameters are set.
+Here there are no others: they are neither recorded nor kept beyond the trial's end."""
+
+# It announces every study "created in memory", which would worry people whose studies are in Postgres.
+logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
+
+
+class StudyMemory(InMemoryStorage):
+    """One study, in Optuna's storage contract.
+
+    Intermediate values are not recorded in the batch: the ledger keeps reports by attempt.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        directions: Sequence[StudyDirection],
+        trials: Iterable[FrozenTrial] = (),
+        *,
+        metrics: Sequence[str] = (),
+        others: Mapping[int, Mapping[int, tuple[float, ...]]] | None = None,
+    ) -> None:
+        """Take up a stored study.
+
+        Args:
+            metrics: names of the objectives.
+            others: by trial and step, values of the objectives after the first.
+        """
+        super().__init__()
+        self._recording = False
+        self._strides: dict[int, int] = {}
+        self._infeasible: dict[int, FrozenTrial] = {}
+        self._paused: dict[int, FrozenTrial] = {}
+        """Paused trials as they are; among the others they stand as they are shown."""
+        self.gone_on: list[int] = []
+        """Trials that were paused and are no longer, in order, for `settled`."""
+        self._lent: Sequence[FrozenTrial] = ()
+        self.changes = 0
+        """How often anything was changed that a pruner sees."""
+        self.batch = Batch()
+        self.study_id = self.create_new_study(directions, name)
+        if metrics:
+            super().set_study_system_attr(self.study_id, _SYSTEM_ATTR_METRIC_NAMES, list(metrics))
+        for trial in trials:
+            number = self._take_up(trial)
+            if others and number in others:
+                self.get_trial(number).system_attrs[OTHERS] = dict(others[number])
+            self._thin_out(number)
+            self._blame(number)
+        self._recording = True
+
+    def _take_up(self, trial: FrozenTrial) -> int:
+        """Add a stored trial. Optuna's way copies it to the last value, which takes most of the time of a start."""
+        known = self._studies[self.study_id].trials
+        kept = copy.copy(trial)
+        kept.system_attrs, kept.intermediate_values = dict(trial.system_attrs), dict(trial.intermediate_values)
+        kept.number = kept._trial_id = self._max_trial_id = len(known)
+        self._trial_id_to_study_id_and_number[kept.number] = (self.study_id, kept.number)
+        known.append(kept)
+        self._update_cache(kept.number, self.study_id)
+        return int(kept.number)
+
+    @property
+    def count(self) -> int:
+        """How many trials there are, without a list of them."""
+        return len(self._studies[self.study_id].trials)
+
+    def take_batch(self) -> Batch:
+        """The changes since the last call, and start anew."""
+        batch, self.batch = self.batch, Batch()
+        return batch
+
+    def complain(self, number: int | None, who: str, error: Exception) -> None:
+        """Have it recorded that somebody's sampler or pruner raised."""
+        self.note(number, f"{who} raised {type(error).__name__}: {error}")
+
+    def note(self, number: int | None, text: str) -> None:
+        """Have something recorded beside a proposal."""
+        self.batch.decisions.append(Decision(number, "sampler", text, {}))
+
+    def restore_attrs(self, user: dict[str, Any], system: dict[str, Any]) -> None:
+        """Put back a stored study's attributes, without recording them once more."""
+        for key, value in user.items():
+            super().set_study_user_attr(self.study_id, key, value)
+        for key, value in system.items():
+            super().set_study_system_attr(self.study_id, key, value)
+
+    def restate(self, space: Space) -> None:
+        """Have all trials in the distributions of a wider space. They are recorded as they were drawn."""
+        shown = [*self._infeasible.values(), *self._paused.values()]
+        self.changes += 1
+        for trial in [*super().get_all_trials(self.study_id, deepcopy=False), *shown]:
+            trial.distributions = space.restated(trial).distributions
+        self._studies[self.study_id].param_distribution.update(space.distributions)
+
+    def forget_after(self, number: int, step: int) -> None:
+        """Drop the trial's intermediate values after a step: a new attempt goes on from there."""
+        trial = self.get_trial(number)
+        self.changes += 1
+        trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+        self._keep_others(trial)
+
+    def forget_params(self, number: int) -> None:
+        """Take back a new trial's parameters, which are in the batch and nowhere else yet."""
+        trial = self.get_trial(number)
+        trial.params, trial.distributions = {}, {}
+        self.batch.params = [param for param in self.batch.params if param.number != number]
+        self.changes += 1
+
+    def drop_last(self, count: int) -> None:
+        """Take back the last trials, as if they had never been made. Nothing of them is in the batch."""
+        trials = self._studies[self.study_id].trials
+        for trial in trials[-count:]:
+            del self._trial_id_to_study_id_and_number[trial._trial_id]
+        del trials[-count:]
+        self._max_trial_id -= count
+        self.changes += 1
+
+    def pause(self, number: int) -> None:
+        """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
+        self.resume(number)
+        real = self.get_trial(number)
+        self._set_trial(number, shown_as_pruned(real))
+        self._paused[number] = real
+
+    def resume(self, number: int) -> None:
+        """The trial is paused no longer."""
+        self.changes += 1
+        if (real := self._paused.pop(number, None)) is not None:
+            self._set_trial(number, real)
+            self.gone_on.append(number)
+
+    @contextmanager
+    def lending(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
+        """Show trials of other studies besides this one's, as long as a sampler is asked.
+
+        Their numbers are negative, so that they come first and are nobody else's.
+        """
+        self._lent = trials
+        try:
+            yield
+        finally:
+            self._lent = ()
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
+        their parameters: as infeasible ones, so that samplers learn where not to go. Paused trials are pruned ones."""
+        trials = super().get_all_trials(study_id, deepcopy, states)
+        if self._lent:
+            trials = [*(trial for trial in self._lent if states is None or trial.state in states), *trials]
+        if states is None or TrialState.PRUNED not in states or not self._infeasible:
+            return trials
+        return sorted([*trials, *self._infeasible.values()], key=lambda trial: trial.number)
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        number = super().create_new_trial(study_id, template_trial)
+        self.changes += 1
+        if self._recording:
+            state = TrialState.RUNNING if template_trial is None else template_trial.state
+            self.batch.trials.append(NewTrial(number, state.name.lower()))
+            if template_trial is not None:
+                self._record_attrs(number, template_trial)
+        return number
+
+    def set_trial_param(
+        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+    ) -> None:
+        super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        self.changes += 1
+        position = len(self.get_trial(trial_id).params) - 1
+        written = distribution_to_json(distribution)
+        self.batch.params.append(NewParam(trial_id, param_name, position, float(param_value_internal), written))
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        changed = super().set_trial_state_values(trial_id, state, values)
+        self.changes += changed
+        if changed and state == TrialState.RUNNING:
+            self.batch.restarted.append(trial_id)
+        elif changed and state.is_finished():
+            self._forget_passing(trial_id)
+            self._blame(trial_id)
+            kept = None if values is None else [float(value) for value in values]
+            self.batch.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
+        return changed
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        # In place: Optuna's copies the whole curve at every report, for readers in other threads, which we have not.
+        trial = self.get_trial(trial_id)
+        self.check_trial_is_updatable(trial_id, trial.state)
+        self.changes += 1
+        points = trial.intermediate_values
+        if (step - next(iter(points), step)) % self._strides.get(trial_id, 1) == 0:
+            if step in points:  # a reader knows a curve that has changed by its length, or by its being another one
+                points = trial.intermediate_values = dict(points)
+            points[step] = intermediate_value
+            self._thin_out(trial_id)
+
+    def set_others(self, number: int, step: int, values: Sequence[float | None]) -> None:
+        """Values of the objectives after the first, at a step that bears the first one's; only all of them count."""
+        trial = self.get_trial(number)
+        others = trial.system_attrs.setdefault(OTHERS, {})
+        others.pop(step, None)
+        if step in trial.intermediate_values and None not in values:
+            others[step] = tuple(values)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_user_attr(trial_id, key, value)
+        self.batch.attrs.append(Attr(trial_id, "user", key, json.dumps(value)))
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        super().set_trial_system_attr(trial_id, key, value)
+        if not key.startswith(PASSING):
+            self.batch.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        super().set_study_user_attr(study_id, key, value)
+        self.batch.attrs.append(Attr(None, "user", key, json.dumps(value)))
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        super().set_study_system_attr(study_id, key, value)
+        self.batch.attrs.append(Attr(None, "system", key, json.dumps(value)))
+
+    def _get_trial(self, trial_id: int) -> FrozenTrial:
+        real = self._paused.get(trial_id)
+        return super()._get_trial(trial_id) if real is None else real
+
+    def _set_trial(self, trial_id: int, trial: FrozenTrial) -> None:
+        if trial_id in self._paused:
+            self._paused[trial_id] = trial
+        else:
+            super()._set_trial(trial_id, trial)
+
+    def _forget_passing(self, number: int) -> None:
+        trial = self.get_trial(number)
+        trial.system_attrs = {key: value for key, value in trial.system_attrs.items() if not key.startswith(PASSING)}
+
+    def _blame(self, number: int) -> None:
+        """Remember a trial that failed because of its parameters as samplers are to see it."""
+        shown = shown_as_infeasible(self.get_trial(number))
+        if shown is not None:
+            self._infeasible[number] = shown
+
+    def _thin_out(self, number: int) -> None:
+        """Halve the resolution of a long curve; steps count from the first, so trials that report alike stay alike."""
+        trial = self.get_trial(number)
+        while len(trial.intermediate_values) > POINTS_MAX:
+            stride = self._strides[number] = self._strides.get(number, 1) * 2
+            first = next(iter(trial.intermediate_values))
+            kept = {step: value for step, value in trial.intermediate_values.items() if (step - first) % stride == 0}
+            trial.intermediate_values = kept
+            self._keep_others(trial)
+
+    def _keep_others(self, trial: FrozenTrial) -> None:
+        """The other objectives' curves have no step that the first one's has not."""
+        if others := trial.system_attrs.get(OTHERS):
+            kept = {step: values for step, values in others.items() if step in trial.intermediate_values}
+            trial.system_attrs[OTHERS] = kept
+
+    def _record_attrs(self, number: int, trial: FrozenTrial) -> None:
+        for key, value in trial.user_attrs.items():
+            self.batch.attrs.append(Attr(number, "user", key, json.dumps(value)))
+        for key, value in trial.system_attrs.items():
+            self.batch.attrs.append(Attr(number, "system", key, json.dumps(value)))
+
+
+def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    """A paused trial as samplers and pruners are to see it."""
+    last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else math.nan
+    shown = copy.copy(trial)
+    shown.state = TrialState.PRUNED
+    shown.values = [last] if math.isfinite(last) and not trial.system_attrs.get(OTHERS) else None
+    shown.system_attrs = {**trial.system_attrs, PAUSED: len(trial.intermediate_values)}
+    return shown
+
+
+def read_anew(study: Study) -> None:
+    """Have a study read its trials from the memory, which is as fast as the list that Optuna caches for each thread."""
+    study._thread_local.cached_all_trials = None
+
+
+def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:
+    """A trial that failed because of its parameters, as samplers are to see it; None for any other."""
+    if trial.state != TrialState.FAIL or trial.system_attrs.get(FAILURE) not in BLAMED:
+        return None
+    shown = copy.copy(trial)
+    shown.state, shown.values = TrialState.PRUNED, None
+    shown.system_attrs = {**trial.system_attrs, f"constraints:{FAILURE}": 1.0}
+    return shown

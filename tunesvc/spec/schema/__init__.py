@@ -1,0 +1,1 @@
+"""The JSON Schema of study.yaml, and the reference of its keys."""

@@ -1,0 +1,1 @@
+"""study.yaml as text: parsed with positions, unquoted values and short forms read, mistakes named by line."""

@@ -1,0 +1,77 @@
+"""The short ways of writing a study, and what they stand for.
+
+| short | long |
+|---|---|
+| `metric: loss`, `metric: {...}` | `metrics: [{name: loss}]`, `metrics: [{...}]` |
+| `metrics: [loss, time]` | `metrics: [{name: loss}, {name: time}]` |
+| `sampler: tpe`, `pruner: asha` | `sampler: {name: tpe}`, `pruner: {name: asha}` |
+| `budget: 100` | `budget: {trials: 100}` |
+| `warm_start: digits` | `warm_start: [digits]` |
+| `command: python train.py` | `command: [python, train.py]` |
+| `{values: [...]}` | `{type: categorical, values: [...]}` |
+| `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; float unless every number is whole |
+
+Works on plain data and leaves whatever it does not understand to the model's own checks.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from tunesvc.spec.diagnostics import Fault, Path
+
+
+def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """The long form of a study as written, and what is wrong with its short forms."""
+    long, faults = dict(data), []
+    if "metric" in long and "metrics" in long:
+        faults.append(Fault(("metric",), "write either `metric` or `metrics`, not both", at_key=True))
+    if "metric" in long:
+        metric = long.pop("metric")
+        long.setdefault("metrics", [metric])
+    if isinstance(long.get("metrics"), (list, tuple)):
+        long["metrics"] = [_name(metric) for metric in long["metrics"]]
+    for key in ("sampler", "pruner"):
+        if isinstance(long.get(key), str):
+            long[key] = _name(long[key])
+    if isinstance(long.get("warm_start"), str):
+        long["warm_start"] = [long["warm_start"]]
+    if _is_number(long.get("budget")):
+        long["budget"] = {"trials": long["budget"]}
+    if isinstance(long.get("command"), str):
+        try:
+            long["command"] = shlex.split(long["command"])
+        except ValueError as error:
+            faults.append(Fault(("command",), f"cannot be split into words: {error}"))
+            del long["command"]
+    if isinstance(long.get("parameters"), Mapping):
+        long["parameters"] = {name: _typed(parameter) for name, parameter in long["parameters"].items()}
+    return long, faults
+
+
+def as_written(path: Path, data: Mapping[str, Any]) -> Path:
+    """Where the value at a path of the long form was written."""
+    if path[:1] == ("metrics",) and "metrics" not in data and "metric" in data:
+        return ("metric", *path[2:])
+    return path
+
+
+def _name(written: Any) -> Any:
+    return {"name": written} if isinstance(written, str) else written
+
+
+def _typed(parameter: Any) -> Any:
+    if not isinstance(parameter, Mapping) or "type" in parameter:
+        return parameter
+    if "values" in parameter:
+        return {"type": "categorical", **parameter}
+    if "min" in parameter and "max" in parameter:
+        numbers = [parameter[key] for key in ("min", "max", "step") if parameter.get(key) is not None]
+        return {"type": "int" if all(isinstance(number, int) for number in numbers) else "float", **parameter}
+    return parameter
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

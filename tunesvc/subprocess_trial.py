@@ -1,0 +1,107 @@
+"""A trial in another process than its worker's: `tunesvc.current_trial()` of a program that `command:` starts.
+
+The other end of the environment variables and JSON lines that `execution.objectives.command` sets up, and of the pipe
+of `execution.attempt.child_processes`. Imports neither the database, Ray nor Optuna.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesvc.errors import BadReport
+from tunesvc.trial import Trial
+
+HANDED_OVER = "handed-over"
+"""Folder of the copies that wait to be kept, below TUNE_CHECKPOINT_DIR."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipeChannel:
+    """Writes each report as a line to the pipe that the study reads."""
+
+    reports: Path
+    """The pipe."""
+    checkpoints: Path
+    """The folder for files that are handed over."""
+    directory: Path
+    """The folder that the study made for scratch files."""
+
+    @property
+    def stop_mark(self) -> Path:
+        """The file that says that the trial has been asked to stop."""
+        return self.reports.with_name("stop")
+
+    @property
+    def seen_mark(self) -> Path:
+        """The file that says that a process has seen the `stop_mark`."""
+        return self.reports.with_name("stop-seen")
+
+    @property
+    def stop_requested(self) -> bool:
+        """Tell whether the trial has been asked to stop, and leave a mark where it has been.
+
+        A program of `command:` gets SIGTERM instead.
+        """
+        if not self.stop_mark.exists():
+            return False
+        with suppress(OSError):  # the attempt may have ended, and its folder be gone
+            self.seen_mark.touch()
+        return True
+
+    def report(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write a report."""
+        self._write({**metrics, "step": step})
+
+    def checkpoint(self, path: Path, step: int | None) -> None:
+        """Copy a file or folder to where the study takes it from, so that the original may go at once."""
+        copies = self.checkpoints / HANDED_OVER
+        copies.mkdir(exist_ok=True)
+        source = path.resolve()
+        handed_over = Path(tempfile.mkdtemp(dir=copies), source.name)
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, handed_over)
+        self._write({"checkpoint": str(handed_over), "step": None if step == -1 else step})
+
+    def set_user_attr(self, name: str, value: str) -> None:
+        """Write an attribute."""
+        self._write({"user_attrs": {name: json.loads(value)}})
+
+    def _write(self, fields: Mapping[str, object]) -> None:
+        try:
+            descriptor = os.open(self.reports, os.O_WRONLY | os.O_NONBLOCK)  # waits for no reader
+            with os.fdopen(descriptor, "wb") as pipe:
+                os.set_blocking(descriptor, True)
+                fcntl.flock(pipe, fcntl.LOCK_EX)  # the system keeps only short lines of several writers apart
+                pipe.write(json.dumps(fields).encode() + b"\n")
+                pipe.flush()
+        except OSError as error:
+            raise BadReport(
+                f"a report cannot be written to {self.reports} ({error.strerror}): the trial's attempt has ended, or "
+                "this process runs on another machine than its worker"
+            ) from None
+
+
+def current_trial() -> Trial:
+    """The trial that this program was started for; outside of a study one that reports to nobody."""
+    reports = os.environ.get("TUNE_REPORTS")
+    if reports is None:
+        return Trial()
+    restored = os.environ.get("TUNE_RESTORED")
+    return Trial(
+        PipeChannel(Path(reports), Path(os.environ["TUNE_CHECKPOINT_DIR"]), Path(os.environ["TUNE_DIRECTORY"])),
+        number=int(os.environ["TUNE_TRIAL"]),
+        params=json.loads(os.environ["TUNE_PARAMS"]),
+        seed=int(os.environ["TUNE_SEED"]),
+        attempt=int(os.environ["TUNE_ATTEMPT"]),
+        restored=Path(restored) if restored else None,
+        metrics=tuple(json.loads(os.environ["TUNE_METRICS"])),
+        last_step=int(os.environ["TUNE_LAST_STEP"]),
+    )

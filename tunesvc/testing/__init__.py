@@ -1,0 +1,1 @@
+"""Stand-ins for tests and benchmarks: a simulated executor and a virtual clock."""

@@ -1,0 +1,336 @@
+"""An executor without workers: attempts follow a script on a virtual clock, so hours pass in milliseconds.
+
+A script says, for a launch, what happens after how many seconds: `[(0.5, Reported(...)), (2.0, Finished(...))]`,
+each delay counted from the event before. It may be a generator, which then goes on only as far as time does.
+`events` moves the clock to the next thing that is due, but never further than its time-out.
+
+The attempts live in a `SimulatedCluster`, which outlives the executors that use it, as a real one does: a second
+executor on the same cluster can adopt what the first one launched.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tunesvc.execution.executor import (
+    Asked,
+    AttemptId,
+    Capacity,
+    Event,
+    Launch,
+    Lost,
+    Node,
+    Outcome,
+    Payload,
+    Reported,
+    Started,
+    StudyRequested,
+    Yielded,
+)
+from tunesvc.execution.ray.ray_resources import capacity_of
+from tunesvc.spec import ParamValue
+
+Script = Callable[[Launch], Iterable[tuple[float, Payload]]]
+
+
+class VirtualClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._now_s = now_s
+
+    def now(self) -> float:
+        """Seconds since the start of the simulation."""
+        return self._now_s
+
+    def advance(self, to_s: float) -> None:
+        """Move to a later moment; an earlier one changes nothing."""
+        self._now_s = max(self._now_s, to_s)
+
+
+@dataclass(slots=True, eq=False)
+class _Attempt:
+    launch: Launch
+    script: Iterator[tuple[float, Payload]]
+    listener: SimulatedExecutor | None
+    outbox: deque[Event] = field(default_factory=deque)
+    """What nobody has acknowledged yet."""
+    seq: int = 0
+    over: bool = False
+    frozen: bool = False
+    held_back: list[Payload] = field(default_factory=list)
+    """What happened to it while it was frozen."""
+    stop_requested: bool = False
+    asked: Asked | StudyRequested | None = None
+    answers: dict[str, ParamValue | bytes] = field(default_factory=dict)
+
+
+class SimulatedCluster:
+    """Slots, and the attempts that run in them."""
+
+    def __init__(self, script: Script, *, clock: VirtualClock, slots: int = 4, obedient: bool = True) -> None:
+        """`obedient=False` makes attempts ignore the request to stop."""
+        self.clock = clock
+        self.slots = slots
+        self.token = 0
+        self._script = script
+        self._obedient = obedient
+        self._attempts: dict[AttemptId, _Attempt] = {}
+        self._running: dict[AttemptId, None] = {}
+        self._due: list[tuple[float, int, AttemptId, Payload]] = []
+        self._order = itertools.count()
+
+    @property
+    def running(self) -> list[AttemptId]:
+        """The attempts that are not over."""
+        return list(self._running)
+
+    @property
+    def free_slots(self) -> int:
+        """How many more attempts can begin."""
+        return self.slots - len(self._running)
+
+    def get(self, attempt: AttemptId) -> _Attempt | None:
+        """An attempt that runs here, or whose last words nobody has acknowledged."""
+        return self._attempts.get(attempt)
+
+    def take_over(self, token: int, attempts: Collection[AttemptId]) -> None:
+        """Obey this token from here on, and end what is not among these attempts."""
+        self.token = token
+        self._attempts = {attempt: held for attempt, held in self._attempts.items() if attempt in attempts}
+        self._running = {attempt: None for attempt in self._running if attempt in attempts}
+
+    def start(self, launch: Launch, listener: SimulatedExecutor) -> None:
+        """Run a launch's script in a free slot."""
+        self._attempts[launch.attempt] = _Attempt(launch, iter(self._script(launch)), listener)
+        self._running[launch.attempt] = None
+        self._emit(launch.attempt, Started(node="simulated", pid=launch.trial_number))
+        self._schedule_next(launch.attempt)
+
+    def lose(self, attempt: AttemptId, lost: Lost) -> None:
+        """The attempt's worker is gone without a word."""
+        self.end(attempt, lost)
+
+    def end(self, attempt: AttemptId, outcome: Outcome) -> None:
+        """The attempt is over now, whatever it was about to do."""
+        running = self._attempts[attempt]
+        running.frozen = False
+        running.held_back.clear()
+        self._emit(attempt, outcome)
+
+    def freeze(self, attempt: AttemptId) -> None:
+        """The attempt gives no sign of life until it is thawed."""
+        self._attempts[attempt].frozen = True
+
+    def thaw(self, attempt: AttemptId) -> None:
+        """The attempt goes on, and says what it could not say before."""
+        running = self._attempts[attempt]
+        running.frozen = False
+        held_back, running.held_back = running.held_back, []
+        for payload in held_back:
+            self._happen(attempt, payload)
+
+    def acknowledge(self, attempt: AttemptId, cursor: int) -> None:
+        """Forget what is recorded."""
+        if held := self._attempts.get(attempt):
+            while held.outbox and held.outbox[0].seq <= cursor:
+                held.outbox.popleft()
+            if held.over and not held.outbox:
+                del self._attempts[attempt]
+
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
+        """Let the attempt's script go on."""
+        running = self._attempts.get(attempt)
+        if running is not None and running.asked is not None and not running.over:
+            running.answers[name] = value
+            running.asked = None
+            self._schedule_next(attempt)
+
+    def ask_again(self, attempt: AttemptId) -> None:
+        """Repeat a question that is still open."""
+        running = self._attempts[attempt]
+        if running.asked is not None and not running.over:
+            self._emit(attempt, running.asked)
+
+    def advance(self, to_s: float, until: Callable[[], bool]) -> None:
+        """Let happen what is due up to a moment, or until there is something to hear."""
+        while self._due and self._due[0][0] <= to_s and not until():
+            at_s, _, attempt, payload = heapq.heappop(self._due)
+            self.clock.advance(at_s)
+            self._happen(attempt, payload)
+        if not until():
+            self.clock.advance(to_s)
+
+    def _schedule_next(self, attempt: AttemptId) -> None:
+        delay_s, payload = next(self._attempts[attempt].script, (0.0, Lost("the script ended without an outcome")))
+        heapq.heappush(self._due, (self.clock.now() + delay_s, next(self._order), attempt, payload))
+
+    def _happen(self, attempt: AttemptId, payload: Payload) -> None:
+        running = self._attempts.get(attempt)
+        if running is None or running.over:
+            return  # killed in the meantime
+        if running.frozen:
+            running.held_back.append(payload)
+            return
+        self._emit(attempt, payload)
+        if isinstance(payload, Outcome):
+            return
+        if running.stop_requested and self._obedient and isinstance(payload, Reported):
+            self._emit(attempt, Yielded())
+        elif isinstance(payload, (Asked, StudyRequested)):
+            running.asked = payload
+        else:
+            self._schedule_next(attempt)
+
+    def _emit(self, attempt: AttemptId, payload: Payload) -> None:
+        running = self._attempts[attempt]
+        running.seq += 1
+        event = Event(attempt, running.seq, payload)
+        running.outbox.append(event)
+        if isinstance(payload, Outcome):
+            running.over = True
+            self._running.pop(attempt, None)
+        if running.listener is not None:
+            running.listener.hear(event)
+            if running.over:
+                running.listener.fill_slots()
+
+
+class SimulatedExecutor:
+    """Runs scripts in virtual time. Attempts beyond the slots wait their turn."""
+
+    def __init__(
+        self,
+        script: Script | None = None,
+        *,
+        clock: VirtualClock | None = None,
+        slots: int = 4,
+        obedient: bool = True,
+        cluster: SimulatedCluster | None = None,
+        handover_s: float = 0.0,
+    ) -> None:
+        """On `cluster`, or on one of its own that follows `script`; whoever launches is told of `handover_s`."""
+        if cluster is None:
+            if script is None or clock is None:
+                raise TypeError("without a cluster, a script and a clock are needed")
+            cluster = SimulatedCluster(script, clock=clock, slots=slots, obedient=obedient)
+        self.cluster = cluster
+        self.handover_s = handover_s
+        self._parallelism: int | None = None
+        self._token = cluster.token
+        self._waiting: OrderedDict[AttemptId, Launch] = OrderedDict()
+        self._ready: list[Event] = []
+
+    def capacity(self) -> Capacity:
+        """One imaginary node with a CPU for each slot."""
+        total = {"CPU": float(self.cluster.slots), "memory": 2.0**30}
+        free = {**total, "CPU": float(self.cluster.free_slots)}
+        return capacity_of([Node("simulated", "simulated", "simulated", total, free)])
+
+    def slots(self) -> int:
+        """As constructed."""
+        return self.cluster.slots
+
+    def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
+        """Go on with what runs in the cluster, unless somebody with a larger token has taken that over."""
+        self._token = token
+        if token < self.cluster.token:
+            return
+        self.cluster.take_over(token, cursors)
+        for attempt, cursor in cursors.items():
+            held = self.cluster.get(attempt)
+            if held is None:
+                self._ready.append(Event(attempt, cursor + 1, Lost("it runs nowhere", "gone")))
+                continue
+            held.listener = self
+            self._ready += [event for event in held.outbox if event.seq > cursor]
+            self.cluster.ask_again(attempt)
+
+    def alive(self) -> Collection[AttemptId]:
+        """All that are not frozen."""
+        running = [a for a in self.cluster.running if (held := self._own(a)) is not None and not held.frozen]
+        return [*running, *self._waiting]
+
+    def trouble(self) -> str:
+        """Never any."""
+        return ""
+
+    def launch(self, launch: Launch) -> None:
+        """Start the launch's script, now or when a slot is free."""
+        self._waiting[launch.attempt] = launch
+        self._parallelism = launch.parallelism
+        self.fill_slots()
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        """What is due by the clock; moves the clock when nothing is."""
+        self.fill_slots()
+        if not self._ready:
+            self.cluster.advance(self.cluster.clock.now() + timeout_s, until=lambda: bool(self._ready))
+        ready, self._ready = self._ready, []
+        return ready
+
+    def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
+        """Have the cluster forget what is recorded."""
+        for attempt, cursor in cursors.items():
+            if self._own(attempt) is not None:
+                self.cluster.acknowledge(attempt, cursor)
+
+    def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
+        """Let the attempt's script go on."""
+        if self._own(attempt) is not None:
+            self.cluster.answer(attempt, name, value)
+
+    def answers(self, attempt: AttemptId) -> Mapping[str, ParamValue | bytes]:
+        """What the attempt was answered so far."""
+        held = self.cluster.get(attempt)
+        return held.answers if held is not None else {}
+
+    def stop(self, attempt: AttemptId) -> None:
+        """Make the attempt yield at its next report; one that waits for a slot yields now."""
+        if self._drop_waiting(attempt):
+            self._ready.append(Event(attempt, 1, Yielded()))
+        elif held := self._own(attempt):
+            held.stop_requested = True
+
+    def kill(self, attempt: AttemptId) -> None:
+        """End the attempt now."""
+        if self._drop_waiting(attempt):
+            self._ready.append(Event(attempt, 1, Lost("killed before a slot was free")))
+        elif (held := self._own(attempt)) and not held.over:
+            self.cluster.lose(attempt, Lost("killed"))
+
+    def close(self) -> None:
+        """End what this executor runs."""
+        for attempt in self.cluster.running:
+            self.kill(attempt)
+        self.leave()
+
+    def leave(self) -> None:
+        """Let the cluster run on."""
+        self._waiting.clear()
+        self._ready.clear()
+
+    def hear(self, event: Event) -> None:
+        """What an attempt of this executor says."""
+        self._ready.append(event)
+
+    def fill_slots(self) -> None:
+        """Start what waits, as far as there is room; a cluster that somebody else took over starts nothing."""
+        while self._waiting and self._token >= self.cluster.token and self._may_begin:
+            self.cluster.start(self._waiting.popitem(last=False)[1], self)
+
+    @property
+    def _may_begin(self) -> bool:
+        is_allowed = self._parallelism is None or len(self.cluster.running) < self._parallelism
+        return is_allowed and self.cluster.free_slots > 0
+
+    def _own(self, attempt: AttemptId) -> _Attempt | None:
+        held = self.cluster.get(attempt)
+        return held if held is not None and held.listener is self and self._token >= self.cluster.token else None
+
+    def _drop_waiting(self, attempt: AttemptId) -> bool:
+        return self._waiting.pop(attempt, None) is not None

@@ -1,0 +1,1 @@
+"""Small helpers that know nothing of studies: the clock, paths, text formatting, threads, the current user."""

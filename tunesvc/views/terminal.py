@@ -1,0 +1,166 @@
+"""How things are printed: consoles, tables, numbers, durations, JSON. Text from a study is never markup."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import unicodedata
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Any, TypeVar
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+T = TypeVar("T")
+
+STYLES = {
+    "complete": "green",
+    "finished": "green",
+    "best": "bold green",
+    "pruned": "yellow",
+    "running": "cyan",
+    "waiting": "dim",
+    "queued": "dim",
+    "opened": "dim",
+    "created": "dim",
+    "paused": "yellow",
+    "promoted": "cyan",
+    "interrupted": "yellow",
+    "stopped": "yellow",
+    "failed": "red",
+    "lost": "red",
+}
+"""Colours of states."""
+
+
+WIDE = 400
+"""Columns where nobody looks: a pipe should not lose the end of a line."""
+
+
+def out() -> Console:
+    """Standard output. Made anew each time, so that it is the stream of the moment."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+    return Console(file=sys.stdout, highlight=False, width=width)
+
+
+def err() -> Console:
+    """Standard error."""
+    return Console(file=sys.stderr, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """One error, for people, on standard error."""
+    console = err()
+    console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on standard output."""
+    sys.stdout.write(to_json(value) + "\n")
+    sys.stdout.flush()
+
+
+def to_json(value: Any) -> str:
+    """JSON text; NaN and infinities are the strings `NaN`, `Infinity`, `-Infinity`."""
+    from tunesvc.db.engine import json_numbers
+
+    return json_numbers.dump(plain(value))
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, enums and moments as what JSON knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", exclude_defaults=True)
+    return value
+
+
+def indented(text: Text | str) -> Padding:
+    """A text two places in; what follows it on its lines stays empty, for a pipe has no width to be filled."""
+    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, 2), expand=False)
+
+
+def table(*columns: str) -> Table:
+    """A table in our look. A column whose name begins with `>` is of numbers."""
+    made = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        name = Text(clean(column.removeprefix(">")))
+        made.add_column(name, justify="right" if column.startswith(">") else "left", no_wrap=True)
+    return made
+
+
+def fitted(heads: Sequence[str], lines: Sequence[Sequence[object]], width: int, spare: Sequence[str] = ()) -> Table:
+    """A table in `width` columns: of the columns in `spare`, the last ones are left out until it fits.
+
+    Args:
+        heads: names of the columns; one that begins with `>` is of numbers.
+        lines: values, a line for each row.
+        width: of the terminal.
+        spare: heads of columns that may be left out.
+    """
+    rows = [cells(*line) for line in lines]
+    widths = [
+        max(cell_len(head.removeprefix(">")), *(row[i].cell_len for row in rows), 0) for i, head in enumerate(heads)
+    ]
+    kept = list(range(len(heads)))
+    more = 0
+    for i in sorted((i for i, head in enumerate(heads) if head in spare), reverse=True):
+        if sum(widths[j] + 2 for j in kept) - 2 + (len("  +99 more") if more else 0) <= width:
+            break
+        kept.remove(i)
+        more += 1
+    made = table(*(heads[i] for i in kept), *([f"+{more} more"] if more else []))
+    for row in rows:
+        made.add_row(*(row[i] for i in kept))
+    return made
+
+
+def cells(*values: object) -> list[Text]:
+    """Values as a table's cells, inert."""
+    return [value if isinstance(value, Text) else Text(clean(str(value))) for value in values]
+
+
+def state_text(state: str) -> Text:
+    """A state in its colour."""
+    return Text(state, STYLES.get(state, ""))
+
+
+def clean(text: str) -> str:
+    """Text without control and bidirectional characters, which could move the cursor or lie about the order."""
+    return "".join(c if c in "\n\t" or not _moves(c) else "\ufffd" for c in text)
+
+
+def _moves(char: str) -> bool:
+    return unicodedata.category(char) == "Cc" or char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def markup(text: object) -> str:
+    """Text that rich prints as it is inside of markup."""
+    return escape(clean(str(text)))
+
+
+def bar(fraction: float, width: int = 10) -> str:
+    """A share as a bar, with its percentage."""
+    full = round(fraction * width)
+    return "━" * full + "╌" * (width - full) + f" {fraction:4.0%}"
+
+
+def columns_of(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """All keys of some mappings, in the order in which they first appear."""
+    return list(dict.fromkeys(key for row in rows for key in row))

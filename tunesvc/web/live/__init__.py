@@ -1,0 +1,1 @@
+"""Live pages: server-sent events, the watcher of database notifications, and the cache of figures."""
