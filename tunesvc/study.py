@@ -417,7 +417,7 @@ class Study:
 
     @property
     def answer(self) -> tuple[Recommendation | None, Sequence[TrialRow]]:
-        """The recommendation, and its trials: see `insights.answer.answer_rows`."""
+        """The recommendation, and its trials: see `queries.recommendation`."""
         view = self.view
         found = recommended_trials(self._database, view)
         return found, view.as_given(answer_rows(self._database, view, found))

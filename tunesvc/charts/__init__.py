@@ -1,4 +1,4 @@
-"""Studies as figures: pure functions from the rows of `insights` to Plotly, and one self-contained page.
+"""Studies as figures: pure functions from the rows of `queries` to Plotly, and one self-contained page.
 
     chart       what all share
     progress    history, learning curves, timeline

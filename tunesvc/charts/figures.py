@@ -1,6 +1,6 @@
 """Which figures a study has, and what each is made of: the same for the dashboard, `tune report` and notebooks.
 
-Reads through `insights` only, each thing once: a `Reader` keeps what several figures share.
+Reads through `queries` only, each thing once: a `Reader` keeps what several figures share.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A study as one file to send to somebody: what it has come to, whether it is well, its figures, how it was searched.
 
-Reads through `insights` only.
+Reads through `queries` only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: `tune`. Reads through `insights`, acts through `api`; decides nothing and speaks no SQL.
+"""The command line: `tune`. Reads through `queries`, acts through `api`; decides nothing and speaks no SQL.
 
 Modules that take time to import (Optuna, Ray, Postgres, pandas, Plotly) are imported inside of commands, so that
 `tune --help` answers at once.

@@ -19,14 +19,14 @@ from typing import get_args
 from optuna.trial import FrozenTrial
 
 from tunesvc import policy
-from tunesvc.coordinator.attempt_prefetch import Reserve
+
 from tunesvc.coordinator.attempts import Attempts
 from tunesvc.coordinator.commands import carry_out
 from tunesvc.coordinator.event_handler import Intake
 from tunesvc.coordinator.live_attempts import Roster
 from tunesvc.coordinator.post_commit_actions import Adoption, Effects
 from tunesvc.coordinator.progress_events import Note, Observer, SilentObserver
-from tunesvc.coordinator.proposal_prefetch import Stock
+from tunesvc.coordinator.prefetch import AttemptPrefetch, ProposalPrefetch
 from tunesvc.coordinator.shutdown import Closing
 from tunesvc.coordinator.step_committer import Writer
 from tunesvc.coordinator.study_progress import Scoreboard
@@ -120,8 +120,8 @@ class Coordinator:
             close=self.close,
             gpu_hours=gpu_hours,
         )
-        self._stock = Stock(optimizer, self._clock.now)
-        self._reserve = Reserve(executor.handover_s)
+        self._proposals = ProposalPrefetch(optimizer, self._clock.now)
+        self._backlog = AttemptPrefetch(executor.handover_s)
         self._gather_s = gather_s
         self._is_asking = False
         self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer, beside=beside)
@@ -212,9 +212,9 @@ class Coordinator:
         for ended in over:
             if ended.live.started_s is not None:
                 now = self._clock.now()
-                self._reserve.ended(now - ended.live.started_s, now)
+                self._backlog.ended(now - ended.live.started_s, now)
             self._attempts.end(ended)
-        self._stock.freed(len(over))
+        self._proposals.freed(len(over))
         self._look_for_commands()
         self._watch_executor()
         self._tell_nodes()
@@ -249,9 +249,9 @@ class Coordinator:
         if self._closing is not None:
             return False
         budget, slots = self.spec.budget.trials, self._parallelism()
-        slots += self._reserve.wanted(slots)
+        slots += self._backlog.wanted(slots)
         left = slots if budget is None else budget - self._usage().trials
-        return self._stock.fill(slots, left, moment)
+        return self._proposals.fill(slots, left, moment)
 
     def close(self, closing: Closing) -> None:
         """Begin to close. What stops trials overrides what lets them finish; else the first reason stands."""
@@ -317,8 +317,8 @@ class Coordinator:
 
     def _move(self, effects: Effects) -> None:
         if self._closing is None:
-            effects.parallelism, effects.line = self._parallelism(), self._reserve.line
-            slots = effects.parallelism + self._reserve.wanted(effects.parallelism)
+            effects.parallelism, effects.line = self._parallelism(), self._backlog.line
+            slots = effects.parallelism + self._backlog.wanted(effects.parallelism)
             usage = self._usage()
             expected = None if self.spec.budget.stop_when is None else self._scoreboard.expected(usage)
             exhausted = self._optimizer.exhausted
@@ -362,7 +362,7 @@ class Coordinator:
             if self._clock.now() - began_s > longest_s:
                 self._is_asking = True
                 return
-            proposal = self._stock.ask()
+            proposal = self._proposals.ask()
             self._batch.decisions.append(Decision(proposal.number, "ask", proposal.reason, proposal.details))
             self._watch_sampler(proposal.number, proposal.sampler_error, proposal.reason)
             self._attempts.open(proposal.number, effects)
@@ -469,7 +469,7 @@ class Coordinator:
         self._batch.active_s = now - self._counted_s
         self._spent_wall_s += now - self._counted_s
         self._counted_s = now
-        meanwhile = self._draw_ahead if self._stock.is_quick else None
+        meanwhile = self._draw_ahead if self._proposals.is_quick else None
         written = self._writer.write(self._optimizer.memory.take_batch(), effects, meanwhile)
         self._written_s = self._clock.now()
         return written

@@ -47,7 +47,7 @@ class Command:
 
     command_id: int
     kind: str
-    """One of `schema.COMMANDS`."""
+    """One of `tables.COMMANDS`."""
     payload: Mapping[str, Any]
     asked_by: str = ""
 

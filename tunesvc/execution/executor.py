@@ -48,7 +48,7 @@ class Job:
     entrypoint: str | None = None
     command: tuple[str, ...] | None = None
     function: bytes | None = None
-    """A function as `functions.pickled` writes it, for the decorator."""
+    """A function as `pickled_function.pickled` writes it, for the decorator."""
     interpreter: Interpreter = field(default_factory=Interpreter)
     """Of the process that started the study."""
     goals: tuple[Goal, ...] = ()

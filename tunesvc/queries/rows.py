@@ -261,7 +261,7 @@ class RequestRow:
 
     command_id: int
     kind: str
-    """One of `schema.COMMANDS`."""
+    """One of `tables.COMMANDS`."""
     text: str
     """In words."""
     asked_by: str

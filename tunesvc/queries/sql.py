@@ -108,7 +108,7 @@ def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
 
 
 def first_value() -> sa.ColumnElement[float]:
-    """A trial's first value, NULL where that is no number: the expression of an index, see `schema.FIRST_VALUE`."""
+    """A trial's first value, NULL where that is no number: the expression of an index, see `tables.FIRST_VALUE`."""
     value: Any = trials.c["values"][1]
     return sa.func.nullif(value, sa.literal_column("'NaN'::double precision"), type_=sa.Double())
 

@@ -479,7 +479,7 @@ _INTERRUPTED = Closing(None, "interrupted", None)
 _OVER = Closing(None, "another coordinator brought it to its end", None)
 
 _FIXED = ("metrics", "constraints", "constants", "seeds")
-"""What has to stay as it is while a study has trials; `parameters` may grow, see `space.widened`."""
+"""What has to stay as it is while a study has trials; `parameters` may grow, see `search_space.widened`."""
 
 
 def _how_to_go_on(record: StudyRecord, trials: int) -> str:

@@ -1,7 +1,7 @@
 """The optimizer: ask, report, prune and tell over one study in memory.
 
 Knows trials, never attempts, executors or the database. What it changes collects in `memory.batch`. How a trial gets
-its parameters is in `drawing`, which trials stop or go on in `judge`; here is which trials there are.
+its parameters is in `proposals`, which trials stop or go on in `pruning`; here is which trials there are.
 """
 
 from __future__ import annotations

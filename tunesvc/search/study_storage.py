@@ -70,7 +70,7 @@ class StudyMemory(InMemoryStorage):
         self._paused: dict[int, FrozenTrial] = {}
         """Paused trials as they are; among the others they stand as they are shown."""
         self.gone_on: list[int] = []
-        """Trials that were paused and are no longer, in order, for `settled`."""
+        """Trials that were paused and are no longer, in order, for `finished`."""
         self._lent: Sequence[FrozenTrial] = ()
         self.changes = 0
         """How often anything was changed that a pruner sees."""

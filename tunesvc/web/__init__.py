@@ -1,4 +1,4 @@
-"""The dashboard: pages of studies in a browser. Reads through `insights` and `charts`, acts through `steering`.
+"""The dashboard: pages of studies in a browser. Reads through `queries` and `charts`, acts through `study_requests`.
 
     server      a dashboard on this machine: address, key, uvicorn in a thread
     app         the web application, to be mounted anywhere

@@ -1,6 +1,6 @@
 """The web application: routes, errors as pages, static files. Mountable under any path.
 
-What it shows it reads through `insights`, from a `Database` that is handed in; who may see it, an `Access` decides.
+What it shows it reads through `queries`, from a `Database` that is handed in; who may see it, an `Access` decides.
 """
 
 from __future__ import annotations

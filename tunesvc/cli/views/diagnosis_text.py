@@ -1,4 +1,4 @@
-"""A study's diagnosis in sentences, each with its remedy. Decides nothing: see `insights.diagnosis`."""
+"""A study's diagnosis in sentences, each with its remedy. Decides nothing: see `queries.diagnosis`."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Attempt:
         self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, code))
         if note:
             self.outbox.log("stderr", note)
-        # no daemon, for then every thread that the objective starts would be one too, see `leftovers`
+        # no daemon, for then every thread that the objective starts would be one too, see `leftover_threads`
         self._thread = threading.Thread(target=self._run, args=(run, output, then), name="objective", daemon=False)
         self._thread.start()
 

@@ -1,4 +1,4 @@
-"""The Executor on Ray whose Ray lives in another process, which can be replaced: see `driver`.
+"""The Executor on Ray whose Ray lives in another process, which can be replaced: see `driver_main`.
 
 Ray ends its driver a minute after the cluster's head is lost, and a local Ray ends with its driver; the coordinator
 must survive both. Nothing here waits for the driver once it is up: commands are messages, and questions are answered

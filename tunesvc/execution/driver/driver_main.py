@@ -1,4 +1,4 @@
-"""The process that is the Ray driver: `python -m tunesvc.execution.driver.driver_main FD`, started by `link`.
+"""The process that is the Ray driver: `python -m tunesvc.execution.driver.driver_main FD`, started by `driver_process`.
 
 FD is its end of a socket. It ends at once when the other end is closed: a local Ray ends with it, attempts on a
 shared cluster run on. The main thread alone listens to attempts and carries out commands, of all jobs; one reads

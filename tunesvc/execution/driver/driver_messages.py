@@ -149,7 +149,7 @@ class Cluster:
 
     capacity: Capacity
     slots: int
-    """How many attempts the job may have under way: see `shares`."""
+    """How many attempts the job may have under way: see `fair_share`."""
     refusal: str = ""
     """Why the job's request can never be met; `slots` means nothing then."""
 

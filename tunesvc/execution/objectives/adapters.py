@@ -1,9 +1,9 @@
 """The ways in which an objective may be written, told apart by its signature, and their calls.
 
     f(lr, layers, *, trial)    parameters by name; `trial` if it wants one
-    f(config, data=None)       one dict; code for Ray Tune may call `ray.tune.report` (`ray_form`)
-    class T(tune.Trainable)    Ray Tune's class with `setup` and `step` (`ray_trainable`)
-    f(trial)                   Optuna's (`optuna_form`); ours where annotated as `tunesvc.Trial`
+    f(config, data=None)       one dict; code for Ray Tune may call `ray.tune.report` (`ray_tune_function`)
+    class T(tune.Trainable)    Ray Tune's class with `setup` and `step` (`ray_tune_trainable`)
+    f(trial)                   Optuna's (`optuna_objective`); ours where annotated as `tunesvc.Trial`
 
 Each function may return a number, a dict, a tuple for several metrics or nothing, or be a
 generator that yields reports. Imports neither Ray nor Optuna; those forms do, when they are met.

@@ -5,7 +5,7 @@ for true, nothing for false (no shell is involved). The program finds in its env
 
     TUNE_PARAMS           all parameters as a JSON object
     TUNE_PARAM_<NAME>     each of them, its name in capitals
-    TUNE_REPORTS          a named pipe for reports as JSON lines, see `reports`
+    TUNE_REPORTS          a named pipe for reports as JSON lines, see `report_pipe`
     TUNE_CHECKPOINT_DIR   a folder of its own for files that it hands over as checkpoints
     TUNE_DIRECTORY        an empty folder of its own for scratch files, removed afterwards
     TUNE_RESTORED         where an earlier attempt's checkpoint lies, if there is one

@@ -1,7 +1,7 @@
 """Classes that inherit from `ray.tune.Trainable`, run outside of Ray Tune.
 
 A trial ends when a result says `done`, when it has reached the study's constant `stop` (as in
-`ray_form`), or when it is asked to stop. Imports Ray Tune.
+`ray_tune_function`), or when it is asked to stop. Imports Ray Tune.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The Executor on Ray: one warm actor per slot, reused from attempt to attempt of the job.
 
-Puts together who does what: `workers` has the actors, `assignment` gives them what waits, `conversation` hears what
+Puts together who does what: `worker_pool` has the actors, `scheduler` gives them what waits, `worker_client` hears what
 attempts say, `adoption` goes on with an earlier coordinator's. Meant for one thread: others only put into the inbox,
 and count.
 """

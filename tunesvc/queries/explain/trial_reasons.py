@@ -230,7 +230,7 @@ def _repeats(database: Database, view: StudyView, row: TrialRow) -> Finalist | N
 
 def _number(details: Mapping[str, Any], key: str) -> float | None:
     value = details.get(key)
-    if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):  # as `store.numbers` writes them
+    if isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):  # as `json_numbers` writes them
         return float(value)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 

@@ -1,4 +1,4 @@
-"""Trials as files, in pieces: CSV, and Parquet in row groups. Columns are those of `frame.dataframe`."""
+"""Trials as files, in pieces: CSV, and Parquet in row groups. Columns are those of `dataframe.dataframe`."""
 
 from __future__ import annotations
 

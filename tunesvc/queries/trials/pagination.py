@@ -72,7 +72,7 @@ class Selection:
 
     @staticmethod
     def of(study_id: int, names: Names, where: str = "", sort: str = "number") -> Selection:
-        """From texts, see `filters` and `Sort.of`."""
+        """From texts, see `filter_language` and `Sort.of`."""
         return Selection(study_id, parse(where, names), Sort.of(sort, names))
 
 

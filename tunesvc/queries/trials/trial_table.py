@@ -24,7 +24,7 @@ from tunesvc.queries.trials.trial_metrics import attrs_of
 from tunesvc.spec import ParamValue
 
 Order = Literal["number", "newest", "best"]
-"""By number, by number from the newest, best first value first. Other orders, in pages: see `trial_pages`."""
+"""By number, by number from the newest, best first value first. Other orders, in pages: see `pagination`."""
 
 _FETCH = 2_000
 """Rows per look-up of parameters."""

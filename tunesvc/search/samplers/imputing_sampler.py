@@ -107,7 +107,7 @@ class _Foreseen(Study):
 
     @property
     def forecasts(self) -> Sequence[object]:
-        """See `settled.forecasts_in`."""
+        """See `finished.forecasts_in`."""
         return [model.state for model in self._models]
 
     def _get_trials(

@@ -1,6 +1,6 @@
 """study.yaml -> `StudySpec`, with every mistake named by file, line and column in one `SpecError`.
 
-The way of a text: size -> `yaml_tree` (structure) -> `scalars` (what unquoted values mean) -> `shorthand` ->
+The way of a text: size -> `parser` (structure) -> `scalars` (what unquoted values mean) -> `shorthand` ->
 `model` (types) -> `checks` (what fits together). User code is never imported here.
 """
 

@@ -13,7 +13,7 @@ from tunesvc.queries.trials.trial_table import get_trial
 from tunesvc.web.access import Right, Viewer, allowed
 
 ID_MAX = 2**31 - 1
-"""Ids of studies are half of a trial's id, see `store.ids`; numbers of trials are the other half."""
+"""Ids of studies are half of a trial's id, see `schema.ids`; numbers of trials are the other half."""
 
 
 def _study(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> StudyView:

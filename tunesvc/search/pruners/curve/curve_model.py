@@ -150,7 +150,7 @@ class CurveModel:
 
         Args:
             trials: of the study, those that others lend before its own.
-            gone_on: which paused ones have gone on; see `settled.gone_on_in`.
+            gone_on: which paused ones have gone on; see `finished.gone_on_in`.
         """
         lent, own = split(trials)
         self._lessons.update(own, gone_on)

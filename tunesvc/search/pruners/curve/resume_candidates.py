@@ -86,7 +86,7 @@ class Promises:
             paused: number -> the step after which it would go on.
             models: one per objective.
             front: the best finished trials.
-            gone_on: see `settled.gone_on_in`.
+            gone_on: see `finished.gone_on_in`.
         """
         self._rows = grown(self._rows, len(trials))
         self._forget([*(model.state for model in models), *front], gone_on)

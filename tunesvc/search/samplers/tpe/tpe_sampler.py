@@ -62,7 +62,7 @@ class _Known:
     """Of one study."""
 
     forecasts: object
-    """See `settled.forecasts_in`."""
+    """See `finished.forecasts_in`."""
     ranks: Ranks
     state: tuple[int, int | None] = 0, None
     """Trials and changes of the study when they were looked at."""

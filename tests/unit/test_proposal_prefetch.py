@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from tests.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
-from tunesvc.coordinator.proposal_prefetch import Stock
+from tunesvc.coordinator.prefetch import ProposalPrefetch
 from tunesvc.search.optimizer import Optimizer, Proposal
 from tunesvc.search.prefetched_proposals import DRAWN
 from tunesvc.search.samplers.auto_sampler import PARAMETERS_MAX
@@ -187,14 +187,14 @@ class Slow(Optimizer):
         return super().draw_ahead(moment, lasting)
 
 
-def stock_of() -> tuple[Stock, VirtualClock, Optimizer]:
+def stock_of() -> tuple[ProposalPrefetch, VirtualClock, Optimizer]:
     optimizer = optimizer_of("tpe", 3)
     optimizer.__class__ = Slow
     optimizer.clock = clock = VirtualClock()  # type: ignore[attr-defined]
-    return Stock(optimizer, clock.now), clock, optimizer
+    return ProposalPrefetch(optimizer, clock.now), clock, optimizer
 
 
-def fill(stock: Stock, left: int = 100) -> int:
+def fill(stock: ProposalPrefetch, left: int = 100) -> int:
     filled = 0
     while stock.fill(4, left, AT):
         filled += 1
@@ -224,7 +224,7 @@ def test_no_more_is_drawn_than_may_still_be_asked_for_nor_at_a_moment_that_is_no
 
 def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_the_first_draw_was() -> None:
     optimizer, clock = optimizer_of("tpe", 3), VirtualClock()
-    stock = Stock(optimizer, clock.now)
+    stock = ProposalPrefetch(optimizer, clock.now)
     assert not stock.is_quick, "nobody knows yet"
     for took_s, is_quick in [(0.4, False), (0.001, False), (0.001, True), (0.3, False), (0.001, True)]:
         draw = optimizer._propose
