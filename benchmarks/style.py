@@ -2,8 +2,8 @@
 
     python -m benchmarks.style [FOLDER ...]
 
-Give other projects' folders to measure them with the same script. Counts are of every `*.py` file below a folder, but for
-generated `versions/` of migrations. Public tools only: Python's `ast` and `tokenize`, and `ruff format` for the growth.
+Give other projects' folders to measure them with the same script. Counted is every `*.py` file
+below a folder, but for migrations in `versions/`. Public tools only: Python's `ast` and `tokenize`, and `ruff format` for the growth.
 
     tokens a line          of code, without comments, docstrings and blank lines
     growth at 88 columns   of lines, when `ruff format --line-length 88` wraps them
@@ -12,7 +12,7 @@ generated `versions/` of migrations. Public tools only: Python's `ast` and `toke
     folder, init           most modules in one folder; most arguments of an `__init__`, `self` left out
     function               lines at the 90th percentile, without the docstring
     twice                  class names and module stems that exist more than once
-    persons                who, whom, whose, whoever, nobody, somebody and everybody per 10,000 words of docstrings and comments
+    persons                who, whom, whose, nobody, somebody ... per 10,000 words of docstrings and comments
     openers                docstrings and comments that open with What, Whether, Who, Whose or How per 10,000 words
     attempt, stop          class names that contain the word
 """

@@ -214,7 +214,7 @@ def test_it_is_exported_and_reported(ran: Tune) -> None:
     assert (
         ran.here("trials", "bowl", "--csv", "-n", "2", "--sort", "-number").splitlines()[-1].startswith("2,complete,")
     )
-    assert float(lines[0]["duration_s"]) > 0
+    assert 0 <= float(lines[0]["duration_s"]) < 60
     assert datetime.fromisoformat(lines[0]["started_at"]).utcoffset() == timedelta(0)
     assert [float(line["value"]) for line in lines] == [
         trial["values"][0] for trial in json.loads(ran.here("trials", "bowl", "--json"))

@@ -24,7 +24,12 @@ from tunesvc.errors import LeaseLost, StudyBusy
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 
 DAY_S = 86_400.0
-SHOWN_ONLY = {"words.py", "charts/report.py", "web/live/watcher.py", "execution/objectives/optuna_trial_storage.py"}
+SHOWN_ONLY = {
+    "util/formatting.py",
+    "charts/report.py",
+    "web/live/watcher.py",
+    "execution/objectives/optuna_trial_storage.py",
+}
 """Modules that look at the wall clock to show it, or to hand it to user code."""
 
 

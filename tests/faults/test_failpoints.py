@@ -23,6 +23,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, distribution_to_json
 
+import tunesvc
 from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
@@ -308,7 +309,7 @@ def test_a_worker_that_is_killed_between_any_two_steps_costs_one_attempt(tune: T
 
 
 def test_every_point_is_somewhere_in_the_program_once() -> None:
-    package = Path(failpoints.__file__).parent
+    package = Path(tunesvc.__file__).parent
     sources = "".join(path.read_text() for path in package.rglob("*.py"))
     reached = re.findall(r'failpoints\.reach\("(\w+)"\)', sources)
     assert sorted(reached) == sorted(POINTS)

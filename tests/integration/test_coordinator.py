@@ -568,7 +568,7 @@ def test_code_that_changed_between_attempts_is_recorded_and_told(database: Datab
     assert simulation.sql("SELECT trial_number, details FROM decisions WHERE kind = 'code'") == [
         (5, {"before": "old", "now": "new"})
     ]
-    assert any("source has changed" in text for text in simulation.recorder.texts("warning"))
+    assert any("source code has changed" in text for text in simulation.recorder.texts("warning"))
 
 
 def test_parameters_are_stored_as_they_were_used(database: Database) -> None:

@@ -44,7 +44,7 @@ def test_a_warm_started_study_begins_with_the_best_and_looks_near_them(database:
     # ten trials alone would still be TPE's random start
     assert sum(abs(float(row.params["x"]) - 0.3) < 0.25 for row in rows[3:]) >= 6  # type: ignore[arg-type]
     told = " ".join(said.text for said in explain_study(database, view).said)
-    assert "Warm start: 40 trials of before" in told
+    assert "Warm start: 40 trials from before" in told
 
 
 def test_a_warm_start_from_nothing_is_refused(database: Database) -> None:

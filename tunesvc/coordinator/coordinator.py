@@ -19,14 +19,13 @@ from typing import get_args
 from optuna.trial import FrozenTrial
 
 from tunesvc import policy
-
 from tunesvc.coordinator.attempts import Attempts
 from tunesvc.coordinator.commands import carry_out
 from tunesvc.coordinator.event_handler import Intake
 from tunesvc.coordinator.live_attempts import Roster
 from tunesvc.coordinator.post_commit_actions import Adoption, Effects
-from tunesvc.coordinator.progress_events import Note, Observer, SilentObserver
 from tunesvc.coordinator.prefetch import AttemptPrefetch, ProposalPrefetch
+from tunesvc.coordinator.progress_events import Note, Observer, SilentObserver
 from tunesvc.coordinator.shutdown import Closing
 from tunesvc.coordinator.step_committer import Writer
 from tunesvc.coordinator.study_progress import Scoreboard

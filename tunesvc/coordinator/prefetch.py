@@ -88,9 +88,9 @@ class ProposalPrefetch:
 class AttemptPrefetch:
     """Watches how long attempts last and how many end together, and tells how many to launch beyond those that run.
 
-    Between the end of an attempt and the start of the next a worker is idle: the end has to arrive and be recorded, the
-    next attempt has to be decided on and sent. Where attempts are short, that is a good part of a GPU's time. At most as
-    many wait as end within that time.
+    Between the end of an attempt and the start of the next a worker is idle: the end has to arrive and be recorded,
+    the next attempt has to be decided on and sent. Where attempts are short, that is a good part of a GPU's time. At
+    most as many wait as end within that time.
     """
 
     def __init__(self, handover_s: float) -> None:
@@ -114,7 +114,8 @@ class AttemptPrefetch:
     def wanted(self, slots: int) -> int:
         """Return how many attempts to launch ahead.
 
-        None for one slot, where each result helps the next proposal most, nor before as many have ended as run at a time.
+        None for one slot, where each result helps the next proposal most, nor before as many have ended as run at
+        a time.
         """
         if slots < 2 or self._ended < slots or self._handover_s < SHARE_MIN * self._lasted_s:
             return 0

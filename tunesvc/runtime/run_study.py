@@ -403,7 +403,7 @@ def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -
     return f"; what it had left on the cluster at {address} is ended"
 
 
-def _nothing() -> None:
+def _nothing(**_: object) -> None:
     """The objective of a job that starts no worker."""
 
 
