@@ -59,14 +59,14 @@ from tunesvc.coordinator.coordinator import Coordinator  # noqa: E402
 from tunesvc.db import study_records  # noqa: E402
 from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
 from tunesvc.db.engine.database import Database, open_database  # noqa: E402
-from tunesvc.db.study_writer import Ledger  # noqa: E402
-from tunesvc.execution.executor import AttemptId, Checkpointed, Event, Finished, Launch, Payload, Reported, Yielded  # noqa: E402
+from tunesvc.db.study_writer import StudyWriter  # noqa: E402
+from tunesvc.execution.executor import AttemptId, Checkpointed, Event, Finished, Launch, Payload, Reported, StoppedEarly  # noqa: E402
 from tunesvc.search.optimizer import Optimizer  # noqa: E402
 from tunesvc.search.pruners.audit import false_prunes  # noqa: E402
 from tunesvc.search.registry.pruner_registry import make_pruner  # noqa: E402
 from tunesvc.search.registry.sampler_registry import make_sampler  # noqa: E402
-from tunesvc.search.samplers.imputing_sampler import ForesightSampler  # noqa: E402
-from tunesvc.search.study_storage import StudyMemory  # noqa: E402
+from tunesvc.search.samplers.imputing_sampler import ImputingSampler  # noqa: E402
+from tunesvc.search.study_storage import RecordingStorage  # noqa: E402
 from tunesvc.space.search_space import Space  # noqa: E402
 from tunesvc.spec import StudySpec  # noqa: E402
 from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
@@ -93,7 +93,7 @@ OURS: dict[str, dict[str, Any]] = {
     },
 }
 """Name -> what a spec says. `auto-stop` is `auto` that takes nothing up again; with `+forecasts`, Optuna's TPE behind
-our `ForesightSampler` takes the sampler's place."""
+our `ImputingSampler` takes the sampler's place."""
 
 
 @dataclass
@@ -165,10 +165,10 @@ def make_optimizer(spec: StudySpec, method: str) -> Optimizer:
     if method in OURS and "forecasts" not in method:
         sampler = make_sampler(spec, space)
     elif method in OURS:
-        sampler = ForesightSampler(sampler, seed=spec.seed)
+        sampler = ImputingSampler(sampler, seed=spec.seed)
     pruner = make_pruner(spec) if method in OURS else PEERS[method][0]()
     return Optimizer(
-        StudyMemory(spec.name, [StudyDirection.MINIMIZE]),
+        RecordingStorage(spec.name, [StudyDirection.MINIMIZE]),
         space,
         sampler,
         pruner,
@@ -239,7 +239,7 @@ class Workers(SimulatedExecutor):
         self._run.stopped_wrongly += bool(self._finals[self._rows[attempt]] < self._lead)
         last = self._last[attempt]
         final = self._told_as_final and math.isfinite(last)
-        self.cluster.end(attempt, Finished({"loss": last}) if final else Yielded())
+        self.cluster.end(attempt, Finished({"loss": last}) if final else StoppedEarly())
 
     def _train(self, launch: Launch) -> Iterable[tuple[float, Payload]]:
         row = self._rows[launch.attempt]
@@ -258,7 +258,7 @@ def replay(database: Database, task: str, take: str, method: str, seed: int, wor
     with database.engine.begin() as connection:
         record = study_records.create(connection, spec)
     optimizer, executor = make_optimizer(spec, method), Workers(curves_of(task), run, workers)
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     coordinator = Coordinator(
         spec,
         ledger=ledger,

@@ -91,14 +91,14 @@ def ours(url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: flo
     """Grow a study; one row for each mark."""
     from tunesvc.db import study_records
     from tunesvc.db.engine.database import open_database
-    from tunesvc.db.study_writer import Ledger
+    from tunesvc.db.study_writer import StudyWriter
     from tunesvc.runtime.run_study import build_coordinator
 
     with open_database(url) as database:
         with database.engine.begin() as connection:
             record = study_records.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner))  # type: ignore[arg-type]
         executor = Prompt(script(apart_s), clock=(clock := VirtualClock()), slots=SLOTS)
-        ledger = Ledger.open(database, record.study_id)
+        ledger = StudyWriter.open(database, record.study_id)
         coordinator = build_coordinator(database, "growth", ledger, executor, clock=clock)
         yield from measure(marks, _stepper(coordinator))
         ledger.release()
@@ -161,7 +161,7 @@ def opening(url: str, trials: int, system: str) -> float:
     if system == "ours":
         from tunesvc.db import study_records
         from tunesvc.db.engine.database import open_database
-        from tunesvc.db.study_writer import Ledger
+        from tunesvc.db.study_writer import StudyWriter
         from tunesvc.runtime.run_study import build_coordinator
         from tunesvc.testing.simulated_executor import SimulatedExecutor
 
@@ -171,7 +171,7 @@ def opening(url: str, trials: int, system: str) -> float:
                 record = study_records.find(connection, "large")
             began_s = time.perf_counter()
             executor = SimulatedExecutor(lambda _: [(1.0, Finished())], clock=(clock := VirtualClock()), slots=1)
-            ledger = Ledger.open(database, record.study_id)
+            ledger = StudyWriter.open(database, record.study_id)
             coordinator = build_coordinator(database, "large", ledger, executor, clock=clock)
             coordinator._optimizer.ask()
             return time.perf_counter() - began_s

@@ -86,7 +86,7 @@ def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
     import tunesvc as package
     from tunesvc.db import study_records
     from tunesvc.db.engine.database import open_database
-    from tunesvc.db.study_writer import Ledger
+    from tunesvc.db.study_writer import StudyWriter
     from tunesvc.runtime.run_study import build_coordinator
     from tunesvc.spec.yaml.document import load
 
@@ -97,7 +97,7 @@ def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
         with database.engine.begin() as connection:
             record = study_records.create(connection, load(path).spec, path.read_text(), str(folder))
         executor = Prompt(script(0.0), clock=(clock := VirtualClock()), slots=SLOTS)
-        ledger = Ledger.open(database, record.study_id)
+        ledger = StudyWriter.open(database, record.study_id)
         build_coordinator(database, "idle", ledger, executor, clock=clock).run()
         ledger.release()
     path.write_text(STUDY % (seconds, folder, "gp", OBSERVED + trials))

@@ -198,7 +198,7 @@ class Case:
 def measure(database: Any, name: str, case: Case) -> dict[str, float]:
     """Run a study of its own for a while."""
     from tunesvc.db import study_records
-    from tunesvc.db.study_writer import Ledger
+    from tunesvc.db.study_writer import StudyWriter
     from tunesvc.runtime.run_study import build_coordinator
     from tunesvc.spec import StudySpec
 
@@ -206,7 +206,7 @@ def measure(database: Any, name: str, case: Case) -> dict[str, float]:
     with database.engine.begin() as connection:
         record = study_records.create(connection, spec)
     executor = Workers(case.workers, case.epoch_s)
-    clock, ledger = executor.clock, Ledger.open(database, record.study_id)
+    clock, ledger = executor.clock, StudyWriter.open(database, record.study_id)
     coordinator = build_coordinator(database, name, ledger, executor, clock=clock)
     while executor.cluster.free_slots:
         coordinator.step()

@@ -3,7 +3,8 @@
     python -m benchmarks.style [FOLDER ...]
 
 Give other projects' folders to measure them with the same script. Counted is every `*.py` file
-below a folder, but for migrations in `versions/`. Public tools only: Python's `ast` and `tokenize`, and `ruff format` for the growth.
+below a folder, but for migrations in `versions/`. Public tools only: Python's `ast` and `tokenize`, and `ruff format`
+for the growth.
 
     tokens a line          of code, without comments, docstrings and blank lines
     growth at 88 columns   of lines, when `ruff format --line-length 88` wraps them

@@ -29,7 +29,7 @@ from optuna.study import StudyDirection
 from optuna.trial import create_trial
 
 from tunesvc import TPESampler
-from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.study_storage import RecordingStorage
 
 Space = dict[str, BaseDistribution]
 SPACE: Space = {
@@ -97,7 +97,7 @@ def times(samplers: Sequence[str], asks: int = 31) -> None:
 def _study(storage: str, objectives: int, sampler: BaseSampler) -> optuna.Study:
     directions = [StudyDirection.MINIMIZE] * objectives
     if storage == "StudyMemory":
-        memory = StudyMemory("bench", directions)
+        memory = RecordingStorage("bench", directions)
         return optuna.load_study(study_name="bench", storage=memory, sampler=sampler)
     return optuna.create_study(directions=directions, sampler=sampler)
 

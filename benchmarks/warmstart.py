@@ -29,9 +29,9 @@ from optuna.trial import FrozenTrial, TrialState  # noqa: E402
 from benchmarks import tables  # noqa: E402
 from tunesvc.search.optimizer import Optimizer  # noqa: E402
 from tunesvc.search.registry.sampler_registry import make_sampler  # noqa: E402
-from tunesvc.search.study_storage import StudyMemory  # noqa: E402
-from tunesvc.search.value_mapping import Relation  # noqa: E402
-from tunesvc.search.warm_start import Earlier, Teacher  # noqa: E402
+from tunesvc.search.study_storage import RecordingStorage  # noqa: E402
+from tunesvc.search.value_mapping import ValueMapping  # noqa: E402
+from tunesvc.search.warm_start import SourceStudy, WarmStart  # noqa: E402
 from tunesvc.space.search_space import Space  # noqa: E402
 from tunesvc.spec import StudySpec  # noqa: E402
 
@@ -54,11 +54,11 @@ STRETCHES = (1.0, 20.0, 0.05)
 METHODS = ("cold", "shift", "scale")
 
 
-class Shifting(Teacher):
+class Shifting(WarmStart):
     """Learns no scale."""
 
-    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> Relation:
-        return Relation(float(np.mean([here - known for known, here in pairs])) if pairs else 0.0)
+    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> ValueMapping:
+        return ValueMapping(float(np.mean([here - known for known, here in pairs])) if pairs else 0.0)
 
 
 def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
@@ -82,12 +82,12 @@ def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
 
 
 def play(
-    table: tables.Table, sampler: str, seed: int, trials: int, teacher: Teacher | None = None, stretch: float = 1.0
+    table: tables.Table, sampler: str, seed: int, trials: int, teacher: WarmStart | None = None, stretch: float = 1.0
 ) -> tuple[Sequence[FrozenTrial], list[float]]:
     """A study's trials, and the regret of the best one after each."""
     spec = spec_of(table, sampler, seed)
     space = Space(spec.parameters)
-    memory = StudyMemory("s", [StudyDirection.MINIMIZE])
+    memory = RecordingStorage("s", [StudyDirection.MINIMIZE])
     made = make_sampler(spec, space)
     optimizer = Optimizer(
         memory,
@@ -115,11 +115,11 @@ def play(
 
 
 @cache
-def earlier(name: str, seed: int) -> Earlier:
+def earlier(name: str, seed: int) -> SourceStudy:
     """The study to learn from."""
     table = tables.load(name)
     trials, _ = play(table, "tpe", seed + 1000, EARLIER_TRIALS)
-    return Earlier(name, spec_of(table, "tpe", seed), trials)
+    return SourceStudy(name, spec_of(table, "tpe", seed), trials)
 
 
 def run(job: tuple[int, float, str, str, int]) -> tuple[tuple[int, float, str, str, int], list[float]]:
@@ -128,7 +128,7 @@ def run(job: tuple[int, float, str, str, int]) -> tuple[tuple[int, float, str, s
     before, after = PAIRS[pair]
     table = tables.load(after)
     spec = spec_of(table, sampler, seed)
-    kind = {"cold": None, "shift": Shifting, "scale": Teacher}[method]
+    kind = {"cold": None, "shift": Shifting, "scale": WarmStart}[method]
     teacher = None if kind is None else kind(spec, Space(spec.parameters), [earlier(before, seed)])
     _, regrets = play(table, sampler, seed, MARKS[-1], teacher, stretch)
     return job, [regrets[mark - 1] for mark in MARKS]

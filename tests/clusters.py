@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch
-from tunesvc.execution.ray.dispatch_state import Pace
+from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.spec import ParamValue
 
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 200, "health_check_failure_threshold": 3}
@@ -125,7 +125,7 @@ class Drivers:
         self._make = ray_executor.RayExecutor
         self._executor: Any = None
 
-    def join(self, job: Job, address: str, pace: Pace) -> None:
+    def join(self, job: Job, address: str, pace: PollingTimeouts) -> None:
         self._executor = self._make(job, address=address, pace=pace)
 
     def names(self) -> list[str]:
@@ -143,7 +143,7 @@ class Drivers:
 class Driver:
     """The `Executor` of a driver process."""
 
-    def __init__(self, process: Elsewhere, job: Job, address: str, pace: Pace) -> None:
+    def __init__(self, process: Elsewhere, job: Job, address: str, pace: PollingTimeouts) -> None:
         self.process = process
         process.call("join", job, address, pace)
 

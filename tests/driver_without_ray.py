@@ -15,9 +15,8 @@ from itertools import count, islice
 
 from tunesvc.errors import ExecutorError, SpecError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_main import Driver, connection_from_arguments
-from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import (
-    Asked,
     AttemptId,
     Capacity,
     Event,
@@ -26,12 +25,13 @@ from tunesvc.execution.executor import (
     Job,
     Launch,
     Lost,
-    Node,
+    NodeInfo,
     Outcome,
     Payload,
     Reported,
     Started,
-    Yielded,
+    StoppedEarly,
+    SuggestRequested,
 )
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.execution.ray.ray_resources import capacity_of
@@ -60,13 +60,13 @@ class Pretended:
             yield Failed("error", "ValueError: broken")
         for step in range(3) if behaviour == "reports" else count():
             if self.stopped and behaviour != "deaf":
-                yield Yielded()
+                yield StoppedEarly()
             yield Reported(step, {"loss": float(step)})
         yield Finished({"loss": 0.5})
 
     def _ask(self) -> Iterator[Payload | None]:
         yield Started("node", 1)
-        yield Asked("x", ASKED)
+        yield SuggestRequested("x", ASKED)
         while self.answer is None:
             yield None
         yield Finished({"loss": float(self.answer)})
@@ -77,7 +77,7 @@ class PretendedExecutor:
 
     handover_s = 0.0
 
-    def __init__(self, job: Job, inbox: Inbox) -> None:
+    def __init__(self, job: Job, inbox: EventLoop) -> None:
         self._job = job
         self._inbox = inbox
         self._running: dict[AttemptId, Pretended] = {}
@@ -88,7 +88,7 @@ class PretendedExecutor:
 
     def capacity(self) -> Capacity:
         total = {"CPU": float(SLOTS)}
-        return capacity_of([Node("node", "node", "node", total, {"CPU": total["CPU"] - len(self._running)})])
+        return capacity_of([NodeInfo("node", "node", "node", total, {"CPU": total["CPU"] - len(self._running)})])
 
     def slots(self) -> int:
         if self._job.resources.gpu:
@@ -129,7 +129,7 @@ class PretendedExecutor:
     def stop(self, attempt: AttemptId) -> None:
         if attempt in self._running:
             self._running[attempt].stopped = True
-        self._withdraw(attempt, Yielded())
+        self._withdraw(attempt, StoppedEarly())
 
     def kill(self, attempt: AttemptId) -> None:
         if kept := self._running.pop(attempt, None):
@@ -168,7 +168,7 @@ class PretendedExecutor:
 class PretendedRay:
     """Implements `driver.Joined`."""
 
-    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox) -> None:
+    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: EventLoop) -> None:
         self._inbox = inbox
         if address == "slow":
             time.sleep(3600)

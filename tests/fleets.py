@@ -11,12 +11,12 @@ from typing import Any
 from ray.exceptions import ActorUnavailableError
 
 from tests.executors import PATIENCE_S
-from tunesvc.execution.attempt.attempt import Place
+from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.spool import Remains
-from tunesvc.execution.executor import AttemptId, Event, Job, Launch, Node, Payload
+from tunesvc.execution.executor import AttemptId, Event, Job, Launch, NodeInfo, Payload
 from tunesvc.execution.ray.ray_executor import RayExecutor
-from tunesvc.execution.ray.worker_backend import WorkerActor
-from tunesvc.execution.worker.worker_protocol import Call, Found, Order, Reply, Verb
+from tunesvc.execution.ray.worker_backend import WorkerHandle
+from tunesvc.execution.worker.worker_protocol import AdoptResponse, PollRequest, PollResponse, Verb, WorkerCommand
 
 
 class ScriptedWorker:
@@ -27,7 +27,7 @@ class ScriptedWorker:
         self.is_ended = False
         self.is_pending = False
         self.calls: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
-        self.told: list[Order] = []
+        self.told: list[WorkerCommand] = []
         """All that it was told, as a worker takes it: once and in order."""
         self._latest = 0
         self._open: dict[str, list[Future[Any]]] = defaultdict(list)
@@ -37,7 +37,7 @@ class ScriptedWorker:
         """What it was told to run."""
         return [order.values[0] for order in self.orders("run")]
 
-    def orders(self, verb: Verb) -> list[Order]:
+    def orders(self, verb: Verb) -> list[WorkerCommand]:
         """What it was told, of one kind."""
         return [order for order in self.told if order.verb == verb]
 
@@ -69,16 +69,16 @@ class ScriptedWorker:
 
     def found(self, attempt: AttemptId | None) -> None:
         """Tell the coordinator that asks which attempt this worker has."""
-        self.answer("adopt", Found(() if attempt is None else (attempt,)))
+        self.answer("adopt", AdoptResponse(() if attempt is None else (attempt,)))
 
     def say(self, attempt: AttemptId, *events: tuple[int, Payload]) -> None:
         """Have an attempt say numbered events."""
-        self.reply(Reply([(attempt, events)]))
+        self.reply(PollResponse([(attempt, events)]))
 
-    def reply(self, reply: Reply) -> None:
+    def reply(self, reply: PollResponse) -> None:
         """Answer the newest call; those that it has overtaken come back before, as they do from a worker."""
         while len(self._open["talk"]) > 1:
-            self.answer("talk", Reply())
+            self.answer("talk", PollResponse())
         self.answer("talk", reply)
 
     def die(self) -> None:
@@ -87,7 +87,7 @@ class ScriptedWorker:
             while self._open[method]:
                 self.fail(method, RuntimeError("it died"))
 
-    def _listen_to(self, call: Call) -> None:
+    def _listen_to(self, call: PollRequest) -> None:
         self.told += [order for number, order in call.orders if number > self._latest]
         self._latest = call.number
 
@@ -132,8 +132,8 @@ class ScriptedFleet:
         self.workers = {name: ScriptedWorker(name) for name in earlier}
         """All that were ever started, by name: `TOKEN-NUMBER`."""
 
-    def nodes(self) -> list[Node]:
-        return [Node("one", "127.0.0.1", "here", {"CPU": self.cpus}, {"CPU": self.cpus})]
+    def nodes(self) -> list[NodeInfo]:
+        return [NodeInfo("one", "127.0.0.1", "here", {"CPU": self.cpus}, {"CPU": self.cpus})]
 
     def start(self, token: int) -> ScriptedWorker:
         worker = ScriptedWorker(f"{token}-{len(self.workers)}")
@@ -146,10 +146,10 @@ class ScriptedFleet:
     def find(self) -> Sequence[ScriptedWorker]:
         return [self.workers[name] for name in sorted(self.names())]
 
-    def pending(self, workers: Sequence[WorkerActor]) -> Sequence[WorkerActor]:
+    def pending(self, workers: Sequence[WorkerHandle]) -> Sequence[WorkerHandle]:
         return [worker for worker in workers if self.workers[worker.name].is_pending]
 
-    def remains(self, place: Place, heard: Mapping[str, int]) -> Remains:
+    def remains(self, place: WorkerInfo, heard: Mapping[str, int]) -> Remains:
         return Remains()
 
     def end_named(self, name: str) -> None:

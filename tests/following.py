@@ -10,7 +10,7 @@ from optuna.distributions import FloatDistribution, IntDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.study_storage import RecordingStorage
 
 N, X = IntDistribution(1, 3), FloatDistribution(0.0, 1.0)
 DEED = st.sampled_from(["new", "new", "report", "report", "report", "pause", "resume", "end", "fail", "take back"])
@@ -20,15 +20,15 @@ DEEDS = st.lists(st.tuples(DEED, st.integers(0, 30), VALUE), min_size=15, max_si
 
 def followed(
     deeds: Sequence[tuple[str, int, float]], objectives: int = 1
-) -> Iterator[tuple[StudyMemory, list[FrozenTrial]]]:
+) -> Iterator[tuple[RecordingStorage, list[FrozenTrial]]]:
     """The study after each deed, and its trials as a storage shows them."""
-    memory = StudyMemory("any", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE][:objectives])
+    memory = RecordingStorage("any", [StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE][:objectives])
     for deed, which, value in deeds:
         _do(memory, deed, which, value, objectives)
         yield memory, memory.get_all_trials(memory.study_id, deepcopy=False)
 
 
-def _do(memory: StudyMemory, deed: str, which: int, value: float, objectives: int) -> None:
+def _do(memory: RecordingStorage, deed: str, which: int, value: float, objectives: int) -> None:
     trials = [memory.get_trial(number) for number in range(memory.count)]
     running = [t.number for t in trials if t.state == TrialState.RUNNING and t.number not in memory._paused]
     if deed == "new" or not running:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from tunesvc.coordinator.coordinator import Coordinator
-from tunesvc.coordinator.progress_events import Note, Progress
-from tunesvc.coordinator.shutdown import Closing
+from tunesvc.coordinator.progress_events import Progress, ProgressEvent
+from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
-from tunesvc.db.study_changes import Batch
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_changes import StudyChanges
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable, StudyExists
 from tunesvc.execution.executor import Executor, Finished, Launch, Payload, Reported
 from tunesvc.runtime.run_study import build_coordinator
@@ -40,25 +40,25 @@ def quadratic(launch: Launch) -> Iterable[tuple[float, Payload]]:
 class Recorder:
     """An observer that remembers."""
 
-    notes: list[Note] = field(default_factory=list)
+    notes: list[ProgressEvent] = field(default_factory=list)
     snapshots: list[Progress] = field(default_factory=list)
 
     def progress(self, progress: Progress) -> None:
         self.snapshots.append(progress)
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         self.notes.append(note)
 
     def texts(self, kind: str) -> list[str]:
         return [note.text for note in self.notes if note.kind == kind]
 
 
-class UnreliableLedger(Ledger):
+class UnreliableLedger(StudyWriter):
     """A ledger whose database is away as often as it is told so, before or after it has committed."""
 
     faults: deque[str]
 
-    def _commit_once(self, number: int, batch: Batch) -> Sequence[tuple[int, int]]:
+    def _commit_once(self, number: int, batch: StudyChanges) -> Sequence[tuple[int, int]]:
         fault = self.faults.popleft() if self.faults else ""
         if fault == "away":
             raise DatabaseUnavailable("nothing listens there")
@@ -118,7 +118,7 @@ class Simulation:
             beside=self.beside,
         )
 
-    def run(self) -> Closing:
+    def run(self) -> Shutdown:
         """Start, run to the end, release."""
         closing = self.start().run(self.interrupt)
         self.ledger.release()

@@ -8,17 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tunesvc.coordinator.progress_events import Note
+from tunesvc.coordinator.progress_events import ProgressEvent
 from tunesvc.db.engine.database import Database, open_database
 from tunesvc.db.optuna.heartbeats import Heartbeats, StaleTrialCallback
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import SpecError
-from tunesvc.execution.driver.ray_pool import Rays
+from tunesvc.execution.driver.ray_pool import RayPool
 from tunesvc.queries.studies import get_study, list_studies
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import open_view, run_observed
 from tunesvc.runtime.interrupts import interruptible
-from tunesvc.runtime.run_study import Source, enroll
+from tunesvc.runtime.run_study import StudySource, enroll
 from tunesvc.search.registry.component_check import option_faults
 from tunesvc.search.registry.component_options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
@@ -63,13 +63,13 @@ def run(
     check_names("run", options)
     spec, source = _read(spec, function, sampler, pruner)
     with (
-        Rays() as rays,
+        RayPool() as rays,
         interruptible(spec.name, options.get("interrupt")) as interrupt,
     ):
         if "make_executor" not in options:
             options["make_executor"] = rays.ahead([spec], source.folder).executor
         with open_view(options, spec.name, interrupt) as observer:
-            observer.note(Note("phase", "opening the database"))
+            observer.note(ProgressEvent("phase", "opening the database"))
             database = shared_database(database_url)
             record = enroll(database, spec, source, resume=resume, observer=observer)
             interrupted = run_observed(database, record, source, options, observer, interrupt)
@@ -155,7 +155,7 @@ def _read(
     function: Callable[..., Any] | None,
     sampler: BaseSampler | None,
     pruner: BasePruner | None,
-) -> tuple[StudySpec, Source]:
+) -> tuple[StudySpec, StudySource]:
     if isinstance(spec, StudySpec):
         text, folder = None, str(Path.cwd())
     else:
@@ -171,7 +171,7 @@ def _read(
         faults = find_faults(spec, folder=Path(folder), function=function)
         if faults := faults + option_faults(spec, sampler, pruner):
             raise SpecError("\n".join(str(fault) for fault in faults))
-    return spec, Source(text, folder, function, sampler, pruner)
+    return spec, StudySource(text, folder, function, sampler, pruner)
 
 
 def shared_database(url: str | None) -> Database:

@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from tunesvc.coordinator.progress_events import Note, Observer, Progress
+from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEvent
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import trial_id
@@ -53,7 +53,7 @@ class CallbackObserver:
         """Trials that ended, and whose end may not be stored yet."""
         self._handed = {trial.number for trial in self._finished()}
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """Remember a trial that ended."""
         self._observer.note(note)
         if note.kind in _ENDED and note.number is not None:

@@ -82,7 +82,7 @@ class Plots:
             count = len(view.objectives)
             raise TuneError(f"no figure of that kind for a study of {count} objective{'s' * (count > 1)}")
         reader = charts.Reader(self._database, view)
-        made = charts.draw(charts.Kind(kind), reader, charts.Wanted(objective, tuple(params)))
+        made = charts.draw(charts.FigureKind(kind), reader, charts.FigureOptions(objective, tuple(params)))
         if made.figure is None:
             raise TuneError(f"{made.title}: {made.note}")
         return made.figure

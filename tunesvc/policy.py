@@ -142,7 +142,7 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class AskForTrials:
     """There is budget for up to this many more trials."""
 
     trials: int
@@ -175,8 +175,8 @@ class Finish:
 
 
 def next_move(
-    budget: Budget, usage: Usage, parallelism: int, *, exhausted: str = "", expected: Forecast | None = None
-) -> Ask | Drain | Halt | Finish:
+    budget: Budget, usage: Usage, parallelism: int, *, exhausted: str = "", expected: ImprovementForecast | None = None
+) -> AskForTrials | Drain | Halt | Finish:
     """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish, and so
     does a forecast that `stop_when` finds too low.
 
@@ -194,7 +194,7 @@ def next_move(
     if left <= 0 or exhausted:
         reason = exhausted if left > 0 else f"all {budget.trials} trials are done"
         return Finish(reason, promotes=True) if usage.running == 0 else Drain(reason, promotes=True)
-    return Ask(max(0, min(left, parallelism - usage.running)))
+    return AskForTrials(max(0, min(left, parallelism - usage.running)))
 
 
 def _spent(budget: Budget, usage: Usage) -> str | None:
@@ -210,7 +210,7 @@ FORECAST_FROM = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class ImprovementForecast:
     """The improvement to expect."""
 
     improvement: float
@@ -234,7 +234,7 @@ class Forecast:
         return f"expected improvement {self.improvement:.3g} per {unit}{limit}"
 
 
-def forecast(stop: StopWhen | None, incumbents: Sequence[float | None], usage: Usage) -> Forecast | None:
+def forecast(stop: StopWhen | None, incumbents: Sequence[float | None], usage: Usage) -> ImprovementForecast | None:
     """How much better the best value is expected to become, or None while it is too early to tell.
 
     Records of a random sequence come ever more rarely: as many are set between trial n and 2n as between n/2 and n,
@@ -258,7 +258,7 @@ def forecast(stop: StopWhen | None, incumbents: Sequence[float | None], usage: U
     spent = {"trial": float(done), "hour": usage.wall_s / 3600, "gpu_hour": usage.gpu_hours}[per]
     if spent <= 0:
         return None
-    return Forecast(per_trial * done / spent, per, None if stop is None else stop.improvement_below)
+    return ImprovementForecast(per_trial * done / spent, per, None if stop is None else stop.improvement_below)
 
 
 def incumbents(values: Iterable[float | None], goal: str) -> list[float | None]:

@@ -6,7 +6,7 @@ import threading
 from contextlib import AbstractContextManager, nullcontext
 
 from tunesvc.callbacks import CallbackObserver
-from tunesvc.coordinator.progress_events import Note, Observer, SilentObserver
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.execution.driver.ray_pool import ray_executor
@@ -16,7 +16,7 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.run_options import RunOptions
 from tunesvc.runtime.interrupts import TimeLimit, interruptible
-from tunesvc.runtime.run_study import Source, run_study
+from tunesvc.runtime.run_study import StudySource, run_study
 from tunesvc.util.formatting import duration, number
 from tunesvc.views.automatic import automatic_view
 
@@ -30,7 +30,7 @@ def open_view(options: RunOptions, title: str, interrupt: threading.Event) -> Ab
 
 
 def run_record(
-    database: Database, record: StudyRecord, source: Source, options: RunOptions, *, standby: bool = False
+    database: Database, record: StudyRecord, source: StudySource, options: RunOptions, *, standby: bool = False
 ) -> bool:
     """Run a stored study under the view, the callbacks and the limits of `options`; returns whether it was interrupted.
 
@@ -48,7 +48,7 @@ def run_record(
 def run_observed(
     database: Database,
     record: StudyRecord,
-    source: Source,
+    source: StudySource,
     options: RunOptions,
     observer: Observer,
     interrupt: threading.Event,
@@ -79,7 +79,7 @@ def run_observed(
         callbacks.close()
     interrupted = interrupt.is_set() and closing.state is None
     if options.get("observer") is None:
-        observer.note(Note("over", _summary(database, get_study(database, record.name), interrupted)))
+        observer.note(ProgressEvent("over", _summary(database, get_study(database, record.name), interrupted)))
     error = find_failure(database, record.name) if options.get("check", True) else None
     if error is not None:
         raise error

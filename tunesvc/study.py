@@ -33,7 +33,7 @@ from tunesvc.queries.trials.trial_table import get_trial, list_trials
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import run_record
 from tunesvc.runtime import confirm, study_requests
-from tunesvc.runtime.run_study import Source, move
+from tunesvc.runtime.run_study import StudySource, move
 from tunesvc.spec.units import parse_duration_s
 from tunesvc.util.user import whoami
 
@@ -371,7 +371,7 @@ class Study:
         record = self._record()
         if folder is not None:
             record = move(self._database, record, Path(folder))
-        source = Source(record.source_text, record.source_dir, function, sampler, pruner)
+        source = StudySource(record.source_text, record.source_dir, function, sampler, pruner)
         interrupted = run_record(self._database, record, source, options, standby=standby)
         return Study(self.name, self._database, interrupted=interrupted)
 
@@ -408,7 +408,7 @@ class Study:
                 f"`{record.spec.confirm_command}`"
             )
         record = confirm.prepare(self._database, record, top=top, repeats=repeats)
-        source = Source(record.source_text, record.source_dir, function)
+        source = StudySource(record.source_text, record.source_dir, function)
         run_record(self._database, record, source, {"check": False, **options})
         found = self.confirmation
         if found is None:

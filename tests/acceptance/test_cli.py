@@ -28,7 +28,7 @@ from tests.ray_fixtures import address_of_local_ray
 from tunesvc.cli import app
 from tunesvc.db.engine.database import Database, open_database
 from tunesvc.execution.attempt.checkpoints import checkpoint_files
-from tunesvc.runtime.run_study import Source, create
+from tunesvc.runtime.run_study import StudySource, create
 from tunesvc.spec.yaml.document import load
 
 HOSTILE = "=cmd|' /C calc'!A0"
@@ -240,7 +240,7 @@ def test_the_ending_of_a_file_says_what_is_written_into_it(ran: Tune) -> None:
 def test_a_study_that_was_only_stored_is_run_by_resume_then_extended_and_deleted(tune: Tune) -> None:
     document = load(tune.folder / "bowl.yaml")
     with open_database(tune.env["TUNE_DATABASE_URL"]) as database:
-        create(database, document.spec, Source(document.text, str(document.folder)))
+        create(database, document.spec, StudySource(document.text, str(document.folder)))
     assert "created" in tune.here("ls")
     assert "4 complete" in tune("resume", "bowl")
 

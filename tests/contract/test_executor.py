@@ -13,9 +13,8 @@ import pytest
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tests.ray_fixtures import address_of_local_ray
 from tunesvc.execution.driver.driver_executor import RayProcess
-from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.executor import (
-    Asked,
     Executor,
     Failed,
     Finished,
@@ -25,7 +24,8 @@ from tunesvc.execution.executor import (
     Payload,
     Reported,
     Started,
-    Yielded,
+    StoppedEarly,
+    SuggestRequested,
 )
 from tunesvc.spec import Resources
 from tunesvc.testing.simulated_executor import SimulatedCluster, SimulatedExecutor, VirtualClock
@@ -88,7 +88,7 @@ def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
 def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
     """A driver process without Ray, for all that lies between an executor and its coordinator."""
     return lambda asking: RayProcess(
-        make_job(tmp_path, define_by_run=asking), RayStart(driver="tests.driver_without_ray")
+        make_job(tmp_path, define_by_run=asking), RayLauncher(driver="tests.driver_without_ray")
     )
 
 
@@ -103,7 +103,7 @@ def process_on_ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool],
             define_by_run=asking,
             resources=Resources(cpu=1, gpu=1),
         ),
-        RayStart(address_of_local_ray(), source=str(OBJECTIVES)),
+        RayLauncher(address_of_local_ray(), source=str(OBJECTIVES)),
     )
 
 
@@ -119,7 +119,7 @@ def _act(launch: Launch) -> Iterable[tuple[float, Payload]]:
 
 
 def _ask(launch: Launch) -> Iterable[tuple[float, Payload]]:
-    yield 1.0, Asked("x", ASKED)
+    yield 1.0, SuggestRequested("x", ASKED)
     yield 1.0, Finished({"loss": 0.25})
 
 
@@ -158,7 +158,7 @@ def test_a_stop_makes_the_attempt_yield_at_its_next_report(harness: Harness) -> 
     listener.until(lambda heard: heard.has(launch, Reported))
     listener.executor.stop(launch.attempt)
     listener.until_ended(launch)
-    assert listener.outcome(launch) == Yielded()
+    assert listener.outcome(launch) == StoppedEarly()
 
 
 def test_an_attempt_that_ignores_the_stop_is_killed_and_lost(harness: Harness) -> None:
@@ -234,7 +234,7 @@ def test_an_attempt_that_waits_can_be_stopped_or_killed(harness: Harness) -> Non
     listener.executor.stop(stopped.attempt)
     listener.executor.kill(killed.attempt)
     listener.until_ended(stopped, killed)
-    assert listener.said(stopped) == [Yielded()]
+    assert listener.said(stopped) == [StoppedEarly()]
     assert [type(payload) for payload in listener.said(killed)] == [Lost]
 
 
@@ -264,8 +264,8 @@ def test_attempts_of_one_trial_are_told_apart(harness: Harness) -> None:
 def test_an_attempt_that_asks_goes_on_when_it_is_answered(harness: Harness) -> None:
     listener, launch = Listener(harness(asking=True)), make_launch()
     listener.executor.launch(launch)
-    listener.until(lambda heard: heard.has(launch, Asked))
-    assert listener.said(launch, Asked) == [Asked("x", ASKED)]
+    listener.until(lambda heard: heard.has(launch, SuggestRequested))
+    assert listener.said(launch, SuggestRequested) == [SuggestRequested("x", ASKED)]
     assert not listener.has(launch, Outcome)
     listener.executor.answer(launch.attempt, "x", 0.25)
     listener.until_ended(launch)
@@ -349,4 +349,4 @@ def test_what_was_left_is_heard_on_or_lost_and_leaving_may_be_repeated_and_follo
     listener.take_over(harness(), token=2)
     listener.executor.stop(launch.attempt)
     listener.until_ended(launch)
-    assert isinstance(listener.outcome(launch), Yielded | Lost)
+    assert isinstance(listener.outcome(launch), StoppedEarly | Lost)

@@ -28,17 +28,17 @@ from tests.specs import make_spec
 from tunesvc.db import study_records
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.engine.database import Database, connect, is_unavailable, open_database, parse_url
-from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.db.study_changes import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, TrialEnd
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_changes import Attr, Decision, NewTrial, OpenedAttempt, Report, StudyChanges, TrialEnd
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseError, DatabaseUnavailable
-from tunesvc.web.live.sse import Hub
+from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.watcher import Watcher
 
 _NUMBERS = count()
-BACKEND = Prepared("SELECT pg_backend_pid()")
-IS_READ_ONLY = Prepared("SELECT current_setting('default_transaction_read_only')")
+BACKEND = PreparedStatement("SELECT pg_backend_pid()")
+IS_READ_ONLY = PreparedStatement("SELECT current_setting('default_transaction_read_only')")
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ class Load:
         except BaseException as error:  # noqa: BLE001 - handed to the main thread
             self._failure = error
 
-    def _batch(self, number: int) -> Batch:
-        return Batch(
+    def _batch(self, number: int) -> StudyChanges:
+        return StudyChanges(
             trials=[NewTrial(number, "running")],
             attrs=[Attr(number, "user", "payload", f'"{self._payload}"')],
             reports=[Report(number - 1, 1, 0, float(number - 1), {})],
@@ -131,7 +131,7 @@ class Load:
             decisions=[Decision(number, "ask", "because", {})],
         )
 
-    def _commit(self, batch: Batch) -> None:
+    def _commit(self, batch: StudyChanges) -> None:
         deadline = time.monotonic() + 90
         while True:
             try:
@@ -158,17 +158,17 @@ def told(name: str, seconds: float) -> None:
     sys.stdout.write(f"\n{name}: {seconds:.2f} s\n")
 
 
-def _ledger(database: Database) -> Ledger:
+def _ledger(database: Database) -> StudyWriter:
     with database.engine.begin() as connection:
         record = study_records.create(connection, make_spec(), "name: test", "studies")
-    return Ledger.open(database, record.study_id, ttl_s=600)
+    return StudyWriter.open(database, record.study_id, ttl_s=600)
 
 
 def _text(url: sa.URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _commit_until_answered(ledger: Ledger, batch: Batch) -> list[str]:
+def _commit_until_answered(ledger: StudyWriter, batch: StudyChanges) -> list[str]:
     """Commit the same batch until it is answered; returns why it was not before."""
     troubles: list[str] = []
     while True:
@@ -238,7 +238,7 @@ def test_a_dashboard_starts_an_embedded_server_that_stopped_under_it(
 ) -> None:
     """Fault 3."""
     with _embedded(tune_home, directory, monkeypatch) as database:
-        hub = Hub()
+        hub = EventHub()
         watcher = Watcher(database, hub)
         watcher.step(0)
         _die(directory, "kill -9 of the server")
@@ -414,7 +414,7 @@ def test_a_connection_lost_while_it_lay_idle_is_replaced_and_costs_a_ping(hasty:
     ledger = _ledger(hasty)
     proxy.silence()
     began = time.monotonic()
-    ledger.commit(Batch(trials=[NewTrial(0, "running")]))
+    ledger.commit(StudyChanges(trials=[NewTrial(0, "running")]))
     assert 0.9 < time.monotonic() - began < 3
     assert proxy.accepted == 2
 
@@ -483,7 +483,7 @@ def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connecti
         ledger = _ledger(database)
         with database.engine.connect() as one, database.engine.connect() as two:
             before = {_backend(one), _backend(two)}
-        batch = Batch(trials=[NewTrial(0, "running")])
+        batch = StudyChanges(trials=[NewTrial(0, "running")])
         _set_read_only(server, "on")
         wait_until(lambda: _are_read_only(database, before))
         with pytest.raises(DatabaseUnavailable, match="takes no writes"):
@@ -568,11 +568,11 @@ def test_of_two_transactions_that_wait_for_each_other_ours_is_tried_again(
 ) -> None:
     """Fault 9: the ledger holds its lease and waits for a trial, the rival the other way round."""
     ledger = _ledger(database)
-    ledger.commit(Batch(trials=[NewTrial(0, "running")]))
+    ledger.commit(StudyChanges(trials=[NewTrial(0, "running")]))
     with connect(database_url) as other, other.engine.connect() as rival:
         rival.execute(sa.text("SET LOCAL deadlock_timeout = '60s'"))  # so that the server ends ours
         rival.execute(sa.text("SELECT number FROM trials FOR UPDATE"))
-        finish = _Committing(ledger, Batch(finished=[TrialEnd(0, "complete", [0.5])]))
+        finish = _Committing(ledger, StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
         wait_until(lambda: _waiting_for_locks(other) == 1)
         rival.execute(sa.text("SELECT token FROM leases FOR UPDATE"))
         rival.rollback()
@@ -588,7 +588,7 @@ def test_a_serialization_failure_is_tried_again(database_url: str) -> None:
         ledger = _ledger(strict)
         with other.engine.connect() as rival:
             rival.execute(sa.text("UPDATE leases SET owner = owner"))
-            commit = _Committing(ledger, Batch(trials=[NewTrial(0, "running")]))
+            commit = _Committing(ledger, StudyChanges(trials=[NewTrial(0, "running")]))
             wait_until(lambda: _waiting_for_locks(other) == 1)
             rival.commit()
             assert "crossed another one" in commit.troubles()[0]
@@ -619,7 +619,7 @@ def test_a_coordinator_frozen_within_a_transaction_does_not_keep_its_locks(
     try:
         os.waitpid(frozen.pid, os.WUNTRACED)
         began = time.monotonic()
-        ledger.commit(Batch(trials=[NewTrial(0, "running")]))
+        ledger.commit(StudyChanges(trials=[NewTrial(0, "running")]))
         assert time.monotonic() - began < 5
         frozen.send_signal(signal.SIGCONT)
         _, said = frozen.communicate()
@@ -641,7 +641,7 @@ def test_our_own_transactions_may_stand_still_for_a_while(database: Database) ->
 class _Committing:
     """A commit in a thread of its own, tried until it is answered."""
 
-    def __init__(self, ledger: Ledger, batch: Batch) -> None:
+    def __init__(self, ledger: StudyWriter, batch: StudyChanges) -> None:
         self._troubles: list[str] = []
         self._thread = threading.Thread(target=lambda: self._troubles.extend(_commit_until_answered(ledger, batch)))
         self._thread.start()

@@ -17,7 +17,17 @@ from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc import Pruned, Trial
 from tunesvc.errors import BadReport
 from tunesvc.execution.attempt.failures import EntrypointError, outcome_of
-from tunesvc.execution.executor import Attributed, Failed, Finished, Launch, Logged, Lost, Reported, Started, Yielded
+from tunesvc.execution.executor import (
+    AttrSet,
+    Failed,
+    Finished,
+    Launch,
+    Lost,
+    OutputLogged,
+    Reported,
+    Started,
+    StoppedEarly,
+)
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.trial import MAX_STEP, as_metrics
 
@@ -67,7 +77,7 @@ def test_a_death_is_told_by_code_or_signal_after_all_that_was_written(listen: Ma
         launch = make_launch(number, how=how)
         listener.run(launch)
         assert listener.outcome(launch).message.startswith(f"the worker's process {end}")
-        text = "".join(piece.text for piece in listener.said(launch, Logged))
+        text = "".join(piece.text for piece in listener.said(launch, OutputLogged))
         assert text.startswith(f"why it {how}\n")
         assert ("in dies" in text) == (how == "SIGSEGV")
 
@@ -110,7 +120,7 @@ def test_a_program_dies_with_its_killed_worker_grandchildren_included(listen: Ma
 
 def folder_of(listener: Listener, launch: Launch) -> Path:
     """The worker's folder for scratch files, as the attempt has told it."""
-    (attribute,) = listener.said(launch, Attributed)
+    (attribute,) = listener.said(launch, AttrSet)
     return next(path for path in Path(json.loads(attribute.value)).parents if path.name.startswith("tunesvc-"))
 
 
@@ -119,8 +129,8 @@ def test_an_exit_is_a_failure_unless_a_stop_was_asked_for(listen: MakeListener) 
     listener.run(launch)
     assert listener.outcome(launch).kind == "error"
     assert listener.outcome(launch).message == "SystemExit: 3"
-    assert outcome_of(SystemExit(0), stop_requested=True) == Yielded()
-    assert outcome_of(KeyboardInterrupt(), stop_requested=True) == Yielded()
+    assert outcome_of(SystemExit(0), stop_requested=True) == StoppedEarly()
+    assert outcome_of(KeyboardInterrupt(), stop_requested=True) == StoppedEarly()
 
 
 # --- 18: memory ---------------------------------------------------------------------------------------------
@@ -306,7 +316,9 @@ def test_far_too_many_reports_are_bounded_and_the_rest_is_said(listen: MakeListe
     assert steps == sorted(set(steps))
     assert (steps[0], steps[-1]) == (0, many - 1)
     assert isinstance(listener.outcome(launch), Finished)
-    left_out = sum(int(p.text.split()[1]) for p in listener.said(launch, Logged) if "reports came faster" in p.text)
+    left_out = sum(
+        int(p.text.split()[1]) for p in listener.said(launch, OutputLogged) if "reports came faster" in p.text
+    )
     assert left_out > 0
     assert len(steps) + left_out == many
 
@@ -331,7 +343,7 @@ def test_a_missing_entrypoint_fails_at_once_and_names_it(listen: MakeListener, e
 
 
 def test_pruned_is_no_failure() -> None:
-    assert outcome_of(Pruned("enough"), stop_requested=False) == Yielded()
+    assert outcome_of(Pruned("enough"), stop_requested=False) == StoppedEarly()
 
 
 def alive(pid: int) -> bool:

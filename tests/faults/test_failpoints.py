@@ -30,7 +30,7 @@ from tests.specs import make_spec
 from tunesvc.db.engine.database import Database, open_database
 from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost
-from tunesvc.execution.executor import Asked, Finished, Launch, Lost, Payload, Reported
+from tunesvc.execution.executor import Finished, Launch, Lost, Payload, Reported, SuggestRequested
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.instrumentation.failpoints import POINTS, FailpointReached, Point
 from tunesvc.testing.simulated_executor import Script
@@ -48,7 +48,7 @@ TOOK_OVER = 3
 def eventful(launch: Launch) -> Iterable[tuple[float, Payload]]:
     """Asks, reports, is lost once, ignores that it has to stop: every point is reached, those of a step thrice."""
     number = launch.trial_number
-    yield 0.1, Asked("asked", distribution_to_json(FloatDistribution(0, 1)))
+    yield 0.1, SuggestRequested("asked", distribution_to_json(FloatDistribution(0, 1)))
     for step in range(50 if number in (2, 3, 4) else 3):
         yield 1.0, Reported(step, {"loss": 1.0 / (1 + step)})
         if number == 1 and launch.attempt.number == 1:

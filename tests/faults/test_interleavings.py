@@ -26,7 +26,7 @@ from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
 from tunesvc.coordinator.coordinator import Coordinator
-from tunesvc.coordinator.shutdown import Closing
+from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.lease import LEASE_S
@@ -35,19 +35,19 @@ from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.execution.executor import (
-    Asked,
     AttemptId,
-    Attributed,
+    AttrSet,
     Checkpointed,
     Event,
     Failed,
     Finished,
     Launch,
-    Logged,
     Lost,
+    OutputLogged,
     Payload,
     Reported,
-    Yielded,
+    StoppedEarly,
+    SuggestRequested,
 )
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.testing.simulated_executor import SimulatedExecutor
@@ -73,7 +73,7 @@ ENDS: Sequence[Payload] = (
     Finished(),
     Finished({"loss": 0.5}),
     Finished({"loss": math.nan}),
-    Yielded(),
+    StoppedEarly(),
     *(Failed(kind, "boom") for kind in ("error", "bad_report", "gpu_oom", "host_oom")),
     *(Lost("gone without a word", kind) for kind in LOSSES),  # type: ignore[arg-type]
 )
@@ -98,7 +98,7 @@ class Life:
         number = launch.trial_number
         if self.asks:
             fits = FloatDistribution(0, 1) if self.asks == "well" else CategoricalDistribution(["a", number])
-            yield 0.1, Asked(f"asked {self.asks}", distribution_to_json(fits))
+            yield 0.1, SuggestRequested(f"asked {self.asks}", distribution_to_json(fits))
         for step in range(self.reports):
             report = Reported(step, {"loss": number * 7 % 5 + 1 / (1 + step), "other": float(step)})
             yield self.every_s, report
@@ -106,8 +106,8 @@ class Life:
                 yield 0.0, report
             if self.saves and step == self.reports // 2:
                 yield 0.0, Checkpointed("/shared", step)
-                yield 0.0, Attributed("saved", json.dumps(step))
-                yield 0.0, Logged("stdout", "saved\n")
+                yield 0.0, AttrSet("saved", json.dumps(step))
+                yield 0.0, OutputLogged("stdout", "saved\n")
         yield self.every_s, self.end
 
 
@@ -361,7 +361,7 @@ class Service(RuleBasedStateMachine):
         self._check_end(closing)
         checker.assert_holds(self.folder, self.database)
 
-    def _run_to_the_end(self, process: Process) -> Closing:
+    def _run_to_the_end(self, process: Process) -> Shutdown:
         assert process.coordinator is not None
         for _ in range(3000):
             closing = process.coordinator.step(1.0)
@@ -370,7 +370,7 @@ class Service(RuleBasedStateMachine):
                 return closing
         raise AssertionError(f"no end in sight: {self.simulation.states()}, {self.cluster.running} run")
 
-    def _check_end(self, closing: Closing) -> None:
+    def _check_end(self, closing: Shutdown) -> None:
         states = self.simulation.states()
         waiting = states.pop("waiting", 0)
         note(f"{closing}: {states}, {waiting} wait")
@@ -424,7 +424,7 @@ class Service(RuleBasedStateMachine):
         else:
             self._finish(process, closing)
 
-    def _finish(self, process: Process, closing: Closing) -> None:
+    def _finish(self, process: Process, closing: Shutdown) -> None:
         self.over = closing.state in (StudyState.FINISHED, StudyState.FAILED)
         process.ledger.release()
         process.executor.close()

@@ -9,9 +9,9 @@ import pytest
 from tests.simulation import Simulation, curve
 from tests.specs import make_spec
 from tunesvc.db.engine.database import Database
-from tunesvc.db.study_changes import Batch
-from tunesvc.db.study_writer import Ledger
-from tunesvc.execution.executor import Launch, Node, Payload
+from tunesvc.db.study_changes import StudyChanges
+from tunesvc.db.study_writer import StudyWriter
+from tunesvc.execution.executor import Launch, NodeInfo, Payload
 from tunesvc.queries.operations.cluster_view import get_cluster
 
 
@@ -28,8 +28,8 @@ def running(database: Database, **changes: object) -> Simulation:
     return simulation
 
 
-def node(key: str, total: Mapping[str, float], free: Mapping[str, float] | None = None) -> Node:
-    return Node(key, f"10.0.0.{key[-1]}", key, total, total if free is None else free)
+def node(key: str, total: Mapping[str, float], free: Mapping[str, float] | None = None) -> NodeInfo:
+    return NodeInfo(key, f"10.0.0.{key[-1]}", key, total, total if free is None else free)
 
 
 def test_a_coordinator_tells_of_its_nodes_and_who_runs_where(database: Database) -> None:
@@ -46,10 +46,10 @@ def test_a_coordinator_tells_of_its_nodes_and_who_runs_where(database: Database)
 
 def test_nodes_that_are_gone_are_forgotten_and_shared_ones_told_once(database: Database) -> None:
     first, second = (Simulation(database, make_spec(name=name), endless) for name in ("a", "b"))
-    one, other = (Ledger.open(database, simulation.record.study_id) for simulation in (first, second))
-    one.commit(Batch(nodes=[node("n1", {"CPU": 4.0}), node("n2", {"CPU": 4.0})]))
-    one.commit(Batch(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 1.0})]))
-    other.commit(Batch(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 0.5})]))
+    one, other = (StudyWriter.open(database, simulation.record.study_id) for simulation in (first, second))
+    one.commit(StudyChanges(nodes=[node("n1", {"CPU": 4.0}), node("n2", {"CPU": 4.0})]))
+    one.commit(StudyChanges(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 1.0})]))
+    other.commit(StudyChanges(nodes=[node("n1", {"CPU": 4.0}, {"CPU": 0.5})]))
     (shared,) = get_cluster(database).nodes
     assert shared.studies == ("a", "b")
     assert shared.used("CPU") == 3.5

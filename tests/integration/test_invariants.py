@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests import checker
 from tests.simulation import Simulation
 from tests.specs import make_spec
-from tunesvc.coordinator.shutdown import Closing
+from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
 from tunesvc.execution.executor import AttemptId, Checkpointed, Event, Failed, Finished, Launch, Lost, Payload, Reported
@@ -92,7 +92,7 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
     folder = tmp_path / simulation.spec.name
     event_log.write_to(folder)
     executors = []
-    closing: Closing | None = None
+    closing: Shutdown | None = None
     for steps in [*crashes, 10_000]:
         executor = Acknowledging(script, clock=simulation.clock, slots=5)
         executors.append(executor)
@@ -110,7 +110,7 @@ def test_whatever_trials_do_and_whenever_coordinators_die_nothing_is_lost_or_don
     check(simulation, closing, budget, set().union(*(executor.acknowledged for executor in executors)))
 
 
-def check(simulation: Simulation, closing: Closing, budget: int, acknowledged: set[tuple[int, int, int]]) -> None:
+def check(simulation: Simulation, closing: Shutdown, budget: int, acknowledged: set[tuple[int, int, int]]) -> None:
     """What the history does not tell: how the study closed, and what the executor was told to forget."""
     study = simulation.record.study_id
     states = simulation.states()

@@ -10,9 +10,18 @@ from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database, safe_text
 from tunesvc.db.notifications import Listener
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import Attr, Batch, Decision, NewTrial, OpenedAttempt, Report, StartedAttempt, TrialEnd
+from tunesvc.db.study_changes import (
+    Attr,
+    Decision,
+    NewTrial,
+    OpenedAttempt,
+    Report,
+    StartedAttempt,
+    StudyChanges,
+    TrialEnd,
+)
 from tunesvc.db.study_records import StudyRecord
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import BadName, LeaseLost, StudyBusy, StudyExists, StudyNotFound
 
 
@@ -32,8 +41,8 @@ def expire(database: Database) -> None:
         connection.execute(sa.text("UPDATE leases SET expires_at = now() - interval '1 second'"))
 
 
-def one_trial() -> Batch:
-    return Batch(
+def one_trial() -> StudyChanges:
+    return StudyChanges(
         trials=[NewTrial(0, "running")],
         opened=[OpenedAttempt(0, 1, 1.0, 0.0, -1, 60.0)],
         decisions=[Decision(0, "ask", "because", {"loss": float("nan")})],
@@ -60,16 +69,16 @@ def test_a_study_that_is_not_there_is_named_with_the_nearest_one(database: Datab
 def test_a_lease_is_held_by_one_and_its_token_grows_with_every_change_of_hands(
     database: Database, record: StudyRecord
 ) -> None:
-    first = Ledger.open(database, record.study_id, owner="alice:1")
+    first = StudyWriter.open(database, record.study_id, owner="alice:1")
     with pytest.raises(StudyBusy, match="alice:1"):
-        Ledger.open(database, record.study_id, owner="bob:2")
+        StudyWriter.open(database, record.study_id, owner="bob:2")
     first.release()
-    second = Ledger.open(database, record.study_id, owner="bob:2")
+    second = StudyWriter.open(database, record.study_id, owner="bob:2")
     assert second.token == first.token + 1
 
 
 def test_who_listens_hears_that_a_lease_was_given_back(database: Database, record: StudyRecord) -> None:
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     listener = Listener(database)
     ledger.release()
     assert listener.wait(5.0) == {record.study_id}
@@ -77,16 +86,16 @@ def test_who_listens_hears_that_a_lease_was_given_back(database: Database, recor
 
 
 def test_an_expired_lease_can_be_taken_and_its_holder_writes_no_more(database: Database, record: StudyRecord) -> None:
-    frozen = Ledger.open(database, record.study_id, owner="frozen")
+    frozen = StudyWriter.open(database, record.study_id, owner="frozen")
     expire(database)
-    Ledger.open(database, record.study_id, owner="heir")
+    StudyWriter.open(database, record.study_id, owner="heir")
     with pytest.raises(LeaseLost):
         frozen.commit(one_trial())
     assert count(database, "trials") == 0
 
 
 def test_an_expired_lease_that_nobody_took_is_renewed_by_writing(database: Database, record: StudyRecord) -> None:
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     expire(database)
     ledger.commit(one_trial())
     with database.engine.connect() as connection:
@@ -99,34 +108,34 @@ def test_a_batch_whose_answer_was_lost_is_not_written_twice(database: Database, 
     """Fault 6: the retry finds that its batch number has been committed."""
     with database.engine.begin() as connection:
         taken = lease.acquire(connection, record.study_id, "me")
-    Ledger(database, taken).commit(one_trial())
-    Ledger(database, taken).commit(one_trial())
+    StudyWriter(database, taken).commit(one_trial())
+    StudyWriter(database, taken).commit(one_trial())
     assert (count(database, "trials"), count(database, "decisions")) == (1, 1)
 
 
 def test_a_batch_is_written_whole_or_not_at_all(database: Database, record: StudyRecord) -> None:
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     ledger.commit(one_trial())
-    batch = Batch(trials=[NewTrial(1, "running")], finished=[TrialEnd(7, "complete", [1.0])])
+    batch = StudyChanges(trials=[NewTrial(1, "running")], finished=[TrialEnd(7, "complete", [1.0])])
     with pytest.raises(LeaseLost, match="7"):
         ledger.commit(batch)
     assert count(database, "trials") == 1
 
 
 def test_a_trial_reaches_one_terminal_state(database: Database, record: StudyRecord) -> None:
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     ledger.commit(one_trial())
-    ledger.commit(Batch(finished=[TrialEnd(0, "complete", [0.5])]))
+    ledger.commit(StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
     with pytest.raises(LeaseLost):
-        ledger.commit(Batch(finished=[TrialEnd(0, "fail", None)]))
+        ledger.commit(StudyChanges(finished=[TrialEnd(0, "fail", None)]))
 
 
 def test_reports_are_taken_from_live_attempts_only_and_once(database: Database, record: StudyRecord) -> None:
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     ledger.commit(one_trial())
     report = Report(0, 1, 3, 0.5, {"acc": float("inf")})
-    ledger.commit(Batch(started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report]))
-    ledger.commit(Batch(reports=[report, Report(0, 2, 4, 0.1, {}), Report(9, 1, 4, 0.1, {})]))
+    ledger.commit(StudyChanges(started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report]))
+    ledger.commit(StudyChanges(reports=[report, Report(0, 2, 4, 0.1, {}), Report(9, 1, 4, 0.1, {})]))
     with database.engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT attempt, step, value, metrics->>'acc' FROM reports")).all()
         devices = connection.execute(sa.text("SELECT devices FROM attempts")).scalar_one()
@@ -139,7 +148,7 @@ def test_reports_are_taken_from_live_attempts_only_and_once(database: Database, 
 )
 def test_any_text_is_stored_inert(database: Database, record: StudyRecord, text: str) -> None:
     """Faults 36 and 39."""
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     batch = one_trial()
     batch.decisions.append(Decision(None, "stop", text, {text: text}))
     batch.attrs.append(Attr(None, "user", safe_text(text), "1"))
@@ -151,14 +160,14 @@ def test_any_text_is_stored_inert(database: Database, record: StudyRecord, text:
 
 def test_an_unanswered_transaction_is_tried_again(database: Database, record: StudyRecord) -> None:
     """Fault 4: the connection is dropped under a ledger, between two batches."""
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     ledger.commit(one_trial())
     with database.engine.begin() as connection:
         connection.execute(
             sa.text("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                        WHERE datname = current_database() AND pid <> pg_backend_pid()""")
         )
-    ledger.commit(Batch(finished=[TrialEnd(0, "complete", [0.5])]))
+    ledger.commit(StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
     assert count(database, "trials WHERE state = 'complete'") == 1
 
 

@@ -13,7 +13,6 @@ from tunesvc.db.study_changes import (
     AliveAttempt,
     AttemptEnd,
     Attr,
-    Batch,
     Checkpoint,
     Decision,
     LogLine,
@@ -23,9 +22,10 @@ from tunesvc.db.study_changes import (
     Report,
     StartedAttempt,
     StopRequest,
+    StudyChanges,
     TrialEnd,
 )
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_writer import StudyWriter
 
 TRIALS = 20_000
 GROWS = {"trials", "attempts", "reports", "decisions", "trial_params", "trial_attrs", "logs"}
@@ -33,9 +33,9 @@ SCANS = {"Seq Scan", "Index Scan", "Index Only Scan", "Bitmap Index Scan"}
 """All but the first read what an index names: rows by their key, or the few attempts that live."""
 
 
-def everything(number: int, new: int) -> Batch:
+def everything(number: int, new: int) -> StudyChanges:
     """A batch with something in all its lists: a trial that ends, one that is run again, and a new one."""
-    return Batch(
+    return StudyChanges(
         trials=[NewTrial(new, "running")],
         params=[NewParam(new, "x", 0, 0.5, "{}")],
         attrs=[Attr(new, "user", "a", "1"), Attr(None, "user", "a", "1")],
@@ -64,8 +64,8 @@ def test_a_step_costs_the_same_whatever_the_study_holds(database: Database) -> N
         connection.execute(sa.text("DELETE FROM leases"))
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))
-    ledger = Ledger.open(database, study)
-    ledger.commit(Batch(adopts=True))
+    ledger = StudyWriter.open(database, study)
+    ledger.commit(StudyChanges(adopts=True))
     told = list(_scans(database, ledger, everything(TRIALS - 1, TRIALS)))
     assert {table for table, _, _ in told} >= {"trials", "attempts", "reports"}
     unguided = [(table, statement) for table, is_guided, statement in told if table in GROWS and not is_guided]
@@ -81,7 +81,7 @@ def test_a_step_costs_the_same_whatever_the_study_holds(database: Database) -> N
         assert connection.execute(sa.text("SELECT text FROM logs")).scalars().all() == ["100 % done\n"]
 
 
-def _scans(database: Database, ledger: Ledger, batch: Batch) -> Iterator[tuple[str, bool, str]]:
+def _scans(database: Database, ledger: StudyWriter, batch: StudyChanges) -> Iterator[tuple[str, bool, str]]:
     """Tables that the statements of a commit read, whether an index led to the rows, and the statement."""
     with database.engine.connect() as other:
         statements: list[tuple[str, Any]] = []

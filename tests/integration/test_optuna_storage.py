@@ -23,12 +23,12 @@ from optuna.trial import TrialState
 
 from tests.integration.test_insights import BIG, FILL
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.engine.timeouts import BoundedCursor
 from tunesvc.db.optuna.heartbeats import Heartbeats
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import number_of, trial_id
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import StudyBusy
 
 on_one_database = settings(
@@ -236,7 +236,7 @@ def test_the_best_is_the_first_of_the_best_numbers(
 
 # --- how it is read -------------------------------------------------------------------------------------
 
-COUNT = Prepared("SELECT CAST(%(one)s AS bigint) + CAST(%(two)s AS bigint)")
+COUNT = PreparedStatement("SELECT CAST(%(one)s AS bigint) + CAST(%(two)s AS bigint)")
 
 
 def test_a_statement_that_was_prepared_is_carried_out_though_the_server_forgot_it_or_knows_it(
@@ -344,7 +344,7 @@ def test_a_study_that_a_coordinator_runs_is_not_deleted(database: Database) -> N
     """Case P9: optuna-dashboard's Delete ended the coordinator."""
     storage = PgStorage(database)
     study_id = new_study(storage)
-    ledger = Ledger.open(database, study_id)
+    ledger = StudyWriter.open(database, study_id)
     with pytest.raises(StudyBusy, match="is running this study now"):
         storage.delete_study(study_id)
     ledger.release()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execution.executor import Attributed, Checkpointed, Finished, Logged, Reported, Started, Yielded
+from tunesvc.execution.executor import AttrSet, Checkpointed, Finished, OutputLogged, Reported, Started, StoppedEarly
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.spec import Environment, Resources
 
@@ -94,7 +94,7 @@ def test_output_of_the_process_and_its_children_is_kept(listen: MakeListener) ->
     listener, launch = listen("prints"), make_launch()
     listener.run(launch)
     text = {"stdout": "", "stderr": ""}
-    for piece in listener.said(launch, Logged):
+    for piece in listener.said(launch, OutputLogged):
         text[piece.stream] += piece.text
     assert text["stdout"] == "from python\nfrom a subprocess\n\ufffd\ufffd raw\n"
     assert text["stderr"] == "to stderr\nand its stderr\n"
@@ -106,7 +106,7 @@ def test_a_flood_of_output_is_bounded_and_what_is_dropped_is_said(listen: MakeLi
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))
     listener.until_ended(launch)
-    pieces = listener.said(launch, Logged)
+    pieces = listener.said(launch, OutputLogged)
     kept = sum(len(piece.text) for piece in pieces if piece.stream == "stdout")
     assert kept + sum(piece.left_out for piece in pieces) == 20_000 * 1001 + 8
 
@@ -173,7 +173,7 @@ def test_a_child_process_reports_however_it_is_started(children: Listener) -> No
         curve = [(report.step, report.metrics.get("loss")) for report in children.said(launch, Reported)]
         assert curve == [(0, 0.5), (1, 0.25), (2, 0.5 / 3), (3, None)]
         assert [checkpoint.step for checkpoint in children.said(launch, Checkpointed)] == [3]
-        assert children.said(launch, Attributed) == [Attributed("child", "true")]
+        assert children.said(launch, AttrSet) == [AttrSet("child", "true")]
 
 
 def test_long_reports_of_many_children_are_not_torn(children: Listener) -> None:
@@ -189,7 +189,7 @@ def test_a_stop_reaches_a_child_and_through_it_its_parent(children: Listener) ->
     children.until(lambda heard: heard.has(launch, Reported))
     children.executor.stop(launch.attempt)
     children.until_ended(launch)
-    assert children.outcome(launch) == Yielded()
+    assert children.outcome(launch) == StoppedEarly()
 
 
 def test_a_child_that_comes_to_the_end_of_the_objective_ends_there(children: Listener) -> None:

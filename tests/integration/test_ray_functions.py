@@ -13,9 +13,9 @@ from ray import tune
 
 from tests.executors import make_job, make_launch
 from tunesvc import Pruned
-from tunesvc.execution.attempt.attempt import Attempt, Place
-from tunesvc.execution.attempt.batching import Bell
-from tunesvc.execution.executor import Attributed, Checkpointed, Reported
+from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
+from tunesvc.execution.attempt.batching import BatchSignal
+from tunesvc.execution.executor import AttrSet, Checkpointed, Reported
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.execution.objectives.pickled_function import pickled, unpickled
 from tunesvc.execution.objectives.ray_tune_space import resources_of
@@ -32,7 +32,7 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(*, number: int = 1, checkpoint: str | None = None, **params: Any) -> Attempt:
         launch = make_launch(7, attempt=number, checkpoint=checkpoint, **params)
-        return Attempt(make_job(tmp_path), launch, Place("here", 1), Bell())
+        return Attempt(make_job(tmp_path), launch, WorkerInfo("here", 1), BatchSignal())
 
     return make
 
@@ -110,7 +110,7 @@ def test_a_trainable_runs_until_it_is_done_and_goes_on_from_its_checkpoint(attem
     first = attempt(width=2)
     assert prepare(Counting)(first) == {}
     assert curve(first) == [(step, {"loss": 2.0 * step, "deep/n": 1.0}) for step in (1, 2, 3)]
-    assert said(first, Attributed) == [Attributed("note", '"text"')]
+    assert said(first, AttrSet) == [AttrSet("note", '"text"')]
     saved = said(first, Checkpointed)[0]
     assert saved.step == 1
     second = attempt(number=2, width=2, checkpoint=saved.path)

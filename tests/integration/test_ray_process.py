@@ -20,8 +20,8 @@ from tests.processes import processes
 from tests.ray_fixtures import address_of_local_ray
 from tunesvc.errors import ExecutorError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_executor import RayProcess
-from tunesvc.execution.driver.launcher import RayStart
-from tunesvc.execution.executor import Finished, Lost, Outcome, Reported, Started, Yielded
+from tunesvc.execution.driver.launcher import RayLauncher
+from tunesvc.execution.executor import Finished, Lost, Outcome, Reported, Started, StoppedEarly
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.spec import Resources
 
@@ -38,7 +38,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     def executor(*, address: str | None = None, local: LocalResources | None = None, **changes: Any) -> RayProcess:
         fields = {"source": str(OBJECTIVES), "entrypoint": "behaviours:act"} | changes
-        start = RayStart(address, source=fields["source"], local=local)
+        start = RayLauncher(address, source=fields["source"], local=local)
         made.append(RayProcess(make_job(tmp_path, **fields), start))
         return made[-1]
 
@@ -121,7 +121,7 @@ def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap
     assert len(listener.said(launch, Started)) == 1
     executor.stop(launch.attempt)
     listener.until_ended(launch)
-    assert listener.outcome(launch) == Yielded()
+    assert listener.outcome(launch) == StoppedEarly()
 
 
 PARENT = """

@@ -20,9 +20,9 @@ from tests.executors import PATIENCE_S, Listener, make_job, make_launch
 from tests.processes import processes
 from tunesvc.errors import ExecutorError
 from tunesvc.execution.driver.driver_executor import RayProcess
-from tunesvc.execution.driver.driver_process import Link
-from tunesvc.execution.driver.launcher import RayStart
-from tunesvc.execution.driver.supervisor import Patience
+from tunesvc.execution.driver.driver_process import DriverProcess
+from tunesvc.execution.driver.launcher import RayLauncher
+from tunesvc.execution.driver.supervisor import DriverTimeouts
 from tunesvc.execution.executor import Finished
 
 ROOT = Path(__file__).parents[2]
@@ -40,19 +40,19 @@ sys.addaudithook(watch)
 
 
 @pytest.fixture
-def starts() -> Iterator[list[RayStart]]:
+def starts() -> Iterator[list[RayLauncher]]:
     """What is put here ends with the test."""
-    made: list[RayStart] = []
+    made: list[RayLauncher] = []
     yield made
     for start in made:
         start.end()
 
 
-def begin(address: str | None = None, patience: Patience | None = None) -> RayStart:
-    return RayStart(address, patience=patience, driver="tests.driver_without_ray")
+def begin(address: str | None = None, patience: DriverTimeouts | None = None) -> RayLauncher:
+    return RayLauncher(address, patience=patience, driver="tests.driver_without_ray")
 
 
-def up(start: RayStart) -> Link:
+def up(start: RayLauncher) -> DriverProcess:
     """Wait until the driver's Ray is up."""
     deadline = time.monotonic() + PATIENCE_S
     while (link := start.link) is None:
@@ -92,7 +92,7 @@ def write_study(folder: Path) -> Path:
     return path
 
 
-def test_a_driver_that_waits_for_its_job_takes_it_up(starts: list[RayStart], tmp_path: Path) -> None:
+def test_a_driver_that_waits_for_its_job_takes_it_up(starts: list[RayLauncher], tmp_path: Path) -> None:
     starts.append(begin())
     start = starts[0]
     up(start)
@@ -103,7 +103,7 @@ def test_a_driver_that_waits_for_its_job_takes_it_up(starts: list[RayStart], tmp
 
 
 def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
-    starts: list[RayStart], tmp_path: Path
+    starts: list[RayLauncher], tmp_path: Path
 ) -> None:
     starts.append(begin())
     up(starts[0]).kill()
@@ -111,14 +111,14 @@ def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
         RayProcess(make_job(tmp_path), starts[0])
 
 
-def test_a_ray_that_could_not_start_is_told_to_who_asks_for_it(starts: list[RayStart], tmp_path: Path) -> None:
+def test_a_ray_that_could_not_start_is_told_to_who_asks_for_it(starts: list[RayLauncher], tmp_path: Path) -> None:
     starts.append(begin("refuse"))
     with pytest.raises(ExecutorError, match="nobody is there"):
         RayProcess(make_job(tmp_path), starts[0])
 
 
 @pytest.mark.parametrize("address", [None, "slow"])
-def test_nothing_is_left_of_a_ray_that_nobody_asked_for(starts: list[RayStart], address: str | None) -> None:
+def test_nothing_is_left_of_a_ray_that_nobody_asked_for(starts: list[RayLauncher], address: str | None) -> None:
     starts.append(begin(address))
     deadline = time.monotonic() + PATIENCE_S
     while len(drivers()) != 1:
@@ -127,9 +127,9 @@ def test_nothing_is_left_of_a_ray_that_nobody_asked_for(starts: list[RayStart], 
     assert drivers() == []
 
 
-def test_waiting_for_a_job_is_no_silence(starts: list[RayStart], tmp_path: Path) -> None:
+def test_waiting_for_a_job_is_no_silence(starts: list[RayLauncher], tmp_path: Path) -> None:
     """The database may take longer than Ray has to start."""
-    starts.append(begin(patience=Patience(start_s=1.5, silent_s=1.5)))
+    starts.append(begin(patience=DriverTimeouts(start_s=1.5, silent_s=1.5)))
     link = up(starts[0])
     threading.Event().wait(3.0)  # the database's turn
     assert starts[0].link is link

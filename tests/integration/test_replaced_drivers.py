@@ -15,9 +15,9 @@ from tests.executors import PATIENCE_S, Listener, make_job, make_launch
 from tests.processes import processes
 from tunesvc.errors import ExecutorError, SpecError, TuneError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_executor import RayProcess
-from tunesvc.execution.driver.launcher import RayStart
-from tunesvc.execution.driver.supervisor import Patience
-from tunesvc.execution.executor import Asked, Event, Finished, Lost, Outcome, Reported, Started, Yielded
+from tunesvc.execution.driver.launcher import RayLauncher
+from tunesvc.execution.driver.supervisor import DriverTimeouts
+from tunesvc.execution.executor import Event, Finished, Lost, Outcome, Reported, Started, StoppedEarly, SuggestRequested
 from tunesvc.spec import Resources
 
 SURVIVOR = 100
@@ -31,9 +31,9 @@ def listen(tmp_path: Path) -> Iterator[Make]:
     """Make an executor whose driver has no Ray, and listen to it."""
     made: list[RayProcess] = []
 
-    def make(*, address: str | None = None, patience: Patience | None = None, **changes: Any) -> Listener:
+    def make(*, address: str | None = None, patience: DriverTimeouts | None = None, **changes: Any) -> Listener:
         job = make_job(tmp_path, **changes)
-        made.append(RayProcess(job, RayStart(address, patience=patience, driver="tests.driver_without_ray")))
+        made.append(RayProcess(job, RayLauncher(address, patience=patience, driver="tests.driver_without_ray")))
         return Listener(made[-1])
 
     yield make
@@ -80,7 +80,7 @@ def test_an_attempt_that_outlives_its_driver_is_heard_on_without_a_gap(listen: M
     assert steps == list(range(len(steps)))
     listener.executor.stop(launch.attempt)
     listener.until_ended(launch)
-    assert listener.outcome(launch) == Yielded()
+    assert listener.outcome(launch) == StoppedEarly()
 
 
 def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered_twice(listen: Make) -> None:
@@ -137,10 +137,10 @@ def test_what_is_launched_stopped_and_killed_in_trouble_reaches_the_next_driver(
     listener.executor.stop(withdrawn.attempt)
     listener.executor.kill(put_down.attempt)
     listener.once(0.0)
-    assert listener.said(withdrawn) == [Yielded()]
+    assert listener.said(withdrawn) == [StoppedEarly()]
     assert listener.said(put_down) == [Lost("killed before a worker was free")]
     listener.until_ended(stopped, killed, launched)
-    assert listener.outcome(stopped) == Yielded()
+    assert listener.outcome(stopped) == StoppedEarly()
     assert listener.outcome(killed) == Lost("killed")
     assert listener.outcome(launched) == Finished({"loss": 0.5})
 
@@ -174,7 +174,7 @@ def test_a_launch_that_a_driver_took_to_its_grave_counts_as_never_begun(listen: 
 def test_an_answer_that_was_given_in_trouble_reaches_the_attempt(listen: Make) -> None:
     listener, launch = listen(define_by_run=True), make_launch(SURVIVOR)
     listener.executor.launch(launch)
-    listener.until(lambda heard: heard.has(launch, Asked))
+    listener.until(lambda heard: heard.has(launch, SuggestRequested))
     kill_driver()
     until(listener, trouble=True)
     listener.executor.answer(launch.attempt, "x", 0.25)
@@ -201,7 +201,7 @@ def test_an_adopted_attempt_goes_on_above_its_cursor_under_every_driver(listen: 
 
 
 def test_a_driver_that_gives_no_sign_of_life_is_replaced(listen: Make) -> None:
-    listener, launch = listen(patience=Patience(silent_s=3.0)), make_launch(behaviour="reports")
+    listener, launch = listen(patience=DriverTimeouts(silent_s=3.0)), make_launch(behaviour="reports")
     stopped = driver()
     os.kill(stopped, signal.SIGSTOP)
     until(listener, trouble=True)
@@ -228,7 +228,7 @@ def test_what_the_driver_raises_at_first_is_raised_here(
 
 def test_a_driver_that_does_not_start_in_time_is_an_error(listen: Make) -> None:
     with pytest.raises(ExecutorError, match=r"Ray did not start: its driver was not ready after 0\.5 s"):
-        listen(address="slow", patience=Patience(start_s=0.5))
+        listen(address="slow", patience=DriverTimeouts(start_s=0.5))
 
 
 def test_an_unsatisfiable_request_is_raised_where_slots_are_asked_for(listen: Make) -> None:
@@ -249,7 +249,7 @@ def test_the_driver_ends_when_it_is_told_to_also_in_trouble(listen: Make, ending
 
 
 def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
-    listener = listen(study="never ends", patience=Patience(close_s=0.5))
+    listener = listen(study="never ends", patience=DriverTimeouts(close_s=0.5))
     listener.executor.close()
     assert drivers() == []
 
@@ -260,7 +260,7 @@ def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Listener, Listener]]:
     """Two executors that share a driver."""
-    start = RayStart(driver="tests.driver_without_ray")
+    start = RayLauncher(driver="tests.driver_without_ray")
     first, second = (RayProcess(make_job(tmp_path, study=name), start) for name in ("first", "second"))
     yield Listener(first), Listener(second)
     first.close()
@@ -295,7 +295,7 @@ def test_a_driver_that_dies_under_several_jobs_is_replaced_once_and_all_go_on(pa
     for listener in pair:
         listener.executor.stop(launch.attempt)
         listener.until_ended(launch)
-        assert listener.outcome(launch) == Yielded()
+        assert listener.outcome(launch) == StoppedEarly()
 
 
 def test_the_driver_ends_with_the_last_of_its_jobs(pair: tuple[Listener, Listener]) -> None:
@@ -309,7 +309,7 @@ def test_the_driver_ends_with_the_last_of_its_jobs(pair: tuple[Listener, Listene
 
 
 def test_a_job_that_cannot_be_run_is_an_error_and_no_matter_to_the_others(tmp_path: Path) -> None:
-    start = RayStart(driver="tests.driver_without_ray")
+    start = RayLauncher(driver="tests.driver_without_ray")
     listener = Listener(RayProcess(make_job(tmp_path), start))
     with pytest.raises(SpecError, match="its bundles differ"):
         RayProcess(make_job(tmp_path, study="cannot be run"), start)

@@ -15,7 +15,7 @@ from tests.filled import add, fill
 from tests.integration.test_insights import FILL, writing
 from tests.integration.test_insights import tables_scanned as scanned
 from tunesvc import charts
-from tunesvc.charts import Kind
+from tunesvc.charts import FigureKind
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import trial_id
@@ -211,7 +211,12 @@ def test_every_figure_of_a_study_made_through_optuna_is_drawn(database: Database
     view = get_study(database, "plain")
     reader = charts.Reader(database, view)
     drawn = {kind for kind in charts.kinds_of(view) if charts.draw(kind, reader).figure is not None}
-    assert drawn == set(charts.kinds_of(view)) - {Kind.CONTOUR, Kind.RANK, Kind.CURVES, Kind.TIMELINE}
+    assert drawn == set(charts.kinds_of(view)) - {
+        FigureKind.CONTOUR,
+        FigureKind.RANK,
+        FigureKind.CURVES,
+        FigureKind.TIMELINE,
+    }
 
 
 def test_no_query_of_the_page_reads_a_big_table_from_end_to_end(database: Database) -> None:

@@ -12,17 +12,17 @@ import sqlalchemy as sa
 from tests.simulation import Recorder, quadratic
 from tests.specs import make_spec
 from tunesvc import api
-from tunesvc.coordinator.shutdown import Closing
+from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import Batch
+from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_records import StudyRecord
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable, ExecutorError, StudyBusy
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.runtime import takeover
-from tunesvc.runtime.run_study import Source, build_coordinator, end_workers, run_study
+from tunesvc.runtime.run_study import StudySource, build_coordinator, end_workers, run_study
 from tunesvc.runtime.takeover import stand_by
 from tunesvc.spec import StudySpec
 from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock
@@ -38,19 +38,23 @@ def simulated(_job: Job, _spec: StudySpec) -> Executor:
     return SimulatedExecutor(quadratic, clock=VirtualClock(), slots=2)
 
 
-def run(database: Database, record: StudyRecord, recorder: Recorder | None = None, *, standby: bool = False) -> Closing:
-    return run_study(database, record, Source(), make_executor=simulated, observer=recorder, standby=standby)
+def run(
+    database: Database, record: StudyRecord, recorder: Recorder | None = None, *, standby: bool = False
+) -> Shutdown:
+    return run_study(database, record, StudySource(), make_executor=simulated, observer=recorder, standby=standby)
 
 
 @contextmanager
-def held_by_another(database: Database, record: StudyRecord, last_batch: Batch | None = None) -> Iterator[Ledger]:
+def held_by_another(
+    database: Database, record: StudyRecord, last_batch: StudyChanges | None = None
+) -> Iterator[StudyWriter]:
     """Somebody renews the study's lease, until the block ends: then they are gone without a word."""
-    ledger, over = Ledger.open(database, record.study_id, owner="elsewhere:1", ttl_s=1.5), threading.Event()
-    ledger.commit(Batch(study_state=(StudyState.RUNNING, "")))
+    ledger, over = StudyWriter.open(database, record.study_id, owner="elsewhere:1", ttl_s=1.5), threading.Event()
+    ledger.commit(StudyChanges(study_state=(StudyState.RUNNING, "")))
 
     def renew() -> None:
         while not over.wait(0.1):
-            ledger.commit(Batch())
+            ledger.commit(StudyChanges())
         if last_batch is not None:
             ledger.commit(last_batch)
 
@@ -69,10 +73,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(takeover, "BACK_S", 1.0)
 
 
-def cut_off(database: Database, record: StudyRecord) -> Ledger:
+def cut_off(database: Database, record: StudyRecord) -> StudyWriter:
     """A coordinator whose lease ran out while it could not reach the database."""
-    ledger = Ledger.open(database, record.study_id, owner="elsewhere:1")
-    ledger.commit(Batch(study_state=(StudyState.RUNNING, "")))
+    ledger = StudyWriter.open(database, record.study_id, owner="elsewhere:1")
+    ledger.commit(StudyChanges(study_state=(StudyState.RUNNING, "")))
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE leases SET expires_at = now() - interval '1 hour'"))
     return ledger
@@ -117,7 +121,7 @@ def test_a_standby_takes_over_when_the_other_is_gone(database: Database, record:
 
 def test_a_standby_has_nothing_to_do_when_the_other_came_to_the_end(database: Database, record: StudyRecord) -> None:
     closings = []
-    last = Batch(study_state=(StudyState.FINISHED, "all done"))
+    last = StudyChanges(study_state=(StudyState.FINISHED, "all done"))
     recorder = Recorder()
     with held_by_another(database, record, last):
         thread = threading.Thread(target=lambda: closings.append(run(database, record, recorder, standby=True)))
@@ -139,11 +143,11 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
     looked = threading.Event()
     look = takeover._holder
 
-    def come_back(database: Database, study_id: int) -> lease.Holder | None:
+    def come_back(database: Database, study_id: int) -> lease.LeaseHolder | None:
         held = look(database, study_id)
         if not looked.is_set():
             looked.set()
-            ledger.commit(Batch())
+            ledger.commit(StudyChanges())
         return held
 
     monkeypatch.setattr(takeover, "_holder", come_back)
@@ -155,7 +159,7 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
         with pytest.raises(StudyBusy, match="elsewhere:1"):
             api.delete_study(record.name, database_url=database_url) if kind == "rm" else run(database, record)
     assert looked.is_set()
-    ledger.commit(Batch())
+    ledger.commit(StudyChanges())
 
 
 @pytest.mark.usefixtures("quick")
@@ -187,7 +191,7 @@ def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
     while "standing by for elsewhere:1, which runs the study now" not in recorder.texts("phase"):
         assert thread.is_alive()
         over.wait(0.01)
-    ledger.commit(Batch())
+    ledger.commit(StudyChanges())
     over.set()
     thread.join()
     assert taken == [None]
@@ -199,7 +203,7 @@ def test_a_stop_that_is_asked_for_while_the_study_is_being_taken_up_is_meant(
     """What waited before was meant for an earlier run; what comes after the lease was taken is meant for this one."""
     with database.engine.begin() as connection:
         study_records.request(connection, record.study_id, "stop", {}, "earlier")
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     with database.engine.begin() as connection:
         study_records.request(connection, record.study_id, "stop", {}, "later")
     executor = SimulatedExecutor(quadratic, clock=VirtualClock(), slots=2)

@@ -13,7 +13,7 @@ from tests.simulation import Simulation
 from tests.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError, StudyNotFound, TuneError
-from tunesvc.execution.executor import Finished, Launch, Logged, Payload, Reported
+from tunesvc.execution.executor import Finished, Launch, OutputLogged, Payload, Reported
 from tunesvc.study import Study
 
 
@@ -21,7 +21,7 @@ def with_auc(launch: Launch) -> Iterable[tuple[float, Payload]]:
     """Three steps of two metrics, and a line of output."""
     x = float(launch.params["x"])  # type: ignore[arg-type]
     reports = [(1.0, Reported(step, {"loss": x + 1 / (1 + step), "auc": 1 - x})) for step in range(3)]
-    return [(0.0, Logged("stdout", "hello\n")), *reports, (1.0, Finished({"loss": x, "auc": 1 - x}))]
+    return [(0.0, OutputLogged("stdout", "hello\n")), *reports, (1.0, Finished({"loss": x, "auc": 1 - x}))]
 
 
 @pytest.fixture

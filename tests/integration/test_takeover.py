@@ -9,7 +9,7 @@ import pytest
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
 from tunesvc.coordinator.coordinator import Coordinator
-from tunesvc.coordinator.shutdown import Closing
+from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.states import StudyState
 from tunesvc.errors import LeaseLost
@@ -28,7 +28,7 @@ def until_running(simulation: Simulation, coordinator: Coordinator, trials: int)
     raise AssertionError("did not come so far")
 
 
-def to_the_end(coordinator: Coordinator) -> Closing:
+def to_the_end(coordinator: Coordinator) -> Shutdown:
     return next(closing for _ in range(STEPS_MAX) if (closing := coordinator.step()) is not None)
 
 
@@ -228,7 +228,7 @@ def test_grace_begins_when_the_stop_is_sent_and_not_when_it_is_decided(database:
     coordinator = simulation.start()
     until_running(simulation, coordinator, 2)
     simulation.faults.extend(["away"] * 6)
-    coordinator.close(Closing(StudyState.STOPPED, "enough", StopCause.COMMAND))
+    coordinator.close(Shutdown(StudyState.STOPPED, "enough", StopCause.COMMAND))
     to_the_end(coordinator)
     assert simulation.states() == {"pruned": 2}
     assert simulation.sql("SELECT DISTINCT message FROM attempts") == [("",)], "none was killed"

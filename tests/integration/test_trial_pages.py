@@ -28,7 +28,7 @@ from tunesvc.queries.export.export_files import Export
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.queries.trials.columns import names_of
-from tunesvc.queries.trials.filter_language import All, AnyOf, Comparison, Filter, Kind, Names, Not, holds, parse
+from tunesvc.queries.trials.filter_language import All, AnyOf, Comparison, FieldKind, Filter, Names, Not, holds, parse
 from tunesvc.queries.trials.pagination import Selection, count_trials, trial_page
 from tunesvc.queries.trials.trial_table import list_best_trials, list_trials
 
@@ -112,25 +112,25 @@ def evaluate(wanted: Filter, row: TrialRow) -> bool:
             return any(evaluate(part, row) for part in parts)
         case Not(part):
             return not evaluate(part, row)
-        case Comparison(field, op, value) if field.kind is Kind.TAG:
+        case Comparison(field, op, value) if field.kind is FieldKind.TAG:
             return (bool(row.tags) if value is None else value in row.tags) == ((op == "==") == (value is not None))
         case Comparison(field, op, value):
             return holds(actual(row, field.kind, field.name, field.index), op, value)
 
 
-def actual(row: TrialRow, kind: Kind, name: str, index: int) -> Any:
-    found: dict[Kind, Any] = {
-        Kind.NUMBER: row.number,
-        Kind.STATE: row.state,
-        Kind.VALUE: row.values[index] if row.values else None,
-        Kind.STEP: row.last_step,
-        Kind.LAST: row.last_value,
-        Kind.ATTEMPTS: row.attempts,
-        Kind.FAILURE: row.failure,
-        Kind.FEASIBLE: row.feasible,
-        Kind.PARAM: row.params.get(name),
-        Kind.METRIC: row.metrics.get(name),
-        Kind.CONSTRAINT: row.constraints.get(name),
+def actual(row: TrialRow, kind: FieldKind, name: str, index: int) -> Any:
+    found: dict[FieldKind, Any] = {
+        FieldKind.NUMBER: row.number,
+        FieldKind.STATE: row.state,
+        FieldKind.VALUE: row.values[index] if row.values else None,
+        FieldKind.STEP: row.last_step,
+        FieldKind.LAST: row.last_value,
+        FieldKind.ATTEMPTS: row.attempts,
+        FieldKind.FAILURE: row.failure,
+        FieldKind.FEASIBLE: row.feasible,
+        FieldKind.PARAM: row.params.get(name),
+        FieldKind.METRIC: row.metrics.get(name),
+        FieldKind.CONSTRAINT: row.constraints.get(name),
     }
     return found[kind]
 

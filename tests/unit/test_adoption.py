@@ -11,11 +11,11 @@ import pytest
 from tests.executors import make_job, make_launch
 from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
 from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
-from tunesvc.execution.ray.dispatch_state import Pace
+from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor
-from tunesvc.execution.worker.worker_protocol import Found, Order, Reply, Verb
+from tunesvc.execution.worker.worker_protocol import AdoptResponse, PollResponse, Verb, WorkerCommand
 
-PACE = Pace(retry_s=0.01, adoption_s=0.1, killed_s=0.1, look_s=0.0)
+PACE = PollingTimeouts(retry_s=0.01, adoption_s=0.1, killed_s=0.1, look_s=0.0)
 FIRST, SECOND = AttemptId(1, 1), AttemptId(2, 1)
 TOKEN = 2
 
@@ -96,12 +96,12 @@ def test_what_a_worker_out_of_reach_did_not_hear_is_repeated(
     hear_until(executor, lambda _: len(worker.calls["talk"]) == 2)
     getattr(executor, method)(launch.attempt, *values)
     hear_until(executor, lambda _: len(worker.calls["talk"]) == 3)
-    worker.answer("talk", Reply())
+    worker.answer("talk", PollResponse())
     for times in (4, 5):
         worker.fail("talk")
         hear_until(executor, lambda _, times=times: len(worker.calls["talk"]) == times)  # type: ignore[misc]
     assert [call.orders for _, call, _ in worker.calls["talk"][2:]] == [
-        ((3, Order(method, launch.attempt, values)),)
+        ((3, WorkerCommand(method, launch.attempt, values)),)
     ] * 3
     worker.say(launch.attempt, (2, Reported(0, {"loss": 1.0})))
     hear_until(executor, lambda _: len(worker.calls["talk"]) == 6)
@@ -116,7 +116,7 @@ def test_nothing_is_repeated_to_an_attempt_that_is_over(fleet: ScriptedFleet, ol
     hear_until(executor, lambda _: len(worker.calls["talk"]) == 2)
     executor.stop(launch.attempt)
     hear_until(executor, lambda _: len(worker.calls["talk"]) == 3)
-    worker.answer("talk", Reply([(launch.attempt, [(2, Finished({"loss": 1.0}))])]))  # it was on its way
+    worker.answer("talk", PollResponse([(launch.attempt, [(2, Finished({"loss": 1.0}))])]))  # it was on its way
     worker.fail("talk")
     hear_until(executor, lambda heard: heard)
     listen_for(executor, 5 * PACE.retry_s)
@@ -169,9 +169,9 @@ def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withd
     """What the earlier coordinator had given up must not begin."""
     third, fourth = AttemptId(3, 1), AttemptId(4, 1)
     executor = adopt(fleet, FIRST, SECOND, fourth, cursor=0)
-    old.answer("adopt", Found((FIRST, SECOND, third, fourth)))
+    old.answer("adopt", AdoptResponse((FIRST, SECOND, third, fourth)))
     hear_until(executor, lambda _: old.calls["talk"])
-    assert old.told == [Order("withdraw", third)]
+    assert old.told == [WorkerCommand("withdraw", third)]
     assert list(old.calls["talk"][0][1].cursors) == [FIRST, SECOND, fourth]
     old.die()
     heard = hear_until(executor, lambda heard: len(heard) == 3)

@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, create_trial
 
 from tunesvc.search.analysis.attribution import EXACT_MAX, attribute, shapley
-from tunesvc.search.analysis.model_surface import Surface, learn
+from tunesvc.search.analysis.model_surface import ModelSurface, learn
 
 
 def trials(count: int, kinds: dict[str, BaseDistribution], value: Any, seed: int = 0) -> list[FrozenTrial]:
@@ -38,7 +38,7 @@ def floats(count: int) -> dict[str, BaseDistribution]:
     return {f"x{i}": FloatDistribution(0.0, 1.0) for i in range(count)}
 
 
-def model(found: list[FrozenTrial]) -> Surface:
+def model(found: list[FrozenTrial]) -> ModelSurface:
     learned = learn(found, "minimize")
     assert learned is not None
     return learned

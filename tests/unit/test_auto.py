@@ -16,7 +16,7 @@ from tunesvc.search.analysis.recommend import recommend
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.samplers.auto_sampler import GP_MAX, OBJECTIVES_MAX, PARAMETERS_MAX, AutoSampler
-from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.space.search_space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -165,7 +165,7 @@ def searched(
     metrics = [{"name": "loss", "goal": goal}]
     spec = make_spec(parameters=parameters, sampler={"name": "auto", "seed": seed}, metrics=metrics)
     space = Space(spec.parameters)
-    memory = StudyMemory("memory", [StudyDirection[goal.upper()]])
+    memory = RecordingStorage("memory", [StudyDirection[goal.upper()]])
     sampler, pruner = make_sampler(spec, space), optuna.pruners.NopPruner()
     optimizer = Optimizer(memory, space, sampler, pruner, sampler_name="auto", pruner_name="none", seed=seed)
     for _ in range(trials):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.batching import BatchSignal
 
 GATHER_S = 0.3
 
@@ -19,7 +19,7 @@ def no() -> bool:
 
 
 def test_whoever_waits_is_woken_by_what_is_said() -> None:
-    bell, said = Bell(), threading.Event()
+    bell, said = BatchSignal(), threading.Event()
     threading.Timer(0.05, lambda: (said.set(), bell.ring())).start()
     with bell.lock:
         bell.wait(said.is_set, yes, 30.0)
@@ -27,7 +27,7 @@ def test_whoever_waits_is_woken_by_what_is_said() -> None:
 
 
 def test_nobody_gathers_what_is_urgent_or_becomes_so() -> None:
-    bell, urgent = Bell(60.0), threading.Event()
+    bell, urgent = BatchSignal(60.0), threading.Event()
     threading.Timer(0.05, lambda: (urgent.set(), bell.ask_whether_urgent())).start()
     began_s = time.monotonic()
     with bell.lock:
@@ -38,7 +38,7 @@ def test_nobody_gathers_what_is_urgent_or_becomes_so() -> None:
 
 def test_what_one_listener_has_gathered_the_next_one_does_not_gather_again() -> None:
     """Else a worker that is told something new again and again would never be heard."""
-    bell = Bell(GATHER_S)
+    bell = BatchSignal(GATHER_S)
     began_s = time.monotonic()
     with bell.lock:
         for _ in range(8):

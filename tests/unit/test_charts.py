@@ -15,17 +15,17 @@ import pytest
 
 from tunesvc import charts
 from tunesvc.charts.chart import count_axis, spans_decades
-from tunesvc.charts.page import Card, Code, Sentences, Table
+from tunesvc.charts.page import Card, CodeBlock, Sentences, TableBlock
 from tunesvc.charts.parameters import number_axis, parameter_axis, spearman
 from tunesvc.charts.progress import idle_share
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.db.schema.tables import TRIAL_STATES
 from tunesvc.queries.operations.timeline import Span, assign_lanes
-from tunesvc.queries.rows import Curve, Objective, Point
+from tunesvc.queries.rows import Objective, Point, ReportCurve
 from tunesvc.queries.trials.trial_results import Results
-from tunesvc.queries.trials.tried_parameters import Parameter, Tried
+from tunesvc.queries.trials.tried_parameters import CompletedTrials, Parameter
 from tunesvc.search.analysis.importance import Share
-from tunesvc.search.analysis.model_surface import Cut, Plane
+from tunesvc.search.analysis.model_surface import Slice1D, Slice2D
 
 ERROR = Objective("val_error", "minimize")
 SPEED = Objective("speed", "maximize")
@@ -56,9 +56,11 @@ def choice(name: str, choices: tuple[str, ...], *places: float) -> Parameter:
     return Parameter(name, np.array(places, dtype=float), choices, False, 0.0, len(choices) - 1.0)
 
 
-def tried(values: Sequence[float], *parameters: Parameter, objective: Objective = ERROR) -> Tried:
+def tried(values: Sequence[float], *parameters: Parameter, objective: Objective = ERROR) -> CompletedTrials:
     pruned = np.zeros(len(values), dtype=bool)
-    return Tried(objective, np.arange(len(values)), np.array(values, dtype=float), parameters, len(values), pruned)
+    return CompletedTrials(
+        objective, np.arange(len(values)), np.array(values, dtype=float), parameters, len(values), pruned
+    )
 
 
 def span(trial: int, start: float, end: float, state: AttemptState = AttemptState.FINISHED, **how: Any) -> Span:
@@ -67,8 +69,8 @@ def span(trial: int, start: float, end: float, state: AttemptState = AttemptStat
     return Span(trial, 1, state, base["node"], base["pid"], *at, base["message"])
 
 
-def curve(trial: int, *values: float | None) -> Curve:
-    return Curve(trial, tuple(Point(step, value, {}, 1, NOON) for step, value in enumerate(values)))
+def curve(trial: int, *values: float | None) -> ReportCurve:
+    return ReportCurve(trial, tuple(Point(step, value, {}, 1, NOON) for step, value in enumerate(values)))
 
 
 def trace(chart: charts.Chart, name: str) -> Any:
@@ -200,7 +202,7 @@ def test_lines_end_at_the_value_and_the_best_is_drawn_last() -> None:
 
 
 def test_choices_are_cells_and_numbers_contours() -> None:
-    plane = Plane(("a", "b"), (0.2, 0.8), np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2)))
+    plane = Slice2D(("a", "b"), (0.2, 0.8), np.array([[1.0, 2.0], [3.0, 4.0]]), np.zeros((2, 2)))
     chart = charts.contour(tried([1, 2], choice("c", ("a", "b"), 0, 1), number("y", 0.1, 0.3)), plane, 7)
     assert chart.figure is not None
     assert chart.figure.data[0].type == "heatmap"
@@ -208,8 +210,8 @@ def test_choices_are_cells_and_numbers_contours() -> None:
 
 
 def test_the_model_is_drawn_as_a_line_with_a_band_and_over_choices_as_marks() -> None:
-    cut = Cut((0.1, 0.5, 0.9), np.array([1.0, 0.5, 1.0]), np.array([0.1, 0.0, 0.1]))
-    marks = Cut(("a", "b"), np.array([1.0, 0.5]), np.array([0.1, 0.2]))
+    cut = Slice1D((0.1, 0.5, 0.9), np.array([1.0, 0.5, 1.0]), np.array([0.1, 0.0, 0.1]))
+    marks = Slice1D(("a", "b"), np.array([1.0, 0.5]), np.array([0.1, 0.2]))
     these = tried([1, 2], number("x", 0.1, 0.3), choice("c", ("a", "b"), 0, 1))
     chart = charts.slices(these, {"x": cut, "c": marks}, at=7)
     assert chart.figure is not None
@@ -220,7 +222,7 @@ def test_the_model_is_drawn_as_a_line_with_a_band_and_over_choices_as_marks() ->
 
 
 def test_a_contour_shows_what_is_expected_or_how_unsure_that_is() -> None:
-    plane = Plane((0.1, 0.9), (0.2, 0.8), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.1, 0.2], [0.3, 0.4]]))
+    plane = Slice2D((0.1, 0.9), (0.2, 0.8), np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[0.1, 0.2], [0.3, 0.4]]))
     these = tried([1, 2], number("x", 0.1, 0.3), number("y", 0.1, 0.3))
     for deviation, first in ((False, 1.0), (True, 0.1)):
         chart = charts.contour(these, plane, 7, deviation=deviation)
@@ -346,7 +348,11 @@ def test_names_and_messages_from_a_study_cannot_act_in_the_page() -> None:
             charts.correlations(these),
             charts.timeline(assign_lanes([span(0, 0, 1, message=HOSTILE, node=HOSTILE)])),
             charts.importance([Share(HOSTILE, 1.0, 1.0, 1.0)], objective),
-            Card(HOSTILE, [Sentences([(HOSTILE, HOSTILE)]), Code(HOSTILE), Table([HOSTILE], [[HOSTILE]])], HOSTILE),
+            Card(
+                HOSTILE,
+                [Sentences([(HOSTILE, HOSTILE)]), CodeBlock(HOSTILE), TableBlock([HOSTILE], [[HOSTILE]])],
+                HOSTILE,
+            ),
         ],
         badge=HOSTILE,
         about=HOSTILE,

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 import tunesvc
 from tests.curves import STEPS, curve, make_study, make_trial
-from tunesvc.search.explanations import Explains
+from tunesvc.search.explanations import Explainable
 from tunesvc.search.pruners.audit import AUDIT, false_prunes, is_audited
 from tunesvc.search.pruners.curve.curve_model import model_of
 
@@ -110,7 +110,7 @@ def test_verdicts_are_explained(name: str) -> None:
     study = study_of(make_study(finished=10))
     trial = running(study, 0.95, curve(0.95, 9))
     pruner = PRUNERS[name]()
-    assert isinstance(pruner, Explains)
+    assert isinstance(pruner, Explainable)
     assert pruner.explain(trial.number) is None
     trial.intermediate_values = {
         s: v for s, v in trial.intermediate_values.items() if s <= (8 if name == "curve" else 4)

@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.curves import STEPS, curve, make_study, make_trial
 from tests.following import DEEDS, followed
-from tunesvc.search.pruners.curve.curve_model import FINISHED_MIN, CurveModel, Forecast
+from tunesvc.search.pruners.curve.curve_model import FINISHED_MIN, CurveForecast, CurveModel
 from tunesvc.search.pruners.curve.encoding import Encoder
-from tunesvc.search.pruners.curve.features import Lessons
-from tunesvc.search.tracking.scale import BEST, WORST, Scale
+from tunesvc.search.pruners.curve.features import CurveDataset
+from tunesvc.search.tracking.scale import BEST, WORST, ValueScale
 
 MINIMIZE, MAXIMIZE = StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE
 
@@ -30,7 +30,7 @@ def model_of(trials: list[FrozenTrial], direction: StudyDirection = MINIMIZE) ->
     return model
 
 
-def forecast_of(trials: list[FrozenTrial], trial: FrozenTrial, direction: StudyDirection = MINIMIZE) -> Forecast:
+def forecast_of(trials: list[FrozenTrial], trial: FrozenTrial, direction: StudyDirection = MINIMIZE) -> CurveForecast:
     forecast = model_of(trials, direction).forecast(trial)
     assert forecast is not None
     return forecast
@@ -192,7 +192,7 @@ def test_conditional_parameters_and_widened_ranges_are_encoded() -> None:
     maximize=st.booleans(),
 )
 def test_the_scale_is_monotone_and_finite(finals: list[float], maximize: bool) -> None:
-    scale = Scale.of(finals, MAXIMIZE if maximize else MINIMIZE)
+    scale = ValueScale.of(finals, MAXIMIZE if maximize else MINIMIZE)
     z = scale.to(np.array(sorted(finals)))
     assert np.isfinite(z).all()
     assert (np.diff(z) * (-1 if maximize else 1) >= 0).all()
@@ -227,7 +227,7 @@ def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
 def test_of_many_trials_those_are_told_about_from_which_a_level_learns() -> None:
     trials = [trial for trial in make_study(finished=40, pruned=260) if trial.number]
     random.Random(1).shuffle(trials)
-    few, all_of_them = (Lessons(1.0, None, 60, FINISHED_MIN, all_max=most) for most in (0, 1_000))
+    few, all_of_them = (CurveDataset(1.0, None, 60, FINISHED_MIN, all_max=most) for most in (0, 1_000))
     taught = []
     for lessons in (few, all_of_them):
         lessons.update(trials)

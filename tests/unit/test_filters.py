@@ -15,8 +15,8 @@ from tunesvc.queries.trials.filter_language import (
     AnyOf,
     Comparison,
     Field,
+    FieldKind,
     Filter,
-    Kind,
     Names,
     Not,
     holds,
@@ -28,7 +28,7 @@ NAMES = Names(
     params={"lr": True, "optimizer": False, "batch size": True, "state": True, "größe": True},
     metrics=("val/loss",),
 )
-LR, OPTIMIZER = Field(Kind.PARAM, "lr"), Field(Kind.PARAM, "optimizer")
+LR, OPTIMIZER = Field(FieldKind.PARAM, "lr"), Field(FieldKind.PARAM, "optimizer")
 
 
 @pytest.mark.parametrize(
@@ -48,22 +48,22 @@ LR, OPTIMIZER = Field(Kind.PARAM, "lr"), Field(Kind.PARAM, "optimizer")
         (r'optimizer == "a \"b\" c"', Comparison(OPTIMIZER, "==", 'a "b" c')),
         ("optimizer in [sgd, adam]", AnyOf((Comparison(OPTIMIZER, "==", "sgd"), Comparison(OPTIMIZER, "==", "adam")))),
         ("optimizer not in (sgd)", All((Comparison(OPTIMIZER, "!=", "sgd"),))),
-        ("'batch size' >= 64", Comparison(Field(Kind.PARAM, "batch size"), ">=", 64)),
-        ("`batch size` >= 64", Comparison(Field(Kind.PARAM, "batch size"), ">=", 64)),
-        ("größe < 3", Comparison(Field(Kind.PARAM, "größe"), "<", 3)),
-        ("state == complete", Comparison(Field(Kind.STATE), "==", "complete")),
-        ("state == failed", Comparison(Field(Kind.STATE), "==", "failed")),
-        ("state == fail", Comparison(Field(Kind.STATE), "==", "failed")),
-        ("params.state > 1", Comparison(Field(Kind.PARAM, "state"), ">", 1)),
-        ("value <= 0.1", Comparison(Field(Kind.VALUE), "<=", 0.1)),
-        ("speed > 3", Comparison(Field(Kind.VALUE, index=1), ">", 3)),
-        ("values.speed > 3", Comparison(Field(Kind.VALUE, index=1), ">", 3)),
-        ("val/loss < 1", Comparison(Field(Kind.METRIC, "val/loss"), "<", 1)),
-        ("duration > 1h30m", Comparison(Field(Kind.DURATION), ">", 5400.0)),
-        ("duration > 90", Comparison(Field(Kind.DURATION), ">", 90)),
-        ("failure == error", Comparison(Field(Kind.FAILURE), "==", "error")),
-        ("feasible", Comparison(Field(Kind.FEASIBLE), "==", True)),
-        ("NOT feasible", Not(Comparison(Field(Kind.FEASIBLE), "==", True))),
+        ("'batch size' >= 64", Comparison(Field(FieldKind.PARAM, "batch size"), ">=", 64)),
+        ("`batch size` >= 64", Comparison(Field(FieldKind.PARAM, "batch size"), ">=", 64)),
+        ("größe < 3", Comparison(Field(FieldKind.PARAM, "größe"), "<", 3)),
+        ("state == complete", Comparison(Field(FieldKind.STATE), "==", "complete")),
+        ("state == failed", Comparison(Field(FieldKind.STATE), "==", "failed")),
+        ("state == fail", Comparison(Field(FieldKind.STATE), "==", "failed")),
+        ("params.state > 1", Comparison(Field(FieldKind.PARAM, "state"), ">", 1)),
+        ("value <= 0.1", Comparison(Field(FieldKind.VALUE), "<=", 0.1)),
+        ("speed > 3", Comparison(Field(FieldKind.VALUE, index=1), ">", 3)),
+        ("values.speed > 3", Comparison(Field(FieldKind.VALUE, index=1), ">", 3)),
+        ("val/loss < 1", Comparison(Field(FieldKind.METRIC, "val/loss"), "<", 1)),
+        ("duration > 1h30m", Comparison(Field(FieldKind.DURATION), ">", 5400.0)),
+        ("duration > 90", Comparison(Field(FieldKind.DURATION), ">", 90)),
+        ("failure == error", Comparison(Field(FieldKind.FAILURE), "==", "error")),
+        ("feasible", Comparison(Field(FieldKind.FEASIBLE), "==", True)),
+        ("NOT feasible", Not(Comparison(Field(FieldKind.FEASIBLE), "==", True))),
         ("  ", EVERYTHING),
     ],
 )
@@ -72,7 +72,7 @@ def test_a_text_means(text: str, meaning: object) -> None:
 
 
 def test_and_binds_closer_than_or_and_not_closer_than_both() -> None:
-    a, b, c = (Comparison(Field(Kind.NUMBER), "==", n) for n in (1, 2, 3))
+    a, b, c = (Comparison(Field(FieldKind.NUMBER), "==", n) for n in (1, 2, 3))
     assert parse("number == 1 or not number == 2 and number == 3", NAMES) == AnyOf((a, All((Not(b), c))))
     assert parse("(number == 1 or number == 2) and number == 3", NAMES) == All((AnyOf((a, b)), c))
 

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from tests.curves import curve, make_study, make_trial
 from tunesvc.search.pruners.curve.curve_model import model_of
-from tunesvc.search.samplers.imputing_sampler import ForesightSampler
+from tunesvc.search.samplers.imputing_sampler import ImputingSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.search.seeding import reseed
 
@@ -34,13 +34,13 @@ both = pytest.mark.parametrize("tpe", [optunas, ours])
 class TestOptunasSuite(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: ForesightSampler(OptunasTPE(multivariate=True, n_startup_trials=0))
+        return lambda: ImputingSampler(OptunasTPE(multivariate=True, n_startup_trials=0))
 
 
 class TestOptunasSuiteWithOurs(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self) -> Callable[[], BaseSampler]:
-        return lambda: ForesightSampler(TPESampler(n_startup_trials=0))
+        return lambda: ImputingSampler(TPESampler(n_startup_trials=0))
 
 
 def finished(number: int, x: float) -> FrozenTrial:
@@ -59,7 +59,7 @@ def test_it_asks_where_pruned_trials_did_well_however_early_they_were_stopped(tp
     trials = [finished(i, x) for i, x in enumerate(np.linspace(0.6, 1.0, 12))]
     trials += [make_trial(12 + i, x, curve(x, 6), TrialState.PRUNED) for i, x in enumerate(np.linspace(0.2, 0.4, 30))]
     blind = proposals(tpe(), trials)
-    foreseeing = proposals(ForesightSampler(tpe(), seed=1), trials)
+    foreseeing = proposals(ImputingSampler(tpe(), seed=1), trials)
     assert np.median(np.abs(np.array(foreseeing) - 0.3)) < 0.25
     assert np.median(np.abs(np.array(blind) - 0.3)) > 0.3
 
@@ -77,7 +77,7 @@ def test_our_tpe_takes_the_present_forecasts_when_they_have_changed() -> None:
         space = sampler.infer_relative_search_space(study, frozen)
         return sampler.sample_relative(study, frozen, space), sampler.explain(trial.number)  # type: ignore[attr-defined]
 
-    taught = ForesightSampler(ours(), seed=1)
+    taught = ImputingSampler(ours(), seed=1)
     early, _ = proposed(taught)
     before = model_of(study).expected(study.trials)
     study.add_trials([finished(27 + i, x) for i, x in enumerate(np.linspace(0.35, 1.0, 12))])
@@ -86,7 +86,7 @@ def test_our_tpe_takes_the_present_forecasts_when_they_have_changed() -> None:
     assert now.keys() == before.keys()
     assert now != before
     assert later != early
-    assert (later, told) == proposed(ForesightSampler(ours(), seed=1))
+    assert (later, told) == proposed(ImputingSampler(ours(), seed=1))
 
 
 @both
@@ -94,7 +94,7 @@ def test_it_covers_a_grid_without_repetition(tpe: Callable[[], BaseSampler]) -> 
     def objective(trial: Trial) -> float:
         return float((trial.suggest_int("a", 0, 4) - 2) ** 2 + (trial.suggest_int("b", 0, 4) - 2) ** 2)
 
-    study = optuna.create_study(sampler=ForesightSampler(tpe(), seed=1))
+    study = optuna.create_study(sampler=ImputingSampler(tpe(), seed=1))
     study.optimize(objective, n_trials=25)
     after_start = [tuple(trial.params.values()) for trial in study.trials[10:]]
     assert len(set(after_start)) == len(after_start)
@@ -102,7 +102,7 @@ def test_it_covers_a_grid_without_repetition(tpe: Callable[[], BaseSampler]) -> 
 
 @both
 def test_the_study_itself_keeps_its_pruned_trials(tpe: Callable[[], BaseSampler]) -> None:
-    study = optuna.create_study(sampler=ForesightSampler(tpe(), seed=1))
+    study = optuna.create_study(sampler=ImputingSampler(tpe(), seed=1))
     study.add_trials([finished(i, x) for i, x in enumerate(np.linspace(0, 1, 12))])
     study.add_trials([make_trial(12, 0.5, curve(0.5, 6), TrialState.PRUNED)])
     study.ask().suggest_float("x", 0.0, 1.0)
@@ -123,7 +123,7 @@ def test_a_look_at_one_trial_shows_what_a_look_at_all_shows() -> None:
             assert trials[12:14][0].state == TrialState.COMPLETE
             return super().sample_relative(study, trial, search_space)
 
-    study = optuna.create_study(sampler=ForesightSampler(Looks(multivariate=True, seed=1), seed=1))
+    study = optuna.create_study(sampler=ImputingSampler(Looks(multivariate=True, seed=1), seed=1))
     study.add_trials([finished(i, x) for i, x in enumerate(np.linspace(0, 1, 12))])
     study.add_trials([make_trial(12 + i, 0.5, curve(0.5, 6 + i), TrialState.PRUNED) for i in range(3)])
     study.ask({"x": optuna.distributions.FloatDistribution(0.0, 1.0)})

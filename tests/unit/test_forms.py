@@ -22,15 +22,23 @@ import pytest
 from tests.executors import make_job, make_launch
 from tunesvc import Choice, Pruned, Trial
 from tunesvc.errors import BadReport
-from tunesvc.execution.attempt.attempt import Attempt, Place
-from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
+from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
-from tunesvc.execution.executor import STUDY, Asked, Attributed, Checkpointed, Finished, Reported, StudyRequested
+from tunesvc.execution.executor import (
+    STUDY,
+    AttrSet,
+    Checkpointed,
+    Finished,
+    Reported,
+    StudyRequested,
+    SuggestRequested,
+)
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.execution.objectives.entrypoint import load
 
 MakeAttempt = Callable[..., Attempt]
-BELL = Bell()
+BELL = BatchSignal()
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def attempt(tmp_path: Path) -> MakeAttempt:
 
     def make(params: dict[str, Any] | None = None, *, checkpoint: str | None = None, **job: Any) -> Attempt:
         launch = make_launch(7, checkpoint=checkpoint, **(params or {}))
-        return Attempt(make_job(tmp_path, **job), launch, Place("here", 1, ("0",)), BELL)
+        return Attempt(make_job(tmp_path, **job), launch, WorkerInfo("here", 1, ("0",)), BELL)
 
     return make
 
@@ -141,8 +149,8 @@ def test_what_a_returned_dict_holds_besides_numbers_becomes_attributes(attempt: 
     result = {"loss": 1, "eval": {"ms": 2.5, "by": {"class": 3}}, "note": "text", "ok": np.bool_(True), "sizes": (1, 2)}
     asked = attempt()
     assert prepare(lambda: result)(asked) == {"loss": 1.0, "eval/ms": 2.5, "eval/by/class": 3.0}
-    attributes = [Attributed("note", '"text"'), Attributed("ok", "true"), Attributed("sizes", "[1, 2]")]
-    assert said(asked, Attributed) == attributes
+    attributes = [AttrSet("note", '"text"'), AttrSet("ok", "true"), AttrSet("sizes", "[1, 2]")]
+    assert said(asked, AttrSet) == attributes
 
 
 @pytest.mark.parametrize(
@@ -170,7 +178,7 @@ def test_an_attempt_has_a_folder_of_its_own_and_attributes(attempt: MakeAttempt)
     first, second = attempt(), attempt()
     for asked in (first, second):
         prepare(train)(asked)
-        assert said(asked, Attributed) == [Attributed("sizes", "[0, 1, 2]")]
+        assert said(asked, AttrSet) == [AttrSet("sizes", "[0, 1, 2]")]
     assert first.directory != second.directory
     with pytest.raises(BadReport, match="model is a object, which cannot be written as JSON"):
         first.trial().set_user_attr("model", object())
@@ -243,7 +251,7 @@ def test_an_optuna_objective_gets_the_values_that_the_study_declares(attempt: Ma
     asked = attempt({"x": 0.5, "n": 2, "kind": "b"})
     assert prepare(optuna_objective)(asked) == {"loss": 0.5}
     assert [step for step, _ in curve(asked)] == [0, 1, 2]
-    assert said(asked, Attributed) == [Attributed("note", '{"n": 2}')]
+    assert said(asked, AttrSet) == [AttrSet("note", '{"n": 2}')]
 
 
 def test_an_optuna_objective_that_asks_for_what_is_not_declared_says_so(attempt: MakeAttempt) -> None:
@@ -256,7 +264,7 @@ def test_without_declared_parameters_the_sampler_is_asked_and_constants_are_not(
     asked.answer("x", 0.25)
     asked.answer("n", 3)
     assert prepare(optuna_params)(asked) == {"loss": 0.25}
-    assert [question.name for question in said(asked, Asked)] == ["x", "n"]
+    assert [question.name for question in said(asked, SuggestRequested)] == ["x", "n"]
 
 
 def optuna_params(trial) -> float:
@@ -314,7 +322,7 @@ def test_choices_of_an_optuna_objective_may_be_lists_and_come_back_as_they_stand
         asked = attempt(define_by_run=True)
         asked.answer("units", text)
         assert prepare(objective)(asked) == {"loss": float(place)}
-        (question,) = said(asked, Asked)
+        (question,) = said(asked, SuggestRequested)
         assert json.loads(question.distribution)["attributes"]["choices"] == ["[32, 16]", "[64, 32]", '{"a": 1}', 3]
     assert prepare(lambda trial: trial.suggest_categorical("units", choices)[0])(attempt({"units": [32, 16]}))
     with pytest.raises(TypeError, match="parameter 'units': a choice of type object cannot be stored"):
@@ -348,9 +356,9 @@ def test_an_optuna_objective_reads_its_study_and_writes_to_its_own_trial(attempt
     asked = attempt(goals=("maximize",))
     assert prepare(objective)(asked) == {"loss": 1.0}
     assert curve(asked) == [(1, {"loss": 0.5})]
-    memory, scores, artifact = said(asked, Attributed)
-    assert memory == Attributed("constraints:memory", "0.5", "system")
-    assert scores == Attributed("cross_validation_scores", "[0.1, 0.2]", "system")
+    memory, scores, artifact = said(asked, AttrSet)
+    assert memory == AttrSet("constraints:memory", "0.5", "system")
+    assert scores == AttrSet("cross_validation_scores", "[0.1, 0.2]", "system")
     assert artifact.kind == "system"
     assert artifact.name.startswith("artifacts:")
 
@@ -524,7 +532,7 @@ def test_results_of_ray_tune_are_flattened_and_their_text_is_kept(attempt: MakeA
     asked = attempt({"x": 1}, metrics=("eval/loss",))
     assert prepare(train)(asked) == {"eval/loss": 2.0}
     assert curve(asked) == [(step, {"eval/loss": 1.0}) for step in (1, 2, 3)]
-    assert said(asked, Attributed) == [Attributed("note", '"warm"'), Attributed("note", '"hot"')]
+    assert said(asked, AttrSet) == [AttrSet("note", '"warm"'), AttrSet("note", '"hot"')]
 
 
 # --- entrypoints ----------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, _log
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 from tunesvc.search.samplers.gp.observations import Observations
-from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.space.search_space import Space
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -179,7 +179,7 @@ def test_a_point_is_measured_again_only_where_there_is_noise() -> None:
 def test_trials_that_failed_because_of_their_parameters_are_learned_from() -> None:
     """As the optimizer tells them: out of GPU memory above x = 0.5, where values would be best."""
     space = Space(make_spec(parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}).parameters)
-    memory = StudyMemory("memory", [optuna.study.StudyDirection.MINIMIZE])
+    memory = RecordingStorage("memory", [optuna.study.StudyDirection.MINIMIZE])
     sampler = GPSampler(seed=1, search_space=space.distributions)
     pruner = optuna.pruners.NopPruner()
     optimizer = Optimizer(memory, space, sampler, pruner, sampler_name="gp", pruner_name="none", seed=1)

@@ -11,8 +11,8 @@ import optuna
 import pytest
 
 from tests.specs import make_spec
-from tunesvc.queries.health import Check, Finding, examine
-from tunesvc.queries.health.evidence import Evidence, Held, Record, Seen
+from tunesvc.queries.health import Check, HealthFinding, examine
+from tunesvc.queries.health.evidence import BestSoFar, Evidence, OccupiedTime, SeenTrial
 from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView
 from tunesvc.search.pruners.audit import AUDIT
 from tunesvc.space.search_space import Space
@@ -90,7 +90,7 @@ def evidence_of(
     )
     kinds = Space(spec.parameters).distributions
     seen = [
-        Seen(
+        SeenTrial(
             number,
             "fail" if value is None else "complete",
             value,
@@ -101,10 +101,10 @@ def evidence_of(
         for number, (row, value) in enumerate(zip(rows, values, strict=True))
     ]
     done = [one for one in seen if one.value is not None]
-    records: list[Record] = []
+    records: list[BestSoFar] = []
     for place, one in enumerate(seen, 1):
         if one.value is not None and (not records or one.value < records[-1].value):
-            records.append(Record(place, one.value))
+            records.append(BestSoFar(place, one.value))
     counts = {"complete": len(done), "failed": len(seen) - len(done)}
     return Evidence(
         view(spec, state=state, **counts),
@@ -122,7 +122,7 @@ def check(evidence: Evidence, name: str) -> Check:
     return next(one for one in examine(evidence).checks if one.name == name)
 
 
-def found(evidence: Evidence, name: str) -> Finding:
+def found(evidence: Evidence, name: str) -> HealthFinding:
     (finding,) = check(evidence, name).findings
     return finding
 
@@ -292,14 +292,14 @@ def test_a_study_that_ended_while_it_improved_can_be_extended() -> None:
     assert check(done, "stalled").findings == ()
 
 
-def held(count: int, *, slots: int, gap_s: float, wait_s: float = 0.0, run_s: float = 10.0) -> list[Held]:
+def held(count: int, *, slots: int, gap_s: float, wait_s: float = 0.0, run_s: float = 10.0) -> list[OccupiedTime]:
     """Each slot: wait, run, gap, again and again."""
     made = []
     for number in range(count):
         opened = NOW - timedelta(hours=5) + timedelta(seconds=(number // slots) * (wait_s + run_s + gap_s))
         started = opened + timedelta(seconds=wait_s)
         stagger = timedelta(seconds=number % slots)
-        made.append(Held(opened + stagger, started + stagger, started + stagger + timedelta(seconds=run_s)))
+        made.append(OccupiedTime(opened + stagger, started + stagger, started + stagger + timedelta(seconds=run_s)))
     return made
 
 
@@ -320,7 +320,8 @@ def test_idle_workers_are_found_with_the_reason() -> None:
 def test_a_night_in_which_the_study_was_paused_is_not_idleness() -> None:
     early = held(100, slots=4, gap_s=0.1)
     late = [
-        Held(*(at + timedelta(hours=3) for at in (one.opened_at, one.started_at, one.ended_at) if at)) for one in early
+        OccupiedTime(*(at + timedelta(hours=3) for at in (one.opened_at, one.started_at, one.ended_at) if at))
+        for one in early
     ]
     evidence = evidence_of(HEALTHY, map(bowl, HEALTHY), attempts=[*early, *late])
     assert check(evidence, "idle").findings == ()

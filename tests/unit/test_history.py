@@ -14,7 +14,7 @@ from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.following import DEEDS, followed
-from tunesvc.search.tracking.study_history import History, Place, history_of
+from tunesvc.search.tracking.study_history import RankAt, StudyHistory, history_of
 
 SIGNS = np.array([1.0, -1.0])
 
@@ -39,14 +39,14 @@ def front_of(trials: Sequence[FrozenTrial], objectives: int) -> list[int]:
     return numbers[:1] if objectives == 1 else numbers
 
 
-def place_of(trials: Sequence[FrozenTrial], number: int, step: int, value: float) -> Place:
+def place_of(trials: Sequence[FrozenTrial], number: int, step: int, value: float) -> RankAt:
     others = [t for t in trials if step in t.intermediate_values and t.number != number]
     costs = np.array([t.intermediate_values[step] for t in others])
     known = costs[~np.isnan(costs)]
     finished = np.array([t.intermediate_values[step] for t in others if t.state == TrialState.COMPLETE])
     finished = finished[~np.isnan(finished)]
     cost = math.inf if math.isnan(value) else value
-    return Place(
+    return RankAt(
         rank=1 + int((known < cost).sum()),
         of=len(others) + 1,
         rank_finished=1 + int((finished < cost).sum()),
@@ -60,7 +60,7 @@ def place_of(trials: Sequence[FrozenTrial], number: int, step: int, value: float
 def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
     deeds: list[tuple[str, int, float]], objectives: int, is_told: bool, every: int
 ) -> None:
-    history = History(SIGNS[:objectives])
+    history = StudyHistory(SIGNS[:objectives])
     for i, (memory, trials) in enumerate(followed(deeds, objectives)):
         if i % every:
             continue
@@ -91,7 +91,7 @@ def test_trials_that_another_study_lends_count_as_long_as_they_are_lent() -> Non
 def test_choices_may_be_anything() -> None:
     with pytest.warns(UserWarning, match="persistent storage"):
         kind = optuna.distributions.CategoricalDistribution(([1], [2]))  # type: ignore[arg-type]
-    history, trial = History(SIGNS[:1]), create_trial(value=0.0, params={"c": [2]}, distributions={"c": kind})
+    history, trial = StudyHistory(SIGNS[:1]), create_trial(value=0.0, params={"c": [2]}, distributions={"c": kind})
     trial.number = 0
     history.update([trial])
     assert list(history.numbers_of({"c": [2]})) == [0]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tunesvc.web.live.cache import Kept
+from tunesvc.web.live.cache import StaleWhileRevalidateCache
 
 
 class Steps:
@@ -26,8 +26,8 @@ def clock() -> Steps:
 
 
 @pytest.fixture
-def kept(clock: Steps) -> Kept:
-    return Kept(limit=2, clock=clock, effort=clock.now)
+def kept(clock: Steps) -> StaleWhileRevalidateCache:
+    return StaleWhileRevalidateCache(limit=2, clock=clock, effort=clock.now)
 
 
 def made(clock: Steps, value: str, cost_s: float = 1.0) -> Any:
@@ -40,12 +40,12 @@ def made(clock: Steps, value: str, cost_s: float = 1.0) -> Any:
     return make
 
 
-def test_a_value_is_made_once_per_stamp(kept: Kept, clock: Steps) -> None:
+def test_a_value_is_made_once_per_stamp(kept: StaleWhileRevalidateCache, clock: Steps) -> None:
     assert kept.get("a", "1", made(clock, "first")).value == "first"
     assert kept.get("a", "1", made(clock, "never")).value == "first"
 
 
-def test_it_is_made_again_no_sooner_than_twenty_times_its_cost(kept: Kept, clock: Steps) -> None:
+def test_it_is_made_again_no_sooner_than_twenty_times_its_cost(kept: StaleWhileRevalidateCache, clock: Steps) -> None:
     kept.get("a", "1", made(clock, "first", 100))
     clock.at += 100  # the first time says little
     kept.get("a", "2", made(clock, "second"))
@@ -57,24 +57,24 @@ def test_it_is_made_again_no_sooner_than_twenty_times_its_cost(kept: Kept, clock
     assert (new.value, new.fresh_in_s) == ("third", 0)
 
 
-def test_of_what_is_over_the_newest_is_made_at_once(kept: Kept, clock: Steps) -> None:
+def test_of_what_is_over_the_newest_is_made_at_once(kept: StaleWhileRevalidateCache, clock: Steps) -> None:
     kept.get("a", "1", made(clock, "first"))
     assert kept.get("a", "2", made(clock, "second"), is_final=True).value == "second"
 
 
-def test_the_least_lately_used_is_given_up(kept: Kept, clock: Steps) -> None:
+def test_the_least_lately_used_is_given_up(kept: StaleWhileRevalidateCache, clock: Steps) -> None:
     for key in ("a", "b", "a", "c"):
         kept.get(key, "1", made(clock, key))
     assert kept.get("a", "1", made(clock, "again")).value == "a"
     assert kept.get("b", "1", made(clock, "again")).value == "again"
 
 
-def test_a_maker_is_given_what_was_there_before(kept: Kept) -> None:
+def test_a_maker_is_given_what_was_there_before(kept: StaleWhileRevalidateCache) -> None:
     kept.get("a", "1", lambda before: [before])
     assert kept.get("a", "2", lambda before: [*before, 2], is_cheap=True).value == [None, 2]
 
 
-def test_what_takes_too_long_is_told_of_once_it_is_there(kept: Kept) -> None:
+def test_what_takes_too_long_is_told_of_once_it_is_there(kept: StaleWhileRevalidateCache) -> None:
     go, told = threading.Event(), threading.Event()
 
     def slow(_: Any) -> str:
@@ -89,7 +89,7 @@ def test_what_takes_too_long_is_told_of_once_it_is_there(kept: Kept) -> None:
     assert held.value == "slow"
 
 
-def test_many_who_ask_at_once_have_it_made_once(kept: Kept) -> None:
+def test_many_who_ask_at_once_have_it_made_once(kept: StaleWhileRevalidateCache) -> None:
     made_by = []
     go = threading.Event()
 
@@ -107,7 +107,7 @@ def test_many_who_ask_at_once_have_it_made_once(kept: Kept) -> None:
     assert len(made_by) == 1
 
 
-def test_what_fails_is_not_told_as_if_it_were_there(kept: Kept) -> None:
+def test_what_fails_is_not_told_as_if_it_were_there(kept: StaleWhileRevalidateCache) -> None:
     """Or whoever looks again because of it would have it fail again, for ever."""
     may_fail, told = threading.Event(), threading.Event()
 

@@ -11,10 +11,10 @@ import pytest
 
 from tests.executors import make_job, make_launch
 from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
-from tunesvc.execution.executor import AttemptId, Event, Failed, Finished, Lost, Payload, Started, Yielded
-from tunesvc.execution.ray.dispatch_state import Pace
+from tunesvc.execution.executor import AttemptId, Event, Failed, Finished, Lost, Payload, Started, StoppedEarly
+from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor
-from tunesvc.execution.worker.worker_protocol import Reply
+from tunesvc.execution.worker.worker_protocol import PollResponse
 
 BEGUN = Started("node", 1)
 DONE = Finished({"loss": 1.0})
@@ -28,7 +28,7 @@ class Lines:
     ) -> None:
         self.fleet = ScriptedFleet(make_job(folder, **job), cpus=float(workers))
         self.fleet.shared = False
-        pace = Pace(retry_s=0.01, line_s=0.0, long_s=long_s)
+        pace = PollingTimeouts(retry_s=0.01, line_s=0.0, long_s=long_s)
         self.executor = RayExecutor(self.fleet.job, pace=pace, fleet=self.fleet)
         self.parallelism = parallelism
         self.line = 1
@@ -74,7 +74,7 @@ class Lines:
             seqs[number] += 1
             events[AttemptId(number, 1)].append((seqs[number], payload))
         ids = [AttemptId(number, 1) for number in absent]
-        self.workers[worker].reply(Reply(list(events.items()), ids, is_fit))
+        self.workers[worker].reply(PollResponse(list(events.items()), ids, is_fit))
         self.listen()
 
     def acknowledge(self, number: int) -> None:
@@ -132,8 +132,8 @@ def test_what_was_heard_is_not_heard_again_when_the_call_before_comes_back_late(
     first, second = [(AttemptId(0, 1), [(2, DONE)])], [(AttemptId(0, 1), [(2, DONE)]), (AttemptId(2, 1), [(1, BEGUN)])]
     open_calls = lines.workers[0].calls["talk"][1:]
     assert [call.number for _, call, _ in open_calls] == [2, 3]
-    lines.workers[0].answer("talk", Reply(first))
-    lines.workers[0].answer("talk", Reply(second))
+    lines.workers[0].answer("talk", PollResponse(first))
+    lines.workers[0].answer("talk", PollResponse(second))
     lines.listen()
     assert [(event.attempt.trial_id, event.seq) for event in lines.heard[2:]] == [(0, 2), (2, 1)]
 
@@ -141,7 +141,7 @@ def test_what_was_heard_is_not_heard_again_when_the_call_before_comes_back_late(
 def test_who_was_overtaken_does_not_call_again(tmp_path: Path) -> None:
     lines = full(tmp_path)
     lines.launch(2)
-    lines.workers[0].answer("talk", Reply())
+    lines.workers[0].answer("talk", PollResponse())
     lines.listen()
     assert len(lines.workers[0].calls["talk"]) == 3
     lines.say(0, (0, DONE))
@@ -177,8 +177,8 @@ def test_what_was_given_back_is_not_given_back_again_by_a_call_that_comes_late(t
     lines.launch(3)  # takes the worker that had nothing to do
     lines.executor.stop(AttemptId(0, 1))  # the first is told so before it is heard to have given trial 2 back
     lines.listen()
-    worker, gave_back = lines.workers[0], Reply(absent=[AttemptId(2, 1)])
-    for reply in (Reply(), Reply(), gave_back):
+    worker, gave_back = lines.workers[0], PollResponse(absent=[AttemptId(2, 1)])
+    for reply in (PollResponse(), PollResponse(), gave_back):
         worker.answer("talk", reply)
     lines.listen()
     assert lines.given() == [[0, 2, 2], [1, 3]]
@@ -223,7 +223,7 @@ def test_lines_that_have_become_too_long_are_shortened_and_keep_their_order(tmp_
     assert lines.given()[0] == [0, 2, 4, 6, 4]
 
 
-@pytest.mark.parametrize(("wish", "end"), [("stop", Yielded()), ("kill", Lost("killed before it began"))])
+@pytest.mark.parametrize(("wish", "end"), [("stop", StoppedEarly()), ("kill", Lost("killed before it began"))])
 def test_an_attempt_in_line_is_ended_without_the_one_before_it(tmp_path: Path, wish: str, end: Payload) -> None:
     lines = full(tmp_path)
     lines.launch(2)
@@ -242,7 +242,7 @@ def test_one_in_the_middle_of_a_line_is_ended_without_those_around_it(tmp_path: 
     lines.executor.stop(AttemptId(4, 1))
     lines.listen()
     lines.say(0, (0, DONE), (2, BEGUN), absent=[4])
-    assert lines.said(4) == [Yielded()]
+    assert lines.said(4) == [StoppedEarly()]
     lines.say(0, (2, DONE), (6, BEGUN))
     assert [lines.said(number) for number in (2, 6)] == [[BEGUN, DONE], [BEGUN]]
 
@@ -261,7 +261,7 @@ def test_a_wish_while_an_attempt_is_asked_back_decides_what_becomes_of_it(tmp_pa
     lines = asked_back(tmp_path)
     lines.executor.stop(AttemptId(2, 1))
     lines.say(0, absent=[2])
-    assert lines.said(2) == [Yielded()]
+    assert lines.said(2) == [StoppedEarly()]
     assert lines.given() == [[0, 2], [1]]
 
 
@@ -321,7 +321,7 @@ def test_a_worker_that_somebody_has_taken_over_is_left_alone(tmp_path: Path) -> 
     lines = full(tmp_path)
     lines.line = 3
     lines.launch(2, 3, 4, 5)
-    lines.workers[0].reply(Reply(is_refused=True))
+    lines.workers[0].reply(PollResponse(is_refused=True))
     lines.listen()
     assert lines.executor.trouble()
     assert not lines.workers[0].is_ended

@@ -12,7 +12,7 @@ import pytest
 
 from tests.specs import make_spec
 from tunesvc.errors import MachineBusy
-from tunesvc.execution.driver.machine_claims import Claim, Demand, Machine
+from tunesvc.execution.driver.machine_claims import Demand, Machine, MachineClaim
 from tunesvc.execution.driver.ray_pool import _local
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.spec import StudySpec
@@ -40,7 +40,7 @@ def study(parallelism: int | None = None, **resources: float) -> StudySpec:
 def test_whoever_asks_for_all_has_all_and_the_next_is_told_of_whom_it_waits_for(machine: Machine) -> None:
     demand = Demand.of([study(**ON_A_GPU)])
     holding = machine.claim(["first"], demand)
-    assert holding.claim == Claim(("first",), os.getpid(), 4, ("0", "1"))
+    assert holding.claim == MachineClaim(("first",), os.getpid(), 4, ("0", "1"))
     with pytest.raises(MachineBusy, match=rf"CPUs, in use by study 'first' \(process {os.getpid()}\)"):
         machine.claim(["second"], demand)
     holding.release()
@@ -83,15 +83,19 @@ def test_a_claim_ends_with_its_process(machine: Machine, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("demand", "claim", "local"),
     [
-        (Demand(), Claim((), 1, 4, ("0", "1")), None),
-        (Demand(cpu=2, gpu=0), Claim((), 1, 2, ()), None),
-        (Demand(), Claim((), 1, 1.5, ("1",)), LocalResources(cpu=1, gpu=1, devices=("1",))),
-        (Demand(cpu=3, gpu=0), Claim((), 1, 2, ()), LocalResources(cpu=2)),
-        (Demand(cpu=0.5, gpu=1, least_cpu=0.5), Claim((), 1, 0.5, ("0",)), LocalResources(gpu=1, devices=("0",))),
+        (Demand(), MachineClaim((), 1, 4, ("0", "1")), None),
+        (Demand(cpu=2, gpu=0), MachineClaim((), 1, 2, ()), None),
+        (Demand(), MachineClaim((), 1, 1.5, ("1",)), LocalResources(cpu=1, gpu=1, devices=("1",))),
+        (Demand(cpu=3, gpu=0), MachineClaim((), 1, 2, ()), LocalResources(cpu=2)),
+        (
+            Demand(cpu=0.5, gpu=1, least_cpu=0.5),
+            MachineClaim((), 1, 0.5, ("0",)),
+            LocalResources(gpu=1, devices=("0",)),
+        ),
     ],
 )
 def test_a_local_ray_has_what_was_claimed(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, demand: Demand, claim: Claim, local: LocalResources | None
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, demand: Demand, claim: MachineClaim, local: LocalResources | None
 ) -> None:
     monkeypatch.delenv("TUNE_LOCAL_GPUS", raising=False)
     assert _local(machine, demand, claim) == local

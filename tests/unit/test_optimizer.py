@@ -21,7 +21,7 @@ from tunesvc.search.explanations import Reason
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
-from tunesvc.search.study_storage import POINTS_MAX, StudyMemory
+from tunesvc.search.study_storage import POINTS_MAX, RecordingStorage
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
@@ -46,7 +46,7 @@ def make_optimizer(
     ]
     space = Space(spec.parameters)
     return Optimizer(
-        StudyMemory(spec.name, directions, trials),
+        RecordingStorage(spec.name, directions, trials),
         space,
         sampler or make_sampler(spec, space),
         pruner or make_pruner(spec),
@@ -346,7 +346,7 @@ def test_a_long_curve_is_kept_at_half_its_resolution_and_alike_for_alike_trials(
     first: int, every: int, points: int
 ) -> None:
     """Fault 24: memory is bounded however many reports come."""
-    memory = StudyMemory("test", [StudyDirection.MINIMIZE])
+    memory = RecordingStorage("test", [StudyDirection.MINIMIZE])
     numbers = [memory.create_new_trial(memory.study_id) for _ in range(2)]
     for i in range(points):
         for number in numbers:
@@ -356,7 +356,7 @@ def test_a_long_curve_is_kept_at_half_its_resolution_and_alike_for_alike_trials(
     assert min(points, POINTS_MAX // 2) <= len(one) <= POINTS_MAX
     assert next(iter(one)) == first
     assert all(value == (step - first) / every for step, value in one.items())
-    again = StudyMemory("again", [StudyDirection.MINIMIZE], memory.get_all_trials(memory.study_id))
+    again = RecordingStorage("again", [StudyDirection.MINIMIZE], memory.get_all_trials(memory.study_id))
     assert again.get_trial(0).intermediate_values == one
 
 
@@ -396,7 +396,7 @@ def test_what_failed_by_its_parameters_stays_infeasible_after_a_restart_and_fail
     optimizer = make_optimizer(make_spec())
     for failure in ("nan", "node", "gpu_oom"):
         optimizer.tell(optimizer.ask().number, TrialState.FAIL, failure=failure)
-    again = StudyMemory("again", [StudyDirection.MINIMIZE], optimizer.trials)
+    again = RecordingStorage("again", [StudyDirection.MINIMIZE], optimizer.trials)
     for memory in (optimizer.memory, again):
         shown = memory.get_all_trials(memory.study_id, states=(TrialState.COMPLETE, TrialState.PRUNED))
         assert [trial.number for trial in shown] == [0, 2]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.execution.attempt.outbox import UNACKNOWLEDGED_MAX, Outbox
-from tunesvc.execution.executor import Finished, Logged, Payload, Reported, Started
+from tunesvc.execution.executor import Finished, OutputLogged, Payload, Reported, Started
 
 
 def report(step: int, loss: float = 0.0) -> Reported:
@@ -55,7 +55,7 @@ def test_too_many_reports_are_thinned_out_to_every_second_and_the_last_stays() -
     assert steps == sorted(steps)
     assert steps[0] == 0
     assert steps[-1] == 999
-    assert isinstance(events[-2], Logged)
+    assert isinstance(events[-2], OutputLogged)
     assert f"{1000 - len(steps)} reports came faster" in events[-2].text
 
 
@@ -67,13 +67,13 @@ def test_of_output_that_comes_too_fast_beginning_and_end_stay_and_the_rest_is_co
     outbox.report(report(0))
     outbox.put(Finished())
     events = [payload for _, payload in outbox.take(0)]
-    pieces = [event for event in events if isinstance(event, Logged)]
+    pieces = [event for event in events if isinstance(event, OutputLogged)]
     at = next(index for index, piece in enumerate(pieces) if piece.left_out)
     beginning, gap, end = pieces[:at], pieces[at], pieces[at + 1 :]
     assert [piece.text for piece in beginning] == lines[:25]
     assert [piece.text for piece in end] == lines[-len(end) :]
     assert 25 <= len(end) <= 75
-    assert gap == Logged.gap(10 * (10_000 - 25 - len(end)))
+    assert gap == OutputLogged.gap(10 * (10_000 - 25 - len(end)))
     assert f"[tunesvc: {gap.left_out:,} characters of output are left out here]" in gap.text
     assert events[-2:] == [report(0), Finished()]
 

@@ -9,16 +9,16 @@ from optuna.trial import TrialState
 
 from tests.specs import make_spec
 from tunesvc.coordinator.attempt_results import conclude
-from tunesvc.coordinator.live_attempts import Curve
+from tunesvc.coordinator.live_attempts import MetricTracker
 from tunesvc.db.schema.states import AttemptState
-from tunesvc.execution.executor import Failed, Finished, Lost, Yielded
+from tunesvc.execution.executor import Failed, Finished, Lost, StoppedEarly
 from tunesvc.policy import Failure, StopCause
 
 SPEC = make_spec()
 
 
-def curve(*losses: float) -> Curve:
-    made = Curve({"loss": "minimize"})
+def curve(*losses: float) -> MetricTracker:
+    made = MetricTracker({"loss": "minimize"})
     for step, loss in enumerate(losses):
         made.add(step, {"loss": loss})
     return made
@@ -36,7 +36,7 @@ def test_without_a_returned_value_the_metrics_take_decides(take: str, value: flo
 
 
 def test_the_last_value_is_that_of_the_greatest_step_in_whatever_order_steps_came() -> None:
-    shuffled = Curve({"loss": "minimize"})
+    shuffled = MetricTracker({"loss": "minimize"})
     for step in (3, 1, 2):
         shuffled.add(step, {"loss": step / 10})
     assert conclude(SPEC, shuffled, Finished(), None).values == [0.3]
@@ -55,7 +55,7 @@ def test_a_value_under_another_name_is_told_with_both_names() -> None:
     assert (conclusion.message or "").startswith(
         "ended without a value for loss, but with one for los, epochs, did you mean `loss`?"
     )
-    reported = Curve({"loss": "minimize"})
+    reported = MetricTracker({"loss": "minimize"})
     reported.add(0, {"lss": 1.0})
     assert conclude(SPEC, reported, Finished(), None).failure is Failure.WRONG_METRIC
 
@@ -72,20 +72,20 @@ def test_a_result_that_is_not_finite_fails_the_trial_and_is_told_in_the_message(
 
 
 def test_a_pruned_trial_keeps_its_last_value() -> None:
-    conclusion = conclude(SPEC, curve(0.5, 0.4), Yielded(), StopCause.PRUNE)
+    conclusion = conclude(SPEC, curve(0.5, 0.4), StoppedEarly(), StopCause.PRUNE)
     assert (conclusion.trial_state, conclusion.values) == (TrialState.PRUNED, [0.4])
 
 
 def test_a_pruned_trial_whose_last_value_is_nan_has_none() -> None:
-    assert conclude(SPEC, curve(0.5, math.nan), Yielded(), StopCause.PRUNE).values is None
+    assert conclude(SPEC, curve(0.5, math.nan), StoppedEarly(), StopCause.PRUNE).values is None
 
 
 def test_an_objective_may_prune_itself() -> None:
-    assert conclude(SPEC, curve(0.5), Yielded(), None).trial_state == TrialState.PRUNED
+    assert conclude(SPEC, curve(0.5), StoppedEarly(), None).trial_state == TrialState.PRUNED
 
 
-@pytest.mark.parametrize("outcome", [Yielded(), Failed("error", "cleanup failed"), Lost("killed")])
-def test_a_requested_stop_decides_however_the_attempt_ended(outcome: Yielded | Failed | Lost) -> None:
+@pytest.mark.parametrize("outcome", [StoppedEarly(), Failed("error", "cleanup failed"), Lost("killed")])
+def test_a_requested_stop_decides_however_the_attempt_ended(outcome: StoppedEarly | Failed | Lost) -> None:
     assert conclude(SPEC, curve(0.5), outcome, StopCause.PRUNE).trial_state == TrialState.PRUNED
     shutdown = conclude(SPEC, curve(0.5), outcome, StopCause.SHUTDOWN)
     assert (shutdown.attempt_state, shutdown.trial_state) == (AttemptState.INTERRUPTED, None)
@@ -142,8 +142,8 @@ def test_metrics_that_are_no_objectives_are_kept_beside_the_values() -> None:
 @pytest.mark.parametrize("cause", [StopCause.COMMAND, StopCause.BUDGET, StopCause.TARGET, StopCause.REQUEST])
 def test_a_trial_that_is_stopped_before_its_first_report_is_not_pruned(cause: StopCause) -> None:
     """Samplers would take a pruned trial for a poor one."""
-    conclusion = conclude(SPEC, curve(), Yielded(), cause, "the study was stopped")
+    conclusion = conclude(SPEC, curve(), StoppedEarly(), cause, "the study was stopped")
     assert conclusion.trial_state == TrialState.FAIL
     assert conclusion.failure is None
     assert conclusion.message == "stopped before its first report: the study was stopped"
-    assert conclude(SPEC, curve(0.5), Yielded(), cause).trial_state == TrialState.PRUNED
+    assert conclude(SPEC, curve(0.5), StoppedEarly(), cause).trial_state == TrialState.PRUNED

@@ -20,14 +20,14 @@ import tunesvc
 from tests.curves import STEPS, curve, make_study, make_trial
 from tests.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
-from tunesvc.search.explanations import Explains
+from tunesvc.search.explanations import Explainable
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.search.pruners.curve.curve_model import Forecast, model_of
+from tunesvc.search.pruners.curve.curve_model import CurveForecast, model_of
 from tunesvc.search.pruners.curve.regression import DOF
-from tunesvc.search.samplers.tpe.tpe_history import Ranks
-from tunesvc.search.study_storage import StudyMemory
-from tunesvc.search.tracking.pausing import PAUSED, RESUMED, Instead, Promotes
-from tunesvc.search.tracking.scale import Scale
+from tunesvc.search.samplers.tpe.tpe_history import TPEHistory
+from tunesvc.search.study_storage import RecordingStorage
+from tunesvc.search.tracking.pausing import PAUSED, RESUMED, Alternative, PausingPruner
+from tunesvc.search.tracking.scale import ValueScale
 
 AshaPruner, CurvePruner = tunesvc.AshaPruner, tunesvc.CurvePruner
 RUNGS = (1, 3, 9)
@@ -79,10 +79,10 @@ class Asha:
 
     def _check(self, number: int) -> None:
         """A pruner made anew says the same: nothing is remembered but the reports."""
-        for instead in Instead:
+        for instead in Alternative:
             theirs, ours = asha(), self.optimizer.study.pruner
-            assert isinstance(theirs, Promotes)
-            assert isinstance(ours, Promotes)
+            assert isinstance(theirs, PausingPruner)
+            assert isinstance(ours, PausingPruner)
             paused = dict(reversed(self.optimizer._judge.paused.items()))
             fresh = theirs.promotion(self.optimizer.study, paused, instead)
             assert fresh == ours.promotion(self.optimizer.study, self.optimizer._judge.paused, instead)
@@ -124,7 +124,7 @@ def test_maximising_the_negative_promotes_the_same(losses: list[float]) -> None:
 
 
 def test_who_let_nobody_go_on_is_asked_again_only_when_something_has_changed() -> None:
-    asked: list[Instead] = []
+    asked: list[Alternative] = []
 
     class Strict(BasePruner):
         pauses = True
@@ -132,7 +132,7 @@ def test_who_let_nobody_go_on_is_asked_again_only_when_something_has_changed() -
         def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
             return True
 
-        def promotion(self, study: optuna.Study, paused: Any, instead: Instead) -> int | None:
+        def promotion(self, study: optuna.Study, paused: Any, instead: Alternative) -> int | None:
             asked.append(instead)
             return None
 
@@ -155,7 +155,7 @@ def test_who_let_nobody_go_on_is_asked_again_only_when_something_has_changed() -
             assert optimizer.promotion(asks=False) is None
         assert len(asked) == times
     optimizer.promotion(asks=True)
-    assert asked[-1] is Instead.NEW
+    assert asked[-1] is Alternative.NEW
 
 
 def test_the_highest_rung_comes_first_and_a_new_trial_only_when_nobody_can_go_on() -> None:
@@ -207,17 +207,17 @@ def curve_study(paused: Sequence[tuple[float, int]]) -> tuple[Optimizer, list[in
     return optimizer, numbers
 
 
-def promotion(optimizer: Optimizer, instead: Instead, pruner: BasePruner | None = None) -> int | None:
+def promotion(optimizer: Optimizer, instead: Alternative, pruner: BasePruner | None = None) -> int | None:
     chooser = pruner or optimizer.study.pruner
-    assert isinstance(chooser, Promotes)
+    assert isinstance(chooser, PausingPruner)
     return chooser.promotion(optimizer.study, optimizer._judge.paused, instead)
 
 
 def test_the_paused_trial_that_promises_most_goes_on() -> None:
     optimizer, (poor, good) = curve_study([(0.95, 9), (0.3, 9)])
-    assert promotion(optimizer, Instead.NOTHING) == good
+    assert promotion(optimizer, Alternative.NOTHING) == good
     pruner = optimizer.study.pruner
-    assert isinstance(pruner, Explains)
+    assert isinstance(pruner, Explainable)
     told = pruner.explain(good)
     assert told is not None
     assert told.details["chance"] > told.details["allowed"]
@@ -227,7 +227,7 @@ def test_the_paused_trial_that_promises_most_goes_on() -> None:
 
 def test_nothing_goes_on_that_has_no_chance() -> None:
     optimizer, _ = curve_study([(0.95, 20), (0.9, 20)])
-    assert [promotion(optimizer, instead) for instead in Instead] == [None, None, None]
+    assert [promotion(optimizer, instead) for instead in Alternative] == [None, None, None]
 
 
 def test_after_the_last_ask_only_a_chance_of_its_own_counts_and_before_it_that_of_all() -> None:
@@ -236,9 +236,9 @@ def test_after_the_last_ask_only_a_chance_of_its_own_counts_and_before_it_that_o
     chances = [f.chance_of_better(best) for n in numbers if (f := model.forecast(optimizer.trial(n))) is not None]
     strict, lenient = 1.01 * max(chances), 0.5 * max(chances)
     assert 1 - math.prod(1 - chance for chance in chances) > strict
-    assert promotion(optimizer, Instead.NOTHING, CurvePruner(strict)) is None
-    assert promotion(optimizer, Instead.NOTHING, CurvePruner(lenient)) is not None
-    assert promotion(optimizer, Instead.REPEAT, CurvePruner(strict)) is not None
+    assert promotion(optimizer, Alternative.NOTHING, CurvePruner(strict)) is None
+    assert promotion(optimizer, Alternative.NOTHING, CurvePruner(lenient)) is not None
+    assert promotion(optimizer, Alternative.REPEAT, CurvePruner(strict)) is not None
 
 
 def test_a_trial_that_has_to_begin_anew_promises_less_per_step() -> None:
@@ -246,9 +246,9 @@ def test_a_trial_that_has_to_begin_anew_promises_less_per_step() -> None:
 
     def gain(after_step: int) -> float:
         optimizer._judge.paused[one] = after_step
-        assert promotion(optimizer, Instead.NOTHING) == one
+        assert promotion(optimizer, Alternative.NOTHING) == one
         pruner = optimizer.study.pruner
-        assert isinstance(pruner, Explains)
+        assert isinstance(pruner, Explainable)
         told = pruner.explain(one)
         assert told is not None
         return float(told.details["gain"])
@@ -260,7 +260,7 @@ def test_a_trial_that_has_to_begin_anew_promises_less_per_step() -> None:
 @given(xs=st.lists(st.floats(0, 1), min_size=1, max_size=8), steps=st.integers(1, 20))
 def test_a_curve_pruner_made_anew_promotes_alike(xs: list[float], steps: int) -> None:
     optimizer, _ = curve_study([(x, steps) for x in xs])
-    for instead in Instead:
+    for instead in Alternative:
         assert promotion(optimizer, instead) == promotion(optimizer, instead, CurvePruner())
 
 
@@ -295,10 +295,10 @@ def test_who_does_not_want_it_gets_a_pruner_that_stops_for_good(options: dict[st
 @settings(max_examples=15, deadline=None)
 @given(st.floats(-3, 3), st.floats(0.05, 3))
 def test_the_expected_gain_is_the_mean_of_what_is_better(centre: float, deviation: float) -> None:
-    scale = Scale(1.0, is_log=False, centre=0.0, unit=1.0)
+    scale = ValueScale(1.0, is_log=False, centre=0.0, unit=1.0)
     drawn = centre + deviation * np.random.default_rng(0).standard_t(DOF, 200_000)
     for reached in (math.inf, -0.5):
-        forecast = Forecast(0, centre, deviation, reached, scale)
+        forecast = CurveForecast(0, centre, deviation, reached, scale)
         mean = np.maximum(0.0, -0.2 - np.minimum(drawn, reached)).mean()
         assert forecast.expected_gain(-0.2) == pytest.approx(mean, abs=0.03 * deviation)
 
@@ -307,7 +307,7 @@ def test_the_expected_gain_is_the_mean_of_what_is_better(centre: float, deviatio
 
 
 def test_a_paused_trial_is_shown_as_pruned_and_is_running_all_the_same() -> None:
-    memory = StudyMemory("test", [StudyDirection.MINIMIZE], make_study(finished=3, pruned=0, running=1))
+    memory = RecordingStorage("test", [StudyDirection.MINIMIZE], make_study(finished=3, pruned=0, running=1))
     memory.pause(3)
     assert memory.get_trial(3).state == TrialState.RUNNING
     shown = memory.get_all_trials(memory.study_id)[3]
@@ -322,7 +322,7 @@ def test_a_paused_trial_is_shown_as_pruned_and_is_running_all_the_same() -> None
 def test_the_sampler_forgets_what_a_paused_trial_was_when_it_goes_on() -> None:
     trials = [*make_study(finished=12, pruned=0), make_trial(12, 0.3, curve(0.3, 3), TrialState.PRUNED)]
     trials[12].system_attrs = {PAUSED: 3}
-    ranks = Ranks([StudyDirection.MINIMIZE], 100)
+    ranks = TPEHistory([StudyDirection.MINIMIZE], 100)
     ranks.update(trials)
     assert ranks.told == 13
     assert 12 not in [one.number for one in ranks.view().good]
@@ -334,7 +334,7 @@ def test_the_sampler_forgets_what_a_paused_trial_was_when_it_goes_on() -> None:
     ranks.update(ended)
     assert (ranks.told, ranks.finished) == (13, 13)
     assert 12 in [one.number for one in ranks.view().good]
-    fresh = Ranks([StudyDirection.MINIMIZE], 100)
+    fresh = TPEHistory([StudyDirection.MINIMIZE], 100)
     fresh.update(ended)
     assert fresh.view() == ranks.view()
 

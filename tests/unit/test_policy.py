@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc import policy
-from tunesvc.policy import Ask, Drain, Failure, Finish, GiveUp, Halt, Retry, StopCause, Usage
+from tunesvc.policy import AskForTrials, Drain, Failure, Finish, GiveUp, Halt, Retry, StopCause, Usage
 from tunesvc.spec import Budget, Limits, Metric, Retries
 from tunesvc.spec.model import StopWhen
 
@@ -64,7 +64,7 @@ def test_no_sequence_of_failures_is_retried_more_often_than_the_limits_allow(
 def test_the_budget_of_trials_is_never_exceeded(trials: int, parallelism: int, running: int, asked: int) -> None:
     asked, running = min(asked, trials), min(running, asked)
     move = policy.next_move(Budget(trials=trials), usage(asked, running), parallelism)
-    if isinstance(move, Ask):
+    if isinstance(move, AskForTrials):
         assert asked + move.trials <= trials
         assert running + move.trials <= max(parallelism, running)
     else:
@@ -125,7 +125,9 @@ def test_limits_name_what_was_exceeded() -> None:
 # --- an early end -----------------------------------------------------------------------------------
 
 
-def _expected(values: list[float | None], per: str = "trial", after: int = 4, **usage: float) -> policy.Forecast | None:
+def _expected(
+    values: list[float | None], per: str = "trial", after: int = 4, **usage: float
+) -> policy.ImprovementForecast | None:
     stop = StopWhen.model_validate({"improvement_below": 0.01, "per": per, "after": after})
     spent = policy.Usage(
         trials=len(values), running=0, wall_s=usage.get("wall_s", 0.0), gpu_hours=usage.get("gpu_hours", 0.0)

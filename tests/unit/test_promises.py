@@ -11,9 +11,9 @@ from optuna.trial import FrozenTrial
 
 from tests.following import DEEDS, followed
 from tunesvc.search.pruners.curve.curve_model import CurveModel
-from tunesvc.search.pruners.curve.resume_candidates import Promises
-from tunesvc.search.study_storage import StudyMemory
-from tunesvc.search.tracking.study_history import History
+from tunesvc.search.pruners.curve.resume_candidates import ResumeCandidates
+from tunesvc.search.study_storage import RecordingStorage
+from tunesvc.search.tracking.study_history import StudyHistory
 
 START = [("new", k, 0.0) for k in range(8)] + [("report", k % 8, k % 8 + 1 / (1 + k)) for k in range(32)]
 START += [("end", k, float(k)) for k in (0, 1, 2)] + [("pause", k, 0.0) for k in (3, 4, 5, 6)]
@@ -29,14 +29,16 @@ class Known:
     def __init__(self, objectives: int) -> None:
         self._several = objectives > 1
         self.models = [CurveModel(StudyDirection.MINIMIZE, k if self._several else None) for k in range(objectives)]
-        self.history = History(np.array([1.0, -1.0][:objectives]))
+        self.history = StudyHistory(np.array([1.0, -1.0][:objectives]))
 
-    def look(self, memory: StudyMemory, trials: list[FrozenTrial]) -> None:
+    def look(self, memory: RecordingStorage, trials: list[FrozenTrial]) -> None:
         for model in self.models:
             model.update(trials, memory.gone_on)
         self.history.update(trials, memory.gone_on)
 
-    def update(self, promises: Promises, memory: StudyMemory, trials: list[FrozenTrial], *, is_told: bool) -> None:
+    def update(
+        self, promises: ResumeCandidates, memory: RecordingStorage, trials: list[FrozenTrial], *, is_told: bool
+    ) -> None:
         paused = dict.fromkeys(reversed(memory._paused), 0)
         told = memory.gone_on if is_told else None
         promises.update(trials, paused, self.models, self.history.front, told)
@@ -48,13 +50,13 @@ class Known:
 def test_what_is_kept_chooses_as_what_is_worked_out_now(
     deeds: list[tuple[str, int, float]], objectives: int, is_told: bool, chance: float
 ) -> None:
-    known, kept = Known(objectives), Promises()
+    known, kept = Known(objectives), ResumeCandidates()
     for memory, trials in followed([*START, *deeds], objectives):
         known.look(memory, trials)
         if not known.history.front or not memory._paused:
             continue
         known.update(kept, memory, trials, is_told=is_told)
-        known.update(now := Promises(), memory, trials, is_told=False)
+        known.update(now := ResumeCandidates(), memory, trials, is_told=False)
         assert kept.together == pytest.approx(now.together, rel=1e-9, abs=1e-12)
         ours, theirs = kept.best(chance), now.best(chance)
         assert (ours is None) == (theirs is None)

@@ -12,7 +12,7 @@ from optuna.samplers._tpe.sampler import _split_trials, default_gamma, default_g
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from tunesvc.search.samplers.tpe.tpe_history import Ranks
+from tunesvc.search.samplers.tpe.tpe_history import TPEHistory
 from tunesvc.search.study_storage import FAILURE, shown_as_infeasible
 from tunesvc.search.tracking.pausing import PAUSED
 
@@ -57,8 +57,8 @@ def shown(all_trials: list[FrozenTrial]) -> list[FrozenTrial]:
     return sorted([*others, *infeasible], key=lambda trial: trial.number)
 
 
-def learn(all_trials: list[FrozenTrial], directions: list[StudyDirection], history: int = HISTORY) -> Ranks:
-    ranks = Ranks(directions, history)
+def learn(all_trials: list[FrozenTrial], directions: list[StudyDirection], history: int = HISTORY) -> TPEHistory:
+    ranks = TPEHistory(directions, history)
     ranks.update(all_trials)
     return ranks
 
@@ -110,7 +110,7 @@ def test_a_view_of_two_objectives_is_bounded(all_trials: list[FrozenTrial]) -> N
 def test_a_view_does_not_depend_on_the_order_in_which_trials_finish(all_trials: list[FrozenTrial], chance) -> None:  # type: ignore[no-untyped-def]
     order = list(range(len(all_trials)))
     chance.shuffle(order)
-    ranks = Ranks([StudyDirection.MINIMIZE], HISTORY)
+    ranks = TPEHistory([StudyDirection.MINIMIZE], HISTORY)
     state = [create_trial(state=TrialState.RUNNING) for _ in all_trials]
     for n, position in enumerate(order):
         state[position] = all_trials[position]
@@ -151,7 +151,7 @@ def test_the_front_survives_many_dominated_trials() -> None:
     directions = [StudyDirection.MINIMIZE] * 2
     front = [_trial(number, 7, [number / 10, 1 - number / 10]) for number in range(11)]
     dominated = [_trial(11 + n, 7, [2 + (n * 0.37) % 1, 2 + (n * 0.73) % 1]) for n in range(2_000)]
-    ranks = Ranks(directions, HISTORY)
+    ranks = TPEHistory(directions, HISTORY)
     state: list[FrozenTrial] = []
     for trial in [*front, *dominated]:
         state.append(trial)
@@ -174,7 +174,7 @@ def test_a_paused_trial_of_several_objectives_that_was_shown_by_its_forecast_goe
     paused = create_trial(values=[-1.0, -1.0], params={"x": 0.5}, distributions=SPACE, system_attrs={PAUSED: 3})
     running = create_trial(state=TrialState.RUNNING, params={"x": 0.5}, distributions=SPACE)
     paused.number = running.number = 12
-    ranks = Ranks([StudyDirection.MINIMIZE] * 2, HISTORY)
+    ranks = TPEHistory([StudyDirection.MINIMIZE] * 2, HISTORY)
     ranks.update([*ended, paused], [])
     assert 12 in ranks.view().good.numbers
     ranks.update([*ended, running], [12])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execution.executor import Node
+from tunesvc.execution.executor import NodeInfo
 from tunesvc.execution.ray.ray_resources import amounts_of, capacity_of, slots_on, why_waits
 from tunesvc.spec import Resources
 
 
-def node(name: str, total: dict[str, float], free: dict[str, float] | None = None) -> Node:
-    return Node(name, name, name, amounts_of(total), total if free is None else free)
+def node(name: str, total: dict[str, float], free: dict[str, float] | None = None) -> NodeInfo:
+    return NodeInfo(name, name, name, amounts_of(total), total if free is None else free)
 
 
 BIG = node(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesvc.coordinator.deadlines import Deadlines
-from tunesvc.coordinator.live_attempts import LiveAttempt, Roster
-from tunesvc.db.recovery import EarlierAttempt
+from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts
+from tunesvc.db.recovery import StoredAttempt
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import AttemptId
 
@@ -25,7 +25,7 @@ def held_s(live: LiveAttempt, now_s: float) -> float:
 
 @given(deeds=st.lists(DEED, max_size=60))
 def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float]]) -> None:
-    roster = Roster([])
+    roster = LiveAttempts([])
     ended_s = 0.0
     for number, (deed, which, gpus) in enumerate(deeds):
         now_s = 100.0 + 7.0 * number
@@ -35,7 +35,7 @@ def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float
         elif deed == "adopt":
             ran_s = [None, 50.0, 5.0][which % 3]
             silent_s = None if ran_s is None else ran_s / 5
-            earlier = EarlierAttempt(1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None)
+            earlier = StoredAttempt(1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None)
             roster.adopt(number, earlier, number, {}, now_s=now_s)
         elif live is not None and deed == "start" and live.started_s is None:
             roster.speak(live)
@@ -62,7 +62,7 @@ def test_who_is_due_is_told_once_and_nobody_else(moments: list[float], now_s: fl
 
 
 def test_who_reported_is_told_once() -> None:
-    roster = Roster([])
+    roster = LiveAttempts([])
     silent, loud = (roster.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2))
     roster.report(loud, 3)
     roster.report(loud, 4)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.pruners.asha import AshaPruner
-from tunesvc.search.pruners.rungs import Rungs
+from tunesvc.search.pruners.rungs import RungTable
 from tunesvc.search.study_storage import shown_as_pruned
 
 VALUES = st.floats(-5, 5) | st.sampled_from([0.0, 1.0, math.nan])
@@ -43,7 +43,7 @@ def plainly(trials: Sequence[FrozenTrial], rung: int, sign: float) -> list[tuple
 def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
     deeds: list[tuple[str, int, float]], sign: float, is_counted: bool
 ) -> None:
-    rungs = Rungs(np.array([sign]))
+    rungs = RungTable(np.array([sign]))
     trials: list[FrozenTrial] = []  # as a storage shows them
     real: list[FrozenTrial] = []
     for version, (deed, which, value) in enumerate(deeds):
@@ -77,7 +77,7 @@ def test_a_trial_counts_as_it_is_asked_about_and_not_as_it_has_become() -> None:
     trials[1].intermediate_values = {1: 0.1, 2: 0.1}
     asked = copy.copy(trials[1])
     asked.intermediate_values = {1: 0.9}
-    standing, own = Rungs(np.array([1.0])).standing(trials, 1, asked)
+    standing, own = RungTable(np.array([1.0])).standing(trials, 1, asked)
     assert own is not None
     assert [one.costs for one in standing] == [(0.5,), (0.9,)]
     assert (standing.index_of(own), standing.place_of(own)) == (1, 1)

@@ -15,9 +15,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from tests.unit.test_cli_watching import progress
 from tunesvc.cli.exits import ExitCode, worst
-from tunesvc.cli.several_studies import Changes, Place, check_together, read_all
-from tunesvc.cli.views.multi_study import Board
-from tunesvc.coordinator.progress_events import Note
+from tunesvc.cli.several_studies import Changes, StudyLocation, check_together, read_all
+from tunesvc.cli.views.multi_study import MultiStudyView
+from tunesvc.coordinator.progress_events import ProgressEvent
 from tunesvc.errors import SpecError
 from tunesvc.util.blas import one_blas_thread
 from tunesvc.util.threads import together
@@ -32,8 +32,8 @@ def write(folder: Path, name: str, more: str = "") -> Path:
     return path
 
 
-def place(label: str, **changes: Any) -> Place:
-    return Place(**({"label": f"{label}.yaml", "name": label, "cluster": None, "folder": "/here"} | changes))
+def place(label: str, **changes: Any) -> StudyLocation:
+    return StudyLocation(**({"label": f"{label}.yaml", "name": label, "cluster": None, "folder": "/here"} | changes))
 
 
 def test_what_the_command_line_says_holds_for_each_file(tmp_path: Path) -> None:
@@ -116,22 +116,22 @@ def test_the_limit_of_blas_threads_lasts_until_the_last_has_left() -> None:
 # --- watching -----------------------------------------------------------------------------------------
 
 
-def seen(board: Board, width: int, height: int = 30) -> str:
+def seen(board: MultiStudyView, width: int, height: int = 30) -> str:
     console = Console(width=width, height=height, record=True, file=io.StringIO())
     console.print(board.render())
     return console.export_text()
 
 
-def a_board(*studies: str, width: int = 110, height: int = 30) -> Board:
-    return Board(studies, Console(width=width, height=height, file=io.StringIO()))
+def a_board(*studies: str, width: int = 110, height: int = 30) -> MultiStudyView:
+    return MultiStudyView(studies, Console(width=width, height=height, file=io.StringIO()))
 
 
 def test_the_board_has_a_line_for_each_study() -> None:
     board = a_board("digits", "bowl")
-    board.note(Note("phase", "starting Ray"))
+    board.note(ProgressEvent("phase", "starting Ray"))
     assert "starting Ray …" in seen(board, 110)
     board.of("bowl").progress(progress())
-    board.of("digits").note(Note("phase", "waiting for Ray"))
+    board.of("digits").note(ProgressEvent("phase", "waiting for Ray"))
     text = seen(board, 110)
     (digits,) = [line for line in text.splitlines() if line.startswith("digits")]
     (bowl,) = [line for line in text.splitlines() if line.startswith("bowl")]
@@ -145,8 +145,8 @@ def test_what_happens_is_told_with_the_studys_name_and_how_it_ended_stays_in_its
     board = a_board("digits", "bowl")
     for study in ("digits", "bowl"):
         board.of(study).progress(progress())
-    board.of("bowl").note(Note("complete", "loss = 1", 3))
-    board.of("bowl").note(Note("over", "finished: all 4 trials are done"))
+    board.of("bowl").note(ProgressEvent("complete", "loss = 1", 3))
+    board.of("bowl").note(ProgressEvent("over", "finished: all 4 trials are done"))
     text = seen(board, 110)
     assert "bowl  trial 3: loss = 1" in text
     assert "finished: all 4 trials are done" in text
@@ -160,7 +160,7 @@ def test_a_board_of_many_studies_keeps_to_its_terminal(width: int) -> None:
     board = a_board(*names, width=width, height=24)
     for name in names:
         board.of(name).progress(progress())
-        board.of(name).note(Note("complete", "val_error = 0.1 " * 20, 3))
+        board.of(name).note(ProgressEvent("complete", "val_error = 0.1 " * 20, 3))
     lines = seen(board, width, height=24).splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= width
@@ -169,8 +169,8 @@ def test_a_board_of_many_studies_keeps_to_its_terminal(width: int) -> None:
 
 def test_lines_of_several_studies_bear_their_names() -> None:
     plain, lines = io.StringIO(), io.StringIO()
-    PlainLines("bowl", plain).note(Note("complete", "loss = 1", 3))
-    JsonLines("bowl", lines).note(Note("complete", "loss = 1", 3))
-    JsonLines(None, lines).note(Note("phase", "starting Ray"))
+    PlainLines("bowl", plain).note(ProgressEvent("complete", "loss = 1", 3))
+    JsonLines("bowl", lines).note(ProgressEvent("complete", "loss = 1", 3))
+    JsonLines(None, lines).note(ProgressEvent("phase", "starting Ray"))
     assert plain.getvalue() == "bowl: complete trial 3: loss = 1\n"
     assert [json.loads(line)["study"] for line in lines.getvalue().splitlines()] == ["bowl", None]

@@ -18,7 +18,7 @@ import tunesvc
 from tests.several import STEPS, make_trial, make_trials, points, study_of, swapped
 from tunesvc.search.pruners.audit import AUDIT, false_prunes
 from tunesvc.search.pruners.curve.curve_model import models_of
-from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.objectives import OTHERS, cut, points_of, seen_by
 from tunesvc.search.tracking.pareto import chance_to_extend, ranked
 
@@ -171,7 +171,7 @@ def test_with_plain_optuna_nothing_is_stopped() -> None:
 
 
 def test_memory_keeps_the_other_curves_beside_the_first() -> None:
-    memory = StudyMemory("test", [MINIMIZE, MINIMIZE], metrics=["a", "b"])
+    memory = RecordingStorage("test", [MINIMIZE, MINIMIZE], metrics=["a", "b"])
     number = memory.create_new_trial(memory.study_id)
     for step in range(4):
         memory.set_trial_intermediate_value(number, step, float(step))
@@ -184,7 +184,7 @@ def test_memory_keeps_the_other_curves_beside_the_first() -> None:
     memory.set_others(number, 2, [None])
     assert list(points_of(memory.get_trial(number), 2)) == [0]
     assert not memory.take_batch().attrs, "what reports hold is not stored twice"
-    again = StudyMemory("again", [MINIMIZE, MINIMIZE], [memory.get_trial(number)], others={number: {0: (7.0,)}})
+    again = RecordingStorage("again", [MINIMIZE, MINIMIZE], [memory.get_trial(number)], others={number: {0: (7.0,)}})
     assert points_of(again.get_trial(number), 2) == {0: (0.0, 7.0)}
 
 

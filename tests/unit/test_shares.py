@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from tests.executors import make_job, make_launch
 from tests.fleets import ScriptedFleet, ScriptedWorker
-from tunesvc.execution.event_loop import Inbox
-from tunesvc.execution.executor import Finished, Node, Started, Yielded
-from tunesvc.execution.ray.fair_share import TURN_S, Claim, Member, Shares, fair
+from tunesvc.execution.event_loop import EventLoop
+from tunesvc.execution.executor import Finished, NodeInfo, Started, StoppedEarly
+from tunesvc.execution.ray.fair_share import TURN_S, FairShares, Member, ShareClaim, fair
 from tunesvc.execution.ray.ray_executor import RayExecutor
-from tunesvc.execution.worker.worker_protocol import Reply
+from tunesvc.execution.worker.worker_protocol import PollResponse
 from tunesvc.spec import Resources
 from tunesvc.testing.simulated_executor import VirtualClock
 
 claims = st.lists(
     st.builds(
-        Claim,
+        ShareClaim,
         alone=st.integers(1, 40),
         wanted=st.integers(0, 50),
         held=st.integers(0, 40),
@@ -31,14 +31,14 @@ claims = st.lists(
 
 
 @given(claims)
-def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants(claims: list[Claim]) -> None:
+def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants(claims: list[ShareClaim]) -> None:
     shares = fair(claims)
     assert sum(share / claim.alone for share, claim in zip(shares, claims, strict=True)) <= 1 + 1e-6
     assert all(0 <= share <= min(claim.wanted, claim.alone) for share, claim in zip(shares, claims, strict=True))
 
 
 @given(claims)
-def test_nothing_is_left_over_that_somebody_wants(claims: list[Claim]) -> None:
+def test_nothing_is_left_over_that_somebody_wants(claims: list[ShareClaim]) -> None:
     shares = fair(claims)
     left = 1 - sum(share / claim.alone for share, claim in zip(shares, claims, strict=True))
     for share, claim in zip(shares, claims, strict=True):
@@ -46,9 +46,9 @@ def test_nothing_is_left_over_that_somebody_wants(claims: list[Claim]) -> None:
 
 
 @given(claims)
-def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(claims: list[Claim]) -> None:
+def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(claims: list[ShareClaim]) -> None:
     """Max-min: whoever has less than another could not have one slot more, or does not want it, or has it next."""
-    claims = [Claim(8, claim.wanted, claim.held, claim.turns) for claim in claims]
+    claims = [ShareClaim(8, claim.wanted, claim.held, claim.turns) for claim in claims]
     shares = fair(claims)
     for share, claim in zip(shares, claims, strict=True):
         if share < min(claim.wanted, claim.alone):
@@ -56,8 +56,8 @@ def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(claims: list[
 
 
 @given(claims)
-def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(claims: list[Claim]) -> None:
-    claims = [Claim(3, claim.wanted, claim.held, claim.turns) for claim in claims]
+def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(claims: list[ShareClaim]) -> None:
+    claims = [ShareClaim(3, claim.wanted, claim.held, claim.turns) for claim in claims]
     shares = fair(claims)
     served = [claim.turns for share, claim in zip(shares, claims, strict=True) if share]
     for share, claim in zip(shares, claims, strict=True):
@@ -69,29 +69,29 @@ def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_somet
 def test_more_jobs_than_slots_all_get_their_turn(jobs: int, slots: int) -> None:
     had = [0] * jobs
     for _ in range(3 * jobs):
-        for index, share in enumerate(fair([Claim(slots, 4, turns=turns) for turns in had])):
+        for index, share in enumerate(fair([ShareClaim(slots, 4, turns=turns) for turns in had])):
             had[index] += share
     assert max(had) - min(had) <= 1
 
 
 def test_a_gang_that_needs_all_of_the_cluster_gets_it_when_its_turn_has_come() -> None:
-    assert fair([Claim(1, 1, turns=1), Claim(64, 64, turns=0)]) == [0, 64]
-    assert fair([Claim(1, 1, turns=0), Claim(64, 64, turns=1)]) == [1, 0]
+    assert fair([ShareClaim(1, 1, turns=1), ShareClaim(64, 64, turns=0)]) == [0, 64]
+    assert fair([ShareClaim(1, 1, turns=0), ShareClaim(64, 64, turns=1)]) == [1, 0]
 
 
 def test_who_wants_less_leaves_the_rest_to_others() -> None:
-    assert fair([Claim(12, 2), Claim(12, 12), Claim(12, 12)]) == [2, 5, 5]
+    assert fair([ShareClaim(12, 2), ShareClaim(12, 12), ShareClaim(12, 12)]) == [2, 5, 5]
 
 
 # --- who may start, who gives way ---------------------------------------------------------------------
 
 
-def node(name: str, **amounts: float) -> Node:
-    return Node(name, name, name, amounts, amounts)
+def node(name: str, **amounts: float) -> NodeInfo:
+    return NodeInfo(name, name, name, amounts, amounts)
 
 
 def a_member(
-    shares: Shares, alone: int, *, attempts: int = 0, cpu: float = 1, gpu: float = 0, **workers: int
+    shares: FairShares, alone: int, *, attempts: int = 0, cpu: float = 1, gpu: float = 0, **workers: int
 ) -> Member:
     member = Member(Resources(cpu=cpu, gpu=gpu), lambda: None, alone=alone)
     shares.join(member)
@@ -101,7 +101,7 @@ def a_member(
 
 
 def test_who_is_alone_may_start_whatever_it_likes_and_is_told_of_all_slots() -> None:
-    shares = Shares()
+    shares = FairShares()
     member = a_member(shares, 4, attempts=9, one=4)
     assert shares.may_start(member)
     assert shares.slots(member, 4) == 4
@@ -109,7 +109,7 @@ def test_who_is_alone_may_start_whatever_it_likes_and_is_told_of_all_slots() -> 
 
 
 def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> None:
-    shares = Shares()
+    shares = FairShares()
     shares.saw([node("one", CPU=4.0)])
     greedy = a_member(shares, 4, attempts=8, one=3)
     late = a_member(shares, 4)
@@ -129,7 +129,7 @@ def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> N
 
 
 def test_a_job_is_told_of_its_share_and_one_more() -> None:
-    shares = Shares()
+    shares = FairShares()
     shares.saw([node("one", CPU=8.0)])
     first, second = a_member(shares, 8), a_member(shares, 8)
     shares.update()
@@ -141,7 +141,7 @@ def test_a_job_is_told_of_its_share_and_one_more() -> None:
 
 
 def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
-    shares = Shares()
+    shares = FairShares()
     shares.saw([node("one", CPU=10.0, GPU=2.0)])
     on_gpus = a_member(shares, 2, attempts=3, gpu=1, one=2)
     on_cpus = a_member(shares, 10, attempts=9, one=7)
@@ -152,7 +152,7 @@ def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
 
 def test_nobody_gives_way_to_a_job_that_cannot_run_at_all() -> None:
     """Its node has gone, and may come back."""
-    shares = Shares()
+    shares = FairShares()
     shares.saw([node("one", CPU=4.0)])
     others = a_member(shares, 4, attempts=6, one=4)
     stranded = a_member(shares, 2, attempts=2, gpu=1)
@@ -163,7 +163,7 @@ def test_nobody_gives_way_to_a_job_that_cannot_run_at_all() -> None:
 
 
 def test_fractions_of_a_device_have_room_beside_each_other() -> None:
-    shares = Shares()
+    shares = FairShares()
     shares.saw([node("one", CPU=4.0, GPU=1.0)])
     a_member(shares, 2, attempts=2, gpu=0.5, one=1)
     second = a_member(shares, 2, attempts=2, gpu=0.5)
@@ -173,7 +173,7 @@ def test_fractions_of_a_device_have_room_beside_each_other() -> None:
 
 def test_room_in_pieces_is_joined_on_the_node_where_the_least_has_to_end() -> None:
     """Small workers at their share, spread over the nodes: without this the large one would wait for ever."""
-    shares = Shares()
+    shares = FairShares()
     shares.saw([node("one", CPU=4.0), node("two", CPU=4.0)])
     small = a_member(shares, 8, attempts=8, one=2, two=1)
     large = a_member(shares, 2, attempts=1, cpu=4)
@@ -189,7 +189,7 @@ def test_room_in_pieces_is_joined_on_the_node_where_the_least_has_to_end() -> No
 
 def test_turns_pass_when_there_are_more_jobs_than_slots() -> None:
     clock = VirtualClock()
-    shares = Shares(clock)
+    shares = FairShares(clock)
     shares.saw([node("one", CPU=1.0)])
     first = a_member(shares, 1, attempts=1, one=1)
     second = a_member(shares, 1, attempts=1)
@@ -210,7 +210,7 @@ def test_turns_pass_when_there_are_more_jobs_than_slots() -> None:
 @pytest.fixture
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[RayExecutor], list[ScriptedFleet]]:
     """Two executors on a node of two CPUs, as a driver has them."""
-    inbox, shares = Inbox(), Shares()
+    inbox, shares = EventLoop(), FairShares()
     fleets = [ScriptedFleet(make_job(tmp_path_factory.mktemp("job"))) for _ in range(2)]
     executors = [RayExecutor(fleet.job, fleet=fleet, inbox=inbox, shares=shares) for fleet in fleets]
     for executor in executors:
@@ -249,7 +249,7 @@ def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_record
     first.events(0.0)
     assert (len(living(its)), len(living(others))) == (2, 0), "what runs is let run"
     for worker in living(its):
-        worker.reply(Reply(absent=[order.attempt for order in worker.orders("withdraw")]))
+        worker.reply(PollResponse(absent=[order.attempt for order in worker.orders("withdraw")]))
     first.events(0.0)
     worker = living(its)[0]
     attempt = worker.launches[0].attempt
@@ -275,8 +275,8 @@ def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecu
     first.stop(in_line)
     second.launch(make_launch(9))
     first.events(0.0)
-    living(its)[0].reply(Reply(absent=[in_line]))
-    assert [(event.attempt, event.payload) for event in first.events(0.0)] == [(in_line, Yielded())]
+    living(its)[0].reply(PollResponse(absent=[in_line]))
+    assert [(event.attempt, event.payload) for event in first.events(0.0)] == [(in_line, StoppedEarly())]
 
 
 def test_what_a_job_that_leaves_had_goes_to_the_others(pair: tuple[list[RayExecutor], list[ScriptedFleet]]) -> None:

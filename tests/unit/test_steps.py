@@ -5,12 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.execution.attempt.int_ranges import Steps
+from tunesvc.execution.attempt.int_ranges import IntRangeSet
 
 
 @given(st.lists(st.integers(0, 40)))
 def test_a_step_is_new_exactly_once_in_whatever_order(added: list[int]) -> None:
-    steps, seen = Steps(), set[int]()
+    steps, seen = IntRangeSet(), set[int]()
     for step in added:
         assert steps.add(step) == (step not in seen)
         seen.add(step)
@@ -20,12 +20,12 @@ def test_a_step_is_new_exactly_once_in_whatever_order(added: list[int]) -> None:
 
 
 def test_a_million_steps_in_a_row_are_one_range() -> None:
-    steps = Steps()
+    steps = IntRangeSet()
     assert all(steps.add(step) for step in range(1_000_000))
     assert steps.ranges == [(0, 999_999)]
 
 
 def test_the_greatest_steps_fit() -> None:
-    steps = Steps()
+    steps = IntRangeSet()
     assert steps.add(2**31)
     assert not steps.add(2**31)

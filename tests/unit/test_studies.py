@@ -17,8 +17,8 @@ import optuna
 import pytest
 
 from tunesvc import Pruned, StudySpec, Trial
-from tunesvc.execution.attempt.attempt import Attempt, Place
-from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
+from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.executor import AttemptId, Job, Launch, Reported
 from tunesvc.execution.objectives.adapters import prepare
 from tunesvc.search.registry.component_check import check
@@ -131,7 +131,9 @@ def test_the_script_writes_json_lines_where_it_is_told_to(tmp_path: Path) -> Non
 def test_the_ray_tune_function_reports_and_checkpoints_as_it_is(tmp_path: Path) -> None:
     spec = spec_of("ray_function")
     job = Job("s", "key", (spec.metrics[0].name,), spec.resources, spec.environment, str(tmp_path))
-    attempt = Attempt(job, Launch(AttemptId(1, 1), 0, arguments(spec), seed=0), Place("here", os.getpid()), Bell())
+    attempt = Attempt(
+        job, Launch(AttemptId(1, 1), 0, arguments(spec), seed=0), WorkerInfo("here", os.getpid()), BatchSignal()
+    )
     attempt.stop()
     with pytest.raises(Pruned):
         prepare(objective_of(spec))(attempt)

@@ -15,12 +15,12 @@ from tunesvc.cli.exits import ExitCode
 from tunesvc.cli.views import replay_text, summary
 from tunesvc.db.schema.states import StudyState
 from tunesvc.queries.confirmation import Confirmation
-from tunesvc.queries.explain.explanation import Explanation, Said
-from tunesvc.queries.rows import Counts, Curve, Objective, StudyStatus, StudyView, TrialDetail, TrialRow
-from tunesvc.queries.study_replay import Replayed
+from tunesvc.queries.explain.explanation import Explanation, Statement
+from tunesvc.queries.rows import Counts, Objective, ReportCurve, StudyStatus, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.study_replay import StudyReplay
 from tunesvc.search.analysis.finalists import compare
 from tunesvc.search.analysis.recommend import Recommendation
-from tunesvc.search.replay import Differing, OtherPruner, Redrawn, Stopped
+from tunesvc.search.replay import Mismatch, PrunerComparison, ReplayCount, ReplayedStop
 from tunesvc.views import study_text
 from tunesvc.web.available_actions import against
 
@@ -77,14 +77,14 @@ def test_a_study_without_anything_left_to_try_is_widened_or_confirmed_not_extend
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_nothing_is_wider_than_the_terminal(width: int) -> None:
-    differing = Differing(7, "x " * 80, "y " * 80, "it was " * 30)
-    redrawn = Redrawn(10, 9, {"because " * 20: 3}, differing)
-    stopped = tuple(Stopped(i, 3, 5, 0.1 * i, i + 1) for i in range(30))
-    judged = OtherPruner(stopped, 1000, 150, 40, stopped[:2], 3)
-    told = Explanation("bowl", 3, tuple(Said("why", "because " * 40) for _ in range(3)), ())
+    differing = Mismatch(7, "x " * 80, "y " * 80, "it was " * 30)
+    redrawn = ReplayCount(10, 9, {"because " * 20: 3}, differing)
+    stopped = tuple(ReplayedStop(i, 3, 5, 0.1 * i, i + 1) for i in range(30))
+    judged = PrunerComparison(stopped, 1000, 150, 40, stopped[:2], 3)
+    told = Explanation("bowl", 3, tuple(Statement("why", "because " * 40) for _ in range(3)), ())
     finalists = compare({1: 0.1, 2: 0.2}, {1: {5: 0.1, 6: 0.2}, 2: {5: 0.3}}, {2: 1}, "minimize")
     for made in (
-        replay_text.replayed(Replayed(redrawn, redrawn, redrawn)),
+        replay_text.replayed(StudyReplay(redrawn, redrawn, redrawn)),
         replay_text.pruner("{name: asha, min: 1}", judged),
         study_text.explanation(told),
         study_text.confirmation(Confirmation("bowl:confirm", "minimize", "loss", finalists, None)),
@@ -93,7 +93,7 @@ def test_nothing_is_wider_than_the_terminal(width: int) -> None:
 
 
 def test_a_study_text_moves_no_cursor() -> None:
-    told = Explanation("bo\x1bwl", None, (Said("why", "be\x1b[2Jcause"),), ())
+    told = Explanation("bo\x1bwl", None, (Statement("why", "be\x1b[2Jcause"),), ())
     assert "\x1b" not in shown(study_text.explanation(told))
 
 
@@ -104,6 +104,6 @@ def test_the_budget_names_the_early_end() -> None:
 
 def test_attributes_of_a_trial_are_shown_with_it() -> None:
     detail = TrialDetail(replace(row(3, 0.5), attrs={"note": "warm", "sizes": [1, 2]}), (), (), {}, {})
-    text = shown(study_text.trial(VIEW, detail, Curve(3, ())))
+    text = shown(study_text.trial(VIEW, detail, ReportCurve(3, ())))
     assert re.search(r"note +warm", text)
     assert re.search(r"sizes +\[1, 2\]", text)

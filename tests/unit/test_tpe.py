@@ -21,10 +21,10 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc import TPESampler
 from tunesvc.search import explanations
-from tunesvc.search.explanations import Explains
+from tunesvc.search.explanations import Explainable
 from tunesvc.search.samplers.tpe import tpe_sampler
 from tunesvc.search.samplers.tpe.parzen import Parzen
-from tunesvc.search.study_storage import FAILURE, StudyMemory
+from tunesvc.search.study_storage import FAILURE, RecordingStorage
 
 SamplerFactory = Callable[[], BaseSampler]
 Objective = Callable[[optuna.Trial], Any]
@@ -271,7 +271,7 @@ def test_a_sampler_does_not_keep_a_study_alive() -> None:
 
 
 def test_trials_that_failed_because_of_their_parameters_are_avoided() -> None:
-    memory = StudyMemory("oom", [StudyDirection.MINIMIZE])
+    memory = RecordingStorage("oom", [StudyDirection.MINIMIZE])
     study = optuna.load_study(study_name="oom", storage=memory, sampler=TPESampler(seed=1))
     for _ in range(80):
         trial = study.ask(SPACE)
@@ -300,7 +300,7 @@ def test_it_asks_near_an_optimum_around_which_all_trials_were_pruned() -> None:
 
 def test_reasons_name_phase_and_sets_and_keep_the_neighbours() -> None:
     sampler = TPESampler(seed=5)
-    assert isinstance(sampler, Explains)
+    assert isinstance(sampler, Explainable)
     study = optuna.create_study(sampler=sampler)
     study.optimize(flat, n_trials=40)
     first, last = sampler.explain(0), sampler.explain(39)

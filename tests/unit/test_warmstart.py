@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.specs import make_spec
 from tunesvc.search.tracking.pausing import PAUSED
-from tunesvc.search.warm_start import BEST, CARRIED, CARRIED_MAX, Earlier, Teacher, fitting
+from tunesvc.search.warm_start import BEST, CARRIED, CARRIED_MAX, SourceStudy, WarmStart, fitting
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
@@ -21,10 +21,10 @@ def finished(space: Space, number: int, value: float, **params: Any) -> FrozenTr
     return trial
 
 
-def earlier_of(spec: StudySpec, *values: float) -> Earlier:
+def earlier_of(spec: StudySpec, *values: float) -> SourceStudy:
     space = Space(spec.parameters)
     trials = [finished(space, i, value, x=(i + 1) / (len(values) + 1), n=1) for i, value in enumerate(values)]
-    return Earlier("before", spec, trials)
+    return SourceStudy("before", spec, trials)
 
 
 SPEC = make_spec()
@@ -52,13 +52,13 @@ def test_trials_that_are_no_configuration_of_the_space_are_left_out(
 def test_a_constant_of_the_earlier_study_is_a_parameter_of_this_one() -> None:
     before = make_spec(parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}, constants={"n": 4})
     trial = finished(Space(before.parameters), 0, 1.0, x=0.5)
-    (one,), _ = fitting(Earlier("before", before, [trial]), SPEC, Space(SPEC.parameters))
+    (one,), _ = fitting(SourceStudy("before", before, [trial]), SPEC, Space(SPEC.parameters))
     assert one.params == {"x": 0.5, "n": 4}
 
 
 def test_the_best_are_run_first_and_tell_how_all_values_follow_from_the_earlier_ones() -> None:
     space = Space(SPEC.parameters)
-    teacher = Teacher(SPEC, space, [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
+    teacher = WarmStart(SPEC, space, [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
     first = teacher.first()
     assert [one.value for one in first] == [0.1, 0.2, 0.3]
 
@@ -81,7 +81,7 @@ def test_the_best_are_run_first_and_tell_how_all_values_follow_from_the_earlier_
 
 def test_nothing_is_concluded_as_long_as_all_that_were_run_first_are_paused() -> None:
     """At the first rung of a pruner that promotes, the best of the earlier study wait for each other."""
-    teacher = Teacher(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
+    teacher = WarmStart(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
     run = [
         create_trial(state=TrialState.PRUNED, system_attrs={CARRIED: [one.study, one.number], PAUSED: 1})
         for one in teacher.first()
@@ -95,7 +95,7 @@ def test_nothing_is_concluded_as_long_as_all_that_were_run_first_are_paused() ->
 
 
 def test_of_a_large_study_the_best_and_some_of_the_others_are_shown() -> None:
-    teacher = Teacher(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, *(float(i) for i in range(1000)))])
+    teacher = WarmStart(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, *(float(i) for i in range(1000)))])
     values = [one.value for one in teacher.carried]
     assert len(values) <= CARRIED_MAX
     assert values[:BEST] == [0.0, 1.0, 2.0]
@@ -111,13 +111,13 @@ def test_a_study_of_plain_optuna_teaches_where_it_has_the_same_one_goal(
 ) -> None:
     """Case A13: its metric has no name, and all its trials were left out as another metric's."""
     trials = earlier_of(SPEC, 0.3, 0.1, 0.2).trials
-    found, left_out = fitting(Earlier("before", None, trials, goals), SPEC, Space(SPEC.parameters))
+    found, left_out = fitting(SourceStudy("before", None, trials, goals), SPEC, Space(SPEC.parameters))
     assert (len(found), dict(left_out)) == (fits, why)
 
 
 def test_a_study_that_teaches_nothing_is_warned_about() -> None:
     other = make_spec(metrics=[{"name": "time"}])
     silent, useful = earlier_of(other, 0.3, 0.1), earlier_of(SPEC, 0.3)
-    teacher = Teacher(SPEC, Space(SPEC.parameters), [silent, useful])
+    teacher = WarmStart(SPEC, Space(SPEC.parameters), [silent, useful])
     assert teacher.warning == "warm start: nothing is carried: 0 trials from before (left out: 2 another metric)"
-    assert Teacher(SPEC, Space(SPEC.parameters), [useful]).warning == ""
+    assert WarmStart(SPEC, Space(SPEC.parameters), [useful]).warning == ""

@@ -12,7 +12,7 @@ from tests.specs import make_spec
 from tunesvc.errors import SpecError
 from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView, TrialRow
 from tunesvc.web.available_actions import against
-from tunesvc.web.forms import Ask, Fields, request_of
+from tunesvc.web.forms import Fields, FormQuestion, request_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = make_spec(
@@ -28,27 +28,27 @@ STUDY = StudyView(
 )  # fmt: skip
 
 
-def asked(ask: Ask, **fields: Any) -> tuple[str, Any]:
+def asked(ask: FormQuestion, **fields: Any) -> tuple[str, Any]:
     return request_of(ask, Fields(**fields), STUDY)
 
 
 def test_forms_are_read_as_what_the_study_is_asked() -> None:
-    assert asked(Ask.PAUSE) == ("pause", {})
-    assert asked(Ask.EXTEND, trials="20", wall="1h30m") == ("extend", {"trials": 20, "wall": 5400.0})
-    assert asked(Ask.PARALLELISM, trials=" ") == ("parallelism", {"trials": None})
-    assert asked(Ask.PARALLELISM, trials="3") == ("parallelism", {"trials": 3})
-    assert asked(Ask.NEAR, trial=7) == ("enqueue", {"near": 7})
-    assert asked(Ask.RETRY, trial=7) == ("retry", {"number": 7})
-    assert asked(Ask.STOP_TRIAL, trial=7) == ("stop_trial", {"number": 7})
+    assert asked(FormQuestion.PAUSE) == ("pause", {})
+    assert asked(FormQuestion.EXTEND, trials="20", wall="1h30m") == ("extend", {"trials": 20, "wall": 5400.0})
+    assert asked(FormQuestion.PARALLELISM, trials=" ") == ("parallelism", {"trials": None})
+    assert asked(FormQuestion.PARALLELISM, trials="3") == ("parallelism", {"trials": 3})
+    assert asked(FormQuestion.NEAR, trial=7) == ("enqueue", {"near": 7})
+    assert asked(FormQuestion.RETRY, trial=7) == ("retry", {"number": 7})
+    assert asked(FormQuestion.STOP_TRIAL, trial=7) == ("stop_trial", {"number": 7})
 
 
 def test_values_of_an_enqueued_trial_have_their_types_and_empty_ones_are_left_out() -> None:
     names = ["lr", "n", "c"]
-    assert asked(Ask.ENQUEUE, name=names, value=["1e-2", "3", '"a"']) == (
+    assert asked(FormQuestion.ENQUEUE, name=names, value=["1e-2", "3", '"a"']) == (
         "enqueue",
         {"params": {"lr": 0.01, "n": 3, "c": "a"}, "origin": "by hand"},
     )
-    assert asked(Ask.ENQUEUE, name=names, value=["", " ", "null"], trial=2)[1] == {
+    assert asked(FormQuestion.ENQUEUE, name=names, value=["", " ", "null"], trial=2)[1] == {
         "params": {"c": None},
         "origin": "by hand, from trial 2",
     }
@@ -56,27 +56,27 @@ def test_values_of_an_enqueued_trial_have_their_types_and_empty_ones_are_left_ou
 
 def test_only_what_differs_is_widened() -> None:
     sent = {"name": ["lr", "n"], "low": ["0.001", "1"], "high": ["1.0", "16"], "chooser": ["c"], "choices": ["b, 2"]}
-    assert asked(Ask.WIDEN, **sent)[1] == {"parameters": {"n": {"max": 16}, "c": {"values": ["b", 2]}}}
+    assert asked(FormQuestion.WIDEN, **sent)[1] == {"parameters": {"n": {"max": 16}, "c": {"values": ["b", 2]}}}
     lists = {"chooser": ["c"], "choices": ['[1, 2], "x, y", [3]']}
-    assert asked(Ask.WIDEN, **lists)[1] == {"parameters": {"c": {"values": [[1, 2], "x, y", [3]]}}}
+    assert asked(FormQuestion.WIDEN, **lists)[1] == {"parameters": {"c": {"values": [[1, 2], "x, y", [3]]}}}
     with pytest.raises(SpecError, match="nothing is changed"):
-        asked(Ask.WIDEN, **{**sent, "high": ["1", "8"], "choices": [""]})
+        asked(FormQuestion.WIDEN, **{**sent, "high": ["1", "8"], "choices": [""]})
 
 
 @pytest.mark.parametrize(
     ("ask", "fields", "why"),
     [
-        (Ask.EXTEND, {}, "by how much"),
-        (Ask.EXTEND, {"trials": "many"}, "trials: 'many' is no whole number"),
-        (Ask.EXTEND, {"wall": "soon"}, "wall time"),
-        (Ask.EXTEND, {"gpu_hours": "x"}, "GPU hours"),
-        (Ask.PARALLELISM, {"trials": "1.5"}, "no whole number"),
-        (Ask.ENQUEUE, {"name": ["lr"], "value": ["fast"]}, "lr: 'fast' is no number"),
-        (Ask.ENQUEUE, {"name": ["n"], "value": ["2.5"]}, "n: '2.5' is no whole number"),
-        (Ask.RETRY, {}, "say which"),
+        (FormQuestion.EXTEND, {}, "by how much"),
+        (FormQuestion.EXTEND, {"trials": "many"}, "trials: 'many' is no whole number"),
+        (FormQuestion.EXTEND, {"wall": "soon"}, "wall time"),
+        (FormQuestion.EXTEND, {"gpu_hours": "x"}, "GPU hours"),
+        (FormQuestion.PARALLELISM, {"trials": "1.5"}, "no whole number"),
+        (FormQuestion.ENQUEUE, {"name": ["lr"], "value": ["fast"]}, "lr: 'fast' is no number"),
+        (FormQuestion.ENQUEUE, {"name": ["n"], "value": ["2.5"]}, "n: '2.5' is no whole number"),
+        (FormQuestion.RETRY, {}, "say which"),
     ],
 )
-def test_what_cannot_be_read_is_named(ask: Ask, fields: dict[str, Any], why: str) -> None:
+def test_what_cannot_be_read_is_named(ask: FormQuestion, fields: dict[str, Any], why: str) -> None:
     with pytest.raises(SpecError, match=why):
         asked(ask, **fields)
 

@@ -25,23 +25,23 @@ from joblib.externals.loky import get_reusable_executor
 
 from tests.executors import make_job, make_launch
 from tunesvc import Trial
-from tunesvc.execution.attempt.attempt import Place
+from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.outbox import UNACKNOWLEDGED_MAX
 from tunesvc.execution.executor import (
-    Asked,
     AttemptId,
     Failed,
     Finished,
     Launch,
-    Logged,
+    OutputLogged,
     Payload,
     Reported,
     Started,
-    Yielded,
+    StoppedEarly,
+    SuggestRequested,
 )
-from tunesvc.execution.ray.dispatch_state import Slot
+from tunesvc.execution.ray.dispatch_state import WorkerState
 from tunesvc.execution.worker.worker import Worker
-from tunesvc.execution.worker.worker_protocol import Call, Order, Reply
+from tunesvc.execution.worker.worker_protocol import PollRequest, PollResponse, WorkerCommand
 
 BEGUN: list[int] = []
 GATES: defaultdict[int, threading.Event] = defaultdict(threading.Event)
@@ -151,13 +151,17 @@ class Trainings:
         self.begun = BEGUN
         self.calls = 0
 
-    def call(self, *orders: Order, of: Sequence[Launch] = (), heard: int = 0, timeout_s: float = 0.0) -> Reply:
+    def call(
+        self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0, timeout_s: float = 0.0
+    ) -> PollResponse:
         """Call with new orders, and listen for what these say after so many events."""
         return self.worker.talk(self.token, self.next_call(*orders, of=of, heard=heard), timeout_s)
 
-    def next_call(self, *orders: Order, of: Sequence[Launch] = (), heard: int = 0) -> Call:
+    def next_call(self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0) -> PollRequest:
         self.calls += 1
-        return Call(self.calls, [(self.calls, order) for order in orders], {one.attempt: (heard, 0) for one in of})
+        return PollRequest(
+            self.calls, [(self.calls, order) for order in orders], {one.attempt: (heard, 0) for one in of}
+        )
 
     def run(self, *launches: Launch) -> None:
         self.call(*map(run, launches))
@@ -181,7 +185,7 @@ class Trainings:
     def hear(self, launch: Launch) -> list[Payload]:
         """Wait for its end, and return all it has said."""
         said: list[Payload] = []
-        while not (said and isinstance(said[-1], (Finished, Failed, Yielded))):
+        while not (said and isinstance(said[-1], (Finished, Failed, StoppedEarly))):
             ((_, events),) = self.call(of=[launch], heard=len(said), timeout_s=30.0).said
             said += [payload for _, payload in events]
         return said
@@ -192,25 +196,25 @@ class Trainings:
     def is_known(self, launch: Launch) -> bool:
         return not self.call(of=[launch]).absent
 
-    def aside(self, call: Call) -> Future[Reply]:
+    def aside(self, call: PollRequest) -> Future[PollResponse]:
         """Make a call that stays open, from a thread of its own."""
-        reply: Future[Reply] = Future()
+        reply: Future[PollResponse] = Future()
         talk = self.worker.talk
         # a daemon: any other thread that begins meanwhile looks like one that the objective has left behind
         threading.Thread(target=lambda: reply.set_result(talk(self.token, call, 30.0)), daemon=True).start()
         return reply
 
 
-def run(launch: Launch) -> Order:
-    return Order("run", launch.attempt, (launch,))
+def run(launch: Launch) -> WorkerCommand:
+    return WorkerCommand("run", launch.attempt, (launch,))
 
 
-def withdraw(launch: Launch) -> Order:
-    return Order("withdraw", launch.attempt)
+def withdraw(launch: Launch) -> WorkerCommand:
+    return WorkerCommand("withdraw", launch.attempt)
 
 
-def forget(launch: Launch) -> Order:
-    return Order("forget", launch.attempt)
+def forget(launch: Launch) -> WorkerCommand:
+    return WorkerCommand("forget", launch.attempt)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -224,7 +228,7 @@ def own_interpreter() -> Iterator[None]:
 @pytest.fixture
 def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Worker, "_place", Place("here", 1))  # Ray would be asked
+    monkeypatch.setattr(Worker, "_place", WorkerInfo("here", 1))  # Ray would be asked
     BEGUN.clear()
     GATES.clear()
     ARRIVED.clear()
@@ -244,9 +248,9 @@ def launches(count: int, **params: bool) -> list[Launch]:
     ("objective", "end"),
     [
         ("ends", Finished()),
-        ("breaks_off", Yielded()),
+        ("breaks_off", StoppedEarly()),
         ("ends_in_a_process", Finished()),
-        ("breaks_off_in_a_process", Yielded()),
+        ("breaks_off_in_a_process", StoppedEarly()),
     ],
 )
 def test_an_objective_that_returns_nothing_has_ended_unless_it_saw_the_request_to_stop(
@@ -256,7 +260,7 @@ def test_an_objective_that_returns_nothing_has_ended_unless_it_saw_the_request_t
     (launch,) = launches(1)
     trainings.run(launch)
     assert ARRIVED[launch.trial_number].wait(30)
-    trainings.call(Order("stop", launch.attempt))
+    trainings.call(WorkerCommand("stop", launch.attempt))
     assert trainings.end(launch)[-1] == end
 
 
@@ -304,12 +308,14 @@ def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
     monkeypatch.setattr("tunesvc.execution.worker.worker.GATHER_S", 60.0)
     trainings = Trainings(make_worker(tmp_path, "asks", define_by_run=True))
     (launch,) = launches(1)
-    assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [Started, Asked]
+    assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [Started, SuggestRequested]
     trainings.worker.adopt(2)
     later = Trainings(trainings.worker, token=2)
     ((_, asked_again),) = later.call(of=[launch], heard=2, timeout_s=15.0).said
-    assert isinstance(asked_again[0][1], Asked)
-    ((_, ended),) = later.call(Order("answer", launch.attempt, ("x", 0.5)), of=[launch], heard=3, timeout_s=15.0).said
+    assert isinstance(asked_again[0][1], SuggestRequested)
+    ((_, ended),) = later.call(
+        WorkerCommand("answer", launch.attempt, ("x", 0.5)), of=[launch], heard=3, timeout_s=15.0
+    ).said
     assert ended == [(4, Finished({"loss": 0.5}))]
 
 
@@ -325,7 +331,7 @@ def test_a_call_comes_back_soon_while_an_attempt_may_say_nothing_more(
         heard += len(said[0][1])
     assert heard == UNACKNOWLEDGED_MAX
     trainings.calls += 1
-    reply = trainings.worker.talk(1, Call(trainings.calls, (), {launch.attempt: (heard, heard)}), 0.0)
+    reply = trainings.worker.talk(1, PollRequest(trainings.calls, (), {launch.attempt: (heard, heard)}), 0.0)
     assert [seq for seq, _ in reply.said[0][1]] == list(range(heard + 1, heard + 13))
 
 
@@ -334,7 +340,7 @@ def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) 
     trainings.run(first)
     before = trainings.aside(trainings.next_call(of=[first], heard=1))
     after = trainings.aside(trainings.next_call(run(second), of=[first, second], heard=1))
-    assert before.result(30.0) == Reply()
+    assert before.result(30.0) == PollResponse()
     GATES[0].set()
     assert [attempt for attempt, _ in after.result(30.0).said] == [first.attempt]
     trainings.end(second)
@@ -343,9 +349,9 @@ def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) 
 def test_what_is_told_twice_is_done_once_whichever_call_comes_first(trainings: Trainings) -> None:
     """A call brings all that the worker is not known to have."""
     first, second, third = launches(3)
-    early = Call(1, [(1, run(first)), (1, run(second))], {})
-    late = Call(2, [*early.orders, (2, withdraw(second)), (2, run(third))], {})
-    last = Call(3, [*late.orders, (3, run(second))], {})
+    early = PollRequest(1, [(1, run(first)), (1, run(second))], {})
+    late = PollRequest(2, [*early.orders, (2, withdraw(second)), (2, run(third))], {})
+    last = PollRequest(3, [*late.orders, (3, run(second))], {})
     for call in (late, early, last, late, early):
         trainings.worker.talk(1, call, 0.0)
     trainings.calls = 3
@@ -423,7 +429,7 @@ def test_a_trial_whose_checkpoint_is_gone_begins_anew_and_says_why(tmp_path: Pat
     launch = make_launch(attempt=2, checkpoint=str(gone))
     trainings.run(launch)
     _, note, report, end = trainings.end(launch)
-    assert isinstance(note, Logged)
+    assert isinstance(note, OutputLogged)
     assert note.text.startswith(f"[tunesvc: the trial starts over: its checkpoint {gone} was not found")
     assert (report, end) == (Reported(0, {"loss": 1.0}), Finished({"loss": 0.0}))
 
@@ -458,7 +464,7 @@ def test_a_worker_is_replaced_for_threads_that_a_trial_left_and_their_names_are_
     _, note, end = trainings.hear(launch)
     fit = trainings.call().is_fit
     GATES[launch.trial_number].set()
-    assert isinstance(note, Logged)
+    assert isinstance(note, OutputLogged)
     assert note.text.startswith("[tunesvc: this trial left threads running: 'monitor'. A new worker")
     assert end == Finished({"loss": 0.0})
     assert not fit
@@ -480,9 +486,9 @@ class Obedient(Worker):
 
     def __init__(self) -> None:
         super().__init__(make_job(Path.cwd()), None)
-        self.obeyed: list[Order] = []
+        self.obeyed: list[WorkerCommand] = []
 
-    def _obey(self, order: Order) -> None:
+    def _obey(self, order: WorkerCommand) -> None:
         self.obeyed.append(order)
 
 
@@ -500,18 +506,18 @@ def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
     obedient: Obedient, script: list[str], random: Random
 ) -> None:
     """Calls of one coordinator that are lost, come late and overtake each other; each example's is a later one."""
-    token, slot = next(TOKENS), Slot(actor=None)  # type: ignore[arg-type]
-    told: list[Order] = []
-    under_way: list[Call] = []
+    token, slot = next(TOKENS), WorkerState(actor=None)  # type: ignore[arg-type]
+    told: list[WorkerCommand] = []
+    under_way: list[PollRequest] = []
     answers: list[int] = []
     obedient.obeyed.clear()
     for step in [*script, "call", "arrive last"]:
         if step == "tell":
-            told.append(Order("stop", AttemptId(len(told), 1)))
+            told.append(WorkerCommand("stop", AttemptId(len(told), 1)))
             slot.tell(told[-1])
         elif step == "call":
             slot.calls += 1
-            under_way.append(Call(slot.calls, tuple(slot.orders), {}))
+            under_way.append(PollRequest(slot.calls, tuple(slot.orders), {}))
         elif step == "answer" and answers:
             slot.confirm(answers.pop(random.randrange(len(answers))))
         elif under_way and step != "answer":

@@ -20,7 +20,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.runtime import study_requests
 from tunesvc.web import DashboardServer
-from tunesvc.web.access import KeyAccess, Right, User
+from tunesvc.web.access import KeyAccess, Permission, User
 from tunesvc.web.middleware.security import refusal
 
 HOSTS = frozenset({"127.0.0.1:8088", "localhost:8088"})
@@ -184,7 +184,7 @@ class Own:
     def user(self, request: object) -> User:
         return User("bob")
 
-    def allows(self, user: User, right: Right, study_id: int | None) -> bool:
+    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
         return study_id in (None, self.study_id)
 
     def viewable(self, user: User) -> list[int]:

@@ -18,7 +18,7 @@ from tests.web.conftest import Dashboard, routes_of
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.web import DashboardServer
-from tunesvc.web.access import Right, User
+from tunesvc.web.access import Permission, User
 
 HOSTILE = '<img src=x onerror="alert(1)">\u202ereversed & long ' + "x" * 300
 
@@ -164,13 +164,13 @@ def test_a_choice_of_nothing_but_brackets_is_taken_for_a_word(client: httpx.Clie
 class Only:
     """Lets somebody in who may do one thing."""
 
-    def __init__(self, *rights: Right) -> None:
+    def __init__(self, *rights: Permission) -> None:
         self.rights = rights
 
     def user(self, request: object) -> User:
         return User("bob")
 
-    def allows(self, user: User, right: Right, study_id: int | None) -> bool:
+    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
         return right in self.rights
 
     def viewable(self, user: User) -> None:
@@ -180,7 +180,7 @@ class Only:
 def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Database, simulation: Simulation) -> None:
     with DashboardServer(database, port=0) as server, httpx.Client(base_url=server.url) as client:
         app = server._server.config.app
-        app.state.access = Only(Right.VIEW)  # type: ignore[union-attr]
+        app.state.access = Only(Permission.VIEW)  # type: ignore[union-attr]
         posts = [route.path for route in routes_of(server) if "POST" in route.methods]
         assert {"/studies/{study_id}/ask/{ask}", "/studies/{study_id}/delete"} <= set(posts)
         own = {"Origin": server.url}
@@ -189,10 +189,10 @@ def test_whatever_changes_something_needs_a_right_and_an_own_origin(database: Da
             assert client.post(at).status_code == 403, "no origin"
             assert client.post(at, headers={"Origin": "http://evil.example"}).status_code == 403
             assert "Not allowed" in client.post(at, headers=own).text, at
-        app.state.access = Only(Right.VIEW, Right.STEER)  # type: ignore[union-attr]
+        app.state.access = Only(Permission.VIEW, Permission.STEER)  # type: ignore[union-attr]
         assert client.post("/studies/1/delete", data={"name": "bowl"}, headers=own).status_code == 403
         assert client.post("/studies/1/ask/stop", headers=own).status_code == 303
-        app.state.access = Only(Right.CREATE)  # type: ignore[union-attr]
+        app.state.access = Only(Permission.CREATE)  # type: ignore[union-attr]
         assert client.get("/new?copy=1").status_code == 403, "a copy shows what is copied"
     assert simulation.sql("SELECT asked_by, answer FROM commands") == [
         ("bob", "stopped; no coordinator was running it")

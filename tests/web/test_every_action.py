@@ -21,7 +21,7 @@ from tunesvc.coordinator.coordinator import Coordinator
 from tunesvc.db.engine.database import Database
 from tunesvc.execution.executor import Launch, Payload
 from tunesvc.util.user import whoami
-from tunesvc.web.forms import Ask
+from tunesvc.web.forms import FormQuestion
 
 
 def slow(launch: Launch) -> Iterable[tuple[float, Payload]]:
@@ -79,7 +79,7 @@ def running(shared_database: Database) -> Running:
 class Action:
     """What somebody does, and what is true of the study once its coordinator has carried it out."""
 
-    kind: Ask
+    kind: FormQuestion
     label: str
     button: str
     effect: str
@@ -98,39 +98,47 @@ ORIGIN = "(SELECT count(*) = 1 FROM trial_attrs WHERE name = 'tunesvc:origin' AN
 OF_STUDY = "FROM studies WHERE study_id = ID"
 OF_TRIAL = "FROM trial_annotations WHERE trial_id = (CAST(ID AS bigint) << 32) + NUMBER"
 ACTIONS = [
-    Action(Ask.EXTEND, "Extend", "Extend", f"SELECT spec->'budget'->>'trials' = '104' {OF_STUDY}", (("trials", "4"),)),
     Action(
-        *(Ask.PARALLELISM, "Trials at a time …", "Change"),
+        FormQuestion.EXTEND,
+        "Extend",
+        "Extend",
+        f"SELECT spec->'budget'->>'trials' = '104' {OF_STUDY}",
+        (("trials", "4"),),
+    ),
+    Action(
+        *(FormQuestion.PARALLELISM, "Trials at a time …", "Change"),
         "SELECT count(*) = 3 FROM trials WHERE study_id = ID AND state = 'running'",
         (("trials", "3"),),
     ),
-    Action(Ask.WIDEN, "Widen the space …", "Widen", f"{DRAWN} > 1", (("high", "2"),)),
-    Action(Ask.ENQUEUE, "Enqueue a trial …", "Enqueue", f"{DRAWN} = 0.125", (("value", "0.125"),)),
-    Action(Ask.ENQUEUE, "Change and run", "Enqueue", f"{DRAWN} = 0.25", (("value", "0.25"),), "state = 'complete'"),
-    Action(Ask.NEAR, "Try near this", "Try near it", f"SELECT {ORIGIN}", about="state = 'complete'"),
-    Action(Ask.RETRY, "Run again", "Run again", f"{DRAWN} = {BEFORE}", about="state = 'complete'"),
+    Action(FormQuestion.WIDEN, "Widen the space …", "Widen", f"{DRAWN} > 1", (("high", "2"),)),
+    Action(FormQuestion.ENQUEUE, "Enqueue a trial …", "Enqueue", f"{DRAWN} = 0.125", (("value", "0.125"),)),
     Action(
-        *(Ask.STOP_TRIAL, "Stop this trial", "Stop this trial"),
+        FormQuestion.ENQUEUE, "Change and run", "Enqueue", f"{DRAWN} = 0.25", (("value", "0.25"),), "state = 'complete'"
+    ),
+    Action(FormQuestion.NEAR, "Try near this", "Try near it", f"SELECT {ORIGIN}", about="state = 'complete'"),
+    Action(FormQuestion.RETRY, "Run again", "Run again", f"{DRAWN} = {BEFORE}", about="state = 'complete'"),
+    Action(
+        *(FormQuestion.STOP_TRIAL, "Stop this trial", "Stop this trial"),
         "SELECT state = 'pruned' FROM trials WHERE study_id = ID AND number = NUMBER",
         about=REPORTED,
     ),
     Action(
-        *(Ask.TAG, "+ tag", "Save", f"SELECT tags = '{{vision}}' {OF_STUDY}", (("text", "vision"),)),
+        *(FormQuestion.TAG, "+ tag", "Save", f"SELECT tags = '{{vision}}' {OF_STUDY}", (("text", "vision"),)),
         within="#labels",
         told="Tags: vision",
     ),
     Action(
-        *(Ask.NOTE, "+ note", "Save", f"SELECT note = 'why' {OF_STUDY}", (("text", "why"),)),
+        *(FormQuestion.NOTE, "+ note", "Save", f"SELECT note = 'why' {OF_STUDY}", (("text", "why"),)),
         within="#labels",
         told="The note is kept.",
     ),
     Action(
-        *(Ask.TAG, "+ tag", "Save", f"SELECT tags = '{{odd}}' {OF_TRIAL}", (("text", "odd"),), "number = 0"),
+        *(FormQuestion.TAG, "+ tag", "Save", f"SELECT tags = '{{odd}}' {OF_TRIAL}", (("text", "odd"),), "number = 0"),
         within="#trial-labels",
         told="Tags: odd",
     ),
     Action(
-        *(Ask.NOTE, "+ note", "Save", f"SELECT note = 'how' {OF_TRIAL}", (("text", "how"),), "number = 0"),
+        *(FormQuestion.NOTE, "+ note", "Save", f"SELECT note = 'how' {OF_TRIAL}", (("text", "how"),), "number = 0"),
         within="#trial-labels",
         told="The note is kept.",
     ),
@@ -152,7 +160,9 @@ def test_an_action_does_what_it_says(shared_dashboard: Dashboard, running: Runni
 
 def test_every_action_is_taken() -> None:
     taken = {action.kind for action in ACTIONS}
-    assert taken | {Ask.PAUSE, Ask.RESUME, Ask.STOP} == set(Ask), "those in tests of their own"
+    assert taken | {FormQuestion.PAUSE, FormQuestion.RESUME, FormQuestion.STOP} == set(FormQuestion), (
+        "those in tests of their own"
+    )
 
 
 def test_a_pause_is_asked_shown_taken_back_and_carried_out(

@@ -18,9 +18,9 @@ from tests.web.conftest import Dashboard, routes_of, violations
 from tests.web.test_health_page import failing_above
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import DatabaseUnavailable
-from tunesvc.execution.executor import Failed, Finished, Launch, Logged, Payload, Reported
+from tunesvc.execution.executor import Failed, Finished, Launch, OutputLogged, Payload, Reported
 from tunesvc.runtime.study_requests import note, request, tag
-from tunesvc.web.forms import Ask
+from tunesvc.web.forms import FormQuestion
 from tunesvc.web.middleware.security import POLICY
 
 DESKTOP = {"width": 1280, "height": 900}
@@ -68,13 +68,13 @@ SIGHTS = {
     "a study that there is not": Sight("/studies/999", 404),
     "an address that means nothing": Sight("/studies?sort=nothing", 422),
     "a form to delete": Sight("/studies/{bare}/delete"),
-    **{f"a form to {one}": Sight(f"/studies/{{live}}/ask/{one}?trial={{running}}") for one in Ask},
+    **{f"a form to {one}": Sight(f"/studies/{{live}}/ask/{one}?trial={{running}}") for one in FormQuestion},
 }
 
 
 def script(launch: Launch) -> Iterable[tuple[float, Payload]]:
     """Every seventh fails; of the others the loss tells from the first step on which of them are poor."""
-    yield 1.0, Logged("stdout", "begins\n")
+    yield 1.0, OutputLogged("stdout", "begins\n")
     for step in range(6):
         yield 1.0, Reported(step, {"loss": 1 / (1 + step) + launch.trial_number % 4})
         if launch.trial_number % 7 == 5 and step == 2:

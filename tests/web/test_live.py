@@ -24,10 +24,10 @@ from tests.web.conftest import Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.db.study_changes import Batch, Decision
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_changes import Decision, StudyChanges
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.web import DashboardServer
-from tunesvc.web.live.sse import EventStream, Hub
+from tunesvc.web.live.sse import EventHub, EventStream
 from tunesvc.web.live.watcher import LISTENING_LOOK_S, LOOK_S, Watcher
 
 
@@ -94,8 +94,8 @@ def watching(database: Database, clock: Steps) -> Iterator[tuple[Watcher, Heard]
 
 def test_a_commit_is_heard_of_at_once(database: Database, study_id: int, watching: tuple[Watcher, Heard]) -> None:
     watcher, heard = watching
-    ledger = Ledger.open(database, study_id)
-    ledger.commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+    ledger = StudyWriter.open(database, study_id)
+    ledger.commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
     watcher.step(5)
     assert heard.changes == [frozenset({study_id})]
 
@@ -104,8 +104,8 @@ def test_a_lease_that_is_renewed_is_no_change(
     database: Database, study_id: int, watching: tuple[Watcher, Heard]
 ) -> None:
     watcher, heard = watching
-    ledger = Ledger.open(database, study_id)
-    ledger.commit(Batch(active_s=2.5))
+    ledger = StudyWriter.open(database, study_id)
+    ledger.commit(StudyChanges(active_s=2.5))
     watcher.step(0)
     assert heard.changes == []
 
@@ -126,7 +126,7 @@ def test_without_a_listening_connection_changes_are_looked_for(
     _cut_listeners(database)
     _step_until(watcher, lambda: watcher._listener is None)
     assert heard.outages == []
-    Ledger.open(database, study_id).commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+    StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
     clock.now_s += LOOK_S
     watcher.step(0)
     assert heard.changes == [frozenset({study_id})]
@@ -140,7 +140,7 @@ def test_notifications_that_get_lost_are_made_up_for(
     assert watcher._listener is not None
     with watcher._listener._driver.cursor() as cursor:
         cursor.execute("UNLISTEN *")
-    Ledger.open(database, study_id).commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+    StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
     clock.now_s += LISTENING_LOOK_S
     watcher.step(0)
     assert heard.changes == [frozenset({study_id})]
@@ -189,7 +189,7 @@ def test_a_page_that_takes_nothing_is_dropped_and_costs_a_set_meanwhile() -> Non
     """Fault 31."""
 
     async def scenario() -> None:
-        hub, sent = Hub(), []
+        hub, sent = EventHub(), []
         may_send = asyncio.Event()
         may_send.set()
 
@@ -228,7 +228,7 @@ def test_five_hundred_pages_that_do_not_listen_leave_the_others_alone(database: 
         with client.stream("GET", "/events", timeout=10) as stream:
             lines = stream.iter_lines()
             assert next(lines) == "retry: 1000"
-            Ledger.open(database, study_id).commit(Batch(decisions=[Decision(None, "stop", "enough", {})]))
+            StudyWriter.open(database, study_id).commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
             began_s = time.monotonic()
             assert "event: changed" in lines
             assert next(lines) == f"data: [{study_id}]"

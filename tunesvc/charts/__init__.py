@@ -15,7 +15,7 @@ Imports neither SQL nor Ray, and decides nothing.
 
 from tunesvc.charts.chart import Chart
 from tunesvc.charts.distribution import edf
-from tunesvc.charts.figures import Kind, Reader, Wanted, draw, kinds_of
+from tunesvc.charts.figures import FigureKind, FigureOptions, Reader, draw, kinds_of
 from tunesvc.charts.page import page
 from tunesvc.charts.parameters import contour, correlations, importance, parallel, rank, slices
 from tunesvc.charts.progress import choose_curves, history, learning_curves, timeline
@@ -25,9 +25,9 @@ from tunesvc.charts.tradeoff import front_of, hypervolume, pareto
 
 __all__ = [
     "Chart",
-    "Kind",
+    "FigureKind",
+    "FigureOptions",
     "Reader",
-    "Wanted",
     "best_so_far",
     "choose_curves",
     "compared_curves",

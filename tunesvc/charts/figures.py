@@ -18,9 +18,9 @@ from tunesvc.queries.operations.timeline import list_spans
 from tunesvc.queries.rows import Objective, StudyView
 from tunesvc.queries.trials.attempt_events import get_curves
 from tunesvc.queries.trials.trial_results import Results, get_results
-from tunesvc.queries.trials.tried_parameters import Tried, tried_best, tried_evenly
+from tunesvc.queries.trials.tried_parameters import CompletedTrials, tried_best, tried_evenly
 from tunesvc.search.analysis.importance import TRIALS_MIN, Share
-from tunesvc.search.analysis.model_surface import Surface
+from tunesvc.search.analysis.model_surface import ModelSurface
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _JUDGED = 4_000
 """Trials that importances are told from, an even choice of all."""
 
 
-class Kind(StrEnum):
+class FigureKind(StrEnum):
     """The figures, in the order in which a page shows them."""
 
     PARETO = "pareto"
@@ -51,26 +51,26 @@ class Kind(StrEnum):
     @property
     def has_objective(self) -> bool:
         """Whether it is about one of the objectives."""
-        return self not in (Kind.PARETO, Kind.HYPERVOLUME, Kind.TIMELINE)
+        return self not in (FigureKind.PARETO, FigureKind.HYPERVOLUME, FigureKind.TIMELINE)
 
     @property
     def has_pair(self) -> bool:
         """Whether it is about two parameters."""
-        return self in (Kind.CONTOUR, Kind.RANK)
+        return self in (FigureKind.CONTOUR, FigureKind.RANK)
 
     @property
     def has_axes(self) -> bool:
         """Whether its axes may be logarithmic."""
-        return self not in (Kind.PARALLEL, Kind.CORRELATIONS, Kind.IMPORTANCE, Kind.TIMELINE)
+        return self not in (FigureKind.PARALLEL, FigureKind.CORRELATIONS, FigureKind.IMPORTANCE, FigureKind.TIMELINE)
 
     @property
     def is_wide(self) -> bool:
         """Whether it wants the whole width of the page."""
-        return self in (Kind.PARALLEL, Kind.SLICE, Kind.TIMELINE)
+        return self in (FigureKind.PARALLEL, FigureKind.SLICE, FigureKind.TIMELINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FigureOptions:
     """How a figure is to be drawn."""
 
     objective: int = 0
@@ -84,11 +84,11 @@ class Wanted:
     """Of learning curves: this one instead of the objective."""
 
 
-def kinds_of(view: StudyView) -> tuple[Kind, ...]:
+def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
     """The figures that a study has."""
     count = len(view.objectives)
-    left_out = {1: {Kind.PARETO, Kind.HYPERVOLUME}, 2: set()}.get(count, {Kind.HYPERVOLUME})
-    return tuple(kind for kind in Kind if kind not in left_out)
+    left_out = {1: {FigureKind.PARETO, FigureKind.HYPERVOLUME}, 2: set()}.get(count, {FigureKind.HYPERVOLUME})
+    return tuple(kind for kind in FigureKind if kind not in left_out)
 
 
 class Reader:
@@ -119,7 +119,7 @@ class Reader:
 
         return self._get(("results",), read)
 
-    def best(self, index: int, states: tuple[str, ...] = ()) -> Tried:
+    def best(self, index: int, states: tuple[str, ...] = ()) -> CompletedTrials:
         """The best trials of these states and some others."""
         results = self.results()
         return self._get(
@@ -127,7 +127,7 @@ class Reader:
             lambda _: tried_best(self._database, self.view, results, index, _TRIED, states),
         )
 
-    def evenly(self, index: int) -> Tried:
+    def evenly(self, index: int) -> CompletedTrials:
         """An even choice of complete trials."""
         results = self.results()
         return self._get(("evenly", index), lambda _: tried_evenly(self._database, self.view, results, index, _JUDGED))
@@ -137,12 +137,12 @@ class Reader:
         tried = self.evenly(index)
         return self._get(("shares", index), lambda _: importance_shares(tried))
 
-    def surface(self, index: int) -> Surface | None:
+    def surface(self, index: int) -> ModelSurface | None:
         """The model."""
         results = self.results()
         return self._get(("surface", index), lambda _: get_surface(self._database, self.view, results, index))
 
-    def important(self, index: int, limit: int, states: tuple[str, ...] = ()) -> Tried:
+    def important(self, index: int, limit: int, states: tuple[str, ...] = ()) -> CompletedTrials:
         """The best trials with the most important parameters alone: two by importance, more in their own order."""
         tried = self.best(index, states)
         ranked = [one.name for one in sorted(self.shares(index), key=lambda one: -one.share)]
@@ -177,46 +177,46 @@ class Reader:
         return self._kept[name]
 
 
-def draw(kind: Kind, reader: Reader, wanted: Wanted = Wanted()) -> Chart:  # frozen
+def draw(kind: FigureKind, reader: Reader, wanted: FigureOptions = FigureOptions()) -> Chart:  # frozen
     """One figure of a study."""
     index, states = wanted.objective, wanted.states
     objective: Objective = reader.view.objectives[index]
     match kind:
-        case Kind.HISTORY:
+        case FigureKind.HISTORY:
             return progress.history(objective, reader.results(), index, states)
-        case Kind.CURVES:
+        case FigureKind.CURVES:
             return reader.curves(index, states, wanted.metric)
-        case Kind.PARALLEL:
+        case FigureKind.PARALLEL:
             return parameters.parallel(_limited(reader, wanted).fewer(parameters.LINES))
-        case Kind.SLICE:
+        case FigureKind.SLICE:
             return _slices(reader, wanted)
-        case Kind.CONTOUR:
+        case FigureKind.CONTOUR:
             return _contour(reader, wanted)
-        case Kind.RANK:
+        case FigureKind.RANK:
             return parameters.rank(_pair(reader, wanted))
-        case Kind.IMPORTANCE:
+        case FigureKind.IMPORTANCE:
             return parameters.importance(reader.shares(index), objective)
-        case Kind.CORRELATIONS:
+        case FigureKind.CORRELATIONS:
             return parameters.correlations(reader.best(index, states))
-        case Kind.DISTRIBUTION:
+        case FigureKind.DISTRIBUTION:
             return distribution.edf(objective, reader.results(), index, states)
-        case Kind.TIMELINE:
+        case FigureKind.TIMELINE:
             return reader.timeline()
-        case Kind.PARETO:
+        case FigureKind.PARETO:
             front = tradeoff.front_of(reader.view.objectives, reader.results())
             return tradeoff.pareto(reader.view.objectives, reader.results(), front)
-        case Kind.HYPERVOLUME:
+        case FigureKind.HYPERVOLUME:
             return tradeoff.hypervolume(reader.view.objectives, reader.results())
 
 
-def _limited(reader: Reader, wanted: Wanted) -> Tried:
+def _limited(reader: Reader, wanted: FigureOptions) -> CompletedTrials:
     """With no more parameters than can be drawn side by side."""
     index, states = wanted.objective, wanted.states
     tried = reader.best(index, states)
     return tried if len(tried.parameters) <= parameters.SLICES else reader.important(index, parameters.SLICES, states)
 
 
-def _slices(reader: Reader, wanted: Wanted) -> Chart:
+def _slices(reader: Reader, wanted: FigureOptions) -> Chart:
     tried = _limited(reader, wanted)
     there = len(tried.parameters)
     shown = tried.fewer(parameters.SLICED // max(there, 1))
@@ -227,20 +227,20 @@ def _slices(reader: Reader, wanted: Wanted) -> Chart:
     return parameters.slices(shown, cuts, model.number)
 
 
-def _pair(reader: Reader, wanted: Wanted) -> Tried:
+def _pair(reader: Reader, wanted: FigureOptions) -> CompletedTrials:
     names = tuple(dict.fromkeys(wanted.parameters))[:2]
     if len(names) < 2:
         names = tuple(one.name for one in reader.important(wanted.objective, 2, wanted.states).parameters)
     return reader.best(wanted.objective, wanted.states).only(names)
 
 
-def _model(reader: Reader, wanted: Wanted) -> Surface | None:
+def _model(reader: Reader, wanted: FigureOptions) -> ModelSurface | None:
     """The model, where it has learned from enough trials to say anything."""
     found = reader.surface(wanted.objective) if len(reader.results()) else None
     return found if found is not None and len(found) >= TRIALS_MIN else None
 
 
-def _contour(reader: Reader, wanted: Wanted) -> Chart:
+def _contour(reader: Reader, wanted: FigureOptions) -> Chart:
     tried = _pair(reader, wanted)
     model = _model(reader, wanted)
     names = [one.name for one in tried.parameters]

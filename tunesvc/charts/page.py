@@ -77,7 +77,7 @@ class Sentences:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TableBlock:
     """Rows below their heads."""
 
     heads: Sequence[str]
@@ -85,7 +85,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
+class CodeBlock:
     """Text as it was written."""
 
     text: str
@@ -96,7 +96,7 @@ class Card:
     """A titled piece of the page that is no chart."""
 
     title: str
-    parts: Sequence[Sentences | Table | Code]
+    parts: Sequence[Sentences | TableBlock | CodeBlock]
     note: str = ""
     is_wide: bool = True
 
@@ -157,14 +157,14 @@ def _card(card: Card) -> str:
     return f'<section class="card{wide}"><h2>{html.escape(card.title)}</h2>{note}{parts}</section>'
 
 
-def _part(part: Sentences | Table | Code) -> str:
+def _part(part: Sentences | TableBlock | CodeBlock) -> str:
     match part:
         case Sentences(said):
             items = "".join(f"<dt>{html.escape(about)}</dt><dd>{html.escape(text)}</dd>" for about, text in said)
             return f'<dl class="said">{items}</dl>'
-        case Code(text):
+        case CodeBlock(text):
             return f"<pre>{html.escape(text)}</pre>"
-        case Table(heads, rows):
+        case TableBlock(heads, rows):
             head = "".join(f"<th>{html.escape(text)}</th>" for text in heads)
             body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
             table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -16,7 +16,7 @@ _TICK = 14
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class AxisScale:
     """Values as positions along an axis, with its ticks."""
 
     positions: np.ndarray
@@ -32,7 +32,7 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ChoiceGroup:
     """Trials that are drawn in one colour."""
 
     name: str
@@ -41,7 +41,7 @@ class Group:
 
 
 def parallel_axes(
-    scales: Sequence[tuple[str, Scale]], numbers: np.ndarray, groups: Sequence[Group], height: int = 420
+    scales: Sequence[tuple[str, AxisScale]], numbers: np.ndarray, groups: Sequence[ChoiceGroup], height: int = 420
 ) -> go.Figure:
     """Each trial as a line from axis to axis; later groups on top.
 
@@ -72,7 +72,7 @@ def parallel_axes(
     )
 
 
-def _lines(group: Group, heights: np.ndarray, numbers: np.ndarray) -> go.Scatter:
+def _lines(group: ChoiceGroup, heights: np.ndarray, numbers: np.ndarray) -> go.Scatter:
     """All lines of a group as one trace, with gaps between."""
     trials, axes = heights.shape
     gap = np.full((trials, 1), np.nan)
@@ -91,7 +91,7 @@ def _lines(group: Group, heights: np.ndarray, numbers: np.ndarray) -> go.Scatter
     )
 
 
-def _ticks(scales: Sequence[Scale]) -> go.Scatter:
+def _ticks(scales: Sequence[AxisScale]) -> go.Scatter:
     shown: list[tuple[int, float, str]] = []
     for place, scale in enumerate(scales):
         heights = scale.heights(np.array(scale.ticks, dtype=float)).tolist()

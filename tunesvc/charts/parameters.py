@@ -26,11 +26,11 @@ from tunesvc.charts.chart import (
     spans_decades,
     whole,
 )
-from tunesvc.charts.parallel import Group, Scale, parallel_axes
+from tunesvc.charts.parallel import AxisScale, ChoiceGroup, parallel_axes
 from tunesvc.queries.rows import Objective
-from tunesvc.queries.trials.tried_parameters import Parameter, Tried
+from tunesvc.queries.trials.tried_parameters import CompletedTrials, Parameter
 from tunesvc.search.analysis.importance import TRIALS_MIN, Share
-from tunesvc.search.analysis.model_surface import Cut, Plane
+from tunesvc.search.analysis.model_surface import Slice1D, Slice2D
 
 LINES = 400
 """Lines in parallel coordinates, at most."""
@@ -44,14 +44,14 @@ _SHADES = 8
 _DARKENING = [[0, "#b9c8ff"], [1, "#2747c7"]]
 
 
-def _nothing(title: str, tried: Tried) -> Chart | None:
+def _nothing(title: str, tried: CompletedTrials) -> Chart | None:
     """A chart that says why it is empty, if it is."""
     if not len(tried):
         return Chart(title, None, NOTHING)
     return None if tried.parameters else Chart(title, None, "The trials have no parameters.")
 
 
-def _table(tried: Tried, parameters: Sequence[Parameter]) -> dict[str, Any]:
+def _table(tried: CompletedTrials, parameters: Sequence[Parameter]) -> dict[str, Any]:
     return {
         "trial": tried.numbers,
         tried.objective.name: tried.values,
@@ -59,7 +59,7 @@ def _table(tried: Tried, parameters: Sequence[Parameter]) -> dict[str, Any]:
     }
 
 
-def parallel(tried: Tried) -> Chart:
+def parallel(tried: CompletedTrials) -> Chart:
     """Every trial a line through its parameters to its value; the best drawn last, on top."""
     title = f"Parallel coordinates to {tried.objective.name}"
     if (nothing := _nothing(title, tried)) is not None:
@@ -86,20 +86,20 @@ def parallel(tried: Tried) -> Chart:
     )
 
 
-def _shaded(result: Scale, maximize: bool) -> list[Group]:
+def _shaded(result: AxisScale, maximize: bool) -> list[ChoiceGroup]:
     """Trials by their value, the best last: each shade is one trace."""
     heights = result.heights(result.positions)
     badness = 1.0 - heights if maximize else heights
     shade = np.minimum((badness * _SHADES).astype(int), _SHADES - 1)
     colours = sample_colorscale(SCALE, np.linspace(0, 1, _SHADES).tolist())
     return [
-        Group(f"shade {one}", np.flatnonzero(shade == one), colours[one])
+        ChoiceGroup(f"shade {one}", np.flatnonzero(shade == one), colours[one])
         for one in range(_SHADES - 1, -1, -1)
         if (shade == one).any()
     ]
 
 
-def slices(tried: Tried, cuts: Mapping[str, Cut] | None = None, at: int | None = None) -> Chart:
+def slices(tried: CompletedTrials, cuts: Mapping[str, Slice1D] | None = None, at: int | None = None) -> Chart:
     """The objective over each parameter by itself; darker points came later.
 
     Args:
@@ -140,7 +140,7 @@ def slices(tried: Tried, cuts: Mapping[str, Cut] | None = None, at: int | None =
     )
 
 
-def _slice(tried: Tried, parameter: Parameter) -> go.Scatter | go.Scattergl:
+def _slice(tried: CompletedTrials, parameter: Parameter) -> go.Scatter | go.Scattergl:
     has = ~np.isnan(parameter.values)
     return points(
         column(parameter, has),
@@ -161,7 +161,7 @@ def _symbols(pruned: np.ndarray) -> dict[str, Any]:
     return {"symbol": np.where(pruned, "x", "circle").tolist()} if pruned.any() else {}
 
 
-def _band(parameter: Parameter, cut: Cut) -> tuple[go.Scatter, ...]:
+def _band(parameter: Parameter, cut: Slice1D) -> tuple[go.Scatter, ...]:
     x = [label(place, 20) for place in cut.places] if parameter.choices else np.array(cut.places, dtype=float)
     mean, spread = cut.mean.astype(np.float32), (2 * cut.deviation).astype(np.float32)
     if parameter.choices:
@@ -183,7 +183,7 @@ def _band(parameter: Parameter, cut: Cut) -> tuple[go.Scatter, ...]:
     )
 
 
-def contour(tried: Tried, plane: Plane | None, at: int | None = None, *, deviation: bool = False) -> Chart:
+def contour(tried: CompletedTrials, plane: Slice2D | None, at: int | None = None, *, deviation: bool = False) -> Chart:
     """The model's mean over two parameters, with the trials that were tried there.
 
     Args:
@@ -233,7 +233,7 @@ def _surface(shown: Mapping[str, Any], first: Parameter, second: Parameter) -> g
     return go.Contour(**shown, ncontours=18, contours={"coloring": "heatmap"}, line=lines)
 
 
-def rank(tried: Tried) -> Chart:
+def rank(tried: CompletedTrials) -> Chart:
     """Trials over two parameters, coloured by their rank: which region holds the good ones, whatever the scale."""
     title = f"Rank of {tried.objective.name} over two parameters"
     if (nothing := _nothing(title, tried)) is not None:
@@ -257,7 +257,7 @@ def rank(tried: Tried) -> Chart:
     )
 
 
-def _pairs(tried: Tried, first: Parameter, second: Parameter, *, ring: bool = False, **marker: Any) -> Any:
+def _pairs(tried: CompletedTrials, first: Parameter, second: Parameter, *, ring: bool = False, **marker: Any) -> Any:
     has = ~np.isnan(first.values) & ~np.isnan(second.values)
     if "color" in marker:
         marker["color"] = marker["color"][has]
@@ -316,7 +316,7 @@ def importance(shares: Sequence[Share], objective: Objective) -> Chart:
     )
 
 
-def correlations(tried: Tried) -> Chart:
+def correlations(tried: CompletedTrials) -> Chart:
     """Rank correlations (Spearman) of numeric parameters and the objective, each with each."""
     title = f"Correlations with {tried.objective.name}"
     if (nothing := _nothing(title, tried)) is not None:
@@ -399,7 +399,7 @@ def x_axis(parameter: Parameter) -> dict[str, Any]:
 _ABSENT = "absent"
 
 
-def parameter_axis(parameter: Parameter, order: np.ndarray | slice = slice(None)) -> Scale:
+def parameter_axis(parameter: Parameter, order: np.ndarray | slice = slice(None)) -> AxisScale:
     """A parameter as positions; where a trial does not have it, set apart."""
     values = parameter.values[order]
     if not parameter.choices:
@@ -408,15 +408,15 @@ def parameter_axis(parameter: Parameter, order: np.ndarray | slice = slice(None)
     absent = np.isnan(values)
     if absent.any():
         ticks, texts = [-1.0, *ticks], [_ABSENT, *texts]
-    return Scale(np.where(absent, -1.0, values), ticks, texts)
+    return AxisScale(np.where(absent, -1.0, values), ticks, texts)
 
 
-def number_axis(values: np.ndarray, log: bool | None = None) -> Scale:
+def number_axis(values: np.ndarray, log: bool | None = None) -> AxisScale:
     """Numbers as positions, NaN set apart. `log` None: logarithmic where that shows more."""
     absent = ~np.isfinite(values)
     there = values[~absent]
     if not len(there):
-        return Scale(np.zeros(len(values)), [0.0], [_ABSENT])
+        return AxisScale(np.zeros(len(values)), [0.0], [_ABSENT])
     log = spans_decades(there) if log is None else log and bool(there.min() > 0)
     placed = np.log10(there) if log else there
     low, high = float(placed.min()), float(placed.max())
@@ -431,4 +431,4 @@ def number_axis(values: np.ndarray, log: bool | None = None) -> Scale:
     positions[~absent] = placed
     if absent.any():
         ticks, texts = [below, *ticks], [_ABSENT, *texts]
-    return Scale(positions, ticks, texts)
+    return AxisScale(positions, ticks, texts)

@@ -25,7 +25,7 @@ from tunesvc.charts.chart import (
 )
 from tunesvc.db.schema.states import STATES_SHOWN
 from tunesvc.queries.operations.timeline import SPANS, Span
-from tunesvc.queries.rows import Curve, Objective
+from tunesvc.queries.rows import Objective, ReportCurve
 from tunesvc.queries.trials.trial_results import Results, subsample, subsample_best
 
 _FAILED = 1_000
@@ -151,7 +151,7 @@ def choose_curves(
     return [int(number) for number in results.numbers[tried[subsample_best(costs, results.numbers[tried], limit)]]]
 
 
-def learning_curves(objective: Objective, results: Results, curves: Sequence[Curve], best: int | None) -> Chart:
+def learning_curves(objective: Objective, results: Results, curves: Sequence[ReportCurve], best: int | None) -> Chart:
     """Curves by step: the best trial's on top, pruned ones faded.
 
     Args:
@@ -165,7 +165,7 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Cur
     if not drawn:
         return Chart(title, None, "No trial has reported yet; curves appear for objectives that call trial.report().")
     states = {state: set(results.numbers[results.of_state(state)].tolist()) for state in _OPACITY if state != "best"}
-    groups: dict[str, list[Curve]] = {}
+    groups: dict[str, list[ReportCurve]] = {}
     for curve in drawn:
         kinds = [state for state, numbers in states.items() if curve.trial_number in numbers]
         kind = "best" if curve.trial_number == best else (kinds or ["running"])[0]
@@ -204,7 +204,7 @@ _OPACITY = {
 """In the order in which they are drawn."""
 
 
-def _curve_trace(kind: str, curves: Sequence[Curve]) -> go.Scatter:
+def _curve_trace(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
     """All curves of a kind as one trace, with gaps between: one trace per curve would be slow."""
     x: list[float] = []
     y: list[float] = []

@@ -13,8 +13,8 @@ from importlib import metadata
 import yaml
 
 from tunesvc.charts.chart import Chart, short
-from tunesvc.charts.figures import Reader, Wanted, draw, kinds_of
-from tunesvc.charts.page import Card, Code, Sentences, Table, page
+from tunesvc.charts.figures import FigureOptions, Reader, draw, kinds_of
+from tunesvc.charts.page import Card, CodeBlock, Sentences, TableBlock, page
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.explain.explanation import explain_study
 from tunesvc.queries.health import health
@@ -53,7 +53,7 @@ def _parts(database: Database, study: StudyView, best: Sequence[TrialRow]) -> It
     told = explain_study(database, study)
     yield Card("How it was searched", [Sentences([(one.topic, one.text) for one in told.said])])
     if study.spec is not None:
-        yield Card("Study file", [Code(study.source_text or written(study.spec))])
+        yield Card("Study file", [CodeBlock(study.source_text or written(study.spec))])
     yield Card("Made with", [Sentences(list(_versions()))])
 
 
@@ -75,7 +75,7 @@ def _answer(database: Database, study: StudyView) -> Card:
     if len(study.objectives) > 1:
         told.append(("choice", "One of the front, which is listed below: no other beats it in every objective."))
     params = yaml.safe_dump(dict(rows[0].params), sort_keys=False, allow_unicode=True)
-    return Card("Parameters to take", [Sentences(told), Code(params)], is_wide=False)
+    return Card("Parameters to take", [Sentences(told), CodeBlock(params)], is_wide=False)
 
 
 def _health(database: Database, study: StudyView) -> Card:
@@ -92,7 +92,7 @@ def _figures(database: Database, study: StudyView) -> Iterator[Chart]:
     reader = Reader(database, study)
     for kind in kinds_of(study):
         for index in range(len(study.objectives) if kind.has_objective else 1):
-            yield draw(kind, reader, Wanted(index))
+            yield draw(kind, reader, FigureOptions(index))
 
 
 def _facts(study: StudyView) -> dict[str, str]:
@@ -116,7 +116,7 @@ def _about(study: StudyView) -> str:
     return " — ".join(filter(None, [goals, description, study.reason]))
 
 
-def _table(study: StudyView, best: Sequence[TrialRow]) -> Table:
+def _table(study: StudyView, best: Sequence[TrialRow]) -> TableBlock:
     names = list(dict.fromkeys(name for trial in best for name in trial.params))
     heads = ["trial", *(objective.name for objective in study.objectives), *names]
     rows = [
@@ -127,7 +127,7 @@ def _table(study: StudyView, best: Sequence[TrialRow]) -> Table:
         ]
         for trial in best
     ]
-    return Table(heads, rows)
+    return TableBlock(heads, rows)
 
 
 def _versions() -> Iterator[tuple[str, str]]:

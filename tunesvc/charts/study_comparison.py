@@ -9,14 +9,16 @@ import numpy as np
 import plotly.graph_objects as go
 
 from tunesvc.charts.chart import COLOURS, Chart, axis, count_axis, figure, label, notes, showing, whole
-from tunesvc.queries.rows import Curve, Objective
+from tunesvc.queries.rows import Objective, ReportCurve
 
 PALETTE = ("#4f7cff", "#e5484d", "#12a594", "#f5a524", "#a05cd6", "#0ea5d7", "#d6409f", "#7a8c1e")
 """Of things compared; they repeat, with another dash."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def peer_curves(objective: Objective, own: Curve, peers: Mapping[str, Sequence[Curve]], there: int) -> Chart:
+def peer_curves(
+    objective: Objective, own: ReportCurve, peers: Mapping[str, Sequence[ReportCurve]], there: int
+) -> Chart:
     """A trial's curve, bold, among others.
 
     Args:
@@ -41,7 +43,7 @@ def peer_curves(objective: Objective, own: Curve, peers: Mapping[str, Sequence[C
     )
 
 
-def compared_curves(objective: Objective, curves: Sequence[Curve]) -> Chart:
+def compared_curves(objective: Objective, curves: Sequence[ReportCurve]) -> Chart:
     """The curves of a few trials, a colour each."""
     title = f"Curves of {objective.name}"
     drawn = [curve for curve in curves if any(point.value is not None for point in curve.points)]
@@ -96,13 +98,13 @@ _GROUPS: Mapping[str, tuple[str, str, float, float]] = {
 }
 
 
-def _group(kind: str, curves: Sequence[Curve]) -> go.Scatter:
+def _group(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
     name, colour, width, opacity = _GROUPS[kind]
     look = {"line": {"color": colour, "width": width}, "marker": {"color": colour, "size": 5}}
     return _joined(name, curves, mode=_mode(curves), opacity=opacity, **look)
 
 
-def _joined(name: str, curves: Sequence[Curve], **look: Any) -> go.Scatter:
+def _joined(name: str, curves: Sequence[ReportCurve], **look: Any) -> go.Scatter:
     """Curves as one trace, with gaps between."""
     rows: list[tuple[float, float, int]] = []
     for curve in curves:
@@ -123,7 +125,7 @@ def _joined(name: str, curves: Sequence[Curve], **look: Any) -> go.Scatter:
     )
 
 
-def _mode(curves: Sequence[Curve]) -> str:
+def _mode(curves: Sequence[ReportCurve]) -> str:
     return "markers" if all(len(curve.points) == 1 for curve in curves) else "lines"
 
 
@@ -135,15 +137,15 @@ def _marker(i: int) -> dict[str, Any]:
     return {"color": PALETTE[i % len(PALETTE)], "size": 8}
 
 
-def _steps(curves: Sequence[Curve]) -> list[float]:
+def _steps(curves: Sequence[ReportCurve]) -> list[float]:
     return [point.step for curve in curves for point in curve.points]
 
 
-def _values(curves: Sequence[Curve]) -> list[float]:
+def _values(curves: Sequence[ReportCurve]) -> list[float]:
     return [point.value for curve in curves for point in curve.points if point.value is not None]
 
 
-def _columns(objective: Objective, curves: Sequence[Curve]) -> dict[str, list[Any]]:
+def _columns(objective: Objective, curves: Sequence[ReportCurve]) -> dict[str, list[Any]]:
     flat = [(curve.trial_number, point.step, point.value) for curve in curves for point in curve.points]
     numbers, steps, values = (list(column) for column in zip(*flat, strict=True))
     return {"trial": numbers, "step": steps, objective.name: values}

@@ -9,7 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, count_axis, figure, label, notes, points, showing, whole
-from tunesvc.charts.parallel import Group, parallel_axes
+from tunesvc.charts.parallel import ChoiceGroup, parallel_axes
 from tunesvc.charts.parameters import number_axis
 from tunesvc.queries.rows import Objective
 from tunesvc.queries.trials.trial_results import Results, subsample
@@ -88,8 +88,8 @@ def _axes(objectives: Sequence[Objective], results: Results, others: np.ndarray,
     ]
     is_best = np.isin(order, best)
     groups = [
-        Group("other trials", np.flatnonzero(~is_best), COLOURS["pruned"]),
-        Group("Pareto front", np.flatnonzero(is_best), COLOURS["best"]),
+        ChoiceGroup("other trials", np.flatnonzero(~is_best), COLOURS["pruned"]),
+        ChoiceGroup("Pareto front", np.flatnonzero(is_best), COLOURS["best"]),
     ]
     return parallel_axes(scales, results.numbers[order], groups)
 

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from tunesvc import __version__
 from tunesvc.cli.commands import control, dashboard, database, doctor, explain, export, files, notes, run, show
 from tunesvc.cli.exits import ExitCode, code_of, explained
-from tunesvc.cli.help import Command, tidy_help, without_type
+from tunesvc.cli.help import HelpCommand, tidy_help, without_type
 from tunesvc.errors import TuneError
 
 
@@ -106,5 +106,5 @@ for panel, commands in (
     (_SETUP, (doctor.doctor, files.schema)),
 ):
     for command in commands:
-        app.command(cls=Command, rich_help_panel=panel)(command)
+        app.command(cls=HelpCommand, rich_help_panel=panel)(command)
 app.add_typer(database.app, name="db", rich_help_panel=_SETUP)

@@ -7,7 +7,7 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 
-class Command(TyperCommand):
+class HelpCommand(TyperCommand):
     """A command whose help fills the terminal's width."""
 
     def __init__(self, *args: Any, **options: Any) -> None:

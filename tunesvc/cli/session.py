@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class Observers:
     """Who watches what."""
 
     whole: Observer
@@ -30,7 +30,7 @@ class Watch:
     """By the study's name."""
 
 
-Start = Callable[[Watch, threading.Event], T]
+Start = Callable[[Observers, threading.Event], T]
 """Runs something under a view, until the event is set."""
 
 
@@ -55,8 +55,8 @@ def _hush() -> None:
 
 
 @contextmanager
-def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: bool, quiet: bool) -> Iterator[Watch]:
-    from tunesvc.cli.views.multi_study import Board
+def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: bool, quiet: bool) -> Iterator[Observers]:
+    from tunesvc.cli.views.multi_study import MultiStudyView
     from tunesvc.coordinator.progress_events import SilentObserver
     from tunesvc.views.lines import JsonLines, PlainLines
     from tunesvc.views.live import LiveView
@@ -65,17 +65,17 @@ def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: boo
     names = list(titles)
     only = names[0] if len(names) == 1 else None
     if as_json:
-        yield Watch(JsonLines(only), {name: JsonLines(name) for name in names})
+        yield Observers(JsonLines(only), {name: JsonLines(name) for name in names})
     elif quiet:
-        yield Watch(SilentObserver(), dict.fromkeys(names, SilentObserver()))
+        yield Observers(SilentObserver(), dict.fromkeys(names, SilentObserver()))
     elif not out().is_terminal or out().is_dumb_terminal:
-        yield Watch(PlainLines(), {name: PlainLines("" if only else name) for name in names})
+        yield Observers(PlainLines(), {name: PlainLines("" if only else name) for name in names})
     elif only:
         with LiveView(titles[only], out(), interrupt) as view:
-            yield Watch(view, {only: view})
+            yield Observers(view, {only: view})
     else:
-        with Board(names, out(), interrupt) as board:
-            yield Watch(board, {name: board.of(name) for name in names})
+        with MultiStudyView(names, out(), interrupt) as board:
+            yield Observers(board, {name: board.of(name) for name in names})
 
 
 @contextmanager

@@ -23,7 +23,7 @@ class Changes:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class StudyLocation:
     """Where a study runs."""
 
     label: str
@@ -46,7 +46,7 @@ def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
         raise
     check_together(
         [
-            Place(str(file), document.spec.name, document.spec.cluster, str(document.folder))
+            StudyLocation(str(file), document.spec.name, document.spec.cluster, str(document.folder))
             for file, document in zip(files, documents, strict=True)
         ]
     )
@@ -71,7 +71,7 @@ def check_options(files: Sequence[Path]) -> None:
         raise SpecError("\n".join(mistakes))
 
 
-def places(studies: Sequence[str], database_url: str | None) -> list[Place]:
+def places(studies: Sequence[str], database_url: str | None) -> list[StudyLocation]:
     """Where stored studies run.
 
     Raises:
@@ -81,12 +81,12 @@ def places(studies: Sequence[str], database_url: str | None) -> list[Place]:
 
     views = [api.load_study(study, database_url=database_url).view for study in studies]
     return [
-        Place(repr(view.name), view.name, None if view.spec is None else view.spec.cluster, view.source_dir)
+        StudyLocation(repr(view.name), view.name, None if view.spec is None else view.spec.cluster, view.source_dir)
         for view in views
     ]
 
 
-def check_together(places: Sequence[Place]) -> None:
+def check_together(places: Sequence[StudyLocation]) -> None:
     """See that studies can run in one process, on one Ray.
 
     Raises:
@@ -113,7 +113,7 @@ def check_together(places: Sequence[Place]) -> None:
             )
 
 
-def _where(place: Place) -> str:
+def _where(place: StudyLocation) -> str:
     return f"the cluster at {place.cluster}" if place.cluster else "no `cluster`"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from optuna.trial import TrialState
 
-from tunesvc.coordinator.live_attempts import Curve
+from tunesvc.coordinator.live_attempts import MetricTracker
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import Failed, Finished, Lost, Outcome
 from tunesvc.policy import Failure, StopCause
@@ -17,7 +17,7 @@ from tunesvc.spec.diagnostics import suggest
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
+class AttemptResult:
     """The end of an attempt."""
 
     attempt_state: AttemptState
@@ -35,8 +35,8 @@ class Conclusion:
 
 
 def conclude(
-    spec: StudySpec, curve: Curve, outcome: Outcome, stop_cause: StopCause | None, stop_reason: str = ""
-) -> Conclusion:
+    spec: StudySpec, curve: MetricTracker, outcome: Outcome, stop_cause: StopCause | None, stop_reason: str = ""
+) -> AttemptResult:
     """What the attempt's last event means.
 
     An objective that came to its own end still counts after a request to stop: the work is done. Otherwise a
@@ -46,13 +46,13 @@ def conclude(
         return _finished(spec, curve, outcome)
     detail = _detail(outcome)
     if stop_cause is StopCause.SHUTDOWN or (isinstance(outcome, Lost) and outcome.kind == "gone" and not stop_cause):
-        return Conclusion(AttemptState.INTERRUPTED, None, message=detail)
+        return AttemptResult(AttemptState.INTERRUPTED, None, message=detail)
     if stop_cause is not None and stop_cause.failure is not None:
         return _failed(stop_cause.failure, stop_reason, outcome)
     if stop_cause is StopCause.PAUSE:
-        return Conclusion(AttemptState.PAUSED, None, message=detail)
+        return AttemptResult(AttemptState.PAUSED, None, message=detail)
     if stop_cause in _STOPS and not curve.last:  # not pruned: samplers would take that for a poor result
-        return Conclusion(
+        return AttemptResult(
             AttemptState.FAILED, TrialState.FAIL, message=f"stopped before its first report: {stop_reason}"
         )
     if stop_cause is not None:
@@ -70,7 +70,7 @@ _STOPS = frozenset({StopCause.REQUEST, StopCause.COMMAND, StopCause.BUDGET, Stop
 """Reasons to stop a trial that say nothing about its parameters."""
 
 
-def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
+def _finished(spec: StudySpec, curve: MetricTracker, outcome: Finished) -> AttemptResult:
     values = [outcome.metrics.get(metric.name, curve.taken(metric)) for metric in spec.metrics]
     known = [value for value in values if value is not None]
     final = {name: value for name, (_, value) in curve.last.items()} | dict(outcome.metrics)
@@ -80,7 +80,7 @@ def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
     others = {name: value for name, value in final.items() if name not in objectives}
     if not all(math.isfinite(value) for value in known):
         shown = ", ".join(f"{m.name} = {value:g}" for m, value in zip(spec.metrics, known, strict=True))
-        return Conclusion(
+        return AttemptResult(
             AttemptState.FAILED,
             None,
             metrics=others,
@@ -88,7 +88,7 @@ def _finished(spec: StudySpec, curve: Curve, outcome: Finished) -> Conclusion:
             message=f"the result is not finite: {shown}",
         )
     constraints = {name: value for c in spec.constraints for name, value in _excess(c, final[c.metric])}
-    return Conclusion(AttemptState.FINISHED, TrialState.COMPLETE, known, others, constraints)
+    return AttemptResult(AttemptState.FINISHED, TrialState.COMPLETE, known, others, constraints)
 
 
 def _without(missing: Sequence[str], others: Sequence[str]) -> tuple[Failure, str]:
@@ -102,16 +102,16 @@ def _without(missing: Sequence[str], others: Sequence[str]) -> tuple[Failure, st
     return Failure.WRONG_METRIC, f"{message}, but with one for {shown}{hint} The study and the objective need one name"
 
 
-def _pruned(spec: StudySpec, curve: Curve, message: str | None) -> Conclusion:
+def _pruned(spec: StudySpec, curve: MetricTracker, message: str | None) -> AttemptResult:
     last = curve.last_of(spec.metrics[0].name) if len(spec.metrics) == 1 else None
     values = [last] if last is not None and math.isfinite(last) else None
-    return Conclusion(AttemptState.PRUNED, TrialState.PRUNED, values, message=message)
+    return AttemptResult(AttemptState.PRUNED, TrialState.PRUNED, values, message=message)
 
 
-def _failed(failure: Failure, message: str, outcome: Outcome) -> Conclusion:
+def _failed(failure: Failure, message: str, outcome: Outcome) -> AttemptResult:
     state = AttemptState.LOST if isinstance(outcome, Lost) and failure.is_of_the_machine else AttemptState.FAILED
     traceback = outcome.traceback if isinstance(outcome, Failed) else None
-    return Conclusion(state, None, failure=failure, message=message, traceback=traceback or None)
+    return AttemptResult(state, None, failure=failure, message=message, traceback=traceback or None)
 
 
 def _detail(outcome: Outcome) -> str | None:

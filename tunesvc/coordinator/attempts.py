@@ -13,19 +13,19 @@ from typing import Any
 from optuna.trial import TrialState
 
 from tunesvc import policy
-from tunesvc.coordinator.attempt_results import Conclusion, conclude
+from tunesvc.coordinator.attempt_results import AttemptResult, conclude
 from tunesvc.coordinator.deadlines import Deadlines
-from tunesvc.coordinator.event_handler import Ended
-from tunesvc.coordinator.live_attempts import Curve, LiveAttempt, Roster
-from tunesvc.coordinator.post_commit_actions import Effects
-from tunesvc.coordinator.progress_events import Note, Observer
-from tunesvc.coordinator.shutdown import Closing
-from tunesvc.coordinator.study_progress import Scoreboard
-from tunesvc.db.recovery import EarlierAttempt, UnfinishedTrial
+from tunesvc.coordinator.event_handler import EndedAttempt
+from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts, MetricTracker
+from tunesvc.coordinator.post_commit_actions import PostCommitActions
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent
+from tunesvc.coordinator.shutdown import Shutdown
+from tunesvc.coordinator.study_progress import StudyProgress
+from tunesvc.db.recovery import StoredAttempt, UnfinishedTrial
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState, StudyState
-from tunesvc.db.study_changes import AliveAttempt, AttemptEnd, Batch, Decision, OpenedAttempt, StopRequest
-from tunesvc.execution.executor import AttemptId, Launch, Lost, Yielded
+from tunesvc.db.study_changes import AliveAttempt, AttemptEnd, Decision, OpenedAttempt, StopRequest, StudyChanges
+from tunesvc.execution.executor import AttemptId, Launch, Lost, StoppedEarly
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruning import Promotion
@@ -51,12 +51,12 @@ class Attempts:
         spec: StudySpec,
         study_id: int,
         *,
-        roster: Roster,
+        roster: LiveAttempts,
         optimizer: Optimizer,
-        scoreboard: Scoreboard,
+        scoreboard: StudyProgress,
         clock: Clock,
         observer: Observer,
-        close: Callable[[Closing], None],
+        close: Callable[[Shutdown], None],
         gpu_hours: float,
     ) -> None:
         """`close`: called when an end means that the whole study is over; `gpu_hours`: what was spent before."""
@@ -70,7 +70,7 @@ class Attempts:
         self._close = close
         self._spent_gpu_hours = gpu_hours
         self._relaunch: deque[int] = deque()
-        self._paused: dict[int, Curve] = {}
+        self._paused: dict[int, MetricTracker] = {}
         self._told_no_checkpoint = False
         self._unwanted: dict[int, str] = {}
         self._deadlines = Deadlines()
@@ -78,7 +78,7 @@ class Attempts:
         """Those whose grace has not begun."""
         self._deaf_until_s = 0.0
         self._sign_round = 0
-        self._wound_up: Closing | None = None
+        self._wound_up: Shutdown | None = None
 
     @property
     def unfinished(self) -> int:
@@ -97,12 +97,12 @@ class Attempts:
 
     # --- opening ------------------------------------------------------------------------------------
 
-    def reopen(self, slots: int, effects: Effects) -> None:
+    def reopen(self, slots: int, effects: PostCommitActions) -> None:
         """Open new attempts for trials that have to be run again, while there are slots."""
         while self._relaunch and len(self._roster) < slots:
             self.open(self._relaunch.popleft(), effects)
 
-    def promote(self, promotion: Promotion, effects: Effects) -> None:
+    def promote(self, promotion: Promotion, effects: PostCommitActions) -> None:
         """Go on with a paused trial, from its last checkpoint."""
         number = promotion.number
         history = self._roster.history(number)
@@ -120,7 +120,7 @@ class Attempts:
             self._told_no_checkpoint = True
             self._note("warning", "starts over: with trial.checkpoint(...) promoted trials would continue", number)
 
-    def open(self, number: int, effects: Effects) -> None:
+    def open(self, number: int, effects: PostCommitActions) -> None:
         """Open the trial's next attempt, from its last checkpoint."""
         resources = self._spec.resources
         history = self._roster.history(number)
@@ -146,7 +146,7 @@ class Attempts:
 
     # --- stopping -----------------------------------------------------------------------------------
 
-    def stop(self, live: LiveAttempt, cause: StopCause, reason: str, effects: Effects) -> None:
+    def stop(self, live: LiveAttempt, cause: StopCause, reason: str, effects: PostCommitActions) -> None:
         """Ask the attempt to stop; the first cause stands."""
         if live.stop_cause is not None:
             return
@@ -189,7 +189,7 @@ class Attempts:
         now = self._clock.now()
         return all(live.stop_by_s is not None and now >= live.stop_by_s for live in self._roster)
 
-    def judge(self, effects: Effects) -> None:
+    def judge(self, effects: PostCommitActions) -> None:
         """Stop those whose new reports the pruner finds too poor. Whom there is no time for is judged next time."""
         until_s = self._clock.now() + JUDGE_S
         while self._clock.now() <= until_s and (live := self._roster.take_reported()) is not None:
@@ -206,7 +206,7 @@ class Attempts:
             self._decide(live.number, cause, verdict.reason, verdict.details)
             self.stop(live, cause, verdict.reason, effects)
 
-    def watch_limits(self, effects: Effects, *, hearing: bool = True) -> None:
+    def watch_limits(self, effects: PostCommitActions, *, hearing: bool = True) -> None:
         """Stop those that exceed a limit or that nobody wants any more, and kill those that did not obey.
 
         Nobody is silent while the executor hears nothing (`hearing` is off), and nothing is known of an attempt that
@@ -223,7 +223,7 @@ class Attempts:
             if (due := self._roster.get(attempt)) is not None:
                 self._look_at(due, now, effects)
 
-    def _look_at(self, live: LiveAttempt, now: float, effects: Effects) -> None:
+    def _look_at(self, live: LiveAttempt, now: float, effects: PostCommitActions) -> None:
         """Stop or kill an attempt whose time is over, or put that off if it is not."""
         if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
             live.killed = True
@@ -253,7 +253,7 @@ class Attempts:
         )
         self._deadlines.put(ends_s if live.last_word_s is None else now + MUTE_S, live.id)
 
-    def wind_up(self, closing: Closing, effects: Effects) -> None:
+    def wind_up(self, closing: Shutdown, effects: PostCommitActions) -> None:
         """Stop what runs, if that is how the study closes, and end what is paused or would be run again."""
         if closing.stop is not None and closing is not self._wound_up:
             self._wound_up = closing
@@ -270,7 +270,7 @@ class Attempts:
             self._end_unstarted(number, closing.stop or StopCause.PRUNE, closing.reason)
         if self._paused:
             text = f"{len(self._paused)} trials are still paused: they count as pruned"
-            self._observer.note(Note("study", text))
+            self._observer.note(ProgressEvent("study", text))
         for number in list(self._paused):
             self._decide(number, "stop", f"still paused when the study ended: {closing.reason}")
             self._end_paused(number, "", quietly=True)
@@ -280,12 +280,12 @@ class Attempts:
         curve = self._roster.new_curve()
         for step, value in self._optimizer.trial(number).intermediate_values.items():
             curve.add(step, {self._spec.metrics[0].name: value})
-        self._tell(number, conclude(self._spec, curve, Yielded(), cause, reason), reason)
+        self._tell(number, conclude(self._spec, curve, StoppedEarly(), cause, reason), reason)
 
     def _end_paused(self, number: int, reason: str, *, quietly: bool = False) -> None:
         """End a paused trial at what it came to."""
         curve = self._paused.pop(number)
-        self._tell(number, conclude(self._spec, curve, Yielded(), StopCause.PRUNE), reason, quietly=quietly)
+        self._tell(number, conclude(self._spec, curve, StoppedEarly(), StopCause.PRUNE), reason, quietly=quietly)
 
     # --- leases ----------------------------------------------------------------------------------------
 
@@ -310,7 +310,7 @@ class Attempts:
                 renewed.append(AliveAttempt(*live.key(), lease_s))
         return renewed
 
-    def give_up(self, stalled: Iterable[tuple[int, int]], effects: Effects) -> list[Ended]:
+    def give_up(self, stalled: Iterable[tuple[int, int]], effects: PostCommitActions) -> list[EndedAttempt]:
         """End attempts whose lease has run out; whatever they say from here on is refused.
 
         One that gave a sign of life all the same has its lease renewed: nobody had found it necessary before.
@@ -324,7 +324,7 @@ class Attempts:
                 live.over = True
                 effects.kills.append(live.id)
                 reason = f"no heartbeat from its worker for {self._stall_s:g} s (limits.stall)"
-                ended.append(Ended(live, Lost(reason, "stalled")))
+                ended.append(EndedAttempt(live, Lost(reason, "stalled")))
         return ended
 
     @property
@@ -337,7 +337,7 @@ class Attempts:
 
     # --- ending -------------------------------------------------------------------------------------
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: EndedAttempt) -> None:
         """Record an attempt's end, and what it means for its trial."""
         live = ended.live
         outcome = live.doom or ended.outcome
@@ -354,7 +354,7 @@ class Attempts:
         else:
             self._tell(live.number, conclusion, live.stop_reason)
 
-    def recover(self, trial: UnfinishedTrial, effects: Effects) -> None:
+    def recover(self, trial: UnfinishedTrial, effects: PostCommitActions) -> None:
         """Take up a trial that an earlier coordinator left unfinished."""
         history = self._roster.history(trial.number)
         history.attempts = max((attempt.number for attempt in trial.attempts), default=0)
@@ -371,11 +371,11 @@ class Attempts:
         else:
             self._adopt(trial, last, effects)
 
-    def _pause(self, number: int, curve: Curve) -> None:
+    def _pause(self, number: int, curve: MetricTracker) -> None:
         self._paused[number] = curve
         self._optimizer.pause(number, self._roster.history(number).after_step)
 
-    def _adopt(self, trial: UnfinishedTrial, last: EarlierAttempt, effects: Effects) -> None:
+    def _adopt(self, trial: UnfinishedTrial, last: StoredAttempt, effects: PostCommitActions) -> None:
         now = self._clock.now()
         params = self._optimizer.trial(trial.number).params
         live = self._roster.adopt(trial.trial_id, last, trial.number, params, now_s=now)
@@ -386,7 +386,7 @@ class Attempts:
             self._stopped.append(live)
             effects.stops.append(live.id)
 
-    def _curve_of(self, trial: UnfinishedTrial, up_to: float = float("inf")) -> Curve:
+    def _curve_of(self, trial: UnfinishedTrial, up_to: float = float("inf")) -> MetricTracker:
         curve = self._roster.new_curve()
         objective = self._spec.metrics[0].name
         for step, value, metrics in trial.reports:
@@ -394,7 +394,7 @@ class Attempts:
                 curve.add(step, metrics if value is None else {objective: value, **metrics})
         return curve
 
-    def _record_end(self, live: LiveAttempt, conclusion: Conclusion) -> None:
+    def _record_end(self, live: LiveAttempt, conclusion: AttemptResult) -> None:
         end = AttemptEnd(
             *live.key(),
             state=conclusion.attempt_state.value,
@@ -405,7 +405,7 @@ class Attempts:
         )
         self._batch.ends.append(end)
 
-    def _fail(self, number: int, conclusion: Conclusion, failure: Failure) -> None:
+    def _fail(self, number: int, conclusion: AttemptResult, failure: Failure) -> None:
         failures = self._roster.history(number).failures
         decision = policy.after_failure(failure, failures, self._spec.retries)
         failures[failure] += 1
@@ -426,7 +426,7 @@ class Attempts:
         if is_broken and not self._paused and not self._may_succeed(failure):
             limit = "" if failure.is_of_every_trial else f" (limits.failures: {self._spec.limits.failures})"
             told = f"every trial failed{limit}; the last one: {message}"
-            self._close(Closing(StudyState.FAILED, told, StopCause.COMMAND))
+            self._close(Shutdown(StudyState.FAILED, told, StopCause.COMMAND))
 
     def _may_succeed(self, failure: Failure) -> bool:
         """Tell whether a live attempt has reported something that the failed one had not."""
@@ -435,7 +435,7 @@ class Attempts:
             return any(names & live.curve.last.keys() for live in self._roster)
         return any(live.curve.last for live in self._roster)
 
-    def _tell(self, number: int, conclusion: Conclusion, stop_reason: str, *, quietly: bool = False) -> None:
+    def _tell(self, number: int, conclusion: AttemptResult, stop_reason: str, *, quietly: bool = False) -> None:
         if conclusion.trial_state is None:
             raise AssertionError("an attempt without failure decides its trial's state")
         self._optimizer.tell(
@@ -454,17 +454,17 @@ class Attempts:
             self._note("failed", conclusion.message or f"stopped: {stop_reason}", number)
         feasible = all(excess <= 0 for excess in conclusion.constraints.values())
         if trial.state == TrialState.COMPLETE and feasible and policy.reached_target(self._spec.metrics, trial.values):
-            self._close(Closing(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))
+            self._close(Shutdown(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))
 
     @property
-    def _batch(self) -> Batch:
+    def _batch(self) -> StudyChanges:
         return self._optimizer.memory.batch
 
     def _decide(self, number: int, kind: str, reason: str, details: Mapping[str, Any] | None = None) -> None:
         self._batch.decisions.append(Decision(number, kind, reason, details or {}))
 
     def _note(self, kind: str, text: str, number: int) -> None:
-        self._observer.note(Note(kind, text, number))
+        self._observer.note(ProgressEvent(kind, text, number))
 
 
 def _thinned(steps: Sequence[int]) -> Sequence[int]:

@@ -1,6 +1,6 @@
 """What somebody asks of a study, carried out. Each is answered in a sentence, empty when it was done as asked.
 
-The study is whatever is `Steerable`: one that runs, or one that nobody runs at the moment.
+The study is whatever is `ControllableStudy`: one that runs, or one that nobody runs at the moment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tunesvc.space.search_space import Space, near
 from tunesvc.spec import ParamValue, StudySpec, as_choices
 
 
-class Steerable(Protocol):
+class ControllableStudy(Protocol):
     """What a command may do to a study. What does not make sense raises `SpecError`."""
 
     @property
@@ -65,7 +65,7 @@ class Steerable(Protocol):
         ...
 
 
-def carry_out(command: Command, study: Steerable) -> str:
+def carry_out(command: Command, study: ControllableStudy) -> str:
     """Do what a command asks; returns the answer for whoever asked. A mistake in it is an answer, not an error."""
     try:
         return perform(command, study)
@@ -73,7 +73,7 @@ def carry_out(command: Command, study: Steerable) -> str:
         return f"refused: {error}"
 
 
-def perform(command: Command, study: Steerable) -> str:
+def perform(command: Command, study: ControllableStudy) -> str:
     """Do what a command asks; returns the answer for whoever asked.
 
     Raises:
@@ -107,14 +107,14 @@ def perform(command: Command, study: Steerable) -> str:
     return ""
 
 
-def _widen(command: Command, study: Steerable) -> str:
+def _widen(command: Command, study: ControllableStudy) -> str:
     spec = wider(study.spec, command.payload)
     told = differences(study.spec, spec)
     study.widen(spec, Decision(None, "sampler", f"search space widened {_by(command)}: {told}", {"widened": told}))
     return told
 
 
-def _enqueue(command: Command, study: Steerable) -> str:
+def _enqueue(command: Command, study: ControllableStudy) -> str:
     """With the values that are given, or near those of another trial; which ones, the command's id decides."""
     given = command.payload
     if "near" in given:
@@ -127,7 +127,7 @@ def _enqueue(command: Command, study: Steerable) -> str:
     return _next(study, study.enqueue(as_choices(given["params"]), str(given.get("origin", ""))))
 
 
-def _retry(command: Command, study: Steerable) -> str:
+def _retry(command: Command, study: ControllableStudy) -> str:
     trial = _known(study, command.payload)
     if not trial.state.is_finished():
         raise SpecError(f"trial {trial.number} is not over: it is {_word(trial.state)}")
@@ -135,7 +135,7 @@ def _retry(command: Command, study: Steerable) -> str:
     return _next(study, number, f", with the parameters of trial {trial.number}")
 
 
-def _next(study: Steerable, number: int, detail: str = "") -> str:
+def _next(study: ControllableStudy, number: int, detail: str = "") -> str:
     """Return the answer for an enqueued trial, and extend a budget of trials that has no room for it."""
     answer, limit = f"trial {number} is next{detail}", study.spec.budget.trials
     if limit is None or study.trials <= limit:
@@ -144,7 +144,7 @@ def _next(study: Steerable, number: int, detail: str = "") -> str:
     return f"{answer}; the budget grows to {study.trials} trials, so that it runs"
 
 
-def _known(study: Steerable, given: Mapping[str, Any]) -> FrozenTrial:
+def _known(study: ControllableStudy, given: Mapping[str, Any]) -> FrozenTrial:
     number = given.get("number")
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise SpecError(f"{number!r} is no number of a trial")

@@ -21,20 +21,20 @@ from optuna.trial import FrozenTrial
 from tunesvc import policy
 from tunesvc.coordinator.attempts import Attempts
 from tunesvc.coordinator.commands import carry_out
-from tunesvc.coordinator.event_handler import Intake
-from tunesvc.coordinator.live_attempts import Roster
-from tunesvc.coordinator.post_commit_actions import Adoption, Effects
+from tunesvc.coordinator.event_handler import EventHandler
+from tunesvc.coordinator.live_attempts import LiveAttempts
+from tunesvc.coordinator.post_commit_actions import AdoptAction, PostCommitActions
 from tunesvc.coordinator.prefetch import AttemptPrefetch, ProposalPrefetch
-from tunesvc.coordinator.progress_events import Note, Observer, SilentObserver
-from tunesvc.coordinator.shutdown import Closing
-from tunesvc.coordinator.step_committer import Writer
-from tunesvc.coordinator.study_progress import Scoreboard
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
+from tunesvc.coordinator.shutdown import Shutdown
+from tunesvc.coordinator.step_committer import StepCommitter
+from tunesvc.coordinator.study_progress import StudyProgress
 from tunesvc.db.recovery import UnfinishedTrial
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import Batch, Decision
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_changes import Decision, StudyChanges
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable, ExecutorError, UnsatisfiableRequest
-from tunesvc.execution.executor import Asked, Event, Executor, Outcome
+from tunesvc.execution.executor import Event, Executor, Outcome, SuggestRequested
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.policy import StopCause, Usage
 from tunesvc.search.exhaustion import is_distinct
@@ -77,7 +77,7 @@ class Coordinator:
         self,
         spec: StudySpec,
         *,
-        ledger: Ledger,
+        ledger: StudyWriter,
         optimizer: Optimizer,
         executor: Executor,
         clock: Clock | None = None,
@@ -105,9 +105,9 @@ class Coordinator:
         self._executor = executor
         self._clock = clock or SystemClock()
         self._observer = observer or SilentObserver()
-        self._roster = Roster(spec.metrics)
-        self._intake = Intake(spec, self._roster, optimizer, self._clock.now, self._observer, code=code)
-        self._scoreboard = Scoreboard(spec, optimizer.trials)
+        self._roster = LiveAttempts(spec.metrics)
+        self._intake = EventHandler(spec, self._roster, optimizer, self._clock.now, self._observer, code=code)
+        self._scoreboard = StudyProgress(spec, optimizer.trials)
         self._attempts = Attempts(
             spec,
             ledger.study_id,
@@ -123,9 +123,11 @@ class Coordinator:
         self._backlog = AttemptPrefetch(executor.handover_s)
         self._gather_s = gather_s
         self._is_asking = False
-        self._writer = Writer(ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer, beside=beside)
-        self._closing: Closing | None = None
-        self._closed: Closing | None = None
+        self._writer = StepCommitter(
+            ledger, executor, clock=self._clock, sleep=sleep, observer=self._observer, beside=beside
+        )
+        self._closing: Shutdown | None = None
+        self._closed: Shutdown | None = None
         self._under_way: dict[int, str] = {}
         self._trouble = self._lack = ""
         self._sampler_errors = 0
@@ -153,18 +155,18 @@ class Coordinator:
         for command in self._ledger.commands():
             if command.kind in ("pause", "stop", "resume") and not standby and self._ledger.is_inherited(command):
                 self._batch.answered[command.command_id] = "the run that this was meant for had ended"
-        effects = Effects()
+        effects = PostCommitActions()
         for trial in unfinished:
             self._attempts.recover(trial, effects)
         if self._roster:  # they have spoken to nobody since the last coordinator
             self._settled_s = self._clock.now() + SETTLE_S
         self._batch.alive = self._attempts.leases(None)
         self._batch.study_state = (StudyState.RUNNING, "")
-        effects.adoption = Adoption(self._ledger.token, {live.id: live.cursor for live in self._roster})
+        effects.adoption = AdoptAction(self._ledger.token, {live.id: live.cursor for live in self._roster})
         self._commit(effects)
         failpoints.reach("recovered")
 
-    def run(self, interrupt: threading.Event | None = None) -> Closing:
+    def run(self, interrupt: threading.Event | None = None) -> Shutdown:
         """Step until the study is over, or until `interrupt` is set and what runs has stopped.
 
         Raises:
@@ -178,12 +180,12 @@ class Coordinator:
                     raise DatabaseUnavailable(self._interrupted("the database", self._writer.trouble))
                 if self._trouble and self._attempts.all_overdue:
                     raise ExecutorError(self._interrupted("Ray", self._trouble))
-                self.close(Closing(None, "interrupted", StopCause.SHUTDOWN))
+                self.close(Shutdown(None, "interrupted", StopCause.SHUTDOWN))
             closing = self.step()
             if closing is not None:
                 return closing
 
-    def step(self, wait_s: float = WAIT_S) -> Closing | None:
+    def step(self, wait_s: float = WAIT_S) -> Shutdown | None:
         """One step; returns how the study closed when it has, None while it goes on.
 
         While the database is away, a step is another try at committing the one before.
@@ -197,7 +199,7 @@ class Coordinator:
 
     def _decide(self, wait_s: float) -> bool:
         """Take in, decide, commit, act; False when the database is away."""
-        effects = Effects()
+        effects = PostCommitActions()
         self._optimizer.date_ahead(self._ledger.moment)
         self._attempts.begin_grace()
         events = self._listen(wait_s)
@@ -252,7 +254,7 @@ class Coordinator:
         left = slots if budget is None else budget - self._usage().trials
         return self._proposals.fill(slots, left, moment)
 
-    def close(self, closing: Closing) -> None:
+    def close(self, closing: Shutdown) -> None:
         """Begin to close. What stops trials overrides what lets them finish; else the first reason stands."""
         if self._closing is None or (closing.stop is not None and self._closing.stop is None):
             if closing.state is None and self._closing is not None:
@@ -268,7 +270,7 @@ class Coordinator:
 
     def pause(self) -> str:
         """Ask for nothing more, let what runs finish."""
-        self.close(Closing(StudyState.PAUSED, "paused by request", None))
+        self.close(Shutdown(StudyState.PAUSED, "paused by request", None))
         return ""
 
     def unpause(self) -> str:
@@ -284,7 +286,7 @@ class Coordinator:
     def stop(self) -> str:
         """Stop what runs and end the study."""
         self.unpause()
-        self.close(Closing(StudyState.STOPPED, "stopped by request", StopCause.COMMAND))
+        self.close(Shutdown(StudyState.STOPPED, "stopped by request", StopCause.COMMAND))
         return ""
 
     @property
@@ -314,7 +316,7 @@ class Coordinator:
 
     # --- deciding -----------------------------------------------------------------------------------
 
-    def _move(self, effects: Effects) -> None:
+    def _move(self, effects: PostCommitActions) -> None:
         if self._closing is None:
             effects.parallelism, effects.line = self._parallelism(), self._backlog.line
             slots = effects.parallelism + self._backlog.wanted(effects.parallelism)
@@ -324,22 +326,22 @@ class Coordinator:
             move = policy.next_move(self.spec.budget, usage, slots, exhausted=exhausted, expected=expected)
             match move:
                 case policy.Halt():
-                    self.close(Closing(StudyState.FINISHED, move.reason, move.cause))
+                    self.close(Shutdown(StudyState.FINISHED, move.reason, move.cause))
                 case policy.Finish():
                     if not (move.promotes and self._promote(slots, effects, asks=0)):
-                        self.close(Closing.at_budget(move.reason, *self._scoreboard.failed_and_others))
+                        self.close(Shutdown.at_budget(move.reason, *self._scoreboard.failed_and_others))
                 case policy.Drain():
                     self._attempts.reopen(slots, effects)
                     if move.promotes:
                         self._promote(slots, effects, asks=0)
-                case policy.Ask():
+                case policy.AskForTrials():
                     self._attempts.reopen(slots, effects)
                     self._promote(slots, effects, asks=move.trials)
                     self._ask(min(move.trials, slots - self._attempts.unfinished), effects)
         if self._closing is not None:
             self._attempts.wind_up(self._closing, effects)
 
-    def _promote(self, slots: int, effects: Effects, *, asks: int) -> bool:
+    def _promote(self, slots: int, effects: PostCommitActions, *, asks: int) -> bool:
         """Go on with paused trials while there are slots, before anything new is asked; returns whether any does."""
         began_s, promoted = self._clock.now(), False
         while self._attempts.unfinished < slots and self._clock.now() - began_s <= RENEW_S:
@@ -350,7 +352,7 @@ class Coordinator:
             promoted = True
         return promoted
 
-    def _ask(self, trials: int, effects: Effects) -> None:
+    def _ask(self, trials: int, effects: PostCommitActions) -> None:
         began_s = self._clock.now()
         self._is_asking = False
         is_ahead = effects.parallelism is not None and self._attempts.unfinished >= effects.parallelism
@@ -372,10 +374,10 @@ class Coordinator:
             return
         self._sampler_errors += 1
         self._batch.decisions.append(Decision(number, "sampler", error, {}))
-        self._observer.note(Note("warning", reason, number))
+        self._observer.note(ProgressEvent("warning", reason, number))
         if self._sampler_errors >= SAMPLER_ERRORS_MAX:
             told = f"the sampler failed {SAMPLER_ERRORS_MAX} times in a row: {error}"
-            self.close(Closing(StudyState.PAUSED, told, None))
+            self.close(Shutdown(StudyState.PAUSED, told, None))
 
     def _look_for_commands(self) -> None:
         now = self._clock.now()
@@ -450,10 +452,10 @@ class Coordinator:
     # --- acting -------------------------------------------------------------------------------------
 
     @property
-    def _batch(self) -> Batch:
+    def _batch(self) -> StudyChanges:
         return self._optimizer.memory.batch
 
-    def _commit(self, effects: Effects) -> bool:
+    def _commit(self, effects: PostCommitActions) -> bool:
         now = self._clock.now()
         is_due = now - self._renewed_s >= RENEW_S
         if is_due:
@@ -507,8 +509,8 @@ class Coordinator:
         )
 
     def _note(self, kind: str, text: str) -> None:
-        self._observer.note(Note(kind, text))
+        self._observer.note(ProgressEvent(kind, text))
 
 
-_URGENT = (*get_args(Outcome), Asked)
+_URGENT = (*get_args(Outcome), SuggestRequested)
 """After these somebody waits: a worker for its next trial, or an attempt for the value of a parameter."""

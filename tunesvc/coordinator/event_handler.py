@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from tunesvc.coordinator.live_attempts import LiveAttempt, Roster
-from tunesvc.coordinator.post_commit_actions import Effects
-from tunesvc.coordinator.progress_events import Note, Observer
-from tunesvc.db.study_changes import Batch, Checkpoint, Decision, LogCut, LogLine, Report, StartedAttempt
+from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts
+from tunesvc.coordinator.post_commit_actions import PostCommitActions
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent
+from tunesvc.db.study_changes import Checkpoint, Decision, LogCut, LogLine, Report, StartedAttempt, StudyChanges
 from tunesvc.errors import BadReport
 from tunesvc.execution.executor import (
     STUDY,
-    Asked,
-    Attributed,
+    AttrSet,
     Checkpointed,
     Event,
     Failed,
-    Logged,
     Lost,
     Outcome,
+    OutputLogged,
     Payload,
     Reported,
     Started,
     StudyRequested,
+    SuggestRequested,
 )
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.spec import StudySpec
@@ -31,20 +31,20 @@ from tunesvc.spec.diagnostics import suggest
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedAttempt:
     """An attempt that said its last word in this step."""
 
     live: LiveAttempt
     outcome: Outcome
 
 
-class Intake:
+class EventHandler:
     """Takes events in. Events that were taken in before, or of attempts that are over, change nothing."""
 
     def __init__(
         self,
         spec: StudySpec,
-        roster: Roster,
+        roster: LiveAttempts,
         optimizer: Optimizer,
         now: Callable[[], float],
         observer: Observer,
@@ -62,10 +62,10 @@ class Intake:
         self._optimizer = optimizer
         self._now = now
 
-    def take(self, events: Sequence[Event], effects: Effects) -> list[Ended]:
+    def take(self, events: Sequence[Event], effects: PostCommitActions) -> list[EndedAttempt]:
         """Take a step's events in; returns the attempts that ended."""
         batch = self._optimizer.memory.batch
-        ended: list[Ended] = []
+        ended: list[EndedAttempt] = []
         for event in events:
             live = self._roster.get(event.attempt)
             if live is None or live.over or event.seq <= live.cursor:
@@ -78,12 +78,14 @@ class Intake:
                 self._roster.speak(live)
             if isinstance(event.payload, Outcome):
                 live.over = True
-                ended.append(Ended(live, event.payload))
+                ended.append(EndedAttempt(live, event.payload))
             else:
                 self._take_one(live, event.seq, event.payload, batch, effects)
         return ended
 
-    def _take_one(self, live: LiveAttempt, seq: int, payload: Payload, batch: Batch, effects: Effects) -> None:
+    def _take_one(
+        self, live: LiveAttempt, seq: int, payload: Payload, batch: StudyChanges, effects: PostCommitActions
+    ) -> None:
         match payload:
             case Started():
                 self._roster.start(live, self._now())
@@ -99,16 +101,16 @@ class Intake:
                 history.checkpoint, history.checkpoint_step = payload.path, payload.step
                 history.curve = live.curve.copy()
                 batch.checkpoints.append(Checkpoint(*live.key(), payload.path, payload.step))
-            case Logged():
+            case OutputLogged():
                 self._take_log(live, seq, payload, batch)
-            case Attributed():
+            case AttrSet():
                 self._optimizer.remember(live.number, payload.name, payload.value, payload.kind)
-            case Asked():
+            case SuggestRequested():
                 self._answer(live, payload, effects)
             case StudyRequested():
                 effects.answers.append((live.id, STUDY, self._optimizer.packed_study()))
 
-    def _answer(self, live: LiveAttempt, asked: Asked, effects: Effects) -> None:
+    def _answer(self, live: LiveAttempt, asked: SuggestRequested, effects: PostCommitActions) -> None:
         try:
             value = self._optimizer.suggest(live.number, asked.name, asked.distribution)
         except BadReport as error:
@@ -118,11 +120,11 @@ class Intake:
         live.params = {**live.params, asked.name: value}
         effects.answers.append((live.id, asked.name, value))
 
-    def _notice_code(self, live: LiveAttempt, code: str, batch: Batch) -> None:
+    def _notice_code(self, live: LiveAttempt, code: str, batch: StudyChanges) -> None:
         if code and self._code and code != self._code:
             reason = "the objective's source code has changed: attempts from now on run the new code"
             batch.decisions.append(Decision(live.number, "code", reason, {"before": self._code, "now": code}))
-            self._observer.note(Note("warning", reason, live.number))
+            self._observer.note(ProgressEvent("warning", reason, live.number))
         self._code = code or self._code
 
     def _notice_names(self, live: LiveAttempt, names: Iterable[str]) -> None:
@@ -135,9 +137,9 @@ class Intake:
             hint = next(filter(None, (suggest(name, self._metric_names) for name in others)), "")
             text = f"the first report is of {', '.join(others)}, not of {self._objective}{hint or '.'}"
             reason = f"{text} Curves and pruning look at {self._objective}"
-            self._observer.note(Note("warning", reason, live.number))
+            self._observer.note(ProgressEvent("warning", reason, live.number))
 
-    def _take_report(self, live: LiveAttempt, report: Reported, batch: Batch) -> None:
+    def _take_report(self, live: LiveAttempt, report: Reported, batch: StudyChanges) -> None:
         self._notice_names(live, report.metrics)
         live.heard_s = self._now()
         live.curve.add(report.step, report.metrics)
@@ -150,8 +152,8 @@ class Intake:
             if self._judged and None not in beside:
                 self._roster.report(live, report.step)
 
-    def _take_log(self, live: LiveAttempt, seq: int, line: Logged, batch: Batch) -> None:
+    def _take_log(self, live: LiveAttempt, seq: int, line: OutputLogged, batch: StudyChanges) -> None:
         batch.logs.append(LogLine(*live.key(), seq, line.stream, line.text))
         if gap := live.log.add(seq, line):
-            note = Logged.gap(gap.chars)
+            note = OutputLogged.gap(gap.chars)
             batch.log_cuts[live.key()] = LogCut(*live.key(), gap.first, gap.last, note.stream, note.text)

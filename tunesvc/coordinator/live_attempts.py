@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tunesvc.coordinator.log_window import LogWindow
-from tunesvc.db.recovery import EarlierAttempt
+from tunesvc.db.recovery import StoredAttempt
 from tunesvc.execution.executor import AttemptId, Failed
 from tunesvc.policy import Failure, StopCause
 from tunesvc.spec import Metric, ParamValue
@@ -16,16 +16,16 @@ from tunesvc.trial import is_better
 
 
 @dataclass(slots=True)
-class Curve:
+class MetricTracker:
     """Last and best value of each metric, whatever the order in which steps arrive."""
 
     goals: Mapping[str, str]
     last: dict[str, tuple[int, float]] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
 
-    def copy(self) -> Curve:
+    def copy(self) -> MetricTracker:
         """A curve that goes its own way from here."""
-        return Curve(self.goals, dict(self.last), dict(self.best))
+        return MetricTracker(self.goals, dict(self.last), dict(self.best))
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
         """Take in one report."""
@@ -54,7 +54,7 @@ class LiveAttempt:
     number: int
     """The trial's number."""
     params: Mapping[str, ParamValue]
-    curve: Curve
+    curve: MetricTracker
     gpus: float
     opened_s: float
     started_s: float | None = None
@@ -88,14 +88,14 @@ class LiveAttempt:
 
 
 @dataclass(slots=True)
-class History:
+class TrialRecord:
     """What earlier attempts left to a trial that is not over."""
 
     attempts: int = 0
     failures: Counter[Failure] = field(default_factory=Counter)
     checkpoint: str | None = None
     checkpoint_step: int | None = None
-    curve: Curve | None = None
+    curve: MetricTracker | None = None
     """As it was at the checkpoint, from which the next attempt goes on."""
 
     @property
@@ -124,7 +124,7 @@ class GpuTime:
         return self._gpus * now_s + self._offset_s
 
 
-class Roster:
+class LiveAttempts:
     """Live attempts by id, and the histories of the trials that are not over."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
@@ -132,7 +132,7 @@ class Roster:
         self._live: dict[AttemptId, LiveAttempt] = {}
         self._reported: OrderedDict[AttemptId, LiveAttempt] = OrderedDict()
         self._gpu_time = GpuTime()
-        self._histories: dict[int, History] = {}
+        self._histories: dict[int, TrialRecord] = {}
 
     def __len__(self) -> int:
         return len(self._live)
@@ -149,13 +149,13 @@ class Roster:
         was adopted, what it has held at least."""
         return self._gpu_time.at(now_s)
 
-    def history(self, number: int) -> History:
+    def history(self, number: int) -> TrialRecord:
         """The trial's history; an empty one for a new trial."""
-        return self._histories.setdefault(number, History())
+        return self._histories.setdefault(number, TrialRecord())
 
-    def new_curve(self) -> Curve:
+    def new_curve(self) -> MetricTracker:
         """A curve without reports."""
-        return Curve(self._goals)
+        return MetricTracker(self._goals)
 
     def open(
         self, trial_id: int, number: int, params: Mapping[str, ParamValue], *, gpus: float, now_s: float
@@ -169,7 +169,7 @@ class Roster:
         return live
 
     def adopt(
-        self, trial_id: int, attempt: EarlierAttempt, number: int, params: Mapping[str, ParamValue], *, now_s: float
+        self, trial_id: int, attempt: StoredAttempt, number: int, params: Mapping[str, ParamValue], *, now_s: float
     ) -> LiveAttempt:
         """Go on with an attempt that an earlier coordinator opened, as far as its events are recorded."""
         live = LiveAttempt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from tunesvc.execution.executor import Logged
+from tunesvc.execution.executor import OutputLogged
 
 KEPT_CHARS_MAX = 2 * 2**20
 """Of the beginning; and as much of the end."""
@@ -30,7 +30,7 @@ class LogWindow:
         self._end_chars = 0
         self._gap: LogGap | None = None
 
-    def add(self, seq: int, line: Logged) -> LogGap | None:
+    def add(self, seq: int, line: OutputLogged) -> LogGap | None:
         """Add a piece that is stored; return the gap if it grows, so that what lies in it has to be deleted."""
         chars = len(line.text)
         if self._beginning_chars < self._max:

@@ -11,7 +11,7 @@ from tunesvc.spec import ParamValue
 
 
 @dataclass(frozen=True, slots=True)
-class Adoption:
+class AdoptAction:
     """What an earlier coordinator launched and we go on with."""
 
     token: int
@@ -19,10 +19,10 @@ class Adoption:
 
 
 @dataclass(slots=True)
-class Effects:
+class PostCommitActions:
     """In the order in which they are performed. A crash may lose any of them: the next coordinator decides anew."""
 
-    adoption: Adoption | None = None
+    adoption: AdoptAction | None = None
     heard: dict[AttemptId, int] = field(default_factory=dict)
     answers: list[tuple[AttemptId, str, ParamValue | bytes]] = field(default_factory=list)
     stops: list[AttemptId] = field(default_factory=list)

@@ -76,7 +76,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class ProgressEvent:
     """One thing that happened, in a line."""
 
     kind: str
@@ -95,7 +95,7 @@ class Observer(Protocol):
         when thousands of trials run."""
         ...
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """Once per happening."""
         ...
 
@@ -106,5 +106,5 @@ class SilentObserver:
     def progress(self, progress: Progress) -> None:
         """Nothing."""
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """Nothing."""

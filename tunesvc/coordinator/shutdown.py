@@ -10,7 +10,7 @@ from tunesvc.policy import StopCause
 
 
 @dataclass(frozen=True, slots=True)
-class Closing:
+class Shutdown:
     """The study runs no further: nothing more is asked, and when nothing runs any more the loop ends."""
 
     state: StudyState | None

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent import futures
 
-from tunesvc.coordinator.post_commit_actions import Effects
-from tunesvc.coordinator.progress_events import Note, Observer
-from tunesvc.db.study_changes import Batch
-from tunesvc.db.study_writer import Ledger
+from tunesvc.coordinator.post_commit_actions import PostCommitActions
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent
+from tunesvc.db.study_changes import StudyChanges
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.execution.executor import Executor
 from tunesvc.util.clock import Clock
@@ -21,12 +21,12 @@ DELAYS_S = (0.05, 0.2, 1.0, 3.0, 5.0)
 """How long to wait before each further try; the last one again and again."""
 
 
-class Writer:
+class StepCommitter:
     """The way from a decided step to the database and to the executor."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: StudyWriter,
         executor: Executor,
         *,
         clock: Clock,
@@ -41,7 +41,7 @@ class Writer:
         self._sleep = sleep
         self._observer = observer
         self._beside = beside
-        self._waiting: tuple[Batch, Effects] | None = None
+        self._waiting: tuple[StudyChanges, PostCommitActions] | None = None
         self._tries = 0
         self._next_try_s = self._away_since_s = 0.0
         self._stalled: Sequence[tuple[int, int]] = ()
@@ -53,7 +53,9 @@ class Writer:
         """Whether a step waits to be committed; nothing else may be decided before it is."""
         return self._waiting is not None
 
-    def write(self, batch: Batch, effects: Effects, meanwhile: Callable[[], bool] | None = None) -> bool:
+    def write(
+        self, batch: StudyChanges, effects: PostCommitActions, meanwhile: Callable[[], bool] | None = None
+    ) -> bool:
         """Commit and act; False when the database is away, and `try_again` has to follow.
 
         Args:
@@ -87,7 +89,7 @@ class Writer:
         effects = self._waiting[1]
         if self._clock.now() - began_s > self._ledger.ttl_s:
             # This process was frozen and may have been replaced meanwhile: ask before acting.
-            return self.write(Batch(), effects)
+            return self.write(StudyChanges(), effects)
         self._waiting = None
         effects.perform(self._executor)
         return True
@@ -97,7 +99,7 @@ class Writer:
         stalled, self._stalled = self._stalled, ()
         return stalled
 
-    def _commit(self, batch: Batch, meanwhile: Callable[[], bool] | None) -> Sequence[tuple[int, int]]:
+    def _commit(self, batch: StudyChanges, meanwhile: Callable[[], bool] | None) -> Sequence[tuple[int, int]]:
         if self._beside is None or meanwhile is None:
             return self._ledger.commit(batch)
         committed = self._beside.submit(self._ledger.commit, batch)
@@ -113,7 +115,7 @@ class Writer:
         if not self.trouble:
             self._away_since_s = now
             text = f"the database is away: {reason}. Trials run on, and what they report waits in their workers"
-            self._observer.note(Note("warning", text))
+            self._observer.note(ProgressEvent("warning", text))
         self.trouble = reason
         self._next_try_s = now + DELAYS_S[min(self._tries, len(DELAYS_S) - 1)]
         self._tries += 1
@@ -121,7 +123,7 @@ class Writer:
     def _carry_on(self) -> None:
         if self.trouble:
             away_s = self._clock.now() - self._away_since_s
-            self._observer.note(Note("study", f"the database is back after {away_s:.1f} s"))
+            self._observer.note(ProgressEvent("study", f"the database is back after {away_s:.1f} s"))
         self.trouble = ""
         self._tries = 0
         self._next_try_s = 0.0

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.coordinator.live_attempts import LiveAttempt, Roster
-from tunesvc.coordinator.progress_events import BestTrial, LiveTrial, Note, Progress
-from tunesvc.policy import Forecast, Usage, forecast, fraction_spent, time_left_s
+from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts
+from tunesvc.coordinator.progress_events import BestTrial, LiveTrial, Progress, ProgressEvent
+from tunesvc.policy import ImprovementForecast, Usage, forecast, fraction_spent, time_left_s
 from tunesvc.search.study_storage import BLAMED, FAILURE
 from tunesvc.spec import StudySpec
 from tunesvc.trial import is_better
 
 
-class Scoreboard:
+class StudyProgress:
     """Counts finished trials as they come, so that a step costs the same however many there are."""
 
     def __init__(self, spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
@@ -30,7 +30,7 @@ class Scoreboard:
             self.finished(trial)
         self._unexplained = 0  # a run begins: the cause of earlier failures may have been mended
 
-    def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[Note]:
+    def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[ProgressEvent]:
         """Count a trial that is over; returns what is worth telling about it."""
         self._counts[trial.state] += 1
         failure = trial.system_attrs.get(FAILURE)
@@ -40,25 +40,25 @@ class Scoreboard:
         self._incumbents.append(None if self._best is None else self._best.values[0])
         return notes
 
-    def expected(self, usage: Usage) -> Forecast | None:
+    def expected(self, usage: Usage) -> ImprovementForecast | None:
         """The improvement to come; None with several objectives, or while it is too early to tell."""
         if len(self.spec.metrics) > 1:
             return None
         return forecast(self.spec.budget.stop_when, self._incumbents, usage)
 
-    def _take_in(self, trial: FrozenTrial, stop_reason: str) -> list[Note]:
+    def _take_in(self, trial: FrozenTrial, stop_reason: str) -> list[ProgressEvent]:
         if trial.state == TrialState.PRUNED:
-            return [Note("pruned", stop_reason or "pruned by the objective", trial.number)]
+            return [ProgressEvent("pruned", stop_reason or "pruned by the objective", trial.number)]
         if trial.state != TrialState.COMPLETE:
             return []
         improved = self._improves(trial)
         if improved:
             self._best = trial
-        return [Note("best" if improved else "complete", self._describe(trial), trial.number)]
+        return [ProgressEvent("best" if improved else "complete", self._describe(trial), trial.number)]
 
     def progress(
         self,
-        roster: Roster,
+        roster: LiveAttempts,
         usage: Usage,
         *,
         state: str,

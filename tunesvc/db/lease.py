@@ -31,7 +31,7 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LeaseHolder:
     """Who holds a study's lease."""
 
     owner: str
@@ -82,10 +82,10 @@ def release(connection: sa.Connection, lease: Lease) -> bool:
     return connection.execute(free.values(expires_at=sa.func.now(), released=True)).rowcount == 1
 
 
-def holder(connection: sa.Connection, study_id: int) -> Holder | None:
+def holder(connection: sa.Connection, study_id: int) -> LeaseHolder | None:
     """Who held the lease last, or None when nobody ever did."""
     live = (leases.c.expires_at > sa.func.now()).label("live")
     row = connection.execute(
         sa.select(leases.c.owner, leases.c.expires_at, live, leases.c.released).where(leases.c.study_id == study_id)
     ).one_or_none()
-    return None if row is None else Holder(row.owner, row.expires_at, row.live, row.released)
+    return None if row is None else LeaseHolder(row.owner, row.expires_at, row.live, row.released)

@@ -15,7 +15,7 @@ from tunesvc.db.schema.tables import attempts, reports, trials
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierAttempt:
+class StoredAttempt:
     """An attempt of a trial that is not over. A live one belonged to a coordinator that is gone."""
 
     number: int
@@ -39,7 +39,7 @@ class UnfinishedTrial:
 
     trial_id: int
     number: int
-    attempts: Sequence[EarlierAttempt]
+    attempts: Sequence[StoredAttempt]
     reports: Sequence[tuple[int, float | None, Mapping[str, float]]]
     """Step, first objective and other metrics of its curve, by step."""
 
@@ -119,7 +119,7 @@ def _of_unfinished(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnEle
     return column.in_(sa.select(trials.c.trial_id).where(trials.c.study_id == study_id, trials.c.state == "running"))
 
 
-def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[EarlierAttempt]]:
+def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[StoredAttempt]]:
     """Of all running trials, by trial id: paused ones may be many."""
     last_word = (
         sa.select(sa.func.max(reports.c.reported_at))
@@ -140,9 +140,9 @@ def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[Ear
         attempts.c.checkpoint_step,
     )
     query = sa.select(*columns).where(_of_unfinished(attempts.c.trial_id, study_id))
-    found: dict[int, list[EarlierAttempt]] = defaultdict(list)
+    found: dict[int, list[StoredAttempt]] = defaultdict(list)
     for row in connection.execute(query.order_by(attempts.c.trial_id, attempts.c.number)):
-        found[row.trial_id].append(EarlierAttempt(row.number, AttemptState(row.state), *row[3:]))
+        found[row.trial_id].append(StoredAttempt(row.number, AttemptState(row.state), *row[3:]))
     return found
 
 

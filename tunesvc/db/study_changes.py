@@ -145,7 +145,7 @@ class SeenNode(Protocol):
 
 
 @dataclass(slots=True)
-class Batch:
+class StudyChanges:
     """Changes in the order in which they are applied, kind by kind."""
 
     trials: list[NewTrial] = field(default_factory=list)

@@ -1,6 +1,6 @@
 """The ledger: a running study's batches, each one transaction, each written exactly once.
 
-A `Ledger` is bound to one study by the lease it was opened with. The first statement of every transaction renews
+A `StudyWriter` is bound to one study by the lease it was opened with. The first statement of every transaction renews
 the lease and advances its batch number; if that finds another token, somebody took over and nothing is written. If
 it finds the batch number already advanced, an earlier try was committed and only its answer was lost. So a batch
 that failed with `DatabaseUnavailable` may be committed again, as often as it takes, and is there once.
@@ -25,7 +25,7 @@ from tunesvc.db.engine import json_numbers
 from tunesvc.db.engine.database import Database, safe_text
 from tunesvc.db.engine.database_errors import answering
 from tunesvc.db.lease import LEASE_S, Lease
-from tunesvc.db.study_changes import Attr, Batch, LogCut
+from tunesvc.db.study_changes import Attr, LogCut, StudyChanges
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.instrumentation import event_log, failpoints
 
@@ -35,7 +35,7 @@ _RELEASE_DELAYS_S = (0.1, 0.5, 2.0)
 """How long to wait before each further try at giving the lease back, which would otherwise run out by itself."""
 
 
-class Ledger:
+class StudyWriter:
     """Writes for one study, under its lease."""
 
     def __init__(
@@ -58,7 +58,9 @@ class Ledger:
         self._inherited = inherited
 
     @classmethod
-    def open(cls, database: Database, study_id: int, *, owner: str | None = None, ttl_s: float = LEASE_S) -> Ledger:
+    def open(
+        cls, database: Database, study_id: int, *, owner: str | None = None, ttl_s: float = LEASE_S
+    ) -> StudyWriter:
         """Take the study's lease.
 
         Raises:
@@ -87,7 +89,7 @@ class Ledger:
         """How long the lease lasts after a commit."""
         return self._ttl_s
 
-    def commit(self, batch: Batch) -> Sequence[tuple[int, int]]:
+    def commit(self, batch: StudyChanges) -> Sequence[tuple[int, int]]:
         """Write a batch, and renew the lease. Either all of it is written, once, or nothing.
 
         Returns (trial number, attempt) of the live attempts whose own leases have run out.
@@ -142,11 +144,11 @@ class Ledger:
                 # a page that showed the study's last step before this still says that somebody runs it
                 notifications.notify(connection, self._lease.study_id)
 
-    def _commit_once(self, number: int, batch: Batch) -> Sequence[tuple[int, int]]:
+    def _commit_once(self, number: int, batch: StudyChanges) -> Sequence[tuple[int, int]]:
         with self._database.engine.begin() as connection:
             if self._advance(connection, number):
                 failpoints.reach("advanced")
-                _Writer(connection, self._lease).write(batch)
+                _BatchSql(connection, self._lease).write(batch)
                 failpoints.reach("written")
             return () if batch.alive is None else self._stalled(connection)
 
@@ -187,7 +189,7 @@ _LIVE = "a.trial_id = " + _TRIAL + " AND a.number = b.attempt AND a.token = :tok
 """The guard of every write for an attempt: it is live, and opened or adopted under our lease."""
 
 
-class _Writer:
+class _BatchSql:
     """Writes one batch through one connection. Methods stand in the order in which their statements run."""
 
     def __init__(self, connection: sa.Connection, lease: Lease) -> None:
@@ -197,7 +199,7 @@ class _Writer:
         self._written: list[str] = []
         """Statements that wait for their journey."""
 
-    def write(self, batch: Batch) -> None:
+    def write(self, batch: StudyChanges) -> None:
         self._trials(batch)
         self._params_and_attrs(batch)
         self._starts(batch)
@@ -212,7 +214,7 @@ class _Writer:
             self._run(notifications.NOTIFY, study=str(self._lease.study_id))
         self._send()
 
-    def _trials(self, batch: Batch) -> None:
+    def _trials(self, batch: StudyChanges) -> None:
         self._bulk(
             f"""INSERT INTO trials (trial_id, study_id, number, state, started_at)
                 SELECT {_TRIAL}, :study, b.number, b.state, CASE WHEN b.state = 'running' THEN now() END FROM b""",
@@ -231,7 +233,7 @@ class _Writer:
             [(number,) for number in batch.restarted],
         )
 
-    def _params_and_attrs(self, batch: Batch) -> None:
+    def _params_and_attrs(self, batch: StudyChanges) -> None:
         self._bulk(
             f"""INSERT INTO trial_params (trial_id, name, position, value, distribution)
                 SELECT {_TRIAL}, b.name, b.position, b.value, b.distribution FROM b
@@ -261,7 +263,7 @@ class _Writer:
             _last_of_each([attr for attr in batch.attrs if attr.number is None]),
         )
 
-    def _starts(self, batch: Batch) -> None:
+    def _starts(self, batch: StudyChanges) -> None:
         if batch.adopts:
             self._run(
                 """UPDATE attempts a SET token = :token FROM trials t
@@ -287,7 +289,7 @@ class _Writer:
             [(s.number, s.attempt, s.node, s.pid, ",".join(s.devices), s.code) for s in batch.started],
         )
 
-    def _reports_and_logs(self, batch: Batch) -> None:
+    def _reports_and_logs(self, batch: StudyChanges) -> None:
         self._bulk(
             f"""INSERT INTO reports (trial_id, attempt, step, value, metrics)
                 SELECT a.trial_id, b.attempt, b.step, b.value, CAST(b.metrics AS jsonb)
@@ -345,7 +347,7 @@ class _Writer:
             cuts,
         )
 
-    def _attempt_ends(self, batch: Batch) -> None:
+    def _attempt_ends(self, batch: StudyChanges) -> None:
         self._bulk(
             f"UPDATE attempts a SET stop_cause = b.cause FROM b WHERE {_LIVE}",
             {"number": "bigint", "attempt": "integer", "cause": "text"},
@@ -374,7 +376,7 @@ class _Writer:
             ],
         )
 
-    def _openings(self, batch: Batch) -> None:
+    def _openings(self, batch: StudyChanges) -> None:
         self._bulk(
             f"""INSERT INTO attempts (trial_id, number, token, expires_at, cpus, gpus)
                 SELECT {_TRIAL}, b.attempt, :token, now() + make_interval(secs => b.stall), b.cpus, b.gpus FROM b""",
@@ -393,7 +395,7 @@ class _Writer:
             [(o.number, o.after_step) for o in batch.opened if o.attempt > 1],
         )
 
-    def _trial_ends(self, batch: Batch) -> None:
+    def _trial_ends(self, batch: StudyChanges) -> None:
         if not batch.finished:
             return
         self._bulk(
@@ -410,7 +412,7 @@ class _Writer:
                 "`tune resume` goes on from what is stored."
             )
 
-    def _decisions(self, batch: Batch) -> None:
+    def _decisions(self, batch: StudyChanges) -> None:
         self._bulk(
             """INSERT INTO decisions (study_id, trial_number, kind, reason, details)
                SELECT :study, b.number, b.kind, b.reason, CAST(b.details AS jsonb) FROM b""",
@@ -424,7 +426,7 @@ class _Writer:
             list(batch.answered.items()),
         )
 
-    def _nodes(self, batch: Batch) -> None:
+    def _nodes(self, batch: StudyChanges) -> None:
         if batch.nodes is None:
             return
         keys = [node.key for node in batch.nodes]
@@ -438,7 +440,7 @@ class _Writer:
             [(n.key, n.address, n.host, json_numbers.dump(n.total), json_numbers.dump(n.free)) for n in batch.nodes],
         )
 
-    def _study(self, batch: Batch) -> None:
+    def _study(self, batch: StudyChanges) -> None:
         if batch.active_s:
             self._run(
                 "UPDATE studies SET active_s = active_s + :active_s WHERE study_id = :study", active_s=batch.active_s

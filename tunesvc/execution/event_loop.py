@@ -14,7 +14,7 @@ Then = Callable[[Any, BaseException | None], None]
 """Gets a value or an error."""
 
 
-class Inbox:
+class EventLoop:
     """Actions, each carried out once and in order by whoever calls `take_in`. Any thread may add to it."""
 
     def __init__(self) -> None:

@@ -103,7 +103,7 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class SuggestRequested:
     """`trial.suggest_*`: the attempt waits for `Executor.answer`."""
 
     name: str
@@ -129,7 +129,7 @@ class Checkpointed:
 
 
 @dataclass(frozen=True, slots=True)
-class Attributed:
+class AttrSet:
     """`trial.set_user_attr(name, value)`."""
 
     name: str
@@ -140,7 +140,7 @@ class Attributed:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class OutputLogged:
     """A piece of the attempt's output."""
 
     stream: str
@@ -152,7 +152,7 @@ class Logged:
     """How many characters it stands for, as a note about them."""
 
     @classmethod
-    def gap(cls, chars: int) -> Logged:
+    def gap(cls, chars: int) -> OutputLogged:
         """Return a note in place of so many characters."""
         return cls("stderr", f"\n[tunesvc: {chars:,} characters of output are left out here]\n", left_out=chars)
 
@@ -165,7 +165,7 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Yielded:
+class StoppedEarly:
     """The objective stopped early: it noticed that it was asked to, or it raised `Pruned` by itself."""
 
 
@@ -192,9 +192,9 @@ class Lost:
     kind: LossKind = "lost"
 
 
-Outcome = Finished | Yielded | Failed | Lost
+Outcome = Finished | StoppedEarly | Failed | Lost
 """The last event of every attempt."""
-Payload = Started | Reported | Asked | StudyRequested | Checkpointed | Attributed | Logged | Outcome
+Payload = Started | Reported | SuggestRequested | StudyRequested | Checkpointed | AttrSet | OutputLogged | Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +208,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class NodeInfo:
     """A machine of the cluster. Amounts go by Ray's names: `CPU`, `GPU`, `memory` in bytes, and custom ones."""
 
     key: str
@@ -231,7 +231,7 @@ class Capacity:
     memory: int
     """Bytes."""
     custom: Mapping[str, float] = field(default_factory=dict)
-    by_node: tuple[Node, ...] = ()
+    by_node: tuple[NodeInfo, ...] = ()
     """The same node by node."""
 
     def __str__(self) -> str:
@@ -296,7 +296,7 @@ class Executor(Protocol):
         ...
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
-        """The value that an `Asked` waits for, or the study that a `StudyRequested` does."""
+        """The value that an `SuggestRequested` waits for, or the study that a `StudyRequested` does."""
         ...
 
     def stop(self, attempt: AttemptId) -> None:

@@ -15,17 +15,17 @@ from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.tables import trials
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.trials.trial_results import Results, subsample_best
-from tunesvc.queries.trials.tried_parameters import Tried
+from tunesvc.queries.trials.tried_parameters import CompletedTrials
 
 if TYPE_CHECKING:
     from tunesvc.search.analysis.importance import Share
-    from tunesvc.search.analysis.model_surface import Surface
+    from tunesvc.search.analysis.model_surface import ModelSurface
 
 LEARNED_MAX = 1_000
 """Trials that the model is shown: of more the best, and an even choice of the rest."""
 
 
-def importance_shares(tried: Tried) -> tuple[Share, ...]:
+def importance_shares(tried: CompletedTrials) -> tuple[Share, ...]:
     """Each parameter's share in the differences of the objective; nothing with too few complete trials."""
     from tunesvc.search.analysis.importance import importances
 
@@ -35,7 +35,7 @@ def importance_shares(tried: Tried) -> tuple[Share, ...]:
     )
 
 
-def get_surface(database: Database, view: StudyView, results: Results, index: int = 0) -> Surface | None:
+def get_surface(database: Database, view: StudyView, results: Results, index: int = 0) -> ModelSurface | None:
     """The model of one objective, fitted to complete, feasible trials; None while there is nothing to fit it to."""
     from tunesvc.search.analysis.model_surface import learn
 

@@ -22,10 +22,10 @@ from tunesvc.queries.rows import StudyView
 from tunesvc.queries.sql import of_study
 from tunesvc.queries.warm_start_source import teacher
 from tunesvc.search.prefetched_proposals import DRAWN
-from tunesvc.search.replay import Course, Moment
+from tunesvc.search.replay import RecordedStep, Recording
 
 
-def course(database: Database, view: StudyView) -> Course:
+def course(database: Database, view: StudyView) -> Recording:
     """The study's course, whole; it is read at once, so a study that runs meanwhile is told up to some point.
 
     Raises:
@@ -33,7 +33,7 @@ def course(database: Database, view: StudyView) -> Course:
     """
     if view.spec is None:
         raise TuneError(f"study {view.name!r} was made through Optuna's API, which records no decisions")
-    moments: dict[datetime, Moment] = defaultdict(Moment)
+    moments: dict[datetime, RecordedStep] = defaultdict(RecordedStep)
     with database.engine.connect() as connection:
         _decisions(connection, view.study_id, moments)
         _reports(connection, view, moments)
@@ -47,10 +47,10 @@ def course(database: Database, view: StudyView) -> Course:
     trials = PgStorage(database).get_all_trials(view.study_id, deepcopy=False)
     ordered = [moments[at] for at in sorted(moments)]
     spec = view.spec
-    return Course(spec, {trial.number: trial for trial in trials}, ordered, lambda: teacher(database, spec))
+    return Recording(spec, {trial.number: trial for trial in trials}, ordered, lambda: teacher(database, spec))
 
 
-def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:
+def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime, RecordedStep]) -> None:
     table = tables.decisions
     query = (
         sa.select(table.c.trial_number, table.c.kind, table.c.details, table.c.decided_at)
@@ -68,7 +68,7 @@ def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime,
             moments[at].pruned[number] = details
 
 
-def _reports(connection: sa.Connection, view: StudyView, moments: dict[datetime, Moment]) -> None:
+def _reports(connection: sa.Connection, view: StudyView, moments: dict[datetime, RecordedStep]) -> None:
     """Those that a later attempt superseded too: they were there when they came."""
     table = tables.reports
     names = [objective.name for objective in view.objectives[1:]]
@@ -83,7 +83,7 @@ def _reports(connection: sa.Connection, view: StudyView, moments: dict[datetime,
         moments[at].reports.append((number_of(trial_id), step, (value, *map(known.get, names))))
 
 
-def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, Moment]) -> None:
+def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, RecordedStep]) -> None:
     """Where trials were paused, and where they went back to their last checkpoint."""
     table = tables.attempts
     query = (

@@ -310,13 +310,13 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class ReportCurve:
     """A trial's reports by step."""
 
     trial_number: int
     points: tuple[Point, ...]
 
-    def of(self, metric: str) -> Curve:
+    def of(self, metric: str) -> ReportCurve:
         """The same by another metric than the first."""
         return replace(self, points=tuple(replace(point, value=point.metrics.get(metric)) for point in self.points))
 

@@ -32,7 +32,7 @@ def list_study_names(database: Database, prefix: str = "", limit: int = 200) -> 
         return tuple(connection.execute(query).scalars())
 
 
-class Only(TypedDict, total=False):
+class StudyFilter(TypedDict, total=False):
     """Which studies are wanted; all that are named have to hold."""
 
     search: str
@@ -46,14 +46,14 @@ class Only(TypedDict, total=False):
     """Of these ids."""
 
 
-def list_studies(database: Database, limit: int = 200, **only: Unpack[Only]) -> tuple[StudyRow, ...]:
+def list_studies(database: Database, limit: int = 200, **only: Unpack[StudyFilter]) -> tuple[StudyRow, ...]:
     """At most so many studies, newest first."""
     query = _narrowed(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
     with database.engine.connect() as connection:
         return tuple(_study_row(row) for row in connection.execute(query))
 
 
-def count_studies(database: Database, **only: Unpack[Only]) -> int:
+def count_studies(database: Database, **only: Unpack[StudyFilter]) -> int:
     """How many studies there are."""
     query = _narrowed(sa.select(sa.func.count()).select_from(table), only)
     with database.engine.connect() as connection:
@@ -61,7 +61,7 @@ def count_studies(database: Database, **only: Unpack[Only]) -> int:
     return found
 
 
-def _narrowed(query: sa.Select[Any], only: Only) -> sa.Select[Any]:
+def _narrowed(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
     if search := only.get("search"):
         looked_at = sa.func.concat_ws("\n", table.c.name, table.c.owner, sa.func.array_to_string(table.c.tags, "\n"))
         query = query.where(looked_at.icontains(search, autoescape=True))

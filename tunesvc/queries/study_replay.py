@@ -13,15 +13,7 @@ from tunesvc.errors import SpecError
 from tunesvc.queries.recording import course
 from tunesvc.queries.rows import StudyView
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
-from tunesvc.search.replay import (
-    OtherPruner,
-    Proposed,
-    Redrawn,
-    SamplerMaker,
-    judge,
-    propose,
-    redraw,
-)
+from tunesvc.search.replay import PrunerComparison, ReplayCount, ReplayedProposal, SamplerMaker, judge, propose, redraw
 from tunesvc.search.seeding import seeded
 from tunesvc.space.search_space import Space
 from tunesvc.spec import Pruner, Sampler, StudySpec
@@ -30,23 +22,23 @@ Choice = TypeVar("Choice", Sampler, Pruner)
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class StudyReplay:
     """A study's own decisions, asked for once more."""
 
-    asks: Redrawn
-    prunes: Redrawn
-    promotions: Redrawn
+    asks: ReplayCount
+    prunes: ReplayCount
+    promotions: ReplayCount
 
 
-def replay_study(database: Database, view: StudyView) -> Replayed:
+def replay_study(database: Database, view: StudyView) -> StudyReplay:
     """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
     played = course(database, view)
     spec = played.spec
     pruner = make_pruner(spec)
-    return Replayed(*redraw(played, _maker(spec), spec.sampler.name, pruner, spec.pruner.name, last_step(spec)))
+    return StudyReplay(*redraw(played, _maker(spec), spec.sampler.name, pruner, spec.pruner.name, last_step(spec)))
 
 
-def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPruner:
+def replay_pruner(database: Database, view: StudyView, pruner: str) -> PrunerComparison:
     """What another pruner would have done on the recorded curves; `pruner` as the spec writes it.
 
     Raises:
@@ -57,7 +49,7 @@ def replay_pruner(database: Database, view: StudyView, pruner: str) -> OtherPrun
     return judge(played, make_pruner(spec), spec.pruner.name, last_step(spec))
 
 
-def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[Proposed, ...]:
+def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[ReplayedProposal, ...]:
     """What another sampler would have proposed at each ask, on the recorded history; `sampler` as the spec writes it.
 
     Raises:

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from tunesvc import policy
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import decisions
-from tunesvc.queries.rows import Curve, DecisionRow, StudyView, TrialRow
+from tunesvc.queries.rows import DecisionRow, ReportCurve, StudyView, TrialRow
 from tunesvc.queries.sql import DECISION_COLUMNS
 from tunesvc.queries.trials.attempt_events import get_curves
-from tunesvc.queries.trials.trial_results import Results, Saved, saving_of
+from tunesvc.queries.trials.trial_results import PruningSavings, Results, saving_of
 from tunesvc.queries.trials.trial_table import list_trials
 
 _START_MAX = 200
@@ -27,7 +27,7 @@ _NEWS_OF = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Gain:
+class Improvement:
     """How much better the search is than its start, when it drew blindly."""
 
     started: int
@@ -47,7 +47,7 @@ class Gain:
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class StudySummary:
     """A study of one objective in a few figures; what there is nothing to say of is None."""
 
     best: int | None
@@ -55,21 +55,21 @@ class Headline:
     best_value: float | None
     since: int
     """Trials that have come to a result after it."""
-    gain: Gain | None
-    saved: Saved | None
-    forecast: policy.Forecast | None
+    gain: Improvement | None
+    saved: PruningSavings | None
+    forecast: policy.ImprovementForecast | None
 
 
-def get_headline(database: Database, view: StudyView, results: Results) -> Headline:
+def get_headline(database: Database, view: StudyView, results: Results) -> StudySummary:
     """The study's figures."""
     objective = view.objectives[0]
     single = len(view.objectives) == 1
     number = results.best(objective) if single else None
     if number is None:
-        return Headline(None, None, 0, None, saving_of(results), None)
+        return StudySummary(None, None, 0, None, saving_of(results), None)
     place = int(np.searchsorted(results.numbers, number))
     resulted = results.of_state("complete") | results.of_state("pruned")
-    return Headline(
+    return StudySummary(
         best=number,
         best_value=float(results.values[place, 0]),
         since=int(resulted[place + 1 :].sum()),
@@ -79,7 +79,7 @@ def get_headline(database: Database, view: StudyView, results: Results) -> Headl
     )
 
 
-def expected(view: StudyView, results: Results) -> policy.Forecast | None:
+def expected(view: StudyView, results: Results) -> policy.ImprovementForecast | None:
     """What improvement is to be expected; None with several objectives, or too early to tell."""
     if len(view.objectives) > 1 or view.spec is None:
         return None
@@ -94,12 +94,12 @@ def expected(view: StudyView, results: Results) -> policy.Forecast | None:
     return policy.forecast(view.spec.budget.stop_when, incumbents, usage)
 
 
-def list_running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tuple[TrialRow, Curve], ...]:
+def list_running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tuple[TrialRow, ReportCurve], ...]:
     """Trials that run or were interrupted, the newest first, each with its curve in few points."""
     rows = list_trials(database, study_id, states=["running", "interrupted"], limit=limit, order="newest")
     found = get_curves(database, study_id, numbers=[row.number for row in rows], max_points=40) if rows else ()
     drawn = {curve.trial_number: curve for curve in found}
-    return tuple((row, drawn.get(row.number, Curve(row.number, ()))) for row in rows)
+    return tuple((row, drawn.get(row.number, ReportCurve(row.number, ()))) for row in rows)
 
 
 def list_queued(database: Database, study_id: int, limit: int = RUNNING) -> tuple[TrialRow, ...]:
@@ -125,13 +125,13 @@ def list_recent_decisions(database: Database, study_id: int, newest: int, limit:
         return tuple(DecisionRow(*row) for row in connection.execute(query))
 
 
-def _gain(database: Database, view: StudyView, results: Results, best: float) -> Gain | None:
+def _gain(database: Database, view: StudyView, results: Results, best: float) -> Improvement | None:
     start = _start(database, view.study_id)
     of_start = np.isin(results.numbers, start) if start else results.numbers < _START
     costs = results.costs(view.objectives[0])[of_start & results.candidates()]
     if not len(costs) or of_start.all():
         return None
-    return Gain(int(of_start.sum()), float(-costs.min() if view.objectives[0].maximize else costs.min()), best)
+    return Improvement(int(of_start.sum()), float(-costs.min() if view.objectives[0].maximize else costs.min()), best)
 
 
 def _start(database: Database, study_id: int) -> Sequence[int]:

@@ -10,7 +10,7 @@ from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.errors import StudyNotFound
-from tunesvc.search.warm_start import Earlier, Teacher
+from tunesvc.search.warm_start import SourceStudy, WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.spec.model import Goal
@@ -22,7 +22,7 @@ GOALS: Mapping[StudyDirection, Goal] = {
 }
 
 
-def teacher(database: Database, spec: StudySpec) -> Teacher | None:
+def teacher(database: Database, spec: StudySpec) -> WarmStart | None:
     """What the studies of the spec's `warm_start` teach; None without any. One that was deleted teaches nothing."""
     if not spec.warm_start:
         return None
@@ -33,10 +33,10 @@ def teacher(database: Database, spec: StudySpec) -> Teacher | None:
             with database.engine.connect() as connection:
                 record = study_records.find(connection, name)
         except StudyNotFound:
-            found.append(Earlier(f"{name}, which is deleted", None, ()))
+            found.append(SourceStudy(f"{name}, which is deleted", None, ()))
             continue
         trials = storage.get_all_trials(record.study_id, deepcopy=False)
         directions = storage.get_study_directions(record.study_id)
         goals = [GOALS[direction] for direction in directions]
-        found.append(Earlier(name, record.spec, trials, goals))
-    return Teacher(spec, Space(spec.parameters), found)
+        found.append(SourceStudy(name, record.spec, trials, goals))
+    return WarmStart(spec, Space(spec.parameters), found)

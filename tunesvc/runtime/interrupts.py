@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from tunesvc.coordinator.progress_events import Note, Observer, Progress
+from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEvent
 
 
 class TimeLimit:
@@ -23,7 +23,7 @@ class TimeLimit:
         self._interrupt = interrupt
         self._timer: threading.Timer | None = None
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """Pass it on."""
         self._observer.note(note)
 

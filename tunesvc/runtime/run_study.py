@@ -21,15 +21,15 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from tunesvc.coordinator.coordinator import Coordinator
-from tunesvc.coordinator.progress_events import Note, Observer, SilentObserver
-from tunesvc.coordinator.shutdown import Closing
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
+from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import recovery, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import answering
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable, LeaseLost, MachineBusy, SpecError, StudyExists, StudyNotFound, TuneError
 from tunesvc.execution.driver.ray_pool import ExecutorMaker
 from tunesvc.execution.executor import Executor, Job
@@ -44,7 +44,7 @@ from tunesvc.search.registry.component_options import name_of
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.seeding import seed_of, seeded
-from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.warm_start import CARRIED
 from tunesvc.space.search_space import Space, widened
 from tunesvc.spec import StudySpec
@@ -59,7 +59,7 @@ MACHINE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StudySource:
     """Where a study comes from."""
 
     text: str | None = None
@@ -73,7 +73,7 @@ class Source:
     pruner: BasePruner | None = None
 
 
-def create(database: Database, spec: StudySpec, source: Source, *, owner: str | None = None) -> StudyRecord:
+def create(database: Database, spec: StudySpec, source: StudySource, *, owner: str | None = None) -> StudyRecord:
     """Store a new study, which `run_study` can then begin; its owner is the system's user when left out.
 
     Raises:
@@ -89,7 +89,7 @@ def create(database: Database, spec: StudySpec, source: Source, *, owner: str | 
 
 
 def enroll(
-    database: Database, spec: StudySpec, source: Source, *, resume: bool, observer: Observer | None = None
+    database: Database, spec: StudySpec, source: StudySource, *, resume: bool, observer: Observer | None = None
 ) -> StudyRecord:
     """Return the study's row: a new one, or with `resume` the one that is there.
 
@@ -121,20 +121,20 @@ def enroll(
             replacement = study_records.create(connection, spec, source.text, source.folder)
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
     reason = f"all trials of the earlier study {spec.name!r} failed ({record.reason}): this one replaces it"
-    (observer or SilentObserver()).note(Note("study", reason))
+    (observer or SilentObserver()).note(ProgressEvent("study", reason))
     return replacement
 
 
 def run_study(
     database: Database,
     record: StudyRecord,
-    source: Source,
+    source: StudySource,
     *,
     make_executor: ExecutorMaker,
     observer: Observer | None = None,
     interrupt: threading.Event | None = None,
     standby: bool = False,
-) -> Closing:
+) -> Shutdown:
     """Run a stored study until it is over, paused or interrupted.
 
     With `standby`, while somebody else runs it: wait, with Ray ready, and take over when that one is gone.
@@ -155,7 +155,7 @@ def run_study(
         if interrupt.is_set():
             return _INTERRUPTED
     while True:
-        observer.note(Note("phase", "waiting for Ray"))
+        observer.note(ProgressEvent("phase", "waiting for Ray"))
         job = _job_of(record, source)
         executor = _executor(make_executor, job, _spec_of(record), observer, interrupt)
         if executor is None:
@@ -171,7 +171,7 @@ def run_study(
         if closing is None or closing is _INTERRUPTED:
             executor.leave()
         else:
-            observer.note(Note("phase", "stopping workers"))
+            observer.note(ProgressEvent("phase", "stopping workers"))
             executor.close()
         if closing is not None:
             return closing
@@ -190,7 +190,7 @@ def _executor(
         except MachineBusy as busy:
             if str(busy) != told:
                 told = str(busy)
-                observer.note(Note("phase", f"waiting for {told}"))
+                observer.note(ProgressEvent("phase", f"waiting for {told}"))
         if interrupt.wait(MACHINE_S):
             return None
 
@@ -200,19 +200,21 @@ def _run_on(
     job: Job,
     database: Database,
     record: StudyRecord,
-    source: Source,
+    source: StudySource,
     observer: Observer,
     interrupt: threading.Event,
     *,
     standby: bool,
-) -> Closing | None:
+) -> Shutdown | None:
     """Take the study's lease, only now because Ray may take longer to start than a lease lasts, and run it.
 
     None when the study that a standby waited for has changed meanwhile, and its workers need another job.
     """
     executor.slots()
     while not interrupt.is_set():
-        ledger = stand_by(database, record, observer, interrupt) if standby else Ledger.open(database, record.study_id)
+        ledger = (
+            stand_by(database, record, observer, interrupt) if standby else StudyWriter.open(database, record.study_id)
+        )
         if ledger is None:
             return _INTERRUPTED if interrupt.is_set() else _OVER
         with _held(ledger), ThreadPoolExecutor(1, thread_name_prefix="commit") as beside:
@@ -243,7 +245,7 @@ def _run_on(
 
 
 @contextmanager
-def _held(ledger: Ledger) -> Iterator[None]:
+def _held(ledger: StudyWriter) -> Iterator[None]:
     try:
         yield
     finally:
@@ -257,7 +259,7 @@ def _spec_of(record: StudyRecord) -> StudySpec:
     return record.spec
 
 
-def _require_objective(spec: StudySpec, source: Source) -> None:
+def _require_objective(spec: StudySpec, source: StudySource) -> None:
     if source.function is None and not spec.has_program:
         raise TuneError(
             f"study {spec.name!r} was started from Python and its objective is not stored: "
@@ -269,7 +271,7 @@ def _require_objective(spec: StudySpec, source: Source) -> None:
             raise SpecError("\n".join(map(str, faults)))
 
 
-def _check_folder(record: StudyRecord, source: Source) -> None:
+def _check_folder(record: StudyRecord, source: StudySource) -> None:
     """Refuse a study whose objective is no longer where it was: each of its trials would fail."""
     spec = _spec_of(record)
     if source.function is not None or record.source_dir is None:
@@ -292,14 +294,14 @@ def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
         TuneError: it is not there either.
     """
     moved = replace(record, source_dir=str(folder.resolve()))
-    _check_folder(moved, Source())
+    _check_folder(moved, StudySource())
     with database.engine.begin() as connection:
         study_records.renew(connection, record, _spec_of(record), record.source_text, moved.source_dir)
     return moved
 
 
-def _job_of(record: StudyRecord, source: Source) -> Job:
-    where = source if source.function is not None else Source(record.source_text, record.source_dir)
+def _job_of(record: StudyRecord, source: StudySource) -> Job:
+    where = source if source.function is not None else StudySource(record.source_text, record.source_dir)
     return make_job(_spec_of(record), record.key, where, checkpoint_folder(record))
 
 
@@ -316,7 +318,7 @@ def _exists(database: Database, record: StudyRecord) -> bool:
 def build_coordinator(
     database: Database,
     name: str,
-    ledger: Ledger,
+    ledger: StudyWriter,
     executor: Executor,
     observer: Observer | None = None,
     *,
@@ -336,7 +338,7 @@ def build_coordinator(
     with database.engine.connect() as connection:
         others = recovery.other_objectives(connection, record.study_id, metrics[1:])
     directions = [_DIRECTIONS[goal] for goal in spec.directions]
-    memory = StudyMemory(spec.name, directions, trials, metrics=metrics, others=others)
+    memory = RecordingStorage(spec.name, directions, trials, metrics=metrics, others=others)
     memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
     lends = None if is_complete(spec) else teacher(database, spec)
@@ -356,7 +358,7 @@ def build_coordinator(
     if all(trial.state == TrialState.WAITING and CARRIED not in trial.system_attrs for trial in trials):
         optimizer.warm_up()  # nothing was asked yet, though somebody may have enqueued something
         if lends is not None and lends.warning and observer is not None:
-            observer.note(Note("warning", lends.warning))
+            observer.note(ProgressEvent("warning", lends.warning))
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         gpu_hours = recovery.gpu_hours(connection, record.study_id)
@@ -393,7 +395,7 @@ def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -
     address = spec.cluster or os.environ.get("RAY_ADDRESS")
     if not address:
         return ""
-    job = make_job(spec, record.key, Source(function=_nothing), checkpoint_folder(record))
+    job = make_job(spec, record.key, StudySource(function=_nothing), checkpoint_folder(record))
     try:
         executor = make_executor(job, spec)
     except TuneError as error:
@@ -407,7 +409,7 @@ def _nothing(**_: object) -> None:
     """The objective of a job that starts no worker."""
 
 
-def make_job(spec: StudySpec, key: str, source: Source, checkpoints: Path) -> Job:
+def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) -> Job:
     """Return what all attempts of a study have in common.
 
     Raises:
@@ -445,7 +447,7 @@ def checkpoint_folder(record: StudyRecord) -> Path:
     return root / f"{readable}-{record.key}"
 
 
-def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: Source) -> StudyRecord:
+def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: StudySource) -> StudyRecord:
     """The stored study under the spec as it is now; a budget never shrinks, since `tune extend` may have raised it.
 
     Raises:
@@ -475,8 +477,8 @@ def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: S
         return study_records.find(connection, spec.name)
 
 
-_INTERRUPTED = Closing(None, "interrupted", None)
-_OVER = Closing(None, "another coordinator brought it to its end", None)
+_INTERRUPTED = Shutdown(None, "interrupted", None)
+_OVER = Shutdown(None, "another coordinator brought it to its end", None)
 
 _FIXED = ("metrics", "constraints", "constants", "seeds")
 """What has to stay as it is while a study has trials; `parameters` may grow, see `search_space.widened`."""

@@ -29,18 +29,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.coordinator.attempt_results import conclude
 from tunesvc.coordinator.commands import carry_out, perform
-from tunesvc.coordinator.live_attempts import Curve
+from tunesvc.coordinator.live_attempts import MetricTracker
 from tunesvc.db import lease, recovery, study_annotations, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import Attr, Batch, Decision, NewTrial, TrialEnd
+from tunesvc.db.study_changes import Attr, Decision, NewTrial, StudyChanges, TrialEnd
 from tunesvc.db.study_records import Command, StudyRecord
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import SpecError, StudyBusy, TuneError
 from tunesvc.execution.driver.ray_pool import ray_executor
-from tunesvc.execution.executor import Yielded
+from tunesvc.execution.executor import StoppedEarly
 from tunesvc.policy import StopCause
 from tunesvc.runtime.run_study import checkpoint_folder, end_workers
 from tunesvc.runtime.takeover import runner
@@ -68,7 +68,7 @@ def request(database: Database, study_id: int, kind: str, payload: Mapping[str, 
     record = _record(database, study_id)
     if record.spec is None and kind in _OF_ALL_STUDIES:
         return _fail_running(database, record, kind, payload, who)
-    perform(Command(0, kind, payload, who), Shelved(database, record))
+    perform(Command(0, kind, payload, who), IdleStudy(database, record))
     with database.engine.begin() as connection:
         command = Command(study_records.request(connection, record.study_id, kind, payload, who), kind, payload, who)
     held = runner(database, record.study_id, patience_s=None if kind in _TAKING else 0.0)
@@ -105,7 +105,7 @@ def remove(database: Database, study_id: int, who: str) -> str:
     if held := runner(database, record.study_id):
         raise StudyBusy(lease.busy(held.owner))
     is_left = _is_left(database, record)
-    ledger = Ledger.open(database, record.study_id)  # it goes with the study
+    ledger = StudyWriter.open(database, record.study_id)  # it goes with the study
     left = end_workers(record, ledger.token, ray_executor) if is_left else ""
     with database.patiently() as connection:  # a large study takes its time
         study_records.remove(connection, record.study_id, who)
@@ -153,9 +153,9 @@ def _settle(database: Database, record: StudyRecord, command: Command) -> str:
     is_left = _is_left(database, record)
     if is_left and command.kind not in _TAKING:
         return f"{command.kind} {record.name}: {_WAITS}"
-    ledger = Ledger.open(database, record.study_id)
+    ledger = StudyWriter.open(database, record.study_id)
     try:
-        shelved = Shelved(database, _record(database, record.study_id))
+        shelved = IdleStudy(database, _record(database, record.study_id))
         answer = carry_out(command, shelved)
         if shelved.waits:
             return f"{command.kind} {record.name}: {_WAITS}"
@@ -180,7 +180,7 @@ def _is_left(database: Database, record: StudyRecord) -> bool:
     return last is not None and not last.released
 
 
-class Shelved:
+class IdleStudy:
     """A study that nobody runs, as commands see it (`Steerable`). What they change collects in `batch`.
 
     Raises:
@@ -193,7 +193,7 @@ class Shelved:
         self.spec = record.spec
         self._database = database
         self._record = record
-        self.batch = Batch()
+        self.batch = StudyChanges()
         self.waits = False
         """Whether what was asked can only be done by somebody who runs the study."""
 
@@ -268,10 +268,10 @@ class Shelved:
 
     def _end(self, number: int, points: Mapping[int, float], cause: StopCause, reason: str) -> str:
         """End a trial between two attempts with what it has reported; returns its state."""
-        curve = Curve({metric.name: metric.goal for metric in self.spec.metrics})
+        curve = MetricTracker({metric.name: metric.goal for metric in self.spec.metrics})
         for step, value in points.items():
             curve.add(step, {self.spec.metrics[0].name: value})
-        end = conclude(self.spec, curve, Yielded(), cause, reason)
+        end = conclude(self.spec, curve, StoppedEarly(), cause, reason)
         state = "pruned" if end.trial_state is TrialState.PRUNED else "fail"
         self.batch.decisions.append(Decision(number, "stop", reason, {}))
         self.batch.finished.append(TrialEnd(number, state, None if end.values is None else list(end.values)))

@@ -6,14 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from tunesvc.coordinator.progress_events import Note, Observer
+from tunesvc.coordinator.progress_events import Observer, ProgressEvent
 from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import answering
-from tunesvc.db.lease import Holder
+from tunesvc.db.lease import LeaseHolder
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
-from tunesvc.db.study_writer import Ledger
+from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable, StudyBusy
 
 LOOK_S = 0.5
@@ -28,8 +28,8 @@ def runner(
     interrupt: threading.Event | None = None,
     *,
     patience_s: float | None = None,
-    on_wait: Callable[[Holder], None] = lambda held: None,
-) -> Holder | None:
+    on_wait: Callable[[LeaseHolder], None] = lambda held: None,
+) -> LeaseHolder | None:
     """Who runs a study now, or None when nobody does.
 
     A coordinator whose lease ran out may have been cut off from the database: it gets `patience_s` to come back.
@@ -55,13 +55,13 @@ def await_end(database: Database, record: StudyRecord, observer: Observer, inter
     Raises:
         StudyBusy: somebody does: it renews its lease.
     """
-    first: Holder | None = None
+    first: LeaseHolder | None = None
 
-    def tell(held: Holder) -> None:
+    def tell(held: LeaseHolder) -> None:
         nonlocal first
         if first is None:
             first = held
-            observer.note(Note("phase", f"waiting to see whether {held.owner} still runs the study"))
+            observer.note(ProgressEvent("phase", f"waiting to see whether {held.owner} still runs the study"))
 
     began_s = time.monotonic()
     while not interrupt.is_set():
@@ -75,7 +75,9 @@ def await_end(database: Database, record: StudyRecord, observer: Observer, inter
         interrupt.wait(LOOK_S)
 
 
-def stand_by(database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event) -> Ledger | None:
+def stand_by(
+    database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event
+) -> StudyWriter | None:
     """Wait until nobody runs a study any more, and take its lease; None when it is over by then.
 
     A study that nobody runs at the start is taken at once, whatever its state. After an outage of the database, which
@@ -92,7 +94,7 @@ def stand_by(database: Database, record: StudyRecord, observer: Observer, interr
                 return None
             is_silent = held is not None and not held.live and not held.released
             if held is None or held.released or (is_silent and time.monotonic() >= patient_until_s):
-                return Ledger.open(database, record.study_id)
+                return StudyWriter.open(database, record.study_id)
             waiting = f"standing by for {held.owner}, which runs the study now"
         except StudyBusy:
             continue  # another standby was faster
@@ -100,12 +102,12 @@ def stand_by(database: Database, record: StudyRecord, observer: Observer, interr
             waiting = f"standing by; the database is away: {error}"
             patient_until_s = time.monotonic() + BACK_S
         if waiting != told:
-            observer.note(Note("phase", waiting))
+            observer.note(ProgressEvent("phase", waiting))
             told = waiting
         interrupt.wait(LOOK_S)
     return None
 
 
-def _holder(database: Database, study_id: int) -> Holder | None:
+def _holder(database: Database, study_id: int) -> LeaseHolder | None:
     with answering(), database.engine.connect() as connection:
         return lease.holder(connection, study_id)

@@ -22,7 +22,7 @@ class Reason:
     """What the sentence rests on; JSON can hold it."""
 
 
-class Recent(dict[int, Kept]):
+class LRUDict(dict[int, Kept]):
     """What is kept of the latest trials, by number: a new one takes the place of the oldest.
 
     Several studies may share a sampler, each in a thread of its own, so no lock of a study keeps it whole.
@@ -43,7 +43,7 @@ _CHANGING = threading.Lock()
 
 
 @runtime_checkable
-class Explains(Protocol):
+class Explainable(Protocol):
     """A sampler or pruner that gives reasons."""
 
     def explain(self, number: int) -> Reason | None:

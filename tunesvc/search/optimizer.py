@@ -19,14 +19,14 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.db.optuna.frozen_trials import was_withdrawn
-from tunesvc.db.study_changes import Batch, Decision
-from tunesvc.search.prefetched_proposals import Ahead, Drawn, Proposal, Repeatable
-from tunesvc.search.proposals import FIXED, ORIGIN, Drawing, configuration
+from tunesvc.db.study_changes import Decision, StudyChanges
+from tunesvc.search.prefetched_proposals import Ahead, PrefetchedProposal, Proposal, Reproducible
+from tunesvc.search.proposals import FIXED, ORIGIN, Proposer, configuration
 from tunesvc.search.pruners.curve.curve_model import look_again, settle_models
-from tunesvc.search.pruning import Judge, Promotion, Verdict
-from tunesvc.search.study_storage import FAILURE, StudyMemory, read_anew
-from tunesvc.search.tracking.pausing import Instead
-from tunesvc.search.warm_start import CARRIED, Teacher
+from tunesvc.search.pruning import Promotion, PruneDecision, PruningPolicy
+from tunesvc.search.study_storage import FAILURE, RecordingStorage, read_anew
+from tunesvc.search.tracking.pausing import Alternative
+from tunesvc.search.warm_start import CARRIED, WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.trial import is_name
@@ -40,7 +40,7 @@ class Optimizer:
 
     def __init__(
         self,
-        memory: StudyMemory,
+        memory: RecordingStorage,
         space: Space,
         sampler: BaseSampler,
         pruner: BasePruner,
@@ -50,7 +50,7 @@ class Optimizer:
         prune_before_step: int | None = None,
         trials_max: int | None = None,
         seed: int | None = None,
-        teacher: Teacher | None = None,
+        teacher: WarmStart | None = None,
     ) -> None:
         """Search one study.
 
@@ -69,8 +69,8 @@ class Optimizer:
         self._trials_max = trials_max
         self._size = space.size if space.parameters else None
         self._teacher = teacher
-        self._drawing = Drawing(memory, self.study, space, sampler_name, seed, self._teacher)
-        self._judge = Judge(memory, self.study, pruner_name, prune_before_step)
+        self._drawing = Proposer(memory, self.study, space, sampler_name, seed, self._teacher)
+        self._judge = PruningPolicy(memory, self.study, pruner_name, prune_before_step)
         self._ahead: Ahead = deque()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._is_settled = True
@@ -196,14 +196,14 @@ class Optimizer:
             lasting: how many results may come in before it has to be drawn anew.
         """
         sampler = self.study.sampler
-        repeatable = isinstance(sampler, Repeatable) and sampler.repeatable
+        repeatable = isinstance(sampler, Reproducible) and sampler.repeatable
         if not repeatable or not self.space.parameters or self._waiting or self.exhausted:
             return False
         kept, changes = self.memory.batch, self.memory.changes
-        self.memory.batch = Batch()
+        self.memory.batch = StudyChanges()
         try:
             proposal = self._propose()
-            self._ahead.append(Drawn(proposal, self.memory.batch, self._finished + lasting, moment))
+            self._ahead.append(PrefetchedProposal(proposal, self.memory.batch, self._finished + lasting, moment))
         finally:
             self.memory.batch = kept
             self.memory.changes = changes  # no pruner sees anything of it
@@ -231,7 +231,7 @@ class Optimizer:
         return self._drawing.propose(number, enqueued=enqueued, finished=self._finished)
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
-        """A value for a parameter that the objective itself declares. See `Drawing.suggest`."""
+        """A value for a parameter that the objective itself declares. See `Proposer.suggest`."""
         return self._drawing.suggest(number, name, distribution)
 
     def remember(self, number: int, name: str, value: str, kind: str = "user") -> None:
@@ -266,12 +266,12 @@ class Optimizer:
         if others:
             self.memory.set_others(number, step, others)
 
-    def verdict(self, number: int, steps: Sequence[int] | None = None) -> Verdict | None:
-        """Whether the pruner wants the trial stopped, and why. See `Judge.verdict`."""
+    def verdict(self, number: int, steps: Sequence[int] | None = None) -> PruneDecision | None:
+        """Whether the pruner wants the trial stopped, and why. See `PruningPolicy.verdict`."""
         return self._judge.verdict(number, steps)
 
     def pause(self, number: int, after_step: int) -> None:
-        """The trial holds its worker no longer. See `Judge.pause`."""
+        """The trial holds its worker no longer. See `PruningPolicy.pause`."""
         self._is_settled = False
         self._judge.pause(number, after_step)
 
@@ -281,11 +281,11 @@ class Optimizer:
         Args:
             asks: whether a new trial may be asked instead.
         """
-        instead = Instead.NOTHING if not asks else Instead.REPEAT if self._covered else Instead.NEW
+        instead = Alternative.NOTHING if not asks else Alternative.REPEAT if self._covered else Alternative.NEW
         return self._judge.promotion(instead)
 
     def promote(self, number: int, details: Mapping[str, Any]) -> None:
-        """The trial runs again. See `Judge.promote`."""
+        """The trial runs again. See `PruningPolicy.promote`."""
         self._judge.promote(number, details)
 
     def tell(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-from tunesvc.db.study_changes import Batch
+from tunesvc.db.study_changes import StudyChanges
 from tunesvc.spec import ParamValue
 
 DRAWN = "drawn"
@@ -20,7 +20,7 @@ DRAWN = "drawn"
 
 
 @runtime_checkable
-class Repeatable(Protocol):
+class Reproducible(Protocol):
     """A sampler that may be asked ahead."""
 
     repeatable: bool
@@ -40,11 +40,11 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class PrefetchedProposal:
     """A proposal that nobody has taken yet."""
 
     proposal: Proposal
-    batch: Batch
+    batch: StudyChanges
     """What is to be recorded of it."""
     stale_from: int
     """So many results make it stale."""
@@ -56,11 +56,11 @@ class Drawn:
         """The proposal, saying when it was drawn."""
         return replace(self.proposal, details={**self.proposal.details, DRAWN: self.moment})
 
-    def record(self, batch: Batch) -> None:
+    def record(self, batch: StudyChanges) -> None:
         """Have it recorded with what else a step has."""
         for name in ("trials", "params", "attrs", "decisions"):
             getattr(batch, name).extend(getattr(self.batch, name))
 
 
-Ahead = deque[Drawn]
+Ahead = deque[PrefetchedProposal]
 """In order of their numbers."""

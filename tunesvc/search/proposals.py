@@ -25,8 +25,8 @@ from tunesvc.search.prefetched_proposals import Proposal
 from tunesvc.search.pruners.curve.curve_model import learn_anew
 from tunesvc.search.registry.sampler_registry import RANDOM_ALONE
 from tunesvc.search.seeding import reseed, seed_of
-from tunesvc.search.study_storage import StudyMemory, read_anew
-from tunesvc.search.warm_start import Teacher
+from tunesvc.search.study_storage import RecordingStorage, read_anew
+from tunesvc.search.warm_start import WarmStart
 from tunesvc.space.search_space import Space, canonical
 from tunesvc.spec import ParamValue
 from tunesvc.spec.conditions import is_same
@@ -41,17 +41,17 @@ VERSION = f"optuna {optuna.__version__}"
 """Of the samplers that do not say their own."""
 
 
-class Drawing:
+class Proposer:
     """For one study, in memory."""
 
     def __init__(
         self,
-        memory: StudyMemory,
+        memory: RecordingStorage,
         study: Study,
         space: Space,
         sampler_name: str,
         seed: int | None,
-        teacher: Teacher | None,
+        teacher: WarmStart | None,
     ) -> None:
         """Args as for `Optimizer`."""
         self._memory = memory

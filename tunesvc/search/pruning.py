@@ -13,14 +13,14 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, reason_of
-from tunesvc.search.study_storage import StudyMemory, read_anew
+from tunesvc.search.study_storage import RecordingStorage, read_anew
 from tunesvc.search.tracking.objectives import cut, points_of, signs_of
-from tunesvc.search.tracking.pausing import RESUMED, Instead, Promotes
+from tunesvc.search.tracking.pausing import RESUMED, Alternative, PausingPruner
 from tunesvc.search.tracking.study_history import history_of
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PruneDecision:
     """The pruner wants a trial stopped, and this is what it rests on."""
 
     reason: str
@@ -40,10 +40,10 @@ class Promotion:
     details: Mapping[str, Any]
 
 
-class Judge:
+class PruningPolicy:
     """Of one study, in memory."""
 
-    def __init__(self, memory: StudyMemory, study: Study, pruner_name: str, prune_before_step: int | None) -> None:
+    def __init__(self, memory: RecordingStorage, study: Study, pruner_name: str, prune_before_step: int | None) -> None:
         """`prune_before_step`: from this step on a trial is as good as finished, and is left to finish."""
         self._memory = memory
         self._study = study
@@ -53,15 +53,15 @@ class Judge:
         """Those that would have been stopped, and finish as an audit."""
         self.paused: dict[int, int] = {}
         """Number -> the step after which it would go on; -1: from the start."""
-        self._nobody: tuple[Instead, int] | None = None
+        self._nobody: tuple[Alternative, int] | None = None
         """What was to be done instead, and after how many changes, when the pruner let nobody go on."""
 
     @property
     def pauses(self) -> bool:
         """Whether what is stopped is paused."""
-        return isinstance(self._study.pruner, Promotes) and self._study.pruner.pauses
+        return isinstance(self._study.pruner, PausingPruner) and self._study.pruner.pauses
 
-    def verdict(self, number: int, steps: Sequence[int] | None = None) -> Verdict | None:
+    def verdict(self, number: int, steps: Sequence[int] | None = None) -> PruneDecision | None:
         """Whether the pruner wants the trial stopped, and why.
 
         Args:
@@ -93,7 +93,7 @@ class Judge:
         self.paused[number] = after_step
         self._memory.pause(number)
 
-    def promotion(self, instead: Instead) -> Promotion | None:
+    def promotion(self, instead: Alternative) -> Promotion | None:
         """The paused trial that goes on now, if its pruner wants that more than what would be done instead."""
         if not self.paused or not self.pauses:
             return None
@@ -134,14 +134,14 @@ class Judge:
             self._memory.complain(trial.number, f"pruner {self._pruner_name}", error)
             return False
 
-    def _explain(self, trial: FrozenTrial, step: int) -> Verdict:
+    def _explain(self, trial: FrozenTrial, step: int) -> PruneDecision:
         """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
         told = self._told(trial.number) or Reason("", {})
         reason, details = told.text or f"pruner {self._pruner_name} stopped it", told.details
         if len(self._study.directions) == 1 and "rank" not in details:
             beside, ranks = self._rank_at(trial, step)
             reason, details = told.text or beside, {**ranks, **details}
-        return Verdict(reason, {"step": step, "pruner": self._pruner_name, **details}, pause=self.pauses)
+        return PruneDecision(reason, {"step": step, "pruner": self._pruner_name, **details}, pause=self.pauses)
 
     def _rank_at(self, trial: FrozenTrial, step: int) -> tuple[str, Mapping[str, Any]]:
         """What the trial's value at a step looks like beside those of all others there."""
@@ -155,13 +155,13 @@ class Judge:
         details: dict[str, Any] = {"value": value, "rank": place.rank, "of": place.of, "best": best}
         return reason, {**details, "rank_finished": place.rank_finished, "finished": place.finished}
 
-    def _audit(self, number: int) -> Verdict | None:
+    def _audit(self, number: int) -> PruneDecision | None:
         """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
         told = self._told(number)
         if told is None or not told.details.get("audit"):
             return None
         self._kept.add(number)
-        return Verdict(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
+        return PruneDecision(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
 
     def _told(self, number: int) -> Reason | None:
         return reason_of(self._study.pruner, number, self._memory.complain)

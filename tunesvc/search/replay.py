@@ -21,10 +21,10 @@ from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.proposals import FIXED
 from tunesvc.search.pruners.curve.curve_model import learn_anew
 from tunesvc.search.replayed_search import ReplayedOptimizer
-from tunesvc.search.study_storage import StudyMemory
+from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.pareto import ranked
-from tunesvc.search.tracking.pausing import Instead, Promotes
-from tunesvc.search.warm_start import Teacher
+from tunesvc.search.tracking.pausing import Alternative, PausingPruner
+from tunesvc.search.warm_start import WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.model import Goal
@@ -34,7 +34,7 @@ GOOD_SHARE = 0.1
 
 
 @dataclass(slots=True)
-class Moment:
+class RecordedStep:
     """What one step of the coordinator recorded, in the order in which a step does it."""
 
     reports: list[tuple[int, int, tuple[float, *tuple[float | None, ...]]]] = field(default_factory=list)
@@ -55,18 +55,18 @@ class Moment:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Recording:
     """A study as it was recorded."""
 
     spec: StudySpec
     trials: Mapping[int, FrozenTrial]
-    moments: Sequence[Moment]
-    teach: Callable[[], Teacher | None] = lambda: None
+    moments: Sequence[RecordedStep]
+    teach: Callable[[], WarmStart | None] = lambda: None
     """What the studies of its `warm_start` teach, anew for each replay."""
 
 
 @dataclass(frozen=True, slots=True)
-class Differing:
+class Mismatch:
     """A decision that came out otherwise."""
 
     number: int
@@ -77,18 +77,18 @@ class Differing:
 
 
 @dataclass(frozen=True, slots=True)
-class Redrawn:
+class ReplayCount:
     """Decisions of one kind, asked for once more."""
 
     compared: int
     agreeing: int
     skipped: Mapping[str, int]
     """Why some could not be compared -> how many."""
-    first: Differing | None
+    first: Mismatch | None
 
 
 @dataclass(frozen=True, slots=True)
-class Proposed:
+class ReplayedProposal:
     """What another sampler would have proposed for a trial, one step ahead on the recorded history."""
 
     number: int
@@ -98,7 +98,7 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class ReplayedStop:
     """A trial that another pruner would have stopped."""
 
     number: int
@@ -112,16 +112,16 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
-class OtherPruner:
+class PrunerComparison:
     """What another pruner would have done on the recorded curves."""
 
-    stopped: tuple[Stopped, ...]
+    stopped: tuple[ReplayedStop, ...]
     steps: int
     """Steps that were trained."""
     steps_saved: int
     complete: int
     """Trials that were run to their end."""
-    lost: tuple[Stopped, ...]
+    lost: tuple[ReplayedStop, ...]
     """Those of the best tenth that it would have stopped."""
     spared: int
     """Trials that were stopped and that it would have let go on; what they would have come to is not known."""
@@ -132,8 +132,8 @@ SamplerMaker = Callable[[int], BaseSampler]
 
 
 def redraw(
-    course: Course, make: SamplerMaker, name: str, pruner: BasePruner, pruner_name: str, last_step: int | None
-) -> tuple[Redrawn, Redrawn, Redrawn]:
+    course: Recording, make: SamplerMaker, name: str, pruner: BasePruner, pruner_name: str, last_step: int | None
+) -> tuple[ReplayCount, ReplayCount, ReplayCount]:
     """Ask the study's sampler for every trial, and its pruner about every report and every free worker, once more:
     asks, verdicts, and promotions, which are compared where one was made and where a new trial was asked instead; of a
     pruner that never promotes there are none.
@@ -142,7 +142,7 @@ def redraw(
     """
     asks, verdicts, promotions = _Tally(), _Tally(), _Tally()
     restarted = False
-    promotes = isinstance(pruner, Promotes) and pruner.pauses
+    promotes = isinstance(pruner, PausingPruner) and pruner.pauses
     space = Space(course.spec.parameters)
     drawn = make(course.spec.seed or 0) if not course.spec.define_by_run else None
     optimizer = _optimizer(course, drawn, pruner, pruner_name, last_step)
@@ -172,7 +172,7 @@ def _who(number: int | None) -> str:
     return "none goes on" if number is None else f"trial {number} goes on"
 
 
-def propose(course: Course, make: SamplerMaker, seed: int | None = None) -> tuple[Proposed, ...]:
+def propose(course: Recording, make: SamplerMaker, seed: int | None = None) -> tuple[ReplayedProposal, ...]:
     """What another sampler would have proposed for each trial that was not enqueued.
 
     Args:
@@ -182,13 +182,13 @@ def propose(course: Course, make: SamplerMaker, seed: int | None = None) -> tupl
     """
     space = Space(course.spec.parameters)
     return tuple(
-        Proposed(step.recorded.number, step.drawn, space.distance(step.drawn, step.recorded.params))
+        ReplayedProposal(step.recorded.number, step.drawn, space.distance(step.drawn, step.recorded.params))
         for step in _walk(course, make, seed)
         if step.drawn and FIXED not in step.recorded.system_attrs
     )
 
 
-def judge(course: Course, pruner: BasePruner, name: str, last_step: int | None) -> OtherPruner:
+def judge(course: Recording, pruner: BasePruner, name: str, last_step: int | None) -> PrunerComparison:
     """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on.
 
     Reports that arrived together with their trial's end are judged too, as they would be in a longer training.
@@ -207,7 +207,7 @@ def judge(course: Course, pruner: BasePruner, name: str, last_step: int | None) 
     return _account(course, stops)
 
 
-def _account(course: Course, stops: Mapping[int, int]) -> OtherPruner:
+def _account(course: Recording, stops: Mapping[int, int]) -> PrunerComparison:
     finished = [trial for trial in course.trials.values() if is_candidate(trial)]
     places = _places(finished, course.spec.directions)
     few = {number for number, place in places.items() if place < max(1, round(GOOD_SHARE * len(finished)))}
@@ -217,9 +217,9 @@ def _account(course: Course, stops: Mapping[int, int]) -> OtherPruner:
         value = trial.values[0] if trial.state == TrialState.COMPLETE else None
         rank = places[number] + 1 if number in places else None
         later = sum(reported > step for reported in trial.intermediate_values)
-        stopped.append(Stopped(number, step, later, value, rank))
+        stopped.append(ReplayedStop(number, step, later, value, rank))
     pruned = [trial.number for trial in course.trials.values() if trial.state == TrialState.PRUNED]
-    return OtherPruner(
+    return PrunerComparison(
         stopped=tuple(stopped),
         steps=sum(len(trial.intermediate_values) for trial in course.trials.values()),
         steps_saved=sum(one.steps_saved for one in stopped),
@@ -240,7 +240,7 @@ def _places(finished: Sequence[FrozenTrial], directions: Sequence[Goal]) -> dict
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _RecordedAsk:
     recorded: FrozenTrial
     details: Mapping[str, Any]
     drawn: Mapping[str, ParamValue]
@@ -255,7 +255,7 @@ class _Tally:
     compared: int = 0
     agreeing: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    first: Differing | None = None
+    first: Mismatch | None = None
 
     def agrees(self, is_alike: bool) -> bool:
         self.compared += 1
@@ -263,13 +263,13 @@ class _Tally:
         return is_alike
 
     def differs(self, number: int, recorded: str, redrawn: str, why: str) -> None:
-        self.first = self.first or Differing(number, recorded, redrawn, why)
+        self.first = self.first or Mismatch(number, recorded, redrawn, why)
 
-    def counted(self) -> Redrawn:
-        return Redrawn(self.compared, self.agreeing, self.skipped, self.first)
+    def counted(self) -> ReplayCount:
+        return ReplayCount(self.compared, self.agreeing, self.skipped, self.first)
 
 
-def _walk(course: Course, make: SamplerMaker, given: int | None = None) -> Iterator[_Asked]:
+def _walk(course: Recording, make: SamplerMaker, given: int | None = None) -> Iterator[_RecordedAsk]:
     """Every recorded ask with what the sampler draws there."""
     optimizer = _optimizer(course, make(course.spec.seed or 0), None, "", None)
     for moment in course.moments:
@@ -279,8 +279,8 @@ def _walk(course: Course, make: SamplerMaker, given: int | None = None) -> Itera
 
 
 def _ask_again(
-    course: Course, moment: Moment, optimizer: ReplayedOptimizer, make: SamplerMaker, given: int | None = None
-) -> Iterator[_Asked]:
+    course: Recording, moment: RecordedStep, optimizer: ReplayedOptimizer, make: SamplerMaker, given: int | None = None
+) -> Iterator[_RecordedAsk]:
     for number, details in moment.asked:
         seed = int(details.get("seed") or 0) if given is None else given
         if details.get("fresh"):
@@ -289,7 +289,7 @@ def _ask_again(
         yield _redraw(optimizer, course.trials[number], details, seed)
 
 
-def _judge_again(moment: Moment, optimizer: ReplayedOptimizer, stopping: Container[int], tally: _Tally) -> None:
+def _judge_again(moment: RecordedStep, optimizer: ReplayedOptimizer, stopping: Container[int], tally: _Tally) -> None:
     """Take a moment's reports in, and ask the pruner about them."""
     for number, steps in _report(moment, optimizer).items():
         if number in stopping:
@@ -304,16 +304,16 @@ def _judge_again(moment: Moment, optimizer: ReplayedOptimizer, stopping: Contain
             tally.differs(number, was, reason, _WHY_PRUNE)
 
 
-def _redraw(optimizer: ReplayedOptimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _Asked:
+def _redraw(optimizer: ReplayedOptimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _RecordedAsk:
     try:
         drawn, error = optimizer.redraw(recorded, seed, untried=bool(details.get("untried"))), ""
     except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code, and this one may be of another version
         drawn, error = {}, f"{type(raised).__name__}: {raised}"
-    return _Asked(recorded, details, drawn, error, optimizer.version(recorded.number))
+    return _RecordedAsk(recorded, details, drawn, error, optimizer.version(recorded.number))
 
 
 def _report(
-    moment: Moment, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
+    moment: RecordedStep, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
 ) -> dict[int, list[int]]:
     """Take a moment's reports in; returns the new steps by trial."""
     steps: dict[int, list[int]] = {}
@@ -326,7 +326,7 @@ def _report(
 
 
 def _end(
-    course: Course, moment: Moment, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
+    course: Recording, moment: RecordedStep, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
 ) -> list[tuple[int | None, int | None]]:
     """Bring a moment's trials to their ends or pauses, let go on what did, and with no sampler to ask, bring its new
     ones into being; returns who was promoted, and who would be now."""
@@ -346,7 +346,7 @@ def _end(
     for number, details in moment.promoted.items():
         if number in gone:
             continue
-        chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Instead.NOTHING)))
+        chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Alternative.NOTHING)))
         optimizer.promote(number, details)
         optimizer.memory.forget_after(number, reopened[number])
     if moment.taken:
@@ -377,10 +377,10 @@ class _Recorded(BaseSampler):
 
 
 def _optimizer(
-    course: Course, sampler: BaseSampler | None, pruner: BasePruner | None, pruner_name: str, last_step: int | None
+    course: Recording, sampler: BaseSampler | None, pruner: BasePruner | None, pruner_name: str, last_step: int | None
 ) -> ReplayedOptimizer:
     directions = [StudyDirection[goal.upper()] for goal in course.spec.directions]
-    memory = StudyMemory(course.spec.name, directions, metrics=[metric.name for metric in course.spec.metrics])
+    memory = RecordingStorage(course.spec.name, directions, metrics=[metric.name for metric in course.spec.metrics])
     return ReplayedOptimizer(
         memory,
         Space(course.spec.parameters),
@@ -397,7 +397,7 @@ def _optimizer(
 # --- why not -------------------------------------------------------------------------------------------
 
 
-def _not_comparable(step: _Asked, name: str, space: Space) -> str:
+def _not_comparable(step: _RecordedAsk, name: str, space: Space) -> str:
     if FIXED in step.recorded.system_attrs:
         return "enqueued, so the sampler was not asked" if step.drawn == step.recorded.params else ""
     if any(space.distributions.get(name) != kind for name, kind in step.recorded.distributions.items()):
@@ -409,7 +409,7 @@ def _not_comparable(step: _Asked, name: str, space: Space) -> str:
     return f"the sampler raised {step.error}" if step.error else ""
 
 
-def _why_differing(step: _Asked, course: Course, restarted: bool) -> str:
+def _why_differing(step: _RecordedAsk, course: Recording, restarted: bool) -> str:
     recorded, now = step.details.get("version"), step.version
     if recorded and now and recorded != now:
         return f"recorded with {recorded}, redrawn with {now}"

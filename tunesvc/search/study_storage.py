@@ -1,7 +1,7 @@
 """The running study in memory: what samplers and pruners read, and a record of what they changed.
 
 Optuna's samplers read and write through a storage at every turn. Here that storage is memory; each change is also
-put into a `Batch`, which the coordinator commits once per step. Trial ids in here are the trials' numbers.
+put into a `StudyChanges`, which the coordinator commits once per step. Trial ids in here are the trials' numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from optuna.study import Study, StudyDirection
 from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.db.study_changes import Attr, Batch, Decision, NewParam, NewTrial, TrialEnd
+from tunesvc.db.study_changes import Attr, Decision, NewParam, NewTrial, StudyChanges, TrialEnd
 from tunesvc.search.tracking.objectives import OTHERS
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.space.search_space import Space
@@ -42,7 +42,7 @@ Here there are no others: they are neither recorded nor kept beyond the trial's 
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
 
 
-class StudyMemory(InMemoryStorage):
+class RecordingStorage(InMemoryStorage):
     """One study, in Optuna's storage contract.
 
     Intermediate values are not recorded in the batch: the ledger keeps reports by attempt.
@@ -74,7 +74,7 @@ class StudyMemory(InMemoryStorage):
         self._lent: Sequence[FrozenTrial] = ()
         self.changes = 0
         """How often anything was changed that a pruner sees."""
-        self.batch = Batch()
+        self.batch = StudyChanges()
         self.study_id = self.create_new_study(directions, name)
         if metrics:
             super().set_study_system_attr(self.study_id, _SYSTEM_ATTR_METRIC_NAMES, list(metrics))
@@ -102,9 +102,9 @@ class StudyMemory(InMemoryStorage):
         """How many trials there are, without a list of them."""
         return len(self._studies[self.study_id].trials)
 
-    def take_batch(self) -> Batch:
+    def take_batch(self) -> StudyChanges:
         """The changes since the last call, and start anew."""
-        batch, self.batch = self.batch, Batch()
+        batch, self.batch = self.batch, StudyChanges()
         return batch
 
     def complain(self, number: int | None, who: str, error: Exception) -> None:

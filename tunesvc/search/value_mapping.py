@@ -25,7 +25,7 @@ _GOOD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
+class ValueMapping:
     """value = shift + slope * earlier value."""
 
     shift: float = 0.0
@@ -36,7 +36,7 @@ class Relation:
         return self.shift + self.slope * value
 
     @staticmethod
-    def of(pairs: Sequence[tuple[float, float]], earlier: Sequence[float], direction: StudyDirection) -> Relation:
+    def of(pairs: Sequence[tuple[float, float]], earlier: Sequence[float], direction: StudyDirection) -> ValueMapping:
         """What relates them.
 
         The slope is the posterior mean of its logarithm, given that it is positive and probably near 1; the line goes
@@ -47,10 +47,10 @@ class Relation:
             earlier: all values of the earlier study.
         """
         if not pairs:
-            return Relation()
+            return ValueMapping()
         known, here = np.array(pairs).T
         slope = _slope(known - known.mean(), here - here.mean(), _spread(earlier, direction))
-        return Relation(float(here.mean() - slope * known.mean()), slope)
+        return ValueMapping(float(here.mean() - slope * known.mean()), slope)
 
 
 def _spread(values: Sequence[float], direction: StudyDirection) -> float:

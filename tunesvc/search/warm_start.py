@@ -3,7 +3,7 @@
 Their finished trials are shown to the sampler as if they were this study's, and count as nothing else: no budget, no
 pruner and no reader sees them. Two studies rarely agree on the value of a configuration (another data set, a longer
 training), so the new study begins with the best of the earlier ones, and what it measures there says how its values
-follow from theirs (`Relation`). That is fixed once those trials are over: a sampler may keep what it was shown.
+follow from theirs (`ValueMapping`). That is fixed once those trials are over: a sampler may keep what it was shown.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.tracking.pausing import PAUSED
-from tunesvc.search.value_mapping import Relation
+from tunesvc.search.value_mapping import ValueMapping
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.conditions import contains
@@ -33,7 +33,7 @@ CARRIED = "tunesvc:carried"
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class SourceStudy:
     """An earlier study."""
 
     name: str
@@ -45,7 +45,7 @@ class Earlier:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class TransferResult:
     """An earlier trial that fits."""
 
     study: str
@@ -54,14 +54,14 @@ class Carried:
     value: float
 
 
-class Teacher:
+class WarmStart:
     """What is carried over, and how it is shown."""
 
-    def __init__(self, spec: StudySpec, space: Space, earlier: Sequence[Earlier]) -> None:
+    def __init__(self, spec: StudySpec, space: Space, earlier: Sequence[SourceStudy]) -> None:
         self._space = space
         self._direction = StudyDirection[spec.directions[0].upper()]
         self._sign = -1.0 if self._direction == StudyDirection.MAXIMIZE else 1.0
-        self.carried: list[Carried] = []
+        self.carried: list[TransferResult] = []
         self._told: list[str] = []
         self._silent: list[str] = []
         self._shown: list[FrozenTrial] | None = None
@@ -88,7 +88,7 @@ class Teacher:
         """Trials that are shown, by study."""
         return dict(Counter(one.study for one in self.carried))
 
-    def first(self) -> list[Carried]:
+    def first(self) -> list[TransferResult]:
         """What to run first: the best of each study in turn, no configuration twice."""
         ranked = {name: [one for one in self.carried if one.study == name] for name in self.counts}
         rounds = [one for turn in range(BEST) for ones in ranked.values() for one in ones[turn : turn + 1]]
@@ -121,7 +121,7 @@ class Teacher:
             return None
         return self.carried[index].study, self.carried[index].number
 
-    def _relations(self, run: Sequence[FrozenTrial]) -> dict[str, Relation]:
+    def _relations(self, run: Sequence[FrozenTrial]) -> dict[str, ValueMapping]:
         """How this study's values follow from each earlier one's, by the configurations that both have run."""
         known = {(one.study, one.number): one.value for one in self.carried}
         pairs: dict[str, list[tuple[float, float]]] = {study: [] for study in self.counts}
@@ -131,13 +131,13 @@ class Teacher:
                 pairs[study].append((known[study, number], trial.values[0]))
         return {study: self._relation(found, self._values_of(study)) for study, found in pairs.items()}
 
-    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> Relation:
-        return Relation.of(pairs, earlier, self._direction)
+    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> ValueMapping:
+        return ValueMapping.of(pairs, earlier, self._direction)
 
     def _values_of(self, study: str) -> list[float]:
         return [one.value for one in self.carried if one.study == study]
 
-    def _frozen(self, relations: Mapping[str, Relation] | None) -> list[FrozenTrial]:
+    def _frozen(self, relations: Mapping[str, ValueMapping] | None) -> list[FrozenTrial]:
         made = []
         for index, one in reversed(list(enumerate(self.carried))):
             distributions = {name: self._space.distributions[name] for name in one.params}
@@ -148,7 +148,7 @@ class Teacher:
             made.append(trial)
         return made
 
-    def _chosen(self, found: Sequence[Carried]) -> list[Carried]:
+    def _chosen(self, found: Sequence[TransferResult]) -> list[TransferResult]:
         """The best first; of many, every second, third ... of those that are not among the best."""
         ranked = sorted(found, key=lambda one: (self._sign * one.value, one.number))
         best, rest = ranked[: CARRIED_MAX // 2], ranked[CARRIED_MAX // 2 :]
@@ -156,7 +156,7 @@ class Teacher:
         return best + rest[::stride]
 
 
-def fitting(earlier: Earlier, spec: StudySpec, space: Space) -> tuple[list[Carried], Counter[str]]:
+def fitting(earlier: SourceStudy, spec: StudySpec, space: Space) -> tuple[list[TransferResult], Counter[str]]:
     """The earlier study's finished trials that are configurations of this space, and why others are not.
 
     A parameter that the earlier study did not have is taken from its constants; one that only it had has to agree with
@@ -176,11 +176,11 @@ def fitting(earlier: Earlier, spec: StudySpec, space: Space) -> tuple[list[Carri
         if why_not:
             left_out[why_not] += 1
         else:
-            found.append(Carried(earlier.name, trial.number, space.select(given), trial.values[0]))
+            found.append(TransferResult(earlier.name, trial.number, space.select(given), trial.values[0]))
     return found, left_out
 
 
-def _other_metrics(earlier: Earlier, spec: StudySpec) -> str:
+def _other_metrics(earlier: SourceStudy, spec: StudySpec) -> str:
     """Why values of an earlier study are not this one's; empty when they are. Names count where both have them."""
     if earlier.spec is None:
         return "" if list(earlier.goals) == list(spec.directions) else "another goal"

@@ -8,11 +8,11 @@ from typing import Any
 
 from tunesvc.signatures import Arguments, name_of
 from tunesvc.spec.conditions import is_sometimes_absent
-from tunesvc.spec.diagnostics import Fault, Path, printable, suggest
+from tunesvc.spec.diagnostics import Path, SpecIssue, printable, suggest
 from tunesvc.spec.model import StudySpec
 
 
-def function_faults(spec: StudySpec, function: Callable[..., Any], names: Collection[str]) -> Iterator[Fault]:
+def function_faults(spec: StudySpec, function: Callable[..., Any], names: Collection[str]) -> Iterator[SpecIssue]:
     """Yield how a function that is handed over misses the parameters and constants of a study.
 
     Args:
@@ -27,7 +27,7 @@ def function_faults(spec: StudySpec, function: Callable[..., Any], names: Collec
 
 def argument_faults(
     spec: StudySpec, arguments: Arguments, where: str, names: Collection[str], path: Path
-) -> Iterator[Fault]:
+) -> Iterator[SpecIssue]:
     """Yield how arguments miss the parameters and constants that they are given.
 
     `where` says whose they are, and `path` what of the study names the function.
@@ -45,18 +45,18 @@ def argument_faults(
     for name in arguments.surplus(given):
         section = "parameters" if name in names else "constants"
         remedy = suggest(name, missing) or ": add it to the arguments"
-        yield Fault((section, name), f"{where} does not take `{printable(name)}`{remedy}", at_key=True)
+        yield SpecIssue((section, name), f"{where} does not take `{printable(name)}`{remedy}", at_key=True)
     yield from _missing(arguments, given, where, path)
     for name in arguments.missing({}):
         if name in spec.parameters and is_sometimes_absent(name, spec.parameters):
             text = f"{where} needs a default value for `{name}`, which exists only under its `when`"
-            yield Fault(("parameters", name, "when"), text, at_key=True)
+            yield SpecIssue(("parameters", name, "when"), text, at_key=True)
 
 
-def _missing(arguments: Arguments, given: Mapping[str, object], where: str, path: Path) -> Iterator[Fault]:
+def _missing(arguments: Arguments, given: Mapping[str, object], where: str, path: Path) -> Iterator[SpecIssue]:
     for name in arguments.missing(given):
         remedy = ": declare it as a parameter or constant, or give it a default value"
         annotation = arguments.signature.parameters[name].annotation
         if not arguments.has_trial and ("Trial" in str(annotation) or suggest(name, ["trial"])):
             remedy = ", did you mean `trial`? The trial is handed over by that name"
-        yield Fault(path, f"{where} needs `{name}`{remedy}")
+        yield SpecIssue(path, f"{where} needs `{name}`{remedy}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from tunesvc.spec.arguments import function_faults
 from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested, wanted_values
-from tunesvc.spec.diagnostics import Fault, printable, suggest
+from tunesvc.spec.diagnostics import SpecIssue, printable, suggest
 from tunesvc.spec.entrypoint_file import entrypoint_faults
 from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
@@ -28,7 +28,7 @@ def find_faults(
     names: Collection[str] | None = None,
     folder: Path | None = None,
     function: Callable[..., Any] | None = None,
-) -> list[Fault]:
+) -> list[SpecIssue]:
     """Everything in a valid model that does not fit together.
 
     Args:
@@ -52,33 +52,35 @@ def find_faults(
     )
 
 
-def _objective(spec: StudySpec, names: Collection[str], *, with_function: bool) -> Iterator[Fault]:
+def _objective(spec: StudySpec, names: Collection[str], *, with_function: bool) -> Iterator[SpecIssue]:
     if with_function:
         if spec.entrypoint is not None or spec.command is not None:
-            yield Fault((), "the function is the objective: leave `entrypoint` and `command` out")
+            yield SpecIssue((), "the function is the objective: leave `entrypoint` and `command` out")
         return
     if spec.entrypoint is not None and spec.command is not None:
-        yield Fault(("command",), "write either `entrypoint` or `command`, not both", at_key=True)
+        yield SpecIssue(("command",), "write either `entrypoint` or `command`, not both", at_key=True)
     if not spec.has_program:
-        yield Fault((), "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)")
+        yield SpecIssue(
+            (), "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)"
+        )
     if spec.command is not None and not names:
-        yield Fault((), "`parameters` is missing: a command cannot ask for parameters itself")
+        yield SpecIssue((), "`parameters` is missing: a command cannot ask for parameters itself")
 
 
-def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     known = {*names, *spec.constants}
     for index, argument in enumerate(spec.command or ()):
         if (option := option_in(argument, known)) is not None:
             if (name := parameter_of(option, known)) not in known:
-                yield Fault(("command", index), _no_parameter(f"--{option}", suggest(name, known)))
+                yield SpecIssue(("command", index), _no_parameter(f"--{option}", suggest(name, known)))
             continue
         for name in names_in(argument):
             if name not in known:
                 is_option = name.startswith("--")
                 hint = ": an option has to be an argument of its own" if is_option else suggest(name, known)
-                yield Fault(("command", index), _no_parameter(name, hint))
+                yield SpecIssue(("command", index), _no_parameter(name, hint))
             elif name in spec.parameters and spec.parameters[name].when:
-                yield Fault(("command", index), _conditional(name))
+                yield SpecIssue(("command", index), _conditional(name))
 
 
 def _no_parameter(name: str, hint: str) -> str:
@@ -93,38 +95,42 @@ def _conditional(name: str) -> str:
     )
 
 
-def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     for name in spec.constants:
         if name in names:
-            yield Fault(("constants", name), f"`{printable(name)}` is a parameter already", at_key=True)
+            yield SpecIssue(("constants", name), f"`{printable(name)}` is a parameter already", at_key=True)
     for section, keys in (("parameters", spec.parameters), ("constants", spec.constants)):
         if "trial" in keys and spec.command is None:
-            yield Fault((section, "trial"), "`trial` is the object that reports; give this another name", at_key=True)
+            yield SpecIssue(
+                (section, "trial"), "`trial` is the object that reports; give this another name", at_key=True
+            )
 
 
-def _conditions(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+def _conditions(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     for name, parameter in spec.parameters.items():
         if is_too_nested(name, spec.parameters):
             way = cycle(name, spec.parameters)
             circle = way and f"goes in a circle: {' -> '.join(printable(step) for step in way)}"
-            yield Fault(("parameters", name, "when"), circle or f"conditions are nested more than {MAX_NESTING} deep")
+            yield SpecIssue(
+                ("parameters", name, "when"), circle or f"conditions are nested more than {MAX_NESTING} deep"
+            )
         yield from _parents(name, parameter, spec, names)
 
 
-def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     for parent, wanted in (parameter.when or {}).items():
         path = ("parameters", name, "when", parent)
         shown = printable(parent)
         if parent not in names:
-            yield Fault(path, f"there is no parameter `{shown}`{suggest(parent, names)}", at_key=True)
+            yield SpecIssue(path, f"there is no parameter `{shown}`{suggest(parent, names)}", at_key=True)
         elif parent in spec.parameters and _is_one_list(wanted, spec.parameters[parent]):
             listed = printable(str(as_choice(wanted)))
-            yield Fault(path, f"a list names several values: write [{listed}] for the one that is {listed}")
+            yield SpecIssue(path, f"a list names several values: write [{listed}] for the one that is {listed}")
         elif parent in spec.parameters:
             for value in wanted_values(wanted):
                 if not contains(spec.parameters[parent], value):
                     hint = _nearest(value, spec.parameters[parent])
-                    yield Fault(path, f"is never {printable(repr(value))}{hint}")
+                    yield SpecIssue(path, f"is never {printable(repr(value))}{hint}")
 
 
 def _is_one_list(wanted: object, parent: Parameter) -> bool:
@@ -139,20 +145,20 @@ def _nearest(value: object, parent: Parameter) -> str:
     return suggest(value, [choice for choice in parent.choices if isinstance(choice, str)]) or f": one of {listed}"
 
 
-def _metrics(spec: StudySpec) -> Iterator[Fault]:
+def _metrics(spec: StudySpec) -> Iterator[SpecIssue]:
     names = [metric.name for metric in spec.metrics]
     for index, metric in enumerate(spec.metrics):
         if "goal" not in metric.model_fields_set and _is_better_when_more(metric.name):
             shown = printable(metric.name)
             text = f"`{shown}` needs a goal, without which less is better: write `{{name: {shown}, goal: maximize}}`"
-            yield Fault(("metrics", index), f"{text}, or `goal: minimize` if that is meant")
+            yield SpecIssue(("metrics", index), f"{text}, or `goal: minimize` if that is meant")
         if metric.name in names[:index]:
-            yield Fault(("metrics", index, "name"), f"the metric `{printable(metric.name)}` is there twice")
+            yield SpecIssue(("metrics", index, "name"), f"the metric `{printable(metric.name)}` is there twice")
         if metric.target is not None and len(spec.metrics) > 1:
-            yield Fault(("metrics", index, "target"), "`target` ends a study of one metric only", at_key=True)
+            yield SpecIssue(("metrics", index, "target"), "`target` ends a study of one metric only", at_key=True)
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
         listed = ", ".join(PRUNERS_OF_SEVERAL)
-        yield Fault(("pruner",), f"compares one metric; with several, leave `pruner` out, or use one of {listed}")
+        yield SpecIssue(("pruner",), f"compares one metric; with several, leave `pruner` out, or use one of {listed}")
 
 
 def _is_better_when_more(name: str) -> bool:
@@ -168,25 +174,25 @@ _MORE_IS_BETTER = {
 _LESS_IS_BETTER = {"loss", "error", "err", "cost", "regret", "brier", "distance", "neg", "negative"}
 
 
-def _budget(spec: StudySpec) -> Iterator[Fault]:
+def _budget(spec: StudySpec) -> Iterator[SpecIssue]:
     budget = spec.budget
     if budget.gpu_hours is not None and budget.trials is None and budget.wall is None and not spec.resources.gpu:
-        yield Fault(("budget",), "`gpu_hours` is never spent: `resources` asks for no GPU")
+        yield SpecIssue(("budget",), "`gpu_hours` is never spent: `resources` asks for no GPU")
     if budget.stop_when is not None and len(spec.metrics) > 1:
-        yield Fault(("budget", "stop_when"), "`stop_when` ends a study of one metric only", at_key=True)
+        yield SpecIssue(("budget", "stop_when"), "`stop_when` ends a study of one metric only", at_key=True)
     elif budget.stop_when is not None and budget.stop_when.per == "gpu_hour" and not spec.resources.gpu:
-        yield Fault(("budget", "stop_when", "per"), "is no `gpu_hour`: `resources` asks for no GPU")
+        yield SpecIssue(("budget", "stop_when", "per"), "is no `gpu_hour`: `resources` asks for no GPU")
 
 
-def _warm_start(spec: StudySpec, names: Collection[str]) -> Iterator[Fault]:
+def _warm_start(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     if spec.warm_start and len(spec.metrics) > 1:
-        yield Fault(
+        yield SpecIssue(
             ("warm_start",), "`warm_start` carries values of one metric; with several, leave it out", at_key=True
         )
     if spec.warm_start and not names:
         text = "`warm_start` needs `parameters`: those that the objective declares itself are not known in time"
-        yield Fault(("warm_start",), text, at_key=True)
+        yield SpecIssue(("warm_start",), text, at_key=True)
     for index, name in enumerate(spec.warm_start):
         if name == spec.name or name in spec.warm_start[:index]:
             what = "is this study" if name == spec.name else "is there twice"
-            yield Fault(("warm_start", index), f"`{printable(name)}` {what}")
+            yield SpecIssue(("warm_start", index), f"`{printable(name)}` {what}")

@@ -17,7 +17,7 @@ _WIDEST = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SpecIssue:
     """One mistake at one path of a spec."""
 
     path: Path
@@ -31,7 +31,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class TextPosition:
     """A place in a text; both count from 1."""
 
     line: int
@@ -39,14 +39,14 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class PlacedFault:
+class LocatedIssue:
     """One mistake at one place of a file."""
 
-    place: Place
+    place: TextPosition
     text: str
 
 
-def render(faults: Iterable[PlacedFault], lines: Sequence[str], filename: str) -> str:
+def render(faults: Iterable[LocatedIssue], lines: Sequence[str], filename: str) -> str:
     """Every fault on a line of its own in the order of the file, followed by the line that it is about."""
     told = sorted(set(faults))
     shown = []

@@ -16,13 +16,15 @@ from pathlib import Path
 
 from tunesvc.signatures import Arguments
 from tunesvc.spec.arguments import argument_faults
-from tunesvc.spec.diagnostics import Fault, printable, suggest
+from tunesvc.spec.diagnostics import SpecIssue, printable, suggest
 from tunesvc.spec.model import StudySpec
 
 _KINDS = inspect.Parameter
 
 
-def entrypoint_faults(spec: StudySpec, folder: Path | None, *, names: Collection[str] | None = None) -> Iterator[Fault]:
+def entrypoint_faults(
+    spec: StudySpec, folder: Path | None, *, names: Collection[str] | None = None
+) -> Iterator[SpecIssue]:
     """Yield why the entrypoint cannot run from `folder`; None leaves that to the worker.
 
     Args:
@@ -36,7 +38,7 @@ def entrypoint_faults(spec: StudySpec, folder: Path | None, *, names: Collection
     is_file = place.endswith(".py")
     module_ok = is_file or all(part.strip() for part in place.split("."))
     if not (colon and module_ok and all(part.isidentifier() for part in function.split("."))):
-        yield Fault(("entrypoint",), "write `module:function` or `path/file.py:function`, such as `train:main`")
+        yield SpecIssue(("entrypoint",), "write `module:function` or `path/file.py:function`, such as `train:main`")
         return
     if folder is None:
         return
@@ -44,11 +46,11 @@ def entrypoint_faults(spec: StudySpec, folder: Path | None, *, names: Collection
     if not _is_file(path) and (is_file or not _is_installed(folder, place)):
         wanted = place if is_file else f"{place.replace('.', '/')}.py"
         elsewhere = "" if is_file else ", and no installed module of that name"
-        yield Fault(("entrypoint",), f"there is no `{printable(wanted)}` in {folder}{elsewhere}")
+        yield SpecIssue(("entrypoint",), f"there is no `{printable(wanted)}` in {folder}{elsewhere}")
         return
     tree = _parse(path)
     if isinstance(tree, str):
-        yield Fault(("entrypoint",), tree)
+        yield SpecIssue(("entrypoint",), tree)
     elif tree is not None:
         yield from _broken_imports(tree, folder)
         names = spec.parameters.keys() if names is None else names
@@ -71,7 +73,7 @@ def _parse(path: Path) -> ast.Module | str | None:
         return None
 
 
-def _broken_imports(tree: ast.Module, folder: Path) -> Iterator[Fault]:
+def _broken_imports(tree: ast.Module, folder: Path) -> Iterator[SpecIssue]:
     """Yield the syntax errors of modules in the study's folder that the file imports."""
     seen = set(sys.stdlib_module_names)  # imported before the folder is looked at
     waiting = list(_imported(tree))
@@ -82,7 +84,7 @@ def _broken_imports(tree: ast.Module, folder: Path) -> Iterator[Fault]:
         seen.add(module)
         found = _parse(_path_of(folder, module))
         if isinstance(found, str):
-            yield Fault(("entrypoint",), found)
+            yield SpecIssue(("entrypoint",), found)
         elif found is not None:
             waiting += _imported(found)
 
@@ -98,13 +100,13 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 def _function_faults(
     spec: StudySpec, tree: ast.Module, file: str, function: str, names: Collection[str]
-) -> Iterator[Fault]:
+) -> Iterator[SpecIssue]:
     name, _, method = function.partition(".")
     bound = Counter(_bound_names(tree))
     if "*" in bound or "__getattr__" in bound:
         return
     if name not in bound:
-        yield Fault(("entrypoint",), f"`{printable(file)}` has no `{name}`{suggest(name, bound)}")
+        yield SpecIssue(("entrypoint",), f"`{printable(file)}` has no `{name}`{suggest(name, bound)}")
     elif bound[name] == 1 and not method:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list:

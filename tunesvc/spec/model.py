@@ -86,13 +86,13 @@ Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 """Bytes; written as a number of bytes or as `512MB`, `4GB`, `1.5GiB`."""
 
 
-class Part(BaseModel):
+class SpecModel(BaseModel):
     """A piece of the spec: frozen, strict about types, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class Metric(Part):
+class Metric(SpecModel):
     """One number that the objective reports and the study optimises."""
 
     name: Name = Field(description="The name used in `report(step, NAME=...)`.")
@@ -103,7 +103,7 @@ class Metric(Part):
     )
 
 
-class Constraint(Part):
+class Constraint(SpecModel):
     """A bound on a reported metric that a trial must keep to count as feasible."""
 
     metric: Name = Field(description="A metric that the objective reports or returns.")
@@ -136,7 +136,7 @@ _WHEN = Field(
 )
 
 
-class FloatParameter(Part):
+class FloatParameter(SpecModel):
     """A real number between `min` and `max`, both included."""
 
     type: Literal["float"]
@@ -152,7 +152,7 @@ class FloatParameter(Part):
         return self
 
 
-class IntParameter(Part):
+class IntParameter(SpecModel):
     """A whole number between `min` and `max`, both included."""
 
     type: Literal["int"]
@@ -168,7 +168,7 @@ class IntParameter(Part):
         return self
 
 
-class CategoricalParameter(Part):
+class CategoricalParameter(SpecModel):
     """One of a few unordered values."""
 
     type: Literal["categorical"] = "categorical"
@@ -197,7 +197,7 @@ class CategoricalParameter(Part):
 Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")]
 
 
-class Named(BaseModel):
+class NamedComponent(BaseModel):
     """A name; every other key is an option of what is named."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
@@ -209,14 +209,14 @@ class Named(BaseModel):
         return dict(self.__pydantic_extra__)
 
 
-class Sampler(Named):
+class Sampler(NamedComponent):
     """Which sampler proposes; every other key is handed to it as an option."""
 
     name: Name = Field("auto", description="Such as tpe, gp, random, qmc, cmaes, nsga2.")
     seed: int | None = Field(None, ge=0, lt=2**32, description="Overrides the study's seed for the sampler.")
 
 
-class Pruner(Named):
+class Pruner(NamedComponent):
     """Which pruner stops poor trials; every other key is handed to it as an option. `auto` and `curve` take `chance`,
     `startup`, `min`, `audit`, `seed` and `resume`; `asha` takes `min`, `max`, `eta` and `form`, `stop` or `promote`."""
 
@@ -227,7 +227,7 @@ class Pruner(Named):
     )
 
 
-class StopWhen(Part):
+class StopWhen(SpecModel):
     """When a study ends although it has budget left: little more is to be expected of it."""
 
     improvement_below: float = Field(gt=0, description="The least expected improvement that is worth going on for.")
@@ -237,7 +237,7 @@ class StopWhen(Part):
     after: int = Field(20, ge=4, description="Trials that have to be over before it counts.")
 
 
-class Budget(Part):
+class Budget(SpecModel):
     """How much a study may spend. The first limit that is reached ends it."""
 
     trials: int | None = Field(None, ge=1, lt=2**31, description="Trials in all: never one more.")
@@ -257,7 +257,7 @@ class Budget(Part):
         return self
 
 
-class Resources(Part):
+class Resources(SpecModel):
     """What one worker of a trial asks of the cluster."""
 
     cpu: float = Field(1, ge=0, description="Cores; may be a fraction.")
@@ -274,7 +274,7 @@ class Resources(Part):
         return gpu
 
 
-class Retries(Part):
+class Retries(SpecModel):
     """How often a trial may be run again, each class of failure counted by itself."""
 
     lost: int = Field(3, ge=0, description="The worker's process died.")
@@ -289,7 +289,7 @@ class Retries(Part):
     silence: int = Field(0, ge=0, description="It did not report for `limits.silence`.")
 
 
-class Limits(Part):
+class Limits(SpecModel):
     """What ends an attempt that does not end by itself, and a study whose trials only ever fail."""
 
     wall: Duration | None = Field(None, description="The longest that one attempt may take.")
@@ -311,14 +311,14 @@ class Limits(Part):
     )
 
 
-class Keep(Part):
+class Keep(SpecModel):
     """Which checkpoints are kept of each trial; `tune checkpoint` copies the best one."""
 
     best: int = Field(1, ge=0, description="So many that were saved at the best values of the first metric.")
     last: int = Field(1, ge=1, description="So many of the newest; the last one is what a trial continues from.")
 
 
-class Environment(Part):
+class Environment(SpecModel):
     """What a worker's process needs besides the code."""
 
     env: Frozen[Text] = Field(default_factory=FrozenDict, description="Environment variables.")
@@ -328,7 +328,7 @@ class Environment(Part):
     )
 
 
-class StudySpec(Part):
+class StudySpec(SpecModel):
     """A study: what is searched, how a trial is run, and how much may be spent. Frozen and valid.
 
     Raises:

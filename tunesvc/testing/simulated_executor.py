@@ -17,19 +17,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from tunesvc.execution.executor import (
-    Asked,
     AttemptId,
     Capacity,
     Event,
     Launch,
     Lost,
-    Node,
+    NodeInfo,
     Outcome,
     Payload,
     Reported,
     Started,
+    StoppedEarly,
     StudyRequested,
-    Yielded,
+    SuggestRequested,
 )
 from tunesvc.execution.ray.ray_resources import capacity_of
 from tunesvc.spec import ParamValue
@@ -53,7 +53,7 @@ class VirtualClock:
 
 
 @dataclass(slots=True, eq=False)
-class _Attempt:
+class _SimulatedAttempt:
     launch: Launch
     script: Iterator[tuple[float, Payload]]
     listener: SimulatedExecutor | None
@@ -65,7 +65,7 @@ class _Attempt:
     held_back: list[Payload] = field(default_factory=list)
     """What happened to it while it was frozen."""
     stop_requested: bool = False
-    asked: Asked | StudyRequested | None = None
+    asked: SuggestRequested | StudyRequested | None = None
     answers: dict[str, ParamValue | bytes] = field(default_factory=dict)
 
 
@@ -79,7 +79,7 @@ class SimulatedCluster:
         self.token = 0
         self._script = script
         self._obedient = obedient
-        self._attempts: dict[AttemptId, _Attempt] = {}
+        self._attempts: dict[AttemptId, _SimulatedAttempt] = {}
         self._running: dict[AttemptId, None] = {}
         self._due: list[tuple[float, int, AttemptId, Payload]] = []
         self._order = itertools.count()
@@ -94,7 +94,7 @@ class SimulatedCluster:
         """How many more attempts can begin."""
         return self.slots - len(self._running)
 
-    def get(self, attempt: AttemptId) -> _Attempt | None:
+    def get(self, attempt: AttemptId) -> _SimulatedAttempt | None:
         """An attempt that runs here, or whose last words nobody has acknowledged."""
         return self._attempts.get(attempt)
 
@@ -106,7 +106,7 @@ class SimulatedCluster:
 
     def start(self, launch: Launch, listener: SimulatedExecutor) -> None:
         """Run a launch's script in a free slot."""
-        self._attempts[launch.attempt] = _Attempt(launch, iter(self._script(launch)), listener)
+        self._attempts[launch.attempt] = _SimulatedAttempt(launch, iter(self._script(launch)), listener)
         self._running[launch.attempt] = None
         self._emit(launch.attempt, Started(node="simulated", pid=launch.trial_number))
         self._schedule_next(launch.attempt)
@@ -180,8 +180,8 @@ class SimulatedCluster:
         if isinstance(payload, Outcome):
             return
         if running.stop_requested and self._obedient and isinstance(payload, Reported):
-            self._emit(attempt, Yielded())
-        elif isinstance(payload, (Asked, StudyRequested)):
+            self._emit(attempt, StoppedEarly())
+        elif isinstance(payload, (SuggestRequested, StudyRequested)):
             running.asked = payload
         else:
             self._schedule_next(attempt)
@@ -229,7 +229,7 @@ class SimulatedExecutor:
         """One imaginary node with a CPU for each slot."""
         total = {"CPU": float(self.cluster.slots), "memory": 2.0**30}
         free = {**total, "CPU": float(self.cluster.free_slots)}
-        return capacity_of([Node("simulated", "simulated", "simulated", total, free)])
+        return capacity_of([NodeInfo("simulated", "simulated", "simulated", total, free)])
 
     def slots(self) -> int:
         """As constructed."""
@@ -292,7 +292,7 @@ class SimulatedExecutor:
     def stop(self, attempt: AttemptId) -> None:
         """Make the attempt yield at its next report; one that waits for a slot yields now."""
         if self._drop_waiting(attempt):
-            self._ready.append(Event(attempt, 1, Yielded()))
+            self._ready.append(Event(attempt, 1, StoppedEarly()))
         elif held := self._own(attempt):
             held.stop_requested = True
 
@@ -328,7 +328,7 @@ class SimulatedExecutor:
         is_allowed = self._parallelism is None or len(self.cluster.running) < self._parallelism
         return is_allowed and self.cluster.free_slots > 0
 
-    def _own(self, attempt: AttemptId) -> _Attempt | None:
+    def _own(self, attempt: AttemptId) -> _SimulatedAttempt | None:
         held = self.cluster.get(attempt)
         return held if held is not None and held.listener is self and self._token >= self.cluster.token else None
 

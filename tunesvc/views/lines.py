@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TextIO
 
-from tunesvc.coordinator.progress_events import Note, Progress
+from tunesvc.coordinator.progress_events import Progress, ProgressEvent
 from tunesvc.util.formatting import duration, number
 from tunesvc.views.live import in_one_line
 from tunesvc.views.terminal import clean, plain, to_json
@@ -29,7 +29,7 @@ class PlainLines:
             self._told_s = progress.elapsed_s
             self._write(_progress_line(progress))
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """A line, which the kind begins: the text need not repeat it."""
         trial = "" if note.number is None else f"trial {note.number}: "
         self._write(f"{note.kind:8} {trial}{in_one_line(note.text)}".rstrip())
@@ -69,7 +69,7 @@ class JsonLines:
             self._told_s = progress.elapsed_s
             self.write("progress", progress)
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """A line."""
         self.write("note", note)
 

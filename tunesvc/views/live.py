@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.coordinator.progress_events import LiveTrial, Note, Progress
+from tunesvc.coordinator.progress_events import LiveTrial, Progress, ProgressEvent
 from tunesvc.util.formatting import duration, number, parameters
 from tunesvc.views.terminal import STYLES, cells, clean
 
@@ -41,7 +41,7 @@ _COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold", "
 _MIN_ROWS = 4
 
 
-class Redrawn(ABC):
+class RedrawnView(ABC):
     """A context manager; between entering and leaving it redraws itself a few times a second."""
 
     def __init__(self, console: Console, interrupt: Event | None) -> None:
@@ -67,14 +67,14 @@ class Redrawn(ABC):
         """The view as it stands."""
 
 
-class LiveView(Redrawn):
+class LiveView(RedrawnView):
     """What one study does."""
 
     def __init__(self, title: str, console: Console, interrupt: Event | None = None) -> None:
         """`title`: what stands above, such as the study and its sampler; `interrupt`: set when a stop was asked for."""
         self._title = title
         self._progress: Progress | None = None
-        self._recent: deque[Note] = deque(maxlen=RECENT)
+        self._recent: deque[ProgressEvent] = deque(maxlen=RECENT)
         super().__init__(console, interrupt)  # last: it is drawn at once
 
     def progress(self, progress: Progress) -> None:
@@ -82,7 +82,7 @@ class LiveView(Redrawn):
         self._progress = progress
         self._phase = ""
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """Show a happening: above the view for good, or among the recent ones."""
         if note.kind == "phase":
             self._phase = note.text
@@ -185,7 +185,7 @@ def _best(p: Progress) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
-def line(note: Note, *, study: str = "", style: str = "") -> Text:
+def line(note: ProgressEvent, *, study: str = "", style: str = "") -> Text:
     """A note in one line; `study`: whose it is, where several are shown."""
     mark, whose = _MARKS.get(note.kind, "•"), f"{clean(study)}  " if study else ""
     parts = ((f"{mark} ", _COLOURS.get(note.kind, "")), (whose, "bold"), (describe(note), style))
@@ -197,7 +197,7 @@ def in_one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def describe(note: Note) -> str:
+def describe(note: ProgressEvent) -> str:
     """Return a note as a sentence in one line."""
     text = in_one_line(note.text)
     return text if note.number is None else f"trial {note.number}{_VERBS.get(note.kind, '')}: {text}"

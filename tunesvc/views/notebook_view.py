@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from tunesvc.coordinator.progress_events import LiveTrial, Note, Progress
+from tunesvc.coordinator.progress_events import LiveTrial, Progress, ProgressEvent
 from tunesvc.util.formatting import duration, number, parameters
 from tunesvc.views.live import SCROLLED, describe, step_text
 
@@ -55,7 +55,7 @@ class NotebookView:
         self._progress, self._phase = progress, ""
         self._draw_if_due()
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """Show what happened, at the next drawing; what is only passing is left out."""
         if note.kind == "phase":
             self._phase = note.text

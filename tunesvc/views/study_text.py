@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.explain.pruning_audit import Audit
-from tunesvc.queries.rows import AttemptRow, Curve, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.rows import AttemptRow, ReportCurve, StudyRow, StudyView, TrialDetail, TrialRow
 from tunesvc.util.formatting import ago, duration, number, parameter, violations
 from tunesvc.views.terminal import STYLES, bar, cells, clean, columns_of, fitted, indented, state_text, table
 
@@ -193,7 +193,7 @@ def _other_metrics(view: StudyView, rows: Sequence[TrialRow]) -> list[str]:
     return [name for name in columns_of([row.metrics for row in rows]) if name not in objectives]
 
 
-def trial(view: StudyView, detail: TrialDetail, curve: Curve) -> RenderableType:
+def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> RenderableType:
     """One trial: values, parameters, attempts, decisions, curve."""
     row = detail.row
     heading = Text.assemble((f"{clean(view.name)} · trial {row.number}", "bold"), "  ", state_text(row.state))
@@ -247,7 +247,7 @@ def _decisions(detail: TrialDetail) -> Table:
     return grid
 
 
-def _curve(view: StudyView, curve: Curve) -> Table:
+def _curve(view: StudyView, curve: ReportCurve) -> Table:
     points = curve.points
     if len(points) > CURVE_POINTS:
         stride = len(points) / (CURVE_POINTS - 1)

@@ -24,7 +24,7 @@ SESSIONS_MAX = 1_000
 """Browsers that are let in at a time; the oldest has to come with a new key."""
 
 
-class Right(StrEnum):
+class Permission(StrEnum):
     """What a route needs."""
 
     VIEW = "view"
@@ -42,11 +42,11 @@ class User:
     """Stands in the record of what was asked of a study."""
 
 
-class NotLetIn(Exception):
+class Unauthenticated(Exception):
     """Nobody knows who asks: 401."""
 
 
-class NotAllowed(Exception):
+class Forbidden(Exception):
     """Known, but not allowed: 403."""
 
 
@@ -57,7 +57,7 @@ class Access(Protocol):
         """Who asks; None for somebody unknown."""
         ...
 
-    def allows(self, user: User, right: Right, study_id: int | None) -> bool:
+    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
         """Whether the user may do that, with that study or with the service as a whole."""
         ...
 
@@ -66,7 +66,7 @@ class Access(Protocol):
         ...
 
 
-def may(right: Right) -> Callable[[Request], User]:
+def may(right: Permission) -> Callable[[Request], User]:
     """A dependency that lets through who has the right, and hands on who that is."""
 
     def check(request: Request) -> User:
@@ -76,7 +76,7 @@ def may(right: Right) -> Callable[[Request], User]:
     return check
 
 
-def allowed(request: Request, right: Right, study_id: int | None) -> User:
+def allowed(request: Request, right: Permission, study_id: int | None) -> User:
     """Who asks, where they have the right.
 
     Raises:
@@ -86,9 +86,9 @@ def allowed(request: Request, right: Right, study_id: int | None) -> User:
     access: Access = request.app.state.access
     user = access.user(request)
     if user is None:
-        raise NotLetIn
+        raise Unauthenticated
     if not access.allows(user, right, study_id):
-        raise NotAllowed(f"{user.name} may not {right} this")
+        raise Forbidden(f"{user.name} may not {right} this")
     return user
 
 
@@ -98,10 +98,10 @@ def listed(request: Request, user: User) -> Collection[int] | None:
     return access.viewable(user)
 
 
-Viewer = Annotated[User, Depends(may(Right.VIEW))]
-Steerer = Annotated[User, Depends(may(Right.STEER))]
-Creator = Annotated[User, Depends(may(Right.CREATE))]
-Deleter = Annotated[User, Depends(may(Right.DELETE))]
+Viewer = Annotated[User, Depends(may(Permission.VIEW))]
+Steerer = Annotated[User, Depends(may(Permission.STEER))]
+Creator = Annotated[User, Depends(may(Permission.CREATE))]
+Deleter = Annotated[User, Depends(may(Permission.DELETE))]
 
 
 class KeyAccess:
@@ -135,7 +135,7 @@ class KeyAccess:
             known = _digest(session) in self._sessions
         return User(self._name) if known else None
 
-    def allows(self, user: User, right: Right, study_id: int | None) -> bool:
+    def allows(self, user: User, right: Permission, study_id: int | None) -> bool:
         """Everything: the machine is theirs."""
         return True
 
@@ -159,7 +159,7 @@ class KeyAccess:
             path = request.url_for("home").path
             answer.set_cookie(self._cookie, session, httponly=True, samesite="strict", path=path)
         elif self.user(request) is None:  # who is in already may open a used address again
-            raise NotLetIn
+            raise Unauthenticated
         answer.delete_cookie(_page_cookie(request))
         return answer
 

@@ -17,12 +17,12 @@ from starlette.middleware.gzip import GZipMiddleware
 from tunesvc.db.engine.database import Database
 from tunesvc.db.engine.database_errors import answering
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
-from tunesvc.web.access import Access, NotAllowed, NotLetIn, remember_page
-from tunesvc.web.live.cache import Kept
-from tunesvc.web.live.sse import Hub
-from tunesvc.web.middleware.error_pages import Mistakes
-from tunesvc.web.middleware.security import Guard
-from tunesvc.web.middleware.static_files import Files
+from tunesvc.web.access import Access, Forbidden, Unauthenticated, remember_page
+from tunesvc.web.live.cache import StaleWhileRevalidateCache
+from tunesvc.web.live.sse import EventHub
+from tunesvc.web.middleware.error_pages import ErrorMiddleware
+from tunesvc.web.middleware.security import SecurityMiddleware
+from tunesvc.web.middleware.static_files import PackagedFiles
 from tunesvc.web.pages import (
     actions,
     cluster,
@@ -50,7 +50,13 @@ PAGES = (
 
 
 def make_app(
-    database: Database, access: Access, hub: Hub, *, hosts: Iterable[str], own_host: str = "", gpu_price: float = 0.0
+    database: Database,
+    access: Access,
+    hub: EventHub,
+    *,
+    hosts: Iterable[str],
+    own_host: str = "",
+    gpu_price: float = 0.0,
 ) -> FastAPI:
     """The application.
 
@@ -71,14 +77,14 @@ def make_app(
         max_body_size=BODY_MAX,
     )
     app.state.database, app.state.access, app.state.hub, app.state.gpu_price = database, access, hub, gpu_price
-    app.state.kept = Kept()
+    app.state.kept = StaleWhileRevalidateCache()
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
         app.include_router(module.router)
-    app.mount("/static", Files(directory=STATIC), name="static")
-    app.add_middleware(Mistakes)
+    app.mount("/static", PackagedFiles(directory=STATIC), name="static")
+    app.add_middleware(ErrorMiddleware)
     app.add_middleware(GZipMiddleware, minimum_size=1_000, compresslevel=5)
-    app.add_middleware(Guard, hosts=hosts, own=own_host)
+    app.add_middleware(SecurityMiddleware, hosts=hosts, own=own_host)
     for kind, answer in _ERRORS.items():
         app.add_exception_handler(kind, answer)
     return app
@@ -141,8 +147,8 @@ _ERRORS: dict[type[Exception], Any] = {
     StudyNotFound: _not_found,
     DatabaseUnavailable: _away,
     TuneError: _refused,
-    NotLetIn: _unknown,
-    NotAllowed: _forbidden,
+    Unauthenticated: _unknown,
+    Forbidden: _forbidden,
     HTTPException: _http,
     RequestValidationError: _invalid,
 }

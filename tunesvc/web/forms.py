@@ -20,7 +20,7 @@ from tunesvc.spec.units import parse_duration_s
 MAX_TEXT = 40_000
 
 
-class Ask(StrEnum):
+class FormQuestion(StrEnum):
     """What a form asks for."""
 
     PAUSE = "pause"
@@ -39,7 +39,7 @@ class Ask(StrEnum):
     @property
     def needs_trial(self) -> bool:
         """Whether it is about one trial."""
-        return self in (Ask.NEAR, Ask.RETRY, Ask.STOP_TRIAL)
+        return self in (FormQuestion.NEAR, FormQuestion.RETRY, FormQuestion.STOP_TRIAL)
 
 
 class Fields(BaseModel):
@@ -60,7 +60,7 @@ class Fields(BaseModel):
     remove: list[str] = Field(default_factory=list)
 
 
-def request_of(ask: Ask, fields: Fields, study: StudyView) -> tuple[str, Mapping[str, Any]]:
+def request_of(ask: FormQuestion, fields: Fields, study: StudyView) -> tuple[str, Mapping[str, Any]]:
     """Kind and payload of the command that a form asks for: see `tunesvc.runtime.study_requests`.
 
     Raises:
@@ -70,21 +70,21 @@ def request_of(ask: Ask, fields: Fields, study: StudyView) -> tuple[str, Mapping
     if ask.needs_trial and fields.trial is None:
         raise SpecError("this is about a trial: say which")
     match ask:
-        case Ask.EXTEND:
+        case FormQuestion.EXTEND:
             return ask, _more(fields)
-        case Ask.PARALLELISM:
+        case FormQuestion.PARALLELISM:
             return ask, {"trials": _whole("parallelism", fields.trials) if fields.trials.strip() else None}
-        case Ask.WIDEN:
+        case FormQuestion.WIDEN:
             return ask, {"parameters": _wider(fields, parameters)}
-        case Ask.ENQUEUE:
+        case FormQuestion.ENQUEUE:
             params = {
                 name: _value(name, text, parameters.get(name)) for name, text in _filled(fields.name, fields.value)
             }
             origin = "by hand" if fields.trial is None else f"by hand, from trial {fields.trial}"
             return ask, {"params": params, "origin": origin}
-        case Ask.NEAR:
-            return Ask.ENQUEUE, {"near": fields.trial}
-        case Ask.RETRY | Ask.STOP_TRIAL:
+        case FormQuestion.NEAR:
+            return FormQuestion.ENQUEUE, {"near": fields.trial}
+        case FormQuestion.RETRY | FormQuestion.STOP_TRIAL:
             return ask, {"number": fields.trial}
     return ask, {}
 

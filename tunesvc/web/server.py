@@ -15,7 +15,7 @@ from tunesvc.errors import TuneError
 from tunesvc.util.user import whoami
 from tunesvc.web.access import KeyAccess
 from tunesvc.web.app import make_app
-from tunesvc.web.live.sse import Hub
+from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.watcher import Watcher
 
 HOST = "127.0.0.1"
@@ -41,7 +41,7 @@ class DashboardServer:
         self._socket = _bind(port)
         self.port: int = self._socket.getsockname()[1]
         self._access = KeyAccess(whoami() or "somebody", f"tunesvc_{self.port}")
-        self.hub = Hub()
+        self.hub = EventHub()
         self._watcher = Watcher(database, self.hub)
         own = f"tunesvc-{self.port}.localhost:{self.port}"
         self.own_url = f"http://{own}"

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json
-from tunesvc.cli.help import Command
+from tunesvc.cli.help import HelpCommand
 
 app = typer.Typer(help="Look after the database.", no_args_is_help=True)
 
 
-@app.command(cls=Command)
+@app.command(cls=HelpCommand)
 def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     """Show which database is used, its schema's version and what it holds."""
     from tunesvc.db import backup
@@ -41,7 +41,7 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     terminal.out().print(grid)
 
 
-@app.command(cls=Command)
+@app.command(cls=HelpCommand)
 def upgrade(database_url: DatabaseUrl = None) -> None:
     """Bring the schema up to this program's version. Every other command does so by itself."""
     from tunesvc.db.engine.database import open_database
@@ -50,7 +50,7 @@ def upgrade(database_url: DatabaseUrl = None) -> None:
         typer.echo(f"{database.name} is up to date")
 
 
-@app.command(cls=Command)
+@app.command(cls=HelpCommand)
 def backup(
     file: Annotated[Path, typer.Argument(help="The backup to write.", metavar="FILE")],
     database_url: DatabaseUrl = None,
@@ -64,7 +64,7 @@ def backup(
     typer.echo(f"wrote {file} ({file.stat().st_size / 1e6:.1f} MB)")
 
 
-@app.command(cls=Command)
+@app.command(cls=HelpCommand)
 def restore(
     file: Annotated[Path, typer.Argument(help="A backup that `tune db backup` wrote.", metavar="FILE")],
     replace: Annotated[bool, typer.Option("--replace", help="Delete the studies that are there.")] = False,
@@ -79,7 +79,7 @@ def restore(
     typer.echo(f"restored {file}")
 
 
-@app.command(cls=Command)
+@app.command(cls=HelpCommand)
 def path() -> None:
     """Print the folder that holds the embedded database, checkpoints and everything else on this machine."""
     from tunesvc.util.paths import home_directory

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, complete_study
-from tunesvc.cli.views.finding_text import Finding
+from tunesvc.cli.views.finding_text import DatabaseFinding
 
 LITTLE_SPACE = 2e9
 """Bytes free below which a study may run out of room."""
@@ -59,7 +59,7 @@ def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
             terminal.out().print("", diagnosis_text.live_table(found.live, terminal.out().width), sep="\n")
 
 
-def _print(findings: Sequence[Finding], *, as_json: bool) -> None:
+def _print(findings: Sequence[DatabaseFinding], *, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -78,7 +78,7 @@ def _print(findings: Sequence[Finding], *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def examine(database_url: str | None) -> Iterator[Finding]:
+def examine(database_url: str | None) -> Iterator[DatabaseFinding]:
     """Make every check, one after the other."""
     yield _python()
     yield _packages()
@@ -89,27 +89,27 @@ def examine(database_url: str | None) -> Iterator[Finding]:
     yield _space()
 
 
-def _python() -> Finding:
+def _python() -> DatabaseFinding:
     text = f"{platform.python_version()} at {sys.executable}, {os.cpu_count()} CPUs"
-    return Finding("Python", "ok" if sys.version_info >= (3, 11) else "broken", text)
+    return DatabaseFinding("Python", "ok" if sys.version_info >= (3, 11) else "broken", text)
 
 
-def _packages() -> Finding:
+def _packages() -> DatabaseFinding:
     names = ("tunesvc", "optuna", "ray", "sqlalchemy")
-    return Finding("Packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in names))
+    return DatabaseFinding("Packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in names))
 
 
-def command_name(found: str | None) -> Finding:
+def command_name(found: str | None) -> DatabaseFinding:
     """Whether `tune` on the path is ours: Ray and torchtune install a command of that name too."""
     if found is None:
-        return Finding("Command", "warn", "`tune` is not on the path; `python -m tunesvc` is the same program")
+        return DatabaseFinding("Command", "warn", "`tune` is not on the path; `python -m tunesvc` is the same program")
     try:
         script = Path(found).read_bytes()[:4096]
     except OSError as error:
-        return Finding("Command", "warn", f"{found} cannot be read: {error.strerror}")
+        return DatabaseFinding("Command", "warn", f"{found} cannot be read: {error.strerror}")
     if b"tunesvc" in script:
-        return Finding("Command", "ok", f"tune is {found}")
-    return Finding(
+        return DatabaseFinding("Command", "ok", f"tune is {found}")
+    return DatabaseFinding(
         "Command",
         "warn",
         f"{found} belongs to another package, which was installed later (Ray and torchtune bring one too): "
@@ -117,7 +117,7 @@ def command_name(found: str | None) -> Finding:
     )
 
 
-def _postgres(database_url: str | None) -> Finding:
+def _postgres(database_url: str | None) -> DatabaseFinding:
     from tunesvc.db.engine.database import connect
 
     def look() -> str:
@@ -128,7 +128,7 @@ def _postgres(database_url: str | None) -> Finding:
     return _tried("Postgres", look)
 
 
-def _ray() -> Finding:
+def _ray() -> DatabaseFinding:
     def look() -> str:
         import ray
 
@@ -138,7 +138,7 @@ def _ray() -> Finding:
     return _tried("Ray", look)
 
 
-def _gpus() -> Finding:
+def _gpus() -> DatabaseFinding:
     def look() -> str:
         from ray._private.accelerators import get_all_accelerator_managers
 
@@ -149,18 +149,18 @@ def _gpus() -> Finding:
     return _tried("Accelerators", look)
 
 
-def _space() -> Finding:
+def _space() -> DatabaseFinding:
     from tunesvc.util.paths import home_directory
 
     home = home_directory()
     there = next(path for path in (home, *home.parents) if path.exists())
     free = shutil.disk_usage(there).free
     text = f"{free / 1e9:.1f} GB free for {home}"
-    return Finding("Disk", "ok" if free >= LITTLE_SPACE else "warn", text)
+    return DatabaseFinding("Disk", "ok" if free >= LITTLE_SPACE else "warn", text)
 
 
-def _tried(name: str, look: Callable[[], str]) -> Finding:
+def _tried(name: str, look: Callable[[], str]) -> DatabaseFinding:
     try:
-        return Finding(name, "ok", look())
+        return DatabaseFinding(name, "ok", look())
     except Exception as error:  # noqa: BLE001 - whatever breaks is the finding
-        return Finding(name, "broken", f"{type(error).__name__}: {error}")
+        return DatabaseFinding(name, "broken", f"{type(error).__name__}: {error}")

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, complete_study
-from tunesvc.cli.session import Watch, attended
+from tunesvc.cli.session import Observers, attended
 
 if TYPE_CHECKING:
     from tunesvc.coordinator.progress_events import Observer
-    from tunesvc.execution.driver.ray_pool import Rays
+    from tunesvc.execution.driver.ray_pool import RayPool
     from tunesvc.spec import StudySpec
     from tunesvc.spec.yaml.document import StudyDocument
     from tunesvc.study import Study
@@ -51,13 +51,13 @@ def run(
     not end the others. Ctrl-C stops them cleanly: everything recorded is kept, and `tune resume` continues.
     """
     from tunesvc.cli.several_studies import Changes, check_options, read_all
-    from tunesvc.execution.driver.ray_pool import Rays
+    from tunesvc.execution.driver.ray_pool import RayPool
 
     if name is not None and len(files) > 1:
         raise typer.BadParameter("--name is for one file: with several, write `name` into each")
     _check_options(dashboard=dashboard, quiet=quiet)
     documents = read_all(files, Changes(trials, parallelism, name, seed))
-    with Rays().ahead([document.spec for document in documents], str(documents[0].folder)) as rays:
+    with RayPool().ahead([document.spec for document in documents], str(documents[0].folder)) as rays:
 
         def begin(document: StudyDocument, observer: Observer, interrupt: threading.Event) -> Study:
             from tunesvc import api
@@ -94,7 +94,7 @@ def resume(
     """Continue studies that were interrupted, paused, stopped or extended, or stand by for running ones."""
     from tunesvc import api
     from tunesvc.cli.several_studies import check_together, places
-    from tunesvc.execution.driver.ray_pool import Rays
+    from tunesvc.execution.driver.ray_pool import RayPool
 
     if folder is not None and len(studies) > 1:
         raise typer.BadParameter("--folder is for one study: resume the others with a command each")
@@ -102,7 +102,7 @@ def resume(
     if len(studies) > 1:
         check_together(places(studies, database_url))
 
-    with Rays(of_several=len(studies) > 1) as rays:
+    with RayPool(of_several=len(studies) > 1) as rays:
 
         def begin(study: str, observer: Observer, interrupt: threading.Event) -> Study:
             return api.load_study(study, database_url=database_url).resume(
@@ -132,7 +132,7 @@ def _title(spec: StudySpec) -> str:
 def _session(
     titles: Mapping[str, str],
     runs: Mapping[str, Run],
-    rays: Rays,
+    rays: RayPool,
     database_url: str | None,
     check: Callable[[], None] = lambda: None,
     *,
@@ -145,10 +145,10 @@ def _session(
     `check` raises what forbids all of them, while Ray starts.
     """
 
-    def start(watch: Watch, interrupt: threading.Event) -> Mapping[str, Study | Exception]:
-        from tunesvc.coordinator.progress_events import Note
+    def start(watch: Observers, interrupt: threading.Event) -> Mapping[str, Study | Exception]:
+        from tunesvc.coordinator.progress_events import ProgressEvent
 
-        watch.whole.note(Note("phase", "starting Ray"))
+        watch.whole.note(ProgressEvent("phase", "starting Ray"))
         check()
         from tunesvc import api  # takes a second, in which Ray starts
         from tunesvc.util.threads import together
@@ -160,7 +160,7 @@ def _session(
                 for name, run in runs.items()
             }
             ended = together(tasks)
-            watch.whole.note(Note("phase", "ending Ray"))
+            watch.whole.note(ProgressEvent("phase", "ending Ray"))
             rays.end()
         return ended
 
@@ -173,16 +173,16 @@ def _session(
 def _watched(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
     """Run one of several, and say at once how it ended: the others go on."""
     from tunesvc.cli.views.summary import described
-    from tunesvc.coordinator.progress_events import Note
+    from tunesvc.coordinator.progress_events import ProgressEvent
 
     try:
         study = run(observer, interrupt)
         view = study.view
     except Exception as error:
-        observer.note(Note("error", described(error)))
+        observer.note(ProgressEvent("error", described(error)))
         raise
     state = "interrupted" if study.interrupted else str(view.state)
-    observer.note(Note("over", f"{state}: {view.reason}" if view.reason else state))
+    observer.note(ProgressEvent("over", f"{state}: {view.reason}" if view.reason else state))
     return study
 
 
@@ -191,8 +191,8 @@ def _dashboard(observer: Observer, database_url: str | None) -> Iterator[None]:
     """A dashboard that begins and ends with the run."""
     from tunesvc import api
     from tunesvc.cli.commands.dashboard import served
-    from tunesvc.coordinator.progress_events import Note
+    from tunesvc.coordinator.progress_events import ProgressEvent
 
     with served(api.shared_database(database_url)) as server:
-        observer.note(Note("dashboard", server.new_address()))
+        observer.note(ProgressEvent("dashboard", server.new_address()))
         yield

@@ -9,7 +9,7 @@ Verdict = Literal["ok", "warn", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DatabaseFinding:
     """What one check found."""
 
     name: str

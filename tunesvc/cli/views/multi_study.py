@@ -10,9 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tunesvc.coordinator.progress_events import Note, Progress
+from tunesvc.coordinator.progress_events import Progress, ProgressEvent
 from tunesvc.util.formatting import duration, number
-from tunesvc.views.live import RECENT, SCROLLED, STOPPING, Redrawn, line
+from tunesvc.views.live import RECENT, SCROLLED, STOPPING, RedrawnView, line
 from tunesvc.views.terminal import STYLES, bar, cells, clean
 
 _NAME_CHARS = 24
@@ -23,13 +23,13 @@ _AROUND = 8
 _MIN_ROWS = 3
 
 
-class Board(Redrawn):
+class MultiStudyView(RedrawnView):
     """Also the observer of what concerns all studies; `of` observes one of them."""
 
     def __init__(self, studies: Sequence[str], console: Console, interrupt: Event | None = None) -> None:
         """`interrupt`: set when a stop was asked for."""
         self._rows = {study: _Row(self, study) for study in studies}
-        self._recent: deque[tuple[str, Note]] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[str, ProgressEvent]] = deque(maxlen=RECENT)
         super().__init__(console, interrupt)  # last: it is drawn at once
 
     def of(self, study: str) -> _Row:
@@ -39,14 +39,14 @@ class Board(Redrawn):
     def progress(self, progress: Progress) -> None:
         """Nothing: studies have their own."""
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """Show what concerns all of them."""
         if note.kind == "dashboard":
             self._dashboard = note.text
         else:
             self._phase = note.text
 
-    def tell(self, study: str, note: Note) -> None:
+    def tell(self, study: str, note: ProgressEvent) -> None:
         """Show a happening: above the view for good, or among the recent ones."""
         if note.kind in SCROLLED:
             self._console.print(line(note, study=study))
@@ -95,7 +95,7 @@ class Board(Redrawn):
 class _Row:
     """A study on the board. Implements `coordinator.progress.Observer`."""
 
-    def __init__(self, board: Board, study: str) -> None:
+    def __init__(self, board: MultiStudyView, study: str) -> None:
         self._board = board
         self._study = study
         self._phase: Text | None = Text("starting", "dim")
@@ -107,7 +107,7 @@ class _Row:
         self.latest = progress
         self._phase = None
 
-    def note(self, note: Note) -> None:
+    def note(self, note: ProgressEvent) -> None:
         """A phase of the study stands in its line; a happening is told below."""
         if note.kind in ("over", "error"):
             self.is_over = True

@@ -8,8 +8,8 @@ from statistics import fmean, median
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tunesvc.queries.study_replay import Replayed
-from tunesvc.search.replay import OtherPruner, Proposed, Redrawn, Stopped
+from tunesvc.queries.study_replay import StudyReplay
+from tunesvc.search.replay import PrunerComparison, ReplayCount, ReplayedProposal, ReplayedStop
 from tunesvc.util.formatting import number, parameters
 from tunesvc.views.terminal import cells, clean, indented, table
 
@@ -17,7 +17,7 @@ SHOWN = 12
 """Trials that are listed, at most."""
 
 
-def replayed(told: Replayed) -> RenderableType:
+def replayed(told: StudyReplay) -> RenderableType:
     """How many decisions come out as they were recorded, and the first that does not."""
     parts = [*_redrawn("proposals", told.asks), *_redrawn("verdicts of the pruner", told.prunes)]
     if told.promotions.compared:
@@ -25,7 +25,7 @@ def replayed(told: Replayed) -> RenderableType:
     return Group(*parts)
 
 
-def _redrawn(what: str, told: Redrawn) -> list[RenderableType]:
+def _redrawn(what: str, told: ReplayCount) -> list[RenderableType]:
     if not told.compared:
         parts: list[RenderableType] = [Text(f"No {what} to compare.")]
     else:
@@ -44,7 +44,7 @@ def _redrawn(what: str, told: Redrawn) -> list[RenderableType]:
     return parts
 
 
-def pruner(name: str, told: OtherPruner) -> RenderableType:
+def pruner(name: str, told: PrunerComparison) -> RenderableType:
     """What another pruner would have stopped, saved and lost."""
     share = told.steps_saved / told.steps if told.steps else 0.0
     head = (
@@ -65,7 +65,7 @@ def pruner(name: str, told: OtherPruner) -> RenderableType:
     return Group(*parts, *_stopped(told.stopped))
 
 
-def _stopped(rows: Sequence[Stopped]) -> list[RenderableType]:
+def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
     if not rows:
         return []
     made = table(">trial", ">stopped at step", ">steps saved", ">came to", ">rank")
@@ -75,7 +75,7 @@ def _stopped(rows: Sequence[Stopped]) -> list[RenderableType]:
     return [Text(), made, *left]
 
 
-def sampler(name: str, told: Sequence[Proposed]) -> RenderableType:
+def sampler(name: str, told: Sequence[ReplayedProposal]) -> RenderableType:
     """How far another sampler's proposals would have been from those that were run."""
     if not told:
         return Text("No proposal to compare.")

@@ -33,7 +33,7 @@ import sqlalchemy as sa
 
 from tunesvc.db.embedded import postgres_binaries
 from tunesvc.db.embedded.file_lock import FileLock
-from tunesvc.db.embedded.os_account import Account, server_account
+from tunesvc.db.embedded.os_account import OsAccount, server_account
 from tunesvc.errors import DatabaseError
 from tunesvc.util.paths import home_directory
 
@@ -283,7 +283,7 @@ def _may_be_postgres(pid_file: str) -> bool:
     return name == "postgres" and rest.split()[0] not in "ZX"
 
 
-def _prepare_home(home: Path, account: Account) -> None:
+def _prepare_home(home: Path, account: OsAccount) -> None:
     try:
         _make_home(home, account)
     except OSError as error:
@@ -298,7 +298,7 @@ def _prepare_home(home: Path, account: Account) -> None:
         )
 
 
-def _make_home(home: Path, account: Account) -> None:
+def _make_home(home: Path, account: OsAccount) -> None:
     try:
         home.mkdir(parents=True)
     except FileExistsError:
@@ -312,7 +312,7 @@ def _fits(directory: Path) -> bool:
     return len(os.fsencode(directory)) <= _MAX_SOCKET_DIR_BYTES and not set(str(directory)) & set(',"')
 
 
-def _short_socket_dir(home: Path, account: Account) -> Path:
+def _short_socket_dir(home: Path, account: OsAccount) -> Path:
     runtime = None if account.is_other else os.environ.get("XDG_RUNTIME_DIR")
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
     return Path(runtime or tempfile.gettempdir()) / f"tunesvc-{account.uid}-{digest}"
@@ -323,7 +323,7 @@ def _remove_if_empty(directory: Path) -> None:
         directory.rmdir()
 
 
-def _make_private(directory: Path, account: Account) -> None:
+def _make_private(directory: Path, account: OsAccount) -> None:
     try:
         directory.mkdir(mode=0o700)
     except FileExistsError:
@@ -333,7 +333,7 @@ def _make_private(directory: Path, account: Account) -> None:
     _check_private(directory, account)
 
 
-def _check_private(directory: Path, account: Account) -> None:
+def _check_private(directory: Path, account: OsAccount) -> None:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != account.uid or status.st_mode & 0o077:
         raise DatabaseError(

@@ -19,7 +19,7 @@ _SERVER_ACCOUNTS = ("postgres", "nobody")
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class OsAccount:
     """A user of this machine."""
 
     name: str
@@ -55,7 +55,7 @@ class Account:
         return bool(status.st_mode & stat.S_IXOTH)
 
 
-def server_account() -> Account:
+def server_account() -> OsAccount:
     """The account that the server runs under: this user's own, or for root `postgres`, else `nobody`.
 
     Raises:
@@ -69,16 +69,16 @@ def server_account() -> Account:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return Account(name, entry.pw_uid, entry.pw_gid)
+        return OsAccount(name, entry.pw_uid, entry.pw_gid)
     raise DatabaseError(
         "Postgres refuses to run as root, and this machine has neither a user `postgres` nor `nobody` to run it "
         "as: create one (`useradd --system postgres`), run tune as an ordinary user, or set TUNE_DATABASE_URL"
     )
 
 
-def _own_account(uid: int) -> Account:
+def _own_account(uid: int) -> OsAccount:
     try:
-        return Account(pwd.getpwuid(uid).pw_name, uid, os.getegid())
+        return OsAccount(pwd.getpwuid(uid).pw_name, uid, os.getegid())
     except KeyError:
         raise DatabaseError(
             f"the embedded Postgres cannot run under user id {uid}, which has no entry in the password database: "

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from psycopg2.extras import NamedTupleCursor
 from sqlalchemy.pool import PoolProxiedConnection
 
-from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.engine.timeouts import BoundedCursor
 
 READ_ONLY = "25006"
@@ -25,22 +25,22 @@ class _NamedCursor(BoundedCursor, NamedTupleCursor):  # type: ignore[misc]  # ps
     """Waits for a bounded time; its rows are named tuples."""
 
 
-class Autocommit:
+class AutocommitPool:
     """Runs statements; used by several threads at once."""
 
     def __init__(self, engine: sa.Engine) -> None:
         """Of an engine, only the pool is used; its connections are in autocommit."""
         self._engine = engine
 
-    def rows(self, statement: Prepared, **values: Any) -> list[Any]:
+    def rows(self, statement: PreparedStatement, **values: Any) -> list[Any]:
         """What a statement returns, as named tuples. Committed when this returns; raises what SQLAlchemy does."""
         return self._run(statement, values, lambda cursor: cursor.fetchall())  # type: ignore[no-any-return]
 
-    def first(self, statement: Prepared, **values: Any) -> Any | None:
+    def first(self, statement: PreparedStatement, **values: Any) -> Any | None:
         """The first row that a statement returns, or None."""
         return self._run(statement, values, lambda cursor: cursor.fetchone())
 
-    def count(self, statement: Prepared, **values: Any) -> int:
+    def count(self, statement: PreparedStatement, **values: Any) -> int:
         """How many rows a statement changed, or returns."""
         return self._run(statement, values, lambda cursor: cursor.rowcount)  # type: ignore[no-any-return]
 
@@ -48,7 +48,7 @@ class Autocommit:
         """Give up the idle connections, as `Engine.dispose` does."""
         self._engine.dispose(close=close)
 
-    def _run(self, statement: Prepared, values: dict[str, Any], take: Callable[[Any], Any]) -> Any:
+    def _run(self, statement: PreparedStatement, values: dict[str, Any], take: Callable[[Any], Any]) -> Any:
         connection = self._engine.raw_connection()
         try:
             cursor = connection.cursor(cursor_factory=_NamedCursor)
@@ -60,7 +60,11 @@ class Autocommit:
             connection.close()
 
     def _as_sqlalchemys(
-        self, error: psycopg2.Error, connection: PoolProxiedConnection, statement: Prepared, values: dict[str, Any]
+        self,
+        error: psycopg2.Error,
+        connection: PoolProxiedConnection,
+        statement: PreparedStatement,
+        values: dict[str, Any],
     ) -> Exception:
         dialect = self._engine.dialect
         # after a failover libpq looks for the new primary only when it connects anew

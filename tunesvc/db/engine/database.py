@@ -21,7 +21,7 @@ import psycopg2
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from tunesvc.db.engine.autocommit import READ_ONLY, Autocommit
+from tunesvc.db.engine.autocommit import READ_ONLY, AutocommitPool
 from tunesvc.db.engine.timeouts import BoundedConnection, Watchdog
 from tunesvc.db.schema import migrations
 from tunesvc.errors import BadName, DatabaseError
@@ -94,7 +94,7 @@ class Database:
         query: dict[str, Any] = {**_CONNECTION_DEFAULTS, **url.query}
         self.engine = self._engine(query)
         short = self._engine(query | {"options": query["options"] + _PLAN_ONCE}, isolation_level="AUTOCOMMIT")
-        self.autocommit = Autocommit(short)
+        self.autocommit = AutocommitPool(short)
         """For short statements that are each a transaction of its own: nothing else is said to the server while one
         follows the other. A peer that falls silent in between then costs `answer_s`, not `ping_s`."""
         sa.event.listen(self.engine, "checkout", _ping)

@@ -20,7 +20,7 @@ from sqlalchemy.pool import PoolProxiedConnection
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
-class Prepared:
+class PreparedStatement:
     """A statement with parameters as psycopg2 writes them, `%(name)s`; each needs a type, by its place or a CAST."""
 
     def __init__(self, sql: str) -> None:

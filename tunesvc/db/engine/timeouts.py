@@ -38,14 +38,14 @@ class Watchdog:
     def begin_anew(self) -> None:
         """Watch nothing: for a forked copy of this process, which inherits neither thread nor waits."""
         self._lock = threading.Lock()
-        self._deadlines: dict[Patience, float] = {}
+        self._deadlines: dict[WaitLimit, float] = {}
         self._thread: threading.Thread | None = None
         self._look_now = threading.Event()
 
     def connect(self, dsn: str) -> BoundedConnection:
         """psycopg2's `connection_factory`. That the connection itself comes in time is `connect_timeout`'s part."""
         connection = BoundedConnection(dsn)
-        connection.patience = Patience(self, connection.fileno(), self._answer_s)
+        connection.patience = WaitLimit(self, connection.fileno(), self._answer_s)
         connection.ping_s = self.ping_s
         return connection
 
@@ -53,14 +53,14 @@ class Watchdog:
         """End the thread as soon as nothing waits. Repeatable; a later wait starts it again."""
         self._look_now.set()
 
-    def begin(self, patience: Patience) -> None:
+    def begin(self, patience: WaitLimit) -> None:
         """A wait begins."""
         with self._lock:
             self._deadlines[patience] = time.monotonic() + patience.limit_s
             if self._thread is None:
                 self._start()
 
-    def end(self, patience: Patience) -> None:
+    def end(self, patience: WaitLimit) -> None:
         """The wait is over: once this returns, its connection is not going to be cut."""
         with self._lock:
             self._deadlines.pop(patience, None)
@@ -90,7 +90,7 @@ class Watchdog:
             return min(min(self._deadlines.values()) - now, self.ping_s)
 
 
-class Patience:
+class WaitLimit:
     """How long one connection waits for an answer. A context manager around each wait."""
 
     def __init__(self, watchdog: Watchdog, fd: int, limit_s: float) -> None:
@@ -153,7 +153,7 @@ class BoundedCursor(extensions.cursor):  # type: ignore[misc]  # psycopg2 has no
 class BoundedConnection(extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
     """A connection that waits for a bounded time, made by `Watchdog.connect`."""
 
-    patience: Patience
+    patience: WaitLimit
     ping_s: float
     autocommit: bool
 

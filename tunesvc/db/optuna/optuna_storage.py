@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database, checked_name, open_database, parse_url
-from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.notifications import CHANNEL
 from tunesvc.db.optuna.frozen_trials import STATES, aware, copied, distribution_of
 from tunesvc.db.optuna.heartbeats import Heartbeats, StaleTrialCallback
@@ -43,30 +43,32 @@ from tunesvc.space.search_space import canonical
 from tunesvc.trial import MAX_STEP
 from tunesvc.util.user import whoami
 
-_NEW_STUDY = Prepared(
+_NEW_STUDY = PreparedStatement(
     """
     INSERT INTO studies (name, directions, owner) VALUES (%(name)s, %(directions)s, %(owner)s)
     ON CONFLICT (name) DO NOTHING RETURNING study_id"""
 )
-_STUDIES = Prepared("SELECT study_id, name, directions FROM studies ORDER BY study_id")
-_STUDY = Prepared("SELECT name, directions FROM studies WHERE study_id = %(study)s")
-_STUDY_BY_NAME = Prepared("SELECT study_id FROM studies WHERE name = %(name)s")
-_ALL_STUDY_ATTRS = Prepared("SELECT study_id, kind, name, value FROM study_attrs ORDER BY study_id, kind, name")
-_STUDY_ATTRS = Prepared(
+_STUDIES = PreparedStatement("SELECT study_id, name, directions FROM studies ORDER BY study_id")
+_STUDY = PreparedStatement("SELECT name, directions FROM studies WHERE study_id = %(study)s")
+_STUDY_BY_NAME = PreparedStatement("SELECT study_id FROM studies WHERE name = %(name)s")
+_ALL_STUDY_ATTRS = PreparedStatement(
+    "SELECT study_id, kind, name, value FROM study_attrs ORDER BY study_id, kind, name"
+)
+_STUDY_ATTRS = PreparedStatement(
     """
     SELECT a.name, a.value FROM studies s
     LEFT JOIN study_attrs a ON a.study_id = s.study_id AND a.kind = %(kind)s
     WHERE s.study_id = %(study)s"""
 )
 # FOR KEY SHARE: a deletion waits for us, or we wait for it and then find no study
-_SET_STUDY_ATTR = Prepared(
+_SET_STUDY_ATTR = PreparedStatement(
     """
     INSERT INTO study_attrs (study_id, kind, name, value)
     SELECT study_id, %(kind)s, %(name)s, %(value)s FROM studies WHERE study_id = %(study)s FOR KEY SHARE
     ON CONFLICT (study_id, kind, name) DO UPDATE SET value = excluded.value"""
 )
 # the study's row is locked until the commit: numbers become visible in the order in which they are given out
-_NEW_TRIAL = Prepared(
+_NEW_TRIAL = PreparedStatement(
     """
     WITH numbered AS (
         UPDATE studies s SET next_number = next_number + 1 WHERE study_id = %(study)s
@@ -77,8 +79,8 @@ _NEW_TRIAL = Prepared(
            CASE WHEN %(now)s THEN now() ELSE CAST(%(started)s AS timestamptz) END, CAST(%(ended)s AS timestamptz)
     FROM numbered RETURNING trial_id"""
 )
-_TRIAL_STATE = Prepared("SELECT number, state FROM trials WHERE trial_id = %(id)s")
-_SET_STATE = Prepared(
+_TRIAL_STATE = PreparedStatement("SELECT number, state FROM trials WHERE trial_id = %(id)s")
+_SET_STATE = PreparedStatement(
     f"""
     WITH changed AS (
         UPDATE trials
@@ -89,7 +91,7 @@ _SET_STATE = Prepared(
     SELECT pg_notify('{CHANNEL}', CAST(study_id AS text)) FROM changed"""
 )
 # FOR SHARE: a change of the trial's state waits for us, or we wait for it and then find the trial finished
-_SET_PARAM = Prepared(
+_SET_PARAM = PreparedStatement(
     """
     INSERT INTO trial_params (trial_id, name, position, value, distribution)
     SELECT t.trial_id, %(name)s, (SELECT count(*) FROM trial_params p WHERE p.trial_id = %(id)s),
@@ -97,27 +99,29 @@ _SET_PARAM = Prepared(
     FROM trials t WHERE t.trial_id = %(id)s AND t.state IN ('waiting', 'running') FOR SHARE
     ON CONFLICT (trial_id, name) DO UPDATE SET value = excluded.value, distribution = excluded.distribution"""
 )
-_SET_TRIAL_ATTR = Prepared(
+_SET_TRIAL_ATTR = PreparedStatement(
     """
     INSERT INTO trial_attrs (trial_id, kind, name, value)
     SELECT t.trial_id, %(kind)s, %(name)s, %(value)s
     FROM trials t WHERE t.trial_id = %(id)s AND t.state IN ('waiting', 'running') FOR SHARE
     ON CONFLICT (trial_id, kind, name) DO UPDATE SET value = excluded.value"""
 )
-_SET_VALUE = Prepared(
+_SET_VALUE = PreparedStatement(
     """
     INSERT INTO reports (trial_id, attempt, step, value)
     SELECT t.trial_id, 0, CAST(%(step)s AS bigint), CAST(%(value)s AS double precision)
     FROM trials t WHERE t.trial_id = %(id)s AND t.state IN ('waiting', 'running') FOR SHARE
     ON CONFLICT (trial_id, attempt, step) DO UPDATE SET value = excluded.value"""
 )
-_ANY_DISTRIBUTION = Prepared(
+_ANY_DISTRIBUTION = PreparedStatement(
     """
     SELECT distribution FROM trial_params
     WHERE trial_id BETWEEN %(first)s AND %(last)s AND name = %(name)s LIMIT 1"""
 )
-_RECORD_HEARTBEAT = Prepared("UPDATE trials SET heartbeat_at = now() WHERE trial_id = %(id)s AND state = 'running'")
-_STALE_TRIALS = Prepared(
+_RECORD_HEARTBEAT = PreparedStatement(
+    "UPDATE trials SET heartbeat_at = now() WHERE trial_id = %(id)s AND state = 'running'"
+)
+_STALE_TRIALS = PreparedStatement(
     """
     SELECT trial_id FROM trials
     WHERE study_id = %(study)s AND state = 'running'
@@ -125,7 +129,7 @@ _STALE_TRIALS = Prepared(
     ORDER BY number"""
 )
 _BEST = {
-    direction: Prepared(f"""
+    direction: PreparedStatement(f"""
         SELECT trial_id FROM trials
         WHERE study_id = %(study)s AND state = 'complete' AND {FIRST_VALUE} IS NOT NULL
         ORDER BY {FIRST_VALUE} {order}, number LIMIT 1""")
@@ -355,7 +359,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
                 _insert_parts(connection, new_id, template)
         return new_id
 
-    def _change_open_trial(self, statement: Prepared, trial_id: int, **values: Any) -> None:
+    def _change_open_trial(self, statement: PreparedStatement, trial_id: int, **values: Any) -> None:
         if not self._autocommit.count(statement, id=trial_id, **values):
             self._require_unfinished(trial_id)
 

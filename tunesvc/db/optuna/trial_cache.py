@@ -17,25 +17,25 @@ from operator import attrgetter
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.db.engine.autocommit import Autocommit
-from tunesvc.db.engine.statements import Prepared
+from tunesvc.db.engine.autocommit import AutocommitPool
+from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.optuna.frozen_trials import STATES, TRIAL, freeze
 from tunesvc.db.schema.ids import trial_id
 
 # a study without news gives one row of NULLs, a study that does not exist gives none
-_NEWS = Prepared(
+_NEWS = PreparedStatement(
     """SELECT t.trial_id, t.state FROM studies s
        LEFT JOIN trials t ON t.trial_id > %(last)s AND t.trial_id < %(end)s
                           OR t.trial_id = ANY(CAST(%(unfinished)s AS bigint[]))
        WHERE s.study_id = %(study)s"""
 )
-_TRIALS = Prepared(TRIAL + " WHERE trial_id = ANY(CAST(%(ids)s AS bigint[]))")
+_TRIALS = PreparedStatement(TRIAL + " WHERE trial_id = ANY(CAST(%(ids)s AS bigint[]))")
 
 
 class TrialCache:
     """The trials of one study. Safe to use from several threads."""
 
-    def __init__(self, autocommit: Autocommit, study_id: int) -> None:
+    def __init__(self, autocommit: AutocommitPool, study_id: int) -> None:
         self._autocommit = autocommit
         self._study_id = study_id
         self._lock = threading.Lock()

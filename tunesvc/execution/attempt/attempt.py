@@ -14,9 +14,9 @@ from typing import Any
 
 from tunesvc.errors import Pruned
 from tunesvc.execution.attempt import asyncio_loop, scratch
-from tunesvc.execution.attempt.batching import Bell
+from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.checkpoints import Checkpoints, step_of
-from tunesvc.execution.attempt.child_processes import Children, leave
+from tunesvc.execution.attempt.child_processes import ChildProcesses, leave
 from tunesvc.execution.attempt.failures import outcome_of
 from tunesvc.execution.attempt.leftover_threads import describe, find_leftovers
 from tunesvc.execution.attempt.out_of_memory import out_of_memory
@@ -24,8 +24,7 @@ from tunesvc.execution.attempt.outbox import Numbered, Outbox
 from tunesvc.execution.attempt.output import OutputCapture
 from tunesvc.execution.executor import (
     STUDY,
-    Asked,
-    Attributed,
+    AttrSet,
     Checkpointed,
     Failed,
     Finished,
@@ -34,8 +33,9 @@ from tunesvc.execution.executor import (
     Outcome,
     Reported,
     Started,
+    StoppedEarly,
     StudyRequested,
-    Yielded,
+    SuggestRequested,
 )
 from tunesvc.instrumentation import event_log, failpoints
 from tunesvc.spec import ParamValue
@@ -50,7 +50,7 @@ _LAST_WORDS_CHARS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WorkerInfo:
     """Where a worker runs."""
 
     node: str
@@ -66,7 +66,7 @@ class Place:
 class Attempt:
     """Runs one launch. Implements `tunesvc.trial.Channel`."""
 
-    def __init__(self, job: Job, launch: Launch, place: Place, bell: Bell) -> None:
+    def __init__(self, job: Job, launch: Launch, place: WorkerInfo, bell: BatchSignal) -> None:
         """`bell`: rung when it says something."""
         self.job = job
         self.launch = launch
@@ -84,13 +84,13 @@ class Attempt:
         )
         self._directory: Path | None = None
         self._pid = os.getpid()
-        self._children: Children | None = None
+        self._children: ChildProcesses | None = None
         self._unrecorded: dict[int, Path] = {}
         self._stop = threading.Event()
         self._stop_was_seen = False
         self._answers: dict[str, ParamValue | bytes] = {}
         self._answered = threading.Condition(bell.lock)
-        self._question: Asked | StudyRequested | None = None
+        self._question: SuggestRequested | StudyRequested | None = None
         self._last_words = dict.fromkeys(("stdout", "stderr"), "")
         self._thread: threading.Thread | None = None
 
@@ -199,13 +199,13 @@ class Attempt:
         if self._forked is not None:
             self._forked.set_user_attr(name, value)
             return
-        self.outbox.put(Attributed(name, value))
+        self.outbox.put(AttrSet(name, value))
 
     def set_system_attr(self, name: str, value: str) -> None:
         """Put a system attribute of the trial into the outbox, its value as JSON."""
         if self._forked is not None:
             raise RuntimeError("set system attributes before the process is forked")
-        self.outbox.put(Attributed(name, value, "system"))
+        self.outbox.put(AttrSet(name, value, "system"))
 
     @property
     def directory(self) -> Path:
@@ -220,12 +220,12 @@ class Attempt:
         channel = self.opened_to_children().channel
         return PipeChannel, (channel.reports, channel.checkpoints, channel.directory)
 
-    def opened_to_children(self) -> Children:
+    def opened_to_children(self) -> ChildProcesses:
         """Have the pipe ready before a child process may write to it."""
         if self._children is None and os.getpid() == self._pid:
             directory = self.directory
             with self._answered:
-                self._children = self._children or Children(self.trial(), directory, self.job.metrics)
+                self._children = self._children or ChildProcesses(self.trial(), directory, self.job.metrics)
                 if self._stop.is_set():
                     self._children.stop()
         if self._children is None:
@@ -244,7 +244,7 @@ class Attempt:
             Pruned: the attempt was asked to stop meanwhile.
         """
         with self._answered:
-            return self._answer_to(Asked(name, distribution))  # type: ignore[no-any-return]  # a scalar
+            return self._answer_to(SuggestRequested(name, distribution))  # type: ignore[no-any-return]  # a scalar
 
     def ask_for_study(self) -> bytes:
         """Ask for the study's attributes and trials, as `Optimizer.packed_study` writes them.
@@ -256,7 +256,7 @@ class Attempt:
             self._answers.pop(STUDY, None)  # it may have changed
             return self._answer_to(StudyRequested())  # type: ignore[no-any-return]  # bytes
 
-    def _answer_to(self, question: Asked | StudyRequested) -> Any:
+    def _answer_to(self, question: SuggestRequested | StudyRequested) -> Any:
         if self._forked is not None:
             raise RuntimeError("ask for parameters and for the study before the process is forked")
         name = _name_of(question)
@@ -315,7 +315,7 @@ class Attempt:
             self._begin_anew(self._restored)
         try:
             metrics = run(self)
-            outcome: Outcome = Finished(metrics) if metrics or not self.noticed_stop else Yielded()
+            outcome: Outcome = Finished(metrics) if metrics or not self.noticed_stop else StoppedEarly()
         except BaseException as error:  # noqa: BLE001  # whatever user code raises is the attempt's outcome
             self._leave_if_forked(error)
             return outcome_of(error, stop_requested=self._stop.is_set())
@@ -351,5 +351,5 @@ class Attempt:
         return replace(failed, kind=exhausted or failed.kind, message=message, traceback=stderr)
 
 
-def _name_of(question: Asked | StudyRequested) -> str:
-    return question.name if isinstance(question, Asked) else STUDY
+def _name_of(question: SuggestRequested | StudyRequested) -> str:
+    return question.name if isinstance(question, SuggestRequested) else STUDY

@@ -13,7 +13,7 @@ GATHER_S = 0.02
 """How long what is said travels together with what follows it. A call costs as much as a hundred events in it."""
 
 
-class Bell:
+class BatchSignal:
     """Any thread may ring it and wait for it."""
 
     def __init__(self, gather_s: float = 0.0) -> None:

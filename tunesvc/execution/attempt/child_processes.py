@@ -22,7 +22,7 @@ from tunesvc.subprocess_trial import PipeChannel
 from tunesvc.trial import Trial
 
 
-class Children:
+class ChildProcesses:
     """The pipe of one attempt's child processes, and a thread that reads it."""
 
     def __init__(self, trial: Trial, directory: Path, objectives: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.execution.attempt.out_of_memory import OutOfMemory, out_of_memory
-from tunesvc.execution.executor import Failed, Outcome, Yielded
+from tunesvc.execution.executor import Failed, Outcome, StoppedEarly
 
 MESSAGE_CHARS_MAX = 4_000
 TRACEBACK_CHARS_MAX = 32_000
@@ -35,7 +35,7 @@ def outcome_of(error: BaseException, *, stop_requested: bool) -> Outcome:
     `SystemExit` and `KeyboardInterrupt` are an end like any other when a stop was asked for, else a failure.
     """
     if is_pruned(error) or (stop_requested and isinstance(error, (SystemExit, KeyboardInterrupt))):
-        return Yielded()
+        return StoppedEarly()
     shown = traceback.TracebackException.from_exception(error)
     return Failed(_kind(error), _message(error, shown), _users_traceback(shown))
 

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_right
 
 
-class Steps:
+class IntRangeSet:
     """Sorted ranges that do not touch. A run of steps takes as much room as one: 16 bytes."""
 
     def __init__(self) -> None:

@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 
-from tunesvc.execution.attempt.batching import Bell
-from tunesvc.execution.attempt.int_ranges import Steps
-from tunesvc.execution.executor import Asked, Logged, Outcome, Payload, Reported, StudyRequested
+from tunesvc.execution.attempt.batching import BatchSignal
+from tunesvc.execution.attempt.int_ranges import IntRangeSet
+from tunesvc.execution.executor import Outcome, OutputLogged, Payload, Reported, StudyRequested, SuggestRequested
 
 Numbered = tuple[int, Payload]
 
@@ -31,13 +31,13 @@ class Outbox:
 
     def __init__(
         self,
-        bell: Bell | None = None,
+        bell: BatchSignal | None = None,
         *,
         pending_reports_max: int = PENDING_REPORTS_MAX,
         pending_log_chars_max: int = PENDING_LOG_CHARS_MAX,
     ) -> None:
         """`bell`: rung for each event."""
-        self._bell = bell or Bell()
+        self._bell = bell or BatchSignal()
         self._lock = self._bell.lock
         self._reports_max = pending_reports_max
         self._log_chars_max = pending_log_chars_max
@@ -45,7 +45,7 @@ class Outbox:
         self._kept: deque[Numbered] = deque()
         self._last_seq = 0
         self._closed = False
-        self._steps = Steps()
+        self._steps = IntRangeSet()
         self._pending_reports = 0
         self._pending_log_chars = 0
         self._thinned_reports = 0
@@ -59,7 +59,7 @@ class Outbox:
                 self._say_what_is_missing()
                 self._closed = True
             self._add(payload)
-            if isinstance(payload, (Outcome, Asked, StudyRequested)):
+            if isinstance(payload, (Outcome, SuggestRequested, StudyRequested)):
                 self._bell.ask_whether_urgent()
 
     def report(self, report: Reported) -> None:
@@ -78,7 +78,7 @@ class Outbox:
             if self._closed:
                 return
             self._pending_log_chars += len(text)
-            self._add(Logged(stream, text, end))
+            self._add(OutputLogged(stream, text, end))
             if self._pending_log_chars > self._log_chars_max:
                 self._cut_log()
 
@@ -119,7 +119,7 @@ class Outbox:
             self._kept.append((self._last_seq, payload))
             if isinstance(payload, Reported):
                 self._pending_reports -= 1
-            elif isinstance(payload, Logged):
+            elif isinstance(payload, OutputLogged):
                 self._pending_log_chars -= len(payload.text)
 
     def _add(self, payload: Payload) -> None:
@@ -145,8 +145,8 @@ class Outbox:
         cut: deque[Payload] = deque()
         before = left_out = gap_at = 0
         for payload in self._pending:
-            after = before + len(payload.text) if isinstance(payload, Logged) else before
-            if isinstance(payload, Logged) and before >= margin and total - after >= margin:
+            after = before + len(payload.text) if isinstance(payload, OutputLogged) else before
+            if isinstance(payload, OutputLogged) and before >= margin and total - after >= margin:
                 left_out += payload.left_out or len(payload.text)
                 self._pending_log_chars -= len(payload.text)
                 gap_at = gap_at or len(cut)
@@ -154,7 +154,7 @@ class Outbox:
                 cut.append(payload)
             before = after
         if left_out:
-            gap = Logged.gap(left_out)
+            gap = OutputLogged.gap(left_out)
             cut.insert(gap_at, gap)
             self._pending_log_chars += len(gap.text)
             self._pending = cut
@@ -164,6 +164,6 @@ class Outbox:
             self._note(f"{self._thinned_reports} reports came faster than they could be recorded and were left out")
 
     def _note(self, text: str) -> None:
-        note = Logged("stderr", f"[tunesvc: {text}]\n")
+        note = OutputLogged("stderr", f"[tunesvc: {text}]\n")
         self._pending_log_chars += len(note.text)
         self._add(note)

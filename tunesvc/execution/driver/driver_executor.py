@@ -15,27 +15,27 @@ from tunesvc.errors import ExecutorError, UnsatisfiableRequest
 from tunesvc.execution.driver.driver_messages import (
     Acknowledge,
     Adopt,
-    Answer,
+    AnswerCommand,
+    AttemptEvents,
+    AttemptHeartbeats,
     Close,
     Cluster,
     Command,
+    DriverHeartbeat,
     Farewell,
-    For,
-    Heard,
-    JobMessage,
+    JobCommand,
+    JobPayload,
     Kill,
     Leave,
-    Pulse,
-    Refused,
-    Signs,
     Start,
+    StartupRefused,
     Stop,
     Wish,
 )
-from tunesvc.execution.driver.driver_process import Link
-from tunesvc.execution.driver.launcher import RayStart
-from tunesvc.execution.driver.supervisor import Ended
-from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch, Lost, Outcome, Yielded
+from tunesvc.execution.driver.driver_process import DriverProcess
+from tunesvc.execution.driver.launcher import RayLauncher
+from tunesvc.execution.driver.supervisor import DriverEnded
+from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch, Lost, Outcome, StoppedEarly
 from tunesvc.execution.ray.dispatch_state import HANDOVER_S
 from tunesvc.spec import ParamValue
 
@@ -44,7 +44,7 @@ QUIET_S = 10.0
 
 
 @dataclass(slots=True)
-class _Attempt:
+class _KnownAttempt:
     """What the next driver has to know of an attempt."""
 
     launch: Launch | None
@@ -62,7 +62,7 @@ class RayProcess:
 
     handover_s = HANDOVER_S
 
-    def __init__(self, job: Job, start: RayStart) -> None:
+    def __init__(self, job: Job, start: RayLauncher) -> None:
         """Have the driver of `start` run the job, and wait until its Ray is up.
 
         Raises:
@@ -70,10 +70,10 @@ class RayProcess:
         """
         self._start, self._clock = start, start.clock
         self._ready: list[Event] = []
-        self._attempts: dict[AttemptId, _Attempt] = {}
+        self._attempts: dict[AttemptId, _KnownAttempt] = {}
         self._signs: set[AttemptId] = set()
         self._token: int | None = None
-        self._link: Link | None = None
+        self._link: DriverProcess | None = None
         self._cluster: Cluster | None = None
         self._unanswered_s = 0.0
         self._heard_s = self._pulsed_s = self._clock.now()
@@ -98,7 +98,7 @@ class RayProcess:
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
         """Go on with attempts of an earlier coordinator. Every driver to come acts under this token."""
         self._token = token
-        self._attempts |= {attempt: _Attempt(None, cursor, cursor) for attempt, cursor in cursors.items()}
+        self._attempts |= {attempt: _KnownAttempt(None, cursor, cursor) for attempt, cursor in cursors.items()}
         if self._link is not None:
             self._tell(self._link, Adopt(token, dict(cursors)))
 
@@ -122,7 +122,7 @@ class RayProcess:
 
     def launch(self, launch: Launch) -> None:
         """Hand the attempt to the driver; while there is none it waits for the next."""
-        attempt = self._attempts[launch.attempt] = _Attempt(launch)
+        attempt = self._attempts[launch.attempt] = _KnownAttempt(launch)
         self._signs.add(launch.attempt)
         if self._link is not None:
             self._hand_over(self._link, attempt)
@@ -148,11 +148,11 @@ class RayProcess:
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Send the value of a parameter that an attempt asked for."""
-        self._wish(attempt, Answer(attempt, name, value))
+        self._wish(attempt, AnswerCommand(attempt, name, value))
 
     def stop(self, attempt: AttemptId) -> None:
         """Ask the attempt to stop; one that no driver was told of ends at once."""
-        if not self._withdraw(attempt, Yielded()):
+        if not self._withdraw(attempt, StoppedEarly()):
             self._wish(attempt, Stop(attempt))
 
     def kill(self, attempt: AttemptId) -> None:
@@ -170,7 +170,7 @@ class RayProcess:
 
     # --- attempts -----------------------------------------------------------------------------------
 
-    def _hand_over(self, link: Link, attempt: _Attempt) -> None:
+    def _hand_over(self, link: DriverProcess, attempt: _KnownAttempt) -> None:
         if attempt.launch is not None:
             self._tell(link, Start(attempt.launch))
             attempt.launch = None
@@ -201,7 +201,7 @@ class RayProcess:
         if event.seq > kept.delivered:
             self._deliver(kept, event)
 
-    def _why_lost(self, kept: _Attempt, lost: Lost) -> Lost:
+    def _why_lost(self, kept: _KnownAttempt, lost: Lost) -> Lost:
         """An attempt that had begun and is not there for a new driver went with the Ray that ended under it.
 
         It counts against the limit for lost nodes: a trial that takes Ray down each time must not go on for ever.
@@ -210,7 +210,7 @@ class RayProcess:
             return Lost(f"its Ray is gone ({self._reason})", "node")
         return lost
 
-    def _deliver(self, kept: _Attempt, event: Event) -> None:
+    def _deliver(self, kept: _KnownAttempt, event: Event) -> None:
         kept.delivered = event.seq
         kept.over = isinstance(event.payload, Outcome)
         self._ready.append(event)
@@ -221,9 +221,9 @@ class RayProcess:
         try:
             while self._link is None:
                 link, message = self._seat.inbox.get()
-                if isinstance(message, Refused):
+                if isinstance(message, StartupRefused):
                     raise message.error()
-                if isinstance(message, Ended):
+                if isinstance(message, DriverEnded):
                     raise ExecutorError(f"Ray did not start: its driver {message.reason}")
                 self._take(link, message)
         except BaseException:
@@ -246,27 +246,27 @@ class RayProcess:
         except queue.Empty:
             return
 
-    def _take(self, link: Link | None, message: JobMessage | Pulse | Ended) -> None:
+    def _take(self, link: DriverProcess | None, message: JobPayload | DriverHeartbeat | DriverEnded) -> None:
         self._heard_s = self._clock.now()
         match message:
-            case Heard(events):
+            case AttemptEvents(events):
                 for event in events:
                     self._hear(event)
-            case Pulse(unanswered_s):
+            case DriverHeartbeat(unanswered_s):
                 self._unanswered_s, self._pulsed_s = unanswered_s, self._heard_s
-            case Signs(alive, trouble):
+            case AttemptHeartbeats(alive, trouble):
                 self._trouble_there = trouble
                 self._signs.update(alive)
             case Cluster():
                 self._cluster = message
                 if self._link is None and link is not None:
                     self._came_up(link)
-            case Refused(_, text):
+            case StartupRefused(_, text):
                 self._trouble = f"Ray cannot be reached: {text.rstrip('.')}; trying again"
-            case Ended(reason):
+            case DriverEnded(reason):
                 self._went(reason)
 
-    def _came_up(self, link: Link) -> None:
+    def _came_up(self, link: DriverProcess) -> None:
         """Tell a driver all that it has to know, in the order in which it would have learned it."""
         self._link, self._trouble, self._trouble_there = link, "", ""
         self._unanswered_s, self._pulsed_s = 0.0, self._clock.now()
@@ -287,8 +287,8 @@ class RayProcess:
         elif not self._trouble.startswith("Ray cannot be reached"):
             self._trouble = f"the Ray driver cannot be started again ({reason}); trying again"
 
-    def _tell(self, link: Link, command: Command) -> None:
-        link.send(For(self._seat.begin.number, command))
+    def _tell(self, link: DriverProcess, command: Command) -> None:
+        link.send(JobCommand(self._seat.begin.number, command))
 
     def _end(self, farewell: Farewell) -> None:
         if not self._closed:

@@ -21,22 +21,22 @@ from typing import NoReturn, Protocol
 
 from tunesvc.errors import UnsatisfiableRequest
 from tunesvc.execution.driver.driver_messages import (
+    AttemptEvents,
+    AttemptHeartbeats,
     Begin,
     Close,
     Cluster,
     Command,
+    DriverHeartbeat,
     End,
-    For,
-    From,
-    Heard,
+    JobCommand,
+    JobMessage,
     Leave,
     Message,
     Order,
-    Pulse,
-    Refused,
-    Signs,
+    StartupRefused,
 )
-from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util.clock import SystemClock
@@ -47,7 +47,7 @@ CLUSTER_S = 2.0
 """How often it asks what Ray has."""
 
 
-class Joined(Protocol):
+class JoinedRay(Protocol):
     """A Ray, started or joined."""
 
     def executor(self, job: Job) -> Executor:
@@ -59,16 +59,16 @@ class Joined(Protocol):
         ...
 
 
-class Joiner(Protocol):
+class RayConnector(Protocol):
     """Joins a cluster or starts a local Ray."""
 
     def __call__(
-        self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox
-    ) -> Joined: ...
+        self, address: str | None, local: LocalResources | None, source: str | None, inbox: EventLoop
+    ) -> JoinedRay: ...
 
 
 @dataclass(slots=True)
-class Host:
+class HostedJob:
     """A job's executor, which is there when the job is taken up."""
 
     executor: Executor | None = None
@@ -79,12 +79,12 @@ class Host:
 class Driver:
     """Holds an executor for each job and obeys the other end of the connection."""
 
-    def __init__(self, connection: Connection, join: Joiner) -> None:
+    def __init__(self, connection: Connection, join: RayConnector) -> None:
         self._connection = connection
         self._join = join
-        self._ray: Joined
-        self._inbox = Inbox()
-        self._hosts: dict[int, Host] = {}
+        self._ray: JoinedRay
+        self._inbox = EventLoop()
+        self._hosts: dict[int, HostedJob] = {}
         self._sending = threading.Lock()
         self._is_new = threading.Event()
         """Whether a job waits to hear what Ray has."""
@@ -100,7 +100,7 @@ class Driver:
         try:
             self._ray = self._join(join.address, join.local, join.source, self._inbox)
         except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
-            self._send(Refused.by(error))
+            self._send(StartupRefused.by(error))
             return
         self._answered_s = self._clock.now()
         threading.Thread(target=self._keep_looking, name="cluster", daemon=True).start()
@@ -109,17 +109,17 @@ class Driver:
             self._inbox.take_in(PULSE_S)
             for number, host in [*self._hosts.items()]:
                 if host.executor is not None and (events := host.executor.events(0.0)):
-                    self._send(From(number, Heard(events)))
+                    self._send(JobMessage(number, AttemptEvents(events)))
 
     def _pulse(self) -> None:
         now = self._clock.now()
         if now - self._pulsed_s < PULSE_S:
             return
         self._pulsed_s = now
-        self._send(Pulse(now - self._answered_s))
+        self._send(DriverHeartbeat(now - self._answered_s))
         for number, host in self._hosts.items():
             if host.executor is not None:
-                self._send(From(number, Signs(host.executor.alive(), host.executor.trouble())))
+                self._send(JobMessage(number, AttemptHeartbeats(host.executor.alive(), host.executor.trouble())))
 
     # --- commands -----------------------------------------------------------------------------------
 
@@ -140,9 +140,9 @@ class Driver:
     def _carry_out(self, order: Order) -> None:
         match order:
             case Begin(number, job):
-                self._hosts[number] = Host()
+                self._hosts[number] = HostedJob()
                 threading.Thread(target=self._take_up, args=(number, job), name=f"job {number}", daemon=True).start()
-            case For(number, command):
+            case JobCommand(number, command):
                 self._perform(number, command)
             case End():
                 self._ray.close()
@@ -154,7 +154,7 @@ class Driver:
             executor = self._ray.executor(job)
         except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
             self._inbox.put(partial(self._hosts.__delitem__, number))
-            self._send(From(number, Refused.by(error)))
+            self._send(JobMessage(number, StartupRefused.by(error)))
         else:
             self._inbox.put(partial(self._took_up, number, executor))
 
@@ -188,7 +188,7 @@ class Driver:
     def _look_around(self) -> None:
         executors = {number: host.executor for number, host in [*self._hosts.items()] if host.executor is not None}
         for number, executor in executors.items():
-            self._send(From(number, _cluster_of(executor)))
+            self._send(JobMessage(number, _cluster_of(executor)))
         self._answered_s = self._clock.now()
 
     def _send(self, message: Message) -> None:
@@ -224,7 +224,7 @@ def connection_from_arguments() -> Connection:
 
 def main() -> None:
     """Run the driver of a real Ray."""
-    from tunesvc.execution.ray.ray_session import Joined as RayJoined  # brings Ray
+    from tunesvc.execution.ray.ray_session import RaySession as RayJoined  # brings Ray
 
     Driver(connection_from_arguments(), RayJoined).run()
 

@@ -70,7 +70,7 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AnswerCommand:
     """See `Executor.answer`."""
 
     attempt: AttemptId
@@ -117,14 +117,14 @@ class Leave:
         executor.leave()
 
 
-Wish = Answer | Stop | Kill
+Wish = AnswerCommand | Stop | Kill
 """What is wanted of one attempt; telling it twice does no harm."""
 Farewell = Close | Leave
 Command = Adopt | Start | Acknowledge | Wish | Farewell
 
 
 @dataclass(frozen=True, slots=True)
-class For:
+class JobCommand:
     """A command to one of the driver's jobs."""
 
     number: int
@@ -138,7 +138,7 @@ class End:
 
 Opening = Join | Begin
 """What each driver has to be told before anything else."""
-Order = Opening | For | End
+Order = Opening | JobCommand | End
 
 # --- from the driver --------------------------------------------------------------------------------
 
@@ -155,15 +155,15 @@ class Cluster:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """Ray could not be started or reached, and the driver has ended; or, in `From`, the job cannot be run."""
+class StartupRefused:
+    """Ray could not be started or reached, and the driver has ended; or, in `JobPayload`, the job cannot be run."""
 
     kind: str
     """The name of an exception in `errors`."""
     text: str
 
     @classmethod
-    def by(cls, error: Exception) -> Refused:
+    def by(cls, error: Exception) -> StartupRefused:
         """As text: an exception itself might not survive the way."""
         known = isinstance(error, TuneError)
         return cls(type(error).__name__, str(error) if known else f"{type(error).__name__}: {error}")
@@ -177,14 +177,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class AttemptEvents:
     """What attempts said."""
 
     events: Sequence[Event]
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
+class AttemptHeartbeats:
     """How the job's attempts are."""
 
     alive: Collection[AttemptId]
@@ -192,22 +192,22 @@ class Signs:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class DriverHeartbeat:
     """The driver's loop goes round."""
 
     unanswered_s: float
     """How long ago Ray last said what it has."""
 
 
-JobMessage = Cluster | Refused | Heard | Signs
+JobPayload = Cluster | StartupRefused | AttemptEvents | AttemptHeartbeats
 
 
 @dataclass(frozen=True, slots=True)
-class From:
+class JobMessage:
     """What is said of one of the driver's jobs."""
 
     number: int
-    message: JobMessage
+    message: JobPayload
 
 
-Message = Refused | Pulse | From
+Message = StartupRefused | DriverHeartbeat | JobMessage

@@ -30,7 +30,7 @@ _LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
 """Of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711] rpc_client.h:204: `."""
 
 
-class Link:
+class DriverProcess:
     """One driver process. One thread may receive; any may send, and `kill`."""
 
     def __init__(self, module: str, openings: Sequence[Opening], *, recv_max_s: float) -> None:

@@ -15,29 +15,29 @@ from dataclasses import dataclass, field
 
 from tunesvc.execution.driver.driver_messages import (
     Begin,
+    DriverHeartbeat,
     End,
     Farewell,
-    For,
-    From,
+    JobCommand,
     JobMessage,
+    JobPayload,
     Join,
     Message,
-    Pulse,
-    Refused,
+    StartupRefused,
 )
-from tunesvc.execution.driver.driver_process import Link
-from tunesvc.execution.driver.machine_claims import Holding
-from tunesvc.execution.driver.supervisor import Ended, Keeper, Patience
+from tunesvc.execution.driver.driver_process import DriverProcess
+from tunesvc.execution.driver.machine_claims import HeldClaim
+from tunesvc.execution.driver.supervisor import DriverEnded, DriverSupervisor, DriverTimeouts
 from tunesvc.execution.executor import Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util.clock import Clock, SystemClock
 
-Word = tuple[Link | None, JobMessage | Pulse | Ended]
+Word = tuple[DriverProcess | None, JobPayload | DriverHeartbeat | DriverEnded]
 """What the driver behind a link said to one job, or to all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seat:
+class JobRegistration:
     """A job's place among those of a driver, and of each that takes its place."""
 
     begin: Begin
@@ -45,7 +45,7 @@ class Seat:
     """What drivers say that concerns the job, in order."""
 
 
-class RayStart:
+class RayLauncher:
     """A driver process that joins a cluster or starts a local Ray; each `RayProcess` takes a seat in it.
 
     It ends with the last of them, unless it is kept for others that may come.
@@ -57,11 +57,11 @@ class RayStart:
         *,
         source: str | None = None,
         local: LocalResources | None = None,
-        patience: Patience | None = None,
+        patience: DriverTimeouts | None = None,
         clock: Clock | None = None,
         driver: str = "tunesvc.execution.driver.driver_main",
         is_kept: bool = False,
-        holding: Holding | None = None,
+        holding: HeldClaim | None = None,
     ) -> None:
         """Start the driver; returns at once.
 
@@ -78,38 +78,38 @@ class RayStart:
         self.clock = clock or SystemClock()
         self._is_kept = is_kept
         self._holding = holding
-        self._seats: dict[int, Seat] = {}
+        self._seats: dict[int, JobRegistration] = {}
         self._numbers = itertools.count(1)
         self._routing = threading.Lock()
-        self._link: Link | None = None
+        self._link: DriverProcess | None = None
         """The driver of now, as soon as its Ray is up."""
-        self._last: Message | Ended | None = None
+        self._last: Message | DriverEnded | None = None
         join = Join(address, local, source, sys.argv[0])
-        self._keeper = Keeper(driver, join, self._hear, patience or Patience(), self.clock)
+        self._keeper = DriverSupervisor(driver, join, self._hear, patience or DriverTimeouts(), self.clock)
 
     @property
-    def link(self) -> Link | None:
+    def link(self) -> DriverProcess | None:
         """To the driver of now, as soon as its Ray is up."""
         return self._link
 
-    def sit_down(self, job: Job) -> Seat:
+    def sit_down(self, job: Job) -> JobRegistration:
         """Tell this driver, and each that takes its place, the job."""
-        seat = Seat(Begin(next(self._numbers), job))
+        seat = JobRegistration(Begin(next(self._numbers), job))
         with self._routing:
             self._seats[seat.begin.number] = seat
-            if isinstance(self._last, (Refused, Ended)):  # nobody has come up since
+            if isinstance(self._last, (StartupRefused, DriverEnded)):  # nobody has come up since
                 seat.inbox.put((None, self._last))
         self._keeper.tell(seat.begin)
         return seat
 
-    def stand_up(self, seat: Seat, farewell: Farewell) -> None:
+    def stand_up(self, seat: JobRegistration, farewell: Farewell) -> None:
         """End a job. With the last one the driver ends, and is waited for; whatever does not end in time is killed."""
         self._keeper.forget(seat.begin)
         with self._routing:
             del self._seats[seat.begin.number]
             is_last = not self._seats
             if self._link is not None:
-                self._link.send(For(seat.begin.number, farewell))
+                self._link.send(JobCommand(seat.begin.number, farewell))
         if is_last and not self._is_kept:
             self.end()
 
@@ -122,12 +122,12 @@ class RayStart:
         if self._holding is not None:
             self._holding.release()
 
-    def _hear(self, link: Link | None, message: Message | Ended) -> None:
+    def _hear(self, link: DriverProcess | None, message: Message | DriverEnded) -> None:
         """Pass on what a driver says, in the keeper's thread."""
         with self._routing:
             self._last = message
-            self._link = None if isinstance(message, (Refused, Ended)) else link
-            if not isinstance(message, From):
+            self._link = None if isinstance(message, (StartupRefused, DriverEnded)) else link
+            if not isinstance(message, JobMessage):
                 for seat in self._seats.values():
                     seat.inbox.put((link, message))
             elif message.number in self._seats:

@@ -51,7 +51,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class MachineClaim:
     """What a command has of the machine."""
 
     studies: tuple[str, ...]
@@ -78,7 +78,7 @@ class Machine:
         """Look at this machine, as far as this process may use it."""
         return cls(cpus=_cpus(), gpus=_gpus(), folder=_folder())
 
-    def claim(self, studies: Sequence[str], demand: Demand) -> Holding:
+    def claim(self, studies: Sequence[str], demand: Demand) -> HeldClaim:
         """Claim what is asked for, or what is left of it, until the holding is released or this process dies.
 
         Raises:
@@ -88,12 +88,12 @@ class Machine:
             others = self._others()
             cpu, gpus = self._left(others, demand)
             wanted = len(gpus) if demand.gpu is None else math.ceil(demand.gpu)
-            claim = Claim(
+            claim = MachineClaim(
                 tuple(studies), os.getpid(), cpu if demand.cpu is None else min(cpu, demand.cpu), gpus[:wanted]
             )
-            return Holding(claim, self._folder / f"{time.time_ns()}-{claim.pid}.json")
+            return HeldClaim(claim, self._folder / f"{time.time_ns()}-{claim.pid}.json")
 
-    def _left(self, others: Sequence[Claim], demand: Demand) -> tuple[float, tuple[str, ...]]:
+    def _left(self, others: Sequence[MachineClaim], demand: Demand) -> tuple[float, tuple[str, ...]]:
         """Return the CPUs and GPUs that no other has.
 
         What the whole machine could not give is not waited for: Ray says so.
@@ -107,23 +107,23 @@ class Machine:
             raise MachineBusy(_busy("GPUs", [other for other in others if other.gpus]))
         return max(cpu, 0.0), gpus
 
-    def _others(self) -> list[Claim]:
+    def _others(self) -> list[MachineClaim]:
         """Return the claims of processes that live; what dead ones have left is removed."""
         claims = []
         for file in sorted(self._folder.glob("*.json")):
             if (dead := FileLock.if_free(file)) is None:
                 claim = json.loads(file.read_text())
-                claims.append(Claim(tuple(claim["studies"]), claim["pid"], claim["cpu"], tuple(claim["gpus"])))
+                claims.append(MachineClaim(tuple(claim["studies"]), claim["pid"], claim["cpu"], tuple(claim["gpus"])))
             else:
                 file.unlink()
                 dead.release()
         return claims
 
 
-class Holding:
+class HeldClaim:
     """A claim, for as long as it is held."""
 
-    def __init__(self, claim: Claim, file: Path) -> None:
+    def __init__(self, claim: MachineClaim, file: Path) -> None:
         self.claim = claim
         self._file = file
         self._lock = FileLock.exclusive(file)
@@ -144,7 +144,7 @@ def _total(parts: Iterable[tuple[float, int | None]]) -> float | None:
     return total
 
 
-def _busy(what: str, holders: Sequence[Claim]) -> str:
+def _busy(what: str, holders: Sequence[MachineClaim]) -> str:
     return (
         f"this machine's {what}, in use by {' and '.join(map(str, holders))}. One command runs several studies side by "
         "side (`tune run a.yaml b.yaml`), and so do several where each study says its `parallelism`"

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tunesvc.errors import MachineBusy
 from tunesvc.execution.driver.driver_executor import RayProcess
-from tunesvc.execution.driver.launcher import RayStart
-from tunesvc.execution.driver.machine_claims import Claim, Demand, Machine
+from tunesvc.execution.driver.launcher import RayLauncher
+from tunesvc.execution.driver.machine_claims import Demand, Machine, MachineClaim
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.objectives.source_digest import speaks_of_resources
 from tunesvc.execution.ray.cluster_connection import LocalResources
@@ -26,22 +26,22 @@ from tunesvc.spec import StudySpec
 ExecutorMaker = Callable[[Job, StudySpec], Executor]
 
 
-class Rays:
+class RayPool:
     """Makes executors, those of one cluster on one Ray, and ends the Rays that it started. For several threads."""
 
     def __init__(self, *, of_several: bool = False) -> None:
         """`of_several`: one local Ray is for studies that are not all known when it starts, and gets what is free."""
         self._of_several = of_several
-        self._starts: dict[tuple[str | None, str | None], RayStart] = {}
+        self._starts: dict[tuple[str | None, str | None], RayLauncher] = {}
         self._starting = threading.Lock()
 
-    def __enter__(self) -> Rays:
+    def __enter__(self) -> RayPool:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def ahead(self, specs: Sequence[StudySpec], source: str | None) -> Rays:
+    def ahead(self, specs: Sequence[StudySpec], source: str | None) -> RayPool:
         """Start the Ray of these studies before one of them asks for it, unless the machine is busy by then."""
         if not _is_in_use():
             with suppress(MachineBusy):
@@ -58,7 +58,7 @@ class Rays:
             start.end()
         self._starts.clear()
 
-    def _start(self, specs: Sequence[StudySpec], source: str | None) -> RayStart:
+    def _start(self, specs: Sequence[StudySpec], source: str | None) -> RayLauncher:
         """A cluster gets one copy of one folder from each driver; workers of a local Ray find any."""
         address = specs[0].cluster
         key = address, source if is_shared(address) else None
@@ -84,11 +84,11 @@ def is_shared(address: str | None) -> bool:
 
 def _begun(
     specs: Sequence[StudySpec], source: str | None, *, of_several: bool = False, is_kept: bool = False
-) -> RayStart:
+) -> RayLauncher:
     """Begin to start the Ray of studies; a local one on what they have claimed of this machine."""
     address = specs[0].cluster
     if is_shared(address):
-        return RayStart(address, source=source, is_kept=is_kept)
+        return RayLauncher(address, source=source, is_kept=is_kept)
     folder = Path(source or ".")
     brings = [spec for spec in specs if speaks_of_resources(spec.entrypoint, folder)]
     demand = Demand.of(specs, may_bring_gpus=bool(brings))
@@ -98,13 +98,13 @@ def _begun(
     holding = machine.claim([spec.name for spec in specs], demand)
     try:
         local = _local(machine, demand, holding.claim)
-        return RayStart(address, source=source, local=local, is_kept=is_kept, holding=holding)
+        return RayLauncher(address, source=source, local=local, is_kept=is_kept, holding=holding)
     except BaseException:
         holding.release()
         raise
 
 
-def _local(machine: Machine, demand: Demand, claim: Claim) -> LocalResources | None:
+def _local(machine: Machine, demand: Demand, claim: MachineClaim) -> LocalResources | None:
     """Return what a local Ray may have; None is all.
 
     Studies that say their `parallelism` may be given more while they run: what they have claimed bounds no CPUs.

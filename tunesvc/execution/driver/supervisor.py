@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunesvc.execution.driver.driver_messages import Begin, Join, Message, Opening, Pulse, Refused
-from tunesvc.execution.driver.driver_process import Link
+from tunesvc.execution.driver.driver_messages import Begin, DriverHeartbeat, Join, Message, Opening, StartupRefused
+from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.util.clock import Clock
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
@@ -21,7 +21,7 @@ _CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class DriverTimeouts:
     """How long a driver is waited for."""
 
     start_s: float = 180.0
@@ -35,21 +35,21 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class DriverEnded:
     """A driver is gone, with all that it started here."""
 
     reason: str
     """What it did, as in `ended by SIGKILL`."""
 
 
-Hear = Callable[[Link | None, Message | Ended], None]
-"""Gets what the driver behind a link said, in order; `Ended` is the last. No link: it could not even be started."""
+Hear = Callable[[DriverProcess | None, Message | DriverEnded], None]
+"""Takes the messages of a driver process in order, `DriverEnded` last; without a process it could not be started."""
 
 
-class Keeper:
+class DriverSupervisor:
     """Runs one driver after the other in a thread of its own until it is told to end."""
 
-    def __init__(self, module: str, join: Join, hear: Hear, patience: Patience, clock: Clock) -> None:
+    def __init__(self, module: str, join: Join, hear: Hear, patience: DriverTimeouts, clock: Clock) -> None:
         """Start the first driver, `main` of `module`; `hear` gets whatever it and the next ones say, in our thread."""
         self._module = module
         self._openings: list[Opening] = [join]
@@ -58,7 +58,7 @@ class Keeper:
         self._clock = clock
         self._over = threading.Event()
         self._starting = threading.Lock()
-        self._link: Link | None = None
+        self._link: DriverProcess | None = None
         self._failures = 0
         self._tried = threading.Event()
         """Whether the first driver's process has begun, or cannot."""
@@ -78,7 +78,7 @@ class Keeper:
         with self._starting:
             self._openings.remove(begin)
 
-    def end(self, told: Link | None) -> None:
+    def end(self, told: DriverProcess | None) -> None:
         """Start no other driver, wait for the one that was `told` to end, and kill whatever is left. Repeatable."""
         with self._starting:
             self._over.set()
@@ -98,30 +98,30 @@ class Keeper:
                 link = self._start()
             except OSError as error:  # no memory, too many processes
                 self._tried.set()
-                self._hear(None, Ended(f"cannot be started: {error}"))
+                self._hear(None, DriverEnded(f"cannot be started: {error}"))
             else:
                 self._tried.set()
-                self._hear(link, Ended(self._see_off(link)))
+                self._hear(link, DriverEnded(self._see_off(link)))
             if self._clock.now() - started_s >= STEADY_S:
                 self._failures = 0
             self._over.wait(BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)])
             self._failures += 1
 
-    def _start(self) -> Link:
+    def _start(self) -> DriverProcess:
         with self._starting:
-            self._link = Link(self._module, tuple(self._openings), recv_max_s=self._patience.silent_s)
+            self._link = DriverProcess(self._module, tuple(self._openings), recv_max_s=self._patience.silent_s)
             if self._over.is_set():
                 self._link.kill()
             return self._link
 
-    def _see_off(self, link: Link) -> str:
+    def _see_off(self, link: DriverProcess) -> str:
         """Follow a driver to its end; why it ended."""
         reason = self._follow(link)
         link.kill()
         end = link.bury()
         return reason or end
 
-    def _follow(self, link: Link) -> str:
+    def _follow(self, link: DriverProcess) -> str:
         """Pass on what a driver says until it ends; why it has to be ended, or nothing when it ended by itself."""
         heard_s, waits_s, is_up = self._clock.now(), self._patience.start_s, False
         while True:
@@ -133,9 +133,9 @@ class Keeper:
             if message is not None:
                 heard_s, is_up, waits_s = now, True, self._patience.silent_s
                 self._hear(link, message)
-            if isinstance(message, Refused):
+            if isinstance(message, StartupRefused):
                 return message.text
-            if isinstance(message, Pulse) and message.unanswered_s > self._patience.unanswered_s:
+            if isinstance(message, DriverHeartbeat) and message.unanswered_s > self._patience.unanswered_s:
                 return f"got no answer from Ray's head for {message.unanswered_s:.0f} s"
             if now - heard_s > waits_s:
                 return f"gave no sign of life for {waits_s:g} s" if is_up else f"was not ready after {waits_s:g} s"

@@ -24,13 +24,13 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from tunesvc.execution.attempt.attempt import Place
+from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.spool import Remains, read_remains
-from tunesvc.execution.executor import Job, Node
+from tunesvc.execution.executor import Job, NodeInfo
 from tunesvc.execution.ray.cluster_connection import Connection, LocalResources, connect
 from tunesvc.execution.ray.probe import with_own_resources
 from tunesvc.execution.ray.ray_resources import amounts_of, bundle_of
-from tunesvc.execution.ray.worker_backend import WorkerActor
+from tunesvc.execution.ray.worker_backend import WorkerHandle
 from tunesvc.execution.worker.worker import Worker
 
 _REMAINS_S = 15.0
@@ -47,7 +47,7 @@ _COMING_UP = ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RayWorker:
-    """A worker that is an actor of Ray. See `WorkerActor`."""
+    """A worker that is an actor of Ray. See `WorkerHandle`."""
 
     name: str
     handle: Any
@@ -65,10 +65,10 @@ class RayWorker:
             remove_placement_group(self.group)
 
 
-class Actors:
+class RayBackend:
     """The worker actors of one job. See `Fleet`."""
 
-    def __init__(self, job: Job, connection: Connection, *, nodes: Callable[[], list[Node]] | None = None) -> None:
+    def __init__(self, job: Job, connection: Connection, *, nodes: Callable[[], list[NodeInfo]] | None = None) -> None:
         """The job gets the resources that its function brings along. `nodes`: asks Ray for them."""
         self.shared = connection.remote
         self.job = job if self.shared else with_own_resources(job)
@@ -78,7 +78,7 @@ class Actors:
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
     @classmethod
-    def join(cls, job: Job, address: str | None, local: LocalResources | None) -> Actors:
+    def join(cls, job: Job, address: str | None, local: LocalResources | None) -> RayBackend:
         """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else start a local one.
 
         Raises:
@@ -86,7 +86,7 @@ class Actors:
         """
         return cls(job, connect(address, local, source=job.source))
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[NodeInfo]:
         """The living nodes. Any thread may ask."""
         return self._nodes()
 
@@ -119,11 +119,11 @@ class Actors:
                     remove_placement_group(group)
         return found
 
-    def pending(self, workers: Sequence[WorkerActor]) -> list[WorkerActor]:
+    def pending(self, workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
         """Those that have not come up yet, so that they never ran anything. Asks Ray for each: may take a while."""
         return [worker for worker in workers if _state(worker.handle) in _COMING_UP]
 
-    def remains(self, place: Place, heard: Mapping[str, int]) -> Remains:
+    def remains(self, place: WorkerInfo, heard: Mapping[str, int]) -> Remains:
         """What a worker that died there has left: on a cluster, a task on its node reads it. May take a while."""
         if not self.shared:
             return read_remains(place.spool, heard)
@@ -192,12 +192,12 @@ class Actors:
         return wanted or None
 
 
-def living_nodes() -> list[Node]:
+def living_nodes() -> list[NodeInfo]:
     """The nodes that live, as Ray's head knows them. Waits for as long as the head is away. Any thread may ask."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
     return [
-        Node(
+        NodeInfo(
             node["NodeID"],
             node["NodeManagerAddress"],
             node["NodeManagerHostname"],

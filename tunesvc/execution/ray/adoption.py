@@ -11,26 +11,26 @@ from functools import partial
 
 from ray.exceptions import ActorUnavailableError
 
-from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import AttemptId
-from tunesvc.execution.ray.dispatch_state import Pace, Slot
-from tunesvc.execution.ray.worker_backend import Fleet, WorkerActor
-from tunesvc.execution.ray.worker_client import Conversation
-from tunesvc.execution.ray.worker_pool import Workers
-from tunesvc.execution.worker.worker_protocol import Found
+from tunesvc.execution.ray.dispatch_state import PollingTimeouts, WorkerState
+from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
+from tunesvc.execution.ray.worker_client import WorkerClient
+from tunesvc.execution.ray.worker_pool import WorkerPool
+from tunesvc.execution.worker.worker_protocol import AdoptResponse
 from tunesvc.util.clock import SystemClock
 
 
-class Adoption:
+class WorkerAdoption:
     """Asks the workers of earlier coordinators what they run, and goes on with what is sought."""
 
     def __init__(
         self,
-        fleet: Fleet,
-        workers: Workers,
-        conversation: Conversation,
-        inbox: Inbox,
-        pace: Pace,
+        fleet: WorkerBackend,
+        workers: WorkerPool,
+        conversation: WorkerClient,
+        inbox: EventLoop,
+        pace: PollingTimeouts,
         *,
         go_on: Callable[[], None],
     ) -> None:
@@ -74,7 +74,7 @@ class Adoption:
         self._workers.are_sought = True
         self._inbox.aside(self._fleet.find, self._found)
 
-    def _found(self, actors: Sequence[WorkerActor] | None, _error: BaseException | None) -> None:
+    def _found(self, actors: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
         if self._workers.is_closed:
             return
         if actors is None:  # Ray's head is away
@@ -82,16 +82,16 @@ class Adoption:
             return
         self._workers.are_sought = False
         self._looked_s = self._clock.now()
-        self._workers.asked = [Slot(actor) for actor in actors]
+        self._workers.asked = [WorkerState(actor) for actor in actors]
         for slot in self._workers.asked:
             self._ask(slot)
         self._inbox.later(self._pace.adoption_s, self._look_at_silent)
         self.conclude()
 
-    def _ask(self, slot: Slot) -> None:
+    def _ask(self, slot: WorkerState) -> None:
         self._inbox.when_done(slot.actor.handle.adopt.remote(self._workers.token), partial(self._said, slot))
 
-    def _said(self, slot: Slot, found: Found | None, error: BaseException | None) -> None:
+    def _said(self, slot: WorkerState, found: AdoptResponse | None, error: BaseException | None) -> None:
         if slot not in self._workers.asked or self._workers.is_closed:
             return
         if isinstance(error, ActorUnavailableError):
@@ -113,11 +113,11 @@ class Adoption:
         silent = [slot.actor for slot in self._workers.asked]
         self._inbox.aside(lambda: self._fleet.pending(silent), self._saw_silent)
 
-    def _saw_silent(self, pending: Sequence[WorkerActor] | None, _error: BaseException | None) -> None:
+    def _saw_silent(self, pending: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
         self._is_patient = False
         self._end_asked(lambda slot: slot.actor in (pending or ()))
 
-    def _end_asked(self, is_ended: Callable[[Slot], bool]) -> None:
+    def _end_asked(self, is_ended: Callable[[WorkerState], bool]) -> None:
         for slot in [slot for slot in self._workers.asked if is_ended(slot)]:
             self._workers.asked.remove(slot)
             slot.actor.end()

@@ -11,11 +11,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from tunesvc.execution.executor import AttemptId, Launch
-from tunesvc.execution.worker.worker_protocol import Order
+from tunesvc.execution.worker.worker_protocol import WorkerCommand
 
 if TYPE_CHECKING:
-    from tunesvc.execution.attempt.attempt import Place
-    from tunesvc.execution.ray.worker_backend import WorkerActor
+    from tunesvc.execution.attempt.attempt import WorkerInfo
+    from tunesvc.execution.ray.worker_backend import WorkerHandle
 
 
 HANDOVER_S = 0.2
@@ -24,7 +24,7 @@ HANDOVER_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class PollingTimeouts:
     """How often and how long, in seconds."""
 
     poll_s: float = 5.0
@@ -44,13 +44,13 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
-class Slot:
+class WorkerState:
     """A worker and what it does."""
 
-    actor: WorkerActor
+    actor: WorkerHandle
     node: str = ""
     """Where it is up; empty while nobody has said."""
-    place: Place | None = None
+    place: WorkerInfo | None = None
     """The same in full; None for a worker of an earlier coordinator too."""
     heard: dict[str, int] = field(default_factory=dict)
     """Up to where each stream of its output was heard."""
@@ -59,18 +59,18 @@ class Slot:
     is_up: bool = False
     calls: int = 0
     """How many were made of it."""
-    orders: list[tuple[int, Order]] = field(default_factory=list)
+    orders: list[tuple[int, WorkerCommand]] = field(default_factory=list)
     """Those that it is not known to have, each with the number of the first call that brings it."""
     is_due: bool = False
     """Whether a call of it is about to be made."""
     is_spent: bool = False
     """Whether no other attempt may begin on it: it is an earlier coordinator's, started from what the job was then, or
     the last attempt left something behind, or it is dead."""
-    attempts: list[Running] = field(default_factory=list)
+    attempts: list[AssignedAttempt] = field(default_factory=list)
     """Those whose end is not recorded, in the order in which they run."""
 
     @property
-    def live(self) -> list[Running]:
+    def live(self) -> list[AssignedAttempt]:
         """Those that are not over: the one that runs, and those that follow it."""
         return [running for running in self.attempts if not running.over]
 
@@ -83,7 +83,7 @@ class Slot:
         """Whether one more may stand in its line, where so many may."""
         return self.is_up and not self.is_spent and 0 < len(self.live) <= line
 
-    def tell(self, order: Order) -> None:
+    def tell(self, order: WorkerCommand) -> None:
         """Have its next call say this."""
         self.orders.append((self.calls + 1, order))
 
@@ -97,11 +97,11 @@ Recall = Literal["other worker", "stop", "kill"]
 
 
 @dataclass(slots=True, eq=False)
-class Running:
+class AssignedAttempt:
     """An attempt that a worker was given, or that an earlier coordinator gave to one."""
 
     attempt: AttemptId
-    slot: Slot | None
+    slot: WorkerState | None
     """None as long as its worker is looked for."""
     launch: Launch | None = None
     """None for one of an earlier coordinator."""
@@ -113,7 +113,7 @@ class Running:
     """Why it is asked for back, until its worker does not have it or has begun it."""
     delivered: int = 0
     acknowledged: int = 0
-    unsent: list[Order] = field(default_factory=list)
+    unsent: list[WorkerCommand] = field(default_factory=list)
     """What its worker has to be told, as soon as that is found."""
     answered: bool = True
     """Whether the worker has answered since somebody last asked."""
@@ -128,7 +128,7 @@ class Running:
 
 
 @dataclass(slots=True)
-class Waiting:
+class PendingQueue:
     """Launches that no worker has taken yet, in order."""
 
     launches: deque[Launch] = field(default_factory=deque)

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tunesvc.execution.executor import Node
+from tunesvc.execution.executor import NodeInfo
 from tunesvc.execution.ray.ray_resources import bundle_of, fits, times_in
 from tunesvc.spec import Resources
 from tunesvc.util.clock import Clock, SystemClock
@@ -28,7 +28,7 @@ _SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class ShareClaim:
     """What a job could use, in its own slots."""
 
     alone: int
@@ -39,7 +39,7 @@ class Claim:
     """What it has had so far."""
 
 
-def fair(claims: Sequence[Claim]) -> list[int]:
+def fair(claims: Sequence[ShareClaim]) -> list[int]:
     """The slots that each may hold when all want to: max-min, one slot after the other to whoever has least of its own.
 
     They take up no more than the cluster, nobody gets more than it wants, and whoever wants something and gets nothing
@@ -105,13 +105,13 @@ class Member:
         return self.alone if may_want_all else self.attempts
 
 
-class Shares:
+class FairShares:
     """The jobs on one cluster. With one alone, all of this says yes and no without a look."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._members: list[Member] = []
-        self._nodes: Sequence[Node] = ()
+        self._nodes: Sequence[NodeInfo] = ()
         self._counted_s = self._clock.now()
 
     @property
@@ -132,7 +132,7 @@ class Shares:
         self.update()
         self.tell_others(member)
 
-    def saw(self, nodes: Sequence[Node]) -> None:
+    def saw(self, nodes: Sequence[NodeInfo]) -> None:
         """What the cluster has."""
         self._nodes = nodes
 
@@ -159,7 +159,7 @@ class Shares:
         for member in members:
             if not member.attempts:
                 member.had_s = max(member.had_s, least_s)  # who wants nothing saves nothing up
-        claims = [Claim(m.alone, m.wanted, m.held, int(m.had_s / turn_s)) for m in members]
+        claims = [ShareClaim(m.alone, m.wanted, m.held, int(m.had_s / turn_s)) for m in members]
         for member, share in zip(members, fair(claims), strict=True):
             member.share = share
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from tunesvc.execution.event_loop import Inbox
-from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch, Lost, Yielded
-from tunesvc.execution.ray.actors import Actors
-from tunesvc.execution.ray.adoption import Adoption
+from tunesvc.execution.event_loop import EventLoop
+from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch, Lost, StoppedEarly
+from tunesvc.execution.ray.actors import RayBackend
+from tunesvc.execution.ray.adoption import WorkerAdoption
 from tunesvc.execution.ray.cluster_connection import LocalResources
-from tunesvc.execution.ray.dispatch_state import HANDOVER_S, Pace, Waiting
-from tunesvc.execution.ray.fair_share import Shares
+from tunesvc.execution.ray.dispatch_state import HANDOVER_S, PendingQueue, PollingTimeouts
+from tunesvc.execution.ray.fair_share import FairShares
 from tunesvc.execution.ray.ray_resources import capacity_of
-from tunesvc.execution.ray.scheduler import Assignment
-from tunesvc.execution.ray.worker_backend import Fleet
-from tunesvc.execution.ray.worker_client import Conversation
-from tunesvc.execution.ray.worker_pool import Workers
+from tunesvc.execution.ray.scheduler import Scheduler
+from tunesvc.execution.ray.worker_backend import WorkerBackend
+from tunesvc.execution.ray.worker_client import WorkerClient
+from tunesvc.execution.ray.worker_pool import WorkerPool
 from tunesvc.spec import ParamValue
 from tunesvc.util.clock import SystemClock
 
@@ -36,10 +36,10 @@ class RayExecutor:
         *,
         address: str | None = None,
         local: LocalResources | None = None,
-        pace: Pace | None = None,
-        fleet: Fleet | None = None,
-        inbox: Inbox | None = None,
-        shares: Shares | None = None,
+        pace: PollingTimeouts | None = None,
+        fleet: WorkerBackend | None = None,
+        inbox: EventLoop | None = None,
+        shares: FairShares | None = None,
     ) -> None:
         """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else start a local one.
 
@@ -48,22 +48,22 @@ class RayExecutor:
         Raises:
             ExecutorError: Ray could not be started or reached.
         """
-        self._fleet = fleet = fleet or Actors.join(job, address, local)
-        self._inbox = inbox = inbox or Inbox()
-        pace = pace or Pace()
+        self._fleet = fleet = fleet or RayBackend.join(job, address, local)
+        self._inbox = inbox = inbox or EventLoop()
+        pace = pace or PollingTimeouts()
         self._clock = SystemClock()
-        self._waiting = Waiting()
-        self._workers = workers = Workers(
+        self._waiting = PendingQueue()
+        self._workers = workers = WorkerPool(
             fleet,
             inbox,
-            shares or Shares(),
+            shares or FairShares(),
             attempts=lambda: self._assignment.attempts,
             go_on=self._go_on,
             never_came_up=lambda error: self._assignment.lose_first(error),
         )
-        self._conversation = Conversation(workers, self._waiting, inbox, pace, go_on=self._go_on)
-        self._assignment = Assignment(workers, self._waiting, self._conversation, inbox, pace)
-        self._adoption = Adoption(fleet, workers, self._conversation, inbox, pace, go_on=self._go_on)
+        self._conversation = WorkerClient(workers, self._waiting, inbox, pace, go_on=self._go_on)
+        self._assignment = Scheduler(workers, self._waiting, self._conversation, inbox, pace)
+        self._adoption = WorkerAdoption(fleet, workers, self._conversation, inbox, pace, go_on=self._go_on)
 
     def capacity(self) -> Capacity:
         """What the cluster's living nodes have in all. Any thread may ask."""
@@ -114,7 +114,7 @@ class RayExecutor:
     def stop(self, attempt: AttemptId) -> None:
         """Ask the attempt to stop; one that no worker has taken yet ends at once."""
         if self._waiting.remove(attempt):
-            self._conversation.never_began(attempt, Yielded())
+            self._conversation.never_began(attempt, StoppedEarly())
         elif running := self._conversation.live(attempt):
             self._conversation.stop(running)
 

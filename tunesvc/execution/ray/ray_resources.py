@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execution.executor import Capacity, Node
+from tunesvc.execution.executor import Capacity, NodeInfo
 from tunesvc.spec import Resources
 
 Bundle = Mapping[str, float]
@@ -33,7 +33,7 @@ def amounts_of(resources: Bundle) -> dict[str, float]:
     }
 
 
-def capacity_of(nodes: Sequence[Node]) -> Capacity:
+def capacity_of(nodes: Sequence[NodeInfo]) -> Capacity:
     """What the nodes have together."""
     total: dict[str, float] = {}
     for node in nodes:
@@ -43,7 +43,7 @@ def capacity_of(nodes: Sequence[Node]) -> Capacity:
     return Capacity(len(nodes), cpu, gpu, int(memory), total, tuple(nodes))
 
 
-def slots_on(nodes: Sequence[Node], asked: Resources) -> int:
+def slots_on(nodes: Sequence[NodeInfo], asked: Resources) -> int:
     """How many workers, or gangs of workers, of this request the nodes hold at a time.
 
     A bundle lies on one node; the bundles of a gang may lie on several.
@@ -58,7 +58,7 @@ def slots_on(nodes: Sequence[Node], asked: Resources) -> int:
     return fitting // asked.workers
 
 
-def why_waits(nodes: Sequence[Node], asked: Resources) -> str:
+def why_waits(nodes: Sequence[NodeInfo], asked: Resources) -> str:
     """Why an attempt that makes this request has no place yet, as far as the nodes tell."""
     if not nodes:
         return "nobody has told what the cluster has"
@@ -75,7 +75,7 @@ def why_waits(nodes: Sequence[Node], asked: Resources) -> str:
     return f"it asks for {_listed(bundle)}; the most that is free on one node is {_most(nodes, bundle)}"
 
 
-def _most(nodes: Sequence[Node], bundle: Bundle) -> str:
+def _most(nodes: Sequence[NodeInfo], bundle: Bundle) -> str:
     """What is free on the node that comes nearest."""
     nearest = max(nodes, key=lambda node: min(node.free.get(name, 0) / amount for name, amount in bundle.items()))
     return _listed({name: nearest.free.get(name, 0) for name in bundle})
@@ -104,7 +104,7 @@ def _times(name: str, available: float, amount: float) -> int:
     return math.floor(available / amount + _SLACK)
 
 
-def _refusal(nodes: Sequence[Node], asked: Resources, bundle: Bundle, fitting: int) -> str:
+def _refusal(nodes: Sequence[NodeInfo], asked: Resources, bundle: Bundle, fitting: int) -> str:
     has = capacity_of(nodes)
     if asked.workers > 1 and fitting:
         return (

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tunesvc.execution.event_loop import Inbox
-from tunesvc.execution.executor import Job, Node
-from tunesvc.execution.ray.actors import Actors, living_nodes
+from tunesvc.execution.event_loop import EventLoop
+from tunesvc.execution.executor import Job, NodeInfo
+from tunesvc.execution.ray.actors import RayBackend, living_nodes
 from tunesvc.execution.ray.cluster_connection import LocalResources, connect
-from tunesvc.execution.ray.fair_share import Shares
+from tunesvc.execution.ray.fair_share import FairShares
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.util.clock import SystemClock
 
@@ -16,10 +16,10 @@ FRESH_S = 0.2
 """What Ray said that it has is asked for anew after so long."""
 
 
-class Joined:
+class RaySession:
     """A Ray, and the jobs that share it. See `driver.Joined`."""
 
-    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: Inbox) -> None:
+    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: EventLoop) -> None:
         """Join or start it as `cluster.connect` does.
 
         Raises:
@@ -27,14 +27,14 @@ class Joined:
         """
         self._connection = connect(address, local, source=source)
         self._inbox = inbox
-        self._shares = Shares()
+        self._shares = FairShares()
         self._clock = SystemClock()
-        self._nodes: list[Node] = []
+        self._nodes: list[NodeInfo] = []
         self._looked_s = -FRESH_S
 
     def executor(self, job: Job) -> RayExecutor:
         """Run a job's attempts; closing this does not end Ray."""
-        fleet = Actors(job, replace(self._connection, owned=False), nodes=self._glance)
+        fleet = RayBackend(job, replace(self._connection, owned=False), nodes=self._glance)
         executor = RayExecutor(job, fleet=fleet, inbox=self._inbox, shares=self._shares)
         self._inbox.put(executor.warm_up)
         return executor
@@ -43,7 +43,7 @@ class Joined:
         """Leave Ray, and end it if it is our own."""
         self._connection.close()
 
-    def _glance(self) -> list[Node]:
+    def _glance(self) -> list[NodeInfo]:
         """The nodes as they are or just were: many jobs ask for them."""
         now = self._clock.now()
         if now - self._looked_s >= FRESH_S:

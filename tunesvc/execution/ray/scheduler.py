@@ -7,20 +7,25 @@ another one is done sooner, that gets it. Nobody but the next one stands behind 
 
 from __future__ import annotations
 
-from tunesvc.execution.event_loop import Inbox
+from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Launch
-from tunesvc.execution.ray.dispatch_state import Pace, Running, Slot, Waiting
+from tunesvc.execution.ray.dispatch_state import AssignedAttempt, PendingQueue, PollingTimeouts, WorkerState
 from tunesvc.execution.ray.ray_errors import outcome_of_death
-from tunesvc.execution.ray.worker_client import Conversation
-from tunesvc.execution.ray.worker_pool import Workers
+from tunesvc.execution.ray.worker_client import WorkerClient
+from tunesvc.execution.ray.worker_pool import WorkerPool
 from tunesvc.util.clock import SystemClock
 
 
-class Assignment:
+class Scheduler:
     """Gives what waits to workers, as many at a time as may run."""
 
     def __init__(
-        self, workers: Workers, waiting: Waiting, conversation: Conversation, inbox: Inbox, pace: Pace
+        self,
+        workers: WorkerPool,
+        waiting: PendingQueue,
+        conversation: WorkerClient,
+        inbox: EventLoop,
+        pace: PollingTimeouts,
     ) -> None:
         self._workers = workers
         self._waiting = waiting
@@ -75,7 +80,7 @@ class Assignment:
         return self._parallelism - sum(bool(slot.live) for slot in self._workers.slots)
 
     @property
-    def _in_line(self) -> list[Running]:
+    def _in_line(self) -> list[AssignedAttempt]:
         """Those that could begin on another worker."""
         return [
             running for slot in self._workers.slots for running in slot.live[1:] if running.in_line and running.launch
@@ -105,7 +110,7 @@ class Assignment:
                 return
             self._conversation.begin(min(open_slots, key=_begins_s), launch, in_line=True)
 
-    def _line_of(self, slot: Slot) -> int:
+    def _line_of(self, slot: WorkerState) -> int:
         """How many may stand in a worker's line."""
         return 1 if self._clock.now() - _began_s(slot) > self._pace.long_s else self._line
 
@@ -127,7 +132,7 @@ class Assignment:
                 break
             self._recall(first)
 
-    def _recall(self, running: Running) -> None:
+    def _recall(self, running: AssignedAttempt) -> None:
         if running.recall is None:
             self._conversation.recall(running, "other worker")
 
@@ -141,12 +146,12 @@ class Assignment:
         self.go_on()
 
 
-def _began_s(slot: Slot) -> float:
+def _began_s(slot: WorkerState) -> float:
     """When the attempt began that a worker runs."""
     live = slot.live
     return live[0].since_s if live else 0.0
 
 
-def _begins_s(slot: Slot) -> tuple[int, float]:
+def _begins_s(slot: WorkerState) -> tuple[int, float]:
     """By how much stands in its line, then by how long it has run what it runs."""
     return len(slot.live), _began_s(slot)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from tunesvc.execution.attempt.attempt import Place
+from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.spool import Remains
-from tunesvc.execution.executor import Job, Node
+from tunesvc.execution.executor import Job, NodeInfo
 
 
-class WorkerActor(Protocol):
+class WorkerHandle(Protocol):
     """A worker that was started, by us or by an earlier coordinator."""
 
     @property
@@ -35,7 +35,7 @@ class WorkerActor(Protocol):
         ...
 
 
-class Fleet(Protocol):
+class WorkerBackend(Protocol):
     """Starts workers, finds those that others started, and knows what there is room for."""
 
     @property
@@ -48,11 +48,11 @@ class Fleet(Protocol):
         """Whether the workers outlive us, on a cluster that others use too."""
         ...
 
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[NodeInfo]:
         """The living nodes. Any thread may ask."""
         ...
 
-    def start(self, token: int) -> WorkerActor:
+    def start(self, token: int) -> WorkerHandle:
         """Ask for one more worker; returns at once."""
         ...
 
@@ -60,15 +60,15 @@ class Fleet(Protocol):
         """The names of all workers of this job that live or come up, whoever started them. May take a while."""
         ...
 
-    def find(self) -> Sequence[WorkerActor]:
+    def find(self) -> Sequence[WorkerHandle]:
         """All workers of this job, whoever started them. May take a while."""
         ...
 
-    def pending(self, workers: Sequence[WorkerActor]) -> Sequence[WorkerActor]:
+    def pending(self, workers: Sequence[WorkerHandle]) -> Sequence[WorkerHandle]:
         """Those that have not come up yet, so that they never ran anything. May take a while."""
         ...
 
-    def remains(self, place: Place, heard: Mapping[str, int]) -> Remains:
+    def remains(self, place: WorkerInfo, heard: Mapping[str, int]) -> Remains:
         """What a worker that died there has left, beyond what was heard of each stream. May take a while."""
         ...
 

@@ -16,20 +16,26 @@ from ray.exceptions import ActorUnavailableError
 
 from tunesvc.execution.attempt.outbox import Numbered
 from tunesvc.execution.attempt.spool import Remains
-from tunesvc.execution.event_loop import Inbox
-from tunesvc.execution.executor import AttemptId, Event, Launch, Logged, Lost, Outcome, Payload, Yielded
-from tunesvc.execution.ray.dispatch_state import Pace, Recall, Running, Slot, Waiting
+from tunesvc.execution.event_loop import EventLoop
+from tunesvc.execution.executor import AttemptId, Event, Launch, Lost, Outcome, OutputLogged, Payload, StoppedEarly
+from tunesvc.execution.ray.dispatch_state import AssignedAttempt, PendingQueue, PollingTimeouts, Recall, WorkerState
 from tunesvc.execution.ray.ray_errors import outcome_of_death
-from tunesvc.execution.ray.worker_pool import Workers
-from tunesvc.execution.worker.worker_protocol import Call, Order, Reply, Verb
+from tunesvc.execution.ray.worker_pool import WorkerPool
+from tunesvc.execution.worker.worker_protocol import PollRequest, PollResponse, Verb, WorkerCommand
 from tunesvc.util.clock import SystemClock
 
 
-class Conversation:
+class WorkerClient:
     """With all attempts that workers were given, by this coordinator or by an earlier one."""
 
     def __init__(
-        self, workers: Workers, waiting: Waiting, inbox: Inbox, pace: Pace, *, go_on: Callable[[], None]
+        self,
+        workers: WorkerPool,
+        waiting: PendingQueue,
+        inbox: EventLoop,
+        pace: PollingTimeouts,
+        *,
+        go_on: Callable[[], None],
     ) -> None:
         """What a worker gives back goes in front of what is `waiting`. `go_on`: called when a worker may be free."""
         self._workers = workers
@@ -38,12 +44,12 @@ class Conversation:
         self._pace = pace
         self._go_on = go_on
         self._clock = SystemClock()
-        self._running: dict[AttemptId, Running] = {}
+        self._running: dict[AttemptId, AssignedAttempt] = {}
         self._ready: list[Event] = []
 
     # --- who takes part -------------------------------------------------------------------------------
 
-    def live(self, attempt: AttemptId) -> Running | None:
+    def live(self, attempt: AttemptId) -> AssignedAttempt | None:
         """An attempt whose outcome was not delivered yet."""
         running = self._running.get(attempt)
         return running if running is not None and not running.over else None
@@ -54,14 +60,16 @@ class Conversation:
         return sum(not running.over for running in self._running.values())
 
     @property
-    def sought(self) -> list[Running]:
+    def sought(self) -> list[AssignedAttempt]:
         """Those of an earlier coordinator whose worker is looked for."""
         return [running for running in self._running.values() if running.slot is None]
 
     def seek(self, cursors: Mapping[AttemptId, int]) -> None:
         """Take in those of an earlier coordinator, of which so much is recorded."""
         for attempt, cursor in cursors.items():
-            self._running[attempt] = Running(attempt, None, delivered=cursor, acknowledged=cursor, answered=False)
+            self._running[attempt] = AssignedAttempt(
+                attempt, None, delivered=cursor, acknowledged=cursor, answered=False
+            )
 
     def lose_those_sought(self, reason: str) -> None:
         """No worker has them."""
@@ -69,7 +77,7 @@ class Conversation:
             del self._running[running.attempt]
             self._deliver(running, running.delivered + 1, Lost(reason, "gone"))
 
-    def resume(self, slot: Slot, attempts: Sequence[AttemptId]) -> bool:
+    def resume(self, slot: WorkerState, attempts: Sequence[AttemptId]) -> bool:
         """Go on with those of a worker's attempts that are sought; whether there are any."""
         found = {attempt: self._running.get(attempt) for attempt in attempts}
         sought = [running for running in found.values() if running is not None and running.slot is None]
@@ -77,7 +85,7 @@ class Conversation:
             return False
         slot.attempts += sought
         for attempt in found.keys() - {running.attempt for running in sought}:
-            slot.tell(Order("withdraw", attempt))
+            slot.tell(WorkerCommand("withdraw", attempt))
         for running in sought:
             running.slot, running.answered = slot, True
             running.in_line = running.attempt != attempts[0] and not running.delivered
@@ -88,9 +96,9 @@ class Conversation:
         self._call_soon(slot)
         return True
 
-    def begin(self, slot: Slot, launch: Launch, *, in_line: bool = False) -> None:
+    def begin(self, slot: WorkerState, launch: Launch, *, in_line: bool = False) -> None:
         """Give an attempt to a worker."""
-        running = Running(launch.attempt, slot, launch, since_s=self._clock.now(), in_line=in_line)
+        running = AssignedAttempt(launch.attempt, slot, launch, since_s=self._clock.now(), in_line=in_line)
         self._running[launch.attempt] = running
         slot.attempts.append(running)
         self.tell(running, "run", launch)
@@ -107,15 +115,15 @@ class Conversation:
         """Hear nothing any more."""
         self._running.clear()
 
-    def _release(self, running: Running) -> None:
+    def _release(self, running: AssignedAttempt) -> None:
         """Have the attempt's worker free for the next one, or end it."""
         self._forget(running)
         if (slot := running.slot) is not None:
-            slot.tell(Order("forget", running.attempt))
+            slot.tell(WorkerCommand("forget", running.attempt))
             self._workers.end_if_spent(slot)
         self._go_on()
 
-    def _forget(self, running: Running) -> None:
+    def _forget(self, running: AssignedAttempt) -> None:
         del self._running[running.attempt]
         if running.slot is not None:
             running.slot.attempts.remove(running)
@@ -138,17 +146,17 @@ class Conversation:
         """The end of an attempt that never said anything, and that no worker has."""
         self._ready.append(Event(attempt, 1, outcome))
 
-    def _deliver(self, running: Running, seq: int, payload: Payload) -> None:
+    def _deliver(self, running: AssignedAttempt, seq: int, payload: Payload) -> None:
         running.delivered = seq
         self._ready.append(Event(running.attempt, seq, payload))
 
-    def _call_soon(self, slot: Slot) -> None:
+    def _call_soon(self, slot: WorkerState) -> None:
         """Call a worker when all that is to be told by then is known."""
         if not slot.is_due:
             slot.is_due = True
             self._inbox.put(partial(self._call, slot))
 
-    def _call(self, slot: Slot) -> None:
+    def _call(self, slot: WorkerState) -> None:
         slot.is_due = False
         live = {running.attempt: running for running in slot.live}
         if self._workers.is_closed or not live:
@@ -156,16 +164,16 @@ class Conversation:
         slot.calls += 1
         # what this executor has not delivered itself must not be forgotten, whoever else has recorded it
         cursors = {a: (one.delivered, min(one.acknowledged, one.delivered)) for a, one in live.items()}
-        call = Call(slot.calls, tuple(slot.orders), cursors)
+        call = PollRequest(slot.calls, tuple(slot.orders), cursors)
         answer = slot.actor.handle.talk.remote(self._workers.token, call, self._pace.poll_s)
         self._inbox.when_done(answer, partial(self._answered, slot, call.number, live))
 
     def _answered(
         self,
-        slot: Slot,
+        slot: WorkerState,
         number: int,
-        asked: Mapping[AttemptId, Running],
-        reply: Reply | None,
+        asked: Mapping[AttemptId, AssignedAttempt],
+        reply: PollResponse | None,
         error: BaseException | None,
     ) -> None:
         is_newest = number == slot.calls
@@ -186,12 +194,12 @@ class Conversation:
             if is_newest:
                 self._call_soon(slot)
 
-    def _repeat(self, slot: Slot, number: int) -> None:
+    def _repeat(self, slot: WorkerState, number: int) -> None:
         """Call again, unless somebody has since."""
         if number == slot.calls:
             self._call_soon(slot)
 
-    def _take(self, slot: Slot, asked: Mapping[AttemptId, Running], reply: Reply) -> None:
+    def _take(self, slot: WorkerState, asked: Mapping[AttemptId, AssignedAttempt], reply: PollResponse) -> None:
         slot.is_spent |= not reply.is_fit
         for running in slot.live:
             running.answered = True
@@ -204,13 +212,13 @@ class Conversation:
         if reply.absent:
             self._go_on()
 
-    def _hear(self, running: Running, slot: Slot, events: Sequence[Numbered]) -> None:
+    def _hear(self, running: AssignedAttempt, slot: WorkerState, events: Sequence[Numbered]) -> None:
         if running.in_line:
             running.in_line, running.since_s = False, self._clock.now()
         for seq, payload in events:
             if seq > running.delivered:
                 self._deliver(running, seq, payload)
-            if isinstance(payload, Logged) and payload.end:
+            if isinstance(payload, OutputLogged) and payload.end:
                 slot.heard[payload.stream] = payload.end
         if isinstance(events[-1][1], Outcome):
             running.over = True
@@ -220,7 +228,7 @@ class Conversation:
         elif not running.over:
             self._do_after_all(running)
 
-    def _died(self, slot: Slot, error: BaseException) -> None:
+    def _died(self, slot: WorkerState, error: BaseException) -> None:
         """Look for what a dead worker has left, before its attempts end."""
         slot.is_spent = True
         if slot.place is None or not any(not running.in_line for running in slot.live):
@@ -229,30 +237,30 @@ class Conversation:
             slot.death = error
             self._inbox.aside(partial(self._workers.remains, slot), partial(self._found, slot, error))
 
-    def _found(self, slot: Slot, death: BaseException, remains: Remains | None, _: BaseException | None) -> None:
+    def _found(self, slot: WorkerState, death: BaseException, remains: Remains | None, _: BaseException | None) -> None:
         if not self._workers.is_closed:
             self._bury(slot, death, remains or Remains())
 
-    def _bury(self, slot: Slot, error: BaseException, remains: Remains) -> None:
+    def _bury(self, slot: WorkerState, error: BaseException, remains: Remains) -> None:
         for running in slot.live:
             if running.in_line:
                 self._deliver(running, 1, Lost("its worker died before it began", "gone"))
             else:
                 for stream, text in remains.output.items():
                     if text:
-                        self._deliver(running, running.delivered + 1, Logged(stream, text))
+                        self._deliver(running, running.delivered + 1, OutputLogged(stream, text))
                 outcome = outcome_of_death(error, killed=running.killed, end=remains.end)
                 self._deliver(running, running.delivered + 1, outcome)
             self._release(running)
 
     # --- what they are told ---------------------------------------------------------------------------
 
-    def stop(self, running: Running) -> None:
+    def stop(self, running: AssignedAttempt) -> None:
         """Ask an attempt to stop; one that stands in line is asked for back."""
         if not self.recall(running, "stop"):
             self.tell(running, "stop")
 
-    def kill(self, running: Running) -> None:
+    def kill(self, running: AssignedAttempt) -> None:
         """End an attempt's process, as soon as its worker is found; one that stands in line is asked for back."""
         if running.killed or self.recall(running, "kill"):
             return
@@ -260,27 +268,27 @@ class Conversation:
         if running.slot is not None:
             self._end_process(running.slot)
 
-    def tell(self, running: Running, verb: Verb, *values: Any) -> None:
+    def tell(self, running: AssignedAttempt, verb: Verb, *values: Any) -> None:
         """Have the attempt's worker told something, as soon as it is found."""
-        order = Order(verb, running.attempt, values)
+        order = WorkerCommand(verb, running.attempt, values)
         if running.slot is None:
             running.unsent.append(order)
         else:
             running.slot.tell(order)
             self._call_soon(running.slot)
 
-    def _end_process(self, slot: Slot) -> None:
+    def _end_process(self, slot: WorkerState) -> None:
         slot.is_spent = True
         slot.actor.kill()
         self._inbox.later(self._pace.killed_s, partial(self._give_up, slot))
 
-    def _give_up(self, slot: Slot) -> None:
+    def _give_up(self, slot: WorkerState) -> None:
         if not self._workers.is_closed:
             self._died(slot, TimeoutError("Ray does not say"))
 
     # --- what is taken back ---------------------------------------------------------------------------
 
-    def recall(self, running: Running, why: Recall) -> bool:
+    def recall(self, running: AssignedAttempt, why: Recall) -> bool:
         """Ask a worker for an attempt that stands in its line; False when it stands in none."""
         if not running.in_line or running.slot is None:
             return False
@@ -289,7 +297,7 @@ class Conversation:
             self.tell(running, "withdraw")
         return True
 
-    def _do_after_all(self, running: Running) -> None:
+    def _do_after_all(self, running: AssignedAttempt) -> None:
         """What an attempt was asked back for has to be done where it has begun."""
         why, running.recall = running.recall, None
         if why == "stop":
@@ -297,11 +305,11 @@ class Conversation:
         elif why == "kill":
             self.kill(running)
 
-    def _take_back(self, running: Running) -> None:
+    def _take_back(self, running: AssignedAttempt) -> None:
         """Of an attempt that never began: have it wait again, or end it."""
         self._forget(running)
         if running.recall == "stop":
-            self.never_began(running.attempt, Yielded())
+            self.never_began(running.attempt, StoppedEarly())
         elif running.recall == "kill":
             self.never_began(running.attempt, Lost("killed before it began"))
         elif running.launch is None:

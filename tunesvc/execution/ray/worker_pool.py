@@ -14,23 +14,23 @@ from functools import partial
 from ray.exceptions import ActorUnavailableError
 
 from tunesvc.errors import UnsatisfiableRequest
-from tunesvc.execution.attempt.attempt import Place
+from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.spool import Remains
-from tunesvc.execution.event_loop import Inbox
-from tunesvc.execution.ray.dispatch_state import Slot
-from tunesvc.execution.ray.fair_share import Member, Shares
+from tunesvc.execution.event_loop import EventLoop
+from tunesvc.execution.ray.dispatch_state import WorkerState
+from tunesvc.execution.ray.fair_share import FairShares, Member
 from tunesvc.execution.ray.ray_resources import slots_on
-from tunesvc.execution.ray.worker_backend import Fleet, WorkerActor
+from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
 
 
-class Workers:
+class WorkerPool:
     """Those that were started or taken over, under a fencing token, until somebody with a higher one has them."""
 
     def __init__(
         self,
-        fleet: Fleet,
-        inbox: Inbox,
-        shares: Shares,
+        fleet: WorkerBackend,
+        inbox: EventLoop,
+        shares: FairShares,
         *,
         attempts: Callable[[], int],
         go_on: Callable[[], None],
@@ -46,8 +46,8 @@ class Workers:
         self._never_came_up = never_came_up
         self._member = Member(fleet.job.resources, partial(inbox.put, go_on))
         self.token = 0
-        self.slots: list[Slot] = []
-        self.asked: list[Slot] = []
+        self.slots: list[WorkerState] = []
+        self.asked: list[WorkerState] = []
         """Workers of an earlier coordinator that have not said yet what they run."""
         self.are_sought = False
         """Whether those of an earlier coordinator are not found yet."""
@@ -108,19 +108,19 @@ class Workers:
         if started:
             self.ask_for_room()
 
-    def end(self, slot: Slot) -> None:
+    def end(self, slot: WorkerState) -> None:
         """End a worker that runs nothing; other jobs may have its room."""
         self.slots.remove(slot)
         slot.actor.end()
         self.declare()
         self._shares.tell_others(self._member)
 
-    def end_if_spent(self, slot: Slot) -> None:
+    def end_if_spent(self, slot: WorkerState) -> None:
         """End a worker on which no other attempt may begin, once the end of all that it ran is recorded."""
         if slot in self.slots and not slot.attempts and slot.is_spent:
             self.end(slot)
 
-    def take_over(self, slot: Slot) -> None:
+    def take_over(self, slot: WorkerState) -> None:
         """Keep a worker of an earlier coordinator for what it runs, and for nothing else."""
         slot.is_up = slot.is_spent = True
         self.slots.append(slot)
@@ -132,12 +132,12 @@ class Workers:
                 self._inbox.when_done(slot.actor.handle.stay.remote(self.token), partial(self._stayed, slot))
 
     def _start_one(self) -> None:
-        slot = Slot(self._fleet.start(self.token))
+        slot = WorkerState(self._fleet.start(self.token))
         self.slots.append(slot)
         self.declare()
         self._inbox.when_done(slot.actor.handle.hello.remote(), partial(self._came_up, slot))
 
-    def _came_up(self, slot: Slot, place: Place | None, error: BaseException | None) -> None:
+    def _came_up(self, slot: WorkerState, place: WorkerInfo | None, error: BaseException | None) -> None:
         if slot not in self.slots:
             return
         if error is None:
@@ -148,13 +148,13 @@ class Workers:
             self._never_came_up(error)
         self._go_on()
 
-    def _stayed(self, slot: Slot, _: None, error: BaseException | None) -> None:
+    def _stayed(self, slot: WorkerState, _: None, error: BaseException | None) -> None:
         """A worker that died idle is not given an attempt."""
         dead = error is not None and not isinstance(error, ActorUnavailableError)
         if dead and slot in self.slots and not slot.attempts:
             self.end(slot)
 
-    def remains(self, slot: Slot) -> Remains:
+    def remains(self, slot: WorkerState) -> Remains:
         """What a dead worker has left. Any thread may ask; may take a while."""
         return Remains() if slot.place is None else self._fleet.remains(slot.place, slot.heard)
 
@@ -175,7 +175,7 @@ class Workers:
         if self._member.lacks:
             self._shares.tell_others(self._member)
 
-    def gives_way(self, slot: Slot) -> bool:
+    def gives_way(self, slot: WorkerState) -> bool:
         """Whether a worker has to end, as soon as it runs nothing, for another job that lacks its room."""
         return self._shares.gives_way(self._member, slot.node)
 
@@ -206,7 +206,7 @@ class Workers:
         self.is_superseded = True
         self._shares.leave(self._member)
 
-    def give_away(self, slot: Slot) -> None:
+    def give_away(self, slot: WorkerState) -> None:
         """Let go of a worker that somebody with a higher token has taken over, and of all others with it."""
         self.step_back()
         if slot in self.slots:
@@ -224,7 +224,7 @@ class Workers:
         else:
             self.close()
 
-    def _all(self) -> Sequence[WorkerActor]:
+    def _all(self) -> Sequence[WorkerHandle]:
         """The workers that we know, and others that bear the job's key, such as those that have not answered yet."""
         if self.is_owner:
             with suppress(Exception):  # Ray's head is away: workers that nobody speaks to end by themselves
@@ -233,7 +233,7 @@ class Workers:
                 return [] if newer else actors
         return [slot.actor for slot in self.slots]
 
-    def _part(self, ended: Sequence[WorkerActor]) -> None:
+    def _part(self, ended: Sequence[WorkerHandle]) -> None:
         if self.is_closed:
             return
         self.is_closed = True

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 _TICK_S = 1.0
 
 
-class Callers:
+class TokenFence:
     """The fence of one worker. Any thread may use it."""
 
     def __init__(self, token: int) -> None:

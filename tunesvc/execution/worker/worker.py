@@ -19,8 +19,8 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from tunesvc.execution.attempt.attempt import Attempt, Place, Run
-from tunesvc.execution.attempt.batching import GATHER_S, Bell
+from tunesvc.execution.attempt.attempt import Attempt, Run, WorkerInfo
+from tunesvc.execution.attempt.batching import GATHER_S, BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.attempt.output import OutputCapture
 from tunesvc.execution.attempt.spool import Spool
@@ -31,9 +31,9 @@ from tunesvc.execution.objectives.entrypoint import Objective, load
 from tunesvc.execution.objectives.pickled_function import unpickled
 from tunesvc.execution.objectives.script_environment import imitate
 from tunesvc.execution.objectives.source_digest import digest_of
-from tunesvc.execution.worker.fencing import Callers
+from tunesvc.execution.worker.fencing import TokenFence
 from tunesvc.execution.worker.garbage import Garbage
-from tunesvc.execution.worker.worker_protocol import Call, Found, Order, Reply
+from tunesvc.execution.worker.worker_protocol import AdoptResponse, PollRequest, PollResponse, WorkerCommand
 from tunesvc.util.clock import SystemClock
 
 GRACE_S = 5.0
@@ -43,7 +43,7 @@ FULL_WAIT_S = 0.2
 GATHER_MAX = 200
 """So many events do not wait for more."""
 
-_REFUSED = Reply(is_refused=True)
+_REFUSED = PollResponse(is_refused=True)
 
 
 class Worker:
@@ -57,7 +57,7 @@ class Worker:
         self._job = job
         self._folder = Path(folder) if folder else Path.cwd()
         self._output = OutputCapture(Spool(_spool_folder()))
-        self._bell = Bell(GATHER_S)
+        self._bell = BatchSignal(GATHER_S)
         self._lock = self._bell.lock
         self._attempts: dict[AttemptId, Attempt] = {}
         """Those whose end may not be recorded yet, the one that runs, and those in line."""
@@ -65,7 +65,7 @@ class Worker:
         self._line: deque[Attempt] = deque()
         self._is_fit = True
         self._garbage = Garbage(SystemClock())
-        self._callers = Callers(token)
+        self._callers = TokenFence(token)
         self._latest = token, 0
         """The token and the number of the newest call."""
         if orphan_s is not None:
@@ -73,30 +73,30 @@ class Worker:
         imitate(job, self._folder, is_copy=folder is None)
         os.register_at_fork(before=self._before_fork)
 
-    def hello(self) -> Place:
+    def hello(self) -> WorkerInfo:
         """Where this worker runs; answering says that it has its resources."""
         return self._place
 
-    def adopt(self, token: int) -> Found:
+    def adopt(self, token: int) -> AdoptResponse:
         """Obey a new coordinator; a question that was not answered is asked again, for the answer may be lost."""
         with self._callers.call(token) as admitted:
             if not admitted:
-                return Found((), is_refused=True)
+                return AdoptResponse((), is_refused=True)
             if self._callers.is_over:
-                return Found(())
+                return AdoptResponse(())
             with self._lock:
                 self._listens_to(token, 0)
                 attempts = list(self._attempts.values())
             for attempt in attempts:
                 attempt.ask_again()
-            return Found(tuple(attempt.launch.attempt for attempt in attempts))
+            return AdoptResponse(tuple(attempt.launch.attempt for attempt in attempts))
 
     def stay(self, token: int) -> None:
         """Somebody is still there, though there is nothing to do."""
         with self._callers.call(token):
             pass
 
-    def talk(self, token: int, call: Call, timeout_s: float) -> Reply:
+    def talk(self, token: int, call: PollRequest, timeout_s: float) -> PollResponse:
         """Do what is ordered, and answer with what was said; waits up to `timeout_s` for the first of it, and a little
         for what follows it, unless somebody waits for what it means.
         """
@@ -109,11 +109,11 @@ class Worker:
                 self._wait(token, call, timeout_s)
                 if not self._callers.holds(token):
                     return _REFUSED
-                return self._reply(call) if self._is_newest(token, call) else Reply()
+                return self._reply(call) if self._is_newest(token, call) else PollResponse()
 
     # --- one call -----------------------------------------------------------------------------------
 
-    def _acknowledge(self, call: Call) -> None:
+    def _acknowledge(self, call: PollRequest) -> None:
         for attempt, (_, acknowledged) in call.cursors.items():
             if known := self._attempts.get(attempt):
                 known.acknowledge(acknowledged)
@@ -122,7 +122,7 @@ class Worker:
             if order.verb == "forget" and (known := self._attempts.get(order.attempt)):
                 known.acknowledge(sys.maxsize)
 
-    def _take_orders(self, token: int, call: Call) -> None:
+    def _take_orders(self, token: int, call: PollRequest) -> None:
         for number, order in call.orders:
             if (token, number) > self._latest:
                 self._obey(order)
@@ -133,10 +133,10 @@ class Worker:
         self._latest = max(self._latest, (token, number))
         self._bell.ask_whether_urgent()
 
-    def _is_newest(self, token: int, call: Call) -> bool:
+    def _is_newest(self, token: int, call: PollRequest) -> bool:
         return (token, call.number) == self._latest
 
-    def _wait(self, token: int, call: Call, timeout_s: float) -> None:
+    def _wait(self, token: int, call: PollRequest, timeout_s: float) -> None:
         def is_due() -> bool:
             return not self._is_newest(token, call) or self._is_awaited or self._news(call) >= GATHER_MAX
 
@@ -144,11 +144,11 @@ class Worker:
             timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
         self._bell.wait(lambda: not self._is_newest(token, call) or self._news(call) > 0, is_due, timeout_s)
 
-    def _news(self, call: Call) -> int:
+    def _news(self, call: PollRequest) -> int:
         """How many events there are to hear. What is not here is worth telling at once."""
         return sum(attempt.outbox.count(after) if attempt else GATHER_MAX for attempt, after in self._heard_of(call))
 
-    def _heard_of(self, call: Call) -> list[tuple[Attempt | None, int]]:
+    def _heard_of(self, call: PollRequest) -> list[tuple[Attempt | None, int]]:
         return [(self._attempts.get(attempt), after) for attempt, (after, _) in call.cursors.items()]
 
     @property
@@ -157,7 +157,7 @@ class Worker:
         running = self._running
         return running is None or running.is_asking or (running.outbox.is_closed and not self._line)
 
-    def _reply(self, call: Call) -> Reply:
+    def _reply(self, call: PollRequest) -> PollResponse:
         said, absent, is_open = [], [], False
         for attempt, (after, _) in call.cursors.items():
             known = self._attempts.get(attempt)
@@ -167,9 +167,9 @@ class Worker:
                 said.append((attempt, events := known.take(after)))
                 is_open = not (events and isinstance(events[-1][1], Outcome))
         self._bell.heard()
-        return Reply([(attempt, events) for attempt, events in said if events], absent, self._is_fit)
+        return PollResponse([(attempt, events) for attempt, events in said if events], absent, self._is_fit)
 
-    def _obey(self, order: Order) -> None:
+    def _obey(self, order: WorkerCommand) -> None:
         known = self._attempts.get(order.attempt)
         match order.verb:
             case "run" if known is None and self._is_fit:
@@ -264,7 +264,7 @@ class Worker:
         return unpickled(self._job.function or b"")
 
     @cached_property
-    def _place(self) -> Place:
+    def _place(self) -> WorkerInfo:
         import ray
 
         context = ray.get_runtime_context()
@@ -272,7 +272,7 @@ class Worker:
         node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         devices = tuple(context.get_accelerator_ids().get("GPU", ()))
         spool = str(self._output.spool.folder)
-        return Place(node, os.getpid(), devices, group, context.get_node_id(), spool)
+        return WorkerInfo(node, os.getpid(), devices, group, context.get_node_id(), spool)
 
 
 def _spool_folder() -> Path:

@@ -21,7 +21,7 @@ report; here is what it asked for (with the parameter's name and value); all tha
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class WorkerCommand:
     """What a worker is to do about an attempt."""
 
     verb: Verb
@@ -30,19 +30,19 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class PollRequest:
     """What a worker is told, and what is listened for."""
 
     number: int
     """1, 2, 3, ... under a token. A call that was overtaken comes back at once with nothing: the newer one listens."""
-    orders: Sequence[tuple[int, Order]]
+    orders: Sequence[tuple[int, WorkerCommand]]
     """Those that the worker is not known to have, each with the number of the first call that brought it."""
     cursors: Mapping[AttemptId, tuple[int, int]]
     """Up to where each attempt was heard, and recorded; in the order in which they were given."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class PollResponse:
     """What the attempts of a worker have said."""
 
     said: Sequence[tuple[AttemptId, Sequence[Numbered]]] = ()
@@ -56,7 +56,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AdoptResponse:
     """What a worker says to a new coordinator."""
 
     attempts: Sequence[AttemptId]

@@ -51,7 +51,7 @@ BINS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class Statement:
     """A sentence, and what it is about."""
 
     topic: str
@@ -65,7 +65,7 @@ class Explanation:
     study: str
     number: int | None
     """The trial; None for the study."""
-    said: tuple[Said, ...]
+    said: tuple[Statement, ...]
     decisions: tuple[DecisionRow, ...]
     """What it rests on; of a study, the last few."""
     audit: Audit | None = None
@@ -110,7 +110,7 @@ def explain_trial(database: Database, view: StudyView, number: int) -> Explanati
     return Explanation(view.name, number, said, detail.decisions, reasons=reasons, local=found)
 
 
-def describe_trial(view: StudyView, detail: TrialDetail, reasons: TrialReasons) -> tuple[Said, ...]:
+def describe_trial(view: StudyView, detail: TrialDetail, reasons: TrialReasons) -> tuple[Statement, ...]:
     """What there is to say about a trial, by topic."""
     parts = (
         ("why these parameters", proposal_told(detail, reasons.proposal)),
@@ -140,8 +140,8 @@ def explain_study(database: Database, view: StudyView) -> Explanation:
     return Explanation(view.name, None, _said(parts), newest, audited)
 
 
-def _said(parts: Sequence[tuple[str, Iterator[str]]]) -> tuple[Said, ...]:
-    return tuple(Said(topic, text) for topic, sentences in parts for text in sentences)
+def _said(parts: Sequence[tuple[str, Iterator[str]]]) -> tuple[Statement, ...]:
+    return tuple(Statement(topic, text) for topic, sentences in parts for text in sentences)
 
 
 # --- a trial -------------------------------------------------------------------------------------------

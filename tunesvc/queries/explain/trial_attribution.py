@@ -9,13 +9,13 @@ from tunesvc.queries.rows import Objective, TrialRow
 
 if TYPE_CHECKING:
     from tunesvc.search.analysis.attribution import Attribution
-    from tunesvc.search.analysis.model_surface import Surface
+    from tunesvc.search.analysis.model_surface import ModelSurface
 
 TOLD = 5
 """Parameters that a sentence names."""
 
 
-def get_attribution(surface: Surface | None, row: TrialRow) -> Attribution | None:
+def get_attribution(surface: ModelSurface | None, row: TrialRow) -> Attribution | None:
     """What each of its parameters did; None while the model has too few trials to learn from.
 
     Also None for a trial that was pruned or has failed. The model learns from complete ones, and would promise a good

@@ -45,7 +45,7 @@ _JUDGED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
+class RelatedTrial:
     """Another trial that a decision rests on."""
 
     number: int
@@ -57,7 +57,7 @@ class Other:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class ProposalReasons:
     """Why a trial has its parameters."""
 
     reason: str
@@ -71,7 +71,7 @@ class Proposal:
     surprise: float | None
     """By how many deviations the value that a complete trial came to is another one."""
     acquisition: float | None
-    nearest: tuple[Other, ...]
+    nearest: tuple[RelatedTrial, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,14 @@ class Judgement:
     chance: float | None
     """To end better than `best`."""
     best: float | None
-    comparators: tuple[Other, ...]
+    comparators: tuple[RelatedTrial, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TrialReasons:
     """What is recorded about a trial."""
 
-    proposal: Proposal | None
+    proposal: ProposalReasons | None
     """None for a trial that nobody proposed: made through Optuna's API, or enqueued and not run yet."""
     judgements: tuple[Judgement, ...]
     rank: int | None
@@ -135,13 +135,13 @@ def get_trial_reasons(database: Database, view: StudyView, detail: TrialDetail) 
     )
 
 
-def _proposal(database: Database, view: StudyView, row: TrialRow, ask: DecisionRow) -> Proposal:
+def _proposal(database: Database, view: StudyView, row: TrialRow, ask: DecisionRow) -> ProposalReasons:
     details = ask.details
     mean, deviation = _number(details, "mean"), _number(details, "deviation")
     known = row.state == "complete" and mean is not None and row.value is not None and math.isfinite(row.value)
     version = f" ({details['version']})" if details.get("version") else ""
     by = str(details.get("by") or details.get("sampler") or "")
-    return Proposal(
+    return ProposalReasons(
         reason=ask.reason,
         phase=str(details["phase"]) if details.get("phase") else None,
         drawn_by=by + version,
@@ -154,18 +154,20 @@ def _proposal(database: Database, view: StudyView, row: TrialRow, ask: DecisionR
     )
 
 
-def _recorded(database: Database, view: StudyView, details: Mapping[str, Any]) -> tuple[Other, ...]:
+def _recorded(database: Database, view: StudyView, details: Mapping[str, Any]) -> tuple[RelatedTrial, ...]:
     """The nearest trials that the sampler named, with the values that they have by now."""
     near = _others(details.get("nearest"))[:NEAREST]
     own = [one.number for one in near if one.study is None]
     values = {row.number: row.value for row in rows_of(database, view.study_id, own)}
     return tuple(
-        one if one.value is not None or one.study else Other(one.number, None, values.get(one.number), one.distance)
+        one
+        if one.value is not None or one.study
+        else RelatedTrial(one.number, None, values.get(one.number), one.distance)
         for one in near
     )
 
 
-def _found(database: Database, view: StudyView, row: TrialRow) -> tuple[Other, ...]:
+def _found(database: Database, view: StudyView, row: TrialRow) -> tuple[RelatedTrial, ...]:
     """For samplers that name none: those with a value before it began, among the trials right before it."""
     if view.spec is None or not view.spec.parameters or row.started_at is None:
         return ()
@@ -173,7 +175,7 @@ def _found(database: Database, view: StudyView, row: TrialRow) -> tuple[Other, .
     earlier = list_trials(database, view.study_id, order="newest", after=row.number, limit=LOOKED_AT)
     known = [one for one in earlier if one.values and one.ended_at and one.ended_at <= began]
     apart = sorted((space.distance(row.params, one.params), one.number, one.value) for one in known)
-    return tuple(Other(number, None, value, distance) for distance, number, value in apart[:NEAREST])
+    return tuple(RelatedTrial(number, None, value, distance) for distance, number, value in apart[:NEAREST])
 
 
 def _judgement(decision: DecisionRow) -> Judgement:
@@ -198,12 +200,12 @@ def _judgement(decision: DecisionRow) -> Judgement:
     )
 
 
-def _others(listed: object) -> tuple[Other, ...]:
+def _others(listed: object) -> tuple[RelatedTrial, ...]:
     if not isinstance(listed, Sequence) or isinstance(listed, str):
         return ()
     found = [one if isinstance(one, Mapping) else {"number": one} for one in listed]
     return tuple(
-        Other(number, one.get("study"), _number(one, "value"), _number(one, "distance"))
+        RelatedTrial(number, one.get("study"), _number(one, "value"), _number(one, "distance"))
         for one in found
         if (number := _whole(one, "number")) is not None
     )
@@ -243,7 +245,7 @@ def _whole(details: Mapping[str, Any], key: str) -> int | None:
 # --- as sentences --------------------------------------------------------------------------------------
 
 
-def proposal_told(detail: TrialDetail, proposal: Proposal | None) -> Iterator[str]:
+def proposal_told(detail: TrialDetail, proposal: ProposalReasons | None) -> Iterator[str]:
     """Why it has its parameters."""
     if proposal is None:
         waiting = detail.row.state == "waiting"
@@ -343,7 +345,7 @@ def describe_repeats(view: StudyView, repeats: Finalist | None) -> Iterator[str]
         yield f"The chance that its true mean is the best of all finalists is {repeats.chance:.0%}."
 
 
-def _near_told(one: Other) -> str:
+def _near_told(one: RelatedTrial) -> str:
     told = [] if one.value is None else [f"value {one.value:.6g}"]
     told += [] if one.distance is None else [f"distance {one.distance:.3g}"]
     return f"{one.number}{f' of {one.study}' if one.study else ''}" + (f" ({', '.join(told)})" if told else "")

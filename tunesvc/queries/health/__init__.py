@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.health.evidence import Evidence, gather
-from tunesvc.queries.health.finding import Action, Check, Finding, Health, Severity, Silence
+from tunesvc.queries.health.finding import Action, Check, Health, HealthFinding, InsufficientData, Severity
 from tunesvc.queries.health.run_checks import failures, idle, pruning
 from tunesvc.queries.health.search_checks import noise, stalled, stuck
 from tunesvc.queries.health.space_checks import narrow, wide
 from tunesvc.queries.rows import StudyView
 
-CHECKS: tuple[tuple[str, str, Callable[[Evidence], Sequence[Finding] | Silence]], ...] = (
+CHECKS: tuple[tuple[str, str, Callable[[Evidence], Sequence[HealthFinding] | InsufficientData]], ...] = (
     ("narrow", "Is the space too narrow?", narrow),
     ("wide", "Is the space too wide?", wide),
     ("noise", "Is the metric noisy?", noise),
@@ -45,10 +45,21 @@ def examine(evidence: Evidence) -> Health:
     return Health(tuple(sorted(checks, key=lambda check: _GRAVITY[check.severity])))
 
 
-def _answer(name: str, question: str, answer: Sequence[Finding] | Silence) -> Check:
-    if isinstance(answer, Silence):
+def _answer(name: str, question: str, answer: Sequence[HealthFinding] | InsufficientData) -> Check:
+    if isinstance(answer, InsufficientData):
         return Check(name, question, (), answer)
     return Check(name, question, tuple(answer), None)
 
 
-__all__ = ["Action", "Check", "Evidence", "Finding", "Health", "Severity", "Silence", "examine", "gather", "health"]
+__all__ = [
+    "Action",
+    "Check",
+    "Evidence",
+    "Health",
+    "HealthFinding",
+    "InsufficientData",
+    "Severity",
+    "examine",
+    "gather",
+    "health",
+]

@@ -37,7 +37,7 @@ _OVER = ("complete", "pruned", "fail")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenTrial:
     """A trial, as far as checks look at it."""
 
     number: int
@@ -52,7 +52,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class OccupiedTime:
     """When an attempt held, or waited for, a place on the cluster."""
 
     opened_at: datetime
@@ -61,7 +61,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class BestSoFar:
     """A trial that was the best of all before it."""
 
     place: int
@@ -74,18 +74,18 @@ class Evidence:
     """Rows for all checks."""
 
     study: StudyView
-    sampled: Sequence[Seen] = ()
+    sampled: Sequence[SeenTrial] = ()
     """Of the trials that are over, by number."""
-    best: Sequence[Seen] = ()
+    best: Sequence[SeenTrial] = ()
     """The best complete, feasible ones of one objective, the best first."""
-    failed: Sequence[Seen] = ()
-    recent: Sequence[Seen] = ()
+    failed: Sequence[SeenTrial] = ()
+    recent: Sequence[SeenTrial] = ()
     """The newest trials of whatever state, by number."""
-    records: Sequence[Record] = ()
+    records: Sequence[BestSoFar] = ()
     """Of one objective, in their order."""
     audited: Sequence[FrozenTrial] = ()
     """Trials that the pruner wanted stopped and that were let finish."""
-    attempts: Sequence[Held] = ()
+    attempts: Sequence[OccupiedTime] = ()
     now: datetime | None = None
     """By the database's clock."""
 
@@ -99,7 +99,7 @@ class Evidence:
         """-1 where more is better: times this, less is better."""
         return -1.0 if self.study.objectives[0].maximize else 1.0
 
-    def complete(self) -> list[Seen]:
+    def complete(self) -> list[SeenTrial]:
         """The sampled trials that have a number as their value."""
         return [one for one in self.sampled if one.state == "complete" and _is_number(one.value)]
 
@@ -113,7 +113,7 @@ def gather(database: Database, study: StudyView) -> Evidence:
         failed, recent = chosen.failed(), chosen.recent()
         seen = _seen(connection, {row.trial_id: row for rows in (sampled, best, failed, recent) for row in rows})
 
-        def of(rows: Sequence[Any]) -> tuple[Seen, ...]:
+        def of(rows: Sequence[Any]) -> tuple[SeenTrial, ...]:
             return tuple(seen[row.trial_id] for row in rows)
 
         return Evidence(
@@ -174,7 +174,7 @@ class _Chosen:
         ).where(trials.c.study_id == self._study.study_id)
 
 
-def _seen(connection: sa.Connection, rows: Mapping[int, Any]) -> dict[int, Seen]:
+def _seen(connection: sa.Connection, rows: Mapping[int, Any]) -> dict[int, SeenTrial]:
     """The rows with their parameters, by trial id."""
     params: dict[int, dict[str, ParamValue]] = {}
     kinds: dict[int, dict[str, BaseDistribution]] = {}
@@ -188,12 +188,12 @@ def _seen(connection: sa.Connection, rows: Mapping[int, Any]) -> dict[int, Seen]
         params.setdefault(trial_id, {})[name] = kind.to_external_repr(value)
         kinds.setdefault(trial_id, {})[name] = kind
     return {
-        key: Seen(row.number, row.state, row.value, row.failure, params.get(key, {}), kinds.get(key, {}))
+        key: SeenTrial(row.number, row.state, row.value, row.failure, params.get(key, {}), kinds.get(key, {}))
         for key, row in rows.items()
     }
 
 
-def _records(connection: sa.Connection, study: StudyView) -> tuple[Record, ...]:
+def _records(connection: sa.Connection, study: StudyView) -> tuple[BestSoFar, ...]:
     """The places at which the best value changed, in the order in which trials ended."""
     candidate = sa.case((sa.and_(*is_candidate()), trials.c["values"][1]))
     order = (trials.c.ended_at, trials.c.number)
@@ -212,7 +212,7 @@ def _records(connection: sa.Connection, study: StudyView) -> tuple[Record, ...]:
         .where(changes.c.best.is_distinct_from(changes.c.before))
         .order_by(changes.c.place)
     )
-    return tuple(Record(row.place, row.best) for row in connection.execute(query))
+    return tuple(BestSoFar(row.place, row.best) for row in connection.execute(query))
 
 
 def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, ...]:
@@ -232,14 +232,14 @@ def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, 
     )
 
 
-def _attempts(connection: sa.Connection, study: StudyView) -> tuple[Held, ...]:
+def _attempts(connection: sa.Connection, study: StudyView) -> tuple[OccupiedTime, ...]:
     query = (
         sa.select(attempts.c.opened_at, attempts.c.started_at, attempts.c.ended_at)
         .where(of_study(attempts.c.trial_id, study.study_id))
         .order_by(attempts.c.trial_id.desc(), attempts.c.number.desc())
         .limit(ATTEMPTS)
     )
-    return tuple(Held(*row) for row in connection.execute(query))
+    return tuple(OccupiedTime(*row) for row in connection.execute(query))
 
 
 def _is_number(value: float | None) -> bool:

@@ -40,7 +40,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthFinding:
     """One thing that was found."""
 
     severity: Severity
@@ -51,7 +51,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class InsufficientData:
     """Nothing was found."""
 
     text: str
@@ -67,8 +67,8 @@ class Check:
     name: str
     """A word to find it by."""
     question: str
-    findings: tuple[Finding, ...]
-    silence: Silence | None
+    findings: tuple[HealthFinding, ...]
+    silence: InsufficientData | None
     """Set when there are no findings."""
 
     @property
@@ -89,6 +89,6 @@ class Health:
         return "\n".join(lines) or "nothing found"
 
     @property
-    def findings(self) -> tuple[tuple[Check, Finding], ...]:
+    def findings(self) -> tuple[tuple[Check, HealthFinding], ...]:
         """What was found, with its check."""
         return tuple((check, finding) for check in self.checks for finding in check.findings)

@@ -12,8 +12,8 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import StudyDirection
 
 from tunesvc.policy import Failure
-from tunesvc.queries.health.evidence import Evidence, Held, Seen
-from tunesvc.queries.health.finding import Action, Finding, Silence
+from tunesvc.queries.health.evidence import Evidence, OccupiedTime, SeenTrial
+from tunesvc.queries.health.finding import Action, HealthFinding, InsufficientData
 from tunesvc.search.pruners.audit import false_prunes
 from tunesvc.space.search_space import place
 from tunesvc.spec import ParamValue
@@ -40,35 +40,35 @@ PAUSE_S = 60.0
 """So long without any attempt is a pause of the study, not idleness."""
 
 
-def pruning(evidence: Evidence) -> Sequence[Finding] | Silence:
+def pruning(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     """Pruning is too eager: of the trials that were let finish to audit the pruner, more than 1 in 20 ended better
     than the best of then (with several objectives: extended its front), with 97.5 % certainty (lower end of the
     interval of Clopper and Pearson)."""
     spec = evidence.study.spec
     if spec is None or spec.pruner.name == "none":
-        return Silence("The study has no pruner.")
+        return InsufficientData("The study has no pruner.")
     directions = [
         StudyDirection.MAXIMIZE if one.maximize else StudyDirection.MINIMIZE for one in evidence.study.objectives
     ]
     told = false_prunes(evidence.audited, *directions)
     if not told.audited:
         text = "None of the trials that it would have stopped was let finish so far, so its rate of error is not known."
-        return Silence(text, evidence.study.counts.pruned < 1)
+        return InsufficientData(text, evidence.study.counts.pruned < 1)
     better = "ended better than the best of then" if evidence.is_single else "would have extended the front of then"
     numbers = (
         f"{told.wrong} of {told.audited} trials that were let finish to check the pruner {better}, so it errs in "
         f"{told.low:.1%} to {told.high:.0%} of its stops"
     )
     if told.low <= WRONG_MAX:
-        return Silence(f"{numbers[0].upper()}{numbers[1:]}.")
+        return InsufficientData(f"{numbers[0].upper()}{numbers[1:]}.")
     advice = (
         "Make the pruner more patient: a lower `chance` for pruner auto, a larger `min` or a smaller `eta` for asha; "
         "or leave it out with `pruner: none`. Trials that were stopped can be run again with `tune enqueue`."
     )
-    return [Finding("warn", f"Pruning is too eager: {numbers}.", advice)]
+    return [HealthFinding("warn", f"Pruning is too eager: {numbers}.", advice)]
 
 
-def failures(evidence: Evidence) -> Sequence[Finding] | Silence:
+def failures(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     """Failures are clustered: a threshold or a choice of one parameter within which trials fail at least twice as
     often as outside (Fisher's exact test, one-sided, below 0.01 after Bonferroni's correction for all rules tried).
 
@@ -78,16 +78,16 @@ def failures(evidence: Evidence) -> Sequence[Finding] | Silence:
     others = [one for one in evidence.sampled if one.state in ("complete", "pruned")]
     if len(failed) < FAILED_FROM or len(others) < OTHERS_FROM:
         few = f"{len(failed)} trials failed for reasons of their own" if failed else "No trial failed by itself"
-        return Silence(f"{few}.", bool(failed) and len(others) < OTHERS_FROM)
+        return InsufficientData(f"{few}.", bool(failed) and len(others) < OTHERS_FROM)
     rules = [rule for name in _names(failed, others) for rule in _rules(name, failed, others)]
     best = min(rules, key=lambda rule: rule.chance, default=None)
     if best is None or best.chance * len(rules) >= ALPHA:
-        return Silence(f"{evidence.study.counts.failed} trials failed, in no particular part of the space.")
+        return InsufficientData(f"{evidence.study.counts.failed} trials failed, in no particular part of the space.")
     return [_clustered(best, len(rules))]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _ParameterRule:
     """A part of one parameter's values, and who is in it."""
 
     text: str
@@ -110,8 +110,8 @@ class _Rule:
         return float(fisher_exact(table, alternative="greater").pvalue)
 
 
-def _clustered(rule: _Rule, tried: int) -> Finding:
-    return Finding(
+def _clustered(rule: _ParameterRule, tried: int) -> HealthFinding:
+    return HealthFinding(
         "warn",
         f"Failures are clustered at {rule.text}: {rule.failed} of {rule.of_failed} failed trials lie there, but only "
         f"{rule.others} of {rule.of_others} others (p = {min(1.0, rule.chance * tried):.1g} after correction for "
@@ -127,11 +127,11 @@ def _is_own(failure: str | None) -> bool:
     return not Failure(failure).is_of_the_machine or failure == Failure.HOST_OOM
 
 
-def _names(failed: Sequence[Seen], others: Sequence[Seen]) -> list[str]:
+def _names(failed: Sequence[SeenTrial], others: Sequence[SeenTrial]) -> list[str]:
     return list(dict.fromkeys(name for one in (*failed, *others) for name in one.params))
 
 
-def _rules(name: str, failed: Sequence[Seen], others: Sequence[Seen]) -> Iterator[_Rule]:
+def _rules(name: str, failed: Sequence[SeenTrial], others: Sequence[SeenTrial]) -> Iterator[_ParameterRule]:
     bad = [one.params[name] for one in failed if name in one.params]
     good = [one.params[name] for one in others if name in one.params]
     kinds = {one.distributions[name] for one in (*failed, *others) if name in one.distributions}
@@ -139,14 +139,14 @@ def _rules(name: str, failed: Sequence[Seen], others: Sequence[Seen]) -> Iterato
         for choice in dict.fromkeys(map(_key, bad)):
             inside = (sum(_key(value) == choice for value in values) for values in (bad, good))
             counts = tuple(inside)
-            yield _Rule(f"{name} = {choice[1]}", counts[0], len(failed), counts[1], len(others))
+            yield _ParameterRule(f"{name} = {choice[1]}", counts[0], len(failed), counts[1], len(others))
         return
     numbers = np.array([float(value) for value in bad]), np.array([float(value) for value in good])  # type: ignore[arg-type]
     for cut in _cuts(np.concatenate(numbers), next(iter(kinds), None)):
         low = tuple(int((values <= cut).sum()) for values in numbers)
-        yield _Rule(f"{name} ≤ {shown(cut)}", low[0], len(failed), low[1], len(others))
+        yield _ParameterRule(f"{name} ≤ {shown(cut)}", low[0], len(failed), low[1], len(others))
         high = tuple(int((values >= cut).sum()) for values in numbers)
-        yield _Rule(f"{name} ≥ {shown(cut)}", high[0], len(failed), high[1], len(others))
+        yield _ParameterRule(f"{name} ≥ {shown(cut)}", high[0], len(failed), high[1], len(others))
 
 
 def _key(value: ParamValue) -> tuple[str, str]:
@@ -160,7 +160,7 @@ def _cuts(values: np.ndarray, kind: BaseDistribution | None) -> list[float]:
     return sorted({float(cut) for cut in np.quantile(values, np.arange(1, CUTS + 1) / (CUTS + 1), method="nearest")})
 
 
-def idle(evidence: Evidence) -> Sequence[Finding] | Silence:
+def idle(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     """Workers are idle: a quarter and more of the slots' time passes without a trial on them.
 
     Slots are the most trials that ran at a time. Looked at are the newest 2,000 attempts, from the first start to
@@ -169,10 +169,10 @@ def idle(evidence: Evidence) -> Sequence[Finding] | Silence:
     """
     use = _use(evidence.attempts, evidence.now) if evidence.now is not None else None
     if use is None or len(evidence.attempts) < IDLE_FROM * use.slots or use.window_s < WINDOW_MIN_S or use.slots < 2:
-        return Silence("Asked from 20 attempts per slot, two slots and a minute on.", True)
+        return InsufficientData("Asked from 20 attempts per slot, two slots and a minute on.", True)
     share = 1 - use.busy_s / (use.slots * use.window_s)
     if share < IDLE_MAX:
-        return Silence(f"{use.slots} slots were in use {1 - share:.0%} of {duration(use.window_s)}.")
+        return InsufficientData(f"{use.slots} slots were in use {1 - share:.0%} of {duration(use.window_s)}.")
     text = f"{share:.0%} of the time of {use.slots} slots over {duration(use.window_s)} went by without a trial"
     wait = use.waited_s / (use.slots * use.window_s)
     if wait > share / 2:
@@ -185,7 +185,7 @@ def idle(evidence: Evidence) -> Sequence[Finding] | Silence:
     else:
         cause = "; trials end faster than new ones are proposed and started"
         advice = "Let each trial do more, or lower `parallelism`; `sampler: random` and `tpe` propose the fastest."
-    return [Finding("warn", f"{text}{cause}.", advice, _fewer(evidence, use, share))]
+    return [HealthFinding("warn", f"{text}{cause}.", advice, _fewer(evidence, use, share))]
 
 
 def _fewer(evidence: Evidence, use: _Use, share: float) -> Action | None:
@@ -203,7 +203,7 @@ class _Use:
     window_s: float
 
 
-def _use(attempts: Sequence[Held], now: datetime) -> _Use | None:
+def _use(attempts: Sequence[OccupiedTime], now: datetime) -> _Use | None:
     started = [one for one in attempts if one.started_at is not None]
     if len(started) < 2:
         return None

@@ -9,8 +9,8 @@ from decimal import Decimal
 
 from scipy.special import bdtrc
 
-from tunesvc.queries.health.evidence import Evidence, Seen
-from tunesvc.queries.health.finding import Action, Finding, Silence
+from tunesvc.queries.health.evidence import Evidence, SeenTrial
+from tunesvc.queries.health.finding import Action, HealthFinding, InsufficientData
 from tunesvc.space.cardinality import count_values
 from tunesvc.space.search_space import place, to_distribution
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter
@@ -37,20 +37,20 @@ WASTED_MIN = 1 / 3
 """Share of the later trials that still went elsewhere."""
 
 
-def narrow(evidence: Evidence) -> Sequence[Finding] | Silence:
+def narrow(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     """Best at a border: most of the ten best trials, the best among them, lie in the outer 5 % of a range.
 
     Criterion: at least half of the ten best lie at one border, more than there would be if the parameter did not
     matter (binomial tail below 0.01 over all borders). From 30 complete trials on.
     """
     ranges = _ranges(evidence)
-    if isinstance(ranges, Silence):
+    if isinstance(ranges, InsufficientData):
         return ranges
     if (early := _too_early(evidence, NARROW_FROM)) is not None:
         return early
     found = [border for name, kind in ranges.items() if (border := _border(evidence.best, name, kind, len(ranges)))]
     if not found:
-        return Silence(f"The {TOP} best trials lie within the ranges of {_these(list(ranges))}.")
+        return InsufficientData(f"The {TOP} best trials lie within the ranges of {_these(list(ranges))}.")
     return [_narrow(border) for border in found]
 
 
@@ -63,7 +63,7 @@ class _Border:
     of: int
 
 
-def _border(best: Sequence[Seen], name: str, kind: NUMERIC, parameters: int) -> _Border | None:
+def _border(best: Sequence[SeenTrial], name: str, kind: NUMERIC, parameters: int) -> _Border | None:
     values = count_values(kind)
     if values is not None and values < VALUES_MIN:
         return None
@@ -91,7 +91,7 @@ def _share(kind: NUMERIC, edge: float, at_top: bool) -> float:
     return (math.floor(edge * (values - 1) + 1e-9) + 1) / values
 
 
-def _narrow(border: _Border) -> Finding:
+def _narrow(border: _Border) -> HealthFinding:
     kind, name = border.kind, border.name
     bound = kind.max if border.at_top else kind.min
     side = "upper" if border.at_top else "lower"
@@ -101,11 +101,11 @@ def _narrow(border: _Border) -> Finding:
     )
     wider = _widened(kind, border.at_top)
     if wider is None:
-        return Finding("note", text, f"{shown(float(bound))} may be all that makes sense; else widen the range.")
+        return HealthFinding("note", text, f"{shown(float(bound))} may be all that makes sense; else widen the range.")
     end = "max" if border.at_top else "min"
     advice = f"Widen it, to {end}: {shown(float(wider))} for example. The study goes on with all its trials."
     action = Action("widen", {"parameters": {name: {end: wider}}}, f"Widen {name} to {shown(float(wider))}")
-    return Finding("warn", text, advice, action)
+    return HealthFinding("warn", text, advice, action)
 
 
 def _widened(kind: NUMERIC, at_top: bool) -> float | None:
@@ -134,7 +134,7 @@ def _widened(kind: NUMERIC, at_top: bool) -> float | None:
     return float(bound)
 
 
-def wide(evidence: Evidence) -> Sequence[Finding] | Silence:
+def wide(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
     """Too wide: the best trials of the first half lie in a small part of a range, and so do those of the second half,
     yet a third and more of the second half went elsewhere.
 
@@ -143,18 +143,18 @@ def wide(evidence: Evidence) -> Sequence[Finding] | Silence:
     about by chance with a probability below 0.01 over all parameters. From 80 complete trials on.
     """
     ranges = _ranges(evidence)
-    if isinstance(ranges, Silence):
+    if isinstance(ranges, InsufficientData):
         return ranges
     if (early := _too_early(evidence, WIDE_FROM)) is not None:
         return early
     found = [part for name, kind in ranges.items() if (part := _part(evidence, name, kind, len(ranges)))]
     if not found:
-        return Silence("Few trials go to parts of a range in which no good one ever was.")
+        return InsufficientData("Few trials go to parts of a range in which no good one ever was.")
     return [_wide(part) for part in found]
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _RangePart:
     name: str
     low: object
     high: object
@@ -163,13 +163,13 @@ class _Part:
     of: int
 
 
-def _part(evidence: Evidence, name: str, kind: NUMERIC, parameters: int) -> _Part | None:
+def _part(evidence: Evidence, name: str, kind: NUMERIC, parameters: int) -> _RangePart | None:
     having = [one for one in evidence.complete() if name in one.params]
     early, late = having[: len(having) // 2], having[len(having) // 2 :]
     first, second = _top(evidence, early), _top(evidence, late)
     distribution = to_distribution(kind)
 
-    def where(one: Seen) -> float:
+    def where(one: SeenTrial) -> float:
         return place(distribution, one.params[name]) or 0.0
 
     if len(first) < TOP or len(second) < TOP:
@@ -184,17 +184,17 @@ def _part(evidence: Evidence, name: str, kind: NUMERIC, parameters: int) -> _Par
     if width > NARROW_PART or not within or wasted < WASTED_MIN * len(late) or chance >= ALPHA:
         return None
     values = sorted((one.params[name] for one in (*first, *second)), key=lambda value: float(value or 0))
-    return _Part(name, values[0], values[-1], width, wasted, len(late))
+    return _RangePart(name, values[0], values[-1], width, wasted, len(late))
 
 
-def _top(evidence: Evidence, trials: Sequence[Seen]) -> list[Seen]:
+def _top(evidence: Evidence, trials: Sequence[SeenTrial]) -> list[SeenTrial]:
     ranked = sorted(trials, key=lambda one: evidence.sign * (one.value or 0.0))
     return ranked[: max(TOP, len(ranked) // 10)]
 
 
-def _wide(part: _Part) -> Finding:
+def _wide(part: _RangePart) -> HealthFinding:
     low, high = (shown(float(end)) if isinstance(end, (int, float)) else str(end) for end in (part.low, part.high))
-    return Finding(
+    return HealthFinding(
         "note",
         f"{part.name}: all good trials lie between {low} and {high}, {part.width:.0%} of its range, but "
         f"{part.wasted / part.of:.0%} of the later trials went elsewhere.",
@@ -203,24 +203,28 @@ def _wide(part: _Part) -> Finding:
     )
 
 
-def _ranges(evidence: Evidence) -> dict[str, NUMERIC] | Silence:
+def _ranges(evidence: Evidence) -> dict[str, NUMERIC] | InsufficientData:
     """Parameters that are numbers in a range."""
     spec = evidence.study.spec
     if not evidence.is_single:
-        return Silence("Not asked of a study with several objectives: its best trials may well lie at the ends.")
+        return InsufficientData(
+            "Not asked of a study with several objectives: its best trials may well lie at the ends."
+        )
     if spec is None or spec.define_by_run:
-        return Silence("The study's file declares no ranges.")
+        return InsufficientData("The study's file declares no ranges.")
     ranges: dict[str, NUMERIC] = {
         name: kind
         for name, kind in spec.parameters.items()
         if not isinstance(kind, CategoricalParameter) and kind.min < kind.max
     }
-    return ranges or Silence("No parameter has a range; all are choices.")
+    return ranges or InsufficientData("No parameter has a range; all are choices.")
 
 
-def _too_early(evidence: Evidence, least: int) -> Silence | None:
+def _too_early(evidence: Evidence, least: int) -> InsufficientData | None:
     there = evidence.study.counts.complete
-    return None if there >= least else Silence(f"Asked from {least} complete trials on; there are {there}.", True)
+    return (
+        None if there >= least else InsufficientData(f"Asked from {least} complete trials on; there are {there}.", True)
+    )
 
 
 def _these(names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from tunesvc.db.engine.database_errors import answering
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState, StudyState
-from tunesvc.execution.executor import Node
+from tunesvc.execution.executor import NodeInfo
 from tunesvc.execution.ray.ray_resources import why_waits
 from tunesvc.queries.sql import state_shown
 from tunesvc.spec import Resources
@@ -35,7 +35,7 @@ _WANTED = (StudyState.CREATED, StudyState.RUNNING, StudyState.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRow:
+class RunningAttemptRow:
     """An attempt that runs."""
 
     study_id: int
@@ -64,7 +64,7 @@ class NodeRow:
     age_s: float
     studies: tuple[str, ...]
     """Whose coordinators see it."""
-    held: tuple[HeldRow, ...]
+    held: tuple[RunningAttemptRow, ...]
 
     @property
     def is_stale(self) -> bool:
@@ -77,7 +77,7 @@ class NodeRow:
 
 
 @dataclass(frozen=True, slots=True)
-class WaitingRow:
+class QueuedRow:
     """An attempt, or trials that have none yet, and what they wait for."""
 
     study_id: int
@@ -109,9 +109,9 @@ class ClusterView:
     """All that is known."""
 
     nodes: tuple[NodeRow, ...]
-    elsewhere: tuple[HeldRow, ...]
+    elsewhere: tuple[RunningAttemptRow, ...]
     """What runs on a node that nobody has told of."""
-    waiting: tuple[WaitingRow, ...]
+    waiting: tuple[QueuedRow, ...]
     coordinators: tuple[CoordinatorRow, ...]
 
     def total(self, name: str) -> tuple[float, float]:
@@ -137,10 +137,10 @@ def get_cluster(database: Database, among: Collection[int] | None = None) -> Clu
         attended = {row.study_id for row in coordinators}
         held = [(row, _held(row)) for row in live if row.state == AttemptState.RUNNING]
         nodes, placed = _nodes(seen, [one for _, one in held], among)
-        own: dict[int, list[Node]] = {}
+        own: dict[int, list[NodeInfo]] = {}
         for row in seen:
             if row.age_s <= STALE_S:
-                own.setdefault(row.study_id, []).append(Node(row.key, row.address, row.host, row.total, row.free))
+                own.setdefault(row.study_id, []).append(NodeInfo(row.key, row.address, row.host, row.total, row.free))
         waiting = [
             _opened(row, own.get(row.study_id, []), attended) for row in live if row.state == AttemptState.OPENED
         ]
@@ -188,13 +188,13 @@ def _seen() -> sa.Select[Any]:
 
 
 def _nodes(
-    seen: Sequence[Any], held: Sequence[HeldRow], among: Collection[int] | None
-) -> tuple[tuple[NodeRow, ...], set[HeldRow]]:
+    seen: Sequence[Any], held: Sequence[RunningAttemptRow], among: Collection[int] | None
+) -> tuple[tuple[NodeRow, ...], set[RunningAttemptRow]]:
     """Each node as it was told of last, and the attempts that were found on one."""
     by_key: dict[str, list[Any]] = {}
     for row in seen:
         by_key.setdefault(row.key, []).append(row)
-    placed: set[HeldRow] = set()
+    placed: set[RunningAttemptRow] = set()
     found = []
     # those that are alive first: what runs is on them, not on what the machine was before
     for key, rows in sorted(by_key.items(), key=lambda one: min(row.age_s for row in one[1]) > STALE_S):
@@ -221,8 +221,8 @@ def _without_ghosts(nodes: Sequence[NodeRow]) -> tuple[NodeRow, ...]:
     return tuple(node for node in nodes if not node.is_stale or node.held or youngest[node.host, node.address] is node)
 
 
-def _held(row: Any) -> HeldRow:
-    return HeldRow(
+def _held(row: Any) -> RunningAttemptRow:
+    return RunningAttemptRow(
         row.study_id,
         row.name,
         number_of(row.trial_id),
@@ -235,12 +235,12 @@ def _held(row: Any) -> HeldRow:
     )
 
 
-def _opened(row: Any, nodes: Sequence[Node], attended: set[int]) -> WaitingRow:
+def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRow:
     if row.study_id not in attended:
         why = f"no process runs the study; {_continues(row)}"
     else:
         why = why_waits(nodes, Resources.model_validate(row.resources or {}))
-    return WaitingRow(row.study_id, row.name, (number_of(row.trial_id),), 1, row.opened_at, why)
+    return QueuedRow(row.study_id, row.name, (number_of(row.trial_id),), 1, row.opened_at, why)
 
 
 def _queue(among: Collection[int] | None) -> sa.Select[Any]:
@@ -279,14 +279,14 @@ def _continues(row: Any) -> str:
     return f"`{formatting.resume_command(row.name, has_program=row.has_program)}` continues it"
 
 
-def _queued(row: Any, attended: set[int]) -> WaitingRow:
+def _queued(row: Any, attended: set[int]) -> QueuedRow:
     if row.study_id in attended:
         why = "enqueued: next as soon as one that runs is over" if row.state == "waiting" else "to be run again"
     elif row.study_state == StudyState.PAUSED:
         why = f"the study is paused; {_continues(row)}"
     else:
         why = f"no process runs the study; {_continues(row)}"
-    return WaitingRow(row.study_id, row.name, tuple(sorted(row.numbers)[:8]), row.count, None, why)
+    return QueuedRow(row.study_id, row.name, tuple(sorted(row.numbers)[:8]), row.count, None, why)
 
 
 def _coordinators(connection: sa.Connection, live: Sequence[Any]) -> tuple[CoordinatorRow, ...]:

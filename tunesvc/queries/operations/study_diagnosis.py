@@ -40,7 +40,7 @@ class LeaseRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveRow:
+class LiveAttemptRow:
     """An attempt that is not over."""
 
     trial_number: int
@@ -75,7 +75,7 @@ class Diagnosis:
     study: StudyView
     lease: LeaseRow | None
     """None when nobody ever ran it."""
-    live: tuple[LiveRow, ...]
+    live: tuple[LiveAttemptRow, ...]
     to_run_again: tuple[int, ...]
     """Trials that are not over and have no live attempt."""
     enqueued: tuple[int, ...]
@@ -136,7 +136,7 @@ def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
     return None if row is None else LeaseRow(*row)
 
 
-def _live(connection: sa.Connection, study_id: int) -> tuple[LiveRow, ...]:
+def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...]:
     table, reports = tables.attempts, tables.reports
     reported = (
         sa.select(sa.func.max(reports.c.reported_at))
@@ -160,7 +160,7 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveRow, ...]:
         .order_by(table.c.trial_id)
     )
     return tuple(
-        LiveRow(number_of(row[0]), row[1], AttemptState(row[2]), row[3], row[4], tuple(row[5] or ()), *row[6:])
+        LiveAttemptRow(number_of(row[0]), row[1], AttemptState(row[2]), row[3], row[4], tuple(row[5] or ()), *row[6:])
         for row in connection.execute(query)
     )
 

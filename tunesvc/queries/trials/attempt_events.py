@@ -14,7 +14,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of, trial_id
 from tunesvc.db.schema.states import AttemptState
-from tunesvc.queries.rows import AttemptRow, Curve, DecisionRow, LogRow, Point
+from tunesvc.queries.rows import AttemptRow, DecisionRow, LogRow, Point, ReportCurve
 from tunesvc.queries.sql import DECISION_COLUMNS, of_study
 
 _IDS = pg.ARRAY(sa.BigInteger)
@@ -78,7 +78,7 @@ def list_decisions(
 
 def get_curves(
     database: Database, study_id: int, *, numbers: Sequence[int] | None = None, max_points: int | None = None
-) -> tuple[Curve, ...]:
+) -> tuple[ReportCurve, ...]:
     """Learning curves by trial number; where several attempts reported a step, the newest attempt's value.
 
     Reports that a later attempt superseded, by going on from an earlier checkpoint, are no part of a curve.
@@ -92,15 +92,15 @@ def get_curves(
     with database.engine.connect() as connection:
         rows = connection.execute(_points(_of(tables.reports.c.trial_id, study_id, numbers), max_points)).all()
     return tuple(
-        Curve(number_of(one), tuple(_point(row) for row in group))
+        ReportCurve(number_of(one), tuple(_point(row) for row in group))
         for one, group in groupby(rows, key=lambda row: int(row.trial_id))
     )
 
 
-def get_curve(database: Database, study_id: int, number: int) -> Curve:
+def get_curve(database: Database, study_id: int, number: int) -> ReportCurve:
     """One trial's learning curve, every step of it."""
     found = get_curves(database, study_id, numbers=[number])
-    return found[0] if found else Curve(number, ())
+    return found[0] if found else ReportCurve(number, ())
 
 
 def list_logs(

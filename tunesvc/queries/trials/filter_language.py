@@ -33,7 +33,7 @@ _LISTED = 30
 """Names that an error lists."""
 
 
-class Kind(StrEnum):
+class FieldKind(StrEnum):
     """What a name of the language stands for."""
 
     NUMBER = "number"
@@ -53,20 +53,20 @@ class Kind(StrEnum):
     @property
     def is_text(self) -> bool:
         """Whether its values are words without an order."""
-        return self in (Kind.STATE, Kind.FAILURE, Kind.TAG)
+        return self in (FieldKind.STATE, FieldKind.FAILURE, FieldKind.TAG)
 
 
 MEANINGS = {
-    Kind.NUMBER: "the trial's number",
-    Kind.STATE: ", ".join(STATES_SHOWN),
-    Kind.VALUE: "the first objective's value",
-    Kind.STEP: "the newest report's step",
-    Kind.LAST: "the first objective at that step",
-    Kind.DURATION: "from start to end or until now; seconds, or 90s, 15m, 1h30m",
-    Kind.ATTEMPTS: "how many it had",
-    Kind.FAILURE: "class of the last attempt's failure",
-    Kind.FEASIBLE: "whether it keeps every constraint; true or false",
-    Kind.TAG: "== for a tag that it has, != for one that it has not",
+    FieldKind.NUMBER: "the trial's number",
+    FieldKind.STATE: ", ".join(STATES_SHOWN),
+    FieldKind.VALUE: "the first objective's value",
+    FieldKind.STEP: "the newest report's step",
+    FieldKind.LAST: "the first objective at that step",
+    FieldKind.DURATION: "from start to end or until now; seconds, or 90s, 15m, 1h30m",
+    FieldKind.ATTEMPTS: "how many it had",
+    FieldKind.FAILURE: "class of the last attempt's failure",
+    FieldKind.FEASIBLE: "whether it keeps every constraint; true or false",
+    FieldKind.TAG: "== for a tag that it has, != for one that it has not",
 }
 """The names that every study has."""
 
@@ -75,7 +75,7 @@ MEANINGS = {
 class Field:
     """What a comparison is about."""
 
-    kind: Kind
+    kind: FieldKind
     name: str = ""
     """Of a parameter, metric or constraint."""
     index: int = 0
@@ -140,17 +140,17 @@ class Names:
         A constraint is always `constraints.NAME`.
         """
         if name in MEANINGS:
-            return Field(Kind(name))
+            return Field(FieldKind(name))
         prefix, _, rest = name.partition(".")
         if name in self.params or (prefix == "params" and rest in self.params):
-            return Field(Kind.PARAM, name if name in self.params else rest)
+            return Field(FieldKind.PARAM, name if name in self.params else rest)
         objective = rest if prefix == "values" else name
         if objective in self.objectives:
-            return Field(Kind.VALUE, index=list(self.objectives).index(objective))
+            return Field(FieldKind.VALUE, index=list(self.objectives).index(objective))
         if name in self.metrics or (prefix == "metrics" and rest in self.metrics):
-            return Field(Kind.METRIC, name if name in self.metrics else rest)
+            return Field(FieldKind.METRIC, name if name in self.metrics else rest)
         if prefix == "constraints" and rest in self.constraints:
-            return Field(Kind.CONSTRAINT, rest)
+            return Field(FieldKind.CONSTRAINT, rest)
         return None
 
     @property
@@ -330,9 +330,9 @@ class _Parser:
             left = right
         if parts:
             return parts[0] if len(parts) == 1 else All(tuple(parts))
-        if self._name(left).kind is not Kind.FEASIBLE:
+        if self._name(left).kind is not FieldKind.FEASIBLE:
             self._fail("expected a comparison here, such as `< 0.1` or `== adam`", self._next)
-        return Comparison(Field(Kind.FEASIBLE), "==", True)
+        return Comparison(Field(FieldKind.FEASIBLE), "==", True)
 
     def _operand(self, what: str) -> _Token:
         token = self._take()
@@ -387,22 +387,22 @@ class _Parser:
             self._fail(f"nothing is less or more than `{token.text}`; compare it with == or !=", token)
         if value is None:
             return None
-        if found.kind is Kind.STATE and value == "fail":  # as Optuna calls it
+        if found.kind is FieldKind.STATE and value == "fail":  # as Optuna calls it
             return "failed"
-        if found.kind is Kind.STATE and value not in STATES_SHOWN:
+        if found.kind is FieldKind.STATE and value not in STATES_SHOWN:
             near = difflib.get_close_matches(str(value), STATES_SHOWN, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."
             self._fail(f"there is no state {value!r}{hint} There are: {', '.join(STATES_SHOWN)}", token)
-        if found.kind is Kind.FEASIBLE and not isinstance(value, bool):
+        if found.kind is FieldKind.FEASIBLE and not isinstance(value, bool):
             self._fail("`feasible` is true or false", token)
         if self._is_number(found) and _sort(value) is not float:
             self._fail(f"{found.name or found.kind} is a number, and `{token.text}` is none", token)
         return value
 
     def _is_number(self, found: Field) -> bool:
-        if found.kind is Kind.PARAM:
+        if found.kind is FieldKind.PARAM:
             return self._names.params[found.name]
-        return not found.kind.is_text and found.kind is not Kind.FEASIBLE
+        return not found.kind.is_text and found.kind is not FieldKind.FEASIBLE
 
     def _value(self, found: Field, token: _Token) -> ParamValue:
         if found.kind.is_text and not token.says("none", "null"):
@@ -410,7 +410,7 @@ class _Parser:
         if token.kind == "number":
             return _number(token.text)
         if token.kind == "word":
-            if found.kind is Kind.DURATION and token.text[0].isdigit():
+            if found.kind is FieldKind.DURATION and token.text[0].isdigit():
                 return self._seconds(token)
             return _CONSTANTS.get(token.text.lower(), token.text)
         return _unquoted(token)

@@ -15,7 +15,7 @@ from tunesvc.db.optuna.frozen_trials import distribution_of
 from tunesvc.db.schema.states import UNFINISHED
 from tunesvc.db.schema.tables import attempts, reports, trial_annotations, trial_params, trials
 from tunesvc.queries.sql import duration_s, is_feasible, state_shown, study_key
-from tunesvc.queries.trials.filter_language import All, AnyOf, Comparison, Filter, Kind, Not, holds
+from tunesvc.queries.trials.filter_language import All, AnyOf, Comparison, FieldKind, Filter, Not, holds
 from tunesvc.queries.trials.trial_metrics import constraint, metric
 from tunesvc.spec import ParamValue
 
@@ -26,7 +26,7 @@ _ONLY_SHOWN = (*UNFINISHED, "failed", "stopped")
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class ParamDistributions:
     """What the parameters of a filter were drawn from, see `columns.distributions`."""
 
     study_id: int
@@ -41,11 +41,11 @@ def params_of(wanted: Filter) -> Iterator[str]:
                 yield from params_of(part)
         case Not(part):
             yield from params_of(part)
-        case Comparison(field) if field.kind is Kind.PARAM:
+        case Comparison(field) if field.kind is FieldKind.PARAM:
             yield field.name
 
 
-def condition(wanted: Filter, drawn: Drawn) -> Condition:
+def condition(wanted: Filter, drawn: ParamDistributions) -> Condition:
     """What selects the trials that a filter means."""
     match wanted:
         case All(parts):
@@ -58,21 +58,21 @@ def condition(wanted: Filter, drawn: Drawn) -> Condition:
             return _comparison(wanted, drawn)
 
 
-def _comparison(one: Comparison, drawn: Drawn) -> Condition:
+def _comparison(one: Comparison, drawn: ParamDistributions) -> Condition:
     match one.field.kind:
-        case Kind.PARAM:
+        case FieldKind.PARAM:
             return _param(one, drawn)
-        case Kind.FEASIBLE:
+        case FieldKind.FEASIBLE:
             feasible = is_feasible([drawn.study_id])
             return sa.or_(
                 sa.and_(feasible, sa.literal(holds(True, one.op, one.wanted))),
                 sa.and_(~feasible, sa.literal(holds(False, one.op, one.wanted))),
             )
-        case Kind.TAG:
+        case FieldKind.TAG:
             return _tag(one)
-        case Kind.STATE | Kind.FAILURE:
+        case FieldKind.STATE | FieldKind.FAILURE:
             return _two_valued(_column(one), one.op, one.wanted, sa.Text())
-        case Kind.NUMBER if isinstance(one.wanted, int) and abs(one.wanted) <= _LONG:
+        case FieldKind.NUMBER if isinstance(one.wanted, int) and abs(one.wanted) <= _LONG:
             return _two_valued(trials.c.number, one.op, one.wanted, sa.BigInteger())
         case _:
             return _two_valued(_column(one), one.op, one.wanted, sa.Double())
@@ -81,26 +81,26 @@ def _comparison(one: Comparison, drawn: Drawn) -> Condition:
 def _column(one: Comparison) -> sa.ColumnElement[Any]:
     """What a trial has for a name other than a parameter's."""
     match one.field.kind:
-        case Kind.NUMBER:
+        case FieldKind.NUMBER:
             return trials.c.number
-        case Kind.STATE:
+        case FieldKind.STATE:
             return state_shown() if one.wanted in _ONLY_SHOWN else trials.c.state
-        case Kind.VALUE:
+        case FieldKind.VALUE:
             value: sa.ColumnElement[Any] = trials.c["values"][one.field.index + 1]
             return value
-        case Kind.DURATION:
+        case FieldKind.DURATION:
             return duration_s()
-        case Kind.ATTEMPTS:
+        case FieldKind.ATTEMPTS:
             of_trial = sa.select(sa.func.count()).where(attempts.c.trial_id == trials.c.trial_id)
             return of_trial.correlate(trials).scalar_subquery()
-        case Kind.FAILURE:
+        case FieldKind.FAILURE:
             last = sa.select(attempts.c.failure).where(attempts.c.trial_id == trials.c.trial_id)
             return last.order_by(attempts.c.number.desc()).limit(1).correlate(trials).scalar_subquery()
-        case Kind.STEP:
+        case FieldKind.STEP:
             return _newest(reports.c.step)
-        case Kind.LAST:
+        case FieldKind.LAST:
             return _newest(reports.c.value)
-        case Kind.CONSTRAINT:
+        case FieldKind.CONSTRAINT:
             return constraint(one.field.name)
         case _:
             return metric(one.field.name)
@@ -142,7 +142,7 @@ def _tag(one: Comparison) -> Condition:
     return has if (one.op == "==") == (one.wanted is not None) else ~has
 
 
-def _param(one: Comparison, drawn: Drawn) -> Condition:
+def _param(one: Comparison, drawn: ParamDistributions) -> Condition:
     """A parameter is stored as Optuna does: the number, or the index of the category in its distribution."""
     written = drawn.distributions[one.field.name]
     having = sa.select(sa.literal(1)).where(

@@ -19,24 +19,32 @@ from tunesvc.errors import TuneError
 from tunesvc.queries.rows import TrialRow
 from tunesvc.queries.sql import duration_s, first_value, study_key
 from tunesvc.queries.trials.columns import distributions
-from tunesvc.queries.trials.filter_language import EVERYTHING, Field, Filter, Kind, Names, parse
-from tunesvc.queries.trials.filter_sql import Condition, Drawn, condition, params_of
+from tunesvc.queries.trials.filter_language import EVERYTHING, Field, FieldKind, Filter, Names, parse
+from tunesvc.queries.trials.filter_sql import Condition, ParamDistributions, condition, params_of
 from tunesvc.queries.trials.trial_metrics import constraint, metric
 from tunesvc.queries.trials.trial_table import rows_of
 
 _CHUNK = 2_000
-_SORTABLE = (Kind.NUMBER, Kind.STATE, Kind.VALUE, Kind.DURATION, Kind.PARAM, Kind.METRIC, Kind.CONSTRAINT)
+_SORTABLE = (
+    FieldKind.NUMBER,
+    FieldKind.STATE,
+    FieldKind.VALUE,
+    FieldKind.DURATION,
+    FieldKind.PARAM,
+    FieldKind.METRIC,
+    FieldKind.CONSTRAINT,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Sort:
+class TrialSort:
     """What trials are sorted by. Those that do not have it come last; equal ones are by number."""
 
     field: Field
     descending: bool = False
 
     @staticmethod
-    def of(text: str, names: Names) -> Sort:
+    def of(text: str, names: Names) -> TrialSort:
         """`number`, `-value`, `params.lr`: a name, with `-` the largest first.
 
         Raises:
@@ -50,7 +58,7 @@ class Sort:
             near = difflib.get_close_matches(name, there, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."
             raise TuneError(f"trials cannot be sorted by {name!r}{hint} There are: {', '.join(there[:30])}")
-        return Sort(field, text.startswith("-"))
+        return TrialSort(field, text.startswith("-"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +76,12 @@ class Selection:
 
     study_id: int
     where: Filter
-    sort: Sort
+    sort: TrialSort
 
     @staticmethod
     def of(study_id: int, names: Names, where: str = "", sort: str = "number") -> Selection:
-        """From texts, see `filter_language` and `Sort.of`."""
-        return Selection(study_id, parse(where, names), Sort.of(sort, names))
+        """From texts, see `filter_language` and `TrialSort.of`."""
+        return Selection(study_id, parse(where, names), TrialSort.of(sort, names))
 
 
 def trial_page(database: Database, selection: Selection, *, after: str = "", limit: int = 100) -> TrialPage:
@@ -111,7 +119,7 @@ def count_trials(database: Database, selection: Selection) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _PageKey:
     """Where a trial is in the order: its key, and its number among equal ones."""
 
     key: Any
@@ -123,48 +131,48 @@ class _Place:
         return f"{'' if self.key is None else self.key}~{self.number}"
 
     @staticmethod
-    def of(text: str, sort: Sort) -> _Place:
+    def of(text: str, sort: TrialSort) -> _PageKey:
         key, _, number = text.rpartition("~")
         try:
-            return _Place((key if sort.field.kind is Kind.STATE else float(key)) if key else None, int(number))
+            return _PageKey((key if sort.field.kind is FieldKind.STATE else float(key)) if key else None, int(number))
         except ValueError:
             raise TuneError(f"{text!r} is no place in a list of trials: begin with the first page") from None
 
 
 def _condition(connection: sa.Connection, selection: Selection) -> Condition:
     names = set(params_of(selection.where))
-    drawn = Drawn(selection.study_id, distributions(connection, selection.study_id, names))
+    drawn = ParamDistributions(selection.study_id, distributions(connection, selection.study_id, names))
     wanted = condition(selection.where, drawn)
-    if selection.where == EVERYTHING or selection.sort.field.kind is Kind.NUMBER:
+    if selection.where == EVERYTHING or selection.sort.field.kind is FieldKind.NUMBER:
         return wanted
     # once for all trials: in the order of an index, a filter that lets few through would be asked of each by itself
     matching = sa.select(trials.c.trial_id).where(trials.c.study_id == selection.study_id, wanted)
     return trials.c.trial_id.in_(sa.select(matching.cte("matching").prefix_with("MATERIALIZED").c.trial_id))
 
 
-def _numbers(connection: sa.Connection, selection: Selection, after: str, limit: int) -> list[_Place]:
+def _numbers(connection: sa.Connection, selection: Selection, after: str, limit: int) -> list[_PageKey]:
     """The next places: first of the trials that have a key, then of those that have none, by number."""
-    wanted, place = _condition(connection, selection), _Place.of(after, selection.sort) if after else None
-    found: list[_Place] = []
+    wanted, place = _condition(connection, selection), _PageKey.of(after, selection.sort) if after else None
+    found: list[_PageKey] = []
     if place is None or place.key is not None:
         found = _ask(connection, _having(selection, place).where(wanted).limit(limit))
         place = None
-    if len(found) < limit and selection.sort.field.kind not in (Kind.NUMBER, Kind.STATE):
+    if len(found) < limit and selection.sort.field.kind not in (FieldKind.NUMBER, FieldKind.STATE):
         found += _ask(connection, _lacking(selection, place).where(wanted).limit(limit - len(found)))
     return found
 
 
-def _ask(connection: sa.Connection, query: sa.Select[Any]) -> list[_Place]:
-    return [_Place(row.key, row.number) for row in connection.execute(query)]
+def _ask(connection: sa.Connection, query: sa.Select[Any]) -> list[_PageKey]:
+    return [_PageKey(row.key, row.number) for row in connection.execute(query)]
 
 
-def _having(selection: Selection, after: _Place | None) -> sa.Select[Any]:
+def _having(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
     """Trials that have what is sorted by, after a place."""
     field, study_id = selection.sort.field, selection.study_id
     number: Any = trials.c.number
     key = _key(field)
     query = sa.select(key.label("key"), number.label("number"))
-    if field.kind is Kind.PARAM:
+    if field.kind is FieldKind.PARAM:
         number = trial_params.c.trial_id  # what the index ends with
         query = query.select_from(trial_params.join(trials, trials.c.trial_id == number)).where(
             study_key(number) == study_id, trial_params.c.name == field.name
@@ -172,16 +180,16 @@ def _having(selection: Selection, after: _Place | None) -> sa.Select[Any]:
     else:
         query = query.where(trials.c.study_id == study_id, key.is_not(None))
     if after is not None:
-        last = trial_id(study_id, after.number) if field.kind is Kind.PARAM else after.number
+        last = trial_id(study_id, after.number) if field.kind is FieldKind.PARAM else after.number
         here, there = sa.tuple_(key, number), sa.tuple_(sa.literal(after.key, key.type), last)
         query = query.where(here < there if selection.sort.descending else here > there)
     return query.order_by(*_directed(selection.sort, key, number))
 
 
-def _lacking(selection: Selection, after: _Place | None) -> sa.Select[Any]:
+def _lacking(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
     """Trials without it, after a place."""
     field, descending, number = selection.sort.field, selection.sort.descending, trials.c.number
-    if field.kind is Kind.PARAM:
+    if field.kind is FieldKind.PARAM:
         own = trial_params.c.trial_id == trials.c.trial_id, trial_params.c.name == field.name
         of_study = study_key(trial_params.c.trial_id) == selection.study_id
         lacks: Condition = ~sa.exists().where(*own, of_study)
@@ -193,25 +201,25 @@ def _lacking(selection: Selection, after: _Place | None) -> sa.Select[Any]:
     return query.order_by(*_directed(selection.sort, number))
 
 
-def _directed(sort: Sort, *by: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
+def _directed(sort: TrialSort, *by: sa.ColumnElement[Any]) -> list[sa.ColumnElement[Any]]:
     return [one.desc() if sort.descending else one.asc() for one in by]
 
 
 def _key(field: Field) -> sa.ColumnElement[Any]:
     match field.kind:
-        case Kind.NUMBER:
+        case FieldKind.NUMBER:
             return trials.c.number
-        case Kind.STATE:
+        case FieldKind.STATE:
             return trials.c.state
-        case Kind.VALUE:
+        case FieldKind.VALUE:
             value: Any = trials.c["values"][field.index + 1]
             # what is no number comes last in both directions
             return first_value() if field.index == 0 else sa.func.nullif(value, math.nan, type_=sa.Double())
-        case Kind.PARAM:
+        case FieldKind.PARAM:
             return trial_params.c.value
-        case Kind.METRIC:
+        case FieldKind.METRIC:
             return _at_its_end(metric(field.name))
-        case Kind.CONSTRAINT:
+        case FieldKind.CONSTRAINT:
             return _at_its_end(constraint(field.name))
     return _at_its_end(duration_s())
 

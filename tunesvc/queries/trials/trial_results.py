@@ -81,7 +81,7 @@ class Results:
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class PruningSavings:
     """What stopping trials early has saved."""
 
     pruned: int
@@ -165,7 +165,7 @@ def _unpacked(packed: bytes | None, width: int) -> Results:
     return Results(number.astype(np.int64), state.astype(np.int8), table[:, 5:], feasible == 1.0, steps, ended_s)
 
 
-def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray) -> Saved | None:
+def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray) -> PruningSavings | None:
     """What it has saved; None while no trial was stopped early, or none has come to its end.
 
     Args:
@@ -179,10 +179,10 @@ def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray
     full = float(median(complete.tolist()))
     steps = float(np.maximum(0.0, full - pruned).sum())
     trained = float(every.sum())
-    return Saved(len(pruned), len(complete), full, steps, steps / (steps + trained))
+    return PruningSavings(len(pruned), len(complete), full, steps, steps / (steps + trained))
 
 
-def saving_of(found: Results) -> Saved | None:
+def saving_of(found: Results) -> PruningSavings | None:
     """`saved_by_pruning` of a study."""
     steps = found.steps
     return saved_by_pruning(steps[found.of_state("pruned")], steps[found.of_state("complete")], steps)

@@ -50,7 +50,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class CompletedTrials:
     """Trials with their parameters and the value of one objective."""
 
     objective: Objective
@@ -70,7 +70,7 @@ class Tried:
         """Small is good."""
         return -self.values if self.objective.maximize else self.values
 
-    def fewer(self, limit: int) -> Tried:
+    def fewer(self, limit: int) -> CompletedTrials:
         """At most so many: the best, and an even choice of the others."""
         kept = subsample_best(self.costs, self.numbers, limit)
         found = tuple(replace(one, values=one.values[kept]) for one in self.parameters)
@@ -78,7 +78,7 @@ class Tried:
             self, numbers=self.numbers[kept], values=self.values[kept], parameters=found, pruned=self.pruned[kept]
         )
 
-    def only(self, names: Sequence[str]) -> Tried:
+    def only(self, names: Sequence[str]) -> CompletedTrials:
         """With these parameters alone, in this order."""
         by_name = {one.name: one for one in self.parameters}
         return replace(self, parameters=tuple(by_name[name] for name in names if name in by_name))
@@ -86,7 +86,7 @@ class Tried:
 
 def tried_best(
     database: Database, view: StudyView, results: Results, index: int, limit: int, states: Collection[str] = ()
-) -> Tried:
+) -> CompletedTrials:
     """At most so many trials of these states that have a value: the best, and an even choice of the others."""
     places = np.flatnonzero(results.drawable(index, states))
     costs = results.costs(view.objectives[index], index)[places]
@@ -94,18 +94,18 @@ def tried_best(
     return _tried(database, view, results, index, kept)
 
 
-def tried_evenly(database: Database, view: StudyView, results: Results, index: int, limit: int) -> Tried:
+def tried_evenly(database: Database, view: StudyView, results: Results, index: int, limit: int) -> CompletedTrials:
     """At most so many complete, feasible trials, an even choice of all of them."""
     places = np.flatnonzero(results.done(index) & results.feasible)
     kept = places[subsample(results.numbers[places], limit)]
     return _tried(database, view, results, index, kept)
 
 
-def _tried(database: Database, view: StudyView, results: Results, index: int, places: np.ndarray) -> Tried:
+def _tried(database: Database, view: StudyView, results: Results, index: int, places: np.ndarray) -> CompletedTrials:
     numbers = results.numbers[places]
     found = list_parameters(database, view.study_id, numbers)
     pruned = results.of_state("pruned")[places]
-    return Tried(view.objectives[index], numbers, results.values[places, index], found, len(results), pruned)
+    return CompletedTrials(view.objectives[index], numbers, results.values[places, index], found, len(results), pruned)
 
 
 def list_parameters(database: Database, study_id: int, numbers: Iterable[int]) -> tuple[Parameter, ...]:
@@ -128,16 +128,16 @@ def list_parameters(database: Database, study_id: int, numbers: Iterable[int]) -
     with database.engine.connect() as connection:
         rows = connection.execute(query).all()
     place = {number: i for i, number in enumerate(ordered)}
-    groups: dict[str, list[_Group]] = {}
+    groups: dict[str, list[_ParameterGroup]] = {}
     for row in sorted(rows, key=lambda row: (row.position, row.name)):
         at = np.array([place[number_of(one)] for one in row.trial_ids], dtype=int)
-        group = _Group(_distribution(row.distribution), at, np.array(row.values, dtype=float))
+        group = _ParameterGroup(_distribution(row.distribution), at, np.array(row.values, dtype=float))
         groups.setdefault(row.name, []).append(group)
     return tuple(_parameter(name, len(ordered), found) for name, found in groups.items())
 
 
 @dataclass(frozen=True, slots=True)
-class _Group:
+class _ParameterGroup:
     """Trials that drew a parameter from the same distribution."""
 
     distribution: BaseDistribution
@@ -145,7 +145,7 @@ class _Group:
     values: np.ndarray
 
 
-def _parameter(name: str, length: int, groups: Sequence[_Group]) -> Parameter:
+def _parameter(name: str, length: int, groups: Sequence[_ParameterGroup]) -> Parameter:
     column = np.full(length, np.nan)
     if any(isinstance(group.distribution, CategoricalDistribution) for group in groups):
         return _choice(name, column, groups)
@@ -157,7 +157,7 @@ def _parameter(name: str, length: int, groups: Sequence[_Group]) -> Parameter:
     return Parameter(name, column, (), log, float(low), float(high))
 
 
-def _choice(name: str, column: np.ndarray, groups: Sequence[_Group]) -> Parameter:
+def _choice(name: str, column: np.ndarray, groups: Sequence[_ParameterGroup]) -> Parameter:
     """A choice of what any of the distributions offers; a range among them counts value by value."""
     texts: dict[str, int] = {}
     for group in groups:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesvc.search.analysis.model_surface import Surface
+from tunesvc.search.analysis.model_surface import ModelSurface
 
 BACKGROUND = 32
 """Trials that the average is taken over."""
@@ -25,7 +25,7 @@ _BATCH = 4_000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ParameterEffect:
     """What one parameter did."""
 
     name: str
@@ -45,7 +45,7 @@ class Attribution:
     """What it expects of this trial: the average and all parts."""
     deviation: float
     """How unsure the model is of that, as a standard deviation; without the noise of a single result."""
-    parts: tuple[Part, ...]
+    parts: tuple[ParameterEffect, ...]
     """The largest first."""
     learned: int
     """Trials that the model has learned from."""
@@ -53,7 +53,7 @@ class Attribution:
     """Whether all sets of parameters were computed."""
 
 
-def attribute(surface: Surface, params: Mapping[str, Any]) -> Attribution:
+def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
     """Split a configuration's predicted value among its parameters. The same for the same model, always."""
     point, others, names = surface.encode(params), surface.observed(BACKGROUND), surface.names
 
@@ -71,7 +71,7 @@ def attribute(surface: Surface, params: Mapping[str, Any]) -> Attribution:
         average=float(ends[0]),
         predicted=float(ends[1]),
         deviation=surface.deviation(point),
-        parts=tuple(Part(names[i], float(amounts[i]), names[i] in params) for i in order),
+        parts=tuple(ParameterEffect(names[i], float(amounts[i]), names[i] in params) for i in order),
         learned=len(surface),
         is_exact=len(names) <= EXACT_MAX,
     )

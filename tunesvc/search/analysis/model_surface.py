@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.samplers.gp.fitted import Belief, believe
+from tunesvc.search.samplers.gp.fitted import PosteriorSummary, believe
 from tunesvc.spec.model import Goal
 
 LINE = 41
@@ -20,7 +20,7 @@ GRID = 31
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Slice1D:
     """The model along one parameter."""
 
     places: tuple[Any, ...]
@@ -31,7 +31,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class Slice2D:
     """The model over two parameters; shapes (second, first)."""
 
     first: tuple[Any, ...]
@@ -40,10 +40,10 @@ class Plane:
     deviation: np.ndarray
 
 
-class Surface:
+class ModelSurface:
     """A fitted model."""
 
-    def __init__(self, belief: Belief) -> None:
+    def __init__(self, belief: PosteriorSummary) -> None:
         self._belief, self._domain, self._seen = belief, belief.domain, belief.seen
         seen = belief.seen
         means = np.where(seen.is_candidate, belief.posterior.mean(seen.points), np.inf)
@@ -82,16 +82,16 @@ class Surface:
         """Of the function itself at a point, without noise, in the objective's units."""
         return float(self._belief.predict(point[None])[1][0])
 
-    def cut(self, name: str) -> Cut:
+    def cut(self, name: str) -> Slice1D:
         """Along one parameter."""
         j = self._domain.names.index(name)
         line = self._line(j, LINE)
         points = np.repeat(self._best[None], len(line), axis=0)
         points[:, j] = line
         mean, deviation = self._belief.predict(points)
-        return Cut(self._values(j, line), mean, deviation)
+        return Slice1D(self._values(j, line), mean, deviation)
 
-    def plane(self, first: str, second: str) -> Plane:
+    def plane(self, first: str, second: str) -> Slice2D:
         """Over two parameters."""
         i, j = self._domain.names.index(first), self._domain.names.index(second)
         across, up = self._line(i, GRID), self._line(j, GRID)
@@ -99,7 +99,7 @@ class Surface:
         points[:, i], points[:, j] = np.tile(across, len(up)), np.repeat(up, len(across))
         mean, deviation = self._belief.predict(points)
         shape = (len(up), len(across))
-        return Plane(self._values(i, across), self._values(j, up), mean.reshape(shape), deviation.reshape(shape))
+        return Slice2D(self._values(i, across), self._values(j, up), mean.reshape(shape), deviation.reshape(shape))
 
     def _line(self, j: int, length: int) -> np.ndarray:
         size = self._domain.sizes[j]
@@ -114,7 +114,7 @@ class Surface:
         return tuple(self._domain.decode(point)[name] for point in points)
 
 
-def learn(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Surface | None:
+def learn(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> ModelSurface | None:
     """Fit the model to complete trials, as `believe` does; None while there is nothing to fit it to."""
     belief = believe(trials, goal, shared_seeds)
-    return Surface(belief) if belief is not None and belief.seen.is_candidate.any() else None
+    return ModelSurface(belief) if belief is not None and belief.seen.is_candidate.any() else None

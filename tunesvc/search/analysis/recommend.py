@@ -14,7 +14,7 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.analysis.finalists import Finalist
-from tunesvc.search.samplers.gp.fitted import Belief, believe
+from tunesvc.search.samplers.gp.fitted import PosteriorSummary, believe
 from tunesvc.spec.model import Goal
 from tunesvc.util.formatting import number
 
@@ -113,11 +113,11 @@ def ranked(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None =
     return list(dict.fromkeys(first[configurations[place]] for place in _in_order(belief)))
 
 
-def _belief(candidates: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> Belief | None:
+def _belief(candidates: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> PosteriorSummary | None:
     return believe(candidates, goal, shared_seeds) if len(candidates) >= TRIALS_MIN else None
 
 
-def _best_believed(belief: Belief) -> tuple[int, float, float]:
+def _best_believed(belief: PosteriorSummary) -> tuple[int, float, float]:
     """Number, posterior mean and deviation."""
     points = belief.seen.points
     best = points[_in_order(belief)[0]]
@@ -126,7 +126,7 @@ def _best_believed(belief: Belief) -> tuple[int, float, float]:
     return int(belief.seen.numbers[same].min()), float(mean), float(deviation)
 
 
-def _in_order(belief: Belief) -> np.ndarray:
+def _in_order(belief: PosteriorSummary) -> np.ndarray:
     """Places of the trials, the best first; of those that the model cannot tell from the best, by what was observed."""
     means = belief.posterior.mean(belief.seen.points)
     is_alike = means <= means.min() + _ALIKE

@@ -17,11 +17,11 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.explanations import Reason, Recent
-from tunesvc.search.pruners.rungs import Arrived, RungsOfStudies, Standing
+from tunesvc.search.explanations import LRUDict, Reason
+from tunesvc.search.pruners.rungs import RungEntry, RungRanking, RungRegistry
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.objectives import points_of, signs_of
-from tunesvc.search.tracking.pausing import Instead
+from tunesvc.search.tracking.pausing import Alternative
 
 _SHOWN = 5
 """Comparators that a reason names."""
@@ -58,8 +58,8 @@ class AshaPruner(BasePruner):
         self._max = max
         self._eta = eta
         self._form = form
-        self._rungs = RungsOfStudies()
-        self._reasons: Recent[Reason] = Recent()
+        self._rungs = RungRegistry()
+        self._reasons: LRUDict[Reason] = LRUDict()
 
     @property
     def pauses(self) -> bool:
@@ -85,7 +85,7 @@ class AshaPruner(BasePruner):
         return stopped
 
     @locked
-    def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
+    def promotion(self, study: Study, paused: Mapping[int, int], instead: Alternative) -> int | None:
         """The best of the paused ones that are among the best 1/eta of a rung, the highest rung first.
 
         When no new trial comes any more, the best one of each rung may go on however few came there: else a short
@@ -96,7 +96,7 @@ class AshaPruner(BasePruner):
         standing = {number: self._rung(step) for number, step in steps.items()}
         for rung in sorted({rung for rung in standing.values() if rung is not None}, reverse=True):
             arrived, _ = self._rungs.of(study).standing(trials, rung)
-            goes_on = self._quota(len(arrived), at_least=int(instead is Instead.NOTHING))
+            goes_on = self._quota(len(arrived), at_least=int(instead is Alternative.NOTHING))
             for one in itertools.islice(arrived, goes_on):
                 if standing.get(one.number) == rung and math.inf not in one.costs:
                     self._remember(rung, steps[one.number], signs, one, arrived, goes_on, stopped=False)
@@ -121,8 +121,8 @@ class AshaPruner(BasePruner):
         rung: int,
         step: int,
         signs: np.ndarray,
-        own: Arrived,
-        arrived: Standing,
+        own: RungEntry,
+        arrived: RungRanking,
         goes_on: int,
         *,
         stopped: bool,

@@ -25,7 +25,7 @@ from tunesvc.search.tracking.pausing import PAUSED
 _UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
 
 
-class Arrived(NamedTuple):
+class RungEntry(NamedTuple):
     """A trial that came to a rung; they sort from the best to the worst."""
 
     order: float
@@ -40,35 +40,35 @@ class _Seen(NamedTuple):
 
     values: Mapping[int, float]
     points: int
-    arrived: Arrived | None
+    arrived: RungEntry | None
     """None: it had not come to the rung."""
 
 
-class Standing:
+class RungRanking:
     """Who came to one rung, the best first."""
 
-    def __init__(self, arrived: Sequence[Arrived]) -> None:
+    def __init__(self, arrived: Sequence[RungEntry]) -> None:
         self._arrived = arrived
 
     def __len__(self) -> int:
         return len(self._arrived)
 
-    def __iter__(self) -> Iterator[Arrived]:
+    def __iter__(self) -> Iterator[RungEntry]:
         return iter(self._arrived)
 
-    def __getitem__(self, index: int) -> Arrived:
+    def __getitem__(self, index: int) -> RungEntry:
         return self._arrived[index]
 
-    def index_of(self, one: Arrived) -> int:
+    def index_of(self, one: RungEntry) -> int:
         """Where it stands; of those that are equally good, in order of their numbers."""
         return bisect.bisect_left(self._arrived, one)
 
-    def place_of(self, one: Arrived) -> int:
+    def place_of(self, one: RungEntry) -> int:
         """Its place, 0 for the best; equal ones share one."""
         return bisect.bisect_left(self._arrived, one.order, key=lambda other: other.order)
 
 
-class Rungs:
+class RungTable:
     """One study's rungs. Not thread-safe.
 
     Pruners are asked about a trial as it was at a step, which may be fewer points than the study has of it by now.
@@ -81,7 +81,7 @@ class Rungs:
         """Positions of trials that may still report."""
         self._paused: dict[int, FrozenTrial] = {}
         """Position -> the trial as it was taken in; it is taken in anew when it has gone on."""
-        self._arrived: dict[int, list[Arrived]] = {}
+        self._arrived: dict[int, list[RungEntry]] = {}
         """By rung that somebody asked for; with several objectives not in order."""
         self.version: int | None = None
         """Of the trials: who is shown the same again need not look at those that run. None when nobody counts that."""
@@ -92,7 +92,7 @@ class Rungs:
 
     def standing(
         self, trials: Sequence[FrozenTrial], rung: int, asked: FrozenTrial | None = None
-    ) -> tuple[Standing, Arrived | None]:
+    ) -> tuple[RungRanking, RungEntry | None]:
         """Who came to a rung, and the trial that is asked about among them.
 
         Args:
@@ -114,7 +114,7 @@ class Rungs:
             places = ranked(np.array([one.costs for one in arrived])).tolist()
             arrived = sorted(one._replace(order=place) for place, one in zip(places, arrived, strict=True))
             own = next((one for one in arrived if own is not None and one.number == own.number), None)
-        return Standing(arrived), own
+        return RungRanking(arrived), own
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
         if self.version is not None and self._updated_version == self.version:
@@ -160,7 +160,7 @@ class Rungs:
             if known is not None and known.arrived is not None:
                 del self._arrived[rung][bisect.bisect_left(self._arrived[rung], known.arrived)]
 
-    def _drop(self, arrived: list[Arrived], number: int, seen: _Seen | None) -> None:
+    def _drop(self, arrived: list[RungEntry], number: int, seen: _Seen | None) -> None:
         """Leave a trial out, wherever it stands."""
         if seen is None:
             arrived[:] = [one for one in arrived if one.number != number]
@@ -174,11 +174,11 @@ class Rungs:
         for arrived in self._arrived.values():  # by its number: what is shown of it shares its curve, which has grown
             self._drop(arrived, number, None)
 
-    def _arrivals(self, trials: Sequence[FrozenTrial] | Iterator[FrozenTrial], rung: int) -> Iterator[Arrived]:
+    def _arrivals(self, trials: Sequence[FrozenTrial] | Iterator[FrozenTrial], rung: int) -> Iterator[RungEntry]:
         for trial in trials:
             costs = self._costs_at(trial, rung)
             if costs is not None:
-                yield Arrived(costs[0] if len(costs) == 1 else 0.0, trial.number, costs)
+                yield RungEntry(costs[0] if len(costs) == 1 else 0.0, trial.number, costs)
 
     def _costs_at(self, trial: FrozenTrial, rung: int) -> tuple[float, ...] | None:
         """The first point at or after a rung; None if the trial did not get there."""
@@ -192,18 +192,18 @@ class Rungs:
         return tuple(math.inf if math.isnan(cost) else cost for cost in costs)
 
 
-class RungsOfStudies:
+class RungRegistry:
     """A pruner's memory of the studies that it is asked about; it is learned anew where it was lost."""
 
     def __init__(self) -> None:
-        self._rungs: weakref.WeakKeyDictionary[BaseStorage, dict[int, Rungs]] = weakref.WeakKeyDictionary()
+        self._rungs: weakref.WeakKeyDictionary[BaseStorage, dict[int, RungTable]] = weakref.WeakKeyDictionary()
 
-    def of(self, study: Study) -> Rungs:
+    def of(self, study: Study) -> RungTable:
         """That study's rungs."""
         known = self._rungs.setdefault(study._storage, {})
-        rungs = known.setdefault(study._study_id, Rungs(signs_of(study)))
+        rungs = known.setdefault(study._study_id, RungTable(signs_of(study)))
         rungs.version = changes_of(study)
         return rungs
 
-    def __reduce__(self) -> tuple[type[RungsOfStudies], tuple[()]]:
-        return RungsOfStudies, ()
+    def __reduce__(self) -> tuple[type[RungRegistry], tuple[()]]:
+        return RungRegistry, ()

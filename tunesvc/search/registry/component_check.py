@@ -15,7 +15,7 @@ from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL
-from tunesvc.spec.diagnostics import Fault
+from tunesvc.spec.diagnostics import SpecIssue
 
 
 def check(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> None:
@@ -33,7 +33,9 @@ def check(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePrune
         raise SpecError("\n".join(map(str, faults)))
 
 
-def option_faults(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> list[Fault]:
+def option_faults(
+    spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
+) -> list[SpecIssue]:
     """Return all of them, each at its path; the spec may lack parameters that are wrong by themselves."""
     found = _faults("sampler", partial(make_sampler, spec, _space(spec), sampler))
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
@@ -41,13 +43,13 @@ def option_faults(spec: StudySpec, sampler: BaseSampler | None = None, pruner: B
     return found + _faults("pruner", partial(make_pruner, spec, pruner))
 
 
-def _faults(section: str, make: Callable[[], object]) -> list[Fault]:
+def _faults(section: str, make: Callable[[], object]) -> list[SpecIssue]:
     try:
         make()
     except OptionError as error:
         return list(error.faults)
     except SpecError as error:
-        return [Fault((section,), str(error), at_key=True)]
+        return [SpecIssue((section,), str(error), at_key=True)]
     return []
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from optuna.exceptions import ExperimentalWarning
 
 from tunesvc.errors import SpecError
-from tunesvc.spec.diagnostics import Fault, Path
+from tunesvc.spec.diagnostics import Path, SpecIssue
 from tunesvc.spec.model import Pruner, Sampler
 
 T = TypeVar("T")
@@ -48,7 +48,7 @@ def required(kind: str, given: T | None, options: Mapping[str, Any]) -> T:
 class OptionError(SpecError):
     """Mistakes in how a sampler or pruner is named, each at its path."""
 
-    def __init__(self, *faults: Fault) -> None:
+    def __init__(self, *faults: SpecIssue) -> None:
         super().__init__("\n".join(map(str, faults)))
         self.faults = faults
 
@@ -62,7 +62,7 @@ def choose(path: Path, name: str, table: Mapping[str, T]) -> T:
     if name in table:
         return table[name]
     text = f"there is no {name!r}{_suggest(name, table)} Known: {', '.join(table)}"
-    raise OptionError(Fault((*path, "name"), text, at_key=True))
+    raise OptionError(SpecIssue((*path, "name"), text, at_key=True))
 
 
 def build(path: Path, name: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
@@ -76,7 +76,7 @@ def build(path: Path, name: str, make: Callable[..., T], options: Mapping[str, A
     faults = [_unknown(path, name, option, names) for option in options if option not in names]
     if missing := [p.name for p in known if p.default is p.empty and p.name not in options]:
         text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        raise OptionError(*faults, Fault(path, text))
+        raise OptionError(*faults, SpecIssue(path, text))
     try:
         with _making, warnings.catch_warnings():  # which is of the whole process
             # Optuna calls what a user asked for by name "experimental"; nothing that the user could act on.
@@ -85,16 +85,16 @@ def build(path: Path, name: str, make: Callable[..., T], options: Mapping[str, A
     except OptionError as error:
         raise OptionError(*faults, *error.faults) from None
     except (TypeError, ValueError, ImportError) as error:
-        raise OptionError(*faults, Fault(path, f"{name!r} refuses its options: {error}")) from error
+        raise OptionError(*faults, SpecIssue(path, f"{name!r} refuses its options: {error}")) from error
     if faults:
         raise OptionError(*faults)
     return made
 
 
-def _unknown(path: Path, name: str, option: str, names: Sequence[str]) -> Fault:
+def _unknown(path: Path, name: str, option: str, names: Sequence[str]) -> SpecIssue:
     listed = ", ".join(names) or "none"
     text = f"{name!r} has no option {option!r}{_suggest(option, names)} Its options: {listed}"
-    return Fault((*path, option), text, at_key=True)
+    return SpecIssue((*path, option), text, at_key=True)
 
 
 _making = threading.RLock()  # a pruner may wrap another one

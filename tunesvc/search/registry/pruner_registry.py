@@ -15,7 +15,7 @@ from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
 from tunesvc.search.registry.component_options import OBJECT, OptionError, build, choose, required
 from tunesvc.spec import Pruner, StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
-from tunesvc.spec.diagnostics import Fault, Path
+from tunesvc.spec.diagnostics import Path, SpecIssue
 
 
 def make_pruner(spec: StudySpec, given: BasePruner | None = None) -> BasePruner:
@@ -60,7 +60,7 @@ def _wrapped(written: Any) -> BasePruner:
     try:
         spec = Pruner.model_validate({"name": written} if isinstance(written, str) else written)
     except ValidationError:
-        raise OptionError(Fault(path, "write a pruner's name, or a mapping with its `name`")) from None
+        raise OptionError(SpecIssue(path, "write a pruner's name, or a mapping with its `name`")) from None
     return _named(spec.name, spec.options, path)
 
 

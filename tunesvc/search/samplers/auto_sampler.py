@@ -10,12 +10,12 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.explanations import Reason, Recent
+from tunesvc.search.explanations import LRUDict, Reason
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
-from tunesvc.search.samplers.imputing_sampler import ForesightSampler
+from tunesvc.search.samplers.imputing_sampler import ImputingSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
 from tunesvc.search.study_lock import locked
-from tunesvc.search.tracking.study_history import History, history_of
+from tunesvc.search.tracking.study_history import StudyHistory, history_of
 from tunesvc.search.training_seeds import turn
 
 GP_MAX = 500
@@ -23,7 +23,7 @@ GP_MAX = 500
 PARAMETERS_MAX = 30
 """In spaces of more parameters distances say little."""
 OBJECTIVES_MAX = 3
-Chosen = GPSampler | ForesightSampler
+Chosen = GPSampler | ImputingSampler
 
 
 class AutoSampler(BaseSampler):
@@ -50,8 +50,8 @@ class AutoSampler(BaseSampler):
         self._gp = GPSampler(
             seed, n_startup_trials=n_startup_trials, search_space=search_space, shared_seeds=shared_seeds
         )
-        self._tpe = ForesightSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
-        self._chosen: Recent[tuple[Chosen, str]] = Recent()
+        self._tpe = ImputingSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
+        self._chosen: LRUDict[tuple[Chosen, str]] = LRUDict()
 
     def reseed_rng(self) -> None:
         """Draw other numbers from now on."""
@@ -132,7 +132,7 @@ class AutoSampler(BaseSampler):
             return self._gp, "a Gaussian process, in turn with TPE because trials are pruned"
         return self._tpe, "TPE, in turn with a Gaussian process because trials are pruned"
 
-    def _take_turns(self, study: Study, history: History) -> bool:
+    def _take_turns(self, study: Study, history: StudyHistory) -> bool:
         return len(study.directions) == 1 and history.pruned > 0 and history.ended >= self._n_startup_trials
 
     def _tried(self, study: Study, trial: FrozenTrial, proposal: Mapping[str, Any]) -> int | None:

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.explanations import Explains, Reason
+from tunesvc.search.explanations import Explainable, Reason
 from tunesvc.search.pruners.curve.curve_model import CurveModel, models_of
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.study_history import history_of
@@ -28,7 +28,7 @@ _CHANGES = 50
 """After so many, the space is as good as covered, and a repetition will do."""
 
 
-class ForesightSampler(BaseSampler):
+class ImputingSampler(BaseSampler):
     """Another sampler, which sees pruned trials with their forecast final values and proposes what is new.
 
     Args:
@@ -49,7 +49,7 @@ class ForesightSampler(BaseSampler):
     @locked
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """As Optuna says."""
-        return self._sampler.infer_relative_search_space(_foreseen(study), trial)
+        return self._sampler.infer_relative_search_space(_imputed(study), trial)
 
     @locked
     def sample_relative(
@@ -61,7 +61,7 @@ class ForesightSampler(BaseSampler):
         def is_tried() -> bool:
             return history.repeated(proposal, trial.number) is not None
 
-        proposal = self._sampler.sample_relative(_foreseen(study), trial, search_space)
+        proposal = self._sampler.sample_relative(_imputed(study), trial, search_space)
         if not proposal or not is_tried():
             return proposal
         for _ in range(_CHANGES):
@@ -76,7 +76,7 @@ class ForesightSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """As Optuna says."""
-        return self._sampler.sample_independent(_foreseen(study), trial, param_name, param_distribution)
+        return self._sampler.sample_independent(_imputed(study), trial, param_name, param_distribution)
 
     @locked
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -85,7 +85,7 @@ class ForesightSampler(BaseSampler):
 
     def explain(self, number: int) -> Reason | None:
         """Why the wrapped sampler proposed what it did."""
-        return self._sampler.explain(number) if isinstance(self._sampler, Explains) else None
+        return self._sampler.explain(number) if isinstance(self._sampler, Explainable) else None
 
     @locked
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
@@ -93,12 +93,12 @@ class ForesightSampler(BaseSampler):
         self._sampler.after_trial(study, trial, state, values)
 
 
-def _foreseen(study: Study) -> _Foreseen:
+def _imputed(study: Study) -> _ImputedStudy:
     """The study with what its models forecast as of now."""
-    return _Foreseen(study, models_of(study))
+    return _ImputedStudy(study, models_of(study))
 
 
-class _Foreseen(Study):
+class _ImputedStudy(Study):
     """A study as the wrapped sampler sees it."""
 
     def __init__(self, study: Study, models: Sequence[CurveModel]) -> None:
@@ -116,11 +116,11 @@ class _Foreseen(Study):
         asked = states
         if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
             asked = [*(s for s in TrialState if s in states), TrialState.PRUNED]
-        trials = _Shown(super()._get_trials(deepcopy, asked, use_cache), self._models)
+        trials = _ImputedTrials(super()._get_trials(deepcopy, asked, use_cache), self._models)
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
 
-class _Shown(list[FrozenTrial]):
+class _ImputedTrials(list[FrozenTrial]):
     """Trials, of which the pruned ones are forecast when they are looked at: a sampler may know most of them."""
 
     def __init__(self, trials: list[FrozenTrial], models: Sequence[CurveModel]) -> None:

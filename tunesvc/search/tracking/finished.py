@@ -1,7 +1,7 @@
-"""Which of a study's trials are over, each looked at once, so that a look costs the same however many there are.
+"""Finished trials of a study, each read once, so that an update costs the same however many there are.
 
-Whoever keeps something of a study's trials (counts, columns, the best) follows them by a `Settled` of its own: what is
-over does not change any more, except that a paused trial may go on. Works with any Optuna storage; `StudyMemory` says
+Code that keeps something of a study's trials (counts, columns, the best) follows them by a `FinishedTrials` of its own:
+a finished trial does not change any more, except that a paused one may be resumed. Works with any Optuna storage; `StudyMemory` says
 itself who has gone on. Knows no sampler and no pruner.
 """
 
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from tunesvc.search.tracking.pausing import PAUSED
 
 
-class Settled:
+class FinishedTrials:
     """Follows one study. Not thread-safe."""
 
     def __init__(self) -> None:

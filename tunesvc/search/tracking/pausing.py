@@ -20,7 +20,7 @@ RESUMED = "tunesvc:resumed"
 chance to end best is what its pruner gave it then, or null."""
 
 
-class Instead(StrEnum):
+class Alternative(StrEnum):
     """What a free worker does when no paused trial goes on."""
 
     NEW = "new"
@@ -32,7 +32,7 @@ class Instead(StrEnum):
 
 
 @runtime_checkable
-class Promotes(Protocol):
+class PausingPruner(Protocol):
     """A pruner whose stopped trials may go on later. Where nobody asks it, as in plain Optuna, they are pruned."""
 
     @property
@@ -40,7 +40,7 @@ class Promotes(Protocol):
         """Whether what it stops is paused."""
         ...
 
-    def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
+    def promotion(self, study: Study, paused: Mapping[int, int], instead: Alternative) -> int | None:
         """The number of the paused trial that goes on now, or None.
 
         Args:

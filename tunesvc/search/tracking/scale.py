@@ -14,7 +14,7 @@ BEST = -20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class ValueScale:
     """Monotone: 0 is the median final value, -1 the best tenth's bound.
 
     Positive costs that differ by factors, as losses do, are taken as logarithms. What is worse than the median is
@@ -28,7 +28,9 @@ class Scale:
     unit: float
 
     @staticmethod
-    def of(finals: Sequence[float] | np.ndarray, direction: StudyDirection, *, is_log: bool | None = None) -> Scale:
+    def of(
+        finals: Sequence[float] | np.ndarray, direction: StudyDirection, *, is_log: bool | None = None
+    ) -> ValueScale:
         """The scale of a study with these final values; NaN, infinities and penalties among them are left out.
 
         Args:
@@ -39,13 +41,13 @@ class Scale:
         costs = np.sort(costs[np.isfinite(costs)])
         costs = costs[: _without_penalties(costs)]
         if not len(costs):
-            return Scale(sign, False, 0.0, 1.0)
+            return ValueScale(sign, False, 0.0, 1.0)
         low, centre, high = np.quantile(costs, [0.1, 0.5, 0.9])
         is_log = bool(costs[0] > 0 and high > 3 * low) and is_log is not False
         if is_log:
             low, centre, high = np.log([low, centre, high])
         unit = max(centre - low, 0.1 * (high - centre), 1e-9 * abs(centre)) or 1.0
-        return Scale(sign, is_log, float(centre), float(unit))
+        return ValueScale(sign, is_log, float(centre), float(unit))
 
     def log_slopes(self, values: np.ndarray) -> np.ndarray:
         """Logarithms of how much faster than values their places on the scale grow: the density's change; finite."""

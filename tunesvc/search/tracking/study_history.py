@@ -17,7 +17,7 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.tracking.finished import Settled, gone_on_in, split
+from tunesvc.search.tracking.finished import FinishedTrials, gone_on_in, split
 from tunesvc.search.tracking.objectives import signs_of
 
 _STEPS_MAX = 64
@@ -25,7 +25,7 @@ _STEPS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankAt:
     """How a value stands beside those of the other trials at its step; small costs are good, NaN is no value."""
 
     rank: int
@@ -50,12 +50,12 @@ class _Column:
     """By place: to be taken out when the trial goes on."""
 
 
-class History:
+class StudyHistory:
     """One study's. Not thread-safe."""
 
     def __init__(self, signs: np.ndarray) -> None:
         self._signs = [float(sign) for sign in signs]
-        self._settled = Settled()
+        self._settled = FinishedTrials()
         self._trials: Sequence[FrozenTrial] = ()
         self._lent: Sequence[FrozenTrial] = ()
         self._ended = 0
@@ -69,7 +69,7 @@ class History:
         """How many are pruned, for good or for now."""
 
     def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
-        """Take in what has ended; `trials` and `gone_on` as `Settled.look` takes them, lent trials before them."""
+        """Add what has finished; `trials` and `gone_on` as in `FinishedTrials.look`, transferred trials first."""
         self._lent, own = split(trials)
         self._trials = own
         again, over = self._settled.look(own, gone_on)
@@ -98,14 +98,14 @@ class History:
         """A trial that the one of this number repeats with these parameters; None when they are new."""
         return next((other for other in self.numbers_of(params) if other != number), None)
 
-    def place(self, number: int, step: int, value: float) -> Place:
+    def place(self, number: int, step: int, value: float) -> RankAt:
         """How a value of the trial of this number, which is not over, stands at a step. For one objective."""
         column = self._column(step)
         others = [self._trials[p] for p in self._settled.open(self._trials) if self._trials[p].number != number]
         running = [self._cost(other, step) for other in others if step in other.intermediate_values]
         known = [cost for cost in running if not math.isnan(cost)]
         cost = math.inf if math.isnan(value) else self._signs[0] * value
-        return Place(
+        return RankAt(
             rank=1 + bisect_left(column.costs, cost) + sum(other < cost for other in known),
             of=1 + len(column.costs) + column.nans + len(running),
             rank_finished=1 + bisect_left(column.finished, cost),
@@ -178,15 +178,15 @@ class History:
         return self._signs[0] * trial.intermediate_values[step]
 
 
-def history_of(study: Study, trials: Sequence[FrozenTrial]) -> History:
+def history_of(study: Study, trials: Sequence[FrozenTrial]) -> StudyHistory:
     """The study's history; `trials` are all of it as of now, lent ones before its own."""
     if study not in _HISTORIES:
-        _HISTORIES[study] = History(signs_of(study))
+        _HISTORIES[study] = StudyHistory(signs_of(study))
     _HISTORIES[study].update(trials, gone_on_in(study))
     return _HISTORIES[study]
 
 
-_HISTORIES: WeakKeyDictionary[Study, History] = WeakKeyDictionary()
+_HISTORIES: WeakKeyDictionary[Study, StudyHistory] = WeakKeyDictionary()
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -18,10 +18,19 @@ from pydantic import ValidationError
 
 from tunesvc.errors import SpecError
 from tunesvc.spec import checks, diagnostics
-from tunesvc.spec.diagnostics import Fault, Place, PlacedFault
+from tunesvc.spec.diagnostics import LocatedIssue, SpecIssue, TextPosition
 from tunesvc.spec.model import StudySpec
 from tunesvc.spec.yaml import error_messages, scalars, shorthand
-from tunesvc.spec.yaml.parser import LINE_BREAKS, Branch, Entry, Node, Table, Unreadable, place_of, read_tree
+from tunesvc.spec.yaml.parser import (
+    LINE_BREAKS,
+    MappingEntry,
+    MappingNode,
+    Node,
+    SequenceNode,
+    Unreadable,
+    place_of,
+    read_tree,
+)
 
 MAX_BYTES = 256_000
 """The largest study file: PyYAML reads about 50 kB a second when every byte is a token."""
@@ -33,7 +42,7 @@ _NAME_LINE = re.compile(
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
-Judge = Callable[[StudySpec], Iterable[Fault]]
+Judge = Callable[[StudySpec], Iterable[SpecIssue]]
 """Finds mistakes that this package cannot tell, such as a sampler's options: see `search.check.option_faults`."""
 
 
@@ -82,20 +91,20 @@ def parse(
 
 def examine(
     text: str, filename: str = "study.yaml", *, folder: Path | None = None, judge: Judge | None = None
-) -> tuple[StudySpec | None, list[PlacedFault]]:
+) -> tuple[StudySpec | None, list[LocatedIssue]]:
     """The study of a YAML text, or all that is wrong with it, for whoever shows mistakes at their place."""
     if len(text) > MAX_BYTES:
-        return None, [PlacedFault(Place(1, 1), _too_large(filename, len(text)))]
+        return None, [LocatedIssue(TextPosition(1, 1), _too_large(filename, len(text)))]
     try:
         tree, found = read_tree(text)
     except Unreadable as error:
         return None, [error.fault]
-    if not isinstance(tree, Table):
-        return None, [PlacedFault(Place(1, 1) if tree is None else tree.place, _NO_STUDY)]
+    if not isinstance(tree, MappingNode):
+        return None, [LocatedIssue(TextPosition(1, 1) if tree is None else tree.place, _NO_STUDY)]
     data = {key: _plain(entry.node, (key,), found) for key, entry in tree.entries.items()}
     spec, wrong = _validate(data, folder=folder, function=None, judge=judge)
     known = {fault.place for fault in found}
-    placed = [PlacedFault(_locate(tree, fault), str(fault)) for fault in wrong]
+    placed = [LocatedIssue(_locate(tree, fault), str(fault)) for fault in wrong]
     found += [fault for fault in placed if fault.place not in known]
     return (None, sorted(set(found))) if spec is None or found else (spec, [])
 
@@ -137,7 +146,7 @@ def _validate(
     folder: Path | None,
     function: Callable[..., Any] | None,
     judge: Judge | None = None,
-) -> tuple[StudySpec | None, list[Fault]]:
+) -> tuple[StudySpec | None, list[SpecIssue]]:
     """The spec if nothing is wrong, and everything that is."""
     long, wrong = shorthand.expand(data)
     spec: StudySpec | None
@@ -151,7 +160,7 @@ def _validate(
         names = written.keys() if isinstance(written, Mapping) else ()
         wrong += checks.find_faults(spec, names=names, folder=folder, function=function)
         wrong += judge(spec) if judge is not None else ()
-    wrong = [Fault(shorthand.as_written(fault.path, data), fault.text, fault.at_key) for fault in wrong]
+    wrong = [SpecIssue(shorthand.as_written(fault.path, data), fault.text, fault.at_key) for fault in wrong]
     return (None if wrong else spec), wrong
 
 
@@ -180,18 +189,18 @@ _SALVAGED_BY_KEY = ("parameters", "sampler", "pruner")
 _STAND_INS: Mapping[str, Any] = {"name": "study", "metrics": [{"name": "metric"}], "budget": {"trials": 1}}
 
 
-def _plain(node: Node, path: diagnostics.Path, found: list[PlacedFault]) -> Any:
+def _plain(node: Node, path: diagnostics.Path, found: list[LocatedIssue]) -> Any:
     """A node as plain data; what cannot be read is added to `found` and stands as None."""
-    if isinstance(node, Table):
+    if isinstance(node, MappingNode):
         return {key: _plain(entry.node, (*path, key), found) for key, entry in node.entries.items()}
-    if isinstance(node, Branch):
+    if isinstance(node, SequenceNode):
         return [_plain(item, (*path, index), found) for index, item in enumerate(node.items)]
     if node.broken or not node.plain or _is_verbatim(path):
         return None if node.broken else node.text
     try:
         return scalars.resolve(node.text)
     except ValueError as error:
-        found.append(PlacedFault(node.place, str(error)))
+        found.append(LocatedIssue(node.place, str(error)))
         return None
 
 
@@ -203,7 +212,7 @@ def _is_verbatim(path: diagnostics.Path) -> bool:
     )
 
 
-def _locate(tree: Table, fault: Fault) -> Place:
+def _locate(tree: MappingNode, fault: SpecIssue) -> TextPosition:
     """The place of a fault's path, or of the nearest thing above it that was written."""
     node: Node = tree
     place = tree.place
@@ -212,17 +221,17 @@ def _locate(tree: Table, fault: Fault) -> Place:
         entry = _child(node, part)
         if entry is None:
             break
-        place = entry.place if (is_last and fault.at_key) or isinstance(entry.node, Table) else entry.node.place
+        place = entry.place if (is_last and fault.at_key) or isinstance(entry.node, MappingNode) else entry.node.place
         node = entry.node
     return place
 
 
-def _child(node: Node, part: str | int) -> Entry | None:
-    if isinstance(node, Table):
+def _child(node: Node, part: str | int) -> MappingEntry | None:
+    if isinstance(node, MappingNode):
         return node.entries.get(str(part))
-    if isinstance(node, Branch) and isinstance(part, int) and part < len(node.items):
+    if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.items):
         item = node.items[part]
-        return Entry(item.place, item)
+        return MappingEntry(item.place, item)
     return None
 
 

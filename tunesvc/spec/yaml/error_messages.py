@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tunesvc.spec import foreign_names, model
-from tunesvc.spec.diagnostics import Fault, Path, printable, suggest
+from tunesvc.spec.diagnostics import Path, SpecIssue, printable, suggest
 
 _PARTS: Mapping[str, type[BaseModel]] = {
     "metric": model.Metric,
@@ -52,7 +52,7 @@ _WANTED: Mapping[str, str] = {
 }
 
 
-def to_faults(error: ValidationError, data: Mapping[str, Any]) -> list[Fault]:
+def to_faults(error: ValidationError, data: Mapping[str, Any]) -> list[SpecIssue]:
     """Every mistake that pydantic found in `data`, the long form of a study."""
     return [_fault(detail, data) for detail in error.errors(include_url=False) if not _is_echo(detail)]
 
@@ -62,19 +62,19 @@ def _is_echo(detail: ErrorDetails) -> bool:
     return detail["type"] == "too_short" and bool(detail["input"])
 
 
-def _fault(detail: ErrorDetails, data: Mapping[str, Any]) -> Fault:
+def _fault(detail: ErrorDetails, data: Mapping[str, Any]) -> SpecIssue:
     location, kind = detail["loc"], detail["type"]
     if location[-1] == "[key]":
         key = str(detail["input"])
-        return Fault((*_without_tags(location[:-2], data), key), f"`{printable(key)}` {_say(detail)}", at_key=True)
+        return SpecIssue((*_without_tags(location[:-2], data), key), f"`{printable(key)}` {_say(detail)}", at_key=True)
     path = _without_tags(location, data)
     if kind == "extra_forbidden":
         key = str(path[-1])
         hint = foreign_names.hint(key) if len(location) == 1 else ""
-        return Fault(path, _unknown_key(key, list(_known_keys(location)), hint), at_key=True)
+        return SpecIssue(path, _unknown_key(key, list(_known_keys(location)), hint), at_key=True)
     if kind == "missing":
-        return Fault(path, _missing(location[-1], at_top=not path))
-    return Fault(path, _say(detail))
+        return SpecIssue(path, _missing(location[-1], at_top=not path))
+    return SpecIssue(path, _say(detail))
 
 
 def _without_tags(location: Path, data: Mapping[str, Any]) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from tunesvc.spec.diagnostics import Place, PlacedFault, printable
+from tunesvc.spec.diagnostics import LocatedIssue, TextPosition, printable
 
 MAX_DEPTH = 20
 """Levels of nesting; a study needs five."""
@@ -27,10 +27,10 @@ _FORBIDDEN_TEXT = "control characters and lone surrogates are refused: found U+{
 
 
 @dataclass(slots=True)
-class Leaf:
+class ScalarNode:
     """A scalar."""
 
-    place: Place
+    place: TextPosition
     text: str
     plain: bool
     """Written without quotes, so that it may mean a number."""
@@ -39,42 +39,42 @@ class Leaf:
 
 
 @dataclass(slots=True)
-class Branch:
+class SequenceNode:
     """A sequence."""
 
-    place: Place
+    place: TextPosition
     items: list[Node] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class Table:
+class MappingNode:
     """A mapping, in the order of the file."""
 
-    place: Place
-    entries: dict[str, Entry] = field(default_factory=dict)
+    place: TextPosition
+    entries: dict[str, MappingEntry] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
-class Entry:
+class MappingEntry:
     """One key of a mapping with its value."""
 
-    place: Place
+    place: TextPosition
     """Of the key."""
     node: Node
 
 
-Node = Leaf | Branch | Table
+Node = ScalarNode | SequenceNode | MappingNode
 
 
 class Unreadable(Exception):
     """The text is no YAML from here on."""
 
-    def __init__(self, place: Place, text: str) -> None:
+    def __init__(self, place: TextPosition, text: str) -> None:
         super().__init__(text)
-        self.fault = PlacedFault(place, text)
+        self.fault = LocatedIssue(place, text)
 
 
-def read_tree(text: str) -> tuple[Node | None, list[PlacedFault]]:
+def read_tree(text: str) -> tuple[Node | None, list[LocatedIssue]]:
     """The document in `text`, None when it is empty, and what was refused on the way.
 
     Raises:
@@ -87,17 +87,17 @@ def read_tree(text: str) -> tuple[Node | None, list[PlacedFault]]:
         return reader.document(), reader.faults
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1)
+        place = TextPosition(1, 1) if mark is None else TextPosition(mark.line + 1, mark.column + 1)
         raise Unreadable(place, f"this is no YAML: {_explain(error)}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # PyYAML lets through what `chr` and `int` raise for impossible escapes and version numbers
         raise Unreadable(reader.place, f"this is no YAML: {printable(str(error))}") from None
 
 
-def place_of(text: str, index: int) -> Place:
+def place_of(text: str, index: int) -> TextPosition:
     """Line and column of a character."""
     before = LINE_BREAKS.split(text[:index])
-    return Place(len(before), len(before[-1]) + 1)
+    return TextPosition(len(before), len(before[-1]) + 1)
 
 
 def _join_surrogates(text: str) -> str:
@@ -118,8 +118,8 @@ class _Reader:
     """Builds the tree of one document from PyYAML's events."""
 
     def __init__(self, text: str) -> None:
-        self.faults: list[PlacedFault] = []
-        self.place = Place(1, 1)
+        self.faults: list[LocatedIssue] = []
+        self.place = TextPosition(1, 1)
         self._events: Iterator[yaml.Event] = yaml.parse(text, Loader=yaml.SafeLoader)
 
     def document(self) -> Node | None:
@@ -134,7 +134,7 @@ class _Reader:
 
     def _next(self) -> Any:  # an event; the stubs leave half of its attributes out
         event: Any = next(self._events)
-        self.place = Place(event.start_mark.line + 1, event.start_mark.column + 1)
+        self.place = TextPosition(event.start_mark.line + 1, event.start_mark.column + 1)
         return event
 
     def _node(self, event: Any, depth: int) -> Node:
@@ -148,25 +148,25 @@ class _Reader:
             return self._branch(place, depth)
         if isinstance(event, yaml.MappingStartEvent):
             return self._table(place, depth)
-        return Leaf(place, _join_surrogates(event.value), plain=event.style is None)
+        return ScalarNode(place, _join_surrogates(event.value), plain=event.style is None)
 
-    def _branch(self, place: Place, depth: int) -> Branch:
-        branch = Branch(place)
+    def _branch(self, place: TextPosition, depth: int) -> SequenceNode:
+        branch = SequenceNode(place)
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             branch.items.append(self._node(event, depth + 1))
         return branch
 
-    def _table(self, place: Place, depth: int) -> Table:
-        table = Table(place)
+    def _table(self, place: TextPosition, depth: int) -> MappingNode:
+        table = MappingNode(place)
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             key_place = self.place
             key = self._node(event, depth + 1)
             value = self._node(self._next(), depth + 1)
-            self._enter(table, key, Entry(key_place, value))
+            self._enter(table, key, MappingEntry(key_place, value))
         return table
 
-    def _enter(self, table: Table, key: Node, entry: Entry) -> None:
-        if not isinstance(key, Leaf):
+    def _enter(self, table: MappingNode, key: Node, entry: MappingEntry) -> None:
+        if not isinstance(key, ScalarNode):
             self._fault(entry.place, "a key must be text; put it in quotes")
         elif key.text in table.entries:
             first = table.entries[key.text].place.line
@@ -174,11 +174,11 @@ class _Reader:
         elif not key.broken:
             table.entries[key.text] = entry
 
-    def _refuse_alias(self, place: Place) -> Leaf:
+    def _refuse_alias(self, place: TextPosition) -> ScalarNode:
         self._fault(place, "aliases (`*name`) are refused: write the value out")
-        return Leaf(place, "", plain=True, broken=True)
+        return ScalarNode(place, "", plain=True, broken=True)
 
-    def _refuse_extras(self, event: Any, place: Place) -> None:
+    def _refuse_extras(self, event: Any, place: TextPosition) -> None:
         if event.anchor is not None:
             self._fault(
                 place, f"anchors (`&{printable(event.anchor)}`) are refused: write the value out where it is used"
@@ -186,5 +186,5 @@ class _Reader:
         if event.tag is not None:
             self._fault(place, f"tags (`{printable(event.tag)}`) are refused: a study file is plain data")
 
-    def _fault(self, place: Place, text: str) -> None:
-        self.faults.append(PlacedFault(place, text))
+    def _fault(self, place: TextPosition, text: str) -> None:
+        self.faults.append(LocatedIssue(place, text))

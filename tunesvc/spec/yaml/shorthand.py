@@ -20,14 +20,14 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from tunesvc.spec.diagnostics import Fault, Path
+from tunesvc.spec.diagnostics import Path, SpecIssue
 
 
-def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
     """The long form of a study as written, and what is wrong with its short forms."""
     long, faults = dict(data), []
     if "metric" in long and "metrics" in long:
-        faults.append(Fault(("metric",), "write either `metric` or `metrics`, not both", at_key=True))
+        faults.append(SpecIssue(("metric",), "write either `metric` or `metrics`, not both", at_key=True))
     if "metric" in long:
         metric = long.pop("metric")
         long.setdefault("metrics", [metric])
@@ -44,7 +44,7 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
         try:
             long["command"] = shlex.split(long["command"])
         except ValueError as error:
-            faults.append(Fault(("command",), f"cannot be split into words: {error}"))
+            faults.append(SpecIssue(("command",), f"cannot be split into words: {error}"))
             del long["command"]
     if isinstance(long.get("parameters"), Mapping):
         long["parameters"] = {name: _typed(parameter) for name, parameter in long["parameters"].items()}

@@ -25,7 +25,7 @@ PATIENCE_FIRST = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class CacheEntry:
     """A value, and how fresh it is."""
 
     value: Any
@@ -39,7 +39,7 @@ class Held:
     """Of one that is not."""
 
 
-class Kept:
+class StaleWhileRevalidateCache:
     """Values by key, the least lately used given up first. Thread-safe; a value is made by one thread at a time.
 
     Args:
@@ -55,7 +55,7 @@ class Kept:
         self._clock = clock or SystemClock()
         self._effort = effort
         self._lock = threading.Lock()
-        self._held: OrderedDict[Hashable, Held] = OrderedDict()
+        self._held: OrderedDict[Hashable, CacheEntry] = OrderedDict()
         self._making: dict[Hashable, threading.Lock] = {}
         self._coming: dict[Hashable, threading.Event] = {}
         """What `soon` makes now; set where somebody waits for it no longer."""
@@ -68,7 +68,7 @@ class Kept:
         *,
         is_final: bool = False,
         is_cheap: bool = False,
-    ) -> Held:
+    ) -> CacheEntry:
         """The value of this stamp, or an older one while it is too early to make it again.
 
         Args:
@@ -97,7 +97,7 @@ class Kept:
         done: Callable[[], None],
         is_final: bool = False,
         forgiven: tuple[type[Exception], ...] = (),
-    ) -> Held | None:
+    ) -> CacheEntry | None:
         """As `get`, but an older value is handed out at once, and without one None after `wait_s`.
 
         `make` runs in a thread of its own; what it may raise is `forgiven` there. Where somebody did not get the newest
@@ -133,7 +133,7 @@ class Kept:
         with self._lock:
             return self._held.get(key)
 
-    def _usable(self, key: Hashable, stamp: str, newest: bool) -> Held | None:
+    def _usable(self, key: Hashable, stamp: str, newest: bool) -> CacheEntry | None:
         with self._lock:
             held = self._held.get(key)
             if held is None:
@@ -147,14 +147,14 @@ class Kept:
             return None
         return replace(held, fresh_in_s=left, age_s=now - held.made_s)
 
-    def _made(self, key: Hashable, stamp: str, make: Callable[[Any], Any]) -> Held:
+    def _made(self, key: Hashable, stamp: str, make: Callable[[Any], Any]) -> CacheEntry:
         with self._lock:
             before = self._held.get(key)
         began = self._effort()
         value = make(None if before is None else before.value)
         spent, now = self._effort() - began, self._clock.now()
         patience = PATIENCE_FIRST if before is None else PATIENCE
-        held = Held(value, stamp, now, patience * spent)
+        held = CacheEntry(value, stamp, now, patience * spent)
         with self._lock:
             self._held[key] = held
             self._held.move_to_end(key)

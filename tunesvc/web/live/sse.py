@@ -24,7 +24,7 @@ RETRY_MS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Staleness:
+class DatabaseOutage:
     """The database is away."""
 
     since: datetime
@@ -44,13 +44,13 @@ class Subscription:
     """Whether the page knows the present staleness."""
 
 
-class Hub:
+class EventHub:
     """Hears of changes in any thread (an `Audience` of the watcher), and wakes the pages' subscriptions."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._subscriptions: set[Subscription] = set()
-        self.staleness: Staleness | None = None
+        self.staleness: DatabaseOutage | None = None
         self._epoch = secrets.token_hex(4)
         self._changes = 0
         self.is_closed = False
@@ -73,7 +73,7 @@ class Hub:
 
     def stale(self, since: datetime, reason: str) -> None:
         """The database is away."""
-        self._tell(Staleness(since, reason))
+        self._tell(DatabaseOutage(since, reason))
 
     def fresh(self) -> None:
         """It is back."""
@@ -97,7 +97,7 @@ class Hub:
         with self._lock:
             self._subscriptions.discard(subscription)
 
-    def _tell(self, staleness: Staleness | None) -> None:
+    def _tell(self, staleness: DatabaseOutage | None) -> None:
         self.staleness = staleness
         for one in self._listening():
             one.told = False
@@ -121,7 +121,7 @@ def _add(subscription: Subscription, studies: frozenset[int], position: str) -> 
 class EventStream(StreamingResponse):
     """A response that ends when the page goes, takes nothing for `STALL_S`, or the hub closes."""
 
-    def __init__(self, hub: Hub, *, stall_s: float = STALL_S, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, hub: EventHub, *, stall_s: float = STALL_S, heartbeat_s: float = HEARTBEAT_S) -> None:
         super().__init__((), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self._hub = hub
         self._stall_s = stall_s
@@ -165,7 +165,7 @@ class EventStream(StreamingResponse):
         return news
 
 
-def _staleness(staleness: Staleness | None) -> str:
+def _staleness(staleness: DatabaseOutage | None) -> str:
     if staleness is None:
         return _event("fresh", {})
     return _event("stale", {"since": staleness.since.isoformat(), "reason": staleness.reason})

@@ -28,7 +28,7 @@ LISTENING_LOOK_S = 10.0
 """How often to look while something listens."""
 
 
-class Audience(Protocol):
+class ChangeListener(Protocol):
     """Is told; called from the watching thread and must return at once."""
 
     def changed(self, studies: frozenset[int]) -> None:
@@ -47,7 +47,7 @@ class Audience(Protocol):
 class Watcher:
     """Steps of looking and listening. `start` repeats them in a thread; tests call `step`."""
 
-    def __init__(self, database: Database, audience: Audience, clock: Clock | None = None) -> None:
+    def __init__(self, database: Database, audience: ChangeListener, clock: Clock | None = None) -> None:
         self._database = database
         self._audience = audience
         self._clock = clock or SystemClock()

@@ -16,7 +16,7 @@ from tunesvc.web.render import page
 _log = logging.getLogger(__name__)
 
 
-class Mistakes:
+class ErrorMiddleware:
     """ASGI middleware around all routes. An answer that has begun is cut off instead."""
 
     def __init__(self, app: ASGIApp) -> None:

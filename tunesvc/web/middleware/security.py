@@ -43,7 +43,7 @@ _FORMS = frozenset({"application/x-www-form-urlencoded", "multipart/form-data"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware around the whole application.
 
     Args:

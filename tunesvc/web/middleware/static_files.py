@@ -16,7 +16,7 @@ _FOREVER = "public, max-age=31536000, immutable"
 _TEXT = frozenset({".js", ".css", ".svg"})
 
 
-class Files(StaticFiles):
+class PackagedFiles(StaticFiles):
     """A folder of files that never change at an address."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:

@@ -19,7 +19,7 @@ from tunesvc.queries.trials.trial_table import get_trial
 from tunesvc.runtime import study_requests
 from tunesvc.web.access import Deleter, Steerer, Viewer
 from tunesvc.web.available_actions import against
-from tunesvc.web.forms import Ask, Fields, request_of
+from tunesvc.web.forms import Fields, FormQuestion, request_of
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.render import page, wants_fragment
 
@@ -29,7 +29,7 @@ Number = Annotated[int | None, Query(ge=0, lt=2**31)]
 
 
 @router.get("/studies/{study_id}/ask/{ask}", name="ask_form")
-def ask_form(request: Request, _: Steerer, study: AskedStudy, ask: Ask, trial: Number = None) -> HTMLResponse:
+def ask_form(request: Request, _: Steerer, study: AskedStudy, ask: FormQuestion, trial: Number = None) -> HTMLResponse:
     """A form, as a dialog's content when htmx asks for it."""
     if ask.needs_trial and trial is None:
         raise SpecError("this is about a trial: say which")
@@ -39,14 +39,16 @@ def ask_form(request: Request, _: Steerer, study: AskedStudy, ask: Ask, trial: N
 
 
 @router.post("/studies/{study_id}/ask/{ask}", name="ask")
-def ask(request: Request, user: Steerer, study: AskedStudy, ask: Ask, fields: Annotated[Fields, Form()]) -> Response:
+def ask(
+    request: Request, user: Steerer, study: AskedStudy, ask: FormQuestion, fields: Annotated[Fields, Form()]
+) -> Response:
     """Ask for it; the answer is told as a message, or stands at the top of the study's requests."""
     database = request.app.state.database
-    if ask is Ask.NOTE:
+    if ask is FormQuestion.NOTE:
         text = fields.text.replace("\r\n", "\n").strip()
         study_requests.note(database, study.study_id, fields.trial, text, who=user.name)
         answer = "The note is kept." if text else "There is no note any more."
-    elif ask is Ask.TAG:
+    elif ask is FormQuestion.TAG:
         add = [tag.strip() for tag in fields.text.split(",") if tag.strip()]
         tags = study_requests.tag(database, study.study_id, fields.trial, add=add, remove=fields.remove, who=user.name)
         answer = f"Tags: {', '.join(tags)}" if tags else "There are no tags any more."

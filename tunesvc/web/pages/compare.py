@@ -33,7 +33,7 @@ Listed = Annotated[str, Path(max_length=400)]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedStudy:
     """What the address asks for: trials of a study, or studies."""
 
     study: StudyView | None
@@ -97,12 +97,12 @@ def _table(request: Request, chart: Chart, study: StudyView | None) -> HTMLRespo
     return page(request, "figure_table.html", chart=chart, rows=cells_of(chart, TABLE_ROWS), study=study, kind=None)
 
 
-def _compared(request: Request, study: int | None, trials: Numbers, studies: Numbers) -> Compared:
+def _compared(request: Request, study: int | None, trials: Numbers, studies: Numbers) -> ComparedStudy:
     if study is None:
         ids = _numbers(studies)[:STUDIES_MAX]
         if not ids:
             raise StudyNotFound("nothing is chosen: select trials in a study's table, or studies in their list")
-        return Compared(None, (), [viewable(request, one) for one in ids])
+        return ComparedStudy(None, (), [viewable(request, one) for one in ids])
     view = viewable(request, study)
     found = [
         detail
@@ -111,7 +111,7 @@ def _compared(request: Request, study: int | None, trials: Numbers, studies: Num
     ]
     if not found:
         raise StudyNotFound(f"study {view.name!r} has none of these trials; select some in its table of trials")
-    return Compared(view, found, ())
+    return ComparedStudy(view, found, ())
 
 
 def _numbers(listed: Numbers) -> list[int]:

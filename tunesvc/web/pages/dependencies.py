@@ -10,7 +10,7 @@ from tunesvc.errors import StudyNotFound
 from tunesvc.queries.rows import StudyView, TrialDetail
 from tunesvc.queries.studies import get_study_by_id
 from tunesvc.queries.trials.trial_table import get_trial
-from tunesvc.web.access import Right, Viewer, allowed
+from tunesvc.web.access import Permission, Viewer, allowed
 
 ID_MAX = 2**31 - 1
 """Ids of studies are half of a trial's id, see `schema.ids`; numbers of trials are the other half."""
@@ -30,7 +30,7 @@ def viewable(request: Request, study_id: int) -> StudyView:
         StudyNotFound: there is none.
         NotAllowed: they may not.
     """
-    allowed(request, Right.VIEW, study_id)
+    allowed(request, Permission.VIEW, study_id)
     return get_study_by_id(request.app.state.database, study_id)
 
 

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts
-from tunesvc.charts import Chart, Kind, Reader, Wanted
+from tunesvc.charts import Chart, FigureKind, FigureOptions, Reader
 from tunesvc.db.schema.states import STATES_SHOWN
 from tunesvc.queries.change_token import fingerprint
 from tunesvc.queries.rows import StudyStatus, StudyView
@@ -22,7 +22,7 @@ from tunesvc.queries.studies import get_study_by_id
 from tunesvc.queries.trials.trial_results import Results
 from tunesvc.util import formatting
 from tunesvc.web.access import Viewer
-from tunesvc.web.live.cache import Held, Kept
+from tunesvc.web.live.cache import CacheEntry, StaleWhileRevalidateCache
 from tunesvc.web.pages.dependencies import ID_MAX
 from tunesvc.web.render import attachment, page
 
@@ -33,7 +33,7 @@ TABLE_ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class RenderedFigure:
     """A figure as it is sent."""
 
     chart: Chart
@@ -44,12 +44,12 @@ class Drawn:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FigureSource:
     """A study as figures are drawn from it: as of its last commit."""
 
     view: StudyView
     stamp: str
-    kept: Kept
+    kept: StaleWhileRevalidateCache
     request: Request
 
     @property
@@ -71,16 +71,16 @@ class Source:
         """All trials as columns."""
         return self.reader().results()
 
-    def drawn(self, kind: Kind, wanted: Wanted) -> Held:
+    def drawn(self, kind: FigureKind, wanted: FigureOptions) -> CacheEntry:
         """A figure."""
 
-        def make(_: Any) -> Drawn:
+        def make(_: Any) -> RenderedFigure:
             return _drawn(charts.draw(kind, self.reader(), wanted))
 
         return self.kept.get((self.view.study_id, kind, wanted), self.stamp, make, is_final=self.is_final)
 
 
-def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> Source:
+def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> FigureSource:
     """A study's figures; `is_fresh`: with how the study stands at this moment, who runs it for example.
 
     The stamp is taken first: what is read after it may be newer, and is made anew then, but is never older.
@@ -91,21 +91,21 @@ def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> Sou
     database, kept = request.app.state.database, request.app.state.kept
     stamp = fingerprint(database, study_id)
     if is_fresh or not stamp:  # of a study that is no more it is said who deleted it
-        return Source(get_study_by_id(database, study_id), stamp, kept, request)
+        return FigureSource(get_study_by_id(database, study_id), stamp, kept, request)
     view = kept.get(("view", study_id), stamp, lambda _: get_study_by_id(database, study_id), is_cheap=True)
-    return Source(view.value, stamp, kept, request)
+    return FigureSource(view.value, stamp, kept, request)
 
 
-def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> Source:
+def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> FigureSource:
     return source_of(request, study_id)
 
 
-def _asked_fresh(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> Source:
+def _asked_fresh(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> FigureSource:
     return source_of(request, study_id, is_fresh=True)
 
 
-AskedSource = Annotated[Source, Depends(_asked)]
-AskedFresh = Annotated[Source, Depends(_asked_fresh)]
+AskedSource = Annotated[FigureSource, Depends(_asked)]
+AskedFresh = Annotated[FigureSource, Depends(_asked_fresh)]
 
 
 def _wanted(
@@ -115,17 +115,17 @@ def _wanted(
     deviation: bool = False,
     state: Annotated[Sequence[str], Query(max_length=20)] = (),
     metric: Annotated[str, Query(max_length=400)] = "",
-) -> Wanted:
+) -> FigureOptions:
     """What the address asks for; objectives that there are not are the first, and no state is every state."""
     at = objective if objective < len(source.view.objectives) else 0
-    return Wanted(at, tuple(p), deviation, tuple(one for one in STATES_SHOWN if one in state), metric)
+    return FigureOptions(at, tuple(p), deviation, tuple(one for one in STATES_SHOWN if one in state), metric)
 
 
-Options = Annotated[Wanted, Depends(_wanted)]
+Options = Annotated[FigureOptions, Depends(_wanted)]
 
 
 @router.get("/studies/{study_id}/figures/{kind}", name="figure")
-def figure(request: Request, source: AskedSource, kind: Kind, wanted: Options) -> Response:
+def figure(request: Request, source: AskedSource, kind: FigureKind, wanted: Options) -> Response:
     """A figure as JSON: title, note, and what Plotly draws."""
     held = source.drawn(kind, wanted)
     return _answer(request, held.value, {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"})
@@ -136,7 +136,7 @@ def answer_chart(request: Request, chart: Chart) -> Response:
     return _answer(request, _drawn(chart), {})
 
 
-def _answer(request: Request, drawn: Drawn, headers: dict[str, str]) -> Response:
+def _answer(request: Request, drawn: RenderedFigure, headers: dict[str, str]) -> Response:
     headers |= {
         "ETag": f'"{drawn.tag}"',
         "Cache-Control": "private, no-cache",
@@ -149,7 +149,7 @@ def _answer(request: Request, drawn: Drawn, headers: dict[str, str]) -> Response
 
 
 @router.get("/studies/{study_id}/figures/{kind}/table", name="figure_table")
-def figure_table(request: Request, source: AskedSource, kind: Kind, wanted: Options) -> HTMLResponse:
+def figure_table(request: Request, source: AskedSource, kind: FigureKind, wanted: Options) -> HTMLResponse:
     """A figure's data as a table, its first rows."""
     chart: Chart = source.drawn(kind, wanted).value.chart
     rows = cells_of(chart, TABLE_ROWS)
@@ -159,7 +159,7 @@ def figure_table(request: Request, source: AskedSource, kind: Kind, wanted: Opti
 
 
 @router.get("/studies/{study_id}/figures/{kind}/data.csv", name="figure_csv")
-def figure_csv(source: AskedSource, kind: Kind, wanted: Options) -> Response:
+def figure_csv(source: AskedSource, kind: FigureKind, wanted: Options) -> Response:
     """A figure's data, whole."""
     return answer_csv(source.drawn(kind, wanted).value.chart, f"{source.view.name}-{kind}")
 
@@ -177,11 +177,11 @@ def answer_csv(chart: Chart, name: str) -> Response:
     )
 
 
-def _drawn(chart: Chart) -> Drawn:
+def _drawn(chart: Chart) -> RenderedFigure:
     heading = {"title": chart.title, "note": chart.note, "rows": len(chart)}
     shown = "null" if chart.figure is None else chart.figure.to_json()
     body = (json.dumps(heading)[:-1] + f', "figure": {shown}}}').encode()
-    return Drawn(replace(chart, figure=None), body, hashlib.sha256(body).hexdigest()[:20])
+    return RenderedFigure(replace(chart, figure=None), body, hashlib.sha256(body).hexdigest()[:20])
 
 
 def cells_of(chart: Chart, limit: int) -> list[list[str]]:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from tunesvc.queries.health import Action, health
-from tunesvc.web.access import Right, Viewer
+from tunesvc.web.access import Permission, Viewer
 from tunesvc.web.pages.figures import AskedFresh
 from tunesvc.web.render import page, wants_fragment
 
@@ -27,7 +27,7 @@ def health_page(request: Request, user: Viewer, source: AskedFresh) -> HTMLRespo
         study=study,
         health=examined.value,
         fresh_in_s=examined.fresh_in_s,
-        can_act=request.app.state.access.allows(user, Right.STEER, study.study_id),
+        can_act=request.app.state.access.allows(user, Permission.STEER, study.study_id),
         fields=lambda action: list(_fields(action)),
     )
 

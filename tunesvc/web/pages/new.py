@@ -21,10 +21,10 @@ from tunesvc.errors import SpecError, StudyExists, StudyNotFound
 from tunesvc.preview import Preview, preview, told_cost, told_size
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study, list_studies, list_study_names
-from tunesvc.runtime.run_study import Source, create
+from tunesvc.runtime.run_study import StudySource, create
 from tunesvc.search.registry.component_check import option_faults
 from tunesvc.spec import StudySpec
-from tunesvc.spec.diagnostics import PlacedFault
+from tunesvc.spec.diagnostics import LocatedIssue
 from tunesvc.spec.starter import Template, templates
 from tunesvc.spec.yaml.document import examine, renamed, written
 from tunesvc.web.access import Creator, User, listed
@@ -41,12 +41,12 @@ Folder = Annotated[str, Form(max_length=4096)]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SpecVerdict:
     """What there is to say about a text."""
 
     spec: StudySpec | None
     """None when it cannot be read as a study, wherever it is run."""
-    faults: Sequence[PlacedFault]
+    faults: Sequence[LocatedIssue]
     """At their lines."""
     problems: Sequence[str]
     """Without a line."""
@@ -99,9 +99,9 @@ def create_new(request: Request, user: Creator, text: Text = "", folder: Folder 
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, user, text, folder, verdict=verdict, status=422)
     try:
-        record = create(database, verdict.spec, Source(text, str(Path(folder.strip()).resolve())), owner=user.name)
+        record = create(database, verdict.spec, StudySource(text, str(Path(folder.strip()).resolve())), owner=user.name)
     except StudyExists as error:  # somebody was faster
-        faults = Verdict(verdict.spec, (), (str(error),), None, "", ())
+        faults = SpecVerdict(verdict.spec, (), (str(error),), None, "", ())
         return _editor(request, user, text, folder, verdict=faults, status=409)
     return RedirectResponse(request.url_for("start_page", study_id=record.study_id), 303)
 
@@ -118,16 +118,16 @@ def study_file(study: AskedStudy) -> Response:
     return _file(_source(study), study.name)
 
 
-def judge(database: Database, text: str, folder: str, among: Collection[int] | None) -> Verdict:
+def judge(database: Database, text: str, folder: str, among: Collection[int] | None) -> SpecVerdict:
     """Read a text and look ahead; it may learn from the studies `among` these ids, or from all."""
     where, problems = _folder(folder)
     _, faults = examine(text, folder=where, judge=option_faults)
     spec, _ = examine(text)  # the others do not stand in the way of looking ahead
     if spec is None:
-        return Verdict(None, faults[:FAULTS_MAX], problems, None, "", ())
+        return SpecVerdict(None, faults[:FAULTS_MAX], problems, None, "", ())
     problems = [*problems, *_problems(database, spec, among)]
     seen = preview(spec, samples=SAMPLES)
-    return Verdict(spec, faults, problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
+    return SpecVerdict(spec, faults, problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
 
 
 def _folder(folder: str) -> tuple[Path | None, list[str]]:
@@ -163,7 +163,7 @@ def _editor(
     chosen: str = "",
     *,
     copied: StudyView | None = None,
-    verdict: Verdict | None = None,
+    verdict: SpecVerdict | None = None,
     status: int = 200,
 ) -> HTMLResponse:
     database: Database = request.app.state.database

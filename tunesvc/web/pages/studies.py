@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from tunesvc.queries.rows import StudyRow, StudyStatus
 from tunesvc.queries.sparklines import sparklines
-from tunesvc.queries.studies import Only, count_studies, list_labels, list_studies
+from tunesvc.queries.studies import StudyFilter, count_studies, list_labels, list_studies
 from tunesvc.web.access import Viewer, listed
 from tunesvc.web.render import page, wants_fragment
 
@@ -23,7 +23,7 @@ LOADED = 1_000
 SHOWN = 100
 
 
-class Sort(StrEnum):
+class StudySort(StrEnum):
     """What the list is sorted by."""
 
     NEWEST = "newest"
@@ -34,25 +34,25 @@ class Sort(StrEnum):
     GPU_HOURS = "gpu_hours"
 
 
-_KEYS: dict[Sort, Callable[[StudyRow], Any]] = {
-    Sort.NEWEST: lambda row: -row.study_id,
-    Sort.NAME: lambda row: row.name.casefold(),
-    Sort.STATE: lambda row: (list(StudyStatus).index(row.state), -row.study_id),
-    Sort.PROGRESS: lambda row: -row.fraction,
-    Sort.TRIALS: lambda row: -row.counts.total,
-    Sort.GPU_HOURS: lambda row: -row.gpu_hours,
+_KEYS: dict[StudySort, Callable[[StudyRow], Any]] = {
+    StudySort.NEWEST: lambda row: -row.study_id,
+    StudySort.NAME: lambda row: row.name.casefold(),
+    StudySort.STATE: lambda row: (list(StudyStatus).index(row.state), -row.study_id),
+    StudySort.PROGRESS: lambda row: -row.fraction,
+    StudySort.TRIALS: lambda row: -row.counts.total,
+    StudySort.GPU_HOURS: lambda row: -row.gpu_hours,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class StudyListQuery:
     """What the address asks for."""
 
     search: str
     states: Sequence[StudyStatus]
     tags: Sequence[str]
     owner: str
-    sort: Sort
+    sort: StudySort
     shown: int
 
 
@@ -64,13 +64,13 @@ def studies_page(
     state: Annotated[list[StudyStatus] | None, Query()] = None,
     tag: Annotated[list[str] | None, Query()] = None,
     owner: Annotated[str, Query(max_length=200)] = "",
-    sort: Sort = Sort.NEWEST,
+    sort: StudySort = StudySort.NEWEST,
     show: Annotated[int, Query(ge=1, le=LOADED)] = SHOWN,
 ) -> HTMLResponse:
     """All studies, or the table alone when htmx asks for it."""
-    wanted = Wanted(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
+    wanted = StudyListQuery(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
     database, among = request.app.state.database, listed(request, user)
-    only: Only = {
+    only: StudyFilter = {
         "search": wanted.search,
         "states": wanted.states,
         "tags": wanted.tags,
@@ -78,7 +78,7 @@ def studies_page(
         "among": among,
     }
     # the newest come first as they are read: the trials of no others are counted
-    found = list_studies(database, wanted.shown if wanted.sort is Sort.NEWEST else LOADED, **only)
+    found = list_studies(database, wanted.shown if wanted.sort is StudySort.NEWEST else LOADED, **only)
     rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
     return page(
         request,
@@ -87,7 +87,7 @@ def studies_page(
         found=count_studies(database, **only),
         sparks=sparklines(database, rows),
         wanted=wanted,
-        sorts=list(Sort),
+        sorts=list(StudySort),
         states=list(StudyStatus),
         gpu_price=request.app.state.gpu_price,
         labels=list_labels(database, among=among),

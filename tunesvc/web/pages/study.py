@@ -12,17 +12,17 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from tunesvc import charts
-from tunesvc.charts import Kind
+from tunesvc.charts import FigureKind
 from tunesvc.db.engine.database_errors import answering
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.recommendation import modelled, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
-from tunesvc.queries.study_summary import Headline, get_headline, list_queued, list_recent_decisions, list_running
+from tunesvc.queries.study_summary import StudySummary, get_headline, list_queued, list_recent_decisions, list_running
 from tunesvc.queries.trials.columns import names_of
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.analysis.recommend import Recommendation
 from tunesvc.web.pages.dependencies import AskedStudy
-from tunesvc.web.pages.figures import AskedFresh, Source
+from tunesvc.web.pages.figures import AskedFresh, FigureSource
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -36,7 +36,7 @@ SELECTED_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecommendedTrial:
     """The trial to take."""
 
     row: TrialRow
@@ -94,19 +94,19 @@ def selected_part(
     return page(request, "study_selected.html", study=study, rows=rows, names=names)
 
 
-TITLES: dict[Kind, str] = {
-    Kind.PARETO: "Pareto front",
-    Kind.HYPERVOLUME: "Hypervolume",
-    Kind.HISTORY: "History",
-    Kind.CURVES: "Learning curves",
-    Kind.PARALLEL: "Parallel coordinates",
-    Kind.IMPORTANCE: "Importance",
-    Kind.CONTOUR: "Two parameters: the model",
-    Kind.SLICE: "Each parameter by itself",
-    Kind.RANK: "Two parameters: ranks",
-    Kind.CORRELATIONS: "Correlations",
-    Kind.DISTRIBUTION: "Distribution",
-    Kind.TIMELINE: "Timeline of workers",
+TITLES: dict[FigureKind, str] = {
+    FigureKind.PARETO: "Pareto front",
+    FigureKind.HYPERVOLUME: "Hypervolume",
+    FigureKind.HISTORY: "History",
+    FigureKind.CURVES: "Learning curves",
+    FigureKind.PARALLEL: "Parallel coordinates",
+    FigureKind.IMPORTANCE: "Importance",
+    FigureKind.CONTOUR: "Two parameters: the model",
+    FigureKind.SLICE: "Each parameter by itself",
+    FigureKind.RANK: "Two parameters: ranks",
+    FigureKind.CORRELATIONS: "Correlations",
+    FigureKind.DISTRIBUTION: "Distribution",
+    FigureKind.TIMELINE: "Timeline of workers",
 }
 """Until the figure brings its own."""
 
@@ -116,7 +116,7 @@ def params_text(row: TrialRow) -> str:
     return yaml.safe_dump(dict(row.params), sort_keys=False, allow_unicode=True) if row.params else ""
 
 
-def _answer(source: Source, headline: Headline) -> Answer | None:
+def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | None:
     """The recommended trial, or the best observed one until that is known."""
     if headline.best is None:
         return None
@@ -144,11 +144,11 @@ def _answer(source: Source, headline: Headline) -> Answer | None:
         return None
     (row,) = rows
     if held is None or found is None:
-        return Answer(row, None, None, "", None, fresh_in_s=1)
+        return RecommendedTrial(row, None, None, "", None, fresh_in_s=1)
     luckiest = found.luckiest if found.luckiest != found.number else None
     evidence = found.describe(view.shared_seeds)
     fresh_in_s = None if held.stamp == source.stamp else max(1, math.ceil(held.fresh_in_s))
-    return Answer(row, found.mean, found.deviation, evidence, luckiest, found.luck, fresh_in_s)
+    return RecommendedTrial(row, found.mean, found.deviation, evidence, luckiest, found.luck, fresh_in_s)
 
 
 def _parameter_names(study: StudyView) -> list[str]:

@@ -12,17 +12,17 @@ from fastapi.responses import HTMLResponse, Response
 
 from tunesvc import charts
 from tunesvc.charts import Chart
-from tunesvc.queries.explain.explanation import Said, describe_trial
+from tunesvc.queries.explain.explanation import Statement, describe_trial
 from tunesvc.queries.explain.trial_attribution import get_attribution
 from tunesvc.queries.explain.trial_reasons import TrialReasons, get_trial_reasons
-from tunesvc.queries.rows import Curve, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.rows import ReportCurve, StudyView, TrialDetail, TrialRow
 from tunesvc.queries.trials.attempt_events import get_curves, list_logs, log_end
 from tunesvc.queries.trials.trial_table import drawn_from, list_best_trials, rows_of
 from tunesvc.search.analysis.attribution import Attribution
 from tunesvc.space import search_space
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.dependencies import AskedStudy, AskedTrial
-from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, Source, answer_chart, answer_csv, cells_of
+from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, FigureSource, answer_chart, answer_csv, cells_of
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -38,7 +38,7 @@ MetricName = Annotated[str, Query(alias="metric", max_length=400)]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class RangeMarker:
     """Where another trial lies in a parameter's range."""
 
     number: int
@@ -48,7 +48,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class ParamView:
     """One parameter of a trial against what it could have been."""
 
     name: str
@@ -60,7 +60,7 @@ class Setting:
     is_log: bool
     choices: Sequence[ParamValue]
     """All there are; empty for a number."""
-    marks: Sequence[Mark]
+    marks: Sequence[RangeMarker]
     """Of numbers: the best trial and the nearest ones."""
     best: ParamValue
     """The best trial's value; None when it has none."""
@@ -142,7 +142,7 @@ def trial_local(request: Request, detail: AskedTrial, source: AskedSource) -> HT
     return page(request, "trial_local.html", study=source.view, row=detail.row, found=found)
 
 
-def _attribution(source: Source, row: TrialRow, index: int) -> Attribution | None:
+def _attribution(source: FigureSource, row: TrialRow, index: int) -> Attribution | None:
     """By a model that may be older than the study: it is learned again no more often than it is worth."""
 
     study_id, kept = source.view.study_id, source.kept
@@ -159,7 +159,7 @@ def _cursor(text: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _by_topic(said: Sequence[Said]) -> dict[str, list[str]]:
+def _by_topic(said: Sequence[Statement]) -> dict[str, list[str]]:
     topics: dict[str, list[str]] = {}
     for one in said:
         topics.setdefault(one.topic, []).append(one.text)
@@ -168,7 +168,7 @@ def _by_topic(said: Sequence[Said]) -> dict[str, list[str]]:
 
 def _settings(
     request: Request, study: StudyView, detail: TrialDetail, reasons: TrialReasons, best: TrialRow | None
-) -> list[Setting]:
+) -> list[ParamView]:
     database = request.app.state.database
     kinds = drawn_from(database, study.study_id, detail.row.number)
     near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
@@ -179,18 +179,20 @@ def _settings(
     return [_setting(name, value, kinds[name], others, best) for name, value in detail.row.params.items()]
 
 
-def _setting(name: str, value: ParamValue, kind: Any, others: Mapping[int, TrialRow], best: TrialRow | None) -> Setting:
+def _setting(
+    name: str, value: ParamValue, kind: Any, others: Mapping[int, TrialRow], best: TrialRow | None
+) -> ParamView:
     def at(row: TrialRow) -> float | None:
         return search_space.place(kind, row.params[name]) if name in row.params else None
 
     marks = [
-        Mark(number, min(1.0, max(0.0, place)), best is not None and number == best.number)
+        RangeMarker(number, min(1.0, max(0.0, place)), best is not None and number == best.number)
         for number, row in others.items()
         if (place := at(row)) is not None
     ]
     own = search_space.place(kind, value)
     choices = list(getattr(kind, "choices", ()))
-    return Setting(
+    return ParamView(
         name,
         value,
         own,
@@ -224,12 +226,12 @@ def _curve_chart(request: Request, study: StudyView, detail: TrialDetail, metric
         objective = replace(objective, name=metric)
         found = tuple(curve.of(metric) for curve in found)
     curves = {curve.trial_number: curve for curve in found}
-    own = curves.pop(number, Curve(number, ()))
+    own = curves.pop(number, ReportCurve(number, ()))
     groups = {
         kind: _taken(curves, numbers) for kind, numbers in (("best", best), ("compared", compared), ("nearest", near))
     }
     return charts.peer_curves(objective, own, {**groups, "others": list(curves.values())}, total)
 
 
-def _taken(curves: dict[int, Curve], numbers: Sequence[int]) -> list[Curve]:
+def _taken(curves: dict[int, ReportCurve], numbers: Sequence[int]) -> list[ReportCurve]:
     return [curves.pop(number) for number in dict.fromkeys(numbers) if number in curves]

@@ -15,7 +15,7 @@ from tunesvc.queries.export.export_files import Export
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.trials.columns import names_of
 from tunesvc.queries.trials.filter_language import MEANINGS, Names
-from tunesvc.queries.trials.pagination import Selection, Sort, TrialPage, count_trials, trial_page
+from tunesvc.queries.trials.pagination import Selection, TrialPage, TrialSort, count_trials, trial_page
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.pages.trial_columns import Column, columns_of
@@ -35,7 +35,7 @@ Chosen = Annotated[list[str] | None, Query(alias="col")]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class TrialListQuery:
     """What the address asks for."""
 
     where: str
@@ -134,17 +134,17 @@ def _download(study: StudyView, content: Any, ending: str, kind: str) -> Respons
     return StreamingResponse(content, media_type=kind, headers=attachment(study.name, f".{ending}"))
 
 
-def _wanted(study: StudyView, names: Names, where: str, sort: str, chosen: Sequence[str] | None) -> Wanted:
+def _wanted(study: StudyView, names: Names, where: str, sort: str, chosen: Sequence[str] | None) -> TrialListQuery:
     there = _all(study, names)
     kept = [key for key in dict.fromkeys(chosen or ()) if key in {column.key for column in there}]
     shown = [column for column in there if column.key in kept] if kept else [c for c in there if c.is_usual]
-    return Wanted(_clean(where), _sort(_clean(sort), names), shown, kept)
+    return TrialListQuery(_clean(where), _sort(_clean(sort), names), shown, kept)
 
 
 def _sort(text: str, names: Names) -> str:
     """An address may be older than what it names: the newest first then."""
     try:
-        Sort.of(text, names)
+        TrialSort.of(text, names)
     except TuneError:
         return NEWEST
     return text

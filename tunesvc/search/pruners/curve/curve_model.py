@@ -23,10 +23,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtr, stdtrit
 
-from tunesvc.search.pruners.curve.features import Lessons, Points, Taught, is_there, reached_by
+from tunesvc.search.pruners.curve.features import CurveDataset, CurveFeatures, TrainingSet, is_there, reached_by
 from tunesvc.search.pruners.curve.regression import DOF, Kernel, Regression
 from tunesvc.search.tracking.finished import gone_on_in, split
-from tunesvc.search.tracking.scale import WORST, Scale
+from tunesvc.search.tracking.scale import WORST, ValueScale
 
 FINISHED_MIN = 3
 """With fewer finished trials there is no forecast: nothing says how far a curve still goes."""
@@ -48,7 +48,7 @@ _DOUBT = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class CurveForecast:
     """What a trial's final value is expected to be: a Student t on the study's scale, on which small is good."""
 
     step: int
@@ -59,7 +59,7 @@ class Forecast:
     """The scale of a Student t with `regression.DOF` degrees of freedom."""
     reached_z: float
     """What the trial has for certain: its best value when a trial's best value counts, else infinity."""
-    scale: Scale
+    scale: ValueScale
     worst: float = math.inf
     """The greatest cost that any curve has come to: no value beyond that is shown."""
 
@@ -128,7 +128,7 @@ class CurveModel:
 
     def look_again(self) -> None:
         """Look at all trials anew: they have other distributions."""
-        self._lessons = Lessons(self._sign, self._objective, TAUGHT_MAX, FINISHED_MIN)
+        self._lessons = CurveDataset(self._sign, self._objective, TAUGHT_MAX, FINISHED_MIN)
 
     @property
     def levels(self) -> Sequence[int]:
@@ -167,21 +167,21 @@ class CurveModel:
             self._kernels = {}
         self._learn(own)
 
-    def forecast(self, trial: FrozenTrial) -> Forecast | None:
+    def forecast(self, trial: FrozenTrial) -> CurveForecast | None:
         """What the trial's final value will be; None before its first report, or while too few have finished."""
         return self.forecasts([trial])[0]
 
-    def forecasts(self, trials: Sequence[FrozenTrial]) -> list[Forecast | None]:
+    def forecasts(self, trials: Sequence[FrozenTrial]) -> list[CurveForecast | None]:
         """One per trial, from its curve as it is handed in, which may be cut."""
         learned = self._learned
         if learned is None or not trials:
             return [None] * len(trials)
         level, known, z, deviation = self._predict(learned, trials)
         worst = [max(learned.worst, self._worst_of(trial)) for trial in trials]
-        out: list[Forecast | None] = []
+        out: list[CurveForecast | None] = []
         for i, k in enumerate(level):
             certain = float(known[i, 1]) if learned.is_best_taken else math.inf
-            made = Forecast(learned.levels[k], float(z[i]), deviation[i], certain, learned.scale, worst[i])
+            made = CurveForecast(learned.levels[k], float(z[i]), deviation[i], certain, learned.scale, worst[i])
             out.append(made if k >= 0 else None)
         return out
 
@@ -204,7 +204,7 @@ class CurveModel:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of each trial the place of its level, -1 for none, its summary there, and centre and deviation of what comes
         of it; what it has for certain is no worse."""
-        points = [Points(self._lessons.seen(trial), self._sign) for trial in trials]
+        points = [CurveFeatures(self._lessons.seen(trial), self._sign) for trial in trials]
         level = np.array([learned.level_of(p.steps) for p in points])
         summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
         known = learned.scaled(np.array(summaries))
@@ -213,7 +213,7 @@ class CurveModel:
 
     def _worst_of(self, trial: FrozenTrial) -> float:
         """The greatest finite cost of a curve."""
-        costs = [cost for cost in Points(self._lessons.seen(trial), self._sign).costs if math.isfinite(cost)]
+        costs = [cost for cost in CurveFeatures(self._lessons.seen(trial), self._sign).costs if math.isfinite(cost)]
         return max(costs, default=-math.inf)
 
     def _learn(self, trials: Sequence[FrozenTrial]) -> None:
@@ -227,10 +227,10 @@ class CurveModel:
 class _Learned:
     """One regression per level, fitted from the last level to the first."""
 
-    def __init__(self, taught: Taught, direction: StudyDirection, kernels: dict[int, Kernel]) -> None:
+    def __init__(self, taught: TrainingSet, direction: StudyDirection, kernels: dict[int, Kernel]) -> None:
         self.levels = levels = taught.levels
         self.length = taught.length
-        self.scale = Scale.of(taught.finals, direction)
+        self.scale = ValueScale.of(taught.finals, direction)
         self.is_best_taken = taught.is_best_taken
         self.encoder = taught.encoder
         self._fits: dict[int, Regression] = {}

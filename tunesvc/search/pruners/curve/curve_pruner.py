@@ -16,9 +16,9 @@ from optuna.pruners import BasePruner
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.explanations import Reason, Recent
+from tunesvc.search.explanations import LRUDict, Reason
 from tunesvc.search.pruners.audit import AUDIT, is_audited
-from tunesvc.search.pruners.curve.curve_model import CurveModel, Forecast, models_of
+from tunesvc.search.pruners.curve.curve_model import CurveForecast, CurveModel, models_of
 from tunesvc.search.pruners.curve.resume_candidates import (
     chance_of,
     details_of,
@@ -30,8 +30,8 @@ from tunesvc.search.pruners.curve.resume_candidates import (
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.finished import gone_on_in
 from tunesvc.search.tracking.objectives import cut, names_of, point_at, points_of, signs_of
-from tunesvc.search.tracking.pausing import RESUMED, Instead
-from tunesvc.search.tracking.study_history import History, history_of
+from tunesvc.search.tracking.pausing import RESUMED, Alternative
+from tunesvc.search.tracking.study_history import StudyHistory, history_of
 
 CHANCE = 0.05
 """Of being the best, below which a trial is stopped, unless a study says otherwise."""
@@ -88,7 +88,7 @@ class CurvePruner(BasePruner):
         self._audit = audit
         self._seed = seed
         self._resume = resume
-        self._reasons: Recent[Reason] = Recent()
+        self._reasons: LRUDict[Reason] = LRUDict()
 
     @property
     def pauses(self) -> bool:
@@ -123,7 +123,7 @@ class CurvePruner(BasePruner):
         return is_poor and not audited
 
     @locked
-    def promotion(self, study: Study, paused: Mapping[int, int], instead: Instead) -> int | None:
+    def promotion(self, study: Study, paused: Mapping[int, int], instead: Alternative) -> int | None:
         """The paused trial with the most to gain per step that it still needs, if that is more than a new trial gains.
 
         While other trials could be asked, that is all that counts, until the paused ones together have less than the
@@ -138,10 +138,10 @@ class CurvePruner(BasePruner):
         promises = kept_promises(study)
         promises.update(trials, paused, models, front, gone_on_in(study))
         together = promises.together
-        is_open = instead is not Instead.NOTHING and together >= self._chance
+        is_open = instead is not Alternative.NOTHING and together >= self._chance
         best = promises.best(0.0 if is_open else self._chance)
         length = max(model.length for model in models)
-        of_new = _gain_of_new(trials, models, front, history) / length if instead is Instead.NEW else 0.0
+        of_new = _gain_of_new(trials, models, front, history) / length if instead is Alternative.NEW else 0.0
         if best is None or best.gain_per_step <= of_new:
             return None
         number, gain = best.trial.number, best.gain_per_step
@@ -167,7 +167,7 @@ class _Judged:
     step: int
     values: Sequence[float]
     """Reported at that step, one per objective."""
-    forecasts: Sequence[Forecast]
+    forecasts: Sequence[CurveForecast]
     front: Sequence[FrozenTrial]
     """The finished trials that no other dominates; of one objective the best."""
     finished: int
@@ -223,7 +223,7 @@ class _Judged:
 
 
 def _gain_of_new(
-    trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial], history: History
+    trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial], history: StudyHistory
 ) -> float:
     """What a new trial gains: the mean of what was to be expected of the latest ones after their first report.
 
@@ -237,7 +237,7 @@ def _gain_of_new(
     return sum(gains) / len(gains) if gains else math.inf
 
 
-def _is_repeated(trial: FrozenTrial, history: History) -> bool:
+def _is_repeated(trial: FrozenTrial, history: StudyHistory) -> bool:
     return any(number < trial.number for number in history.numbers_of(trial.params))
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.pruners.curve.encoding import Encoder
-from tunesvc.search.tracking.finished import Settled
+from tunesvc.search.tracking.finished import FinishedTrials
 from tunesvc.search.tracking.objectives import seen_by
 
 ALL_MAX = 1_024
@@ -40,7 +40,7 @@ Places = npt.NDArray[np.int_]
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TrainingSet:
     """What is to be learned from; rows are trials in order of their numbers."""
 
     levels: Sequence[int]
@@ -53,12 +53,12 @@ class Taught:
     encoder: Encoder
     trials: Sequence[FrozenTrial]
     summaries: Array
-    """Shape (trials, levels, 3): see `Points.summary`."""
+    """Shape (trials, levels, 3): see `CurveFeatures.summary`."""
     final: Array
     finished: npt.NDArray[np.bool_]
 
 
-class Lessons:
+class CurveDataset:
     """Of one study and objective. Not thread-safe.
 
     Args:
@@ -77,7 +77,7 @@ class Lessons:
         self._needed = needed
         self._finished_min = finished_min
         self._all_max = all_max
-        self._settled = Settled()
+        self._settled = FinishedTrials()
         self._rows = np.zeros(0, _ROW)
         self._levels: Sequence[int] = ()
         self._summaries: Array = np.zeros((0, 0, 3))
@@ -89,7 +89,7 @@ class Lessons:
         """How many of them have a curve and a final value."""
 
     def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
-        """Look at what has ended; as `Settled.look` takes them."""
+        """Look at what has ended; as `FinishedTrials.look` takes them."""
         self._rows = grown(self._rows, len(trials))
         again, over = self._settled.look(trials, gone_on)
         self.ended += len(over) - len(again)
@@ -103,7 +103,7 @@ class Lessons:
         """The trial as the objective sees it."""
         return trial if self._objective is None else seen_by(trial, self._objective)
 
-    def learn(self, trials: Sequence[FrozenTrial]) -> Taught | None:
+    def learn(self, trials: Sequence[FrozenTrial]) -> TrainingSet | None:
         """What all trials teach, those that run included; None when none has finished."""
         under_way = self._settled.open(trials)
         for place in under_way:
@@ -117,7 +117,7 @@ class Lessons:
         all_taught = np.flatnonzero(rows["kind"] != _NOTHING)
         _, firsts = np.unique(rows["space"][all_taught], return_index=True)
         taught = self._telling(all_taught) if len(all_taught) > self._all_max else all_taught
-        return Taught(
+        return TrainingSet(
             self._levels,
             int(rows["length"][longest]),
             rows["final"][finished],
@@ -143,7 +143,7 @@ class Lessons:
         self._summaries = grown(self._summaries, len(trials))
         for place in self._new.union(under_way):
             if self._rows["kind"][place] != _NOTHING:
-                self._summaries[place] = Points(self.seen(trials[place]), self._sign).summaries(levels)
+                self._summaries[place] = CurveFeatures(self.seen(trials[place]), self._sign).summaries(levels)
         self._new = set()
 
     def _telling(self, taught: Places) -> Places:
@@ -160,7 +160,7 @@ class Lessons:
         return np.asarray(taught[np.unique(np.concatenate(chosen))])
 
 
-class Points:
+class CurveFeatures:
     """A trial's curve in order of its steps, as costs (small is good); what is not finite is infinite."""
 
     def __init__(self, trial: FrozenTrial, sign: float) -> None:

@@ -16,7 +16,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason
-from tunesvc.search.pruners.curve.curve_model import CurveModel, Forecast
+from tunesvc.search.pruners.curve.curve_model import CurveForecast, CurveModel
 from tunesvc.search.pruners.curve.features import grown
 from tunesvc.search.tracking.pareto import chance_to_extend
 
@@ -25,11 +25,11 @@ _ROW = np.dtype([("is_known", "?"), ("is_any", "?"), ("after_step", "i8"), ("cha
 
 
 @dataclass(frozen=True, slots=True)
-class Promise:
+class ResumeCandidate:
     """What may be expected of a trial if it goes on."""
 
     trial: FrozenTrial
-    forecasts: Sequence[Forecast]
+    forecasts: Sequence[CurveForecast]
     front: Sequence[FrozenTrial]
     chance: float
     steps_left: int = 1
@@ -58,7 +58,7 @@ class Promise:
         return Reason(text, details)
 
 
-class Promises:
+class ResumeCandidates:
     """Of the paused trials of one study. Each is worked out anew when the trial has gone on in between, when a model
     has learned, and when the best is another: all of that becomes rarer as a study grows."""
 
@@ -67,7 +67,7 @@ class Promises:
         self._heard = 0
         self._rows = np.zeros(0, _ROW)
         """By number."""
-        self._of: dict[int, Promise] = {}
+        self._of: dict[int, ResumeCandidate] = {}
         self._there = np.zeros(0, dtype=int)
         """Numbers of the paused trials that promise something, in order."""
 
@@ -109,7 +109,7 @@ class Promises:
         others: list[float] = (1 - self._rows["chance"][self._there]).tolist()
         return 1 - math.prod(others)
 
-    def best(self, chance: float) -> Promise | None:
+    def best(self, chance: float) -> ResumeCandidate | None:
         """The one with the most to gain per step among those with at least this chance; of equal ones the first."""
         there = self._there[self._rows["chance"][self._there] >= chance]
         for number in there[np.isnan(self._rows["rate"][there])].tolist():
@@ -125,12 +125,12 @@ class Promises:
             self._heard = len(gone_on)
 
 
-def kept_promises(study: Study) -> Promises:
+def kept_promises(study: Study) -> ResumeCandidates:
     """What is kept of a study; it is worked out anew where it was lost."""
-    return _PROMISES.setdefault(study, Promises())
+    return _PROMISES.setdefault(study, ResumeCandidates())
 
 
-_PROMISES: WeakKeyDictionary[Study, Promises] = WeakKeyDictionary()
+_PROMISES: WeakKeyDictionary[Study, ResumeCandidates] = WeakKeyDictionary()
 
 
 def promises_of(
@@ -138,18 +138,18 @@ def promises_of(
     models: Sequence[CurveModel],
     front: Sequence[FrozenTrial],
     steps_left: Sequence[int] | None = None,
-) -> list[Promise | None]:
+) -> list[ResumeCandidate | None]:
     """One per trial; None for those for which there is no forecast of every objective."""
-    out: list[Promise | None] = []
+    out: list[ResumeCandidate | None] = []
     for i, each in enumerate(zip(*(model.forecasts(trials) for model in models), strict=True)):
         known = [forecast for forecast in each if forecast is not None]
         left = 1 if steps_left is None else steps_left[i]
         is_known = len(known) == len(models)
-        out.append(Promise(trials[i], known, front, chance_of(known, front), left) if is_known else None)
+        out.append(ResumeCandidate(trials[i], known, front, chance_of(known, front), left) if is_known else None)
     return out
 
 
-def chance_of(forecasts: Sequence[Forecast], front: Sequence[FrozenTrial]) -> float:
+def chance_of(forecasts: Sequence[CurveForecast], front: Sequence[FrozenTrial]) -> float:
     """To end better than the best, or outside of what the front dominates."""
     below = [[f.chance_of_better(v) for f, v in zip(forecasts, t.values, strict=True)] for t in front]
     return chance_to_extend(np.array(below))
@@ -159,13 +159,13 @@ def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
     return max(1, length - sum(step <= after_step for step in trial.intermediate_values))
 
 
-def told_of(forecast: Forecast, name: str) -> str:
+def told_of(forecast: CurveForecast, name: str) -> str:
     """A forecast in words."""
     low, high = forecast.interval(0.9)
     return f"final {name or 'value'} {forecast.value:.4g} (90 % interval {low:.4g} to {high:.4g})"
 
 
-def details_of(forecast: Forecast) -> dict[str, float]:
+def details_of(forecast: CurveForecast) -> dict[str, float]:
     """A forecast in numbers."""
     low, high = forecast.interval(0.9)
     return {"predicted": forecast.value, "deviation": forecast.deviation, "low": low, "high": high}

@@ -31,7 +31,7 @@ class Domain:
         """How many different values each parameter has; infinite for a float without step."""
         self.choices = np.where(self.is_choice, np.where(np.isfinite(self.sizes), self.sizes, 0), 0).astype(int)
         """How many choices each parameter has; 0 for a number."""
-        self._rules: list[_Rule] = []
+        self._rules: list[_InactiveRule] = []
 
     def __len__(self) -> int:
         return len(self.names)
@@ -79,7 +79,7 @@ class Domain:
                 on = set(places[has & known])
                 if on and not on & set(places[~has & known]):
                     off = set(range(int(_size(kind)))) - {int(place) for place in on}
-                    self._rules.append(_Rule(j, parent, off))
+                    self._rules.append(_InactiveRule(j, parent, off))
                     break
 
     def without_absent(self, points: np.ndarray) -> np.ndarray:
@@ -115,7 +115,7 @@ class Domain:
         return self.snap(points)
 
 
-class _Rule:
+class _InactiveRule:
     """A parameter that does not matter where another one has certain choices."""
 
     def __init__(self, child: int, parent: int, off: set[int]) -> None:

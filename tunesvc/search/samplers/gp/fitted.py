@@ -19,7 +19,7 @@ FITTED_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Belief:
+class PosteriorSummary:
     """A fitted model."""
 
     domain: Domain
@@ -49,7 +49,7 @@ class Belief:
         return middle, np.abs(high - low) / 2
 
 
-def believe(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> Belief | None:
+def believe(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> PosteriorSummary | None:
     """Fit the model; None while the trials differ in no parameter, or none is complete.
 
     Args:
@@ -73,4 +73,4 @@ def believe(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None)
         return None
     known, seen = learn(seen.thinned(FITTED_MAX)), seen.thinned(OBSERVED_MAX)
     posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
-    return Belief(domain, seen, posterior)
+    return PosteriorSummary(domain, seen, posterior)

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.explanations import Reason, Recent
+from tunesvc.search.explanations import LRUDict, Reason
 from tunesvc.search.pruners.curve.curve_model import models_of
 from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, maximise
 from tunesvc.search.samplers.gp.domain import Domain
@@ -78,7 +78,7 @@ class GPSampler(BaseSampler):
         self._search_space = dict(search_space or {})
         self._shared_seeds = shared_seeds
         self._fits: OrderedDict[bytes, Hyperparameters] = OrderedDict()
-        self._reasons: Recent[Reason] = Recent()
+        self._reasons: LRUDict[Reason] = LRUDict()
 
     def reseed_rng(self) -> None:
         """Draw other numbers from now on, as Optuna asks of a sampler's copy in another worker."""

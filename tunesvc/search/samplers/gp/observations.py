@@ -14,7 +14,7 @@ from tunesvc.search.pruners.curve.curve_model import CurveModel
 from tunesvc.search.pruners.curve.regression import DOF
 from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters
-from tunesvc.search.tracking.scale import WORST, Scale
+from tunesvc.search.tracking.scale import WORST, ValueScale
 from tunesvc.search.training_seeds import groups
 
 OBSERVED_MAX = 400
@@ -44,7 +44,7 @@ class Observations:
     unit: float
     centre: float
     """A value on the scale is `centre + unit * value`."""
-    scale: Scale | None
+    scale: ValueScale | None
     """None for several objectives."""
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Observations:
         ends = self.scale.back(self.centre + self.unit * np.array([mean - deviation, mean, mean + deviation]))
         return float(ends[1]), float(abs(ends[2] - ends[0]) / 2)
 
-    def on(self, scale: Scale) -> Observations:
+    def on(self, scale: ValueScale) -> Observations:
         """The same finished trials on another scale, for one objective."""
         placed = scale.to(self.raw)
         centre, unit = float(placed.mean()), float(placed.std()) or 1.0
@@ -104,14 +104,14 @@ def observe(
         weights: of the objectives, for several: they become one by an augmented Chebyshev function (Knowles 2006,
             "ParEGO").
         shared_seeds: how many training seeds the trials share in turns; None: each has its own.
-        is_log: as for `Scale.of`.
+        is_log: as for `ValueScale.of`.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not finished:
         return None
     columns = np.array([trial.values for trial in finished], dtype=float)
     scales = [
-        Scale.of(column, direction, is_log=is_log) for column, direction in zip(columns.T, directions, strict=True)
+        ValueScale.of(column, direction, is_log=is_log) for column, direction in zip(columns.T, directions, strict=True)
     ]
     placed = np.column_stack([scale.to(column) for scale, column in zip(scales, columns.T, strict=True)])
     means, deviations = placed.mean(axis=0), placed.std(axis=0) + 1e-9
@@ -166,11 +166,11 @@ def prefers_log(
         return False
     as_log = seen.scale
     seen = seen.thinned(limit)
-    as_is = Scale.of(seen.raw, direction, is_log=False)
+    as_is = ValueScale.of(seen.raw, direction, is_log=False)
     return _log_evidence(seen, as_log, learn) > _log_evidence(seen.on(as_is), as_is, learn)
 
 
-def _log_evidence(seen: Observations, scale: Scale, learn: Learn) -> float:
+def _log_evidence(seen: Observations, scale: ValueScale, learn: Learn) -> float:
     """How probable the raw values are, up to a constant: by the model, and by how the scale stretches them."""
     stretched = scale.log_slopes(seen.raw).sum() - len(seen) * np.log(seen.unit)
     return learn(seen).log_posterior + float(stretched)
@@ -201,7 +201,7 @@ def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
 def _foreseen(
     trials: Sequence[FrozenTrial],
     curves: Sequence[CurveModel],
-    scales: Sequence[Scale],
+    scales: Sequence[ValueScale],
     combined: Callable[[np.ndarray], np.ndarray],
 ) -> list[tuple[FrozenTrial, float, float]]:
     """Pruned and running trials with what is forecast for all objectives together, and its variance."""
@@ -226,7 +226,7 @@ def _foreseen(
 
 
 def _unfinished(
-    trials: Sequence[FrozenTrial], curves: CurveModel, scale: Scale, *, guesses: bool = True
+    trials: Sequence[FrozenTrial], curves: CurveModel, scale: ValueScale, *, guesses: bool = True
 ) -> Mapping[int, tuple[float, float]]:
     """By number: what is forecast for a pruned or running trial that has reported, and its variance.
 

@@ -1,7 +1,7 @@
 """A study's finished trials in the order of how good they are, kept as they finish, and a bounded view of them.
 
-A sampler that looks at every trial at every turn becomes slower with each of them. `Ranks` looks at a trial once, when
-it has finished; a view then costs the same after 10,000 trials as after 500. Knows no sampler.
+A sampler that reads every trial at every ask becomes slower with each of them. `TPEHistory` reads a trial once, when
+it has finished; a split then costs the same after 10,000 trials as after 500. Imports no sampler.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Observation:
 
 
 @dataclass(slots=True)
-class Part(Sequence[Observation]):
+class TrialColumns(Sequence[Observation]):
     """Some trials, in order of their numbers, and their parameters as columns, each made once. Do not change it."""
 
     observations: Sequence[Observation]
@@ -82,16 +82,16 @@ class Part(Sequence[Observation]):
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class Split:
     """What is modelled of a study."""
 
-    good: Part
-    bad: Part
+    good: TrialColumns
+    bad: TrialColumns
     finished: int
     """How many trials it was chosen from."""
 
 
-class Ranks:
+class TPEHistory:
     """One study's trials. Not thread-safe.
 
     Args:
@@ -110,8 +110,8 @@ class Ranks:
         self._numbers: list[int] = []
         self._lots: list[tuple[float, int]] = []
         self._ranks: list[Rank] = []
-        self._front = Front(history)
-        self._view: View | None = None
+        self._front = ParetoFront(history)
+        self._view: Split | None = None
         self.told = 0
         """Trials that completed or were pruned."""
         self.groups: list[Space] = []
@@ -156,7 +156,7 @@ class Ranks:
         known = (trials[position] for position in sorted(self._unfinished) if position < len(trials))
         return [trial for trial in known if trial.state == TrialState.RUNNING][-self._history :]
 
-    def view(self) -> View:
+    def view(self) -> Split:
         """The good trials as Optuna's TPE splits them off, and as many others as the history has room for.
 
         With several objectives Optuna's share of good trials grows without bound: here it is at most a quarter of the
@@ -165,7 +165,7 @@ class Ranks:
         if self._view is None:
             good = self._good()
             bad = self._bad(good, self._history - len(good))
-            self._view = View(Part(self._in_order(good)), Part(self._in_order(bad)), self.finished)
+            self._view = Split(TrialColumns(self._in_order(good)), TrialColumns(self._in_order(bad)), self.finished)
         return self._view
 
     def _learn(self, trial: FrozenTrial) -> None:
@@ -266,7 +266,7 @@ class Ranks:
         self.common = {name: kind for name, kind in common.items() if space.get(name) == kind}
 
 
-class Front:
+class ParetoFront:
     """Completed trials with several objectives, of which it knows the best.
 
     Ranking all of them at each turn would cost ever more. Kept are the candidates: when there are more than four times

@@ -18,9 +18,9 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.explanations import Reason, Recent
+from tunesvc.search.explanations import LRUDict, Reason
 from tunesvc.search.samplers.tpe.parzen import NARROW_FROM, Parzen, weights_by_age, weights_of_sample
-from tunesvc.search.samplers.tpe.tpe_history import Array, Ranks, Space, View
+from tunesvc.search.samplers.tpe.tpe_history import Array, Space, Split, TPEHistory
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.finished import changes_of, forecasts_in, gone_on_in
 from tunesvc.space.search_space import canonical
@@ -45,14 +45,14 @@ class _Draw:
 
     space: Space
     point: Mapping[str, float]
-    view: View
+    view: Split
     running: int
     log_ratio: float
     prior: float
 
 
 @dataclass(slots=True)
-class _Asked:
+class _AskedTrial:
     finished: int = 0
     draws: list[_Draw] = field(default_factory=list)
 
@@ -63,12 +63,12 @@ class _Known:
 
     forecasts: object
     """See `finished.forecasts_in`."""
-    ranks: Ranks
+    ranks: TPEHistory
     state: tuple[int, int | None] = 0, None
     """Trials and changes of the study when they were looked at."""
     running: dict[tuple[str, ...], dict[int, tuple[FrozenTrial, Row]]] = field(default_factory=dict)
     """By parameters, and by number: running trials that have them, each as it was when it was looked at."""
-    densities: dict[str, tuple[View, Space, Parzen]] = field(default_factory=dict)
+    densities: dict[str, tuple[Split, Space, Parzen]] = field(default_factory=dict)
     """Of the good trials, and of the others without those that run, which several asks share."""
 
     def lies(self, trials: Sequence[FrozenTrial], space: Space) -> tuple[Array, Numbers]:
@@ -86,7 +86,7 @@ class _Known:
         self.running[names] = kept
         return np.array(list(rows.values())).reshape(-1, len(names)), np.array(list(rows), dtype=int)
 
-    def likely_of(self, view: View, space: Space, is_aged: bool) -> Parzen:
+    def likely_of(self, view: Split, space: Space, is_aged: bool) -> Parzen:
         """The density of the good trials; with `is_aged` older ones count less."""
 
         def make() -> Parzen:
@@ -96,7 +96,7 @@ class _Known:
 
         return self._shared("likely", view, space, make)
 
-    def unlikely_of(self, view: View, space: Space, lies: tuple[Array, Numbers], running: int) -> Parzen:
+    def unlikely_of(self, view: Split, space: Space, lies: tuple[Array, Numbers], running: int) -> Parzen:
         """The density of the trials that are not good, and of those that run.
 
         Where what has ended is a sample with kernels as narrow as they get, it is computed once for all asks between
@@ -113,7 +113,7 @@ class _Known:
         of = len(bad) * (others + running) // max(len(view.bad) + running, 1)
         return Parzen(bad, space, weights_of_sample(len(bad), of), of)
 
-    def _shared(self, which: str, view: View, space: Space, make: Callable[[], Parzen]) -> Parzen:
+    def _shared(self, which: str, view: Split, space: Space, make: Callable[[], Parzen]) -> Parzen:
         """A density, made anew when another view or space is modelled than before."""
         kept = self.densities.get(which)
         if kept is None or kept[0] is not view or kept[1] != space:
@@ -233,7 +233,7 @@ class TPESampler(BaseSampler):
 
     def _forget(self) -> None:
         self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
-        self._asked: Recent[_Asked] = Recent()
+        self._asked: LRUDict[_AskedTrial] = LRUDict()
 
     def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
         """What it knows of a study's trials, learned anew when pruned ones are forecast otherwise than before.
@@ -242,7 +242,7 @@ class TPESampler(BaseSampler):
         """
         known, forecasts = self._studies.setdefault(study._storage, {}), forecasts_in(study)
         if study._study_id not in known or known[study._study_id].forecasts != forecasts:
-            known[study._study_id] = _Known(forecasts, Ranks(study.directions, self._history))
+            known[study._study_id] = _Known(forecasts, TPEHistory(study.directions, self._history))
         found = known[study._study_id]
         state = len(trials), changes_of(study)
         if state[1] is None or found.state != state:  # an ask looks three times, and nothing ends meanwhile
@@ -286,9 +286,9 @@ class TPESampler(BaseSampler):
         asked.draws.append(_Draw(space, point, view, len(others), float(ratio[best]), float(prior[best])))
         return {name: canonical(kind, kind.to_external_repr(point[name])) for name, kind in space.items()}
 
-    def _remember(self, number: int, finished: int) -> _Asked:
+    def _remember(self, number: int, finished: int) -> _AskedTrial:
         if number not in self._asked:
-            self._asked[number] = _Asked()
+            self._asked[number] = _AskedTrial()
         self._asked[number].finished = finished
         return self._asked[number]
 
@@ -384,7 +384,7 @@ def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
     ]
 
 
-def _values(view: View, place: int) -> Sequence[float]:
+def _values(view: Split, place: int) -> Sequence[float]:
     seen = view.bad[place] if place < len(view.bad) else view.good[place - len(view.bad)]
     return seen.values or ()
 
