@@ -51,7 +51,7 @@ def spec(name: str, trials: int) -> StudySpec:
 
 def make_ours(database: Database, name: str, trials: int) -> int:
     """A finished study in our schema; returns its id."""
-    with database.patiently() as connection:
+    with database.long_transaction() as connection:
         study = study_records.create(connection, spec(name, trials)).study_id
         run = _Runner(connection, trials, first=trial_id(study, 0), study=study)
         run(_TRIALS)

@@ -163,7 +163,7 @@ class Stage:
                     result = connection.execute(sa.text(statement))
                     return result.all() if result.returns_rows else []
             except sa.exc.DBAPIError:
-                self.database.revive()
+                self.database.ensure_running()
                 time.sleep(0.1)
         raise TimeoutError(f"Postgres did not come back for: {statement}")
 

@@ -16,7 +16,13 @@ from tunesvc.execution.attempt.spool import Remains
 from tunesvc.execution.executor import AttemptId, Event, Job, Launch, NodeInfo, Payload
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.execution.ray.worker_backend import WorkerHandle
-from tunesvc.execution.worker.worker_protocol import AdoptResponse, PollRequest, PollResponse, Verb, WorkerCommand
+from tunesvc.execution.worker.worker_protocol import (
+    AdoptResponse,
+    CommandKind,
+    PollRequest,
+    PollResponse,
+    WorkerCommand,
+)
 
 
 class ScriptedWorker:
@@ -37,7 +43,7 @@ class ScriptedWorker:
         """What it was told to run."""
         return [order.values[0] for order in self.orders("run")]
 
-    def orders(self, verb: Verb) -> list[WorkerCommand]:
+    def orders(self, verb: CommandKind) -> list[WorkerCommand]:
         """What it was told, of one kind."""
         return [order for order in self.told if order.verb == verb]
 
@@ -54,7 +60,7 @@ class ScriptedWorker:
     def call(self, method: str, *values: Any) -> Future[Any]:
         answer: Future[Any] = Future()
         self.calls[method].append(values)
-        if method == "talk":
+        if method == "poll":
             self._listen_to(values[1])
         self._open[method].append(answer)
         return answer
@@ -77,9 +83,9 @@ class ScriptedWorker:
 
     def reply(self, reply: PollResponse) -> None:
         """Answer the newest call; those that it has overtaken come back before, as they do from a worker."""
-        while len(self._open["talk"]) > 1:
-            self.answer("talk", PollResponse())
-        self.answer("talk", reply)
+        while len(self._open["poll"]) > 1:
+            self.answer("poll", PollResponse())
+        self.answer("poll", reply)
 
     def die(self) -> None:
         """Have all that is open fail."""

@@ -48,7 +48,7 @@ def _do(memory: RecordingStorage, deed: str, which: int, value: float, objective
     elif deed == "resume" and memory._paused:
         number = sorted(memory._paused)[which % len(memory._paused)]
         memory.resume(number)
-        memory.forget_after(number, which % 3)
+        memory.truncate_curve(number, which % 3)
     elif deed == "end":
         memory.set_trial_system_attr(number, "constraints:c", which % 4 - 2.0)
         values = [0.0 if math.isnan(value) else value, float(which % 3)]
@@ -56,4 +56,4 @@ def _do(memory: RecordingStorage, deed: str, which: int, value: float, objective
     elif deed == "fail":
         memory.set_trial_state_values(number, TrialState.FAIL)
     elif deed == "take back" and number == memory.count - 1 and not step:
-        memory.drop_last(1)
+        memory.pop_last(1)

@@ -18,7 +18,7 @@ from tunesvc.queries.studies import get_study, list_studies
 from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import open_view, run_observed
 from tunesvc.runtime.interrupts import interruptible
-from tunesvc.runtime.run_study import StudySource, enroll
+from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.search.registry.component_check import option_faults
 from tunesvc.search.registry.component_options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
@@ -71,7 +71,7 @@ def run(
         with open_view(options, spec.name, interrupt) as observer:
             observer.note(ProgressEvent("phase", "opening the database"))
             database = shared_database(database_url)
-            record = enroll(database, spec, source, resume=resume, observer=observer)
+            record = create_or_resume(database, spec, source, resume=resume, observer=observer)
             interrupted = run_observed(database, record, source, options, observer, interrupt)
             return Study(record.name, database, interrupted=interrupted)
 

@@ -140,7 +140,7 @@ class Load:
                 self.troubles.append(str(error))
                 if time.monotonic() > deadline:
                     raise
-                self._database.revive()
+                self._database.ensure_running()
                 time.sleep(0.02)
             else:
                 return
@@ -210,7 +210,7 @@ def test_an_embedded_server_that_dies_is_started_again_by_those_who_use_it(
         with Load(database) as load:
             load.recovery_s(0.0)
             _die(directory, death)
-            revivals = [threading.Thread(target=other.revive) for _ in range(4)]
+            revivals = [threading.Thread(target=other.ensure_running) for _ in range(4)]
             for revival in revivals:
                 revival.start()
             told(f"embedded, {death}", load.recovery_s(time.monotonic()))
@@ -224,13 +224,13 @@ def test_an_embedded_server_that_cannot_be_revived_says_why_and_nobody_waits_for
 ) -> None:
     """Fault 3."""
     with _embedded(tune_home, directory, monkeypatch) as database:
-        assert database.revive() == ""
+        assert database.ensure_running() == ""
         _die(directory, "kill -9 of the server")
         control = directory / "postgres/data/global/pg_control"
         control.rename(control.with_name("hidden"))
-        assert "pg_control" in database.revive()
+        assert "pg_control" in database.ensure_running()
         control.with_name("hidden").rename(control)
-        assert database.revive() == ""
+        assert database.ensure_running() == ""
 
 
 def test_a_dashboard_starts_an_embedded_server_that_stopped_under_it(
@@ -258,10 +258,10 @@ def test_a_frozen_embedded_server_is_waited_for_and_not_replaced(
         pid = _postmaster(directory)
         os.kill(pid, signal.SIGSTOP)
         try:
-            assert "lives but did not answer for 1 s" in EmbeddedServer.revive(database._server, 1.0)  # type: ignore[arg-type]
+            assert "lives but did not answer for 1 s" in EmbeddedServer.ensure_running(database._server, 1.0)  # type: ignore[arg-type]
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert database.revive() == ""
+        assert database.ensure_running() == ""
         assert _postmaster(directory) == pid
 
 
@@ -386,7 +386,7 @@ def test_a_server_frozen_under_load_costs_no_batch(server: PostgresServer) -> No
 def test_work_that_rightly_takes_long_is_not_cut(hasty: Database) -> None:
     """Fault 5: migrations run patiently, and only they."""
     long = sa.text("SELECT pg_sleep(1.5)")
-    with hasty.patiently() as connection:
+    with hasty.long_transaction() as connection:
         connection.execute(long)
     with pytest.raises(sa.exc.OperationalError, match="no answer"), hasty.engine.begin() as connection:
         connection.execute(long)
@@ -553,7 +553,7 @@ def test_an_embedded_server_that_died_of_a_full_disk_is_back_when_there_is_room(
             answered, tries = load.answered, len(load.troubles)
             wait_until(lambda: len(load.troubles) > tries + 3)
             assert load.answered == answered
-            assert "No space left" in database.revive()
+            assert "No space left" in database.ensure_running()
             filler.unlink()
             told("room again", load.recovery_s(time.monotonic()))
         sys.stdout.write("\n".join(dict.fromkeys(load.troubles)))

@@ -166,7 +166,7 @@ def test_a_migration_whose_connection_is_lost_midway_leaves_nothing_and_can_be_r
             if "CREATE TABLE trials" in statement:
                 proxy.cut()
 
-        with pytest.raises(sa.exc.OperationalError), database.patiently() as connection:
+        with pytest.raises(sa.exc.OperationalError), database.long_transaction() as connection:
             migrations.upgrade(connection)
     with connect(empty_url) as database:
         assert sa.inspect(database.engine).get_table_names() == []

@@ -307,7 +307,7 @@ def test_roots_tight_umask_does_not_shut_the_server_out(home: Path) -> None:
 def test_an_ordinary_user_runs_the_server_under_its_own_name(home: Path, umask: int) -> None:
     entry = pwd.getpwnam("nobody")
     nobody = OsAccount("nobody", entry.pw_uid, entry.pw_gid)
-    if nobody.blocked_at(postgres_binaries.bin_directory()):
+    if nobody.first_inaccessible_parent(postgres_binaries.bin_directory()):
         pytest.skip("the wheel lies where other users cannot read it")
     own = home / "own"
     own.mkdir()
@@ -366,10 +366,10 @@ def test_the_account_knows_which_directory_shuts_it_out(tmp_path: Path) -> None:
     stranger = OsAccount("stranger", 54321, 54321)
     (tmp_path / "shut").mkdir(mode=0o700)
     tmp_path.chmod(0o755)
-    blocked = stranger.blocked_at(tmp_path / "shut" / "deeper")
+    blocked = stranger.first_inaccessible_parent(tmp_path / "shut" / "deeper")
     assert blocked is not None
     assert tmp_path.is_relative_to(blocked) or blocked == tmp_path / "shut"
-    assert server_account().blocked_at(Path("/")) is None
+    assert server_account().first_inaccessible_parent(Path("/")) is None
 
 
 def test_the_home_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

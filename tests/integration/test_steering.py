@@ -21,7 +21,7 @@ from tunesvc.queries.studies import get_study, list_labels, list_studies
 from tunesvc.queries.trials.attempt_events import list_decisions
 from tunesvc.queries.trials.trial_table import list_trials
 from tunesvc.runtime import study_requests, takeover
-from tunesvc.runtime.run_study import StudySource, enroll
+from tunesvc.runtime.run_study import StudySource, create_or_resume
 
 
 def ask(simulation: Simulation, kind: str, payload: Mapping[str, object] | None = None) -> str:
@@ -179,11 +179,11 @@ def test_a_failed_study_without_results_gives_way_to_a_mended_one(database: Data
     broken.run()
     assert broken.states().keys() == {"fail"}
     mended = make_spec(parameters={"z": {"type": "float", "min": 0.0, "max": 1.0}})
-    record = enroll(database, mended, StudySource(), resume=False, observer=recorder)
+    record = create_or_resume(database, mended, StudySource(), resume=False, observer=recorder)
     assert record.study_id != broken.record.study_id
     assert record.state is StudyState.CREATED
     assert "this one replaces it" in recorder.texts("study")[0]
-    assert enroll(database, mended, StudySource(), resume=True).study_id == record.study_id
+    assert create_or_resume(database, mended, StudySource(), resume=True).study_id == record.study_id
 
 
 def test_a_study_with_a_result_gives_way_to_none(database: Database) -> None:
@@ -191,7 +191,7 @@ def test_a_study_with_a_result_gives_way_to_none(database: Database) -> None:
     simulation.run()
     simulation.sql("UPDATE studies SET state = 'failed'")
     with pytest.raises(StudyExists, match="tune resume"):
-        enroll(database, make_spec(), StudySource(), resume=False)
+        create_or_resume(database, make_spec(), StudySource(), resume=False)
 
 
 def test_a_trial_that_is_enqueued_before_the_first_run_does_not_keep_earlier_studies_from_teaching(

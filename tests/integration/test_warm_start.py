@@ -17,7 +17,7 @@ from tunesvc.queries.explain.explanation import explain_study
 from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_replay import replay_study
 from tunesvc.queries.trials.trial_table import list_trials
-from tunesvc.runtime.run_study import StudySource, enroll
+from tunesvc.runtime.run_study import StudySource, create_or_resume
 
 LAYERS = {"type": "categorical", "values": ["one", "two"]}
 
@@ -49,7 +49,7 @@ def test_a_warm_started_study_begins_with_the_best_and_looks_near_them(database:
 
 def test_a_warm_start_from_nothing_is_refused(database: Database) -> None:
     with pytest.raises(StudyNotFound):
-        enroll(database, make_spec(warm_start=["befor"]), StudySource(), resume=False)
+        create_or_resume(database, make_spec(warm_start=["befor"]), StudySource(), resume=False)
 
 
 def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Database) -> None:
@@ -60,7 +60,7 @@ def test_a_range_and_choices_may_grow_and_old_trials_still_teach(database: Datab
     grown = spec.model_validate_json(
         make_spec(parameters=wide, sampler=spec.sampler.model_dump(), budget={"trials": 60}).model_dump_json()
     )
-    enroll(database, grown, StudySource(), resume=True)
+    create_or_resume(database, grown, StudySource(), resume=True)
     simulation = Simulation(database, grown, offset(0.0))  # type: ignore[arg-type]
     before = list_trials(database, simulation.record.study_id)
     simulation.run()
@@ -92,7 +92,7 @@ def test_what_is_no_widening_is_refused_with_its_reason(
     spec = make_spec(parameters={"x": {"type": "float", "min": 0.0, "max": 1.0}}, budget={"trials": 2})
     Simulation(database, spec).run()
     with pytest.raises(StudyExists, match=told):
-        enroll(database, make_spec(parameters=parameters), StudySource(), resume=True)
+        create_or_resume(database, make_spec(parameters=parameters), StudySource(), resume=True)
 
 
 def test_a_study_made_with_plain_optuna_is_carried_or_warned_about_at_the_start(database: Database) -> None:

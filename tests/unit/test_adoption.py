@@ -13,7 +13,7 @@ from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
 from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor
-from tunesvc.execution.worker.worker_protocol import AdoptResponse, PollResponse, Verb, WorkerCommand
+from tunesvc.execution.worker.worker_protocol import AdoptResponse, CommandKind, PollResponse, WorkerCommand
 
 PACE = PollingTimeouts(retry_s=0.01, adoption_s=0.1, killed_s=0.1, look_s=0.0)
 FIRST, SECOND = AttemptId(1, 1), AttemptId(2, 1)
@@ -52,7 +52,7 @@ def run(executor: RayExecutor, fleet: ScriptedFleet, launch: Launch) -> Scripted
     """Launch an attempt, have a new worker come up for it and report; that worker."""
     executor.launch(launch)
     worker = list(fleet.workers.values())[-1]
-    worker.answer("hello")
+    worker.answer("info")
     hear_until(executor, lambda _: worker.launches)
     worker.say(launch.attempt, (1, Started("node", 1)))
     hear_until(executor, lambda heard: heard)
@@ -63,7 +63,7 @@ def test_a_worker_that_was_taken_over_gets_no_other_attempt(fleet: ScriptedFleet
     """It has the job and the code of an earlier coordinator, which may have changed since."""
     executor = adopt(fleet, FIRST)
     old.found(FIRST)
-    hear_until(executor, lambda _: old.calls["talk"])
+    hear_until(executor, lambda _: old.calls["poll"])
     old.say(FIRST, (4, Finished({"loss": 1.0})))
     hear_until(executor, lambda heard: heard)
     executor.acknowledge({FIRST: 4})
@@ -78,7 +78,7 @@ def test_an_outcome_that_was_recorded_before_it_is_heard_again_frees_its_place(
 ) -> None:
     executor = adopt(fleet, FIRST)
     old.found(FIRST)
-    hear_until(executor, lambda _: old.calls["talk"])
+    hear_until(executor, lambda _: old.calls["poll"])
     executor.acknowledge({FIRST: 4})
     old.say(FIRST, (4, Finished({"loss": 1.0})))
     assert hear_until(executor, lambda heard: heard) == [Event(FIRST, 4, Finished({"loss": 1.0}))]
@@ -87,25 +87,25 @@ def test_an_outcome_that_was_recorded_before_it_is_heard_again_frees_its_place(
 
 @pytest.mark.parametrize(("method", "values"), [("answer", ("x", 0.5)), ("stop", ())])
 def test_what_a_worker_out_of_reach_did_not_hear_is_repeated(
-    fleet: ScriptedFleet, old: ScriptedWorker, method: Verb, values: tuple[object, ...]
+    fleet: ScriptedFleet, old: ScriptedWorker, method: CommandKind, values: tuple[object, ...]
 ) -> None:
     executor = adopt(fleet)
     old.found(None)
     launch = make_launch(7)
     worker = run(executor, fleet, launch)
-    hear_until(executor, lambda _: len(worker.calls["talk"]) == 2)
+    hear_until(executor, lambda _: len(worker.calls["poll"]) == 2)
     getattr(executor, method)(launch.attempt, *values)
-    hear_until(executor, lambda _: len(worker.calls["talk"]) == 3)
-    worker.answer("talk", PollResponse())
+    hear_until(executor, lambda _: len(worker.calls["poll"]) == 3)
+    worker.answer("poll", PollResponse())
     for times in (4, 5):
-        worker.fail("talk")
-        hear_until(executor, lambda _, times=times: len(worker.calls["talk"]) == times)  # type: ignore[misc]
-    assert [call.orders for _, call, _ in worker.calls["talk"][2:]] == [
+        worker.fail("poll")
+        hear_until(executor, lambda _, times=times: len(worker.calls["poll"]) == times)  # type: ignore[misc]
+    assert [call.orders for _, call, _ in worker.calls["poll"][2:]] == [
         ((3, WorkerCommand(method, launch.attempt, values)),)
     ] * 3
     worker.say(launch.attempt, (2, Reported(0, {"loss": 1.0})))
-    hear_until(executor, lambda _: len(worker.calls["talk"]) == 6)
-    assert worker.calls["talk"][-1][1].orders == ()
+    hear_until(executor, lambda _: len(worker.calls["poll"]) == 6)
+    assert worker.calls["poll"][-1][1].orders == ()
 
 
 def test_nothing_is_repeated_to_an_attempt_that_is_over(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
@@ -113,14 +113,14 @@ def test_nothing_is_repeated_to_an_attempt_that_is_over(fleet: ScriptedFleet, ol
     old.found(None)
     launch = make_launch(7)
     worker = run(executor, fleet, launch)
-    hear_until(executor, lambda _: len(worker.calls["talk"]) == 2)
+    hear_until(executor, lambda _: len(worker.calls["poll"]) == 2)
     executor.stop(launch.attempt)
-    hear_until(executor, lambda _: len(worker.calls["talk"]) == 3)
-    worker.answer("talk", PollResponse([(launch.attempt, [(2, Finished({"loss": 1.0}))])]))  # it was on its way
-    worker.fail("talk")
+    hear_until(executor, lambda _: len(worker.calls["poll"]) == 3)
+    worker.answer("poll", PollResponse([(launch.attempt, [(2, Finished({"loss": 1.0}))])]))  # it was on its way
+    worker.fail("poll")
     hear_until(executor, lambda heard: heard)
     listen_for(executor, 5 * PACE.retry_s)
-    assert len(worker.calls["talk"]) == 3
+    assert len(worker.calls["poll"]) == 3
 
 
 def test_a_silent_worker_is_left_to_its_lease_and_ended_when_its_attempt_is_given_up(
@@ -142,7 +142,7 @@ def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(fleet: ScriptedFlee
     executor = adopt(fleet, FIRST)
     listen_for(executor, 3 * PACE.adoption_s)
     old.found(FIRST)
-    hear_until(executor, lambda _: old.calls["talk"])
+    hear_until(executor, lambda _: old.calls["poll"])
     assert FIRST in executor.alive()
 
 
@@ -170,9 +170,9 @@ def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withd
     third, fourth = AttemptId(3, 1), AttemptId(4, 1)
     executor = adopt(fleet, FIRST, SECOND, fourth, cursor=0)
     old.answer("adopt", AdoptResponse((FIRST, SECOND, third, fourth)))
-    hear_until(executor, lambda _: old.calls["talk"])
-    assert old.told == [WorkerCommand("withdraw", third)]
-    assert list(old.calls["talk"][0][1].cursors) == [FIRST, SECOND, fourth]
+    hear_until(executor, lambda _: old.calls["poll"])
+    assert old.told == [WorkerCommand("cancel", third)]
+    assert list(old.calls["poll"][0][1].cursors) == [FIRST, SECOND, fourth]
     old.die()
     heard = hear_until(executor, lambda heard: len(heard) == 3)
     assert [isinstance(event.payload, Lost) and event.payload.kind for event in heard] == ["lost", "gone", "gone"]

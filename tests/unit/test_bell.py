@@ -28,7 +28,7 @@ def test_whoever_waits_is_woken_by_what_is_said() -> None:
 
 def test_nobody_gathers_what_is_urgent_or_becomes_so() -> None:
     bell, urgent = BatchSignal(60.0), threading.Event()
-    threading.Timer(0.05, lambda: (urgent.set(), bell.ask_whether_urgent())).start()
+    threading.Timer(0.05, lambda: (urgent.set(), bell.notify_urgent())).start()
     began_s = time.monotonic()
     with bell.lock:
         bell.wait(yes, yes, 0.0)

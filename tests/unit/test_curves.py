@@ -260,7 +260,7 @@ def test_a_study_that_got_other_ranges_is_looked_at_anew() -> None:
     following = model_of(trials)
     for trial in trials:
         trial.distributions = {"x": FloatDistribution(0.0, 4.0)}
-    following.look_again()
+    following.invalidate()
     following.forget()
     following.update(trials)
     assert following.forecasts(trials) == model_of(trials).forecasts(trials)

@@ -29,7 +29,7 @@ def test_the_first_attempt_gets_the_worker_that_is_there_and_the_second_a_new_on
     assert list(fleet.workers.values()) == [first]
     executor.launch(make_launch(1))
     assert len(fleet.workers) == 2
-    first.answer("hello")
+    first.answer("info")
     hear_until(executor, lambda _: first.launches)
 
 
@@ -48,7 +48,7 @@ def test_none_is_started_for_a_request_that_cannot_be_met(tmp_path: Path) -> Non
 def test_one_that_does_not_come_up_is_replaced_when_there_is_an_attempt(tmp_path: Path) -> None:
     executor, fleet = warmed_up(tmp_path)
     (first,) = fleet.workers.values()
-    first.fail("hello", RuntimeError("it died"))
+    first.fail("info", RuntimeError("it died"))
     hear_until(executor, lambda _: first.is_ended)
     executor.launch(make_launch())
     assert len(fleet.workers) == 2

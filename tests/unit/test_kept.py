@@ -81,10 +81,10 @@ def test_what_takes_too_long_is_told_of_once_it_is_there(kept: StaleWhileRevalid
         go.wait(10)
         return "slow"
 
-    assert kept.soon("a", "1", slow, wait_s=0.01, done=told.set) is None
+    assert kept.get_or_refresh("a", "1", slow, wait_s=0.01, done=told.set) is None
     go.set()
     assert told.wait(10)
-    held = kept.soon("a", "1", slow, wait_s=0.01, done=told.clear)
+    held = kept.get_or_refresh("a", "1", slow, wait_s=0.01, done=told.clear)
     assert held is not None
     assert held.value == "slow"
 
@@ -115,7 +115,7 @@ def test_what_fails_is_not_told_as_if_it_were_there(kept: StaleWhileRevalidateCa
         may_fail.wait(10)
         raise TimeoutError
 
-    assert kept.soon("key", "1", make, wait_s=0, done=told.set, forgiven=(TimeoutError,)) is None
+    assert kept.get_or_refresh("key", "1", make, wait_s=0, done=told.set, forgiven=(TimeoutError,)) is None
     (thread,) = (one for one in threading.enumerate() if one.name == "tunesvc-making")
     may_fail.set()
     thread.join(10)

@@ -39,9 +39,9 @@ class Lines:
             launch = make_launch(number, attempt=attempt)
             self.executor.launch(replace(launch, parallelism=self.parallelism, line=self.line))
         for worker in self.workers:
-            while len(worker.calls["hello"]) > len(self.up(worker)):
+            while len(worker.calls["info"]) > len(self.up(worker)):
                 worker.came_up = [*self.up(worker), True]  # type: ignore[attr-defined]
-                worker.answer("hello")
+                worker.answer("info")
         self.listen()
 
     @staticmethod
@@ -61,7 +61,7 @@ class Lines:
 
     def asked_back(self, worker: int) -> list[int]:
         """The trials that a worker was asked for."""
-        return [order.attempt.trial_id for order in self.workers[worker].orders("withdraw")]
+        return [order.attempt.trial_id for order in self.workers[worker].orders("cancel")]
 
     def said(self, number: int) -> list[Payload]:
         return [event.payload for event in self.heard if event.attempt == AttemptId(number, 1)]
@@ -109,11 +109,11 @@ def test_what_no_worker_can_begin_stands_in_line_where_the_oldest_attempt_runs(t
 
 def test_what_is_launched_together_travels_in_one_call(tmp_path: Path) -> None:
     lines = full(tmp_path)
-    calls = [len(worker.calls["talk"]) for worker in lines.workers]
+    calls = [len(worker.calls["poll"]) for worker in lines.workers]
     lines.line = 3
     lines.launch(2, 3, 4, 5, 6, 7, 8)
     assert lines.given() == [[0, 2, 4, 6], [1, 3, 5, 7]], "evenly, and no more than may"
-    assert [len(worker.calls["talk"]) for worker in lines.workers] == [count + 1 for count in calls]
+    assert [len(worker.calls["poll"]) for worker in lines.workers] == [count + 1 for count in calls]
 
 
 def test_what_ended_together_is_heard_together_and_its_room_is_free(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_what_was_heard_is_not_heard_again_when_the_call_before_comes_back_late(
     lines = full(tmp_path)
     lines.launch(2)
     first, second = [(AttemptId(0, 1), [(2, DONE)])], [(AttemptId(0, 1), [(2, DONE)]), (AttemptId(2, 1), [(1, BEGUN)])]
-    open_calls = lines.workers[0].calls["talk"][1:]
+    open_calls = lines.workers[0].calls["poll"][1:]
     assert [call.number for _, call, _ in open_calls] == [2, 3]
-    lines.workers[0].answer("talk", PollResponse(first))
-    lines.workers[0].answer("talk", PollResponse(second))
+    lines.workers[0].answer("poll", PollResponse(first))
+    lines.workers[0].answer("poll", PollResponse(second))
     lines.listen()
     assert [(event.attempt.trial_id, event.seq) for event in lines.heard[2:]] == [(0, 2), (2, 1)]
 
@@ -141,11 +141,11 @@ def test_what_was_heard_is_not_heard_again_when_the_call_before_comes_back_late(
 def test_who_was_overtaken_does_not_call_again(tmp_path: Path) -> None:
     lines = full(tmp_path)
     lines.launch(2)
-    lines.workers[0].answer("talk", PollResponse())
+    lines.workers[0].answer("poll", PollResponse())
     lines.listen()
-    assert len(lines.workers[0].calls["talk"]) == 3
+    assert len(lines.workers[0].calls["poll"]) == 3
     lines.say(0, (0, DONE))
-    assert len(lines.workers[0].calls["talk"]) == 4
+    assert len(lines.workers[0].calls["poll"]) == 4
 
 
 def test_a_worker_keeps_the_end_of_an_attempt_until_it_is_recorded(tmp_path: Path) -> None:
@@ -179,10 +179,10 @@ def test_what_was_given_back_is_not_given_back_again_by_a_call_that_comes_late(t
     lines.listen()
     worker, gave_back = lines.workers[0], PollResponse(absent=[AttemptId(2, 1)])
     for reply in (PollResponse(), PollResponse(), gave_back):
-        worker.answer("talk", reply)
+        worker.answer("poll", reply)
     lines.listen()
     assert lines.given() == [[0, 2, 2], [1, 3]]
-    worker.answer("talk", gave_back)
+    worker.answer("poll", gave_back)
     lines.listen()
     assert lines.given() == [[0, 2, 2], [1, 3]]
 
@@ -199,7 +199,7 @@ def test_what_a_worker_gave_back_may_begin_there_after_all(tmp_path: Path) -> No
     lines.launch(3)  # takes the worker that had nothing to do
     lines.say(0, absent=[2])
     assert lines.given() == [[0, 2, 2], [1, 3]]
-    assert [order.verb for order in lines.workers[0].told] == ["run", "run", "withdraw", "run"]
+    assert [order.verb for order in lines.workers[0].told] == ["run", "run", "cancel", "run"]
 
 
 def test_nobody_but_the_next_one_stands_behind_a_long_attempt(tmp_path: Path) -> None:
@@ -271,12 +271,12 @@ def test_a_worker_out_of_reach_is_asked_again(tmp_path: Path) -> None:
     lines.executor.stop(AttemptId(2, 1))
     lines.listen()
     worker = lines.workers[0]
-    calls = len(worker.calls["talk"])
+    calls = len(worker.calls["poll"])
     for _ in range(3):  # two that were overtaken, and the one that asks
-        worker.fail("talk")
-    hear_until(lines.executor, lambda _: len(worker.calls["talk"]) == calls + 1)
-    assert [order.verb for _, order in worker.calls["talk"][-1][1].orders] == ["run", "withdraw"]
-    assert [order.verb for order in worker.told] == ["run", "run", "withdraw"], "it takes each once"
+        worker.fail("poll")
+    hear_until(lines.executor, lambda _: len(worker.calls["poll"]) == calls + 1)
+    assert [order.verb for _, order in worker.calls["poll"][-1][1].orders] == ["run", "cancel"]
+    assert [order.verb for order in worker.told] == ["run", "run", "cancel"], "it takes each once"
 
 
 def test_what_stands_behind_a_failed_attempt_begins_elsewhere(tmp_path: Path) -> None:
@@ -363,4 +363,4 @@ def test_fewer_run_when_fewer_may(tmp_path: Path, workers: int) -> None:
     lines.launch(9)
     assert lines.given()[:2] == [[0, 9], [1]]
     lines.launch()
-    assert not any(worker.orders("withdraw") for worker in lines.workers)
+    assert not any(worker.orders("cancel") for worker in lines.workers)

@@ -557,7 +557,7 @@ def test_choices_may_be_lists_for_every_sampler_where_the_objective_declares_the
             number = optimizer.ask().number
             assert list(optimizer.suggest(number, "u", text)) in ([32, 16], [64, 32])  # type: ignore[arg-type]
             optimizer.tell(number, TrialState.COMPLETE, [0.5])
-            optimizer.settle()
+            optimizer.on_step_end()
         resumed = make_optimizer(make_spec(sampler={"name": name}, parameters={}), trials=optimizer.trials)
         resumed.suggest(resumed.ask().number, "u", text)
 
@@ -567,8 +567,8 @@ def test_an_attribute_that_would_break_the_search_is_left_out_and_said() -> None
     number = optimizer.ask().number
     optimizer.memory.take_batch()
     for name, value, kind in (("constraints:memory", '"much"', "system"), ("note", "{", "user"), ("", "1", "user")):
-        optimizer.remember(number, name, value, kind)
-    optimizer.remember(number, "constraints:memory", "0.5", "system")
+        optimizer.set_user_attr(number, name, value, kind)
+    optimizer.set_user_attr(number, "constraints:memory", "0.5", "system")
     assert optimizer.trial(number).constraints == {"memory": 0.5}
     assert len(optimizer.memory.take_batch().decisions) == 3
 

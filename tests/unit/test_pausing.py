@@ -143,7 +143,7 @@ def test_who_let_nobody_go_on_is_asked_again_only_when_something_has_changed() -
     changes = [
         lambda: None,
         lambda: optimizer.report(second, 0, 1.0),
-        lambda: optimizer.memory.forget_after(second, -1),
+        lambda: optimizer.memory.truncate_curve(second, -1),
         lambda: optimizer.tell(second, TrialState.COMPLETE, [1.0]),
         lambda: optimizer.ask(),
         lambda: optimizer.pause(2, -1),
@@ -346,7 +346,7 @@ def test_a_promoted_trial_is_not_judged_where_it_had_been() -> None:
     assert optimizer.verdict(number) is not None
     optimizer.pause(number, -1)
     optimizer.promote(number, {"chance": None})
-    optimizer.memory.forget_after(number, -1)
+    optimizer.memory.truncate_curve(number, -1)
     optimizer.report(number, 1, 1.0)
     assert optimizer.verdict(number) is None
     optimizer.report(number, 3, 1.0)

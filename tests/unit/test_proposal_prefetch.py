@@ -38,8 +38,8 @@ def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_
     ahead, plain = optimizer_of(sampler, 14), optimizer_of(sampler, 14)
     ahead.memory.take_batch()
     changes = ahead.memory.changes
-    assert ahead.draw_ahead(AT, lasting=2)
-    assert ahead.draw_ahead(AT, lasting=2)
+    assert ahead.prefetch(AT, lasting=2)
+    assert ahead.prefetch(AT, lasting=2)
     assert not ahead.memory.batch
     assert ahead.memory.changes == changes
     assert (len(ahead.trials), ahead.ahead) == (14, 2)
@@ -53,12 +53,12 @@ def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_
 
 def test_what_is_drawn_while_a_step_is_written_rests_on_that_step() -> None:
     optimizer = optimizer_of("tpe", 14)
-    assert optimizer.draw_ahead("before", lasting=9)
-    assert optimizer.draw_ahead(None, lasting=9)
-    optimizer.date_ahead(AT)
+    assert optimizer.prefetch("before", lasting=9)
+    assert optimizer.prefetch(None, lasting=9)
+    optimizer.stamp_prefetched(AT)
     assert [optimizer.ask().details[DRAWN] for _ in range(2)] == ["before", AT]
-    assert optimizer.draw_ahead(None, lasting=9)
-    optimizer.date_ahead("")  # nobody knows when it was written
+    assert optimizer.prefetch(None, lasting=9)
+    optimizer.stamp_prefetched("")  # nobody knows when it was written
     assert optimizer.ahead == 0
     assert DRAWN not in optimizer.ask().details
 
@@ -66,10 +66,10 @@ def test_what_is_drawn_while_a_step_is_written_rests_on_that_step() -> None:
 def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
     optimizer = optimizer_of("gp", 14)
     running = [optimizer.ask(), optimizer.ask()]
-    assert optimizer.draw_ahead(AT, lasting=2)
+    assert optimizer.prefetch(AT, lasting=2)
     finish(optimizer, running[0])
     assert DRAWN in optimizer.ask().details, "one result behind is as good as any that runs beside others"
-    assert optimizer.draw_ahead(AT, lasting=1)
+    assert optimizer.prefetch(AT, lasting=1)
     finish(optimizer, running[1])
     fresh = optimizer.ask()
     assert DRAWN not in fresh.details
@@ -107,13 +107,13 @@ def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_go_on
     running: list[Proposal] = []
     for deed in ["ask", "tell"] * 20 + before:
         if deed == "ahead":
-            optimizer.draw_ahead(AT, lasting=1)
+            optimizer.prefetch(AT, lasting=1)
         elif deed == "ask":
             running.append(optimizer.ask())
         elif running:
             end_by_number(optimizer, running.pop(0))
     for _ in range(dropped):
-        optimizer.draw_ahead(AT, lasting=9)
+        optimizer.prefetch(AT, lasting=9)
     optimizer._drop_ahead()
     begun = make_optimizer(spec, trials=optimizer.trials)
     assert "as likely as" in both_ask(optimizer, begun), "TPE models, from the ten first on"
@@ -139,7 +139,7 @@ def test_what_was_tried_stays_tried_when_the_same_is_drawn_ahead_and_thrown_away
     for _ in range(12):
         finish(optimizer, optimizer.ask())
     assert optimizer._covered
-    assert optimizer.draw_ahead(AT, lasting=9)
+    assert optimizer.prefetch(AT, lasting=9)
     optimizer.enqueue({"x": 0})
     assert optimizer.ahead == 0
     assert optimizer._covered
@@ -153,7 +153,7 @@ def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
     enqueued: list[int] = []
     for deed in deeds:
         if deed == "ahead":
-            optimizer.draw_ahead(AT, lasting=1)
+            optimizer.prefetch(AT, lasting=1)
         elif deed == "ask":
             running.append(optimizer.ask())
             if enqueued:
@@ -163,7 +163,7 @@ def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
         elif deed == "tell" and running:
             finish(optimizer, running.pop(0))
         elif deed == "withdraw" and enqueued:
-            optimizer.withdraw(enqueued.pop())
+            optimizer.cancel(enqueued.pop())
         recorded = [trial.number for trial in optimizer.memory.batch.trials]
         assert recorded == list(range(len(optimizer.trials)))
         assert not (optimizer.ahead and enqueued)
@@ -173,7 +173,7 @@ def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
 def test_samplers_that_remember_what_they_were_asked_are_not_asked_ahead(sampler: str) -> None:
     parameters = {"x": {"type": "int", "min": 0, "max": 9}, "n": {"type": "int", "min": 1, "max": 8}}
     optimizer = make_optimizer(make_spec(sampler={"name": sampler}, parameters=parameters))
-    assert not optimizer.draw_ahead(AT, lasting=2)
+    assert not optimizer.prefetch(AT, lasting=2)
     assert len(optimizer.memory.get_all_trials(optimizer.memory.study_id)) == 0
 
 
@@ -182,9 +182,9 @@ class Slow(Optimizer):
 
     clock: VirtualClock
 
-    def draw_ahead(self, moment: str | None, lasting: int) -> bool:
+    def prefetch(self, moment: str | None, lasting: int) -> bool:
         self.clock.advance(self.clock.now() + 1.0)
-        return super().draw_ahead(moment, lasting)
+        return super().prefetch(moment, lasting)
 
 
 def stock_of() -> tuple[ProposalPrefetch, VirtualClock, Optimizer]:

@@ -179,7 +179,7 @@ def test_memory_keeps_the_other_curves_beside_the_first() -> None:
     trial = memory.get_trial(number)
     assert points_of(trial, 2) == {0: (0.0, 10.0), 2: (2.0, 12.0), 3: (3.0, 13.0)}
     assert seen_by(trial, 1).intermediate_values == {0: 10.0, 2: 12.0, 3: 13.0}
-    memory.forget_after(number, 2)
+    memory.truncate_curve(number, 2)
     assert points_of(memory.get_trial(number), 2) == {0: (0.0, 10.0), 2: (2.0, 12.0)}
     memory.set_others(number, 2, [None])
     assert list(points_of(memory.get_trial(number), 2)) == [0]

@@ -105,7 +105,7 @@ def test_who_is_alone_may_start_whatever_it_likes_and_is_told_of_all_slots() -> 
     member = a_member(shares, 4, attempts=9, one=4)
     assert shares.may_start(member)
     assert shares.slots(member, 4) == 4
-    assert not shares.gives_way(member, "one")
+    assert not shares.should_release(member, "one")
 
 
 def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> None:
@@ -120,12 +120,12 @@ def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> N
     shares.update()
     assert (greedy.share, late.share) == (2, 2)
     assert not shares.may_start(late)
-    assert shares.gives_way(greedy, "one")
+    assert shares.should_release(greedy, "one")
     greedy.workers["one"] = 3
     shares.update()
     assert not shares.may_start(greedy)
     assert shares.may_start(late)
-    assert not shares.gives_way(greedy, "one")
+    assert not shares.should_release(greedy, "one")
 
 
 def test_a_job_is_told_of_its_share_and_one_more() -> None:
@@ -147,7 +147,7 @@ def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
     on_cpus = a_member(shares, 10, attempts=9, one=7)
     shares.update()
     assert shares.may_start(on_cpus)
-    assert not shares.gives_way(on_gpus, "one")
+    assert not shares.should_release(on_gpus, "one")
 
 
 def test_nobody_gives_way_to_a_job_that_cannot_run_at_all() -> None:
@@ -159,7 +159,7 @@ def test_nobody_gives_way_to_a_job_that_cannot_run_at_all() -> None:
     stranded.can_run = False
     shares.update()
     assert others.share == 4
-    assert not shares.gives_way(others, "one")
+    assert not shares.should_release(others, "one")
 
 
 def test_fractions_of_a_device_have_room_beside_each_other() -> None:
@@ -181,8 +181,8 @@ def test_room_in_pieces_is_joined_on_the_node_where_the_least_has_to_end() -> No
     assert small.held <= small.share
     assert not shares.may_start(large)
     assert not shares.may_start(small)
-    assert shares.gives_way(small, "two")
-    assert not shares.gives_way(small, "one")
+    assert shares.should_release(small, "two")
+    assert not shares.should_release(small, "one")
     del small.workers["two"]
     assert shares.may_start(large)
 
@@ -198,7 +198,7 @@ def test_turns_pass_when_there_are_more_jobs_than_slots() -> None:
     clock.advance(TURN_S)
     shares.update()
     assert (first.share, second.share) == (0, 1)
-    assert shares.gives_way(first, "one")
+    assert shares.should_release(first, "one")
     third = a_member(shares, 1, attempts=1)  # has had as little as the second, which was there before
     shares.update()
     assert (second.share, third.share) == (1, 0)
@@ -242,14 +242,14 @@ def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_record
     for number in range(4):
         first.launch(make_launch(number))
     for worker in living(its):
-        worker.answer("hello")
+        worker.answer("info")
     first.events(0.0)
     assert [len(worker.launches) for worker in living(its)] == [2, 2]
     second.launch(make_launch(9))
     first.events(0.0)
     assert (len(living(its)), len(living(others))) == (2, 0), "what runs is let run"
     for worker in living(its):
-        worker.reply(PollResponse(absent=[order.attempt for order in worker.orders("withdraw")]))
+        worker.reply(PollResponse(absent=[order.attempt for order in worker.orders("cancel")]))
     first.events(0.0)
     worker = living(its)[0]
     attempt = worker.launches[0].attempt
@@ -269,7 +269,7 @@ def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecu
     for number in range(4):
         first.launch(make_launch(number))
     for worker in living(its):
-        worker.answer("hello")
+        worker.answer("info")
     first.events(0.0)
     in_line = living(its)[0].launches[1].attempt
     first.stop(in_line)

@@ -203,7 +203,7 @@ def test_a_stored_trial_means_the_same_in_a_wider_space() -> None:
     narrow = {"optimizer": CategoricalDistribution(["sgd", "adam"]), "gone": FloatDistribution(0, 1)}
     trial = create_trial(params={"optimizer": "adam", "gone": 0.5}, distributions=narrow, value=1.0)
     wide = Space({"optimizer": CategoricalParameter(values=("lion", "sgd", "adam"))})
-    restated = wide.restated(trial)
+    restated = wide.with_distributions(trial)
     assert restated.params == trial.params
     assert restated.distributions == {**narrow, **wide.distributions}
     assert trial.distributions == narrow

@@ -22,7 +22,7 @@ from tunesvc.search.analysis.finalists import compare
 from tunesvc.search.analysis.recommend import Recommendation
 from tunesvc.search.replay import Mismatch, PrunerComparison, ReplayCount, ReplayedStop
 from tunesvc.views import study_text
-from tunesvc.web.available_actions import against
+from tunesvc.web.available_actions import unavailable_actions
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 VIEW = StudyView(
@@ -69,10 +69,10 @@ def test_a_study_without_anything_left_to_try_is_widened_or_confirmed_not_extend
     spec = make_spec(parameters={"a": {"type": "int", "min": 1, "max": 2}}, name="bowl")
     commands = [command for command, _ in summary.next_commands(replace(VIEW, spec=spec), ExitCode.DONE, found=True)]
     assert commands[:2] == ["tune widen bowl NAME=MIN..MAX", "tune confirm bowl"]
-    assert "widen the space first" in against(replace(VIEW, spec=spec))["extend"]
+    assert "widen the space first" in unavailable_actions(replace(VIEW, spec=spec))["extend"]
     commands = [command for command, _ in summary.next_commands(VIEW, ExitCode.DONE, found=True)]
     assert commands[0] == "tune extend bowl --trials 20"
-    assert "extend" not in against(VIEW)
+    assert "extend" not in unavailable_actions(VIEW)
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -11,7 +11,7 @@ import pytest
 from tests.specs import make_spec
 from tunesvc.errors import SpecError
 from tunesvc.queries.rows import Counts, Objective, StudyStatus, StudyView, TrialRow
-from tunesvc.web.available_actions import against
+from tunesvc.web.available_actions import unavailable_actions
 from tunesvc.web.forms import Fields, FormQuestion, request_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,26 +82,26 @@ def test_what_cannot_be_read_is_named(ask: FormQuestion, fields: dict[str, Any],
 
 
 def test_a_study_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
-    assert against(STUDY) == {"resume": "it runs", "delete": "box:1 runs it: stop it first"}
+    assert unavailable_actions(STUDY) == {"resume": "it runs", "delete": "box:1 runs it: stop it first"}
     pausing = replace(STUDY, closing="pause")
-    assert {"pause", "delete"} == set(against(pausing))
+    assert {"pause", "delete"} == set(unavailable_actions(pausing))
     left = replace(STUDY, coordinator=None)
-    assert against(left) == {}
+    assert unavailable_actions(left) == {}
     finished = replace(left, state=StudyStatus.FINISHED)
-    assert set(against(finished)) == {"pause", "stop", "resume"}
-    assert "extend it first" in against(finished)["resume"]
+    assert set(unavailable_actions(finished)) == {"pause", "stop", "resume"}
+    assert "extend it first" in unavailable_actions(finished)["resume"]
     stopped = replace(left, state=StudyStatus.STOPPED)
-    assert set(against(stopped)) == {"pause", "stop"}
+    assert set(unavailable_actions(stopped)) == {"pause", "stop"}
     optunas = replace(left, spec=None)
-    assert "delete" not in against(optunas)
-    assert "extend" in against(optunas)
+    assert "delete" not in unavailable_actions(optunas)
+    assert "extend" in unavailable_actions(optunas)
 
 
 def test_a_trial_can_be_asked_for_what_makes_sense_as_it_stands() -> None:
     ended = TrialRow(1, 1, "pruned", None, {"lr": 0.1}, True, 3, 0.5, 1, None, NOW, NOW, 1.0)
-    assert set(against(STUDY, ended)) == {"stop_trial"}
-    assert set(against(STUDY, replace(ended, state="running"))) == {"retry"}
+    assert set(unavailable_actions(STUDY, ended)) == {"stop_trial"}
+    assert set(unavailable_actions(STUDY, replace(ended, state="running"))) == {"retry"}
     optunas = replace(STUDY, spec=None)
-    assert "stop_trial" not in against(optunas, replace(ended, state="running"))
-    assert "stop_trial" in against(optunas, ended)
-    assert set(against(STUDY, replace(ended, state="waiting", params={}))) == {"retry", "near", "enqueue"}
+    assert "stop_trial" not in unavailable_actions(optunas, replace(ended, state="running"))
+    assert "stop_trial" in unavailable_actions(optunas, ended)
+    assert set(unavailable_actions(STUDY, replace(ended, state="waiting", params={}))) == {"retry", "near", "enqueue"}

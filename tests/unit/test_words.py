@@ -25,12 +25,12 @@ from tunesvc.util import formatting
     ],
 )
 def test_output_is_shown_as_plain_text(written: str, shown: str) -> None:
-    assert formatting.readable(written) == shown
+    assert formatting.strip_control(written) == shown
 
 
 @given(st.text(alphabet="a\r\n\x1b[]0;mA\x07\u202e\x00\x9b", max_size=60))
 def test_whatever_is_written_nothing_in_it_can_act(text: str) -> None:
-    assert not set(formatting.readable(text)) & set("\r\x1b\x07\u202e\x00\x9b")
+    assert not set(formatting.strip_control(text)) & set("\r\x1b\x07\u202e\x00\x9b")
 
 
 def test_a_violation_names_the_bound_and_by_how_much() -> None:

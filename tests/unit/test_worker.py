@@ -155,7 +155,7 @@ class Trainings:
         self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0, timeout_s: float = 0.0
     ) -> PollResponse:
         """Call with new orders, and listen for what these say after so many events."""
-        return self.worker.talk(self.token, self.next_call(*orders, of=of, heard=heard), timeout_s)
+        return self.worker.poll(self.token, self.next_call(*orders, of=of, heard=heard), timeout_s)
 
     def next_call(self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0) -> PollRequest:
         self.calls += 1
@@ -196,10 +196,10 @@ class Trainings:
     def is_known(self, launch: Launch) -> bool:
         return not self.call(of=[launch]).absent
 
-    def aside(self, call: PollRequest) -> Future[PollResponse]:
+    def run_in_thread(self, call: PollRequest) -> Future[PollResponse]:
         """Make a call that stays open, from a thread of its own."""
         reply: Future[PollResponse] = Future()
-        talk = self.worker.talk
+        talk = self.worker.poll
         # a daemon: any other thread that begins meanwhile looks like one that the objective has left behind
         threading.Thread(target=lambda: reply.set_result(talk(self.token, call, 30.0)), daemon=True).start()
         return reply
@@ -210,7 +210,7 @@ def run(launch: Launch) -> WorkerCommand:
 
 
 def withdraw(launch: Launch) -> WorkerCommand:
-    return WorkerCommand("withdraw", launch.attempt)
+    return WorkerCommand("cancel", launch.attempt)
 
 
 def forget(launch: Launch) -> WorkerCommand:
@@ -293,7 +293,7 @@ def test_what_follows_soon_travels_together_and_the_last_end_at_once(
     monkeypatch.setattr("tunesvc.execution.worker.worker.GATHER_S", 60.0)
     trainings = Trainings(make_worker(tmp_path))
     first, second = launches(2, reports=True)
-    reply = trainings.aside(trainings.next_call(run(first), run(second), of=[first, second]))
+    reply = trainings.run_in_thread(trainings.next_call(run(first), run(second), of=[first, second]))
     for number in range(2):
         assert not reply.done()
         GATES[number].set()
@@ -331,15 +331,15 @@ def test_a_call_comes_back_soon_while_an_attempt_may_say_nothing_more(
         heard += len(said[0][1])
     assert heard == UNACKNOWLEDGED_MAX
     trainings.calls += 1
-    reply = trainings.worker.talk(1, PollRequest(trainings.calls, (), {launch.attempt: (heard, heard)}), 0.0)
+    reply = trainings.worker.poll(1, PollRequest(trainings.calls, (), {launch.attempt: (heard, heard)}), 0.0)
     assert [seq for seq, _ in reply.said[0][1]] == list(range(heard + 1, heard + 13))
 
 
 def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) -> None:
     first, second = launches(2)
     trainings.run(first)
-    before = trainings.aside(trainings.next_call(of=[first], heard=1))
-    after = trainings.aside(trainings.next_call(run(second), of=[first, second], heard=1))
+    before = trainings.run_in_thread(trainings.next_call(of=[first], heard=1))
+    after = trainings.run_in_thread(trainings.next_call(run(second), of=[first, second], heard=1))
     assert before.result(30.0) == PollResponse()
     GATES[0].set()
     assert [attempt for attempt, _ in after.result(30.0).said] == [first.attempt]
@@ -353,12 +353,12 @@ def test_what_is_told_twice_is_done_once_whichever_call_comes_first(trainings: T
     late = PollRequest(2, [*early.orders, (2, withdraw(second)), (2, run(third))], {})
     last = PollRequest(3, [*late.orders, (3, run(second))], {})
     for call in (late, early, last, late, early):
-        trainings.worker.talk(1, call, 0.0)
+        trainings.worker.poll(1, call, 0.0)
     trainings.calls = 3
     for launch in (first, third, second):
         trainings.end(launch)
     trainings.call(*map(forget, (first, second, third)))
-    trainings.worker.talk(1, last, 0.0)
+    trainings.worker.poll(1, last, 0.0)
     assert trainings.begun == [0, 2, 1]
     assert not trainings.is_known(second)
 
@@ -376,7 +376,7 @@ def test_a_withdrawal_is_answered_at_once(trainings: Trainings) -> None:
     first, second = launches(2)
     trainings.run(first, second)
     call = trainings.next_call(withdraw(second), of=[first, second], heard=1)
-    assert trainings.aside(call).result(15.0).absent == [second.attempt]
+    assert trainings.run_in_thread(call).result(15.0).absent == [second.attempt]
     trainings.end(first)
 
 
@@ -408,7 +408,7 @@ def test_a_new_coordinator_is_told_of_all_that_may_not_be_recorded(trainings: Tr
     trainings.run(first)
     trainings.end(first)
     trainings.run(second, third)
-    waiting = trainings.aside(trainings.next_call(of=[second], heard=1))
+    waiting = trainings.run_in_thread(trainings.next_call(of=[second], heard=1))
     assert trainings.worker.adopt(2).attempts == (first.attempt, second.attempt, third.attempt)
     assert waiting.result(15.0).is_refused
     assert trainings.call(withdraw(third), of=[third]).is_refused
@@ -488,7 +488,7 @@ class Obedient(Worker):
         super().__init__(make_job(Path.cwd()), None)
         self.obeyed: list[WorkerCommand] = []
 
-    def _obey(self, order: WorkerCommand) -> None:
+    def _execute(self, order: WorkerCommand) -> None:
         self.obeyed.append(order)
 
 
@@ -523,6 +523,6 @@ def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
         elif under_way and step != "answer":
             call = under_way.pop(-1 if step == "arrive last" else random.randrange(len(under_way)))
             if step != "lose":
-                obedient.talk(token, call, 0.0)
+                obedient.poll(token, call, 0.0)
                 answers.append(call.number)
     assert obedient.obeyed == told

@@ -34,7 +34,7 @@ Start = Callable[[Observers, threading.Event], T]
 """Runs something under a view, until the event is set."""
 
 
-def attended(titles: Mapping[str, str], start: Start[T], *, as_json: bool, quiet: bool) -> tuple[T, threading.Event]:
+def run_session(titles: Mapping[str, str], start: Start[T], *, as_json: bool, quiet: bool) -> tuple[T, threading.Event]:
     """Run studies under the right view and with an orderly Ctrl-C; returns what came of it, and whether it was.
 
     `titles`: by the studies' names, what stands above a view of one.
@@ -43,11 +43,11 @@ def attended(titles: Mapping[str, str], start: Start[T], *, as_json: bool, quiet
     with ExitStack() as stack:
         watch = stack.enter_context(_view(titles, interrupt, as_json=as_json, quiet=quiet))
         stack.enter_context(_ctrl_c(interrupt))
-        _hush()
+        _silence_optuna()
         return start(watch, interrupt), interrupt
 
 
-def _hush() -> None:
+def _silence_optuna() -> None:
     """Optuna's own messages would run through the view; what matters of them is told by notes."""
     import optuna
 

@@ -126,7 +126,7 @@ class Attempts:
         history = self._roster.history(number)
         after_step = history.after_step
         if history.attempts:
-            self._optimizer.memory.forget_after(number, after_step)
+            self._optimizer.memory.truncate_curve(number, after_step)
         trial = self._optimizer.trial(number)
         live = self._roster.open(
             trial_id(self._study_id, number),
@@ -135,7 +135,7 @@ class Attempts:
             gpus=resources.gpu * resources.workers,
             now_s=self._clock.now(),
         )
-        self._look_again(live, live.opened_s)
+        self._schedule_check(live, live.opened_s)
         live.leased_s = live.opened_s
         cpus = resources.cpu * resources.workers
         self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._lease_s))
@@ -171,11 +171,11 @@ class Attempts:
         elif number in self._paused:
             self._end_paused(number, reason)
         else:
-            self._optimizer.withdraw(number)
+            self._optimizer.cancel(number)
             return "it had not been started, and never will be"
         return ""
 
-    def begin_grace(self) -> None:
+    def start_grace_periods(self) -> None:
         """At a step's beginning: from now on those count their grace that the step before, once committed, stopped."""
         stopped, self._stopped = self._stopped, []
         for live in stopped:
@@ -221,9 +221,9 @@ class Attempts:
                 self.stop(live, StopCause.REQUEST, unwanted[live.number], effects)
         for attempt in self._deadlines.take_due(now):
             if (due := self._roster.get(attempt)) is not None:
-                self._look_at(due, now, effects)
+                self._check_limits(due, now, effects)
 
-    def _look_at(self, live: LiveAttempt, now: float, effects: PostCommitActions) -> None:
+    def _check_limits(self, live: LiveAttempt, now: float, effects: PostCommitActions) -> None:
         """Stop or kill an attempt whose time is over, or put that off if it is not."""
         if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
             live.killed = True
@@ -235,13 +235,13 @@ class Attempts:
             silent_s = now - max(live.heard_s, self._deaf_until_s)
             exceeded = policy.overdue(self._spec.limits, now - live.started_s, silent_s)
         if exceeded is None:
-            self._look_again(live, now)
+            self._schedule_check(live, now)
         else:
             cause, reason = exceeded
             self._decide(live.number, "stop", reason)
             self.stop(live, cause, reason, effects)
 
-    def _look_again(self, live: LiveAttempt, now: float) -> None:
+    def _schedule_check(self, live: LiveAttempt, now: float) -> None:
         """Look at the attempt as soon as it may have exceeded a limit."""
         limits = self._spec.limits
         if limits.wall is None and limits.silence is None:
@@ -253,7 +253,7 @@ class Attempts:
         )
         self._deadlines.put(ends_s if live.last_word_s is None else now + MUTE_S, live.id)
 
-    def wind_up(self, closing: Shutdown, effects: PostCommitActions) -> None:
+    def stop_all(self, closing: Shutdown, effects: PostCommitActions) -> None:
         """Stop what runs, if that is how the study closes, and end what is paused or would be run again."""
         if closing.stop is not None and closing is not self._wound_up:
             self._wound_up = closing
@@ -310,7 +310,7 @@ class Attempts:
                 renewed.append(AliveAttempt(*live.key(), lease_s))
         return renewed
 
-    def give_up(self, stalled: Iterable[tuple[int, int]], effects: PostCommitActions) -> list[EndedAttempt]:
+    def expire(self, stalled: Iterable[tuple[int, int]], effects: PostCommitActions) -> list[EndedAttempt]:
         """End attempts whose lease has run out; whatever they say from here on is refused.
 
         One that gave a sign of life all the same has its lease renewed: nobody had found it necessary before.
@@ -380,7 +380,7 @@ class Attempts:
         params = self._optimizer.trial(trial.number).params
         live = self._roster.adopt(trial.trial_id, last, trial.number, params, now_s=now)
         live.curve = self._curve_of(trial)
-        self._look_again(live, now)
+        self._schedule_check(live, now)
         if last.stop_cause is not None:  # a stop that was decided stands, and may not have reached the worker
             live.stop_cause, live.stop_reason = StopCause(last.stop_cause), "stopped by the earlier coordinator"
             self._stopped.append(live)

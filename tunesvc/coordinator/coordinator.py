@@ -153,7 +153,7 @@ class Coordinator:
         event_log.record("recover", token=self._ledger.token, found=found, trials=self._optimizer.count)
         self._batch.adopts = True
         for command in self._ledger.commands():
-            if command.kind in ("pause", "stop", "resume") and not standby and self._ledger.is_inherited(command):
+            if command.kind in ("pause", "stop", "resume") and not standby and self._ledger.predates_lease(command):
                 self._batch.answered[command.command_id] = "the run that this was meant for had ended"
         effects = PostCommitActions()
         for trial in unfinished:
@@ -194,21 +194,21 @@ class Coordinator:
             LeaseLost: another coordinator took over; nothing of this step was written or done.
         """
         saved = self._writer.try_again(wait_s) if self._writer.is_behind else self._decide(wait_s)
-        self._show()
+        self._publish_progress()
         return self._closed if saved else None
 
     def _decide(self, wait_s: float) -> bool:
         """Take in, decide, commit, act; False when the database is away."""
         effects = PostCommitActions()
-        self._optimizer.date_ahead(self._ledger.moment)
-        self._attempts.begin_grace()
+        self._optimizer.stamp_prefetched(self._ledger.moment)
+        self._attempts.start_grace_periods()
         events = self._listen(wait_s)
-        self._note_gap()
+        self._detect_pause()
         failpoints.reach("heard")
         over = self._intake.take(events, effects)
         self._attempts.judge(effects)
-        stalled = self._writer.take_stalled()
-        over += self._attempts.give_up(stalled if self._is_settled else (), effects)
+        stalled = self._writer.pop_expired()
+        over += self._attempts.expire(stalled if self._is_settled else (), effects)
         failpoints.reach("judged")
         for ended in over:
             if ended.live.started_s is not None:
@@ -217,10 +217,10 @@ class Coordinator:
             self._attempts.end(ended)
         self._proposals.freed(len(over))
         self._look_for_commands()
-        self._watch_executor()
-        self._tell_nodes()
+        self._check_executor()
+        self._record_nodes()
         self._attempts.watch_limits(effects, hearing=self._is_settled)
-        self._optimizer.settle()
+        self._optimizer.on_step_end()
         self._move(effects)
         self._closed = self._closing if not self._roster else None
         if self._closed is not None and self._closed.state is not None:
@@ -339,7 +339,7 @@ class Coordinator:
                     self._promote(slots, effects, asks=move.trials)
                     self._ask(min(move.trials, slots - self._attempts.unfinished), effects)
         if self._closing is not None:
-            self._attempts.wind_up(self._closing, effects)
+            self._attempts.stop_all(self._closing, effects)
 
     def _promote(self, slots: int, effects: PostCommitActions, *, asks: int) -> bool:
         """Go on with paused trials while there are slots, before anything new is asked; returns whether any does."""
@@ -397,7 +397,7 @@ class Coordinator:
             else:
                 self._batch.answered[command.command_id] = answer
 
-    def _note_gap(self) -> None:
+    def _detect_pause(self) -> None:
         """An outage, a freeze, a slow step, or Ray's absence: what was missed meanwhile has to be heard first."""
         now = self._clock.now()
         if now - self._listened_s > GAP_S or self._trouble:
@@ -408,13 +408,13 @@ class Coordinator:
     def _is_settled(self) -> bool:
         return self._clock.now() >= self._settled_s
 
-    def _watch_executor(self) -> None:
+    def _check_executor(self) -> None:
         trouble = self._executor.trouble()
         if trouble != self._trouble:
             self._trouble = trouble
             self._note("warning", trouble) if trouble else self._note("study", "Ray is back")
 
-    def _tell_nodes(self) -> None:
+    def _record_nodes(self) -> None:
         """Record what the cluster has, for whoever wants to know what waits and why."""
         now = self._clock.now()
         if now - self._told_s >= NODES_S and not self._trouble:
@@ -475,7 +475,7 @@ class Coordinator:
         self._written_s = self._clock.now()
         return written
 
-    def _show(self) -> None:
+    def _publish_progress(self) -> None:
         state, reason = self._standing()
         standing = state, reason, self._scoreboard.ended, self._attempts.paused, len(self._roster)
         began_s = self._clock.now()

@@ -104,7 +104,7 @@ class EventHandler:
             case OutputLogged():
                 self._take_log(live, seq, payload, batch)
             case AttrSet():
-                self._optimizer.remember(live.number, payload.name, payload.value, payload.kind)
+                self._optimizer.set_user_attr(live.number, payload.name, payload.value, payload.kind)
             case SuggestRequested():
                 self._answer(live, payload, effects)
             case StudyRequested():

@@ -74,7 +74,7 @@ class ProposalPrefetch:
         if self._is_dry or moment == "" or self._optimizer.ahead >= min(left, self.wanted(slots)):
             return False
         began_s = self._now()
-        if not self._optimizer.draw_ahead(moment, lasting=slots):
+        if not self._optimizer.prefetch(moment, lasting=slots):
             self._is_dry = True
             return False
         self._draws_s.append(self._now() - began_s)

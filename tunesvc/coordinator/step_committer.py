@@ -76,16 +76,16 @@ class StepCommitter:
             self._sleep(min(left_s, wait_s))
             if left_s > wait_s:
                 return False
-        down = self._ledger.revive() if self.trouble else ""
+        down = self._ledger.ensure_running() if self.trouble else ""
         began_s = self._clock.now()
         try:
             stalled = self._commit(self._waiting[0], meanwhile)
         except DatabaseUnavailable as error:
-            self._put_off(down or str(error))
+            self._schedule_retry(down or str(error))
             return False
         if not self._tries:  # else the leases that this batch renews are those of the time before the outage
             self._stalled = [*self._stalled, *stalled]
-        self._carry_on()
+        self._on_recovered()
         effects = self._waiting[1]
         if self._clock.now() - began_s > self._ledger.ttl_s:
             # This process was frozen and may have been replaced meanwhile: ask before acting.
@@ -94,7 +94,7 @@ class StepCommitter:
         effects.perform(self._executor)
         return True
 
-    def take_stalled(self) -> Sequence[tuple[int, int]]:
+    def pop_expired(self) -> Sequence[tuple[int, int]]:
         """(trial number, attempt) of those whose own lease has run out, each told once."""
         stalled, self._stalled = self._stalled, ()
         return stalled
@@ -110,7 +110,7 @@ class StepCommitter:
             futures.wait([committed])
         return committed.result()
 
-    def _put_off(self, reason: str) -> None:
+    def _schedule_retry(self, reason: str) -> None:
         now = self._clock.now()
         if not self.trouble:
             self._away_since_s = now
@@ -120,7 +120,7 @@ class StepCommitter:
         self._next_try_s = now + DELAYS_S[min(self._tries, len(DELAYS_S) - 1)]
         self._tries += 1
 
-    def _carry_on(self) -> None:
+    def _on_recovered(self) -> None:
         if self.trouble:
             away_s = self._clock.now() - self._away_since_s
             self._observer.note(ProgressEvent("study", f"the database is back after {away_s:.1f} s"))

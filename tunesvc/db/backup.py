@@ -98,7 +98,7 @@ def restore(database: Database, path: Path, *, replace: bool = False) -> None:
         "--single-transaction", "--exit-on-error", str(path),
     )  # fmt: skip
     database.engine.dispose()
-    with database.patiently() as connection:
+    with database.long_transaction() as connection:
         migrations.upgrade(connection)
 
 

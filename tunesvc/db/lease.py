@@ -64,11 +64,11 @@ def acquire(connection: sa.Connection, study_id: int, owner: str, ttl_s: float =
     if token is None:
         held = holder(connection, study_id)
         owner = held.owner if held else "somebody"
-        raise StudyBusy(busy(owner))
+        raise StudyBusy(busy_message(owner))
     return Lease(study_id, owner, token)
 
 
-def busy(owner: str) -> str:
+def busy_message(owner: str) -> str:
     """What to tell somebody who wants a study that `owner` runs."""
     return (
         f"{owner} is running this study now. Watch it with `tune show`, stop it with `tune stop`, "

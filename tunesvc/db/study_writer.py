@@ -23,7 +23,7 @@ from tunesvc.db import lease as leasing
 from tunesvc.db import notifications, study_records
 from tunesvc.db.engine import json_numbers
 from tunesvc.db.engine.database import Database, safe_text
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.lease import LEASE_S, Lease
 from tunesvc.db.study_changes import Attr, LogCut, StudyChanges
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
@@ -67,7 +67,7 @@ class StudyWriter:
             StudyBusy: another coordinator holds it.
             DatabaseUnavailable: the database does not answer.
         """
-        with answering(), database.engine.begin() as connection:
+        with translate_unavailable(), database.engine.begin() as connection:
             lease = leasing.acquire(connection, study_id, owner or leasing.default_owner(), ttl_s)
             inherited = frozenset(waiting.command_id for waiting in study_records.pending(connection, study_id))
         event_log.record("lease", study=study_id, owner=lease.owner, token=lease.token)
@@ -101,7 +101,7 @@ class StudyWriter:
         number = self._batches + 1
         with (
             event_log.recorded("commit", lambda: {"token": self.token, "batch": number, **batch.describe()}),
-            answering(),
+            translate_unavailable(),
         ):
             stalled = self._commit_once(number, batch)
         self._batches = number
@@ -114,16 +114,16 @@ class StudyWriter:
         Raises:
             DatabaseUnavailable: the database does not answer.
         """
-        with answering(), self._database.engine.connect() as connection:
+        with translate_unavailable(), self._database.engine.connect() as connection:
             return study_records.pending(connection, self.study_id)
 
-    def is_inherited(self, command: study_records.Command) -> bool:
+    def predates_lease(self, command: study_records.Command) -> bool:
         """Whether it waited already when the lease was taken: then it was meant for an earlier coordinator."""
         return command.command_id in self._inherited
 
-    def revive(self) -> str:
+    def ensure_running(self) -> str:
         """Start the embedded server again if it is down; returns why it stays down, or nothing. Never raises."""
-        return self._database.revive()
+        return self._database.ensure_running()
 
     def release(self) -> None:
         """Give the lease back, so that the next one need not wait for its end. May be repeated.
@@ -139,7 +139,7 @@ class StudyWriter:
         return self._release_once()
 
     def _release_once(self) -> None:
-        with answering(), self._database.engine.begin() as connection:
+        with translate_unavailable(), self._database.engine.begin() as connection:
             if leasing.release(connection, self._lease):
                 # a page that showed the study's last step before this still says that somebody runs it
                 notifications.notify(connection, self._lease.study_id)

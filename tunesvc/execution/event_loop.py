@@ -40,7 +40,7 @@ class EventLoop:
 
         ref.future().add_done_callback(put)
 
-    def aside(self, work: Callable[[], Any], then: Then) -> None:
+    def run_in_thread(self, work: Callable[[], Any], then: Then) -> None:
         """Do what may take long in a thread of its own, and have `then` called with what came of it."""
 
         def run() -> None:

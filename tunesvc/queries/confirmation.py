@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
-from tunesvc.db.optuna.frozen_trials import aware, was_withdrawn
+from tunesvc.db.optuna.frozen_trials import from_optuna_time, was_withdrawn
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.training_seeds import SEED
@@ -93,7 +93,7 @@ def get_confirmation(database: Database, name: str) -> Confirmation | None:
         metric.goal,
         metric.name,
         compare(finalists, values, failed, metric.goal),
-        aware(max(starts)) if starts else None,
+        from_optuna_time(max(starts)) if starts else None,
     )
 
 

@@ -19,7 +19,7 @@ from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of
 from tunesvc.errors import TuneError
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.sql import of_study
+from tunesvc.queries.sql import in_study
 from tunesvc.queries.warm_start_source import teacher
 from tunesvc.search.prefetched_proposals import DRAWN
 from tunesvc.search.replay import RecordedStep, Recording
@@ -75,7 +75,7 @@ def _reports(connection: sa.Connection, view: StudyView, moments: dict[datetime,
     metrics = table.c.metrics if names else sa.null()
     query = (
         sa.select(table.c.trial_id, table.c.step, table.c.value, metrics, table.c.reported_at)
-        .where(of_study(table.c.trial_id, view.study_id), table.c.value.is_not(None))
+        .where(in_study(table.c.trial_id, view.study_id), table.c.value.is_not(None))
         .order_by(table.c.trial_id, table.c.attempt, table.c.step)
     )
     for trial_id, step, value, written, at in connection.execute(query):
@@ -96,7 +96,7 @@ def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, 
             table.c.checkpoint,
             table.c.checkpoint_step,
         )
-        .where(of_study(table.c.trial_id, study_id))
+        .where(in_study(table.c.trial_id, study_id))
         .order_by(table.c.trial_id, table.c.number)
     )
     last: dict[int, int] = {}

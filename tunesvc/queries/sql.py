@@ -35,7 +35,7 @@ def first_trial_id(study_id: sa.ColumnElement[int] | int) -> sa.ColumnElement[in
     return sa.cast(study_id, sa.BigInteger).bitwise_lshift(_SHIFT)
 
 
-def of_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
+def in_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
     """Whether a trial id belongs to the study."""
     return sa.and_(column >= study_id << 32, column < (study_id + 1) << 32)
 
@@ -122,7 +122,7 @@ def is_feasible(study_ids: Collection[int] | None = None) -> sa.ColumnElement[bo
             each trial's are looked up by themselves, for queries over few trials.
     """
     if study_ids is not None:
-        of_these = sa.or_(sa.false(), *(of_study(trial_attrs.c.trial_id, study_id) for study_id in study_ids))
+        of_these = sa.or_(sa.false(), *(in_study(trial_attrs.c.trial_id, study_id) for study_id in study_ids))
         return trials.c.trial_id.not_in(_constraints(trial_attrs.c.trial_id).where(of_these, _violated()))
     # as NOT EXISTS, Postgres would rather hash the attributes of all studies
     found = _constraints(sa.func.bool_or(_violated())).where(trial_attrs.c.trial_id == trials.c.trial_id)

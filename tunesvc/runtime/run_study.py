@@ -25,7 +25,7 @@ from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentO
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import recovery, study_records
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
@@ -88,7 +88,7 @@ def create(database: Database, spec: StudySpec, source: StudySource, *, owner: s
         return study_records.create(connection, spec, source.text, source.folder, owner)
 
 
-def enroll(
+def create_or_resume(
     database: Database, spec: StudySpec, source: StudySource, *, resume: bool, observer: Observer | None = None
 ) -> StudyRecord:
     """Return the study's row: a new one, or with `resume` the one that is there.
@@ -112,8 +112,8 @@ def enroll(
         trials = study_records.trials_counted(connection, record.study_id)
     try:
         if not resume:
-            raise StudyExists(_how_to_go_on(record, trials))
-        return _renewed(database, record, spec, source)
+            raise StudyExists(_conflict_message(record, trials))
+        return _update_spec(database, record, spec, source)
     except StudyExists:
         with database.engine.begin() as connection:
             if not study_records.remove_failed(connection, record.study_id, whoami()):
@@ -219,7 +219,7 @@ def _run_on(
             return _INTERRUPTED if interrupt.is_set() else _OVER
         with _held(ledger), ThreadPoolExecutor(1, thread_name_prefix="commit") as beside:
             try:
-                with answering():
+                with translate_unavailable():
                     with database.engine.connect() as connection:
                         fresh = study_records.find(connection, record.name)
                     if standby and _job_of(fresh, source) != job:
@@ -307,7 +307,7 @@ def _job_of(record: StudyRecord, source: StudySource) -> Job:
 
 def _exists(database: Database, record: StudyRecord) -> bool:
     try:
-        with answering(), database.engine.connect() as connection:
+        with translate_unavailable(), database.engine.connect() as connection:
             return study_records.find(connection, record.name).study_id == record.study_id
     except StudyNotFound:
         return False
@@ -333,7 +333,7 @@ def build_coordinator(
     spec = _spec_of(record)
     storage = PgStorage(database)
     space = Space(spec.parameters)
-    trials = [space.restated(trial) for trial in storage.get_all_trials(record.study_id, deepcopy=False)]
+    trials = [space.with_distributions(trial) for trial in storage.get_all_trials(record.study_id, deepcopy=False)]
     metrics = [metric.name for metric in spec.metrics]
     with database.engine.connect() as connection:
         others = recovery.other_objectives(connection, record.study_id, metrics[1:])
@@ -447,7 +447,7 @@ def checkpoint_folder(record: StudyRecord) -> Path:
     return root / f"{readable}-{record.key}"
 
 
-def _renewed(database: Database, record: StudyRecord, spec: StudySpec, source: StudySource) -> StudyRecord:
+def _update_spec(database: Database, record: StudyRecord, spec: StudySpec, source: StudySource) -> StudyRecord:
     """The stored study under the spec as it is now; a budget never shrinks, since `tune extend` may have raised it.
 
     Raises:
@@ -484,7 +484,7 @@ _FIXED = ("metrics", "constraints", "constants", "seeds")
 """What has to stay as it is while a study has trials; `parameters` may grow, see `search_space.widened`."""
 
 
-def _how_to_go_on(record: StudyRecord, trials: int) -> str:
+def _conflict_message(record: StudyRecord, trials: int) -> str:
     name = record.name
     is_done = record.spec is not None and is_exhausted(record.spec, trials)
     more = f"`tune widen {name}` allows more" if is_done else f"`tune extend {name} --trials N` gives it more budget"

@@ -75,7 +75,7 @@ def request(database: Database, study_id: int, kind: str, payload: Mapping[str, 
     if held is not None:
         return f"{kind} {record.name}: the coordinator {held.owner} carries it out"
     try:
-        return _settle(database, record, command)
+        return _apply_when_idle(database, record, command)
     except StudyBusy:
         return f"{kind} {record.name}: the coordinator that has just come back carries it out"
 
@@ -103,11 +103,11 @@ def remove(database: Database, study_id: int, who: str) -> str:
     """
     record = _record(database, study_id)
     if held := runner(database, record.study_id):
-        raise StudyBusy(lease.busy(held.owner))
-    is_left = _is_left(database, record)
+        raise StudyBusy(lease.busy_message(held.owner))
+    is_left = _has_abandoned_lease(database, record)
     ledger = StudyWriter.open(database, record.study_id)  # it goes with the study
     left = end_workers(record, ledger.token, ray_executor) if is_left else ""
-    with database.patiently() as connection:  # a large study takes its time
+    with database.long_transaction() as connection:  # a large study takes its time
         study_records.remove(connection, record.study_id, who)
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
     return f"deleted {record.name}{left}"
@@ -148,9 +148,9 @@ def _record(database: Database, study_id: int) -> StudyRecord:
         return study_records.get(connection, study_id)
 
 
-def _settle(database: Database, record: StudyRecord, command: Command) -> str:
+def _apply_when_idle(database: Database, record: StudyRecord, command: Command) -> str:
     """Carry out what does not need a running coordinator; what does, stays for the next one."""
-    is_left = _is_left(database, record)
+    is_left = _has_abandoned_lease(database, record)
     if is_left and command.kind not in _TAKING:
         return f"{command.kind} {record.name}: {_WAITS}"
     ledger = StudyWriter.open(database, record.study_id)
@@ -173,7 +173,7 @@ def _settle(database: Database, record: StudyRecord, command: Command) -> str:
     return f"{told}; `{shelved.spec.resume_command}` continues it"
 
 
-def _is_left(database: Database, record: StudyRecord) -> bool:
+def _has_abandoned_lease(database: Database, record: StudyRecord) -> bool:
     """Whether the study's last coordinator went without giving the lease back."""
     with database.engine.connect() as connection:
         last = lease.holder(connection, record.study_id)
@@ -212,7 +212,7 @@ class IdleStudy:
 
     def pause(self) -> str:
         """It is paused."""
-        return self._become(StudyState.PAUSED)
+        return self._set_state(StudyState.PAUSED)
 
     def unpause(self) -> str:
         """Nobody runs it."""
@@ -220,7 +220,7 @@ class IdleStudy:
 
     def stop(self) -> str:
         """It is stopped; trials that are paused, or would be run again, end."""
-        told = self._become(StudyState.STOPPED)
+        told = self._set_state(StudyState.STOPPED)
         if self.batch.study_state is not None:
             with self._database.engine.connect() as connection:
                 unfinished = recovery.unfinished_trials(connection, self._record.study_id)
@@ -277,7 +277,7 @@ class IdleStudy:
         self.batch.finished.append(TrialEnd(number, state, None if end.values is None else list(end.values)))
         return state
 
-    def _become(self, state: StudyState) -> str:
+    def _set_state(self, state: StudyState) -> str:
         if self._record.state.is_terminal:
             return f"{self._record.name} is {self._record.state} already ({self._record.reason})"
         self.batch.study_state = (state, _BY_REQUEST)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent
 from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.lease import LeaseHolder
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
@@ -71,7 +71,7 @@ def await_end(database: Database, record: StudyRecord, observer: Observer, inter
             return
         tell(held)
         if held != first:
-            raise StudyBusy(lease.busy(held.owner))
+            raise StudyBusy(lease.busy_message(held.owner))
         interrupt.wait(LOOK_S)
 
 
@@ -87,7 +87,7 @@ def stand_by(
     patient_until_s = 0.0
     while not interrupt.is_set():
         try:
-            with answering(), database.engine.connect() as connection:
+            with translate_unavailable(), database.engine.connect() as connection:
                 state = study_records.find(connection, record.name).state
                 held = lease.holder(connection, record.study_id)
             if told and state not in (StudyState.CREATED, StudyState.RUNNING):
@@ -109,5 +109,5 @@ def stand_by(
 
 
 def _holder(database: Database, study_id: int) -> LeaseHolder | None:
-    with answering(), database.engine.connect() as connection:
+    with translate_unavailable(), database.engine.connect() as connection:
         return lease.holder(connection, study_id)

@@ -22,9 +22,9 @@ from tunesvc.db.optuna.frozen_trials import was_withdrawn
 from tunesvc.db.study_changes import Decision, StudyChanges
 from tunesvc.search.prefetched_proposals import Ahead, PrefetchedProposal, Proposal, Reproducible
 from tunesvc.search.proposals import FIXED, ORIGIN, Proposer, configuration
-from tunesvc.search.pruners.curve.curve_model import look_again, settle_models
+from tunesvc.search.pruners.curve.curve_model import look_again, refit_models
 from tunesvc.search.pruning import Promotion, PruneDecision, PruningPolicy
-from tunesvc.search.study_storage import FAILURE, RecordingStorage, read_anew
+from tunesvc.search.study_storage import FAILURE, RecordingStorage, clear_trial_cache
 from tunesvc.search.tracking.pausing import Alternative
 from tunesvc.search.warm_start import CARRIED, WarmStart
 from tunesvc.space.search_space import Space
@@ -151,7 +151,7 @@ class Optimizer:
         self._waiting.append(number)
         return number
 
-    def withdraw(self, number: int) -> None:
+    def cancel(self, number: int) -> None:
         """Take a trial back that is enqueued and was not asked for yet: it ends as failed, and counts for nothing."""
         self._waiting.remove(number)
         self.memory.set_trial_state_values(number, TrialState.FAIL)
@@ -164,7 +164,7 @@ class Optimizer:
         self.space, self._trials_max = space, trials_max
         self._size = space.size if space.parameters else None
         self.study.sampler, self.study.pruner = sampler, pruner
-        self.memory.restate(space)
+        self.memory.update_distributions(space)
         look_again(self.study)
         self._drawing.go_on_in(space)
         self.study._stop_flag = False
@@ -187,7 +187,7 @@ class Optimizer:
         """How many proposals are ready."""
         return len(self._ahead)
 
-    def draw_ahead(self, moment: str | None, lasting: int) -> bool:
+    def prefetch(self, moment: str | None, lasting: int) -> bool:
         """Make one more proposal ready; False when that cannot be, or nothing is left to propose.
 
         Args:
@@ -209,7 +209,7 @@ class Optimizer:
             self.memory.changes = changes  # no pruner sees anything of it
         return True
 
-    def date_ahead(self, moment: str) -> None:
+    def stamp_prefetched(self, moment: str) -> None:
         """What was drawn while a step was being written rests on that one; empty: nobody knows when that was."""
         if self._ahead and self._ahead[-1].moment is None:
             self._ahead = deque(drawn if drawn.moment else replace(drawn, moment=moment) for drawn in self._ahead)
@@ -221,7 +221,7 @@ class Optimizer:
         for drawn in self._ahead:
             self._drawing.forget(drawn.proposal.number)
         if self._ahead:
-            self.memory.drop_last(len(self._ahead))
+            self.memory.pop_last(len(self._ahead))
             self._ahead.clear()
             self._drawing.is_fresh = True
 
@@ -234,7 +234,7 @@ class Optimizer:
         """A value for a parameter that the objective itself declares. See `Proposer.suggest`."""
         return self._drawing.suggest(number, name, distribution)
 
-    def remember(self, number: int, name: str, value: str, kind: str = "user") -> None:
+    def set_user_attr(self, number: int, name: str, value: str, kind: str = "user") -> None:
         """Keep an attribute of a trial; one that cannot be stored, or a constraint that is no number, is left out.
 
         Args:
@@ -318,13 +318,13 @@ class Optimizer:
         self._finished += 1
         self._is_settled = False
 
-    def settle(self) -> None:
+    def on_step_end(self) -> None:
         """All that a step brought to an end or a pause has been told; what learns from it does so now."""
         if self._is_settled:
             return
         self._is_settled = True
-        read_anew(self.study)
-        settle_models(self.study)
+        clear_trial_cache(self.study)
+        refit_models(self.study)
 
     @property
     def _covered(self) -> bool:

@@ -22,10 +22,10 @@ from optuna.trial import TrialState
 from tunesvc.errors import BadReport
 from tunesvc.search.explanations import Reason, reason_of
 from tunesvc.search.prefetched_proposals import Proposal
-from tunesvc.search.pruners.curve.curve_model import learn_anew
+from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.registry.sampler_registry import RANDOM_ALONE
 from tunesvc.search.seeding import reseed, seed_of
-from tunesvc.search.study_storage import RecordingStorage, read_anew
+from tunesvc.search.study_storage import RecordingStorage, clear_trial_cache
 from tunesvc.search.warm_start import WarmStart
 from tunesvc.space.search_space import Space, canonical
 from tunesvc.spec import ParamValue
@@ -77,11 +77,11 @@ class Proposer:
             enqueued: whether it brings values of its own.
             finished: how many trials have.
         """
-        read_anew(self._study)
+        clear_trial_cache(self._study)
         details: dict[str, Any] = {"sampler": self._sampler_name, "version": VERSION, "seed": self.seed}
         if self.is_fresh:
             self.is_fresh, details["fresh"] = False, True
-            learn_anew(self._study)
+            refit(self._study)
         try:
             params = self.draw_all(number, self._study.sampler)
         except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
@@ -145,14 +145,14 @@ class Proposer:
         if not is_name(name):
             raise BadReport(f"{name!r} is no name for a parameter: a text of 1 to 200 characters without NUL")
         declared = _declared(name, distribution)
-        read_anew(self._study)
+        clear_trial_cache(self._study)
         try:
             return self._draw(number, name, declared, self._relative(number, self._study.sampler), self._study.sampler)
         except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code
             try:
                 drawn = self._draw(number, name, declared, {}, self._fallback)
                 told = f"sampler {self._sampler_name}, in whose place {name} is drawn at random,"
-                self._memory.complain(number, told, raised)
+                self._memory.record_error(number, told, raised)
                 return drawn
             except ValueError as error:
                 raise BadReport(f"parameter {name!r} is declared in different ways: {error}") from error
@@ -175,14 +175,14 @@ class Proposer:
 
     def over(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
         """Tell the sampler that a trial is about to end."""
-        read_anew(self._study)
+        clear_trial_cache(self._study)
         self._relative_of.pop(number, None)
         trial = self._memory.get_trial(number)
         try:
             with self._teaching():
                 self._study.sampler.after_trial(_filter_study(self._study, trial), trial, state, values)
         except Exception as error:  # noqa: BLE001  # a sampler is anybody's code; the outcome must not be lost for it
-            self._memory.complain(number, f"sampler {self._sampler_name}", error)
+            self._memory.record_error(number, f"sampler {self._sampler_name}", error)
 
     def forget(self, number: int) -> None:
         """The trial was taken back, as if it had never been drawn."""
@@ -200,7 +200,7 @@ class Proposer:
         return str(VERSION if told is None else self._detailed({"version": VERSION}, told)["version"])
 
     def _told(self, number: int) -> Reason | None:
-        return reason_of(self._study.sampler, number, self._memory.complain)
+        return reason_of(self._study.sampler, number, self._memory.record_error)
 
     @contextmanager
     def _teaching(self) -> Iterator[None]:
@@ -208,12 +208,12 @@ class Proposer:
         if self._teacher is None:
             yield
             return
-        with self._memory.lending(
+        with self._memory.with_extra_trials(
             self._teacher.shown(self._memory.get_all_trials(self._memory.study_id, deepcopy=False))
         ):
-            read_anew(self._study)
+            clear_trial_cache(self._study)
             yield
-        read_anew(self._study)
+        clear_trial_cache(self._study)
 
     def _relative(self, number: int, sampler: BaseSampler) -> Mapping[str, Any]:
         """Values that the sampler draws jointly; once per trial, however many parameters are asked for one by one."""

@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, reason_of
-from tunesvc.search.study_storage import RecordingStorage, read_anew
+from tunesvc.search.study_storage import RecordingStorage, clear_trial_cache
 from tunesvc.search.tracking.objectives import cut, points_of, signs_of
 from tunesvc.search.tracking.pausing import RESUMED, Alternative, PausingPruner
 from tunesvc.search.tracking.study_history import history_of
@@ -97,13 +97,13 @@ class PruningPolicy:
         """The paused trial that goes on now, if its pruner wants that more than what would be done instead."""
         if not self.paused or not self.pauses:
             return None
-        read_anew(self._study)
+        clear_trial_cache(self._study)
         if self._nobody == (instead, self._memory.changes):
             return None  # it decides from curves alone, which can take long, and they are as they were
         try:
             number = self._study.pruner.promotion(self._study, self.paused, instead)  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001  # a pruner is anybody's code
-            self._memory.complain(None, f"pruner {self._pruner_name}", error)
+            self._memory.record_error(None, f"pruner {self._pruner_name}", error)
             return None
         if number is None:
             self._nobody = instead, self._memory.changes
@@ -127,11 +127,11 @@ class PruningPolicy:
         self._memory.resume(number)
 
     def _is_poor(self, trial: FrozenTrial) -> bool:
-        read_anew(self._study)
+        clear_trial_cache(self._study)
         try:
             return self._study.pruner.prune(self._study, trial)
         except Exception as error:  # noqa: BLE001  # a pruner is anybody's code; without its word the trial goes on
-            self._memory.complain(trial.number, f"pruner {self._pruner_name}", error)
+            self._memory.record_error(trial.number, f"pruner {self._pruner_name}", error)
             return False
 
     def _explain(self, trial: FrozenTrial, step: int) -> PruneDecision:
@@ -164,4 +164,4 @@ class PruningPolicy:
         return PruneDecision(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
 
     def _told(self, number: int) -> Reason | None:
-        return reason_of(self._study.pruner, number, self._memory.complain)
+        return reason_of(self._study.pruner, number, self._memory.record_error)

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.proposals import FIXED
-from tunesvc.search.pruners.curve.curve_model import learn_anew
+from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.replayed_search import ReplayedOptimizer
 from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.tracking.pareto import ranked
@@ -200,7 +200,7 @@ def judge(course: Recording, pruner: BasePruner, name: str, last_step: int | Non
             verdict = optimizer.verdict(number, steps)
             if verdict is not None and verdict.stop:
                 stops[number] = step = int(verdict.details["step"])
-                optimizer.memory.forget_after(number, step)
+                optimizer.memory.truncate_curve(number, step)
                 last = optimizer.trial(number).intermediate_values[step]
                 optimizer.tell(number, TrialState.PRUNED, [last] if len(course.spec.metrics) == 1 else None)
         _end(course, moment, optimizer, without=stops)
@@ -285,7 +285,7 @@ def _ask_again(
         seed = int(details.get("seed") or 0) if given is None else given
         if details.get("fresh"):
             optimizer.study.sampler = make(seed)
-            learn_anew(optimizer.study)
+            refit(optimizer.study)
         yield _redraw(optimizer, course.trials[number], details, seed)
 
 
@@ -337,10 +337,10 @@ def _end(
     for number in moment.ended:
         if number not in gone and not optimizer.trial(number).state.is_finished():
             optimizer.retell(course.trials[number])
-    optimizer.settle()
+    optimizer.on_step_end()
     for number, after_step in moment.reopened:
         if number not in gone and number not in moment.promoted:
-            optimizer.memory.forget_after(number, after_step)
+            optimizer.memory.truncate_curve(number, after_step)
     chosen: list[tuple[int | None, int | None]] = []
     reopened = dict(moment.reopened)
     for number, details in moment.promoted.items():
@@ -348,7 +348,7 @@ def _end(
             continue
         chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Alternative.NOTHING)))
         optimizer.promote(number, details)
-        optimizer.memory.forget_after(number, reopened[number])
+        optimizer.memory.truncate_curve(number, reopened[number])
     if moment.taken:
         chosen.append((None, _chosen(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):

@@ -6,7 +6,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.optimizer import CONSTRAINT, Optimizer
 from tunesvc.search.proposals import FIXED, configuration
-from tunesvc.search.study_storage import FAILURE, read_anew
+from tunesvc.search.study_storage import FAILURE, clear_trial_cache
 from tunesvc.search.tracking.pausing import RESUMED
 from tunesvc.search.warm_start import CARRIED
 from tunesvc.spec import ParamValue
@@ -23,7 +23,7 @@ class ReplayedOptimizer(Optimizer):
             seed: of the sampler at that ask.
             untried: whether the proposal became the nearest one that had not been tried.
         """
-        read_anew(self.study)
+        clear_trial_cache(self.study)
         while self.count <= recorded.number:
             waits = self.count < recorded.number
             template = create_trial(state=TrialState.WAITING) if waits else None
@@ -41,7 +41,10 @@ class ReplayedOptimizer(Optimizer):
                 drawn = self._drawing.nearest_untried(recorded.number, drawn) or drawn
         finally:
             trial = self.trial(recorded.number)
-            trial.params, trial.distributions = dict(recorded.params), dict(self.space.restated(recorded).distributions)
+            trial.params, trial.distributions = (
+                dict(recorded.params),
+                dict(self.space.with_distributions(recorded).distributions),
+            )
             kept = {k: v for k, v in recorded.system_attrs.items() if k != RESUMED and not _is_outcome(k)}
             trial.system_attrs = kept
             self._tried.add(configuration(recorded.params))

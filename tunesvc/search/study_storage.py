@@ -83,7 +83,7 @@ class RecordingStorage(InMemoryStorage):
             if others and number in others:
                 self.get_trial(number).system_attrs[OTHERS] = dict(others[number])
             self._thin_out(number)
-            self._blame(number)
+            self._mark_infeasible(number)
         self._recording = True
 
     def _take_up(self, trial: FrozenTrial) -> int:
@@ -107,7 +107,7 @@ class RecordingStorage(InMemoryStorage):
         batch, self.batch = self.batch, StudyChanges()
         return batch
 
-    def complain(self, number: int | None, who: str, error: Exception) -> None:
+    def record_error(self, number: int | None, who: str, error: Exception) -> None:
         """Have it recorded that somebody's sampler or pruner raised."""
         self.note(number, f"{who} raised {type(error).__name__}: {error}")
 
@@ -122,15 +122,15 @@ class RecordingStorage(InMemoryStorage):
         for key, value in system.items():
             super().set_study_system_attr(self.study_id, key, value)
 
-    def restate(self, space: Space) -> None:
+    def update_distributions(self, space: Space) -> None:
         """Have all trials in the distributions of a wider space. They are recorded as they were drawn."""
         shown = [*self._infeasible.values(), *self._paused.values()]
         self.changes += 1
         for trial in [*super().get_all_trials(self.study_id, deepcopy=False), *shown]:
-            trial.distributions = space.restated(trial).distributions
+            trial.distributions = space.with_distributions(trial).distributions
         self._studies[self.study_id].param_distribution.update(space.distributions)
 
-    def forget_after(self, number: int, step: int) -> None:
+    def truncate_curve(self, number: int, step: int) -> None:
         """Drop the trial's intermediate values after a step: a new attempt goes on from there."""
         trial = self.get_trial(number)
         self.changes += 1
@@ -144,7 +144,7 @@ class RecordingStorage(InMemoryStorage):
         self.batch.params = [param for param in self.batch.params if param.number != number]
         self.changes += 1
 
-    def drop_last(self, count: int) -> None:
+    def pop_last(self, count: int) -> None:
         """Take back the last trials, as if they had never been made. Nothing of them is in the batch."""
         trials = self._studies[self.study_id].trials
         for trial in trials[-count:]:
@@ -168,7 +168,7 @@ class RecordingStorage(InMemoryStorage):
             self.gone_on.append(number)
 
     @contextmanager
-    def lending(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
+    def with_extra_trials(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
         """Show trials of other studies besides this one's, as long as a sampler is asked.
 
         Their numbers are negative, so that they come first and are nobody else's.
@@ -217,7 +217,7 @@ class RecordingStorage(InMemoryStorage):
             self.batch.restarted.append(trial_id)
         elif changed and state.is_finished():
             self._forget_passing(trial_id)
-            self._blame(trial_id)
+            self._mark_infeasible(trial_id)
             kept = None if values is None else [float(value) for value in values]
             self.batch.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
         return changed
@@ -273,7 +273,7 @@ class RecordingStorage(InMemoryStorage):
         trial = self.get_trial(number)
         trial.system_attrs = {key: value for key, value in trial.system_attrs.items() if not key.startswith(PASSING)}
 
-    def _blame(self, number: int) -> None:
+    def _mark_infeasible(self, number: int) -> None:
         """Remember a trial that failed because of its parameters as samplers are to see it."""
         shown = shown_as_infeasible(self.get_trial(number))
         if shown is not None:
@@ -312,7 +312,7 @@ def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
     return shown
 
 
-def read_anew(study: Study) -> None:
+def clear_trial_cache(study: Study) -> None:
     """Have a study read its trials from the memory, which is as fast as the list that Optuna caches for each thread."""
     study._thread_local.cached_all_trials = None
 

@@ -165,7 +165,7 @@ class Space:
             return float(one[name] != other[name])
         return min(1.0, abs(first - second))
 
-    def restated(self, trial: FrozenTrial) -> FrozenTrial:
+    def with_distributions(self, trial: FrozenTrial) -> FrozenTrial:
         """A stored trial in this space's own distributions, which may be wider than those that it was drawn from.
 
         Optuna's samplers model a parameter only over trials whose distributions are equal. The trial's values stay; a
@@ -324,19 +324,19 @@ def near(space: Space, trial: FrozenTrial, rng: Random) -> dict[str, ParamValue]
         if name not in here:
             params[name] = _DRAW[type(distribution)](distribution, rng)
         elif name == moved or name in numbers:
-            params[name] = _beside(distribution, here[name], rng, surely=name == moved)
+            params[name] = _perturb(distribution, here[name], rng, surely=name == moved)
         else:
             params[name] = here[name]
     return params
 
 
-def _beside(distribution: BaseDistribution, value: ParamValue, rng: Random, *, surely: bool) -> ParamValue:
+def _perturb(distribution: BaseDistribution, value: ParamValue, rng: Random, *, surely: bool) -> ParamValue:
     """A value near another one; `surely` not the same."""
     if isinstance(distribution, CategoricalDistribution):
         others: list[ParamValue] = [choice for choice in distribution.choices if choice != value]
         return rng.choice(others)
     was = place(distribution, value) or 0.0
-    made = _at(distribution, _reflected(rng.gauss(was, NEAR)))
+    made = _from_unit(distribution, _reflect(rng.gauss(was, NEAR)))
     if made != value or not surely:
         return made
     step = distribution.step or 0  # type: ignore[attr-defined]
@@ -346,13 +346,13 @@ def _beside(distribution: BaseDistribution, value: ParamValue, rng: Random, *, s
     return int(beside) if isinstance(distribution, IntDistribution) else float(beside)
 
 
-def _reflected(place: float) -> float:
+def _reflect(place: float) -> float:
     """Back into 0 ... 1, as from a mirror at either end."""
     place = abs(place) % 2
     return 2 - place if place > 1 else place
 
 
-def _at(distribution: BaseDistribution, place: float) -> ParamValue:
+def _from_unit(distribution: BaseDistribution, place: float) -> ParamValue:
     """The value nearest to a place in the range: what `place` undoes."""
     low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
     if distribution.log:  # type: ignore[attr-defined]

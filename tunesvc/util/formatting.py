@@ -81,7 +81,7 @@ def ago(moment: datetime | None) -> str:
     return "–" if moment is None else f"{duration(max(0.0, (datetime.now(UTC) - moment).total_seconds()))} ago"
 
 
-def inert(value: object) -> object:
+def escape_csv_formula(value: object) -> object:
     """Text that no spreadsheet takes for a formula. Numbers stay what they are.
 
     OWASP, "CSV Injection": an apostrophe before = + - @, tab and carriage return.
@@ -100,7 +100,7 @@ _OVERWRITTEN = re.compile(r"[^\n]*\r(?!\n|$)")
 _HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-def readable(text: str) -> str:
+def strip_control(text: str) -> str:
     """A program's output as plain text: no colours or cursor moves, of an overwritten line (a progress bar) what was
     written last, and a replacement character for whatever else would not be seen.
     """

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable, StudyBusy, StudyNotFound, TuneError
 from tunesvc.web.access import Access, Forbidden, Unauthenticated, remember_page
 from tunesvc.web.live.cache import StaleWhileRevalidateCache
@@ -100,7 +100,7 @@ def _reading(request: Request) -> Iterator[None]:
     The position of the changes is taken before anything is read: what comes later, the page asks for.
     """
     request.state.position = request.app.state.hub.position
-    with answering():
+    with translate_unavailable():
         yield
 
 

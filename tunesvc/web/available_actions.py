@@ -10,7 +10,7 @@ from tunesvc.spec import StudySpec
 ENDED = frozenset({"complete", "pruned", "failed", "stopped"})
 
 
-def against(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str]:
+def unavailable_actions(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str]:
     """What speaks against each action, in words; those that are not named make sense."""
     if study.spec is None:
         found = dict.fromkeys(_OF_A_COORDINATOR, "it was made through Optuna's API: no coordinator runs it")

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from tunesvc.util import formatting
-from tunesvc.web.available_actions import against
+from tunesvc.web.available_actions import unavailable_actions
 
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -81,7 +81,7 @@ def params(values: Mapping[str, object]) -> Markup:
     return Markup('<span class="params">{}</span>').format(Markup(" · ").join(parts))
 
 
-def coded(text: str) -> Markup:
+def code_spans(text: str) -> Markup:
     """A sentence, with what stands between backticks as code."""
     parts = text.split("`")
     if len(parts) % 2 == 0:  # one is left over
@@ -148,8 +148,8 @@ def _environment() -> Environment:
         parameter=formatting.parameter,
         duration=formatting.duration,
         params=params,
-        readable=formatting.readable,
-        coded=coded,
+        readable=formatting.strip_control,
+        coded=code_spans,
         moment=moment,
         ago=ago,
         percent=percent,
@@ -159,5 +159,5 @@ def _environment() -> Environment:
         named=named,
         as_written=escape,
     )
-    made.globals.update(amount=amount, spark=spark, escape=escape, against=against)
+    made.globals.update(amount=amount, spark=spark, escape=escape, against=unavailable_actions)
     return made

@@ -54,11 +54,11 @@ def confirm(
     another `--top` or `--repeats` it runs what is missing, and drops what has not begun and is not asked for any more.
     """
     from tunesvc import api
-    from tunesvc.cli.session import attended
+    from tunesvc.cli.session import run_session
     from tunesvc.views import study_text, terminal
 
     found = api.load_study(study, database_url=database_url)
-    told, interrupt = attended(
+    told, interrupt = run_session(
         {study: f"{study} · {top} finalists × {repeats}"},
         lambda watch, interrupt: found.confirm(top, repeats, observer=watch.each[study], interrupt=interrupt),
         as_json=False,

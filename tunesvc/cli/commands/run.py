@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, complete_study
-from tunesvc.cli.session import Observers, attended
+from tunesvc.cli.session import Observers, run_session
 
 if TYPE_CHECKING:
     from tunesvc.coordinator.progress_events import Observer
@@ -166,7 +166,7 @@ def _session(
 
     from tunesvc.cli.views import summary
 
-    ended, _ = attended(titles, start, as_json=as_json, quiet=quiet)
+    ended, _ = run_session(titles, start, as_json=as_json, quiet=quiet)
     raise typer.Exit(summary.tell(ended, as_json=as_json, quiet=quiet))
 
 

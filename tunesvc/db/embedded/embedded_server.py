@@ -93,7 +93,7 @@ class EmbeddedServer:
         password = (self._cluster / "password").read_text()
         return sa.URL.create("postgresql+psycopg2", username=_ROLE, password=password, database="postgres", query=query)
 
-    def revive(self, timeout_s: float = REVIVE_TIMEOUT_S) -> str:
+    def ensure_running(self, timeout_s: float = REVIVE_TIMEOUT_S) -> str:
         """See to it that the server runs: join one that answers, wait for one that recovers, else start it.
 
         Returns why it does not, on one line, or nothing when it does; never raises. Several processes may do so at
@@ -215,7 +215,7 @@ class EmbeddedServer:
 
     def _start(self, lock: FileLock, timeout_s: float) -> None:
         """Start the server, which from now on holds `lock`, and wait until it answers."""
-        self._forget_dead_server()
+        self._remove_stale_pid_files()
         log = self._cluster / "log"
         if log.exists() and log.stat().st_size > _MAX_LOG_BYTES:
             log.rename(log.with_name("log.old"))
@@ -226,7 +226,7 @@ class EmbeddedServer:
             "--wait", "--timeout", f"{timeout_s:.0f}", lock=lock,
         )  # fmt: skip
 
-    def _forget_dead_server(self) -> None:
+    def _remove_stale_pid_files(self) -> None:
         """Remove what a dead server left where Postgres itself would take it for a living one's.
 
         Its number may belong to another program of the same user, for in containers small numbers come back at once;
@@ -290,7 +290,7 @@ def _prepare_home(home: Path, account: OsAccount) -> None:
         raise DatabaseError(
             f"{home} cannot be made: {error.strerror}. Set TUNE_HOME to a directory that can"
         ) from error
-    blocked = account.blocked_at(home)
+    blocked = account.first_inaccessible_parent(home)
     if account.is_other and blocked is not None:
         raise DatabaseError(
             f"run by root, Postgres runs as user {account.name}, which may not enter {blocked}: set TUNE_HOME to a "

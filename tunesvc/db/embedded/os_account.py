@@ -40,7 +40,7 @@ class OsAccount:
         if self.is_other:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
-    def blocked_at(self, path: Path) -> Path | None:
+    def first_inaccessible_parent(self, path: Path) -> Path | None:
         """The first directory on the way into `path` that this user may not enter, or None."""
         for directory in [*reversed(path.parents), path]:
             if directory.exists() and not self._may_enter(directory.stat()):

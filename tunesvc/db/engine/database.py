@@ -129,20 +129,20 @@ class Database:
         return self._server is not None
 
     @contextmanager
-    def patiently(self) -> Iterator[sa.Connection]:
+    def long_transaction(self) -> Iterator[sa.Connection]:
         """A transaction whose statements may take as long as migrations do."""
         with self.engine.begin() as connection:
             driver: BoundedConnection = connection.connection.driver_connection  # type: ignore[assignment]
             with driver.patience.lasting(PATIENCE_S):
                 yield connection
 
-    def revive(self) -> str:
+    def ensure_running(self) -> str:
         """See to it that the embedded server runs, should it have died; for any other server there is nothing to do.
 
         Returns why it does not, on one line, or nothing when it does; never raises. Takes milliseconds when it runs,
         seconds when it does not. May be called by several processes at once.
         """
-        return self._server.revive() if self._server is not None else ""
+        return self._server.ensure_running() if self._server is not None else ""
 
     def disconnect(self) -> None:
         """Give idle connections back to the server. New ones are made when needed."""
@@ -363,7 +363,7 @@ def _check_server(database: Database) -> None:
 
 def _ready(database: Database, migrate: bool) -> None:
     try:
-        with database.patiently() as connection:
+        with database.long_transaction() as connection:
             if migrations.database_revision(connection) == migrations.program_revision():
                 return
             if migrate:

@@ -12,7 +12,7 @@ from tunesvc.errors import DatabaseUnavailable
 
 
 @contextmanager
-def answering() -> Iterator[None]:
+def translate_unavailable() -> Iterator[None]:
     """Around one transaction.
 
     Raises:

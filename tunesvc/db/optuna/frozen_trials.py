@@ -50,8 +50,8 @@ def freeze(row: sa.Row[Any]) -> FrozenTrial:
         state=STATES[row.state],
         value=None,
         values=row.objectives,
-        datetime_start=naive_local(row.started_at),
-        datetime_complete=naive_local(row.ended_at),
+        datetime_start=to_optuna_time(row.started_at),
+        datetime_complete=to_optuna_time(row.ended_at),
         params={name: distributions[name].to_external_repr(float(value)) for name, value, _ in parts},
         distributions=distributions,
         user_attrs=attrs["user"],
@@ -61,7 +61,7 @@ def freeze(row: sa.Row[Any]) -> FrozenTrial:
     )
 
 
-def copied(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+def clone_trials(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Trials that their owner may change: what `copy.deepcopy` makes of a list of them, in a fifth of the time."""
     distributions: dict[int, BaseDistribution] = {}
 
@@ -93,7 +93,7 @@ def distribution_of(text: str) -> BaseDistribution:
     return json_to_distribution(text)
 
 
-def naive_local(moment: datetime | None) -> datetime | None:
+def to_optuna_time(moment: datetime | None) -> datetime | None:
     """A moment as Optuna bears it: local time without a zone."""
     return moment.astimezone().replace(tzinfo=None) if moment else None
 
@@ -103,7 +103,7 @@ def was_withdrawn(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and trial.datetime_start is None
 
 
-def aware(moment: datetime | None) -> datetime | None:
+def from_optuna_time(moment: datetime | None) -> datetime | None:
     """Optuna's local time as the moment that it is."""
     return moment.astimezone() if moment else None
 

@@ -33,7 +33,7 @@ from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database, checked_name, open_database, parse_url
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.notifications import CHANNEL
-from tunesvc.db.optuna.frozen_trials import STATES, aware, copied, distribution_of
+from tunesvc.db.optuna.frozen_trials import STATES, clone_trials, distribution_of, from_optuna_time
 from tunesvc.db.optuna.heartbeats import Heartbeats, StaleTrialCallback
 from tunesvc.db.optuna.trial_cache import TrialCache
 from tunesvc.db.schema.ids import study_of, trial_id
@@ -188,7 +188,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
         with self._database.engine.begin() as connection:
             held = lease.holder(connection, study_id)
             if held is not None and held.live:
-                raise StudyBusy(lease.busy(held.owner))
+                raise StudyBusy(lease.busy_message(held.owner))
             if not study_records.remove(connection, study_id, whoami()):
                 raise _no_study(study_id)
         self._caches.pop(study_id, None)
@@ -309,7 +309,7 @@ class PgStorage(BaseStorage, BaseHeartbeat):
     ) -> list[FrozenTrial]:
         """See `BaseStorage`. Reads only what can have changed since this object's last look."""
         trials = self._cache(study_id).look(states)
-        return copied(trials) if deepcopy else trials
+        return clone_trials(trials) if deepcopy else trials
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
         """See `BaseStorage`. A trial whose value is NaN is never the best."""
@@ -428,8 +428,8 @@ def _trial_columns(template: FrozenTrial | None) -> dict[str, Any]:
         "state": template.state.name.lower(),
         "values": None if template.values is None else [float(value) for value in template.values],
         "now": False,
-        "started": aware(template.datetime_start),
-        "ended": aware(template.datetime_complete),
+        "started": from_optuna_time(template.datetime_start),
+        "ended": from_optuna_time(template.datetime_complete),
     }
 
 

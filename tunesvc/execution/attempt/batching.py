@@ -28,7 +28,7 @@ class BatchSignal:
         with self.lock:
             self._rung.notify_all()
 
-    def ask_whether_urgent(self) -> None:
+    def notify_urgent(self) -> None:
         """Somebody may wait for what was said, or another one listens now."""
         with self.lock:
             self._rung.notify_all()

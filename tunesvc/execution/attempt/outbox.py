@@ -60,7 +60,7 @@ class Outbox:
                 self._closed = True
             self._add(payload)
             if isinstance(payload, (Outcome, SuggestRequested, StudyRequested)):
-                self._bell.ask_whether_urgent()
+                self._bell.notify_urgent()
 
     def report(self, report: Reported) -> None:
         """Add a report, unless its step was reported before: the first one stands."""

@@ -79,7 +79,7 @@ class RayProcess:
         self._heard_s = self._pulsed_s = self._clock.now()
         self._trouble = self._reason = self._trouble_there = ""
         self._closed = False
-        self._seat = start.sit_down(job)
+        self._seat = start.register_job(job)
         self._await_driver()
 
     # --- the protocol -----------------------------------------------------------------------------
@@ -197,11 +197,11 @@ class RayProcess:
             return
         self._signs.add(event.attempt)
         if isinstance(event.payload, Lost):  # comes from the driver, which may know less than was delivered
-            event = replace(event, seq=kept.delivered + 1, payload=self._why_lost(kept, event.payload))
+            event = replace(event, seq=kept.delivered + 1, payload=self._classify_loss(kept, event.payload))
         if event.seq > kept.delivered:
             self._deliver(kept, event)
 
-    def _why_lost(self, kept: _KnownAttempt, lost: Lost) -> Lost:
+    def _classify_loss(self, kept: _KnownAttempt, lost: Lost) -> Lost:
         """An attempt that had begun and is not there for a new driver went with the Ray that ended under it.
 
         It counts against the limit for lost nodes: a trial that takes Ray down each time must not go on for ever.
@@ -260,13 +260,13 @@ class RayProcess:
             case Cluster():
                 self._cluster = message
                 if self._link is None and link is not None:
-                    self._came_up(link)
+                    self._on_driver_ready(link)
             case StartupRefused(_, text):
                 self._trouble = f"Ray cannot be reached: {text.rstrip('.')}; trying again"
             case DriverEnded(reason):
-                self._went(reason)
+                self._on_driver_exit(reason)
 
-    def _came_up(self, link: DriverProcess) -> None:
+    def _on_driver_ready(self, link: DriverProcess) -> None:
         """Tell a driver all that it has to know, in the order in which it would have learned it."""
         self._link, self._trouble, self._trouble_there = link, "", ""
         self._unanswered_s, self._pulsed_s = 0.0, self._clock.now()
@@ -280,7 +280,7 @@ class RayProcess:
             for wish in kept.wishes:
                 self._tell(link, wish)
 
-    def _went(self, reason: str) -> None:
+    def _on_driver_exit(self, reason: str) -> None:
         if self._link is not None:
             self._link, self._reason = None, reason
             self._trouble = f"the Ray driver is gone ({reason}); connecting again"
@@ -293,4 +293,4 @@ class RayProcess:
     def _end(self, farewell: Farewell) -> None:
         if not self._closed:
             self._closed, self._link = True, None
-            self._start.stand_up(self._seat, farewell)
+            self._start.unregister_job(self._seat, farewell)

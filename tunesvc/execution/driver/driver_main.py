@@ -131,7 +131,7 @@ class Driver:
             try:
                 orders = self._connection.recv()
             except (EOFError, OSError):  # whom we work for is gone
-                _perish()
+                _kill_process_group()
 
     def _carry_out_all(self, orders: Sequence[Order]) -> None:
         for order in orders:
@@ -197,7 +197,7 @@ class Driver:
             with self._sending:
                 self._connection.send(message)
         except OSError:
-            _perish()
+            _kill_process_group()
 
 
 def _cluster_of(executor: Executor) -> Cluster:
@@ -208,7 +208,7 @@ def _cluster_of(executor: Executor) -> Cluster:
         return Cluster(capacity, 0, str(error))
 
 
-def _perish() -> NoReturn:
+def _kill_process_group() -> NoReturn:
     """End at once, and with us what we started: some of Ray's processes take minutes to notice that theirs is gone."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)

@@ -101,7 +101,7 @@ class DriverProcess:
                 with suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
 
-    def bury(self) -> str:
+    def reap(self) -> str:
         """Wait for the process, which has closed its end or was killed; why it ended. Nothing it started is left."""
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         self.kill()
@@ -112,7 +112,7 @@ class DriverProcess:
         self._sender.join()
         self._connection.close()
         os.close(self._words)
-        return _epitaph(code, self._said)
+        return _describe_exit(code, self._said)
 
     def _keep_sending(self) -> None:
         """What was said at once travels together."""
@@ -134,7 +134,7 @@ class DriverProcess:
         return True
 
 
-def _epitaph(code: int, said: str) -> str:
+def _describe_exit(code: int, said: str) -> str:
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     lines = [_LOG_PREFIX.sub("", line).strip() for line in said.splitlines() if not _NO_WORDS.search(line)]
     return f"{how}: {shorten(lines[-1], _SHOWN_CHARS, placeholder=' ...')}" if lines else how

@@ -92,7 +92,7 @@ class RayLauncher:
         """To the driver of now, as soon as its Ray is up."""
         return self._link
 
-    def sit_down(self, job: Job) -> JobRegistration:
+    def register_job(self, job: Job) -> JobRegistration:
         """Tell this driver, and each that takes its place, the job."""
         seat = JobRegistration(Begin(next(self._numbers), job))
         with self._routing:
@@ -102,7 +102,7 @@ class RayLauncher:
         self._keeper.tell(seat.begin)
         return seat
 
-    def stand_up(self, seat: JobRegistration, farewell: Farewell) -> None:
+    def unregister_job(self, seat: JobRegistration, farewell: Farewell) -> None:
         """End a job. With the last one the driver ends, and is waited for; whatever does not end in time is killed."""
         self._keeper.forget(seat.begin)
         with self._routing:

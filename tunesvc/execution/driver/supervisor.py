@@ -101,7 +101,7 @@ class DriverSupervisor:
                 self._hear(None, DriverEnded(f"cannot be started: {error}"))
             else:
                 self._tried.set()
-                self._hear(link, DriverEnded(self._see_off(link)))
+                self._hear(link, DriverEnded(self._run_until_exit(link)))
             if self._clock.now() - started_s >= STEADY_S:
                 self._failures = 0
             self._over.wait(BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)])
@@ -114,11 +114,11 @@ class DriverSupervisor:
                 self._link.kill()
             return self._link
 
-    def _see_off(self, link: DriverProcess) -> str:
+    def _run_until_exit(self, link: DriverProcess) -> str:
         """Follow a driver to its end; why it ended."""
         reason = self._follow(link)
         link.kill()
-        end = link.bury()
+        end = link.reap()
         return reason or end
 
     def _follow(self, link: DriverProcess) -> str:

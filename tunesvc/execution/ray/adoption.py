@@ -32,15 +32,15 @@ class WorkerAdoption:
         inbox: EventLoop,
         pace: PollingTimeouts,
         *,
-        go_on: Callable[[], None],
+        schedule: Callable[[], None],
     ) -> None:
-        """`go_on`: called when more is known of which workers there are."""
+        """`schedule`: called when more is known of which workers there are."""
         self._fleet = fleet
         self._workers = workers
         self._conversation = conversation
         self._inbox = inbox
         self._pace = pace
-        self._go_on = go_on
+        self._schedule = schedule
         self._clock = SystemClock()
         self._is_patient = True
         """Whether workers of an earlier coordinator may still take their time."""
@@ -50,29 +50,29 @@ class WorkerAdoption:
     def begin(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
         """Find the workers of earlier coordinators; those of a local Ray ended with it."""
         self._workers.token = token
-        self._conversation.seek(cursors)
+        self._conversation.expect_adopted(cursors)
         if self._fleet.shared:
             self._search()
         else:
-            self._conversation.lose_those_sought("it ended with its coordinator")
+            self._conversation.fail_unmatched("it ended with its coordinator")
 
     def conclude(self) -> None:
         """What no worker has is lost as soon as all have answered; who is silent is ended when nothing is sought."""
         if self._workers.are_sought:
             return
         if not self._workers.asked and not self._workers.is_superseded:
-            self._conversation.lose_those_sought("no worker has it any more")
+            self._conversation.fail_unmatched("no worker has it any more")
         elif not self._is_patient and not self._workers.is_superseded and not self._is_seeking:
             self._end_asked(lambda _: True)
-        self._go_on()
+        self._schedule()
 
     @property
     def _is_seeking(self) -> bool:
-        return any(not running.killed for running in self._conversation.sought)
+        return any(not running.killed for running in self._conversation.unmatched)
 
     def _search(self) -> None:
         self._workers.are_sought = True
-        self._inbox.aside(self._fleet.find, self._found)
+        self._inbox.run_in_thread(self._fleet.find, self._found)
 
     def _found(self, actors: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
         if self._workers.is_closed:
@@ -99,7 +99,7 @@ class WorkerAdoption:
             return
         self._workers.asked.remove(slot)
         if found is not None and found.is_refused:
-            self._workers.step_back()
+            self._workers.on_superseded()
         elif found is not None and self._conversation.resume(slot, found.attempts):
             self._workers.take_over(slot)
         else:
@@ -111,7 +111,7 @@ class WorkerAdoption:
     def _look_at_silent(self) -> None:
         """Workers that never came up are ended; others may be frozen or out of reach with an attempt that is sought."""
         silent = [slot.actor for slot in self._workers.asked]
-        self._inbox.aside(lambda: self._fleet.pending(silent), self._saw_silent)
+        self._inbox.run_in_thread(lambda: self._fleet.pending(silent), self._saw_silent)
 
     def _saw_silent(self, pending: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
         self._is_patient = False
@@ -131,9 +131,9 @@ class WorkerAdoption:
         if not self._workers.are_usable or now - self._looked_s < self._pace.look_s:
             return
         self._looked_s = now
-        self._workers.stay()
+        self._workers.heartbeat()
         if self._workers.is_owner:
-            self._inbox.aside(self._fleet.names, self._saw)
+            self._inbox.run_in_thread(self._fleet.names, self._saw)
 
     def _saw(self, names: set[str] | None, _error: BaseException | None) -> None:
         """A coordinator that was frozen while its study was taken over may have started workers afterwards."""
@@ -141,7 +141,7 @@ class WorkerAdoption:
             return
         unknown = names - self._workers.names
         if any(self._fleet.token_of(name) > self._workers.token for name in unknown):
-            self._workers.step_back()
+            self._workers.on_superseded()
             return
         for name in unknown & self._strangers:  # the first time it may have been ours, and about to end
             self._fleet.end_named(name)

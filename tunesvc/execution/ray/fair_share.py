@@ -63,7 +63,7 @@ class Member:
     """A job that takes part."""
 
     asked: Resources
-    go_on: Callable[[], None]
+    schedule: Callable[[], None]
     """Called soon after there is room, or another job lacks it."""
     alone: int = 1
     """What the cluster would hold of it if there were no other."""
@@ -167,7 +167,7 @@ class FairShares:
         """Have the other jobs look again: there is room, or this one lacks it."""
         for other in self._members:
             if other is not member:
-                other.go_on()
+                other.schedule()
 
     def may_start(self, member: Member) -> bool:
         """Whether a job may start one more worker. What another lacks that has less is not taken from it."""
@@ -179,7 +179,7 @@ class FairShares:
             return False
         return fits(self._free(), member.asked)
 
-    def gives_way(self, member: Member, node: str) -> bool:
+    def should_release(self, member: Member, node: str) -> bool:
         """Whether a worker of this job that runs nothing has to end. `node`: where it is; empty while it comes up."""
         for other in self._members:
             if other is not member and other.lacks:

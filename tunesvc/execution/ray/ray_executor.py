@@ -58,12 +58,12 @@ class RayExecutor:
             inbox,
             shares or FairShares(),
             attempts=lambda: self._assignment.attempts,
-            go_on=self._go_on,
-            never_came_up=lambda error: self._assignment.lose_first(error),
+            schedule=self._schedule,
+            never_came_up=lambda error: self._assignment.fail_first(error),
         )
-        self._conversation = WorkerClient(workers, self._waiting, inbox, pace, go_on=self._go_on)
+        self._conversation = WorkerClient(workers, self._waiting, inbox, pace, schedule=self._schedule)
         self._assignment = Scheduler(workers, self._waiting, self._conversation, inbox, pace)
-        self._adoption = WorkerAdoption(fleet, workers, self._conversation, inbox, pace, go_on=self._go_on)
+        self._adoption = WorkerAdoption(fleet, workers, self._conversation, inbox, pace, schedule=self._schedule)
 
     def capacity(self) -> Capacity:
         """What the cluster's living nodes have in all. Any thread may ask."""
@@ -142,11 +142,11 @@ class RayExecutor:
         self._conversation.end()
 
     def _look_around(self) -> None:
-        self._go_on()  # there may be more nodes than before
+        self._schedule()  # there may be more nodes than before
         self._adoption.look_around()
 
-    def _go_on(self) -> None:
-        self._assignment.go_on()
+    def _schedule(self) -> None:
+        self._assignment.schedule()
 
 
 _SUPERSEDED = (

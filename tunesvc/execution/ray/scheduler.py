@@ -41,24 +41,24 @@ class Scheduler:
         """Have one more attempt wait, and others give way to it if need be."""
         self._waiting.launches.append(launch)
         self._parallelism, self._line = launch.parallelism, launch.line
-        self.go_on()
-        self._workers.ask_for_room()
+        self.schedule()
+        self._workers.request_capacity()
 
-    def go_on(self) -> None:
+    def schedule(self) -> None:
         """Give what waits to workers that are free, and start as many more as there is room for."""
         if not self._workers.are_usable:
             return
         self._give_way()
         for slot in [slot for slot in self._workers.slots if slot.is_free]:
-            if self._waiting.launches and self._may_begin > 0 and not self._workers.gives_way(slot):
+            if self._waiting.launches and self._may_begin > 0 and not self._workers.should_release(slot):
                 self._conversation.begin(slot, self._waiting.launches.popleft())
         free = sum(slot.is_free for slot in self._workers.slots)
         could_begin = min(len(self._waiting.launches) + len(self._in_line), self._may_begin)
         if (wanted := could_begin - free - self._workers.coming) > 0:
             self._workers.start(wanted)
-        self._line_up()
-        self._shorten_lines()
-        self._even_out()
+        self._fill_backlogs()
+        self._trim_backlogs()
+        self._rebalance()
 
     @property
     def attempts(self) -> int:
@@ -66,7 +66,7 @@ class Scheduler:
         attempts = self._conversation.live_count + len(self._waiting.launches)
         return attempts if self._parallelism is None else min(attempts, self._parallelism)
 
-    def lose_first(self, error: BaseException) -> None:
+    def fail_first(self, error: BaseException) -> None:
         """A worker that cannot come up takes an attempt along: else one would be started after another, uncounted."""
         if self._waiting.launches:
             launch = self._waiting.launches.popleft()
@@ -88,14 +88,14 @@ class Scheduler:
 
     def _give_way(self) -> None:
         """Let go of workers whose room another job lacks: those that run nothing, once all of it is recorded."""
-        self._workers.declare()
-        for slot in [slot for slot in self._workers.slots if self._workers.gives_way(slot)]:
+        self._workers.publish_demand()
+        for slot in [slot for slot in self._workers.slots if self._workers.should_release(slot)]:
             for running in slot.live[1:]:
                 self._recall(running)
-            if not slot.attempts and self._workers.gives_way(slot):  # one less may be enough
+            if not slot.attempts and self._workers.should_release(slot):  # one less may be enough
                 self._workers.end(slot)
 
-    def _line_up(self) -> None:
+    def _fill_backlogs(self) -> None:
         """Have what no worker can begin stand in line where it will probably begin first.
 
         Only a trial's first attempt: one that ended its worker before must be seen to do so again.
@@ -103,7 +103,7 @@ class Scheduler:
         coming = self._workers.coming
         if len(self._waiting.launches) <= coming or not self._workers.are_reused:
             return
-        kept = [slot for slot in self._workers.slots if not self._workers.gives_way(slot)]
+        kept = [slot for slot in self._workers.slots if not self._workers.should_release(slot)]
         while open_slots := [slot for slot in kept if slot.has_room_in_line(self._line_of(slot))]:
             launch = self._waiting.take_fresh(coming)
             if launch is None:
@@ -114,14 +114,14 @@ class Scheduler:
         """How many may stand in a worker's line."""
         return 1 if self._clock.now() - _began_s(slot) > self._pace.long_s else self._line
 
-    def _shorten_lines(self) -> None:
+    def _trim_backlogs(self) -> None:
         """Nobody but the next one stands behind an attempt that turns out to be long."""
         for slot in self._workers.slots:
             for running in slot.live[1 + self._line_of(slot) :]:
                 if running.launch:
                     self._recall(running)
 
-    def _even_out(self) -> None:
+    def _rebalance(self) -> None:
         """Workers that have nothing to do get what has stood in others' lines for a while."""
         free = sum(slot.is_free for slot in self._workers.slots)
         count = 0 if self._waiting.launches else max(0, min(free, self._may_begin))
@@ -143,7 +143,7 @@ class Scheduler:
 
     def _look_at_lines(self) -> None:
         self._looks_at_lines = False
-        self.go_on()
+        self.schedule()
 
 
 def _began_s(slot: WorkerState) -> float:

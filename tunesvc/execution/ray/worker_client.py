@@ -21,7 +21,7 @@ from tunesvc.execution.executor import AttemptId, Event, Launch, Lost, Outcome, 
 from tunesvc.execution.ray.dispatch_state import AssignedAttempt, PendingQueue, PollingTimeouts, Recall, WorkerState
 from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.worker_pool import WorkerPool
-from tunesvc.execution.worker.worker_protocol import PollRequest, PollResponse, Verb, WorkerCommand
+from tunesvc.execution.worker.worker_protocol import CommandKind, PollRequest, PollResponse, WorkerCommand
 from tunesvc.util.clock import SystemClock
 
 
@@ -35,14 +35,14 @@ class WorkerClient:
         inbox: EventLoop,
         pace: PollingTimeouts,
         *,
-        go_on: Callable[[], None],
+        schedule: Callable[[], None],
     ) -> None:
-        """What a worker gives back goes in front of what is `waiting`. `go_on`: called when a worker may be free."""
+        """What a worker gives back goes in front of what is `waiting`. `schedule`: called when a worker may be free."""
         self._workers = workers
         self._waiting = waiting
         self._inbox = inbox
         self._pace = pace
-        self._go_on = go_on
+        self._schedule = schedule
         self._clock = SystemClock()
         self._running: dict[AttemptId, AssignedAttempt] = {}
         self._ready: list[Event] = []
@@ -60,20 +60,20 @@ class WorkerClient:
         return sum(not running.over for running in self._running.values())
 
     @property
-    def sought(self) -> list[AssignedAttempt]:
+    def unmatched(self) -> list[AssignedAttempt]:
         """Those of an earlier coordinator whose worker is looked for."""
         return [running for running in self._running.values() if running.slot is None]
 
-    def seek(self, cursors: Mapping[AttemptId, int]) -> None:
+    def expect_adopted(self, cursors: Mapping[AttemptId, int]) -> None:
         """Take in those of an earlier coordinator, of which so much is recorded."""
         for attempt, cursor in cursors.items():
             self._running[attempt] = AssignedAttempt(
                 attempt, None, delivered=cursor, acknowledged=cursor, answered=False
             )
 
-    def lose_those_sought(self, reason: str) -> None:
+    def fail_unmatched(self, reason: str) -> None:
         """No worker has them."""
-        for running in self.sought:
+        for running in self.unmatched:
             del self._running[running.attempt]
             self._deliver(running, running.delivered + 1, Lost(reason, "gone"))
 
@@ -85,7 +85,7 @@ class WorkerClient:
             return False
         slot.attempts += sought
         for attempt in found.keys() - {running.attempt for running in sought}:
-            slot.tell(WorkerCommand("withdraw", attempt))
+            slot.tell(WorkerCommand("cancel", attempt))
         for running in sought:
             running.slot, running.answered = slot, True
             running.in_line = running.attempt != attempts[0] and not running.delivered
@@ -93,7 +93,7 @@ class WorkerClient:
                 slot.tell(order)
             if running.killed:
                 self._end_process(slot)
-        self._call_soon(slot)
+        self._schedule_poll(slot)
         return True
 
     def begin(self, slot: WorkerState, launch: Launch, *, in_line: bool = False) -> None:
@@ -121,7 +121,7 @@ class WorkerClient:
         if (slot := running.slot) is not None:
             slot.tell(WorkerCommand("forget", running.attempt))
             self._workers.end_if_spent(slot)
-        self._go_on()
+        self._schedule()
 
     def _forget(self, running: AssignedAttempt) -> None:
         del self._running[running.attempt]
@@ -150,7 +150,7 @@ class WorkerClient:
         running.delivered = seq
         self._ready.append(Event(running.attempt, seq, payload))
 
-    def _call_soon(self, slot: WorkerState) -> None:
+    def _schedule_poll(self, slot: WorkerState) -> None:
         """Call a worker when all that is to be told by then is known."""
         if not slot.is_due:
             slot.is_due = True
@@ -165,7 +165,7 @@ class WorkerClient:
         # what this executor has not delivered itself must not be forgotten, whoever else has recorded it
         cursors = {a: (one.delivered, min(one.acknowledged, one.delivered)) for a, one in live.items()}
         call = PollRequest(slot.calls, tuple(slot.orders), cursors)
-        answer = slot.actor.handle.talk.remote(self._workers.token, call, self._pace.poll_s)
+        answer = slot.actor.handle.poll.remote(self._workers.token, call, self._pace.poll_s)
         self._inbox.when_done(answer, partial(self._answered, slot, call.number, live))
 
     def _answered(
@@ -187,17 +187,17 @@ class WorkerClient:
         elif reply.is_refused:
             for running in slot.live:
                 self._forget(running)
-            self._workers.give_away(slot)
+            self._workers.release_worker(slot)
         else:
             slot.confirm(number)
             self._take(slot, asked, reply)
             if is_newest:
-                self._call_soon(slot)
+                self._schedule_poll(slot)
 
     def _repeat(self, slot: WorkerState, number: int) -> None:
         """Call again, unless somebody has since."""
         if number == slot.calls:
-            self._call_soon(slot)
+            self._schedule_poll(slot)
 
     def _take(self, slot: WorkerState, asked: Mapping[AttemptId, AssignedAttempt], reply: PollResponse) -> None:
         slot.is_spent |= not reply.is_fit
@@ -208,9 +208,9 @@ class WorkerClient:
                 self._hear(asked[attempt], slot, events)
         for attempt in reversed(reply.absent):
             if self.live(attempt) is asked[attempt]:  # or have given it back
-                self._take_back(asked[attempt])
+                self._requeue(asked[attempt])
         if reply.absent:
-            self._go_on()
+            self._schedule()
 
     def _hear(self, running: AssignedAttempt, slot: WorkerState, events: Sequence[Numbered]) -> None:
         if running.in_line:
@@ -226,7 +226,7 @@ class WorkerClient:
         if running.is_recorded:  # by a coordinator whose driver had heard the outcome before this one
             self._release(running)
         elif not running.over:
-            self._do_after_all(running)
+            self._apply_deferred(running)
 
     def _died(self, slot: WorkerState, error: BaseException) -> None:
         """Look for what a dead worker has left, before its attempts end."""
@@ -235,7 +235,7 @@ class WorkerClient:
             self._bury(slot, error, Remains())
         elif slot.death is None:
             slot.death = error
-            self._inbox.aside(partial(self._workers.remains, slot), partial(self._found, slot, error))
+            self._inbox.run_in_thread(partial(self._workers.remains, slot), partial(self._found, slot, error))
 
     def _found(self, slot: WorkerState, death: BaseException, remains: Remains | None, _: BaseException | None) -> None:
         if not self._workers.is_closed:
@@ -268,14 +268,14 @@ class WorkerClient:
         if running.slot is not None:
             self._end_process(running.slot)
 
-    def tell(self, running: AssignedAttempt, verb: Verb, *values: Any) -> None:
+    def tell(self, running: AssignedAttempt, verb: CommandKind, *values: Any) -> None:
         """Have the attempt's worker told something, as soon as it is found."""
         order = WorkerCommand(verb, running.attempt, values)
         if running.slot is None:
             running.unsent.append(order)
         else:
             running.slot.tell(order)
-            self._call_soon(running.slot)
+            self._schedule_poll(running.slot)
 
     def _end_process(self, slot: WorkerState) -> None:
         slot.is_spent = True
@@ -294,10 +294,10 @@ class WorkerClient:
             return False
         is_asked, running.recall = running.recall is not None, why
         if not is_asked:
-            self.tell(running, "withdraw")
+            self.tell(running, "cancel")
         return True
 
-    def _do_after_all(self, running: AssignedAttempt) -> None:
+    def _apply_deferred(self, running: AssignedAttempt) -> None:
         """What an attempt was asked back for has to be done where it has begun."""
         why, running.recall = running.recall, None
         if why == "stop":
@@ -305,7 +305,7 @@ class WorkerClient:
         elif why == "kill":
             self.kill(running)
 
-    def _take_back(self, running: AssignedAttempt) -> None:
+    def _requeue(self, running: AssignedAttempt) -> None:
         """Of an attempt that never began: have it wait again, or end it."""
         self._forget(running)
         if running.recall == "stop":

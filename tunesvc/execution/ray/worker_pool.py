@@ -33,18 +33,23 @@ class WorkerPool:
         shares: FairShares,
         *,
         attempts: Callable[[], int],
-        go_on: Callable[[], None],
+        schedule: Callable[[], None],
         never_came_up: Callable[[BaseException], None],
     ) -> None:
-        """`attempts`: how many there are to run. `go_on`: called when a worker has come up, and when there may be room
-        for one. `never_came_up`: called with the reason when one has ended before."""
+        """Make a pool without workers.
+
+        Args:
+            attempts: returns how many there are to run.
+            schedule: called when a worker is ready, and when there may be room for one.
+            never_came_up: called with the reason when a worker ends before it is ready.
+        """
         self._fleet = fleet
         self._inbox = inbox
         self._shares = shares
         self._attempts = attempts
-        self._go_on = go_on
+        self._schedule = schedule
         self._never_came_up = never_came_up
-        self._member = Member(fleet.job.resources, partial(inbox.put, go_on))
+        self._member = Member(fleet.job.resources, partial(inbox.put, schedule))
         self.token = 0
         self.slots: list[WorkerState] = []
         self.asked: list[WorkerState] = []
@@ -106,13 +111,13 @@ class WorkerPool:
             self._start_one()
             started += 1
         if started:
-            self.ask_for_room()
+            self.request_capacity()
 
     def end(self, slot: WorkerState) -> None:
         """End a worker that runs nothing; other jobs may have its room."""
         self.slots.remove(slot)
         slot.actor.end()
-        self.declare()
+        self.publish_demand()
         self._shares.tell_others(self._member)
 
     def end_if_spent(self, slot: WorkerState) -> None:
@@ -125,19 +130,19 @@ class WorkerPool:
         slot.is_up = slot.is_spent = True
         self.slots.append(slot)
 
-    def stay(self) -> None:
+    def heartbeat(self) -> None:
         """Have those that nobody polls know that somebody is there: they must not feel alone."""
         for slot in self.slots:
             if slot.is_up and not slot.live:
-                self._inbox.when_done(slot.actor.handle.stay.remote(self.token), partial(self._stayed, slot))
+                self._inbox.when_done(slot.actor.handle.heartbeat.remote(self.token), partial(self._stayed, slot))
 
     def _start_one(self) -> None:
         slot = WorkerState(self._fleet.start(self.token))
         self.slots.append(slot)
-        self.declare()
-        self._inbox.when_done(slot.actor.handle.hello.remote(), partial(self._came_up, slot))
+        self.publish_demand()
+        self._inbox.when_done(slot.actor.handle.info.remote(), partial(self._on_worker_ready, slot))
 
-    def _came_up(self, slot: WorkerState, place: WorkerInfo | None, error: BaseException | None) -> None:
+    def _on_worker_ready(self, slot: WorkerState, place: WorkerInfo | None, error: BaseException | None) -> None:
         if slot not in self.slots:
             return
         if error is None:
@@ -146,7 +151,7 @@ class WorkerPool:
         else:
             self.end(slot)
             self._never_came_up(error)
-        self._go_on()
+        self._schedule()
 
     def _stayed(self, slot: WorkerState, _: None, error: BaseException | None) -> None:
         """A worker that died idle is not given an attempt."""
@@ -160,7 +165,7 @@ class WorkerPool:
 
     # --- room -----------------------------------------------------------------------------------------
 
-    def declare(self) -> None:
+    def publish_demand(self) -> None:
         """Say what this job has and wants, where there are others."""
         if self._shares.is_alone:
             return
@@ -170,14 +175,14 @@ class WorkerPool:
         self._member.has_begun |= attempts > 0
         self._shares.update()
 
-    def ask_for_room(self) -> None:
+    def request_capacity(self) -> None:
         """Have the other jobs give way if this one has less than its share."""
         if self._member.lacks:
             self._shares.tell_others(self._member)
 
-    def gives_way(self, slot: WorkerState) -> bool:
+    def should_release(self, slot: WorkerState) -> bool:
         """Whether a worker has to end, as soon as it runs nothing, for another job that lacks its room."""
-        return self._shares.gives_way(self._member, slot.node)
+        return self._shares.should_release(self._member, slot.node)
 
     def _room(self) -> int:
         """Ray never grants more than the cluster can hold."""
@@ -201,26 +206,26 @@ class WorkerPool:
 
     # --- parting --------------------------------------------------------------------------------------
 
-    def step_back(self) -> None:
+    def on_superseded(self) -> None:
         """A coordinator with a higher token has the workers now: touch nothing any more."""
         self.is_superseded = True
         self._shares.leave(self._member)
 
-    def give_away(self, slot: WorkerState) -> None:
+    def release_worker(self, slot: WorkerState) -> None:
         """Let go of a worker that somebody with a higher token has taken over, and of all others with it."""
-        self.step_back()
+        self.on_superseded()
         if slot in self.slots:
             self.slots.remove(slot)
 
     def close(self) -> None:
         """End all of them, and Ray if it is our own. Repeatable."""
-        self._part([] if self.is_superseded or self.is_closed else self._all())
+        self._shut_down([] if self.is_superseded or self.is_closed else self._all())
 
     def leave(self) -> None:
         """Leave the cluster and those that run something; others are ended. On a local Ray as `close`."""
         if self._fleet.shared:
             idle = [slot.actor for slot in self.slots if not slot.attempts]
-            self._part([] if self.is_superseded else idle)
+            self._shut_down([] if self.is_superseded else idle)
         else:
             self.close()
 
@@ -233,7 +238,7 @@ class WorkerPool:
                 return [] if newer else actors
         return [slot.actor for slot in self.slots]
 
-    def _part(self, ended: Sequence[WorkerHandle]) -> None:
+    def _shut_down(self, ended: Sequence[WorkerHandle]) -> None:
         if self.is_closed:
             return
         self.is_closed = True

@@ -69,11 +69,11 @@ class Worker:
         self._latest = token, 0
         """The token and the number of the newest call."""
         if orphan_s is not None:
-            self._callers.watch(orphan_s, self._retire)
+            self._callers.watch(orphan_s, self._shut_down)
         imitate(job, self._folder, is_copy=folder is None)
         os.register_at_fork(before=self._before_fork)
 
-    def hello(self) -> WorkerInfo:
+    def info(self) -> WorkerInfo:
         """Where this worker runs; answering says that it has its resources."""
         return self._place
 
@@ -85,18 +85,18 @@ class Worker:
             if self._callers.is_over:
                 return AdoptResponse(())
             with self._lock:
-                self._listens_to(token, 0)
+                self._supersedes(token, 0)
                 attempts = list(self._attempts.values())
             for attempt in attempts:
                 attempt.ask_again()
             return AdoptResponse(tuple(attempt.launch.attempt for attempt in attempts))
 
-    def stay(self, token: int) -> None:
+    def heartbeat(self, token: int) -> None:
         """Somebody is still there, though there is nothing to do."""
         with self._callers.call(token):
             pass
 
-    def talk(self, token: int, call: PollRequest, timeout_s: float) -> PollResponse:
+    def poll(self, token: int, call: PollRequest, timeout_s: float) -> PollResponse:
         """Do what is ordered, and answer with what was said; waits up to `timeout_s` for the first of it, and a little
         for what follows it, unless somebody waits for what it means.
         """
@@ -125,26 +125,26 @@ class Worker:
     def _take_orders(self, token: int, call: PollRequest) -> None:
         for number, order in call.orders:
             if (token, number) > self._latest:
-                self._obey(order)
-        self._listens_to(token, call.number)
+                self._execute(order)
+        self._supersedes(token, call.number)
 
-    def _listens_to(self, token: int, number: int) -> None:
+    def _supersedes(self, token: int, number: int) -> None:
         """Have calls before this one come back."""
         self._latest = max(self._latest, (token, number))
-        self._bell.ask_whether_urgent()
+        self._bell.notify_urgent()
 
     def _is_newest(self, token: int, call: PollRequest) -> bool:
         return (token, call.number) == self._latest
 
     def _wait(self, token: int, call: PollRequest, timeout_s: float) -> None:
         def is_due() -> bool:
-            return not self._is_newest(token, call) or self._is_awaited or self._news(call) >= GATHER_MAX
+            return not self._is_newest(token, call) or self._must_flush or self._pending_events(call) >= GATHER_MAX
 
         if any(attempt.outbox.is_full for attempt, _ in self._heard_of(call) if attempt):
             timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
-        self._bell.wait(lambda: not self._is_newest(token, call) or self._news(call) > 0, is_due, timeout_s)
+        self._bell.wait(lambda: not self._is_newest(token, call) or self._pending_events(call) > 0, is_due, timeout_s)
 
-    def _news(self, call: PollRequest) -> int:
+    def _pending_events(self, call: PollRequest) -> int:
         """How many events there are to hear. What is not here is worth telling at once."""
         return sum(attempt.outbox.count(after) if attempt else GATHER_MAX for attempt, after in self._heard_of(call))
 
@@ -152,7 +152,7 @@ class Worker:
         return [(self._attempts.get(attempt), after) for attempt, (after, _) in call.cursors.items()]
 
     @property
-    def _is_awaited(self) -> bool:
+    def _must_flush(self) -> bool:
         """Whether we wait for whoever listens: nothing runs, or what does has asked something."""
         running = self._running
         return running is None or running.is_asking or (running.outbox.is_closed and not self._line)
@@ -169,12 +169,12 @@ class Worker:
         self._bell.heard()
         return PollResponse([(attempt, events) for attempt, events in said if events], absent, self._is_fit)
 
-    def _obey(self, order: WorkerCommand) -> None:
+    def _execute(self, order: WorkerCommand) -> None:
         known = self._attempts.get(order.attempt)
         match order.verb:
             case "run" if known is None and self._is_fit:
-                self._enter(Attempt(self._job, order.values[0], self._place, self._bell))
-            case "withdraw" if known and known in self._line:
+                self._submit(Attempt(self._job, order.values[0], self._place, self._bell))
+            case "cancel" if known and known in self._line:
                 self._line.remove(known)
                 del self._attempts[order.attempt]
             case "forget":
@@ -191,7 +191,7 @@ class Worker:
         if (running := self._running) is not None and not running.outbox.is_closed:
             running.opened_to_children()
 
-    def _retire(self) -> None:
+    def _shut_down(self) -> None:
         """End this process, which nobody wants any more, as Ray takes it for intended; its gang's bundles are freed."""
         with self._lock:
             self._line.clear()
@@ -209,7 +209,7 @@ class Worker:
             time.sleep(GRACE_S)
         os._exit(1)
 
-    def _enter(self, attempt: Attempt) -> None:
+    def _submit(self, attempt: Attempt) -> None:
         self._attempts[attempt.launch.attempt] = attempt
         if self._running is None:
             self._begin(attempt)

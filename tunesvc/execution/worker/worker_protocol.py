@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tunesvc.execution.attempt.outbox import Numbered
 from tunesvc.execution.executor import AttemptId
 
-Verb = Literal["run", "withdraw", "stop", "answer", "forget"]
+CommandKind = Literal["run", "cancel", "stop", "answer", "forget"]
 """Run it as soon as none runs before it (with the `Launch`); do not, if it has not begun; have it stop at its next
 report; here is what it asked for (with the parameter's name and value); all that it said is recorded."""
 
@@ -24,7 +24,7 @@ report; here is what it asked for (with the parameter's name and value); all tha
 class WorkerCommand:
     """What a worker is to do about an attempt."""
 
-    verb: Verb
+    verb: CommandKind
     attempt: AttemptId
     values: tuple[Any, ...] = ()
 

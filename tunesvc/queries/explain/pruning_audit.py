@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import trial_attrs, trials
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.sql import of_study
+from tunesvc.queries.sql import in_study
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def get_audit(database: Database, view: StudyView) -> Audit | None:
     query = (
         sa.select(trials.c["values"], trial_attrs.c.value)
         .join(trial_attrs, trial_attrs.c.trial_id == trials.c.trial_id)
-        .where(of_study(trials.c.trial_id, view.study_id), trials.c.state == "complete")
+        .where(in_study(trials.c.trial_id, view.study_id), trials.c.state == "complete")
         .where(trial_attrs.c.kind == "system", trial_attrs.c.name == AUDIT)
     )
     with database.engine.connect() as connection:

@@ -17,7 +17,7 @@ from tunesvc.queries.rows import StudyView
 from tunesvc.queries.trials.columns import distributions
 from tunesvc.queries.trials.filter_language import Names
 from tunesvc.queries.trials.pagination import Selection, trial_chunks
-from tunesvc.util.formatting import inert
+from tunesvc.util.formatting import escape_csv_formula
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,7 +54,7 @@ class Export:
 
         What is not there is empty, and text is inert in a spreadsheet.
         """
-        yield _lines([map(inert, self.columns)])
+        yield _lines([map(escape_csv_formula, self.columns)])
         for rows in self._chunks():
             yield _lines(map(_cell, one.values()) for one in rows)
 
@@ -102,7 +102,7 @@ def _lines(rows: Iterable[Iterable[object]]) -> str:
 
 
 def _cell(value: object) -> object:
-    return value.isoformat() if isinstance(value, datetime) else inert(value)
+    return value.isoformat() if isinstance(value, datetime) else escape_csv_formula(value)
 
 
 def _grouped(chunks: Iterator[list[dict[str, Any]]], size: int) -> Iterator[list[dict[str, Any]]]:

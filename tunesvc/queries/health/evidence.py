@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import attempts, trial_attrs, trial_params, trials
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.sql import is_candidate, of_study
+from tunesvc.queries.sql import in_study, is_candidate
 from tunesvc.search.pruners.audit import AUDIT
 from tunesvc.spec import ParamValue
 
@@ -219,7 +219,7 @@ def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, 
     query = (
         sa.select(trials.c.number, trials.c["values"].label("results"), trial_attrs.c.value.label("verdict"))
         .join(trial_attrs, trial_attrs.c.trial_id == trials.c.trial_id)
-        .where(of_study(trial_attrs.c.trial_id, study.study_id), trials.c.state == "complete")
+        .where(in_study(trial_attrs.c.trial_id, study.study_id), trials.c.state == "complete")
         .where(trial_attrs.c.kind == "system", trial_attrs.c.name == AUDIT, trials.c["values"].is_not(None))
         .order_by(trials.c.number)
     )
@@ -235,7 +235,7 @@ def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, 
 def _attempts(connection: sa.Connection, study: StudyView) -> tuple[OccupiedTime, ...]:
     query = (
         sa.select(attempts.c.opened_at, attempts.c.started_at, attempts.c.ended_at)
-        .where(of_study(attempts.c.trial_id, study.study_id))
+        .where(in_study(attempts.c.trial_id, study.study_id))
         .order_by(attempts.c.trial_id.desc(), attempts.c.number.desc())
         .limit(ATTEMPTS)
     )

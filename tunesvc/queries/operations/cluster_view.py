@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState, StudyState
@@ -130,7 +130,7 @@ def get_cluster(database: Database, among: Collection[int] | None = None) -> Clu
     Raises:
         DatabaseUnavailable: the database does not answer.
     """
-    with answering(), database.engine.connect() as connection:
+    with translate_unavailable(), database.engine.connect() as connection:
         seen = connection.execute(_seen()).all()
         live = [row for row in connection.execute(live_attempts()) if among is None or row.study_id in among]
         coordinators = tuple(row for row in _coordinators(connection, live) if among is None or row.study_id in among)

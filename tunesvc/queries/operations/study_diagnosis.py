@@ -13,13 +13,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.worker.garbage import KEEPS_MEMORY
 from tunesvc.queries.rows import StudyView
-from tunesvc.queries.sql import of_study, state_shown
+from tunesvc.queries.sql import in_study, state_shown
 from tunesvc.queries.studies import get_study as study_view
 
 _NEWEST = 100
@@ -96,7 +96,7 @@ def diagnose(database: Database, name: str, events: int = 5) -> Diagnosis:
         StudyNotFound: there is none; the text suggests the nearest name.
         DatabaseUnavailable: the database does not answer.
     """
-    with answering():
+    with translate_unavailable():
         view = study_view(database, name)
         with database.engine.connect() as connection:
             return Diagnosis(
@@ -116,7 +116,7 @@ def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
     attempts, logs = tables.attempts, tables.logs
     newest = (
         sa.select(attempts.c.trial_id)
-        .where(of_study(attempts.c.trial_id, study_id))
+        .where(in_study(attempts.c.trial_id, study_id))
         .order_by(attempts.c.trial_id.desc())
         .limit(_NEWEST)
     )
@@ -156,7 +156,7 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...
             _seconds(table.c.expires_at - sa.func.now()),
             table.c.stop_cause,
         )
-        .where(of_study(table.c.trial_id, study_id), table.c.state.in_(LIVE))
+        .where(in_study(table.c.trial_id, study_id), table.c.state.in_(LIVE))
         .order_by(table.c.trial_id)
     )
     return tuple(
@@ -187,7 +187,7 @@ def _failures(connection: sa.Connection, study_id: int) -> dict[str, int]:
     table = tables.attempts
     query = (
         sa.select(table.c.failure, sa.func.count())
-        .where(of_study(table.c.trial_id, study_id), table.c.failure.is_not(None))
+        .where(in_study(table.c.trial_id, study_id), table.c.failure.is_not(None))
         .group_by(table.c.failure)
         .order_by(sa.func.count().desc(), table.c.failure)
     )

@@ -12,7 +12,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.ids import number_of
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.db.schema.tables import attempts
-from tunesvc.queries.sql import of_study
+from tunesvc.queries.sql import in_study
 
 SPANS = 2_000
 
@@ -48,7 +48,7 @@ def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[S
             sa.func.coalesce(table.c.ended_at, sa.func.now()),
             sa.func.left(table.c.message, 200),
         )
-        .where(of_study(table.c.trial_id, study_id), table.c.started_at.is_not(None))
+        .where(in_study(table.c.trial_id, study_id), table.c.started_at.is_not(None))
         .order_by(table.c.trial_id.desc(), table.c.number.desc())
         .limit(limit)
     )

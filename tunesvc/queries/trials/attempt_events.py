@@ -15,7 +15,7 @@ from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import number_of, trial_id
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.queries.rows import AttemptRow, DecisionRow, LogRow, Point, ReportCurve
-from tunesvc.queries.sql import DECISION_COLUMNS, of_study
+from tunesvc.queries.sql import DECISION_COLUMNS, in_study
 
 _IDS = pg.ARRAY(sa.BigInteger)
 _LOG_ROWS = 2_000
@@ -173,7 +173,7 @@ def log_end(
 
 def _of(column: sa.ColumnElement[int], study_id: int, numbers: Sequence[int] | None) -> sa.ColumnElement[bool]:
     if numbers is None:
-        return of_study(column, study_id)
+        return in_study(column, study_id)
     return column == sa.any_(sa.cast([trial_id(study_id, number) for number in numbers], _IDS))
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.tables import trials
-from tunesvc.queries.sql import JSON_NUMBER, json_number, of_study
+from tunesvc.queries.sql import JSON_NUMBER, in_study, json_number
 
 _REPORTS = 200
 """Newest reports of a study that its metrics are known by."""
@@ -139,7 +139,7 @@ def _constraint_names(name: str, listed: str | None) -> set[str]:
 
 def _stored_names(study_id: int) -> sa.Select[Any]:
     table = tables.trial_attrs
-    own = sa.select(table.c.kind, table.c.name, table.c.value).where(of_study(table.c.trial_id, study_id))
+    own = sa.select(table.c.kind, table.c.name, table.c.value).where(in_study(table.c.trial_id, study_id))
     newest = own.order_by(table.c.trial_id.desc()).limit(_ATTRS).subquery()
     oldest = own.order_by(table.c.trial_id).limit(_ATTRS).subquery()
     either = sa.union_all(sa.select(newest), sa.select(oldest)).subquery("trial_attrs")
@@ -162,7 +162,7 @@ def _reported_names(connection: sa.Connection, study_id: int) -> tuple[str, ...]
     table = tables.reports
     newest = (
         sa.select(table.c.metrics)
-        .where(of_study(table.c.trial_id, study_id))
+        .where(in_study(table.c.trial_id, study_id))
         .order_by(table.c.trial_id.desc(), table.c.attempt.desc(), table.c.step.desc())
         .limit(_REPORTS)
         .subquery()

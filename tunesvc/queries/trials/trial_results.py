@@ -20,7 +20,7 @@ from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import STATES_SHOWN, UNFINISHED
 from tunesvc.db.schema.tables import reports, trials
 from tunesvc.queries.rows import Objective
-from tunesvc.queries.sql import is_feasible, of_study, state_shown
+from tunesvc.queries.sql import in_study, is_feasible, state_shown
 
 _CODES = {state: code for code, state in enumerate(STATES_SHOWN)}
 _UNFINISHED = tuple(_CODES[state] for state in UNFINISHED)
@@ -151,7 +151,7 @@ def _is_counted_from_0(study_id: int) -> sa.ColumnElement[int]:
     """Return 1 where the study's first report is of step 0, so that one step more is trained than its number says."""
     first = (
         sa.select(reports.c.step)
-        .where(of_study(reports.c.trial_id, study_id))
+        .where(in_study(reports.c.trial_id, study_id))
         .order_by(reports.c.trial_id, reports.c.attempt, reports.c.step)
         .limit(1)
         .scalar_subquery()

@@ -1,8 +1,8 @@
 """Finished trials of a study, each read once, so that an update costs the same however many there are.
 
 Code that keeps something of a study's trials (counts, columns, the best) follows them by a `FinishedTrials` of its own:
-a finished trial does not change any more, except that a paused one may be resumed. Works with any Optuna storage; `StudyMemory` says
-itself who has gone on. Knows no sampler and no pruner.
+a finished trial does not change any more, except that a paused one may be resumed. Works with any Optuna storage;
+`RecordingStorage` names the resumed ones itself. Imports no sampler and no pruner.
 """
 
 from __future__ import annotations

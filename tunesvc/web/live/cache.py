@@ -87,7 +87,7 @@ class StaleWhileRevalidateCache:
             usable = self._usable(key, stamp, is_final or is_cheap)
             return usable or self._made(key, stamp, make)
 
-    def soon(
+    def get_or_refresh(
         self,
         key: Hashable,
         stamp: str,

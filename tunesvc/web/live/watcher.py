@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from tunesvc.db.engine.database import Database
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.notifications import Listener
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.change_token import change_tokens
@@ -78,7 +78,7 @@ class Watcher:
     def step(self, wait_s: float = LOOK_S) -> None:
         """Wait for notifications, and look where that is due. Never raises."""
         try:
-            with answering():
+            with translate_unavailable():
                 heard = self._listen(wait_s)
                 changed = heard | self._look()
         except Exception as error:  # noqa: BLE001  # whatever it is: pages have to know, and the next look may succeed
@@ -88,7 +88,7 @@ class Watcher:
             if not self._trouble:
                 self._audience.stale(self._answered_at, str(error))
             self._trouble = str(error)
-            self._database.revive()  # an embedded server that stopped under the dashboard starts again
+            self._database.ensure_running()  # an embedded server that stopped under the dashboard starts again
             self._stopping.wait(wait_s)
             return
         self._answered_at = datetime.now(UTC)

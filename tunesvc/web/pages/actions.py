@@ -18,7 +18,7 @@ from tunesvc.queries.rows import StudyView, TrialDetail
 from tunesvc.queries.trials.trial_table import get_trial
 from tunesvc.runtime import study_requests
 from tunesvc.web.access import Deleter, Steerer, Viewer
-from tunesvc.web.available_actions import against
+from tunesvc.web.available_actions import unavailable_actions
 from tunesvc.web.forms import Fields, FormQuestion, request_of
 from tunesvc.web.pages.dependencies import AskedStudy
 from tunesvc.web.render import page, wants_fragment
@@ -34,7 +34,7 @@ def ask_form(request: Request, _: Steerer, study: AskedStudy, ask: FormQuestion,
     if ask.needs_trial and trial is None:
         raise SpecError("this is about a trial: say which")
     detail = _trial(request, study, trial)
-    why_not = against(study, None if detail is None else detail.row).get(ask, "")
+    why_not = unavailable_actions(study, None if detail is None else detail.row).get(ask, "")
     return _form(request, study, f"ask_{ask}.html", detail, why_not)
 
 
@@ -63,7 +63,7 @@ def ask(
 @router.get("/studies/{study_id}/delete", name="delete_form")
 def delete_form(request: Request, _: Deleter, study: AskedStudy) -> HTMLResponse:
     """What is lost, and a field for the study's name."""
-    return _form(request, study, "ask_delete.html", None, against(study).get("delete", ""))
+    return _form(request, study, "ask_delete.html", None, unavailable_actions(study).get("delete", ""))
 
 
 @router.post("/studies/{study_id}/delete", name="delete")

@@ -168,8 +168,8 @@ def answer_csv(chart: Chart, name: str) -> Response:
     """All of a chart's data as a file."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow([formatting.inert(head) for head in chart.columns])
-    writer.writerows([[formatting.inert(value) for value in row] for row in chart.rows()])
+    writer.writerow([formatting.escape_csv_formula(head) for head in chart.columns])
+    writer.writerows([[formatting.escape_csv_formula(value) for value in row] for row in chart.rows()])
     return Response(
         text.getvalue().encode("utf-8", "replace"),
         media_type="text/csv; charset=utf-8",

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 
 from tunesvc import charts
 from tunesvc.charts import FigureKind
-from tunesvc.db.engine.database_errors import answering
+from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.queries.recommendation import modelled, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
@@ -124,10 +124,10 @@ def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | 
     results = source.results()
 
     def make(_: Any) -> Recommendation | None:
-        with answering():
+        with translate_unavailable():
             return modelled(database, view, results)
 
-    held = source.kept.soon(
+    held = source.kept.get_or_refresh(
         (view.study_id, "recommended"),
         source.stamp,
         make,

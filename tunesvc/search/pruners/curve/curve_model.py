@@ -114,7 +114,7 @@ class CurveModel:
         self._direction = direction
         self._objective = objective
         self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
-        self.look_again()
+        self.invalidate()
         self.forget()
 
     def forget(self) -> None:
@@ -126,7 +126,7 @@ class CurveModel:
         self._state = object()
         self._expected: dict[tuple[int, int], float] = {}
 
-    def look_again(self) -> None:
+    def invalidate(self) -> None:
         """Look at all trials anew: they have other distributions."""
         self._lessons = CurveDataset(self._sign, self._objective, TAUGHT_MAX, FINISHED_MIN)
 
@@ -311,7 +311,7 @@ def model_of(study: Study) -> CurveModel:
     return model
 
 
-def settle_models(study: Study) -> None:
+def refit_models(study: Study) -> None:
     """Have what samplers and pruners of a study share, if they do, learn from what has ended.
 
     Called at every step of a study, it makes what they know follow from the course of the study: when somebody asks
@@ -321,17 +321,17 @@ def settle_models(study: Study) -> None:
         models_of(study)
 
 
-def learn_anew(study: Study) -> None:
+def refit(study: Study) -> None:
     """Have what samplers and pruners of a study share learned anew, as after a restart, and at once."""
     for model in _MODELS.get(study, ()):
         model.forget()
-    settle_models(study)
+    refit_models(study)
 
 
 def look_again(study: Study) -> None:
     """Have them look at all trials anew, whose distributions have changed; what they have learned they keep."""
     for model in _MODELS.get(study, ()):
-        model.look_again()
+        model.invalidate()
 
 
 _MODELS: WeakKeyDictionary[Study, Sequence[CurveModel]] = WeakKeyDictionary()

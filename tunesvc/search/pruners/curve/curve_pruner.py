@@ -21,11 +21,11 @@ from tunesvc.search.pruners.audit import AUDIT, is_audited
 from tunesvc.search.pruners.curve.curve_model import CurveForecast, CurveModel, models_of
 from tunesvc.search.pruners.curve.resume_candidates import (
     chance_of,
-    details_of,
+    forecast_details,
+    format_forecast,
     kept_promises,
     percent,
     promises_of,
-    told_of,
 )
 from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.finished import gone_on_in
@@ -182,7 +182,7 @@ class _Judged:
     def reason(self, names: Sequence[str], allowed: float, is_poor: bool, audited: bool) -> Reason:
         """In words and numbers."""
         several = len(self.values) > 1
-        told = [told_of(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
+        told = [format_forecast(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
         aim = self._beside_front() if several else self._beside_best()
         text = f"forecast after step {self.step}: {' and '.join(told)}; chance to {aim}: {percent(self.chance)}"
         details: dict[str, Any] = {
@@ -195,13 +195,13 @@ class _Judged:
         }
         if several:
             details["metrics"] = {
-                name: {"value": value, **details_of(f)}
+                name: {"value": value, **forecast_details(f)}
                 for name, value, f in zip(names, self.values, self.forecasts, strict=True)
             }
             details["front"] = len(self.front)
             details["comparators"] = [{"number": t.number, "values": t.values} for t in self._dominating()[:_SHOWN]]
         else:
-            details |= {"value": self.values[0], "best": self.front[0].values[0], **details_of(self.forecasts[0])}
+            details |= {"value": self.values[0], "best": self.front[0].values[0], **forecast_details(self.forecasts[0])}
         return Reason(text + ("; it may finish all the same, to audit the pruner" if audited else ""), details)
 
     def _beside_best(self) -> str:

@@ -48,13 +48,13 @@ class ResumeCandidate:
     def reason(self, names: Sequence[str], numbers: Mapping[str, float]) -> Reason:
         """In words and numbers."""
         several = len(self.forecasts) > 1
-        told = [told_of(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
+        told = [format_forecast(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
         aim = "join the Pareto front" if several else f"beat {self.front[0].values[0]:.4g}, the best so far"
         text = f"forecast after step {self.forecasts[0].step}: {' and '.join(told)}; chance to {aim}: "
         text += f"{percent(self.chance)}; more to gain per step than from any other trial, paused or new"
         details: dict[str, Any] = {"step": self.forecasts[0].step, "chance": self.chance, **numbers}
         if not several:
-            details |= {"best": self.front[0].values[0], **details_of(self.forecasts[0])}
+            details |= {"best": self.front[0].values[0], **forecast_details(self.forecasts[0])}
         return Reason(text, details)
 
 
@@ -159,13 +159,13 @@ def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
     return max(1, length - sum(step <= after_step for step in trial.intermediate_values))
 
 
-def told_of(forecast: CurveForecast, name: str) -> str:
+def format_forecast(forecast: CurveForecast, name: str) -> str:
     """A forecast in words."""
     low, high = forecast.interval(0.9)
     return f"final {name or 'value'} {forecast.value:.4g} (90 % interval {low:.4g} to {high:.4g})"
 
 
-def details_of(forecast: CurveForecast) -> dict[str, float]:
+def forecast_details(forecast: CurveForecast) -> dict[str, float]:
     """A forecast in numbers."""
     low, high = forecast.interval(0.9)
     return {"predicted": forecast.value, "deviation": forecast.deviation, "low": low, "high": high}
