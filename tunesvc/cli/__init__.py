@@ -13,7 +13,18 @@ import typer
 from typer.core import TyperGroup
 
 from tunesvc import __version__
-from tunesvc.cli.commands import control, dashboard, database, doctor, explain, export, files, notes, run, show
+from tunesvc.cli.commands import (
+    control,
+    dashboard,
+    database,
+    doctor,
+    explain,
+    export,
+    files,
+    notes,
+    run,
+    show,
+)
 from tunesvc.cli.exits import ExitCode, code_of, explained
 from tunesvc.cli.help import HelpCommand, tidy_help, without_type
 from tunesvc.errors import TuneError
@@ -78,7 +89,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version.",
+        ),
     ] = False,
 ) -> None:
     """Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing."""
@@ -87,20 +104,49 @@ def main(
 _RUN, _LOOK, _STEER, _SETUP = "Run", "Look", "Steer", "Set up"
 
 for panel, commands in (
-    (_RUN, (run.run, run.resume, explain.confirm, files.init, files.validate, files.preview)),
+    (
+        _RUN,
+        (
+            run.run,
+            run.resume,
+            explain.confirm,
+            files.init,
+            files.validate,
+            files.preview,
+        ),
+    ),
     (
         _LOOK,
         (
             dashboard.dashboard,
             *(show.ls, show.show, show.best, show.trials, show.logs),
-            *(explain.explain, explain.replay, export.report, export.export, export.checkpoint),
+            *(
+                explain.explain,
+                explain.replay,
+                export.report,
+                export.export,
+                export.checkpoint,
+            ),
         ),
     ),
     (
         _STEER,
         (
-            *(control.pause, control.stop, control.extend, control.parallelism, control.widen),
-            *(control.enqueue, control.retry, notes.tag, notes.note, notes.requests, control.rm),
+            *(
+                control.pause,
+                control.stop,
+                control.extend,
+                control.parallelism,
+                control.widen,
+            ),
+            *(
+                control.enqueue,
+                control.retry,
+                notes.tag,
+                notes.note,
+                notes.requests,
+                control.rm,
+            ),
         ),
     ),
     (_SETUP, (doctor.doctor, files.schema)),

@@ -31,13 +31,24 @@ DatabaseUrl = Annotated[
         show_envvar=True,
     ),
 ]
-StudyName = Annotated[str, typer.Argument(help="Name of the study.", autocompletion=complete_study, metavar="STUDY")]
+StudyName = Annotated[
+    str,
+    typer.Argument(help="Name of the study.", autocompletion=complete_study, metavar="STUDY"),
+]
 StudyFile = Annotated[Path, typer.Argument(help="A study file, see `tune init`.", metavar="FILE")]
 TrialNumber = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL", min=0)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON, and nothing else, on standard output."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="List at most this many.")]
 Where = Annotated[
     str,
-    typer.Option("--where", "-w", metavar="FILTER", help="Only these, such as `lr < 0.01 and optimizer == adam`."),
+    typer.Option(
+        "--where",
+        "-w",
+        metavar="FILTER",
+        help="Only these, such as `lr < 0.01 and optimizer == adam`.",
+    ),
 ]

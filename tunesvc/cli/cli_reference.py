@@ -47,7 +47,13 @@ def _commands(prefix: str, group: Any) -> Iterator[str]:
 def _command(path: str, command: Any) -> Iterator[str]:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.params if param.param_type_name == "option" and not param.hidden]
-    usage = " ".join([path, *("[OPTIONS]" if options else "",), *(_placeholder(one) for one in arguments)])
+    usage = " ".join(
+        [
+            path,
+            *("[OPTIONS]" if options else "",),
+            *(_placeholder(one) for one in arguments),
+        ]
+    )
     yield f"## `{path}`\n\n{command.help}\n\n```\n{' '.join(usage.split())}\n```\n"
     rows = [(f"`{_placeholder(one)}`", one.help) for one in arguments]
     rows += [("`" + "`, `".join(one.opts) + "`", f"{one.help}{_default(one)}") for one in options]

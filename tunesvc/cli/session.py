@@ -87,7 +87,10 @@ def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
         if interrupt.is_set():
             # the terminal's cursor is hidden by the live view
             os.write(2, b"\x1b[?25h\n" if sys.stderr.isatty() else b"")
-            os.write(2, b"forced to end; what was recorded is kept, and `tune resume` goes on in a few seconds\n")
+            os.write(
+                2,
+                b"forced to end; what was recorded is kept, and `tune resume` goes on in a few seconds\n",
+            )
             os._exit(ExitCode.INTERRUPTED)
         interrupt.set()
         if not sys.stdout.isatty():  # the live view shows it by itself, and would draw over it

@@ -46,7 +46,12 @@ def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
         raise
     check_together(
         [
-            StudyLocation(str(file), document.spec.name, document.spec.cluster, str(document.folder))
+            StudyLocation(
+                str(file),
+                document.spec.name,
+                document.spec.cluster,
+                str(document.folder),
+            )
             for file, document in zip(files, documents, strict=True)
         ]
     )
@@ -81,7 +86,12 @@ def places(studies: Sequence[str], database_url: str | None) -> list[StudyLocati
 
     views = [api.load_study(study, database_url=database_url).view for study in studies]
     return [
-        StudyLocation(repr(view.name), view.name, None if view.spec is None else view.spec.cluster, view.source_dir)
+        StudyLocation(
+            repr(view.name),
+            view.name,
+            None if view.spec is None else view.spec.cluster,
+            view.source_dir,
+        )
         for view in views
     ]
 
@@ -120,7 +130,11 @@ def _where(place: StudyLocation) -> str:
 def _changed(document: StudyDocument, changes: Changes) -> StudyDocument:
     """The document under what the command line says instead."""
     spec = document.spec
-    made: dict[str, Any] = {"parallelism": changes.parallelism, "name": changes.name, "seed": changes.seed}
+    made: dict[str, Any] = {
+        "parallelism": changes.parallelism,
+        "name": changes.name,
+        "seed": changes.seed,
+    }
     if changes.trials is not None:
         made["budget"] = spec.budget.model_copy(update={"trials": changes.trials})
     if changes.seed is not None:

@@ -26,7 +26,11 @@ def function_faults(spec: StudySpec, function: Callable[..., Any], names: Collec
 
 
 def argument_faults(
-    spec: StudySpec, arguments: Arguments, where: str, names: Collection[str], path: Path
+    spec: StudySpec,
+    arguments: Arguments,
+    where: str,
+    names: Collection[str],
+    path: Path,
 ) -> Iterator[SpecIssue]:
     """Yield how arguments miss the parameters and constants that they are given.
 
@@ -45,7 +49,11 @@ def argument_faults(
     for name in arguments.surplus(given):
         section = "parameters" if name in names else "constants"
         remedy = suggest(name, missing) or ": add it to the arguments"
-        yield SpecIssue((section, name), f"{where} does not take `{printable(name)}`{remedy}", at_key=True)
+        yield SpecIssue(
+            (section, name),
+            f"{where} does not take `{printable(name)}`{remedy}",
+            at_key=True,
+        )
     yield from _missing(arguments, given, where, path)
     for name in arguments.missing({}):
         if name in spec.parameters and is_sometimes_absent(name, spec.parameters):

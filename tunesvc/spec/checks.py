@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from tunesvc.spec.arguments import function_faults
-from tunesvc.spec.conditions import MAX_NESTING, contains, cycle, is_too_nested, wanted_values
+from tunesvc.spec.conditions import (
+    MAX_NESTING,
+    contains,
+    cycle,
+    is_too_nested,
+    wanted_values,
+)
 from tunesvc.spec.diagnostics import SpecIssue, printable, suggest
 from tunesvc.spec.entrypoint_file import entrypoint_faults
 from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
@@ -55,13 +61,21 @@ def find_faults(
 def _objective(spec: StudySpec, names: Collection[str], *, with_function: bool) -> Iterator[SpecIssue]:
     if with_function:
         if spec.entrypoint is not None or spec.command is not None:
-            yield SpecIssue((), "the function is the objective: leave `entrypoint` and `command` out")
+            yield SpecIssue(
+                (),
+                "the function is the objective: leave `entrypoint` and `command` out",
+            )
         return
     if spec.entrypoint is not None and spec.command is not None:
-        yield SpecIssue(("command",), "write either `entrypoint` or `command`, not both", at_key=True)
+        yield SpecIssue(
+            ("command",),
+            "write either `entrypoint` or `command`, not both",
+            at_key=True,
+        )
     if not spec.has_program:
         yield SpecIssue(
-            (), "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)"
+            (),
+            "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)",
         )
     if spec.command is not None and not names:
         yield SpecIssue((), "`parameters` is missing: a command cannot ask for parameters itself")
@@ -72,7 +86,10 @@ def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue
     for index, argument in enumerate(spec.command or ()):
         if (option := option_in(argument, known)) is not None:
             if (name := parameter_of(option, known)) not in known:
-                yield SpecIssue(("command", index), _no_parameter(f"--{option}", suggest(name, known)))
+                yield SpecIssue(
+                    ("command", index),
+                    _no_parameter(f"--{option}", suggest(name, known)),
+                )
             continue
         for name in names_in(argument):
             if name not in known:
@@ -98,11 +115,20 @@ def _conditional(name: str) -> str:
 def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     for name in spec.constants:
         if name in names:
-            yield SpecIssue(("constants", name), f"`{printable(name)}` is a parameter already", at_key=True)
-    for section, keys in (("parameters", spec.parameters), ("constants", spec.constants)):
+            yield SpecIssue(
+                ("constants", name),
+                f"`{printable(name)}` is a parameter already",
+                at_key=True,
+            )
+    for section, keys in (
+        ("parameters", spec.parameters),
+        ("constants", spec.constants),
+    ):
         if "trial" in keys and spec.command is None:
             yield SpecIssue(
-                (section, "trial"), "`trial` is the object that reports; give this another name", at_key=True
+                (section, "trial"),
+                "`trial` is the object that reports; give this another name",
+                at_key=True,
             )
 
 
@@ -112,7 +138,8 @@ def _conditions(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
             way = cycle(name, spec.parameters)
             circle = way and f"goes in a circle: {' -> '.join(printable(step) for step in way)}"
             yield SpecIssue(
-                ("parameters", name, "when"), circle or f"conditions are nested more than {MAX_NESTING} deep"
+                ("parameters", name, "when"),
+                circle or f"conditions are nested more than {MAX_NESTING} deep",
             )
         yield from _parents(name, parameter, spec, names)
 
@@ -122,10 +149,17 @@ def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection
         path = ("parameters", name, "when", parent)
         shown = printable(parent)
         if parent not in names:
-            yield SpecIssue(path, f"there is no parameter `{shown}`{suggest(parent, names)}", at_key=True)
+            yield SpecIssue(
+                path,
+                f"there is no parameter `{shown}`{suggest(parent, names)}",
+                at_key=True,
+            )
         elif parent in spec.parameters and _is_one_list(wanted, spec.parameters[parent]):
             listed = printable(str(as_choice(wanted)))
-            yield SpecIssue(path, f"a list names several values: write [{listed}] for the one that is {listed}")
+            yield SpecIssue(
+                path,
+                f"a list names several values: write [{listed}] for the one that is {listed}",
+            )
         elif parent in spec.parameters:
             for value in wanted_values(wanted):
                 if not contains(spec.parameters[parent], value):
@@ -153,12 +187,22 @@ def _metrics(spec: StudySpec) -> Iterator[SpecIssue]:
             text = f"`{shown}` needs a goal, without which less is better: write `{{name: {shown}, goal: maximize}}`"
             yield SpecIssue(("metrics", index), f"{text}, or `goal: minimize` if that is meant")
         if metric.name in names[:index]:
-            yield SpecIssue(("metrics", index, "name"), f"the metric `{printable(metric.name)}` is there twice")
+            yield SpecIssue(
+                ("metrics", index, "name"),
+                f"the metric `{printable(metric.name)}` is there twice",
+            )
         if metric.target is not None and len(spec.metrics) > 1:
-            yield SpecIssue(("metrics", index, "target"), "`target` ends a study of one metric only", at_key=True)
+            yield SpecIssue(
+                ("metrics", index, "target"),
+                "`target` ends a study of one metric only",
+                at_key=True,
+            )
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
         listed = ", ".join(PRUNERS_OF_SEVERAL)
-        yield SpecIssue(("pruner",), f"compares one metric; with several, leave `pruner` out, or use one of {listed}")
+        yield SpecIssue(
+            ("pruner",),
+            f"compares one metric; with several, leave `pruner` out, or use one of {listed}",
+        )
 
 
 def _is_better_when_more(name: str) -> bool:
@@ -168,10 +212,43 @@ def _is_better_when_more(name: str) -> bool:
 
 
 _MORE_IS_BETTER = {
-    *("accuracy", "acc", "precision", "recall", "f1", "auc", "auroc", "auprc", "mcc", "kappa"),
-    *("r2", "score", "reward", "iou", "miou", "dice", "bleu", "rouge", "ndcg", "psnr", "ssim"),
+    *(
+        "accuracy",
+        "acc",
+        "precision",
+        "recall",
+        "f1",
+        "auc",
+        "auroc",
+        "auprc",
+        "mcc",
+        "kappa",
+    ),
+    *(
+        "r2",
+        "score",
+        "reward",
+        "iou",
+        "miou",
+        "dice",
+        "bleu",
+        "rouge",
+        "ndcg",
+        "psnr",
+        "ssim",
+    ),
 }
-_LESS_IS_BETTER = {"loss", "error", "err", "cost", "regret", "brier", "distance", "neg", "negative"}
+_LESS_IS_BETTER = {
+    "loss",
+    "error",
+    "err",
+    "cost",
+    "regret",
+    "brier",
+    "distance",
+    "neg",
+    "negative",
+}
 
 
 def _budget(spec: StudySpec) -> Iterator[SpecIssue]:
@@ -179,15 +256,24 @@ def _budget(spec: StudySpec) -> Iterator[SpecIssue]:
     if budget.gpu_hours is not None and budget.trials is None and budget.wall is None and not spec.resources.gpu:
         yield SpecIssue(("budget",), "`gpu_hours` is never spent: `resources` asks for no GPU")
     if budget.stop_when is not None and len(spec.metrics) > 1:
-        yield SpecIssue(("budget", "stop_when"), "`stop_when` ends a study of one metric only", at_key=True)
+        yield SpecIssue(
+            ("budget", "stop_when"),
+            "`stop_when` ends a study of one metric only",
+            at_key=True,
+        )
     elif budget.stop_when is not None and budget.stop_when.per == "gpu_hour" and not spec.resources.gpu:
-        yield SpecIssue(("budget", "stop_when", "per"), "is no `gpu_hour`: `resources` asks for no GPU")
+        yield SpecIssue(
+            ("budget", "stop_when", "per"),
+            "is no `gpu_hour`: `resources` asks for no GPU",
+        )
 
 
 def _warm_start(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     if spec.warm_start and len(spec.metrics) > 1:
         yield SpecIssue(
-            ("warm_start",), "`warm_start` carries values of one metric; with several, leave it out", at_key=True
+            ("warm_start",),
+            "`warm_start` carries values of one metric; with several, leave it out",
+            at_key=True,
         )
     if spec.warm_start and not names:
         text = "`warm_start` needs `parameters`: those that the objective declares itself are not known in time"

@@ -38,7 +38,10 @@ def entrypoint_faults(
     is_file = place.endswith(".py")
     module_ok = is_file or all(part.strip() for part in place.split("."))
     if not (colon and module_ok and all(part.isidentifier() for part in function.split("."))):
-        yield SpecIssue(("entrypoint",), "write `module:function` or `path/file.py:function`, such as `train:main`")
+        yield SpecIssue(
+            ("entrypoint",),
+            "write `module:function` or `path/file.py:function`, such as `train:main`",
+        )
         return
     if folder is None:
         return
@@ -106,12 +109,21 @@ def _function_faults(
     if "*" in bound or "__getattr__" in bound:
         return
     if name not in bound:
-        yield SpecIssue(("entrypoint",), f"`{printable(file)}` has no `{name}`{suggest(name, bound)}")
+        yield SpecIssue(
+            ("entrypoint",),
+            f"`{printable(file)}` has no `{name}`{suggest(name, bound)}",
+        )
     elif bound[name] == 1 and not method:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list:
                 where = f"`{node.name}` in `{printable(file)}`, line {node.lineno},"
-                yield from argument_faults(spec, Arguments(_signature(node.args)), where, names, ("entrypoint",))
+                yield from argument_faults(
+                    spec,
+                    Arguments(_signature(node.args)),
+                    where,
+                    names,
+                    ("entrypoint",),
+                )
 
 
 def _signature(args: ast.arguments) -> inspect.Signature:

@@ -99,7 +99,8 @@ class Metric(SpecModel):
     goal: Goal = Field("minimize", description="Whether less or more is better.")
     target: float | None = Field(None, description="The study ends when a trial reaches this value.")
     take: Literal["last", "best"] = Field(
-        "last", description="Which value of a trial's curve is its result, when none is returned."
+        "last",
+        description="Which value of a trial's curve is its result, when none is returned.",
     )
 
 
@@ -173,7 +174,8 @@ class CategoricalParameter(SpecModel):
 
     type: Literal["categorical"] = "categorical"
     values: Tuple[Choice] = Field(
-        min_length=1, description="The choices: text, numbers, true, false, null, or lists of those."
+        min_length=1,
+        description="The choices: text, numbers, true, false, null, or lists of those.",
     )
     when: When | None = _WHEN
 
@@ -232,7 +234,8 @@ class StopWhen(SpecModel):
 
     improvement_below: float = Field(gt=0, description="The least expected improvement that is worth going on for.")
     per: Literal["trial", "hour", "gpu_hour"] = Field(
-        "trial", description="What that improvement is expected of: a trial, an hour of the study, or a GPU hour."
+        "trial",
+        description="What that improvement is expected of: a trial, an hour of the study, or a GPU hour.",
     )
     after: int = Field(20, ge=4, description="Trials that have to be over before it counts.")
 
@@ -264,7 +267,11 @@ class Resources(SpecModel):
     gpu: float = Field(0, ge=0, description="May be a fraction below 1, or a whole number.")
     memory: Bytes | None = Field(None, description="Bytes, such as `4GB`.")
     custom: Frozen[float] = Field(default_factory=FrozenDict, description="Custom resources of the cluster.")
-    workers: int = Field(1, ge=1, description="A gang: this many bundles of the request, placed together.")
+    workers: int = Field(
+        1,
+        ge=1,
+        description="A gang: this many bundles of the request, placed together.",
+    )
 
     @field_validator("gpu")
     @classmethod
@@ -281,7 +288,11 @@ class Retries(SpecModel):
     stalled: int = Field(3, ge=0, description="The worker gave no sign of life for `limits.stall`.")
     node: int = Field(10, ge=0, description="The worker's node went away.")
     preempted: int = Field(100, ge=0, description="The worker's node was taken back.")
-    host_oom: int = Field(1, ge=0, description="It ran out of main memory, which others on its node may have caused.")
+    host_oom: int = Field(
+        1,
+        ge=0,
+        description="It ran out of main memory, which others on its node may have caused.",
+    )
     gpu_oom: int = Field(0, ge=0, description="It ran out of GPU memory.")
     error: int = Field(0, ge=0, description="The objective raised.")
     nan: int = Field(0, ge=0, description="The result is not a number, or infinite.")
@@ -301,7 +312,8 @@ class Limits(SpecModel):
     )
     grace: Duration = Field(10.0, description="From the request to stop until the worker is killed.")
     orphan: Duration = Field(
-        3600.0, description="How long workers on a shared cluster go on when no coordinator speaks to them any more."
+        3600.0,
+        description="How long workers on a shared cluster go on when no coordinator speaks to them any more.",
     )
     failures: int = Field(
         8,
@@ -314,8 +326,16 @@ class Limits(SpecModel):
 class Keep(SpecModel):
     """Which checkpoints are kept of each trial; `tune checkpoint` copies the best one."""
 
-    best: int = Field(1, ge=0, description="So many that were saved at the best values of the first metric.")
-    last: int = Field(1, ge=1, description="So many of the newest; the last one is what a trial continues from.")
+    best: int = Field(
+        1,
+        ge=0,
+        description="So many that were saved at the best values of the first metric.",
+    )
+    last: int = Field(
+        1,
+        ge=1,
+        description="So many of the newest; the last one is what a trial continues from.",
+    )
 
 
 class Environment(SpecModel):
@@ -324,7 +344,8 @@ class Environment(SpecModel):
     env: Frozen[Text] = Field(default_factory=FrozenDict, description="Environment variables.")
     pip: Tuple[Text] = Field((), description="Requirements installed for the workers.")
     isolation: Literal["reuse", "process"] = Field(
-        "reuse", description="`reuse`: trials follow each other in one warm process; `process`: each has its own."
+        "reuse",
+        description="`reuse`: trials follow each other in one warm process; `process`: each has its own.",
     )
 
 
@@ -340,7 +361,8 @@ class StudySpec(SpecModel):
     tags: Tuple[Text] = Field((), description="Labels to find it by.")
 
     entrypoint: Text | None = Field(
-        None, description="The objective: `module:function` or `path/file.py:function`, from the file's folder."
+        None,
+        description="The objective: `module:function` or `path/file.py:function`, from the file's folder.",
     )
     command: Tuple[Text] | None = Field(
         None,
@@ -350,24 +372,35 @@ class StudySpec(SpecModel):
     )
 
     metrics: Tuple[Metric] = Field(
-        min_length=1, description="Instead of `metric`: several, for a multi-objective study."
+        min_length=1,
+        description="Instead of `metric`: several, for a multi-objective study.",
     )
     constraints: Tuple[Constraint] = Field((), description="Bounds that a trial must keep to be feasible.")
     parameters: Frozen[Parameter] = Field(default_factory=FrozenDict, description="What is searched, by name.")
     constants: Frozen[Json] = Field(
-        default_factory=FrozenDict, description="Arguments that stay as they are, handed over beside the parameters."
+        default_factory=FrozenDict,
+        description="Arguments that stay as they are, handed over beside the parameters.",
     )
 
     warm_start: Tuple[Name] = Field(
-        (), description="Earlier studies with a like space, whose finished trials the sampler learns from."
+        (),
+        description="Earlier studies with a like space, whose finished trials the sampler learns from.",
     )
     sampler: Sampler = Field(default_factory=Sampler, description="Which sampler proposes trials.")
     pruner: Pruner = Field(default_factory=Pruner, description="Which pruner stops poor trials early.")
     budget: Budget = Field(description="How much may be spent; the first limit that is reached ends the study.")
-    parallelism: int | None = Field(None, ge=1, lt=2**31, description="Trials at a time; as many as fit when left out.")
+    parallelism: int | None = Field(
+        None,
+        ge=1,
+        lt=2**31,
+        description="Trials at a time; as many as fit when left out.",
+    )
     resources: Resources = Field(default_factory=Resources, description="What one trial asks of the cluster.")
     retries: Retries = Field(default_factory=Retries, description="How often a trial may be run again.")
-    limits: Limits = Field(default_factory=Limits, description="When an attempt that does not end by itself is ended.")
+    limits: Limits = Field(
+        default_factory=Limits,
+        description="When an attempt that does not end by itself is ended.",
+    )
     keep: Keep = Field(default_factory=Keep, description="Which checkpoints of each trial are kept.")
     environment: Environment = Field(default_factory=Environment, description="What a worker's process needs.")
     cluster: Text | None = Field(None, description="Address of a Ray cluster; a local one when left out.")

@@ -42,7 +42,10 @@ class PlainLines:
 def _progress_line(p: Progress) -> str:
     of = f"/{p.budget_trials}" if p.budget_trials else ""
     stopped = f", {p.stopped} stopped" if p.stopped else ""
-    parts = [f"{p.fraction:.0%}", f"{p.done}{of} trials ({p.pruned} pruned, {p.failed} failed{stopped})"]
+    parts = [
+        f"{p.fraction:.0%}",
+        f"{p.done}{of} trials ({p.pruned} pruned, {p.failed} failed{stopped})",
+    ]
     parts.append(f"{len(p.running)} running")
     parts += [f"{count} {name}" for name, count in (("queued", len(p.queued)), ("paused", p.paused)) if count]
     if p.best is not None:

@@ -37,7 +37,14 @@ _MARKS = {
     "over": "■",
     "error": "✗",
 }
-_COLOURS = {**STYLES, "retry": "yellow", "warning": "yellow", "study": "bold", "over": "bold", "error": "red"}
+_COLOURS = {
+    **STYLES,
+    "retry": "yellow",
+    "warning": "yellow",
+    "study": "bold",
+    "over": "bold",
+    "error": "red",
+}
 _MIN_ROWS = 4
 
 
@@ -51,14 +58,22 @@ class RedrawnView(ABC):
         self._phase = "starting"
         self._dashboard = ""
         self._spinner = Spinner("dots")
-        self._live = Live(get_renderable=self.render, console=console, refresh_per_second=8, transient=True)
+        self._live = Live(
+            get_renderable=self.render,
+            console=console,
+            refresh_per_second=8,
+            transient=True,
+        )
 
     def __enter__(self) -> Self:
         self._live.start()
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._live.stop()
 
@@ -99,7 +114,12 @@ class LiveView(RedrawnView):
         if self._progress is None:
             return Group(*where, self._waiting())
         p = self._progress
-        parts: list[RenderableType] = [Text(), self._headline(p), _budget(p), _counts(p)]
+        parts: list[RenderableType] = [
+            Text(),
+            self._headline(p),
+            _budget(p),
+            _counts(p),
+        ]
         parts += [_best(p)] if p.best else []
         parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
         parts += where
@@ -117,7 +137,12 @@ class LiveView(RedrawnView):
 
     def _headline(self, p: Progress) -> Text:
         reason = (f"  {clean(p.reason)}", "dim") if p.reason else ""
-        return Text.assemble((clean(self._title), "bold"), "  ", (p.state, STYLES.get(p.state, "")), reason)
+        return Text.assemble(
+            (clean(self._title), "bold"),
+            "  ",
+            (p.state, STYLES.get(p.state, "")),
+            reason,
+        )
 
     def _trials(self, p: Progress) -> Table:
         """Running and queued trials, as many as there is room for."""
@@ -158,14 +183,25 @@ def _budget(p: Progress) -> RenderableType:
     grid.add_column(no_wrap=True)
     times = f"{p.fraction:.0%} · {duration(p.elapsed_s)}"
     times += f" · {duration(p.left_s)} left" if p.left_s is not None else ""
-    grid.add_row(ProgressBar(total=1.0, completed=p.fraction, complete_style="cyan", finished_style="green"), times)
+    grid.add_row(
+        ProgressBar(
+            total=1.0,
+            completed=p.fraction,
+            complete_style="cyan",
+            finished_style="green",
+        ),
+        times,
+    )
     return grid
 
 
 def _counts(p: Progress) -> Text:
     of = f" of {p.budget_trials}" if p.budget_trials else ""
     line = Text(f"{p.done}{of} trials: ") + Text(f"{p.complete} complete", STYLES["complete"])
-    for name, count, style in (("pruned", p.pruned, "pruned"), ("failed", p.failed, "failed")):
+    for name, count, style in (
+        ("pruned", p.pruned, "pruned"),
+        ("failed", p.failed, "failed"),
+    ):
         line += Text(", ") + Text(f"{count} {name}", STYLES[style] if count else "dim")
     line += Text(f", {p.stopped} stopped" if p.stopped else "", STYLES["stopped"])
     line += Text(f", {len(p.running)} running", STYLES["running"])
@@ -188,7 +224,11 @@ def _best(p: Progress) -> Text:
 def line(note: ProgressEvent, *, study: str = "", style: str = "") -> Text:
     """A note in one line; `study`: whose it is, where several are shown."""
     mark, whose = _MARKS.get(note.kind, "•"), f"{clean(study)}  " if study else ""
-    parts = ((f"{mark} ", _COLOURS.get(note.kind, "")), (whose, "bold"), (describe(note), style))
+    parts = (
+        (f"{mark} ", _COLOURS.get(note.kind, "")),
+        (whose, "bold"),
+        (describe(note), style),
+    )
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 

@@ -104,7 +104,12 @@ def _bar(fraction: float) -> str:
 
 def _counts(p: Progress) -> str:
     of = f" of {p.budget_trials}" if p.budget_trials else ""
-    parts = [f"{p.done}{of} trials", f"{p.complete} complete", f"{p.pruned} pruned", f"{p.failed} failed"]
+    parts = [
+        f"{p.done}{of} trials",
+        f"{p.complete} complete",
+        f"{p.pruned} pruned",
+        f"{p.failed} failed",
+    ]
     parts += [f"{p.stopped} stopped"] if p.stopped else []
     parts += [f"{len(p.running)} running"] + ([f"{len(p.queued)} queued"] if p.queued else [])
     parts += [duration(p.elapsed_s)]
@@ -133,7 +138,12 @@ _HEADS = ("trial", "step", "value", "time")
 
 
 def _row(trial: LiveTrial) -> str:
-    cells = (str(trial.number), step_text(trial), number(trial.value), duration(trial.elapsed_s))
+    cells = (
+        str(trial.number),
+        step_text(trial),
+        number(trial.value),
+        duration(trial.elapsed_s),
+    )
     return (
         "<tr>"
         + "".join(f'<td style="text-align: right; padding: 0 10px">{_text(cell)}</td>' for cell in cells)

@@ -12,9 +12,26 @@ from rich.text import Text
 
 from tunesvc.queries.explain.explanation import Explanation
 from tunesvc.queries.explain.pruning_audit import Audit
-from tunesvc.queries.rows import AttemptRow, ReportCurve, StudyRow, StudyView, TrialDetail, TrialRow
+from tunesvc.queries.rows import (
+    AttemptRow,
+    ReportCurve,
+    StudyRow,
+    StudyView,
+    TrialDetail,
+    TrialRow,
+)
 from tunesvc.util.formatting import ago, duration, number, parameter, violations
-from tunesvc.views.terminal import STYLES, bar, cells, clean, columns_of, fitted, indented, state_text, table
+from tunesvc.views.terminal import (
+    STYLES,
+    bar,
+    cells,
+    clean,
+    columns_of,
+    fitted,
+    indented,
+    state_text,
+    table,
+)
 
 if TYPE_CHECKING:
     from tunesvc.queries.confirmation import Confirmation
@@ -85,7 +102,12 @@ def facts(view: StudyView) -> Table:
 def counts(view: StudyRow) -> Text:
     """Trials by state, in one line."""
     c = view.counts
-    parts = [("complete", c.complete), ("pruned", c.pruned), ("failed", c.failed), ("stopped", c.stopped)]
+    parts = [
+        ("complete", c.complete),
+        ("pruned", c.pruned),
+        ("failed", c.failed),
+        ("stopped", c.stopped),
+    ]
     parts += [
         ("running", c.running),
         ("interrupted", c.interrupted),
@@ -109,7 +131,12 @@ def budget(view: StudyRow) -> str:
     return f"{bar(view.fraction)} of {' or '.join(filter(None, limits))}{early}"
 
 
-def best(view: StudyView, rows: Sequence[TrialRow], width: int, answer: Recommendation | None = None) -> RenderableType:
+def best(
+    view: StudyView,
+    rows: Sequence[TrialRow],
+    width: int,
+    answer: Recommendation | None = None,
+) -> RenderableType:
     """The best trial with its parameters; of several objectives, the front as a table.
 
     Args:
@@ -135,7 +162,11 @@ def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> Rend
         spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
         over = "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"
         title = _headline("Recommended", view, f"{number(answer.mean)}{spread}{over}", row, observed)
-        return Group(title, _params(row), Text(f"{note}; `{view.confirm_command}` finds out.", "dim"))
+        return Group(
+            title,
+            _params(row),
+            Text(f"{note}; `{view.confirm_command}` finds out.", "dim"),
+        )
     title = _headline("Confirmed", view, number(answer.mean), row, f"{observed}, {answer.describe()}")
     return Group(title, _params(row), Text(f"{note}.", "dim"))
 
@@ -159,12 +190,21 @@ def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
     heads, lines = _trial_cells(view, rows)
     params = columns_of([row.params for row in rows])
     optional = {*params, *_other_metrics(view, rows)}
-    words = {"state", "failure", *(name for name in params if not _is_numeric(name, rows))}
+    words = {
+        "state",
+        "failure",
+        *(name for name in params if not _is_numeric(name, rows)),
+    }
     named = {head: head if head in words else f">{head}" for head in heads}
     dull = {"attempts": "1", "failure": ""}
     kept = [i for i, head in enumerate(heads) if any(line[i] != dull.get(head) for line in lines)]
     coloured = [[state_text(line[i]) if heads[i] == "state" else line[i] for i in kept] for line in lines]
-    return fitted([named[heads[i]] for i in kept], coloured, width, [named[head] for head in heads if head in optional])
+    return fitted(
+        [named[heads[i]] for i in kept],
+        coloured,
+        width,
+        [named[head] for head in heads if head in optional],
+    )
 
 
 def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
@@ -175,16 +215,33 @@ def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], 
     """Trials as text: the heads of the columns, and a line for each."""
     names = columns_of([row.params for row in rows])
     metrics = _other_metrics(view, rows)
-    heads = ["trial", "state", *(objective.name for objective in view.objectives), *metrics, *names]
+    heads = [
+        "trial",
+        "state",
+        *(objective.name for objective in view.objectives),
+        *metrics,
+        *names,
+    ]
     heads += ["step", "attempts", "time", "failure"]
     lines = []
     for row in rows:
-        values: tuple[float | None, ...] = row.values or (row.last_value, *[None] * (len(view.objectives) - 1))
+        values: tuple[float | None, ...] = row.values or (
+            row.last_value,
+            *[None] * (len(view.objectives) - 1),
+        )
         step = "–" if row.last_step is None else str(row.last_step)
         params = [parameter(row.params[name]) if name in row.params else "–" for name in names]
         others = [number(row.metrics.get(name)) for name in metrics]
         line = [str(row.number), row.state, *map(number, values), *others, *params]
-        lines.append([*line, step, str(row.attempts), duration(row.duration_s), row.failure or ""])
+        lines.append(
+            [
+                *line,
+                step,
+                str(row.attempts),
+                duration(row.duration_s),
+                row.failure or "",
+            ]
+        )
     return heads, lines
 
 
@@ -196,7 +253,11 @@ def _other_metrics(view: StudyView, rows: Sequence[TrialRow]) -> list[str]:
 def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> RenderableType:
     """One trial: values, parameters, attempts, decisions, curve."""
     row = detail.row
-    heading = Text.assemble((f"{clean(view.name)} · trial {row.number}", "bold"), "  ", state_text(row.state))
+    heading = Text.assemble(
+        (f"{clean(view.name)} · trial {row.number}", "bold"),
+        "  ",
+        state_text(row.state),
+    )
     grid = Table.grid(padding=(0, 2))
     for objective, value in zip(view.objectives, row.values or (), strict=False):
         grid.add_row(Text(clean(objective.name), "bold"), Text(number(value), STYLES["best"]))
@@ -225,13 +286,27 @@ def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> Renderabl
 
 
 def _attempts(rows: Sequence[AttemptRow]) -> Table:
-    made = table(">attempt", "state", ">time", "node", ">pid", "devices", "stopped for", "failure")
+    made = table(
+        ">attempt",
+        "state",
+        ">time",
+        "node",
+        ">pid",
+        "devices",
+        "stopped for",
+        "failure",
+    )
     for row in rows:
         took = (row.ended_at - row.started_at).total_seconds() if row.started_at and row.ended_at else None
         where = (row.node or "–", row.pid or "–", ",".join(row.devices) or "–")
         made.add_row(
             *cells(
-                row.number, state_text(str(row.state)), duration(took), *where, row.stop_cause or "", row.failure or ""
+                row.number,
+                state_text(str(row.state)),
+                duration(took),
+                *where,
+                row.stop_cause or "",
+                row.failure or "",
             )
         )
     return made
@@ -242,7 +317,9 @@ def _decisions(detail: TrialDetail) -> Table:
     for decision in detail.decisions:
         moment = decision.decided_at.astimezone().strftime("%H:%M:%S")
         grid.add_row(
-            Text(moment, "dim"), Text(decision.kind, STYLES.get(decision.kind, "cyan")), *cells(decision.reason)
+            Text(moment, "dim"),
+            Text(decision.kind, STYLES.get(decision.kind, "cyan")),
+            *cells(decision.reason),
         )
     return grid
 
@@ -251,16 +328,30 @@ def _curve(view: StudyView, curve: ReportCurve) -> Table:
     points = curve.points
     if len(points) > CURVE_POINTS:
         stride = len(points) / (CURVE_POINTS - 1)
-        points = (*(points[int(i * stride)] for i in range(CURVE_POINTS - 1)), points[-1])
+        points = (
+            *(points[int(i * stride)] for i in range(CURVE_POINTS - 1)),
+            points[-1],
+        )
     names = columns_of([point.metrics for point in points])
     made = table(">step", f">{view.objectives[0].name}", *(f">{name}" for name in names))
     for point in points:
-        made.add_row(*cells(point.step, number(point.value), *(number(point.metrics.get(name)) for name in names)))
+        made.add_row(
+            *cells(
+                point.step,
+                number(point.value),
+                *(number(point.metrics.get(name)) for name in names),
+            )
+        )
     return made
 
 
 def _failure(attempt: AttemptRow) -> list[RenderableType]:
-    return [traceback(f"Attempt {attempt.number} ended with", attempt.traceback or attempt.message or "")]
+    return [
+        traceback(
+            f"Attempt {attempt.number} ended with",
+            attempt.traceback or attempt.message or "",
+        )
+    ]
 
 
 def traceback(title: str, text: str) -> RenderableType:
@@ -279,10 +370,26 @@ def explanation(told: Explanation) -> RenderableType:
 
 def confirmation(told: Confirmation) -> RenderableType:
     """Finalists as a table, the best mean first, and what follows from it."""
-    made = table(">trial", f">{told.metric}", ">mean", ">95 % interval", ">repeats", ">best of all")
+    made = table(
+        ">trial",
+        f">{told.metric}",
+        ">mean",
+        ">95 % interval",
+        ">repeats",
+        ">best of all",
+    )
     for one in told.finalists:
         between = "–" if one.low is None else f"{number(one.low)} … {number(one.high)}"
         runs = f"{len(one.values)}" + (f" + {one.failed} failed" if one.failed else "")
         chance = "–" if one.chance is None else f"{one.chance:.0%}"
-        made.add_row(*cells(one.number, number(one.observed), number(one.mean), between, runs, chance))
+        made.add_row(
+            *cells(
+                one.number,
+                number(one.observed),
+                number(one.mean),
+                between,
+                runs,
+                chance,
+            )
+        )
     return Group(Text(), made, Text(), Text(told.verdict))

@@ -105,7 +105,12 @@ def table(*columns: str) -> Table:
     return made
 
 
-def fitted(heads: Sequence[str], lines: Sequence[Sequence[object]], width: int, spare: Sequence[str] = ()) -> Table:
+def fitted(
+    heads: Sequence[str],
+    lines: Sequence[Sequence[object]],
+    width: int,
+    spare: Sequence[str] = (),
+) -> Table:
     """A table in `width` columns: of the columns in `spare`, the last ones are left out until it fits.
 
     Args:

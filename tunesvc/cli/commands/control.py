@@ -19,7 +19,8 @@ def pause(study: StudyName, database_url: DatabaseUrl = None, as_json: Json = Fa
 def stop(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Argument(help="This trial alone; the study continues.", metavar="TRIAL", min=0)
+        int | None,
+        typer.Argument(help="This trial alone; the study continues.", metavar="TRIAL", min=0),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -43,7 +44,11 @@ def extend(
     as_json: Json = False,
 ) -> None:
     """Give a study more budget."""
-    more: dict[str, Any] = {"trials": trials, "wall": None if wall is None else _seconds(wall), "gpu_hours": gpu_hours}
+    more: dict[str, Any] = {
+        "trials": trials,
+        "wall": None if wall is None else _seconds(wall),
+        "gpu_hours": gpu_hours,
+    }
     more = {name: amount for name, amount in more.items() if amount is not None}
     if not more:
         raise typer.BadParameter("say by how much: --trials, --wall or --gpu-hours")
@@ -59,7 +64,13 @@ def parallelism(
     """Change how many trials run at a time. Those that run already finish."""
     if trials != "all" and not trials.isdecimal():
         raise typer.BadParameter(f"{trials!r}: write a number of trials, or `all`")
-    _request(study, "parallelism", {"trials": None if trials == "all" else int(trials)}, database_url, as_json)
+    _request(
+        study,
+        "parallelism",
+        {"trials": None if trials == "all" else int(trials)},
+        database_url,
+        as_json,
+    )
 
 
 def widen(
@@ -78,7 +89,12 @@ def widen(
     _request(study, "widen", {"parameters": parse_widening(changes)}, database_url, as_json)
 
 
-def retry(study: StudyName, trial: TrialNumber, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+def retry(
+    study: StudyName,
+    trial: TrialNumber,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
     """Run a finished trial's parameters again, as a new trial."""
     _request(study, "retry", {"number": trial}, database_url, as_json)
 
@@ -86,9 +102,13 @@ def retry(study: StudyName, trial: TrialNumber, database_url: DatabaseUrl = None
 def enqueue(
     study: StudyName,
     params: Annotated[
-        list[str] | None, typer.Argument(help="Values as NAME=VALUE.", metavar="NAME=VALUE", show_default=False)
+        list[str] | None,
+        typer.Argument(help="Values as NAME=VALUE.", metavar="NAME=VALUE", show_default=False),
     ] = None,
-    near: Annotated[int | None, typer.Option(min=0, help="Use this trial's values, slightly changed.")] = None,
+    near: Annotated[
+        int | None,
+        typer.Option(min=0, help="Use this trial's values, slightly changed."),
+    ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -154,7 +174,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _request(study: str, kind: str, payload: dict[str, Any], database_url: str | None, as_json: bool) -> None:
+def _request(
+    study: str,
+    kind: str,
+    payload: dict[str, Any],
+    database_url: str | None,
+    as_json: bool,
+) -> None:
     from tunesvc import api
     from tunesvc.views.terminal import clean, out, print_json
 

@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from tunesvc.db.engine.database import Database
     from tunesvc.web import DashboardServer
 
-Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port on this machine; 0 picks a free one.")]
-GpuPrice = Annotated[float, typer.Option("--gpu-price", min=0.0, help="Price of one GPU hour, to show costs.")]
+Port = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port on this machine; 0 picks a free one."),
+]
+GpuPrice = Annotated[
+    float,
+    typer.Option("--gpu-price", min=0.0, help="Price of one GPU hour, to show costs."),
+]
 
 
 def dashboard(
@@ -37,7 +43,10 @@ def dashboard(
     from tunesvc.db.engine.database import open_database
     from tunesvc.views.terminal import out
 
-    with open_database(database_url) as database, served(database, port=port, gpu_price=gpu_price) as server:
+    with (
+        open_database(database_url) as database,
+        served(database, port=port, gpu_price=gpu_price) as server,
+    ):
         print_address(server)
         if browser:
             open_browser(server)
@@ -72,7 +81,10 @@ def open_browser(server: DashboardServer) -> None:
     folder = Path(tempfile.mkdtemp(prefix="tunesvc-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     file = folder / "open.html"
-    file.write_text(f'<meta http-equiv="refresh" content="0; url={server.new_address()}">', encoding="utf-8")
+    file.write_text(
+        f'<meta http-equiv="refresh" content="0; url={server.new_address()}">',
+        encoding="utf-8",
+    )
     webbrowser.open(file.as_uri())
 
 

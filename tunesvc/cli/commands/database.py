@@ -31,7 +31,11 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
         if current
         else f"{found.revision or 'none'}: `tune db upgrade` makes it {found.program_revision}"
     )
-    rows = {"database": found.name, "server": f"Postgres {found.server_version}", "schema": version}
+    rows = {
+        "database": found.name,
+        "server": f"Postgres {found.server_version}",
+        "schema": version,
+    }
     rows["size"] = f"{found.size_bytes / 1e6:.1f} MB"
     rows["holds"] = f"{found.studies} studies, {found.trials} trials; {found.running} studies are being run"
     grid = terminal.table("", "")
@@ -66,7 +70,10 @@ def backup(
 
 @app.command(cls=HelpCommand)
 def restore(
-    file: Annotated[Path, typer.Argument(help="A backup that `tune db backup` wrote.", metavar="FILE")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A backup that `tune db backup` wrote.", metavar="FILE"),
+    ],
     replace: Annotated[bool, typer.Option("--replace", help="Delete the studies that are there.")] = False,
     database_url: DatabaseUrl = None,
 ) -> None:

@@ -23,7 +23,8 @@ LITTLE_SPACE = 2e9
 
 def doctor(
     study: Annotated[
-        str | None, typer.Argument(help="A study to explain.", autocompletion=complete_study, metavar="STUDY")
+        str | None,
+        typer.Argument(help="A study to explain.", autocompletion=complete_study, metavar="STUDY"),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -50,13 +51,20 @@ def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
     with open_database(database_url) as database:
         found = diagnose(database, name)
         examined = health(database, found.study)
-    findings = [*diagnosis_text.findings(found), *diagnosis_text.of_health(name, examined)]
+    findings = [
+        *diagnosis_text.findings(found),
+        *diagnosis_text.of_health(name, examined),
+    ]
     if as_json:
         terminal.print_json({"findings": findings, "diagnosis": found, "health": examined})
     else:
         _print(findings, as_json=False)
         if found.live:
-            terminal.out().print("", diagnosis_text.live_table(found.live, terminal.out().width), sep="\n")
+            terminal.out().print(
+                "",
+                diagnosis_text.live_table(found.live, terminal.out().width),
+                sep="\n",
+            )
 
 
 def _print(findings: Sequence[DatabaseFinding], *, as_json: bool) -> None:
@@ -96,13 +104,21 @@ def _python() -> DatabaseFinding:
 
 def _packages() -> DatabaseFinding:
     names = ("tunesvc", "optuna", "ray", "sqlalchemy")
-    return DatabaseFinding("Packages", "ok", ", ".join(f"{name} {metadata.version(name)}" for name in names))
+    return DatabaseFinding(
+        "Packages",
+        "ok",
+        ", ".join(f"{name} {metadata.version(name)}" for name in names),
+    )
 
 
 def command_name(found: str | None) -> DatabaseFinding:
     """Whether `tune` on the path is ours: Ray and torchtune install a command of that name too."""
     if found is None:
-        return DatabaseFinding("Command", "warn", "`tune` is not on the path; `python -m tunesvc` is the same program")
+        return DatabaseFinding(
+            "Command",
+            "warn",
+            "`tune` is not on the path; `python -m tunesvc` is the same program",
+        )
     try:
         script = Path(found).read_bytes()[:4096]
     except OSError as error:

@@ -13,7 +13,8 @@ from tunesvc.cli.exits import ExitCode
 def explain(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Argument(help="A trial's number; without it, the study.", metavar="TRIAL", min=0)
+        int | None,
+        typer.Argument(help="A trial's number; without it, the study.", metavar="TRIAL", min=0),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -75,10 +76,12 @@ def confirm(
 def replay(
     study: StudyName,
     pruner: Annotated[
-        str | None, typer.Option(help="What this pruner would have done, such as `asha` or `{name: asha, min: 3}`.")
+        str | None,
+        typer.Option(help="What this pruner would have done, such as `asha` or `{name: asha, min: 3}`."),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="What this sampler would have proposed, written like the study's.")
+        str | None,
+        typer.Option(help="What this sampler would have proposed, written like the study's."),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,

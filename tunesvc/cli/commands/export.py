@@ -26,11 +26,18 @@ def export(
     study: StudyName,
     format: Annotated[
         Format | None,
-        typer.Option(help="Format; by default the one that --out ends in, else CSV.", show_default=False),
+        typer.Option(
+            help="Format; by default the one that --out ends in, else CSV.",
+            show_default=False,
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="File to write, .csv, .json or .parquet; standard output by default."),
+        typer.Option(
+            "--out",
+            "-o",
+            help="File to write, .csv, .json or .parquet; standard output by default.",
+        ),
     ] = None,
     where: Where = "",
     database_url: DatabaseUrl = None,
@@ -92,7 +99,10 @@ def _json(made: Export) -> Iterator[str]:
 
 def report(
     study: StudyName,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Page to write; STUDY.html by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Page to write; STUDY.html by default."),
+    ] = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Write a study as one self-contained HTML page to share: its results and all figures.
@@ -116,10 +126,12 @@ def report(
 def checkpoint(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Argument(help="A trial's number; without it, the best trial.", metavar="TRIAL", min=0)
+        int | None,
+        typer.Argument(help="A trial's number; without it, the best trial.", metavar="TRIAL", min=0),
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="Copy it into this folder.", metavar="FOLDER", file_okay=False)
+        Path | None,
+        typer.Option(help="Copy it into this folder.", metavar="FOLDER", file_okay=False),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -157,7 +169,10 @@ def _copied(path: Path, folder: Path) -> Path:
 
 
 def _described(view: StudyView, found: KeptCheckpoint) -> str:
-    parts = [f"trial {found.trial_number}", "before its first report" if found.step is None else f"step {found.step}"]
+    parts = [
+        f"trial {found.trial_number}",
+        "before its first report" if found.step is None else f"step {found.step}",
+    ]
     if found.value is not None:
         parts.append(f"{view.objectives[0].name} = {formatting.number(found.value)}")
     return ", ".join(parts)

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Where to write; made if it is not there.", metavar="DIR")] = Path(),
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Where to write; made if it is not there.", metavar="DIR"),
+    ] = Path(),
 ) -> None:
     """Write a commented study file and a training function to start from."""
     from tunesvc import spec
@@ -25,7 +28,10 @@ def init(
     written = spec.write_starter(folder)
     for path in written:
         typer.echo(f"wrote {path}")
-    study = next((path for path in written if path.suffix in (".yaml", ".yml")), folder / "study.yaml")
+    study = next(
+        (path for path in written if path.suffix in (".yaml", ".yml")),
+        folder / "study.yaml",
+    )
     typer.echo(f"\ntune run {study}")
 
 
@@ -47,7 +53,10 @@ def validate(file: StudyFile, as_json: Json = False) -> None:
 
 def preview(
     file: StudyFile,
-    samples: Annotated[int, typer.Option("--samples", "-n", min=1, max=1000, help="Configurations to draw.")] = 5,
+    samples: Annotated[
+        int,
+        typer.Option("--samples", "-n", min=1, max=1000, help="Configurations to draw."),
+    ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -79,7 +88,10 @@ def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableTyp
 
 
 def schema(
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write; standard output by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="File to write; standard output by default."),
+    ] = None,
 ) -> None:
     """Print the JSON Schema of study files, for editors."""
     from tunesvc.spec.schema.json_schema import json_schema

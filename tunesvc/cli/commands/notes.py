@@ -9,13 +9,22 @@ import typer
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, StudyName
 from tunesvc.util import formatting
 
-OfTrial = Annotated[int | None, typer.Option("--trial", "-t", min=0, help="About this trial rather than the study.")]
+OfTrial = Annotated[
+    int | None,
+    typer.Option("--trial", "-t", min=0, help="About this trial rather than the study."),
+]
 
 
 def tag(
     study: StudyName,
-    tags: Annotated[list[str] | None, typer.Argument(help="Tags to add.", metavar="TAG", show_default=False)] = None,
-    remove: Annotated[list[str] | None, typer.Option("--remove", "-r", help="Tag to remove; may be repeated.")] = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Argument(help="Tags to add.", metavar="TAG", show_default=False),
+    ] = None,
+    remove: Annotated[
+        list[str] | None,
+        typer.Option("--remove", "-r", help="Tag to remove; may be repeated."),
+    ] = None,
     trial: OfTrial = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -34,7 +43,10 @@ def tag(
 
 def note(
     study: StudyName,
-    text: Annotated[str, typer.Argument(help="The note; it replaces the one before. Empty: none.", metavar="TEXT")],
+    text: Annotated[
+        str,
+        typer.Argument(help="The note; it replaces the one before. Empty: none.", metavar="TEXT"),
+    ],
     trial: OfTrial = None,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -44,7 +56,12 @@ def note(
     api.load_study(study, database_url=database_url).note(text, number=trial)
 
 
-def requests(study: StudyName, limit: Limit = 50, database_url: DatabaseUrl = None, as_json: Json = False) -> None:
+def requests(
+    study: StudyName,
+    limit: Limit = 50,
+    database_url: DatabaseUrl = None,
+    as_json: Json = False,
+) -> None:
     """List the requests to a study, newest first: who asked for what, when, and the answer."""
     from tunesvc.db.engine.database import open_database
     from tunesvc.queries.operations.request_log import list_requests

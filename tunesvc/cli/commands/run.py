@@ -27,7 +27,8 @@ Run = Callable[["Observer", threading.Event], "Study"]
 BesideDashboard = Annotated[bool, typer.Option("--dashboard", help="Show the run in the browser too.")]
 StudyFiles = Annotated[list[Path], typer.Argument(help="Study files, see `tune init`.", metavar="FILE")]
 StudyNames = Annotated[
-    list[str], typer.Argument(help="Names of studies.", autocompletion=complete_study, metavar="STUDY")
+    list[str],
+    typer.Argument(help="Names of studies.", autocompletion=complete_study, metavar="STUDY"),
 ]
 
 
@@ -35,7 +36,13 @@ def run(
     files: StudyFiles,
     trials: Annotated[int | None, typer.Option(min=1, help="Override `budget.trials`.")] = None,
     parallelism: Annotated[
-        int | None, typer.Option("--parallelism", "-p", min=1, help="Override the number of trials at a time.")
+        int | None,
+        typer.Option(
+            "--parallelism",
+            "-p",
+            min=1,
+            help="Override the number of trials at a time.",
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Override the study's name; for one file only.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Override the study's seed.")] = None,
@@ -75,16 +82,30 @@ def run(
         runs = {document.spec.name: partial(begin, document) for document in documents}
         titles = {document.spec.name: _title(document.spec) for document in documents}
         check = partial(check_options, files)
-        _session(titles, runs, rays, database_url, check, dashboard=dashboard, as_json=as_json, quiet=quiet)
+        _session(
+            titles,
+            runs,
+            rays,
+            database_url,
+            check,
+            dashboard=dashboard,
+            as_json=as_json,
+            quiet=quiet,
+        )
 
 
 def resume(
     studies: StudyNames,
     standby: Annotated[
-        bool, typer.Option("--standby", help="Wait while another process runs the study; take over when it is gone.")
+        bool,
+        typer.Option(
+            "--standby",
+            help="Wait while another process runs the study; take over when it is gone.",
+        ),
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="Folder that the objective was moved to; for one study only.")
+        Path | None,
+        typer.Option(help="Folder that the objective was moved to; for one study only."),
     ] = None,
     dashboard: BesideDashboard = False,
     database_url: DatabaseUrl = None,
@@ -116,7 +137,15 @@ def resume(
 
         runs = {study: partial(begin, study) for study in studies}
         titles = {study: study for study in studies}
-        _session(titles, runs, rays, database_url, dashboard=dashboard, as_json=as_json, quiet=quiet)
+        _session(
+            titles,
+            runs,
+            rays,
+            database_url,
+            dashboard=dashboard,
+            as_json=as_json,
+            quiet=quiet,
+        )
 
 
 def _check_options(*, dashboard: bool, quiet: bool) -> None:
@@ -156,7 +185,11 @@ def _session(
         api.shared_database(database_url)  # once for all, and one error if it cannot be opened
         with _dashboard(watch.whole, database_url) if dashboard else nullcontext():
             tasks = {
-                name: partial(run if len(runs) == 1 else partial(_watched, run), watch.each[name], interrupt)
+                name: partial(
+                    run if len(runs) == 1 else partial(_watched, run),
+                    watch.each[name],
+                    interrupt,
+                )
                 for name, run in runs.items()
             }
             ended = together(tasks)

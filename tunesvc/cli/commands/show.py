@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tunesvc.cli.cli_options import DatabaseUrl, Json, Limit, StudyName, TrialNumber, Where
+from tunesvc.cli.cli_options import (
+    DatabaseUrl,
+    Json,
+    Limit,
+    StudyName,
+    TrialNumber,
+    Where,
+)
 from tunesvc.util import formatting
 
 if TYPE_CHECKING:
@@ -52,7 +59,10 @@ FOLLOW_S = 0.5
 
 
 def ls(
-    tag: Annotated[list[str] | None, typer.Option(help="Only studies with this tag; may be repeated.")] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(help="Only studies with this tag; may be repeated."),
+    ] = None,
     owner: Annotated[str | None, typer.Option(help="Only studies of this owner.")] = None,
     database_url: DatabaseUrl = None,
     limit: Limit = 50,
@@ -71,7 +81,8 @@ def ls(
         terminal.err().print("No study matches.")
     elif not rows:
         terminal.out().print(
-            "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.", markup=False
+            "No studies yet. `tune init` writes one to start from, `tune run FILE` runs it.",
+            markup=False,
         )
     else:
         console = terminal.out()
@@ -82,7 +93,16 @@ def _studies_table(rows: Sequence[StudyRow], width: int) -> RenderableType:
     from tunesvc.views import terminal
 
     spare = ("objective", "created", "owner", "tags")
-    heads = ("study", "state", "budget", ">trials", ">pruned", ">failed", ">best", *spare)
+    heads = (
+        "study",
+        "state",
+        "budget",
+        ">trials",
+        ">pruned",
+        ">failed",
+        ">best",
+        *spare,
+    )
     lines = [_study_cells(row) for row in rows]
     return terminal.fitted(heads, lines, width, (">pruned", ">failed", *spare))
 
@@ -97,13 +117,23 @@ def _study_cells(row: StudyRow) -> list[object]:
     best = formatting.number(row.best_value)
     counts = (done, row.counts.pruned, row.counts.failed)
     labels = (row.owner, ", ".join(row.tags))
-    return [row.name, state, budget, *counts, best, objective, formatting.ago(row.created_at), *labels]
+    return [
+        row.name,
+        state,
+        budget,
+        *counts,
+        best,
+        objective,
+        formatting.ago(row.created_at),
+        *labels,
+    ]
 
 
 def show(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Argument(help="A trial's number, to see it in detail.", metavar="TRIAL", min=0)
+        int | None,
+        typer.Argument(help="A trial's number, to see it in detail.", metavar="TRIAL", min=0),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -122,7 +152,11 @@ def show(
 
 def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     from tunesvc.queries.explain.pruning_audit import get_audit
-    from tunesvc.queries.recommendation import answer_rows, forecast_value, recommended_trials
+    from tunesvc.queries.recommendation import (
+        answer_rows,
+        forecast_value,
+        recommended_trials,
+    )
     from tunesvc.queries.trials.trial_table import list_trials
     from tunesvc.views import study_text, terminal
 
@@ -132,12 +166,27 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     audit = get_audit(database, view)
     if as_json:
         shown = best if len(view.objectives) > 1 else best[:1]
-        told = {"best": shown, "recommended": answer, "forecast": forecast, "audit": audit}
+        told = {
+            "best": shown,
+            "recommended": answer,
+            "forecast": forecast,
+            "audit": audit,
+        }
         terminal.print_json({**terminal.plain(view), **terminal.plain(told)})
         return
     newest = list_trials(database, view.study_id, order="newest", limit=8)
     console = terminal.out()
-    console.print(study_text.overview(view, best, newest, console.width, answer=answer, forecast=forecast, audit=audit))
+    console.print(
+        study_text.overview(
+            view,
+            best,
+            newest,
+            console.width,
+            answer=answer,
+            forecast=forecast,
+            audit=audit,
+        )
+    )
 
 
 def _show_trial(database: Database, view: StudyView, number: int, as_json: bool) -> None:
@@ -284,7 +333,8 @@ def logs(
     study: StudyName,
     trial: TrialNumber,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Print new output until the trial has finished.")
+        bool,
+        typer.Option("--follow", "-f", help="Print new output until the trial has finished."),
     ] = False,
     attempt: Annotated[int | None, typer.Option(min=1, help="Only this attempt's output.")] = None,
     database_url: DatabaseUrl = None,
@@ -312,7 +362,12 @@ def logs(
 
 
 def _print_logs(
-    database: Database, view: StudyView, trial: int, attempt: int | None, after: tuple[int, int], as_json: bool
+    database: Database,
+    view: StudyView,
+    trial: int,
+    attempt: int | None,
+    after: tuple[int, int],
+    as_json: bool,
 ) -> tuple[int, int]:
     """Print what there is after the cursor; returns the new cursor."""
     from tunesvc.queries.trials.attempt_events import list_logs

@@ -34,7 +34,13 @@ def of_health(study: str, examined: Health) -> list[DatabaseFinding]:
     for check, finding in examined.findings:
         way = f" `{terminal.clean(finding.action.command(study))}`" if finding.action else ""
         verdict: Verdict = "warn" if finding.severity == "warn" else "ok"
-        found.append(DatabaseFinding(check.name.capitalize(), verdict, f"{finding.text} {finding.advice}{way}"))
+        found.append(
+            DatabaseFinding(
+                check.name.capitalize(),
+                verdict,
+                f"{finding.text} {finding.advice}{way}",
+            )
+        )
     early = [check.name for check in examined.checks if check.silence is not None and check.silence.is_early]
     silent = sum(check.silence is not None for check in examined.checks) - len(early)
     told = [f"{silent} checks found nothing"] * bool(silent)
@@ -83,7 +89,11 @@ def _standing(found: Diagnosis) -> Iterator[DatabaseFinding]:
     done += f", {counts.queued} queued" if counts.queued else ""
     done += f", {counts.interrupted} interrupted" if counts.interrupted else ""
     done += f", {counts.paused} paused" if counts.paused else ""
-    yield DatabaseFinding("Trials", "ok", done + (f", {counts.waiting} enqueued" if counts.waiting else ""))
+    yield DatabaseFinding(
+        "Trials",
+        "ok",
+        done + (f", {counts.waiting} enqueued" if counts.waiting else ""),
+    )
     if study.unattended:
         since = (
             "none ever did" if lease is None else f"{lease.owner} did until {formatting.duration(-lease.left_s)} ago"
@@ -105,12 +115,18 @@ def _attempts(found: Diagnosis) -> Iterator[DatabaseFinding]:
     if starved:
         longest = formatting.duration(max(row.age_s for row in starved))
         text = f"no resources for {_trials([row.trial_number for row in starved])} for up to {longest}: "
-        yield DatabaseFinding("Resources", "warn", text + "the cluster is full, or smaller than `parallelism` asks for")
+        yield DatabaseFinding(
+            "Resources",
+            "warn",
+            text + "the cluster is full, or smaller than `parallelism` asks for",
+        )
     silent = [row for row in found.live if row.left_s is not None and row.left_s < 0]
     if silent and not found.study.unattended:  # only a coordinator renews their leases
         text = f"the workers of {_trials([row.trial_number for row in silent])} give no sign of life: frozen, or "
         yield DatabaseFinding(
-            "Workers", "warn", text + "out of reach; their trials are run again by whoever runs the study"
+            "Workers",
+            "warn",
+            text + "out of reach; their trials are run again by whoever runs the study",
         )
     if found.live and found.study.unattended:
         text = f"{_trials([row.trial_number for row in found.live])} had an attempt on its way when the coordinator "
@@ -134,7 +150,11 @@ def _waiting(found: Diagnosis) -> Iterator[DatabaseFinding]:
         by = f" by {command.asked_by}" if command.asked_by else ""
         text = f"`{command.kind}`, asked{by} {formatting.duration(command.age_s)} ago, is "
         if attended and command.kind in ("pause", "stop"):
-            yield DatabaseFinding("Command", "ok", f"{text}being carried out: {len(found.live)} trials still run")
+            yield DatabaseFinding(
+                "Command",
+                "ok",
+                f"{text}being carried out: {len(found.live)} trials still run",
+            )
         else:
             late = command.age_s > SLOW_COMMAND_S or not attended
             why = "" if attended else ": nobody runs the study"
@@ -152,7 +172,9 @@ def _trouble(found: Diagnosis) -> Iterator[DatabaseFinding]:
     if found.keeps_memory:
         number, note = list(found.keeps_memory.items())[-1]
         yield DatabaseFinding(
-            "Memory", "warn", f"before trial {number}: {note.strip().removeprefix('[tunesvc: ').rstrip(']')}"
+            "Memory",
+            "warn",
+            f"before trial {number}: {note.strip().removeprefix('[tunesvc: ').rstrip(']')}",
         )
     for at, text in found.events:
         yield DatabaseFinding("Lately", "ok", f"{formatting.ago(at)}, {text}")

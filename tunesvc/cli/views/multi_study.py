@@ -120,14 +120,25 @@ class _Row:
 
     def cells(self, wide: bool) -> list[Text]:
         """Name, how far it is or what it waits for, trials, running ones, best value; and which trial, time left."""
-        p, name = self.latest, Text(clean(self._study), "dim" if self.is_over else "bold")
+        p, name = (
+            self.latest,
+            Text(clean(self._study), "dim" if self.is_over else "bold"),
+        )
         if p is None:
             return [name, self._phase or Text()]
         trials = f"{p.done}/{p.budget_trials}" if p.budget_trials else str(p.done)
         queued = f" +{len(p.queued)}" if p.queued else ""
         running = "" if self.is_over else f"{len(p.running)}{queued}"
-        best = Text("–" if p.best is None else number(p.best.values[0]), STYLES["best"] if p.best else "dim")
-        made = [name, self._phase or self._standing(p, _BAR_CHARS if wide else 10), *cells(trials, running), best]
+        best = Text(
+            "–" if p.best is None else number(p.best.values[0]),
+            STYLES["best"] if p.best else "dim",
+        )
+        made = [
+            name,
+            self._phase or self._standing(p, _BAR_CHARS if wide else 10),
+            *cells(trials, running),
+            best,
+        ]
         left = "" if self.is_over or p.left_s is None else duration(p.left_s)
         return [*made, *cells("" if p.best is None else p.best.number, left)] if wide else made
 

@@ -9,7 +9,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tunesvc.queries.study_replay import StudyReplay
-from tunesvc.search.replay import PrunerComparison, ReplayCount, ReplayedProposal, ReplayedStop
+from tunesvc.search.replay import (
+    PrunerComparison,
+    ReplayCount,
+    ReplayedProposal,
+    ReplayedStop,
+)
 from tunesvc.util.formatting import number, parameters
 from tunesvc.views.terminal import cells, clean, indented, table
 
@@ -19,7 +24,10 @@ SHOWN = 12
 
 def replayed(told: StudyReplay) -> RenderableType:
     """How many decisions come out as they were recorded, and the first that does not."""
-    parts = [*_redrawn("proposals", told.asks), *_redrawn("verdicts of the pruner", told.prunes)]
+    parts = [
+        *_redrawn("proposals", told.asks),
+        *_redrawn("verdicts of the pruner", told.prunes),
+    ]
     if told.promotions.compared:
         parts += _redrawn("choices between a paused trial and a new one", told.promotions)
     return Group(*parts)
@@ -59,7 +67,12 @@ def pruner(name: str, told: PrunerComparison) -> RenderableType:
         parts.append(Text(text, "dim"))
     if told.lost:
         numbers = ", ".join(f"{one.number} (number {one.rank})" for one in told.lost)
-        parts.append(Text(f"It would have lost good trials, of the best tenth: {numbers}.", "yellow"))
+        parts.append(
+            Text(
+                f"It would have lost good trials, of the best tenth: {numbers}.",
+                "yellow",
+            )
+        )
     elif told.complete:
         parts.append(Text("It would have lost none of the best tenth.", "green"))
     return Group(*parts, *_stopped(told.stopped))
@@ -70,7 +83,15 @@ def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
         return []
     made = table(">trial", ">stopped at step", ">steps saved", ">came to", ">rank")
     for one in rows[:SHOWN]:
-        made.add_row(*cells(one.number, one.step, one.steps_saved, number(one.value), one.rank or "–"))
+        made.add_row(
+            *cells(
+                one.number,
+                one.step,
+                one.steps_saved,
+                number(one.value),
+                one.rank or "–",
+            )
+        )
     left = [Text(f"and {len(rows) - SHOWN} more; --json lists all", "dim")] if len(rows) > SHOWN else []
     return [Text(), made, *left]
 

@@ -134,10 +134,25 @@ def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
         rows.append((clean(view.resume_command), "continue where it stopped"))
     elif state == "finished" and view.is_exhausted:
-        rows.append((f"tune widen {quoted} {_wider(view)}", "allow more configurations, then `tune resume`"))
-        rows.append((clean(view.confirm_command), "repeat the best trials, to be sure which is best"))
+        rows.append(
+            (
+                f"tune widen {quoted} {_wider(view)}",
+                "allow more configurations, then `tune resume`",
+            )
+        )
+        rows.append(
+            (
+                clean(view.confirm_command),
+                "repeat the best trials, to be sure which is best",
+            )
+        )
     elif state == "finished":
-        rows.append((f"tune extend {quoted} --trials 20", "give it more budget, then `tune resume`"))
+        rows.append(
+            (
+                f"tune extend {quoted} --trials 20",
+                "give it more budget, then `tune resume`",
+            )
+        )
     if found:
         rows += [
             (f"tune best {quoted} --yaml", "the best parameters"),
@@ -162,12 +177,31 @@ def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
     from tunesvc.views import terminal
 
     console = terminal.out()
-    heads = ("study", "state", ">trials", ">pruned", ">failed", ">best", ">trial", ">time")
+    heads = (
+        "study",
+        "state",
+        ">trials",
+        ">pruned",
+        ">failed",
+        ">best",
+        ">trial",
+        ">time",
+    )
     lines = [_line(name, end, codes[name]) for name, end in ended.items()]
-    console.print(Text(), terminal.fitted(heads, lines, console.width, (">pruned", ">failed", ">time")), sep="\n")
+    console.print(
+        Text(),
+        terminal.fitted(heads, lines, console.width, (">pruned", ">failed", ">time")),
+        sep="\n",
+    )
     for name, view in _views(ended).items():
         if view.reason and view.state != "finished":
-            console.print(Text.assemble("\n", (terminal.clean(name), "bold"), f": {terminal.clean(view.reason)}"))
+            console.print(
+                Text.assemble(
+                    "\n",
+                    (terminal.clean(name), "bold"),
+                    f": {terminal.clean(view.reason)}",
+                )
+            )
     console.print(_commands(_next_of_all(ended, codes)))
 
 
@@ -179,7 +213,13 @@ def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
     view, best = end.view, next(iter(end.best_trials), None)
     won = ["–", "–"] if best is None else [formatting.number(best.value), best.number]
     counts = [view.counts.done, view.counts.pruned, view.counts.failed]
-    return [_short(name), terminal.state_text(_state(view, code)), *counts, *won, formatting.duration(view.active_s)]
+    return [
+        _short(name),
+        terminal.state_text(_state(view, code)),
+        *counts,
+        *won,
+        formatting.duration(view.active_s),
+    ]
 
 
 def _views(ended: Ended) -> dict[str, StudyView]:
@@ -194,12 +234,21 @@ def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str,
         if codes[name] is ExitCode.INTERRUPTED or view.state in ("paused", "stopped")
     ]
     if left:
-        rows.append((f"tune resume {' '.join(map(_quoted, left))}", "continue where they stopped"))
+        rows.append(
+            (
+                f"tune resume {' '.join(map(_quoted, left))}",
+                "continue where they stopped",
+            )
+        )
     broken = [name for name in views if codes[name] is ExitCode.FAILED]
     rows += [(f"tune show {_quoted(name)} 0", "what went wrong, with the traceback") for name in broken[:1]]
     won = [name for name, view in views.items() if view.counts.complete]
     rows += [(f"tune best {_quoted(name)} --yaml", "the best parameters of one") for name in won[:1]]
-    return [*rows, ("tune ls", "all studies"), ("tune dashboard", "all of it in the browser")]
+    return [
+        *rows,
+        ("tune ls", "all studies"),
+        ("tune dashboard", "all of it in the browser"),
+    ]
 
 
 def _commands(rows: Sequence[tuple[str, str]]) -> Any:

@@ -17,7 +17,10 @@ _DURATION = {
     "anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}],
     "examples": ["90s", "15m", "12h"],
 }
-_SIZE = {"anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "string"}], "examples": ["512MB", "4GB"]}
+_SIZE = {
+    "anyOf": [{"type": "integer", "exclusiveMinimum": 0}, {"type": "string"}],
+    "examples": ["512MB", "4GB"],
+}
 _TEXT = {"type": ["string", "number", "boolean", "null"]}
 _EITHER = [("metric", "metrics"), ("entrypoint", "command")]
 
@@ -55,10 +58,22 @@ def _with_short_forms(keys: Schema) -> Schema:
     _also(keys, "pruner", {"type": "string"})
     _also(keys, "budget", {"type": "integer", "minimum": 1})
     words = {**keys["command"], "items": _TEXT}
-    keys["command"] = {"anyOf": [{"type": "string"}, words], "description": words.pop("description")}
-    described = {**metric, "description": "What is optimised: a name to minimise, or a mapping."}
+    keys["command"] = {
+        "anyOf": [{"type": "string"}, words],
+        "description": words.pop("description"),
+    }
+    described = {
+        **metric,
+        "description": "What is optimised: a name to minimise, or a mapping.",
+    }
     before = list(keys).index("metrics")
-    return dict([*list(keys.items())[:before], ("metric", described), *list(keys.items())[before:]])
+    return dict(
+        [
+            *list(keys.items())[:before],
+            ("metric", described),
+            *list(keys.items())[before:],
+        ]
+    )
 
 
 def _parameters(keys: Schema, parts: Schema) -> None:
@@ -79,7 +94,10 @@ def _scalars(choice: Schema) -> list[Schema]:
 
 def _also(keys: Schema, key: str, short: Schema) -> None:
     long = keys[key]
-    keys[key] = {"anyOf": [short, {"$ref": long["$ref"]}], "description": long["description"]}
+    keys[key] = {
+        "anyOf": [short, {"$ref": long["$ref"]}],
+        "description": long["description"],
+    }
     if "default" in long:
         keys[key]["default"] = long["default"]
 
@@ -116,5 +134,8 @@ def _without_null(schema: Schema) -> Schema:
     choices = schema.get("anyOf", [])
     if len(choices) == 2 and {"type": "null"} in choices:
         (only,) = [choice for choice in choices if choice != {"type": "null"}]
-        return {**only, **{key: value for key, value in schema.items() if key != "anyOf"}}
+        return {
+            **only,
+            **{key: value for key, value in schema.items() if key != "anyOf"},
+        }
     return schema

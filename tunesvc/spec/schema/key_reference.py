@@ -85,7 +85,10 @@ def reference() -> str:
     lines = [_HEAD, "## Keys\n", *_table(schema["properties"], schema["required"]), ""]
     for title, part in _SECTIONS.items():
         lines += [f"### {title}\n", f"{parts[part]['description']}\n"]
-        lines += [*_table(parts[part]["properties"], parts[part].get("required", [])), ""]
+        lines += [
+            *_table(parts[part]["properties"], parts[part].get("required", [])),
+            "",
+        ]
     return "\n".join([*lines, _TAIL])
 
 

@@ -37,7 +37,8 @@ MAX_BYTES = 256_000
 
 
 _NAME_LINE = re.compile(
-    r"""^(name:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\n]|'')*'|[^\s"'].*?)([ \t]+\#.*)?[ \t]*$""", re.MULTILINE
+    r"""^(name:[ \t]*)(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\n]|'')*'|[^\s"'].*?)([ \t]+\#.*)?[ \t]*$""",
+    re.MULTILINE,
 )
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
@@ -74,7 +75,11 @@ def load(path: str | Path, judge: Judge | None = None) -> StudyDocument:
 
 
 def parse(
-    text: str, filename: str = "study.yaml", *, folder: Path | None = None, judge: Judge | None = None
+    text: str,
+    filename: str = "study.yaml",
+    *,
+    folder: Path | None = None,
+    judge: Judge | None = None,
 ) -> StudySpec:
     """A study from YAML text. With a `folder`, the entrypoint's file has to be there.
 
@@ -90,7 +95,11 @@ def parse(
 
 
 def examine(
-    text: str, filename: str = "study.yaml", *, folder: Path | None = None, judge: Judge | None = None
+    text: str,
+    filename: str = "study.yaml",
+    *,
+    folder: Path | None = None,
+    judge: Judge | None = None,
 ) -> tuple[StudySpec | None, list[LocatedIssue]]:
     """The study of a YAML text, or all that is wrong with it, for whoever shows mistakes at their place."""
     if len(text) > MAX_BYTES:
@@ -122,7 +131,10 @@ def written(spec: StudySpec) -> str:
 
 
 def spec_from_dict(
-    data: Mapping[str, Any], *, function: Callable[..., Any] | None = None, judge: Judge | None = None
+    data: Mapping[str, Any],
+    *,
+    function: Callable[..., Any] | None = None,
+    judge: Judge | None = None,
 ) -> StudySpec:
     """A study from plain data, short forms included; the same checks as for a file.
 
@@ -186,7 +198,11 @@ def _salvage(long: Mapping[str, Any], error: ValidationError) -> StudySpec | Non
 
 _SALVAGED_BY_KEY = ("parameters", "sampler", "pruner")
 """Sections of which the other keys still mean something."""
-_STAND_INS: Mapping[str, Any] = {"name": "study", "metrics": [{"name": "metric"}], "budget": {"trials": 1}}
+_STAND_INS: Mapping[str, Any] = {
+    "name": "study",
+    "metrics": [{"name": "metric"}],
+    "budget": {"trials": 1},
+}
 
 
 def _plain(node: Node, path: diagnostics.Path, found: list[LocatedIssue]) -> Any:

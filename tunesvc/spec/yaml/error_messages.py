@@ -66,7 +66,11 @@ def _fault(detail: ErrorDetails, data: Mapping[str, Any]) -> SpecIssue:
     location, kind = detail["loc"], detail["type"]
     if location[-1] == "[key]":
         key = str(detail["input"])
-        return SpecIssue((*_without_tags(location[:-2], data), key), f"`{printable(key)}` {_say(detail)}", at_key=True)
+        return SpecIssue(
+            (*_without_tags(location[:-2], data), key),
+            f"`{printable(key)}` {_say(detail)}",
+            at_key=True,
+        )
     path = _without_tags(location, data)
     if kind == "extra_forbidden":
         key = str(path[-1])

@@ -129,7 +129,10 @@ class _Reader:
         node = self._node(self._next(), depth=1)
         self._next()  # the end of the document
         if not isinstance(self._next(), yaml.StreamEndEvent):
-            raise Unreadable(self.place, "a study file holds one document: take the second `---` away")
+            raise Unreadable(
+                self.place,
+                "a study file holds one document: take the second `---` away",
+            )
         return node
 
     def _next(self) -> Any:  # an event; the stubs leave half of its attributes out
@@ -170,7 +173,10 @@ class _Reader:
             self._fault(entry.place, "a key must be text; put it in quotes")
         elif key.text in table.entries:
             first = table.entries[key.text].place.line
-            self._fault(entry.place, f"duplicate key `{printable(key.text)}`: it is on line {first} already")
+            self._fault(
+                entry.place,
+                f"duplicate key `{printable(key.text)}`: it is on line {first} already",
+            )
         elif not key.broken:
             table.entries[key.text] = entry
 
@@ -181,10 +187,14 @@ class _Reader:
     def _refuse_extras(self, event: Any, place: TextPosition) -> None:
         if event.anchor is not None:
             self._fault(
-                place, f"anchors (`&{printable(event.anchor)}`) are refused: write the value out where it is used"
+                place,
+                f"anchors (`&{printable(event.anchor)}`) are refused: write the value out where it is used",
             )
         if event.tag is not None:
-            self._fault(place, f"tags (`{printable(event.tag)}`) are refused: a study file is plain data")
+            self._fault(
+                place,
+                f"tags (`{printable(event.tag)}`) are refused: a study file is plain data",
+            )
 
     def _fault(self, place: TextPosition, text: str) -> None:
         self.faults.append(LocatedIssue(place, text))

@@ -9,7 +9,14 @@ import math
 import re
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_BOOL = {
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
 _GROUPED = r"\d{1,3}(?:_\d{3})+"
 _INT = re.compile(rf"[-+]?(?:\d+|{_GROUPED})", re.ASCII)
 _FLOAT = re.compile(rf"[-+]?(?:\.\d+|(?:\d+|{_GROUPED})(?:\.\d*)?)(?:[eE][-+]?\d+)?", re.ASCII)

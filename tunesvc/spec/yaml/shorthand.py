@@ -69,7 +69,10 @@ def _typed(parameter: Any) -> Any:
         return {"type": "categorical", **parameter}
     if "min" in parameter and "max" in parameter:
         numbers = [parameter[key] for key in ("min", "max", "step") if parameter.get(key) is not None]
-        return {"type": "int" if all(isinstance(number, int) for number in numbers) else "float", **parameter}
+        return {
+            "type": "int" if all(isinstance(number, int) for number in numbers) else "float",
+            **parameter,
+        }
     return parameter
 
 
