@@ -40,17 +40,17 @@ def quadratic(launch: Launch) -> Iterable[tuple[float, Payload]]:
 class Recorder:
     """An observer that remembers."""
 
-    notes: list[ProgressEvent] = field(default_factory=list)
+    events: list[ProgressEvent] = field(default_factory=list)
     snapshots: list[Progress] = field(default_factory=list)
 
     def progress(self, progress: Progress) -> None:
         self.snapshots.append(progress)
 
-    def note(self, note: ProgressEvent) -> None:
-        self.notes.append(note)
+    def on_event(self, event: ProgressEvent) -> None:
+        self.events.append(event)
 
     def texts(self, kind: str) -> list[str]:
-        return [note.text for note in self.notes if note.kind == kind]
+        return [event.text for event in self.events if event.kind == kind]
 
 
 class UnreliableLedger(StudyWriter):

@@ -69,7 +69,7 @@ def run(
         if "make_executor" not in options:
             options["make_executor"] = rays.ahead([spec], source.folder).executor
         with open_view(options, spec.name, interrupt) as observer:
-            observer.note(ProgressEvent("phase", "opening the database"))
+            observer.on_event(ProgressEvent("phase", "opening the database"))
             database = shared_database(database_url)
             record = create_or_resume(database, spec, source, resume=resume, observer=observer)
             interrupted = run_observed(database, record, source, options, observer, interrupt)

@@ -53,11 +53,11 @@ class CallbackObserver:
         """Trials that ended, and whose end may not be stored yet."""
         self._handed = {trial.number for trial in self._finished()}
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """Remember a trial that ended."""
-        self._observer.note(note)
-        if note.kind in _ENDED and note.number is not None:
-            self._ended.append(note.number)
+        self._observer.on_event(event)
+        if event.kind in _ENDED and event.number is not None:
+            self._ended.append(event.number)
 
     def progress(self, progress: Progress) -> None:
         """Call the functions with trials whose end is stored by now."""

@@ -79,7 +79,7 @@ def run_observed(
         callbacks.close()
     interrupted = interrupt.is_set() and closing.state is None
     if options.get("observer") is None:
-        observer.note(ProgressEvent("over", _summary(database, get_study(database, record.name), interrupted)))
+        observer.on_event(ProgressEvent("over", _summary(database, get_study(database, record.name), interrupted)))
     error = find_failure(database, record.name) if options.get("check", True) else None
     if error is not None:
         raise error

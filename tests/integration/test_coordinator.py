@@ -690,7 +690,7 @@ def test_the_first_trial_with_values_under_another_name_ends_the_study(database:
     assert closing.state is StudyState.FAILED
     assert "without a value for loss, but with one for los, did you mean `loss`?" in closing.reason
     assert simulation.states() == {"fail": 4}, "none but those that ran already"
-    warnings = [note.text for note in simulation.recorder.notes if note.kind == "warning"]
+    warnings = [event.text for event in simulation.recorder.events if event.kind == "warning"]
     assert len(warnings) == 1
     assert warnings[0].startswith("the first report is of los, not of loss, did you mean `loss`?")
 

@@ -54,27 +54,27 @@ def a_view(width: int = 110, height: int = 30) -> LiveView:
 
 
 def test_the_address_of_a_dashboard_stays_in_view_and_is_a_line_elsewhere() -> None:
-    view, note = a_view(), ProgressEvent("dashboard", "http://127.0.0.1:8088/enter?key=abc")
-    view.note(note)
-    assert f"dashboard {note.text}" in seen(view, 110)
+    view, event = a_view(), ProgressEvent("dashboard", "http://127.0.0.1:8088/enter?key=abc")
+    view.on_event(event)
+    assert f"dashboard {event.text}" in seen(view, 110)
     view.progress(progress())
-    assert f"dashboard {note.text}" in seen(view, 110)
+    assert f"dashboard {event.text}" in seen(view, 110)
     plain, lines = io.StringIO(), io.StringIO()
-    PlainLines(stream=plain).note(note)
-    JsonLines("digits", lines).note(note)
-    assert plain.getvalue() == f"dashboard {note.text}\n"
+    PlainLines(stream=plain).on_event(event)
+    JsonLines("digits", lines).on_event(event)
+    assert plain.getvalue() == f"dashboard {event.text}\n"
     assert json.loads(lines.getvalue()) == {
         "event": "note",
         "study": "digits",
         "kind": "dashboard",
-        "text": note.text,
+        "text": event.text,
         "number": None,
     }
 
 
 def test_the_view_shows_the_phase_until_there_is_progress() -> None:
     view = a_view()
-    view.note(ProgressEvent("phase", "starting Ray"))
+    view.on_event(ProgressEvent("phase", "starting Ray"))
     assert "starting Ray" in seen(view, 80)
     view.progress(progress())
     assert "starting Ray" not in seen(view, 80)
@@ -114,8 +114,8 @@ def test_paused_trials_are_counted_and_what_is_paused_or_goes_on_is_said() -> No
     assert "paused" not in seen(view, 110)
     for watcher in (view, plain):
         watcher.progress(progress(elapsed_s=20.0, paused=7))
-        watcher.note(ProgressEvent("paused", "number 4 of 9 at rung 3", 12))
-        watcher.note(ProgressEvent("promoted", "number 1 of 9 at rung 3", 11))
+        watcher.on_event(ProgressEvent("paused", "number 4 of 9 at rung 3", 12))
+        watcher.on_event(ProgressEvent("promoted", "number 1 of 9 at rung 3", 11))
     live, lines = seen(view, 110), stream.getvalue()
     assert "7 paused" in live
     assert "7 paused" in lines
@@ -138,17 +138,17 @@ def test_the_view_says_that_a_stop_was_asked_for() -> None:
 def test_the_view_keeps_to_a_narrow_terminal(width: int) -> None:
     view = a_view(width)
     view.progress(progress())
-    view.note(ProgressEvent("complete", "val_error = 0.1 " * 20, 3))
+    view.on_event(ProgressEvent("complete", "val_error = 0.1 " * 20, 3))
     assert max(len(line) for line in seen(view, width).splitlines()) <= width
 
 
 def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
     stream = io.StringIO()
     lines = PlainLines(stream=stream)
-    lines.note(ProgressEvent("phase", "starting Ray"))
+    lines.on_event(ProgressEvent("phase", "starting Ray"))
     for elapsed_s in (1.0, 11.0, 12.0, 21.5):
         lines.progress(progress(elapsed_s=elapsed_s))
-    lines.note(ProgressEvent("failed", "boom\nand more", 7))
+    lines.on_event(ProgressEvent("failed", "boom\nand more", 7))
     told = stream.getvalue().splitlines()
     assert [line.split()[0] for line in told] == ["phase", "progress", "progress", "failed"]
     assert told[1].startswith("progress 40%, 16/40 trials (5 pruned, 1 failed), 2 running, best 0.0123 (trial 3)")
@@ -158,7 +158,7 @@ def test_plain_lines_tell_every_happening_and_progress_now_and_then() -> None:
 def test_json_lines_are_json_even_with_nan() -> None:
     stream = io.StringIO()
     lines = JsonLines("digits", stream)
-    lines.note(ProgressEvent("best", "x", 3))
+    lines.on_event(ProgressEvent("best", "x", 3))
     lines.progress(progress(best=BestTrial(3, (math.nan,), {})))
     note, shown = map(json.loads, stream.getvalue().splitlines())
     assert note == {"event": "note", "study": "digits", "kind": "best", "text": "x", "number": 3}

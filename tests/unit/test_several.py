@@ -128,10 +128,10 @@ def a_board(*studies: str, width: int = 110, height: int = 30) -> MultiStudyView
 
 def test_the_board_has_a_line_for_each_study() -> None:
     board = a_board("digits", "bowl")
-    board.note(ProgressEvent("phase", "starting Ray"))
+    board.on_event(ProgressEvent("phase", "starting Ray"))
     assert "starting Ray …" in seen(board, 110)
     board.of("bowl").progress(progress())
-    board.of("digits").note(ProgressEvent("phase", "waiting for Ray"))
+    board.of("digits").on_event(ProgressEvent("phase", "waiting for Ray"))
     text = seen(board, 110)
     (digits,) = [line for line in text.splitlines() if line.startswith("digits")]
     (bowl,) = [line for line in text.splitlines() if line.startswith("bowl")]
@@ -145,8 +145,8 @@ def test_what_happens_is_told_with_the_studys_name_and_how_it_ended_stays_in_its
     board = a_board("digits", "bowl")
     for study in ("digits", "bowl"):
         board.of(study).progress(progress())
-    board.of("bowl").note(ProgressEvent("complete", "loss = 1", 3))
-    board.of("bowl").note(ProgressEvent("over", "finished: all 4 trials are done"))
+    board.of("bowl").on_event(ProgressEvent("complete", "loss = 1", 3))
+    board.of("bowl").on_event(ProgressEvent("over", "finished: all 4 trials are done"))
     text = seen(board, 110)
     assert "bowl  trial 3: loss = 1" in text
     assert "finished: all 4 trials are done" in text
@@ -160,7 +160,7 @@ def test_a_board_of_many_studies_keeps_to_its_terminal(width: int) -> None:
     board = a_board(*names, width=width, height=24)
     for name in names:
         board.of(name).progress(progress())
-        board.of(name).note(ProgressEvent("complete", "val_error = 0.1 " * 20, 3))
+        board.of(name).on_event(ProgressEvent("complete", "val_error = 0.1 " * 20, 3))
     lines = seen(board, width, height=24).splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= width
@@ -169,8 +169,8 @@ def test_a_board_of_many_studies_keeps_to_its_terminal(width: int) -> None:
 
 def test_lines_of_several_studies_bear_their_names() -> None:
     plain, lines = io.StringIO(), io.StringIO()
-    PlainLines("bowl", plain).note(ProgressEvent("complete", "loss = 1", 3))
-    JsonLines("bowl", lines).note(ProgressEvent("complete", "loss = 1", 3))
-    JsonLines(None, lines).note(ProgressEvent("phase", "starting Ray"))
+    PlainLines("bowl", plain).on_event(ProgressEvent("complete", "loss = 1", 3))
+    JsonLines("bowl", lines).on_event(ProgressEvent("complete", "loss = 1", 3))
+    JsonLines(None, lines).on_event(ProgressEvent("phase", "starting Ray"))
     assert plain.getvalue() == "bowl: complete trial 3: loss = 1\n"
     assert [json.loads(line)["study"] for line in lines.getvalue().splitlines()] == ["bowl", None]

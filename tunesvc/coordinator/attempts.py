@@ -270,7 +270,7 @@ class Attempts:
             self._end_unstarted(number, closing.stop or StopCause.PRUNE, closing.reason)
         if self._paused:
             text = f"{len(self._paused)} trials are still paused: they count as pruned"
-            self._observer.note(ProgressEvent("study", text))
+            self._observer.on_event(ProgressEvent("study", text))
         for number in list(self._paused):
             self._decide(number, "stop", f"still paused when the study ended: {closing.reason}")
             self._end_paused(number, "", quietly=True)
@@ -449,7 +449,7 @@ class Attempts:
         trial = self._optimizer.trial(number)
         for note in self._scoreboard.finished(trial, stop_reason):
             if not quietly:
-                self._observer.note(note)
+                self._observer.on_event(note)
         if trial.state == TrialState.FAIL:
             self._note("failed", conclusion.message or f"stopped: {stop_reason}", number)
         feasible = all(excess <= 0 for excess in conclusion.constraints.values())
@@ -464,7 +464,7 @@ class Attempts:
         self._batch.decisions.append(Decision(number, kind, reason, details or {}))
 
     def _note(self, kind: str, text: str, number: int) -> None:
-        self._observer.note(ProgressEvent(kind, text, number))
+        self._observer.on_event(ProgressEvent(kind, text, number))
 
 
 def _thinned(steps: Sequence[int]) -> Sequence[int]:

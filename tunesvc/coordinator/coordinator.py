@@ -374,7 +374,7 @@ class Coordinator:
             return
         self._sampler_errors += 1
         self._batch.decisions.append(Decision(number, "sampler", error, {}))
-        self._observer.note(ProgressEvent("warning", reason, number))
+        self._observer.on_event(ProgressEvent("warning", reason, number))
         if self._sampler_errors >= SAMPLER_ERRORS_MAX:
             told = f"the sampler failed {SAMPLER_ERRORS_MAX} times in a row: {error}"
             self.close(Shutdown(StudyState.PAUSED, told, None))
@@ -509,7 +509,7 @@ class Coordinator:
         )
 
     def _note(self, kind: str, text: str) -> None:
-        self._observer.note(ProgressEvent(kind, text))
+        self._observer.on_event(ProgressEvent(kind, text))
 
 
 _URGENT = (*get_args(Outcome), SuggestRequested)

@@ -124,7 +124,7 @@ class EventHandler:
         if code and self._code and code != self._code:
             reason = "the objective's source code has changed: attempts from now on run the new code"
             batch.decisions.append(Decision(live.number, "code", reason, {"before": self._code, "now": code}))
-            self._observer.note(ProgressEvent("warning", reason, live.number))
+            self._observer.on_event(ProgressEvent("warning", reason, live.number))
         self._code = code or self._code
 
     def _notice_names(self, live: LiveAttempt, names: Iterable[str]) -> None:
@@ -137,7 +137,7 @@ class EventHandler:
             hint = next(filter(None, (suggest(name, self._metric_names) for name in others)), "")
             text = f"the first report is of {', '.join(others)}, not of {self._objective}{hint or '.'}"
             reason = f"{text} Curves and pruning look at {self._objective}"
-            self._observer.note(ProgressEvent("warning", reason, live.number))
+            self._observer.on_event(ProgressEvent("warning", reason, live.number))
 
     def _take_report(self, live: LiveAttempt, report: Reported, batch: StudyChanges) -> None:
         self._notice_names(live, report.metrics)

@@ -95,7 +95,7 @@ class Observer(Protocol):
         when thousands of trials run."""
         ...
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """Once per happening."""
         ...
 
@@ -106,5 +106,5 @@ class SilentObserver:
     def progress(self, progress: Progress) -> None:
         """Nothing."""
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """Nothing."""

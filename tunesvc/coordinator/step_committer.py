@@ -115,7 +115,7 @@ class StepCommitter:
         if not self.trouble:
             self._away_since_s = now
             text = f"the database is away: {reason}. Trials run on, and what they report waits in their workers"
-            self._observer.note(ProgressEvent("warning", text))
+            self._observer.on_event(ProgressEvent("warning", text))
         self.trouble = reason
         self._next_try_s = now + DELAYS_S[min(self._tries, len(DELAYS_S) - 1)]
         self._tries += 1
@@ -123,7 +123,7 @@ class StepCommitter:
     def _on_recovered(self) -> None:
         if self.trouble:
             away_s = self._clock.now() - self._away_since_s
-            self._observer.note(ProgressEvent("study", f"the database is back after {away_s:.1f} s"))
+            self._observer.on_event(ProgressEvent("study", f"the database is back after {away_s:.1f} s"))
         self.trouble = ""
         self._tries = 0
         self._next_try_s = 0.0

@@ -23,9 +23,9 @@ class TimeLimit:
         self._interrupt = interrupt
         self._timer: threading.Timer | None = None
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """Pass it on."""
-        self._observer.note(note)
+        self._observer.on_event(event)
 
     def progress(self, progress: Progress) -> None:
         """Pass it on; the first one starts the clock."""

@@ -121,7 +121,7 @@ def create_or_resume(
             replacement = study_records.create(connection, spec, source.text, source.folder)
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
     reason = f"all trials of the earlier study {spec.name!r} failed ({record.reason}): this one replaces it"
-    (observer or SilentObserver()).note(ProgressEvent("study", reason))
+    (observer or SilentObserver()).on_event(ProgressEvent("study", reason))
     return replacement
 
 
@@ -155,7 +155,7 @@ def run_study(
         if interrupt.is_set():
             return _INTERRUPTED
     while True:
-        observer.note(ProgressEvent("phase", "waiting for Ray"))
+        observer.on_event(ProgressEvent("phase", "waiting for Ray"))
         job = _job_of(record, source)
         executor = _executor(make_executor, job, _spec_of(record), observer, interrupt)
         if executor is None:
@@ -171,7 +171,7 @@ def run_study(
         if closing is None or closing is _INTERRUPTED:
             executor.leave()
         else:
-            observer.note(ProgressEvent("phase", "stopping workers"))
+            observer.on_event(ProgressEvent("phase", "stopping workers"))
             executor.close()
         if closing is not None:
             return closing
@@ -190,7 +190,7 @@ def _executor(
         except MachineBusy as busy:
             if str(busy) != told:
                 told = str(busy)
-                observer.note(ProgressEvent("phase", f"waiting for {told}"))
+                observer.on_event(ProgressEvent("phase", f"waiting for {told}"))
         if interrupt.wait(MACHINE_S):
             return None
 
@@ -358,7 +358,7 @@ def build_coordinator(
     if all(trial.state == TrialState.WAITING and CARRIED not in trial.system_attrs for trial in trials):
         optimizer.warm_up()  # nothing was asked yet, though somebody may have enqueued something
         if lends is not None and lends.warning and observer is not None:
-            observer.note(ProgressEvent("warning", lends.warning))
+            observer.on_event(ProgressEvent("warning", lends.warning))
     with database.engine.connect() as connection:
         unfinished = recovery.unfinished_trials(connection, record.study_id)
         gpu_hours = recovery.gpu_hours(connection, record.study_id)

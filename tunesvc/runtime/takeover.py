@@ -61,7 +61,7 @@ def await_end(database: Database, record: StudyRecord, observer: Observer, inter
         nonlocal first
         if first is None:
             first = held
-            observer.note(ProgressEvent("phase", f"waiting to see whether {held.owner} still runs the study"))
+            observer.on_event(ProgressEvent("phase", f"waiting to see whether {held.owner} still runs the study"))
 
     began_s = time.monotonic()
     while not interrupt.is_set():
@@ -102,7 +102,7 @@ def stand_by(
             waiting = f"standing by; the database is away: {error}"
             patient_until_s = time.monotonic() + BACK_S
         if waiting != told:
-            observer.note(ProgressEvent("phase", waiting))
+            observer.on_event(ProgressEvent("phase", waiting))
             told = waiting
         interrupt.wait(LOOK_S)
     return None

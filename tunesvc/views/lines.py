@@ -29,10 +29,10 @@ class PlainLines:
             self._told_s = progress.elapsed_s
             self._write(_progress_line(progress))
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """A line, which the kind begins: the text need not repeat it."""
-        trial = "" if note.number is None else f"trial {note.number}: "
-        self._write(f"{note.kind:8} {trial}{in_one_line(note.text)}".rstrip())
+        trial = "" if event.number is None else f"trial {event.number}: "
+        self._write(f"{event.kind:8} {trial}{in_one_line(event.text)}".rstrip())
 
     def _write(self, line: str) -> None:
         self._stream.write(f"{self._before}{line}\n")
@@ -72,9 +72,9 @@ class JsonLines:
             self._told_s = progress.elapsed_s
             self.write("progress", progress)
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """A line."""
-        self.write("note", note)
+        self.write("note", event)
 
     def write(self, event: str, value: object) -> None:
         """One event."""

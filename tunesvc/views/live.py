@@ -97,16 +97,16 @@ class LiveView(RedrawnView):
         self._progress = progress
         self._phase = ""
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """Show a happening: above the view for good, or among the recent ones."""
-        if note.kind == "phase":
-            self._phase = note.text
-        elif note.kind == "dashboard":
-            self._dashboard = note.text
-        elif note.kind in SCROLLED:
-            self._console.print(line(note))
+        if event.kind == "phase":
+            self._phase = event.text
+        elif event.kind == "dashboard":
+            self._dashboard = event.text
+        elif event.kind in SCROLLED:
+            self._console.print(line(event))
         else:
-            self._recent.append(note)
+            self._recent.append(event)
 
     def render(self) -> RenderableType:
         """The view as it stands."""
@@ -124,7 +124,7 @@ class LiveView(RedrawnView):
         parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
         parts += where
         parts += [Text(), self._trials(p)] if p.live else []
-        parts += [Text(), *(line(note, style="dim") for note in self._recent)] if self._recent else []
+        parts += [Text(), *(line(event, style="dim") for event in self._recent)] if self._recent else []
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
         if self._phase:
@@ -221,13 +221,13 @@ def _best(p: Progress) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
-def line(note: ProgressEvent, *, study: str = "", style: str = "") -> Text:
-    """A note in one line; `study`: whose it is, where several are shown."""
-    mark, whose = _MARKS.get(note.kind, "•"), f"{clean(study)}  " if study else ""
+def line(event: ProgressEvent, *, study: str = "", style: str = "") -> Text:
+    """An event in one line; `study`: its study's name, where several are shown."""
+    mark, prefix = _MARKS.get(event.kind, "•"), f"{clean(study)}  " if study else ""
     parts = (
-        (f"{mark} ", _COLOURS.get(note.kind, "")),
-        (whose, "bold"),
-        (describe(note), style),
+        (f"{mark} ", _COLOURS.get(event.kind, "")),
+        (prefix, "bold"),
+        (describe(event), style),
     )
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
@@ -237,10 +237,10 @@ def in_one_line(text: str) -> str:
     return " ".join(clean(text).split())
 
 
-def describe(note: ProgressEvent) -> str:
-    """Return a note as a sentence in one line."""
-    text = in_one_line(note.text)
-    return text if note.number is None else f"trial {note.number}{_VERBS.get(note.kind, '')}: {text}"
+def describe(event: ProgressEvent) -> str:
+    """Return an event as a sentence in one line."""
+    text = in_one_line(event.text)
+    return text if event.number is None else f"trial {event.number}{_VERBS.get(event.kind, '')}: {text}"
 
 
 _VERBS = {

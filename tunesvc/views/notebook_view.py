@@ -38,7 +38,7 @@ class NotebookView:
         self._progress: Progress | None = None
         self._ending = ""
         """The end of the run in a line, once it has ended."""
-        self._notes: deque[str] = deque(maxlen=NOTES)
+        self._events: deque[str] = deque(maxlen=NOTES)
         self._drawn_s = -EVERY_S
         self._handle: Any = None
 
@@ -55,14 +55,14 @@ class NotebookView:
         self._progress, self._phase = progress, ""
         self._draw_if_due()
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """Show what happened, at the next drawing; what is only passing is left out."""
-        if note.kind == "phase":
-            self._phase = note.text
-        elif note.kind == "over":
-            self._ending = note.text
-        elif note.kind in SCROLLED:
-            self._notes.append(describe(note))
+        if event.kind == "phase":
+            self._phase = event.text
+        elif event.kind == "over":
+            self._ending = event.text
+        elif event.kind in SCROLLED:
+            self._events.append(describe(event))
         self._draw_if_due()
 
     def _draw_if_due(self) -> None:
@@ -88,7 +88,7 @@ class NotebookView:
             parts += [_bar(p.fraction)]
             parts += [] if self._ending else [_counts(p), _running(p)]
             parts += [_best(p)]
-        parts += [f'<div style="opacity: .75">{_text(line)}</div>' for line in self._notes]
+        parts += [f'<div style="opacity: .75">{_text(line)}</div>' for line in self._events]
         style = "font: 14px/1.5 system-ui, sans-serif; max-width: 720px"
         return f'<div style="{style}">{"".join(parts)}</div>'
 

@@ -177,7 +177,7 @@ def _session(
     def start(watch: Observers, interrupt: threading.Event) -> Mapping[str, Study | Exception]:
         from tunesvc.coordinator.progress_events import ProgressEvent
 
-        watch.whole.note(ProgressEvent("phase", "starting Ray"))
+        watch.whole.on_event(ProgressEvent("phase", "starting Ray"))
         check()
         from tunesvc import api  # takes a second, in which Ray starts
         from tunesvc.util.threads import together
@@ -193,7 +193,7 @@ def _session(
                 for name, run in runs.items()
             }
             ended = together(tasks)
-            watch.whole.note(ProgressEvent("phase", "ending Ray"))
+            watch.whole.on_event(ProgressEvent("phase", "ending Ray"))
             rays.end()
         return ended
 
@@ -212,10 +212,10 @@ def _watched(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
         study = run(observer, interrupt)
         view = study.view
     except Exception as error:
-        observer.note(ProgressEvent("error", described(error)))
+        observer.on_event(ProgressEvent("error", described(error)))
         raise
     state = "interrupted" if study.interrupted else str(view.state)
-    observer.note(ProgressEvent("over", f"{state}: {view.reason}" if view.reason else state))
+    observer.on_event(ProgressEvent("over", f"{state}: {view.reason}" if view.reason else state))
     return study
 
 
@@ -227,5 +227,5 @@ def _dashboard(observer: Observer, database_url: str | None) -> Iterator[None]:
     from tunesvc.coordinator.progress_events import ProgressEvent
 
     with served(api.shared_database(database_url)) as server:
-        observer.note(ProgressEvent("dashboard", server.new_address()))
+        observer.on_event(ProgressEvent("dashboard", server.new_address()))
         yield

@@ -39,19 +39,19 @@ class MultiStudyView(RedrawnView):
     def progress(self, progress: Progress) -> None:
         """Nothing: studies have their own."""
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """Show what concerns all of them."""
-        if note.kind == "dashboard":
-            self._dashboard = note.text
+        if event.kind == "dashboard":
+            self._dashboard = event.text
         else:
-            self._phase = note.text
+            self._phase = event.text
 
-    def tell(self, study: str, note: ProgressEvent) -> None:
+    def tell(self, study: str, event: ProgressEvent) -> None:
         """Show a happening: above the view for good, or among the recent ones."""
-        if note.kind in SCROLLED:
-            self._console.print(line(note, study=study))
+        if event.kind in SCROLLED:
+            self._console.print(line(event, study=study))
         else:
-            self._recent.append((study, note))
+            self._recent.append((study, event))
 
     def render(self) -> RenderableType:
         """The view as it stands."""
@@ -59,7 +59,7 @@ class MultiStudyView(RedrawnView):
         parts: list[RenderableType] = [Text(), self._headline(rows)]
         parts += [Text.assemble(("dashboard ", "dim"), self._dashboard, overflow="fold")] if self._dashboard else []
         parts += [Text(), self._table(rows)]
-        recent = [line(note, study=study, style="dim") for study, note in list(self._recent)]
+        recent = [line(event, study=study, style="dim") for study, event in list(self._recent)]
         parts += [Text(), *recent] if recent else []
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
@@ -107,16 +107,16 @@ class _Row:
         self.latest = progress
         self._phase = None
 
-    def note(self, note: ProgressEvent) -> None:
+    def on_event(self, event: ProgressEvent) -> None:
         """A phase of the study stands in its line; a happening is told below."""
-        if note.kind in ("over", "error"):
+        if event.kind in ("over", "error"):
             self.is_over = True
-            style = "red" if note.kind == "error" else STYLES.get(note.text.partition(":")[0], "")
-            self._phase = Text(clean(" ".join(note.text.split())), style)
-        if note.kind == "phase":
-            self._phase = Text(clean(note.text), "dim")
-        elif note.kind != "over":  # its line says so
-            self._board.tell(self._study, note)
+            style = "red" if event.kind == "error" else STYLES.get(event.text.partition(":")[0], "")
+            self._phase = Text(clean(" ".join(event.text.split())), style)
+        if event.kind == "phase":
+            self._phase = Text(clean(event.text), "dim")
+        elif event.kind != "over":  # its line says so
+            self._board.tell(self._study, event)
 
     def cells(self, wide: bool) -> list[Text]:
         """Name, how far it is or what it waits for, trials, running ones, best value; and which trial, time left."""
