@@ -30,8 +30,9 @@ from tunesvc.db.embedded.embedded_server import EmbeddedServer
 from tunesvc.db.engine.database import Database, connect, is_unavailable, open_database, parse_url
 from tunesvc.db.engine.statements import PreparedStatement
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.db.study_changes import Attr, Decision, NewTrial, OpenedAttempt, Report, StudyChanges, TrialEnd
+from tunesvc.db.study_changes import OpenedAttempt, Report, StudyChanges
 from tunesvc.db.study_writer import StudyWriter
+from tunesvc.db.trial_changes import Attr, Decision, NewTrial, TrialEnd
 from tunesvc.errors import DatabaseError, DatabaseUnavailable
 from tunesvc.web.live.sse import EventHub
 from tunesvc.web.live.watcher import Watcher

@@ -10,18 +10,10 @@ from tunesvc.db import lease, study_records
 from tunesvc.db.engine.database import Database, safe_text
 from tunesvc.db.notifications import Listener
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import (
-    Attr,
-    Decision,
-    NewTrial,
-    OpenedAttempt,
-    Report,
-    StartedAttempt,
-    StudyChanges,
-    TrialEnd,
-)
+from tunesvc.db.study_changes import OpenedAttempt, Report, StartedAttempt, StudyChanges
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.study_writer import StudyWriter
+from tunesvc.db.trial_changes import Attr, Decision, NewTrial, TrialEnd
 from tunesvc.errors import BadName, LeaseLost, StudyBusy, StudyExists, StudyNotFound
 
 

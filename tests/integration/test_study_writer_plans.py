@@ -12,20 +12,16 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.study_changes import (
     AliveAttempt,
     AttemptEnd,
-    Attr,
     Checkpoint,
-    Decision,
     LogLine,
-    NewParam,
-    NewTrial,
     OpenedAttempt,
     Report,
     StartedAttempt,
     StopRequest,
     StudyChanges,
-    TrialEnd,
 )
 from tunesvc.db.study_writer import StudyWriter
+from tunesvc.db.trial_changes import Attr, Decision, NewParam, NewTrial, TrialEnd
 
 TRIALS = 20_000
 GROWS = {"trials", "attempts", "reports", "decisions", "trial_params", "trial_attrs", "logs"}

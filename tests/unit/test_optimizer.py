@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tests.changes import take_changes
 from tests.specs import make_spec
 from tunesvc.errors import BadReport, SpecError
 from tunesvc.search.explanations import Reason
@@ -189,7 +190,7 @@ def test_a_pruner_that_raises_prunes_nothing_and_it_is_recorded() -> None:
     number = optimizer.ask().number
     optimizer.report(number, 0, 0.5)
     assert optimizer.verdict(number) is None
-    assert "ZeroDivisionError: no rung" in optimizer.memory.batch.decisions[-1].reason
+    assert "ZeroDivisionError: no rung" in optimizer.memory.recorded.decisions[-1].reason
 
 
 class ForgetfulSampler(optuna.samplers.RandomSampler):
@@ -205,7 +206,7 @@ def test_a_sampler_that_raises_at_the_end_of_a_trial_loses_no_outcome() -> None:
     number = optimizer.ask().number
     optimizer.tell(number, TrialState.COMPLETE, [0.5])
     assert optimizer.trial(number).state == TrialState.COMPLETE
-    assert "grid_id" in optimizer.memory.batch.decisions[-1].reason
+    assert "grid_id" in optimizer.memory.recorded.decisions[-1].reason
 
 
 def test_a_grid_goes_on_in_its_order_after_a_resume_and_runs_what_was_enqueued() -> None:
@@ -458,7 +459,7 @@ def test_a_pruner_that_gives_reasons_is_quoted_and_what_it_audits_is_said_once()
 def test_what_tpe_tells_other_processes_is_neither_recorded_nor_kept() -> None:
     optimizer = make_optimizer(make_spec(sampler={"name": "tpe", "seed": 1}))
     run_trials(optimizer, 15)
-    assert not [attr for attr in optimizer.memory.batch.attrs if "relative" in attr.name]
+    assert not [attr for attr in optimizer.memory.recorded.attrs if "relative" in attr.name]
     assert {key for trial in optimizer.trials for key in trial.system_attrs} == set()
     assert optimizer.trial(optimizer.ask().number).system_attrs, "while it runs, the next ask looks at it"
 
@@ -523,7 +524,7 @@ def test_an_enqueued_value_that_the_objective_does_not_offer_is_said() -> None:
     number = optimizer.ask().number
     declared = optuna.distributions.distribution_to_json(optuna.distributions.CategoricalDistribution((0, 1, "x")))
     assert optimizer.suggest(number, "flag", declared) in (0, 1, "x")
-    (said,) = [one.reason for one in optimizer.memory.take_batch().decisions]
+    (said,) = [one.reason for one in take_changes(optimizer.memory).decisions]
     assert "enqueued with flag = True, which is none of" in said
 
 
@@ -565,12 +566,12 @@ def test_choices_may_be_lists_for_every_sampler_where_the_objective_declares_the
 def test_an_attribute_that_would_break_the_search_is_left_out_and_said() -> None:
     optimizer = make_optimizer(make_spec())
     number = optimizer.ask().number
-    optimizer.memory.take_batch()
+    take_changes(optimizer.memory)
     for name, value, kind in (("constraints:memory", '"much"', "system"), ("note", "{", "user"), ("", "1", "user")):
         optimizer.set_user_attr(number, name, value, kind)
     optimizer.set_user_attr(number, "constraints:memory", "0.5", "system")
     assert optimizer.trial(number).constraints == {"memory": 0.5}
-    assert len(optimizer.memory.take_batch().decisions) == 3
+    assert len(take_changes(optimizer.memory).decisions) == 3
 
 
 @pytest.mark.parametrize(

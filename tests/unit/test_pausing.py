@@ -363,7 +363,7 @@ def test_a_pruner_that_raises_promotes_nobody_and_it_is_recorded() -> None:
     optimizer = make_optimizer(make_spec(), pruner=Broken())
     optimizer.pause(optimizer.ask().number, -1)
     assert optimizer.promotion(asks=True) is None
-    assert "no idea" in optimizer.memory.batch.decisions[-1].reason
+    assert "no idea" in optimizer.memory.recorded.decisions[-1].reason
 
 
 def test_what_is_set_on_a_paused_trial_is_there_when_it_goes_on() -> None:

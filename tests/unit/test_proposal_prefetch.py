@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from tests.changes import take_changes
 from tests.specs import make_spec
 from tests.unit.test_optimizer import make_optimizer
 from tunesvc.coordinator.prefetch import ProposalPrefetch
+from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.search.optimizer import Optimizer, Proposal
 from tunesvc.search.prefetched_proposals import DRAWN
 from tunesvc.search.samplers.auto_sampler import PARAMETERS_MAX
@@ -36,17 +38,17 @@ def finish(optimizer: Optimizer, proposal: Proposal) -> None:
 @pytest.mark.parametrize("sampler", ["gp", "tpe", "auto"])
 def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_it_is_taken(sampler: str) -> None:
     ahead, plain = optimizer_of(sampler, 14), optimizer_of(sampler, 14)
-    ahead.memory.take_batch()
+    take_changes(ahead.memory)
     changes = ahead.memory.changes
     assert ahead.prefetch(AT, lasting=2)
     assert ahead.prefetch(AT, lasting=2)
-    assert not ahead.memory.batch
+    assert ahead.memory.recorded == TrialChanges()
     assert ahead.memory.changes == changes
     assert (len(ahead.trials), ahead.ahead) == (14, 2)
     taken, asked = [ahead.ask(), ahead.ask()], [plain.ask(), plain.ask()]
     assert [(one.number, one.params, one.reason) for one in taken] == [(a.number, a.params, a.reason) for a in asked]
     assert [one.details[DRAWN] for one in taken] == [AT, AT]
-    batch = ahead.memory.take_batch()
+    batch = take_changes(ahead.memory)
     assert [trial.number for trial in batch.trials] == [14, 15]
     assert {(param.number, param.name) for param in batch.params} == {(n, p) for n in (14, 15) for p in ("x", "n")}
 
@@ -164,7 +166,7 @@ def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
             finish(optimizer, running.pop(0))
         elif deed == "withdraw" and enqueued:
             optimizer.cancel(enqueued.pop())
-        recorded = [trial.number for trial in optimizer.memory.batch.trials]
+        recorded = [trial.number for trial in optimizer.memory.recorded.trials]
         assert recorded == list(range(len(optimizer.trials)))
         assert not (optimizer.ahead and enqueued)
 

@@ -15,6 +15,7 @@ from optuna.study._multi_objective import _is_pareto_front
 from optuna.trial import TrialState
 
 import tunesvc
+from tests.changes import take_changes
 from tests.several import STEPS, make_trial, make_trials, points, study_of, swapped
 from tunesvc.search.pruners.audit import AUDIT, false_prunes
 from tunesvc.search.pruners.curve.curve_model import models_of
@@ -183,7 +184,7 @@ def test_memory_keeps_the_other_curves_beside_the_first() -> None:
     assert points_of(memory.get_trial(number), 2) == {0: (0.0, 10.0), 2: (2.0, 12.0)}
     memory.set_others(number, 2, [None])
     assert list(points_of(memory.get_trial(number), 2)) == [0]
-    assert not memory.take_batch().attrs, "what reports hold is not stored twice"
+    assert not take_changes(memory).attrs, "what reports hold is not stored twice"
     again = RecordingStorage("again", [MINIMIZE, MINIMIZE], [memory.get_trial(number)], others={number: {0: (7.0,)}})
     assert points_of(again.get_trial(number), 2) == {0: (0.0, 7.0)}
 

@@ -24,8 +24,9 @@ from tests.web.conftest import Dashboard
 from tunesvc.db import study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.db.study_changes import Decision, StudyChanges
+from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter
+from tunesvc.db.trial_changes import Decision
 from tunesvc.web import DashboardServer
 from tunesvc.web.live.sse import EventHub, EventStream
 from tunesvc.web.live.watcher import LISTENING_LOOK_S, LOOK_S, Watcher

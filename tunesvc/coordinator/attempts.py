@@ -20,11 +20,13 @@ from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts, MetricT
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent
 from tunesvc.coordinator.shutdown import Shutdown
+from tunesvc.coordinator.step_committer import UnitOfWork
 from tunesvc.coordinator.study_progress import StudyProgress
 from tunesvc.db.recovery import StoredAttempt, UnfinishedTrial
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState, StudyState
-from tunesvc.db.study_changes import AliveAttempt, AttemptEnd, Decision, OpenedAttempt, StopRequest, StudyChanges
+from tunesvc.db.study_changes import AliveAttempt, AttemptEnd, OpenedAttempt, StopRequest, StudyChanges
+from tunesvc.db.trial_changes import Decision
 from tunesvc.execution.executor import AttemptId, Launch, Lost, StoppedEarly
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
@@ -53,6 +55,7 @@ class Attempts:
         *,
         roster: LiveAttempts,
         optimizer: Optimizer,
+        step: UnitOfWork,
         scoreboard: StudyProgress,
         clock: Clock,
         observer: Observer,
@@ -64,6 +67,7 @@ class Attempts:
         self._study_id = study_id
         self._roster = roster
         self._optimizer = optimizer
+        self._step = step
         self._scoreboard = scoreboard
         self._clock = clock
         self._observer = observer
@@ -458,7 +462,7 @@ class Attempts:
 
     @property
     def _batch(self) -> StudyChanges:
-        return self._optimizer.memory.batch
+        return self._step.changes
 
     def _decide(self, number: int, kind: str, reason: str, details: Mapping[str, Any] | None = None) -> None:
         self._batch.decisions.append(Decision(number, kind, reason, details or {}))

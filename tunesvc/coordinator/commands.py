@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.coordinator.spec_changes import differences, extended, paralleled, wider
-from tunesvc.db.study_changes import Decision
 from tunesvc.db.study_records import Command
+from tunesvc.db.trial_changes import Decision
 from tunesvc.errors import SpecError
 from tunesvc.space.search_space import Space, near
 from tunesvc.spec import ParamValue, StudySpec, as_choices

@@ -27,12 +27,13 @@ from tunesvc.coordinator.post_commit_actions import AdoptAction, PostCommitActio
 from tunesvc.coordinator.prefetch import AttemptPrefetch, ProposalPrefetch
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
 from tunesvc.coordinator.shutdown import Shutdown
-from tunesvc.coordinator.step_committer import StepCommitter
+from tunesvc.coordinator.step_committer import StepCommitter, UnitOfWork
 from tunesvc.coordinator.study_progress import StudyProgress
 from tunesvc.db.recovery import UnfinishedTrial
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import Decision, StudyChanges
+from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter
+from tunesvc.db.trial_changes import Decision
 from tunesvc.errors import DatabaseUnavailable, ExecutorError, UnsatisfiableRequest
 from tunesvc.execution.executor import Event, Executor, Outcome, SuggestRequested
 from tunesvc.instrumentation import event_log, failpoints
@@ -106,6 +107,7 @@ class Coordinator:
         self._clock = clock or SystemClock()
         self._observer = observer or SilentObserver()
         self._roster = LiveAttempts(spec.metrics)
+        self._step = UnitOfWork(optimizer)
         self._intake = EventHandler(spec, self._roster, optimizer, self._clock.now, self._observer, code=code)
         self._scoreboard = StudyProgress(spec, optimizer.trials)
         self._attempts = Attempts(
@@ -113,6 +115,7 @@ class Coordinator:
             ledger.study_id,
             roster=self._roster,
             optimizer=optimizer,
+            step=self._step,
             scoreboard=self._scoreboard,
             clock=self._clock,
             observer=self._observer,
@@ -205,7 +208,7 @@ class Coordinator:
         events = self._listen(wait_s)
         self._detect_pause()
         failpoints.reach("heard")
-        over = self._intake.take(events, effects)
+        over = self._intake.take(events, self._step.changes, effects)
         self._attempts.judge(effects)
         stalled = self._writer.pop_expired()
         over += self._attempts.expire(stalled if self._is_settled else (), effects)
@@ -453,7 +456,7 @@ class Coordinator:
 
     @property
     def _batch(self) -> StudyChanges:
-        return self._optimizer.memory.batch
+        return self._step.changes
 
     def _commit(self, effects: PostCommitActions) -> bool:
         now = self._clock.now()
@@ -471,7 +474,7 @@ class Coordinator:
         self._spent_wall_s += now - self._counted_s
         self._counted_s = now
         meanwhile = self._draw_ahead if self._proposals.is_quick else None
-        written = self._writer.write(self._optimizer.memory.take_batch(), effects, meanwhile)
+        written = self._writer.write(self._step.take(), effects, meanwhile)
         self._written_s = self._clock.now()
         return written
 

@@ -1,4 +1,4 @@
-"""What running attempts say, taken into the study: the roster, the optimizer's memory, the batch, and the effects."""
+"""What running attempts say, taken into the study: the roster, the search, the changes, and the effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent
-from tunesvc.db.study_changes import Checkpoint, Decision, LogCut, LogLine, Report, StartedAttempt, StudyChanges
+from tunesvc.db.study_changes import Checkpoint, LogCut, LogLine, Report, StartedAttempt, StudyChanges
+from tunesvc.db.trial_changes import Decision
 from tunesvc.errors import BadReport
 from tunesvc.execution.executor import (
     STUDY,
@@ -62,9 +63,8 @@ class EventHandler:
         self._optimizer = optimizer
         self._now = now
 
-    def take(self, events: Sequence[Event], effects: PostCommitActions) -> list[EndedAttempt]:
+    def take(self, events: Sequence[Event], batch: StudyChanges, effects: PostCommitActions) -> list[EndedAttempt]:
         """Take a step's events in; returns the attempts that ended."""
-        batch = self._optimizer.memory.batch
         ended: list[EndedAttempt] = []
         for event in events:
             live = self._roster.get(event.attempt)

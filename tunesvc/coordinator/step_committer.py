@@ -15,10 +15,27 @@ from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable
 from tunesvc.execution.executor import Executor
+from tunesvc.search.optimizer import Optimizer
 from tunesvc.util.clock import Clock
 
 DELAYS_S = (0.05, 0.2, 1.0, 3.0, 5.0)
 """How long to wait before each further try; the last one again and again."""
+
+
+class UnitOfWork:
+    """The changes of the step that is under way: the coordinator, its parts and the search add to the same ones."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self.changes = StudyChanges()
+        self.changes.add(optimizer.recorded)  # by the start of the search
+        optimizer.record_into(self.changes)
+
+    def take(self) -> StudyChanges:
+        """Return the changes of the step, and begin the next one."""
+        changes, self.changes = self.changes, StudyChanges()
+        self._optimizer.record_into(self.changes)
+        return changes
 
 
 class StepCommitter:

@@ -6,40 +6,11 @@ Plain values only; `tunesvc.db.study_writer` turns each list into one statement.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Protocol
 
 from tunesvc.db.schema.states import StudyState
-
-
-class NewTrial(NamedTuple):
-    number: int
-    state: str
-    """`running`, or `waiting` for an enqueued one."""
-
-
-class NewParam(NamedTuple):
-    number: int
-    name: str
-    position: int
-    value: float
-    """Optuna's internal representation."""
-    distribution: str
-
-
-class Attr(NamedTuple):
-    number: int | None
-    """None for an attribute of the study."""
-    kind: Literal["user", "system"]
-    name: str
-    value: str
-    """Python's JSON."""
-
-
-class TrialEnd(NamedTuple):
-    number: int
-    state: str
-    values: list[float] | None
+from tunesvc.db.trial_changes import TrialChanges
 
 
 class OpenedAttempt(NamedTuple):
@@ -121,14 +92,6 @@ class StopRequest(NamedTuple):
     cause: str
 
 
-class Decision(NamedTuple):
-    number: int | None
-    """The trial it is about, or None for the whole study."""
-    kind: str
-    reason: str
-    details: Mapping[str, Any]
-
-
 class SeenNode(Protocol):
     """A machine of the cluster, see `execute.executor.Node`."""
 
@@ -145,14 +108,9 @@ class SeenNode(Protocol):
 
 
 @dataclass(slots=True)
-class StudyChanges:
-    """Changes in the order in which they are applied, kind by kind."""
+class StudyChanges(TrialChanges):
+    """The unit of work of one step: what the search changed, and what became of attempts, requests and the study."""
 
-    trials: list[NewTrial] = field(default_factory=list)
-    restarted: list[int] = field(default_factory=list)
-    """Waiting trials that run now."""
-    params: list[NewParam] = field(default_factory=list)
-    attrs: list[Attr] = field(default_factory=list)
     adopts: bool = False
     """Whether attempts that an earlier lease left behind become ours, to be ended or gone on with."""
     opened: list[OpenedAttempt] = field(default_factory=list)
@@ -168,8 +126,6 @@ class StudyChanges:
     ends: list[AttemptEnd] = field(default_factory=list)
     cursors: dict[tuple[int, int], int] = field(default_factory=dict)
     """(trial number, attempt) -> last outbox number contained in this batch."""
-    finished: list[TrialEnd] = field(default_factory=list)
-    decisions: list[Decision] = field(default_factory=list)
     answered: dict[int, str] = field(default_factory=dict)
     """Command id -> what came of it."""
     nodes: Sequence[SeenNode] | None = None
@@ -197,11 +153,10 @@ class StudyChanges:
         }
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in self.__slots__)
+        return any(getattr(self, one.name) for one in fields(self))
 
     @property
     def shows(self) -> bool:
         """Whether somebody who looks at the study sees anything of it: more than leases renewed and time passed."""
-        return any(
-            getattr(self, name) for name in self.__slots__ if name not in ("alive", "cursors", "nodes", "active_s")
-        )
+        unseen = ("alive", "cursors", "nodes", "active_s")
+        return any(getattr(self, one.name) for one in fields(self) if one.name not in unseen)

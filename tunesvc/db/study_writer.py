@@ -25,7 +25,8 @@ from tunesvc.db.engine import json_numbers
 from tunesvc.db.engine.database import Database, safe_text
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.db.lease import LEASE_S, Lease
-from tunesvc.db.study_changes import Attr, LogCut, StudyChanges
+from tunesvc.db.study_changes import LogCut, StudyChanges
+from tunesvc.db.trial_changes import Attr
 from tunesvc.errors import DatabaseUnavailable, LeaseLost
 from tunesvc.instrumentation import event_log, failpoints
 

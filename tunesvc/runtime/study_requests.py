@@ -35,9 +35,10 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import StudyState
-from tunesvc.db.study_changes import Attr, Decision, NewTrial, StudyChanges, TrialEnd
+from tunesvc.db.study_changes import StudyChanges
 from tunesvc.db.study_records import Command, StudyRecord
 from tunesvc.db.study_writer import StudyWriter
+from tunesvc.db.trial_changes import Attr, Decision, NewTrial, TrialEnd
 from tunesvc.errors import SpecError, StudyBusy, TuneError
 from tunesvc.execution.driver.ray_pool import ray_executor
 from tunesvc.execution.executor import StoppedEarly

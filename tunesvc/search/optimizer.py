@@ -1,7 +1,7 @@
 """The optimizer: ask, report, prune and tell over one study in memory.
 
-Knows trials, never attempts, executors or the database. What it changes collects in `memory.batch`. How a trial gets
-its parameters is in `proposals`, which trials stop or go on in `pruning`; here is which trials there are.
+Owns which trials there are; `proposals` chooses their parameters and `pruning` decides which ones stop. Never hears of
+attempts, executors or transactions: changes are recorded where the caller says (`record_into`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.db.optuna.frozen_trials import was_withdrawn
-from tunesvc.db.study_changes import Decision, StudyChanges
+from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.search.prefetched_proposals import Ahead, PrefetchedProposal, Proposal, Reproducible
 from tunesvc.search.proposals import FIXED, ORIGIN, Proposer, configuration
 from tunesvc.search.pruners.curve.curve_model import look_again, refit_models
@@ -129,7 +129,7 @@ class Optimizer:
         if self._teacher is None:
             return
         counts = self._teacher.counts
-        self.memory.batch.decisions.append(Decision(None, "sampler", self._teacher.reason, {"carried": counts}))
+        self.memory.note(None, self._teacher.reason, {"carried": counts})
         for one in self._teacher.first():
             number = self.enqueue(one.params, f"trial {one.number} of {one.study}, which had {one.value:.6g}")
             self.memory.set_trial_system_attr(number, CARRIED, [one.study, one.number])
@@ -175,12 +175,21 @@ class Optimizer:
             self._drop_ahead()
         if self._ahead:
             drawn = self._ahead.popleft()
-            drawn.record(self.memory.batch)
+            self.recorded.add(drawn.changes)
             proposal = drawn.dated
         else:
             proposal = self._propose()
         self._tried.add(configuration(proposal.params))
         return proposal
+
+    @property
+    def recorded(self) -> TrialChanges:
+        """Changes recorded so far, see `record_into`."""
+        return self.memory.recorded
+
+    def record_into(self, changes: TrialChanges) -> None:
+        """Record changes there from now on."""
+        self.memory.record_into(changes)
 
     @property
     def ahead(self) -> int:
@@ -199,14 +208,9 @@ class Optimizer:
         repeatable = isinstance(sampler, Reproducible) and sampler.repeatable
         if not repeatable or not self.space.parameters or self._waiting or self.exhausted:
             return False
-        kept, changes = self.memory.batch, self.memory.changes
-        self.memory.batch = StudyChanges()
-        try:
+        with self.memory.recording_apart() as changes:
             proposal = self._propose()
-            self._ahead.append(PrefetchedProposal(proposal, self.memory.batch, self._finished + lasting, moment))
-        finally:
-            self.memory.batch = kept
-            self.memory.changes = changes  # no pruner sees anything of it
+        self._ahead.append(PrefetchedProposal(proposal, changes, self._finished + lasting, moment))
         return True
 
     def stamp_prefetched(self, moment: str) -> None:

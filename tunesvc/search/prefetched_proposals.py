@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
-from tunesvc.db.study_changes import StudyChanges
+from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.spec import ParamValue
 
 DRAWN = "drawn"
@@ -44,8 +44,8 @@ class PrefetchedProposal:
     """A proposal that nobody has taken yet."""
 
     proposal: Proposal
-    batch: StudyChanges
-    """What is to be recorded of it."""
+    changes: TrialChanges
+    """To be recorded once it is taken."""
     stale_from: int
     """So many results make it stale."""
     moment: str | None
@@ -55,11 +55,6 @@ class PrefetchedProposal:
     def dated(self) -> Proposal:
         """The proposal, saying when it was drawn."""
         return replace(self.proposal, details={**self.proposal.details, DRAWN: self.moment})
-
-    def record(self, batch: StudyChanges) -> None:
-        """Have it recorded with what else a step has."""
-        for name in ("trials", "params", "attrs", "decisions"):
-            getattr(batch, name).extend(getattr(self.batch, name))
 
 
 Ahead = deque[PrefetchedProposal]

@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.search.analysis.recommend import is_candidate
 from tunesvc.search.proposals import FIXED
 from tunesvc.search.pruners.curve.curve_model import refit
@@ -354,7 +355,7 @@ def _end(
     if isinstance(optimizer.study.sampler, _Recorded):
         for number, _ in moment.asked:
             optimizer.redraw(course.trials[number], 0)
-    optimizer.memory.take_batch()
+    optimizer.memory.record_into(TrialChanges())
     return chosen
 
 

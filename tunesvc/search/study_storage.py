@@ -1,7 +1,7 @@
 """The running study in memory: what samplers and pruners read, and a record of what they changed.
 
-Optuna's samplers read and write through a storage at every turn. Here that storage is memory; each change is also
-put into a `StudyChanges`, which the coordinator commits once per step. Trial ids in here are the trials' numbers.
+Optuna's samplers read and write through a storage at every call. Here that storage is memory; each change is also
+recorded in `TrialChanges` that the caller owns and commits. Trial ids in here are the trials' numbers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from optuna.study import Study, StudyDirection
 from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.db.study_changes import Attr, Decision, NewParam, NewTrial, StudyChanges, TrialEnd
+from tunesvc.db.trial_changes import Attr, Decision, NewParam, NewTrial, TrialChanges, TrialEnd
 from tunesvc.search.tracking.objectives import OTHERS
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.space.search_space import Space
@@ -45,7 +45,7 @@ logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
 class RecordingStorage(InMemoryStorage):
     """One study, in Optuna's storage contract.
 
-    Intermediate values are not recorded in the batch: the ledger keeps reports by attempt.
+    Intermediate values are not recorded: the database keeps reports by attempt.
     """
 
     def __init__(
@@ -74,7 +74,8 @@ class RecordingStorage(InMemoryStorage):
         self._lent: Sequence[FrozenTrial] = ()
         self.changes = 0
         """How often anything was changed that a pruner sees."""
-        self.batch = StudyChanges()
+        self.recorded = TrialChanges()
+        """Where changes are recorded, see `record_into`."""
         self.study_id = self.create_new_study(directions, name)
         if metrics:
             super().set_study_system_attr(self.study_id, _SYSTEM_ATTR_METRIC_NAMES, list(metrics))
@@ -102,18 +103,27 @@ class RecordingStorage(InMemoryStorage):
         """How many trials there are, without a list of them."""
         return len(self._studies[self.study_id].trials)
 
-    def take_batch(self) -> StudyChanges:
-        """The changes since the last call, and start anew."""
-        batch, self.batch = self.batch, StudyChanges()
-        return batch
+    def record_into(self, changes: TrialChanges) -> None:
+        """Record changes there from now on."""
+        self.recorded = changes
+
+    @contextmanager
+    def recording_apart(self) -> Iterator[TrialChanges]:
+        """Record what happens within the block apart from all else, as if no pruner had seen it."""
+        before, count = self.recorded, self.changes
+        self.recorded = TrialChanges()
+        try:
+            yield self.recorded
+        finally:
+            self.recorded, self.changes = before, count
 
     def record_error(self, number: int | None, who: str, error: Exception) -> None:
         """Have it recorded that somebody's sampler or pruner raised."""
         self.note(number, f"{who} raised {type(error).__name__}: {error}")
 
-    def note(self, number: int | None, text: str) -> None:
-        """Have something recorded beside a proposal."""
-        self.batch.decisions.append(Decision(number, "sampler", text, {}))
+    def note(self, number: int | None, text: str, details: Mapping[str, Any] | None = None) -> None:
+        """Record a remark of the sampler on a trial, or on the study."""
+        self.recorded.decisions.append(Decision(number, "sampler", text, details or {}))
 
     def restore_attrs(self, user: dict[str, Any], system: dict[str, Any]) -> None:
         """Put back a stored study's attributes, without recording them once more."""
@@ -138,14 +148,14 @@ class RecordingStorage(InMemoryStorage):
         self._keep_others(trial)
 
     def forget_params(self, number: int) -> None:
-        """Take back a new trial's parameters, which are in the batch and nowhere else yet."""
+        """Take back a new trial's parameters, which are recorded, but not committed yet."""
         trial = self.get_trial(number)
         trial.params, trial.distributions = {}, {}
-        self.batch.params = [param for param in self.batch.params if param.number != number]
+        self.recorded.params = [param for param in self.recorded.params if param.number != number]
         self.changes += 1
 
     def pop_last(self, count: int) -> None:
-        """Take back the last trials, as if they had never been made. Nothing of them is in the batch."""
+        """Take back the last trials, as if they had never been made. Nothing of them is recorded."""
         trials = self._studies[self.study_id].trials
         for trial in trials[-count:]:
             del self._trial_id_to_study_id_and_number[trial._trial_id]
@@ -196,7 +206,7 @@ class RecordingStorage(InMemoryStorage):
         self.changes += 1
         if self._recording:
             state = TrialState.RUNNING if template_trial is None else template_trial.state
-            self.batch.trials.append(NewTrial(number, state.name.lower()))
+            self.recorded.trials.append(NewTrial(number, state.name.lower()))
             if template_trial is not None:
                 self._record_attrs(number, template_trial)
         return number
@@ -208,18 +218,18 @@ class RecordingStorage(InMemoryStorage):
         self.changes += 1
         position = len(self.get_trial(trial_id).params) - 1
         written = distribution_to_json(distribution)
-        self.batch.params.append(NewParam(trial_id, param_name, position, float(param_value_internal), written))
+        self.recorded.params.append(NewParam(trial_id, param_name, position, float(param_value_internal), written))
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         changed = super().set_trial_state_values(trial_id, state, values)
         self.changes += changed
         if changed and state == TrialState.RUNNING:
-            self.batch.restarted.append(trial_id)
+            self.recorded.restarted.append(trial_id)
         elif changed and state.is_finished():
             self._forget_passing(trial_id)
             self._mark_infeasible(trial_id)
             kept = None if values is None else [float(value) for value in values]
-            self.batch.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
+            self.recorded.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
         return changed
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
@@ -244,20 +254,20 @@ class RecordingStorage(InMemoryStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         super().set_trial_user_attr(trial_id, key, value)
-        self.batch.attrs.append(Attr(trial_id, "user", key, json.dumps(value)))
+        self.recorded.attrs.append(Attr(trial_id, "user", key, json.dumps(value)))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         super().set_trial_system_attr(trial_id, key, value)
         if not key.startswith(PASSING):
-            self.batch.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
+            self.recorded.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         super().set_study_user_attr(study_id, key, value)
-        self.batch.attrs.append(Attr(None, "user", key, json.dumps(value)))
+        self.recorded.attrs.append(Attr(None, "user", key, json.dumps(value)))
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         super().set_study_system_attr(study_id, key, value)
-        self.batch.attrs.append(Attr(None, "system", key, json.dumps(value)))
+        self.recorded.attrs.append(Attr(None, "system", key, json.dumps(value)))
 
     def _get_trial(self, trial_id: int) -> FrozenTrial:
         real = self._paused.get(trial_id)
@@ -297,9 +307,9 @@ class RecordingStorage(InMemoryStorage):
 
     def _record_attrs(self, number: int, trial: FrozenTrial) -> None:
         for key, value in trial.user_attrs.items():
-            self.batch.attrs.append(Attr(number, "user", key, json.dumps(value)))
+            self.recorded.attrs.append(Attr(number, "user", key, json.dumps(value)))
         for key, value in trial.system_attrs.items():
-            self.batch.attrs.append(Attr(number, "system", key, json.dumps(value)))
+            self.recorded.attrs.append(Attr(number, "system", key, json.dumps(value)))
 
 
 def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
