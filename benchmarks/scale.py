@@ -148,7 +148,7 @@ class Workers(SimulatedExecutor):
             self.renewal_s = max(self.renewal_s, now_s - self._renewed_s)
         self._renewed_s = now_s
         with self.clock.waiting():
-            return super().alive()
+            return super().heartbeats()
 
     def _train(self, launch: Launch) -> Iterator[tuple[float, Payload]]:
         self._begun_s[launch.attempt] = self.clock.now()

@@ -125,8 +125,8 @@ class Drivers:
         self._make = ray_executor.RayExecutor
         self._executor: Any = None
 
-    def join(self, job: Job, address: str, pace: PollingTimeouts) -> None:
-        self._executor = self._make(job, address=address, pace=pace)
+    def join(self, job: Job, address: str, timeouts: PollingTimeouts) -> None:
+        self._executor = self._make(job, address=address, timeouts=timeouts)
 
     def names(self) -> list[str]:
         """Of all workers that live or come up, whosever they are, and of all gangs."""
@@ -143,9 +143,9 @@ class Drivers:
 class Driver:
     """The `Executor` of a driver process."""
 
-    def __init__(self, process: Elsewhere, job: Job, address: str, pace: PollingTimeouts) -> None:
+    def __init__(self, process: Elsewhere, job: Job, address: str, timeouts: PollingTimeouts) -> None:
         self.process = process
-        process.call("join", job, address, pace)
+        process.call("join", job, address, timeouts)
 
     def names(self) -> list[str]:
         names: list[str] = self.process.call("names")
@@ -160,11 +160,11 @@ class Driver:
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
         self.process.call("adopt", token, cursors)
 
-    def alive(self) -> Collection[AttemptId]:
-        return self.process.call("alive")  # type: ignore[no-any-return]
+    def heartbeats(self) -> Collection[AttemptId]:
+        return self.process.call("heartbeats")  # type: ignore[no-any-return]
 
-    def trouble(self) -> str:
-        return self.process.call("trouble")  # type: ignore[no-any-return]
+    def health_error(self) -> str:
+        return self.process.call("health_error")  # type: ignore[no-any-return]
 
     def launch(self, launch: Launch) -> None:
         self.process.call("launch", launch)

@@ -77,9 +77,9 @@ class PretendedExecutor:
 
     handover_s = 0.0
 
-    def __init__(self, job: Job, inbox: EventLoop) -> None:
+    def __init__(self, job: Job, event_loop: EventLoop) -> None:
         self._job = job
-        self._inbox = inbox
+        self._event_loop = event_loop
         self._running: dict[AttemptId, Pretended] = {}
         self._waiting: deque[Launch] = deque()
         self._ready: list[Event] = []
@@ -104,10 +104,10 @@ class PretendedExecutor:
             kept = self._running[attempt] = Pretended(launch, self._job.define_by_run)
             kept.seq = len(list(islice(kept.said, cursor)))
 
-    def alive(self) -> Collection[AttemptId]:
+    def heartbeats(self) -> Collection[AttemptId]:
         return [*self._running, *(launch.attempt for launch in self._waiting)]
 
-    def trouble(self) -> str:
+    def health_error(self) -> str:
         return ""
 
     def launch(self, launch: Launch) -> None:
@@ -115,7 +115,7 @@ class PretendedExecutor:
         self._parallelism = launch.parallelism
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        self._inbox.take_in(timeout_s)
+        self._event_loop.run_once(timeout_s)
         ready, self._ready = self._ready, []
         return ready
 
@@ -151,7 +151,7 @@ class PretendedExecutor:
     def _keep_ticking(self) -> None:
         while True:
             time.sleep(TICK_S)
-            self._inbox.put(self._tick)
+            self._event_loop.call_soon(self._tick)
 
     def _tick(self) -> None:
         while self._waiting and len(self._running) < min(SLOTS, self._parallelism or SLOTS):
@@ -168,8 +168,10 @@ class PretendedExecutor:
 class PretendedRay:
     """Implements `driver.Joined`."""
 
-    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: EventLoop) -> None:
-        self._inbox = inbox
+    def __init__(
+        self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop
+    ) -> None:
+        self._event_loop = event_loop
         if address == "slow":
             time.sleep(3600)
         if address == "refuse":
@@ -182,12 +184,12 @@ class PretendedRay:
     def executor(self, job: Job) -> PretendedExecutor:
         if job.study == "cannot be run":
             raise SpecError("its bundles differ")
-        return PretendedExecutor(job, self._inbox)
+        return PretendedExecutor(job, self._event_loop)
 
     def close(self) -> None:
         pass
 
 
 def main() -> None:
-    """What `RayStart(driver="tests.driver_without_ray")` runs."""
+    """What `RayLauncher(driver_module="tests.driver_without_ray")` runs."""
     Driver(connection_from_arguments(), PretendedRay).run()

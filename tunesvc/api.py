@@ -67,7 +67,7 @@ def run(
         interruptible(spec.name, options.get("interrupt")) as interrupt,
     ):
         if "make_executor" not in options:
-            options["make_executor"] = rays.ahead([spec], source.folder).executor
+            options["make_executor"] = rays.prestart([spec], source.folder).executor
         with open_view(options, spec.name, interrupt) as observer:
             observer.on_event(ProgressEvent("phase", "opening the database"))
             database = shared_database(database_url)

@@ -162,7 +162,7 @@ class Tunable(Generic[P, R]):
         if how.get("resume") and not _BUDGET & options.keys() and "budget" not in options:
             options["budget"] = self._stored_budget(options, how.get("database_url"))
         spec = self._spec(options)
-        with RayPool().ahead([spec], str(Path.cwd())) as rays:
+        with RayPool().prestart([spec], str(Path.cwd())) as rays:
             from tunesvc.api import run  # takes more than a second, in which Ray starts
 
             return run(spec, function=self.__wrapped__, make_executor=rays.executor, **how)

@@ -88,7 +88,7 @@ def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
 def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
     """A driver process without Ray, for all that lies between an executor and its coordinator."""
     return lambda asking: RayProcess(
-        make_job(tmp_path, define_by_run=asking), RayLauncher(driver="tests.driver_without_ray")
+        make_job(tmp_path, define_by_run=asking), RayLauncher(driver_module="tests.driver_without_ray")
     )
 
 
@@ -219,7 +219,7 @@ def test_no_more_run_than_may_and_the_rest_follow(harness: Harness) -> None:
         listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(patient, Reported))
     assert not any(listener.has(launch, Started) for launch in quick)
-    assert {launch.attempt for launch in quick} <= set(listener.executor.alive())
+    assert {launch.attempt for launch in quick} <= set(listener.executor.heartbeats())
     listener.executor.stop(patient.attempt)
     listener.until_ended(*quick)
     assert [listener.outcome(launch) for launch in quick] == [Finished({"loss": 0.5})] * 3
@@ -318,22 +318,22 @@ def test_after_an_adoption_of_nothing_attempts_run_as_ever(harness: Harness) -> 
 
 def test_what_runs_and_what_waits_is_alive_and_what_ended_is_not(harness: Harness) -> None:
     listener = Listener(harness())
-    assert list(listener.executor.alive()) == []
+    assert list(listener.executor.heartbeats()) == []
     launches = [make_launch(number, behaviour="patient") for number in range(SLOTS + 1)]
     for launch in launches:
         listener.executor.launch(launch)
     listener.until(lambda heard: heard.running() == SLOTS)
-    signs = set(listener.executor.alive())
+    signs = set(listener.executor.heartbeats())
     assert signs == {launch.attempt for launch in launches}
     for launch in launches:
         listener.executor.kill(launch.attempt)
     listener.until_ended(*launches)
-    listener.executor.alive()
-    assert list(listener.executor.alive()) == []
+    listener.executor.heartbeats()
+    assert list(listener.executor.heartbeats()) == []
 
 
 def test_an_executor_that_can_work_has_no_trouble(harness: Harness) -> None:
-    assert harness().trouble() == ""
+    assert harness().health_error() == ""
 
 
 def test_what_was_left_is_heard_on_or_lost_and_leaving_may_be_repeated_and_followed_by_closing(

@@ -638,7 +638,7 @@ def test_short_trials_are_launched_ahead_and_no_more_run_than_may(database: Data
 def test_what_waits_for_its_turn_when_a_study_is_interrupted_is_run_later(database: Database) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 40}, parallelism=3), quadratic)
     coordinator = simulation.start(SimulatedExecutor(quadratic, clock=simulation.clock, slots=8, handover_s=1.0))
-    while len(simulation.executor.alive()) < 5:
+    while len(simulation.executor.heartbeats()) < 5:
         coordinator.step()
     simulation.interrupt.set()
     assert coordinator.run(simulation.interrupt).reason == "interrupted"

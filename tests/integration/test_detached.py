@@ -25,13 +25,13 @@ from tunesvc.execution.executor import (
     StoppedEarly,
     SuggestRequested,
 )
-from tunesvc.execution.objectives.pickled_function import pickled
+from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.spec import Resources
 
 CPUS = 3
 SPARE = 2
-PACE = PollingTimeouts(poll_s=0.5, retry_s=0.1, adoption_s=5.0, killed_s=2.0, look_s=0.3)
+TIMEOUTS = PollingTimeouts(poll_s=0.5, retry_s=0.1, adoption_s=5.0, killed_s=2.0, check_s=0.3)
 
 Join = Callable[..., Driver]
 
@@ -66,7 +66,7 @@ def join(cluster: Elsewhere, drivers: list[Elsewhere], tmp_path: Path) -> Iterat
         process = drivers.pop(0)
         if len(drivers) < SPARE:
             drivers.append(Elsewhere(Drivers))
-        used.append(Driver(process, make_job(tmp_path, **fields), address, PACE))
+        used.append(Driver(process, make_job(tmp_path, **fields), address, TIMEOUTS))
         return used[-1]
 
     yield make
@@ -179,7 +179,7 @@ def test_a_study_that_is_stopped_for_good_has_its_workers_ended_unheard(join: Jo
     """`tune stop` on a study whose coordinator is gone: nobody waits for what they say."""
     listener = start(join(), *launches(tmp_path, 2))
     listener.executor.process.signal(signal.SIGKILL)
-    driver = join(entrypoint=None, source=None, function=pickled(lambda: None))
+    driver = join(entrypoint=None, source=None, function=pickle_function(lambda: None))
     driver.adopt(2, {})
     driver.close()
     watcher = join()
@@ -217,10 +217,10 @@ def test_a_coordinator_that_comes_back_is_refused_and_what_it_starts_is_ended(jo
 
     def is_refused() -> bool:
         stale.once(0.1)
-        return bool(stale.executor.trouble())
+        return bool(stale.executor.health_error())
 
     until(is_refused)
-    assert "another coordinator has taken over" in stale.executor.trouble()
+    assert "another coordinator has taken over" in stale.executor.health_error()
 
     def is_alone() -> bool:
         listener.executor.slots()  # looks for strangers too
@@ -241,9 +241,9 @@ def test_a_coordinator_with_too_low_a_token_adopts_nothing(join: Join, tmp_path:
     launch = make_launch(folder=str(tmp_path))
     listener, late = start(join(), launch, token=7), join()
     late.adopt(6, {launch.attempt: 0})
-    until(lambda: late.events(0.1) or late.trouble())
-    assert "another coordinator has taken over" in late.trouble()
-    assert late.alive() == []
+    until(lambda: late.events(0.1) or late.health_error())
+    assert "another coordinator has taken over" in late.health_error()
+    assert late.heartbeats() == []
     late.close()
     end(tmp_path, launch)
     listener.until_ended(launch)
@@ -285,15 +285,15 @@ def test_a_frozen_worker_gives_no_sign_of_life_and_its_place_is_free_when_it_is_
     """Fault 14, as the executor sees it."""
     frozen, other = launches(tmp_path, 2)
     listener = start(join(resources=Resources(cpu=CPUS / 2)), frozen, other)
-    assert set(listener.executor.alive()) == {frozen.attempt, other.attempt}
+    assert set(listener.executor.heartbeats()) == {frozen.attempt, other.attempt}
     os.kill(listener.said(frozen, Started)[0].pid, signal.SIGSTOP)
 
     def alive_for_a_while() -> set[AttemptId]:
-        listener.executor.alive()
-        until_s = time.monotonic() + 2 * PACE.poll_s
+        listener.executor.heartbeats()
+        until_s = time.monotonic() + 2 * TIMEOUTS.poll_s
         while time.monotonic() < until_s:
             listener.once(0.1)
-        return set(listener.executor.alive())
+        return set(listener.executor.heartbeats())
 
     until(lambda: alive_for_a_while() == {other.attempt})
     listener.executor.kill(frozen.attempt)

@@ -17,7 +17,7 @@ from tunesvc.execution.attempt.attempt import Attempt, WorkerInfo
 from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.executor import AttrSet, Checkpointed, Reported
 from tunesvc.execution.objectives.adapters import prepare
-from tunesvc.execution.objectives.pickled_function import pickled, unpickled
+from tunesvc.execution.objectives.pickled_function import pickle_function, unpickle_function
 from tunesvc.execution.objectives.ray_tune_space import resources_of
 
 MakeAttempt = Callable[..., Attempt]
@@ -47,7 +47,7 @@ def curve(attempt: Attempt) -> list[tuple[int, dict[str, float]]]:
 
 def sent(objective: object) -> Any:
     """The objective as it arrives at a worker."""
-    return unpickled(pickled(objective))  # type: ignore[arg-type]  # a class is callable too
+    return unpickle_function(pickle_function(objective))  # type: ignore[arg-type]  # a class is callable too
 
 
 class Counting(tune.Trainable):

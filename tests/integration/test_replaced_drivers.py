@@ -31,9 +31,9 @@ def listen(tmp_path: Path) -> Iterator[Make]:
     """Make an executor whose driver has no Ray, and listen to it."""
     made: list[RayProcess] = []
 
-    def make(*, address: str | None = None, patience: DriverTimeouts | None = None, **changes: Any) -> Listener:
+    def make(*, address: str | None = None, timeouts: DriverTimeouts | None = None, **changes: Any) -> Listener:
         job = make_job(tmp_path, **changes)
-        made.append(RayProcess(job, RayLauncher(address, patience=patience, driver="tests.driver_without_ray")))
+        made.append(RayProcess(job, RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray")))
         return Listener(made[-1])
 
     yield make
@@ -59,8 +59,8 @@ def kill_driver() -> None:
 def until(listener: Listener, *, trouble: bool) -> Listener:
     """Listen until there is trouble, or until it is over; in short turns, for it does not last."""
     deadline = time.monotonic() + PATIENCE_S
-    while bool(listener.executor.trouble()) != trouble:
-        assert time.monotonic() < deadline, listener.executor.trouble() or "no trouble"
+    while bool(listener.executor.health_error()) != trouble:
+        assert time.monotonic() < deadline, listener.executor.health_error() or "no trouble"
         listener.once(0.05)
     return listener
 
@@ -91,7 +91,7 @@ def test_what_was_heard_but_is_not_recorded_is_asked_for_again_and_not_delivered
         heard += executor.events(1.0)
     executor.acknowledge({launch.attempt: 5})
     kill_driver()
-    while not executor.trouble() or len(heard) < 20:
+    while not executor.health_error() or len(heard) < 20:
         heard += executor.events(0.1)
     before = len(heard)
     while len(heard) < before + 20:
@@ -113,11 +113,11 @@ def test_trouble_is_told_with_the_drivers_end_and_nobody_is_given_up_meanwhile(l
     listener, launch = listen(), make_launch(SURVIVOR, behaviour="patient")
     listener.executor.launch(launch)
     listener.until(lambda heard: heard.has(launch, Started))
-    assert listener.executor.trouble() == ""
+    assert listener.executor.health_error() == ""
     kill_driver()
     until(listener, trouble=True)
-    assert listener.executor.trouble() == "the Ray driver is gone (ended by SIGKILL); connecting again"
-    assert [list(listener.executor.alive()) for _ in range(2)] == [[launch.attempt]] * 2
+    assert listener.executor.health_error() == "the Ray driver is gone (ended by SIGKILL); connecting again"
+    assert [list(listener.executor.heartbeats()) for _ in range(2)] == [[launch.attempt]] * 2
     assert listener.executor.slots() == 2
 
 
@@ -156,7 +156,7 @@ def test_what_has_ended_is_not_heard_of_again(listen: Make) -> None:
     until(until(listener, trouble=True), trouble=False)
     listener.once(0.3)
     assert listener.said(launch) == []
-    assert list(executor.alive()) == []
+    assert list(executor.heartbeats()) == []
 
 
 def test_a_launch_that_a_driver_took_to_its_grave_counts_as_never_begun(listen: Make) -> None:
@@ -191,7 +191,7 @@ def test_an_adopted_attempt_goes_on_above_its_cursor_under_every_driver(listen: 
         heard += executor.events(1.0)
     assert [event for event in heard if event.attempt == gone] == [Event(gone, 6, Lost("it is not there", "gone"))]
     kill_driver()
-    while not executor.trouble():
+    while not executor.health_error():
         heard += executor.events(0.1)
     before = len(heard)
     while len(heard) < before + 5:
@@ -201,11 +201,11 @@ def test_an_adopted_attempt_goes_on_above_its_cursor_under_every_driver(listen: 
 
 
 def test_a_driver_that_gives_no_sign_of_life_is_replaced(listen: Make) -> None:
-    listener, launch = listen(patience=DriverTimeouts(silent_s=3.0)), make_launch(behaviour="reports")
+    listener, launch = listen(timeouts=DriverTimeouts(silent_s=3.0)), make_launch(behaviour="reports")
     stopped = driver()
     os.kill(stopped, signal.SIGSTOP)
     until(listener, trouble=True)
-    assert "(gave no sign of life for 3 s)" in listener.executor.trouble()
+    assert "(gave no sign of life for 3 s)" in listener.executor.health_error()
     until(listener, trouble=False).run(launch)
     assert driver() != stopped
 
@@ -228,7 +228,7 @@ def test_what_the_driver_raises_at_first_is_raised_here(
 
 def test_a_driver_that_does_not_start_in_time_is_an_error(listen: Make) -> None:
     with pytest.raises(ExecutorError, match=r"Ray did not start: its driver was not ready after 0\.5 s"):
-        listen(address="slow", patience=DriverTimeouts(start_s=0.5))
+        listen(address="slow", timeouts=DriverTimeouts(start_s=0.5))
 
 
 def test_an_unsatisfiable_request_is_raised_where_slots_are_asked_for(listen: Make) -> None:
@@ -249,7 +249,7 @@ def test_the_driver_ends_when_it_is_told_to_also_in_trouble(listen: Make, ending
 
 
 def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
-    listener = listen(study="never ends", patience=DriverTimeouts(close_s=0.5))
+    listener = listen(study="never ends", timeouts=DriverTimeouts(close_s=0.5))
     listener.executor.close()
     assert drivers() == []
 
@@ -260,7 +260,7 @@ def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
 @pytest.fixture
 def pair(tmp_path: Path) -> Iterator[tuple[Listener, Listener]]:
     """Two executors that share a driver."""
-    start = RayLauncher(driver="tests.driver_without_ray")
+    start = RayLauncher(driver_module="tests.driver_without_ray")
     first, second = (RayProcess(make_job(tmp_path, study=name), start) for name in ("first", "second"))
     yield Listener(first), Listener(second)
     first.close()
@@ -309,7 +309,7 @@ def test_the_driver_ends_with_the_last_of_its_jobs(pair: tuple[Listener, Listene
 
 
 def test_a_job_that_cannot_be_run_is_an_error_and_no_matter_to_the_others(tmp_path: Path) -> None:
-    start = RayLauncher(driver="tests.driver_without_ray")
+    start = RayLauncher(driver_module="tests.driver_without_ray")
     listener = Listener(RayProcess(make_job(tmp_path), start))
     with pytest.raises(SpecError, match="its bundles differ"):
         RayProcess(make_job(tmp_path, study="cannot be run"), start)

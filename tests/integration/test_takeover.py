@@ -178,9 +178,9 @@ class Quiet(SimulatedExecutor):
         super().__init__(simulation.script, clock=simulation.clock, slots=8)
         self._odd = False
 
-    def alive(self) -> list[AttemptId]:
+    def heartbeats(self) -> list[AttemptId]:
         self._odd = not self._odd
-        return [attempt for attempt in super().alive() if (attempt.trial_id % 2 == 1) == self._odd]
+        return [attempt for attempt in super().heartbeats() if (attempt.trial_id % 2 == 1) == self._odd]
 
 
 def test_a_limit_does_not_judge_what_nobody_has_heard_since_it_was_taken_over(database: Database) -> None:

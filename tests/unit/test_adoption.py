@@ -9,33 +9,33 @@ from pathlib import Path
 import pytest
 
 from tests.executors import make_job, make_launch
-from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
+from tests.worker_backends import ScriptedBackend, ScriptedWorker, hear_until
 from tunesvc.execution.executor import AttemptId, Event, Finished, Launch, Lost, Reported, Started
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.execution.worker.worker_protocol import AdoptResponse, CommandKind, PollResponse, WorkerCommand
 
-PACE = PollingTimeouts(retry_s=0.01, adoption_s=0.1, killed_s=0.1, look_s=0.0)
+TIMEOUTS = PollingTimeouts(retry_s=0.01, adoption_s=0.1, killed_s=0.1, check_s=0.0)
 FIRST, SECOND = AttemptId(1, 1), AttemptId(2, 1)
 TOKEN = 2
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> ScriptedFleet:
+def backend(tmp_path: Path) -> ScriptedBackend:
     """One worker of an earlier coordinator, on a node for two."""
-    return ScriptedFleet(make_job(tmp_path), "1-0")
+    return ScriptedBackend(make_job(tmp_path), "1-0")
 
 
 @pytest.fixture
-def old(fleet: ScriptedFleet) -> ScriptedWorker:
-    return fleet.workers["1-0"]
+def old(backend: ScriptedBackend) -> ScriptedWorker:
+    return backend.workers["1-0"]
 
 
-def adopt(fleet: ScriptedFleet, *attempts: AttemptId, cursor: int = 3) -> RayExecutor:
+def adopt(backend: ScriptedBackend, *attempts: AttemptId, cursor: int = 3) -> RayExecutor:
     """Take over, and wait until all workers that were found are asked."""
-    executor = RayExecutor(fleet.job, pace=PACE, fleet=fleet)
+    executor = RayExecutor(backend.job, timeouts=TIMEOUTS, backend=backend)
     executor.adopt(TOKEN, dict.fromkeys(attempts, cursor))
-    hear_until(executor, lambda _: all(worker.calls["adopt"] for worker in fleet.workers.values()))
+    hear_until(executor, lambda _: all(worker.calls["adopt"] for worker in backend.workers.values()))
     return executor
 
 
@@ -48,10 +48,10 @@ def listen_for(executor: RayExecutor, seconds: float) -> list[Event]:
     return heard
 
 
-def run(executor: RayExecutor, fleet: ScriptedFleet, launch: Launch) -> ScriptedWorker:
+def run(executor: RayExecutor, backend: ScriptedBackend, launch: Launch) -> ScriptedWorker:
     """Launch an attempt, have a new worker come up for it and report; that worker."""
     executor.launch(launch)
-    worker = list(fleet.workers.values())[-1]
+    worker = list(backend.workers.values())[-1]
     worker.answer("info")
     hear_until(executor, lambda _: worker.launches)
     worker.say(launch.attempt, (1, Started("node", 1)))
@@ -59,9 +59,9 @@ def run(executor: RayExecutor, fleet: ScriptedFleet, launch: Launch) -> Scripted
     return worker
 
 
-def test_a_worker_that_was_taken_over_gets_no_other_attempt(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
+def test_a_worker_that_was_taken_over_gets_no_other_attempt(backend: ScriptedBackend, old: ScriptedWorker) -> None:
     """It has the job and the code of an earlier coordinator, which may have changed since."""
-    executor = adopt(fleet, FIRST)
+    executor = adopt(backend, FIRST)
     old.found(FIRST)
     hear_until(executor, lambda _: old.calls["poll"])
     old.say(FIRST, (4, Finished({"loss": 1.0})))
@@ -70,13 +70,13 @@ def test_a_worker_that_was_taken_over_gets_no_other_attempt(fleet: ScriptedFleet
     assert old.is_ended
     executor.launch(make_launch(7))
     assert not old.launches
-    assert fleet.names() == {"2-1"}
+    assert backend.names() == {"2-1"}
 
 
 def test_an_outcome_that_was_recorded_before_it_is_heard_again_frees_its_place(
-    fleet: ScriptedFleet, old: ScriptedWorker
+    backend: ScriptedBackend, old: ScriptedWorker
 ) -> None:
-    executor = adopt(fleet, FIRST)
+    executor = adopt(backend, FIRST)
     old.found(FIRST)
     hear_until(executor, lambda _: old.calls["poll"])
     executor.acknowledge({FIRST: 4})
@@ -87,12 +87,12 @@ def test_an_outcome_that_was_recorded_before_it_is_heard_again_frees_its_place(
 
 @pytest.mark.parametrize(("method", "values"), [("answer", ("x", 0.5)), ("stop", ())])
 def test_what_a_worker_out_of_reach_did_not_hear_is_repeated(
-    fleet: ScriptedFleet, old: ScriptedWorker, method: CommandKind, values: tuple[object, ...]
+    backend: ScriptedBackend, old: ScriptedWorker, method: CommandKind, values: tuple[object, ...]
 ) -> None:
-    executor = adopt(fleet)
+    executor = adopt(backend)
     old.found(None)
     launch = make_launch(7)
-    worker = run(executor, fleet, launch)
+    worker = run(executor, backend, launch)
     hear_until(executor, lambda _: len(worker.calls["poll"]) == 2)
     getattr(executor, method)(launch.attempt, *values)
     hear_until(executor, lambda _: len(worker.calls["poll"]) == 3)
@@ -100,37 +100,37 @@ def test_what_a_worker_out_of_reach_did_not_hear_is_repeated(
     for times in (4, 5):
         worker.fail("poll")
         hear_until(executor, lambda _, times=times: len(worker.calls["poll"]) == times)  # type: ignore[misc]
-    assert [call.orders for _, call, _ in worker.calls["poll"][2:]] == [
+    assert [call.commands for _, call, _ in worker.calls["poll"][2:]] == [
         ((3, WorkerCommand(method, launch.attempt, values)),)
     ] * 3
     worker.say(launch.attempt, (2, Reported(0, {"loss": 1.0})))
     hear_until(executor, lambda _: len(worker.calls["poll"]) == 6)
-    assert worker.calls["poll"][-1][1].orders == ()
+    assert worker.calls["poll"][-1][1].commands == ()
 
 
-def test_nothing_is_repeated_to_an_attempt_that_is_over(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
-    executor = adopt(fleet)
+def test_nothing_is_repeated_to_an_attempt_that_is_over(backend: ScriptedBackend, old: ScriptedWorker) -> None:
+    executor = adopt(backend)
     old.found(None)
     launch = make_launch(7)
-    worker = run(executor, fleet, launch)
+    worker = run(executor, backend, launch)
     hear_until(executor, lambda _: len(worker.calls["poll"]) == 2)
     executor.stop(launch.attempt)
     hear_until(executor, lambda _: len(worker.calls["poll"]) == 3)
     worker.answer("poll", PollResponse([(launch.attempt, [(2, Finished({"loss": 1.0}))])]))  # it was on its way
     worker.fail("poll")
     hear_until(executor, lambda heard: heard)
-    listen_for(executor, 5 * PACE.retry_s)
+    listen_for(executor, 5 * TIMEOUTS.retry_s)
     assert len(worker.calls["poll"]) == 3
 
 
 def test_a_silent_worker_is_left_to_its_lease_and_ended_when_its_attempt_is_given_up(
-    fleet: ScriptedFleet, old: ScriptedWorker
+    backend: ScriptedBackend, old: ScriptedWorker
 ) -> None:
     """It may be frozen, or on the far side of a cut network, with the attempt that is sought."""
-    executor = adopt(fleet, FIRST)
-    assert listen_for(executor, 3 * PACE.adoption_s) == []
+    executor = adopt(backend, FIRST)
+    assert listen_for(executor, 3 * TIMEOUTS.adoption_s) == []
     assert not old.is_ended
-    assert FIRST not in executor.alive()
+    assert FIRST not in executor.heartbeats()
     executor.kill(FIRST)
     heard = hear_until(executor, lambda heard: heard)
     assert [event.attempt for event in heard] == [FIRST]
@@ -138,37 +138,37 @@ def test_a_silent_worker_is_left_to_its_lease_and_ended_when_its_attempt_is_give
     assert old.is_ended
 
 
-def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
-    executor = adopt(fleet, FIRST)
-    listen_for(executor, 3 * PACE.adoption_s)
+def test_a_silent_worker_that_wakes_goes_on_with_its_attempt(backend: ScriptedBackend, old: ScriptedWorker) -> None:
+    executor = adopt(backend, FIRST)
+    listen_for(executor, 3 * TIMEOUTS.adoption_s)
     old.found(FIRST)
     hear_until(executor, lambda _: old.calls["poll"])
-    assert FIRST in executor.alive()
+    assert FIRST in executor.heartbeats()
 
 
-def test_a_silent_worker_is_ended_when_nothing_is_sought(fleet: ScriptedFleet, old: ScriptedWorker) -> None:
-    executor = adopt(fleet)
+def test_a_silent_worker_is_ended_when_nothing_is_sought(backend: ScriptedBackend, old: ScriptedWorker) -> None:
+    executor = adopt(backend)
     assert not old.is_ended
-    listen_for(executor, 3 * PACE.adoption_s)
+    listen_for(executor, 3 * TIMEOUTS.adoption_s)
     assert old.is_ended
 
 
 def test_a_worker_that_never_came_up_is_ended_and_what_it_might_have_had_is_lost(
-    fleet: ScriptedFleet, old: ScriptedWorker
+    backend: ScriptedBackend, old: ScriptedWorker
 ) -> None:
     old.is_pending = True
-    executor = adopt(fleet, FIRST)
+    executor = adopt(backend, FIRST)
     heard = hear_until(executor, lambda heard: heard)
     assert heard == [Event(FIRST, 4, Lost("no worker has it any more", "gone"))]
     assert old.is_ended
 
 
 def test_a_line_that_is_taken_over_goes_on_and_what_is_not_sought_of_it_is_withdrawn(
-    fleet: ScriptedFleet, old: ScriptedWorker
+    backend: ScriptedBackend, old: ScriptedWorker
 ) -> None:
     """What the earlier coordinator had given up must not begin."""
     third, fourth = AttemptId(3, 1), AttemptId(4, 1)
-    executor = adopt(fleet, FIRST, SECOND, fourth, cursor=0)
+    executor = adopt(backend, FIRST, SECOND, fourth, cursor=0)
     old.answer("adopt", AdoptResponse((FIRST, SECOND, third, fourth)))
     hear_until(executor, lambda _: old.calls["poll"])
     assert old.told == [WorkerCommand("cancel", third)]

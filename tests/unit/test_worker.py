@@ -149,7 +149,7 @@ class Trainings:
         self.worker = worker
         self.token = token
         self.begun = BEGUN
-        self.calls = 0
+        self.poll_count = 0
 
     def call(
         self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0, timeout_s: float = 0.0
@@ -158,9 +158,9 @@ class Trainings:
         return self.worker.poll(self.token, self.next_call(*orders, of=of, heard=heard), timeout_s)
 
     def next_call(self, *orders: WorkerCommand, of: Sequence[Launch] = (), heard: int = 0) -> PollRequest:
-        self.calls += 1
+        self.poll_count += 1
         return PollRequest(
-            self.calls, [(self.calls, order) for order in orders], {one.attempt: (heard, 0) for one in of}
+            self.poll_count, [(self.poll_count, order) for order in orders], {one.attempt: (heard, 0) for one in of}
         )
 
     def run(self, *launches: Launch) -> None:
@@ -174,7 +174,7 @@ class Trainings:
 
     def begin_and_hear(self, launch: Launch) -> list[Payload]:
         """What it says first."""
-        ((_, events),) = self.call(run(launch), of=[launch], timeout_s=15.0).said
+        ((_, events),) = self.call(run(launch), of=[launch], timeout_s=15.0).events
         return [payload for _, payload in events]
 
     def end(self, launch: Launch) -> list[Payload]:
@@ -186,12 +186,12 @@ class Trainings:
         """Wait for its end, and return all it has said."""
         said: list[Payload] = []
         while not (said and isinstance(said[-1], (Finished, Failed, StoppedEarly))):
-            ((_, events),) = self.call(of=[launch], heard=len(said), timeout_s=30.0).said
+            ((_, events),) = self.call(of=[launch], heard=len(said), timeout_s=30.0).events
             said += [payload for _, payload in events]
         return said
 
     def said(self, launch: Launch, timeout_s: float = 0.0) -> list[Payload]:
-        return [payload for _, events in self.call(of=[launch], timeout_s=timeout_s).said for _, payload in events]
+        return [payload for _, events in self.call(of=[launch], timeout_s=timeout_s).events for _, payload in events]
 
     def is_known(self, launch: Launch) -> bool:
         return not self.call(of=[launch]).absent
@@ -281,7 +281,7 @@ def test_one_call_tells_of_all_and_an_end_before_what_follows_it(trainings: Trai
         GATES[number].set()
     trainings.run(*three)
     trainings.end(three[2])
-    said = trainings.call(of=three).said
+    said = trainings.call(of=three).events
     assert [attempt for attempt, _ in said] == [launch.attempt for launch in three]
     for number, (_, events) in enumerate(said):
         assert events == [(1, Started("here", 1)), (2, Finished({"loss": float(number)}))]
@@ -297,7 +297,7 @@ def test_what_follows_soon_travels_together_and_the_last_end_at_once(
     for number in range(2):
         assert not reply.done()
         GATES[number].set()
-    assert [[type(payload) for _, payload in events] for _, events in reply.result(30.0).said] == [
+    assert [[type(payload) for _, payload in events] for _, events in reply.result(30.0).events] == [
         [Started, Reported, Finished]
     ] * 2
 
@@ -311,11 +311,11 @@ def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
     assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [Started, SuggestRequested]
     trainings.worker.adopt(2)
     later = Trainings(trainings.worker, token=2)
-    ((_, asked_again),) = later.call(of=[launch], heard=2, timeout_s=15.0).said
+    ((_, asked_again),) = later.call(of=[launch], heard=2, timeout_s=15.0).events
     assert isinstance(asked_again[0][1], SuggestRequested)
     ((_, ended),) = later.call(
         WorkerCommand("answer", launch.attempt, ("x", 0.5)), of=[launch], heard=3, timeout_s=15.0
-    ).said
+    ).events
     assert ended == [(4, Finished({"loss": 0.5}))]
 
 
@@ -327,12 +327,12 @@ def test_a_call_comes_back_soon_while_an_attempt_may_say_nothing_more(
     (launch,) = launches(1)
     trainings.run(launch)
     heard = 0
-    while said := trainings.call(of=[launch], heard=heard, timeout_s=600.0).said:
+    while said := trainings.call(of=[launch], heard=heard, timeout_s=600.0).events:
         heard += len(said[0][1])
     assert heard == UNACKNOWLEDGED_MAX
-    trainings.calls += 1
-    reply = trainings.worker.poll(1, PollRequest(trainings.calls, (), {launch.attempt: (heard, heard)}), 0.0)
-    assert [seq for seq, _ in reply.said[0][1]] == list(range(heard + 1, heard + 13))
+    trainings.poll_count += 1
+    reply = trainings.worker.poll(1, PollRequest(trainings.poll_count, (), {launch.attempt: (heard, heard)}), 0.0)
+    assert [seq for seq, _ in reply.events[0][1]] == list(range(heard + 1, heard + 13))
 
 
 def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) -> None:
@@ -342,7 +342,7 @@ def test_a_call_that_is_overtaken_comes_back_with_nothing(trainings: Trainings) 
     after = trainings.run_in_thread(trainings.next_call(run(second), of=[first, second], heard=1))
     assert before.result(30.0) == PollResponse()
     GATES[0].set()
-    assert [attempt for attempt, _ in after.result(30.0).said] == [first.attempt]
+    assert [attempt for attempt, _ in after.result(30.0).events] == [first.attempt]
     trainings.end(second)
 
 
@@ -350,11 +350,11 @@ def test_what_is_told_twice_is_done_once_whichever_call_comes_first(trainings: T
     """A call brings all that the worker is not known to have."""
     first, second, third = launches(3)
     early = PollRequest(1, [(1, run(first)), (1, run(second))], {})
-    late = PollRequest(2, [*early.orders, (2, withdraw(second)), (2, run(third))], {})
-    last = PollRequest(3, [*late.orders, (3, run(second))], {})
+    late = PollRequest(2, [*early.commands, (2, withdraw(second)), (2, run(third))], {})
+    last = PollRequest(3, [*late.commands, (3, run(second))], {})
     for call in (late, early, last, late, early):
         trainings.worker.poll(1, call, 0.0)
-    trainings.calls = 3
+    trainings.poll_count = 3
     for launch in (first, third, second):
         trainings.end(launch)
     trainings.call(*map(forget, (first, second, third)))
@@ -387,7 +387,7 @@ def test_nothing_begins_behind_an_attempt_that_failed(trainings: Trainings) -> N
     assert isinstance(trainings.end(first)[-1], Failed)
     reply = trainings.call(run(later), of=[first, second, third, later])
     assert reply.absent == [second.attempt, third.attempt, later.attempt]
-    assert not reply.is_fit
+    assert not reply.is_reusable
     assert trainings.begun == [0]
 
 
@@ -452,7 +452,7 @@ def test_a_pool_that_its_library_keeps_is_used_by_the_next_trial(tmp_path: Path,
     ended = [trainings.end(launch)[-1] for launch in trainings.run_all(2)]
     get_reusable_executor().shutdown(wait=True)
     assert ended == [Finished({"loss": 1.0})] * 2
-    assert trainings.call().is_fit
+    assert trainings.call().is_reusable
 
 
 def test_a_worker_is_replaced_for_threads_that_a_trial_left_and_their_names_are_logged(
@@ -462,7 +462,7 @@ def test_a_worker_is_replaced_for_threads_that_a_trial_left_and_their_names_are_
     (launch,) = launches(1)
     trainings.run(launch)
     _, note, end = trainings.hear(launch)
-    fit = trainings.call().is_fit
+    fit = trainings.call().is_reusable
     GATES[launch.trial_number].set()
     assert isinstance(note, OutputLogged)
     assert note.text.startswith("[tunesvc: this trial left threads running: 'monitor'. A new worker")
@@ -506,7 +506,7 @@ def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
     obedient: Obedient, script: list[str], random: Random
 ) -> None:
     """Calls of one coordinator that are lost, come late and overtake each other; each example's is a later one."""
-    token, slot = next(TOKENS), WorkerState(actor=None)  # type: ignore[arg-type]
+    token, state = next(TOKENS), WorkerState(handle=None)  # type: ignore[arg-type]
     told: list[WorkerCommand] = []
     under_way: list[PollRequest] = []
     answers: list[int] = []
@@ -514,12 +514,12 @@ def test_orders_are_obeyed_once_and_in_order_however_calls_fare(
     for step in [*script, "call", "arrive last"]:
         if step == "tell":
             told.append(WorkerCommand("stop", AttemptId(len(told), 1)))
-            slot.tell(told[-1])
+            state.send(told[-1])
         elif step == "call":
-            slot.calls += 1
-            under_way.append(PollRequest(slot.calls, tuple(slot.orders), {}))
+            state.poll_count += 1
+            under_way.append(PollRequest(state.poll_count, tuple(state.pending_commands), {}))
         elif step == "answer" and answers:
-            slot.confirm(answers.pop(random.randrange(len(answers))))
+            state.confirm(answers.pop(random.randrange(len(answers))))
         elif under_way and step != "answer":
             call = under_way.pop(-1 if step == "arrive last" else random.randrange(len(under_way)))
             if step != "lose":

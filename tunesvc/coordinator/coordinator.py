@@ -412,7 +412,7 @@ class Coordinator:
         return self._clock.now() >= self._settled_s
 
     def _check_executor(self) -> None:
-        trouble = self._executor.trouble()
+        trouble = self._executor.health_error()
         if trouble != self._trouble:
             self._trouble = trouble
             self._note("warning", trouble) if trouble else self._note("study", "Ray is back")
@@ -463,7 +463,7 @@ class Coordinator:
         is_due = now - self._renewed_s >= RENEW_S
         if is_due:
             self._renewed_s = now
-            alive = self._executor.alive()
+            alive = self._executor.heartbeats()
             if not self._trouble:
                 self._attempts.hear(alive)
             self._batch.alive = self._attempts.leases(alive if self._is_settled else None)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-Then = Callable[[Any, BaseException | None], None]
+Callback = Callable[[Any, BaseException | None], None]
 """Gets a value or an error."""
 
 
@@ -20,27 +20,27 @@ class EventLoop:
     def __init__(self) -> None:
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
-    def put(self, action: Callable[[], None]) -> None:
+    def call_soon(self, action: Callable[[], None]) -> None:
         """Have something done soon."""
         self._actions.put(action)
 
-    def later(self, delay_s: float, action: Callable[[], None]) -> None:
+    def call_later(self, delay_s: float, action: Callable[[], None]) -> None:
         """Have something done after a while."""
-        timer = threading.Timer(delay_s, self.put, [action])
+        timer = threading.Timer(delay_s, self.call_soon, [action])
         timer.daemon = True
         timer.start()
 
-    def when_done(self, ref: Any, then: Then) -> None:
+    def on_result(self, ref: Any, callback: Callback) -> None:
         """Have `then` called when an actor has answered, or is known not to."""
 
-        def put(future: Any) -> None:
+        def deliver(future: Any) -> None:
             error = future.exception()
             value = None if error else future.result()
-            self.put(lambda: then(value, error))
+            self.call_soon(lambda: callback(value, error))
 
-        ref.future().add_done_callback(put)
+        ref.future().add_done_callback(deliver)
 
-    def run_in_thread(self, work: Callable[[], Any], then: Then) -> None:
+    def run_in_thread(self, work: Callable[[], Any], callback: Callback) -> None:
         """Do what may take long in a thread of its own, and have `then` called with what came of it."""
 
         def run() -> None:
@@ -48,11 +48,11 @@ class EventLoop:
                 value, error = work(), None
             except Exception as raised:  # noqa: BLE001  # whoever asked for the work decides what it means
                 value, error = None, raised
-            self.put(lambda: then(value, error))
+            self.call_soon(lambda: callback(value, error))
 
         threading.Thread(target=run, daemon=True).start()
 
-    def take_in(self, timeout_s: float) -> None:
+    def run_once(self, timeout_s: float) -> None:
         """Do what has arrived; waits for the first when nothing has."""
         try:
             self._actions.get(timeout=timeout_s)() if timeout_s else self._actions.get_nowait()()

@@ -75,7 +75,7 @@ class Launch:
     """Where an earlier attempt saved its state, or None."""
     parallelism: int | None = None
     """How many attempts of the job may run at a time from here on; None: as many as there is room for."""
-    line: int = 1
+    backlog_max: int = 1
     """How many may stand in each worker's line from here on, behind the one that runs."""
 
 
@@ -271,11 +271,11 @@ class Executor(Protocol):
         """
         ...
 
-    def alive(self) -> Collection[AttemptId]:
+    def heartbeats(self) -> Collection[AttemptId]:
         """The attempts that gave a sign of life since the last call, those that wait for their resources included."""
         ...
 
-    def trouble(self) -> str:
+    def health_error(self) -> str:
         """Why nothing can be launched or heard at the moment, in a sentence; empty when all is well."""
         ...
 

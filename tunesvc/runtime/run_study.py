@@ -34,7 +34,7 @@ from tunesvc.errors import DatabaseUnavailable, LeaseLost, MachineBusy, SpecErro
 from tunesvc.execution.driver.ray_pool import ExecutorMaker
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
-from tunesvc.execution.objectives.pickled_function import pickled
+from tunesvc.execution.objectives.pickled_function import pickle_function
 from tunesvc.queries.warm_start_source import teacher
 from tunesvc.runtime.takeover import await_end, stand_by
 from tunesvc.search.exhaustion import is_complete, is_distinct, is_exhausted, trials_max
@@ -416,7 +416,7 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) 
         TuneError: the objective is a function that this process does not have, or that cannot travel.
     """
     _require_objective(spec, source)
-    function = None if source.function is None else pickled(source.function)
+    function = None if source.function is None else pickle_function(source.function)
     return Job(
         study=spec.name,
         key=key,

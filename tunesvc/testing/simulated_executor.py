@@ -250,12 +250,12 @@ class SimulatedExecutor:
             self._ready += [event for event in held.outbox if event.seq > cursor]
             self.cluster.ask_again(attempt)
 
-    def alive(self) -> Collection[AttemptId]:
+    def heartbeats(self) -> Collection[AttemptId]:
         """All that are not frozen."""
         running = [a for a in self.cluster.running if (held := self._own(a)) is not None and not held.frozen]
         return [*running, *self._waiting]
 
-    def trouble(self) -> str:
+    def health_error(self) -> str:
         """Never any."""
         return ""
 

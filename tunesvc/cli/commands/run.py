@@ -64,7 +64,7 @@ def run(
         raise typer.BadParameter("--name is for one file: with several, write `name` into each")
     _check_options(dashboard=dashboard, quiet=quiet)
     documents = read_all(files, Changes(trials, parallelism, name, seed))
-    with RayPool().ahead([document.spec for document in documents], str(documents[0].folder)) as rays:
+    with RayPool().prestart([document.spec for document in documents], str(documents[0].folder)) as rays:
 
         def begin(document: StudyDocument, observer: Observer, interrupt: threading.Event) -> Study:
             from tunesvc import api

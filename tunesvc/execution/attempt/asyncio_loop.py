@@ -25,7 +25,7 @@ def make_on_demand() -> None:
 
 
 @contextmanager
-def offered() -> Iterator[None]:
+def offer_loop() -> Iterator[None]:
     """Offer an event loop to this thread's code; one that was made is closed at the end."""
     _thread.loops = []
     try:

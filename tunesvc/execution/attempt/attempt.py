@@ -44,9 +44,9 @@ from tunesvc.trial import Trial
 
 Run = Callable[["Attempt"], Mapping[str, float]]
 """Runs the objective for an attempt; returns the final metrics."""
-Then = Callable[["Attempt", Outcome], None]
+OnFinished = Callable[["Attempt", Outcome], None]
 """Gets an attempt that has said everything but its outcome, and that."""
-_LAST_WORDS_CHARS = 4_000
+_OUTPUT_TAIL_CHARS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,12 @@ class WorkerInfo:
 class Attempt:
     """Runs one launch. Implements `tunesvc.trial.Channel`."""
 
-    def __init__(self, job: Job, launch: Launch, place: WorkerInfo, bell: BatchSignal) -> None:
+    def __init__(self, job: Job, launch: Launch, worker: WorkerInfo, signal: BatchSignal) -> None:
         """`bell`: rung when it says something."""
         self.job = job
         self.launch = launch
-        self.place = place
-        self.outbox = Outbox(bell)
+        self.worker = worker
+        self.outbox = Outbox(signal)
         self.is_reusable = False
         """Whether the process may run another attempt; known with the outcome."""
         self._restored = Path(launch.checkpoint) if launch.checkpoint else None
@@ -89,23 +89,27 @@ class Attempt:
         self._stop = threading.Event()
         self._stop_was_seen = False
         self._answers: dict[str, ParamValue | bytes] = {}
-        self._answered = threading.Condition(bell.lock)
+        self._answered = threading.Condition(signal.lock)
         self._question: SuggestRequested | StudyRequested | None = None
-        self._last_words = dict.fromkeys(("stdout", "stderr"), "")
+        self._output_tail = dict.fromkeys(("stdout", "stderr"), "")
         self._thread: threading.Thread | None = None
 
     # --- from the worker --------------------------------------------------------------------------
 
-    def start(self, run: Run, output: OutputCapture, then: Then, *, code: str = "", note: str = "") -> None:
+    def start(
+        self, run: Run, output: OutputCapture, on_finished: OnFinished, *, source_digest: str = "", note: str = ""
+    ) -> None:
         """Run the objective, whose source has the digest `code`, in a thread that calls `then` with its outcome.
 
         `note`: about the worker, for the log.
         """
-        self.outbox.put(Started(self.place.node, self.place.pid, self.place.devices, code))
+        self.outbox.put(Started(self.worker.node, self.worker.pid, self.worker.devices, source_digest))
         if note:
             self.outbox.log("stderr", note)
         # no daemon, for then every thread that the objective starts would be one too, see `leftover_threads`
-        self._thread = threading.Thread(target=self._run, args=(run, output, then), name="objective", daemon=False)
+        self._thread = threading.Thread(
+            target=self._run, args=(run, output, on_finished), name="objective", daemon=False
+        )
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
@@ -217,10 +221,10 @@ class Attempt:
 
     def __reduce__(self) -> tuple[object, ...]:
         """A trial that travels to another process speaks from there through a pipe."""
-        channel = self.opened_to_children().channel
+        channel = self.open_to_children().channel
         return PipeChannel, (channel.reports, channel.checkpoints, channel.directory)
 
-    def opened_to_children(self) -> ChildProcesses:
+    def open_to_children(self) -> ChildProcesses:
         """Have the pipe ready before a child process may write to it."""
         if self._children is None and os.getpid() == self._pid:
             directory = self.directory
@@ -235,7 +239,7 @@ class Attempt:
     @property
     def _forked(self) -> PipeChannel | None:
         """The way to the attempt from a forked child; None in the worker itself."""
-        return None if os.getpid() == self._pid else self.opened_to_children().channel
+        return None if os.getpid() == self._pid else self.open_to_children().channel
 
     def ask(self, name: str, distribution: str) -> ParamValue:
         """Ask the study's sampler for a parameter and wait for its value.
@@ -244,7 +248,7 @@ class Attempt:
             Pruned: the attempt was asked to stop meanwhile.
         """
         with self._answered:
-            return self._answer_to(SuggestRequested(name, distribution))  # type: ignore[no-any-return]  # a scalar
+            return self._wait_for_answer(SuggestRequested(name, distribution))  # type: ignore[no-any-return]  # a scalar
 
     def ask_for_study(self) -> bytes:
         """Ask for the study's attributes and trials, as `Optimizer.packed_study` writes them.
@@ -254,9 +258,9 @@ class Attempt:
         """
         with self._answered:
             self._answers.pop(STUDY, None)  # it may have changed
-            return self._answer_to(StudyRequested())  # type: ignore[no-any-return]  # bytes
+            return self._wait_for_answer(StudyRequested())  # type: ignore[no-any-return]  # bytes
 
-    def _answer_to(self, question: SuggestRequested | StudyRequested) -> Any:
+    def _wait_for_answer(self, question: SuggestRequested | StudyRequested) -> Any:
         if self._forked is not None:
             raise RuntimeError("ask for parameters and for the study before the process is forked")
         name = _name_of(question)
@@ -278,32 +282,32 @@ class Attempt:
             attempt=self.launch.attempt.number,
             restored=self._restored,
             metrics=self.job.metrics,
-            devices=self.place.devices,
+            devices=self.worker.devices,
             last_step=step_of(self._restored),
-            placement_group=self.place.placement_group,
+            placement_group=self.worker.placement_group,
         )
 
     # --- the thread ---------------------------------------------------------------------------------
 
-    def _run(self, run: Run, output: OutputCapture, then: Then) -> None:
+    def _run(self, run: Run, output: OutputCapture, on_finished: OnFinished) -> None:
         event_log.record("run", phase="begin", attempt=self.launch.attempt)
         failpoints.reach("begun")
         before = set(threading.enumerate())
         with output.into(self._log):
-            with asyncio_loop.offered():
+            with asyncio_loop.offer_loop():
                 outcome = self._outcome(run)
             if self._children is not None and (error := self._children.close()):
                 outcome = outcome_of(error, stop_requested=False) if isinstance(outcome, Finished) else outcome
         if isinstance(outcome, Failed) and self.job.command:
-            outcome = self._with_last_words(outcome)
+            outcome = self._with_output_tail(outcome)
         if self._directory is not None:
             scratch.remove(self._directory)
-        self.is_reusable = not isinstance(outcome, Failed) and self._is_clean(before)
+        self.is_reusable = not isinstance(outcome, Failed) and self._has_no_leftovers(before)
         failpoints.reach("ending")
         event_log.record("run", phase="end", attempt=self.launch.attempt)
-        then(self, outcome)
+        on_finished(self, outcome)
 
-    def _is_clean(self, before: set[threading.Thread]) -> bool:
+    def _has_no_leftovers(self, before: set[threading.Thread]) -> bool:
         """Return whether the objective has ended its threads; those that it has not are named in the log."""
         leftovers = find_leftovers(before)
         if leftovers:
@@ -312,7 +316,7 @@ class Attempt:
 
     def _outcome(self, run: Run) -> Outcome:
         if self._restored is not None and not self._restored.exists():
-            self._begin_anew(self._restored)
+            self._start_over(self._restored)
         try:
             metrics = run(self)
             outcome: Outcome = Finished(metrics) if metrics or not self.noticed_stop else StoppedEarly()
@@ -326,29 +330,29 @@ class Attempt:
         if os.getpid() != self._pid:
             leave(error)
 
-    def _begin_anew(self, lost: Path) -> None:
+    def _start_over(self, lost: Path) -> None:
         """Do without a checkpoint that is gone: what it saved costs time, the trial would cost a result."""
         self._restored, self.launch = None, replace(self.launch, checkpoint=None)
         self.outbox.log(
             "stderr",
-            f"[tunesvc: the trial starts over: its checkpoint {lost} was not found on {self.place.node}. It was "
+            f"[tunesvc: the trial starts over: its checkpoint {lost} was not found on {self.worker.node}. It was "
             "deleted, or TUNE_CHECKPOINTS names a folder that not all nodes share]\n",
         )
 
     def _log(self, stream: str, text: str, end: int) -> None:
-        self._last_words[stream] = (self._last_words[stream] + text)[-_LAST_WORDS_CHARS:]
+        self._output_tail[stream] = (self._output_tail[stream] + text)[-_OUTPUT_TAIL_CHARS:]
         self.outbox.log(stream, text, end)
 
-    def _with_last_words(self, failed: Failed) -> Failed:
+    def _with_output_tail(self, failed: Failed) -> Failed:
         """Add what a program wrote to stderr, which is to it what a traceback is to a function.
 
         Some print why they end to stdout, so both streams tell whether memory has run out.
         """
-        stderr = self._last_words["stderr"]
+        stderr = self._output_tail["stderr"]
         lines = stderr.strip().splitlines()
         message = f"{failed.message}: {lines[-1]}" if lines else failed.message
-        exhausted = out_of_memory("\n".join(self._last_words.values())) if failed.kind == "error" else None
-        return replace(failed, kind=exhausted or failed.kind, message=message, traceback=stderr)
+        out_of = out_of_memory("\n".join(self._output_tail.values())) if failed.kind == "error" else None
+        return replace(failed, kind=out_of or failed.kind, message=message, traceback=stderr)
 
 
 def _name_of(question: SuggestRequested | StudyRequested) -> str:

@@ -31,24 +31,24 @@ class Outbox:
 
     def __init__(
         self,
-        bell: BatchSignal | None = None,
+        signal: BatchSignal | None = None,
         *,
         pending_reports_max: int = PENDING_REPORTS_MAX,
         pending_log_chars_max: int = PENDING_LOG_CHARS_MAX,
     ) -> None:
         """`bell`: rung for each event."""
-        self._bell = bell or BatchSignal()
-        self._lock = self._bell.lock
+        self._signal = signal or BatchSignal()
+        self._lock = self._signal.lock
         self._reports_max = pending_reports_max
         self._log_chars_max = pending_log_chars_max
         self._pending: deque[Payload] = deque()
-        self._kept: deque[Numbered] = deque()
+        self._unacknowledged: deque[Numbered] = deque()
         self._last_seq = 0
         self._closed = False
         self._steps = IntRangeSet()
         self._pending_reports = 0
         self._pending_log_chars = 0
-        self._thinned_reports = 0
+        self._dropped_reports = 0
 
     def put(self, payload: Payload) -> None:
         """Add an event. An outcome is the last; whatever comes after it is refused."""
@@ -56,11 +56,11 @@ class Outbox:
             if self._closed:
                 return
             if isinstance(payload, Outcome):
-                self._say_what_is_missing()
+                self._log_dropped_reports()
                 self._closed = True
             self._add(payload)
             if isinstance(payload, (Outcome, SuggestRequested, StudyRequested)):
-                self._bell.notify_urgent()
+                self._signal.notify_urgent()
 
     def report(self, report: Reported) -> None:
         """Add a report, unless its step was reported before: the first one stands."""
@@ -85,13 +85,13 @@ class Outbox:
     def acknowledge(self, acknowledged: int) -> None:
         """Forget the events up to this number, which are recorded for good."""
         with self._lock:
-            while self._kept and self._kept[0][0] <= acknowledged:
-                self._kept.popleft()
+            while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
+                self._unacknowledged.popleft()
 
     def count(self, after: int) -> int:
         """How many events above `after` could be taken at once."""
         with self._lock:
-            return self._last_seq - after + min(len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))
+            return self._last_seq - after + min(len(self._pending), UNACKNOWLEDGED_MAX - len(self._unacknowledged))
 
     @property
     def is_closed(self) -> bool:
@@ -103,20 +103,20 @@ class Outbox:
     def is_full(self) -> bool:
         """Whether nothing more is handed out before an acknowledgement comes."""
         with self._lock:
-            return len(self._kept) >= UNACKNOWLEDGED_MAX
+            return len(self._unacknowledged) >= UNACKNOWLEDGED_MAX
 
     def take(self, after: int) -> Sequence[Numbered]:
         """Events numbered above `after`. Repeatable: the same `after` gives the same events again, and later ones."""
         with self._lock:
             self._hand_out()
-            return list(islice((event for event in self._kept if event[0] > after), TAKE_MAX))
+            return list(islice((event for event in self._unacknowledged if event[0] > after), TAKE_MAX))
 
     def _hand_out(self) -> None:
         """Number what is pending."""
-        for _ in range(min(TAKE_MAX, len(self._pending), UNACKNOWLEDGED_MAX - len(self._kept))):
+        for _ in range(min(TAKE_MAX, len(self._pending), UNACKNOWLEDGED_MAX - len(self._unacknowledged))):
             payload = self._pending.popleft()
             self._last_seq += 1
-            self._kept.append((self._last_seq, payload))
+            self._unacknowledged.append((self._last_seq, payload))
             if isinstance(payload, Reported):
                 self._pending_reports -= 1
             elif isinstance(payload, OutputLogged):
@@ -124,7 +124,7 @@ class Outbox:
 
     def _add(self, payload: Payload) -> None:
         self._pending.append(payload)
-        self._bell.ring()
+        self._signal.notify()
 
     def _thin_out(self) -> None:
         """Leave out every second report that waits; a curve keeps its shape at half its resolution."""
@@ -137,7 +137,7 @@ class Outbox:
         left_out = len(self._pending) - len(thinned)
         self._pending = thinned
         self._pending_reports -= left_out
-        self._thinned_reports += left_out
+        self._dropped_reports += left_out
 
     def _cut_log(self) -> None:
         """Leave out the middle of the output that waits; about a quarter of the bound stays at either end."""
@@ -159,11 +159,11 @@ class Outbox:
             self._pending_log_chars += len(gap.text)
             self._pending = cut
 
-    def _say_what_is_missing(self) -> None:
-        if self._thinned_reports:
-            self._note(f"{self._thinned_reports} reports came faster than they could be recorded and were left out")
+    def _log_dropped_reports(self) -> None:
+        if self._dropped_reports:
+            self._log_note(f"{self._dropped_reports} reports came faster than they could be recorded and were left out")
 
-    def _note(self, text: str) -> None:
+    def _log_note(self, text: str) -> None:
         note = OutputLogged("stderr", f"[tunesvc: {text}]\n")
         self._pending_log_chars += len(note.text)
         self._add(note)

@@ -16,13 +16,14 @@ from tunesvc.execution.driver.driver_messages import (
     Acknowledge,
     Adopt,
     AnswerCommand,
+    AttemptCommand,
     AttemptEvents,
     AttemptHeartbeats,
     Close,
+    CloseCommand,
     Cluster,
     Command,
     DriverHeartbeat,
-    Farewell,
     JobCommand,
     JobPayload,
     Kill,
@@ -30,7 +31,6 @@ from tunesvc.execution.driver.driver_messages import (
     Start,
     StartupRefused,
     Stop,
-    Wish,
 )
 from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.execution.driver.launcher import RayLauncher
@@ -39,7 +39,7 @@ from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch, 
 from tunesvc.execution.ray.dispatch_state import HANDOVER_S
 from tunesvc.spec import ParamValue
 
-QUIET_S = 10.0
+UNRESPONSIVE_S = 10.0
 """So long without an answer of Ray is trouble, though not the driver's end yet."""
 
 
@@ -51,9 +51,9 @@ class _KnownAttempt:
     """As long as no driver was told to start it."""
     delivered: int = 0
     acknowledged: int = 0
-    over: bool = False
+    is_finished: bool = False
     """Whether its outcome was delivered; forgotten when that is acknowledged."""
-    wishes: dict[Wish, None] = field(default_factory=dict)
+    commands: dict[AttemptCommand, None] = field(default_factory=dict)
     """In order, each once."""
 
 
@@ -68,18 +68,18 @@ class RayProcess:
         Raises:
             ExecutorError, SpecError: what `RayExecutor` raises.
         """
-        self._start, self._clock = start, start.clock
+        self._launcher, self._clock = start, start.clock
         self._ready: list[Event] = []
         self._attempts: dict[AttemptId, _KnownAttempt] = {}
-        self._signs: set[AttemptId] = set()
+        self._heartbeats: set[AttemptId] = set()
         self._token: int | None = None
-        self._link: DriverProcess | None = None
+        self._driver: DriverProcess | None = None
         self._cluster: Cluster | None = None
         self._unanswered_s = 0.0
-        self._heard_s = self._pulsed_s = self._clock.now()
-        self._trouble = self._reason = self._trouble_there = ""
+        self._received_s = self._heartbeat_s = self._clock.now()
+        self._health_error = self._exit_reason = self._ray_error = ""
         self._closed = False
-        self._seat = start.register_job(job)
+        self._registration = start.register_job(job)
         self._await_driver()
 
     # --- the protocol -----------------------------------------------------------------------------
@@ -99,198 +99,198 @@ class RayProcess:
         """Go on with attempts of an earlier coordinator. Every driver to come acts under this token."""
         self._token = token
         self._attempts |= {attempt: _KnownAttempt(None, cursor, cursor) for attempt, cursor in cursors.items()}
-        if self._link is not None:
-            self._tell(self._link, Adopt(token, dict(cursors)))
+        if self._driver is not None:
+            self._send(self._driver, Adopt(token, dict(cursors)))
 
-    def alive(self) -> Collection[AttemptId]:
+    def heartbeats(self) -> Collection[AttemptId]:
         """Those that gave a sign of life; all while there is trouble, for nobody would hear them."""
-        known = [attempt for attempt, kept in self._attempts.items() if not kept.over]
-        signs = set(known) if self.trouble() else self._signs
-        self._signs = set()
-        return [attempt for attempt in known if attempt in signs]
+        unfinished = [attempt for attempt, known in self._attempts.items() if not known.is_finished]
+        heartbeats = set(unfinished) if self.health_error() else self._heartbeats
+        self._heartbeats = set()
+        return [attempt for attempt in unfinished if attempt in heartbeats]
 
-    def trouble(self) -> str:
+    def health_error(self) -> str:
         """What is wrong with the driver or its Ray, and that it is being mended."""
-        self._take_in(0.0)
-        if self._trouble:
-            return self._trouble
+        self._receive_all(0.0)
+        if self._health_error:
+            return self._health_error
         now = self._clock.now()
-        quiet_s = max(now - self._heard_s, now - self._pulsed_s + self._unanswered_s)
-        if quiet_s >= QUIET_S:
-            return f"Ray has not answered for more than {QUIET_S:g} s; what runs is waited for"
-        return self._trouble_there
+        silent_s = max(now - self._received_s, now - self._heartbeat_s + self._unanswered_s)
+        if silent_s >= UNRESPONSIVE_S:
+            return f"Ray has not answered for more than {UNRESPONSIVE_S:g} s; what runs is waited for"
+        return self._ray_error
 
     def launch(self, launch: Launch) -> None:
         """Hand the attempt to the driver; while there is none it waits for the next."""
         attempt = self._attempts[launch.attempt] = _KnownAttempt(launch)
-        self._signs.add(launch.attempt)
-        if self._link is not None:
-            self._hand_over(self._link, attempt)
+        self._heartbeats.add(launch.attempt)
+        if self._driver is not None:
+            self._hand_over(self._driver, attempt)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Events not delivered yet; waits up to `timeout_s` for the first."""
         deadline = self._clock.now() + timeout_s
-        self._take_in(0.0)
+        self._receive_all(0.0)
         while not self._ready and (left_s := deadline - self._clock.now()) > 0:
-            self._take_in(left_s)
+            self._receive_all(left_s)
         ready, self._ready = self._ready, []
         return ready
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
         """Let the workers forget what is recorded."""
         for attempt, cursor in cursors.items():
-            if kept := self._attempts.get(attempt):
-                kept.acknowledged = max(kept.acknowledged, cursor)
-                if kept.over and kept.acknowledged >= kept.delivered:
+            if known := self._attempts.get(attempt):
+                known.acknowledged = max(known.acknowledged, cursor)
+                if known.is_finished and known.acknowledged >= known.delivered:
                     del self._attempts[attempt]
-        if self._link is not None and cursors:
-            self._tell(self._link, Acknowledge(dict(cursors)))
+        if self._driver is not None and cursors:
+            self._send(self._driver, Acknowledge(dict(cursors)))
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
         """Send the value of a parameter that an attempt asked for."""
-        self._wish(attempt, AnswerCommand(attempt, name, value))
+        self._send_to_attempt(attempt, AnswerCommand(attempt, name, value))
 
     def stop(self, attempt: AttemptId) -> None:
         """Ask the attempt to stop; one that no driver was told of ends at once."""
-        if not self._withdraw(attempt, StoppedEarly()):
-            self._wish(attempt, Stop(attempt))
+        if not self._cancel_unsent(attempt, StoppedEarly()):
+            self._send_to_attempt(attempt, Stop(attempt))
 
     def kill(self, attempt: AttemptId) -> None:
         """End the attempt's process; one that no driver was told of ends at once."""
-        if not self._withdraw(attempt, Lost("killed before a worker was free")):
-            self._wish(attempt, Kill(attempt))
+        if not self._cancel_unsent(attempt, Lost("killed before a worker was free")):
+            self._send_to_attempt(attempt, Kill(attempt))
 
     def close(self) -> None:
         """End all attempts; a driver that nobody else uses ends too, and is waited for, though not for ever."""
-        self._end(Close())
+        self._finish(Close())
 
     def leave(self) -> None:
         """Leave the driver, which ends when nobody else uses it; what can outlive it runs on."""
-        self._end(Leave())
+        self._finish(Leave())
 
     # --- attempts -----------------------------------------------------------------------------------
 
-    def _hand_over(self, link: DriverProcess, attempt: _KnownAttempt) -> None:
+    def _hand_over(self, driver: DriverProcess, attempt: _KnownAttempt) -> None:
         if attempt.launch is not None:
-            self._tell(link, Start(attempt.launch))
+            self._send(driver, Start(attempt.launch))
             attempt.launch = None
 
-    def _withdraw(self, attempt: AttemptId, outcome: Outcome) -> bool:
+    def _cancel_unsent(self, attempt: AttemptId, outcome: Outcome) -> bool:
         """End an attempt that was not handed over; whether there was such a one."""
-        kept = self._attempts.get(attempt)
-        if kept is None or kept.launch is None:
+        known = self._attempts.get(attempt)
+        if known is None or known.launch is None:
             return False
-        kept.launch = None
-        self._deliver(kept, Event(attempt, 1, outcome))
+        known.launch = None
+        self._deliver(known, Event(attempt, 1, outcome))
         return True
 
-    def _wish(self, attempt: AttemptId, wish: Wish) -> None:
-        kept = self._attempts.get(attempt)
-        if kept is not None and not kept.over:
-            kept.wishes[wish] = None
-            if self._link is not None:
-                self._tell(self._link, wish)
+    def _send_to_attempt(self, attempt: AttemptId, command: AttemptCommand) -> None:
+        known = self._attempts.get(attempt)
+        if known is not None and not known.is_finished:
+            known.commands[command] = None
+            if self._driver is not None:
+                self._send(self._driver, command)
 
-    def _hear(self, event: Event) -> None:
-        kept = self._attempts.get(event.attempt)
-        if kept is None or kept.over:
+    def _receive(self, event: Event) -> None:
+        known = self._attempts.get(event.attempt)
+        if known is None or known.is_finished:
             return
-        self._signs.add(event.attempt)
+        self._heartbeats.add(event.attempt)
         if isinstance(event.payload, Lost):  # comes from the driver, which may know less than was delivered
-            event = replace(event, seq=kept.delivered + 1, payload=self._classify_loss(kept, event.payload))
-        if event.seq > kept.delivered:
-            self._deliver(kept, event)
+            event = replace(event, seq=known.delivered + 1, payload=self._classify_loss(known, event.payload))
+        if event.seq > known.delivered:
+            self._deliver(known, event)
 
-    def _classify_loss(self, kept: _KnownAttempt, lost: Lost) -> Lost:
+    def _classify_loss(self, known: _KnownAttempt, lost: Lost) -> Lost:
         """An attempt that had begun and is not there for a new driver went with the Ray that ended under it.
 
         It counts against the limit for lost nodes: a trial that takes Ray down each time must not go on for ever.
         """
-        if lost.kind == "gone" and self._reason and kept.delivered:
-            return Lost(f"its Ray is gone ({self._reason})", "node")
+        if lost.kind == "gone" and self._exit_reason and known.delivered:
+            return Lost(f"its Ray is gone ({self._exit_reason})", "node")
         return lost
 
-    def _deliver(self, kept: _KnownAttempt, event: Event) -> None:
-        kept.delivered = event.seq
-        kept.over = isinstance(event.payload, Outcome)
+    def _deliver(self, known: _KnownAttempt, event: Event) -> None:
+        known.delivered = event.seq
+        known.is_finished = isinstance(event.payload, Outcome)
         self._ready.append(event)
 
     # --- the driver ---------------------------------------------------------------------------------
 
     def _await_driver(self) -> None:
         try:
-            while self._link is None:
-                link, message = self._seat.inbox.get()
+            while self._driver is None:
+                driver, message = self._registration.messages.get()
                 if isinstance(message, StartupRefused):
                     raise message.error()
                 if isinstance(message, DriverEnded):
                     raise ExecutorError(f"Ray did not start: its driver {message.reason}")
-                self._take(link, message)
+                self._handle(driver, message)
         except BaseException:
             self.close()
             raise
 
     def _latest(self) -> Cluster:
-        self._take_in(0.0)
+        self._receive_all(0.0)
         if self._cluster is None:
             raise AssertionError("the constructor waits for it")
         return self._cluster
 
-    def _take_in(self, timeout_s: float) -> None:
+    def _receive_all(self, timeout_s: float) -> None:
         """Handle what has arrived; waits for the first when nothing has."""
         try:
-            inbox = self._seat.inbox
-            self._take(*(inbox.get(timeout=timeout_s) if timeout_s else inbox.get_nowait()))
+            messages = self._registration.messages
+            self._handle(*(messages.get(timeout=timeout_s) if timeout_s else messages.get_nowait()))
             while True:
-                self._take(*inbox.get_nowait())
+                self._handle(*messages.get_nowait())
         except queue.Empty:
             return
 
-    def _take(self, link: DriverProcess | None, message: JobPayload | DriverHeartbeat | DriverEnded) -> None:
-        self._heard_s = self._clock.now()
+    def _handle(self, driver: DriverProcess | None, message: JobPayload | DriverHeartbeat | DriverEnded) -> None:
+        self._received_s = self._clock.now()
         match message:
             case AttemptEvents(events):
                 for event in events:
-                    self._hear(event)
+                    self._receive(event)
             case DriverHeartbeat(unanswered_s):
-                self._unanswered_s, self._pulsed_s = unanswered_s, self._heard_s
-            case AttemptHeartbeats(alive, trouble):
-                self._trouble_there = trouble
-                self._signs.update(alive)
+                self._unanswered_s, self._heartbeat_s = unanswered_s, self._received_s
+            case AttemptHeartbeats(alive, ray_error):
+                self._ray_error = ray_error
+                self._heartbeats.update(alive)
             case Cluster():
                 self._cluster = message
-                if self._link is None and link is not None:
-                    self._on_driver_ready(link)
+                if self._driver is None and driver is not None:
+                    self._on_driver_ready(driver)
             case StartupRefused(_, text):
-                self._trouble = f"Ray cannot be reached: {text.rstrip('.')}; trying again"
+                self._health_error = f"Ray cannot be reached: {text.rstrip('.')}; trying again"
             case DriverEnded(reason):
                 self._on_driver_exit(reason)
 
-    def _on_driver_ready(self, link: DriverProcess) -> None:
+    def _on_driver_ready(self, driver: DriverProcess) -> None:
         """Tell a driver all that it has to know, in the order in which it would have learned it."""
-        self._link, self._trouble, self._trouble_there = link, "", ""
-        self._unanswered_s, self._pulsed_s = 0.0, self._clock.now()
+        self._driver, self._health_error, self._ray_error = driver, "", ""
+        self._unanswered_s, self._heartbeat_s = 0.0, self._clock.now()
         # What was delivered but is not acknowledged must not be forgotten by the workers; it is left out when it
         # arrives again.
-        adopted = {attempt: kept.acknowledged for attempt, kept in self._attempts.items() if kept.launch is None}
+        adopted = {attempt: known.acknowledged for attempt, known in self._attempts.items() if known.launch is None}
         if adopted or self._token is not None:
-            self._tell(link, Adopt(self._token or 0, adopted))
-        for kept in self._attempts.values():
-            self._hand_over(link, kept)
-            for wish in kept.wishes:
-                self._tell(link, wish)
+            self._send(driver, Adopt(self._token or 0, adopted))
+        for known in self._attempts.values():
+            self._hand_over(driver, known)
+            for command in known.commands:
+                self._send(driver, command)
 
     def _on_driver_exit(self, reason: str) -> None:
-        if self._link is not None:
-            self._link, self._reason = None, reason
-            self._trouble = f"the Ray driver is gone ({reason}); connecting again"
-        elif not self._trouble.startswith("Ray cannot be reached"):
-            self._trouble = f"the Ray driver cannot be started again ({reason}); trying again"
+        if self._driver is not None:
+            self._driver, self._exit_reason = None, reason
+            self._health_error = f"the Ray driver is gone ({reason}); connecting again"
+        elif not self._health_error.startswith("Ray cannot be reached"):
+            self._health_error = f"the Ray driver cannot be started again ({reason}); trying again"
 
-    def _tell(self, link: DriverProcess, command: Command) -> None:
-        link.send(JobCommand(self._seat.begin.number, command))
+    def _send(self, driver: DriverProcess, command: Command) -> None:
+        driver.send(JobCommand(self._registration.begin.number, command))
 
-    def _end(self, farewell: Farewell) -> None:
+    def _finish(self, command: CloseCommand) -> None:
         if not self._closed:
-            self._closed, self._link = True, None
-            self._start.unregister_job(self._seat, farewell)
+            self._closed, self._driver = True, None
+            self._launcher.unregister_job(self._registration, command)

@@ -27,13 +27,13 @@ from tunesvc.execution.driver.driver_messages import (
     Close,
     Cluster,
     Command,
+    DriverCommand,
     DriverHeartbeat,
     End,
     JobCommand,
     JobMessage,
     Leave,
     Message,
-    Order,
     StartupRefused,
 )
 from tunesvc.execution.event_loop import EventLoop
@@ -41,9 +41,9 @@ from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util.clock import SystemClock
 
-PULSE_S = 1.0
+HEARTBEAT_S = 1.0
 """How often it gives a sign of life."""
-CLUSTER_S = 2.0
+CLUSTER_POLL_S = 2.0
 """How often it asks what Ray has."""
 
 
@@ -63,7 +63,7 @@ class RayConnector(Protocol):
     """Joins a cluster or starts a local Ray."""
 
     def __call__(
-        self, address: str | None, local: LocalResources | None, source: str | None, inbox: EventLoop
+        self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop
     ) -> JoinedRay: ...
 
 
@@ -72,7 +72,7 @@ class HostedJob:
     """A job's executor, which is there when the job is taken up."""
 
     executor: Executor | None = None
-    unheard: list[Command] = field(default_factory=list)
+    deferred: list[Command] = field(default_factory=list)
     """What it has to be told then."""
 
 
@@ -81,112 +81,116 @@ class Driver:
 
     def __init__(self, connection: Connection, join: RayConnector) -> None:
         self._connection = connection
-        self._join = join
+        self._connector = join
         self._ray: JoinedRay
-        self._inbox = EventLoop()
-        self._hosts: dict[int, HostedJob] = {}
-        self._sending = threading.Lock()
-        self._is_new = threading.Event()
+        self._event_loop = EventLoop()
+        self._jobs: dict[int, HostedJob] = {}
+        self._send_lock = threading.Lock()
+        self._has_new_job = threading.Event()
         """Whether a job waits to hear what Ray has."""
         self._clock = SystemClock()
         self._answered_s = self._clock.now()
-        self._pulsed_s = -PULSE_S
+        self._heartbeat_s = -HEARTBEAT_S
 
     def run(self) -> None:
         """Connect to Ray, then listen and obey until told to end, or until the other end is closed."""
-        join, *orders = self._connection.recv()
-        threading.Thread(target=self._obey, args=(orders,), name="commands", daemon=True).start()
+        join, *commands = self._connection.recv()
+        threading.Thread(target=self._receive_commands, args=(commands,), name="commands", daemon=True).start()
         sys.argv[0] = join.program
         try:
-            self._ray = self._join(join.address, join.local, join.source, self._inbox)
+            self._ray = self._connector(join.address, join.local, join.source, self._event_loop)
         except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
             self._send(StartupRefused.by(error))
             return
         self._answered_s = self._clock.now()
-        threading.Thread(target=self._keep_looking, name="cluster", daemon=True).start()
+        threading.Thread(target=self._watch_cluster, name="cluster", daemon=True).start()
         while True:
-            self._pulse()
-            self._inbox.take_in(PULSE_S)
-            for number, host in [*self._hosts.items()]:
-                if host.executor is not None and (events := host.executor.events(0.0)):
+            self._send_heartbeats()
+            self._event_loop.run_once(HEARTBEAT_S)
+            for number, hosted in [*self._jobs.items()]:
+                if hosted.executor is not None and (events := hosted.executor.events(0.0)):
                     self._send(JobMessage(number, AttemptEvents(events)))
 
-    def _pulse(self) -> None:
+    def _send_heartbeats(self) -> None:
         now = self._clock.now()
-        if now - self._pulsed_s < PULSE_S:
+        if now - self._heartbeat_s < HEARTBEAT_S:
             return
-        self._pulsed_s = now
+        self._heartbeat_s = now
         self._send(DriverHeartbeat(now - self._answered_s))
-        for number, host in self._hosts.items():
-            if host.executor is not None:
-                self._send(JobMessage(number, AttemptHeartbeats(host.executor.alive(), host.executor.trouble())))
+        for number, hosted in self._jobs.items():
+            if hosted.executor is not None:
+                self._send(
+                    JobMessage(number, AttemptHeartbeats(hosted.executor.heartbeats(), hosted.executor.health_error()))
+                )
 
     # --- commands -----------------------------------------------------------------------------------
 
-    def _obey(self, orders: Sequence[Order]) -> NoReturn:
+    def _receive_commands(self, commands: Sequence[DriverCommand]) -> NoReturn:
         """Hand what we are told to the main thread, which alone may use executors."""
         while True:
-            if orders:
-                self._inbox.put(partial(self._carry_out_all, orders))
+            if commands:
+                self._event_loop.call_soon(partial(self._handle_all, commands))
             try:
-                orders = self._connection.recv()
+                commands = self._connection.recv()
             except (EOFError, OSError):  # whom we work for is gone
                 _kill_process_group()
 
-    def _carry_out_all(self, orders: Sequence[Order]) -> None:
-        for order in orders:
-            self._carry_out(order)
+    def _handle_all(self, commands: Sequence[DriverCommand]) -> None:
+        for command in commands:
+            self._handle(command)
 
-    def _carry_out(self, order: Order) -> None:
-        match order:
+    def _handle(self, command: DriverCommand) -> None:
+        match command:
             case Begin(number, job):
-                self._hosts[number] = HostedJob()
-                threading.Thread(target=self._take_up, args=(number, job), name=f"job {number}", daemon=True).start()
-            case JobCommand(number, command):
-                self._perform(number, command)
+                self._jobs[number] = HostedJob()
+                threading.Thread(
+                    target=self._create_executor, args=(number, job), name=f"job {number}", daemon=True
+                ).start()
+            case JobCommand(number, job_command):
+                self._perform(number, job_command)
             case End():
                 self._ray.close()
                 os._exit(0)  # there is nothing left to do that could be worth a hang
 
-    def _take_up(self, number: int, job: Job) -> None:
+    def _create_executor(self, number: int, job: Job) -> None:
         """Make the job's executor, in a thread of its own: it may have to ask the job's function for its resources."""
         try:
             executor = self._ray.executor(job)
         except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
-            self._inbox.put(partial(self._hosts.__delitem__, number))
+            self._event_loop.call_soon(partial(self._jobs.__delitem__, number))
             self._send(JobMessage(number, StartupRefused.by(error)))
         else:
-            self._inbox.put(partial(self._took_up, number, executor))
+            self._event_loop.call_soon(partial(self._on_executor_ready, number, executor))
 
-    def _took_up(self, number: int, executor: Executor) -> None:
-        host = self._hosts[number]
-        host.executor = executor
-        for command in host.unheard:
+    def _on_executor_ready(self, number: int, executor: Executor) -> None:
+        hosted = self._jobs[number]
+        hosted.executor = executor
+        for command in hosted.deferred:
             self._perform(number, command)
-        self._is_new.set()
+        self._has_new_job.set()
 
     def _perform(self, number: int, command: Command) -> None:
-        host = self._hosts.get(number)
-        if host is None:  # it could not be taken up
+        hosted = self._jobs.get(number)
+        if hosted is None:  # it could not be taken up
             return
-        if host.executor is None:
-            host.unheard.append(command)
+        if hosted.executor is None:
+            hosted.deferred.append(command)
             return
-        command.perform(host.executor)
+        command.perform(hosted.executor)
         if isinstance(command, (Close, Leave)):
-            del self._hosts[number]
+            del self._jobs[number]
 
     # --- what Ray has -------------------------------------------------------------------------------
 
-    def _keep_looking(self) -> NoReturn:
+    def _watch_cluster(self) -> NoReturn:
         while True:
-            self._is_new.wait(CLUSTER_S)
-            self._is_new.clear()
+            self._has_new_job.wait(CLUSTER_POLL_S)
+            self._has_new_job.clear()
             with suppress(Exception):  # Ray's head is away: no answer, and the pulse says for how long
-                self._look_around()
+                self._publish_capacity()
 
-    def _look_around(self) -> None:
-        executors = {number: host.executor for number, host in [*self._hosts.items()] if host.executor is not None}
+    def _publish_capacity(self) -> None:
+        executors = {number: hosted.executor for number, hosted in [*self._jobs.items()] if hosted.executor is not None}
         for number, executor in executors.items():
             self._send(JobMessage(number, _cluster_of(executor)))
         self._answered_s = self._clock.now()
@@ -194,7 +198,7 @@ class Driver:
     def _send(self, message: Message) -> None:
         """Waits while nobody reads: then nothing more is taken from the workers, whose outboxes are bounded."""
         try:
-            with self._sending:
+            with self._send_lock:
                 self._connection.send(message)
         except OSError:
             _kill_process_group()

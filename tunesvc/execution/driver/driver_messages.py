@@ -117,10 +117,10 @@ class Leave:
         executor.leave()
 
 
-Wish = AnswerCommand | Stop | Kill
+AttemptCommand = AnswerCommand | Stop | Kill
 """What is wanted of one attempt; telling it twice does no harm."""
-Farewell = Close | Leave
-Command = Adopt | Start | Acknowledge | Wish | Farewell
+CloseCommand = Close | Leave
+Command = Adopt | Start | Acknowledge | AttemptCommand | CloseCommand
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,9 @@ class End:
     """There will be no other job. The driver ends with it, and its local Ray."""
 
 
-Opening = Join | Begin
+StartupCommand = Join | Begin
 """What each driver has to be told before anything else."""
-Order = Opening | JobCommand | End
+DriverCommand = StartupCommand | JobCommand | End
 
 # --- from the driver --------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class AttemptHeartbeats:
     """How the job's attempts are."""
 
     alive: Collection[AttemptId]
-    trouble: str
+    health_error: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from textwrap import shorten
 
-from tunesvc.execution.driver.driver_messages import Message, Opening, Order
+from tunesvc.execution.driver.driver_messages import DriverCommand, Message, StartupCommand
 
 _MAIN = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
-_WORDS_CHARS = 8_000
+_OUTPUT_CHARS = 8_000
 _SHOWN_CHARS = 120
-_NO_WORDS = re.compile(r"^\s*$|\[0x[0-9a-f]+\]\s*$")
+_NOISE = re.compile(r"^\s*$|\[0x[0-9a-f]+\]\s*$")
 """Empty lines, and frames of a stack of compiled parts."""
 _LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
 """Of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711] rpc_client.h:204: `."""
@@ -33,7 +33,7 @@ _LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
 class DriverProcess:
     """One driver process. One thread may receive; any may send, and `kill`."""
 
-    def __init__(self, module: str, openings: Sequence[Opening], *, recv_max_s: float) -> None:
+    def __init__(self, module: str, startup_commands: Sequence[StartupCommand], *, recv_max_s: float) -> None:
         """Start the process, in a session of its own, which neither Ctrl-C nor SIGTERM to our group reaches.
 
         Args:
@@ -43,29 +43,29 @@ class DriverProcess:
         """
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(recv_max_s), 0))
-        self._words, words_end = os.pipe()
-        os.set_blocking(self._words, False)
+        self._output, output_end = os.pipe()
+        os.set_blocking(self._output, False)
         try:
             self._process = subprocess.Popen(
                 # -P and our own path: a module in the current folder must not stand in for one of ours
                 [sys.executable, "-P", "-c", _MAIN.format(path=sys.path, module=module), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
-                stdout=words_end,
-                stderr=words_end,
+                stdout=output_end,
+                stderr=output_end,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
         finally:
-            os.close(words_end)
+            os.close(output_end)
             theirs.close()
         self._connection = Connection(ours.detach())
-        self._sources: list[Connection | int] = [self._connection, self._words]
-        self._said = ""
-        self._ending = threading.Lock()
-        self._outgoing: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-        for opening in openings:
-            self._outgoing.put(opening)
-        self._sender = threading.Thread(target=self._keep_sending, name="driver-commands", daemon=True)
+        self._sources: list[Connection | int] = [self._connection, self._output]
+        self._output_tail = ""
+        self._reaping = threading.Lock()
+        self._outgoing: queue.SimpleQueue[DriverCommand | None] = queue.SimpleQueue()
+        for command in startup_commands:
+            self._outgoing.put(command)
+        self._sender = threading.Thread(target=self._send_all, name="driver-commands", daemon=True)
         self._sender.start()
 
     @property
@@ -73,9 +73,9 @@ class DriverProcess:
         """Of the process, which leads a group of the same number."""
         return self._process.pid
 
-    def send(self, order: Order) -> None:
+    def send(self, command: DriverCommand) -> None:
         """Tell the driver something; returns at once, and is void once the driver is gone."""
-        self._outgoing.put(order)
+        self._outgoing.put(command)
 
     def receive(self, timeout_s: float) -> Message | None:
         """The next message; None when there is none within the time.
@@ -84,8 +84,8 @@ class DriverProcess:
             EOFError: the process has ended, or left a message unfinished.
         """
         ready = wait(self._sources, timeout_s)
-        if self._words in ready and not self._listen_to_words():
-            self._sources.remove(self._words)
+        if self._output in ready and not self._read_output():
+            self._sources.remove(self._output)
         if self._connection not in ready:
             return None
         try:
@@ -96,7 +96,7 @@ class DriverProcess:
 
     def kill(self) -> None:
         """Kill the process and what it started. Repeatable."""
-        with self._ending:
+        with self._reaping:
             if self._process.returncode is None:  # not reaped, so the group's number is still its own
                 with suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
@@ -105,36 +105,36 @@ class DriverProcess:
         """Wait for the process, which has closed its end or was killed; why it ended. Nothing it started is left."""
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         self.kill()
-        with self._ending:
+        with self._reaping:
             code = self._process.wait()
-        self._listen_to_words()
+        self._read_output()
         self._outgoing.put(None)
         self._sender.join()
         self._connection.close()
-        os.close(self._words)
-        return _describe_exit(code, self._said)
+        os.close(self._output)
+        return _describe_exit(code, self._output_tail)
 
-    def _keep_sending(self) -> None:
+    def _send_all(self) -> None:
         """What was said at once travels together."""
         with suppress(OSError):  # it is gone; whoever receives finds out
-            while (order := self._outgoing.get()) is not None:
-                orders = [order]
-                while not self._outgoing.empty() and (order := self._outgoing.get()) is not None:
-                    orders.append(order)
-                self._connection.send(orders)
-                if order is None:
+            while (command := self._outgoing.get()) is not None:
+                commands = [command]
+                while not self._outgoing.empty() and (command := self._outgoing.get()) is not None:
+                    commands.append(command)
+                self._connection.send(commands)
+                if command is None:
                     return
 
-    def _listen_to_words(self) -> bool:
+    def _read_output(self) -> bool:
         """Take in what was said on stdout and stderr; whether more may come."""
         with suppress(BlockingIOError):
-            while data := os.read(self._words, 65_536):
-                self._said = (self._said + data.decode("utf-8", "replace"))[-_WORDS_CHARS:]
+            while data := os.read(self._output, 65_536):
+                self._output_tail = (self._output_tail + data.decode("utf-8", "replace"))[-_OUTPUT_CHARS:]
             return False
         return True
 
 
-def _describe_exit(code: int, said: str) -> str:
+def _describe_exit(code: int, output: str) -> str:
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    lines = [_LOG_PREFIX.sub("", line).strip() for line in said.splitlines() if not _NO_WORDS.search(line)]
+    lines = [_LOG_PREFIX.sub("", line).strip() for line in output.splitlines() if not _NOISE.search(line)]
     return f"{how}: {shorten(lines[-1], _SHOWN_CHARS, placeholder=' ...')}" if lines else how

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 
 from tunesvc.execution.driver.driver_messages import (
     Begin,
+    CloseCommand,
     DriverHeartbeat,
     End,
-    Farewell,
     JobCommand,
     JobMessage,
     JobPayload,
@@ -32,7 +32,7 @@ from tunesvc.execution.executor import Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util.clock import Clock, SystemClock
 
-Word = tuple[DriverProcess | None, JobPayload | DriverHeartbeat | DriverEnded]
+RoutedMessage = tuple[DriverProcess | None, JobPayload | DriverHeartbeat | DriverEnded]
 """What the driver behind a link said to one job, or to all."""
 
 
@@ -41,7 +41,7 @@ class JobRegistration:
     """A job's place among those of a driver, and of each that takes its place."""
 
     begin: Begin
-    inbox: queue.SimpleQueue[Word] = field(default_factory=queue.SimpleQueue)
+    messages: queue.SimpleQueue[RoutedMessage] = field(default_factory=queue.SimpleQueue)
     """What drivers say that concerns the job, in order."""
 
 
@@ -57,11 +57,11 @@ class RayLauncher:
         *,
         source: str | None = None,
         local: LocalResources | None = None,
-        patience: DriverTimeouts | None = None,
+        timeouts: DriverTimeouts | None = None,
         clock: Clock | None = None,
-        driver: str = "tunesvc.execution.driver.driver_main",
-        is_kept: bool = False,
-        holding: HeldClaim | None = None,
+        driver_module: str = "tunesvc.execution.driver.driver_main",
+        keep_alive: bool = False,
+        claim: HeldClaim | None = None,
     ) -> None:
         """Start the driver; returns at once.
 
@@ -76,59 +76,61 @@ class RayLauncher:
             holding: what a local Ray has of this machine; released when that has ended.
         """
         self.clock = clock or SystemClock()
-        self._is_kept = is_kept
-        self._holding = holding
-        self._seats: dict[int, JobRegistration] = {}
+        self._keep_alive = keep_alive
+        self._claim = claim
+        self._registrations: dict[int, JobRegistration] = {}
         self._numbers = itertools.count(1)
-        self._routing = threading.Lock()
-        self._link: DriverProcess | None = None
+        self._lock = threading.Lock()
+        self._driver: DriverProcess | None = None
         """The driver of now, as soon as its Ray is up."""
         self._last: Message | DriverEnded | None = None
         join = Join(address, local, source, sys.argv[0])
-        self._keeper = DriverSupervisor(driver, join, self._hear, patience or DriverTimeouts(), self.clock)
+        self._supervisor = DriverSupervisor(
+            driver_module, join, self._receive, timeouts or DriverTimeouts(), self.clock
+        )
 
     @property
-    def link(self) -> DriverProcess | None:
+    def driver(self) -> DriverProcess | None:
         """To the driver of now, as soon as its Ray is up."""
-        return self._link
+        return self._driver
 
     def register_job(self, job: Job) -> JobRegistration:
         """Tell this driver, and each that takes its place, the job."""
-        seat = JobRegistration(Begin(next(self._numbers), job))
-        with self._routing:
-            self._seats[seat.begin.number] = seat
+        registration = JobRegistration(Begin(next(self._numbers), job))
+        with self._lock:
+            self._registrations[registration.begin.number] = registration
             if isinstance(self._last, (StartupRefused, DriverEnded)):  # nobody has come up since
-                seat.inbox.put((None, self._last))
-        self._keeper.tell(seat.begin)
-        return seat
+                registration.messages.put((None, self._last))
+        self._supervisor.add_job(registration.begin)
+        return registration
 
-    def unregister_job(self, seat: JobRegistration, farewell: Farewell) -> None:
+    def unregister_job(self, registration: JobRegistration, command: CloseCommand) -> None:
         """End a job. With the last one the driver ends, and is waited for; whatever does not end in time is killed."""
-        self._keeper.forget(seat.begin)
-        with self._routing:
-            del self._seats[seat.begin.number]
-            is_last = not self._seats
-            if self._link is not None:
-                self._link.send(JobCommand(seat.begin.number, farewell))
-        if is_last and not self._is_kept:
+        self._supervisor.remove_job(registration.begin)
+        with self._lock:
+            del self._registrations[registration.begin.number]
+            is_last = not self._registrations
+            if self._driver is not None:
+                self._driver.send(JobCommand(registration.begin.number, command))
+        if is_last and not self._keep_alive:
             self.end()
 
     def end(self) -> None:
         """End the driver and what it started here. Repeatable."""
-        told = self._link
-        if told is not None:
-            told.send(End())
-        self._keeper.end(told)
-        if self._holding is not None:
-            self._holding.release()
+        driver = self._driver
+        if driver is not None:
+            driver.send(End())
+        self._supervisor.end(driver)
+        if self._claim is not None:
+            self._claim.release()
 
-    def _hear(self, link: DriverProcess | None, message: Message | DriverEnded) -> None:
+    def _receive(self, driver: DriverProcess | None, message: Message | DriverEnded) -> None:
         """Pass on what a driver says, in the keeper's thread."""
-        with self._routing:
+        with self._lock:
             self._last = message
-            self._link = None if isinstance(message, (StartupRefused, DriverEnded)) else link
+            self._driver = None if isinstance(message, (StartupRefused, DriverEnded)) else driver
             if not isinstance(message, JobMessage):
-                for seat in self._seats.values():
-                    seat.inbox.put((link, message))
-            elif message.number in self._seats:
-                self._seats[message.number].inbox.put((link, message.message))
+                for registration in self._registrations.values():
+                    registration.messages.put((driver, message))
+            elif message.number in self._registrations:
+                self._registrations[message.number].messages.put((driver, message.message))

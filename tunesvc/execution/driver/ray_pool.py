@@ -19,7 +19,7 @@ from tunesvc.execution.driver.driver_executor import RayProcess
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.driver.machine_claims import Demand, Machine, MachineClaim
 from tunesvc.execution.executor import Executor, Job
-from tunesvc.execution.objectives.source_digest import speaks_of_resources
+from tunesvc.execution.objectives.source_digest import mentions_resources
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.spec import StudySpec
 
@@ -32,8 +32,8 @@ class RayPool:
     def __init__(self, *, of_several: bool = False) -> None:
         """`of_several`: one local Ray is for studies that are not all known when it starts, and gets what is free."""
         self._of_several = of_several
-        self._starts: dict[tuple[str | None, str | None], RayLauncher] = {}
-        self._starting = threading.Lock()
+        self._launchers: dict[tuple[str | None, str | None], RayLauncher] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> RayPool:
         return self
@@ -41,31 +41,31 @@ class RayPool:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def ahead(self, specs: Sequence[StudySpec], source: str | None) -> RayPool:
+    def prestart(self, specs: Sequence[StudySpec], source: str | None) -> RayPool:
         """Start the Ray of these studies before one of them asks for it, unless the machine is busy by then."""
         if not _is_in_use():
             with suppress(MachineBusy):
-                self._start(specs, source)
+                self._launch(specs, source)
         return self
 
     def executor(self, job: Job, spec: StudySpec) -> Executor:
         """Of a job: see `ray_executor`."""
-        return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, self._start([spec], job.source))
+        return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, self._launch([spec], job.source))
 
     def end(self) -> None:
         """End the Rays, whoever still uses them. Repeatable."""
-        for start in self._starts.values():
-            start.end()
-        self._starts.clear()
+        for launcher in self._launchers.values():
+            launcher.end()
+        self._launchers.clear()
 
-    def _start(self, specs: Sequence[StudySpec], source: str | None) -> RayLauncher:
+    def _launch(self, specs: Sequence[StudySpec], source: str | None) -> RayLauncher:
         """A cluster gets one copy of one folder from each driver; workers of a local Ray find any."""
         address = specs[0].cluster
         key = address, source if is_shared(address) else None
-        with self._starting:
-            if key not in self._starts:
-                self._starts[key] = _begun(specs, source, of_several=self._of_several, is_kept=True)
-            return self._starts[key]
+        with self._lock:
+            if key not in self._launchers:
+                self._launchers[key] = _launch_ray(specs, source, of_several=self._of_several, keep_alive=True)
+            return self._launchers[key]
 
 
 def ray_executor(job: Job, spec: StudySpec) -> Executor:
@@ -74,7 +74,7 @@ def ray_executor(job: Job, spec: StudySpec) -> Executor:
     Raises:
         MachineBusy: a local one would need what other commands have.
     """
-    return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, _begun([spec], job.source))
+    return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, _launch_ray([spec], job.source))
 
 
 def is_shared(address: str | None) -> bool:
@@ -82,25 +82,25 @@ def is_shared(address: str | None) -> bool:
     return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
-def _begun(
-    specs: Sequence[StudySpec], source: str | None, *, of_several: bool = False, is_kept: bool = False
+def _launch_ray(
+    specs: Sequence[StudySpec], source: str | None, *, of_several: bool = False, keep_alive: bool = False
 ) -> RayLauncher:
     """Begin to start the Ray of studies; a local one on what they have claimed of this machine."""
     address = specs[0].cluster
     if is_shared(address):
-        return RayLauncher(address, source=source, is_kept=is_kept)
+        return RayLauncher(address, source=source, keep_alive=keep_alive)
     folder = Path(source or ".")
-    brings = [spec for spec in specs if speaks_of_resources(spec.entrypoint, folder)]
-    demand = Demand.of(specs, may_bring_gpus=bool(brings))
+    bringing = [spec for spec in specs if mentions_resources(spec.entrypoint, folder)]
+    demand = Demand.of(specs, may_bring_gpus=bool(bringing))
     if of_several:
         demand = replace(demand, cpu=None, gpu=None)
     machine = Machine.here()
-    holding = machine.claim([spec.name for spec in specs], demand)
+    held_claim = machine.claim([spec.name for spec in specs], demand)
     try:
-        local = _local(machine, demand, holding.claim)
-        return RayLauncher(address, source=source, local=local, is_kept=is_kept, holding=holding)
+        local = _local(machine, demand, held_claim.claim)
+        return RayLauncher(address, source=source, local=local, keep_alive=keep_alive, claim=held_claim)
     except BaseException:
-        holding.release()
+        held_claim.release()
         raise
 
 
@@ -109,8 +109,8 @@ def _local(machine: Machine, demand: Demand, claim: MachineClaim) -> LocalResour
 
     Studies that say their `parallelism` may be given more while they run: what they have claimed bounds no CPUs.
     """
-    has_all_it_wants = claim.cpu >= (machine.cpus if demand.cpu is None else demand.cpu)
-    cpu = None if has_all_it_wants else math.ceil(max(math.floor(claim.cpu), demand.least_cpu))
+    has_enough_cpus = claim.cpu >= (machine.cpus if demand.cpu is None else demand.cpu)
+    cpu = None if has_enough_cpus else math.ceil(max(math.floor(claim.cpu), demand.least_cpu))
     devices = None if demand.gpu == 0 or claim.gpus == machine.gpus else claim.gpus
     if cpu is None and devices is None:
         return None

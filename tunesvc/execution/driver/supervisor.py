@@ -9,7 +9,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tunesvc.execution.driver.driver_messages import Begin, DriverHeartbeat, Join, Message, Opening, StartupRefused
+from tunesvc.execution.driver.driver_messages import (
+    Begin,
+    DriverHeartbeat,
+    Join,
+    Message,
+    StartupCommand,
+    StartupRefused,
+)
 from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.util.clock import Clock
 
@@ -42,100 +49,104 @@ class DriverEnded:
     """What it did, as in `ended by SIGKILL`."""
 
 
-Hear = Callable[[DriverProcess | None, Message | DriverEnded], None]
+MessageHandler = Callable[[DriverProcess | None, Message | DriverEnded], None]
 """Takes the messages of a driver process in order, `DriverEnded` last; without a process it could not be started."""
 
 
 class DriverSupervisor:
     """Runs one driver after the other in a thread of its own until it is told to end."""
 
-    def __init__(self, module: str, join: Join, hear: Hear, patience: DriverTimeouts, clock: Clock) -> None:
+    def __init__(
+        self, module: str, join: Join, on_message: MessageHandler, timeouts: DriverTimeouts, clock: Clock
+    ) -> None:
         """Start the first driver, `main` of `module`; `hear` gets whatever it and the next ones say, in our thread."""
         self._module = module
-        self._openings: list[Opening] = [join]
-        self._hear = hear
-        self._patience = patience
+        self._startup_commands: list[StartupCommand] = [join]
+        self._receive = on_message
+        self._timeouts = timeouts
         self._clock = clock
-        self._over = threading.Event()
+        self._stopped = threading.Event()
         self._starting = threading.Lock()
-        self._link: DriverProcess | None = None
+        self._driver: DriverProcess | None = None
         self._failures = 0
-        self._tried = threading.Event()
+        self._has_tried = threading.Event()
         """Whether the first driver's process has begun, or cannot."""
         self._thread = threading.Thread(target=self._run, name="driver-keeper", daemon=True)
         self._thread.start()
-        self._tried.wait()  # a few ms; else what the caller imports next may hold the first driver up
+        self._has_tried.wait()  # a few ms; else what the caller imports next may hold the first driver up
 
-    def tell(self, begin: Begin) -> None:
+    def add_job(self, begin: Begin) -> None:
         """Tell a job to the driver of now, and to each later one."""
         with self._starting:
-            self._openings.append(begin)
-            if self._link is not None:
-                self._link.send(begin)
+            self._startup_commands.append(begin)
+            if self._driver is not None:
+                self._driver.send(begin)
 
-    def forget(self, begin: Begin) -> None:
+    def remove_job(self, begin: Begin) -> None:
         """Tell a job to no later driver."""
         with self._starting:
-            self._openings.remove(begin)
+            self._startup_commands.remove(begin)
 
-    def end(self, told: DriverProcess | None) -> None:
+    def end(self, closing: DriverProcess | None) -> None:
         """Start no other driver, wait for the one that was `told` to end, and kill whatever is left. Repeatable."""
         with self._starting:
-            self._over.set()
-            link = self._link
+            self._stopped.set()
+            driver = self._driver
         try:
-            if told is not None and told is link:
-                self._thread.join(self._patience.close_s)
+            if closing is not None and closing is driver:
+                self._thread.join(self._timeouts.close_s)
         finally:
-            if link is not None:
-                link.kill()
+            if driver is not None:
+                driver.kill()
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.is_set():
+        while not self._stopped.is_set():
             started_s = self._clock.now()
             try:
-                link = self._start()
+                driver = self._start()
             except OSError as error:  # no memory, too many processes
-                self._tried.set()
-                self._hear(None, DriverEnded(f"cannot be started: {error}"))
+                self._has_tried.set()
+                self._receive(None, DriverEnded(f"cannot be started: {error}"))
             else:
-                self._tried.set()
-                self._hear(link, DriverEnded(self._run_until_exit(link)))
+                self._has_tried.set()
+                self._receive(driver, DriverEnded(self._run_until_exit(driver)))
             if self._clock.now() - started_s >= STEADY_S:
                 self._failures = 0
-            self._over.wait(BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)])
+            self._stopped.wait(BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)])
             self._failures += 1
 
     def _start(self) -> DriverProcess:
         with self._starting:
-            self._link = DriverProcess(self._module, tuple(self._openings), recv_max_s=self._patience.silent_s)
-            if self._over.is_set():
-                self._link.kill()
-            return self._link
+            self._driver = DriverProcess(
+                self._module, tuple(self._startup_commands), recv_max_s=self._timeouts.silent_s
+            )
+            if self._stopped.is_set():
+                self._driver.kill()
+            return self._driver
 
-    def _run_until_exit(self, link: DriverProcess) -> str:
+    def _run_until_exit(self, driver: DriverProcess) -> str:
         """Follow a driver to its end; why it ended."""
-        reason = self._follow(link)
-        link.kill()
-        end = link.reap()
+        reason = self._follow(driver)
+        driver.kill()
+        end = driver.reap()
         return reason or end
 
-    def _follow(self, link: DriverProcess) -> str:
+    def _follow(self, driver: DriverProcess) -> str:
         """Pass on what a driver says until it ends; why it has to be ended, or nothing when it ended by itself."""
-        heard_s, waits_s, is_up = self._clock.now(), self._patience.start_s, False
+        received_s, waits_s, is_up = self._clock.now(), self._timeouts.start_s, False
         while True:
             try:
-                message = link.receive(_CHECK_S)
+                message = driver.receive(_CHECK_S)
             except EOFError:
                 return ""
             now = self._clock.now()
             if message is not None:
-                heard_s, is_up, waits_s = now, True, self._patience.silent_s
-                self._hear(link, message)
+                received_s, is_up, waits_s = now, True, self._timeouts.silent_s
+                self._receive(driver, message)
             if isinstance(message, StartupRefused):
                 return message.text
-            if isinstance(message, DriverHeartbeat) and message.unanswered_s > self._patience.unanswered_s:
+            if isinstance(message, DriverHeartbeat) and message.unanswered_s > self._timeouts.unanswered_s:
                 return f"got no answer from Ray's head for {message.unanswered_s:.0f} s"
-            if now - heard_s > waits_s:
+            if now - received_s > waits_s:
                 return f"gave no sign of life for {waits_s:g} s" if is_up else f"was not ready after {waits_s:g} s"

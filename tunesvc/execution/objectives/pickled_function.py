@@ -20,7 +20,7 @@ import cloudpickle
 
 from tunesvc.errors import TuneError
 from tunesvc.execution.attempt.failures import EntrypointError
-from tunesvc.execution.objectives.ray_tune_parameters import carried_along
+from tunesvc.execution.objectives.ray_tune_parameters import embed_parameters
 from tunesvc.execution.objectives.script_environment import fill_main
 from tunesvc.signatures import name_of
 
@@ -66,16 +66,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return super().reducer_override(obj)
 
 
-def pickled(function: Callable[..., Any]) -> bytes:
+def pickle_function(function: Callable[..., Any]) -> bytes:
     """Return a function as it travels to workers.
 
     Raises:
         TuneError: something that it refers to cannot travel.
     """
     try:
-        with carried_along(function):
+        with embed_parameters(function):
             _, definitions = _dumps(function)
-            data, _ = _dumps(_shipment(function, definitions))
+            data, _ = _dumps(_pack(function, definitions))
     except Exception as error:  # pickling runs anybody's code
         raise TuneError(
             f"{name_of(function)} cannot be sent to workers: something it refers to cannot be pickled ({error}). "
@@ -84,7 +84,7 @@ def pickled(function: Callable[..., Any]) -> bytes:
     return data
 
 
-def unpickled(data: bytes) -> Callable[..., Any]:
+def unpickle_function(data: bytes) -> Callable[..., Any]:
     """Return a function that has travelled, and set up `__main__` and the sources that it needs.
 
     Raises:
@@ -113,7 +113,7 @@ def _dumps(value: Any) -> tuple[bytes, list[_Definition]]:
     return file.getvalue(), pickler.definitions
 
 
-def _shipment(function: Callable[..., Any], definitions: Iterable[_Definition]) -> _Shipment:
+def _pack(function: Callable[..., Any], definitions: Iterable[_Definition]) -> _Shipment:
     main = vars(sys.modules["__main__"])
     known = {id(definition) for definition in definitions}
     functions = [one for one in definitions if isinstance(one, FunctionType) and one.__globals__ is main]

@@ -20,7 +20,7 @@ from ray.tune import Checkpoint, PlacementGroupFactory
 from tunesvc.errors import BadReport, Pruned
 from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.execution.attempt.checkpoints import step_of
-from tunesvc.execution.objectives.ray_tune_parameters import bring_parameters
+from tunesvc.execution.objectives.ray_tune_parameters import register_parameters
 from tunesvc.execution.objectives.ray_tune_space import nested
 from tunesvc.trial import as_json, as_number, flattened, is_attribute, is_name
 
@@ -37,7 +37,7 @@ class ReportedDone(BaseException):
 
 def call(function: Callable[..., object], attempt: Attempt) -> object:
     """Call a Ray Tune function with its config, in a working directory of its own."""
-    bring_parameters(function)
+    register_parameters(function)
     config, stop = config_of(attempt)
     with tune_session(attempt, stop):
         try:

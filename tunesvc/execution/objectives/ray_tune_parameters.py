@@ -16,7 +16,7 @@ from typing import Any
 
 
 @contextmanager
-def carried_along(objective: object) -> Iterator[None]:
+def embed_parameters(objective: object) -> Iterator[None]:
     """Have the bound objects pickled with the objective."""
     registries = [(found, found.to_flush, found.references) for found in _registries(objective)]
     for registry, values, references in registries:
@@ -29,7 +29,7 @@ def carried_along(objective: object) -> Iterator[None]:
             registry.to_flush, registry.references = values, references
 
 
-def bring_parameters(objective: object) -> None:
+def register_parameters(objective: object) -> None:
     """Make the bound objects of an unpickled objective known to this process's Ray. Repeatable."""
     registries = _registries(objective)
     if not registries:

@@ -20,7 +20,7 @@ from ray.tune.result import TRIAL_INFO
 from tunesvc.errors import Pruned
 from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.execution.objectives.ray_tune_function import TuneSession, config_of, tune_session
-from tunesvc.execution.objectives.ray_tune_parameters import bring_parameters
+from tunesvc.execution.objectives.ray_tune_parameters import register_parameters
 
 _COUNTERS = ("training_iteration", "timesteps_total", "episodes_total")
 _SAVING_SHARE = 0.05
@@ -36,10 +36,10 @@ class Trainables:
 
     def __call__(self, attempt: Attempt) -> Mapping[str, float]:
         """Run an attempt. Its result is the last one that it reported."""
-        bring_parameters(self._kind)
+        register_parameters(self._kind)
         config, stop = config_of(attempt)
         with tune_session(attempt, stop) as session:
-            trainable = self._made({**config, TRIAL_INFO: _trial_info(session)}, session)
+            trainable = self._make({**config, TRIAL_INFO: _trial_info(session)}, session)
             try:
                 is_done = _train(trainable, attempt, session)
             except Exception:
@@ -53,7 +53,7 @@ class Trainables:
             raise Pruned(f"{session.trial_name} was stopped after iteration {session.iteration}")
         return {}
 
-    def _made(self, config: dict[str, Any], session: TuneSession) -> Any:
+    def _make(self, config: dict[str, Any], session: TuneSession) -> Any:
         trainable, self._idle = self._idle, None
         if trainable is not None and not trainable.reset(dict(config)):
             trainable.stop()

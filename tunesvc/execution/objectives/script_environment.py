@@ -16,7 +16,7 @@ from tunesvc.execution.executor import Job
 from tunesvc.execution.objectives.source_digest import entrypoint_files
 
 
-def imitate(job: Job, folder: Path, *, is_copy: bool) -> None:
+def imitate_interpreter(job: Job, folder: Path, *, is_copy: bool) -> None:
     """Let this process look like the one that started the job.
 
     Args:

@@ -40,7 +40,7 @@ def entrypoint_files(entrypoint: str, folder: Path) -> list[Path]:
     return [module.with_suffix(".py"), module / "__init__.py"]
 
 
-def speaks_of_resources(entrypoint: str | None, folder: Path) -> bool:
+def mentions_resources(entrypoint: str | None, folder: Path) -> bool:
     """Return whether an entrypoint's file may bring resources along, as `ray.tune.with_resources` does."""
     files = [path for path in entrypoint_files(entrypoint or "", folder) if path.is_file()]
     texts = [path.read_text("utf-8", "replace") for path in files]

@@ -50,13 +50,13 @@ class RayWorker:
     """A worker that is an actor of Ray. See `WorkerHandle`."""
 
     name: str
-    handle: Any
+    actor: Any
     group: PlacementGroup | None
     """Of a gang."""
 
     def kill(self) -> None:
         """Kill its process. Repeatable."""
-        ray.kill(self.handle, no_restart=True)
+        ray.kill(self.actor, no_restart=True)
 
     def end(self) -> None:
         """Kill its process, and free what its gang holds. Repeatable."""
@@ -96,8 +96,8 @@ class RayBackend:
         group = self._make_group(name)
         options = self._options(group) | ({"name": name, "lifetime": "detached"} if name else {})
         orphan_s = self.job.orphan_s if self.shared else None
-        handle: Any = ray.remote(Worker).options(**options).remote(self._shared_job, self._folder(), token, orphan_s)
-        return RayWorker(name, handle, group)
+        actor: Any = ray.remote(Worker).options(**options).remote(self._shared_job, self._folder(), token, orphan_s)
+        return RayWorker(name, actor, group)
 
     def names(self) -> set[str]:
         """The names of all workers of this job that live or come up, whoever started them, and of gangs without one."""
@@ -121,15 +121,15 @@ class RayBackend:
 
     def pending(self, workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
         """Those that have not come up yet, so that they never ran anything. Asks Ray for each: may take a while."""
-        return [worker for worker in workers if _state(worker.handle) in _COMING_UP]
+        return [worker for worker in workers if _state(worker.actor) in _COMING_UP]
 
-    def remains(self, place: WorkerInfo, heard: Mapping[str, int]) -> Remains:
+    def remains(self, info: WorkerInfo, positions: Mapping[str, int]) -> Remains:
         """What a worker that died there has left: on a cluster, a task on its node reads it. May take a while."""
         if not self.shared:
-            return read_remains(place.spool, heard)
-        there = NodeAffinitySchedulingStrategy(place.node_id, soft=False)
+            return read_remains(info.spool, positions)
+        there = NodeAffinitySchedulingStrategy(info.node_id, soft=False)
         read = ray.remote(read_remains).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        remains: Remains = ray.get(read.remote(place.spool, dict(heard)), timeout=_REMAINS_S)
+        remains: Remains = ray.get(read.remote(info.spool, dict(positions)), timeout=_REMAINS_S)
         return remains
 
     def end_named(self, name: str) -> None:
@@ -150,18 +150,18 @@ class RayBackend:
         self._connection.close()
 
     def _options(self, group: PlacementGroup | None) -> dict[str, Any]:
-        asked = self.job.resources
+        resources = self.job.resources
         options: dict[str, Any] = {
-            "num_cpus": asked.cpu,
-            "num_gpus": asked.gpu,
-            "resources": dict(asked.custom),
+            "num_cpus": resources.cpu,
+            "num_gpus": resources.gpu,
+            "resources": dict(resources.custom),
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": _THREADS,
             "runtime_env": self._runtime_env(),
         }
-        if asked.memory:
-            options["memory"] = asked.memory
+        if resources.memory:
+            options["memory"] = resources.memory
         if group is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
                 group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
@@ -169,12 +169,12 @@ class RayBackend:
         return options
 
     def _make_group(self, name: str) -> PlacementGroup | None:
-        asked = self.job.resources
-        if asked.workers == 1:
+        resources = self.job.resources
+        if resources.workers == 1:
             return None
-        bundle = bundle_of(asked) or {"CPU": 0.01}  # Ray refuses a bundle of nothing
+        bundle = bundle_of(resources) or {"CPU": 0.01}  # Ray refuses a bundle of nothing
         group: PlacementGroup = placement_group(
-            [bundle] * asked.workers, strategy="PACK", name=name, lifetime="detached" if name else None
+            [bundle] * resources.workers, strategy="PACK", name=name, lifetime="detached" if name else None
         )
         return group
 

@@ -26,123 +26,125 @@ class WorkerAdoption:
 
     def __init__(
         self,
-        fleet: WorkerBackend,
-        workers: WorkerPool,
-        conversation: WorkerClient,
-        inbox: EventLoop,
-        pace: PollingTimeouts,
+        backend: WorkerBackend,
+        pool: WorkerPool,
+        client: WorkerClient,
+        event_loop: EventLoop,
+        timeouts: PollingTimeouts,
         *,
         schedule: Callable[[], None],
     ) -> None:
         """`schedule`: called when more is known of which workers there are."""
-        self._fleet = fleet
-        self._workers = workers
-        self._conversation = conversation
-        self._inbox = inbox
-        self._pace = pace
+        self._backend = backend
+        self._pool = pool
+        self._client = client
+        self._event_loop = event_loop
+        self._timeouts = timeouts
         self._schedule = schedule
         self._clock = SystemClock()
-        self._is_patient = True
+        self._may_be_starting = True
         """Whether workers of an earlier coordinator may still take their time."""
-        self._strangers: set[str] = set()
-        self._looked_s = self._clock.now()
+        self._unknown_names: set[str] = set()
+        self._checked_s = self._clock.now()
 
     def begin(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
         """Find the workers of earlier coordinators; those of a local Ray ended with it."""
-        self._workers.token = token
-        self._conversation.expect_adopted(cursors)
-        if self._fleet.shared:
+        self._pool.token = token
+        self._client.expect_adopted(cursors)
+        if self._backend.shared:
             self._search()
         else:
-            self._conversation.fail_unmatched("it ended with its coordinator")
+            self._client.fail_unmatched("it ended with its coordinator")
 
     def conclude(self) -> None:
         """What no worker has is lost as soon as all have answered; who is silent is ended when nothing is sought."""
-        if self._workers.are_sought:
+        if self._pool.is_searching:
             return
-        if not self._workers.asked and not self._workers.is_superseded:
-            self._conversation.fail_unmatched("no worker has it any more")
-        elif not self._is_patient and not self._workers.is_superseded and not self._is_seeking:
-            self._end_asked(lambda _: True)
+        if not self._pool.unconfirmed and not self._pool.is_superseded:
+            self._client.fail_unmatched("no worker has it any more")
+        elif not self._may_be_starting and not self._pool.is_superseded and not self._has_unmatched:
+            self._end_unconfirmed(lambda _: True)
         self._schedule()
 
     @property
-    def _is_seeking(self) -> bool:
-        return any(not running.killed for running in self._conversation.unmatched)
+    def _has_unmatched(self) -> bool:
+        return any(not assigned.is_killed for assigned in self._client.unmatched)
 
     def _search(self) -> None:
-        self._workers.are_sought = True
-        self._inbox.run_in_thread(self._fleet.find, self._found)
+        self._pool.is_searching = True
+        self._event_loop.run_in_thread(self._backend.find, self._on_workers_found)
 
-    def _found(self, actors: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
-        if self._workers.is_closed:
+    def _on_workers_found(self, handles: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
+        if self._pool.is_closed:
             return
-        if actors is None:  # Ray's head is away
-            self._inbox.later(self._pace.retry_s, self._search)
+        if handles is None:  # Ray's head is away
+            self._event_loop.call_later(self._timeouts.retry_s, self._search)
             return
-        self._workers.are_sought = False
-        self._looked_s = self._clock.now()
-        self._workers.asked = [WorkerState(actor) for actor in actors]
-        for slot in self._workers.asked:
-            self._ask(slot)
-        self._inbox.later(self._pace.adoption_s, self._look_at_silent)
+        self._pool.is_searching = False
+        self._checked_s = self._clock.now()
+        self._pool.unconfirmed = [WorkerState(handle) for handle in handles]
+        for worker in self._pool.unconfirmed:
+            self._request_adoption(worker)
+        self._event_loop.call_later(self._timeouts.adoption_s, self._check_unresponsive)
         self.conclude()
 
-    def _ask(self, slot: WorkerState) -> None:
-        self._inbox.when_done(slot.actor.handle.adopt.remote(self._workers.token), partial(self._said, slot))
+    def _request_adoption(self, worker: WorkerState) -> None:
+        self._event_loop.on_result(
+            worker.handle.actor.adopt.remote(self._pool.token), partial(self._on_response, worker)
+        )
 
-    def _said(self, slot: WorkerState, found: AdoptResponse | None, error: BaseException | None) -> None:
-        if slot not in self._workers.asked or self._workers.is_closed:
+    def _on_response(self, worker: WorkerState, response: AdoptResponse | None, error: BaseException | None) -> None:
+        if worker not in self._pool.unconfirmed or self._pool.is_closed:
             return
         if isinstance(error, ActorUnavailableError):
-            self._inbox.later(self._pace.retry_s, partial(self._ask, slot))
+            self._event_loop.call_later(self._timeouts.retry_s, partial(self._request_adoption, worker))
             return
-        self._workers.asked.remove(slot)
-        if found is not None and found.is_refused:
-            self._workers.on_superseded()
-        elif found is not None and self._conversation.resume(slot, found.attempts):
-            self._workers.take_over(slot)
+        self._pool.unconfirmed.remove(worker)
+        if response is not None and response.is_refused:
+            self._pool.on_superseded()
+        elif response is not None and self._client.resume(worker, response.attempts):
+            self._pool.adopt(worker)
         else:
-            slot.actor.end()
+            worker.handle.end()
         self.conclude()
 
     # --- who does not answer --------------------------------------------------------------------------
 
-    def _look_at_silent(self) -> None:
+    def _check_unresponsive(self) -> None:
         """Workers that never came up are ended; others may be frozen or out of reach with an attempt that is sought."""
-        silent = [slot.actor for slot in self._workers.asked]
-        self._inbox.run_in_thread(lambda: self._fleet.pending(silent), self._saw_silent)
+        unresponsive = [worker.handle for worker in self._pool.unconfirmed]
+        self._event_loop.run_in_thread(lambda: self._backend.pending(unresponsive), self._on_pending_known)
 
-    def _saw_silent(self, pending: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
-        self._is_patient = False
-        self._end_asked(lambda slot: slot.actor in (pending or ()))
+    def _on_pending_known(self, pending: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
+        self._may_be_starting = False
+        self._end_unconfirmed(lambda worker: worker.handle in (pending or ()))
 
-    def _end_asked(self, is_ended: Callable[[WorkerState], bool]) -> None:
-        for slot in [slot for slot in self._workers.asked if is_ended(slot)]:
-            self._workers.asked.remove(slot)
-            slot.actor.end()
+    def _end_unconfirmed(self, is_ended: Callable[[WorkerState], bool]) -> None:
+        for worker in [worker for worker in self._pool.unconfirmed if is_ended(worker)]:
+            self._pool.unconfirmed.remove(worker)
+            worker.handle.end()
         self.conclude()
 
     # --- who is not known -----------------------------------------------------------------------------
 
-    def look_around(self) -> None:
+    def check_for_others(self) -> None:
         """Now and then have idle workers know that we are there, and look for others."""
         now = self._clock.now()
-        if not self._workers.are_usable or now - self._looked_s < self._pace.look_s:
+        if not self._pool.is_usable or now - self._checked_s < self._timeouts.check_s:
             return
-        self._looked_s = now
-        self._workers.heartbeat()
-        if self._workers.is_owner:
-            self._inbox.run_in_thread(self._fleet.names, self._saw)
+        self._checked_s = now
+        self._pool.heartbeat()
+        if self._pool.is_owner:
+            self._event_loop.run_in_thread(self._backend.names, self._on_names)
 
-    def _saw(self, names: set[str] | None, _error: BaseException | None) -> None:
+    def _on_names(self, names: set[str] | None, _error: BaseException | None) -> None:
         """A coordinator that was frozen while its study was taken over may have started workers afterwards."""
-        if names is None or not self._workers.are_usable:
+        if names is None or not self._pool.is_usable:
             return
-        unknown = names - self._workers.names
-        if any(self._fleet.token_of(name) > self._workers.token for name in unknown):
-            self._workers.on_superseded()
+        unknown = names - self._pool.names
+        if any(self._backend.token_of(name) > self._pool.token for name in unknown):
+            self._pool.on_superseded()
             return
-        for name in unknown & self._strangers:  # the first time it may have been ours, and about to end
-            self._fleet.end_named(name)
-        self._strangers = unknown
+        for name in unknown & self._unknown_names:  # the first time it may have been ours, and about to end
+            self._backend.end_named(name)
+        self._unknown_names = unknown

@@ -35,11 +35,11 @@ class PollingTimeouts:
     """Workers of an earlier coordinator may take to come up. Those that are up may have something, and keep it."""
     killed_s: float = 10.0
     """Ray may take to say that a worker is dead which it was told to kill."""
-    look_s: float = 10.0
+    check_s: float = 10.0
     """Between looks for workers that a coordinator started after its study was taken over."""
-    line_s: float = 0.05
+    backlog_s: float = 0.05
     """An attempt stands in a worker's line for so long before another worker gets it that has nothing to do."""
-    long_s: float = HANDOVER_S
+    long_attempt_s: float = HANDOVER_S
     """No more than one stands in line behind an attempt that has run for so long."""
 
 
@@ -47,23 +47,23 @@ class PollingTimeouts:
 class WorkerState:
     """A worker and what it does."""
 
-    actor: WorkerHandle
+    handle: WorkerHandle
     node: str = ""
     """Where it is up; empty while nobody has said."""
-    place: WorkerInfo | None = None
+    info: WorkerInfo | None = None
     """The same in full; None for a worker of an earlier coordinator too."""
-    heard: dict[str, int] = field(default_factory=dict)
+    output_positions: dict[str, int] = field(default_factory=dict)
     """Up to where each stream of its output was heard."""
     death: BaseException | None = None
     """What Ray said when it died."""
     is_up: bool = False
-    calls: int = 0
+    poll_count: int = 0
     """How many were made of it."""
-    orders: list[tuple[int, WorkerCommand]] = field(default_factory=list)
+    pending_commands: list[tuple[int, WorkerCommand]] = field(default_factory=list)
     """Those that it is not known to have, each with the number of the first call that brings it."""
-    is_due: bool = False
+    is_poll_scheduled: bool = False
     """Whether a call of it is about to be made."""
-    is_spent: bool = False
+    is_retiring: bool = False
     """Whether no other attempt may begin on it: it is an earlier coordinator's, started from what the job was then, or
     the last attempt left something behind, or it is dead."""
     attempts: list[AssignedAttempt] = field(default_factory=list)
@@ -72,27 +72,27 @@ class WorkerState:
     @property
     def live(self) -> list[AssignedAttempt]:
         """Those that are not over: the one that runs, and those that follow it."""
-        return [running for running in self.attempts if not running.over]
+        return [assigned for assigned in self.attempts if not assigned.is_finished]
 
     @property
     def is_free(self) -> bool:
         """Whether an attempt would begin on it at once."""
-        return self.is_up and not self.is_spent and not self.live
+        return self.is_up and not self.is_retiring and not self.live
 
-    def has_room_in_line(self, line: int) -> bool:
+    def has_backlog_room(self, backlog_max: int) -> bool:
         """Whether one more may stand in its line, where so many may."""
-        return self.is_up and not self.is_spent and 0 < len(self.live) <= line
+        return self.is_up and not self.is_retiring and 0 < len(self.live) <= backlog_max
 
-    def tell(self, order: WorkerCommand) -> None:
+    def send(self, command: WorkerCommand) -> None:
         """Have its next call say this."""
-        self.orders.append((self.calls + 1, order))
+        self.pending_commands.append((self.poll_count + 1, command))
 
     def confirm(self, number: int) -> None:
         """It has what it was told by the call of this number."""
-        self.orders = [(first, order) for first, order in self.orders if first > number]
+        self.pending_commands = [(first, command) for first, command in self.pending_commands if first > number]
 
 
-Recall = Literal["other worker", "stop", "kill"]
+CancelReason = Literal["other worker", "stop", "kill"]
 """Why an attempt is to be taken out of a worker's line."""
 
 
@@ -101,30 +101,30 @@ class AssignedAttempt:
     """An attempt that a worker was given, or that an earlier coordinator gave to one."""
 
     attempt: AttemptId
-    slot: WorkerState | None
+    worker: WorkerState | None
     """None as long as its worker is looked for."""
     launch: Launch | None = None
     """None for one of an earlier coordinator."""
     since_s: float = 0.0
     """When it was given to its worker, or was heard to begin."""
-    in_line: bool = False
+    in_backlog: bool = False
     """Whether it was given to a worker that ran another one, and nothing was heard of it since."""
-    recall: Recall | None = None
+    cancel_reason: CancelReason | None = None
     """Why it is asked for back, until its worker does not have it or has begun it."""
     delivered: int = 0
     acknowledged: int = 0
-    unsent: list[WorkerCommand] = field(default_factory=list)
+    deferred_commands: list[WorkerCommand] = field(default_factory=list)
     """What its worker has to be told, as soon as that is found."""
-    answered: bool = True
+    has_answered: bool = True
     """Whether the worker has answered since somebody last asked."""
-    killed: bool = False
-    over: bool = False
+    is_killed: bool = False
+    is_finished: bool = False
     """Whether its outcome was delivered. Its worker keeps that until it is recorded."""
 
     @property
     def is_recorded(self) -> bool:
         """Whether all that it ever said is recorded for good."""
-        return self.over and self.acknowledged >= self.delivered
+        return self.is_finished and self.acknowledged >= self.delivered
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ class PendingQueue:
                 return True
         return False
 
-    def take_fresh(self, after: int) -> Launch | None:
+    def pop_first_attempt(self, after: int) -> Launch | None:
         """Take out the first that is its trial's first attempt, behind so many others; None when there is none."""
         launch = next((launch for launch in islice(self.launches, after, None) if launch.attempt.number == 1), None)
         if launch is not None:

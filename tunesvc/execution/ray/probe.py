@@ -15,8 +15,8 @@ from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.executor import Job
 from tunesvc.execution.objectives.entrypoint import load
 from tunesvc.execution.objectives.ray_tune_space import resources_of
-from tunesvc.execution.objectives.script_environment import imitate
-from tunesvc.execution.objectives.source_digest import speaks_of_resources
+from tunesvc.execution.objectives.script_environment import imitate_interpreter
+from tunesvc.execution.objectives.source_digest import mentions_resources
 from tunesvc.spec import Resources
 
 
@@ -28,16 +28,16 @@ def with_own_resources(job: Job) -> Job:
     Raises:
         SpecError: the function asks for what cannot be had, such as bundles that differ.
     """
-    if job.resources != Resources() or not speaks_of_resources(job.entrypoint, Path(job.source or ".")):
+    if job.resources != Resources() or not mentions_resources(job.entrypoint, Path(job.source or ".")):
         return job
-    ask = ray.remote(_ask).options(max_retries=0, num_cpus=0)  # other studies may hold all that there is
-    asked: dict[str, Any] | None = ray.get(ask.remote(job))
-    return job if asked is None else replace(job, resources=Resources(**asked))
+    task = ray.remote(_read_request).options(max_retries=0, num_cpus=0)  # other studies may hold all that there is
+    request: dict[str, Any] | None = ray.get(task.remote(job))
+    return job if request is None else replace(job, resources=Resources(**request))
 
 
-def _ask(job: Job) -> dict[str, Any] | None:
+def _read_request(job: Job) -> dict[str, Any] | None:
     folder = Path(job.source or ".")
-    imitate(job, folder, is_copy=False)
+    imitate_interpreter(job, folder, is_copy=False)
     try:
         return resources_of(load(job.entrypoint or "", folder))
     except EntrypointError:

@@ -18,9 +18,9 @@ _SLACK = 1e-6
 _BUILT_IN = ("CPU", "GPU", "memory")
 
 
-def bundle_of(asked: Resources) -> dict[str, float]:
+def bundle_of(request: Resources) -> dict[str, float]:
     """The request of one worker under Ray's names, without what is 0."""
-    amounts = {"CPU": asked.cpu, "GPU": asked.gpu, "memory": float(asked.memory or 0), **asked.custom}
+    amounts = {"CPU": request.cpu, "GPU": request.gpu, "memory": float(request.memory or 0), **request.custom}
     return {name: amount for name, amount in amounts.items() if amount > 0}
 
 
@@ -43,7 +43,7 @@ def capacity_of(nodes: Sequence[NodeInfo]) -> Capacity:
     return Capacity(len(nodes), cpu, gpu, int(memory), total, tuple(nodes))
 
 
-def slots_on(nodes: Sequence[NodeInfo], asked: Resources) -> int:
+def slots_on(nodes: Sequence[NodeInfo], request: Resources) -> int:
     """How many workers, or gangs of workers, of this request the nodes hold at a time.
 
     A bundle lies on one node; the bundles of a gang may lie on several.
@@ -51,27 +51,27 @@ def slots_on(nodes: Sequence[NodeInfo], asked: Resources) -> int:
     Raises:
         UnsatisfiableRequest: not even one.
     """
-    bundle = bundle_of(asked)
+    bundle = bundle_of(request)
     fitting = sum(_bundles_on(node.total, bundle) for node in nodes)
-    if fitting < asked.workers:
-        raise UnsatisfiableRequest(_refusal(nodes, asked, bundle, fitting))
-    return fitting // asked.workers
+    if fitting < request.workers:
+        raise UnsatisfiableRequest(_refusal(nodes, request, bundle, fitting))
+    return fitting // request.workers
 
 
-def why_waits(nodes: Sequence[NodeInfo], asked: Resources) -> str:
+def why_waits(nodes: Sequence[NodeInfo], request: Resources) -> str:
     """Why an attempt that makes this request has no place yet, as far as the nodes tell."""
     if not nodes:
         return "nobody has told what the cluster has"
     try:
-        slots_on(nodes, asked)
+        slots_on(nodes, request)
     except UnsatisfiableRequest as error:
         return str(error)
-    bundle = bundle_of(asked)
+    bundle = bundle_of(request)
     fitting = sum(_bundles_on(node.free, bundle) for node in nodes)
-    if not bundle or fitting >= asked.workers:
+    if not bundle or fitting >= request.workers:
         return "there is room for it: its worker is starting"
-    if asked.workers > 1:
-        return f"it asks for {asked.workers} × ({_listed(bundle)}) at a time; {fitting} of these are free"
+    if request.workers > 1:
+        return f"it asks for {request.workers} × ({_listed(bundle)}) at a time; {fitting} of these are free"
     return f"it asks for {_listed(bundle)}; the most that is free on one node is {_most(nodes, bundle)}"
 
 
@@ -81,10 +81,10 @@ def _most(nodes: Sequence[NodeInfo], bundle: Bundle) -> str:
     return _listed({name: nearest.free.get(name, 0) for name in bundle})
 
 
-def fits(free: Mapping[str, Bundle], asked: Resources) -> bool:
+def fits(free: Mapping[str, Bundle], request: Resources) -> bool:
     """Whether one more worker, or gang, of this request has room in what is free on nodes, as far as amounts tell."""
-    bundle = bundle_of(asked)
-    return not bundle or sum(times_in(node, bundle) for node in free.values()) >= asked.workers
+    bundle = bundle_of(request)
+    return not bundle or sum(times_in(node, bundle) for node in free.values()) >= request.workers
 
 
 def times_in(free: Bundle, bundle: Bundle) -> int:
@@ -104,11 +104,11 @@ def _times(name: str, available: float, amount: float) -> int:
     return math.floor(available / amount + _SLACK)
 
 
-def _refusal(nodes: Sequence[NodeInfo], asked: Resources, bundle: Bundle, fitting: int) -> str:
+def _refusal(nodes: Sequence[NodeInfo], request: Resources, bundle: Bundle, fitting: int) -> str:
     has = capacity_of(nodes)
-    if asked.workers > 1 and fitting:
+    if request.workers > 1 and fitting:
         return (
-            f"a trial asks for a gang of {asked.workers} × ({_listed(bundle)}), but the cluster holds {fitting} of "
+            f"a trial asks for a gang of {request.workers} × ({_listed(bundle)}), but the cluster holds {fitting} of "
             f"these ({has}): lower `resources.workers`, or add nodes"
         )
     short = [name for name in bundle if all(_times(name, node.total.get(name, 0), bundle[name]) == 0 for node in nodes)]

@@ -19,24 +19,26 @@ FRESH_S = 0.2
 class RaySession:
     """A Ray, and the jobs that share it. See `driver.Joined`."""
 
-    def __init__(self, address: str | None, local: LocalResources | None, source: str | None, inbox: EventLoop) -> None:
+    def __init__(
+        self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop
+    ) -> None:
         """Join or start it as `cluster.connect` does.
 
         Raises:
             ExecutorError: Ray could not be started or reached.
         """
         self._connection = connect(address, local, source=source)
-        self._inbox = inbox
-        self._shares = FairShares()
+        self._event_loop = event_loop
+        self._fair_shares = FairShares()
         self._clock = SystemClock()
         self._nodes: list[NodeInfo] = []
         self._looked_s = -FRESH_S
 
     def executor(self, job: Job) -> RayExecutor:
         """Run a job's attempts; closing this does not end Ray."""
-        fleet = RayBackend(job, replace(self._connection, owned=False), nodes=self._glance)
-        executor = RayExecutor(job, fleet=fleet, inbox=self._inbox, shares=self._shares)
-        self._inbox.put(executor.warm_up)
+        backend = RayBackend(job, replace(self._connection, owned=False), nodes=self._glance)
+        executor = RayExecutor(job, backend=backend, event_loop=self._event_loop, fair_shares=self._fair_shares)
+        self._event_loop.call_soon(executor.warm_up)
         return executor
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ class WorkerHandle(Protocol):
         ...
 
     @property
-    def handle(self) -> Any:
+    def actor(self) -> Any:
         """Calls the methods of `Worker` remotely, as an actor's handle does."""
         ...
 
@@ -68,7 +68,7 @@ class WorkerBackend(Protocol):
         """Those that have not come up yet, so that they never ran anything. May take a while."""
         ...
 
-    def remains(self, place: WorkerInfo, heard: Mapping[str, int]) -> Remains:
+    def remains(self, info: WorkerInfo, positions: Mapping[str, int]) -> Remains:
         """What a worker that died there has left, beyond what was heard of each stream. May take a while."""
         ...
 

@@ -20,56 +20,56 @@ class TokenFence:
         """`token`: of the coordinator that the worker was started by."""
         self._lock = threading.Lock()
         self._token = token
-        self._open = 0
-        self._spoke = True
-        self._over = False
+        self._open_calls = 0
+        self._was_called = True
+        self._is_expired = False
 
-    def holds(self, token: int) -> bool:
+    def is_current(self, token: int) -> bool:
         """Whether nobody with a higher token has called yet."""
         with self._lock:
             return token >= self._token
 
     @contextmanager
-    def call(self, token: int) -> Iterator[bool]:
+    def admit(self, token: int) -> Iterator[bool]:
         """A call under a token, as long as it takes; gives whether it is to be obeyed."""
         with self._lock:
             admitted = token >= self._token
             if admitted:
-                self._token, self._spoke = token, True
-                self._open += 1
+                self._token, self._was_called = token, True
+                self._open_calls += 1
         try:
             yield admitted
         finally:
             if admitted:
                 with self._lock:
-                    self._open -= 1
-                    self._spoke = True
+                    self._open_calls -= 1
+                    self._was_called = True
 
     @property
-    def is_over(self) -> bool:
+    def is_expired(self) -> bool:
         """Whether nobody called for so long that the worker is about to end."""
-        return self._over
+        return self._is_expired
 
-    def watch(self, orphan_s: float, then: Callable[[], None]) -> None:
+    def watch(self, orphan_s: float, on_orphaned: Callable[[], None]) -> None:
         """Do something, once, when nobody has called for so long."""
-        threading.Thread(target=self._watch, args=(orphan_s, then), name="orphan", daemon=True).start()
+        threading.Thread(target=self._watch, args=(orphan_s, on_orphaned), name="orphan", daemon=True).start()
 
-    def _watch(self, orphan_s: float, then: Callable[[], None]) -> None:
+    def _watch(self, orphan_s: float, on_orphaned: Callable[[], None]) -> None:
         # Ticks, not a clock: a process that was frozen for hours has calls waiting, which have to be heard first.
         tick_s = min(_TICK_S, orphan_s / 10)
-        alone_s = 0.0
-        while not self._give_up(alone_s >= orphan_s):
+        silent_s = 0.0
+        while not self._expire(silent_s >= orphan_s):
             time.sleep(tick_s)
-            alone_s = 0.0 if self._heard() else alone_s + tick_s
-        then()
+            silent_s = 0.0 if self._take_calls() else silent_s + tick_s
+        on_orphaned()
 
-    def _heard(self) -> bool:
+    def _take_calls(self) -> bool:
         """Whether somebody has called since the last time, or is waiting for an answer."""
         with self._lock:
-            spoke, self._spoke = self._spoke or self._open > 0, False
-            return spoke
+            was_called, self._was_called = self._was_called or self._open_calls > 0, False
+            return was_called
 
-    def _give_up(self, alone: bool) -> bool:
+    def _expire(self, is_orphan: bool) -> bool:
         with self._lock:
-            self._over = alone and not self._spoke and not self._open
-            return self._over
+            self._is_expired = is_orphan and not self._was_called and not self._open_calls
+            return self._is_expired

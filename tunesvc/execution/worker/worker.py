@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tunesvc.execution.attempt.attempt import Attempt, Run, WorkerInfo
-from tunesvc.execution.attempt.batching import GATHER_S, BatchSignal
+from tunesvc.execution.attempt.batching import BATCH_WINDOW_S, BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
 from tunesvc.execution.attempt.output import OutputCapture
 from tunesvc.execution.attempt.spool import Spool
@@ -28,8 +28,8 @@ from tunesvc.execution.executor import AttemptId, Job, Outcome
 from tunesvc.execution.objectives import adapters
 from tunesvc.execution.objectives.command import run_command
 from tunesvc.execution.objectives.entrypoint import Objective, load
-from tunesvc.execution.objectives.pickled_function import unpickled
-from tunesvc.execution.objectives.script_environment import imitate
+from tunesvc.execution.objectives.pickled_function import unpickle_function
+from tunesvc.execution.objectives.script_environment import imitate_interpreter
 from tunesvc.execution.objectives.source_digest import digest_of
 from tunesvc.execution.worker.fencing import TokenFence
 from tunesvc.execution.worker.garbage import Garbage
@@ -40,7 +40,7 @@ GRACE_S = 5.0
 """How long an attempt that nobody listens to any more has to end by itself."""
 FULL_WAIT_S = 0.2
 """How long a listener waits while an attempt may say nothing more before it is told what of it is recorded."""
-GATHER_MAX = 200
+BATCH_MAX = 200
 """So many events do not wait for more."""
 
 _REFUSED = PollResponse(is_refused=True)
@@ -57,35 +57,35 @@ class Worker:
         self._job = job
         self._folder = Path(folder) if folder else Path.cwd()
         self._output = OutputCapture(Spool(_spool_folder()))
-        self._bell = BatchSignal(GATHER_S)
-        self._lock = self._bell.lock
+        self._signal = BatchSignal(BATCH_WINDOW_S)
+        self._lock = self._signal.lock
         self._attempts: dict[AttemptId, Attempt] = {}
         """Those whose end may not be recorded yet, the one that runs, and those in line."""
         self._running: Attempt | None = None
-        self._line: deque[Attempt] = deque()
-        self._is_fit = True
+        self._backlog: deque[Attempt] = deque()
+        self._is_reusable = True
         self._garbage = Garbage(SystemClock())
-        self._callers = TokenFence(token)
+        self._fence = TokenFence(token)
         self._latest = token, 0
         """The token and the number of the newest call."""
         if orphan_s is not None:
-            self._callers.watch(orphan_s, self._shut_down)
-        imitate(job, self._folder, is_copy=folder is None)
+            self._fence.watch(orphan_s, self._shut_down)
+        imitate_interpreter(job, self._folder, is_copy=folder is None)
         os.register_at_fork(before=self._before_fork)
 
     def info(self) -> WorkerInfo:
         """Where this worker runs; answering says that it has its resources."""
-        return self._place
+        return self._info
 
     def adopt(self, token: int) -> AdoptResponse:
         """Obey a new coordinator; a question that was not answered is asked again, for the answer may be lost."""
-        with self._callers.call(token) as admitted:
+        with self._fence.admit(token) as admitted:
             if not admitted:
                 return AdoptResponse((), is_refused=True)
-            if self._callers.is_over:
+            if self._fence.is_expired:
                 return AdoptResponse(())
             with self._lock:
-                self._supersedes(token, 0)
+                self._supersede_polls(token, 0)
                 attempts = list(self._attempts.values())
             for attempt in attempts:
                 attempt.ask_again()
@@ -93,108 +93,112 @@ class Worker:
 
     def heartbeat(self, token: int) -> None:
         """Somebody is still there, though there is nothing to do."""
-        with self._callers.call(token):
+        with self._fence.admit(token):
             pass
 
-    def poll(self, token: int, call: PollRequest, timeout_s: float) -> PollResponse:
+    def poll(self, token: int, request: PollRequest, timeout_s: float) -> PollResponse:
         """Do what is ordered, and answer with what was said; waits up to `timeout_s` for the first of it, and a little
         for what follows it, unless somebody waits for what it means.
         """
-        with self._callers.call(token) as admitted:
+        with self._fence.admit(token) as admitted:
             if not admitted:
                 return _REFUSED
-            self._acknowledge(call)
+            self._acknowledge(request)
             with self._lock:
-                self._take_orders(token, call)
-                self._wait(token, call, timeout_s)
-                if not self._callers.holds(token):
+                self._take_commands(token, request)
+                self._wait(token, request, timeout_s)
+                if not self._fence.is_current(token):
                     return _REFUSED
-                return self._reply(call) if self._is_newest(token, call) else PollResponse()
+                return self._response(request) if self._is_newest(token, request) else PollResponse()
 
     # --- one call -----------------------------------------------------------------------------------
 
-    def _acknowledge(self, call: PollRequest) -> None:
-        for attempt, (_, acknowledged) in call.cursors.items():
+    def _acknowledge(self, request: PollRequest) -> None:
+        for attempt, (_, acknowledged) in request.cursors.items():
             if known := self._attempts.get(attempt):
                 known.acknowledge(acknowledged)
-        for _, order in call.orders:
+        for _, command in request.commands:
             # its outcome is recorded, and with it all that it said
-            if order.verb == "forget" and (known := self._attempts.get(order.attempt)):
+            if command.kind == "forget" and (known := self._attempts.get(command.attempt)):
                 known.acknowledge(sys.maxsize)
 
-    def _take_orders(self, token: int, call: PollRequest) -> None:
-        for number, order in call.orders:
+    def _take_commands(self, token: int, request: PollRequest) -> None:
+        for number, command in request.commands:
             if (token, number) > self._latest:
-                self._execute(order)
-        self._supersedes(token, call.number)
+                self._execute(command)
+        self._supersede_polls(token, request.number)
 
-    def _supersedes(self, token: int, number: int) -> None:
+    def _supersede_polls(self, token: int, number: int) -> None:
         """Have calls before this one come back."""
         self._latest = max(self._latest, (token, number))
-        self._bell.notify_urgent()
+        self._signal.notify_urgent()
 
-    def _is_newest(self, token: int, call: PollRequest) -> bool:
-        return (token, call.number) == self._latest
+    def _is_newest(self, token: int, request: PollRequest) -> bool:
+        return (token, request.number) == self._latest
 
-    def _wait(self, token: int, call: PollRequest, timeout_s: float) -> None:
+    def _wait(self, token: int, request: PollRequest, timeout_s: float) -> None:
         def is_due() -> bool:
-            return not self._is_newest(token, call) or self._must_flush or self._pending_events(call) >= GATHER_MAX
+            return not self._is_newest(token, request) or self._must_flush or self._pending_events(request) >= BATCH_MAX
 
-        if any(attempt.outbox.is_full for attempt, _ in self._heard_of(call) if attempt):
+        if any(attempt.outbox.is_full for attempt, _ in self._with_cursors(request) if attempt):
             timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
-        self._bell.wait(lambda: not self._is_newest(token, call) or self._pending_events(call) > 0, is_due, timeout_s)
+        self._signal.wait(
+            lambda: not self._is_newest(token, request) or self._pending_events(request) > 0, is_due, timeout_s
+        )
 
-    def _pending_events(self, call: PollRequest) -> int:
+    def _pending_events(self, request: PollRequest) -> int:
         """How many events there are to hear. What is not here is worth telling at once."""
-        return sum(attempt.outbox.count(after) if attempt else GATHER_MAX for attempt, after in self._heard_of(call))
+        return sum(
+            attempt.outbox.count(after) if attempt else BATCH_MAX for attempt, after in self._with_cursors(request)
+        )
 
-    def _heard_of(self, call: PollRequest) -> list[tuple[Attempt | None, int]]:
-        return [(self._attempts.get(attempt), after) for attempt, (after, _) in call.cursors.items()]
+    def _with_cursors(self, request: PollRequest) -> list[tuple[Attempt | None, int]]:
+        return [(self._attempts.get(attempt), after) for attempt, (after, _) in request.cursors.items()]
 
     @property
     def _must_flush(self) -> bool:
         """Whether we wait for whoever listens: nothing runs, or what does has asked something."""
         running = self._running
-        return running is None or running.is_asking or (running.outbox.is_closed and not self._line)
+        return running is None or running.is_asking or (running.outbox.is_closed and not self._backlog)
 
-    def _reply(self, call: PollRequest) -> PollResponse:
-        said, absent, is_open = [], [], False
-        for attempt, (after, _) in call.cursors.items():
+    def _response(self, request: PollRequest) -> PollResponse:
+        events_of, absent, is_open = [], [], False
+        for attempt, (after, _) in request.cursors.items():
             known = self._attempts.get(attempt)
             if known is None:
                 absent.append(attempt)
             elif not is_open:
-                said.append((attempt, events := known.take(after)))
+                events_of.append((attempt, events := known.take(after)))
                 is_open = not (events and isinstance(events[-1][1], Outcome))
-        self._bell.heard()
-        return PollResponse([(attempt, events) for attempt, events in said if events], absent, self._is_fit)
+        self._signal.reset()
+        return PollResponse([(attempt, events) for attempt, events in events_of if events], absent, self._is_reusable)
 
-    def _execute(self, order: WorkerCommand) -> None:
-        known = self._attempts.get(order.attempt)
-        match order.verb:
-            case "run" if known is None and self._is_fit:
-                self._submit(Attempt(self._job, order.values[0], self._place, self._bell))
-            case "cancel" if known and known in self._line:
-                self._line.remove(known)
-                del self._attempts[order.attempt]
+    def _execute(self, command: WorkerCommand) -> None:
+        known = self._attempts.get(command.attempt)
+        match command.kind:
+            case "run" if known is None and self._is_reusable:
+                self._submit(Attempt(self._job, command.values[0], self._info, self._signal))
+            case "cancel" if known and known in self._backlog:
+                self._backlog.remove(known)
+                del self._attempts[command.attempt]
             case "forget":
-                self._attempts.pop(order.attempt, None)
+                self._attempts.pop(command.attempt, None)
             case "stop" if known:
                 known.stop()
             case "answer" if known:
-                known.answer(*order.values)
+                known.answer(*command.values)
 
     # --- what runs ----------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
         """Let a child process of the objective report: it has nothing else to do so with."""
         if (running := self._running) is not None and not running.outbox.is_closed:
-            running.opened_to_children()
+            running.open_to_children()
 
     def _shut_down(self) -> None:
         """End this process, which nobody wants any more, as Ray takes it for intended; its gang's bundles are freed."""
         with self._lock:
-            self._line.clear()
+            self._backlog.clear()
             running = self._running
         if running is not None:
             running.stop()
@@ -203,8 +207,8 @@ class Worker:
         from ray.util.placement_group import remove_placement_group
 
         with suppress(Exception):  # Ray's head is away: then there is nobody who could mind
-            if self._place.placement_group is not None:
-                remove_placement_group(self._place.placement_group)
+            if self._info.placement_group is not None:
+                remove_placement_group(self._info.placement_group)
             ray.kill(ray.get_runtime_context().current_actor)
             time.sleep(GRACE_S)
         os._exit(1)
@@ -214,27 +218,29 @@ class Worker:
         if self._running is None:
             self._begin(attempt)
         else:
-            self._line.append(attempt)
+            self._backlog.append(attempt)
 
     def _begin(self, attempt: Attempt) -> None:
         self._running = attempt
-        attempt.start(self._run, self._output, self._ended, code=self._code(), note=self._garbage.note())
+        attempt.start(
+            self._run, self._output, self._on_finished, source_digest=self._source_digest(), note=self._garbage.note()
+        )
 
-    def _ended(self, attempt: Attempt, outcome: Outcome) -> None:
+    def _on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
         """Begin the next in line, if the process is fit for it and when it has freed what this one left."""
         if attempt.is_reusable and self._garbage.is_due:
             attempt.outbox.put(outcome)  # it neither waits for the collection nor is lost if that crashes
             self._garbage.collect()
         with self._lock:
             attempt.outbox.put(outcome)  # so that one reply has the outcome and the start of the next; once is enough
-            self._is_fit = attempt.is_reusable
+            self._is_reusable = attempt.is_reusable
             self._running = None
-            while self._line and not self._is_fit:
-                del self._attempts[self._line.popleft().launch.attempt]
-            if not self._line:
+            while self._backlog and not self._is_reusable:
+                del self._attempts[self._backlog.popleft().launch.attempt]
+            if not self._backlog:
                 return
             try:
-                self._begin(self._line.popleft())
+                self._begin(self._backlog.popleft())
             except BaseException:  # noqa: BLE001  # this thread's end would be heard by nobody, that of the process is
                 os._exit(1)
 
@@ -250,21 +256,21 @@ class Worker:
         """How the job's objective is run. Made in the first attempt, so that a failing import is that attempt's."""
         return run_command if self._job.command else adapters.prepare(self._load())
 
-    def _code(self) -> str:
+    def _source_digest(self) -> str:
         """Programs are read anew for each attempt; a module stays as it was when this process imported it."""
-        return digest_of(self._job, self._folder) if self._job.command else self._code_at_first
+        return digest_of(self._job, self._folder) if self._job.command else self._imported_digest
 
     @cached_property
-    def _code_at_first(self) -> str:
+    def _imported_digest(self) -> str:
         return digest_of(self._job, self._folder)
 
     def _load(self) -> Objective:
         if self._job.entrypoint is not None:
             return load(self._job.entrypoint, self._folder)
-        return unpickled(self._job.function or b"")
+        return unpickle_function(self._job.function or b"")
 
     @cached_property
-    def _place(self) -> WorkerInfo:
+    def _info(self) -> WorkerInfo:
         import ray
 
         context = ray.get_runtime_context()

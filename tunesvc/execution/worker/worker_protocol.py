@@ -24,7 +24,7 @@ report; here is what it asked for (with the parameter's name and value); all tha
 class WorkerCommand:
     """What a worker is to do about an attempt."""
 
-    verb: CommandKind
+    kind: CommandKind
     attempt: AttemptId
     values: tuple[Any, ...] = ()
 
@@ -35,7 +35,7 @@ class PollRequest:
 
     number: int
     """1, 2, 3, ... under a token. A call that was overtaken comes back at once with nothing: the newer one listens."""
-    orders: Sequence[tuple[int, WorkerCommand]]
+    commands: Sequence[tuple[int, WorkerCommand]]
     """Those that the worker is not known to have, each with the number of the first call that brought it."""
     cursors: Mapping[AttemptId, tuple[int, int]]
     """Up to where each attempt was heard, and recorded; in the order in which they were given."""
@@ -45,11 +45,11 @@ class PollRequest:
 class PollResponse:
     """What the attempts of a worker have said."""
 
-    said: Sequence[tuple[AttemptId, Sequence[Numbered]]] = ()
+    events: Sequence[tuple[AttemptId, Sequence[Numbered]]] = ()
     """In the order in which they run: an end is among it before the beginning of what follows."""
     absent: Sequence[AttemptId] = ()
     """Those that it does not have: withdrawn, or never begun because it was not fit any more."""
-    is_fit: bool = True
+    is_reusable: bool = True
     """Whether it may run another attempt."""
     is_refused: bool = False
     """Whether somebody with a higher token has taken it over."""

@@ -48,14 +48,14 @@ def starts() -> Iterator[list[RayLauncher]]:
         start.end()
 
 
-def begin(address: str | None = None, patience: DriverTimeouts | None = None) -> RayLauncher:
-    return RayLauncher(address, patience=patience, driver="tests.driver_without_ray")
+def begin(address: str | None = None, timeouts: DriverTimeouts | None = None) -> RayLauncher:
+    return RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray")
 
 
 def up(start: RayLauncher) -> DriverProcess:
     """Wait until the driver's Ray is up."""
     deadline = time.monotonic() + PATIENCE_S
-    while (link := start.link) is None:
+    while (link := start.driver) is None:
         assert time.monotonic() < deadline, "no driver came up"
     return link
 
@@ -129,10 +129,10 @@ def test_nothing_is_left_of_a_ray_that_nobody_asked_for(starts: list[RayLauncher
 
 def test_waiting_for_a_job_is_no_silence(starts: list[RayLauncher], tmp_path: Path) -> None:
     """The database may take longer than Ray has to start."""
-    starts.append(begin(patience=DriverTimeouts(start_s=1.5, silent_s=1.5)))
+    starts.append(begin(timeouts=DriverTimeouts(start_s=1.5, silent_s=1.5)))
     link = up(starts[0])
     threading.Event().wait(3.0)  # the database's turn
-    assert starts[0].link is link
+    assert starts[0].driver is link
     RayProcess(make_job(tmp_path), starts[0]).close()
 
 

@@ -43,12 +43,12 @@ class ScriptedWorker:
         """What it was told to run."""
         return [order.values[0] for order in self.orders("run")]
 
-    def orders(self, verb: CommandKind) -> list[WorkerCommand]:
+    def orders(self, kind: CommandKind) -> list[WorkerCommand]:
         """What it was told, of one kind."""
-        return [order for order in self.told if order.verb == verb]
+        return [order for order in self.told if order.kind == kind]
 
     @property
-    def handle(self) -> _Handle:
+    def actor(self) -> _Handle:
         return _Handle(self)
 
     def kill(self) -> None:
@@ -94,7 +94,7 @@ class ScriptedWorker:
                 self.fail(method, RuntimeError("it died"))
 
     def _listen_to(self, call: PollRequest) -> None:
-        self.told += [order for number, order in call.orders if number > self._latest]
+        self.told += [order for number, order in call.commands if number > self._latest]
         self._latest = call.number
 
 
@@ -127,7 +127,7 @@ class _Ref:
         return self._answer
 
 
-class ScriptedFleet:
+class ScriptedBackend:
     """Implements `Fleet` for one node. `earlier`: workers of an earlier coordinator, which are found."""
 
     shared = True

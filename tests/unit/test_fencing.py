@@ -8,28 +8,28 @@ from tunesvc.execution.worker.fencing import TokenFence
 
 
 def test_a_higher_token_is_obeyed_and_lower_ones_are_refused_from_then_on() -> None:
-    callers = TokenFence(3)
+    fence = TokenFence(3)
     for token, expected in [(2, False), (3, True), (5, True), (3, False), (5, True)]:
-        with callers.call(token) as admitted:
+        with fence.admit(token) as admitted:
             assert admitted == expected
-    assert callers.holds(5)
-    assert not callers.holds(4)
+    assert fence.is_current(5)
+    assert not fence.is_current(4)
 
 
 def test_a_call_that_takes_longer_than_the_patience_is_no_silence() -> None:
-    callers, forgotten = TokenFence(0), threading.Event()
-    with callers.call(0):
-        callers.watch(0.05, forgotten.set)
+    fence, forgotten = TokenFence(0), threading.Event()
+    with fence.admit(0):
+        fence.watch(0.05, forgotten.set)
         assert not forgotten.wait(0.3)
-        assert not callers.is_over
+        assert not fence.is_expired
     assert forgotten.wait(10)
-    assert callers.is_over
+    assert fence.is_expired
 
 
 def test_a_call_that_is_refused_is_no_sign_that_the_worker_is_wanted() -> None:
-    callers, forgotten = TokenFence(1), threading.Event()
-    callers.watch(0.05, forgotten.set)
+    fence, forgotten = TokenFence(1), threading.Event()
+    fence.watch(0.05, forgotten.set)
     while not forgotten.is_set():
-        with callers.call(0) as admitted:
+        with fence.admit(0) as admitted:
             assert not admitted
         forgotten.wait(0.001)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.executors import make_job, make_launch
-from tests.fleets import ScriptedFleet, ScriptedWorker
+from tests.worker_backends import ScriptedBackend, ScriptedWorker
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Finished, NodeInfo, Started, StoppedEarly
-from tunesvc.execution.ray.fair_share import TURN_S, FairShares, Member, ShareClaim, fair
+from tunesvc.execution.ray.fair_share import TURN_S, FairShares, Member, ShareClaim, fair_slots
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.execution.worker.worker_protocol import PollResponse
 from tunesvc.spec import Resources
@@ -21,8 +21,8 @@ from tunesvc.testing.simulated_executor import VirtualClock
 claims = st.lists(
     st.builds(
         ShareClaim,
-        alone=st.integers(1, 40),
-        wanted=st.integers(0, 50),
+        slots_alone=st.integers(1, 40),
+        demand=st.integers(0, 50),
         held=st.integers(0, 40),
         turns=st.integers(0, 5),
     ),
@@ -32,36 +32,36 @@ claims = st.lists(
 
 @given(claims)
 def test_shares_take_up_what_there_is_at_most_and_nobody_gets_more_than_it_wants(claims: list[ShareClaim]) -> None:
-    shares = fair(claims)
-    assert sum(share / claim.alone for share, claim in zip(shares, claims, strict=True)) <= 1 + 1e-6
-    assert all(0 <= share <= min(claim.wanted, claim.alone) for share, claim in zip(shares, claims, strict=True))
+    shares = fair_slots(claims)
+    assert sum(share / claim.slots_alone for share, claim in zip(shares, claims, strict=True)) <= 1 + 1e-6
+    assert all(0 <= share <= min(claim.demand, claim.slots_alone) for share, claim in zip(shares, claims, strict=True))
 
 
 @given(claims)
 def test_nothing_is_left_over_that_somebody_wants(claims: list[ShareClaim]) -> None:
-    shares = fair(claims)
-    left = 1 - sum(share / claim.alone for share, claim in zip(shares, claims, strict=True))
+    shares = fair_slots(claims)
+    left = 1 - sum(share / claim.slots_alone for share, claim in zip(shares, claims, strict=True))
     for share, claim in zip(shares, claims, strict=True):
-        assert share == min(claim.wanted, claim.alone) or 1 / claim.alone > left - 1e-6
+        assert share == min(claim.demand, claim.slots_alone) or 1 / claim.slots_alone > left - 1e-6
 
 
 @given(claims)
 def test_nobody_has_less_by_a_slot_than_another_that_wants_as_much(claims: list[ShareClaim]) -> None:
     """Max-min: whoever has less than another could not have one slot more, or does not want it, or has it next."""
-    claims = [ShareClaim(8, claim.wanted, claim.held, claim.turns) for claim in claims]
-    shares = fair(claims)
+    claims = [ShareClaim(8, claim.demand, claim.held, claim.turns) for claim in claims]
+    shares = fair_slots(claims)
     for share, claim in zip(shares, claims, strict=True):
-        if share < min(claim.wanted, claim.alone):
+        if share < min(claim.demand, claim.slots_alone):
             assert max(shares) <= share + 1
 
 
 @given(claims)
 def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_something(claims: list[ShareClaim]) -> None:
-    claims = [ShareClaim(3, claim.wanted, claim.held, claim.turns) for claim in claims]
-    shares = fair(claims)
+    claims = [ShareClaim(3, claim.demand, claim.held, claim.turns) for claim in claims]
+    shares = fair_slots(claims)
     served = [claim.turns for share, claim in zip(shares, claims, strict=True) if share]
     for share, claim in zip(shares, claims, strict=True):
-        if claim.wanted and not share:
+        if claim.demand and not share:
             assert claim.turns >= max(served)
 
 
@@ -69,18 +69,18 @@ def test_whoever_wants_and_gets_nothing_has_had_no_less_than_one_that_gets_somet
 def test_more_jobs_than_slots_all_get_their_turn(jobs: int, slots: int) -> None:
     had = [0] * jobs
     for _ in range(3 * jobs):
-        for index, share in enumerate(fair([ShareClaim(slots, 4, turns=turns) for turns in had])):
+        for index, share in enumerate(fair_slots([ShareClaim(slots, 4, turns=turns) for turns in had])):
             had[index] += share
     assert max(had) - min(had) <= 1
 
 
 def test_a_gang_that_needs_all_of_the_cluster_gets_it_when_its_turn_has_come() -> None:
-    assert fair([ShareClaim(1, 1, turns=1), ShareClaim(64, 64, turns=0)]) == [0, 64]
-    assert fair([ShareClaim(1, 1, turns=0), ShareClaim(64, 64, turns=1)]) == [1, 0]
+    assert fair_slots([ShareClaim(1, 1, turns=1), ShareClaim(64, 64, turns=0)]) == [0, 64]
+    assert fair_slots([ShareClaim(1, 1, turns=0), ShareClaim(64, 64, turns=1)]) == [1, 0]
 
 
 def test_who_wants_less_leaves_the_rest_to_others() -> None:
-    assert fair([ShareClaim(12, 2), ShareClaim(12, 12), ShareClaim(12, 12)]) == [2, 5, 5]
+    assert fair_slots([ShareClaim(12, 2), ShareClaim(12, 12), ShareClaim(12, 12)]) == [2, 5, 5]
 
 
 # --- who may start, who gives way ---------------------------------------------------------------------
@@ -93,7 +93,7 @@ def node(name: str, **amounts: float) -> NodeInfo:
 def a_member(
     shares: FairShares, alone: int, *, attempts: int = 0, cpu: float = 1, gpu: float = 0, **workers: int
 ) -> Member:
-    member = Member(Resources(cpu=cpu, gpu=gpu), lambda: None, alone=alone)
+    member = Member(Resources(cpu=cpu, gpu=gpu), lambda: None, slots_alone=alone)
     shares.join(member)
     shares.slots(member, alone)
     member.attempts, member.workers, member.has_begun = attempts, Counter(workers), attempts > 0
@@ -110,7 +110,7 @@ def test_who_is_alone_may_start_whatever_it_likes_and_is_told_of_all_slots() -> 
 
 def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> None:
     shares = FairShares()
-    shares.saw([node("one", CPU=4.0)])
+    shares.set_nodes([node("one", CPU=4.0)])
     greedy = a_member(shares, 4, attempts=8, one=3)
     late = a_member(shares, 4)
     shares.update()
@@ -118,7 +118,7 @@ def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> N
     greedy.workers["one"] = 4
     late.attempts, late.has_begun = 2, True
     shares.update()
-    assert (greedy.share, late.share) == (2, 2)
+    assert (greedy.fair_share, late.fair_share) == (2, 2)
     assert not shares.may_start(late)
     assert shares.should_release(greedy, "one")
     greedy.workers["one"] = 3
@@ -130,7 +130,7 @@ def test_a_job_takes_what_is_free_and_gives_it_back_when_another_lacks_it() -> N
 
 def test_a_job_is_told_of_its_share_and_one_more() -> None:
     shares = FairShares()
-    shares.saw([node("one", CPU=8.0)])
+    shares.set_nodes([node("one", CPU=8.0)])
     first, second = a_member(shares, 8), a_member(shares, 8)
     shares.update()
     assert (shares.slots(first, 8), shares.slots(second, 8)) == (5, 5)
@@ -142,7 +142,7 @@ def test_a_job_is_told_of_its_share_and_one_more() -> None:
 
 def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
     shares = FairShares()
-    shares.saw([node("one", CPU=10.0, GPU=2.0)])
+    shares.set_nodes([node("one", CPU=10.0, GPU=2.0)])
     on_gpus = a_member(shares, 2, attempts=3, gpu=1, one=2)
     on_cpus = a_member(shares, 10, attempts=9, one=7)
     shares.update()
@@ -153,18 +153,18 @@ def test_jobs_that_ask_for_different_things_leave_each_other_alone() -> None:
 def test_nobody_gives_way_to_a_job_that_cannot_run_at_all() -> None:
     """Its node has gone, and may come back."""
     shares = FairShares()
-    shares.saw([node("one", CPU=4.0)])
+    shares.set_nodes([node("one", CPU=4.0)])
     others = a_member(shares, 4, attempts=6, one=4)
     stranded = a_member(shares, 2, attempts=2, gpu=1)
     stranded.can_run = False
     shares.update()
-    assert others.share == 4
+    assert others.fair_share == 4
     assert not shares.should_release(others, "one")
 
 
 def test_fractions_of_a_device_have_room_beside_each_other() -> None:
     shares = FairShares()
-    shares.saw([node("one", CPU=4.0, GPU=1.0)])
+    shares.set_nodes([node("one", CPU=4.0, GPU=1.0)])
     a_member(shares, 2, attempts=2, gpu=0.5, one=1)
     second = a_member(shares, 2, attempts=2, gpu=0.5)
     shares.update()
@@ -174,11 +174,11 @@ def test_fractions_of_a_device_have_room_beside_each_other() -> None:
 def test_room_in_pieces_is_joined_on_the_node_where_the_least_has_to_end() -> None:
     """Small workers at their share, spread over the nodes: without this the large one would wait for ever."""
     shares = FairShares()
-    shares.saw([node("one", CPU=4.0), node("two", CPU=4.0)])
+    shares.set_nodes([node("one", CPU=4.0), node("two", CPU=4.0)])
     small = a_member(shares, 8, attempts=8, one=2, two=1)
     large = a_member(shares, 2, attempts=1, cpu=4)
     shares.update()
-    assert small.held <= small.share
+    assert small.held <= small.fair_share
     assert not shares.may_start(large)
     assert not shares.may_start(small)
     assert shares.should_release(small, "two")
@@ -190,40 +190,42 @@ def test_room_in_pieces_is_joined_on_the_node_where_the_least_has_to_end() -> No
 def test_turns_pass_when_there_are_more_jobs_than_slots() -> None:
     clock = VirtualClock()
     shares = FairShares(clock)
-    shares.saw([node("one", CPU=1.0)])
+    shares.set_nodes([node("one", CPU=1.0)])
     first = a_member(shares, 1, attempts=1, one=1)
     second = a_member(shares, 1, attempts=1)
     shares.update()
-    assert (first.share, second.share) == (1, 0)
+    assert (first.fair_share, second.fair_share) == (1, 0)
     clock.advance(TURN_S)
     shares.update()
-    assert (first.share, second.share) == (0, 1)
+    assert (first.fair_share, second.fair_share) == (0, 1)
     assert shares.should_release(first, "one")
     third = a_member(shares, 1, attempts=1)  # has had as little as the second, which was there before
     shares.update()
-    assert (second.share, third.share) == (1, 0)
+    assert (second.fair_share, third.fair_share) == (1, 0)
 
 
 # --- executors that share -----------------------------------------------------------------------------
 
 
 @pytest.fixture
-def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[RayExecutor], list[ScriptedFleet]]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[RayExecutor], list[ScriptedBackend]]:
     """Two executors on a node of two CPUs, as a driver has them."""
-    inbox, shares = EventLoop(), FairShares()
-    fleets = [ScriptedFleet(make_job(tmp_path_factory.mktemp("job"))) for _ in range(2)]
-    executors = [RayExecutor(fleet.job, fleet=fleet, inbox=inbox, shares=shares) for fleet in fleets]
+    event_loop, shares = EventLoop(), FairShares()
+    fleets = [ScriptedBackend(make_job(tmp_path_factory.mktemp("job"))) for _ in range(2)]
+    executors = [
+        RayExecutor(backend.job, backend=backend, event_loop=event_loop, fair_shares=shares) for backend in fleets
+    ]
     for executor in executors:
         executor.warm_up()
     return executors, fleets
 
 
-def living(fleet: ScriptedFleet) -> list[ScriptedWorker]:
-    return [worker for worker in fleet.workers.values() if not worker.is_ended]
+def living(backend: ScriptedBackend) -> list[ScriptedWorker]:
+    return [worker for worker in backend.workers.values() if not worker.is_ended]
 
 
 def test_a_worker_that_comes_up_gives_way_to_another_job_and_the_next_one_is_that_jobs(
-    pair: tuple[list[RayExecutor], list[ScriptedFleet]],
+    pair: tuple[list[RayExecutor], list[ScriptedBackend]],
 ) -> None:
     (first, second), (its, others) = pair
     for number in range(4):
@@ -235,7 +237,7 @@ def test_a_worker_that_comes_up_gives_way_to_another_job_and_the_next_one_is_tha
 
 
 def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_recorded(
-    pair: tuple[list[RayExecutor], list[ScriptedFleet]],
+    pair: tuple[list[RayExecutor], list[ScriptedBackend]],
 ) -> None:
     """What stands in its line is asked for back, and waits."""
     (first, second), (its, others) = pair
@@ -264,7 +266,7 @@ def test_a_worker_gives_way_with_its_attempts_end_and_lives_until_that_is_record
     assert (len(living(its)), len(living(others))) == (1, 1)
 
 
-def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecutor], list[ScriptedFleet]]) -> None:
+def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecutor], list[ScriptedBackend]]) -> None:
     (first, second), (its, _) = pair
     for number in range(4):
         first.launch(make_launch(number))
@@ -279,7 +281,7 @@ def test_a_stop_of_what_is_asked_back_is_not_forgotten(pair: tuple[list[RayExecu
     assert [(event.attempt, event.payload) for event in first.events(0.0)] == [(in_line, StoppedEarly())]
 
 
-def test_what_a_job_that_leaves_had_goes_to_the_others(pair: tuple[list[RayExecutor], list[ScriptedFleet]]) -> None:
+def test_what_a_job_that_leaves_had_goes_to_the_others(pair: tuple[list[RayExecutor], list[ScriptedBackend]]) -> None:
     (first, second), (its, others) = pair
     for number in range(4):
         first.launch(make_launch(number))

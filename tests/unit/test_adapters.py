@@ -583,7 +583,7 @@ def test_a_trial_that_is_sent_to_another_process_reports_into_its_attempt_until_
     asked.stop()
     with pytest.raises(Pruned):
         sent.report(1, loss=0.25)
-    assert asked.opened_to_children().close() is None
+    assert asked.open_to_children().close() is None
     assert curve(asked) == [(0, {"loss": 0.5}), (1, {"loss": 0.25})]
     with pytest.raises(BadReport, match="the trial's attempt has ended"):
         sent.report(2, loss=0.125)

@@ -1,4 +1,4 @@
-"""The bell of a worker: what is said gathers for a while, and for no longer."""
+"""The signal of a worker: what is said gathers for a while, and for no longer."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ def no() -> bool:
 
 
 def test_whoever_waits_is_woken_by_what_is_said() -> None:
-    bell, said = BatchSignal(), threading.Event()
-    threading.Timer(0.05, lambda: (said.set(), bell.ring())).start()
-    with bell.lock:
-        bell.wait(said.is_set, yes, 30.0)
+    signal, said = BatchSignal(), threading.Event()
+    threading.Timer(0.05, lambda: (said.set(), signal.notify())).start()
+    with signal.lock:
+        signal.wait(said.is_set, yes, 30.0)
     assert said.is_set()
 
 
 def test_nobody_gathers_what_is_urgent_or_becomes_so() -> None:
-    bell, urgent = BatchSignal(60.0), threading.Event()
-    threading.Timer(0.05, lambda: (urgent.set(), bell.notify_urgent())).start()
+    signal, urgent = BatchSignal(60.0), threading.Event()
+    threading.Timer(0.05, lambda: (urgent.set(), signal.notify_urgent())).start()
     began_s = time.monotonic()
-    with bell.lock:
-        bell.wait(yes, yes, 0.0)
-        bell.wait(yes, urgent.is_set, 0.0)
+    with signal.lock:
+        signal.wait(yes, yes, 0.0)
+        signal.wait(yes, urgent.is_set, 0.0)
     assert time.monotonic() - began_s < 30.0
 
 
 def test_what_one_listener_has_gathered_the_next_one_does_not_gather_again() -> None:
     """Else a worker that is told something new again and again would never be heard."""
-    bell = BatchSignal(GATHER_S)
+    signal = BatchSignal(GATHER_S)
     began_s = time.monotonic()
-    with bell.lock:
+    with signal.lock:
         for _ in range(8):
-            bell.wait(yes, no, 0.0)
+            signal.wait(yes, no, 0.0)
     assert GATHER_S <= time.monotonic() - began_s < 4 * GATHER_S
-    with bell.lock:
-        bell.heard()
-        bell.wait(yes, no, 0.0)
+    with signal.lock:
+        signal.reset()
+        signal.wait(yes, no, 0.0)
     assert time.monotonic() - began_s >= 2 * GATHER_S

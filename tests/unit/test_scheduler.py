@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.executors import make_job, make_launch
-from tests.fleets import ScriptedFleet, ScriptedWorker, hear_until
+from tests.worker_backends import ScriptedBackend, ScriptedWorker, hear_until
 from tunesvc.execution.executor import AttemptId, Event, Failed, Finished, Lost, Payload, Started, StoppedEarly
 from tunesvc.execution.ray.dispatch_state import PollingTimeouts
 from tunesvc.execution.ray.ray_executor import RayExecutor
@@ -24,12 +24,12 @@ class Lines:
     """An executor with so many workers at most, all of them up, and every attempt that they were given."""
 
     def __init__(
-        self, folder: Path, *, workers: int, parallelism: int | None = None, long_s: float = 60.0, **job: Any
+        self, folder: Path, *, workers: int, parallelism: int | None = None, long_attempt_s: float = 60.0, **job: Any
     ) -> None:
-        self.fleet = ScriptedFleet(make_job(folder, **job), cpus=float(workers))
-        self.fleet.shared = False
-        pace = PollingTimeouts(retry_s=0.01, line_s=0.0, long_s=long_s)
-        self.executor = RayExecutor(self.fleet.job, pace=pace, fleet=self.fleet)
+        self.backend = ScriptedBackend(make_job(folder, **job), cpus=float(workers))
+        self.backend.shared = False
+        timeouts = PollingTimeouts(retry_s=0.01, backlog_s=0.0, long_attempt_s=long_attempt_s)
+        self.executor = RayExecutor(self.backend.job, timeouts=timeouts, backend=self.backend)
         self.parallelism = parallelism
         self.line = 1
         self.heard: list[Event] = []
@@ -37,7 +37,7 @@ class Lines:
     def launch(self, *numbers: int, attempt: int = 1) -> None:
         for number in numbers:
             launch = make_launch(number, attempt=attempt)
-            self.executor.launch(replace(launch, parallelism=self.parallelism, line=self.line))
+            self.executor.launch(replace(launch, parallelism=self.parallelism, backlog_max=self.line))
         for worker in self.workers:
             while len(worker.calls["info"]) > len(self.up(worker)):
                 worker.came_up = [*self.up(worker), True]  # type: ignore[attr-defined]
@@ -53,7 +53,7 @@ class Lines:
 
     @property
     def workers(self) -> list[ScriptedWorker]:
-        return list(self.fleet.workers.values())
+        return list(self.backend.workers.values())
 
     def given(self) -> list[list[int]]:
         """The numbers of the trials that each worker was given."""
@@ -66,7 +66,9 @@ class Lines:
     def said(self, number: int) -> list[Payload]:
         return [event.payload for event in self.heard if event.attempt == AttemptId(number, 1)]
 
-    def say(self, worker: int, *said: tuple[int, Payload], absent: Sequence[int] = (), is_fit: bool = True) -> None:
+    def say(
+        self, worker: int, *said: tuple[int, Payload], absent: Sequence[int] = (), is_reusable: bool = True
+    ) -> None:
         """Have a worker say what attempts of these trials say next, and what it does not have."""
         seqs = {number: len(self.said(number)) for number, _ in said}
         events: dict[AttemptId, list[tuple[int, Payload]]] = {AttemptId(number, 1): [] for number in seqs}
@@ -74,7 +76,7 @@ class Lines:
             seqs[number] += 1
             events[AttemptId(number, 1)].append((seqs[number], payload))
         ids = [AttemptId(number, 1) for number in absent]
-        self.workers[worker].reply(PollResponse(list(events.items()), ids, is_fit))
+        self.workers[worker].reply(PollResponse(list(events.items()), ids, is_reusable))
         self.listen()
 
     def acknowledge(self, number: int) -> None:
@@ -104,7 +106,7 @@ def test_what_no_worker_can_begin_stands_in_line_where_the_oldest_attempt_runs(t
     lines = full(tmp_path)
     lines.launch(2, 3, 4)
     assert lines.given() == [[0, 2], [1, 3]]
-    assert len(lines.executor.alive()) == 5
+    assert len(lines.executor.heartbeats()) == 5
 
 
 def test_what_is_launched_together_travels_in_one_call(tmp_path: Path) -> None:
@@ -156,7 +158,7 @@ def test_a_worker_keeps_the_end_of_an_attempt_until_it_is_recorded(tmp_path: Pat
     assert not lines.workers[0].orders("forget")
     lines.acknowledge(0)
     lines.launch(4)
-    assert [(order.verb, order.attempt.trial_id) for order in lines.workers[0].told] == [
+    assert [(order.kind, order.attempt.trial_id) for order in lines.workers[0].told] == [
         ("run", 0),
         ("run", 2),
         ("forget", 0),
@@ -199,11 +201,11 @@ def test_what_a_worker_gave_back_may_begin_there_after_all(tmp_path: Path) -> No
     lines.launch(3)  # takes the worker that had nothing to do
     lines.say(0, absent=[2])
     assert lines.given() == [[0, 2, 2], [1, 3]]
-    assert [order.verb for order in lines.workers[0].told] == ["run", "run", "cancel", "run"]
+    assert [order.kind for order in lines.workers[0].told] == ["run", "run", "cancel", "run"]
 
 
 def test_nobody_but_the_next_one_stands_behind_a_long_attempt(tmp_path: Path) -> None:
-    lines = Lines(tmp_path, workers=2, long_s=0.0)
+    lines = Lines(tmp_path, workers=2, long_attempt_s=0.0)
     lines.line = 3
     lines.launch(0, 1, 2, 3, 4, 5)
     assert lines.given() == [[0, 2], [1, 3]]
@@ -275,15 +277,15 @@ def test_a_worker_out_of_reach_is_asked_again(tmp_path: Path) -> None:
     for _ in range(3):  # two that were overtaken, and the one that asks
         worker.fail("poll")
     hear_until(lines.executor, lambda _: len(worker.calls["poll"]) == calls + 1)
-    assert [order.verb for _, order in worker.calls["poll"][-1][1].orders] == ["run", "cancel"]
-    assert [order.verb for order in worker.told] == ["run", "run", "cancel"], "it takes each once"
+    assert [order.kind for _, order in worker.calls["poll"][-1][1].commands] == ["run", "cancel"]
+    assert [order.kind for order in worker.told] == ["run", "run", "cancel"], "it takes each once"
 
 
 def test_what_stands_behind_a_failed_attempt_begins_elsewhere(tmp_path: Path) -> None:
     """After a failure a worker is not fit, and knows that itself."""
     lines = full(tmp_path)
     lines.launch(2)
-    lines.say(0, (0, Failed("error", "broken")), absent=[2], is_fit=False)
+    lines.say(0, (0, Failed("error", "broken")), absent=[2], is_reusable=False)
     lines.acknowledge(0)
     lines.launch()
     assert lines.workers[0].is_ended
@@ -323,10 +325,10 @@ def test_a_worker_that_somebody_has_taken_over_is_left_alone(tmp_path: Path) -> 
     lines.launch(2, 3, 4, 5)
     lines.workers[0].reply(PollResponse(is_refused=True))
     lines.listen()
-    assert lines.executor.trouble()
+    assert lines.executor.health_error()
     assert not lines.workers[0].is_ended
     assert [lines.said(number) for number in (0, 2, 4)] == [[BEGUN], [], []]
-    assert not {AttemptId(number, 1) for number in (0, 2, 4)} & set(lines.executor.alive())
+    assert not {AttemptId(number, 1) for number in (0, 2, 4)} & set(lines.executor.heartbeats())
 
 
 def test_a_trial_that_is_run_again_stands_in_no_line(tmp_path: Path) -> None:

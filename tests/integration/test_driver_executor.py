@@ -91,16 +91,16 @@ def test_a_killed_driver_takes_its_local_ray_along_and_another_one_comes_up(make
     worker = listener.said(launches[0], Started)[0].pid
     driver = os.getsid(worker)
     os.kill(driver, signal.SIGKILL)
-    while not (trouble := executor.trouble()):
+    while not (trouble := executor.health_error()):
         listener.once(0.05)
     assert trouble == "the Ray driver is gone (ended by SIGKILL); connecting again"
-    assert set(executor.alive()) == {launch.attempt for launch in launches}
+    assert set(executor.heartbeats()) == {launch.attempt for launch in launches}
     listener.until_ended(*launches)
     assert {listener.outcome(launch) for launch in launches} == {Lost("its Ray is gone (ended by SIGKILL)", "node")}
     assert session(driver) == []
     after = make_launch(2, behaviour="reports")
     assert listener.run(after)[-1] == Finished({"loss": 0.5})
-    assert executor.trouble() == ""
+    assert executor.health_error() == ""
 
 
 def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap(local_ray: None, make: Make) -> None:
@@ -114,7 +114,7 @@ def test_attempts_on_a_cluster_outlive_the_driver_and_are_heard_on_without_a_gap
         p.pid for p in processes() if p.parent == os.getpid() and "tunesvc.execution.driver.driver_main" in p.command
     ]
     os.kill(driver, signal.SIGKILL)
-    while not executor.trouble():
+    while not executor.health_error():
         listener.once(0.05)
     heard = len(listener.said(launch))
     listener.until(lambda now: len(now.said(launch)) > heard + 200)
@@ -131,13 +131,13 @@ from tests.executors import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.execution.executor import Reported, Started
 from tunesvc.execution.driver.driver_executor import RayProcess
-from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.driver.launcher import RayLauncher
 
 interrupted = []
 signal.signal(signal.SIGINT, lambda *_: interrupted.append("SIGINT"))
 signal.signal(signal.SIGTERM, lambda *_: interrupted.append("SIGTERM"))
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = RayProcess(job, RayStart(source=job.source, local=LocalResources(cpu=1)))
+executor = RayProcess(job, RayLauncher(source=job.source, local=LocalResources(cpu=1)))
 listener, launch = Listener(executor), make_launch(behaviour="patient")
 executor.launch(launch)
 listener.until(lambda heard: heard.has(launch, Reported))
@@ -145,7 +145,7 @@ os.killpg(0, signal.SIGINT)
 os.killpg(0, signal.SIGTERM)
 heard = len(listener.said(launch))
 listener.until(lambda now: len(now.said(launch)) > heard + 100)
-print(os.getsid(listener.said(launch, Started)[0].pid), *interrupted, executor.trouble(), flush=True)
+print(os.getsid(listener.said(launch, Started)[0].pid), *interrupted, executor.health_error(), flush=True)
 while True:
     listener.once(1.0)
 """
@@ -172,21 +172,21 @@ from ray.cluster_utils import Cluster
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.executor import Reported
 from tunesvc.execution.driver.driver_executor import RayProcess
-from tunesvc.execution.driver.launcher import RayStart
+from tunesvc.execution.driver.launcher import RayLauncher
 
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
 address = cluster.address
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = RayProcess(job, RayStart(address, source=job.source))
+executor = RayProcess(job, RayLauncher(address, source=job.source))
 listener, lost, after = Listener(executor), make_launch(0, behaviour="patient"), make_launch(1, behaviour="reports")
 executor.launch(lost)
 listener.until(lambda heard: heard.has(lost, Reported))
 cluster.head_node.kill_gcs_server()
-listener.until(lambda _: "is gone" in executor.trouble())
-print(executor.trouble())
-assert list(executor.alive()) == [lost.attempt]
-listener.until(lambda _: "cannot be reached" in executor.trouble())
-print(executor.trouble())
+listener.until(lambda _: "is gone" in executor.health_error())
+print(executor.health_error())
+assert list(executor.heartbeats()) == [lost.attempt]
+listener.until(lambda _: "cannot be reached" in executor.health_error())
+print(executor.health_error())
 executor.launch(after)
 cluster.shutdown()
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1, "gcs_server_port": int(address.split(":")[1])}})
