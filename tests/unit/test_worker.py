@@ -196,12 +196,12 @@ class Trainings:
     def is_known(self, launch: Launch) -> bool:
         return not self.call(of=[launch]).absent
 
-    def run_in_thread(self, call: PollRequest) -> Future[PollResponse]:
+    def run_in_thread(self, request: PollRequest) -> Future[PollResponse]:
         """Make a call that stays open, from a thread of its own."""
         reply: Future[PollResponse] = Future()
         talk = self.worker.poll
         # a daemon: any other thread that begins meanwhile looks like one that the objective has left behind
-        threading.Thread(target=lambda: reply.set_result(talk(self.token, call, 30.0)), daemon=True).start()
+        threading.Thread(target=lambda: reply.set_result(talk(self.token, request, 30.0)), daemon=True).start()
         return reply
 
 
@@ -228,7 +228,7 @@ def own_interpreter() -> Iterator[None]:
 @pytest.fixture
 def trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Worker, "_place", WorkerInfo("here", 1))  # Ray would be asked
+    monkeypatch.setattr(Worker, "_info", WorkerInfo("here", 1))  # Ray would be asked
     BEGUN.clear()
     GATES.clear()
     ARRIVED.clear()
@@ -290,7 +290,7 @@ def test_one_call_tells_of_all_and_an_end_before_what_follows_it(trainings: Trai
 def test_what_follows_soon_travels_together_and_the_last_end_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
 ) -> None:
-    monkeypatch.setattr("tunesvc.execution.worker.worker.GATHER_S", 60.0)
+    monkeypatch.setattr("tunesvc.execution.worker.worker.BATCH_WINDOW_S", 60.0)
     trainings = Trainings(make_worker(tmp_path))
     first, second = launches(2, reports=True)
     reply = trainings.run_in_thread(trainings.next_call(run(first), run(second), of=[first, second]))
@@ -305,7 +305,7 @@ def test_what_follows_soon_travels_together_and_the_last_end_at_once(
 def test_a_question_travels_at_once_and_so_does_all_while_it_is_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trainings: Trainings
 ) -> None:
-    monkeypatch.setattr("tunesvc.execution.worker.worker.GATHER_S", 60.0)
+    monkeypatch.setattr("tunesvc.execution.worker.worker.BATCH_WINDOW_S", 60.0)
     trainings = Trainings(make_worker(tmp_path, "asks", define_by_run=True))
     (launch,) = launches(1)
     assert [type(payload) for payload in trainings.begin_and_hear(launch)] == [Started, SuggestRequested]
