@@ -1,6 +1,6 @@
-"""Where answers, timers and requests of other threads wait for the one thread that listens.
+"""Event loop of an executor: results, timers and requests of other threads wait here for one thread.
 
-Knows no attempts; of Ray it knows what a reference to an answer looks like.
+Knows nothing of attempts. Of Ray it knows only that an object reference has a `future()`.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from collections.abc import Callable
 from typing import Any
 
 Callback = Callable[[Any, BaseException | None], None]
-"""Gets a value or an error."""
+"""Receives a value or an error."""
 
 
 class EventLoop:
-    """Actions, each carried out once and in order by whoever calls `take_in`. Any thread may add to it."""
+    """A queue of actions that `run_once` runs in order, each once. Any thread may add actions."""
 
     def __init__(self) -> None:
         self._actions: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def call_soon(self, action: Callable[[], None]) -> None:
-        """Have something done soon."""
+        """Run an action in the next `run_once`."""
         self._actions.put(action)
 
     def call_later(self, delay_s: float, action: Callable[[], None]) -> None:
-        """Have something done after a while."""
+        """Run an action after a delay."""
         timer = threading.Timer(delay_s, self.call_soon, [action])
         timer.daemon = True
         timer.start()
 
     def on_result(self, ref: Any, callback: Callback) -> None:
-        """Have `then` called when an actor has answered, or is known not to."""
+        """Run a callback when a Ray object reference has a value or an error."""
 
         def deliver(future: Any) -> None:
             error = future.exception()
@@ -41,21 +41,22 @@ class EventLoop:
         ref.future().add_done_callback(deliver)
 
     def run_in_thread(self, work: Callable[[], Any], callback: Callback) -> None:
-        """Do what may take long in a thread of its own, and have `then` called with what came of it."""
+        """Run blocking work in a thread of its own, then the callback with its result."""
 
         def run() -> None:
             try:
                 value, error = work(), None
-            except Exception as raised:  # noqa: BLE001  # whoever asked for the work decides what it means
+            except Exception as raised:  # noqa: BLE001  # the callback decides what the error means
                 value, error = None, raised
             self.call_soon(lambda: callback(value, error))
 
         threading.Thread(target=run, daemon=True).start()
 
     def run_once(self, timeout_s: float) -> None:
-        """Do what has arrived; waits for the first when nothing has."""
+        """Run all pending actions. If there are none, wait up to `timeout_s` for the first."""
         try:
-            self._actions.get(timeout=timeout_s)() if timeout_s else self._actions.get_nowait()()
+            first = self._actions.get(timeout=timeout_s) if timeout_s else self._actions.get_nowait()
+            first()
             while True:
                 self._actions.get_nowait()()
         except queue.Empty:

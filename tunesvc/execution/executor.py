@@ -1,9 +1,9 @@
-"""The Executor protocol: run attempts somewhere, and hear what they say.
+"""The Executor protocol: run attempts somewhere and receive their events.
 
-An executor knows attempts, never trials or studies' rules: it is told to launch, stop or kill, and it delivers
-events. Every event of an attempt bears a sequence number that grows by one; events stay in the attempt's outbox
-until they are acknowledged, so each is delivered at least once. Whoever listens records it exactly once by its
-number. All values here are frozen and can be pickled, so an executor may live in another process.
+An executor knows attempts, not trials or the rules of studies: it launches, stops and kills them, and delivers their
+events. The events of an attempt are numbered 1, 2, 3, ... They stay in the attempt's outbox until they are
+acknowledged, so each event is delivered at least once, and the receiver records it exactly once by its number.
+All values here are frozen and can be pickled, so an executor may live in another process.
 
 Imports neither Ray nor the store.
 """
@@ -32,33 +32,33 @@ class AttemptId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What all attempts of a study have in common. Exactly one of entrypoint, command and function is set."""
+    """Settings shared by all attempts of a study. Exactly one of entrypoint, command and function is set."""
 
     study: str
     key: str
-    """Names the study's workers on a shared cluster: no other study, in whatever database, has it."""
+    """Names the study's workers on a shared cluster. Unique across studies and databases."""
     metrics: tuple[str, ...]
-    """Names of the objectives, first the one that a bare returned number means."""
+    """Names of the objectives. A bare number that the objective returns is the first one's value."""
     resources: Resources
     environment: Environment
     checkpoint_root: str
-    """A directory that coordinator and workers share; one folder per trial below it."""
+    """A directory that coordinator and workers share, with one folder per trial."""
     source: str | None = None
     """The user's directory: on the workers' import path and their working directory."""
     entrypoint: str | None = None
     command: tuple[str, ...] | None = None
     function: bytes | None = None
-    """A function as `pickled_function.pickled` writes it, for the decorator."""
+    """A function serialized by `pickle_function`, for the decorator."""
     interpreter: Interpreter = field(default_factory=Interpreter)
-    """Of the process that started the study."""
+    """The interpreter settings of the process that started the study."""
     goals: tuple[Goal, ...] = ()
-    """The goal of each of `metrics`; all are minimised when left out."""
+    """The goal of each of `metrics`. If empty, all are minimised."""
     keep: Keep = field(default_factory=Keep)
-    """Which checkpoints of each trial."""
+    """The checkpoints to keep of each trial."""
     define_by_run: bool = False
-    """Whether parameters are asked for with `trial.suggest_*` instead of handed over."""
+    """True if the objective asks for its parameters with `trial.suggest_*` instead of receiving them."""
     orphan_s: float = 3600.0
-    """How long workers on a shared cluster go on when no coordinator speaks to them any more."""
+    """Time after which workers on a shared cluster end if no coordinator calls them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +68,18 @@ class Launch:
     attempt: AttemptId
     trial_number: int
     params: Mapping[str, Any]
-    """The trial's parameters with the study's constants, which may be any JSON."""
+    """The trial's parameters and the study's constants. Constants may be any JSON."""
     seed: int
     """Differs between trials, equal between attempts of one trial."""
     checkpoint: str | None = None
-    """Where an earlier attempt saved its state, or None."""
+    """Path of the state that an earlier attempt saved, or None."""
     parallelism: int | None = None
-    """How many attempts of the job may run at a time from here on; None: as many as there is room for."""
+    """Number of attempts of the job that may run at a time from now on. None means as many as fit."""
     backlog_max: int = 1
-    """How many may stand in each worker's line from here on, behind the one that runs."""
+    """Number of attempts that may wait in each worker's backlog from now on, behind the running one."""
 
 
-# --- what an attempt says ---------------------------------------------------------------------------
+# --- events of an attempt ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +89,9 @@ class Started:
     node: str
     pid: int
     devices: tuple[str, ...] = ()
-    """The accelerators assigned to it, as CUDA_VISIBLE_DEVICES would name them."""
+    """The accelerators assigned to it, named as in CUDA_VISIBLE_DEVICES."""
     code: str = ""
-    """A digest of the objective's source as this attempt runs it; empty when it cannot be told."""
+    """A digest of the objective's source code as this attempt runs it. Empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,11 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class SuggestRequested:
-    """`trial.suggest_*`: the attempt waits for `Executor.answer`."""
+    """A call of `trial.suggest_*`. The attempt waits for `Executor.answer`."""
 
     name: str
     distribution: str
-    """As `optuna.distributions.distribution_to_json` writes it."""
+    """JSON text written by `optuna.distributions.distribution_to_json`."""
 
 
 STUDY = ""
@@ -117,7 +117,7 @@ STUDY = ""
 
 @dataclass(frozen=True, slots=True)
 class StudyRequested:
-    """`trial.study.trials` of an Optuna objective: the attempt waits for `Executor.answer`."""
+    """A read of `trial.study.trials` by an Optuna objective. The attempt waits for `Executor.answer`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class AttrSet:
 
     name: str
     value: str
-    """As JSON."""
+    """The value as JSON text."""
     kind: Literal["user", "system"] = "user"
     """Optuna's integrations write system attributes."""
 
@@ -147,26 +147,27 @@ class OutputLogged:
     """`stdout` or `stderr`."""
     text: str
     end: int = 0
-    """Where it ends in the worker's spool; 0 for a note that is in none."""
+    """Position in the worker's spool after this text. 0 for a note, which is in no spool."""
     left_out: int = 0
-    """How many characters it stands for, as a note about them."""
+    """Number of dropped characters that this text replaces."""
 
     @classmethod
     def gap(cls, chars: int) -> OutputLogged:
-        """Return a note in place of so many characters."""
-        return cls("stderr", f"\n[tunesvc: {chars:,} characters of output are left out here]\n", left_out=chars)
+        """Return a note that replaces this many dropped characters."""
+        text = f"\n[tunesvc: {chars:,} characters of output are left out here]\n"
+        return cls("stderr", text, left_out=chars)
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The objective came to its own end; `metrics` holds what it returned, empty when it returned nothing."""
+    """The objective returned. `metrics` holds its result and is empty if it returned nothing."""
 
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class StoppedEarly:
-    """The objective stopped early: it noticed that it was asked to, or it raised `Pruned` by itself."""
+    """The objective stopped early: it noticed a request to stop, or it raised `Pruned`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,19 +175,25 @@ class Failed:
     """The objective raised, or its program ended with an error."""
 
     kind: str
-    """`error`, `bad_report`, `gpu_oom`, `host_oom` or `entrypoint`: what `policy` decides by."""
+    """`error`, `bad_report`, `gpu_oom`, `host_oom` or `entrypoint`. `policy` decides by it."""
     message: str
     traceback: str = ""
 
 
 LossKind = Literal["lost", "node", "preempted", "stalled", "gone"]
-"""Its process died; its node went away; its node was taken back; it gave no sign of life; it runs nowhere, because it
-never began or ended along with its coordinator, which is no fault of its own."""
+"""Why an attempt was lost.
+
+lost        its process died
+node        its node failed
+preempted   its node was reclaimed
+stalled     it sent no heartbeat
+gone        it runs nowhere: it never began, or ended with its coordinator. The attempt is not at fault.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The worker is gone without a word."""
+    """The attempt ended without an outcome of its own."""
 
     message: str
     kind: LossKind = "lost"
@@ -199,31 +206,31 @@ Payload = Started | Reported | SuggestRequested | StudyRequested | Checkpointed 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that an attempt said."""
+    """A numbered event of an attempt."""
 
     attempt: AttemptId
     seq: int
-    """1, 2, 3, ... within the attempt. `Lost` comes from the executor and follows the last number delivered."""
+    """1, 2, 3, ... within the attempt. The executor numbers `Lost` after the last event that it delivered."""
     payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A machine of the cluster. Amounts go by Ray's names: `CPU`, `GPU`, `memory` in bytes, and custom ones."""
+    """A machine of the cluster. Amounts have Ray's names: `CPU`, `GPU`, `memory` in bytes, and custom ones."""
 
     key: str
-    """No other node has it, on this cluster or another."""
+    """Unique across nodes and clusters."""
     address: str
-    """As `Started.node` names it."""
+    """The address that `Started.node` reports."""
     host: str
     total: Mapping[str, float]
     free: Mapping[str, float]
-    """What nobody holds, as far as the cluster knows at the moment; absent: nothing."""
+    """Unused amounts as the cluster knows them now. A missing name means 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """What a cluster has in all, whether in use or not."""
+    """The total resources of a cluster, used or not."""
 
     nodes: int
     cpu: float
@@ -232,11 +239,12 @@ class Capacity:
     """Bytes."""
     custom: Mapping[str, float] = field(default_factory=dict)
     by_node: tuple[NodeInfo, ...] = ()
-    """The same node by node."""
+    """The nodes behind the totals."""
 
     def __str__(self) -> str:
-        parts = [f"{self.nodes} node{'s' if self.nodes != 1 else ''}", f"{self.cpu:g} CPU", f"{self.gpu:g} GPU"]
-        parts.append(f"{self.memory / 1e9:.1f} GB memory")
+        nodes = "1 node" if self.nodes == 1 else f"{self.nodes} nodes"
+        memory = f"{self.memory / 1e9:.1f} GB memory"
+        parts = [nodes, f"{self.cpu:g} CPU", f"{self.gpu:g} GPU", memory]
         parts += [f"{amount:g} {name}" for name, amount in self.custom.items()]
         return ", ".join(parts)
 
@@ -246,71 +254,72 @@ class Executor(Protocol):
 
     @property
     def handover_s(self) -> float:
-        """How long a worker has nothing to do when its next attempt is launched at the end of the last one."""
+        """Idle time of a worker if its next attempt is launched only after the last one has ended."""
         ...
 
     def capacity(self) -> Capacity:
-        """What the cluster has in all."""
+        """Return the total resources of the cluster."""
         ...
 
     def slots(self) -> int:
-        """How many attempts of this job the cluster can hold at a time, at least 1.
+        """Return how many attempts of this job the cluster can run at a time, at least 1.
 
         Raises:
-            UnsatisfiableRequest: the job's resource request can never be met; the text names what there is.
+            UnsatisfiableRequest: the cluster can never meet the job's request. The text names its resources.
         """
         ...
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
-        """Act under a fencing token from here on, and go on with attempts that an earlier coordinator launched.
+        """Act under a fencing token from now on, and adopt attempts that an earlier coordinator launched.
 
-        Called once, before anything is launched; returns at once. Events above the given sequence numbers follow, a
-        question that is still open among them, and `Lost` for an attempt that runs nowhere any more. Whatever else of
-        this job still runs is ended: it was given up by a coordinator that did not live to kill it. Workers refuse
-        whoever comes with a lower token than they have seen.
+        Called once, before any launch. Returns at once. Events above the given sequence numbers follow, including an
+        unanswered question, and `Lost` for an attempt that no longer runs. All other attempts of this job are
+        killed: their coordinator gave them up and died before it could kill them. Workers refuse calls with a lower
+        token than they have seen.
         """
         ...
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """The attempts that gave a sign of life since the last call, those that wait for their resources included."""
+        """Return the attempts with a heartbeat since the last call, and those that wait for resources."""
         ...
 
     def health_error(self) -> str:
-        """Why nothing can be launched or heard at the moment, in a sentence; empty when all is well."""
+        """Return why no attempt can be launched or received from now, as a sentence. Empty if healthy."""
         ...
 
     def launch(self, launch: Launch) -> None:
-        """Start an attempt as soon as its resources are free; returns at once.
+        """Start an attempt as soon as its resources are free. Returns at once.
 
-        While as many run as may, it waits for one of them to end, if it can be in the worker, which then begins it
-        without being told. No more than `parallelism` ever run, and attempts begin about in order.
+        If `parallelism` attempts already run, it waits for one of them to end. Where possible it waits in the
+        worker's backlog, so that the worker begins it without another message. At most `parallelism` attempts run at
+        any time, and attempts begin roughly in order.
         """
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Events not delivered yet, in order per attempt; waits up to `timeout_s` for the first."""
+        """Return events not delivered yet, in order per attempt. Waits up to `timeout_s` for the first."""
         ...
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Everything up to these sequence numbers is recorded for good and may be forgotten."""
+        """Confirm that events up to these sequence numbers are recorded and may be forgotten."""
         ...
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
-        """The value that an `SuggestRequested` waits for, or the study that a `StudyRequested` does."""
+        """Answer a `SuggestRequested` with its value, or a `StudyRequested` with the packed study."""
         ...
 
     def stop(self, attempt: AttemptId) -> None:
-        """Ask the attempt to stop at its next report. It may finish, yield or ignore this."""
+        """Ask the attempt to stop at its next report. It may finish, stop early or ignore the request."""
         ...
 
     def kill(self, attempt: AttemptId) -> None:
-        """End the attempt's process; a `Lost` event follows unless an outcome was delivered. Repeatable."""
+        """Kill the attempt's process. A `Lost` event follows unless an outcome was delivered. Repeatable."""
         ...
 
     def close(self) -> None:
-        """End everything that still runs and free what the executor holds. Repeatable."""
+        """End all running attempts and free the executor's resources. Repeatable."""
         ...
 
     def leave(self) -> None:
-        """Free what the executor holds, but let attempts that can outlive it run on for the next coordinator."""
+        """Free the executor's resources, but leave attempts that can outlive it to the next coordinator."""
         ...

@@ -1,4 +1,4 @@
-"""Which GPUs this machine has, as `nvidia-smi` tells. Imports no Ray and no torch."""
+"""The GPUs of this machine, listed by `nvidia-smi`. Imports no Ray and no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 
 
 def describe_gpus(timeout_s: float = 10.0) -> tuple[str, ...]:
-    """One line per GPU, such as `NVIDIA A100-SXM4-40GB, 40960 MiB`; empty without a GPU or its driver."""
+    """Return one line per GPU, such as `NVIDIA A100-SXM4-40GB, 40960 MiB`. Empty without a GPU or driver."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
@@ -16,4 +16,7 @@ def describe_gpus(timeout_s: float = 10.0) -> tuple[str, ...]:
         done = subprocess.run(query, capture_output=True, text=True, timeout=timeout_s, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()
+    if done.returncode != 0:
+        return ()
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    return tuple(line for line in lines if line)

@@ -1,4 +1,7 @@
-"""What a Python process was started as: workers imitate the one that started their study. Imports nothing of ours."""
+"""Script and import path of a Python process. Workers imitate the process that started their study.
+
+Imports nothing else of tunesvc.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A process's script and import path. What lies in the study's folder is relative to that."""
+    """Script and import path of a process. Paths inside the study's folder are relative to it."""
 
     script: str = ""
     """Its `sys.argv[0]`."""
@@ -19,7 +22,7 @@ class Interpreter:
 
     @classmethod
     def of_this_process(cls, folder: str | None) -> Interpreter:
-        """Describe this process, whose study lies in `folder`."""
+        """Describe this process for a study in `folder`."""
         base = Path(folder or ".").resolve()
         script = sys.argv[0] if sys.argv else ""
         if Path(script).is_file():  # neither `-c` nor a notebook's kernel
@@ -28,7 +31,8 @@ class Interpreter:
 
 
 def _relative(path: str, base: Path) -> str:
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100  # its links are followed only where that leads into the base
+    # links are followed only where they lead into the base
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100
     for form in (absolute, absolute.resolve()):
         if form.is_relative_to(base):
             return str(form.relative_to(base))
