@@ -1,1 +1,1 @@
-"""One attempt inside its worker: events, output, checkpoints, child processes, failures."""
+"""An attempt inside its worker: events, output, checkpoints, child processes, failures."""

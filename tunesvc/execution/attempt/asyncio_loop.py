@@ -1,7 +1,7 @@
-"""The event loop that an objective finds in its thread, as a script finds one in its main thread.
+"""An asyncio event loop for the objective's thread, as a script has one in its main thread.
 
-`asyncio.get_event_loop` makes a loop by itself in a main thread only. Most objectives never ask for one, and making
-one takes as long as a third of what an attempt costs otherwise, so it is made when it is asked for. Imports no Ray.
+`asyncio.get_event_loop` creates a loop by itself only in the main thread. Here it creates one on demand: most
+objectives need none, and creating it costs a third of an attempt's other overhead. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _thread = threading.local()
 
 
 def make_on_demand() -> None:
-    """Let `asyncio.get_event_loop` make a loop wherever one is `offered`.
+    """Let `asyncio.get_event_loop` create a loop inside `offer_loop`.
 
-    From Python 3.14 on no thread gets a loop by itself, a script's main thread neither.
+    Does nothing from Python 3.14 on, where no thread gets a loop by itself.
     """
     if sys.version_info < (3, 14):
         asyncio.set_event_loop_policy(_OnDemand())
@@ -26,7 +26,7 @@ def make_on_demand() -> None:
 
 @contextmanager
 def offer_loop() -> Iterator[None]:
-    """Offer an event loop to this thread's code; one that was made is closed at the end."""
+    """Offer an event loop to this thread's code. Close it at the end if it was created."""
     _thread.loops = []
     try:
         yield

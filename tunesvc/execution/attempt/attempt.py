@@ -1,6 +1,7 @@
-"""One attempt inside its worker: the objective in a thread, its channel, and the outcome at the end.
+"""One attempt inside its worker: the objective's thread, its channel and its outcome.
 
-Owns the order of the last events (all output, then the outcome). Knows no calling forms and imports no Ray.
+Owns the order of the last events: all output, then the outcome. Knows nothing of how objectives are called, and
+imports no Ray.
 """
 
 from __future__ import annotations
@@ -43,37 +44,37 @@ from tunesvc.subprocess_trial import PipeChannel
 from tunesvc.trial import Trial
 
 Run = Callable[["Attempt"], Mapping[str, float]]
-"""Runs the objective for an attempt; returns the final metrics."""
+"""Runs the objective for an attempt and returns the final metrics."""
 OnFinished = Callable[["Attempt", Outcome], None]
-"""Gets an attempt that has said everything but its outcome, and that."""
+"""Receives an attempt, whose outbox holds all other events, and its outcome."""
 _OUTPUT_TAIL_CHARS = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """Where a worker runs."""
+    """Location of a worker: its node, process and devices."""
 
     node: str
     pid: int
     devices: tuple[str, ...] = ()
     placement_group: object = None
     node_id: str = ""
-    """Ray's."""
+    """Ray's ID of the node."""
     spool: str = ""
-    """The folder there that keeps its output, see `spool`."""
+    """Folder on that node that keeps the worker's output, see `spool`."""
 
 
 class Attempt:
     """Runs one launch. Implements `tunesvc.trial.Channel`."""
 
     def __init__(self, job: Job, launch: Launch, worker: WorkerInfo, signal: BatchSignal) -> None:
-        """`bell`: rung when it says something."""
+        """Prepare the attempt. Every event notifies `signal`."""
         self.job = job
         self.launch = launch
         self.worker = worker
         self.outbox = Outbox(signal)
         self.is_reusable = False
-        """Whether the process may run another attempt; known with the outcome."""
+        """True if the process may run another attempt. Valid once the outcome is known."""
         self._restored = Path(launch.checkpoint) if launch.checkpoint else None
         self._checkpoints = Checkpoints(
             Path(job.checkpoint_root),
@@ -99,40 +100,55 @@ class Attempt:
     def start(
         self, run: Run, output: OutputCapture, on_finished: OnFinished, *, source_digest: str = "", note: str = ""
     ) -> None:
-        """Run the objective, whose source has the digest `code`, in a thread that calls `then` with its outcome.
+        """Run the objective in a thread, which calls `on_finished` with the outcome.
 
-        `note`: about the worker, for the log.
+        Args:
+            run: runs the objective.
+            output: captures the process's output for the attempt's log.
+            on_finished: called in the objective's thread.
+            source_digest: digest of the objective's source code.
+            note: a text about the worker for the attempt's log.
         """
         self.outbox.put(Started(self.worker.node, self.worker.pid, self.worker.devices, source_digest))
         if note:
             self.outbox.log("stderr", note)
-        # no daemon, for then every thread that the objective starts would be one too, see `leftover_threads`
+        # Not a daemon: threads that the objective starts would inherit that, see `leftover_threads`.
         self._thread = threading.Thread(
-            target=self._run, args=(run, output, on_finished), name="objective", daemon=False
+            target=self._run,
+            args=(run, output, on_finished),
+            name="objective",
+            daemon=False,
         )
         self._thread.start()
 
     def join(self, timeout_s: float) -> None:
-        """Wait until the objective has ended, but not for ever."""
+        """Wait up to `timeout_s` for the objective to end."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
     def acknowledge(self, acknowledged: int) -> None:
-        """See `Outbox.acknowledge`; checkpoints that need not be kept are deleted, which may take a while."""
-        for seq in sorted(seq for seq in list(self._unrecorded) if seq <= acknowledged):
-            if path := self._unrecorded.pop(seq, None):  # a second listener may have been faster
+        """Acknowledge events, see `Outbox.acknowledge`, and delete checkpoints that need not be kept.
+
+        Deleting may take a while.
+        """
+        recorded = [seq for seq in list(self._unrecorded) if seq <= acknowledged]
+        for seq in sorted(recorded):
+            # another poll may have taken it first
+            if path := self._unrecorded.pop(seq, None):
                 self._checkpoints.forget_before(path)
         self.outbox.acknowledge(acknowledged)
 
     def take(self, after: int) -> Sequence[Numbered]:
-        """See `Outbox.take`."""
+        """Return the events above `after`, see `Outbox.take`."""
         events = self.outbox.take(after)
-        self._unrecorded |= {seq: Path(p.path) for seq, p in events if isinstance(p, Checkpointed)}
+        for seq, payload in events:
+            if isinstance(payload, Checkpointed):
+                self._unrecorded[seq] = Path(payload.path)
         return events
 
     @property
     def is_asking(self) -> bool:
-        """Whether the objective waits for an answer."""
+        """True while the objective waits for an answer."""
         return self._question is not None
 
     def stop(self) -> None:
@@ -144,13 +160,13 @@ class Attempt:
                 self._children.stop()
 
     def answer(self, name: str, value: ParamValue | bytes) -> None:
-        """The value of a parameter that `ask` waits for, or the study."""
+        """Supply the value of a parameter that `ask` waits for, or the study."""
         with self._answered:
             self._answers[name] = value
             self._answered.notify_all()
 
     def ask_again(self) -> None:
-        """Repeat the question that waits for its answer, if there is one."""
+        """Repeat the unanswered question, if there is one."""
         with self._answered:
             question = self._question
             if question is not None and _name_of(question) not in self._answers:
@@ -160,7 +176,7 @@ class Attempt:
 
     @property
     def stop_requested(self) -> bool:
-        """Tell the objective whether it has been asked to stop; see `noticed_stop`."""
+        """True if the attempt was asked to stop. Reading it counts for `noticed_stop`."""
         if self._forked is not None:
             return self._forked.stop_requested
         if self._stop.is_set():
@@ -169,18 +185,16 @@ class Attempt:
 
     @property
     def noticed_stop(self) -> bool:
-        """Tell whether the objective or a child process has seen a request to stop.
+        """True if the objective or a child process has seen a request to stop.
 
-        One that has not, and returns, has come to its own end.
+        An objective that returns without having seen it has finished normally.
         """
-        return self._stop_was_seen or (self._children is not None and self._children.noticed_stop)
-
-    def wait_for_stop(self, timeout_s: float) -> bool:
-        """Wait until the attempt is asked to stop; whether it was."""
-        return self._stop.wait(timeout_s)
+        if self._stop_was_seen:
+            return True
+        return self._children is not None and self._children.noticed_stop
 
     def report(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Put a report into the outbox; the first of a step stands."""
+        """Put a report into the outbox. Only the first report of a step counts."""
         if self._forked is not None:
             self._forked.report(step, metrics)
             return
@@ -190,7 +204,7 @@ class Attempt:
         failpoints.reach("said")
 
     def checkpoint(self, path: Path, step: int | None) -> None:
-        """Copy the state and say where it lies."""
+        """Copy the state and report the copy's path."""
         if self._forked is not None:
             self._forked.checkpoint(path, step)
             return
@@ -199,33 +213,33 @@ class Attempt:
         self.outbox.put(Checkpointed(str(kept), after if after >= 0 else None))
 
     def set_user_attr(self, name: str, value: str) -> None:
-        """Put an attribute of the trial into the outbox, its value as JSON."""
+        """Put an attribute of the trial into the outbox. The value is JSON."""
         if self._forked is not None:
             self._forked.set_user_attr(name, value)
             return
         self.outbox.put(AttrSet(name, value))
 
     def set_system_attr(self, name: str, value: str) -> None:
-        """Put a system attribute of the trial into the outbox, its value as JSON."""
+        """Put a system attribute of the trial into the outbox. The value is JSON."""
         if self._forked is not None:
             raise RuntimeError("set system attributes before the process is forked")
         self.outbox.put(AttrSet(name, value, "system"))
 
     @property
     def directory(self) -> Path:
-        """The attempt's scratch folder, empty when it is first asked for and removed at the end."""
+        """The attempt's scratch folder. Created empty on first use and removed at the end."""
         if self._directory is None:
             launch = self.launch
             self._directory = scratch.make(f"{launch.trial_number}-{launch.attempt.number}")
         return self._directory
 
     def __reduce__(self) -> tuple[object, ...]:
-        """A trial that travels to another process speaks from there through a pipe."""
+        """Pickle as a channel that writes to this attempt through a pipe."""
         channel = self.open_to_children().channel
         return PipeChannel, (channel.reports, channel.checkpoints, channel.directory)
 
     def open_to_children(self) -> ChildProcesses:
-        """Have the pipe ready before a child process may write to it."""
+        """Open the pipe for child processes. Must happen before one of them writes to it."""
         if self._children is None and os.getpid() == self._pid:
             directory = self.directory
             with self._answered:
@@ -238,8 +252,10 @@ class Attempt:
 
     @property
     def _forked(self) -> PipeChannel | None:
-        """The way to the attempt from a forked child; None in the worker itself."""
-        return None if os.getpid() == self._pid else self.open_to_children().channel
+        """Channel to the attempt from a forked child. None in the worker itself."""
+        if os.getpid() == self._pid:
+            return None
+        return self.open_to_children().channel
 
     def ask(self, name: str, distribution: str) -> ParamValue:
         """Ask the study's sampler for a parameter and wait for its value.
@@ -247,17 +263,18 @@ class Attempt:
         Raises:
             Pruned: the attempt was asked to stop meanwhile.
         """
+        question = SuggestRequested(name, distribution)
         with self._answered:
-            return self._wait_for_answer(SuggestRequested(name, distribution))  # type: ignore[no-any-return]  # a scalar
+            return self._wait_for_answer(question)  # type: ignore[no-any-return]  # a scalar
 
     def ask_for_study(self) -> bytes:
-        """Ask for the study's attributes and trials, as `Optimizer.packed_study` writes them.
+        """Ask for the study's attributes and trials, packed by `Optimizer.packed_study`.
 
         Raises:
             Pruned: the attempt was asked to stop meanwhile.
         """
         with self._answered:
-            self._answers.pop(STUDY, None)  # it may have changed
+            self._answers.pop(STUDY, None)  # the study may have changed since
             return self._wait_for_answer(StudyRequested())  # type: ignore[no-any-return]  # bytes
 
     def _wait_for_answer(self, question: SuggestRequested | StudyRequested) -> Any:
@@ -273,7 +290,7 @@ class Attempt:
         raise Pruned(f"trial {self.launch.trial_number} was asked to stop while it waited for an answer")
 
     def trial(self) -> Trial:
-        """What the objective sees."""
+        """Return the trial object that the objective uses."""
         return Trial(
             self,
             number=self.launch.trial_number,
@@ -296,8 +313,9 @@ class Attempt:
         with output.into(self._log):
             with asyncio_loop.offer_loop():
                 outcome = self._outcome(run)
-            if self._children is not None and (error := self._children.close()):
-                outcome = outcome_of(error, stop_requested=False) if isinstance(outcome, Finished) else outcome
+            error = self._children.close() if self._children is not None else None
+            if error is not None and isinstance(outcome, Finished):
+                outcome = outcome_of(error, stop_requested=False)
         if isinstance(outcome, Failed) and self.job.command:
             outcome = self._with_output_tail(outcome)
         if self._directory is not None:
@@ -308,7 +326,7 @@ class Attempt:
         on_finished(self, outcome)
 
     def _has_no_leftovers(self, before: set[threading.Thread]) -> bool:
-        """Return whether the objective has ended its threads; those that it has not are named in the log."""
+        """Return True if all threads of the objective have ended. Name the others in the log."""
         leftovers = find_leftovers(before)
         if leftovers:
             self.outbox.log("stderr", describe(leftovers))
@@ -319,8 +337,9 @@ class Attempt:
             self._start_over(self._restored)
         try:
             metrics = run(self)
-            outcome: Outcome = Finished(metrics) if metrics or not self.noticed_stop else StoppedEarly()
-        except BaseException as error:  # noqa: BLE001  # whatever user code raises is the attempt's outcome
+            is_finished = bool(metrics) or not self.noticed_stop
+            outcome: Outcome = Finished(metrics) if is_finished else StoppedEarly()
+        except BaseException as error:  # noqa: BLE001  # any exception of user code is an outcome
             self._leave_if_forked(error)
             return outcome_of(error, stop_requested=self._stop.is_set())
         self._leave_if_forked(None)
@@ -331,7 +350,7 @@ class Attempt:
             leave(error)
 
     def _start_over(self, lost: Path) -> None:
-        """Do without a checkpoint that is gone: what it saved costs time, the trial would cost a result."""
+        """Run without a checkpoint that is gone: repeating the work is cheaper than losing the trial."""
         self._restored, self.launch = None, replace(self.launch, checkpoint=None)
         self.outbox.log(
             "stderr",
@@ -344,15 +363,17 @@ class Attempt:
         self.outbox.log(stream, text, end)
 
     def _with_output_tail(self, failed: Failed) -> Failed:
-        """Add what a program wrote to stderr, which is to it what a traceback is to a function.
+        """Add the end of a program's stderr to its failure, in place of a traceback.
 
-        Some print why they end to stdout, so both streams tell whether memory has run out.
+        Both streams are searched for out-of-memory errors, because some programs print them to stdout.
         """
         stderr = self._output_tail["stderr"]
         lines = stderr.strip().splitlines()
         message = f"{failed.message}: {lines[-1]}" if lines else failed.message
-        out_of = out_of_memory("\n".join(self._output_tail.values())) if failed.kind == "error" else None
-        return replace(failed, kind=out_of or failed.kind, message=message, traceback=stderr)
+        kind = failed.kind
+        if kind == "error":
+            kind = out_of_memory("\n".join(self._output_tail.values())) or kind
+        return replace(failed, kind=kind, message=message, traceback=stderr)
 
 
 def _name_of(question: SuggestRequested | StudyRequested) -> str:

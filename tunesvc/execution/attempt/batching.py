@@ -1,6 +1,6 @@
-"""The bell of a worker: rung when an attempt says something, heard a little later, so that what follows travels along.
+"""A condition that batches events: a waiter wakes a little after the first event and takes those that follow too.
 
-Its lock guards all that is rung for. Imports no Ray.
+Its lock guards the outboxes that notify it. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 
 BATCH_WINDOW_S = 0.02
-"""How long what is said travels together with what follows it. A call costs as much as a hundred events in it."""
+"""Events within this time of the first travel in one reply. A call costs as much as a hundred events."""
 
 
 class BatchSignal:
-    """Any thread may ring it and wait for it."""
+    """Batches events for the next poll. Any thread may notify it and wait for it."""
 
     def __init__(self, window_s: float = 0.0) -> None:
         self._window_s = window_s
@@ -24,20 +24,20 @@ class BatchSignal:
         self._due_s: float | None = None
 
     def notify(self) -> None:
-        """Something was said."""
+        """Wake waiters: there is an event."""
         with self.lock:
             self._changed.notify_all()
 
     def notify_urgent(self) -> None:
-        """Somebody may wait for what was said, or another one listens now."""
+        """Wake waiters, also inside the batch window: a reply may be urgent now."""
         with self.lock:
             self._changed.notify_all()
             self._urgent.notify_all()
 
     def wait(self, is_ready: Callable[[], bool], is_urgent: Callable[[], bool], timeout_s: float) -> None:
-        """Wait up to `timeout_s` for something that is said, and then for more while it is not urgent.
+        """Wait up to `timeout_s` for an event, then for more until the batch window ends or a reply is urgent.
 
-        What one listener has begun to gather another one may take; it waits for no longer. With the lock held.
+        Call with the lock held. Concurrent waiters share one batch window.
         """
         if not self._changed.wait_for(is_ready, timeout_s) or is_urgent():
             return
@@ -46,5 +46,5 @@ class BatchSignal:
         self._urgent.wait_for(is_urgent, max(0.0, self._due_s - time.monotonic()))
 
     def reset(self) -> None:
-        """What was said is taken; what follows gathers anew."""
+        """Start a new batch window with the next event."""
         self._due_s = None

@@ -1,8 +1,8 @@
 """Checkpoints of one trial on the file system that coordinator and workers share.
 
-Each lies complete in a folder of its own, `<root>/<trial>/attempt-2-step-9-1/<name as it was saved>`, so the one before
-stays usable until the newer one is recorded. `<root>/<trial>/values.json` has the values that were reported where those
-that are kept were saved, by the name of the folder, for later attempts of the trial. Imports no Ray.
+Each checkpoint has a folder of its own, `<root>/<trial>/attempt-2-step-9-1/<original name>`, so the previous one stays
+usable until the newer one is recorded. `<root>/<trial>/values.json` maps the folder names of kept checkpoints to the
+values reported at their steps, for later attempts of the trial. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -20,46 +20,54 @@ from pathlib import Path
 from tunesvc.spec.model import Keep
 
 _NAME = re.compile(r"^attempt-(\d+)-(?:step-(\d+)|start)-(\d+)$")
-"""A checkpoint from before the first report is called `start` instead of by a step."""
+"""A checkpoint from before the first report has `start` instead of a step."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CheckpointFile:
-    """A complete checkpoint; they sort by age, the oldest first."""
+    """A complete checkpoint. Sorts by age, oldest first."""
 
     attempt: int
     number: int
-    """Counts the attempt's checkpoints from 1."""
+    """1, 2, 3, ... within the attempt."""
     step: int
-    """Of the last report before it, -1 before the first one."""
+    """Step of the last report before it, -1 before the first report."""
     path: Path
-    """The file or folder under the name that it was saved by."""
+    """The copied file or folder, under its original name."""
 
 
 class Checkpoints:
-    """Where an attempt keeps its trial's state."""
+    """Saves an attempt's checkpoints and deletes those that need not be kept."""
 
     def __init__(
         self, root: Path, trial_number: int, attempt_number: int, keep: Keep | None = None, *, maximize: bool = False
     ) -> None:
-        """`keep`: how many of which; `maximize`: the larger value is the better one."""
+        """Save checkpoints below `root`.
+
+        Args:
+            root: the folder of all trials' checkpoints.
+            trial_number: the trial.
+            attempt_number: the attempt, from 1.
+            keep: number of latest and of best checkpoints to keep.
+            maximize: True if larger values are better.
+        """
         self._folder = root / str(trial_number)
         self._attempt = attempt_number
         self._keep = keep or Keep()
         self._sign = -1 if maximize else 1
         self._numbers = count(1)
         self._values: dict[int, float] = {}
-        """What this attempt reported, by step."""
+        """Values reported by this attempt, by step."""
 
     def note(self, step: int, value: float | None) -> None:
-        """Remember what was reported at a step, by which checkpoints are compared."""
+        """Remember the value reported at a step. Checkpoints are compared by it."""
         if value is not None and not math.isnan(value):
             self._values.setdefault(step, value)
 
     def save(self, path: Path, step: int) -> Path:
-        """Copy a file or folder; returns where the copy lies.
+        """Copy a file or folder and return the copy's path.
 
-        A crash in between leaves a folder that ends in `.partial` and the checkpoint before untouched.
+        A crash leaves a folder that ends in `.partial`. Earlier checkpoints stay untouched.
         """
         after = f"step-{step}" if step >= 0 else "start"
         name = f"attempt-{self._attempt}-{after}-{next(self._numbers)}"
@@ -73,8 +81,8 @@ class Checkpoints:
         return complete / source.name
 
     def forget_before(self, recorded: Path) -> None:
-        """Delete what need not be kept of a checkpoint that is recorded now, and of older ones."""
-        newest = _described(recorded)
+        """Apply `keep` to a checkpoint that is now recorded and to all older ones."""
+        newest = _parse_path(recorded)
         if newest is None or recorded.parent.parent != self._folder:
             return
         known = [file for file in checkpoint_files(self._folder) if file <= newest]
@@ -86,27 +94,31 @@ class Checkpoints:
         self._write_values({file.path.parent.name: value for file, value in values.items() if file in kept})
 
     def _valued(self, files: Sequence[CheckpointFile]) -> dict[CheckpointFile, float]:
-        """Return the values that checkpoints were saved at; those of unknown value are left out."""
-        values = self._read_values()
+        """Return the values at the checkpoints' steps. Checkpoints of unknown value are left out."""
+        stored = self._read_values()
+        values: dict[CheckpointFile, float] = {}
         for file in files:
             if file.attempt == self._attempt and file.step in self._values:
-                values[file.path.parent.name] = self._values[file.step]
-        return {file: values[file.path.parent.name] for file in files if file.path.parent.name in values}
+                values[file] = self._values[file.step]
+            elif (name := file.path.parent.name) in stored:
+                values[file] = stored[name]
+        return values
 
     def _best(self, values: Mapping[CheckpointFile, float]) -> list[CheckpointFile]:
-        """Return the best checkpoints, of equal ones the newest."""
+        """Return the best checkpoints. Among equal ones the newest come first."""
         newest_first = sorted(values, reverse=True)
         return sorted(newest_first, key=lambda file: self._sign * values[file])[: self._keep.best]
 
     def _read_values(self) -> dict[str, float]:
         try:
-            return {str(name): float(value) for name, value in json.loads(self._values_path.read_text()).items()}
+            stored = json.loads(self._values_path.read_text())
+            return {str(name): float(value) for name, value in stored.items()}
         except (OSError, ValueError):
             return {}
 
     def _write_values(self, values: Mapping[str, float]) -> None:
         partial = self._folder / f"values-{self._attempt}.partial"
-        with suppress(OSError):  # a full disk may cost the best checkpoint, but not the trial
+        with suppress(OSError):  # a full disk may lose the best checkpoint, but not the trial
             partial.write_text(json.dumps(values))
             partial.replace(self._values_path)
 
@@ -116,20 +128,25 @@ class Checkpoints:
 
 
 def checkpoint_files(folder: Path) -> list[CheckpointFile]:
-    """Return the complete checkpoints in a trial's folder, the oldest first."""
-    found = [_described(path) for path in folder.glob("attempt-*/*")]
+    """Return the complete checkpoints in a trial's folder, oldest first."""
+    found = [_parse_path(path) for path in folder.glob("attempt-*/*")]
     return sorted(file for file in found if file is not None)
 
 
 def step_of(checkpoint: Path | None) -> int:
-    """The step after which a checkpoint was saved, -1 for none."""
-    file = _described(checkpoint) if checkpoint else None
+    """Return the step after which a checkpoint was saved, -1 for no checkpoint."""
+    file = _parse_path(checkpoint) if checkpoint else None
     return -1 if file is None else file.step
 
 
-def _described(path: Path) -> CheckpointFile | None:
+def _parse_path(path: Path) -> CheckpointFile | None:
     match = _NAME.match(path.parent.name)
     if match is None:
         return None
     attempt, step, number = match.groups()
-    return CheckpointFile(int(attempt), int(number), -1 if step is None else int(step), path)
+    return CheckpointFile(
+        attempt=int(attempt),
+        number=int(number),
+        step=-1 if step is None else int(step),
+        path=path,
+    )

@@ -1,7 +1,7 @@
-"""Reports from processes that an objective starts: they write lines to a pipe, as programs of `command:` do.
+"""Reports from processes that an objective starts. They write lines to a pipe, as programs of `command:` do.
 
-A forked child has a copy of the worker's memory, whose locks may be held for ever and whose outbox nothing empties; a
-spawned one has its trial from a pickle. Imports no Ray.
+A forked child cannot use its copy of the outbox: no thread empties it, and its locks may never be released. A spawned
+child unpickles its trial. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ from tunesvc.trial import Trial
 
 
 class ChildProcesses:
-    """The pipe of one attempt's child processes, and a thread that reads it."""
+    """The pipe of an attempt's child processes and the thread that reads it."""
 
     def __init__(self, trial: Trial, directory: Path, objectives: tuple[str, ...]) -> None:
-        """What they say goes to `trial`; `directory` is its scratch folder."""
+        """Pass the children's reports on to `trial`, whose scratch folder is `directory`."""
         self._folder = scratch.make("children")
         self.channel = PipeChannel(self._folder / "reports", self._folder / "checkpoints", directory)
         self.channel.checkpoints.mkdir()
         reports = LineReports(trial, self.channel.checkpoints, objectives)
         self._pipe = ReportPipe(self.channel.reports, reports)
-        self._is_over = False
+        self._is_closed = False
         self._thread = threading.Thread(target=self._listen, name="tunesvc-children", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Let them know that the trial has been asked to stop."""
+        """Ask the child processes to stop."""
         self.channel.stop_mark.touch()
 
     @property
     def noticed_stop(self) -> bool:
-        """Whether one of them has seen that the trial has been asked to stop."""
+        """True if a child process has seen the request to stop."""
         return self.channel.seen_mark.exists()
 
     def close(self) -> BadReport | None:
-        """Take what is left, and nothing after that; return what could not be read."""
+        """Read the remaining lines and close the pipe. Return the error of the first unreadable line."""
         self.channel.reports.unlink()
-        self._is_over = True
-        with suppress(BlockingIOError):  # it is full, so the thread is awake
-            os.write(self._pipe.fileno(), b"\n")  # no report, only a reason to wake up
+        self._is_closed = True
+        with suppress(BlockingIOError):  # a full pipe has woken the thread already
+            os.write(self._pipe.fileno(), b"\n")  # an empty line only wakes the thread
         self._thread.join()
         self._pipe.finish()
         self._pipe.close()
@@ -58,13 +58,13 @@ class ChildProcesses:
         return self._pipe.error
 
     def _listen(self) -> None:
-        while not self._is_over:
+        while not self._is_closed:
             select.select([self._pipe.fileno()], [], [])
             self._pipe.read()
 
 
 def leave(error: BaseException | None) -> NoReturn:
-    """End a forked child that has come to the end of the objective: the rest is its parent's."""
+    """End a forked child at the end of the objective. The rest of the attempt belongs to its parent."""
     code: object = 0
     if isinstance(error, SystemExit):
         code = error.code

@@ -1,6 +1,6 @@
-"""What an exception that left the objective means: an outcome, with the user's own frames as its traceback.
+"""Turns an exception of the objective into an outcome, with a traceback of the user's frames only.
 
-Imports neither Ray, Optuna nor torch: their exceptions are known by name.
+Imports neither Ray, Optuna nor torch, but recognizes their exceptions by name.
 """
 
 from __future__ import annotations
@@ -20,28 +20,30 @@ _NOT_THE_MAIN_THREAD = (
     " (an objective runs in a thread of its worker: handle signals in a child process that it starts, or in a program "
     "that the study names as `command`)"
 )
-"""What `signal.signal` does not say."""
+"""A remedy, which the error of `signal.signal` lacks."""
 _RAYS_WRAPPER = "ray/util/tracing/tracing_helper.py"
-"""Ray wraps each method of an actor; its frame stands above ours."""
+"""Ray wraps the methods of actors, so its frame precedes ours in a traceback."""
 
 
 class EntrypointError(Exception):
-    """The objective cannot be found, imported or called with this study's parameters. No trial can run."""
+    """The objective cannot be found, imported or called with the study's parameters. No trial can run."""
 
 
 def outcome_of(error: BaseException, *, stop_requested: bool) -> Outcome:
-    """The outcome that an exception from the objective amounts to.
+    """Return the outcome for an exception of the objective.
 
-    `SystemExit` and `KeyboardInterrupt` are an end like any other when a stop was asked for, else a failure.
+    `SystemExit` and `KeyboardInterrupt` count as an early stop if a stop was requested, otherwise as a failure.
     """
-    if is_pruned(error) or (stop_requested and isinstance(error, (SystemExit, KeyboardInterrupt))):
+    if is_pruned(error):
+        return StoppedEarly()
+    if stop_requested and isinstance(error, (SystemExit, KeyboardInterrupt)):
         return StoppedEarly()
     shown = traceback.TracebackException.from_exception(error)
     return Failed(_kind(error), _message(error, shown), _users_traceback(shown))
 
 
 def is_pruned(error: BaseException) -> bool:
-    """Whether the exception is our `Pruned` or Optuna's `TrialPruned`."""
+    """Return True for our `Pruned` and Optuna's `TrialPruned`."""
     return isinstance(error, Pruned) or _is_named(error, "TrialPruned", package="optuna")
 
 
@@ -50,23 +52,29 @@ def _kind(error: BaseException) -> str:
         return "bad_report"
     if isinstance(error, EntrypointError):
         return "entrypoint"
-    return next(filter(None, map(_exhausted, _causes(error))), "error")
+    for cause in _causes(error):
+        if out_of := _out_of_memory_kind(cause):
+            return out_of
+    return "error"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and what it was raised from: frameworks wrap errors in their own."""
+    """Yield an exception and its chain of causes, because frameworks wrap errors in their own."""
     cause: BaseException | None = error
     seen: set[int] = set()
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
         yield cause
-        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+        context = None if cause.__suppress_context__ else cause.__context__
+        cause = cause.__cause__ or context
 
 
-def _exhausted(error: BaseException) -> OutOfMemory | None:
-    """Return the memory whose lack an exception is."""
-    if _is_named(error, "OutOfMemoryError"):  # torch's and CuPy's; Ray's is about a node
-        return "host_oom" if _is_named(error, "OutOfMemoryError", package="ray") else "gpu_oom"
+def _out_of_memory_kind(error: BaseException) -> OutOfMemory | None:
+    """Return which memory ran out, or None for another error."""
+    if _is_named(error, "OutOfMemoryError", package="ray"):  # a node's memory
+        return "host_oom"
+    if _is_named(error, "OutOfMemoryError"):  # torch's and CuPy's
+        return "gpu_oom"
     if isinstance(error, MemoryError):
         return "gpu_oom" if out_of_memory(_text(error)) == "gpu_oom" else "host_oom"
     return out_of_memory(_text(error))
@@ -87,16 +95,19 @@ def _users_traceback(shown: traceback.TracebackException) -> str:
 
 
 def _drop_our_frames(shown: traceback.TracebackException) -> None:
-    shown.stack = traceback.StackSummary.from_list(
-        [f for f in shown.stack if not f.filename.startswith(_OUR_FOLDER) and not f.filename.endswith(_RAYS_WRAPPER)]
-    )
+    users = [frame for frame in shown.stack if not _is_ours(frame.filename)]
+    shown.stack = traceback.StackSummary.from_list(users)
     for linked in (shown.__cause__, shown.__context__):
         if linked is not None:
             _drop_our_frames(linked)
 
 
+def _is_ours(filename: str) -> bool:
+    return filename.startswith(_OUR_FOLDER) or filename.endswith(_RAYS_WRAPPER)
+
+
 def clean(text: str, chars_max: int) -> str:
-    """Text that the database takes: without NUL and lone surrogates, shortened in the middle."""
+    """Return text that the database accepts: no NUL, no lone surrogates, shortened in the middle."""
     text = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     if len(text) <= chars_max:
         return text

@@ -1,4 +1,4 @@
-"""The steps that were reported: an exact set of whole numbers that stays small when they follow each other."""
+"""A set of integers, stored as ranges: small if the numbers are mostly consecutive, as reported steps are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bisect import bisect_right
 
 
 class IntRangeSet:
-    """Sorted ranges that do not touch. A run of steps takes as much room as one: 16 bytes."""
+    """Sorted ranges that do not touch. Each range takes 16 bytes, whatever its length."""
 
     def __init__(self) -> None:
         self._firsts = array("q")
@@ -15,11 +15,11 @@ class IntRangeSet:
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """First and last step of each run."""
+        """First and last number of each range."""
         return list(zip(self._firsts, self._lasts, strict=True))
 
     def add(self, step: int) -> bool:
-        """Add a step; whether it was missing."""
+        """Add a number. Return True if it was missing."""
         above = bisect_right(self._firsts, step)
         below = above - 1
         if above and step <= self._lasts[below]:

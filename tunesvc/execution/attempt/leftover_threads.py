@@ -1,7 +1,7 @@
-"""Threads that an objective leaves behind. The worker is replaced, so that they disturb no later trial.
+"""Threads that an objective leaves running. Their worker is replaced, so that they do not disturb later trials.
 
-Daemon threads are the habit of libraries and do no harm. Idle pools do none either: their libraries keep them for the
-next call, as joblib does. Imports no Ray.
+Daemon threads are usual for libraries and harmless. So are idle pools, which libraries such as joblib keep for the next
+call. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import time
 from collections.abc import Collection, Sequence
 
 _END_S = 0.5
-"""Threads that are about to end get so long: a new worker takes longer to start."""
+"""Grace period for threads that are about to end. Starting a new worker takes longer."""
 
 
 def find_leftovers(before: Collection[threading.Thread]) -> list[threading.Thread]:
-    """Return the threads that were not there before and are neither daemons, nor idle in a pool, nor about to end."""
+    """Return new threads that are neither daemons nor idle in a pool, and that do not end in time."""
     deadline_s = time.monotonic() + _END_S
     leftovers = []
     for thread in threading.enumerate():
@@ -38,9 +38,11 @@ def describe(leftovers: Sequence[threading.Thread]) -> str:
 
 
 def _is_idle_in_pool(thread: threading.Thread) -> bool:
-    """Return true for a thread of `concurrent.futures` or loky that waits for work."""
+    """Return True for a thread of `concurrent.futures` or loky that waits for work."""
     if type(thread).__name__ == "_ExecutorManagerThread":  # of a pool of processes
         return not getattr(thread, "pending_work_items", True)
     pool = sys.modules.get("concurrent.futures.thread")
     frame = sys._current_frames().get(thread.ident or 0)
-    return pool is not None and frame is not None and frame.f_code is pool._worker.__code__
+    if pool is None or frame is None:
+        return False
+    return frame.f_code is pool._worker.__code__

@@ -1,6 +1,6 @@
-"""Which memory has run out, told from the text of an error. Vendors and frameworks each have their own words.
+"""Recognizes out-of-memory errors by their text, which differs between vendors and frameworks.
 
-Imports nothing: torch, JAX and the others are known by what they say.
+Imports none of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _HOST = re.compile(
 
 
 def out_of_memory(text: str) -> OutOfMemory | None:
-    """Return the memory that the text of an error says has run out, or None."""
+    """Return which memory ran out according to an error's text, or None."""
     if _GPU.search(text):
         return "gpu_oom"
     return "host_oom" if _HOST.search(text) else None

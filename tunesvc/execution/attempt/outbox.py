@@ -1,7 +1,7 @@
-"""The outbox of an attempt: what it said, numbered 1, 2, 3, ..., kept until it is acknowledged.
+"""The outbox of an attempt: its events, numbered 1, 2, 3, ..., kept until they are acknowledged.
 
-Putting never waits and memory is bounded: when an attempt reports faster than anyone can record, every second
-report that was not handed out yet is left out; of output beyond the bound the middle is. The attempt's log says so.
+`put` never blocks, and memory is bounded. If an attempt reports faster than reports can be recorded, every second
+pending report is dropped; if it writes too much output, the middle is dropped. The attempt's log mentions both.
 
 Imports no Ray.
 """
@@ -21,13 +21,13 @@ Numbered = tuple[int, Payload]
 PENDING_REPORTS_MAX = 50_000
 PENDING_LOG_CHARS_MAX = 2**20
 UNACKNOWLEDGED_MAX = 20_000
-"""Nothing more is handed out while so many events wait for their acknowledgement."""
+"""No more events are handed out while this many wait for their acknowledgement."""
 TAKE_MAX = 2_000
 """Events per `take`."""
 
 
 class Outbox:
-    """One attempt's events. Any thread may put and take; of two listeners, both get everything above their `after`."""
+    """Events of one attempt. Any thread may put and take. Each reader gets all events above its own `after`."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Outbox:
         pending_reports_max: int = PENDING_REPORTS_MAX,
         pending_log_chars_max: int = PENDING_LOG_CHARS_MAX,
     ) -> None:
-        """`bell`: rung for each event."""
+        """Make an empty outbox. Every event notifies `signal`."""
         self._signal = signal or BatchSignal()
         self._lock = self._signal.lock
         self._reports_max = pending_reports_max
@@ -51,7 +51,7 @@ class Outbox:
         self._dropped_reports = 0
 
     def put(self, payload: Payload) -> None:
-        """Add an event. An outcome is the last; whatever comes after it is refused."""
+        """Add an event. An outcome closes the outbox: later events are ignored."""
         with self._lock:
             if self._closed:
                 return
@@ -63,7 +63,7 @@ class Outbox:
                 self._signal.notify_urgent()
 
     def report(self, report: Reported) -> None:
-        """Add a report, unless its step was reported before: the first one stands."""
+        """Add a report, unless its step was reported before."""
         with self._lock:
             if self._closed or not self._steps.add(report.step):
                 return
@@ -73,7 +73,7 @@ class Outbox:
             self._add(report)
 
     def log(self, stream: str, text: str, end: int = 0) -> None:
-        """Add a piece of output that ends there in the spool."""
+        """Add a piece of output, which ends at position `end` of the spool."""
         with self._lock:
             if self._closed:
                 return
@@ -83,37 +83,40 @@ class Outbox:
                 self._cut_log()
 
     def acknowledge(self, acknowledged: int) -> None:
-        """Forget the events up to this number, which are recorded for good."""
+        """Forget the events up to this number. They are recorded."""
         with self._lock:
             while self._unacknowledged and self._unacknowledged[0][0] <= acknowledged:
                 self._unacknowledged.popleft()
 
     def count(self, after: int) -> int:
-        """How many events above `after` could be taken at once."""
+        """Return how many events above `after` could be taken now."""
         with self._lock:
-            return self._last_seq - after + min(len(self._pending), UNACKNOWLEDGED_MAX - len(self._unacknowledged))
+            room = UNACKNOWLEDGED_MAX - len(self._unacknowledged)
+            return self._last_seq - after + min(len(self._pending), room)
 
     @property
     def is_closed(self) -> bool:
-        """Whether the outcome is in it."""
+        """True if the outcome was put."""
         with self._lock:
             return self._closed
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing more is handed out before an acknowledgement comes."""
+        """True if no more events are handed out before an acknowledgement."""
         with self._lock:
             return len(self._unacknowledged) >= UNACKNOWLEDGED_MAX
 
     def take(self, after: int) -> Sequence[Numbered]:
-        """Events numbered above `after`. Repeatable: the same `after` gives the same events again, and later ones."""
+        """Return events above `after`. Repeatable: the same `after` returns the same events and later ones."""
         with self._lock:
             self._hand_out()
-            return list(islice((event for event in self._unacknowledged if event[0] > after), TAKE_MAX))
+            above = (event for event in self._unacknowledged if event[0] > after)
+            return list(islice(above, TAKE_MAX))
 
     def _hand_out(self) -> None:
-        """Number what is pending."""
-        for _ in range(min(TAKE_MAX, len(self._pending), UNACKNOWLEDGED_MAX - len(self._unacknowledged))):
+        """Number pending events, as many as may be unacknowledged."""
+        room = UNACKNOWLEDGED_MAX - len(self._unacknowledged)
+        for _ in range(min(TAKE_MAX, len(self._pending), room)):
             payload = self._pending.popleft()
             self._last_seq += 1
             self._unacknowledged.append((self._last_seq, payload))
@@ -127,7 +130,7 @@ class Outbox:
         self._signal.notify()
 
     def _thin_out(self) -> None:
-        """Leave out every second report that waits; a curve keeps its shape at half its resolution."""
+        """Drop every second pending report. A curve keeps its shape at half the resolution."""
         thinned: deque[Payload] = deque()
         odd = False
         for payload in self._pending:
@@ -140,13 +143,15 @@ class Outbox:
         self._dropped_reports += left_out
 
     def _cut_log(self) -> None:
-        """Leave out the middle of the output that waits; about a quarter of the bound stays at either end."""
+        """Drop the middle of the pending output. About a quarter of the bound stays at either end."""
         margin, total = self._log_chars_max // 4, self._pending_log_chars
         cut: deque[Payload] = deque()
         before = left_out = gap_at = 0
         for payload in self._pending:
-            after = before + len(payload.text) if isinstance(payload, OutputLogged) else before
-            if isinstance(payload, OutputLogged) and before >= margin and total - after >= margin:
+            chars = len(payload.text) if isinstance(payload, OutputLogged) else 0
+            after = before + chars
+            is_in_middle = before >= margin and total - after >= margin
+            if isinstance(payload, OutputLogged) and is_in_middle:
                 left_out += payload.left_out or len(payload.text)
                 self._pending_log_chars -= len(payload.text)
                 gap_at = gap_at or len(cut)

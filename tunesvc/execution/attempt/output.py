@@ -1,6 +1,6 @@
-"""Output of a worker's process, caught at the file descriptors: Python's, C libraries' and subprocesses' alike.
+"""Captures the output of a worker at the file descriptors: from Python, C libraries and subprocesses.
 
-Owns descriptors 1 and 2 from its construction on: they lead into the files of a spool. Imports no Ray.
+Owns descriptors 1 and 2 once constructed, and redirects them into the files of a spool. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from collections.abc import Callable, Iterator
 from tunesvc.execution.attempt.spool import STREAMS, Spool
 
 Sink = Callable[[str, str, int], None]
-"""Takes (`stdout` or `stderr`, text, the position in the spool after it)."""
+"""Receives (`stdout` or `stderr`, text, position in the spool after it)."""
 
 BATCH_S = 0.2
-"""How often output is looked for, so that a thousand prints are not a thousand events."""
+"""Interval between reads, so that a thousand prints do not become a thousand events."""
 CHUNK_BYTES = 2**16
 BATCH_BYTES_MAX = 2**19
-"""Of each stream. What is written faster waits in the spool, where it costs no memory."""
+"""Limit per stream and read. The rest waits in the spool, where it takes no memory."""
 BACKLOG_BYTES_MAX = 2**26
-"""When more waits, the older half is left out."""
+"""If more is waiting, the older half is dropped."""
 
 
 class OutputCapture:
-    """Hands what the process writes to the sink of the moment; without one it is discarded.
+    """Passes the process's output to the current sink, or discards it if there is none.
 
-    One file per stream for the whole life of the process: children that outlive an attempt, such as the pools of
-    joblib, keep writing to it.
+    Each stream has one file for the life of the process, because children that outlive an attempt, such as the pools
+    of joblib, keep writing to it.
     """
 
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
         spool.note_exits()
         self._streams = [_Stream(spool, name, descriptor) for descriptor, name in enumerate(STREAMS, 1)]
-        faulthandler.enable(2, all_threads=True)  # a signal from outside hits any thread, not the objective's
+        faulthandler.enable(2, all_threads=True)  # a signal from outside may hit any thread
         self._sink: Sink | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._run, name="tunesvc-output", daemon=True).start()
 
     @contextlib.contextmanager
     def into(self, sink: Sink) -> Iterator[None]:
-        """Hand over what is written until the end of the block, all of it before the block is left."""
+        """Pass output to `sink` until the end of the block, including all that was written inside it."""
         with self._lock:
             self._discard()
             self._sink = sink
@@ -67,9 +67,9 @@ class OutputCapture:
                 self._read_available()
 
     def _read_available(self, *, final: bool = False) -> None:
-        """Hand over what the files hold, at most a batch of it until the end.
+        """Pass on the content of the files, at most one batch of it unless `final`.
 
-        What comes meanwhile has to wait, for a child may be writing without end.
+        Output written meanwhile waits for the next call: a child may never stop writing.
         """
         for stream in self._streams:
             for text in stream.read(final=final):
@@ -83,7 +83,7 @@ class OutputCapture:
 
 
 class _Stream:
-    """One redirected descriptor."""
+    """A redirected descriptor."""
 
     def __init__(self, spool: Spool, name: str, descriptor: int) -> None:
         self.name = name
@@ -95,7 +95,7 @@ class _Stream:
         os.close(writer)
 
     def read(self, *, final: bool) -> Iterator[str]:
-        """Yield what has been written since; NUL, which no database takes, becomes a replacement character."""
+        """Yield new output. NUL, which the database refuses, becomes a replacement character."""
         end = os.fstat(self._reader).st_size
         if end - self.position > BACKLOG_BYTES_MAX:
             left_out = end - self.position - BACKLOG_BYTES_MAX // 2

@@ -2,8 +2,8 @@
 
     {"step": 1, "val_error": 0.3}               a report; without `step` they are numbered from 0
     {"final": {"val_error": 0.2}}               the result; without it the curve counts
-    {"checkpoint": "model.pt", "step": 9}       the file or folder, relative to TUNE_CHECKPOINT_DIR, is the state now
-    {"user_attrs": {"note": "warm"}}            text, numbers or other JSON that is kept on the trial
+    {"checkpoint": "model.pt", "step": 9}       a file or folder with the state, relative to TUNE_CHECKPOINT_DIR
+    {"user_attrs": {"note": "warm"}}            text, numbers or other JSON to store on the trial
 
 Imports no Ray.
 """
@@ -25,7 +25,7 @@ LINE_BYTES_MAX = 2**20
 
 
 class LineReports:
-    """Takes a program's lines into its trial."""
+    """Applies a program's lines to its trial."""
 
     def __init__(self, trial: Trial, checkpoints: Path, objectives: tuple[str, ...]) -> None:
         self.final: dict[str, float] = {}
@@ -34,10 +34,10 @@ class LineReports:
         self._checkpoints = checkpoints
 
     def take(self, line: bytes) -> None:
-        """One line.
+        """Apply one line.
 
         Raises:
-            BadReport: it cannot be read; the text quotes it.
+            BadReport: the line is not a report. The text quotes it.
         """
         try:
             self._take(_parse(line))
@@ -47,7 +47,7 @@ class LineReports:
     def _take(self, message: Mapping[str, Any]) -> None:
         fields = dict(message)
         if "final" in fields:
-            final = fields["final"] if isinstance(fields["final"], Mapping) else _no_object()
+            final = _as_object(fields["final"])
             self.final, attributes = as_result(final, self._objectives)
             self._set_user_attrs(attributes)
             return
@@ -57,7 +57,8 @@ class LineReports:
         if "checkpoint" in fields:
             self._keep(str(fields.pop("checkpoint")), step)
         if fields:
-            self._trial._take(step, fields, {})  # a request to stop is for the program, not for its pipe
+            # not `report`, which raises `Pruned` on a stop request: that is for the program
+            self._trial._take(step, fields, {})
         elif "checkpoint" not in message and "user_attrs" not in message:
             raise BadReport("no metric")
 
@@ -76,11 +77,11 @@ class LineReports:
 
 
 class ReportPipe:
-    """A named pipe that any number of processes may write lines to."""
+    """A named pipe to which any number of processes may write lines."""
 
     def __init__(self, path: Path, reports: LineReports) -> None:
         os.mkfifo(path, 0o600)
-        # open for writing too, so that it never ends when a writer closes, and no opening ever waits
+        # Open for writing too: then the pipe does not end with its last writer, and opening never blocks.
         self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self._reports = reports
         self._rest = b""
@@ -88,7 +89,7 @@ class ReportPipe:
         """The first line that could not be read."""
 
     def read(self) -> bool:
-        """Take the lines that are there; whether there were any bytes."""
+        """Apply the available lines. Return True if there were any bytes."""
         try:
             data = os.read(self._descriptor, 2**16)
         except BlockingIOError:
@@ -101,17 +102,17 @@ class ReportPipe:
         return True
 
     def finish(self) -> None:
-        """Take what is left, a last line without its end included."""
+        """Apply all remaining lines, including a last one without a newline."""
         while self.read():
             pass
         self._take(self._rest)
 
     def close(self) -> None:
-        """Free the descriptor."""
+        """Close the pipe."""
         os.close(self._descriptor)
 
     def fileno(self) -> int:
-        """The descriptor, readable when there are lines."""
+        """Return the descriptor, which is readable when there are lines."""
         return self._descriptor
 
     def _take(self, line: bytes) -> None:
@@ -128,10 +129,12 @@ def _parse(line: bytes) -> Mapping[str, Any]:
         message = json.loads(line)
     except (ValueError, RecursionError):
         raise BadReport("a report is no JSON object on one line") from None
-    return message if isinstance(message, dict) else _no_object()
+    return _as_object(message)
 
 
-def _no_object() -> Any:
+def _as_object(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, dict):
+        return value
     raise BadReport('a report is no JSON object such as {"step": 1, "loss": 0.3}')
 
 

@@ -1,7 +1,6 @@
-"""Scratch folders of attempts, on the worker's own disk.
+"""Scratch folders of attempts on the worker's disk.
 
-They lie in one folder per worker, which a watcher removes when the worker dies; see `supervise`.
-Imports no Ray.
+Each worker has one folder for them, which a watcher removes when the worker dies, see `supervise`. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from tunesvc.execution.attempt import supervise
 
 
 def make(name: str) -> Path:
-    """Make an empty folder that begins with `name`."""
+    """Make an empty folder whose name begins with `name`."""
     return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=_root()))
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, and leave it first if this process works in it."""
-    with suppress(OSError):  # the working directory was removed already
+    """Remove a folder. If it contains the working directory, change that first."""
+    with suppress(OSError):  # the working directory is gone already
         if Path.cwd().is_relative_to(folder):
             os.chdir(_root())
     shutil.rmtree(folder, ignore_errors=True)
@@ -33,7 +32,7 @@ def remove(folder: Path) -> None:
 
 @functools.cache
 def _root() -> Path:
-    """Return this process's folder. The pipe's other end stays open until the process ends."""
+    """Return this process's folder. The write end of the pipe stays open until the process ends."""
     root = Path(tempfile.mkdtemp(prefix="tunesvc-")).resolve()
     watched_end, _ = os.pipe()
     script = [sys.executable, "-I", "-S", supervise.__file__, str(watched_end), str(root)]

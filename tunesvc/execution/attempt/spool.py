@@ -1,7 +1,6 @@
-"""A worker's output in files of its machine, and how the worker ended: what is left when its process dies.
+"""A worker's output in files on its node, and its exit code: both survive the death of its process.
 
-Whatever a process has written to a file stays, however the process ends; a pipe into the process itself dies with it.
-Imports no Ray.
+Output in a file survives however the process ends, unlike output in a pipe to the process itself. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from typing import NoReturn
 
 STREAMS = ("stdout", "stderr")
 REMAINS_BYTES_MAX = 2**18
-"""Of each stream, from its end."""
+"""Limit per stream, counted from its end."""
 _PUNCH_HOLE_AND_KEEP_SIZE = 0x02 | 0x01
 _BLOCK_BYTES = 2**22
 _FATAL = re.compile(r"^Fatal Python error: (.+)$", re.MULTILINE)
-_SIGNALS = {  # as faulthandler calls them
+_SIGNALS = {  # by faulthandler's names
     "Segmentation fault": signal.SIGSEGV,
     "Aborted": signal.SIGABRT,
     "Bus error": signal.SIGBUS,
@@ -33,16 +32,16 @@ _SIGNALS = {  # as faulthandler calls them
 
 @dataclass(frozen=True, slots=True)
 class Remains:
-    """What a dead process has left."""
+    """Unread output of a dead process, and how it ended."""
 
     output: Mapping[str, str] = field(default_factory=dict)
-    """By stream; only what was not heard before."""
+    """Unread output by stream."""
     end: str = ""
-    """How it ended, as in `ended with exit code 3`; empty when that left no trace."""
+    """Its end in words, as in `ended with exit code 3`. Empty if unknown."""
 
 
 class Spool:
-    """The files of this process."""
+    """The output files of this process."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,15 +49,15 @@ class Spool:
         self._freed = dict.fromkeys(STREAMS, 0)
 
     def open(self, stream: str) -> tuple[int, int]:
-        """Return a descriptor to read a stream from, and one to write it to."""
+        """Return descriptors to read and to write a stream."""
         file = self.folder / stream
         writer = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_TRUNC, 0o600)
         return os.open(file, os.O_RDONLY), writer
 
     def free(self, stream: str, end: int) -> None:
-        """Give the disk back what was read up to `end`, except what `read_remains` may look for.
+        """Free the disk space of output read up to `end`, except what `read_remains` may need.
 
-        Later positions stay what they are. Only Linux can.
+        Positions do not change. Linux only.
         """
         start, end = self._freed[stream], end - REMAINS_BYTES_MAX
         if end - start < _BLOCK_BYTES:
@@ -71,7 +70,7 @@ class Spool:
                 libc.fallocate(file.fileno(), _PUNCH_HOLE_AND_KEEP_SIZE, offset, length)
 
     def note_exits(self) -> None:
-        """Have `os._exit` of this process, not of its children, leave its exit code."""
+        """Make `os._exit` write the exit code to a file, in this process but not in its children."""
         leave, owner, file = os._exit, os.getpid(), self.folder / "exit"
 
         def note_and_leave(status: int) -> NoReturn:
@@ -83,11 +82,11 @@ class Spool:
         os._exit = note_and_leave
 
 
-def read_remains(folder: str, heard: Mapping[str, int]) -> Remains:
-    """Read what a dead process has left in its spool, beyond the position up to which each stream was heard."""
-    place = Path(folder)
-    output = {stream: _tail(place / stream, heard.get(stream, 0)) for stream in STREAMS}
-    return Remains(output, _end(place, output["stderr"]))
+def read_remains(folder: str, positions: Mapping[str, int]) -> Remains:
+    """Read a dead process's spool, each stream from the position up to which it was received."""
+    spool = Path(folder)
+    output = {stream: _tail(spool / stream, positions.get(stream, 0)) for stream in STREAMS}
+    return Remains(output, _describe_end(spool, output["stderr"]))
 
 
 def _tail(file: Path, start: int) -> str:
@@ -96,15 +95,18 @@ def _tail(file: Path, start: int) -> str:
         left_out = max(0, size - start - REMAINS_BYTES_MAX)
         stream.seek(start + left_out)
         text = stream.read(REMAINS_BYTES_MAX).decode("utf-8", "replace").replace("\x00", "\ufffd")
-        return f"\n[tunesvc: {left_out:,} bytes of output are left out here]\n{text}" if left_out else text
+        if not left_out:
+            return text
+        return f"\n[tunesvc: {left_out:,} bytes of output are left out here]\n{text}"
     return ""
 
 
-def _end(folder: Path, stderr: str) -> str:
+def _describe_end(folder: Path, stderr: str) -> str:
     with suppress(OSError):
         return f"ended with exit code {(folder / 'exit').read_text()}"
     if not (found := _FATAL.findall(stderr)):
         return ""
-    name = _SIGNALS.get(found[-1])
-    how = f"was ended by {name.name} ({found[-1].lower()})" if name else f"ended with a fatal error ({found[-1]})"
-    return f"{how}; its stack is in the log"
+    number = _SIGNALS.get(found[-1])
+    if number is None:
+        return f"ended with a fatal error ({found[-1]}); its stack is in the log"
+    return f"was ended by {number.name} ({found[-1].lower()}); its stack is in the log"

@@ -1,11 +1,12 @@
-"""Sees to it that nothing outlives a worker: `python supervise.py FD FOLDER [PROGRAM ARGUMENT...]`.
+"""Ends a program with its worker: `python supervise.py FD FOLDER [PROGRAM ARGUMENT...]`.
 
-FD is the reading end of a pipe that the worker holds open. A watcher is split off. When the pipe
-ends without a word, the worker is dead, by SIGKILL perhaps: then the watcher kills the program's
-whole process group, grandchildren included, and removes the folder. This process becomes the
-program, or ends where there is none. The watcher is no child of the worker, for Ray kills a dying
-worker's children, nor of the program, which may wait for its own.
-A script that imports only the standard library, so that it starts in milliseconds. POSIX only.
+FD is the read end of a pipe that the worker holds open. The script forks a watcher and then becomes
+the program, or ends if there is none. If the pipe closes without a message, the worker is dead,
+perhaps by SIGKILL: the watcher then kills the program's process group, grandchildren included, and
+removes the folder. The watcher is not a child of the worker, because Ray kills a dying worker's
+children, nor of the program, which may wait for its own children.
+
+Imports only the standard library, so that it starts in milliseconds. POSIX only.
 """
 
 import contextlib
@@ -18,13 +19,13 @@ import time
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 RELEASE = b"."
-"""What the worker writes when the watcher is no longer needed."""
+"""Written by the worker when the watcher is no longer needed."""
 _REMOVAL_S = 30.0
-"""How long the watcher tries to remove the folder, into which something may still write."""
+"""Time limit for removing the folder, in case something still writes into it."""
 
 
 def main() -> int:
-    """Split the watcher off and become the program; return if there is none, or it cannot start."""
+    """Fork the watcher and become the program. Return only without a program, or if it cannot start."""
     pipe, folder, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     _split_off_watcher(pipe, folder, os.getpid() if program else None)
     os.close(pipe)
