@@ -1,16 +1,20 @@
 # What developers and .ci/run do alike. PYTHON is the interpreter of a virtual environment with `pip install -e ".[dev]"`.
 PYTHON ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python)
 
-.PHONY: help test check fmt lock
+.PHONY: help test test-unit check fmt lock
 
 help:
 	@echo "make test    everything by pytest, on a real Postgres and a real Ray"
+	@echo "make test-unit  what needs neither Postgres nor Ray, in about a minute"
 	@echo "make check   lint, format, types, layers; changes nothing"
 	@echo "make fmt     format, and mend what can be mended by rule"
 	@echo "make lock    requirements.lock again, from pyproject.toml"
 
 test:
 	$(PYTHON) -m pytest
+
+test-unit:
+	$(PYTHON) -m pytest -q tests/unit
 
 check:
 	$(PYTHON) -m ruff check .

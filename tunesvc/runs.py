@@ -16,6 +16,7 @@ from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_failure import find_failure
 from tunesvc.run_options import RunOptions
 from tunesvc.runtime.interrupts import TimeLimit, interruptible
+from tunesvc.runtime.logging_observer import LoggingObserver
 from tunesvc.runtime.run_study import StudySource, run_study
 from tunesvc.util.formatting import duration, number
 from tunesvc.views.automatic import automatic_view
@@ -57,7 +58,7 @@ def run_observed(
 ) -> bool:
     """Do the same under a view that is open already."""
     callbacks = limit = None
-    watching = observer
+    watching: Observer = LoggingObserver(observer, record.name)
     if called := options.get("callbacks"):
         watching = callbacks = CallbackObserver(watching, called, database, record.name, record.study_id)
     if (timeout := options.get("timeout")) is not None:

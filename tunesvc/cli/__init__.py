@@ -28,6 +28,7 @@ from tunesvc.cli.commands import (
 from tunesvc.cli.exits import ExitCode, code_of, explained
 from tunesvc.cli.help import HelpCommand, tidy_help, without_type
 from tunesvc.errors import TuneError
+from tunesvc.util import logs
 
 
 class Commands(TyperGroup):
@@ -97,8 +98,21 @@ def main(
             help="Print the version.",
         ),
     ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(help=f"Log to standard error: {', '.join(logs.LEVELS)}. Nothing by default.", envvar=logs.LEVEL),
+    ] = None,
+    log_format: Annotated[
+        str, typer.Option(help="Log as text or json (needs `tunesvc[json-logs]`).", envvar=logs.FORMAT)
+    ] = "text",
 ) -> None:
     """Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing."""
+    if log_level is not None:
+        os.environ |= {logs.LEVEL: log_level, logs.FORMAT: log_format}  # for the processes that it starts, too
+        try:
+            logs.configure()
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
 
 
 _RUN, _LOOK, _STEER, _SETUP = "Run", "Look", "Steer", "Set up"

@@ -19,6 +19,10 @@ _PREFACE = """# Command line
 Every command takes `--help`. `tune --install-completion` teaches your shell the commands and the names of studies.
 `--json` prints JSON and nothing else on standard output; messages go to standard error. `NO_COLOR=1` turns colours
 off, `TUNE_DEBUG=1` shows the traceback of an unexpected error.
+
+`tune --log-level info run ...` (or `TUNE_LOG_LEVEL=info`) logs each event of a run to standard error, with the study's
+name and the trial's number. `--log-format json` (`TUNE_LOG_FORMAT=json`, needs `tunesvc[json-logs]`) writes JSON lines.
+In Python the logger is `tunesvc`: it writes where your program's `logging` says.
 """
 
 

@@ -228,9 +228,9 @@ def connection_from_arguments() -> Connection:
 
 def main() -> None:
     """Run the driver of a real Ray."""
-    from tunesvc.execution.ray.ray_session import RaySession as RayJoined  # brings Ray
+    from tunesvc.execution.ray.ray_session import RaySession  # brings Ray
 
-    Driver(connection_from_arguments(), RayJoined).run()
+    Driver(connection_from_arguments(), RaySession).run()
 
 
 if __name__ == "__main__":

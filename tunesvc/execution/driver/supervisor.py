@@ -5,6 +5,7 @@ Imports no Ray.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from tunesvc.execution.driver.driver_messages import (
 )
 from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.util.clock import Clock
+from tunesvc.util.logs import get_logger
+
+_logger = get_logger(__name__)
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
 """From the end of a driver to the start of the next; the last one for ever."""
@@ -107,10 +111,15 @@ class DriverSupervisor:
                 driver = self._start()
             except OSError as error:  # no memory, too many processes
                 self._has_tried.set()
+                _logger.warning("driver process cannot be started: %s", error)
                 self._receive(None, DriverEnded(f"cannot be started: {error}"))
             else:
                 self._has_tried.set()
-                self._receive(driver, DriverEnded(self._run_until_exit(driver)))
+                _logger.info("driver process %d started", driver.pid)
+                reason = self._run_until_exit(driver)
+                level = logging.INFO if self._stopped.is_set() else logging.WARNING
+                _logger.log(level, "driver process %d %s", driver.pid, reason or "ended by itself")
+                self._receive(driver, DriverEnded(reason))
             if self._clock.now() - started_s >= STEADY_S:
                 self._failures = 0
             self._stopped.wait(BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)])

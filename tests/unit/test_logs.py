@@ -1,0 +1,68 @@
+"""What is logged, where, and as what."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.simulation import Recorder
+from tunesvc.coordinator.progress_events import ProgressEvent
+from tunesvc.runtime.logging_observer import LoggingObserver
+from tunesvc.util import logs
+
+
+@pytest.fixture(autouse=True)
+def package_logger() -> Iterator[logging.Logger]:
+    """Restore the package's logger."""
+    logger = logging.getLogger("tunesvc")
+    handlers, level, propagate = [*logger.handlers], logger.level, logger.propagate
+    yield logger
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+def test_events_are_logged_with_study_and_trial_and_still_shown(caplog: pytest.LogCaptureFixture) -> None:
+    recorder = Recorder()
+    observer = LoggingObserver(recorder, "digits")
+    with caplog.at_level(logging.INFO, logger="tunesvc"):
+        observer.on_event(ProgressEvent("complete", "trial 3: loss = 0.5", 3))
+        observer.on_event(ProgressEvent("failed", "trial 4: ValueError", 4))
+    assert [(record.levelname, record.study, record.trial) for record in caplog.records] == [  # type: ignore[attr-defined]
+        ("INFO", "digits", 3),
+        ("WARNING", "digits", 4),
+    ]
+    assert recorder.texts("complete") == ["trial 3: loss = 0.5"]
+
+
+def test_nothing_is_printed_unless_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure({})
+    logs.get_logger("tunesvc.test").warning("nobody asked")
+    assert capsys.readouterr().err == ""
+
+
+def test_text_names_the_fields_behind_the_message(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure({logs.LEVEL: "info"})
+    logs.get_logger("tunesvc.test").info("lost", extra={"study": "digits", "trial": 0})
+    assert capsys.readouterr().err.endswith("INFO    tunesvc.test: lost study=digits trial=0\n")
+
+
+def test_json_has_a_record_per_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure({logs.LEVEL: "warning", logs.FORMAT: "json"})
+    logs.get_logger("tunesvc.test").info("unimportant")
+    logs.get_logger("tunesvc.test").warning("lost\nfor good", extra={"study": "digits", "trial": 0})
+    record = json.loads(capsys.readouterr().err)
+    assert (record["message"], record["study"], record["trial"]) == ("lost\nfor good", "digits", 0)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [(logs.LEVEL, "loud", "use one of debug, info, warning, error"), (logs.FORMAT, "xml", "use text or json")],
+)
+def test_a_level_or_a_format_that_does_not_exist_is_named_with_the_known_ones(
+    variable: str, value: str, remedy: str
+) -> None:
+    with pytest.raises(ValueError, match=remedy):
+        logs.configure({logs.LEVEL: "info", variable: value})

@@ -1,0 +1,71 @@
+"""Logging of tunesvc: standard `logging`, one logger per module, with study, trial and attempt as fields.
+
+The package adds no handler, so that a program that imports it decides. `tune` and the processes that it starts show
+what `--log-level` or `TUNE_LOG_LEVEL` asks for on standard error; nothing by default.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Literal
+
+LEVEL, FORMAT = "TUNE_LOG_LEVEL", "TUNE_LOG_FORMAT"
+"""Environment variables, which child processes inherit."""
+LEVELS = ("debug", "info", "warning", "error")
+FIELDS = ("study", "trial", "attempt")
+
+Format = Literal["text", "json"]
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return a module's logger; without a handler of its own Python would print warnings of a library."""
+    package = logging.getLogger("tunesvc")
+    if not package.handlers:
+        package.addHandler(logging.NullHandler())
+    return logging.getLogger(name)
+
+
+def configure(environment: Mapping[str, str] | None = None) -> None:
+    """Log to standard error as `TUNE_LOG_LEVEL` and `TUNE_LOG_FORMAT` say; without a level, change nothing.
+
+    Raises:
+        ValueError: the level or the format does not exist, or the format's package is not installed.
+    """
+    variables = os.environ if environment is None else environment
+    level = variables.get(LEVEL, "").lower()
+    if not level:
+        return
+    if level not in LEVELS:
+        raise ValueError(f"{LEVEL}={level!r} is not a level: use one of {', '.join(LEVELS)}")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_formatter(variables.get(FORMAT, "text").lower()))
+    logger = logging.getLogger("tunesvc")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+class FieldFormatter(logging.Formatter):
+    """One line per record; the fields that it has follow the message as `study=digits trial=3`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text."""
+        line, *rest = super().format(record).split("\n")
+        known = {name: getattr(record, name, None) for name in FIELDS}
+        fields = [f"{name}={value}" for name, value in known.items() if value is not None]
+        return "\n".join([" ".join([line, *fields]), *rest])
+
+
+def _formatter(name: str) -> logging.Formatter:
+    if name == "text":
+        return FieldFormatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    if name != "json":
+        raise ValueError(f"{FORMAT}={name!r} is not a format: use text or json")
+    try:
+        from pythonjsonlogger.json import JsonFormatter
+    except ImportError:
+        raise ValueError(f"{FORMAT}=json needs a package: pip install 'tunesvc[json-logs]'") from None
+    return JsonFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")  # fields given as `extra` are added
