@@ -22,7 +22,7 @@ from tunesvc.runtime.run_study import StudySource, create_or_resume
 from tunesvc.search.registry.component_check import option_faults
 from tunesvc.search.registry.component_options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
-from tunesvc.spec.checks import find_faults
+from tunesvc.spec.checks import find_issues
 from tunesvc.spec.yaml.document import StudyDocument, load
 from tunesvc.study import Study
 
@@ -168,7 +168,7 @@ def _read(
         changes["pruner"] = Pruner.model_validate(entry_of(pruner))
     spec = spec.model_copy(update=changes)
     if text is None:
-        faults = find_faults(spec, folder=Path(folder), function=function)
+        faults = find_issues(spec, folder=Path(folder), function=function)
         if faults := faults + option_faults(spec, sampler, pruner):
             raise SpecError("\n".join(str(fault) for fault in faults))
     return spec, StudySource(text, folder, function, sampler, pruner)

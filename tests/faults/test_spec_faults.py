@@ -58,11 +58,11 @@ BOMB = "a: &a [x, x]\n" + "".join(
         ("? [a, b]\n: 1", "study.yaml:7:3: a key must be text"),
         ("constants: {? {a: 1} : 2}", "study.yaml:7:15: a key must be text"),
         ("---\nname: other", "study.yaml:7:1: a study file holds one document"),
-        ("\tname: x", "study.yaml:7:1: this is no YAML: "),
-        ("a: b: c", "study.yaml:7:5: this is no YAML: a `: ` where no key can be"),
-        ("a: [1", "study.yaml:8:1: this is no YAML: "),
-        ("a: @x", "study.yaml:7:4: this is no YAML: "),
-        ("%YAML 9.9\n---\na: 1", "study.yaml:7:1: this is no YAML: "),
+        ("\tname: x", "study.yaml:7:1: this is not YAML: "),
+        ("a: b: c", "study.yaml:7:5: this is not YAML: a `: ` where no key can be"),
+        ("a: [1", "study.yaml:8:1: this is not YAML: "),
+        ("a: @x", "study.yaml:7:4: this is not YAML: "),
+        ("%YAML 9.9\n---\na: 1", "study.yaml:7:1: this is not YAML: "),
     ],
 )
 def test_yaml_that_a_study_does_not_need_is_refused_with_file_line_and_column(text: str, told: str) -> None:
@@ -180,8 +180,8 @@ def test_a_plain_value_is_read_as_it_is_meant(written: str, meant: object) -> No
     [
         ("010", "`010` is octal to some readers: write 10, or put it in quotes"),
         ("-007", "`-007` is octal to some readers: write -7"),
-        (".nan", "`.nan` is no finite number"),
-        ("-.inf", "`-.inf` is no finite number"),
+        (".nan", "`.nan` is not a finite number"),
+        ("-.inf", "`-.inf` is not a finite number"),
         ("1e999", "`1e999` is too large a number"),
         ("9" * 30, "is too large a number"),
         ("9" * 5000, "a number of 5000 characters is too long"),
@@ -197,7 +197,7 @@ def test_a_value_that_readers_disagree_on_is_refused(written: str, told: str) ->
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("limits: {wall: 1:30}", "limits.wall: '1:30' is no duration: write 90s, 15m, 12h, 3d or 1h30m"),
+        ("limits: {wall: 1:30}", "limits.wall: '1:30' is not a duration: write 90s, 15m, 12h, 3d or 1h30m"),
         ("parallelism: 1:30", "parallelism: needs a whole number, found text '1:30'"),
         ("parallelism: no", "parallelism: needs a whole number, found text 'no'"),
         ("parallelism: true", "parallelism: needs a whole number, found true"),
@@ -246,7 +246,7 @@ def test_names_of_any_script_are_kept(name: str) -> None:
         ("evil\u202egpj", "is a name, and holds the invisible U+202E RIGHT-TO-LEFT OVERRIDE at character 5"),
         ("a\nb", "is a name, and holds the invisible U+000A at character 2"),
         ("\x1b[31mred", "is a name, and holds the invisible U+001B at character 1"),
-        (" a", "has space around it: take it away"),
+        (" a", "has space around it: remove it"),
     ],
 )
 def test_a_name_that_cannot_be_stored_or_shown_is_refused_with_the_reason(name: str, told: str) -> None:
@@ -275,7 +275,7 @@ def test_control_characters_in_a_file_are_refused_with_their_place(raw: str) -> 
 def test_bytes_that_are_no_utf_8_are_refused_with_their_place(tmp_path: Path) -> None:
     """Fault 39."""
     (tmp_path / "study.yaml").write_bytes(b"name: x\ndescription: caf\xe9\n")
-    with pytest.raises(SpecError, match=r"study\.yaml:2:17: is no UTF-8 \(byte 0xe9\): save the file as UTF-8"):
+    with pytest.raises(SpecError, match=r"study\.yaml:2:17: is not UTF-8 \(byte 0xe9\): save the file as UTF-8"):
         load(tmp_path / "study.yaml")
 
 

@@ -62,8 +62,8 @@ def test_a_study_whose_coordinator_is_gone_says_what_waits_and_how_to_go_on(data
     found = explained(simulation)
     assert found["State"].startswith("warn: interrupted: no process runs it; head:7 did until 1.")
     assert "`tune resume test` continues" in found["State"]
-    assert found["Attempts"].startswith("warn: trials 0, 1 had an attempt on its way")
-    assert found["Command"].endswith("is not carried out yet: nobody runs the study")
+    assert found["Attempts"].startswith("warn: trials 0, 1 had an unfinished attempt")
+    assert found["Command"].endswith("is not carried out yet: no process runs the study")
 
 
 def test_running_trials_of_a_study_of_optunas_own_wait_for_no_coordinator(database: Database) -> None:

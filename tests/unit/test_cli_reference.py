@@ -62,7 +62,7 @@ def test_help_fills_the_line_and_gives_switches_no_type(monkeypatch: pytest.Monk
     text = CliRunner().invoke(app, ["run", "--help"]).stdout
     assert "<bool>" not in text
     assert "tune run [OPTIONS] {FILE}..." in text
-    assert "something to run; one that fails does not end the others." in text
+    assert "something to run. If one fails, the others continue. Ctrl-C stops them" in text
 
 
 def test_the_version_is_told() -> None:

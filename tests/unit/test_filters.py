@@ -96,7 +96,7 @@ def test_and_binds_closer_than_or_and_not_closer_than_both() -> None:
         ("lr < 1; drop table trials", "';' means nothing here", ";"),
         ("optimizer in adam", "expected a list here", "adam"),
         ("optimizer in [adam", "expected `,` or `]` here", ""),
-        ("duration > 3x", "'3x' is no duration: write 90s", "3x"),
+        ("duration > 3x", "'3x' is not a duration: write 90s", "3x"),
         ("feasible == 1", "`feasible` is true or false", "1"),
         ("(" * 60 + "lr < 1" + ")" * 60, "nested too deeply", "("),
         (f"lr in [{','.join(['1'] * 201)}]", "at most 200 comparisons", "lr"),

@@ -51,9 +51,7 @@ def test_all_mistakes_of_all_files_are_told_before_anything_starts(tmp_path: Pat
 
 
 def test_two_files_of_one_name_are_both_named() -> None:
-    with pytest.raises(
-        SpecError, match=r"^a\.yaml and b\.yaml are both the study 'a': give one of them another `name`$"
-    ):
+    with pytest.raises(SpecError, match=r"^a\.yaml and b\.yaml are both named 'a': give one another `name`$"):
         check_together([place("a"), place("b", name="a")])
     with pytest.raises(SpecError, match=r"^a\.yaml is given twice$"):
         check_together([place("a"), place("b"), place("a")])
@@ -67,7 +65,7 @@ def test_files_of_different_clusters_are_both_named() -> None:
 def test_different_folders_are_no_matter_here_and_an_error_on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     check_together([place("a"), place("b", folder="/there")])
-    with pytest.raises(SpecError, match=r"a\.yaml and b\.yaml lie in different folders.*side by side"):
+    with pytest.raises(SpecError, match=r"a\.yaml and b\.yaml are in different folders.*side by side"):
         check_together([place("a", cluster="head:1"), place("b", cluster="head:1", folder="/there")])
     monkeypatch.setenv("RAY_ADDRESS", "head:1")
     with pytest.raises(SpecError, match="different folders"):
@@ -130,8 +128,8 @@ def test_the_board_has_a_line_for_each_study() -> None:
     board = a_board("digits", "bowl")
     board.on_event(ProgressEvent("phase", "starting Ray"))
     assert "starting Ray …" in seen(board, 110)
-    board.of("bowl").progress(progress())
-    board.of("digits").on_event(ProgressEvent("phase", "waiting for Ray"))
+    board.observer_of("bowl").progress(progress())
+    board.observer_of("digits").on_event(ProgressEvent("phase", "waiting for Ray"))
     text = seen(board, 110)
     (digits,) = [line for line in text.splitlines() if line.startswith("digits")]
     (bowl,) = [line for line in text.splitlines() if line.startswith("bowl")]
@@ -144,9 +142,9 @@ def test_the_board_has_a_line_for_each_study() -> None:
 def test_what_happens_is_told_with_the_studys_name_and_how_it_ended_stays_in_its_line() -> None:
     board = a_board("digits", "bowl")
     for study in ("digits", "bowl"):
-        board.of(study).progress(progress())
-    board.of("bowl").on_event(ProgressEvent("complete", "loss = 1", 3))
-    board.of("bowl").on_event(ProgressEvent("over", "finished: all 4 trials are done"))
+        board.observer_of(study).progress(progress())
+    board.observer_of("bowl").on_event(ProgressEvent("complete", "loss = 1", 3))
+    board.observer_of("bowl").on_event(ProgressEvent("over", "finished: all 4 trials are done"))
     text = seen(board, 110)
     assert "bowl  trial 3: loss = 1" in text
     assert "finished: all 4 trials are done" in text
@@ -159,8 +157,8 @@ def test_a_board_of_many_studies_keeps_to_its_terminal(width: int) -> None:
     names = [f"a-study-with-a-long-name-{number}" for number in range(50)]
     board = a_board(*names, width=width, height=24)
     for name in names:
-        board.of(name).progress(progress())
-        board.of(name).on_event(ProgressEvent("complete", "val_error = 0.1 " * 20, 3))
+        board.observer_of(name).progress(progress())
+        board.observer_of(name).on_event(ProgressEvent("complete", "val_error = 0.1 " * 20, 3))
     lines = seen(board, width, height=24).splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= width

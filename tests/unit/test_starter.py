@@ -46,4 +46,4 @@ def test_a_spec_that_was_never_a_file_is_written_as_one() -> None:
 def test_mistakes_come_with_their_places() -> None:
     spec, faults = examine("name: a\nbudget: {trials: many}\nparamters: {}\n")
     assert spec is None
-    assert [fault.place.line for fault in faults if "trials" in fault.text or "paramters" in fault.text] == [2, 3]
+    assert [fault.position.line for fault in faults if "trials" in fault.text or "paramters" in fault.text] == [2, 3]

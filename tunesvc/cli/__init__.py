@@ -1,7 +1,8 @@
-"""The command line: `tune`. Reads through `queries`, acts through `api`; decides nothing and speaks no SQL.
+"""The command line: `tune`. Reads through `queries`, acts through `api`; contains no logic and no
+SQL.
 
-Modules that take time to import (Optuna, Ray, Postgres, pandas, Plotly) are imported inside of commands, so that
-`tune --help` answers at once.
+Modules with slow imports (Optuna, Ray, Postgres, pandas, Plotly) are imported inside commands, so
+that `tune --help` answers at once.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ from tunesvc.util import logs
 
 
 class Commands(TyperGroup):
-    """Turns errors into one line and an exit code; `TUNE_DEBUG=1` lets the traceback through."""
+    """Turn errors into one line and an exit code; `TUNE_DEBUG=1` shows the traceback."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         tidy_help(self)
 
     def get_help_option(self, ctx: Any) -> Any:
-        """Return `--help`, a switch as well."""
+        """Return `--help` as a switch, without a type."""
         return without_type(super().get_help_option(ctx))
 
     def invoke(self, ctx: Any) -> Any:
@@ -54,6 +55,9 @@ class Commands(TyperGroup):
             raise typer.Exit(_report(error)) from error
 
 
+_REPORT_IT = "This should not happen. TUNE_DEBUG=1 shows where it does; please report it."
+
+
 def _report(error: Exception) -> ExitCode:
     from tunesvc.views.terminal import print_error
 
@@ -64,10 +68,12 @@ def _report(error: Exception) -> ExitCode:
         print_error(f"{error.filename}: {error.strerror}")
         return ExitCode.FAILED
     print_error(
-        f"{type(error).__name__}: {error}\nThis should not happen. TUNE_DEBUG=1 shows where it does; please report it."
+        f"{type(error).__name__}: {error}\n{_REPORT_IT}",
     )
     return ExitCode.FAILED
 
+
+_HELP = "Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing."
 
 app = typer.Typer(
     name="tune",
@@ -76,13 +82,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing.",
+    help=_HELP,
     epilog=explained(),
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(value: bool) -> None:
+    if value:
         typer.echo(f"tunesvc {__version__}")
         raise typer.Exit
 
@@ -100,15 +106,20 @@ def main(
     ] = False,
     log_level: Annotated[
         str | None,
-        typer.Option(help=f"Log to standard error: {', '.join(logs.LEVELS)}. Nothing by default.", envvar=logs.LEVEL),
+        typer.Option(
+            help=f"Log to standard error: {', '.join(logs.LEVELS)}. Nothing by default.",
+            envvar=logs.LEVEL,
+        ),
     ] = None,
     log_format: Annotated[
-        str, typer.Option(help="Log as text or json (needs `tunesvc[json-logs]`).", envvar=logs.FORMAT)
+        str,
+        typer.Option(help="Log as text or json (needs `tunesvc[json-logs]`).", envvar=logs.FORMAT),
     ] = "text",
 ) -> None:
     """Tune hyperparameters: Optuna's samplers, Ray's workers, and a Postgres that loses nothing."""
     if log_level is not None:
-        os.environ |= {logs.LEVEL: log_level, logs.FORMAT: log_format}  # for the processes that it starts, too
+        # processes that it starts inherit them
+        os.environ |= {logs.LEVEL: log_level, logs.FORMAT: log_format}
         try:
             logs.configure()
         except ValueError as error:

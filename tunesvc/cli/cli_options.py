@@ -9,7 +9,7 @@ import typer
 
 
 def complete_study(incomplete: str) -> list[str]:
-    """Names of studies for the shell; none when the database cannot be reached."""
+    """Complete names of studies for the shell; none if the database is unreachable."""
     from tunesvc.db.engine.database import open_database
     from tunesvc.errors import TuneError
     from tunesvc.queries.studies import list_study_names

@@ -1,4 +1,4 @@
-"""`docs/cli.md` from the commands themselves: `python -m tunesvc.cli.cli_reference > docs/cli.md`."""
+"""Generates `docs/cli.md`: `python -m tunesvc.cli.cli_reference > docs/cli.md`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _PREFACE = """# Command line
 `tune`, `tunesvc` and `python -m tunesvc` are the same program. This page is generated from it:
 `python -m tunesvc.cli.cli_reference > docs/cli.md`.
 
-Every command takes `--help`. `tune --install-completion` teaches your shell the commands and the names of studies.
-`--json` prints JSON and nothing else on standard output; messages go to standard error. `NO_COLOR=1` turns colours
-off, `TUNE_DEBUG=1` shows the traceback of an unexpected error.
+Every command takes `--help`. `tune --install-completion` adds completion of commands and study
+names to your shell. `--json` prints JSON and nothing else on standard output; messages go to
+standard error. `NO_COLOR=1` turns colours off, `TUNE_DEBUG=1` shows the traceback of an unexpected
+error.
 
-`tune --log-level info run ...` (or `TUNE_LOG_LEVEL=info`) logs each event of a run to standard error, with the study's
-name and the trial's number. `--log-format json` (`TUNE_LOG_FORMAT=json`, needs `tunesvc[json-logs]`) writes JSON lines.
-In Python the logger is `tunesvc`: it writes where your program's `logging` says.
+`tune --log-level info run ...` (or `TUNE_LOG_LEVEL=info`) logs each event of a run to standard
+error, with the study's name and the trial's number. `--log-format json` (`TUNE_LOG_FORMAT=json`,
+needs `tunesvc[json-logs]`) writes JSON lines. In Python the logger is `tunesvc`, configured by your
+program's `logging`.
 """
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the page."""
     root: Any = typer.main.get_command(app)
     return "\n".join([_PREFACE, *_exit_codes(), *_commands("tune", root)]) + "\n"
 
@@ -50,7 +52,8 @@ def _commands(prefix: str, group: Any) -> Iterator[str]:
 
 def _command(path: str, command: Any) -> Iterator[str]:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
-    options = [param for param in command.params if param.param_type_name == "option" and not param.hidden]
+    options = [param for param in command.params if param.param_type_name == "option"]
+    options = [option for option in options if not option.hidden]
     usage = " ".join(
         [
             path,
@@ -75,8 +78,10 @@ def _placeholder(argument: Any) -> str:
 
 def _default(option: Any) -> str:
     value = option.default
-    quiet = value is None or callable(value) or isinstance(value, bool) or value == "" or not option.show_default
-    return "" if quiet else f" Default: `{value}`."
+    is_obvious = value is None or value == "" or isinstance(value, bool)
+    if is_obvious or callable(value) or not option.show_default:
+        return ""
+    return f" Default: `{value}`."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the program's exit codes mean, and which error ends in which."""
+"""Exit codes of the program, their meanings, and the errors that lead to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ExitCode(IntEnum):
     meaning: str
 
     def __new__(cls, code: int, meaning: str) -> ExitCode:
-        """A code that knows its meaning."""
+        """Create a code with its meaning."""
         member = int.__new__(cls, code)
         member._value_ = code
         member.meaning = meaning
@@ -22,7 +22,7 @@ class ExitCode(IntEnum):
 
     DONE = (
         0,
-        "done; for `run` and `resume`: the study came to its end, was stopped or paused; of several, the worst code",
+        "done; for `run` and `resume`: ended, stopped or paused; of several, the worst code",
     )
     FAILED = 1, "the study or all of its trials failed, or something went wrong"
     USAGE = 2, "wrong usage, or a study file that cannot be used"
@@ -60,15 +60,15 @@ _BY_BADNESS = (
 
 
 def code_of(error: errors.TuneError) -> ExitCode:
-    """The exit code that an error ends in."""
+    """Return the exit code of an error."""
     return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
 
 
 def worst(codes: Iterable[ExitCode]) -> ExitCode:
-    """The code of several studies that ran together."""
+    """Return the exit code of several studies that ran together: the worst."""
     return max(codes, key=_BY_BADNESS.index)
 
 
 def explained() -> str:
-    """Return all codes for the help text, a line each."""
+    """Return all codes for the help text, one per line."""
     return "\n".join(["Exit codes", *(f"{code.value:3}  {code.meaning}" for code in ExitCode)])

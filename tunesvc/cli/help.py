@@ -1,4 +1,4 @@
-"""Help that reads well at every width of the terminal."""
+"""Help texts that fit every width of the terminal."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class HelpCommand(TyperCommand):
-    """A command whose help fills the terminal's width."""
+    """A command with help that fills the terminal's width."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         tidy_help(self)
 
     def get_help_option(self, ctx: Any) -> Any:
-        """Return `--help`, a switch as well."""
+        """Return `--help` as a switch, without a type."""
         return without_type(super().get_help_option(ctx))
 
 
 def tidy_help(command: TyperCommand | TyperGroup) -> None:
-    """Leave line breaks to the terminal; leave out the type of switches, which take no value."""
+    """Leave line breaks to the terminal, and remove the type of switches, which take no value."""
     paragraphs = (command.help or "").split("\n\n")
     command.help = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     for param in command.params:
@@ -28,7 +28,7 @@ def tidy_help(command: TyperCommand | TyperGroup) -> None:
 
 
 def without_type(param: Any) -> Any:
-    """Return an option, without a type if it is a switch."""
+    """Return an option; a switch loses its type."""
     if getattr(param, "is_flag", False):
         param.metavar = ""
     return param

@@ -1,4 +1,5 @@
-"""Running studies under the right view and with an orderly Ctrl-C. Owns the choice of the view, and the signals."""
+"""Run studies with a suitable view and an orderly Ctrl-C. Owns the choice of the view, and the
+signals."""
 
 from __future__ import annotations
 
@@ -22,40 +23,53 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Who watches what."""
+    """Observers of a session."""
 
     whole: Observer
-    """What concerns all studies."""
+    """Observer of events that concern all studies."""
     each: Mapping[str, Observer]
-    """By the study's name."""
+    """Observers by study name."""
 
 
 Start = Callable[[Observers, threading.Event], T]
-"""Runs something under a view, until the event is set."""
+"""A function that runs something under a view, until the event is set."""
 
 
-def run_session(titles: Mapping[str, str], start: Start[T], *, as_json: bool, quiet: bool) -> tuple[T, threading.Event]:
-    """Run studies under the right view and with an orderly Ctrl-C; returns what came of it, and whether it was.
+def run_session(
+    titles: Mapping[str, str],
+    start: Start[T],
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> tuple[T, threading.Event]:
+    """Run studies with a suitable view and an orderly Ctrl-C.
 
-    `titles`: by the studies' names, what stands above a view of one.
+    Returns the result, and the event that is set if the session was interrupted. `titles` has the
+    heading of each study's view, by its name.
     """
     interrupt = threading.Event()
     with ExitStack() as stack:
-        watch = stack.enter_context(_view(titles, interrupt, as_json=as_json, quiet=quiet))
+        observers = stack.enter_context(_view(titles, interrupt, as_json=as_json, quiet=quiet))
         stack.enter_context(_ctrl_c(interrupt))
         _silence_optuna()
-        return start(watch, interrupt), interrupt
+        return start(observers, interrupt), interrupt
 
 
 def _silence_optuna() -> None:
-    """Optuna's own messages would run through the view; what matters of them is told by notes."""
+    """Silence Optuna's own messages, which would break the view; the view has events of its own."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @contextmanager
-def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: bool, quiet: bool) -> Iterator[Observers]:
+def _view(
+    titles: Mapping[str, str],
+    interrupt: threading.Event,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> Iterator[Observers]:
     from tunesvc.cli.views.multi_study import MultiStudyView
     from tunesvc.coordinator.progress_events import SilentObserver
     from tunesvc.views.lines import JsonLines, PlainLines
@@ -74,13 +88,14 @@ def _view(titles: Mapping[str, str], interrupt: threading.Event, *, as_json: boo
         with LiveView(titles[only], out(), interrupt) as view:
             yield Observers(view, {only: view})
     else:
-        with MultiStudyView(names, out(), interrupt) as board:
-            yield Observers(board, {name: board.of(name) for name in names})
+        with MultiStudyView(names, out(), interrupt) as view:
+            yield Observers(view, {name: view.observer_of(name) for name in names})
 
 
 @contextmanager
 def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks for a clean end, the second one ends the process."""
+    """Handle Ctrl-C and SIGTERM: the first one requests a clean end, the second one exits at
+    once."""
     from tunesvc.views.live import STOPPING
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -89,7 +104,7 @@ def _ctrl_c(interrupt: threading.Event) -> Iterator[None]:
             os.write(2, b"\x1b[?25h\n" if sys.stderr.isatty() else b"")
             os.write(
                 2,
-                b"forced to end; what was recorded is kept, and `tune resume` goes on in a few seconds\n",
+                b"Killed. Recorded results are kept; run `tune resume` in a few seconds.\n",
             )
             os._exit(ExitCode.INTERRUPTED)
         interrupt.set()

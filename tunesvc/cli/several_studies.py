@@ -1,4 +1,5 @@
-"""Study files and studies that one command runs together: reading all of them, and what they must not differ in."""
+"""Study files and studies that one command runs together: reading them and checking that they
+fit."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tunesvc.spec.yaml.document import StudyDocument, load
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Changes:
-    """What the command line says instead of each file."""
+    """Values from the command line that override a study file."""
 
     trials: int | None = None
     parallelism: int | None = None
@@ -24,23 +25,23 @@ class Changes:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class StudyLocation:
-    """Where a study runs."""
+    """Cluster and folder of a study."""
 
     label: str
-    """What the user called it."""
+    """Name that the user gave for it."""
     name: str
     cluster: str | None
     folder: str | None
 
 
 def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
-    """Read study files, and see that they can run together, before anything starts.
+    """Read study files and check that they can run together, before anything starts.
 
     Raises:
-        SpecError: some cannot be used, with all mistakes of all files; or they cannot run together.
+        SpecError: files are invalid, with all issues of all files; or they cannot run together.
     """
     try:
-        documents = [_changed(load(file), changes) for file in files]
+        documents = [_with_overrides(load(file), changes) for file in files]
     except SpecError:
         check_options(files)
         raise
@@ -59,10 +60,10 @@ def read_all(files: Sequence[Path], changes: Changes) -> list[StudyDocument]:
 
 
 def check_options(files: Sequence[Path]) -> None:
-    """See that files have no mistake, samplers' and pruners' options included, whose import takes a second.
+    """Check files completely, including options of samplers and pruners, which import slowly.
 
     Raises:
-        SpecError: with all mistakes of all files.
+        SpecError: lists all issues of all files.
     """
     from tunesvc.search.registry.component_check import option_faults
 
@@ -76,11 +77,11 @@ def check_options(files: Sequence[Path]) -> None:
         raise SpecError("\n".join(mistakes))
 
 
-def places(studies: Sequence[str], database_url: str | None) -> list[StudyLocation]:
-    """Where stored studies run.
+def locations(studies: Sequence[str], database_url: str | None) -> list[StudyLocation]:
+    """Return the locations of stored studies.
 
     Raises:
-        StudyNotFound: there is no such study.
+        StudyNotFound: one of the studies does not exist.
     """
     from tunesvc import api
 
@@ -96,48 +97,48 @@ def places(studies: Sequence[str], database_url: str | None) -> list[StudyLocati
     ]
 
 
-def check_together(places: Sequence[StudyLocation]) -> None:
-    """See that studies can run in one process, on one Ray.
+def check_together(locations: Sequence[StudyLocation]) -> None:
+    """Check that studies can run in one process, on one Ray.
 
     Raises:
-        SpecError: two have one name, or they are for several clusters, or for one cluster and in several folders.
+        SpecError: two share a name, use different clusters, or one cluster from several folders.
     """
-    first, *others = places
-    named = {place.name: place for place in reversed(places)}
+    first, *others = locations
+    named = {location.name: location for location in reversed(locations)}
     for other in others:
-        if (twin := named[other.name]).label == other.label and twin is not other:
+        if (namesake := named[other.name]).label == other.label and namesake is not other:
             raise SpecError(f"{other.label} is given twice")
-        if twin is not other:
-            raise SpecError(
-                f"{twin.label} and {other.label} are both the study {other.name!r}: give one of them another `name`"
-            )
+        if namesake is not other:
+            labels = f"{namesake.label} and {other.label}"
+            raise SpecError(f"{labels} are both named {other.name!r}: give one another `name`")
         if other.cluster != first.cluster:
             raise SpecError(
-                f"{first.label} runs on {_where(first)} and {other.label} on {_where(other)}: give both the same "
-                "`cluster`, or run them with a command each"
+                f"{first.label} runs on {_where(first)} and {other.label} on {_where(other)}: give "
+                "both the same `cluster`, or run them with a command each"
             )
         if is_shared(first.cluster) and other.folder != first.folder:
             raise SpecError(
-                f"{first.label} and {other.label} lie in different folders, and a cluster gets a copy of one: put them "
-                "side by side, or run them with a command each"
+                f"{first.label} and {other.label} are in different folders, and a cluster gets a "
+                "copy of one: put them side by side, or run them with a command each"
             )
 
 
-def _where(place: StudyLocation) -> str:
-    return f"the cluster at {place.cluster}" if place.cluster else "no `cluster`"
+def _where(location: StudyLocation) -> str:
+    return f"the cluster at {location.cluster}" if location.cluster else "no `cluster`"
 
 
-def _changed(document: StudyDocument, changes: Changes) -> StudyDocument:
-    """The document under what the command line says instead."""
+def _with_overrides(document: StudyDocument, changes: Changes) -> StudyDocument:
+    """Apply the command line's overrides to a document."""
     spec = document.spec
-    made: dict[str, Any] = {
+    overrides: dict[str, Any] = {
         "parallelism": changes.parallelism,
         "name": changes.name,
         "seed": changes.seed,
     }
     if changes.trials is not None:
-        made["budget"] = spec.budget.model_copy(update={"trials": changes.trials})
+        overrides["budget"] = spec.budget.model_copy(update={"trials": changes.trials})
     if changes.seed is not None:
-        made["sampler"] = spec.sampler.model_copy(update={"seed": None})  # it would win over the study's
-    kept = {key: value for key, value in made.items() if value is not None}
-    return dataclasses.replace(document, spec=spec.model_copy(update=kept)) if kept else document
+        # a seed of the sampler would take precedence over the study's
+        overrides["sampler"] = spec.sampler.model_copy(update={"seed": None})
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return dataclasses.replace(document, spec=spec.model_copy(update=given)) if given else document

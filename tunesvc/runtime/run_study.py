@@ -48,8 +48,8 @@ from tunesvc.search.study_storage import RecordingStorage
 from tunesvc.search.warm_start import CARRIED
 from tunesvc.space.search_space import Space, widened
 from tunesvc.spec import StudySpec
-from tunesvc.spec.arguments import function_faults
-from tunesvc.spec.entrypoint_file import entrypoint_faults
+from tunesvc.spec.arguments import function_issues
+from tunesvc.spec.entrypoint_file import entrypoint_issues
 from tunesvc.util.blas import one_blas_thread
 from tunesvc.util.paths import home_directory
 from tunesvc.util.user import whoami
@@ -266,7 +266,7 @@ def _require_objective(spec: StudySpec, source: StudySource) -> None:
             f"continue it there, `{spec.resume_command}`"
         )
     if source.function is not None:
-        faults = list(function_faults(spec, source.function, spec.parameters))
+        faults = list(function_issues(spec, source.function, spec.parameters))
         if faults:
             raise SpecError("\n".join(map(str, faults)))
 
@@ -279,7 +279,7 @@ def _check_folder(record: StudyRecord, source: StudySource) -> None:
     folder = Path(record.source_dir)
     problem = f"there is no folder {folder}"
     if folder.is_dir():
-        problem = next((fault.text for fault in entrypoint_faults(spec, folder)), "")
+        problem = next((fault.text for fault in entrypoint_issues(spec, folder)), "")
     if problem:
         raise TuneError(
             f"study {record.name!r} cannot run: {problem}. If its folder was moved, say where it lies now: "

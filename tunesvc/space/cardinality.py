@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
-from tunesvc.spec.conditions import contains, wanted_values
+from tunesvc.spec.conditions import contains, when_values
 
 STATES_MAX = 20_000
 """Combinations of parents' values that are remembered at a time; a space that needs more is not counted."""
@@ -32,7 +32,7 @@ def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
     states: dict[tuple[ParamValue, ...], int] = {(): 1}
     left = {name: len(children[name]) for name in parameters}
     for name in _order(parameters, children):
-        when = {parent: frozenset(wanted_values(w)) for parent, w in (parameters[name].when or {}).items()}
+        when = {parent: frozenset(when_values(w)) for parent, w in (parameters[name].when or {}).items()}
         for parent in when:
             left[parent] -= 1
         kept = [known for known in (*open_names, name) if left[known]]
@@ -85,7 +85,7 @@ def _children(parameters: Mapping[str, Parameter]) -> dict[str, list[str]]:
 def _cases(name: str, parameters: Mapping[str, Parameter], children: list[str]) -> Iterator[tuple[ParamValue, int]]:
     """Each value that a child asks for, once; and one that stands for all the others."""
     clauses = [parameters[child].when or {} for child in children]
-    asked = {value for when in clauses for value in wanted_values(when[name])}
+    asked = {value for when in clauses for value in when_values(when[name])}
     asked = {value for value in asked if contains(parameters[name], value)}
     yield from ((value, 1) for value in asked)
     others = (count_values(parameters[name]) or 0) - len(asked)

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from tunesvc.errors import SpecError
 from tunesvc.space.cardinality import count_at_most, count_configurations, count_steps
 from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
-from tunesvc.spec.conditions import as_written, contains, draw_order, wanted_values
+from tunesvc.spec.conditions import as_written, contains, draw_order, when_values
 from tunesvc.spec.rounding import snap_to_bounds, step_at
 
 MAX_LISTED = 10_000
@@ -131,7 +131,7 @@ class Space:
                 known = found.setdefault(ancestor, [])
                 known += [clause for clause in clauses if clause not in known]
             kind = self.parameters[parent]
-            clause = frozenset(as_written(kind, value) for value in wanted_values(wanted))
+            clause = frozenset(as_written(kind, value) for value in when_values(wanted))
             found.setdefault(parent, []).append(clause)
         return found
 

@@ -1,4 +1,4 @@
-"""How the arguments of an objective miss what a study gives it, told from its signature before anything runs."""
+"""Compare an objective's signature with what a study passes to it, before anything runs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from tunesvc.spec.diagnostics import Path, SpecIssue, printable, suggest
 from tunesvc.spec.model import StudySpec
 
 
-def function_faults(spec: StudySpec, function: Callable[..., Any], names: Collection[str]) -> Iterator[SpecIssue]:
-    """Yield how a function that is handed over misses the parameters and constants of a study.
+def function_issues(
+    spec: StudySpec,
+    function: Callable[..., Any],
+    names: Collection[str],
+) -> Iterator[SpecIssue]:
+    """Yield the mismatches between a function and a study's parameters and constants.
 
     Args:
-        spec: what the function is given.
+        spec: the parameters and constants that the function gets.
         function: the objective; a class and some builtins are left to the worker.
-        names: all parameters as written.
+        names: all parameters in the study file.
     """
     arguments = None if inspect.isclass(function) else Arguments.of(function)
     if arguments is not None:
-        yield from argument_faults(spec, arguments, f"`{name_of(function)}`", names, ())
+        yield from argument_issues(spec, arguments, f"`{name_of(function)}`", names, ())
 
 
-def argument_faults(
+def argument_issues(
     spec: StudySpec,
     arguments: Arguments,
     where: str,
     names: Collection[str],
     path: Path,
 ) -> Iterator[SpecIssue]:
-    """Yield how arguments miss the parameters and constants that they are given.
+    """Yield the mismatches between arguments and the parameters and constants passed to them.
 
-    `where` says whose they are, and `path` what of the study names the function.
+    `where` describes the function, and `path` is the key of the study that names it.
     """
     given = dict.fromkeys((*names, *spec.constants))
     first = arguments.only_required
@@ -61,7 +65,12 @@ def argument_faults(
             yield SpecIssue(("parameters", name, "when"), text, at_key=True)
 
 
-def _missing(arguments: Arguments, given: Mapping[str, object], where: str, path: Path) -> Iterator[SpecIssue]:
+def _missing(
+    arguments: Arguments,
+    given: Mapping[str, object],
+    where: str,
+    path: Path,
+) -> Iterator[SpecIssue]:
     for name in arguments.missing(given):
         remedy = ": declare it as a parameter or constant, or give it a default value"
         annotation = arguments.signature.parameters[name].annotation

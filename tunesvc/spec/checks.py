@@ -1,6 +1,6 @@
-"""What has to hold between the parts of a spec. Pure, but for the entrypoint's file (`entrypoint_file`).
+"""Rules that connect several parts of a spec. Pure, except that `entrypoint_file` reads a file.
 
-Names and options of samplers and pruners are judged by `tunesvc.search`, which knows them.
+Names and options of samplers and pruners are checked by `tunesvc.search`, which defines them.
 """
 
 from __future__ import annotations
@@ -11,43 +11,44 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tunesvc.spec.arguments import function_faults
+from tunesvc.spec.arguments import function_issues
 from tunesvc.spec.conditions import (
     MAX_NESTING,
     contains,
     cycle,
     is_too_nested,
-    wanted_values,
+    when_values,
 )
 from tunesvc.spec.diagnostics import SpecIssue, printable, suggest
-from tunesvc.spec.entrypoint_file import entrypoint_faults
+from tunesvc.spec.entrypoint_file import entrypoint_issues
 from tunesvc.spec.model import CategoricalParameter, Parameter, StudySpec, as_choice
 from tunesvc.spec.placeholders import names_in, option_in, parameter_of
 
 PRUNERS_OF_SEVERAL = ("auto", "curve", "asha", "none")
-"""They know what several metrics are; Optuna's do not."""
+"""Pruners that support several metrics; Optuna's do not."""
 
 
-def find_faults(
+def find_issues(
     spec: StudySpec,
     *,
     names: Collection[str] | None = None,
     folder: Path | None = None,
     function: Callable[..., Any] | None = None,
 ) -> list[SpecIssue]:
-    """Everything in a valid model that does not fit together.
+    """Return the parts of a valid model that contradict each other.
 
     Args:
-        names: all parameters as written, also those that are left out of `spec` because they have faults of their own.
-        folder: where the entrypoint is found from; None leaves that to the worker.
-        function: the objective, where it is handed over.
+        names: all parameters in the file, including those left out of `spec` for issues of their
+            own.
+        folder: where the entrypoint is looked up; None leaves that to the worker.
+        function: the objective, if it is a Python function.
     """
     names = spec.parameters.keys() if names is None else names
     return list(
         chain(
             _objective(spec, names, with_function=function is not None),
-            function_faults(spec, function, names) if function is not None else (),
-            entrypoint_faults(spec, folder, names=names),
+            function_issues(spec, function, names) if function is not None else (),
+            entrypoint_issues(spec, folder, names=names),
             _placeholders(spec, names),
             _constants(spec, names),
             _conditions(spec, names),
@@ -58,7 +59,12 @@ def find_faults(
     )
 
 
-def _objective(spec: StudySpec, names: Collection[str], *, with_function: bool) -> Iterator[SpecIssue]:
+def _objective(
+    spec: StudySpec,
+    names: Collection[str],
+    *,
+    with_function: bool,
+) -> Iterator[SpecIssue]:
     if with_function:
         if spec.entrypoint is not None or spec.command is not None:
             yield SpecIssue(
@@ -75,7 +81,7 @@ def _objective(spec: StudySpec, names: Collection[str], *, with_function: bool) 
     if not spec.has_program:
         yield SpecIssue(
             (),
-            "`entrypoint` is missing: what a trial runs, such as `entrypoint: train:main` (or a `command`)",
+            "`entrypoint` or `command` is missing: what a trial runs, such as `train:main`",
         )
     if spec.command is not None and not names:
         yield SpecIssue((), "`parameters` is missing: a command cannot ask for parameters itself")
@@ -93,21 +99,22 @@ def _placeholders(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue
             continue
         for name in names_in(argument):
             if name not in known:
-                is_option = name.startswith("--")
-                hint = ": an option has to be an argument of its own" if is_option else suggest(name, known)
+                hint = suggest(name, known)
+                if name.startswith("--"):
+                    hint = ": an option has to be an argument of its own"
                 yield SpecIssue(("command", index), _no_parameter(name, hint))
             elif name in spec.parameters and spec.parameters[name].when:
                 yield SpecIssue(("command", index), _conditional(name))
 
 
 def _no_parameter(name: str, hint: str) -> str:
-    return f"`${{{printable(name)}}}` is no parameter or constant{hint}"
+    return f"`${{{printable(name)}}}` is not a parameter or constant{hint}"
 
 
 def _conditional(name: str) -> str:
     shown = printable(name)
     return (
-        f"`${{{shown}}}` exists only under its `when`, and a command is handed all its arguments; write "
+        f"`${{{shown}}}` exists only under its `when`, and a command gets all its arguments; write "
         f"`${{--{shown}}}` for an option that is left out then, or read it from TUNE_PARAMS instead"
     )
 
@@ -135,8 +142,8 @@ def _constants(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
 def _conditions(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
     for name, parameter in spec.parameters.items():
         if is_too_nested(name, spec.parameters):
-            way = cycle(name, spec.parameters)
-            circle = way and f"goes in a circle: {' -> '.join(printable(step) for step in way)}"
+            path = cycle(name, spec.parameters)
+            circle = path and f"is circular: {' -> '.join(map(printable, path))}"
             yield SpecIssue(
                 ("parameters", name, "when"),
                 circle or f"conditions are nested more than {MAX_NESTING} deep",
@@ -144,8 +151,13 @@ def _conditions(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
         yield from _parents(name, parameter, spec, names)
 
 
-def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
-    for parent, wanted in (parameter.when or {}).items():
+def _parents(
+    name: str,
+    parameter: Parameter,
+    spec: StudySpec,
+    names: Collection[str],
+) -> Iterator[SpecIssue]:
+    for parent, allowed in (parameter.when or {}).items():
         path = ("parameters", name, "when", parent)
         shown = printable(parent)
         if parent not in names:
@@ -154,29 +166,38 @@ def _parents(name: str, parameter: Parameter, spec: StudySpec, names: Collection
                 f"there is no parameter `{shown}`{suggest(parent, names)}",
                 at_key=True,
             )
-        elif parent in spec.parameters and _is_one_list(wanted, spec.parameters[parent]):
-            listed = printable(str(as_choice(wanted)))
+        elif parent in spec.parameters and _is_one_list(allowed, spec.parameters[parent]):
+            listed = printable(str(as_choice(allowed)))
             yield SpecIssue(
                 path,
                 f"a list names several values: write [{listed}] for the one that is {listed}",
             )
         elif parent in spec.parameters:
-            for value in wanted_values(wanted):
+            for value in when_values(allowed):
                 if not contains(spec.parameters[parent], value):
                     hint = _nearest(value, spec.parameters[parent])
                     yield SpecIssue(path, f"is never {printable(repr(value))}{hint}")
 
 
-def _is_one_list(wanted: object, parent: Parameter) -> bool:
+def _is_one_list(allowed: object, parent: Parameter) -> bool:
     """Tell whether a `when` clause was meant as one choice that is a list."""
-    return isinstance(parent, CategoricalParameter) and wanted in parent.values and isinstance(wanted, tuple)
+    if not isinstance(parent, CategoricalParameter) or not isinstance(allowed, tuple):
+        return False
+    return allowed in parent.values
 
 
 def _nearest(value: object, parent: Parameter) -> str:
     if not isinstance(parent, CategoricalParameter):
-        return f": between {parent.min:g} and {parent.max:g}" + (f", by {parent.step:g}" if parent.step else "")
+        step = f", by {parent.step:g}" if parent.step else ""
+        return f": between {parent.min:g} and {parent.max:g}{step}"
     listed = ", ".join(printable(str(choice)) for choice in parent.choices[:10])
-    return suggest(value, [choice for choice in parent.choices if isinstance(choice, str)]) or f": one of {listed}"
+    return (
+        suggest(
+            value,
+            [choice for choice in parent.choices if isinstance(choice, str)],
+        )
+        or f": one of {listed}"
+    )
 
 
 def _metrics(spec: StudySpec) -> Iterator[SpecIssue]:
@@ -184,8 +205,11 @@ def _metrics(spec: StudySpec) -> Iterator[SpecIssue]:
     for index, metric in enumerate(spec.metrics):
         if "goal" not in metric.model_fields_set and _is_better_when_more(metric.name):
             shown = printable(metric.name)
-            text = f"`{shown}` needs a goal, without which less is better: write `{{name: {shown}, goal: maximize}}`"
-            yield SpecIssue(("metrics", index), f"{text}, or `goal: minimize` if that is meant")
+            text = (
+                f"`{shown}` needs a goal, without which less is better: write "
+                f"`{{name: {shown}, goal: maximize}}`, or `goal: minimize` if that is meant"
+            )
+            yield SpecIssue(("metrics", index), text)
         if metric.name in names[:index]:
             yield SpecIssue(
                 ("metrics", index, "name"),
@@ -206,7 +230,8 @@ def _metrics(spec: StudySpec) -> Iterator[SpecIssue]:
 
 
 def _is_better_when_more(name: str) -> bool:
-    """Whether a metric of that name is mostly maximised; a word such as `loss` beside it says the contrary."""
+    """Return True if a metric of that name is usually maximised; a word such as `loss` in it means
+    not."""
     words = set(re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()))
     return bool(words & _MORE_IS_BETTER) and not words & _LESS_IS_BETTER
 
@@ -252,19 +277,22 @@ _LESS_IS_BETTER = {
 
 
 def _budget(spec: StudySpec) -> Iterator[SpecIssue]:
-    budget = spec.budget
-    if budget.gpu_hours is not None and budget.trials is None and budget.wall is None and not spec.resources.gpu:
-        yield SpecIssue(("budget",), "`gpu_hours` is never spent: `resources` asks for no GPU")
-    if budget.stop_when is not None and len(spec.metrics) > 1:
+    budget, has_gpus = spec.budget, bool(spec.resources.gpu)
+    is_endless = budget.trials is None and budget.wall is None
+    if budget.gpu_hours is not None and is_endless and not has_gpus:
+        yield SpecIssue(("budget",), "`gpu_hours` is never spent: `resources` requests no GPU")
+    if budget.stop_when is None:
+        return
+    if len(spec.metrics) > 1:
         yield SpecIssue(
             ("budget", "stop_when"),
             "`stop_when` ends a study of one metric only",
             at_key=True,
         )
-    elif budget.stop_when is not None and budget.stop_when.per == "gpu_hour" and not spec.resources.gpu:
+    elif budget.stop_when.per == "gpu_hour" and not has_gpus:
         yield SpecIssue(
             ("budget", "stop_when", "per"),
-            "is no `gpu_hour`: `resources` asks for no GPU",
+            "cannot be `gpu_hour`: `resources` requests no GPU",
         )
 
 
@@ -276,7 +304,7 @@ def _warm_start(spec: StudySpec, names: Collection[str]) -> Iterator[SpecIssue]:
             at_key=True,
         )
     if spec.warm_start and not names:
-        text = "`warm_start` needs `parameters`: those that the objective declares itself are not known in time"
+        text = "`warm_start` needs `parameters`: an objective declares its own too late"
         yield SpecIssue(("warm_start",), text, at_key=True)
     for index, name in enumerate(spec.warm_start):
         if name == spec.name or name in spec.warm_start[:index]:

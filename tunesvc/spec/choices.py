@@ -1,8 +1,8 @@
 """Choices that are lists, such as the layers of a network: `values: [[32, 16], [64, 32]]`.
 
-Samplers, the database and every page know scalars only. So a list is searched, stored and shown by
-its JSON text, `[32, 16]`, and becomes the list again where the objective or a user of the Python
-API gets it.
+Samplers, the database and all pages handle scalars only. So a list is searched, stored and shown as
+its JSON text, `[32, 16]`. It becomes a list again where the objective or a user of the Python API
+receives it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from tunesvc.spec.model import CategoricalParameter, Parameter, ParamValue, as_c
 
 
 def as_choices(params: Mapping[str, Any]) -> dict[str, ParamValue]:
-    """Return the values that the search knows of those that a user gave."""
+    """Convert a user's values to those that the search uses: lists to JSON text."""
     return {name: as_choice(value) for name, value in params.items()}
 
 
 def as_given(params: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return values that the search knows as the study declares them: lists are lists again."""
+    """Convert the search's values back to those that the study declares: JSON text to lists."""
     return {name: _as_given(value, parameters.get(name)) for name, value in params.items()}
 
 

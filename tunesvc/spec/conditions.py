@@ -1,4 +1,4 @@
-"""What `when` means: which values are wanted, whether a parameter can have them, and who waits for whom."""
+"""Meaning of `when`: its values, the values a parameter can have, and the order of parameters."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tunesvc.spec.model import CategoricalParameter, FloatParameter, Parameter, 
 from tunesvc.spec.rounding import step_at
 
 MAX_NESTING = 50
-"""Conditions upon conditions; a space that anybody understands has three."""
+"""Deepest chain of conditions; a readable space needs about three."""
 
 
-def wanted_values(wanted: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
-    """The values of a `when` clause, which may be one value or several."""
-    return wanted if isinstance(wanted, tuple) else (wanted,)
+def when_values(allowed: Scalar | tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+    """Return the values of a `when` clause, which may be one value or several."""
+    return allowed if isinstance(allowed, tuple) else (allowed,)
 
 
 def contains(parameter: Parameter, value: Scalar) -> bool:
-    """Whether a parameter can have this value; true and 1 are different choices."""
+    """Return True if a parameter can have this value; true and 1 are different choices."""
     if isinstance(parameter, CategoricalParameter):
         return any(is_same(value, choice) for choice in parameter.choices)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -33,7 +33,8 @@ def contains(parameter: Parameter, value: Scalar) -> bool:
 
 
 def as_written(parameter: Parameter, value: Scalar) -> Scalar:
-    """A value of a parameter; of a stepped float the one that stands for its step. What misses every step stays."""
+    """Return a parameter's value, snapped to its step if it is a stepped float. A value off every
+    step is returned unchanged."""
     if not isinstance(parameter, FloatParameter) or parameter.step is None:
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -43,17 +44,17 @@ def as_written(parameter: Parameter, value: Scalar) -> Scalar:
 
 
 def is_same(one: Scalar, other: Scalar) -> bool:
-    """Whether two choices are the same: equal, and both or neither of them true or false."""
+    """Return True if two choices are the same: equal, and both or neither of them booleans."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def is_sometimes_absent(name: str, parameters: Mapping[str, Parameter]) -> bool:
-    """Whether a parameter's parent has a value that its `when` does not name. Looks no further than its parents."""
-    return any(
-        not any(is_same(value, one) for one in wanted_values(wanted))
-        for parent, wanted in (parameters[name].when or {}).items()
-        for value in _ends(parameters.get(parent))
-    )
+    """Return True if a direct parent can have a value that the parameter's `when` does not list."""
+    for parent, allowed in (parameters[name].when or {}).items():
+        for value in _ends(parameters.get(parent)):
+            if not any(is_same(value, one) for one in when_values(allowed)):
+                return True
+    return False
 
 
 def _ends(parameter: Parameter | None) -> tuple[Scalar, ...]:
@@ -66,10 +67,10 @@ def _ends(parameter: Parameter | None) -> tuple[Scalar, ...]:
 
 
 def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
-    """Names in the order in which they are drawn: parents of `when` first, otherwise as they are written.
+    """Return names in drawing order: parents of `when` first, otherwise in the order of the file.
 
     Raises:
-        SpecError: a parent is missing, or parameters wait for each other.
+        SpecError: a parent is missing, or parameters depend on each other in a circle.
     """
     order: dict[str, None] = {}
 
@@ -77,7 +78,9 @@ def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
         if name in children:
             raise SpecError(f"parameters wait for each other: {' -> '.join((*children, name))}")
         if name not in parameters:
-            raise SpecError(f"parameter `{children[-1]}`: `when` names `{name}`, which is no parameter")
+            raise SpecError(
+                f"parameter `{children[-1]}`: `when` names `{name}`, which is not a parameter",
+            )
         for parent in parameters[name].when or {}:
             if parent not in order:
                 visit(parent, (*children, name))
@@ -89,26 +92,28 @@ def draw_order(parameters: Mapping[str, Parameter]) -> list[str]:
 
 
 def cycle(name: str, parameters: Mapping[str, Parameter]) -> list[str] | None:
-    """The way from a parameter through its parents back to itself, or None. Missing parents are passed over."""
+    """Return the path from a parameter through its parents back to itself, or None. Missing parents
+    are skipped."""
     child_of: dict[str, str] = {}
-    waiting = [name]
-    while waiting:
-        child = waiting.pop()
+    pending = [name]
+    while pending:
+        child = pending.pop()
         for parent in parameters[child].when or {}:
             if parent not in child_of and parent in parameters:
                 child_of[parent] = child
-                waiting.append(parent)
+                pending.append(parent)
     if name not in child_of:
         return None
-    way = [name, child_of[name]]
-    while way[-1] != name:
-        way.append(child_of[way[-1]])
-    return way[::-1]
+    path = [name, child_of[name]]
+    while path[-1] != name:
+        path.append(child_of[path[-1]])
+    return path[::-1]
 
 
 def is_too_nested(name: str, parameters: Mapping[str, Parameter]) -> bool:
-    """Whether a parameter has parents of parents of ... more than `MAX_NESTING` times over."""
+    """Return True if a parameter has more than `MAX_NESTING` generations of parents."""
     level = {name}
     for _ in range(MAX_NESTING + 1):
-        level = {parent for child in level if child in parameters for parent in parameters[child].when or {}}
+        conditions = [parameters[child].when or {} for child in level if child in parameters]
+        level = {parent for when in conditions for parent in when}
     return bool(level)

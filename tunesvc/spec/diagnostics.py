@@ -1,4 +1,4 @@
-"""What is wrong with a spec, where, and how it is shown."""
+"""Issues of a spec: their paths, positions in the file, and rendering."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from itertools import groupby
 
 Path = tuple[str | int, ...]
-"""Keys and indices from the top of a spec, as in ("parameters", "lr", "min")."""
+"""Keys and indices from the top of a spec, such as ("parameters", "lr", "min")."""
 
 _MOST = 100
-"""Mistakes that are shown of one file."""
+"""Issues shown per file, at most."""
 _WIDEST = 160
-"""Characters of an offending line that are shown."""
+"""Characters shown of an offending line."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpecIssue:
-    """One mistake at one path of a spec."""
+    """One issue at one path of a spec."""
 
     path: Path
     text: str
@@ -32,7 +32,7 @@ class SpecIssue:
 
 @dataclass(frozen=True, slots=True, order=True)
 class TextPosition:
-    """A place in a text; both count from 1."""
+    """A position in a text; line and column count from 1."""
 
     line: int
     column: int
@@ -40,33 +40,33 @@ class TextPosition:
 
 @dataclass(frozen=True, slots=True, order=True)
 class LocatedIssue:
-    """One mistake at one place of a file."""
+    """One issue at one position of a file."""
 
-    place: TextPosition
+    position: TextPosition
     text: str
 
 
-def render(faults: Iterable[LocatedIssue], lines: Sequence[str], filename: str) -> str:
-    """Every fault on a line of its own in the order of the file, followed by the line that it is about."""
-    told = sorted(set(faults))
+def render(issues: Iterable[LocatedIssue], lines: Sequence[str], filename: str) -> str:
+    """Render each issue on a line, in the order of the file, followed by the offending line."""
+    ordered = sorted(set(issues))
     shown = []
-    for number, group in groupby(told[:_MOST], key=lambda fault: fault.place.line):
-        shown += [f"{filename}:{number}:{fault.place.column}: {fault.text}" for fault in group]
+    for number, group in groupby(ordered[:_MOST], key=lambda issue: issue.position.line):
+        shown += [f"{filename}:{number}:{issue.position.column}: {issue.text}" for issue in group]
         if 0 < number <= len(lines) and lines[number - 1].strip():
             shown.append(f"{number:5} | {_printable(lines[number - 1])}")
-    if len(told) > _MOST:
-        shown.append(f"{filename}: and {len(told) - _MOST} mistakes more")
+    if len(ordered) > _MOST:
+        shown.append(f"{filename}: and {len(ordered) - _MOST} more mistakes")
     return "\n".join(shown)
 
 
 def dotted(path: Path) -> str:
-    """`parameters.lr.values[2]`."""
+    """Format a path as `parameters.lr.values[2]`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{printable(part)}" for part in path)
     return text.removeprefix(".")
 
 
 def suggest(name: object, known: Iterable[str]) -> str:
-    """`, did you mean ...?`, or nothing when no known name is near."""
+    """Return `, did you mean ...?`, or nothing if no known name is similar."""
     if not isinstance(name, str):
         return ""
     near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
@@ -74,9 +74,13 @@ def suggest(name: object, known: Iterable[str]) -> str:
 
 
 def printable(text: str) -> str:
-    """A key or a line with everything escaped that would not show, cut to what fits a terminal."""
-    shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:_WIDEST])
+    """Escape invisible characters of a key or line, and cut it to the width of a terminal."""
+    shown = "".join(map(_escape, text[:_WIDEST]))
     return shown + ("…" if len(text) > _WIDEST else "")
+
+
+def _escape(char: str) -> str:
+    return char if char.isprintable() else char.encode("unicode_escape").decode()
 
 
 def _printable(line: str) -> str:

@@ -1,6 +1,8 @@
-"""The file that an entrypoint names: found, parsed and held against the parameters, never imported.
+"""The file that an entrypoint names: found, parsed and compared with the parameters, never
+imported.
 
-Judges only what is certain: a name that is bound twice, a decorated function or a class is left to the worker.
+Reports only what is certain: a name that is bound twice, a decorated function or a class is left to
+the worker.
 """
 
 from __future__ import annotations
@@ -15,28 +17,30 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tunesvc.signatures import Arguments
-from tunesvc.spec.arguments import argument_faults
+from tunesvc.spec.arguments import argument_issues
 from tunesvc.spec.diagnostics import SpecIssue, printable, suggest
 from tunesvc.spec.model import StudySpec
 
 _KINDS = inspect.Parameter
 
 
-def entrypoint_faults(
+def entrypoint_issues(
     spec: StudySpec, folder: Path | None, *, names: Collection[str] | None = None
 ) -> Iterator[SpecIssue]:
-    """Yield why the entrypoint cannot run from `folder`; None leaves that to the worker.
+    """Yield the reasons why the entrypoint cannot run from `folder`; None leaves that to the
+    worker.
 
     Args:
-        spec: what names the entrypoint, and what its function is given.
-        folder: where the file is looked for.
-        names: all parameters as written, also those that `spec` lacks because they have faults of their own.
+        spec: the study, which names the entrypoint and the values its function gets.
+        folder: where the file is looked up.
+        names: all parameters in the file, including those left out of `spec` for issues of their
+            own.
     """
     if spec.entrypoint is None:
         return
-    place, colon, function = spec.entrypoint.partition(":")
-    is_file = place.endswith(".py")
-    module_ok = is_file or all(part.strip() for part in place.split("."))
+    module, colon, function = spec.entrypoint.partition(":")
+    is_file = module.endswith(".py")
+    module_ok = is_file or all(part.strip() for part in module.split("."))
     if not (colon and module_ok and all(part.isidentifier() for part in function.split("."))):
         yield SpecIssue(
             ("entrypoint",),
@@ -45,11 +49,14 @@ def entrypoint_faults(
         return
     if folder is None:
         return
-    path = folder / place if is_file else _path_of(folder, place)
-    if not _is_file(path) and (is_file or not _is_installed(folder, place)):
-        wanted = place if is_file else f"{place.replace('.', '/')}.py"
+    path = folder / module if is_file else _path_of(folder, module)
+    if not _is_file(path) and (is_file or not _is_installed(folder, module)):
+        missing = module if is_file else f"{module.replace('.', '/')}.py"
         elsewhere = "" if is_file else ", and no installed module of that name"
-        yield SpecIssue(("entrypoint",), f"there is no `{printable(wanted)}` in {folder}{elsewhere}")
+        yield SpecIssue(
+            ("entrypoint",),
+            f"there is no `{printable(missing)}` in {folder}{elsewhere}",
+        )
         return
     tree = _parse(path)
     if isinstance(tree, str):
@@ -57,11 +64,12 @@ def entrypoint_faults(
     elif tree is not None:
         yield from _broken_imports(tree, folder)
         names = spec.parameters.keys() if names is None else names
-        yield from _function_faults(spec, tree, path.name, function, names)
+        yield from _function_issues(spec, tree, path.name, function, names)
 
 
 def _parse(path: Path) -> ast.Module | str | None:
-    """Return a file's syntax tree, or its error; None where there is no such file, or one too deep to be parsed."""
+    """Return a file's syntax tree, or its error; None if it is missing or too deeply nested to
+    parse."""
     try:
         source = path.read_bytes()
         with warnings.catch_warnings():
@@ -77,23 +85,23 @@ def _parse(path: Path) -> ast.Module | str | None:
 
 
 def _broken_imports(tree: ast.Module, folder: Path) -> Iterator[SpecIssue]:
-    """Yield the syntax errors of modules in the study's folder that the file imports."""
-    seen = set(sys.stdlib_module_names)  # imported before the folder is looked at
-    waiting = list(_imported(tree))
-    while waiting:
-        module = waiting.pop(0)
-        if module in seen:
+    """Yield syntax errors of modules in the study's folder that the file imports."""
+    checked = set(sys.stdlib_module_names)  # imported before the folder is looked at
+    pending = list(_imported(tree))
+    while pending:
+        module = pending.pop(0)
+        if module in checked:
             continue
-        seen.add(module)
+        checked.add(module)
         found = _parse(_path_of(folder, module))
         if isinstance(found, str):
             yield SpecIssue(("entrypoint",), found)
         elif found is not None:
-            waiting += _imported(found)
+            pending += _imported(found)
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
-    """Yield the modules that are imported at the top of a file, where nothing catches what they raise."""
+    """Yield modules imported at the top of a file, where nothing catches their errors."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -101,7 +109,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield node.module
 
 
-def _function_faults(
+def _function_issues(
     spec: StudySpec, tree: ast.Module, file: str, function: str, names: Collection[str]
 ) -> Iterator[SpecIssue]:
     name, _, method = function.partition(".")
@@ -117,7 +125,7 @@ def _function_faults(
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name == name and not node.decorator_list:
                 where = f"`{node.name}` in `{printable(file)}`, line {node.lineno},"
-                yield from argument_faults(
+                yield from argument_issues(
                     spec,
                     Arguments(_signature(node.args)),
                     where,
@@ -127,7 +135,7 @@ def _function_faults(
 
 
 def _signature(args: ast.arguments) -> inspect.Signature:
-    """Return a signature as it is written: annotations as text, defaults as syntax."""
+    """Build a signature from syntax: annotations as text, defaults as syntax nodes."""
     positional = [*args.posonlyargs, *args.args]
     absent: list[object] = [inspect.Parameter.empty] * (len(positional) - len(args.defaults))
     defaults = absent + list(args.defaults)
@@ -138,7 +146,13 @@ def _signature(args: ast.arguments) -> inspect.Signature:
     if args.vararg is not None:
         made.append(_parameter(args.vararg, _KINDS.VAR_POSITIONAL, _KINDS.empty))
     for arg, default in zip(args.kwonlyargs, args.kw_defaults, strict=True):
-        made.append(_parameter(arg, _KINDS.KEYWORD_ONLY, _KINDS.empty if default is None else default))
+        made.append(
+            _parameter(
+                arg,
+                _KINDS.KEYWORD_ONLY,
+                _KINDS.empty if default is None else default,
+            )
+        )
     if args.kwarg is not None:
         made.append(_parameter(args.kwarg, _KINDS.VAR_KEYWORD, _KINDS.empty))
     return inspect.Signature(made)
@@ -150,7 +164,7 @@ def _parameter(arg: ast.arg, kind: inspect._ParameterKind, default: object) -> i
 
 
 def _bound_names(tree: ast.Module) -> Iterator[str]:
-    """Yield every name that is bound anywhere in the file: rather too many than to refuse one that is there."""
+    """Yield every name bound anywhere in the file; too many is better than refusing a valid one."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node.name

@@ -1,4 +1,4 @@
-"""Names that Ray Tune and Optuna use for keys of ours, so that a message can say what to write."""
+"""Ray Tune's and Optuna's names for our keys, so that an error can suggest the right key."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OPTUNA = {
 
 
 def hint(key: str) -> str:
-    """Return, as the end of a sentence, what stands here for a key of Ray Tune's or Optuna's."""
+    """Return the end of a sentence that translates a key of Ray Tune or Optuna, or nothing."""
     for owner, names in (("Ray Tune", _RAY), ("Optuna", _OPTUNA)):
         if key in names:
             return f": as {owner} calls it; here it is {names[key]}"

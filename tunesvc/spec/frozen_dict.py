@@ -1,4 +1,4 @@
-"""A dict that stays as it was made, so that a frozen spec is frozen all the way down."""
+"""An immutable dict, so that a frozen spec is frozen at every level."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ V = TypeVar("V")
 
 
 class FrozenDict(dict[K, V]):
-    """A dict that refuses changes. Hashable when its values are; pickles, copies and serialises like a dict."""
+    """A dict that refuses changes. Hashable when its values are; pickles, copies and serialises
+    like a dict."""
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
-        raise TypeError("a study spec cannot be changed: make another with `spec.model_copy(update=...)`")
+        raise TypeError(
+            "a study spec cannot be changed: make another with `spec.model_copy(update=...)`",
+        )
 
     __setitem__ = __delitem__ = update = setdefault = pop = popitem = clear = __ior__ = _refuse
 

@@ -1,7 +1,8 @@
-"""What a study is: the frozen, validated `StudySpec` and its parts.
+"""The frozen, validated `StudySpec` and its parts.
 
-Owns the names, types and defaults of study.yaml, and what one value may be. What holds between several is in
-`spec.checks`; files, lines and YAML are in `spec.yaml.document`. Knows nothing of Optuna or the database.
+Owns the names, types and defaults of study.yaml, and the range of each value. Rules between several
+values are in `spec.checks`; files, lines and YAML are in `spec.yaml.document`. Imports neither
+Optuna nor the database.
 """
 
 from __future__ import annotations
@@ -36,29 +37,32 @@ ParamValue = Scalar
 Goal = Literal["minimize", "maximize"]
 
 MAX_EXACT = 2**53
-"""Optuna and the database keep a parameter as a double, which holds every whole number up to here."""
+"""Optuna and the database store a parameter as a double, which is exact for integers up to here."""
 
 
 def _scalar(value: object) -> object:
     if not isinstance(value, Scalar):
-        raise ValueError("must be text, a number, true, false or null")  # noqa: TRY004 pydantic reports ValueError only
+        # pydantic reports ValueError only
+        raise ValueError("must be text, a number, true, false or null")  # noqa: TRY004
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"needs a finite number, found {value}")
     return value
 
 
 def _choice(value: object) -> object:
-    """Check one value of a categorical parameter; a list becomes a tuple, all the way down."""
+    """Check one value of a categorical parameter; lists become tuples at every level."""
     if isinstance(value, (list, tuple)):
         return tuple(_choice(item) for item in value)
     if not isinstance(value, Scalar):
-        raise ValueError("must be text, a number, true, false, null or a list of those")  # noqa: TRY004 as above
+        text = "must be text, a number, true, false, null or a list of those"
+        raise ValueError(text)  # noqa: TRY004 as above
     checked = _scalar(value)
     return check_text(checked) if isinstance(checked, str) else checked
 
 
 def as_choice(value: Any) -> Scalar:
-    """Return the scalar by which the search knows a choice: a list's JSON text; see `tunesvc.spec.choices`."""
+    """Return the scalar that the search uses for a choice: a list's JSON text. See
+    `spec.choices`."""
     return json.dumps(value) if isinstance(value, (list, tuple)) else value
 
 
@@ -97,7 +101,10 @@ class Metric(SpecModel):
 
     name: Name = Field(description="The name used in `report(step, NAME=...)`.")
     goal: Goal = Field("minimize", description="Whether less or more is better.")
-    target: float | None = Field(None, description="The study ends when a trial reaches this value.")
+    target: float | None = Field(
+        None,
+        description="The study ends when a trial reaches this value.",
+    )
     take: Literal["last", "best"] = Field(
         "last",
         description="Which value of a trial's curve is its result, when none is returned.",
@@ -120,20 +127,20 @@ class Constraint(SpecModel):
         return self
 
 
-def _one_or_several(wanted: object) -> object:
-    """Decides between the two before pydantic tries both and reports on both."""
-    if not isinstance(wanted, (list, tuple)):
-        return _scalar(wanted)
-    return tuple(as_choice(_choice(value)) for value in wanted)
+def _one_or_several(written: object) -> object:
+    """Parse one value or several here: pydantic would try both and report errors of both."""
+    if not isinstance(written, (list, tuple)):
+        return _scalar(written)
+    return tuple(as_choice(_choice(value)) for value in written)
 
 
-Wanted = Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_one_or_several)]
-When = Frozen[Wanted]
-"""Parameter name -> the value, or the values, under which this parameter exists."""
+WhenValues = Annotated[Scalar | tuple[Scalar, ...], BeforeValidator(_one_or_several)]
+When = Frozen[WhenValues]
+"""Parent's name -> the value, or values, under which this parameter exists."""
 
 _WHEN = Field(
     None,
-    description="This parameter exists only when each named parameter has the given value, or one of the values.",
+    description="Exists only if each named parameter has the given value, or one of the values.",
 )
 
 
@@ -181,7 +188,7 @@ class CategoricalParameter(SpecModel):
 
     @cached_property
     def choices(self) -> tuple[Scalar, ...]:
-        """The values as the search knows them: a list by its text."""
+        """The values as the search uses them: a list as its JSON text."""
         return tuple(as_choice(value) for value in self.values)
 
     @field_validator("values")
@@ -191,36 +198,46 @@ class CategoricalParameter(SpecModel):
         for value in values:
             known = as_choice(value)
             if known in first:
-                raise ValueError(f"the values must be distinct: {first[known]!r} and {value!r} are equal")
+                pair = f"{first[known]!r} and {value!r}"
+                raise ValueError(f"the values must be distinct: {pair} are equal")
             first[known] = value
         return values
 
 
-Parameter = Annotated[FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")]
+Parameter = Annotated[
+    FloatParameter | IntParameter | CategoricalParameter,
+    Field(discriminator="type"),
+]
 
 
 class NamedComponent(BaseModel):
-    """A name; every other key is an option of what is named."""
+    """A name; every other key is an option of the named component."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
     __pydantic_extra__: dict[str, Json] = Field(init=False)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments for what is named."""
+        """The keyword arguments for the named component."""
         return dict(self.__pydantic_extra__)
 
 
 class Sampler(NamedComponent):
-    """Which sampler proposes; every other key is handed to it as an option."""
+    """The sampler that proposes trials; every other key is passed to it as an option."""
 
     name: Name = Field("auto", description="Such as tpe, gp, random, qmc, cmaes, nsga2.")
-    seed: int | None = Field(None, ge=0, lt=2**32, description="Overrides the study's seed for the sampler.")
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="Overrides the study's seed for the sampler.",
+    )
 
 
 class Pruner(NamedComponent):
-    """Which pruner stops poor trials; every other key is handed to it as an option. `auto` and `curve` take `chance`,
-    `startup`, `min`, `audit`, `seed` and `resume`; `asha` takes `min`, `max`, `eta` and `form`, `stop` or `promote`."""
+    """The pruner that stops poor trials; every other key is passed to it as an option. `auto` and
+    `curve` take `chance`, `startup`, `min`, `audit`, `seed` and `resume`; `asha` takes `min`,
+    `max`, `eta` and `form`, `stop` or `promote`."""
 
     name: Name = Field(
         "auto",
@@ -230,27 +247,41 @@ class Pruner(NamedComponent):
 
 
 class StopWhen(SpecModel):
-    """When a study ends although it has budget left: little more is to be expected of it."""
+    """An early end, although budget is left: a study ends when it expects little further
+    improvement."""
 
-    improvement_below: float = Field(gt=0, description="The least expected improvement that is worth going on for.")
+    improvement_below: float = Field(
+        gt=0,
+        description="The least expected improvement for which the study continues.",
+    )
     per: Literal["trial", "hour", "gpu_hour"] = Field(
         "trial",
-        description="What that improvement is expected of: a trial, an hour of the study, or a GPU hour.",
+        description="Unit of that improvement: per trial, per hour of the study, or per GPU hour.",
     )
-    after: int = Field(20, ge=4, description="Trials that have to be over before it counts.")
+    after: int = Field(20, ge=4, description="Finished trials before it applies.")
 
 
 class Budget(SpecModel):
-    """How much a study may spend. The first limit that is reached ends it."""
+    """Limits on what a study may spend. The first limit that is reached ends it."""
 
-    trials: int | None = Field(None, ge=1, lt=2**31, description="Trials in all: never one more.")
-    wall: Duration | None = Field(None, description="Time in which a coordinator is running the study.")
-    gpu_hours: float | None = Field(None, gt=0, description="GPUs requested × hours held, over all attempts.")
-    stop_when: StopWhen | None = Field(None, description="An early end, when little improvement is to be expected.")
+    trials: int | None = Field(None, ge=1, lt=2**31, description="Total trials: never one more.")
+    wall: Duration | None = Field(
+        None,
+        description="Time in which a coordinator is running the study.",
+    )
+    gpu_hours: float | None = Field(
+        None,
+        gt=0,
+        description="GPUs requested × hours held, over all attempts.",
+    )
+    stop_when: StopWhen | None = Field(
+        None,
+        description="An early end, when little improvement is to be expected.",
+    )
 
     @property
     def limits(self) -> dict[str, Any]:
-        """The limits by name, None where there is none."""
+        """The limits by name, None if there is none."""
         return {"trials": self.trials, "wall": self.wall, "gpu_hours": self.gpu_hours}
 
     @model_validator(mode="after")
@@ -261,37 +292,42 @@ class Budget(SpecModel):
 
 
 class Resources(SpecModel):
-    """What one worker of a trial asks of the cluster."""
+    """Resources that one worker of a trial requests from the cluster."""
 
     cpu: float = Field(1, ge=0, description="Cores; may be a fraction.")
     gpu: float = Field(0, ge=0, description="May be a fraction below 1, or a whole number.")
     memory: Bytes | None = Field(None, description="Bytes, such as `4GB`.")
-    custom: Frozen[float] = Field(default_factory=FrozenDict, description="Custom resources of the cluster.")
+    custom: Frozen[float] = Field(
+        default_factory=FrozenDict,
+        description="Custom resources of the cluster.",
+    )
     workers: int = Field(
         1,
         ge=1,
-        description="A gang: this many bundles of the request, placed together.",
+        description="Number of bundles of the request, placed together (a gang).",
     )
 
     @field_validator("gpu")
     @classmethod
     def _fraction_or_whole(cls, gpu: float) -> float:
         if gpu > 1 and gpu != int(gpu):
-            raise ValueError("more than one GPU must be a whole number: a fraction shares a single device")
+            raise ValueError(
+                "more than one GPU must be a whole number: a fraction shares a single device",
+            )
         return gpu
 
 
 class Retries(SpecModel):
-    """How often a trial may be run again, each class of failure counted by itself."""
+    """Number of retries of a trial, counted separately for each class of failure."""
 
     lost: int = Field(3, ge=0, description="The worker's process died.")
-    stalled: int = Field(3, ge=0, description="The worker gave no sign of life for `limits.stall`.")
+    stalled: int = Field(3, ge=0, description="The worker sent no heartbeat for `limits.stall`.")
     node: int = Field(10, ge=0, description="The worker's node went away.")
     preempted: int = Field(100, ge=0, description="The worker's node was taken back.")
     host_oom: int = Field(
         1,
         ge=0,
-        description="It ran out of main memory, which others on its node may have caused.",
+        description="It ran out of main memory, perhaps because of other processes on its node.",
     )
     gpu_oom: int = Field(0, ge=0, description="It ran out of GPU memory.")
     error: int = Field(0, ge=0, description="The objective raised.")
@@ -301,115 +337,152 @@ class Retries(SpecModel):
 
 
 class Limits(SpecModel):
-    """What ends an attempt that does not end by itself, and a study whose trials only ever fail."""
+    """Limits that end an attempt that does not end by itself, and a study in which every trial
+    fails."""
 
     wall: Duration | None = Field(None, description="The longest that one attempt may take.")
     silence: Duration | None = Field(None, description="The longest without a report.")
     stall: Duration = Field(
         600.0,
         ge=15,
-        description="The longest that a worker may give no sign of life: its process is frozen, or out of reach.",
+        description="The longest time without a heartbeat of a worker, frozen or unreachable.",
     )
-    grace: Duration = Field(10.0, description="From the request to stop until the worker is killed.")
+    grace: Duration = Field(
+        10.0,
+        description="From the request to stop until the worker is killed.",
+    )
     orphan: Duration = Field(
         3600.0,
-        description="How long workers on a shared cluster go on when no coordinator speaks to them any more.",
+        description="How long workers on a shared cluster continue without a coordinator.",
     )
     failures: int = Field(
         8,
         ge=1,
-        description="A run ends when so many trials have failed and none came to a result. `nan` and `gpu_oom` do not "
-        "count: the sampler learns from them where not to go.",
+        description="A run ends when so many trials have failed and none has a result. `nan` and "
+        "`gpu_oom` do not count: the sampler learns from them which regions to avoid.",
     )
 
 
 class Keep(SpecModel):
-    """Which checkpoints are kept of each trial; `tune checkpoint` copies the best one."""
+    """Number of checkpoints kept for each trial; `tune checkpoint` copies the best one."""
 
     best: int = Field(
         1,
         ge=0,
-        description="So many that were saved at the best values of the first metric.",
+        description="Number kept with the best values of the first metric.",
     )
     last: int = Field(
         1,
         ge=1,
-        description="So many of the newest; the last one is what a trial continues from.",
+        description="Number kept of the newest; a retried trial continues from the last one.",
     )
 
 
 class Environment(SpecModel):
-    """What a worker's process needs besides the code."""
+    """Environment of a worker's process, besides the code."""
 
     env: Frozen[Text] = Field(default_factory=FrozenDict, description="Environment variables.")
     pip: Tuple[Text] = Field((), description="Requirements installed for the workers.")
     isolation: Literal["reuse", "process"] = Field(
         "reuse",
-        description="`reuse`: trials follow each other in one warm process; `process`: each has its own.",
+        description="`reuse`: trials share a warm process in turns; `process`: each has its own.",
     )
 
 
 class StudySpec(SpecModel):
-    """A study: what is searched, how a trial is run, and how much may be spent. Frozen and valid.
+    """A study: what is searched, how a trial runs, and how much may be spent. Frozen and valid.
 
     Raises:
-        pydantic.ValidationError: on construction, for anything that cannot be used.
+        pydantic.ValidationError: on construction, for any invalid value.
     """
 
-    name: Name = Field(description="What the study is called in the store: one study per name.")
-    description: Text = Field("", description="What it is about, for people.")
-    tags: Tuple[Text] = Field((), description="Labels to find it by.")
+    name: Name = Field(description="The study's name in the database: one study per name.")
+    description: Text = Field("", description="What it is about, for its readers.")
+    tags: Tuple[Text] = Field((), description="Labels for finding it.")
 
     entrypoint: Text | None = Field(
         None,
-        description="The objective: `module:function` or `path/file.py:function`, from the file's folder.",
+        description="The objective: `module:function` or `path/file.py:function`, in this folder.",
     )
     command: Tuple[Text] | None = Field(
         None,
         min_length=1,
-        description="Instead of `entrypoint`: a program and its arguments; `${name}` is a parameter's value, and "
-        "`${--name}` an option: `--name=VALUE`, `--name` for true, left out for false.",
+        description="Instead of `entrypoint`: a program and its arguments; `${name}` is a "
+        "parameter's value, and `${--name}` an option: `--name=VALUE`, `--name` for true, left out "
+        "for false.",
     )
 
     metrics: Tuple[Metric] = Field(
         min_length=1,
         description="Instead of `metric`: several, for a multi-objective study.",
     )
-    constraints: Tuple[Constraint] = Field((), description="Bounds that a trial must keep to be feasible.")
-    parameters: Frozen[Parameter] = Field(default_factory=FrozenDict, description="What is searched, by name.")
+    constraints: Tuple[Constraint] = Field(
+        (),
+        description="Bounds that a trial must keep to be feasible.",
+    )
+    parameters: Frozen[Parameter] = Field(
+        default_factory=FrozenDict,
+        description="What is searched, by name.",
+    )
     constants: Frozen[Json] = Field(
         default_factory=FrozenDict,
-        description="Arguments that stay as they are, handed over beside the parameters.",
+        description="Constant arguments, passed with the parameters.",
     )
 
     warm_start: Tuple[Name] = Field(
         (),
-        description="Earlier studies with a like space, whose finished trials the sampler learns from.",
+        description="Earlier studies with a similar space, for the sampler to learn from.",
     )
     sampler: Sampler = Field(default_factory=Sampler, description="Which sampler proposes trials.")
-    pruner: Pruner = Field(default_factory=Pruner, description="Which pruner stops poor trials early.")
-    budget: Budget = Field(description="How much may be spent; the first limit that is reached ends the study.")
+    pruner: Pruner = Field(
+        default_factory=Pruner,
+        description="Which pruner stops poor trials early.",
+    )
+    budget: Budget = Field(
+        description="How much may be spent; the first limit that is reached ends the study.",
+    )
     parallelism: int | None = Field(
         None,
         ge=1,
         lt=2**31,
         description="Trials at a time; as many as fit when left out.",
     )
-    resources: Resources = Field(default_factory=Resources, description="What one trial asks of the cluster.")
-    retries: Retries = Field(default_factory=Retries, description="How often a trial may be run again.")
+    resources: Resources = Field(
+        default_factory=Resources,
+        description="Resources that one trial requests.",
+    )
+    retries: Retries = Field(
+        default_factory=Retries,
+        description="Retries of a trial, by class of failure.",
+    )
     limits: Limits = Field(
         default_factory=Limits,
-        description="When an attempt that does not end by itself is ended.",
+        description="Limits on an attempt, and on failures.",
     )
-    keep: Keep = Field(default_factory=Keep, description="Which checkpoints of each trial are kept.")
-    environment: Environment = Field(default_factory=Environment, description="What a worker's process needs.")
-    cluster: Text | None = Field(None, description="Address of a Ray cluster; a local one when left out.")
-    seed: int | None = Field(None, ge=0, lt=2**32, description="Seeds the sampler, and `trial.seed`.")
+    keep: Keep = Field(
+        default_factory=Keep,
+        description="How many checkpoints of each trial are kept.",
+    )
+    environment: Environment = Field(
+        default_factory=Environment,
+        description="What a worker's process needs.",
+    )
+    cluster: Text | None = Field(
+        None,
+        description="Address of a Ray cluster; a local one when left out.",
+    )
+    seed: int | None = Field(
+        None,
+        ge=0,
+        lt=2**32,
+        description="Seeds the sampler, and `trial.seed`.",
+    )
     seeds: int | None = Field(
         None,
         ge=2,
         le=1_000,
-        description="Trials share so many training seeds, or folds, in turns; each trial has its own when left out.",
+        description="Number of training seeds, or folds, that trials share in turns; by default "
+        "each trial has its own.",
     )
 
     @property
@@ -419,28 +492,30 @@ class StudySpec(SpecModel):
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The metrics that each trial needs a value of: the objectives, then those of constraints."""
-        names = [metric.name for metric in self.metrics] + [one.metric for one in self.constraints]
+        """The metrics that each trial needs a value of: the objectives, then those of
+        constraints."""
+        names = [metric.name for metric in self.metrics]
+        names += [constraint.metric for constraint in self.constraints]
         return tuple(dict.fromkeys(names))
 
     @property
     def has_program(self) -> bool:
-        """Whether it names its objective, which any process can then run."""
+        """True if the study names its objective, so that any process can run it."""
         return self.entrypoint is not None or self.command is not None
 
     @property
     def resume_command(self) -> str:
-        """What continues the study, in a shell or in Python."""
+        """Command that continues the study, in a shell or in Python."""
         return formatting.resume_command(self.name, has_program=self.has_program)
 
     @property
     def confirm_command(self) -> str:
-        """What runs its finalists again, in a shell or in Python."""
+        """Command that repeats its finalists, in a shell or in Python."""
         return formatting.confirm_command(self.name, has_program=self.has_program)
 
     @property
     def define_by_run(self) -> bool:
-        """Whether the objective itself declares its parameters, as in Optuna."""
+        """True if the objective declares its parameters itself, as in Optuna."""
         return not self.parameters
 
 

@@ -11,15 +11,15 @@ _OPTION = re.compile(r"\$\{--([^}]+)\}")
 
 
 def names_in(argument: str) -> list[str]:
-    """Return the names of the values that an argument holds."""
+    """Return the names of the values in an argument."""
     return [match[2] for match in PLACEHOLDER.finditer(argument) if match[2] is not None]
 
 
 def option_in(argument: str, known: Collection[str]) -> str | None:
-    """Return the `name` of an argument that is `${--name}`; None for any other.
+    """Return the `name` of an argument `${--name}`; None for any other argument.
 
     Args:
-        argument: as written.
+        argument: as in the study file.
         known: parameters and constants; one that is itself called `--name` is a value.
     """
     found = _OPTION.fullmatch(argument)
@@ -27,5 +27,6 @@ def option_in(argument: str, known: Collection[str]) -> str | None:
 
 
 def parameter_of(option: str, known: Collection[str]) -> str:
-    """Return the parameter of an option: `learning_rate` is that of `--learning-rate`, as in argparse."""
+    """Return the parameter of an option: `learning_rate` is that of `--learning-rate`, as in
+    argparse."""
     return option if option in known else option.replace("-", "_")

@@ -1,7 +1,7 @@
-"""Which text a spec may hold: whatever can be stored, shown and typed.
+"""Text that a spec may contain: text that can be stored, shown and typed.
 
-Postgres refuses NUL and unpaired surrogates; control characters and bidirectional overrides in a name would let it
-look like another one, or move the cursor of whoever lists it.
+Postgres refuses NUL and unpaired surrogates. Control characters and bidirectional overrides could
+make a name look like another one, or move the cursor of a terminal that lists it.
 """
 
 from __future__ import annotations
@@ -16,34 +16,37 @@ _CONTROL_CATEGORIES = frozenset({"Cc", "Zl", "Zp"})
 
 
 def check_text(text: str) -> str:
-    """Any text that the database can hold.
+    """Check that the database can store a text.
 
     Raises:
-        ValueError: it holds NUL or half of a surrogate pair; the message says where.
+        ValueError: it contains NUL or half of a surrogate pair; the message gives the position.
     """
     for position, char in enumerate(text):
         if char == "\x00" or "\ud800" <= char <= "\udfff":
-            raise ValueError(f"cannot be stored: it holds {_code(char)} at character {position + 1}")
+            where = f"{_code(char)} at character {position + 1}"
+            raise ValueError(f"cannot be stored: it holds {where}")
     return text
 
 
 def check_name(name: str) -> str:
-    """A name, of any script: no control characters, no bidirectional overrides, no space around it.
+    """Check a name, in any script: no control characters, no bidirectional overrides, no space
+    around it.
 
     Raises:
-        ValueError: it holds one of those; the message says where.
+        ValueError: it contains one of those; the message gives the position.
     """
     check_text(name)
     if name != name.strip():
-        raise ValueError("has space around it: take it away")
+        raise ValueError("has space around it: remove it")
     for position, char in enumerate(name):
         if unicodedata.category(char) in _CONTROL_CATEGORIES or char in _BIDI_CONTROLS:
-            raise ValueError(f"is a name, and holds the invisible {_code(char)} at character {position + 1}")
+            where = f"{_code(char)} at character {position + 1}"
+            raise ValueError(f"is a name, and holds the invisible {where}")
     return name
 
 
 def check_json(value: object) -> None:
-    """JSON whose every text can be stored.
+    """Check that every text in a JSON value can be stored.
 
     Raises:
         ValueError: as `check_text`.

@@ -21,24 +21,25 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?", re.IGNORECASE)
 
 
 def parse_duration_s(value: object) -> object:
-    """`90`, `90s`, `15m`, `1h30m` -> seconds; anything that is no text is left for the type check."""
+    """Parse `90`, `90s`, `15m` or `1h30m` into seconds; other types are left to the type check."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return value
     if not isinstance(value, str):
         return float(value)
     text = value.strip().lower().replace(" ", "")
     if not _DURATION.fullmatch(text):
-        raise ValueError(f"{value!r} is no duration: write 90s, 15m, 12h, 3d or 1h30m")
-    return float(sum(float(n) * _SECONDS[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)))
+        raise ValueError(f"{value!r} is not a duration: write 90s, 15m, 12h, 3d or 1h30m")
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    return float(sum(float(amount) * _SECONDS[unit] for amount, unit in parts))
 
 
 def parse_bytes(value: object) -> object:
-    """`4GB`, `512MiB`, `1000` -> bytes; anything that is no text is left for the type check."""
+    """Parse `4GB`, `512MiB` or `1000` into bytes; other types are left to the type check."""
     if not isinstance(value, str):
         return value
     match = _SIZE.fullmatch(value.strip())
     if match is None:
-        raise ValueError(f"{value!r} is no size: write 512MB, 4GB or 1.5GiB")
+        raise ValueError(f"{value!r} is not a size: write 512MB, 4GB or 1.5GiB")
     number, unit = match.groups()
     size = float(number) * _BYTES[(unit or "").upper()]
     if size >= 2**63:

@@ -1,1 +1,2 @@
-"""Text views of studies for terminals, pipes and notebooks, shared by the command line and the Python API."""
+"""Text views of studies for terminals, pipes and notebooks, shared by the command line and the
+Python API."""

@@ -1,4 +1,4 @@
-"""The view of a run that suits where Python runs: a notebook, a terminal, or a pipe."""
+"""The view of a run, chosen by where Python runs: a notebook, a terminal, or a pipe."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from tunesvc.views.terminal import err
 
 
 def automatic_view(title: str, interrupt: threading.Event) -> AbstractContextManager[Observer]:
-    """Return a context manager that shows a run: live in a notebook or terminal, else as lines.
+    """Return a context manager that shows a run: live in a notebook or terminal, otherwise as
+    lines.
 
-    Writes to standard error, like other progress bars: what the program prints stays its own.
+    Writes to standard error, like other progress bars, so that standard output belongs to the
+    program.
 
     Args:
-        title: stands above the view.
-        interrupt: set once a stop was asked for.
+        title: heading of the view.
+        interrupt: set when a stop is requested.
     """
     if in_notebook():
         return NotebookView(title)

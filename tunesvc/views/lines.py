@@ -1,4 +1,4 @@
-"""A running study as plain lines or as JSON lines. Each implements `coordinator.progress.Observer`."""
+"""A running study as text or JSON lines. Each implements `coordinator.progress_events.Observer`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from tunesvc.views.live import in_one_line
 from tunesvc.views.terminal import clean, plain, to_json
 
 EVERY_S = 10.0
-"""Seconds of the study between two lines of progress."""
+"""Seconds of the study between two progress lines."""
 
 
 class PlainLines:
-    """One line per happening, and one of progress now and then: for pipes, logs and notebooks."""
+    """One line per event, and regular progress lines: for pipes, logs and notebooks."""
 
     def __init__(self, study: str = "", stream: TextIO | None = None) -> None:
-        """`study`: what stands before each line, where there are several."""
+        """`study`: prefix of each line, if there are several studies."""
         self._before = f"{clean(study)}: " if study else ""
         self._stream = stream or sys.stdout
-        self._told_s = 0.0
+        self._written_s = 0.0
 
     def progress(self, progress: Progress) -> None:
-        """A line, when the last one is old."""
-        if progress.elapsed_s - self._told_s >= EVERY_S:
-            self._told_s = progress.elapsed_s
+        """Write a progress line, unless the last one is recent."""
+        if progress.elapsed_s - self._written_s >= EVERY_S:
+            self._written_s = progress.elapsed_s
             self._write(_progress_line(progress))
 
     def on_event(self, event: ProgressEvent) -> None:
-        """A line, which the kind begins: the text need not repeat it."""
+        """Write an event. The line begins with its kind, so the text need not repeat it."""
         trial = "" if event.number is None else f"trial {event.number}: "
         self._write(f"{event.kind:8} {trial}{in_one_line(event.text)}".rstrip())
 
@@ -47,36 +47,47 @@ def _progress_line(p: Progress) -> str:
         f"{p.done}{of} trials ({p.pruned} pruned, {p.failed} failed{stopped})",
     ]
     parts.append(f"{len(p.running)} running")
-    parts += [f"{count} {name}" for name, count in (("queued", len(p.queued)), ("paused", p.paused)) if count]
+    parts += [
+        f"{count} {name}"
+        for name, count in (
+            ("queued", len(p.queued)),
+            ("paused", p.paused),
+        )
+        if count
+    ]
     if p.best is not None:
         parts.append(f"best {', '.join(map(number, p.best.values))} (trial {p.best.number})")
     if p.gpus_total:
         parts.append(f"GPUs {p.gpus_busy:g}/{p.gpus_total:g}")
-    parts.append(f"{duration(p.elapsed_s)} gone" + (f", {duration(p.left_s)} left" if p.left_s is not None else ""))
-    parts += [p.forecast] if p.forecast else []
+    parts.append(f"{duration(p.elapsed_s)} elapsed")
+    if p.left_s is not None:
+        parts.append(f"{duration(p.left_s)} left")
+    if p.forecast:
+        parts.append(p.forecast)
     return f"{'progress':8} " + ", ".join(parts)
 
 
 class JsonLines:
-    """One JSON object per line, told apart by `event`: `note` or `progress`. `end` comes from the command."""
+    """One JSON object per line; its `event` is `note` or `progress`. `end` comes from the
+    command."""
 
     def __init__(self, study: str | None = None, stream: TextIO | None = None) -> None:
-        """`study`: what each line bears; None where it concerns all of several."""
+        """`study`: name in each line; None for events that concern several studies."""
         self._study = study
         self._stream = stream or sys.stdout
-        self._told_s = -1.0
+        self._written_s = -1.0
 
     def progress(self, progress: Progress) -> None:
-        """A line, once a second of the study at most."""
-        if progress.elapsed_s - self._told_s >= 1.0:
-            self._told_s = progress.elapsed_s
+        """Write progress, at most once per second of the study."""
+        if progress.elapsed_s - self._written_s >= 1.0:
+            self._written_s = progress.elapsed_s
             self.write("progress", progress)
 
     def on_event(self, event: ProgressEvent) -> None:
-        """A line."""
+        """Write an event."""
         self.write("note", event)
 
     def write(self, event: str, value: object) -> None:
-        """One event."""
+        """Write one event."""
         self._stream.write(to_json({"event": event, "study": self._study, **plain(value)}) + "\n")
         self._stream.flush()

@@ -1,4 +1,4 @@
-"""The live view of a running study on a terminal. Implements `coordinator.progress.Observer`; decides nothing."""
+"""The live view of a running study on a terminal. Implements `progress_events.Observer`."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tunesvc.views.terminal import STYLES, cells, clean
 
 STOPPING = "stopping once everything is recorded; press Ctrl-C again to force it"
 RECENT = 4
-"""Ended trials that stay in view."""
+"""Finished trials that stay in view."""
 SCROLLED = {"best", "failed", "retry", "warning", "study", "over", "error"}
-"""What stays on the screen for good, above the view; the other trials that end only pass by."""
+"""Events printed permanently above the view; other trials that end appear only briefly."""
 _MARKS = {
     "best": "★",
     "complete": "✓",
@@ -49,10 +49,10 @@ _MIN_ROWS = 4
 
 
 class RedrawnView(ABC):
-    """A context manager; between entering and leaving it redraws itself a few times a second."""
+    """A context manager that redraws itself a few times a second while it is entered."""
 
     def __init__(self, console: Console, interrupt: Event | None) -> None:
-        """`interrupt`: set when a stop was asked for."""
+        """`interrupt`: set when a stop is requested."""
         self._console = console
         self._interrupt = interrupt or Event()
         self._phase = "starting"
@@ -79,26 +79,32 @@ class RedrawnView(ABC):
 
     @abstractmethod
     def render(self) -> RenderableType:
-        """The view as it stands."""
+        """Return the current view."""
 
 
 class LiveView(RedrawnView):
-    """What one study does."""
+    """View of one study."""
 
     def __init__(self, title: str, console: Console, interrupt: Event | None = None) -> None:
-        """`title`: what stands above, such as the study and its sampler; `interrupt`: set when a stop was asked for."""
+        """Create a view.
+
+        Args:
+            title: heading, such as the study and its sampler.
+            console: the terminal.
+            interrupt: set when a stop is requested.
+        """
         self._title = title
         self._progress: Progress | None = None
         self._recent: deque[ProgressEvent] = deque(maxlen=RECENT)
         super().__init__(console, interrupt)  # last: it is drawn at once
 
     def progress(self, progress: Progress) -> None:
-        """Show this from the next redraw on."""
+        """Show this progress from the next redraw on."""
         self._progress = progress
         self._phase = ""
 
     def on_event(self, event: ProgressEvent) -> None:
-        """Show a happening: above the view for good, or among the recent ones."""
+        """Show an event: permanently above the view, or among the recent ones."""
         if event.kind == "phase":
             self._phase = event.text
         elif event.kind == "dashboard":
@@ -109,8 +115,18 @@ class LiveView(RedrawnView):
             self._recent.append(event)
 
     def render(self) -> RenderableType:
-        """The view as it stands."""
-        where = [Text.assemble(("dashboard ", "dim"), self._dashboard, overflow="fold")] if self._dashboard else []
+        """Return the current view."""
+        where = (
+            [
+                Text.assemble(
+                    ("dashboard ", "dim"),
+                    self._dashboard,
+                    overflow="fold",
+                )
+            ]
+            if self._dashboard
+            else []
+        )
         if self._progress is None:
             return Group(*where, self._waiting())
         p = self._progress
@@ -124,7 +140,14 @@ class LiveView(RedrawnView):
         parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
         parts += where
         parts += [Text(), self._trials(p)] if p.live else []
-        parts += [Text(), *(line(event, style="dim") for event in self._recent)] if self._recent else []
+        parts += (
+            [
+                Text(),
+                *(line(event, style="dim") for event in self._recent),
+            ]
+            if self._recent
+            else []
+        )
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
         if self._phase:
@@ -145,7 +168,7 @@ class LiveView(RedrawnView):
         )
 
     def _trials(self, p: Progress) -> Table:
-        """Running and queued trials, as many as there is room for."""
+        """Return a table of as many running and queued trials as fit."""
         room = max(_MIN_ROWS, self._console.height - 14 - len(self._recent))
         shown = p.live if len(p.live) <= room else p.live[: room - 1]
         wide = self._console.width >= 90
@@ -171,7 +194,7 @@ def _trial_cells(trial: LiveTrial, wide: bool) -> list[Text]:
 
 
 def step_text(trial: LiveTrial) -> str:
-    """The newest step of a trial that is not over."""
+    """Return the newest step of a running or queued trial."""
     if trial.queued:
         return "queued"
     return "–" if trial.step is None else str(trial.step)
@@ -222,7 +245,7 @@ def _best(p: Progress) -> Text:
 
 
 def line(event: ProgressEvent, *, study: str = "", style: str = "") -> Text:
-    """An event in one line; `study`: its study's name, where several are shown."""
+    """Format an event in one line; `study`: its study's name, if several are shown."""
     mark, prefix = _MARKS.get(event.kind, "•"), f"{clean(study)}  " if study else ""
     parts = (
         (f"{mark} ", _COLOURS.get(event.kind, "")),
@@ -238,9 +261,11 @@ def in_one_line(text: str) -> str:
 
 
 def describe(event: ProgressEvent) -> str:
-    """Return an event as a sentence in one line."""
+    """Describe an event in one line."""
     text = in_one_line(event.text)
-    return text if event.number is None else f"trial {event.number}{_VERBS.get(event.kind, '')}: {text}"
+    if event.number is None:
+        return text
+    return f"trial {event.number}{_VERBS.get(event.kind, '')}: {text}"
 
 
 _VERBS = {
@@ -250,4 +275,4 @@ _VERBS = {
     "promoted": " continues",
     "failed": " failed",
 }
-"""What happened to the trial, where the text does not say it."""
+"""Verbs for events with a text that lacks one."""

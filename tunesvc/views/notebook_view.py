@@ -1,4 +1,4 @@
-"""A running study in a notebook's cell: one block of HTML that is replaced as the study moves on."""
+"""A running study in a notebook's cell: one block of HTML that is replaced on progress."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from tunesvc.util.formatting import duration, number, parameters
 from tunesvc.views.live import SCROLLED, describe, step_text
 
 EVERY_S = 0.5
-"""Least time between two drawings: each travels to the browser."""
+"""Minimum seconds between two drawings: each is sent to the browser."""
 RUNNING_MAX = 8
 NOTES = 6
 
 
 def in_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook."""
+    """Return True if this process is the kernel of a notebook."""
     interactive = sys.modules.get("IPython")
     shell = None if interactive is None else interactive.get_ipython()
     return shell is not None and hasattr(shell, "kernel")
 
 
 class NotebookView:
-    """Implements `coordinator.progress.Observer`. A context manager; draws a last time when it is left."""
+    """Implements `progress_events.Observer`. A context manager; draws a last time on exit."""
 
     def __init__(self, title: str, clock: Callable[[], float] = time.monotonic) -> None:
         """`title`: the study's name."""
@@ -37,7 +37,7 @@ class NotebookView:
         self._phase = "starting"
         self._progress: Progress | None = None
         self._ending = ""
-        """The end of the run in a line, once it has ended."""
+        """Description of the end of the run, once it has ended."""
         self._events: deque[str] = deque(maxlen=NOTES)
         self._drawn_s = -EVERY_S
         self._handle: Any = None
@@ -51,12 +51,12 @@ class NotebookView:
         self._draw()
 
     def progress(self, progress: Progress) -> None:
-        """Show this, at the next drawing."""
+        """Show this progress at the next drawing."""
         self._progress, self._phase = progress, ""
         self._draw_if_due()
 
     def on_event(self, event: ProgressEvent) -> None:
-        """Show what happened, at the next drawing; what is only passing is left out."""
+        """Show an event at the next drawing; transient ones are left out."""
         if event.kind == "phase":
             self._phase = event.text
         elif event.kind == "over":
@@ -96,9 +96,11 @@ class NotebookView:
 def _bar(fraction: float) -> str:
     full = f"{100 * min(1.0, fraction):.1f}%"
     return (
-        f'<div role="progressbar" aria-valuenow="{100 * fraction:.0f}" aria-valuemin="0" aria-valuemax="100" '
-        'style="height: 6px; border-radius: 3px; background: rgb(128 128 128 / .25); margin: 6px 0">'
-        f'<div style="height: 6px; border-radius: 3px; background: #12a594; width: {full}"></div></div>'
+        f'<div role="progressbar" aria-valuenow="{100 * fraction:.0f}" aria-valuemin="0" '
+        'aria-valuemax="100" style="height: 6px; border-radius: 3px; '
+        'background: rgb(128 128 128 / .25); margin: 6px 0">'
+        '<div style="height: 6px; border-radius: 3px; background: #12a594; '
+        f'width: {full}"></div></div>'
     )
 
 
@@ -129,11 +131,12 @@ def _running(p: Progress) -> str:
     rows = "".join(_row(trial) for trial in p.live[:RUNNING_MAX])
     if not rows:
         return ""
-    heads = "".join(f'<th style="text-align: right; padding: 0 10px">{head}</th>' for head in _HEADS)
+    heads = "".join(f'<th style="{_CELL_STYLE}">{head}</th>' for head in _HEADS)
     style = "border-collapse: collapse; color: inherit; font: inherit; margin: 4px 0"
     return f'<table style="{style}"><thead><tr>{heads}</tr></thead>{rows}</table>'
 
 
+_CELL_STYLE = "text-align: right; padding: 0 10px"
 _HEADS = ("trial", "step", "value", "time")
 
 
@@ -144,11 +147,8 @@ def _row(trial: LiveTrial) -> str:
         number(trial.value),
         duration(trial.elapsed_s),
     )
-    return (
-        "<tr>"
-        + "".join(f'<td style="text-align: right; padding: 0 10px">{_text(cell)}</td>' for cell in cells)
-        + "</tr>"
-    )
+    columns = "".join(f'<td style="{_CELL_STYLE}">{_text(cell)}</td>' for cell in cells)
+    return f"<tr>{columns}</tr>"
 
 
 def _text(text: str) -> str:

@@ -1,10 +1,11 @@
-"""Studies and trials as text for a terminal: what `show`, `best`, `trials` and the end of `run` print. Pure."""
+"""Studies and trials as text for a terminal: what `show`, `best`, `trials` and the end of `run`
+print. Pure."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from tunesvc.search.analysis.recommend import Recommendation
 
 ATTRIBUTE_CHARS = 500
-"""How much of an attribute's value is shown."""
+"""Characters shown of an attribute's value, at most."""
 CURVE_POINTS = 12
 """Points of a curve that are printed, at most."""
 
@@ -53,16 +54,16 @@ def overview(
     forecast: str | None = None,
     audit: Audit | None = None,
 ) -> RenderableType:
-    """How a study stands.
+    """Format a study's state.
 
     Args:
         view: the study.
-        best_rows: what it recommends; of several objectives the front.
-        newest: the trials that are listed.
+        best_rows: recommended trials; for several objectives the Pareto front.
+        newest: trials to list.
         width: of the terminal.
         answer: the evidence for the recommended trial.
-        forecast: the improvement to come, in words.
-        audit: how often its pruner errs.
+        forecast: the expected improvement, as text.
+        audit: the error rate of its pruner.
     """
     grid = facts(view)
     if audit is not None and audit.audited:
@@ -83,13 +84,24 @@ def _heading(view: StudyView) -> Text:
 
 
 def facts(view: StudyView) -> Table:
-    """A study's figures as two columns."""
+    """Format a study's facts as two columns."""
     grid = Table.grid(padding=(0, 2))
     goals = ", ".join(f"{objective.goal} {objective.name}" for objective in view.objectives)
-    rows = {"objective": goals, "trials": counts(view), "budget": budget(view)}
-    rows["time"] = duration(view.active_s) + (f", {view.gpu_hours:.3g} GPU hours" if view.gpu_hours else "")
-    rows["created"] = ago(view.created_at) + (f" by {view.owner}" if view.owner else "")
-    rows |= {name: text for name, text in (("tags", ", ".join(view.tags)), ("note", view.note)) if text}
+    rows: dict[str, Any] = {"objective": goals, "trials": counts(view), "budget": budget(view)}
+    rows["time"] = duration(view.active_s)
+    if view.gpu_hours:
+        rows["time"] += f", {view.gpu_hours:.3g} GPU hours"
+    rows["created"] = ago(view.created_at)
+    if view.owner:
+        rows["created"] += f" by {view.owner}"
+    rows |= {
+        name: text
+        for name, text in (
+            ("tags", ", ".join(view.tags)),
+            ("note", view.note),
+        )
+        if text
+    }
     if view.coordinator:
         rows["run by"] = view.coordinator
     elif view.unattended:
@@ -100,7 +112,7 @@ def facts(view: StudyView) -> Table:
 
 
 def counts(view: StudyRow) -> Text:
-    """Trials by state, in one line."""
+    """Format the numbers of trials by state, in one line."""
     c = view.counts
     parts = [
         ("complete", c.complete),
@@ -120,14 +132,16 @@ def counts(view: StudyRow) -> Text:
 
 
 def budget(view: StudyRow) -> str:
-    """The budget and how much of it is spent."""
+    """Format the budget and its spent part."""
     if view.budget is None:
         return "none (made through Optuna)"
     limits = [f"{view.budget.trials} trials" if view.budget.trials else ""]
     limits += [f"{duration(view.budget.wall)} wall time" if view.budget.wall else ""]
     limits += [f"{view.budget.gpu_hours:g} GPU hours" if view.budget.gpu_hours else ""]
     stop = view.budget.stop_when
-    early = "" if stop is None else f", or less than {stop.improvement_below:g} to expect per {stop.per}"
+    early = ""
+    if stop is not None:
+        early = f", or less than {stop.improvement_below:g} to expect per {stop.per}"
     return f"{bar(view.fraction)} of {' or '.join(filter(None, limits))}{early}"
 
 
@@ -141,8 +155,8 @@ def best(
 
     Args:
         view: the study.
-        rows: the recommended trial, and after it the one with the best observed value if that is another one; or the
-            front.
+        rows: the recommended trial, and after it the one with the best observed value if that is
+            another one; or the front.
         width: of the terminal.
         answer: the evidence for the recommended trial.
     """
@@ -151,7 +165,9 @@ def best(
     row, *others = rows
     if answer is not None and others:
         return Group(_recommended(view, row, answer), Text(), best(view, others, width))
-    evidence = "" if answer is None or answer.number != row.number else answer.describe(view.shared_seeds)
+    evidence = ""
+    if answer is not None and answer.number == row.number:
+        evidence = answer.describe(view.shared_seeds)
     return Group(_headline("Best", view, number(row.value), row, evidence), _params(row))
 
 
@@ -161,18 +177,30 @@ def _recommended(view: StudyView, row: TrialRow, answer: Recommendation) -> Rend
     if answer.confirmed is None:
         spread = "" if answer.deviation is None else f" ± {answer.deviation:.2g}"
         over = "" if view.shared_seeds is None else f" over {view.shared_seeds} seeds"
-        title = _headline("Recommended", view, f"{number(answer.mean)}{spread}{over}", row, observed)
+        title = _headline(
+            "Recommended",
+            view,
+            f"{number(answer.mean)}{spread}{over}",
+            row,
+            observed,
+        )
         return Group(
             title,
             _params(row),
             Text(f"{note}; `{view.confirm_command}` finds out.", "dim"),
         )
-    title = _headline("Confirmed", view, number(answer.mean), row, f"{observed}, {answer.describe()}")
+    title = _headline(
+        "Confirmed",
+        view,
+        number(answer.mean),
+        row,
+        f"{observed}, {answer.describe()}",
+    )
     return Group(title, _params(row), Text(f"{note}.", "dim"))
 
 
 def _headline(title: str, view: StudyView, value: str, row: TrialRow, evidence: str) -> Text:
-    """Return the metric's value, and the trial with the evidence for it."""
+    """Format the metric's value, and the trial with its evidence."""
     metric = (f"{clean(view.objectives[0].name)} = {value}", STYLES["best"])
     after = (f"  trial {row.number}{', ' if evidence else ''}{evidence}", "dim")
     return Text.assemble((f"{title}  ", "bold"), metric, after)
@@ -186,7 +214,8 @@ def _params(row: TrialRow) -> Table:
 
 
 def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
-    """Trials as a table; parameters and metrics that the terminal has no room for are left out."""
+    """Format trials as a table; parameters and metrics that do not fit the terminal are left
+    out."""
     heads, lines = _trial_cells(view, rows)
     params = columns_of([row.params for row in rows])
     optional = {*params, *_other_metrics(view, rows)}
@@ -198,13 +227,16 @@ def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
     named = {head: head if head in words else f">{head}" for head in heads}
     dull = {"attempts": "1", "failure": ""}
     kept = [i for i, head in enumerate(heads) if any(line[i] != dull.get(head) for line in lines)]
-    coloured = [[state_text(line[i]) if heads[i] == "state" else line[i] for i in kept] for line in lines]
     return fitted(
         [named[heads[i]] for i in kept],
-        coloured,
+        [[_coloured(heads[i], line[i]) for i in kept] for line in lines],
         width,
         [named[head] for head in heads if head in optional],
     )
+
+
+def _coloured(head: str, text: str) -> Text | str:
+    return state_text(text) if head == "state" else text
 
 
 def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
@@ -212,7 +244,7 @@ def _is_numeric(name: str, rows: Sequence[TrialRow]) -> bool:
 
 
 def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], list[list[str]]]:
-    """Trials as text: the heads of the columns, and a line for each."""
+    """Format trials as text: the column headings, and a line for each trial."""
     names = columns_of([row.params for row in rows])
     metrics = _other_metrics(view, rows)
     heads = [
@@ -251,7 +283,7 @@ def _other_metrics(view: StudyView, rows: Sequence[TrialRow]) -> list[str]:
 
 
 def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> RenderableType:
-    """One trial: values, parameters, attempts, decisions, curve."""
+    """Format one trial: values, parameters, attempts, decisions, curve."""
     row = detail.row
     heading = Text.assemble(
         (f"{clean(view.name)} · trial {row.number}", "bold"),
@@ -297,7 +329,9 @@ def _attempts(rows: Sequence[AttemptRow]) -> Table:
         "failure",
     )
     for row in rows:
-        took = (row.ended_at - row.started_at).total_seconds() if row.started_at and row.ended_at else None
+        took = None
+        if row.started_at and row.ended_at:
+            took = (row.ended_at - row.started_at).total_seconds()
         where = (row.node or "–", row.pid or "–", ",".join(row.devices) or "–")
         made.add_row(
             *cells(
@@ -315,9 +349,9 @@ def _attempts(rows: Sequence[AttemptRow]) -> Table:
 def _decisions(detail: TrialDetail) -> Table:
     grid = Table.grid(padding=(0, 2))
     for decision in detail.decisions:
-        moment = decision.decided_at.astimezone().strftime("%H:%M:%S")
+        time_of_day = decision.decided_at.astimezone().strftime("%H:%M:%S")
         grid.add_row(
-            Text(moment, "dim"),
+            Text(time_of_day, "dim"),
             Text(decision.kind, STYLES.get(decision.kind, "cyan")),
             *cells(decision.reason),
         )
@@ -355,30 +389,30 @@ def _failure(attempt: AttemptRow) -> list[RenderableType]:
 
 
 def traceback(title: str, text: str) -> RenderableType:
-    """A traceback as the worker wrote it, under a title."""
+    """Format a traceback from the worker, under a title."""
     return Group(Text(), Text(title, "bold"), indented(Text(clean(text.rstrip()), "red")))
 
 
-def explanation(told: Explanation) -> RenderableType:
-    """Sentences under what they are about."""
-    parts: list[RenderableType] = [Text(clean(told.title), "bold")]
-    for topic, sentences in told.topics.items():
+def explanation(answer: Explanation) -> RenderableType:
+    """Format an explanation: sentences under their topics."""
+    parts: list[RenderableType] = [Text(clean(answer.title), "bold")]
+    for topic, sentences in answer.topics.items():
         parts += [Text(), Text(topic, "dim")]
         parts += [indented(clean(sentence)) for sentence in sentences]
     return Group(*parts)
 
 
-def confirmation(told: Confirmation) -> RenderableType:
-    """Finalists as a table, the best mean first, and what follows from it."""
+def confirmation(result: Confirmation) -> RenderableType:
+    """Format finalists as a table, the best mean first, and the conclusion."""
     made = table(
         ">trial",
-        f">{told.metric}",
+        f">{result.metric}",
         ">mean",
         ">95 % interval",
         ">repeats",
         ">best of all",
     )
-    for one in told.finalists:
+    for one in result.finalists:
         between = "–" if one.low is None else f"{number(one.low)} … {number(one.high)}"
         runs = f"{len(one.values)}" + (f" + {one.failed} failed" if one.failed else "")
         chance = "–" if one.chance is None else f"{one.chance:.0%}"
@@ -392,4 +426,4 @@ def confirmation(told: Confirmation) -> RenderableType:
                 chance,
             )
         )
-    return Group(Text(), made, Text(), Text(told.verdict))
+    return Group(Text(), made, Text(), Text(result.verdict))

@@ -1,4 +1,4 @@
-"""How things are printed: consoles, tables, numbers, durations, JSON. Text from a study is never markup."""
+"""Terminal output: consoles, tables, numbers, durations, JSON. A study's text is never markup."""
 
 from __future__ import annotations
 
@@ -41,43 +41,44 @@ STYLES = {
 
 
 WIDE = 400
-"""Columns where nobody looks: a pipe should not lose the end of a line."""
+"""Columns of a pipe, so that no line is cut."""
 
 
 def out() -> Console:
-    """Standard output. Made anew each time, so that it is the stream of the moment."""
+    """Return a console on standard output, created on each call to follow redirections."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
     return Console(file=sys.stdout, highlight=False, width=width)
 
 
 def err() -> Console:
-    """Standard error."""
+    """Return a console on standard error."""
     return Console(file=sys.stderr, highlight=False)
 
 
 def print_error(message: str) -> None:
-    """One error, for people, on standard error."""
+    """Print one error on standard error, for people."""
     console = err()
     console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON on standard output."""
+    """Print a value as JSON on standard output."""
     sys.stdout.write(to_json(value) + "\n")
     sys.stdout.flush()
 
 
 def to_json(value: Any) -> str:
-    """JSON text; NaN and infinities are the strings `NaN`, `Infinity`, `-Infinity`."""
+    """Return JSON text; NaN and infinities are the strings `NaN`, `Infinity`, `-Infinity`."""
     from tunesvc.db.engine import json_numbers
 
     return json_numbers.dump(plain(value))
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, enums and moments as what JSON knows."""
+    """Convert dataclasses, enums and timestamps to JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: plain(getattr(value, name)) for name in names}
     if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, datetime):
@@ -92,12 +93,12 @@ def plain(value: Any) -> Any:
 
 
 def indented(text: Text | str) -> Padding:
-    """A text two places in; what follows it on its lines stays empty, for a pipe has no width to be filled."""
+    """Indent a text by two columns, without padding at the ends of lines."""
     return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, 2), expand=False)
 
 
 def table(*columns: str) -> Table:
-    """A table in our look. A column whose name begins with `>` is of numbers."""
+    """Return a table in our style. Columns with a name that begins with `>` contain numbers."""
     made = Table(box=None, pad_edge=False, header_style="dim")
     for column in columns:
         name = Text(clean(column.removeprefix(">")))
@@ -111,17 +112,23 @@ def fitted(
     width: int,
     spare: Sequence[str] = (),
 ) -> Table:
-    """A table in `width` columns: of the columns in `spare`, the last ones are left out until it fits.
+    """Return a table at most `width` columns wide, without the last columns in `spare` if
+    necessary.
 
     Args:
-        heads: names of the columns; one that begins with `>` is of numbers.
-        lines: values, a line for each row.
+        heads: names of the columns; `>` marks a column of numbers.
+        lines: the values of each row.
         width: of the terminal.
-        spare: heads of columns that may be left out.
+        spare: headings of columns that may be left out.
     """
     rows = [cells(*line) for line in lines]
     widths = [
-        max(cell_len(head.removeprefix(">")), *(row[i].cell_len for row in rows), 0) for i, head in enumerate(heads)
+        max(
+            cell_len(head.removeprefix(">")),
+            *(row[i].cell_len for row in rows),
+            0,
+        )
+        for i, head in enumerate(heads)
     ]
     kept = list(range(len(heads)))
     more = 0
@@ -137,35 +144,40 @@ def fitted(
 
 
 def cells(*values: object) -> list[Text]:
-    """Values as a table's cells, inert."""
+    """Convert values to a table's cells, without markup."""
     return [value if isinstance(value, Text) else Text(clean(str(value))) for value in values]
 
 
 def state_text(state: str) -> Text:
-    """A state in its colour."""
+    """Return a state in its colour."""
     return Text(state, STYLES.get(state, ""))
 
 
 def clean(text: str) -> str:
-    """Text without control and bidirectional characters, which could move the cursor or lie about the order."""
-    return "".join(c if c in "\n\t" or not _moves(c) else "\ufffd" for c in text)
+    """Replace control and bidirectional characters, which could move the cursor or reorder text."""
+    return "".join("\ufffd" if _moves_cursor(char) else char for char in text)
 
 
-def _moves(char: str) -> bool:
-    return unicodedata.category(char) == "Cc" or char in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_BIDI_CONTROLS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def _moves_cursor(char: str) -> bool:
+    if char in "\n\t":
+        return False
+    return unicodedata.category(char) == "Cc" or char in _BIDI_CONTROLS
 
 
 def markup(text: object) -> str:
-    """Text that rich prints as it is inside of markup."""
+    """Escape text for use inside rich markup."""
     return escape(clean(str(text)))
 
 
 def bar(fraction: float, width: int = 10) -> str:
-    """A share as a bar, with its percentage."""
+    """Format a fraction as a bar with its percentage."""
     full = round(fraction * width)
     return "━" * full + "╌" * (width - full) + f" {fraction:4.0%}"
 
 
 def columns_of(rows: Sequence[Mapping[str, object]]) -> list[str]:
-    """All keys of some mappings, in the order in which they first appear."""
+    """Return all keys of some mappings, in order of first appearance."""
     return list(dict.fromkeys(key for row in rows for key in row))

@@ -1,4 +1,4 @@
-"""Commands that ask something of a study: pause, stop, extend, widen, enqueue and so on; and rm."""
+"""Commands that send requests to a study: pause, stop, extend, widen, enqueue and so on; and rm."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def stop(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Stop a study now, or one of its trials. What running trials have reported is kept.
+    """Stop a study now, or one of its trials. Reports of running trials are kept.
 
-    Of a study that was made through Optuna's API, running trials fail, whose processes may be gone.
+    For a study made through Optuna's API, running trials fail, since their processes may be gone.
     """
     if trial is None:
         _request(study, "stop", {}, database_url, as_json)
@@ -51,13 +51,16 @@ def extend(
     }
     more = {name: amount for name, amount in more.items() if amount is not None}
     if not more:
-        raise typer.BadParameter("say by how much: --trials, --wall or --gpu-hours")
+        raise typer.BadParameter("give an amount: --trials, --wall or --gpu-hours")
     _request(study, "extend", more, database_url, as_json)
 
 
 def parallelism(
     study: StudyName,
-    trials: Annotated[str, typer.Argument(help="Trials at a time, or `all` that fit.", metavar="N")],
+    trials: Annotated[
+        str,
+        typer.Argument(help="Trials at a time, or `all` that fit.", metavar="N"),
+    ],
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
@@ -78,14 +81,15 @@ def widen(
     changes: Annotated[
         list[str],
         typer.Argument(
-            help="A range as NAME=MIN..MAX, of which either may be left out; choices to add as NAME+=VALUE.",
+            help="A range as NAME=MIN..MAX, either end optional; choices to add as NAME+=VALUE.",
             metavar="NAME=MIN..MAX|NAME+=VALUE",
         ),
     ],
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Widen ranges and add choices, while a study runs or before it is resumed. Its trials are kept."""
+    """Widen ranges and add choices, while a study runs or before it is resumed. Its trials are
+    kept."""
     _request(study, "widen", {"parameters": parse_widening(changes)}, database_url, as_json)
 
 
@@ -113,10 +117,12 @@ def enqueue(
     as_json: Json = False,
 ) -> None:
     """Run a trial with these values next. The sampler draws those that are not named."""
-    given: dict[str, Any] = {"params": dict(map(parse_assignment, params or ()))} if near is None else {"near": near}
     if (near is None) is (not params):
-        raise typer.BadParameter("say either which values, as NAME=VALUE, or --near which trial")
-    _request(study, "enqueue", given, database_url, as_json)
+        raise typer.BadParameter("give either values, as NAME=VALUE, or a trial with --near")
+    payload: dict[str, Any] = {"near": near}
+    if near is None:
+        payload = {"params": dict(map(parse_assignment, params or ()))}
+    _request(study, "enqueue", payload, database_url, as_json)
 
 
 def rm(
@@ -135,7 +141,7 @@ def rm(
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`lr=0.1` as name and value; a value that is no JSON is a string.
+    """Parse `lr=0.1` into name and value; a value that is not JSON is a string.
 
     Raises:
         typer.BadParameter: there is no name or no `=`.
@@ -147,10 +153,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def parse_widening(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`lr=1e-5..` and `optimizer+=adam` as what `widen` takes.
+    """Parse `lr=1e-5..` and `optimizer+=adam` into the argument of `widen`.
 
     Raises:
-        typer.BadParameter: a change is written in neither way.
+        typer.BadParameter: a change has neither form.
     """
     parsed: dict[str, dict[str, Any]] = {}
     for text in changes:
@@ -161,13 +167,19 @@ def parse_widening(changes: Sequence[str]) -> dict[str, dict[str, Any]]:
         name, found, ends = text.partition("=")
         low, dots, high = ends.partition("..")
         if not (name and found and dots and (low or high)):
-            raise typer.BadParameter(f"{text!r}: write NAME=MIN..MAX, such as lr=1e-5..1, or NAME+=VALUE for a choice")
-        parsed.setdefault(name, {}).update({end: _value(at) for end, at in (("min", low), ("max", high)) if at})
+            raise typer.BadParameter(
+                f"{text!r}: write NAME=MIN..MAX, such as lr=1e-5..1, or NAME+=VALUE for a choice",
+            )
+        change = parsed.setdefault(name, {})
+        if low:
+            change["min"] = _value(low)
+        if high:
+            change["max"] = _value(high)
     return parsed
 
 
 def _value(text: str) -> Any:
-    """JSON, or else text."""
+    """Parse JSON, or return the text."""
     try:
         return json.loads(text)
     except ValueError:

@@ -32,7 +32,10 @@ GpuPrice = Annotated[
 
 def dashboard(
     port: Port = None,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+    browser: Annotated[
+        bool,
+        typer.Option("--browser/--no-browser", help="Open the browser."),
+    ] = True,
     gpu_price: GpuPrice = 0.0,
     database_url: DatabaseUrl = None,
 ) -> None:
@@ -59,8 +62,13 @@ def dashboard(
 
 
 @contextmanager
-def served(database: Database, *, port: int | None = None, gpu_price: float = 0.0) -> Iterator[DashboardServer]:
-    """A dashboard for as long as the context lasts."""
+def served(
+    database: Database,
+    *,
+    port: int | None = None,
+    gpu_price: float = 0.0,
+) -> Iterator[DashboardServer]:
+    """Serve a dashboard until the context ends."""
     from tunesvc.web import DashboardServer
 
     with DashboardServer(database, port=port, gpu_price=gpu_price) as server:
@@ -68,14 +76,15 @@ def served(database: Database, *, port: int | None = None, gpu_price: float = 0.
 
 
 def print_address(server: DashboardServer) -> None:
-    """Where it is, for one browser."""
+    """Print the address, which is valid for one browser."""
     from tunesvc.views.terminal import out
 
     out().print(f"dashboard  {server.new_address()}", markup=False, soft_wrap=True)
 
 
 def open_browser(server: DashboardServer) -> None:
-    """Open it by a file that only this user can read: other users of the machine see a browser's arguments."""
+    """Open the address through a file that only this user can read: other users can see a browser's
+    arguments."""
     import webbrowser
 
     folder = Path(tempfile.mkdtemp(prefix="tunesvc-"))

@@ -1,4 +1,4 @@
-"""Commands that look after the database: db status, upgrade, backup, restore, path."""
+"""Commands that manage the database: db status, upgrade, backup, restore, path."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
         "schema": version,
     }
     rows["size"] = f"{found.size_bytes / 1e6:.1f} MB"
-    rows["holds"] = f"{found.studies} studies, {found.trials} trials; {found.running} studies are being run"
+    rows["holds"] = f"{found.studies} studies ({found.running} running), {found.trials} trials"
     grid = terminal.table("", "")
     grid.show_header = False
     for name, text in rows.items():
@@ -59,7 +59,7 @@ def backup(
     file: Annotated[Path, typer.Argument(help="The backup to write.", metavar="FILE")],
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write everything that is stored, as of one moment, to a file. Studies may run meanwhile."""
+    """Write a consistent snapshot of the whole database to a file. Studies may run meanwhile."""
     from tunesvc.db import backup as backups
     from tunesvc.db.engine.database import connect
 
@@ -74,10 +74,14 @@ def restore(
         Path,
         typer.Argument(help="A backup that `tune db backup` wrote.", metavar="FILE"),
     ],
-    replace: Annotated[bool, typer.Option("--replace", help="Delete the studies that are there.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Delete the studies that are there."),
+    ] = False,
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Read a backup into an empty database, or with `--replace` in place of what is there."""
+    """Read a backup into an empty database, or with `--replace` in place of the current
+    contents."""
     from tunesvc.db import backup as backups
     from tunesvc.db.engine.database import connect
 
@@ -88,7 +92,8 @@ def restore(
 
 @app.command(cls=HelpCommand)
 def path() -> None:
-    """Print the folder that holds the embedded database, checkpoints and everything else on this machine."""
+    """Print the folder that holds the embedded database, checkpoints and everything else on this
+    machine."""
     from tunesvc.util.paths import home_directory
 
     typer.echo(str(home_directory()))

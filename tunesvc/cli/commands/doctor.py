@@ -1,5 +1,5 @@
-"""`tune doctor`: whether everything that a study needs is there; `tune doctor STUDY`: why a study is where it is, and
-whether it is well."""
+"""`tune doctor` checks the installation; `tune doctor STUDY` explains a study's state and
+health."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunesvc.cli.cli_options import DatabaseUrl, Json, complete_study
 from tunesvc.cli.views.finding_text import DatabaseFinding
 
 LITTLE_SPACE = 2e9
-"""Bytes free below which a study may run out of room."""
+"""Free bytes below which a study may run out of space."""
 
 
 def doctor(
@@ -29,8 +29,9 @@ def doctor(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command, or explain the state of a STUDY: who
-    runs it, what waits and why, and whether its space, metric, pruner, sampler and workers serve it well.
+    """Check Python, Ray, Postgres, GPUs, disk space and the `tune` command, or explain a STUDY:
+    which process runs it, what waits and why, and the health of its space, metric, pruner, sampler
+    and workers.
 
     Exit code 1 if something is broken.
     """
@@ -53,7 +54,7 @@ def _explain(name: str, database_url: str | None, *, as_json: bool) -> None:
         examined = health(database, found.study)
     findings = [
         *diagnosis_text.findings(found),
-        *diagnosis_text.of_health(name, examined),
+        *diagnosis_text.format_health(name, examined),
     ]
     if as_json:
         terminal.print_json({"findings": findings, "diagnosis": found, "health": examined})
@@ -80,14 +81,20 @@ def _print(findings: Sequence[DatabaseFinding], *, as_json: bool) -> None:
         grid = Table.grid(padding=(0, 2))
         for finding in findings:
             mark, style = marks[finding.verdict]
-            grid.add_row(*terminal.cells(Text(mark, style), Text(finding.name, "bold"), finding.text))
+            grid.add_row(
+                *terminal.cells(
+                    Text(mark, style),
+                    Text(finding.name, "bold"),
+                    finding.text,
+                )
+            )
         terminal.out().print(grid)
     if any(finding.verdict == "broken" for finding in findings):
         raise typer.Exit(1)
 
 
 def examine(database_url: str | None) -> Iterator[DatabaseFinding]:
-    """Make every check, one after the other."""
+    """Run all checks, one after the other."""
     yield _python()
     yield _packages()
     yield command_name(shutil.which("tune"))
@@ -112,7 +119,8 @@ def _packages() -> DatabaseFinding:
 
 
 def command_name(found: str | None) -> DatabaseFinding:
-    """Whether `tune` on the path is ours: Ray and torchtune install a command of that name too."""
+    """Check that `tune` on the path is ours: Ray and torchtune install a command of that name
+    too."""
     if found is None:
         return DatabaseFinding(
             "Command",
@@ -128,8 +136,8 @@ def command_name(found: str | None) -> DatabaseFinding:
     return DatabaseFinding(
         "Command",
         "warn",
-        f"{found} belongs to another package, which was installed later (Ray and torchtune bring one too): "
-        "type `tunesvc` instead, or install tunesvc again",
+        f"{found} belongs to another package, which was installed later (Ray and torchtune bring "
+        "one too): type `tunesvc` instead, or install tunesvc again",
     )
 
 
@@ -149,7 +157,8 @@ def _ray() -> DatabaseFinding:
         import ray
 
         address = os.environ.get("RAY_ADDRESS")
-        return f"{ray.__version__}, " + (f"joins {address}" if address else "a local cluster is started for each run")
+        mode = f"joins {address}" if address else "a local cluster is started for each run"
+        return f"{ray.__version__}, {mode}"
 
     return _tried("Ray", look)
 
@@ -158,7 +167,10 @@ def _gpus() -> DatabaseFinding:
     def look() -> str:
         from ray._private.accelerators import get_all_accelerator_managers
 
-        counts = {m.get_resource_name(): m.get_current_node_num_accelerators() for m in get_all_accelerator_managers()}
+        counts = {
+            manager.get_resource_name(): manager.get_current_node_num_accelerators()
+            for manager in get_all_accelerator_managers()
+        }
         found = [f"{count} {name}" for name, count in counts.items() if count]
         return ", ".join(found) or "none on this machine"
 

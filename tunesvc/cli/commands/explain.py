@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, Quiet, StudyName
 from tunesvc.cli.exits import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def explain(
@@ -19,7 +22,8 @@ def explain(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Explain a study's search, or why a trial has its parameters and why it was stopped or kept."""
+    """Explain a study's search, or why a trial has its parameters and why it was stopped or
+    kept."""
     from tunesvc.cli.commands.show import no_such_trial
     from tunesvc.db.engine.database import open_database
     from tunesvc.queries.explain.explanation import explain_study, explain_trial
@@ -28,14 +32,14 @@ def explain(
 
     with open_database(database_url) as database:
         view = get_study(database, study)
-        told = explain_study(database, view) if trial is None else None
-        told = told or explain_trial(database, view, trial or 0)
-    if told is None:
+        explanation = explain_study(database, view) if trial is None else None
+        explanation = explanation or explain_trial(database, view, trial or 0)
+    if explanation is None:
         raise no_such_trial(view, trial or 0)
     if as_json:
-        terminal.print_json(told)
+        terminal.print_json(explanation)
     else:
-        terminal.out().print(study_text.explanation(told))
+        terminal.out().print(study_text.explanation(explanation))
 
 
 def confirm(
@@ -46,29 +50,36 @@ def confirm(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Run the best trials again with other seeds, and say which is best and how sure that is.
+    """Run the best trials again with other seeds, and report which is best and with what certainty.
 
-    Finalists are the recommended trial, the one with the best observed value, and the next best by what the model
-    believes. All are run with the same new seeds, which the objective gets as `trial.seed`, or from `TUNE_SEED`.
+    Finalists are the recommended trial, the one with the best observed value, and the next best
+    according to the model. All run with the same new seeds, which the objective gets as
+    `trial.seed`, or from `TUNE_SEED`.
 
-    The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same command goes on. With
-    another `--top` or `--repeats` it runs what is missing, and drops what has not begun and is not asked for any more.
+    The repeats are a study of their own, `STUDY:confirm`. Ctrl-C stops it cleanly, and the same
+    command continues it. With another `--top` or `--repeats` it runs the missing repeats, and
+    cancels those that are no longer needed and have not started.
     """
     from tunesvc import api
     from tunesvc.cli.session import run_session
     from tunesvc.views import study_text, terminal
 
     found = api.load_study(study, database_url=database_url)
-    told, interrupt = run_session(
+    explanation, interrupt = run_session(
         {study: f"{study} · {top} finalists × {repeats}"},
-        lambda watch, interrupt: found.confirm(top, repeats, observer=watch.each[study], interrupt=interrupt),
+        lambda observers, interrupt: found.confirm(
+            top,
+            repeats,
+            observer=observers.each[study],
+            interrupt=interrupt,
+        ),
         as_json=False,
         quiet=quiet or as_json,
     )
     if as_json:
-        terminal.print_json({**terminal.plain(told), "verdict": told.verdict})
+        terminal.print_json({**terminal.plain(explanation), "verdict": explanation.verdict})
     else:
-        terminal.out().print(study_text.confirmation(told))
+        terminal.out().print(study_text.confirmation(explanation))
     if interrupt.is_set():
         raise typer.Exit(ExitCode.INTERRUPTED)
 
@@ -77,16 +88,19 @@ def replay(
     study: StudyName,
     pruner: Annotated[
         str | None,
-        typer.Option(help="What this pruner would have done, such as `asha` or `{name: asha, min: 3}`."),
+        typer.Option(
+            help="Replay with this pruner, such as `asha` or `{name: asha, min: 3}`.",
+        ),
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(help="What this sampler would have proposed, written like the study's."),
+        typer.Option(help="Replay with this sampler, written as in a study file."),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Repeat every decision of a study from what is stored, and compare; or try another sampler or pruner.
+    """Repeat every decision of a study from what is stored, and compare; or try another sampler or
+    pruner.
 
     Exit code 1 if a decision differs from the recorded one.
     """
@@ -97,17 +111,25 @@ def replay(
     from tunesvc.views import terminal
 
     if pruner is not None and sampler is not None:
-        raise typer.BadParameter("ask either another --pruner or another --sampler")
+        raise typer.BadParameter("give either --pruner or --sampler")
+
+    def show(result: Any, text: RenderableType) -> None:
+        if as_json:
+            terminal.print_json(result)
+        else:
+            terminal.out().print(text)
+
     with open_database(database_url) as database:
         view = get_study(database, study)
         if pruner is not None:
-            judged = replays.replay_pruner(database, view, pruner)
-            terminal.print_json(judged) if as_json else terminal.out().print(replay_text.pruner(pruner, judged))
+            comparison = replays.replay_pruner(database, view, pruner)
+            show(comparison, replay_text.pruner(pruner, comparison))
         elif sampler is not None:
             proposed = replays.replay_sampler(database, view, sampler)
-            terminal.print_json(proposed) if as_json else terminal.out().print(replay_text.sampler(sampler, proposed))
+            show(proposed, replay_text.sampler(sampler, proposed))
         else:
-            told = replays.replay_study(database, view)
-            terminal.print_json(told) if as_json else terminal.out().print(replay_text.replayed(told))
-            if any(redrawn.first is not None for redrawn in (told.asks, told.prunes, told.promotions)):
+            repeated = replays.replay_study(database, view)
+            show(repeated, replay_text.replayed(repeated))
+            counts = (repeated.asks, repeated.prunes, repeated.promotions)
+            if any(count.first is not None for count in counts):
                 raise typer.Exit(1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from tunesvc.cli.cli_options import DatabaseUrl, Json, StudyName, Where
-from tunesvc.cli.commands.show import tell_no_trials
+from tunesvc.cli.commands.show import print_no_trials
 from tunesvc.util import formatting
 
 if TYPE_CHECKING:
@@ -42,44 +42,50 @@ def export(
     where: Where = "",
     database_url: DatabaseUrl = None,
 ) -> None:
-    """Write all trials of a study: a row each, with parameters, values, other metrics, states and times (UTC)."""
+    """Write all trials of a study: a row each, with parameters, values, other metrics, states and
+    times (UTC)."""
     from tunesvc.db.engine.database import open_database
     from tunesvc.queries.export.export_files import Export
     from tunesvc.queries.studies import get_study
     from tunesvc.queries.trials.columns import names_of
     from tunesvc.queries.trials.pagination import Selection
 
-    chosen = _format(format, out)
+    selected = _format(format, out)
     with open_database(database_url) as database:
         view = get_study(database, study)
         names = names_of(database, view)
         selection = Selection.of(view.study_id, names, where)
         made = Export(database, view, names, selection)
         if out is None:
-            sys.stdout.writelines(_text(made, chosen))
+            sys.stdout.writelines(_text(made, selected))
             if not made.written:
-                tell_no_trials(view)
+                print_no_trials(view)
             return
         with out.open("wb") as file:
-            file.writelines(made.parquet() if chosen == "parquet" else map(str.encode, _text(made, chosen)))
+            if selected == "parquet":
+                file.writelines(made.parquet())
+            else:
+                file.writelines(text.encode() for text in _text(made, selected))
     typer.echo(f"wrote {made.written} trials to {out}", err=True)
 
 
-def _format(asked: Format | None, out: Path | None) -> Format:
-    """Return the format that the option or the ending of the file says.
+def _format(requested: Format | None, out: Path | None) -> Format:
+    """Return the format given by the option or by the file's extension.
 
     Raises:
-        typer.BadParameter: the ending is none that can be written, or says otherwise than the option.
+        typer.BadParameter: the extension is unknown, or contradicts the option.
     """
     if out is None or not out.suffix:
-        if asked == "parquet" and out is None:
-            raise typer.BadParameter("Parquet is no text: name a file with --out")
-        return asked or "csv"
+        if requested == "parquet" and out is None:
+            raise typer.BadParameter("Parquet is not text: name a file with --out")
+        return requested or "csv"
     named = _ENDINGS.get(out.suffix.lower())
     if named is None:
         raise typer.BadParameter(f"--out {out}: write a file that ends in {', '.join(_ENDINGS)}")
-    if asked not in (None, named):
-        raise typer.BadParameter(f"--out {out} is {named}, and --format says {asked}: leave --format out")
+    if requested not in (None, named):
+        raise typer.BadParameter(
+            f"--out {out} is {named}, and --format is {requested}: leave --format out",
+        )
     return named
 
 
@@ -114,7 +120,7 @@ def report(
     from tunesvc.queries.studies import get_study
 
     if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
-        raise typer.BadParameter(f"--out {out}: a report is a page, so write a file that ends in .html")
+        raise typer.BadParameter(f"--out {out}: a report is a page, so its name must end in .html")
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in study).lstrip(".") or "study"
     path = out or Path(f"{safe[:100]}.html")
     with open_database(database_url) as database:
@@ -127,18 +133,28 @@ def checkpoint(
     study: StudyName,
     trial: Annotated[
         int | None,
-        typer.Argument(help="A trial's number; without it, the best trial.", metavar="TRIAL", min=0),
+        typer.Argument(
+            help="A trial's number; without it, the best trial.",
+            metavar="TRIAL",
+            min=0,
+        ),
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(help="Copy it into this folder.", metavar="FOLDER", file_okay=False),
+        typer.Option(
+            help="Copy it into this folder.",
+            metavar="FOLDER",
+            file_okay=False,
+        ),
     ] = None,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Print the path of the best checkpoint of a study's best trial, or of another trial; or copy it.
+    """Print the path of the best checkpoint of a study's best trial, or of another trial; or copy
+    it.
 
-    The best is the one that was saved at the best value of the metric; `keep` in the study file says how many are kept.
+    The best is the one saved at the best value of the metric; `keep` in the study file sets how
+    many are kept.
     """
     from tunesvc.db.engine.database import open_database
     from tunesvc.queries.checkpoint_files import find_best_checkpoint
@@ -148,15 +164,15 @@ def checkpoint(
     with open_database(database_url) as database:
         view = get_study(database, study)
         found = find_best_checkpoint(database, view, trial)
-    path = found.path if to is None else _copied(found.path, to)
+    path = found.path if to is None else _copy(found.path, to)
     if as_json:
         terminal.print_json({**terminal.plain(found), "path": str(path)})
     else:
-        typer.echo(terminal.clean(_described(view, found)), err=True)
+        typer.echo(terminal.clean(_describe(view, found)), err=True)
         typer.echo(path)
 
 
-def _copied(path: Path, folder: Path) -> Path:
+def _copy(path: Path, folder: Path) -> Path:
     copy = folder / path.name
     if copy.exists():
         raise typer.BadParameter(f"{copy} is there already: remove it, or name another folder")
@@ -168,7 +184,7 @@ def _copied(path: Path, folder: Path) -> Path:
     return copy
 
 
-def _described(view: StudyView, found: KeptCheckpoint) -> str:
+def _describe(view: StudyView, found: KeptCheckpoint) -> str:
     parts = [
         f"trial {found.trial_number}",
         "before its first report" if found.step is None else f"step {found.step}",

@@ -36,9 +36,11 @@ def init(
 
 
 def validate(file: StudyFile, as_json: Json = False) -> None:
-    """Check a study file without running anything: every key, and whether the function takes the parameters.
+    """Check a study file without running anything: every key, and whether the function takes the
+    parameters.
 
-    The entrypoint's file is read for mistakes of syntax and for the function's arguments, but not imported.
+    The entrypoint's file is read for mistakes of syntax and for the function's arguments, but not
+    imported.
     """
     from tunesvc.search.registry.component_check import option_faults
     from tunesvc.spec.yaml.document import load
@@ -48,7 +50,8 @@ def validate(file: StudyFile, as_json: Json = False) -> None:
     if as_json:
         terminal.print_json(spec)
     else:
-        terminal.out().print(f"{terminal.markup(file)} is fine: study [bold]{terminal.markup(spec.name)}[/]")
+        name = terminal.markup(spec.name)
+        terminal.out().print(f"{terminal.markup(file)} is fine: study [bold]{name}[/]")
 
 
 def preview(
@@ -61,30 +64,35 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """Show sample configurations, the size of the space, and what the budget means."""
-    from tunesvc import preview as ahead
+    from tunesvc import preview as previews
     from tunesvc.spec.yaml.document import load
     from tunesvc.views import terminal
 
     spec = load(file).spec
-    seen = ahead.preview(spec, samples=samples, seed=seed)
+    shown = previews.preview(spec, samples=samples, seed=seed)
     if as_json:
-        terminal.print_json({"study": spec.name, **terminal.plain(seen)})
+        terminal.print_json({"study": spec.name, **terminal.plain(shown)})
         return
     console = terminal.out()
-    console.print(f"[bold]{terminal.markup(spec.name)}[/]  {terminal.markup(ahead.told_size(spec, seen))}")
-    for line in ahead.told_cost(spec, seen.cost):
+    size = terminal.markup(previews.told_size(spec, shown))
+    console.print(f"[bold]{terminal.markup(spec.name)}[/]  {size}")
+    for line in previews.told_cost(spec, shown.cost):
         console.print(terminal.markup(line))
-    if seen.samples:
+    if shown.samples:
         console.print()
-        console.print(_samples(seen.samples, console.width))
+        console.print(_samples(shown.samples, console.width))
 
 
 def _samples(drawn: Sequence[Mapping[str, object]], width: int) -> RenderableType:
     from tunesvc.views import terminal
 
     names = terminal.columns_of(drawn)
-    lines = [[formatting.parameter(params[name]) if name in params else "–" for name in names] for params in drawn]
+    lines = [[_cell(params, name) for name in names] for params in drawn]
     return terminal.fitted(names, lines, width, names)
+
+
+def _cell(params: Mapping[str, object], name: str) -> str:
+    return formatting.parameter(params[name]) if name in params else "–"
 
 
 def schema(

@@ -1,4 +1,5 @@
-"""Commands for people's own words about studies and trials: tag, note; and what they asked: requests."""
+"""Commands for users' annotations of studies and trials, and the log of their requests: tag,
+note, requests."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def tag(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Add and remove tags, and print those there are. `tune ls --tag TAG` finds studies by them."""
+    """Add and remove tags, and print the current ones. `tune ls --tag TAG` finds studies by
+    them."""
     from tunesvc import api
     from tunesvc.views.terminal import clean, out, print_json
 

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from tunesvc.study import Study
 
 Run = Callable[["Observer", threading.Event], "Study"]
-"""Runs one study until it is over or interrupted."""
+"""A function that runs one study until it has finished or is interrupted."""
 
-BesideDashboard = Annotated[bool, typer.Option("--dashboard", help="Show the run in the browser too.")]
-StudyFiles = Annotated[list[Path], typer.Argument(help="Study files, see `tune init`.", metavar="FILE")]
+BesideDashboard = Annotated[
+    bool,
+    typer.Option("--dashboard", help="Show the run in the browser too."),
+]
+StudyFiles = Annotated[
+    list[Path],
+    typer.Argument(help="Study files, see `tune init`.", metavar="FILE"),
+]
 StudyNames = Annotated[
     list[str],
     typer.Argument(help="Names of studies.", autocompletion=complete_study, metavar="STUDY"),
@@ -44,9 +50,15 @@ def run(
             help="Override the number of trials at a time.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Override the study's name; for one file only.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Override the study's name; for one file only."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Override the study's seed.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue studies that exist already.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue studies that exist already."),
+    ] = False,
     dashboard: BesideDashboard = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
@@ -54,8 +66,9 @@ def run(
 ) -> None:
     """Run a study file until its budget is spent, or several side by side.
 
-    Several share the machine or the cluster in equal parts, as long as each has something to run; one that fails does
-    not end the others. Ctrl-C stops them cleanly: everything recorded is kept, and `tune resume` continues.
+    Several studies share the machine or the cluster equally, as long as each has something to run.
+    If one fails, the others continue. Ctrl-C stops them cleanly: everything recorded is kept, and
+    `tune resume` continues.
     """
     from tunesvc.cli.several_studies import Changes, check_options, read_all
     from tunesvc.execution.driver.ray_pool import RayPool
@@ -64,9 +77,16 @@ def run(
         raise typer.BadParameter("--name is for one file: with several, write `name` into each")
     _check_options(dashboard=dashboard, quiet=quiet)
     documents = read_all(files, Changes(trials, parallelism, name, seed))
-    with RayPool().prestart([document.spec for document in documents], str(documents[0].folder)) as rays:
+    with RayPool().prestart(
+        [document.spec for document in documents],
+        str(documents[0].folder),
+    ) as ray_pool:
 
-        def begin(document: StudyDocument, observer: Observer, interrupt: threading.Event) -> Study:
+        def start_study(
+            document: StudyDocument,
+            observer: Observer,
+            interrupt: threading.Event,
+        ) -> Study:
             from tunesvc import api
 
             return api.run(
@@ -75,17 +95,17 @@ def run(
                 resume=resume,
                 observer=observer,
                 interrupt=interrupt,
-                make_executor=rays.executor,
+                make_executor=ray_pool.executor,
                 check=False,
             )
 
-        runs = {document.spec.name: partial(begin, document) for document in documents}
+        runs = {document.spec.name: partial(start_study, document) for document in documents}
         titles = {document.spec.name: _title(document.spec) for document in documents}
         check = partial(check_options, files)
         _session(
             titles,
             runs,
-            rays,
+            ray_pool,
             database_url,
             check,
             dashboard=dashboard,
@@ -112,35 +132,36 @@ def resume(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Continue studies that were interrupted, paused, stopped or extended, or stand by for running ones."""
+    """Continue studies that were interrupted, paused, stopped or extended, or stand by for running
+    ones."""
     from tunesvc import api
-    from tunesvc.cli.several_studies import check_together, places
+    from tunesvc.cli.several_studies import check_together, locations
     from tunesvc.execution.driver.ray_pool import RayPool
 
     if folder is not None and len(studies) > 1:
         raise typer.BadParameter("--folder is for one study: resume the others with a command each")
     _check_options(dashboard=dashboard, quiet=quiet)
     if len(studies) > 1:
-        check_together(places(studies, database_url))
+        check_together(locations(studies, database_url))
 
-    with RayPool(of_several=len(studies) > 1) as rays:
+    with RayPool(of_several=len(studies) > 1) as ray_pool:
 
-        def begin(study: str, observer: Observer, interrupt: threading.Event) -> Study:
+        def start_study(study: str, observer: Observer, interrupt: threading.Event) -> Study:
             return api.load_study(study, database_url=database_url).resume(
                 folder=folder,
                 standby=standby,
                 observer=observer,
                 interrupt=interrupt,
-                make_executor=rays.executor,
+                make_executor=ray_pool.executor,
                 check=False,
             )
 
-        runs = {study: partial(begin, study) for study in studies}
+        runs = {study: partial(start_study, study) for study in studies}
         titles = {study: study for study in studies}
         _session(
             titles,
             runs,
-            rays,
+            ray_pool,
             database_url,
             dashboard=dashboard,
             as_json=as_json,
@@ -161,7 +182,7 @@ def _title(spec: StudySpec) -> str:
 def _session(
     titles: Mapping[str, str],
     runs: Mapping[str, Run],
-    rays: RayPool,
+    ray_pool: RayPool,
     database_url: str | None,
     check: Callable[[], None] = lambda: None,
     *,
@@ -169,50 +190,50 @@ def _session(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Run studies under the right view, say how they ended, and exit with the code for that.
+    """Run studies with a suitable view, print the results, and exit with their code.
 
-    `check` raises what forbids all of them, while Ray starts.
+    `check` runs while Ray starts, and raises an error that prevents all of them.
     """
 
-    def start(watch: Observers, interrupt: threading.Event) -> Mapping[str, Study | Exception]:
+    def start(observers: Observers, interrupt: threading.Event) -> Mapping[str, Study | Exception]:
         from tunesvc.coordinator.progress_events import ProgressEvent
 
-        watch.whole.on_event(ProgressEvent("phase", "starting Ray"))
+        observers.whole.on_event(ProgressEvent("phase", "starting Ray"))
         check()
         from tunesvc import api  # takes a second, in which Ray starts
         from tunesvc.util.threads import together
 
         api.shared_database(database_url)  # once for all, and one error if it cannot be opened
-        with _dashboard(watch.whole, database_url) if dashboard else nullcontext():
+        with _dashboard(observers.whole, database_url) if dashboard else nullcontext():
             tasks = {
                 name: partial(
-                    run if len(runs) == 1 else partial(_watched, run),
-                    watch.each[name],
+                    run if len(runs) == 1 else partial(_run_and_show_end, run),
+                    observers.each[name],
                     interrupt,
                 )
                 for name, run in runs.items()
             }
             ended = together(tasks)
-            watch.whole.on_event(ProgressEvent("phase", "ending Ray"))
-            rays.end()
+            observers.whole.on_event(ProgressEvent("phase", "ending Ray"))
+            ray_pool.end()
         return ended
 
     from tunesvc.cli.views import summary
 
     ended, _ = run_session(titles, start, as_json=as_json, quiet=quiet)
-    raise typer.Exit(summary.tell(ended, as_json=as_json, quiet=quiet))
+    raise typer.Exit(summary.print_results(ended, as_json=as_json, quiet=quiet))
 
 
-def _watched(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
-    """Run one of several, and say at once how it ended: the others go on."""
-    from tunesvc.cli.views.summary import described
+def _run_and_show_end(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
+    """Run one of several studies and show at once how it ended, since the others continue."""
+    from tunesvc.cli.views.summary import describe_error
     from tunesvc.coordinator.progress_events import ProgressEvent
 
     try:
         study = run(observer, interrupt)
         view = study.view
     except Exception as error:
-        observer.on_event(ProgressEvent("error", described(error)))
+        observer.on_event(ProgressEvent("error", describe_error(error)))
         raise
     state = "interrupted" if study.interrupted else str(view.state)
     observer.on_event(ProgressEvent("over", f"{state}: {view.reason}" if view.reason else state))
@@ -221,7 +242,7 @@ def _watched(run: Run, observer: Observer, interrupt: threading.Event) -> Study:
 
 @contextmanager
 def _dashboard(observer: Observer, database_url: str | None) -> Iterator[None]:
-    """A dashboard that begins and ends with the run."""
+    """Serve a dashboard for the duration of the run."""
     from tunesvc import api
     from tunesvc.cli.commands.dashboard import served
     from tunesvc.coordinator.progress_events import ProgressEvent

@@ -1,4 +1,4 @@
-"""Commands that look: ls, show, best, trials, logs."""
+"""Commands that read: ls, show, best, trials, logs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """States of a trial, to choose from."""
+    """States of a trial, as values of `--state`."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -43,7 +43,7 @@ class State(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> State:
-        """Read a state; `fail` is Optuna's word for `failed`.
+        """Parse a state; `fail` is Optuna's word for `failed`.
 
         Raises:
             typer.BadParameter: there is no such state.
@@ -55,7 +55,7 @@ class State(StrEnum):
 
 
 FOLLOW_S = 0.5
-"""How often `logs --follow` looks for more."""
+"""Seconds between two polls of `logs --follow`."""
 
 
 def ls(
@@ -111,8 +111,11 @@ def _study_cells(row: StudyRow) -> list[object]:
     from tunesvc.views import terminal
 
     state = terminal.state_text(str(row.state))
-    objective = ", ".join(f"{'max' if one.maximize else 'min'} {one.name}" for one in row.objectives)
-    done = f"{row.counts.done}" if row.counts.done == row.counts.total else f"{row.counts.done}/{row.counts.total}"
+    goals = [("max" if one.maximize else "min", one.name) for one in row.objectives]
+    objective = ", ".join(f"{goal} {name}" for goal, name in goals)
+    done = str(row.counts.done)
+    if row.counts.done != row.counts.total:
+        done += f"/{row.counts.total}"
     budget = terminal.bar(row.fraction) if row.budget else "–"
     best = formatting.number(row.best_value)
     counts = (done, row.counts.pruned, row.counts.failed)
@@ -166,13 +169,13 @@ def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     audit = get_audit(database, view)
     if as_json:
         shown = best if len(view.objectives) > 1 else best[:1]
-        told = {
+        extra = {
             "best": shown,
             "recommended": answer,
             "forecast": forecast,
             "audit": audit,
         }
-        terminal.print_json({**terminal.plain(view), **terminal.plain(told)})
+        terminal.print_json({**terminal.plain(view), **terminal.plain(extra)})
         return
     newest = list_trials(database, view.study_id, order="newest", limit=8)
     console = terminal.out()
@@ -210,10 +213,11 @@ def best(
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
-    """Print the trial to take; of several objectives, the Pareto front.
+    """Print the recommended trial; for several objectives, the Pareto front.
 
-    The best by the repeats of `tune confirm`, else by the model of all trials. Where another trial has the best
-    observed value, it is shown too: as probably a lucky draw, or as one that cannot be told from the first.
+    The best according to the repeats of `tune confirm`, otherwise according to the model of all
+    trials. If another trial has the best observed value, it is shown too: as probably a lucky draw,
+    or as one that cannot be distinguished from the first.
     """
     from tunesvc.db.engine.database import open_database
     from tunesvc.queries.recommendation import answer_rows, recommended_trials
@@ -244,8 +248,8 @@ def _answer_json(rows: Sequence[TrialRow], answer: Recommendation | None) -> dic
 
     if answer is None or not rows:
         return None
-    told = {key: value for key, value in terminal.plain(answer).items() if key != "number"}
-    return {**terminal.plain(rows[0]), **told}
+    extra = {key: value for key, value in terminal.plain(answer).items() if key != "number"}
+    return {**terminal.plain(rows[0]), **extra}
 
 
 def _yaml(view: StudyView, rows: Sequence[TrialRow]) -> str:
@@ -275,20 +279,23 @@ def trials(
         str,
         typer.Option(
             metavar="NAME",
-            help="What comes first: `newest`, `best`, or a name such as `number`, `value`, `duration`, `lr`; `-NAME` "
-            "begins with the largest.",
+            help="Order: `newest`, `best`, or a name such as `number`, `value`, `duration`, `lr`; "
+            "`-NAME` begins with the largest.",
         ),
     ] = "number",
     limit: Limit = 100,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as `tune export` does.")] = False,
+    as_csv: Annotated[
+        bool,
+        typer.Option("--csv", help="Print CSV, as `tune export` does."),
+    ] = False,
     database_url: DatabaseUrl = None,
     as_json: Json = False,
 ) -> None:
     """List a study's trials.
 
-    A filter compares names with values: `number`, `state`, `value`, `duration`, `attempts`, `failure`, `step`, metrics,
-    parameters and constraints (`constraints.cost.max > 0`), with `==`, `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put
-    together by `and`, `or`, `not` and parentheses.
+    A filter compares names with values: `number`, `state`, `value`, `duration`, `attempts`,
+    `failure`, `step`, metrics, parameters and constraints (`constraints.cost.max > 0`), with `==`,
+    `!=`, `<`, `<=`, `>`, `>=` and `in [...]`, put together by `and`, `or`, `not` and parentheses.
     """
     from tunesvc.db.engine.database import open_database
     from tunesvc.queries.export.export_files import Export
@@ -302,7 +309,12 @@ def trials(
     with open_database(database_url) as database:
         view = get_study(database, study)
         names = names_of(database, view)
-        selection = Selection.of(view.study_id, names, _filter(where, state or ()), _order(view, sort))
+        selection = Selection.of(
+            view.study_id,
+            names,
+            _filter(where, state or ()),
+            _order(view, sort),
+        )
         found = count_trials(database, selection)
         if as_csv:
             sys.stdout.writelines(Export(database, view, names, selection, limit).csv())
@@ -311,7 +323,7 @@ def trials(
     if as_json:
         terminal.print_json(rows)
     if not found:
-        tell_no_trials(view)
+        print_no_trials(view)
     elif not as_csv and not as_json:
         console = terminal.out()
         console.print(study_text.trials(view, rows, console.width))
@@ -347,15 +359,15 @@ def logs(
 
     with open_database(database_url) as database:
         view = get_study(database, study)
-        after, is_told = (0, 0), False
+        after, is_reported = (0, 0), False
         while True:
             row = list_trials(database, view.study_id, after=trial - 1, limit=1)
             if not row or row[0].number != trial:
                 raise no_such_trial(view, trial)
             after = _print_logs(database, view, trial, attempt, after, as_json)
-            if after == (0, 0) and not is_told:
-                is_told = True
-                _tell_no_output(row[0], attempt)
+            if after == (0, 0) and not is_reported:
+                is_reported = True
+                _print_no_output(row[0], attempt)
             if not follow or row[0].is_finished:
                 return
             time.sleep(FOLLOW_S)
@@ -369,7 +381,7 @@ def _print_logs(
     after: tuple[int, int],
     as_json: bool,
 ) -> tuple[int, int]:
-    """Print what there is after the cursor; returns the new cursor."""
+    """Print output after the cursor; returns the new cursor."""
     from tunesvc.queries.trials.attempt_events import list_logs
     from tunesvc.views import terminal
 
@@ -385,24 +397,27 @@ def _print_logs(
     return after
 
 
-def _tell_no_output(row: TrialRow, attempt: int | None) -> None:
+def _print_no_output(row: TrialRow, attempt: int | None) -> None:
     from tunesvc.views import terminal
 
     of = "" if attempt is None else f"attempt {attempt} of "
-    terminal.err().print(f"{of}trial {row.number} has written nothing{'' if row.is_finished else ' yet'}")
+    yet = "" if row.is_finished else " yet"
+    terminal.err().print(f"{of}trial {row.number} has written nothing{yet}")
 
 
-def tell_no_trials(view: StudyView) -> None:
-    """Say on standard error that a study has no trials, or none that were asked for."""
+def print_no_trials(view: StudyView) -> None:
+    """Print on standard error that a study has no trials, or none that match."""
     from tunesvc.views import terminal
 
     total, name = view.counts.total, terminal.markup(view.name)
-    text = f"none of the {total} trials of {name} matches" if total else f"study {name} has no trials yet"
+    text = f"study {name} has no trials yet"
+    if total:
+        text = f"none of the {total} trials of {name} matches"
     terminal.err().print(text)
 
 
 def no_such_trial(view: StudyView, number: int) -> Exception:
-    """The error for a trial that is not there."""
+    """Return the error for a trial that does not exist."""
     from tunesvc.errors import StudyNotFound
 
     total = view.counts.total

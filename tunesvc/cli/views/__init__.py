@@ -1,1 +1,1 @@
-"""What commands print beside the live view."""
+"""Text that commands print besides the live view."""

@@ -1,4 +1,5 @@
-"""A study's diagnosis in sentences, each with its remedy. Decides nothing: see `queries.diagnosis`."""
+"""A study's diagnosis in sentences, each with its remedy. Pure: see
+`queries.operations.study_diagnosis`."""
 
 from __future__ import annotations
 
@@ -17,39 +18,40 @@ if TYPE_CHECKING:
     from tunesvc.queries.operations.study_diagnosis import Diagnosis, LiveAttemptRow
 
 SLOW_COMMAND_S = 10.0
-"""A coordinator carries commands out within about a second."""
+"""A running coordinator executes commands within about a second."""
 LONG_WAIT_S = 60.0
-"""So long without resources deserves a remark."""
+"""Longer waits for resources are reported."""
 NUMBERS_MAX = 8
 
 
 def findings(found: Diagnosis) -> list[DatabaseFinding]:
-    """What explains the study's state, in the order in which one would ask."""
-    return [*_standing(found), *_attempts(found), *_waiting(found), *_trouble(found)]
+    """Explain a study's state, the most important findings first."""
+    return [*_state(found), *_attempts(found), *_waiting(found), *_problems(found)]
 
 
-def of_health(study: str, examined: Health) -> list[DatabaseFinding]:
-    """What the study's checks found; where they found nothing, how many there were."""
+def format_health(study: str, examined: Health) -> list[DatabaseFinding]:
+    """Format the findings of a study's health checks, and count the checks without one."""
     found = []
     for check, finding in examined.findings:
-        way = f" `{terminal.clean(finding.action.command(study))}`" if finding.action else ""
+        remedy = f" `{terminal.clean(finding.action.command(study))}`" if finding.action else ""
         verdict: Verdict = "warn" if finding.severity == "warn" else "ok"
         found.append(
             DatabaseFinding(
                 check.name.capitalize(),
                 verdict,
-                f"{finding.text} {finding.advice}{way}",
+                f"{finding.text} {finding.advice}{remedy}",
             )
         )
-    early = [check.name for check in examined.checks if check.silence is not None and check.silence.is_early]
-    silent = sum(check.silence is not None for check in examined.checks) - len(early)
-    told = [f"{silent} checks found nothing"] * bool(silent)
-    told += [f"too early for {', '.join(early)}"] * bool(early)
-    return [*found, DatabaseFinding("Health", "ok", "; ".join(told))] if told else found
+    without_finding = [check for check in examined.checks if check.silence is not None]
+    early = [check.name for check in without_finding if check.silence and check.silence.is_early]
+    silent = len(without_finding) - len(early)
+    remarks = [f"{silent} checks found nothing"] * bool(silent)
+    remarks += [f"too early for {', '.join(early)}"] * bool(early)
+    return [*found, DatabaseFinding("Health", "ok", "; ".join(remarks))] if remarks else found
 
 
 def live_table(rows: Sequence[LiveAttemptRow], width: int) -> Table:
-    """Which attempts live where."""
+    """Format live attempts as a table."""
     heads = (
         ">trial",
         ">attempt",
@@ -71,7 +73,7 @@ def live_table(rows: Sequence[LiveAttemptRow], width: int) -> Table:
             row.pid or "–",
             formatting.duration(row.age_s),
             "–" if row.reported_s is None else f"{formatting.duration(row.reported_s)} ago",
-            "–" if row.left_s is None else "now" if row.left_s < 0 else formatting.duration(row.left_s),
+            _time_left(row.left_s),
             ",".join(row.devices) or "–",
             row.stop_cause or "",
         )
@@ -80,41 +82,51 @@ def live_table(rows: Sequence[LiveAttemptRow], width: int) -> Table:
     return terminal.fitted(heads, lines, width, ("devices", ">attempt", ">given up in", "stopping"))
 
 
-def _standing(found: Diagnosis) -> Iterator[DatabaseFinding]:
+def _time_left(left_s: float | None) -> str:
+    if left_s is None:
+        return "–"
+    return "now" if left_s < 0 else formatting.duration(left_s)
+
+
+def _state(found: Diagnosis) -> Iterator[DatabaseFinding]:
     study, lease = found.study, found.lease
     reason = f": {study.reason}" if study.reason else ""
     counts = study.counts
-    done = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
-    done += f", {counts.stopped} stopped" if counts.stopped else ""
-    done += f", {counts.queued} queued" if counts.queued else ""
-    done += f", {counts.interrupted} interrupted" if counts.interrupted else ""
-    done += f", {counts.paused} paused" if counts.paused else ""
-    yield DatabaseFinding(
-        "Trials",
-        "ok",
-        done + (f", {counts.waiting} enqueued" if counts.waiting else ""),
-    )
+    always = ("complete", "pruned", "failed", "running")
+    others = ("stopped", "queued", "interrupted", "paused")
+    names = [name for name in (*always, *others) if name in always or getattr(counts, name)]
+    parts = [f"{getattr(counts, name)} {name}" for name in names]
+    if counts.waiting:
+        parts.append(f"{counts.waiting} enqueued")
+    yield DatabaseFinding("Trials", "ok", ", ".join(parts))
     if study.unattended:
-        since = (
-            "none ever did" if lease is None else f"{lease.owner} did until {formatting.duration(-lease.left_s)} ago"
-        )
-        text = f"interrupted: no process runs it; {since}. `{study.resume_command}` continues without loss"
+        since = "none ever did"
+        if lease is not None:
+            since = f"{lease.owner} did until {formatting.duration(-lease.left_s)} ago"
+        remedy = f"`{study.resume_command}` continues without loss"
+        text = f"interrupted: no process runs it; {since}. {remedy}"
         yield DatabaseFinding("State", "warn", text)
     elif study.state == "failed":
-        yield DatabaseFinding("State", "broken", f"failed{reason}. `{study.resume_command}` tries again")
+        yield DatabaseFinding(
+            "State",
+            "broken",
+            f"failed{reason}. `{study.resume_command}` tries again",
+        )
     else:
         yield DatabaseFinding("State", "ok", f"{study.state}{reason}")
     if lease is not None and lease.left_s > 0:
         times = "once" if lease.token == 1 else f"{lease.token} times"
-        text = f"{lease.owner} runs it; its lease, taken {times} so far, holds for {lease.left_s:.0f} s more"
+        left = f"{lease.left_s:.0f} s"
+        text = f"{lease.owner} runs it; its lease, taken {times} so far, expires in {left}"
         yield DatabaseFinding("Coordinator", "ok", text)
 
 
 def _attempts(found: Diagnosis) -> Iterator[DatabaseFinding]:
-    starved = [row for row in found.live if row.state == "opened" and row.age_s > LONG_WAIT_S]
-    if starved:
-        longest = formatting.duration(max(row.age_s for row in starved))
-        text = f"no resources for {_trials([row.trial_number for row in starved])} for up to {longest}: "
+    waiting = [row for row in found.live if row.state == "opened" and row.age_s > LONG_WAIT_S]
+    if waiting:
+        longest = formatting.duration(max(row.age_s for row in waiting))
+        numbers = _trials([row.trial_number for row in waiting])
+        text = f"no resources for {numbers} for up to {longest}: "
         yield DatabaseFinding(
             "Resources",
             "warn",
@@ -122,15 +134,19 @@ def _attempts(found: Diagnosis) -> Iterator[DatabaseFinding]:
         )
     silent = [row for row in found.live if row.left_s is not None and row.left_s < 0]
     if silent and not found.study.unattended:  # only a coordinator renews their leases
-        text = f"the workers of {_trials([row.trial_number for row in silent])} give no sign of life: frozen, or "
+        numbers = _trials([row.trial_number for row in silent])
+        text = f"the workers of {numbers} send no heartbeats: frozen, or "
         yield DatabaseFinding(
             "Workers",
             "warn",
-            text + "out of reach; their trials are run again by whoever runs the study",
+            text + "out of reach; the coordinator runs their trials again",
         )
     if found.live and found.study.unattended:
-        text = f"{_trials([row.trial_number for row in found.live])} had an attempt on its way when the coordinator "
-        text += "went away: on a shared cluster it runs on and is gone on with, else it starts from its checkpoint"
+        numbers = _trials([row.trial_number for row in found.live])
+        text = (
+            f"{numbers} had an unfinished attempt when the coordinator stopped: on a shared "
+            "cluster it runs on and is adopted later, else it restarts from its checkpoint"
+        )
         yield DatabaseFinding("Attempts", "warn", text)
 
 
@@ -138,12 +154,18 @@ def _waiting(found: Diagnosis) -> Iterator[DatabaseFinding]:
     attended = found.study.coordinator is not None
     if found.to_run_again and found.study.spec is None:
         name = shlex.quote(terminal.clean(found.study.name))
-        text = f"{_trials(found.to_run_again)}, by processes that use Optuna's API; if those are gone, "
-        text += f"`tune stop {name}` fails what they left"
+        text = (
+            f"{_trials(found.to_run_again)}, by processes that use Optuna's API; if those are "
+            f"gone, `tune stop {name}` marks their trials as failed"
+        )
         yield DatabaseFinding("Running", "ok", text)
     elif found.to_run_again:
-        when = "as soon as there is room" if attended else "once somebody runs the study"
-        yield DatabaseFinding("Waiting", "warn", f"{_trials(found.to_run_again)} will be run again {when}")
+        when = "as soon as there is room" if attended else "once a process runs the study"
+        yield DatabaseFinding(
+            "Waiting",
+            "warn",
+            f"{_trials(found.to_run_again)} will be run again {when}",
+        )
     if found.enqueued:
         yield DatabaseFinding("Enqueued", "ok", f"{_trials(found.enqueued)} will be run next")
     for command in found.commands:
@@ -157,17 +179,21 @@ def _waiting(found: Diagnosis) -> Iterator[DatabaseFinding]:
             )
         else:
             late = command.age_s > SLOW_COMMAND_S or not attended
-            why = "" if attended else ": nobody runs the study"
-            yield DatabaseFinding("Command", "warn" if late else "ok", f"{text}not carried out yet{why}")
+            why = "" if attended else ": no process runs the study"
+            yield DatabaseFinding(
+                "Command",
+                "warn" if late else "ok",
+                f"{text}not carried out yet{why}",
+            )
 
 
-def _trouble(found: Diagnosis) -> Iterator[DatabaseFinding]:
+def _problems(found: Diagnosis) -> Iterator[DatabaseFinding]:
     if found.failures:
         counted = ", ".join(f"{count} {failure}" for failure, count in found.failures.items())
         retries = None if found.study.spec is None else found.study.spec.retries
         limits = {failure: getattr(retries, failure, 0) for failure in found.failures}
-        told = ", ".join(f"{failure} {limit}" for failure, limit in limits.items())
-        text = f"attempts ended by {counted} (times that a trial may be run again: {told})"
+        remarks = ", ".join(f"{failure} {limit}" for failure, limit in limits.items())
+        text = f"attempts ended by {counted} (times that a trial may be run again: {remarks})"
         yield DatabaseFinding("Failures", "warn", text)
     if found.keeps_memory:
         number, note = list(found.keeps_memory.items())[-1]
@@ -181,5 +207,7 @@ def _trouble(found: Diagnosis) -> Iterator[DatabaseFinding]:
 
 
 def _trials(numbers: Sequence[int]) -> str:
-    listed = ", ".join(map(str, numbers[:NUMBERS_MAX])) + (", …" if len(numbers) > NUMBERS_MAX else "")
+    listed = ", ".join(map(str, numbers[:NUMBERS_MAX]))
+    if len(numbers) > NUMBERS_MAX:
+        listed += ", …"
     return f"trial {listed}" if len(numbers) == 1 else f"trials {listed}"

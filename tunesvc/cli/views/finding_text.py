@@ -1,4 +1,4 @@
-"""What a check found, for people: a verdict and a sentence with the remedy."""
+"""Result of a check, as text: a verdict and a sentence with the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Verdict = Literal["ok", "warn", "broken"]
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFinding:
-    """What one check found."""
+    """Result of one check."""
 
     name: str
     verdict: Verdict

@@ -1,4 +1,5 @@
-"""The live view of several studies on a terminal: a line for each, and what happened lately. Decides nothing."""
+"""The live view of several studies on a terminal: a line for each, and recent events. Pure
+display."""
 
 from __future__ import annotations
 
@@ -19,45 +20,60 @@ _NAME_CHARS = 24
 _WIDE = 90
 _BAR_CHARS = 30
 _AROUND = 8
-"""Lines of the view besides those of studies and notes."""
+"""Lines of the view besides studies and events."""
 _MIN_ROWS = 3
 
 
 class MultiStudyView(RedrawnView):
-    """Also the observer of what concerns all studies; `of` observes one of them."""
+    """Observer of events that concern all studies; `observer_of` returns that of one study."""
 
-    def __init__(self, studies: Sequence[str], console: Console, interrupt: Event | None = None) -> None:
-        """`interrupt`: set when a stop was asked for."""
+    def __init__(
+        self,
+        studies: Sequence[str],
+        console: Console,
+        interrupt: Event | None = None,
+    ) -> None:
+        """`interrupt`: set when a stop is requested."""
         self._rows = {study: _Row(self, study) for study in studies}
         self._recent: deque[tuple[str, ProgressEvent]] = deque(maxlen=RECENT)
         super().__init__(console, interrupt)  # last: it is drawn at once
 
-    def of(self, study: str) -> _Row:
-        """The observer of one study, called from its own thread."""
+    def observer_of(self, study: str) -> _Row:
+        """Return the observer of one study, called from its own thread."""
         return self._rows[study]
 
     def progress(self, progress: Progress) -> None:
-        """Nothing: studies have their own."""
+        """Do nothing: each study has its own progress."""
 
     def on_event(self, event: ProgressEvent) -> None:
-        """Show what concerns all of them."""
+        """Show an event that concerns all studies."""
         if event.kind == "dashboard":
             self._dashboard = event.text
         else:
             self._phase = event.text
 
-    def tell(self, study: str, event: ProgressEvent) -> None:
-        """Show a happening: above the view for good, or among the recent ones."""
+    def add_event(self, study: str, event: ProgressEvent) -> None:
+        """Show an event: permanently above the view, or among the recent ones."""
         if event.kind in SCROLLED:
             self._console.print(line(event, study=study))
         else:
             self._recent.append((study, event))
 
     def render(self) -> RenderableType:
-        """The view as it stands."""
+        """Return the current view."""
         rows = list(self._rows.values())
         parts: list[RenderableType] = [Text(), self._headline(rows)]
-        parts += [Text.assemble(("dashboard ", "dim"), self._dashboard, overflow="fold")] if self._dashboard else []
+        parts += (
+            [
+                Text.assemble(
+                    ("dashboard ", "dim"),
+                    self._dashboard,
+                    overflow="fold",
+                )
+            ]
+            if self._dashboard
+            else []
+        )
         parts += [Text(), self._table(rows)]
         recent = [line(event, study=study, style="dim") for study, event in list(self._recent)]
         parts += [Text(), *recent] if recent else []
@@ -69,46 +85,49 @@ class MultiStudyView(RedrawnView):
         return Group(*parts)
 
     def _headline(self, rows: Sequence[_Row]) -> Text:
-        over = sum(row.is_over for row in rows)
-        running = sum(len(row.latest.running) for row in rows if row.latest is not None and not row.is_over)
-        told = f"  {over} over, {running} trials running" if over else f"  {running} trials running"
-        return Text.assemble((f"{len(rows)} studies", "bold"), (told, "dim"))
+        finished = sum(row.is_over for row in rows)
+        active = [row.latest for row in rows if row.latest is not None and not row.is_over]
+        text = f"{sum(len(progress.running) for progress in active)} trials running"
+        if finished:
+            text = f"{finished} over, {text}"
+        text = f"  {text}"
+        return Text.assemble((f"{len(rows)} studies", "bold"), (text, "dim"))
 
     def _table(self, rows: Sequence[_Row]) -> Table:
-        """As many studies as there is room for, those that are over last."""
+        """Return a table of as many studies as fit, finished ones last."""
         room = max(_MIN_ROWS, self._console.height - _AROUND - len(self._recent))
         ordered = sorted(rows, key=lambda row: row.is_over)
         shown = ordered if len(rows) <= room else ordered[: room - 1]
         wide = self._console.width >= _WIDE
-        made = Table(box=None, pad_edge=False, header_style="dim", expand=True)
-        made.add_column("study", no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
-        made.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+        columns = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        columns.add_column("study", no_wrap=True, overflow="ellipsis", max_width=_NAME_CHARS)
+        columns.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
         for name in ("trials", "running", "best", *(("trial", "left") if wide else ())):
-            made.add_column(name, justify="right", no_wrap=True)
+            columns.add_column(name, justify="right", no_wrap=True)
         for row in shown:
-            made.add_row(*row.cells(wide))
+            columns.add_row(*row.cells(wide))
         if len(shown) < len(rows):
-            made.add_row(Text(f"+{len(rows) - len(shown)} more", "dim"))
-        return made
+            columns.add_row(Text(f"+{len(rows) - len(shown)} more", "dim"))
+        return columns
 
 
 class _Row:
-    """A study on the board. Implements `coordinator.progress.Observer`."""
+    """A study in the view. Implements `coordinator.progress_events.Observer`."""
 
-    def __init__(self, board: MultiStudyView, study: str) -> None:
-        self._board = board
+    def __init__(self, view: MultiStudyView, study: str) -> None:
+        self._view = view
         self._study = study
         self._phase: Text | None = Text("starting", "dim")
         self.latest: Progress | None = None
         self.is_over = False
 
     def progress(self, progress: Progress) -> None:
-        """Show this from the next redraw on."""
+        """Show this progress from the next redraw on."""
         self.latest = progress
         self._phase = None
 
     def on_event(self, event: ProgressEvent) -> None:
-        """A phase of the study stands in its line; a happening is told below."""
+        """Show a phase in the study's line, and any other event below the table."""
         if event.kind in ("over", "error"):
             self.is_over = True
             style = "red" if event.kind == "error" else STYLES.get(event.text.partition(":")[0], "")
@@ -116,10 +135,11 @@ class _Row:
         if event.kind == "phase":
             self._phase = Text(clean(event.text), "dim")
         elif event.kind != "over":  # its line says so
-            self._board.tell(self._study, event)
+            self._view.add_event(self._study, event)
 
     def cells(self, wide: bool) -> list[Text]:
-        """Name, how far it is or what it waits for, trials, running ones, best value; and which trial, time left."""
+        """Return name, progress or phase, trials, running trials, best value; if `wide`, its trial
+        and time left."""
         p, name = (
             self.latest,
             Text(clean(self._study), "dim" if self.is_over else "bold"),
@@ -133,16 +153,31 @@ class _Row:
             "–" if p.best is None else number(p.best.values[0]),
             STYLES["best"] if p.best else "dim",
         )
-        made = [
+        columns = [
             name,
-            self._phase or self._standing(p, _BAR_CHARS if wide else 10),
+            self._phase or self._progress_text(p, _BAR_CHARS if wide else 10),
             *cells(trials, running),
             best,
         ]
         left = "" if self.is_over or p.left_s is None else duration(p.left_s)
-        return [*made, *cells("" if p.best is None else p.best.number, left)] if wide else made
+        return (
+            [
+                *columns,
+                *cells("" if p.best is None else p.best.number, left),
+            ]
+            if wide
+            else columns
+        )
 
     @staticmethod
-    def _standing(p: Progress, width: int) -> Text:
-        told = Text(bar(p.fraction, width), "cyan")
-        return told if p.state == "running" else told + Text(f"  {p.state}: {clean(p.reason)}", STYLES.get(p.state, ""))
+    def _progress_text(p: Progress, width: int) -> Text:
+        text = Text(bar(p.fraction, width), "cyan")
+        return (
+            text
+            if p.state == "running"
+            else text
+            + Text(
+                f"  {p.state}: {clean(p.reason)}",
+                STYLES.get(p.state, ""),
+            )
+        )

@@ -19,30 +19,30 @@ from tunesvc.util.formatting import number, parameters
 from tunesvc.views.terminal import cells, clean, indented, table
 
 SHOWN = 12
-"""Trials that are listed, at most."""
+"""Trials listed, at most."""
 
 
-def replayed(told: StudyReplay) -> RenderableType:
-    """How many decisions come out as they were recorded, and the first that does not."""
+def replayed(replay: StudyReplay) -> RenderableType:
+    """Format how many decisions match the recorded ones, and the first that does not."""
     parts = [
-        *_redrawn("proposals", told.asks),
-        *_redrawn("verdicts of the pruner", told.prunes),
+        *_redrawn("proposals", replay.asks),
+        *_redrawn("verdicts of the pruner", replay.prunes),
     ]
-    if told.promotions.compared:
-        parts += _redrawn("choices between a paused trial and a new one", told.promotions)
+    if replay.promotions.compared:
+        parts += _redrawn("choices between a paused trial and a new one", replay.promotions)
     return Group(*parts)
 
 
-def _redrawn(what: str, told: ReplayCount) -> list[RenderableType]:
-    if not told.compared:
+def _redrawn(what: str, count: ReplayCount) -> list[RenderableType]:
+    if not count.compared:
         parts: list[RenderableType] = [Text(f"No {what} to compare.")]
     else:
-        style = "green" if told.agreeing == told.compared else "yellow"
-        line = f"{told.agreeing} of {told.compared} {what} come out as recorded."
+        style = "green" if count.agreeing == count.compared else "yellow"
+        line = f"{count.agreeing} of {count.compared} {what} come out as recorded."
         parts = [Text(line, style)]
-    parts += [indented(f"{count} not compared: {clean(why)}") for why, count in told.skipped.items()]
-    if told.first is not None:
-        first = told.first
+    parts += [indented(f"{n} not compared: {clean(why)}") for why, n in count.skipped.items()]
+    if count.first is not None:
+        first = count.first
         parts += [
             indented(f"The first that differs: trial {first.number}"),
             indented(f"recorded: {clean(first.recorded)}"),
@@ -52,30 +52,31 @@ def _redrawn(what: str, told: ReplayCount) -> list[RenderableType]:
     return parts
 
 
-def pruner(name: str, told: PrunerComparison) -> RenderableType:
-    """What another pruner would have stopped, saved and lost."""
-    share = told.steps_saved / told.steps if told.steps else 0.0
+def pruner(name: str, comparison: PrunerComparison) -> RenderableType:
+    """Format which trials another pruner would have stopped, saved and lost."""
+    share = comparison.steps_saved / comparison.steps if comparison.steps else 0.0
     head = (
-        f"{name} would have stopped {len(told.stopped)} trials on the recorded curves and saved "
-        f"{told.steps_saved:,} of {told.steps:,} steps ({share:.0%})."
+        f"{name} would have stopped {len(comparison.stopped)} trials on the recorded curves and "
+        f"saved {comparison.steps_saved:,} of {comparison.steps:,} steps ({share:.0%})."
     )
     parts: list[RenderableType] = [Text(clean(head))]
-    finished = [one for one in told.stopped if one.value is not None]
-    parts.append(Text(f"{len(finished)} of them are among the {told.complete} that were run to their end."))
-    if told.spared:
-        text = f"{told.spared} that were stopped would have gone on; what they would have come to is not known."
+    finished = [one for one in comparison.stopped if one.value is not None]
+    line = f"{len(finished)} of them are among the {comparison.complete} that ran to their end."
+    parts.append(Text(line))
+    if comparison.spared:
+        text = f"{comparison.spared} stopped trials would have continued, with unknown results."
         parts.append(Text(text, "dim"))
-    if told.lost:
-        numbers = ", ".join(f"{one.number} (number {one.rank})" for one in told.lost)
+    if comparison.lost:
+        numbers = ", ".join(f"{one.number} (number {one.rank})" for one in comparison.lost)
         parts.append(
             Text(
                 f"It would have lost good trials, of the best tenth: {numbers}.",
                 "yellow",
             )
         )
-    elif told.complete:
+    elif comparison.complete:
         parts.append(Text("It would have lost none of the best tenth.", "green"))
-    return Group(*parts, *_stopped(told.stopped))
+    return Group(*parts, *_stopped(comparison.stopped))
 
 
 def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
@@ -92,21 +93,30 @@ def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
                 one.rank or "–",
             )
         )
-    left = [Text(f"and {len(rows) - SHOWN} more; --json lists all", "dim")] if len(rows) > SHOWN else []
+    left = (
+        [
+            Text(
+                f"and {len(rows) - SHOWN} more; --json lists all",
+                "dim",
+            )
+        ]
+        if len(rows) > SHOWN
+        else []
+    )
     return [Text(), made, *left]
 
 
-def sampler(name: str, told: Sequence[ReplayedProposal]) -> RenderableType:
-    """How far another sampler's proposals would have been from those that were run."""
-    if not told:
+def sampler(name: str, proposals: Sequence[ReplayedProposal]) -> RenderableType:
+    """Format the distance between another sampler's proposals and those that ran."""
+    if not proposals:
         return Text("No proposal to compare.")
-    apart = [one.distance for one in told]
+    apart = [one.distance for one in proposals]
     head = (
-        f"{clean(name)}, asked at each of {len(told)} proposals with the history there was: on average "
-        f"{fmean(apart):.0%} of the range away from what was run, in the median {median(apart):.0%}. One step ahead "
-        "only: what its own trials would have taught it is not known."
+        f"{clean(name)}, asked at each of {len(proposals)} proposals with the history of that "
+        f"time: on average {fmean(apart):.0%} of the range from the trial that ran, in the median "
+        f"{median(apart):.0%}. One step ahead only: it could not learn from its own trials."
     )
     made = table(">trial", ">distance", "would have proposed")
-    for one in told[-SHOWN:]:
+    for one in proposals[-SHOWN:]:
         made.add_row(*cells(one.number, f"{one.distance:.3f}", parameters(one.params)))
     return Group(Text(head), Text(), made)

@@ -1,4 +1,4 @@
-"""How studies ended: the exit code, the closing words for people and for programs, and what to do next."""
+"""End of a run: exit code, closing text for people and programs, and next commands."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
     from tunesvc.study import Study
 
 _NAME_CHARS = 28
-"""Of a study's name in a table, that values have room beside it."""
+"""Characters of a study's name in a table, so that values have room."""
 
-Ended = Mapping[str, "Study | Exception"]
-"""By name, the study as it is stored, or why it could not be run."""
+Results = Mapping[str, "Study | Exception"]
+"""Stored studies by name, or the error of one that could not run."""
 
 
-def tell(ended: Ended, *, as_json: bool, quiet: bool) -> ExitCode:
-    """Say how it ended; returns the exit code, that of the worst of several.
+def print_results(results: Results, *, as_json: bool, quiet: bool) -> ExitCode:
+    """Print the results; returns the exit code, the worst of several.
 
     Raises:
-        Exception: why the only one could not be run.
+        Exception: the error of the only study, if it could not run.
     """
-    (first, *others) = ended.values()
+    (first, *others) = results.values()
     if not others and isinstance(first, Exception):
         raise first
-    codes = {name: _code(end) for name, end in ended.items()}
+    codes = {name: _code(end) for name, end in results.items()}
     if as_json:
-        for name, end in ended.items():
+        for name, end in results.items():
             _print_end(name, end, codes[name])
     elif quiet:
         pass
     elif others or isinstance(first, Exception):
-        _print_table(ended, codes)
+        _print_table(results, codes)
     else:
         _print_summary(first, codes[first.name])
-    _print_errors(ended)
+    _print_errors(results)
     return worst(codes.values())
 
 
@@ -52,17 +52,19 @@ def _code(end: Study | Exception) -> ExitCode:
     return ExitCode.FAILED if end.view.is_failure else ExitCode.DONE
 
 
-def described(error: Exception) -> str:
-    """An error in words; one that is none of ours is a mistake of ours."""
-    return str(error) if isinstance(error, TuneError) else f"{type(error).__name__}: {error}. This should not happen."
+def describe_error(error: Exception) -> str:
+    """Return an error as text; an error outside our own hierarchy is a bug."""
+    if isinstance(error, TuneError):
+        return str(error)
+    return f"{type(error).__name__}: {error}. This should not happen."
 
 
-def _print_errors(ended: Ended) -> None:
+def _print_errors(results: Results) -> None:
     from tunesvc.views.terminal import print_error
 
-    for name, end in ended.items():
+    for name, end in results.items():
         if isinstance(end, Exception):
-            print_error(f"{name}: {described(end)}")
+            print_error(f"{name}: {describe_error(end)}")
 
 
 def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
@@ -70,16 +72,17 @@ def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
     from tunesvc.views.terminal import plain
 
     if isinstance(end, Exception):
-        JsonLines(name).write("end", {"error": described(end), "exit_code": int(code)})
+        JsonLines(name).write("end", {"error": describe_error(end), "exit_code": int(code)})
         return
     view = end.view
+    best = next(iter(end.best_trials), None)
     JsonLines(name).write(
         "end",
         {
             "state": _state(view, code),
             "reason": view.reason,
             "counts": plain(view.counts),
-            "best": plain(end.best_trials if len(view.objectives) > 1 else next(iter(end.best_trials), None)),
+            "best": plain(end.best_trials if len(view.objectives) > 1 else best),
             "elapsed_s": view.active_s,
             "gpu_hours": view.gpu_hours,
             "exit_code": int(code),
@@ -87,7 +90,7 @@ def _print_end(name: str, end: Study | Exception, code: ExitCode) -> None:
     )
 
 
-# --- one study ----------------------------------------------------------------------------------------
+# --- one study ------------------------------------------------------------------------------
 
 
 def _print_summary(study: Study, code: ExitCode) -> None:
@@ -98,12 +101,25 @@ def _print_summary(study: Study, code: ExitCode) -> None:
     console, view = terminal.out(), study.view
     answer, best = study.answer
     state = terminal.state_text(_state(view, code))
-    console.print(Text.assemble("\n", (terminal.clean(view.name), "bold"), " ", state, _when(view, code)))
+    console.print(
+        Text.assemble(
+            "\n",
+            (terminal.clean(view.name), "bold"),
+            " ",
+            state,
+            _when(view, code),
+        )
+    )
     console.print(Text.assemble(("trials  ", "dim"), study_text.counts(view)))
     if best:
         console.print(Text(), study_text.best(view, best, console.width, answer), sep="\n")
     if (error := study.failure) is not None and error.number is not None:
-        console.print(study_text.traceback(f"Trial {error.number} failed", error.traceback or error.message))
+        console.print(
+            study_text.traceback(
+                f"Trial {error.number} failed",
+                error.traceback or error.message,
+            )
+        )
     console.print(_commands(next_commands(view, code, found=bool(best))))
 
 
@@ -123,14 +139,14 @@ def _state(view: StudyView, code: ExitCode) -> str:
 
 
 def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple[str, str]]:
-    """Return the commands that make sense after a run, each with what it does."""
+    """Return commands that make sense after a run, each with its description."""
     from tunesvc.views.terminal import clean
 
     quoted, state = _quoted(view.name), view.state
     rows = []
     if code is ExitCode.FAILED:
         rows.append((f"tune logs {quoted} 0", "the output of its first trial"))
-        rows.append(("tune run FILE", "again once it is mended: it replaces this study"))
+        rows.append(("tune run FILE", "run again once it is fixed: it replaces this study"))
     elif code is ExitCode.INTERRUPTED or state in ("paused", "stopped", "failed"):
         rows.append((clean(view.resume_command), "continue where it stopped"))
     elif state == "finished" and view.is_exhausted:
@@ -156,22 +172,22 @@ def next_commands(view: StudyView, code: ExitCode, *, found: bool) -> list[tuple
     if found:
         rows += [
             (f"tune best {quoted} --yaml", "the best parameters"),
-            (f"tune report {quoted}", "all of it as one page"),
+            (f"tune report {quoted}", "everything as one page"),
         ]
-    return [*rows, (f"tune show {quoted}", "how it stands, and the newest trials")]
+    return [*rows, (f"tune show {quoted}", "its state and the newest trials")]
 
 
 def _wider(view: StudyView) -> str:
-    """Return how a wider space is written: by a range, or by one more choice where there are choices alone."""
+    """Return an example of a wider space: a range, or one more choice if there are only choices."""
     parameters = {} if view.spec is None else view.spec.parameters
     is_ranged = any(parameter.type != "categorical" for parameter in parameters.values())
     return "NAME=MIN..MAX" if is_ranged else "NAME+=VALUE"
 
 
-# --- several studies ----------------------------------------------------------------------------------
+# --- several studies ------------------------------------------------------------------------
 
 
-def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
+def _print_table(results: Results, codes: Mapping[str, ExitCode]) -> None:
     from rich.text import Text
 
     from tunesvc.views import terminal
@@ -187,13 +203,13 @@ def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
         ">trial",
         ">time",
     )
-    lines = [_line(name, end, codes[name]) for name, end in ended.items()]
+    lines = [_line(name, end, codes[name]) for name, end in results.items()]
     console.print(
         Text(),
         terminal.fitted(heads, lines, console.width, (">pruned", ">failed", ">time")),
         sep="\n",
     )
-    for name, view in _views(ended).items():
+    for name, view in _views(results).items():
         if view.reason and view.state != "finished":
             console.print(
                 Text.assemble(
@@ -202,7 +218,7 @@ def _print_table(ended: Ended, codes: Mapping[str, ExitCode]) -> None:
                     f": {terminal.clean(view.reason)}",
                 )
             )
-    console.print(_commands(_next_of_all(ended, codes)))
+    console.print(_commands(_next_of_all(results, codes)))
 
 
 def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
@@ -211,23 +227,23 @@ def _line(name: str, end: Study | Exception, code: ExitCode) -> list[object]:
     if isinstance(end, Exception):
         return [_short(name), terminal.state_text("failed"), *("–" * 6)]
     view, best = end.view, next(iter(end.best_trials), None)
-    won = ["–", "–"] if best is None else [formatting.number(best.value), best.number]
+    best_cells = ["–", "–"] if best is None else [formatting.number(best.value), best.number]
     counts = [view.counts.done, view.counts.pruned, view.counts.failed]
     return [
         _short(name),
         terminal.state_text(_state(view, code)),
         *counts,
-        *won,
+        *best_cells,
         formatting.duration(view.active_s),
     ]
 
 
-def _views(ended: Ended) -> dict[str, StudyView]:
-    return {name: end.view for name, end in ended.items() if not isinstance(end, Exception)}
+def _views(results: Results) -> dict[str, StudyView]:
+    return {name: end.view for name, end in results.items() if not isinstance(end, Exception)}
 
 
-def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str, str]]:
-    views, rows = _views(ended), []
+def _next_of_all(results: Results, codes: Mapping[str, ExitCode]) -> list[tuple[str, str]]:
+    views, rows = _views(results), []
     left = [
         name
         for name, view in views.items()
@@ -241,13 +257,25 @@ def _next_of_all(ended: Ended, codes: Mapping[str, ExitCode]) -> list[tuple[str,
             )
         )
     broken = [name for name in views if codes[name] is ExitCode.FAILED]
-    rows += [(f"tune show {_quoted(name)} 0", "what went wrong, with the traceback") for name in broken[:1]]
-    won = [name for name, view in views.items() if view.counts.complete]
-    rows += [(f"tune best {_quoted(name)} --yaml", "the best parameters of one") for name in won[:1]]
+    rows += [
+        (
+            f"tune show {_quoted(name)} 0",
+            "what went wrong, with the traceback",
+        )
+        for name in broken[:1]
+    ]
+    with_results = [name for name, view in views.items() if view.counts.complete]
+    rows += [
+        (
+            f"tune best {_quoted(name)} --yaml",
+            "the best parameters of one",
+        )
+        for name in with_results[:1]
+    ]
     return [
         *rows,
         ("tune ls", "all studies"),
-        ("tune dashboard", "all of it in the browser"),
+        ("tune dashboard", "everything in the browser"),
     ]
 
 

@@ -1,7 +1,7 @@
-"""The published JSON Schema of study.yaml as it is written, short forms included: for editors, and for the reference.
+"""The published JSON Schema of study.yaml, short forms included: for editors and for the reference.
 
-Made from the model, so that names, defaults and descriptions are said once. An editor that knows the schema sees
-most mistakes while typing; `tune validate` sees all.
+Generated from the model, so that names, defaults and descriptions are written once. An editor with
+the schema catches most mistakes while typing; `tune validate` catches all.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EITHER = [("metric", "metrics"), ("entrypoint", "command")]
 
 
 def json_schema() -> Schema:
-    """The JSON Schema (draft 2020-12) of a study file."""
+    """Return the JSON Schema (draft 2020-12) of a study file."""
     schema = _tidy(StudySpec.model_json_schema())
     parts = schema["$defs"]
     keys = _with_short_forms(schema["properties"])
@@ -77,15 +77,21 @@ def _with_short_forms(keys: Schema) -> Schema:
 
 
 def _parameters(keys: Schema, parts: Schema) -> None:
-    """`type` may be left out, so a parameter of whole numbers fits both kinds of range."""
+    """Make `type` optional: a parameter of whole numbers matches both kinds of range."""
     kinds = ("FloatParameter", "IntParameter", "CategoricalParameter")
-    keys["parameters"]["additionalProperties"] = {"anyOf": [{"$ref": f"#/$defs/{kind}"} for kind in kinds]}
+    references = [{"$ref": f"#/$defs/{kind}"} for kind in kinds]
+    keys["parameters"]["additionalProperties"] = {"anyOf": references}
     for kind in kinds:
         parts[kind]["required"] = [key for key in parts[kind]["required"] if key != "type"]
         parts["When"] = parts[kind]["properties"]["when"]
         parts[kind]["properties"]["when"] = {"$ref": "#/$defs/When"}
     choice = parts["CategoricalParameter"]["properties"]["values"]["items"]
-    parts["When"]["additionalProperties"] = {"anyOf": [*_scalars(choice), {"type": "array", "items": choice}]}
+    parts["When"]["additionalProperties"] = {
+        "anyOf": [
+            *_scalars(choice),
+            {"type": "array", "items": choice},
+        ]
+    }
 
 
 def _scalars(choice: Schema) -> list[Schema]:
@@ -108,7 +114,7 @@ def _replace(keys: Schema, key: str, schema: Schema) -> None:
 
 
 def _tidy(schema: Any) -> Any:
-    """Pydantic's schema without what only it needs: generated titles, nulls for what may be left out."""
+    """Remove what only pydantic needs: generated titles, and nulls of optional keys."""
     if isinstance(schema, list):
         return [_tidy(item) for item in schema]
     if not isinstance(schema, dict):
@@ -130,7 +136,8 @@ def _tidy_properties(properties: Schema) -> Schema:
 
 
 def _without_null(schema: Schema) -> Schema:
-    """`anyOf: [X, null]` of an optional key -> X; a choice of many, as of scalars, keeps its null."""
+    """Reduce `anyOf: [X, null]` of an optional key to X; a longer list of choices keeps its
+    null."""
     choices = schema.get("anyOf", [])
     if len(choices) == 2 and {"type": "null"} in choices:
         (only,) = [choice for choice in choices if choice != {"type": "null"}]

@@ -1,4 +1,4 @@
-"""docs/study-yaml.md, written from the JSON Schema.
+"""Generates docs/study-yaml.md from the JSON Schema.
 
 `python -m tunesvc.spec.schema.key_reference > docs/study-yaml.md` writes it.
 """
@@ -15,9 +15,10 @@ from tunesvc.spec.schema.json_schema import json_schema
 _HEAD = """\
 # study.yaml
 
-A study says what is searched, how a trial is run, and how much may be spent. `tune init` writes one to start from,
-`tune validate FILE` checks it, `tune preview FILE` shows what it would do, and `tune schema` prints the JSON Schema
-that this page is made from. For completion in an editor with a YAML language server:
+A study file defines the search space, how a trial runs, and how much may be spent. `tune init`
+writes one to start from, `tune validate FILE` checks it, `tune preview FILE` shows what it would
+do, and `tune schema` prints the JSON Schema that this page is generated from. For completion in an
+editor with a YAML language server:
 
 ```bash
 tune schema --out study.schema.json
@@ -52,34 +53,36 @@ retries: {lost: 10, error: 1}
 | `warm_start: digits` | `warm_start: [digits]` |
 | `command: python train.py --lr ${lr}` | `command: [python, train.py, --lr, "${lr}"]` |
 | `{values: [a, b]}` | `{type: categorical, values: [a, b]}` |
-| `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; `float` unless `min`, `max` and `step` are all whole |
+| `{min: 1, max: 8}` | `{type: int, min: 1, max: 8}`; `float` unless all numbers are whole |
 
-Durations are seconds, or `90s`, `15m`, `12h`, `3d`, `1h30m`. Sizes are bytes, or `512MB`, `4GB`, `1.5GiB`.
+Durations are seconds, or `90s`, `15m`, `12h`, `3d`, `1h30m`. Sizes are bytes, or `512MB`, `4GB`,
+`1.5GiB`.
 """
 
 _TAIL = """\
 ## How values are read
 
-Unquoted values mean what YAML 1.2 says, not what older readers make of them.
+Unquoted values follow YAML 1.2, not its older versions.
 
 | Written | Read as |
 |---|---|
 | `1e-3`, `.5`, `1_000` | the numbers 0.001, 0.5, 1000 |
 | `no`, `yes`, `on`, `off` | text; true and false are `true` and `false` |
-| `1:30`, `2026-11-23` | text, and so an error where a number is wanted |
+| `1:30`, `2026-11-23` | text, and so an error where a number is needed |
 | `010` | an error: octal to some readers |
 | `.nan`, `.inf`, `1e999` | an error |
 
-Arguments in `command`, `environment.env` and `pip`, and `tags` are text whatever they look like.
+Arguments in `command`, `environment.env` and `pip`, and `tags` are always text.
 
-Refused, with file, line and column: unknown and duplicate keys, values of the wrong type, tags, anchors and aliases,
-a second document, more than 20 levels of nesting, more than 256 kB, control characters, and names longer than 200
-characters or with invisible characters. All mistakes of a file are told at once.
+Refused, with file, line and column: unknown and duplicate keys, values of the wrong type, tags,
+anchors and aliases, a second document, more than 20 levels of nesting, more than 256 kB, control
+characters, and names longer than 200 characters or with invisible characters. All mistakes of a
+file are reported together.
 """
 
 
 def reference() -> str:
-    """The whole page."""
+    """Return the page."""
     schema = json_schema()
     parts = schema["$defs"]
     lines = [_HEAD, "## Keys\n", *_table(schema["properties"], schema["required"]), ""]
@@ -115,12 +118,13 @@ def _table(properties: Mapping[str, Any], required: Collection[str]) -> Iterator
     yield "|---|---|---|---|"
     for key, schema in properties.items():
         default = "**needed**" if key in required else _default(schema)
-        yield f"| `{key}` | {_type(schema)} | {default} | {schema.get('description', _MEANING.get(key, ''))} |"
+        meaning = schema.get("description", _MEANING.get(key, ""))
+        yield f"| `{key}` | {_type(schema)} | {default} | {meaning} |"
 
 
 _MEANING = {
-    "type": "Says which of the three kinds this is; may be left out.",
-    "when": "This parameter exists only when each named parameter has the given value, or one of the values.",
+    "type": "One of the three kinds; may be left out.",
+    "when": "Exists only if each named parameter has the given value, or one of the values.",
 }
 
 

@@ -1,6 +1,6 @@
-"""The study file and training function that `tune init` writes, and study files to start from in the dashboard.
+"""The study file and training function that `tune init` writes, and the dashboard's templates.
 
-They lie in `files`, which is no package of ours.
+They are data in `files`, which is not a package.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ class Template:
 
 
 def templates() -> tuple[Template, ...]:
-    """Study files to start from, the simplest first."""
-    starter = Template("starter", "A commented example, as `tune init` writes it", _read("study.yaml"))
+    """Return study files to start from, the simplest first."""
+    starter = Template(
+        "starter",
+        "A commented example, as `tune init` writes it",
+        _read("study.yaml"),
+    )
     return tuple(starter if key == "starter" else _template(key) for key in TEMPLATES)
 
 
@@ -40,14 +44,15 @@ def _read(*path: str) -> str:
 
 
 def write_starter(folder: Path) -> list[Path]:
-    """Write a study and its training function into a folder, which is made if it is not there.
+    """Write a study and its training function into a folder, which is created if needed.
 
     Raises:
-        SpecError: one of them is there already (nothing is written then), or the folder cannot be written.
+        SpecError: one of the files exists (nothing is written then), or the folder is not writable.
     """
     paths = [folder / name for name in FILES]
     if there := [str(path) for path in paths if path.exists() or path.is_symlink()]:
-        raise SpecError(f"{' and '.join(there)} would be overwritten: name another folder, `tune init FOLDER`")
+        listed = " and ".join(there)
+        raise SpecError(f"{listed} would be overwritten: name another folder, `tune init FOLDER`")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:

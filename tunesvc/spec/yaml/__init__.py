@@ -1,1 +1,1 @@
-"""study.yaml as text: parsed with positions, unquoted values and short forms read, mistakes named by line."""
+"""study.yaml as text: parsing with positions, unquoted values, short forms, and error messages."""

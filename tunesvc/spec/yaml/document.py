@@ -1,7 +1,7 @@
-"""study.yaml -> `StudySpec`, with every mistake named by file, line and column in one `SpecError`.
+"""study.yaml -> `StudySpec`; one `SpecError` lists every issue with file, line and column.
 
-The way of a text: size -> `parser` (structure) -> `scalars` (what unquoted values mean) -> `shorthand` ->
-`model` (types) -> `checks` (what fits together). User code is never imported here.
+Stages: size -> `parser` (structure) -> `scalars` (meaning of unquoted values) -> `shorthand` ->
+`model` (types) -> `checks` (rules between values). User code is never imported here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tunesvc.spec.yaml.parser import (
     Node,
     SequenceNode,
     Unreadable,
-    place_of,
+    position_of,
     read_tree,
 )
 
@@ -44,16 +44,17 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 Judge = Callable[[StudySpec], Iterable[SpecIssue]]
-"""Finds mistakes that this package cannot tell, such as a sampler's options: see `search.check.option_faults`."""
+"""Finds issues outside this package, such as a sampler's options: see `option_faults` of
+`search.registry`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyDocument:
-    """A study file that was read."""
+    """Write a spec as a study file, without comments and without default values."""
 
     spec: StudySpec
     text: str
-    """As written."""
+    """The text of the file."""
     folder: Path
     """Absolute; where the entrypoint or command is found."""
 
@@ -63,10 +64,10 @@ def load(path: str | Path, judge: Judge | None = None) -> StudyDocument:
 
     Args:
         path: of the file.
-        judge: finds further mistakes, which are told with the others.
+        judge: finds further issues, which are reported with the others.
 
     Raises:
-        SpecError: it is not there, too large, no UTF-8, or cannot be used; every mistake is in the text.
+        SpecError: it is missing, too large, not UTF-8 or invalid; the text lists every issue.
     """
     path = Path(path)
     text = _decode(_read(path), path.name)
@@ -81,10 +82,10 @@ def parse(
     folder: Path | None = None,
     judge: Judge | None = None,
 ) -> StudySpec:
-    """A study from YAML text. With a `folder`, the entrypoint's file has to be there.
+    """Parse a study from YAML text. With a `folder`, the entrypoint's file must exist there.
 
     Raises:
-        SpecError: every mistake with its line and column, in the order of the file.
+        SpecError: lists every issue with its line and column, in the order of the file.
     """
     if len(text) > MAX_BYTES:
         raise SpecError(_too_large(filename, len(text)))
@@ -101,31 +102,37 @@ def examine(
     folder: Path | None = None,
     judge: Judge | None = None,
 ) -> tuple[StudySpec | None, list[LocatedIssue]]:
-    """The study of a YAML text, or all that is wrong with it, for whoever shows mistakes at their place."""
+    """Return the study of a YAML text, or all its issues with their positions."""
     if len(text) > MAX_BYTES:
         return None, [LocatedIssue(TextPosition(1, 1), _too_large(filename, len(text)))]
     try:
         tree, found = read_tree(text)
     except Unreadable as error:
-        return None, [error.fault]
+        return None, [error.issue]
     if not isinstance(tree, MappingNode):
-        return None, [LocatedIssue(TextPosition(1, 1) if tree is None else tree.place, _NO_STUDY)]
+        return None, [
+            LocatedIssue(
+                TextPosition(1, 1) if tree is None else tree.position,
+                _NO_STUDY,
+            )
+        ]
     data = {key: _plain(entry.node, (key,), found) for key, entry in tree.entries.items()}
-    spec, wrong = _validate(data, folder=folder, function=None, judge=judge)
-    known = {fault.place for fault in found}
-    placed = [LocatedIssue(_locate(tree, fault), str(fault)) for fault in wrong]
-    found += [fault for fault in placed if fault.place not in known]
+    spec, issues = _validate(data, folder=folder, function=None, judge=judge)
+    known = {issue.position for issue in found}
+    located = [LocatedIssue(_locate(tree, issue), str(issue)) for issue in issues]
+    found += [issue for issue in located if issue.position not in known]
     return (None, sorted(set(found))) if spec is None or found else (spec, [])
 
 
 def renamed(text: str, name: str) -> str:
-    """A study file under another name, the rest as it was written; unchanged where its name is not on a line alone."""
+    """Rename a study in its file and keep the rest; unchanged if `name:` is not on a line of its
+    own."""
     written = name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
     return _NAME_LINE.sub(lambda match: f"{match[1]}{written}{match[2] or ''}", text, count=1)
 
 
 def written(spec: StudySpec) -> str:
-    """A study file that says what a spec does; without comments, and without what is left at its default."""
+    """Write a spec as a study file, without comments and without default values."""
     data = spec.model_dump(mode="json", exclude_defaults=True)
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
@@ -136,19 +143,20 @@ def spec_from_dict(
     function: Callable[..., Any] | None = None,
     judge: Judge | None = None,
 ) -> StudySpec:
-    """A study from plain data, short forms included; the same checks as for a file.
+    """Build a study from plain data, short forms included, with the same checks as for a file.
 
     Args:
-        data: the study, as a study file would say it.
-        function: the objective, where it is handed over, so that neither entrypoint nor command is written.
-        judge: finds further mistakes, which are told with the others.
+        data: the study, with the keys of a study file.
+        function: the objective, if it is a Python function; then neither entrypoint nor command is
+            given.
+        judge: finds further issues, which are reported with the others.
 
     Raises:
-        SpecError: every mistake with its path.
+        SpecError: lists every issue with its path.
     """
-    spec, wrong = _validate(dict(data), folder=None, function=function, judge=judge)
+    spec, issues = _validate(dict(data), folder=None, function=function, judge=judge)
     if spec is None:
-        raise SpecError("\n".join(dict.fromkeys(str(fault) for fault in wrong)))
+        raise SpecError("\n".join(dict.fromkeys(str(issue) for issue in issues)))
     return spec
 
 
@@ -159,32 +167,41 @@ def _validate(
     function: Callable[..., Any] | None,
     judge: Judge | None = None,
 ) -> tuple[StudySpec | None, list[SpecIssue]]:
-    """The spec if nothing is wrong, and everything that is."""
-    long, wrong = shorthand.expand(data)
+    """Return the spec if it has no issues, and the issues."""
+    long, issues = shorthand.expand(data)
     spec: StudySpec | None
     try:
         spec = StudySpec.model_validate(long)
     except ValidationError as error:
-        wrong += error_messages.to_faults(error, long)
+        issues += error_messages.to_issues(error, long)
         spec = _salvage(long, error)
     if spec is not None:
         written = long.get("parameters")
         names = written.keys() if isinstance(written, Mapping) else ()
-        wrong += checks.find_faults(spec, names=names, folder=folder, function=function)
-        wrong += judge(spec) if judge is not None else ()
-    wrong = [SpecIssue(shorthand.as_written(fault.path, data), fault.text, fault.at_key) for fault in wrong]
-    return (None if wrong else spec), wrong
+        issues += checks.find_issues(spec, names=names, folder=folder, function=function)
+        issues += judge(spec) if judge is not None else ()
+    issues = [
+        SpecIssue(
+            shorthand.as_written(issue.path, data),
+            issue.text,
+            issue.at_key,
+        )
+        for issue in issues
+    ]
+    return (None if issues else spec), issues
 
 
 def _salvage(long: Mapping[str, Any], error: ValidationError) -> StudySpec | None:
-    """The spec without the parts that are wrong by themselves, so that what fits together is checked all the same."""
+    """Return the spec without its invalid parts, so that rules between the other parts are checked
+    too."""
     rest = {**_STAND_INS, **long}
     for section in _SALVAGED_BY_KEY:
         if isinstance(rest.get(section), Mapping):
             rest[section] = dict(rest[section])
     for detail in error.errors(include_url=False):
         top, *below = detail["loc"]
-        if top in _SALVAGED_BY_KEY and below and below != ["name"] and isinstance(rest.get(str(top)), dict):
+        is_salvaged = top in _SALVAGED_BY_KEY and isinstance(rest.get(str(top)), dict)
+        if is_salvaged and below and below != ["name"]:
             rest[str(top)].pop(below[0], None)
         elif top in _STAND_INS:
             rest[str(top)] = _STAND_INS[str(top)]
@@ -197,7 +214,7 @@ def _salvage(long: Mapping[str, Any], error: ValidationError) -> StudySpec | Non
 
 
 _SALVAGED_BY_KEY = ("parameters", "sampler", "pruner")
-"""Sections of which the other keys still mean something."""
+"""Sections in which one invalid key does not invalidate the others."""
 _STAND_INS: Mapping[str, Any] = {
     "name": "study",
     "metrics": [{"name": "metric"}],
@@ -206,7 +223,7 @@ _STAND_INS: Mapping[str, Any] = {
 
 
 def _plain(node: Node, path: diagnostics.Path, found: list[LocatedIssue]) -> Any:
-    """A node as plain data; what cannot be read is added to `found` and stands as None."""
+    """Convert a node to plain data; an unreadable value is added to `found` and becomes None."""
     if isinstance(node, MappingNode):
         return {key: _plain(entry.node, (*path, key), found) for key, entry in node.entries.items()}
     if isinstance(node, SequenceNode):
@@ -216,30 +233,32 @@ def _plain(node: Node, path: diagnostics.Path, found: list[LocatedIssue]) -> Any
     try:
         return scalars.resolve(node.text)
     except ValueError as error:
-        found.append(LocatedIssue(node.place, str(error)))
+        found.append(LocatedIssue(node.position, str(error)))
         return None
 
 
 def _is_verbatim(path: diagnostics.Path) -> bool:
-    """Whether a value is text whatever it looks like: `--epochs 010` is an argument, `DEBUG: 1` a variable."""
+    """Return True for values that are always text: `--epochs 010` is an argument, `DEBUG: 1` a
+    variable."""
     return (path[0] in ("command", "tags") and len(path) == 2) or path[:2] in (
         ("environment", "env"),
         ("environment", "pip"),
     )
 
 
-def _locate(tree: MappingNode, fault: SpecIssue) -> TextPosition:
-    """The place of a fault's path, or of the nearest thing above it that was written."""
+def _locate(tree: MappingNode, issue: SpecIssue) -> TextPosition:
+    """Return the position of an issue's path, or of its nearest parent in the file."""
     node: Node = tree
-    place = tree.place
-    for index, part in enumerate(fault.path):
-        is_last = index == len(fault.path) - 1
+    position = tree.position
+    for index, part in enumerate(issue.path):
+        is_last = index == len(issue.path) - 1
         entry = _child(node, part)
         if entry is None:
             break
-        place = entry.place if (is_last and fault.at_key) or isinstance(entry.node, MappingNode) else entry.node.place
+        at_key = (is_last and issue.at_key) or isinstance(entry.node, MappingNode)
+        position = entry.position if at_key else entry.node.position
         node = entry.node
-    return place
+    return position
 
 
 def _child(node: Node, part: str | int) -> MappingEntry | None:
@@ -247,7 +266,7 @@ def _child(node: Node, part: str | int) -> MappingEntry | None:
         return node.entries.get(str(part))
     if isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.items):
         item = node.items[part]
-        return MappingEntry(item.place, item)
+        return MappingEntry(item.position, item)
     return None
 
 
@@ -256,7 +275,8 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise SpecError(f"there is no study file {path}: `tune init` writes one to start from") from None
+        text = f"there is no study file {path}: `tune init` writes one to start from"
+        raise SpecError(text) from None
     except (OSError, ValueError) as error:
         raise SpecError(f"study file {path} cannot be read: {error}") from None
     if len(content) > MAX_BYTES:
@@ -268,13 +288,13 @@ def _decode(content: bytes, filename: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        place = place_of(content[: error.start].decode("utf-8"), error.start)
-        text = f"is no UTF-8 (byte 0x{content[error.start]:02x}): save the file as UTF-8"
-        raise SpecError(f"{filename}:{place.line}:{place.column}: {text}") from None
+        position = position_of(content[: error.start].decode("utf-8"), error.start)
+        text = f"is not UTF-8 (byte 0x{content[error.start]:02x}): save the file as UTF-8"
+        raise SpecError(f"{filename}:{position.line}:{position.column}: {text}") from None
 
 
 def _too_large(filename: str, size: int) -> str:
     return f"{filename} has {size / 1e6:.1f} MB; a study file has at most {MAX_BYTES // 1000} kB"
 
 
-_NO_STUDY = "no study: write keys such as `name:`, `entrypoint:`, `metric:`, `parameters:` and `budget:`"
+_NO_STUDY = "no study: write keys such as `name:`, `entrypoint:`, `metric:` and `budget:`"

@@ -1,6 +1,6 @@
 """Pydantic's validation errors in plain words, at the paths of study.yaml.
 
-Knows the model's field names for suggestions; knows nothing of files and lines.
+Uses the model's field names for suggestions; handles neither files nor lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from tunesvc.spec import foreign_names, model
 from tunesvc.spec.diagnostics import Path, SpecIssue, printable, suggest
 
-_PARTS: Mapping[str, type[BaseModel]] = {
+_SECTIONS: Mapping[str, type[BaseModel]] = {
     "metric": model.Metric,
     "metrics": model.Metric,
     "constraints": model.Constraint,
@@ -30,12 +30,12 @@ _PARAMETERS: Mapping[object, type[BaseModel]] = {
     "int": model.IntParameter,
     "categorical": model.CategoricalParameter,
 }
-_NEEDED: Mapping[object, str] = {
+_NEEDED_KEYS: Mapping[object, str] = {
     "name": "what the study is called, such as `name: digits`",
     "metrics": "what is optimised, such as `metric: {name: loss, goal: minimize}`",
     "budget": "how much may be spent, such as `budget: {trials: 100}`",
 }
-_WANTED: Mapping[str, str] = {
+_NEEDED_TYPES: Mapping[str, str] = {
     "int_type": "needs a whole number",
     "int_from_float": "needs a whole number",
     "float_type": "needs a number",
@@ -52,54 +52,57 @@ _WANTED: Mapping[str, str] = {
 }
 
 
-def to_faults(error: ValidationError, data: Mapping[str, Any]) -> list[SpecIssue]:
-    """Every mistake that pydantic found in `data`, the long form of a study."""
-    return [_fault(detail, data) for detail in error.errors(include_url=False) if not _is_echo(detail)]
+def to_issues(error: ValidationError, data: Mapping[str, Any]) -> list[SpecIssue]:
+    """Convert all errors that pydantic found in `data`, the long form of a study."""
+    details = [detail for detail in error.errors(include_url=False) if not _is_echo(detail)]
+    return [_to_issue(detail, data) for detail in details]
 
 
 def _is_echo(detail: ErrorDetails) -> bool:
-    """Pydantic calls a list too short when its items were refused."""
+    """Return True if a list is too short only because its items were refused."""
     return detail["type"] == "too_short" and bool(detail["input"])
 
 
-def _fault(detail: ErrorDetails, data: Mapping[str, Any]) -> SpecIssue:
-    location, kind = detail["loc"], detail["type"]
+def _to_issue(detail: ErrorDetails, data: Mapping[str, Any]) -> SpecIssue:
+    location, error_type = detail["loc"], detail["type"]
     if location[-1] == "[key]":
         key = str(detail["input"])
         return SpecIssue(
             (*_without_tags(location[:-2], data), key),
-            f"`{printable(key)}` {_say(detail)}",
+            f"`{printable(key)}` {_describe(detail)}",
             at_key=True,
         )
     path = _without_tags(location, data)
-    if kind == "extra_forbidden":
+    if error_type == "extra_forbidden":
         key = str(path[-1])
         hint = foreign_names.hint(key) if len(location) == 1 else ""
         return SpecIssue(path, _unknown_key(key, list(_known_keys(location)), hint), at_key=True)
-    if kind == "missing":
+    if error_type == "missing":
         return SpecIssue(path, _missing(location[-1], at_top=not path))
-    return SpecIssue(path, _say(detail))
+    return SpecIssue(path, _describe(detail))
 
 
 def _without_tags(location: Path, data: Mapping[str, Any]) -> Path:
-    """Pydantic puts the chosen member of a union into the location; in the data there is no such key."""
+    """Drop the parts of a location that are not in the data: pydantic adds the chosen member of a
+    union."""
     path: list[str | int] = []
-    place: Any = data
+    node: Any = data
     for part in location:
-        if _has(place, part):
-            place = place[part]
+        if _has(node, part):
+            node = node[part]
             path.append(part)
     return tuple(path)
 
 
-def _has(place: object, part: str | int) -> bool:
-    if isinstance(place, Mapping):
-        return part in place
-    return isinstance(place, (list, tuple)) and isinstance(part, int) and part < len(place)
+def _has(node: object, part: str | int) -> bool:
+    if isinstance(node, Mapping):
+        return part in node
+    return isinstance(node, (list, tuple)) and isinstance(part, int) and part < len(node)
 
 
 def _unknown_key(key: str, known: list[str], hint: str) -> str:
-    return f"unknown key `{printable(key)}`" + (hint or suggest(key, known) or f"; known: {', '.join(known)}")
+    remedy = hint or suggest(key, known) or f"; known: {', '.join(known)}"
+    return f"unknown key `{printable(key)}`{remedy}"
 
 
 def _known_keys(location: Path) -> Iterable[str]:
@@ -107,61 +110,70 @@ def _known_keys(location: Path) -> Iterable[str]:
         return [*model.StudySpec.model_fields, "metric"]
     if location[:2] == ("budget", "stop_when"):
         return model.StopWhen.model_fields
-    part = _PARAMETERS.get(location[2]) if location[0] == "parameters" else _PARTS.get(str(location[0]))
-    return part.model_fields if part else ()
+    section = _SECTIONS.get(str(location[0]))
+    if location[0] == "parameters":
+        section = _PARAMETERS.get(location[2])
+    return section.model_fields if section else ()
 
 
 def _missing(key: str | int, *, at_top: bool) -> str:
     shown = "metric" if key == "metrics" else key
-    return f"`{shown}` is missing" + (f": {_NEEDED[key]}" if at_top and key in _NEEDED else "")
+    meaning = f": {_NEEDED_KEYS[key]}" if at_top and key in _NEEDED_KEYS else ""
+    return f"`{shown}` is missing{meaning}"
 
 
-def _say(detail: ErrorDetails) -> str:
-    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
-    if kind in ("value_error", "assertion_error"):
+def _describe(detail: ErrorDetails) -> str:
+    error_type, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if error_type in ("value_error", "assertion_error"):
         return str(context["error"])
-    if kind == "union_tag_not_found":
+    if error_type == "union_tag_not_found":
         return (
-            "needs `values`, or `min` and `max`" if isinstance(value, Mapping) else _NO_PARAMETER.format(found(value))
+            "needs `values`, or `min` and `max`"
+            if isinstance(value, Mapping)
+            else _NO_PARAMETER.format(describe_value(value))
         )
-    if kind == "union_tag_invalid":
+    if error_type == "union_tag_invalid":
         return f"unknown type {printable(repr(context['tag']))}: write float, int or categorical"
-    if kind == "model_attributes_type" and detail["loc"][0] == "parameters":
-        return _NO_PARAMETER.format(found(value))
-    if kind == "literal_error":
+    if error_type == "model_attributes_type" and detail["loc"][0] == "parameters":
+        return _NO_PARAMETER.format(describe_value(value))
+    if error_type == "literal_error":
         choices = context["expected"].replace("'", "")
-        return f"write {choices}, found {found(value)}" + suggest(value, choices.replace(" or ", ", ").split(", "))
-    if kind == "too_short":
+        return f"write {choices}, found {describe_value(value)}" + suggest(
+            value, choices.replace(" or ", ", ").split(", ")
+        )
+    if error_type == "too_short":
         return "needs at least one"
-    if kind == "string_unicode":
+    if error_type == "string_unicode":
         return "cannot be stored: it holds half of a surrogate pair"
-    if kind == "string_too_short":
+    if error_type == "string_too_short":
         return "must not be empty"
-    if kind == "string_too_long":
+    if error_type == "string_too_long":
         return f"has {len(str(value))} characters; at most {context['max_length']}"
-    if kind in _WANTED:
-        return f"{_WANTED[kind]}, found {found(value)}{_remedy(kind, value)}"
-    return f"{_bound(detail)}, found {found(value)}"
+    if error_type in _NEEDED_TYPES:
+        remedy = _remedy(error_type, value)
+        return f"{_NEEDED_TYPES[error_type]}, found {describe_value(value)}{remedy}"
+    return f"{_bound(detail)}, found {describe_value(value)}"
 
 
-_NO_PARAMETER = "needs a mapping with `values`, or `min` and `max`, found {}; a fixed value belongs under `constants`"
+_NO_PARAMETER = "needs `values`, or `min` and `max`, found {}; a fixed value goes into `constants`"
 
 
 def _bound(detail: ErrorDetails) -> str:
-    """`must be at least 1`: pydantic's own words for limits, which name the limit."""
+    """Format a limit as `must be at least 1`, from pydantic's own message."""
     words = detail["msg"].removeprefix("Input should be ")
-    return (
-        f"must be {words.replace('greater than or equal to', 'at least').replace('less than or equal to', 'at most')}"
-    )
+    words = words.replace("greater than or equal to", "at least")
+    words = words.replace("less than or equal to", "at most")
+    return f"must be {words}"
 
 
-def _remedy(kind: str, value: object) -> str:
-    if kind == "string_type" and isinstance(value, (bool, int, float)):
+def _remedy(error_type: str, value: object) -> str:
+    if error_type == "string_type" and isinstance(value, (bool, int, float)):
         return ": put it in quotes"
-    if kind in ("int_type", "int_from_float") and isinstance(value, float) and value.is_integer():
-        return f": write {int(value)}"
-    if kind in ("int_type", "float_type", "bool_type") and isinstance(value, str) and _reads_as_number(value):
-        return ": take the quotes away"
+    if isinstance(value, float) and value.is_integer():
+        return f": write {int(value)}" if error_type in ("int_type", "int_from_float") else ""
+    if isinstance(value, str) and _reads_as_number(value):
+        needs_number = error_type in ("int_type", "float_type", "bool_type")
+        return ": remove the quotes" if needs_number else ""
     return ""
 
 
@@ -173,8 +185,8 @@ def _reads_as_number(text: str) -> bool:
     return True
 
 
-def found(value: object) -> str:
-    """A value and its kind, as people name it."""
+def describe_value(value: object) -> str:
+    """Describe a value and its type in everyday words."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):

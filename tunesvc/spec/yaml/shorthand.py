@@ -24,10 +24,16 @@ from tunesvc.spec.diagnostics import Path, SpecIssue
 
 
 def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
-    """The long form of a study as written, and what is wrong with its short forms."""
-    long, faults = dict(data), []
+    """Expand a study to its long form; also return the issues of its short forms."""
+    long, issues = dict(data), []
     if "metric" in long and "metrics" in long:
-        faults.append(SpecIssue(("metric",), "write either `metric` or `metrics`, not both", at_key=True))
+        issues.append(
+            SpecIssue(
+                ("metric",),
+                "write either `metric` or `metrics`, not both",
+                at_key=True,
+            )
+        )
     if "metric" in long:
         metric = long.pop("metric")
         long.setdefault("metrics", [metric])
@@ -44,15 +50,16 @@ def expand(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[SpecIssue]]:
         try:
             long["command"] = shlex.split(long["command"])
         except ValueError as error:
-            faults.append(SpecIssue(("command",), f"cannot be split into words: {error}"))
+            issues.append(SpecIssue(("command",), f"cannot be split into words: {error}"))
             del long["command"]
     if isinstance(long.get("parameters"), Mapping):
-        long["parameters"] = {name: _typed(parameter) for name, parameter in long["parameters"].items()}
-    return long, faults
+        parameters = long["parameters"].items()
+        long["parameters"] = {name: _typed(parameter) for name, parameter in parameters}
+    return long, issues
 
 
 def as_written(path: Path, data: Mapping[str, Any]) -> Path:
-    """Where the value at a path of the long form was written."""
+    """Return the path in the file of a value in the long form."""
     if path[:1] == ("metrics",) and "metrics" not in data and "metric" in data:
         return ("metric", *path[2:])
     return path
@@ -68,11 +75,9 @@ def _typed(parameter: Any) -> Any:
     if "values" in parameter:
         return {"type": "categorical", **parameter}
     if "min" in parameter and "max" in parameter:
-        numbers = [parameter[key] for key in ("min", "max", "step") if parameter.get(key) is not None]
-        return {
-            "type": "int" if all(isinstance(number, int) for number in numbers) else "float",
-            **parameter,
-        }
+        numbers = [parameter.get(key) for key in ("min", "max", "step")]
+        is_whole = all(isinstance(number, int) for number in numbers if number is not None)
+        return {"type": "int" if is_whole else "float", **parameter}
     return parameter
 
 

@@ -1,4 +1,4 @@
-"""What study.yaml tunes. Needs scikit-learn: `pip install scikit-learn`."""
+"""The objective of study.yaml. Needs scikit-learn: `pip install scikit-learn`."""
 
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -7,7 +7,13 @@ from sklearn.neural_network import MLPClassifier
 from tunesvc import Trial
 
 X, y = load_digits(return_X_y=True)
-X_train, X_val, y_train, y_val = train_test_split(X / 16.0, y, test_size=0.3, stratify=y, random_state=0)
+X_train, X_val, y_train, y_val = train_test_split(
+    X / 16.0,
+    y,
+    test_size=0.3,
+    stratify=y,
+    random_state=0,
+)
 
 
 def train(
@@ -31,5 +37,5 @@ def train(
     for epoch in range(1, epochs + 1):
         model.partial_fit(X_train, y_train, classes=range(10))
         error = 1.0 - float(model.score(X_val, y_val))
-        trial.report(epoch, val_error=error)  # raises Pruned when this trial is not worth going on
+        trial.report(epoch, val_error=error)  # raises Pruned if this trial should stop
     return error
