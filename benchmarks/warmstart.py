@@ -82,7 +82,7 @@ def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
 
 
 def play(
-    table: tables.Table, sampler: str, seed: int, trials: int, teacher: WarmStart | None = None, stretch: float = 1.0
+    table: tables.Table, sampler: str, seed: int, trials: int, warm_start: WarmStart | None = None, stretch: float = 1.0
 ) -> tuple[Sequence[FrozenTrial], list[float]]:
     """A study's trials, and the regret of the best one after each."""
     spec = spec_of(table, sampler, seed)
@@ -97,7 +97,7 @@ def play(
         sampler_name=sampler,
         pruner_name="",
         seed=seed,
-        teacher=teacher,
+        warm_start=warm_start,
     )
     optimizer.warm_up()
     rng = np.random.default_rng([seed, 3])
@@ -129,8 +129,8 @@ def run(job: tuple[int, float, str, str, int]) -> tuple[tuple[int, float, str, s
     table = tables.load(after)
     spec = spec_of(table, sampler, seed)
     kind = {"cold": None, "shift": Shifting, "scale": WarmStart}[method]
-    teacher = None if kind is None else kind(spec, Space(spec.parameters), [earlier(before, seed)])
-    _, regrets = play(table, sampler, seed, MARKS[-1], teacher, stretch)
+    warm_start = None if kind is None else kind(spec, Space(spec.parameters), [earlier(before, seed)])
+    _, regrets = play(table, sampler, seed, MARKS[-1], warm_start, stretch)
     return job, [regrets[mark - 1] for mark in MARKS]
 
 

@@ -19,7 +19,7 @@ from tunesvc.run_options import RunOptions, check_names
 from tunesvc.runs import open_view, run_observed
 from tunesvc.runtime.interrupts import interruptible
 from tunesvc.runtime.run_study import StudySource, create_or_resume
-from tunesvc.search.registry.component_check import option_faults
+from tunesvc.search.registry.component_check import option_issues
 from tunesvc.search.registry.component_options import entry_of
 from tunesvc.spec import Pruner, Sampler, StudySpec
 from tunesvc.spec.checks import find_issues
@@ -159,7 +159,7 @@ def _read(
     if isinstance(spec, StudySpec):
         text, folder = None, str(Path.cwd())
     else:
-        document = spec if isinstance(spec, StudyDocument) else load(Path(spec), option_faults)
+        document = spec if isinstance(spec, StudyDocument) else load(Path(spec), option_issues)
         spec, text, folder = document.spec, document.text, str(document.folder)
     changes: dict[str, Any] = {}
     if sampler is not None:
@@ -169,7 +169,7 @@ def _read(
     spec = spec.model_copy(update=changes)
     if text is None:
         faults = find_issues(spec, folder=Path(folder), function=function)
-        if faults := faults + option_faults(spec, sampler, pruner):
+        if faults := faults + option_issues(spec, sampler, pruner):
             raise SpecError("\n".join(str(fault) for fault in faults))
     return spec, StudySource(text, folder, function, sampler, pruner)
 

@@ -140,10 +140,10 @@ class Tunable(Generic[P, R]):
             return spec_from_dict(data, function=self.__wrapped__)
         except SpecError:
             from tunesvc.search.registry.component_check import (
-                option_faults,  # takes a second, worth it to tell all mistakes at once
+                option_issues,  # takes a second, worth it to tell all mistakes at once
             )
 
-            return spec_from_dict(data, function=self.__wrapped__, judge=option_faults)
+            return spec_from_dict(data, function=self.__wrapped__, judge=option_issues)
 
     def tune(self, **changes: Unpack[TuneOptions]) -> Study:
         """Run the study until its budget is spent: `train.tune(trials=50)`.

@@ -49,7 +49,13 @@ class Failure(StrEnum):
     @property
     def is_of_the_machine(self) -> bool:
         """Whether it says nothing about the trial's parameters."""
-        return self in (Failure.LOST, Failure.STALLED, Failure.NODE, Failure.PREEMPTED, Failure.HOST_OOM)
+        return self in (
+            Failure.LOST,
+            Failure.STALLED,
+            Failure.NODE,
+            Failure.PREEMPTED,
+            Failure.HOST_OOM,
+        )
 
     @property
     def is_of_every_trial(self) -> bool:
@@ -75,7 +81,10 @@ class StopCause(StrEnum):
     @property
     def failure(self) -> Failure | None:
         """The failure that a stop for this cause amounts to, if it is one."""
-        return {StopCause.WALL: Failure.TIMEOUT, StopCause.SILENCE: Failure.SILENCE}.get(self)
+        return {
+            StopCause.WALL: Failure.TIMEOUT,
+            StopCause.SILENCE: Failure.SILENCE,
+        }.get(self)
 
 
 # --- after a failure --------------------------------------------------------------------------------
@@ -95,7 +104,11 @@ class GiveUp:
     reason: str
 
 
-def after_failure(failure: Failure, earlier: Mapping[Failure, int], retries: Retries) -> Retry | GiveUp:
+def after_failure(
+    failure: Failure,
+    earlier: Mapping[Failure, int],
+    retries: Retries,
+) -> Retry | GiveUp:
     """Whether a trial whose attempt failed is run again.
 
     Args:
@@ -175,7 +188,12 @@ class Finish:
 
 
 def next_move(
-    budget: Budget, usage: Usage, parallelism: int, *, exhausted: str = "", expected: ImprovementForecast | None = None
+    budget: Budget,
+    usage: Usage,
+    parallelism: int,
+    *,
+    exhausted: str = "",
+    expected: ImprovementForecast | None = None,
 ) -> AskForTrials | Drain | Halt | Finish:
     """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish, and so
     does a forecast that `stop_when` finds too low.
@@ -234,7 +252,11 @@ class ImprovementForecast:
         return f"expected improvement {self.improvement:.3g} per {unit}{limit}"
 
 
-def forecast(stop: StopWhen | None, incumbents: Sequence[float | None], usage: Usage) -> ImprovementForecast | None:
+def forecast(
+    stop: StopWhen | None,
+    incumbents: Sequence[float | None],
+    usage: Usage,
+) -> ImprovementForecast | None:
     """How much better the best value is expected to become, or None while it is too early to tell.
 
     Records of a random sequence come ever more rarely: as many are set between trial n and 2n as between n/2 and n,
@@ -255,10 +277,18 @@ def forecast(stop: StopWhen | None, incumbents: Sequence[float | None], usage: U
         return None
     per_trial = abs(now - before) / done
     per = "trial" if stop is None else stop.per
-    spent = {"trial": float(done), "hour": usage.wall_s / 3600, "gpu_hour": usage.gpu_hours}[per]
+    spent = {
+        "trial": float(done),
+        "hour": usage.wall_s / 3600,
+        "gpu_hour": usage.gpu_hours,
+    }[per]
     if spent <= 0:
         return None
-    return ImprovementForecast(per_trial * done / spent, per, None if stop is None else stop.improvement_below)
+    return ImprovementForecast(
+        per_trial * done / spent,
+        per,
+        None if stop is None else stop.improvement_below,
+    )
 
 
 def incumbents(values: Iterable[float | None], goal: str) -> list[float | None]:
@@ -309,7 +339,11 @@ def reached_target(metrics: tuple[Metric, ...], values: list[float]) -> bool:
 # --- attempts that do not end by themselves ---------------------------------------------------------
 
 
-def overdue(limits: Limits, running_s: float, silent_s: float) -> tuple[StopCause, str] | None:
+def overdue(
+    limits: Limits,
+    running_s: float,
+    silent_s: float,
+) -> tuple[StopCause, str] | None:
     """Which limit an attempt has exceeded, and in what words."""
     if limits.wall is not None and running_s > limits.wall:
         return StopCause.WALL, f"ran longer than limits.wall ({limits.wall:g} s)"

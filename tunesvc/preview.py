@@ -94,7 +94,14 @@ def _cost(spec: StudySpec) -> Cost:
     walls = [bound.seconds for bound in _bounds(spec) if bound.seconds is not None]
     wall_s = min(walls, default=None)
     if not gpus:
-        return Cost(spec.budget.trials, wall_s, 0.0, gpus, cpus, "a trial asks for no GPU")
+        return Cost(
+            spec.budget.trials,
+            wall_s,
+            0.0,
+            gpus,
+            cpus,
+            "a trial asks for no GPU",
+        )
     tightest = min(_gpu_bounds(spec, gpus), default=(None, _UNBOUNDED))
     return Cost(spec.budget.trials, wall_s, tightest[0], gpus, cpus, tightest[1])
 
@@ -115,7 +122,13 @@ def _bounds(spec: StudySpec) -> list[_Bound]:
     at_a_time, bounds = spec.parallelism, []
     if spec.budget.wall is not None:
         summed = None if at_a_time is None else spec.budget.wall * at_a_time
-        bounds.append(_Bound(spec.budget.wall, summed, f"`budget.wall`, with {at_a_time} trials at a time"))
+        bounds.append(
+            _Bound(
+                spec.budget.wall,
+                summed,
+                f"`budget.wall`, with {at_a_time} trials at a time",
+            )
+        )
     if spec.budget.trials is not None and spec.limits.wall is not None:
         longest = spec.limits.wall + spec.limits.grace
         summed = spec.budget.trials * longest

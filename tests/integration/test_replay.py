@@ -53,7 +53,7 @@ def test_a_study_is_redrawn_as_it_was(database: Database, sampler: str, parallel
 def step_with_proposals_in_hand(coordinator: Coordinator, steps: int) -> None:
     for taken in itertools.count(1):
         coordinator.step()
-        if taken >= steps and coordinator._optimizer.ahead:
+        if taken >= steps and coordinator._optimizer.prefetched:
             return
 
 

@@ -105,7 +105,7 @@ def test_infeasible_regions_are_left() -> None:
     assert max(x for x in later if x <= 0.5) > 0.47
 
 
-def test_several_objectives() -> None:
+def test_objectives() -> None:
     study = optuna.create_study(sampler=GPSampler(seed=0), directions=["minimize", "maximize"])
     study.optimize(lambda trial: (trial.suggest_float("x", 0, 1) ** 2, -((trial.params["x"] - 1) ** 2)), n_trials=30)
     assert len(study.best_trials) > 8

@@ -52,7 +52,7 @@ class Asha:
         """Trial, rung, rank and how many had come there."""
 
     def run(self) -> None:
-        while (asks := len(self.optimizer.trials) < len(self.losses)) or self.optimizer._judge.paused:
+        while (asks := len(self.optimizer.trials) < len(self.losses)) or self.optimizer._pruning.paused:
             promotion = self.optimizer.promotion(asks=asks)
             if promotion is not None:
                 self._check(promotion.number)
@@ -83,10 +83,10 @@ class Asha:
             theirs, ours = asha(), self.optimizer.study.pruner
             assert isinstance(theirs, PausingPruner)
             assert isinstance(ours, PausingPruner)
-            paused = dict(reversed(self.optimizer._judge.paused.items()))
+            paused = dict(reversed(self.optimizer._pruning.paused.items()))
             fresh = theirs.promotion(self.optimizer.study, paused, instead)
-            assert fresh == ours.promotion(self.optimizer.study, self.optimizer._judge.paused, instead)
-        assert number in self.optimizer._judge.paused
+            assert fresh == ours.promotion(self.optimizer.study, self.optimizer._pruning.paused, instead)
+        assert number in self.optimizer._pruning.paused
 
 
 @settings(max_examples=40, deadline=None)
@@ -210,7 +210,7 @@ def curve_study(paused: Sequence[tuple[float, int]]) -> tuple[Optimizer, list[in
 def promotion(optimizer: Optimizer, instead: Alternative, pruner: BasePruner | None = None) -> int | None:
     chooser = pruner or optimizer.study.pruner
     assert isinstance(chooser, PausingPruner)
-    return chooser.promotion(optimizer.study, optimizer._judge.paused, instead)
+    return chooser.promotion(optimizer.study, optimizer._pruning.paused, instead)
 
 
 def test_the_paused_trial_that_promises_most_goes_on() -> None:
@@ -245,7 +245,7 @@ def test_a_trial_that_has_to_begin_anew_promises_less_per_step() -> None:
     optimizer, (one,) = curve_study([(0.3, 14)])
 
     def gain(after_step: int) -> float:
-        optimizer._judge.paused[one] = after_step
+        optimizer._pruning.paused[one] = after_step
         assert promotion(optimizer, Alternative.NOTHING) == one
         pruner = optimizer.study.pruner
         assert isinstance(pruner, Explainable)
@@ -289,7 +289,7 @@ def cut(trial: FrozenTrial, steps: int) -> FrozenTrial:
 @pytest.mark.parametrize(("options", "pauses"), [({}, True), ({"resume": False}, False)])
 def test_who_does_not_want_it_gets_a_pruner_that_stops_for_good(options: dict[str, Any], *, pauses: bool) -> None:
     optimizer = make_optimizer(make_spec(pruner={"name": "auto", **options}))
-    assert optimizer._judge.pauses is pauses
+    assert optimizer._pruning.pauses is pauses
 
 
 @settings(max_examples=15, deadline=None)

@@ -16,7 +16,7 @@ from tests.unit.test_optimizer import make_optimizer
 from tunesvc.coordinator.prefetch import ProposalPrefetch
 from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.search.optimizer import Optimizer, Proposal
-from tunesvc.search.prefetched_proposals import DRAWN
+from tunesvc.search.prefetched_proposals import DRAWN_AT
 from tunesvc.search.samplers.auto_sampler import PARAMETERS_MAX
 from tunesvc.testing.simulated_executor import VirtualClock
 
@@ -44,10 +44,10 @@ def test_what_is_drawn_ahead_is_what_would_have_been_drawn_and_is_recorded_when_
     assert ahead.prefetch(AT, lasting=2)
     assert ahead.memory.recorded == TrialChanges()
     assert ahead.memory.changes == changes
-    assert (len(ahead.trials), ahead.ahead) == (14, 2)
+    assert (len(ahead.trials), ahead.prefetched) == (14, 2)
     taken, asked = [ahead.ask(), ahead.ask()], [plain.ask(), plain.ask()]
     assert [(one.number, one.params, one.reason) for one in taken] == [(a.number, a.params, a.reason) for a in asked]
-    assert [one.details[DRAWN] for one in taken] == [AT, AT]
+    assert [one.details[DRAWN_AT] for one in taken] == [AT, AT]
     batch = take_changes(ahead.memory)
     assert [trial.number for trial in batch.trials] == [14, 15]
     assert {(param.number, param.name) for param in batch.params} == {(n, p) for n in (14, 15) for p in ("x", "n")}
@@ -58,11 +58,11 @@ def test_what_is_drawn_while_a_step_is_written_rests_on_that_step() -> None:
     assert optimizer.prefetch("before", lasting=9)
     assert optimizer.prefetch(None, lasting=9)
     optimizer.stamp_prefetched(AT)
-    assert [optimizer.ask().details[DRAWN] for _ in range(2)] == ["before", AT]
+    assert [optimizer.ask().details[DRAWN_AT] for _ in range(2)] == ["before", AT]
     assert optimizer.prefetch(None, lasting=9)
     optimizer.stamp_prefetched("")  # nobody knows when it was written
-    assert optimizer.ahead == 0
-    assert DRAWN not in optimizer.ask().details
+    assert optimizer.prefetched == 0
+    assert DRAWN_AT not in optimizer.ask().details
 
 
 def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
@@ -70,11 +70,11 @@ def test_a_proposal_that_has_missed_too_much_is_drawn_anew() -> None:
     running = [optimizer.ask(), optimizer.ask()]
     assert optimizer.prefetch(AT, lasting=2)
     finish(optimizer, running[0])
-    assert DRAWN in optimizer.ask().details, "one result behind is as good as any that runs beside others"
+    assert DRAWN_AT in optimizer.ask().details, "one result behind is as good as any that runs beside others"
     assert optimizer.prefetch(AT, lasting=1)
     finish(optimizer, running[1])
     fresh = optimizer.ask()
-    assert DRAWN not in fresh.details
+    assert DRAWN_AT not in fresh.details
     assert fresh.details["fresh"], "so that replay learns anew too"
     assert fresh.number == 17
 
@@ -116,7 +116,7 @@ def test_one_that_threw_proposals_away_and_one_that_begins_with_its_trials_go_on
             end_by_number(optimizer, running.pop(0))
     for _ in range(dropped):
         optimizer.prefetch(AT, lasting=9)
-    optimizer._drop_ahead()
+    optimizer._drop_prefetched()
     begun = make_optimizer(spec, trials=optimizer.trials)
     assert "as likely as" in both_ask(optimizer, begun), "TPE models, from the ten first on"
     for deed in after:
@@ -143,7 +143,7 @@ def test_what_was_tried_stays_tried_when_the_same_is_drawn_ahead_and_thrown_away
     assert optimizer._covered
     assert optimizer.prefetch(AT, lasting=9)
     optimizer.enqueue({"x": 0})
-    assert optimizer.ahead == 0
+    assert optimizer.prefetched == 0
     assert optimizer._covered
 
 
@@ -168,7 +168,7 @@ def test_numbers_have_no_gap_whatever_comes_between(deeds: list[str]) -> None:
             optimizer.cancel(enqueued.pop())
         recorded = [trial.number for trial in optimizer.memory.recorded.trials]
         assert recorded == list(range(len(optimizer.trials)))
-        assert not (optimizer.ahead and enqueued)
+        assert not (optimizer.prefetched and enqueued)
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "cmaes", "nsga2", "grid", "brute"])
@@ -213,7 +213,7 @@ def test_one_proposal_is_ready_when_workers_end_one_at_a_time_and_one_for_each_w
     assert fill(stock) == 1
     stock.freed(4)
     assert fill(stock) == 3
-    assert optimizer.ahead == 4
+    assert optimizer.prefetched == 4
 
 
 def test_no_more_is_drawn_than_may_still_be_asked_for_nor_at_a_moment_that_is_not_known() -> None:

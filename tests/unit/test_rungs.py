@@ -64,10 +64,10 @@ def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
             real[number].state = TrialState.COMPLETE
         for rung in (1, 2, 4):
             standing, _ = rungs.standing(trials, rung)
-            told = [(one.costs[0], one.number) for one in standing]
+            told = [(one.losses[0], one.number) for one in standing]
             assert told == plainly(trials, rung, sign)
             assert [standing.place_of(one) for one in standing] == [
-                sum(cost < one.costs[0] for cost, _ in told) for one in standing
+                sum(cost < one.losses[0] for cost, _ in told) for one in standing
             ]
 
 
@@ -79,7 +79,7 @@ def test_a_trial_counts_as_it_is_asked_about_and_not_as_it_has_become() -> None:
     asked.intermediate_values = {1: 0.9}
     standing, own = RungTable(np.array([1.0])).standing(trials, 1, asked)
     assert own is not None
-    assert [one.costs for one in standing] == [(0.5,), (0.9,)]
+    assert [one.losses for one in standing] == [(0.5,), (0.9,)]
     assert (standing.index_of(own), standing.place_of(own)) == (1, 1)
 
 

@@ -65,12 +65,12 @@ def check_options(files: Sequence[Path]) -> None:
     Raises:
         SpecError: lists all issues of all files.
     """
-    from tunesvc.search.registry.component_check import option_faults
+    from tunesvc.search.registry.component_check import option_issues
 
     mistakes = []
     for file in files:
         try:
-            load(file, option_faults)
+            load(file, option_issues)
         except SpecError as error:
             mistakes.append(str(error))
     if mistakes:

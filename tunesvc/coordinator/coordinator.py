@@ -295,7 +295,7 @@ class Coordinator:
     @property
     def trials(self) -> int:
         """Trials that count against the budget, those that wait included."""
-        return self._optimizer.count - self._optimizer.withdrawn
+        return self._optimizer.count - self._optimizer.cancelled
 
     def change_spec(self, spec: StudySpec) -> None:
         """Go on under a changed budget or parallelism."""

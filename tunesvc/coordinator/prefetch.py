@@ -57,7 +57,7 @@ class ProposalPrefetch:
 
     def ask(self) -> Proposal:
         """Return a proposal that is ready, or draw one now."""
-        ready, began_s = self._optimizer.ahead, self._now()
+        ready, began_s = self._optimizer.prefetched, self._now()
         proposal = self._optimizer.ask()
         if not ready:
             self._draws_s.append(self._now() - began_s)
@@ -71,7 +71,7 @@ class ProposalPrefetch:
             left: how many trials may be asked for at all.
             moment: what the study is now, see `Optimizer.draw_ahead`.
         """
-        if self._is_dry or moment == "" or self._optimizer.ahead >= min(left, self.wanted(slots)):
+        if self._is_dry or moment == "" or self._optimizer.prefetched >= min(left, self.wanted(slots)):
             return False
         began_s = self._now()
         if not self._optimizer.prefetch(moment, lasting=slots):

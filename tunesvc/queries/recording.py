@@ -21,7 +21,7 @@ from tunesvc.errors import TuneError
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.sql import in_study
 from tunesvc.queries.warm_start_source import teacher
-from tunesvc.search.prefetched_proposals import DRAWN
+from tunesvc.search.prefetched_proposals import DRAWN_AT
 from tunesvc.search.replay import RecordedStep, Recording
 
 
@@ -60,7 +60,7 @@ def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime,
     for number, kind, details, at in connection.execute(query):
         if kind == "ask":
             moments[at].taken.append(number)
-            drawn = details.get(DRAWN)
+            drawn = details.get(DRAWN_AT)
             moments[datetime.fromisoformat(drawn) if drawn else at].asked.append((number, details))
         elif kind == "promote":
             moments[at].promoted[number] = details

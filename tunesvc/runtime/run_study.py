@@ -45,7 +45,7 @@ from tunesvc.search.registry.pruner_registry import last_step, make_pruner
 from tunesvc.search.registry.sampler_registry import make_sampler
 from tunesvc.search.seeding import seed_of, seeded
 from tunesvc.search.study_storage import RecordingStorage
-from tunesvc.search.warm_start import CARRIED
+from tunesvc.search.warm_start import TRANSFERRED
 from tunesvc.space.search_space import Space, widened
 from tunesvc.spec import StudySpec
 from tunesvc.spec.arguments import function_issues
@@ -352,10 +352,10 @@ def build_coordinator(
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
         seed=seed,
-        teacher=lends,
+        warm_start=lends,
     )
     optimizer.is_distinct = is_distinct(spec, space)
-    if all(trial.state == TrialState.WAITING and CARRIED not in trial.system_attrs for trial in trials):
+    if all(trial.state == TrialState.WAITING and TRANSFERRED not in trial.system_attrs for trial in trials):
         optimizer.warm_up()  # nothing was asked yet, though somebody may have enqueued something
         if lends is not None and lends.warning and observer is not None:
             observer.on_event(ProgressEvent("warning", lends.warning))

@@ -51,9 +51,17 @@ class Explainable(Protocol):
         ...
 
 
-def reason_of(chooser: object, number: int, complain: Callable[[int, str, Exception], None]) -> Reason | None:
+def reason_of(
+    chooser: object,
+    number: int,
+    complain: Callable[[int, str, Exception], None],
+) -> Reason | None:
     """What a sampler or pruner says of its last choice; an error in that is complained of, and no more."""
-    explain = getattr(chooser, "explain", None)  # checking for a protocol takes thirty times as long
+    explain = getattr(
+        chooser,
+        "explain",
+        None,
+    )  # checking for a protocol takes thirty times as long
     if explain is None:
         return None
     try:

@@ -20,13 +20,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.db.optuna.frozen_trials import was_withdrawn
 from tunesvc.db.trial_changes import TrialChanges
-from tunesvc.search.prefetched_proposals import Ahead, PrefetchedProposal, Proposal, Reproducible
+from tunesvc.search.prefetched_proposals import (
+    PrefetchedProposal,
+    PrefetchQueue,
+    Proposal,
+    Reproducible,
+)
 from tunesvc.search.proposals import FIXED, ORIGIN, Proposer, configuration
-from tunesvc.search.pruners.curve.curve_model import look_again, refit_models
+from tunesvc.search.pruners.curve.curve_model import refit_models, reread
 from tunesvc.search.pruning import Promotion, PruneDecision, PruningPolicy
 from tunesvc.search.study_storage import FAILURE, RecordingStorage, clear_trial_cache
 from tunesvc.search.tracking.pausing import Alternative
-from tunesvc.search.warm_start import CARRIED, WarmStart
+from tunesvc.search.warm_start import TRANSFERRED, WarmStart
 from tunesvc.space.search_space import Space
 from tunesvc.spec import ParamValue
 from tunesvc.trial import is_name
@@ -50,7 +55,7 @@ class Optimizer:
         prune_before_step: int | None = None,
         trials_max: int | None = None,
         seed: int | None = None,
-        teacher: WarmStart | None = None,
+        warm_start: WarmStart | None = None,
     ) -> None:
         """Search one study.
 
@@ -63,37 +68,49 @@ class Optimizer:
         self.memory = memory
         self.space = space
         name = memory.get_study_name_from_id(memory.study_id)
-        self.study = optuna.load_study(study_name=name, storage=memory, sampler=sampler, pruner=pruner)
+        self.study = optuna.load_study(
+            study_name=name,
+            storage=memory,
+            sampler=sampler,
+            pruner=pruner,
+        )
         # Grid and brute-force samplers call `study.stop` when nothing is left, which Optuna allows in its loop only.
         self.study._thread_local.in_optimize_loop = True
         self._trials_max = trials_max
         self._size = space.size if space.parameters else None
-        self._teacher = teacher
-        self._drawing = Proposer(memory, self.study, space, sampler_name, seed, self._teacher)
-        self._judge = PruningPolicy(memory, self.study, pruner_name, prune_before_step)
-        self._ahead: Ahead = deque()
+        self._warm_start = warm_start
+        self._proposer = Proposer(
+            memory,
+            self.study,
+            space,
+            sampler_name,
+            seed,
+            self._warm_start,
+        )
+        self._pruning = PruningPolicy(memory, self.study, pruner_name, prune_before_step)
+        self._prefetched: PrefetchQueue = deque()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
-        self._is_settled = True
+        self._is_up_to_date = True
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
         self._tried = {configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
-        self.withdrawn = sum(map(was_withdrawn, self.trials))
+        self.cancelled = sum(map(was_withdrawn, self.trials))
         """How many enqueued trials were taken back before they were asked for."""
 
     @property
     def seed(self) -> int:
         """With a trial's number, it decides what is drawn for that trial."""
-        return self._drawing.seed
+        return self._proposer.seed
 
     @property
     def trials(self) -> Sequence[FrozenTrial]:
         """All trials, in order of their numbers, but for those drawn ahead. Do not change them."""
         trials = self.memory.get_all_trials(self.memory.study_id, deepcopy=False)
-        return trials[: len(trials) - len(self._ahead)]
+        return trials[: len(trials) - len(self._prefetched)]
 
     @property
     def count(self) -> int:
         """How many trials there are, but for those drawn ahead."""
-        return self.memory.count - len(self._ahead)
+        return self.memory.count - len(self._prefetched)
 
     @property
     def exhausted(self) -> str:
@@ -107,13 +124,13 @@ class Optimizer:
     @property
     def is_distinct(self) -> bool:
         """Whether no configuration is proposed twice."""
-        return self._drawing.is_distinct
+        return self._proposer.is_distinct
 
     @is_distinct.setter
     def is_distinct(self, wanted: bool) -> None:
-        if wanted != self._drawing.is_distinct:
-            self._drop_ahead()
-        self._drawing.is_distinct = wanted
+        if wanted != self._proposer.is_distinct:
+            self._drop_prefetched()
+        self._proposer.is_distinct = wanted
 
     def trial(self, number: int) -> FrozenTrial:
         """One trial. Do not change it."""
@@ -126,13 +143,16 @@ class Optimizer:
 
     def warm_up(self) -> None:
         """Enqueue the best that earlier studies know, and record what they teach. Once, for a study without trials."""
-        if self._teacher is None:
+        if self._warm_start is None:
             return
-        counts = self._teacher.counts
-        self.memory.note(None, self._teacher.reason, {"carried": counts})
-        for one in self._teacher.first():
-            number = self.enqueue(one.params, f"trial {one.number} of {one.study}, which had {one.value:.6g}")
-            self.memory.set_trial_system_attr(number, CARRIED, [one.study, one.number])
+        counts = self._warm_start.counts
+        self.memory.note(None, self._warm_start.reason, {"carried": counts})
+        for one in self._warm_start.first():
+            number = self.enqueue(
+                one.params,
+                f"trial {one.number} of {one.study}, which had {one.value:.6g}",
+            )
+            self.memory.set_trial_system_attr(number, TRANSFERRED, [one.study, one.number])
 
     def enqueue(self, params: Mapping[str, ParamValue], origin: str = "") -> int:
         """Make a trial with given values, to be asked before any other; the sampler fills in what is not given.
@@ -145,8 +165,11 @@ class Optimizer:
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             params = self.space.checked(params)
-        self._drop_ahead()
-        template = create_trial(state=TrialState.WAITING, system_attrs=queued(params, origin))
+        self._drop_prefetched()
+        template = create_trial(
+            state=TrialState.WAITING,
+            system_attrs=queued(params, origin),
+        )
         number = self.memory.create_new_trial(self.memory.study_id, template)
         self._waiting.append(number)
         return number
@@ -155,28 +178,34 @@ class Optimizer:
         """Take a trial back that is enqueued and was not asked for yet: it ends as failed, and counts for nothing."""
         self._waiting.remove(number)
         self.memory.set_trial_state_values(number, TrialState.FAIL)
-        self.withdrawn += 1
-        self._is_settled = False
+        self.cancelled += 1
+        self._is_up_to_date = False
 
-    def widen(self, space: Space, sampler: BaseSampler, pruner: BasePruner, trials_max: int | None) -> None:
+    def widen(
+        self,
+        space: Space,
+        sampler: BaseSampler,
+        pruner: BasePruner,
+        trials_max: int | None,
+    ) -> None:
         """Go on in a wider space with a sampler and a pruner that know it, as after a restart."""
-        self._drop_ahead()
+        self._drop_prefetched()
         self.space, self._trials_max = space, trials_max
         self._size = space.size if space.parameters else None
         self.study.sampler, self.study.pruner = sampler, pruner
         self.memory.update_distributions(space)
-        look_again(self.study)
-        self._drawing.go_on_in(space)
+        reread(self.study)
+        self._proposer.go_on_in(space)
         self.study._stop_flag = False
 
     def ask(self) -> Proposal:
         """A new trial with all its parameters. A sampler that raises is replaced by chance for this one trial."""
-        if self._ahead and self._finished >= self._ahead[0].stale_from:
-            self._drop_ahead()
-        if self._ahead:
-            drawn = self._ahead.popleft()
+        if self._prefetched and self._finished >= self._prefetched[0].stale_from:
+            self._drop_prefetched()
+        if self._prefetched:
+            drawn = self._prefetched.popleft()
             self.recorded.add(drawn.changes)
-            proposal = drawn.dated
+            proposal = drawn.timestamped
         else:
             proposal = self._propose()
         self._tried.add(configuration(proposal.params))
@@ -192,11 +221,11 @@ class Optimizer:
         self.memory.record_into(changes)
 
     @property
-    def ahead(self) -> int:
+    def prefetched(self) -> int:
         """How many proposals are ready."""
-        return len(self._ahead)
+        return len(self._prefetched)
 
-    def prefetch(self, moment: str | None, lasting: int) -> bool:
+    def prefetch(self, step_time: str | None, lasting: int) -> bool:
         """Make one more proposal ready; False when that cannot be, or nothing is left to propose.
 
         Args:
@@ -210,35 +239,43 @@ class Optimizer:
             return False
         with self.memory.recording_apart() as changes:
             proposal = self._propose()
-        self._ahead.append(PrefetchedProposal(proposal, changes, self._finished + lasting, moment))
+        self._prefetched.append(PrefetchedProposal(proposal, changes, self._finished + lasting, step_time))
         return True
 
-    def stamp_prefetched(self, moment: str) -> None:
+    def stamp_prefetched(self, step_time: str) -> None:
         """What was drawn while a step was being written rests on that one; empty: nobody knows when that was."""
-        if self._ahead and self._ahead[-1].moment is None:
-            self._ahead = deque(drawn if drawn.moment else replace(drawn, moment=moment) for drawn in self._ahead)
-            if not moment:
-                self._drop_ahead()
+        if self._prefetched and self._prefetched[-1].step_time is None:
+            self._prefetched = deque(
+                drawn if drawn.step_time else replace(drawn, step_time=step_time) for drawn in self._prefetched
+            )
+            if not step_time:
+                self._drop_prefetched()
 
-    def _drop_ahead(self) -> None:
+    def _drop_prefetched(self) -> None:
         """Throw away what is ready. The next ask begins anew, as after a restart: what is gone taught nothing."""
-        for drawn in self._ahead:
-            self._drawing.forget(drawn.proposal.number)
-        if self._ahead:
-            self.memory.pop_last(len(self._ahead))
-            self._ahead.clear()
-            self._drawing.is_fresh = True
+        for drawn in self._prefetched:
+            self._proposer.forget(drawn.proposal.number)
+        if self._prefetched:
+            self.memory.pop_last(len(self._prefetched))
+            self._prefetched.clear()
+            self._proposer.is_cold_start = True
 
     def _propose(self) -> Proposal:
         enqueued = bool(self._waiting)
         number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
-        return self._drawing.propose(number, enqueued=enqueued, finished=self._finished)
+        return self._proposer.propose(number, enqueued=enqueued, finished=self._finished)
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """A value for a parameter that the objective itself declares. See `Proposer.suggest`."""
-        return self._drawing.suggest(number, name, distribution)
+        return self._proposer.suggest(number, name, distribution)
 
-    def set_user_attr(self, number: int, name: str, value: str, kind: str = "user") -> None:
+    def set_user_attr(
+        self,
+        number: int,
+        name: str,
+        value: str,
+        kind: str = "user",
+    ) -> None:
         """Keep an attribute of a trial; one that cannot be stored, or a constraint that is no number, is left out.
 
         Args:
@@ -247,7 +284,10 @@ class Optimizer:
         """
         is_constraint = kind == "system" and name.startswith(CONSTRAINT)
         if not is_name(name) or not _is_json(value) or (is_constraint and not _is_number(json.loads(value))):
-            self.memory.note(number, f"attribute {name!r} is left out: it cannot be {value[:100]!r}")
+            self.memory.note(
+                number,
+                f"attribute {name!r} is left out: it cannot be {value[:100]!r}",
+            )
             return
         write = self.memory.set_trial_system_attr if kind == "system" else self.memory.set_trial_user_attr
         write(number, name, json.loads(value))
@@ -256,10 +296,19 @@ class Optimizer:
         """Return attributes and trials, pickled, for an Optuna objective that reads `trial.study`."""
         memory, study_id = self.memory, self.memory.study_id
         trials = memory.get_all_trials(study_id, deepcopy=False)
-        user, system = memory.get_study_user_attrs(study_id), memory.get_study_system_attrs(study_id)
+        user, system = (
+            memory.get_study_user_attrs(study_id),
+            memory.get_study_system_attrs(study_id),
+        )
         return pickle.dumps((user, system, trials))
 
-    def report(self, number: int, step: int, value: float, *others: float | None) -> None:
+    def report(
+        self,
+        number: int,
+        step: int,
+        value: float,
+        *others: float | None,
+    ) -> None:
         """A point of the trial's curve. A later attempt's value replaces an earlier one's.
 
         Args:
@@ -270,14 +319,18 @@ class Optimizer:
         if others:
             self.memory.set_others(number, step, others)
 
-    def verdict(self, number: int, steps: Sequence[int] | None = None) -> PruneDecision | None:
+    def verdict(
+        self,
+        number: int,
+        steps: Sequence[int] | None = None,
+    ) -> PruneDecision | None:
         """Whether the pruner wants the trial stopped, and why. See `PruningPolicy.verdict`."""
-        return self._judge.verdict(number, steps)
+        return self._pruning.verdict(number, steps)
 
     def pause(self, number: int, after_step: int) -> None:
         """The trial holds its worker no longer. See `PruningPolicy.pause`."""
-        self._is_settled = False
-        self._judge.pause(number, after_step)
+        self._is_up_to_date = False
+        self._pruning.pause(number, after_step)
 
     def promotion(self, *, asks: bool) -> Promotion | None:
         """The paused trial that goes on now, if its pruner wants that more than what else could be done.
@@ -285,12 +338,12 @@ class Optimizer:
         Args:
             asks: whether a new trial may be asked instead.
         """
-        instead = Alternative.NOTHING if not asks else Alternative.REPEAT if self._covered else Alternative.NEW
-        return self._judge.promotion(instead)
+        alternative = Alternative.NOTHING if not asks else Alternative.REPEAT if self._covered else Alternative.NEW
+        return self._pruning.promotion(alternative)
 
     def promote(self, number: int, details: Mapping[str, Any]) -> None:
         """The trial runs again. See `PruningPolicy.promote`."""
-        self._judge.promote(number, details)
+        self._pruning.promote(number, details)
 
     def tell(
         self,
@@ -316,17 +369,17 @@ class Optimizer:
             self.memory.set_trial_user_attr(number, name, value)
         for name, excess in (constraints or {}).items():
             self.memory.set_trial_system_attr(number, CONSTRAINT + name, excess)
-        self._judge.over(number)
-        self._drawing.over(number, state, values)
+        self._pruning.over(number)
+        self._proposer.over(number, state, values)
         self.memory.set_trial_state_values(number, state, values)
         self._finished += 1
-        self._is_settled = False
+        self._is_up_to_date = False
 
     def on_step_end(self) -> None:
         """All that a step brought to an end or a pause has been told; what learns from it does so now."""
-        if self._is_settled:
+        if self._is_up_to_date:
             return
-        self._is_settled = True
+        self._is_up_to_date = True
         clear_trial_cache(self.study)
         refit_models(self.study)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.spec import ParamValue
 
-DRAWN = "drawn"
+DRAWN_AT = "drawn"
 """Detail of a proposal that was drawn ahead: the time of the step after which it was, as the database tells it."""
 
 
@@ -48,14 +48,17 @@ class PrefetchedProposal:
     """To be recorded once it is taken."""
     stale_from: int
     """So many results make it stale."""
-    moment: str | None
+    step_time: str | None
     """Of the study as it was, for replay: see `DRAWN`. None while the step that led to it is being written."""
 
     @property
-    def dated(self) -> Proposal:
+    def timestamped(self) -> Proposal:
         """The proposal, saying when it was drawn."""
-        return replace(self.proposal, details={**self.proposal.details, DRAWN: self.moment})
+        return replace(
+            self.proposal,
+            details={**self.proposal.details, DRAWN_AT: self.step_time},
+        )
 
 
-Ahead = deque[PrefetchedProposal]
+PrefetchQueue = deque[PrefetchedProposal]
 """In order of their numbers."""

@@ -13,7 +13,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    IntDistribution,
+    json_to_distribution,
+)
 from optuna.pruners import _filter_study
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
@@ -51,7 +56,7 @@ class Proposer:
         space: Space,
         sampler_name: str,
         seed: int | None,
-        teacher: WarmStart | None,
+        warm_start: WarmStart | None,
     ) -> None:
         """Args as for `Optimizer`."""
         self._memory = memory
@@ -60,12 +65,12 @@ class Proposer:
         self._sampler_name = sampler_name
         self.seed = seed_of(seed)
         """With a trial's number, it decides what is drawn for that trial."""
-        self._teacher = teacher
+        self._warm_start = warm_start
         self._fallback = RandomSampler()
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._alone: list[str] = []
         """Parameters of the last trial that the sampler did not propose together with others."""
-        self.is_fresh = True
+        self.is_cold_start = True
         """Whether the next draw begins without what sampler and models of curves have kept."""
         self.is_distinct = False
         """Whether a proposal that was tried before becomes another one."""
@@ -78,9 +83,13 @@ class Proposer:
             finished: how many trials have.
         """
         clear_trial_cache(self._study)
-        details: dict[str, Any] = {"sampler": self._sampler_name, "version": VERSION, "seed": self.seed}
-        if self.is_fresh:
-            self.is_fresh, details["fresh"] = False, True
+        details: dict[str, Any] = {
+            "sampler": self._sampler_name,
+            "version": VERSION,
+            "seed": self.seed,
+        }
+        if self.is_cold_start:
+            self.is_cold_start, details["fresh"] = False, True
             refit(self._study)
         try:
             params = self.draw_all(number, self._study.sampler)
@@ -88,11 +97,20 @@ class Proposer:
             message = f"{type(error).__name__}: {error}"
             params = self.draw_all(number, self._fallback)
             reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
-            return Proposal(number, params, reason, {**details, "sampler": "random"}, sampler_error=message)
+            return Proposal(
+                number,
+                params,
+                reason,
+                {**details, "sampler": "random"},
+                sampler_error=message,
+            )
         if enqueued:
             note = self._memory.get_trial(number).system_attrs.get(ORIGIN, "")
             return Proposal(
-                number, params, f"enqueued: {note}" if note else "enqueued", {**details, "phase": "enqueued"}
+                number,
+                params,
+                f"enqueued: {note}" if note else "enqueued",
+                {**details, "phase": "enqueued"},
             )
         told = self._told(number)
         reason, details = self._unexplained(params, finished, details)
@@ -103,34 +121,56 @@ class Proposer:
             self._memory.forget_params(number)
             for name, value in untried.items():
                 distribution = self.space.distributions[name]
-                self._memory.set_trial_param(number, name, distribution.to_internal_repr(value), distribution)
+                self._memory.set_trial_param(
+                    number,
+                    name,
+                    distribution.to_internal_repr(value),
+                    distribution,
+                )
             params, details = untried, {**details, "untried": True}
             reason += "; moved to the nearest configuration that has not been tried"
         return Proposal(number, params, reason, details)
 
     def _unexplained(
-        self, params: Mapping[str, ParamValue], finished: int, details: dict[str, Any]
+        self,
+        params: Mapping[str, ParamValue],
+        finished: int,
+        details: dict[str, Any],
     ) -> tuple[str, dict[str, Any]]:
         """Why, for a sampler that gives no reasons: what it leaves to chance is not proposed by it."""
         name = self._sampler_name
         if not self.space.parameters:
-            return f"proposed by {name} from {finished} finished trials, one parameter at a time", details
+            return (
+                f"proposed by {name} from {finished} finished trials, one parameter at a time",
+                details,
+            )
         if name not in RANDOM_ALONE or not self._alone:
             return f"proposed by {name} from {finished} finished trials", details
         if len(self._alone) == len(params):
-            return f"drawn at random, because {name} has nothing to propose yet", {**details, "by": "random"}
+            return f"drawn at random, because {name} has nothing to propose yet", {
+                **details,
+                "by": "random",
+            }
         alone = ", ".join(self._alone)
         told = f"proposed by {name} from {finished} finished trials, except {alone}, drawn at random"
         return told, {**details, "drawn_at_random": self._alone}
 
-    def nearest_untried(self, number: int, params: Mapping[str, ParamValue]) -> dict[str, ParamValue] | None:
+    def nearest_untried(
+        self,
+        number: int,
+        params: Mapping[str, ParamValue],
+    ) -> dict[str, ParamValue] | None:
         """The configuration nearest to these parameters that no other trial has; None if these are such ones."""
         trials = self._memory.get_all_trials(self._memory.study_id, deepcopy=False)
         tried = {configuration(trial.params) for trial in trials if trial.number != number}
         if configuration(params) not in tried:
             return None
         untried = (one for one in self.space.configurations() if configuration(one) not in tried)
-        return min(untried, key=lambda one: self.space.distance(params, one), default=None)
+        return min(
+            untried,
+            key=lambda one: self.space.distance(params, one),
+            default=None,
+        )
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """A value for a parameter that the objective itself declares (define-by-run).
@@ -147,7 +187,13 @@ class Proposer:
         declared = _declared(name, distribution)
         clear_trial_cache(self._study)
         try:
-            return self._draw(number, name, declared, self._relative(number, self._study.sampler), self._study.sampler)
+            return self._draw(
+                number,
+                name,
+                declared,
+                self._relative(number, self._study.sampler),
+                self._study.sampler,
+            )
         except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code
             try:
                 drawn = self._draw(number, name, declared, {}, self._fallback)
@@ -170,17 +216,33 @@ class Proposer:
             relative = self._relative(number, sampler) if self.space.distributions else {}
             for name, distribution in self.space.distributions.items():
                 if self.space.active(name, params):
-                    params[name] = self._draw(number, name, distribution, relative, sampler)
+                    params[name] = self._draw(
+                        number,
+                        name,
+                        distribution,
+                        relative,
+                        sampler,
+                    )
         return params
 
-    def over(self, number: int, state: TrialState, values: Sequence[float] | None) -> None:
+    def over(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
         """Tell the sampler that a trial is about to end."""
         clear_trial_cache(self._study)
         self._relative_of.pop(number, None)
         trial = self._memory.get_trial(number)
         try:
             with self._teaching():
-                self._study.sampler.after_trial(_filter_study(self._study, trial), trial, state, values)
+                self._study.sampler.after_trial(
+                    _filter_study(self._study, trial),
+                    trial,
+                    state,
+                    values,
+                )
         except Exception as error:  # noqa: BLE001  # a sampler is anybody's code; the outcome must not be lost for it
             self._memory.record_error(number, f"sampler {self._sampler_name}", error)
 
@@ -191,7 +253,7 @@ class Proposer:
     def go_on_in(self, space: Space) -> None:
         """Draw from a wider space, as after a restart."""
         self.space = space
-        self.is_fresh = True
+        self.is_cold_start = True
         self._relative_of.clear()
 
     def version(self, number: int) -> str:
@@ -205,11 +267,11 @@ class Proposer:
     @contextmanager
     def _teaching(self) -> Iterator[None]:
         """While the sampler is asked or told, it sees what earlier studies lend."""
-        if self._teacher is None:
+        if self._warm_start is None:
             yield
             return
         with self._memory.with_extra_trials(
-            self._teacher.shown(self._memory.get_all_trials(self._memory.study_id, deepcopy=False))
+            self._warm_start.shown(self._memory.get_all_trials(self._memory.study_id, deepcopy=False))
         ):
             clear_trial_cache(self._study)
             yield
@@ -241,14 +303,22 @@ class Proposer:
         # each bound gets its one value.
         relative_value = canonical(distribution, relative.get(name))
         if name in fixed and not _holds(distribution, fixed[name]):
-            self._memory.note(number, f"enqueued with {name} = {fixed[name]!r}, which is none of {distribution}")
+            self._memory.note(
+                number,
+                f"enqueued with {name} = {fixed[name]!r}, which is none of {distribution}",
+            )
         if name in fixed and _holds(distribution, fixed[name]):
             value = fixed[name]
         elif name in relative and _holds(distribution, relative_value):
             value = relative_value
         else:
             self._alone.append(name)
-            value = sampler.sample_independent(_filter_study(self._study, trial), trial, name, distribution)
+            value = sampler.sample_independent(
+                _filter_study(self._study, trial),
+                trial,
+                name,
+                distribution,
+            )
         internal = distribution.to_internal_repr(canonical(distribution, value))
         self._memory.set_trial_param(number, name, internal, distribution)
         drawn: ParamValue = distribution.to_external_repr(internal)
@@ -268,16 +338,19 @@ class Proposer:
 
     def _near(self, one: Mapping[str, Any]) -> dict[str, Any]:
         """One of the nearest trials, alike for all samplers: `number`, `distance`, `value`, `study` if another's."""
-        number, (value, *_) = one.get("number", one.get("trial")), one.get("values") or (one.get("value"),)
+        number, (value, *_) = (
+            one.get("number", one.get("trial")),
+            one.get("values") or (one.get("value"),),
+        )
         made = {"number": number, "distance": one.get("distance"), "value": value}
-        origin = self._teacher.origin(number) if self._teacher and isinstance(number, int) else None
+        origin = self._warm_start.origin(number) if self._warm_start and isinstance(number, int) else None
         return made if origin is None else {**made, "study": origin[0], "number": origin[1]}
 
     def _named(self, text: str) -> str:
         """A sampler's sentence, trials of earlier studies named by their own numbers."""
 
         def name(found: re.Match[str]) -> str:
-            origin = self._teacher.origin(int(found[1])) if self._teacher else None
+            origin = self._warm_start.origin(int(found[1])) if self._warm_start else None
             return found[0] if origin is None else f"trial {origin[1]} of {origin[0]}"
 
         return re.sub(r"\btrial (-\d+)", name, text)

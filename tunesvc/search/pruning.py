@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import Reason, reason_of
 from tunesvc.search.study_storage import RecordingStorage, clear_trial_cache
-from tunesvc.search.tracking.objectives import cut, points_of, signs_of
+from tunesvc.search.tracking.objectives import cut, orientations_of, points_of
 from tunesvc.search.tracking.pausing import RESUMED, Alternative, PausingPruner
 from tunesvc.search.tracking.study_history import history_of
 
@@ -43,7 +43,13 @@ class Promotion:
 class PruningPolicy:
     """Of one study, in memory."""
 
-    def __init__(self, memory: RecordingStorage, study: Study, pruner_name: str, prune_before_step: int | None) -> None:
+    def __init__(
+        self,
+        memory: RecordingStorage,
+        study: Study,
+        pruner_name: str,
+        prune_before_step: int | None,
+    ) -> None:
         """`prune_before_step`: from this step on a trial is as good as finished, and is left to finish."""
         self._memory = memory
         self._study = study
@@ -61,7 +67,11 @@ class PruningPolicy:
         """Whether what is stopped is paused."""
         return isinstance(self._study.pruner, PausingPruner) and self._study.pruner.pauses
 
-    def verdict(self, number: int, steps: Sequence[int] | None = None) -> PruneDecision | None:
+    def verdict(
+        self,
+        number: int,
+        steps: Sequence[int] | None = None,
+    ) -> PruneDecision | None:
         """Whether the pruner wants the trial stopped, and why.
 
         Args:
@@ -93,23 +103,27 @@ class PruningPolicy:
         self.paused[number] = after_step
         self._memory.pause(number)
 
-    def promotion(self, instead: Alternative) -> Promotion | None:
+    def promotion(self, alternative: Alternative) -> Promotion | None:
         """The paused trial that goes on now, if its pruner wants that more than what would be done instead."""
         if not self.paused or not self.pauses:
             return None
         clear_trial_cache(self._study)
-        if self._nobody == (instead, self._memory.changes):
+        if self._nobody == (alternative, self._memory.changes):
             return None  # it decides from curves alone, which can take long, and they are as they were
         try:
-            number = self._study.pruner.promotion(self._study, self.paused, instead)  # type: ignore[attr-defined]
+            number = self._study.pruner.promotion(self._study, self.paused, alternative)  # type: ignore[attr-defined]
         except Exception as error:  # noqa: BLE001  # a pruner is anybody's code
             self._memory.record_error(None, f"pruner {self._pruner_name}", error)
             return None
         if number is None:
-            self._nobody = instead, self._memory.changes
+            self._nobody = alternative, self._memory.changes
             return None
         told = self._told(number) or Reason(f"chosen by {self._pruner_name}", {})
-        details = {"pruner": self._pruner_name, "instead": instead, "after_step": self.paused[number]}
+        details = {
+            "pruner": self._pruner_name,
+            "instead": alternative,
+            "after_step": self.paused[number],
+        }
         return Promotion(number, told.text, {**told.details, **details})
 
     def promote(self, number: int, details: Mapping[str, Any]) -> None:
@@ -131,29 +145,53 @@ class PruningPolicy:
         try:
             return self._study.pruner.prune(self._study, trial)
         except Exception as error:  # noqa: BLE001  # a pruner is anybody's code; without its word the trial goes on
-            self._memory.record_error(trial.number, f"pruner {self._pruner_name}", error)
+            self._memory.record_error(
+                trial.number,
+                f"pruner {self._pruner_name}",
+                error,
+            )
             return False
 
     def _explain(self, trial: FrozenTrial, step: int) -> PruneDecision:
         """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
         told = self._told(trial.number) or Reason("", {})
-        reason, details = told.text or f"pruner {self._pruner_name} stopped it", told.details
+        reason, details = (
+            told.text or f"pruner {self._pruner_name} stopped it",
+            told.details,
+        )
         if len(self._study.directions) == 1 and "rank" not in details:
             beside, ranks = self._rank_at(trial, step)
             reason, details = told.text or beside, {**ranks, **details}
-        return PruneDecision(reason, {"step": step, "pruner": self._pruner_name, **details}, pause=self.pauses)
+        return PruneDecision(
+            reason,
+            {"step": step, "pruner": self._pruner_name, **details},
+            pause=self.pauses,
+        )
 
     def _rank_at(self, trial: FrozenTrial, step: int) -> tuple[str, Mapping[str, Any]]:
         """What the trial's value at a step looks like beside those of all others there."""
-        value, sign = trial.intermediate_values[step], float(signs_of(self._study)[0])
-        place = history_of(self._study, self._study.get_trials(deepcopy=False)).place(trial.number, step, value)
+        value, orientation = trial.intermediate_values[step], float(orientations_of(self._study)[0])
+        place = history_of(self._study, self._study.get_trials(deepcopy=False)).place(
+            trial.number,
+            step,
+            value,
+        )
         reason = (
             f"{value:.6g} at step {step}, where {place.rank_finished - 1} of {place.finished} finished trials were "
             f"better, and {place.rank - 1} of all {place.of - 1} others (pruner {self._pruner_name})"
         )
-        best = None if place.best is None else sign * place.best
-        details: dict[str, Any] = {"value": value, "rank": place.rank, "of": place.of, "best": best}
-        return reason, {**details, "rank_finished": place.rank_finished, "finished": place.finished}
+        best = None if place.best is None else orientation * place.best
+        details: dict[str, Any] = {
+            "value": value,
+            "rank": place.rank,
+            "of": place.of,
+            "best": best,
+        }
+        return reason, {
+            **details,
+            "rank_finished": place.rank_finished,
+            "finished": place.finished,
+        }
 
     def _audit(self, number: int) -> PruneDecision | None:
         """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
@@ -161,7 +199,11 @@ class PruningPolicy:
         if told is None or not told.details.get("audit"):
             return None
         self._kept.add(number)
-        return PruneDecision(told.text, {"pruner": self._pruner_name, **told.details}, stop=False)
+        return PruneDecision(
+            told.text,
+            {"pruner": self._pruner_name, **told.details},
+            stop=False,
+        )
 
     def _told(self, number: int) -> Reason | None:
         return reason_of(self._study.pruner, number, self._memory.record_error)

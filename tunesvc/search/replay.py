@@ -23,6 +23,7 @@ from tunesvc.search.proposals import FIXED
 from tunesvc.search.pruners.curve.curve_model import refit
 from tunesvc.search.replayed_search import ReplayedOptimizer
 from tunesvc.search.study_storage import RecordingStorage
+from tunesvc.search.tracking.objectives import orient_each
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import Alternative, PausingPruner
 from tunesvc.search.warm_start import WarmStart
@@ -61,7 +62,7 @@ class Recording:
 
     spec: StudySpec
     trials: Mapping[int, FrozenTrial]
-    moments: Sequence[RecordedStep]
+    steps: Sequence[RecordedStep]
     teach: Callable[[], WarmStart | None] = lambda: None
     """What the studies of its `warm_start` teach, anew for each replay."""
 
@@ -133,7 +134,12 @@ SamplerMaker = Callable[[int], BaseSampler]
 
 
 def redraw(
-    course: Recording, make: SamplerMaker, name: str, pruner: BasePruner, pruner_name: str, last_step: int | None
+    recording: Recording,
+    make: SamplerMaker,
+    name: str,
+    pruner: BasePruner,
+    pruner_name: str,
+    last_step: int | None,
 ) -> tuple[ReplayCount, ReplayCount, ReplayCount]:
     """Ask the study's sampler for every trial, and its pruner about every report and every free worker, once more:
     asks, verdicts, and promotions, which are compared where one was made and where a new trial was asked instead; of a
@@ -144,28 +150,36 @@ def redraw(
     asks, verdicts, promotions = _Tally(), _Tally(), _Tally()
     restarted = False
     promotes = isinstance(pruner, PausingPruner) and pruner.pauses
-    space = Space(course.spec.parameters)
-    drawn = make(course.spec.seed or 0) if not course.spec.define_by_run else None
-    optimizer = _optimizer(course, drawn, pruner, pruner_name, last_step)
+    space = Space(recording.spec.parameters)
+    drawn = make(recording.spec.seed or 0) if not recording.spec.define_by_run else None
+    optimizer = _optimizer(recording, drawn, pruner, pruner_name, last_step)
     if drawn is None:
         asks.skipped["the objective declares its parameters, which are not drawn at the ask"] = 1
     stopping: set[int] = set()
-    for moment in course.moments:
-        _judge_again(moment, optimizer, stopping, verdicts)
-        stopping |= moment.pruned.keys()
-        stopping -= {number for number, _ in moment.paused}
-        for recorded, redrawn in _end(course, moment, optimizer):
+    for entry in recording.steps:
+        _judge_again(entry, optimizer, stopping, verdicts)
+        stopping |= entry.pruned.keys()
+        stopping -= {number for number, _ in entry.paused}
+        for recorded, redrawn in _end(recording, entry, optimizer):
             if promotes and not promotions.agrees(recorded == redrawn):
-                number = next((number for number in (recorded, redrawn) if number is not None), -1)
+                number = next(
+                    (number for number in (recorded, redrawn) if number is not None),
+                    -1,
+                )
                 promotions.differs(number, _who(recorded), _who(redrawn), _WHY_PRUNE)
-        for step in _ask_again(course, moment, optimizer, make) if drawn is not None else ():
+        for step in _ask_again(recording, entry, optimizer, make) if drawn is not None else ():
             restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
             why_not = _not_comparable(step, name, space)
             if why_not:
                 asks.skipped[why_not] += 1
             elif not asks.agrees(step.drawn == step.recorded.params):
-                why = _why_differing(step, course, restarted)
-                asks.differs(step.recorded.number, str(step.recorded.params), str(step.drawn), why)
+                why = _why_differing(step, recording, restarted)
+                asks.differs(
+                    step.recorded.number,
+                    str(step.recorded.params),
+                    str(step.drawn),
+                    why,
+                )
     return asks.counted(), verdicts.counted(), promotions.counted()
 
 
@@ -173,7 +187,11 @@ def _who(number: int | None) -> str:
     return "none goes on" if number is None else f"trial {number} goes on"
 
 
-def propose(course: Recording, make: SamplerMaker, seed: int | None = None) -> tuple[ReplayedProposal, ...]:
+def propose(
+    recording: Recording,
+    make: SamplerMaker,
+    seed: int | None = None,
+) -> tuple[ReplayedProposal, ...]:
     """What another sampler would have proposed for each trial that was not enqueued.
 
     Args:
@@ -181,48 +199,61 @@ def propose(course: Recording, make: SamplerMaker, seed: int | None = None) -> t
         make: the other sampler.
         seed: of it; the recorded seeds when None.
     """
-    space = Space(course.spec.parameters)
+    space = Space(recording.spec.parameters)
     return tuple(
-        ReplayedProposal(step.recorded.number, step.drawn, space.distance(step.drawn, step.recorded.params))
-        for step in _walk(course, make, seed)
+        ReplayedProposal(
+            step.recorded.number,
+            step.drawn,
+            space.distance(step.drawn, step.recorded.params),
+        )
+        for step in _walk(recording, make, seed)
         if step.drawn and FIXED not in step.recorded.system_attrs
     )
 
 
-def judge(course: Recording, pruner: BasePruner, name: str, last_step: int | None) -> PrunerComparison:
+def judge(
+    recording: Recording,
+    pruner: BasePruner,
+    name: str,
+    last_step: int | None,
+) -> PrunerComparison:
     """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on.
 
     Reports that arrived together with their trial's end are judged too, as they would be in a longer training.
     """
-    optimizer = _optimizer(course, None, pruner, name, last_step)
+    optimizer = _optimizer(recording, None, pruner, name, last_step)
     stops: dict[int, int] = {}
-    for moment in course.moments:
-        for number, steps in _report(moment, optimizer, without=stops).items():
+    for entry in recording.steps:
+        for number, steps in _report(entry, optimizer, without=stops).items():
             verdict = optimizer.verdict(number, steps)
             if verdict is not None and verdict.stop:
                 stops[number] = step = int(verdict.details["step"])
                 optimizer.memory.truncate_curve(number, step)
                 last = optimizer.trial(number).intermediate_values[step]
-                optimizer.tell(number, TrialState.PRUNED, [last] if len(course.spec.metrics) == 1 else None)
-        _end(course, moment, optimizer, without=stops)
-    return _account(course, stops)
+                optimizer.tell(
+                    number,
+                    TrialState.PRUNED,
+                    [last] if len(recording.spec.metrics) == 1 else None,
+                )
+        _end(recording, entry, optimizer, without=stops)
+    return _account(recording, stops)
 
 
-def _account(course: Recording, stops: Mapping[int, int]) -> PrunerComparison:
-    finished = [trial for trial in course.trials.values() if is_candidate(trial)]
-    places = _places(finished, course.spec.directions)
+def _account(recording: Recording, stops: Mapping[int, int]) -> PrunerComparison:
+    finished = [trial for trial in recording.trials.values() if is_candidate(trial)]
+    places = _places(finished, recording.spec.directions)
     few = {number for number, place in places.items() if place < max(1, round(GOOD_SHARE * len(finished)))}
     stopped = []
     for number, step in sorted(stops.items()):
-        trial = course.trials[number]
+        trial = recording.trials[number]
         value = trial.values[0] if trial.state == TrialState.COMPLETE else None
         rank = places[number] + 1 if number in places else None
         later = sum(reported > step for reported in trial.intermediate_values)
         stopped.append(ReplayedStop(number, step, later, value, rank))
-    pruned = [trial.number for trial in course.trials.values() if trial.state == TrialState.PRUNED]
+    pruned = [trial.number for trial in recording.trials.values() if trial.state == TrialState.PRUNED]
     return PrunerComparison(
         stopped=tuple(stopped),
-        steps=sum(len(trial.intermediate_values) for trial in course.trials.values()),
+        steps=sum(len(trial.intermediate_values) for trial in recording.trials.values()),
         steps_saved=sum(one.steps_saved for one in stopped),
         complete=len(finished),
         lost=tuple(one for one in stopped if one.number in few),
@@ -230,11 +261,20 @@ def _account(course: Recording, stops: Mapping[int, int]) -> PrunerComparison:
     )
 
 
-def _places(finished: Sequence[FrozenTrial], directions: Sequence[Goal]) -> dict[int, int]:
+def _places(
+    finished: Sequence[FrozenTrial],
+    directions: Sequence[Goal],
+) -> dict[int, int]:
     """Each trial's place among them, 0 for the best; of several objectives by who dominates whom."""
-    signs = [-1.0 if goal == "maximize" else 1.0 for goal in directions]
-    costs = np.array([trial.values for trial in finished], dtype=float).reshape(len(finished), len(signs)) * signs
-    return {trial.number: int(place) for trial, place in zip(finished, ranked(costs), strict=True)}
+    orientations = orient_each(directions)
+    losses = (
+        np.array([trial.values for trial in finished], dtype=float).reshape(
+            len(finished),
+            len(orientations),
+        )
+        * orientations
+    )
+    return {trial.number: int(place) for trial, place in zip(finished, ranked(losses), strict=True)}
 
 
 # --- walking along -------------------------------------------------------------------------------------
@@ -270,55 +310,87 @@ class _Tally:
         return ReplayCount(self.compared, self.agreeing, self.skipped, self.first)
 
 
-def _walk(course: Recording, make: SamplerMaker, given: int | None = None) -> Iterator[_RecordedAsk]:
+def _walk(
+    recording: Recording,
+    make: SamplerMaker,
+    given: int | None = None,
+) -> Iterator[_RecordedAsk]:
     """Every recorded ask with what the sampler draws there."""
-    optimizer = _optimizer(course, make(course.spec.seed or 0), None, "", None)
-    for moment in course.moments:
-        _report(moment, optimizer)
-        _end(course, moment, optimizer)
-        yield from _ask_again(course, moment, optimizer, make, given)
+    optimizer = _optimizer(recording, make(recording.spec.seed or 0), None, "", None)
+    for entry in recording.steps:
+        _report(entry, optimizer)
+        _end(recording, entry, optimizer)
+        yield from _ask_again(recording, entry, optimizer, make, given)
 
 
 def _ask_again(
-    course: Recording, moment: RecordedStep, optimizer: ReplayedOptimizer, make: SamplerMaker, given: int | None = None
+    recording: Recording,
+    entry: RecordedStep,
+    optimizer: ReplayedOptimizer,
+    make: SamplerMaker,
+    given: int | None = None,
 ) -> Iterator[_RecordedAsk]:
-    for number, details in moment.asked:
+    for number, details in entry.asked:
         seed = int(details.get("seed") or 0) if given is None else given
         if details.get("fresh"):
             optimizer.study.sampler = make(seed)
             refit(optimizer.study)
-        yield _redraw(optimizer, course.trials[number], details, seed)
+        yield _redraw(optimizer, recording.trials[number], details, seed)
 
 
-def _judge_again(moment: RecordedStep, optimizer: ReplayedOptimizer, stopping: Container[int], tally: _Tally) -> None:
+def _judge_again(
+    entry: RecordedStep,
+    optimizer: ReplayedOptimizer,
+    stopping: Container[int],
+    tally: _Tally,
+) -> None:
     """Take a moment's reports in, and ask the pruner about them."""
-    for number, steps in _report(moment, optimizer).items():
+    for number, steps in _report(entry, optimizer).items():
         if number in stopping:
             continue
         verdict = optimizer.verdict(number, steps)
-        if number in moment.ended:  # it had ended before a verdict could have counted
+        if number in entry.ended:  # it had ended before a verdict could have counted
             continue
-        recorded, stops = moment.pruned.get(number), verdict is not None and verdict.stop
+        recorded, stops = (
+            entry.pruned.get(number),
+            verdict is not None and verdict.stop,
+        )
         if not tally.agrees(stops == (recorded is not None)):
             reason = verdict.reason if verdict is not None and stops else f"goes on at step {max(steps)}"
             was = f"stopped at step {recorded.get('step', '?')}" if recorded is not None else "went on"
             tally.differs(number, was, reason, _WHY_PRUNE)
 
 
-def _redraw(optimizer: ReplayedOptimizer, recorded: FrozenTrial, details: Mapping[str, Any], seed: int) -> _RecordedAsk:
+def _redraw(
+    optimizer: ReplayedOptimizer,
+    recorded: FrozenTrial,
+    details: Mapping[str, Any],
+    seed: int,
+) -> _RecordedAsk:
     try:
-        drawn, error = optimizer.redraw(recorded, seed, untried=bool(details.get("untried"))), ""
+        drawn, error = (
+            optimizer.redraw(recorded, seed, untried=bool(details.get("untried"))),
+            "",
+        )
     except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code, and this one may be of another version
         drawn, error = {}, f"{type(raised).__name__}: {raised}"
-    return _RecordedAsk(recorded, details, drawn, error, optimizer.version(recorded.number))
+    return _RecordedAsk(
+        recorded,
+        details,
+        drawn,
+        error,
+        optimizer.version(recorded.number),
+    )
 
 
 def _report(
-    moment: RecordedStep, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
+    entry: RecordedStep,
+    optimizer: ReplayedOptimizer,
+    without: Mapping[int, int] | None = None,
 ) -> dict[int, list[int]]:
     """Take a moment's reports in; returns the new steps by trial."""
     steps: dict[int, list[int]] = {}
-    for number, step, values in moment.reports:
+    for number, step, values in entry.reports:
         if number < optimizer.count and number not in (without or {}):
             optimizer.report(number, step, *values)
             if None not in values:
@@ -327,34 +399,42 @@ def _report(
 
 
 def _end(
-    course: Recording, moment: RecordedStep, optimizer: ReplayedOptimizer, without: Mapping[int, int] | None = None
+    recording: Recording,
+    entry: RecordedStep,
+    optimizer: ReplayedOptimizer,
+    without: Mapping[int, int] | None = None,
 ) -> list[tuple[int | None, int | None]]:
     """Bring a moment's trials to their ends or pauses, let go on what did, and with no sampler to ask, bring its new
     ones into being; returns who was promoted, and who would be now."""
     gone = without or {}
-    for number, after_step in moment.paused:
+    for number, after_step in entry.paused:
         if number not in gone:
             optimizer.pause(number, after_step)
-    for number in moment.ended:
+    for number in entry.ended:
         if number not in gone and not optimizer.trial(number).state.is_finished():
-            optimizer.retell(course.trials[number])
+            optimizer.retell(recording.trials[number])
     optimizer.on_step_end()
-    for number, after_step in moment.reopened:
-        if number not in gone and number not in moment.promoted:
+    for number, after_step in entry.reopened:
+        if number not in gone and number not in entry.promoted:
             optimizer.memory.truncate_curve(number, after_step)
     chosen: list[tuple[int | None, int | None]] = []
-    reopened = dict(moment.reopened)
-    for number, details in moment.promoted.items():
+    reopened = dict(entry.reopened)
+    for number, details in entry.promoted.items():
         if number in gone:
             continue
-        chosen.append((number, _chosen(optimizer, asks=details.get("instead") != Alternative.NOTHING)))
+        chosen.append(
+            (
+                number,
+                _chosen(optimizer, asks=details.get("instead") != Alternative.NOTHING),
+            )
+        )
         optimizer.promote(number, details)
         optimizer.memory.truncate_curve(number, reopened[number])
-    if moment.taken:
+    if entry.taken:
         chosen.append((None, _chosen(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):
-        for number, _ in moment.asked:
-            optimizer.redraw(course.trials[number], 0)
+        for number, _ in entry.asked:
+            optimizer.redraw(recording.trials[number], 0)
     optimizer.memory.record_into(TrialChanges())
     return chosen
 
@@ -370,28 +450,47 @@ class _Recorded(BaseSampler):
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
         return {}
 
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+    def sample_relative(
+        self,
+        study: Any,
+        trial: Any,
+        search_space: Any,
+    ) -> dict[str, Any]:
         return {}
 
-    def sample_independent(self, study: Any, trial: Any, param_name: str, param_distribution: Any) -> Any:
+    def sample_independent(
+        self,
+        study: Any,
+        trial: Any,
+        param_name: str,
+        param_distribution: Any,
+    ) -> Any:
         return param_distribution.to_external_repr(getattr(param_distribution, "low", 0))
 
 
 def _optimizer(
-    course: Recording, sampler: BaseSampler | None, pruner: BasePruner | None, pruner_name: str, last_step: int | None
+    recording: Recording,
+    sampler: BaseSampler | None,
+    pruner: BasePruner | None,
+    pruner_name: str,
+    last_step: int | None,
 ) -> ReplayedOptimizer:
-    directions = [StudyDirection[goal.upper()] for goal in course.spec.directions]
-    memory = RecordingStorage(course.spec.name, directions, metrics=[metric.name for metric in course.spec.metrics])
+    directions = [StudyDirection[goal.upper()] for goal in recording.spec.directions]
+    memory = RecordingStorage(
+        recording.spec.name,
+        directions,
+        metrics=[metric.name for metric in recording.spec.metrics],
+    )
     return ReplayedOptimizer(
         memory,
-        Space(course.spec.parameters),
+        Space(recording.spec.parameters),
         sampler or _Recorded(),
         pruner or NopPruner(),
         sampler_name="replay",
         pruner_name=pruner_name,
         prune_before_step=last_step,
         seed=0,
-        teacher=course.teach(),
+        warm_start=recording.teach(),
     )
 
 
@@ -410,15 +509,15 @@ def _not_comparable(step: _RecordedAsk, name: str, space: Space) -> str:
     return f"the sampler raised {step.error}" if step.error else ""
 
 
-def _why_differing(step: _RecordedAsk, course: Recording, restarted: bool) -> str:
+def _why_differing(step: _RecordedAsk, recording: Recording, restarted: bool) -> str:
     recorded, now = step.details.get("version"), step.version
     if recorded and now and recorded != now:
         return f"recorded with {recorded}, redrawn with {now}"
-    if course.spec.warm_start:
+    if recording.spec.warm_start:
         return "the studies of its warm start may have gone on since"
     if restarted:
         return "the sampler keeps something between asks, and the study was restarted in between"
-    if (course.spec.parallelism or 2) > 1:
+    if (recording.spec.parallelism or 2) > 1:
         return "trials ran in parallel: what an enqueued or retried trial showed at that instant is not recorded"
     return "the sampler draws from something else than its seed and the history"
 

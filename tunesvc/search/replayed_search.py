@@ -8,14 +8,20 @@ from tunesvc.search.optimizer import CONSTRAINT, Optimizer
 from tunesvc.search.proposals import FIXED, configuration
 from tunesvc.search.study_storage import FAILURE, clear_trial_cache
 from tunesvc.search.tracking.pausing import RESUMED
-from tunesvc.search.warm_start import CARRIED
+from tunesvc.search.warm_start import TRANSFERRED
 from tunesvc.spec import ParamValue
 
 
 class ReplayedOptimizer(Optimizer):
     """See `Optimizer`; a replay asks nothing ahead."""
 
-    def redraw(self, recorded: FrozenTrial, seed: int, *, untried: bool = False) -> dict[str, ParamValue]:
+    def redraw(
+        self,
+        recorded: FrozenTrial,
+        seed: int,
+        *,
+        untried: bool = False,
+    ) -> dict[str, ParamValue]:
         """What would be proposed for a trial at this point; afterwards it stands in the study as it was recorded.
 
         Args:
@@ -32,13 +38,17 @@ class ReplayedOptimizer(Optimizer):
         if trial.state == TrialState.WAITING:
             self.memory.set_trial_state_values(recorded.number, TrialState.RUNNING)
             trial = self.trial(recorded.number)
-        for key in {FIXED, CARRIED} & recorded.system_attrs.keys():
-            self.memory.set_trial_system_attr(recorded.number, key, recorded.system_attrs[key])
-        self._drawing.seed = seed
+        for key in {FIXED, TRANSFERRED} & recorded.system_attrs.keys():
+            self.memory.set_trial_system_attr(
+                recorded.number,
+                key,
+                recorded.system_attrs[key],
+            )
+        self._proposer.seed = seed
         try:
-            drawn = self._drawing.draw_all(recorded.number, self.study.sampler)
+            drawn = self._proposer.draw_all(recorded.number, self.study.sampler)
             if untried:
-                drawn = self._drawing.nearest_untried(recorded.number, drawn) or drawn
+                drawn = self._proposer.nearest_untried(recorded.number, drawn) or drawn
         finally:
             trial = self.trial(recorded.number)
             trial.params, trial.distributions = (
@@ -52,7 +62,7 @@ class ReplayedOptimizer(Optimizer):
 
     def version(self, number: int) -> str:
         """Of the sampler, as it says for its last draw for that trial."""
-        return self._drawing.version(number)
+        return self._proposer.version(number)
 
     def retell(self, recorded: FrozenTrial) -> None:
         """Finish a trial as it was recorded."""

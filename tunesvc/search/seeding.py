@@ -43,5 +43,7 @@ def _generators(part: object, seen: set[int]) -> Iterator[np.random.RandomState]
             yield value.rng
         elif isinstance(value, np.random.RandomState):
             yield value
-        elif isinstance(value, BaseSampler) or type(value).__module__.startswith("optuna.samplers"):
+        elif isinstance(value, BaseSampler) or type(value).__module__.startswith(
+            "optuna.samplers",
+        ):
             yield from _generators(value, seen) if hasattr(value, "__dict__") else ()

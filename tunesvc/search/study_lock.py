@@ -26,7 +26,10 @@ _OF_LOCKS = threading.Lock()
 def lock_of(study: Study) -> threading.RLock:
     """Return the lock of a study, the same for all objects that stand for it in this process."""
     with _OF_LOCKS:
-        return _LOCKS.setdefault(study._storage, {}).setdefault(study._study_id, threading.RLock())
+        return _LOCKS.setdefault(study._storage, {}).setdefault(
+            study._study_id,
+            threading.RLock(),
+        )
 
 
 def locked(
@@ -34,7 +37,13 @@ def locked(
 ) -> Callable[Concatenate[Self, Study, Given], Made]:
     """Have a sampler's or pruner's method, whose first argument is the study, run under the study's lock."""
 
-    def run(self: Self, study: Study, /, *args: Given.args, **kwargs: Given.kwargs) -> Made:
+    def run(
+        self: Self,
+        study: Study,
+        /,
+        *args: Given.args,
+        **kwargs: Given.kwargs,
+    ) -> Made:
         with lock_of(study):
             study._thread_local.cached_all_trials = None  # Optuna keeps a list for each thread, which may be old by now
             return method(self, study, *args, **kwargs)

@@ -20,7 +20,14 @@ from optuna.study import Study, StudyDirection
 from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.db.trial_changes import Attr, Decision, NewParam, NewTrial, TrialChanges, TrialEnd
+from tunesvc.db.trial_changes import (
+    Attr,
+    Decision,
+    NewParam,
+    NewTrial,
+    TrialChanges,
+    TrialEnd,
+)
 from tunesvc.search.tracking.objectives import OTHERS
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.space.search_space import Space
@@ -69,16 +76,20 @@ class RecordingStorage(InMemoryStorage):
         self._infeasible: dict[int, FrozenTrial] = {}
         self._paused: dict[int, FrozenTrial] = {}
         """Paused trials as they are; among the others they stand as they are shown."""
-        self.gone_on: list[int] = []
+        self.resumed: list[int] = []
         """Trials that were paused and are no longer, in order, for `finished`."""
-        self._lent: Sequence[FrozenTrial] = ()
+        self._transferred: Sequence[FrozenTrial] = ()
         self.changes = 0
         """How often anything was changed that a pruner sees."""
         self.recorded = TrialChanges()
         """Where changes are recorded, see `record_into`."""
         self.study_id = self.create_new_study(directions, name)
         if metrics:
-            super().set_study_system_attr(self.study_id, _SYSTEM_ATTR_METRIC_NAMES, list(metrics))
+            super().set_study_system_attr(
+                self.study_id,
+                _SYSTEM_ATTR_METRIC_NAMES,
+                list(metrics),
+            )
         for trial in trials:
             number = self._take_up(trial)
             if others and number in others:
@@ -91,9 +102,15 @@ class RecordingStorage(InMemoryStorage):
         """Add a stored trial. Optuna's way copies it to the last value, which takes most of the time of a start."""
         known = self._studies[self.study_id].trials
         kept = copy.copy(trial)
-        kept.system_attrs, kept.intermediate_values = dict(trial.system_attrs), dict(trial.intermediate_values)
+        kept.system_attrs, kept.intermediate_values = (
+            dict(trial.system_attrs),
+            dict(trial.intermediate_values),
+        )
         kept.number = kept._trial_id = self._max_trial_id = len(known)
-        self._trial_id_to_study_id_and_number[kept.number] = (self.study_id, kept.number)
+        self._trial_id_to_study_id_and_number[kept.number] = (
+            self.study_id,
+            kept.number,
+        )
         known.append(kept)
         self._update_cache(kept.number, self.study_id)
         return int(kept.number)
@@ -121,7 +138,12 @@ class RecordingStorage(InMemoryStorage):
         """Have it recorded that somebody's sampler or pruner raised."""
         self.note(number, f"{who} raised {type(error).__name__}: {error}")
 
-    def note(self, number: int | None, text: str, details: Mapping[str, Any] | None = None) -> None:
+    def note(
+        self,
+        number: int | None,
+        text: str,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         """Record a remark of the sampler on a trial, or on the study."""
         self.recorded.decisions.append(Decision(number, "sampler", text, details or {}))
 
@@ -175,7 +197,7 @@ class RecordingStorage(InMemoryStorage):
         self.changes += 1
         if (real := self._paused.pop(number, None)) is not None:
             self._set_trial(number, real)
-            self.gone_on.append(number)
+            self.resumed.append(number)
 
     @contextmanager
     def with_extra_trials(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
@@ -183,25 +205,38 @@ class RecordingStorage(InMemoryStorage):
 
         Their numbers are negative, so that they come first and are nobody else's.
         """
-        self._lent = trials
+        self._transferred = trials
         try:
             yield
         finally:
-            self._lent = ()
+            self._transferred = ()
 
     def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
         """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
         their parameters: as infeasible ones, so that samplers learn where not to go. Paused trials are pruned ones."""
         trials = super().get_all_trials(study_id, deepcopy, states)
-        if self._lent:
-            trials = [*(trial for trial in self._lent if states is None or trial.state in states), *trials]
+        if self._transferred:
+            trials = [
+                *(trial for trial in self._transferred if states is None or trial.state in states),
+                *trials,
+            ]
         if states is None or TrialState.PRUNED not in states or not self._infeasible:
             return trials
-        return sorted([*trials, *self._infeasible.values()], key=lambda trial: trial.number)
+        return sorted(
+            [*trials, *self._infeasible.values()],
+            key=lambda trial: trial.number,
+        )
 
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+    def create_new_trial(
+        self,
+        study_id: int,
+        template_trial: FrozenTrial | None = None,
+    ) -> int:
         number = super().create_new_trial(study_id, template_trial)
         self.changes += 1
         if self._recording:
@@ -212,15 +247,37 @@ class RecordingStorage(InMemoryStorage):
         return number
 
     def set_trial_param(
-        self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
     ) -> None:
-        super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+        super().set_trial_param(
+            trial_id,
+            param_name,
+            param_value_internal,
+            distribution,
+        )
         self.changes += 1
         position = len(self.get_trial(trial_id).params) - 1
         written = distribution_to_json(distribution)
-        self.recorded.params.append(NewParam(trial_id, param_name, position, float(param_value_internal), written))
+        self.recorded.params.append(
+            NewParam(
+                trial_id,
+                param_name,
+                position,
+                float(param_value_internal),
+                written,
+            )
+        )
 
-    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+    def set_trial_state_values(
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None = None,
+    ) -> bool:
         changed = super().set_trial_state_values(trial_id, state, values)
         self.changes += changed
         if changed and state == TrialState.RUNNING:
@@ -232,7 +289,12 @@ class RecordingStorage(InMemoryStorage):
             self.recorded.finished.append(TrialEnd(trial_id, state.name.lower(), kept))
         return changed
 
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+    def set_trial_intermediate_value(
+        self,
+        trial_id: int,
+        step: int,
+        intermediate_value: float,
+    ) -> None:
         # In place: Optuna's copies the whole curve at every report, for readers in other threads, which we have not.
         trial = self.get_trial(trial_id)
         self.check_trial_is_updatable(trial_id, trial.state)
@@ -244,7 +306,12 @@ class RecordingStorage(InMemoryStorage):
             points[step] = intermediate_value
             self._thin_out(trial_id)
 
-    def set_others(self, number: int, step: int, values: Sequence[float | None]) -> None:
+    def set_others(
+        self,
+        number: int,
+        step: int,
+        values: Sequence[float | None],
+    ) -> None:
         """Values of the objectives after the first, at a step that bears the first one's; only all of them count."""
         trial = self.get_trial(number)
         others = trial.system_attrs.setdefault(OTHERS, {})

@@ -36,7 +36,11 @@ class ValueMapping:
         return self.shift + self.slope * value
 
     @staticmethod
-    def of(pairs: Sequence[tuple[float, float]], earlier: Sequence[float], direction: StudyDirection) -> ValueMapping:
+    def of(
+        pairs: Sequence[tuple[float, float]],
+        earlier: Sequence[float],
+        direction: StudyDirection,
+    ) -> ValueMapping:
         """What relates them.
 
         The slope is the posterior mean of its logarithm, given that it is positive and probably near 1; the line goes
@@ -49,13 +53,20 @@ class ValueMapping:
         if not pairs:
             return ValueMapping()
         known, here = np.array(pairs).T
-        slope = _slope(known - known.mean(), here - here.mean(), _spread(earlier, direction))
+        slope = _slope(
+            known - known.mean(),
+            here - here.mean(),
+            _spread(earlier, direction),
+        )
         return ValueMapping(float(here.mean() - slope * known.mean()), slope)
 
 
 def _spread(values: Sequence[float], direction: StudyDirection) -> float:
     """From the median to the bound of the best tenth."""
-    bound, middle = np.quantile(values, [_GOOD if direction == StudyDirection.MINIMIZE else 1 - _GOOD, 0.5])
+    bound, middle = np.quantile(
+        values,
+        [_GOOD if direction == StudyDirection.MINIMIZE else 1 - _GOOD, 0.5],
+    )
     return float(abs(middle - bound)) or 1.0
 
 

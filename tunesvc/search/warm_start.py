@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tunesvc.search.analysis.recommend import is_candidate
+from tunesvc.search.tracking.objectives import orient
 from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.search.value_mapping import ValueMapping
 from tunesvc.space.search_space import Space
@@ -26,9 +27,9 @@ from tunesvc.spec.model import Goal
 
 BEST = 3
 """So many of the best earlier configurations are run first."""
-CARRIED_MAX = 200
+TRANSFERRED_MAX = 200
 """Trials of one earlier study that are shown, the best of them and evenly chosen others."""
-CARRIED = "tunesvc:carried"
+TRANSFERRED = "tunesvc:carried"
 """System attribute of a trial that was enqueued from an earlier study: its name and the trial's number there."""
 
 
@@ -57,18 +58,23 @@ class TransferResult:
 class WarmStart:
     """What is carried over, and how it is shown."""
 
-    def __init__(self, spec: StudySpec, space: Space, earlier: Sequence[SourceStudy]) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        space: Space,
+        earlier: Sequence[SourceStudy],
+    ) -> None:
         self._space = space
         self._direction = StudyDirection[spec.directions[0].upper()]
-        self._sign = -1.0 if self._direction == StudyDirection.MAXIMIZE else 1.0
-        self.carried: list[TransferResult] = []
+        self._orientation = orient(self._direction)
+        self.transferred: list[TransferResult] = []
         self._told: list[str] = []
         self._silent: list[str] = []
         self._shown: list[FrozenTrial] | None = None
         self._waiting: list[FrozenTrial] = []
         for study in earlier:
             found, left_out = fitting(study, spec, space)
-            self.carried += self._chosen(found)
+            self.transferred += self._chosen(found)
             self._told.append(_tell(study.name, len(found), left_out))
             if not found:
                 self._silent.append(self._told[-1])
@@ -86,11 +92,11 @@ class WarmStart:
     @property
     def counts(self) -> dict[str, int]:
         """Trials that are shown, by study."""
-        return dict(Counter(one.study for one in self.carried))
+        return dict(Counter(one.study for one in self.transferred))
 
     def first(self) -> list[TransferResult]:
         """What to run first: the best of each study in turn, no configuration twice."""
-        ranked = {name: [one for one in self.carried if one.study == name] for name in self.counts}
+        ranked = {name: [one for one in self.transferred if one.study == name] for name in self.counts}
         rounds = [one for turn in range(BEST) for ones in ranked.values() for one in ones[turn : turn + 1]]
         distinct = {repr(sorted(one.params.items())): one for one in reversed(rounds)}
         return [one for one in rounds if distinct[repr(sorted(one.params.items()))] is one][:BEST]
@@ -106,7 +112,7 @@ class WarmStart:
         """
         if self._shown is not None:
             return self._shown
-        run = [trial for trial in trials if CARRIED in trial.system_attrs]
+        run = [trial for trial in trials if TRANSFERRED in trial.system_attrs]
         may_tell = any(PAUSED in trial.system_attrs for trial in run) and not any(map(is_candidate, run))
         if may_tell or not all(trial.state.is_finished() for trial in run):
             self._waiting = self._waiting or self._frozen(None)
@@ -117,46 +123,62 @@ class WarmStart:
     def origin(self, number: int) -> tuple[str, int] | None:
         """Study and number of a trial that the sampler was shown under a negative number."""
         index = -1 - number
-        if not 0 <= index < len(self.carried):
+        if not 0 <= index < len(self.transferred):
             return None
-        return self.carried[index].study, self.carried[index].number
+        return self.transferred[index].study, self.transferred[index].number
 
     def _relations(self, run: Sequence[FrozenTrial]) -> dict[str, ValueMapping]:
         """How this study's values follow from each earlier one's, by the configurations that both have run."""
-        known = {(one.study, one.number): one.value for one in self.carried}
+        known = {(one.study, one.number): one.value for one in self.transferred}
         pairs: dict[str, list[tuple[float, float]]] = {study: [] for study in self.counts}
         for trial in run:
-            study, number = trial.system_attrs[CARRIED]
+            study, number = trial.system_attrs[TRANSFERRED]
             if is_candidate(trial) and (study, number) in known:
                 pairs[study].append((known[study, number], trial.values[0]))
         return {study: self._relation(found, self._values_of(study)) for study, found in pairs.items()}
 
-    def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> ValueMapping:
+    def _relation(
+        self,
+        pairs: Sequence[tuple[float, float]],
+        earlier: Sequence[float],
+    ) -> ValueMapping:
         return ValueMapping.of(pairs, earlier, self._direction)
 
     def _values_of(self, study: str) -> list[float]:
-        return [one.value for one in self.carried if one.study == study]
+        return [one.value for one in self.transferred if one.study == study]
 
-    def _frozen(self, relations: Mapping[str, ValueMapping] | None) -> list[FrozenTrial]:
+    def _frozen(
+        self,
+        relations: Mapping[str, ValueMapping] | None,
+    ) -> list[FrozenTrial]:
         made = []
-        for index, one in reversed(list(enumerate(self.carried))):
+        for index, one in reversed(list(enumerate(self.transferred))):
             distributions = {name: self._space.distributions[name] for name in one.params}
             value = None if relations is None else relations[one.study](one.value)
             state = TrialState.WAITING if value is None else TrialState.COMPLETE
-            trial = create_trial(state=state, params=dict(one.params), distributions=distributions, value=value)
+            trial = create_trial(
+                state=state,
+                params=dict(one.params),
+                distributions=distributions,
+                value=value,
+            )
             trial.number = trial._trial_id = -1 - index
             made.append(trial)
         return made
 
     def _chosen(self, found: Sequence[TransferResult]) -> list[TransferResult]:
         """The best first; of many, every second, third ... of those that are not among the best."""
-        ranked = sorted(found, key=lambda one: (self._sign * one.value, one.number))
-        best, rest = ranked[: CARRIED_MAX // 2], ranked[CARRIED_MAX // 2 :]
-        stride = math.ceil(len(rest) / (CARRIED_MAX // 2)) or 1
+        ranked = sorted(found, key=lambda one: (self._orientation * one.value, one.number))
+        best, rest = ranked[: TRANSFERRED_MAX // 2], ranked[TRANSFERRED_MAX // 2 :]
+        stride = math.ceil(len(rest) / (TRANSFERRED_MAX // 2)) or 1
         return best + rest[::stride]
 
 
-def fitting(earlier: SourceStudy, spec: StudySpec, space: Space) -> tuple[list[TransferResult], Counter[str]]:
+def fitting(
+    earlier: SourceStudy,
+    spec: StudySpec,
+    space: Space,
+) -> tuple[list[TransferResult], Counter[str]]:
     """The earlier study's finished trials that are configurations of this space, and why others are not.
 
     A parameter that the earlier study did not have is taken from its constants; one that only it had has to agree with
@@ -176,7 +198,14 @@ def fitting(earlier: SourceStudy, spec: StudySpec, space: Space) -> tuple[list[T
         if why_not:
             left_out[why_not] += 1
         else:
-            found.append(TransferResult(earlier.name, trial.number, space.select(given), trial.values[0]))
+            found.append(
+                TransferResult(
+                    earlier.name,
+                    trial.number,
+                    space.select(given),
+                    trial.values[0],
+                )
+            )
     return found, left_out
 
 

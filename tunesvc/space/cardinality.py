@@ -11,7 +11,13 @@ import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
-from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
+from tunesvc.spec import (
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Parameter,
+    ParamValue,
+)
 from tunesvc.spec.conditions import contains, when_values
 
 STATES_MAX = 20_000
@@ -82,7 +88,11 @@ def _children(parameters: Mapping[str, Parameter]) -> dict[str, list[str]]:
     return children
 
 
-def _cases(name: str, parameters: Mapping[str, Parameter], children: list[str]) -> Iterator[tuple[ParamValue, int]]:
+def _cases(
+    name: str,
+    parameters: Mapping[str, Parameter],
+    children: list[str],
+) -> Iterator[tuple[ParamValue, int]]:
     """Each value that a child asks for, once; and one that stands for all the others."""
     clauses = [parameters[child].when or {} for child in children]
     asked = {value for when in clauses for value in when_values(when[name])}
@@ -93,7 +103,10 @@ def _cases(name: str, parameters: Mapping[str, Parameter], children: list[str]) 
         yield _OTHER, others
 
 
-def _order(parameters: Mapping[str, Parameter], children: Mapping[str, list[str]]) -> Iterator[str]:
+def _order(
+    parameters: Mapping[str, Parameter],
+    children: Mapping[str, list[str]],
+) -> Iterator[str]:
     """Parents before children, so that as few parents as possible wait for a child at any time.
 
     Greedy: next is the parameter after which the fewest wait; among equals one whose children lack the fewest parents.
@@ -104,7 +117,10 @@ def _order(parameters: Mapping[str, Parameter], children: Mapping[str, list[str]
 
     def cost(name: str) -> tuple[int, int]:
         closed = sum(left[parent] == 1 for parent in parameters[name].when or {})
-        return bool(children[name]) - closed, min((missing[child] for child in children[name]), default=0)
+        return bool(children[name]) - closed, min(
+            (missing[child] for child in children[name]),
+            default=0,
+        )
 
     while ready:
         name = min(ready, key=cost)

@@ -14,12 +14,23 @@ from decimal import Decimal
 from random import Random
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial
 
 from tunesvc.errors import SpecError
 from tunesvc.space.cardinality import count_at_most, count_configurations, count_steps
-from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, ParamValue
+from tunesvc.spec import (
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Parameter,
+    ParamValue,
+)
 from tunesvc.spec.conditions import as_written, contains, draw_order, when_values
 from tunesvc.spec.rounding import snap_to_bounds, step_at
 
@@ -77,7 +88,10 @@ class Space:
         """Every configuration; for a space whose `size` is known and small."""
         names = list(self.parameters)
 
-        def beyond(place: int, params: dict[str, ParamValue]) -> Iterator[dict[str, ParamValue]]:
+        def beyond(
+            place: int,
+            params: dict[str, ParamValue],
+        ) -> Iterator[dict[str, ParamValue]]:
             if place == len(names):
                 yield params
             elif not self.active(names[place], params):
@@ -123,7 +137,10 @@ class Space:
             return f"it exists only where {ancestor} is {listed}, {found}"
         return ""
 
-    def _clauses_of(self, parameter: Parameter) -> dict[str, list[frozenset[ParamValue]]]:
+    def _clauses_of(
+        self,
+        parameter: Parameter,
+    ) -> dict[str, list[frozenset[ParamValue]]]:
         """What a parameter asks of its parents, and these of theirs, which are known already."""
         found: dict[str, list[frozenset[ParamValue]]] = {}
         for parent, wanted in (parameter.when or {}).items():
@@ -146,7 +163,11 @@ class Space:
         complete = {name: listed for name, listed in values.items() if listed is not None}
         return complete if len(complete) == len(values) else None
 
-    def distance(self, one: Mapping[str, ParamValue], other: Mapping[str, ParamValue]) -> float:
+    def distance(
+        self,
+        one: Mapping[str, ParamValue],
+        other: Mapping[str, ParamValue],
+    ) -> float:
         """How far two configurations are apart, 0 ... 1: the mean over parameters of the share of the range between.
 
         On the log scale where the parameter has one; other categories, or a parameter that only one of them has,
@@ -156,10 +177,18 @@ class Space:
         apart = [self._apart(name, one, other) for name in names]
         return sum(apart) / len(apart) if apart else 0.0
 
-    def _apart(self, name: str, one: Mapping[str, ParamValue], other: Mapping[str, ParamValue]) -> float:
+    def _apart(
+        self,
+        name: str,
+        one: Mapping[str, ParamValue],
+        other: Mapping[str, ParamValue],
+    ) -> float:
         if name not in one or name not in other:
             return 1.0
-        places = (place(self.distributions[name], one[name]), place(self.distributions[name], other[name]))
+        places = (
+            place(self.distributions[name], one[name]),
+            place(self.distributions[name], other[name]),
+        )
         first, second = places
         if first is None or second is None:
             return float(one[name] != other[name])
@@ -207,13 +236,19 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
         case IntParameter():
             step = parameter.step or 1
             return IntDistribution(
-                parameter.min, parameter.min + count_steps(parameter) * step, log=parameter.log, step=step
+                parameter.min,
+                parameter.min + count_steps(parameter) * step,
+                log=parameter.log,
+                step=step,
             )
         case CategoricalParameter():
             return CategoricalDistribution(parameter.choices)
 
 
-def widened(before: Mapping[str, Parameter], now: Mapping[str, Parameter]) -> Iterator[str]:
+def widened(
+    before: Mapping[str, Parameter],
+    now: Mapping[str, Parameter],
+) -> Iterator[str]:
     """What stands in the way of going on with trials of the space `before` in the space `now`; nothing when every one
     of them is a configuration of both.
 
@@ -234,10 +269,16 @@ def _narrowed(before: Parameter, now: Parameter) -> str:
         return f"was {before.type} and cannot become {now.type}"
     if before.when != now.when:
         return "its `when` cannot change"
-    if isinstance(before, CategoricalParameter) and isinstance(now, CategoricalParameter):
+    if isinstance(before, CategoricalParameter) and isinstance(
+        now,
+        CategoricalParameter,
+    ):
         missing = [value for value in before.choices if not any(_same(value, other) for other in now.choices)]
         return f"choices may be added, not taken away: {', '.join(map(repr, missing))}" if missing else ""
-    if isinstance(before, CategoricalParameter) or isinstance(now, CategoricalParameter):
+    if isinstance(before, CategoricalParameter) or isinstance(
+        now,
+        CategoricalParameter,
+    ):
         return "cannot change its type"
     if (before.log, before.step) != (now.log, now.step):
         return "`log` and `step` cannot change"
@@ -255,7 +296,10 @@ def _same(one: ParamValue, other: ParamValue) -> bool:
 
 def place(distribution: BaseDistribution, value: ParamValue) -> float | None:
     """Where in its range a number lies, 0 ... 1, on the log scale where there is one; None for a category."""
-    if isinstance(distribution, CategoricalDistribution) or not isinstance(value, (int, float)):
+    if isinstance(distribution, CategoricalDistribution) or not isinstance(
+        value,
+        (int, float),
+    ):
         return None
     low, high = float(distribution.low), float(distribution.high)  # type: ignore[attr-defined]
     if low == high:
@@ -330,7 +374,13 @@ def near(space: Space, trial: FrozenTrial, rng: Random) -> dict[str, ParamValue]
     return params
 
 
-def _perturb(distribution: BaseDistribution, value: ParamValue, rng: Random, *, surely: bool) -> ParamValue:
+def _perturb(
+    distribution: BaseDistribution,
+    value: ParamValue,
+    rng: Random,
+    *,
+    surely: bool,
+) -> ParamValue:
     """A value near another one; `surely` not the same."""
     if isinstance(distribution, CategoricalDistribution):
         others: list[ParamValue] = [choice for choice in distribution.choices if choice != value]
@@ -367,10 +417,16 @@ def _from_unit(distribution: BaseDistribution, place: float) -> ParamValue:
 
 def _draw_float(d: FloatDistribution, rng: Random) -> float:
     if d.step is not None:
-        steps = rng.randint(0, int((Decimal(str(d.high)) - Decimal(str(d.low))) / Decimal(str(d.step))))
+        steps = rng.randint(
+            0,
+            int((Decimal(str(d.high)) - Decimal(str(d.low))) / Decimal(str(d.step))),
+        )
         return float(Decimal(str(d.low)) + steps * Decimal(str(d.step)))
     if d.log:
-        return min(max(math.exp(rng.uniform(math.log(d.low), math.log(d.high))), d.low), d.high)
+        return min(
+            max(math.exp(rng.uniform(math.log(d.low), math.log(d.high))), d.low),
+            d.high,
+        )
     return rng.uniform(d.low, d.high)
 
 

@@ -42,11 +42,11 @@ def validate(file: StudyFile, as_json: Json = False) -> None:
     The entrypoint's file is read for mistakes of syntax and for the function's arguments, but not
     imported.
     """
-    from tunesvc.search.registry.component_check import option_faults
+    from tunesvc.search.registry.component_check import option_issues
     from tunesvc.spec.yaml.document import load
     from tunesvc.views import terminal
 
-    spec = load(file, option_faults).spec
+    spec = load(file, option_issues).spec
     if as_json:
         terminal.print_json(spec)
     else:

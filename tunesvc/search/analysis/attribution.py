@@ -55,7 +55,11 @@ class Attribution:
 
 def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
     """Split a configuration's predicted value among its parameters. The same for the same model, always."""
-    point, others, names = surface.encode(params), surface.observed(BACKGROUND), surface.names
+    point, others, names = (
+        surface.encode(params),
+        surface.observed(BACKGROUND),
+        surface.names,
+    )
 
     def worth(sets: np.ndarray) -> np.ndarray:
         """What is expected when the parameters of a set are as here, and the others as in other trials, on average."""
@@ -77,7 +81,11 @@ def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
     )
 
 
-def shapley(worth: Callable[[np.ndarray], np.ndarray], players: int, seed: int = 0) -> np.ndarray:
+def shapley(
+    worth: Callable[[np.ndarray], np.ndarray],
+    players: int,
+    seed: int = 0,
+) -> np.ndarray:
     """What each player adds on average over the orders in which they may join; shape (players,).
 
     Args:
@@ -101,7 +109,11 @@ def _exact(worth: Callable[[np.ndarray], np.ndarray], players: int) -> np.ndarra
     return amounts
 
 
-def _sampled(worth: Callable[[np.ndarray], np.ndarray], players: int, seed: int) -> np.ndarray:
+def _sampled(
+    worth: Callable[[np.ndarray], np.ndarray],
+    players: int,
+    seed: int,
+) -> np.ndarray:
     """Over random orders, each together with its reverse (Mitchell et al. 2022, "Sampling permutations")."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(players) for _ in range(max(2, _SETS_MAX // (2 * (players + 1))))]

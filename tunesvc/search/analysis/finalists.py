@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
+from tunesvc.search.tracking.objectives import orient
 from tunesvc.spec.model import Goal
 from tunesvc.util.formatting import number as number_text
 
@@ -79,9 +80,25 @@ def compare(
         half = noise.half_width(len(values)) if noise and len(values) else None
         low, high = (None, None) if mean is None or half is None else (mean - half, mean + half)
         told = tuple(values.tolist())
-        made.append(Finalist(number, value, told, failed.get(number, 0), mean, low, high, chances.get(number)))
-    sign = -1.0 if goal == "maximize" else 1.0
-    return tuple(sorted(made, key=lambda one: (one.mean is None, sign * (one.mean or 0.0), one.number)))
+        made.append(
+            Finalist(
+                number,
+                value,
+                told,
+                failed.get(number, 0),
+                mean,
+                low,
+                high,
+                chances.get(number),
+            )
+        )
+    orientation = orient(goal)
+    return tuple(
+        sorted(
+            made,
+            key=lambda one: (one.mean is None, orientation * (one.mean or 0.0), one.number),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +123,14 @@ class _Noise:
         numbers = list(dict.fromkeys(number for number, _, _ in values))
         seeds = list(dict.fromkeys(seed for _, seed, _ in values))
         y = np.array([value for *_, value in values])
-        of_finalist = np.array([[number == one[0] for number in numbers] for one in values], dtype=float)
-        of_seed = np.array([[seed == one[1] for seed in seeds] for one in values], dtype=float)
+        of_finalist = np.array(
+            [[number == one[0] for number in numbers] for one in values],
+            dtype=float,
+        )
+        of_seed = np.array(
+            [[seed == one[1] for seed in seeds] for one in values],
+            dtype=float,
+        )
         pooled_freedom = len(y) - len(numbers)
         if pooled_freedom <= 0:
             return None
@@ -140,7 +163,12 @@ class _Noise:
         """By sampling the means: they share one unknown variance, so all of a draw are scaled alike."""
         rng = np.random.default_rng(0)  # the same repeats always give the same answer
         scale = np.sqrt(self.freedom / rng.chisquare(self.freedom, size=(DRAWS, 1)))
-        away = rng.multivariate_normal(np.zeros(len(self.means)), self.covariance, DRAWS, method="eigh")
+        away = rng.multivariate_normal(
+            np.zeros(len(self.means)),
+            self.covariance,
+            DRAWS,
+            method="eigh",
+        )
         drawn = self.means + self.deviation * scale * away
         best = (drawn.argmax if goal == "maximize" else drawn.argmin)(axis=1)
         return {number: float((best == index).mean()) for index, number in enumerate(self.numbers)}

@@ -32,7 +32,10 @@ class Share:
 
 
 def importances(
-    names: Sequence[str], places: Sequence[np.ndarray], choices: Sequence[int], costs: np.ndarray
+    names: Sequence[str],
+    places: Sequence[np.ndarray],
+    choices: Sequence[int],
+    losses: np.ndarray,
 ) -> tuple[Share, ...]:
     """The parameters' shares, which sum up to 1; nothing with too few trials.
 
@@ -42,12 +45,12 @@ def importances(
         choices: how many choices each has; 0 for a number.
         costs: of the trials, small is good.
     """
-    kept = np.isfinite(costs)
+    kept = np.isfinite(losses)
     if kept.sum() < TRIALS_MIN or not names:
         return ()
-    costs = costs[kept]
-    weights = _resampled(len(costs))
-    best = _best_of(costs, weights)
+    losses = losses[kept]
+    weights = _resampled(len(losses))
+    best = _best_of(losses, weights)
     divergences = np.stack(
         [_divergence(column[kept], count, weights, best) for column, count in zip(places, choices, strict=True)]
     )
@@ -67,17 +70,22 @@ def _resampled(n: int) -> np.ndarray:
     return np.vstack([np.ones(n), drawn])
 
 
-def _best_of(costs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _best_of(losses: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The weights of those trials alone that are among the best tenth of their round."""
-    order = np.argsort(costs, kind="stable")
+    order = np.argsort(losses, kind="stable")
     before = np.cumsum(weights[:, order], axis=1) - weights[:, order]
-    wanted = np.maximum(_TOP * len(costs), 3.0)
+    wanted = np.maximum(_TOP * len(losses), 3.0)
     out = np.zeros_like(weights)
     out[:, order] = np.where(before < wanted, weights[:, order], 0.0)
     return out
 
 
-def _divergence(column: np.ndarray, choices: int, weights: np.ndarray, best: np.ndarray) -> np.ndarray:
+def _divergence(
+    column: np.ndarray,
+    choices: int,
+    weights: np.ndarray,
+    best: np.ndarray,
+) -> np.ndarray:
     """Of the best trials' values from all trials' values, in each round; counted by how many trials have it at all."""
     has = ~np.isnan(column)
     if has.sum() < 2:
@@ -88,7 +96,9 @@ def _divergence(column: np.ndarray, choices: int, weights: np.ndarray, best: np.
     one_hot[np.arange(len(places)), places] = 1.0
     everywhere = _density(weights[:, has] @ one_hot, choices)
     there = _density(best[:, has] @ one_hot, choices)
-    out: np.ndarray = (everywhere * (there / everywhere - 1.0) ** 2).sum(axis=1) * has.mean()
+    out: np.ndarray = (everywhere * (there / everywhere - 1.0) ** 2).sum(
+        axis=1,
+    ) * has.mean()
     return out
 
 

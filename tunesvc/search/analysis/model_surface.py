@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from optuna.trial import FrozenTrial
 
-from tunesvc.search.samplers.gp.fitted import PosteriorSummary, believe
+from tunesvc.search.samplers.gp.fitted import PosteriorSummary, fit_posterior
 from tunesvc.spec.model import Goal
 
 LINE = 41
@@ -43,10 +43,10 @@ class Slice2D:
 class ModelSurface:
     """A fitted model."""
 
-    def __init__(self, belief: PosteriorSummary) -> None:
-        self._belief, self._domain, self._seen = belief, belief.domain, belief.seen
-        seen = belief.seen
-        means = np.where(seen.is_candidate, belief.posterior.mean(seen.points), np.inf)
+    def __init__(self, summary: PosteriorSummary) -> None:
+        self._summary, self._domain, self._seen = summary, summary.domain, summary.seen
+        seen = summary.seen
+        means = np.where(seen.is_candidate, summary.posterior.mean(seen.points), np.inf)
         self._best = seen.points[int(np.argmin(means))]
         self.number = int(seen.numbers[int(np.argmin(means))])
         """The trial through which the cuts go."""
@@ -70,17 +70,22 @@ class ModelSurface:
         points: np.ndarray = self._seen.points[kept]
         return points
 
-    def mixed(self, chosen: np.ndarray, point: np.ndarray, others: np.ndarray) -> np.ndarray:
+    def mixed(
+        self,
+        chosen: np.ndarray,
+        point: np.ndarray,
+        others: np.ndarray,
+    ) -> np.ndarray:
         """Every one of `others` with the chosen parameters as at `point`; those that do not exist there are absent."""
         return self._domain.without_absent(np.where(chosen, point, others))
 
     def mean(self, points: np.ndarray) -> np.ndarray:
         """What is expected, in the objective's units; shape (points,)."""
-        return self._belief.in_units(self._belief.posterior.mean(points))
+        return self._summary.in_units(self._summary.posterior.mean(points))
 
     def deviation(self, point: np.ndarray) -> float:
         """Of the function itself at a point, without noise, in the objective's units."""
-        return float(self._belief.predict(point[None])[1][0])
+        return float(self._summary.predict(point[None])[1][0])
 
     def cut(self, name: str) -> Slice1D:
         """Along one parameter."""
@@ -88,7 +93,7 @@ class ModelSurface:
         line = self._line(j, LINE)
         points = np.repeat(self._best[None], len(line), axis=0)
         points[:, j] = line
-        mean, deviation = self._belief.predict(points)
+        mean, deviation = self._summary.predict(points)
         return Slice1D(self._values(j, line), mean, deviation)
 
     def plane(self, first: str, second: str) -> Slice2D:
@@ -96,10 +101,18 @@ class ModelSurface:
         i, j = self._domain.names.index(first), self._domain.names.index(second)
         across, up = self._line(i, GRID), self._line(j, GRID)
         points = np.repeat(self._best[None], len(across) * len(up), axis=0)
-        points[:, i], points[:, j] = np.tile(across, len(up)), np.repeat(up, len(across))
-        mean, deviation = self._belief.predict(points)
+        points[:, i], points[:, j] = (
+            np.tile(across, len(up)),
+            np.repeat(up, len(across)),
+        )
+        mean, deviation = self._summary.predict(points)
         shape = (len(up), len(across))
-        return Slice2D(self._values(i, across), self._values(j, up), mean.reshape(shape), deviation.reshape(shape))
+        return Slice2D(
+            self._values(i, across),
+            self._values(j, up),
+            mean.reshape(shape),
+            deviation.reshape(shape),
+        )
 
     def _line(self, j: int, length: int) -> np.ndarray:
         size = self._domain.sizes[j]
@@ -114,7 +127,11 @@ class ModelSurface:
         return tuple(self._domain.decode(point)[name] for point in points)
 
 
-def learn(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> ModelSurface | None:
+def learn(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    shared_seeds: int | None = None,
+) -> ModelSurface | None:
     """Fit the model to complete trials, as `believe` does; None while there is nothing to fit it to."""
-    belief = believe(trials, goal, shared_seeds)
-    return ModelSurface(belief) if belief is not None and belief.seen.is_candidate.any() else None
+    summary = fit_posterior(trials, goal, shared_seeds)
+    return ModelSurface(summary) if summary is not None and summary.seen.is_candidate.any() else None

@@ -11,7 +11,7 @@ import numpy as np
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.analysis.recommend import is_candidate
-from tunesvc.search.samplers.gp.fitted import believe
+from tunesvc.search.samplers.gp.fitted import fit_posterior
 from tunesvc.spec.model import Goal
 
 REPEATS_MIN = 8
@@ -35,22 +35,36 @@ class Noise:
         return self.deviation / self.effect if self.effect > 0 else math.inf
 
 
-def noise_of(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Noise | None:
+def noise_of(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    shared_seeds: int | None = None,
+) -> Noise | None:
     """The noise of a study of one objective; None when its trials have no parameters that vary.
 
     The model alone cannot tell noise from a function that jumps between neighbours; it counts both. What each of
     `shared_seeds` training seeds does to all trials alike is no noise.
     """
     candidates = [trial for trial in trials if is_candidate(trial) and math.isfinite(trial.values[0])]
-    belief = believe(candidates, goal, shared_seeds)
-    if belief is None:
+    summary = fit_posterior(candidates, goal, shared_seeds)
+    if summary is None:
         return None
-    seen, posterior = belief.seen, belief.posterior
+    seen, posterior = summary.seen, summary.posterior
     mean = posterior.mean(seen.points)
-    repeats, pooled = _replicates(seen.points, seen.values - posterior.shifts(seen.seeds))
+    repeats, pooled = _replicates(
+        seen.points,
+        seen.values - posterior.shifts(seen.seeds),
+    )
     deviation = math.sqrt(pooled if repeats >= REPEATS_MIN else posterior.known.noise + posterior.known.own)
-    (best, middling), (at_best, _) = belief.spread(np.array([mean.min(), np.median(mean)]), np.full(2, deviation))
-    return Noise(float(at_best), float(abs(middling - best)), repeats if repeats >= REPEATS_MIN else 0)
+    (best, middling), (at_best, _) = summary.spread(
+        np.array([mean.min(), np.median(mean)]),
+        np.full(2, deviation),
+    )
+    return Noise(
+        float(at_best),
+        float(abs(middling - best)),
+        repeats if repeats >= REPEATS_MIN else 0,
+    )
 
 
 def _replicates(points: np.ndarray, values: np.ndarray) -> tuple[int, float]:

@@ -14,7 +14,8 @@ import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.analysis.finalists import Finalist
-from tunesvc.search.samplers.gp.fitted import PosteriorSummary, believe
+from tunesvc.search.samplers.gp.fitted import PosteriorSummary, fit_posterior
+from tunesvc.search.tracking.objectives import is_feasible, orient
 from tunesvc.spec.model import Goal
 from tunesvc.util.formatting import number
 
@@ -65,7 +66,11 @@ class Recommendation:
         return f"expected {number(self.mean)} ± {self.deviation:.2g}{over}"
 
 
-def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> Recommendation | None:
+def recommend(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    shared_seeds: int | None = None,
+) -> Recommendation | None:
     """The trial to take of a study of one objective, or None when none is complete and feasible.
 
     By the posterior mean of a Gaussian process over all complete trials; of less than ten the best observed. What each
@@ -74,14 +79,14 @@ def recommend(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | Non
     candidates = [trial for trial in trials if is_candidate(trial)]
     if not candidates:
         return None
-    belief = _belief(candidates, goal, shared_seeds)
-    if belief is None:
+    summary = _summary(candidates, goal, shared_seeds)
+    if summary is None:
         first = _by_observed(candidates, goal)[0]
         return Recommendation(first.number, first.values[0], None, first.number)
-    best, mean, deviation = _best_believed(belief)
+    best, mean, deviation = _best_by_posterior(summary)
     luckiest = luckiest_beside(best, candidates, goal)
     params = next(one.params for one in candidates if one.number == luckiest)
-    (other,), (its_deviation,) = belief.predict(belief.domain.encode(params)[None])
+    (other,), (its_deviation,) = summary.predict(summary.domain.encode(params)[None])
     is_apart = bool(abs(other - mean) >= math.hypot(deviation, its_deviation))
     return Recommendation(best, mean, deviation, luckiest, is_apart=is_apart)
 
@@ -95,46 +100,59 @@ def luckiest_beside(number: int, trials: Sequence[FrozenTrial], goal: Goal) -> i
 
 
 def _by_observed(candidates: Sequence[FrozenTrial], goal: Goal) -> list[FrozenTrial]:
-    sign = -1.0 if goal == "maximize" else 1.0
-    return sorted(candidates, key=lambda trial: (sign * trial.values[0], trial.number))
+    orientation = orient(goal)
+    return sorted(candidates, key=lambda trial: (orientation * trial.values[0], trial.number))
 
 
-def ranked(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None = None) -> list[int]:
+def ranked(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    shared_seeds: int | None = None,
+) -> list[int]:
     """Trials by what is believed of them, the best first: of each configuration the first one, of many a choice.
 
     The first is the one that `recommend` names.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
-    belief = _belief(candidates, goal, shared_seeds)
-    if belief is None:
+    summary = _summary(candidates, goal, shared_seeds)
+    if summary is None:
         return [trial.number for trial in _by_observed(candidates, goal)]
-    numbers, configurations = belief.seen.numbers, [point.tobytes() for point in belief.seen.points]
+    numbers, configurations = (
+        summary.seen.numbers,
+        [point.tobytes() for point in summary.seen.points],
+    )
     first = {configurations[place]: int(numbers[place]) for place in np.argsort(-numbers)}
-    return list(dict.fromkeys(first[configurations[place]] for place in _in_order(belief)))
+    return list(dict.fromkeys(first[configurations[place]] for place in _in_order(summary)))
 
 
-def _belief(candidates: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> PosteriorSummary | None:
-    return believe(candidates, goal, shared_seeds) if len(candidates) >= TRIALS_MIN else None
+def _summary(
+    candidates: Sequence[FrozenTrial],
+    goal: Goal,
+    shared_seeds: int | None,
+) -> PosteriorSummary | None:
+    return fit_posterior(candidates, goal, shared_seeds) if len(candidates) >= TRIALS_MIN else None
 
 
-def _best_believed(belief: PosteriorSummary) -> tuple[int, float, float]:
+def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
     """Number, posterior mean and deviation."""
-    points = belief.seen.points
-    best = points[_in_order(belief)[0]]
-    same = (points == best).all(axis=1)  # the first measurement of a configuration stands for it
-    (mean,), (deviation,) = belief.predict(best[None])
-    return int(belief.seen.numbers[same].min()), float(mean), float(deviation)
+    points = summary.seen.points
+    best = points[_in_order(summary)[0]]
+    same = (points == best).all(
+        axis=1,
+    )  # the first measurement of a configuration stands for it
+    (mean,), (deviation,) = summary.predict(best[None])
+    return int(summary.seen.numbers[same].min()), float(mean), float(deviation)
 
 
-def _in_order(belief: PosteriorSummary) -> np.ndarray:
+def _in_order(summary: PosteriorSummary) -> np.ndarray:
     """Places of the trials, the best first; of those that the model cannot tell from the best, by what was observed."""
-    means = belief.posterior.mean(belief.seen.points)
+    means = summary.posterior.mean(summary.seen.points)
     is_alike = means <= means.min() + _ALIKE
-    return np.lexsort((means, np.where(is_alike, belief.seen.values, np.inf)))
+    return np.lexsort((means, np.where(is_alike, summary.seen.values, np.inf)))
 
 
 def is_candidate(trial: FrozenTrial) -> bool:
     """Whether a trial may be recommended: complete, a number, and within its constraints."""
     if trial.state != TrialState.COMPLETE or any(math.isnan(value) for value in trial.values):
         return False
-    return all(excess <= 0 for excess in trial.constraints.values())
+    return is_feasible(trial)

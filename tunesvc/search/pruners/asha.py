@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial
 from tunesvc.search.explanations import LRUDict, Reason
 from tunesvc.search.pruners.rungs import RungEntry, RungRanking, RungRegistry
 from tunesvc.search.study_lock import locked
-from tunesvc.search.tracking.objectives import points_of, signs_of
+from tunesvc.search.tracking.objectives import orientations_of, points_of
 from tunesvc.search.tracking.pausing import Alternative
 
 _SHOWN = 5
@@ -49,7 +49,11 @@ class AshaPruner(BasePruner):
     """
 
     def __init__(
-        self, min: int = 1, max: int | None = None, eta: int = 4, form: Literal["stop", "promote"] = "stop"
+        self,
+        min: int = 1,
+        max: int | None = None,
+        eta: int = 4,
+        form: Literal["stop", "promote"] = "stop",
     ) -> None:
         check_ladder(min, max, eta)
         if form not in ("stop", "promote"):
@@ -69,37 +73,60 @@ class AshaPruner(BasePruner):
     @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether to stop the trial, as Optuna asks."""
-        points, signs = points_of(trial, len(study.directions)), signs_of(study)
+        points, orientations = points_of(trial, len(study.directions)), orientations_of(study)
         step = max(points, default=None)
         rung = None if step is None or (self._max is not None and step >= self._max) else self._rung(step)
         if step is None or rung is None or any(rung <= other < step for other in points):
             return False
-        arrived, own = self._rungs.of(study).standing(study.get_trials(deepcopy=False), rung, trial)
+        arrived, own = self._rungs.of(study).standing(
+            study.get_trials(deepcopy=False),
+            rung,
+            trial,
+        )
         if own is None:
             return False
         goes_on = self._quota(len(arrived), at_least=0 if self.pauses else 1)
         # who stops for good goes on with a tie; who waits is promoted later if the others turn out no better
         place = arrived.index_of(own) if self.pauses else arrived.place_of(own)
-        stopped = math.inf in own.costs or place >= goes_on
-        self._remember(rung, step, signs, own, arrived, goes_on, stopped=stopped)
+        stopped = math.inf in own.losses or place >= goes_on
+        self._remember(rung, step, orientations, own, arrived, goes_on, stopped=stopped)
         return stopped
 
     @locked
-    def promotion(self, study: Study, paused: Mapping[int, int], instead: Alternative) -> int | None:
+    def promotion(
+        self,
+        study: Study,
+        paused: Mapping[int, int],
+        alternative: Alternative,
+    ) -> int | None:
         """The best of the paused ones that are among the best 1/eta of a rung, the highest rung first.
 
         When no new trial comes any more, the best one of each rung may go on however few came there: else a short
         study would end with nothing but paused trials.
         """
-        trials, signs = study.get_trials(deepcopy=False), signs_of(study)
-        steps = {t.number: max(points_of(t, len(signs)), default=0) for t in trials if t.number in paused}
+        trials, orientations = study.get_trials(deepcopy=False), orientations_of(study)
+        steps = {t.number: max(points_of(t, len(orientations)), default=0) for t in trials if t.number in paused}
         standing = {number: self._rung(step) for number, step in steps.items()}
-        for rung in sorted({rung for rung in standing.values() if rung is not None}, reverse=True):
+        for rung in sorted(
+            {rung for rung in standing.values() if rung is not None},
+            reverse=True,
+        ):
             arrived, _ = self._rungs.of(study).standing(trials, rung)
-            goes_on = self._quota(len(arrived), at_least=int(instead is Alternative.NOTHING))
+            goes_on = self._quota(
+                len(arrived),
+                at_least=int(alternative is Alternative.NOTHING),
+            )
             for one in itertools.islice(arrived, goes_on):
-                if standing.get(one.number) == rung and math.inf not in one.costs:
-                    self._remember(rung, steps[one.number], signs, one, arrived, goes_on, stopped=False)
+                if standing.get(one.number) == rung and math.inf not in one.losses:
+                    self._remember(
+                        rung,
+                        steps[one.number],
+                        orientations,
+                        one,
+                        arrived,
+                        goes_on,
+                        stopped=False,
+                    )
                     return one.number
         return None
 
@@ -113,41 +140,47 @@ class AshaPruner(BasePruner):
 
     def _rung(self, step: int) -> int | None:
         """The last rung at or before a step, and below the max."""
-        rungs = itertools.takewhile(lambda rung: rung <= step, (self._min * self._eta**k for k in itertools.count()))
-        return max((rung for rung in rungs if self._max is None or rung < self._max), default=None)
+        rungs = itertools.takewhile(
+            lambda rung: rung <= step,
+            (self._min * self._eta**k for k in itertools.count()),
+        )
+        return max(
+            (rung for rung in rungs if self._max is None or rung < self._max),
+            default=None,
+        )
 
     def _remember(
         self,
         rung: int,
         step: int,
-        signs: np.ndarray,
+        orientations: np.ndarray,
         own: RungEntry,
         arrived: RungRanking,
         goes_on: int,
         *,
         stopped: bool,
     ) -> None:
-        def value(costs: Sequence[float]) -> Any:
-            values = (signs * np.array(costs)).tolist()
+        def value(losses: Sequence[float]) -> Any:
+            values = (orientations * np.array(losses)).tolist()
             return values if len(values) > 1 else values[0]
 
         place = arrived.place_of(own)
-        shown = ", ".join(f"{one:.6g}" for one in signs * np.array(own.costs))
+        shown = ", ".join(f"{one:.6g}" for one in orientations * np.array(own.losses))
         text = f"rank {place + 1} of {len(arrived)} at the rung of step {rung}, with {shown}; "
         text += _continue(goes_on) if goes_on else f"none continues until {self._eta} trials have reached it"
         rivals = [one for one in itertools.islice(arrived, _SHOWN + 1) if one.number != own.number]
         details: dict[str, Any] = {
             "step": step,
-            "value": value(own.costs),
+            "value": value(own.losses),
             "rung": rung,
             "rank": place + 1,
             "of": len(arrived),
             "goes_on": goes_on,
-            "comparators": [{"number": one.number, "value": value(one.costs)} for one in rivals[:_SHOWN]],
+            "comparators": [{"number": one.number, "value": value(one.losses)} for one in rivals[:_SHOWN]],
             "stopped": stopped,
         }
-        if len(signs) == 1:
-            threshold = value(arrived[goes_on - 1].costs) if goes_on else None
+        if len(orientations) == 1:
+            threshold = value(arrived[goes_on - 1].losses) if goes_on else None
             text += f" ({threshold:.6g}{' or better' * (goes_on > 1)})" if goes_on else ""
             details["threshold"] = threshold
         self._reasons[own.number] = Reason(text, details)

@@ -15,6 +15,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import betaincinv
 
+from tunesvc.search.tracking.objectives import orient_each
+
 AUDIT = "tunesvc:audit"
 """System attribute of an audited trial: {"step", "chance", "best"} of the verdict that was overruled; with several
 objectives "front", the values of its members, in the place of "best"."""
@@ -39,16 +41,25 @@ def is_audited(seed: int, number: int, share: float) -> bool:
     return bool(np.random.default_rng([seed, number]).random() < share)
 
 
-def false_prunes(trials: Iterable[FrozenTrial], *directions: StudyDirection) -> FalsePrunes:
+def false_prunes(
+    trials: Iterable[FrozenTrial],
+    *directions: StudyDirection,
+) -> FalsePrunes:
     """The measured false-prune rate of a study. Audited trials that have not finished do not count."""
     finished = (trial for trial in trials if AUDIT in trial.system_attrs and trial.state == TrialState.COMPLETE)
-    return measured(((trial.values, trial.system_attrs[AUDIT]) for trial in finished), *directions)
+    return measured(
+        ((trial.values, trial.system_attrs[AUDIT]) for trial in finished),
+        *directions,
+    )
 
 
-def measured(ends: Iterable[tuple[Sequence[float], Mapping[str, Any]]], *directions: StudyDirection) -> FalsePrunes:
+def measured(
+    ends: Iterable[tuple[Sequence[float], Mapping[str, Any]]],
+    *directions: StudyDirection,
+) -> FalsePrunes:
     """The rate among audited trials, told by their values and by what `AUDIT` kept of them."""
-    signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
-    verdicts = [bool((signs * values < signs * _front(kept)).any(axis=1).all()) for values, kept in ends]
+    orientations = orient_each(directions)
+    verdicts = [bool((orientations * values < orientations * _front(kept)).any(axis=1).all()) for values, kept in ends]
     n, wrong = len(verdicts), sum(verdicts)
     low = float(betaincinv(wrong, n - wrong + 1, 0.025)) if wrong else 0.0
     high = float(betaincinv(wrong + 1, n - wrong, 0.975)) if wrong < n else 1.0

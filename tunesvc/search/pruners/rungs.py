@@ -18,7 +18,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.tracking.finished import changes_of
-from tunesvc.search.tracking.objectives import point_at, points_of, signs_of
+from tunesvc.search.tracking.objectives import orientations_of, point_at, points_of
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import PAUSED
 
@@ -31,7 +31,7 @@ class RungEntry(NamedTuple):
     order: float
     """Its cost, or with several objectives its place."""
     number: int
-    costs: tuple[float, ...]
+    losses: tuple[float, ...]
     """By objective, small being good; infinite for NaN."""
 
 
@@ -65,7 +65,11 @@ class RungRanking:
 
     def place_of(self, one: RungEntry) -> int:
         """Its place, 0 for the best; equal ones share one."""
-        return bisect.bisect_left(self._arrived, one.order, key=lambda other: other.order)
+        return bisect.bisect_left(
+            self._arrived,
+            one.order,
+            key=lambda other: other.order,
+        )
 
 
 class RungTable:
@@ -74,8 +78,8 @@ class RungTable:
     Pruners are asked about a trial as it was at a step, which may be fewer points than the study has of it by now.
     """
 
-    def __init__(self, signs: np.ndarray) -> None:
-        self._signs = signs
+    def __init__(self, orientations: np.ndarray) -> None:
+        self._orientations = orientations
         self._looked_at = 0
         self._open: set[int] = set()
         """Positions of trials that may still report."""
@@ -91,7 +95,10 @@ class RungTable:
         """By the same rung: position of a trial that may still report -> what was found."""
 
     def standing(
-        self, trials: Sequence[FrozenTrial], rung: int, asked: FrozenTrial | None = None
+        self,
+        trials: Sequence[FrozenTrial],
+        rung: int,
+        asked: FrozenTrial | None = None,
     ) -> tuple[RungRanking, RungEntry | None]:
         """Who came to a rung, and the trial that is asked about among them.
 
@@ -102,7 +109,10 @@ class RungTable:
         self._update(trials)
         if rung not in self._arrived:
             over = (trials[i] for i in range(self._looked_at) if i not in self._open)
-            self._arrived[rung], self._seen[rung] = sorted(self._arrivals(over, rung)), {}
+            self._arrived[rung], self._seen[rung] = (
+                sorted(self._arrivals(over, rung)),
+                {},
+            )
         self._look_at_running(trials, rung)
         arrived = self._arrived[rung].copy()
         own = None
@@ -110,10 +120,13 @@ class RungTable:
             self._drop(arrived, asked.number, self._seen[rung].get(asked.number))
             for own in self._arrivals([asked], rung):
                 bisect.insort(arrived, own)
-        if len(self._signs) > 1 and arrived:
-            places = ranked(np.array([one.costs for one in arrived])).tolist()
+        if len(self._orientations) > 1 and arrived:
+            places = ranked(np.array([one.losses for one in arrived])).tolist()
             arrived = sorted(one._replace(order=place) for place, one in zip(places, arrived, strict=True))
-            own = next((one for one in arrived if own is not None and one.number == own.number), None)
+            own = next(
+                (one for one in arrived if own is not None and one.number == own.number),
+                None,
+            )
         return RungRanking(arrived), own
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -140,7 +153,11 @@ class RungTable:
         if self.version is not None and self._looked_at_version.get(rung) == self.version:
             return
         self._looked_at_version[rung] = self.version
-        arrived, seen, is_kept = self._arrived[rung], self._seen[rung], len(self._signs) == 1
+        arrived, seen, is_kept = (
+            self._arrived[rung],
+            self._seen[rung],
+            len(self._orientations) == 1,
+        )
         for position in self._open:
             values, known = trials[position].intermediate_values, seen.get(position)
             if known is not None and is_kept and known.values is values and known.points == len(values):
@@ -174,22 +191,30 @@ class RungTable:
         for arrived in self._arrived.values():  # by its number: what is shown of it shares its curve, which has grown
             self._drop(arrived, number, None)
 
-    def _arrivals(self, trials: Sequence[FrozenTrial] | Iterator[FrozenTrial], rung: int) -> Iterator[RungEntry]:
+    def _arrivals(
+        self,
+        trials: Sequence[FrozenTrial] | Iterator[FrozenTrial],
+        rung: int,
+    ) -> Iterator[RungEntry]:
         for trial in trials:
-            costs = self._costs_at(trial, rung)
-            if costs is not None:
-                yield RungEntry(costs[0] if len(costs) == 1 else 0.0, trial.number, costs)
+            losses = self._costs_at(trial, rung)
+            if losses is not None:
+                yield RungEntry(
+                    losses[0] if len(losses) == 1 else 0.0,
+                    trial.number,
+                    losses,
+                )
 
     def _costs_at(self, trial: FrozenTrial, rung: int) -> tuple[float, ...] | None:
         """The first point at or after a rung; None if the trial did not get there."""
-        objectives = len(self._signs)
+        objectives = len(self._orientations)
         steps = trial.intermediate_values if objectives == 1 else points_of(trial, objectives)
         step = min((step for step in steps if step >= rung), default=None)
         point = None if step is None else point_at(trial, step, objectives)
         if point is None:
             return None
-        costs = (sign * value for sign, value in zip(self._signs.tolist(), point, strict=True))
-        return tuple(math.inf if math.isnan(cost) else cost for cost in costs)
+        losses = (orientation * value for orientation, value in zip(self._orientations.tolist(), point, strict=True))
+        return tuple(math.inf if math.isnan(loss) else loss for loss in losses)
 
 
 class RungRegistry:
@@ -201,7 +226,7 @@ class RungRegistry:
     def of(self, study: Study) -> RungTable:
         """That study's rungs."""
         known = self._rungs.setdefault(study._storage, {})
-        rungs = known.setdefault(study._study_id, RungTable(signs_of(study)))
+        rungs = known.setdefault(study._study_id, RungTable(orientations_of(study)))
         rungs.version = changes_of(study)
         return rungs
 

@@ -18,7 +18,11 @@ from tunesvc.spec.checks import PRUNERS_OF_SEVERAL
 from tunesvc.spec.diagnostics import SpecIssue
 
 
-def check(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None) -> None:
+def check(
+    spec: StudySpec,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
+) -> None:
     """Find them before anything is started or stored.
 
     Args:
@@ -29,12 +33,14 @@ def check(spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePrune
     Raises:
         SpecError: no such sampler or pruner, or options that it refuses.
     """
-    if faults := option_faults(spec, sampler, pruner):
-        raise SpecError("\n".join(map(str, faults)))
+    if issues := option_issues(spec, sampler, pruner):
+        raise SpecError("\n".join(map(str, issues)))
 
 
-def option_faults(
-    spec: StudySpec, sampler: BaseSampler | None = None, pruner: BasePruner | None = None
+def option_issues(
+    spec: StudySpec,
+    sampler: BaseSampler | None = None,
+    pruner: BasePruner | None = None,
 ) -> list[SpecIssue]:
     """Return all of them, each at its path; the spec may lack parameters that are wrong by themselves."""
     found = _faults("sampler", partial(make_sampler, spec, _space(spec), sampler))
@@ -47,7 +53,7 @@ def _faults(section: str, make: Callable[[], object]) -> list[SpecIssue]:
     try:
         make()
     except OptionError as error:
-        return list(error.faults)
+        return list(error.issues)
     except SpecError as error:
         return [SpecIssue((section,), str(error), at_key=True)]
     return []

@@ -48,9 +48,9 @@ def required(kind: str, given: T | None, options: Mapping[str, Any]) -> T:
 class OptionError(SpecError):
     """Mistakes in how a sampler or pruner is named, each at its path."""
 
-    def __init__(self, *faults: SpecIssue) -> None:
-        super().__init__("\n".join(map(str, faults)))
-        self.faults = faults
+    def __init__(self, *issues: SpecIssue) -> None:
+        super().__init__("\n".join(map(str, issues)))
+        self.issues = issues
 
 
 def choose(path: Path, name: str, table: Mapping[str, T]) -> T:
@@ -65,7 +65,12 @@ def choose(path: Path, name: str, table: Mapping[str, T]) -> T:
     raise OptionError(SpecIssue((*path, "name"), text, at_key=True))
 
 
-def build(path: Path, name: str, make: Callable[..., T], options: Mapping[str, Any]) -> T:
+def build(
+    path: Path,
+    name: str,
+    make: Callable[..., T],
+    options: Mapping[str, Any],
+) -> T:
     """Call a constructor with a user's options; `path` leads to the sampler or pruner in the study.
 
     Raises:
@@ -73,21 +78,24 @@ def build(path: Path, name: str, make: Callable[..., T], options: Mapping[str, A
     """
     known = [p for p in inspect.signature(make).parameters.values() if p.kind is not p.VAR_KEYWORD]
     names = [p.name for p in known]
-    faults = [_unknown(path, name, option, names) for option in options if option not in names]
+    issues = [_unknown(path, name, option, names) for option in options if option not in names]
     if missing := [p.name for p in known if p.default is p.empty and p.name not in options]:
         text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        raise OptionError(*faults, SpecIssue(path, text))
+        raise OptionError(*issues, SpecIssue(path, text))
     try:
         with _making, warnings.catch_warnings():  # which is of the whole process
             # Optuna calls what a user asked for by name "experimental"; nothing that the user could act on.
             warnings.simplefilter("ignore", ExperimentalWarning)
             made = make(**{option: value for option, value in options.items() if option in names})
     except OptionError as error:
-        raise OptionError(*faults, *error.faults) from None
+        raise OptionError(*issues, *error.issues) from None
     except (TypeError, ValueError, ImportError) as error:
-        raise OptionError(*faults, SpecIssue(path, f"{name!r} refuses its options: {error}")) from error
-    if faults:
-        raise OptionError(*faults)
+        raise OptionError(
+            *issues,
+            SpecIssue(path, f"{name!r} refuses its options: {error}"),
+        ) from error
+    if issues:
+        raise OptionError(*issues)
     return made
 
 

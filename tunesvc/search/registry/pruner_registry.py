@@ -12,7 +12,13 @@ from pydantic import ValidationError
 from tunesvc.errors import SpecError
 from tunesvc.search.pruners.asha import AshaPruner, check_ladder
 from tunesvc.search.pruners.curve.curve_pruner import CurvePruner
-from tunesvc.search.registry.component_options import OBJECT, OptionError, build, choose, required
+from tunesvc.search.registry.component_options import (
+    OBJECT,
+    OptionError,
+    build,
+    choose,
+    required,
+)
 from tunesvc.spec import Pruner, StudySpec
 from tunesvc.spec.checks import PRUNERS_OF_SEVERAL as SEVERAL
 from tunesvc.spec.diagnostics import Path, SpecIssue
@@ -45,7 +51,12 @@ def _named(name: str, options: dict[str, Any], path: Path = ("pruner",)) -> Base
     return build(path, name, choose(path, name, _MAKERS), options)
 
 
-def _hyperband(max: int, min: int = 1, eta: int = 3, bootstrap_count: int = 0) -> BasePruner:
+def _hyperband(
+    max: int,
+    min: int = 1,
+    eta: int = 3,
+    bootstrap_count: int = 0,
+) -> BasePruner:
     check_ladder(min, max, eta)
     return optuna.pruners.HyperbandPruner(min, max, eta, bootstrap_count)
 

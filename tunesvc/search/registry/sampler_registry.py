@@ -22,7 +22,11 @@ from tunesvc.space.search_space import MAX_LISTED, Space
 from tunesvc.spec import StudySpec
 
 
-def make_sampler(spec: StudySpec, space: Space, given: BaseSampler | None = None) -> BaseSampler:
+def make_sampler(
+    spec: StudySpec,
+    space: Space,
+    given: BaseSampler | None = None,
+) -> BaseSampler:
     """Return the sampler that a spec names.
 
     Args:
@@ -38,7 +42,12 @@ def make_sampler(spec: StudySpec, space: Space, given: BaseSampler | None = None
         return required("sampler", given, spec.sampler.options)
     make = choose(("sampler",), name, _makers(spec, space))
     options = dict(spec.sampler.options)
-    return build(("sampler",), name, make(spec.seed if spec.sampler.seed is None else spec.sampler.seed), options)
+    return build(
+        ("sampler",),
+        name,
+        make(spec.seed if spec.sampler.seed is None else spec.sampler.seed),
+        options,
+    )
 
 
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
@@ -53,12 +62,25 @@ Maker = Callable[[int | None], Callable[..., BaseSampler]]
 def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
     samplers = optuna.samplers
     return {
-        "auto": lambda seed: _fix(AutoSampler, seed=seed, search_space=space.distributions, shared_seeds=spec.seeds),
-        "gp": lambda seed: _fix(GPSampler, seed=seed, search_space=space.distributions, shared_seeds=spec.seeds),
+        "auto": lambda seed: _fix(
+            AutoSampler,
+            seed=seed,
+            search_space=space.distributions,
+            shared_seeds=spec.seeds,
+        ),
+        "gp": lambda seed: _fix(
+            GPSampler,
+            seed=seed,
+            search_space=space.distributions,
+            shared_seeds=spec.seeds,
+        ),
         "tpe": lambda seed: _fix(TPESampler, seed=seed),
         "random": lambda seed: _fix(samplers.RandomSampler, seed=seed),
         "qmc": lambda seed: _fix(
-            samplers.QMCSampler, seed=seed, warn_independent_sampling=False, warn_asynchronous_seeding=False
+            samplers.QMCSampler,
+            seed=seed,
+            warn_independent_sampling=False,
+            warn_asynchronous_seeding=False,
         ),
         "cmaes": lambda seed: _cmaes(seed, spec, space),
         "nsga2": lambda seed: _fix(samplers.NSGAIISampler, seed=seed),
@@ -81,9 +103,15 @@ def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSa
     return made
 
 
-def _cmaes(seed: int | None, spec: StudySpec, space: Space) -> Callable[..., BaseSampler]:
+def _cmaes(
+    seed: int | None,
+    spec: StudySpec,
+    space: Space,
+) -> Callable[..., BaseSampler]:
     if len(spec.metrics) > 1:
-        raise SpecError("sampler 'cmaes' optimises one metric; use nsga2 or tpe for several")
+        raise SpecError(
+            "sampler 'cmaes' optimises one metric; use nsga2 or tpe for several",
+        )
     numbers = [
         name
         for name, kind in space.distributions.items()
@@ -92,15 +120,21 @@ def _cmaes(seed: int | None, spec: StudySpec, space: Space) -> Callable[..., Bas
     if space.parameters and len(numbers) < 2:
         raise SpecError(
             "sampler 'cmaes' needs two int or float parameters without `when`, and draws all others at random; "
-            "use auto or tpe"
+            "use auto or tpe",
         )
-    return _fix(optuna.samplers.CmaEsSampler, seed=seed, warn_independent_sampling=False)
+    return _fix(
+        optuna.samplers.CmaEsSampler,
+        seed=seed,
+        warn_independent_sampling=False,
+    )
 
 
 def _grid(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
     grid = space.grid()
     if grid is None or space.is_conditional:
-        raise SpecError("sampler 'grid' needs parameters that are all discrete (int, stepped or values) and no `when`")
+        raise SpecError(
+            "sampler 'grid' needs parameters that are all discrete (int, stepped or values) and no `when`",
+        )
     return lambda: optuna.samplers.GridSampler(grid, seed=seed)
 
 

@@ -48,9 +48,15 @@ class AutoSampler(BaseSampler):
         self._n_startup_trials = n_startup_trials
         self._shared_seeds = shared_seeds
         self._gp = GPSampler(
-            seed, n_startup_trials=n_startup_trials, search_space=search_space, shared_seeds=shared_seeds
+            seed,
+            n_startup_trials=n_startup_trials,
+            search_space=search_space,
+            shared_seeds=shared_seeds,
         )
-        self._tpe = ImputingSampler(TPESampler(seed=seed, n_startup_trials=n_startup_trials), seed=seed)
+        self._tpe = ImputingSampler(
+            TPESampler(seed=seed, n_startup_trials=n_startup_trials),
+            seed=seed,
+        )
         self._chosen: LRUDict[tuple[Chosen, str]] = LRUDict()
 
     def reseed_rng(self) -> None:
@@ -65,13 +71,20 @@ class AutoSampler(BaseSampler):
         self._choose(study, trial).before_trial(study, trial)
 
     @locked
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+    ) -> dict[str, BaseDistribution]:
         """As the chosen sampler says."""
         return self._choose(study, trial).infer_relative_search_space(study, trial)
 
     @locked
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Values that the chosen sampler draws together."""
         chosen = self._choose(study, trial)
@@ -79,22 +92,42 @@ class AutoSampler(BaseSampler):
         tried = self._tried(study, trial, proposal) if chosen is self._gp else None
         if tried is None:
             return proposal
-        self._chosen[trial.number] = self._tpe, f"TPE, because the Gaussian process would repeat trial {tried}"
+        self._chosen[trial.number] = (
+            self._tpe,
+            f"TPE, because the Gaussian process would repeat trial {tried}",
+        )
         self._tpe.before_trial(study, trial)
         known = self._tpe.infer_relative_search_space(study, trial)
         return self._tpe.sample_relative(
-            study, trial, {name: kind for name, kind in known.items() if name in search_space}
+            study,
+            trial,
+            {name: kind for name, kind in known.items() if name in search_space},
         )
 
     @locked
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
         """A value that the chosen sampler draws by itself."""
-        return self._choose(study, trial).sample_independent(study, trial, param_name, param_distribution)
+        return self._choose(study, trial).sample_independent(
+            study,
+            trial,
+            param_name,
+            param_distribution,
+        )
 
     @locked
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
         """Tell whoever proposed it, as far as that is known: not across a restart, nor after many other trials."""
         if trial.number in self._chosen:
             self._chosen[trial.number][0].after_trial(study, trial, state, values)
@@ -107,7 +140,10 @@ class AutoSampler(BaseSampler):
         reason = sampler.explain(number)
         if reason is None or not why:
             return reason
-        return Reason(f"{reason.text} (drawn by {why})", {**reason.details, "chosen": why})
+        return Reason(
+            f"{reason.text} (drawn by {why})",
+            {**reason.details, "chosen": why},
+        )
 
     def _choose(self, study: Study, trial: FrozenTrial) -> Chosen:
         """One sampler for all of a trial's parameters, whatever ends meanwhile."""
@@ -120,22 +156,39 @@ class AutoSampler(BaseSampler):
         trials = study._get_trials(deepcopy=False, use_cache=True)
         history = history_of(study, trials)
         if len(study.directions) > OBJECTIVES_MAX:
-            return self._tpe, f"TPE, because the study has {len(study.directions)} objectives"
+            return (
+                self._tpe,
+                f"TPE, because the study has {len(study.directions)} objectives",
+            )
         if history.ended > GP_MAX:
-            return self._tpe, f"TPE, because {history.ended:,} trials would slow a Gaussian process down"
+            return (
+                self._tpe,
+                f"TPE, because {history.ended:,} trials would slow a Gaussian process down",
+            )
         parameters = len({name for trial in trials[-20:] for name in trial.params})
         if parameters > PARAMETERS_MAX:
             return self._tpe, f"TPE, because the space has {parameters} parameters"
         if not self._take_turns(study, history):
             return self._gp, ""
         if turn(trial.number, self._shared_seeds) % 2:
-            return self._gp, "a Gaussian process, in turn with TPE because trials are pruned"
-        return self._tpe, "TPE, in turn with a Gaussian process because trials are pruned"
+            return (
+                self._gp,
+                "a Gaussian process, in turn with TPE because trials are pruned",
+            )
+        return (
+            self._tpe,
+            "TPE, in turn with a Gaussian process because trials are pruned",
+        )
 
     def _take_turns(self, study: Study, history: StudyHistory) -> bool:
         return len(study.directions) == 1 and history.pruned > 0 and history.ended >= self._n_startup_trials
 
-    def _tried(self, study: Study, trial: FrozenTrial, proposal: Mapping[str, Any]) -> int | None:
+    def _tried(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        proposal: Mapping[str, Any],
+    ) -> int | None:
         """The first trial that a proposal would repeat, where that is not wanted."""
         history = history_of(study, study._get_trials(deepcopy=False, use_cache=True))
         if not self._take_turns(study, history):

@@ -47,13 +47,20 @@ class ImputingSampler(BaseSampler):
         self._random.reseed_rng()
 
     @locked
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+    ) -> dict[str, BaseDistribution]:
         """As Optuna says."""
         return self._sampler.infer_relative_search_space(_imputed(study), trial)
 
     @locked
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """As Optuna says."""
         history = history_of(study, study.get_trials(deepcopy=False))
@@ -66,17 +73,31 @@ class ImputingSampler(BaseSampler):
             return proposal
         for _ in range(_CHANGES):
             name = str(self._random._rng.rng.choice(list(proposal)))
-            proposal[name] = self._random.sample_independent(study, trial, name, search_space[name])
+            proposal[name] = self._random.sample_independent(
+                study,
+                trial,
+                name,
+                search_space[name],
+            )
             if not is_tried():
                 break
         return proposal
 
     @locked
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
         """As Optuna says."""
-        return self._sampler.sample_independent(_imputed(study), trial, param_name, param_distribution)
+        return self._sampler.sample_independent(
+            _imputed(study),
+            trial,
+            param_name,
+            param_distribution,
+        )
 
     @locked
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
@@ -88,7 +109,13 @@ class ImputingSampler(BaseSampler):
         return self._sampler.explain(number) if isinstance(self._sampler, Explainable) else None
 
     @locked
-    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+    def after_trial(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        state: TrialState,
+        values: Sequence[float] | None,
+    ) -> None:
         """As Optuna says."""
         self._sampler.after_trial(study, trial, state, values)
 
@@ -111,12 +138,18 @@ class _ImputedStudy(Study):
         return [model.state for model in self._models]
 
     def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
     ) -> list[FrozenTrial]:
         asked = states
         if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
             asked = [*(s for s in TrialState if s in states), TrialState.PRUNED]
-        trials = _ImputedTrials(super()._get_trials(deepcopy, asked, use_cache), self._models)
+        trials = _ImputedTrials(
+            super()._get_trials(deepcopy, asked, use_cache),
+            self._models,
+        )
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
 
@@ -134,7 +167,10 @@ class _ImputedTrials(list[FrozenTrial]):
     def __getitem__(self, place: SupportsIndex) -> FrozenTrial: ...
     @overload
     def __getitem__(self, place: slice) -> list[FrozenTrial]: ...
-    def __getitem__(self, place: SupportsIndex | slice) -> FrozenTrial | list[FrozenTrial]:
+    def __getitem__(
+        self,
+        place: SupportsIndex | slice,
+    ) -> FrozenTrial | list[FrozenTrial]:
         found = super().__getitem__(place)
         return self._show(found) if isinstance(found, list) else self._show([found])[0]
 

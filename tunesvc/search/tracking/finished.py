@@ -27,7 +27,9 @@ class FinishedTrials:
         self._heard = 0
 
     def look(
-        self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None
+        self,
+        trials: Sequence[FrozenTrial],
+        resumed: Sequence[int] | None,
     ) -> tuple[dict[int, FrozenTrial], list[int]]:
         """Places of trials that are over no longer, with what they were, and of those that are over since the last
         look, both in order. A paused trial that went on and is paused again is among both.
@@ -37,7 +39,7 @@ class FinishedTrials:
                 last ones, which may have been taken back.
             gone_on: see `gone_on_in`.
         """
-        called = self._called(gone_on, len(trials))
+        called = self._called(resumed, len(trials))
         again = {place: self._paused.pop(place) for place in called if trials[place] is not self._paused[place]}
         self._open.update(again, range(self._looked_at, len(trials)))
         self._looked_at = max(self._looked_at, len(trials))
@@ -54,18 +56,18 @@ class FinishedTrials:
         """Whether that trial is over for now only."""
         return place in self._paused
 
-    def _called(self, gone_on: Sequence[int] | None, count: int) -> list[int]:
+    def _called(self, resumed: Sequence[int] | None, count: int) -> list[int]:
         """Places of paused trials to look at once more."""
-        if gone_on is None:
+        if resumed is None:
             return sorted(place for place in self._paused if place < count)
-        called = self._paused.keys() & gone_on[self._heard :]
-        self._heard = len(gone_on)
+        called = self._paused.keys() & resumed[self._heard :]
+        self._heard = len(resumed)
         return sorted(called)
 
 
-def gone_on_in(study: Study) -> Sequence[int] | None:
+def resumed_in(study: Study) -> Sequence[int] | None:
     """Numbers of the trials that were paused and are no longer, as far as the storage tells; a list that only grows."""
-    return getattr(study._storage, "gone_on", None)
+    return getattr(study._storage, "resumed", None)
 
 
 def changes_of(study: Study) -> int | None:
@@ -82,7 +84,12 @@ def forecasts_in(study: Study) -> object:
     return getattr(study, "forecasts", None)
 
 
-def split(trials: Sequence[FrozenTrial]) -> tuple[Sequence[FrozenTrial], Sequence[FrozenTrial]]:
+def split(
+    trials: Sequence[FrozenTrial],
+) -> tuple[Sequence[FrozenTrial], Sequence[FrozenTrial]]:
     """The trials that other studies lend, which come first and have negative numbers, and the study's own."""
-    lent = next((place for place, trial in enumerate(trials) if trial.number >= 0), len(trials))
-    return (trials[:lent], trials[lent:]) if lent else ((), trials)
+    transferred = next(
+        (place for place, trial in enumerate(trials) if trial.number >= 0),
+        len(trials),
+    )
+    return (trials[:transferred], trials[transferred:]) if transferred else ((), trials)

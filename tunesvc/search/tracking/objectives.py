@@ -15,13 +15,30 @@ import numpy as np
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
+from tunesvc.spec.model import Goal
+
 OTHERS = "tunesvc:others"
 """System attribute: step -> values of the objectives after the first."""
 
 
-def signs_of(study: Study) -> np.ndarray:
-    """By objective: what makes a small value good."""
-    return np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in study.directions])
+def orient(direction: StudyDirection | Goal) -> float:
+    """Return the factor that turns a value into a loss, of which small is good: -1.0 or 1.0."""
+    return -1.0 if direction in (StudyDirection.MAXIMIZE, "maximize") else 1.0
+
+
+def orient_each(directions: Sequence[StudyDirection] | Sequence[Goal]) -> np.ndarray:
+    """Return the factors of several objectives; shape (objectives,)."""
+    return np.array([orient(direction) for direction in directions])
+
+
+def orientations_of(study: Study) -> np.ndarray:
+    """Return the factors of a study's objectives; shape (objectives,)."""
+    return orient_each(study.directions)
+
+
+def is_feasible(trial: FrozenTrial) -> bool:
+    """Return True if the trial violates none of its constraints."""
+    return all(excess <= 0 for excess in trial.constraints.values())
 
 
 def names_of(study: Study) -> Sequence[str]:
@@ -37,7 +54,11 @@ def points_of(trial: FrozenTrial, objectives: int) -> dict[int, tuple[float, ...
     return {step: (value, *others[step]) for step, value in trial.intermediate_values.items() if step in others}
 
 
-def point_at(trial: FrozenTrial, step: int, objectives: int) -> tuple[float, ...] | None:
+def point_at(
+    trial: FrozenTrial,
+    step: int,
+    objectives: int,
+) -> tuple[float, ...] | None:
     """Its values at one step; None unless it reported all objectives there."""
     value, others = trial.intermediate_values.get(step), _others(trial).get(step, ())
     return None if value is None or len(others) < objectives - 1 else (value, *others)

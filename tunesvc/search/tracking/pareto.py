@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _fast_non_domination_rank
 
 _DIGITS = 12
 """Distances that agree in so many are equal, in whatever order the objectives are added up."""
+
+
+def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Return True if the losses `one` are nowhere worse than `other`, and somewhere better."""
+    if tuple(one) == tuple(other):
+        return False
+    return all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def chance_to_extend(below: np.ndarray) -> float:
@@ -24,7 +33,7 @@ def chance_to_extend(below: np.ndarray) -> float:
     return float(np.clip(1.0 - compute_hypervolume(below, np.ones(below.shape[1])), 0.0, 1.0))
 
 
-def ranked(costs: np.ndarray) -> np.ndarray:
+def ranked(losses: np.ndarray) -> np.ndarray:
     """Each row's place in an order from best to worst, 0 for the first; equal rows share one.
 
     The order of the objectives does not matter, and that of the rows only where all else is equal.
@@ -34,8 +43,11 @@ def ranked(costs: np.ndarray) -> np.ndarray:
     Asynchronous Successive Halving", propose). Rows with infinities come last.
     """
     first: dict[tuple[float, ...], int] = {}
-    which = np.array([first.setdefault(tuple(row), len(first)) for row in costs.tolist()], dtype=int)
-    distinct = np.array(list(first), dtype=float).reshape(len(first), costs.shape[1])
+    which = np.array(
+        [first.setdefault(tuple(row), len(first)) for row in losses.tolist()],
+        dtype=int,
+    )
+    distinct = np.array(list(first), dtype=float).reshape(len(first), losses.shape[1])
     finite = np.flatnonzero(np.isfinite(distinct).all(axis=1))
     low, high = (f(distinct[finite], axis=0, initial=e) for f, e in ((np.min, np.inf), (np.max, -np.inf)))
     placed = np.zeros_like(distinct)

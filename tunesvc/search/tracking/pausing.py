@@ -40,7 +40,12 @@ class PausingPruner(Protocol):
         """Whether what it stops is paused."""
         ...
 
-    def promotion(self, study: Study, paused: Mapping[int, int], instead: Alternative) -> int | None:
+    def promotion(
+        self,
+        study: Study,
+        paused: Mapping[int, int],
+        alternative: Alternative,
+    ) -> int | None:
         """The number of the paused trial that goes on now, or None.
 
         Args:

@@ -17,8 +17,9 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.tracking.finished import FinishedTrials, gone_on_in, split
-from tunesvc.search.tracking.objectives import signs_of
+from tunesvc.search.tracking.finished import FinishedTrials, resumed_in, split
+from tunesvc.search.tracking.objectives import is_feasible, orientations_of
+from tunesvc.search.tracking.pareto import dominates
 
 _STEPS_MAX = 64
 """Steps at which values are remembered: a pruner asks about a few levels."""
@@ -42,7 +43,7 @@ class RankAt:
 class _Column:
     """The costs of ended trials at one step, in order."""
 
-    costs: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     finished: list[float] = field(default_factory=list)
     """Of these, those of complete trials."""
     nans: int = 0
@@ -53,11 +54,11 @@ class _Column:
 class StudyHistory:
     """One study's. Not thread-safe."""
 
-    def __init__(self, signs: np.ndarray) -> None:
-        self._signs = [float(sign) for sign in signs]
+    def __init__(self, orientations: np.ndarray) -> None:
+        self._orientations = [float(orientation) for orientation in orientations]
         self._settled = FinishedTrials()
         self._trials: Sequence[FrozenTrial] = ()
-        self._lent: Sequence[FrozenTrial] = ()
+        self._transferred: Sequence[FrozenTrial] = ()
         self._ended = 0
         self._tried: dict[int, list[int]] = {}
         """Hash of parameters -> places of the trials that may have them; they themselves are in the trials."""
@@ -68,11 +69,15 @@ class StudyHistory:
         self.pruned = 0
         """How many are pruned, for good or for now."""
 
-    def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
+    def update(
+        self,
+        trials: Sequence[FrozenTrial],
+        resumed: Sequence[int] | None = None,
+    ) -> None:
         """Add what has finished; `trials` and `gone_on` as in `FinishedTrials.look`, transferred trials first."""
-        self._lent, own = split(trials)
+        self._transferred, own = split(trials)
         self._trials = own
-        again, over = self._settled.look(own, gone_on)
+        again, over = self._settled.look(own, resumed)
         for place, trial in again.items():
             self._forget(place, trial)
         for place in over:
@@ -81,7 +86,7 @@ class StudyHistory:
     @property
     def ended(self) -> int:
         """How many trials are over, paused and lent ones included."""
-        return self._ended + sum(trial.state.is_finished() for trial in self._lent)
+        return self._ended + sum(trial.state.is_finished() for trial in self._transferred)
 
     @property
     def front(self) -> list[FrozenTrial]:
@@ -90,27 +95,33 @@ class StudyHistory:
 
     def numbers_of(self, params: Mapping[str, Any]) -> Iterator[int]:
         """Numbers of the trials with just these parameters, whatever became of them; ended ones in order."""
-        yield from (trial.number for trial in self._lent if trial.params == params)
-        places = [*self._tried.get(_hash(params), ()), *self._settled.open(self._trials)]
+        yield from (trial.number for trial in self._transferred if trial.params == params)
+        places = [
+            *self._tried.get(_hash(params), ()),
+            *self._settled.open(self._trials),
+        ]
         yield from (trial.number for trial in map(self._trials.__getitem__, places) if trial.params == params)
 
     def repeated(self, params: Mapping[str, Any], number: int) -> int | None:
         """A trial that the one of this number repeats with these parameters; None when they are new."""
-        return next((other for other in self.numbers_of(params) if other != number), None)
+        return next(
+            (other for other in self.numbers_of(params) if other != number),
+            None,
+        )
 
     def place(self, number: int, step: int, value: float) -> RankAt:
         """How a value of the trial of this number, which is not over, stands at a step. For one objective."""
         column = self._column(step)
         others = [self._trials[p] for p in self._settled.open(self._trials) if self._trials[p].number != number]
-        running = [self._cost(other, step) for other in others if step in other.intermediate_values]
-        known = [cost for cost in running if not math.isnan(cost)]
-        cost = math.inf if math.isnan(value) else self._signs[0] * value
+        running = [self._loss(other, step) for other in others if step in other.intermediate_values]
+        known = [loss for loss in running if not math.isnan(loss)]
+        loss = math.inf if math.isnan(value) else self._orientations[0] * value
         return RankAt(
-            rank=1 + bisect_left(column.costs, cost) + sum(other < cost for other in known),
-            of=1 + len(column.costs) + column.nans + len(running),
-            rank_finished=1 + bisect_left(column.finished, cost),
+            rank=1 + bisect_left(column.losses, loss) + sum(other < loss for other in known),
+            of=1 + len(column.losses) + column.nans + len(running),
+            rank_finished=1 + bisect_left(column.finished, loss),
             finished=len(column.finished),
-            best=min([*column.costs[:1], *known], default=None),
+            best=min([*column.losses[:1], *known], default=None),
         )
 
     def _take_in(self, place: int, trial: FrozenTrial) -> None:
@@ -129,25 +140,26 @@ class StudyHistory:
         self.pruned -= trial.state == TrialState.PRUNED
         self._tried[_hash(trial.params)].remove(place)
         for column in self._columns.values():
-            cost = column.paused.pop(place, None)
-            if cost is not None and math.isnan(cost):
+            loss = column.paused.pop(place, None)
+            if loss is not None and math.isnan(loss):
                 column.nans -= 1
-            elif cost is not None:
-                del column.costs[bisect_left(column.costs, cost)]
+            elif loss is not None:
+                del column.losses[bisect_left(column.losses, loss)]
 
     def _extend_front(self, place: int, trial: FrozenTrial) -> None:
-        costs = tuple(sign * value for sign, value in zip(self._signs, trial.values, strict=True))
-        if any(_dominates(known, costs) for _, known, _ in self._front):
+        losses = tuple(orientation * value for orientation, value in zip(self._orientations, trial.values, strict=True))
+        if any(dominates(known, losses) for _, known, _ in self._front):
             return
-        front = [one for one in self._front if not _dominates(costs, one[1])]
-        insort(front, (place, costs, trial))
-        self._front = front[:1] if len(costs) == 1 else front
+        front = [one for one in self._front if not dominates(losses, one[1])]
+        insort(front, (place, losses, trial))
+        self._front = front[:1] if len(losses) == 1 else front
 
     def _is_comparable(self, trial: FrozenTrial) -> bool:
         """Whether it is a result to be measured against."""
         values = trial.values or ()
-        is_feasible = all(excess <= 0 for excess in trial.constraints.values())
-        return len(values) == len(self._signs) and all(map(math.isfinite, values)) and is_feasible
+        if len(values) != len(self._orientations) or not all(map(math.isfinite, values)):
+            return False
+        return is_feasible(trial)
 
     def _column(self, step: int) -> _Column:
         if step not in self._columns:
@@ -161,36 +173,38 @@ class StudyHistory:
         self._columns.move_to_end(step)
         return self._columns[step]
 
-    def _enter(self, column: _Column, place: int, trial: FrozenTrial, step: int) -> None:
+    def _enter(
+        self,
+        column: _Column,
+        place: int,
+        trial: FrozenTrial,
+        step: int,
+    ) -> None:
         if step not in trial.intermediate_values:
             return
-        cost = self._cost(trial, step)
+        loss = self._loss(trial, step)
         if self._settled.is_paused(place):
-            column.paused[place] = cost
-        if math.isnan(cost):
+            column.paused[place] = loss
+        if math.isnan(loss):
             column.nans += 1
             return
-        insort(column.costs, cost)
+        insort(column.losses, loss)
         if trial.state == TrialState.COMPLETE:
-            insort(column.finished, cost)
+            insort(column.finished, loss)
 
-    def _cost(self, trial: FrozenTrial, step: int) -> float:
-        return self._signs[0] * trial.intermediate_values[step]
+    def _loss(self, trial: FrozenTrial, step: int) -> float:
+        return self._orientations[0] * trial.intermediate_values[step]
 
 
 def history_of(study: Study, trials: Sequence[FrozenTrial]) -> StudyHistory:
     """The study's history; `trials` are all of it as of now, lent ones before its own."""
     if study not in _HISTORIES:
-        _HISTORIES[study] = StudyHistory(signs_of(study))
-    _HISTORIES[study].update(trials, gone_on_in(study))
+        _HISTORIES[study] = StudyHistory(orientations_of(study))
+    _HISTORIES[study].update(trials, resumed_in(study))
     return _HISTORIES[study]
 
 
 _HISTORIES: WeakKeyDictionary[Study, StudyHistory] = WeakKeyDictionary()
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
 
 
 def _hash(params: Mapping[str, Any]) -> int:

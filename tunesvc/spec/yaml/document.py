@@ -44,7 +44,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
 Judge = Callable[[StudySpec], Iterable[SpecIssue]]
-"""Finds issues outside this package, such as a sampler's options: see `option_faults` of
+"""Finds issues outside this package, such as a sampler's options: see `option_issues` of
 `search.registry`."""
 
 

@@ -22,7 +22,7 @@ from tunesvc.preview import Preview, preview, told_cost, told_size
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study, list_studies, list_study_names
 from tunesvc.runtime.run_study import StudySource, create
-from tunesvc.search.registry.component_check import option_faults
+from tunesvc.search.registry.component_check import option_issues
 from tunesvc.spec import StudySpec
 from tunesvc.spec.diagnostics import LocatedIssue
 from tunesvc.spec.starter import Template, templates
@@ -121,7 +121,7 @@ def study_file(study: AskedStudy) -> Response:
 def judge(database: Database, text: str, folder: str, among: Collection[int] | None) -> SpecVerdict:
     """Read a text and look ahead; it may learn from the studies `among` these ids, or from all."""
     where, problems = _folder(folder)
-    _, faults = examine(text, folder=where, judge=option_faults)
+    _, faults = examine(text, folder=where, judge=option_issues)
     spec, _ = examine(text)  # the others do not stand in the way of looking ahead
     if spec is None:
         return SpecVerdict(None, faults[:FAULTS_MAX], problems, None, "", ())

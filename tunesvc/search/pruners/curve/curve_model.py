@@ -23,9 +23,16 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import stdtr, stdtrit
 
-from tunesvc.search.pruners.curve.features import CurveDataset, CurveFeatures, TrainingSet, is_there, reached_by
+from tunesvc.search.pruners.curve.features import (
+    CurveDataset,
+    CurveFeatures,
+    TrainingSet,
+    is_there,
+    reached_by,
+)
 from tunesvc.search.pruners.curve.regression import DOF, Kernel, Regression
-from tunesvc.search.tracking.finished import gone_on_in, split
+from tunesvc.search.tracking.finished import resumed_in, split
+from tunesvc.search.tracking.objectives import orient
 from tunesvc.search.tracking.scale import WORST, ValueScale
 
 FINISHED_MIN = 3
@@ -98,7 +105,10 @@ class CurveForecast:
 
     def _back(self, z: np.ndarray) -> np.ndarray:
         """In the objective's units, no worse than the worst that was seen."""
-        out: np.ndarray = self.scale.sign * np.minimum(self.scale.sign * self.scale.back(z), self.worst)
+        out: np.ndarray = self.scale.orientation * np.minimum(
+            self.scale.orientation * self.scale.back(z),
+            self.worst,
+        )
         return out
 
 
@@ -113,7 +123,7 @@ class CurveModel:
         """`objective`: which of several it is; trials are taken as that one sees them."""
         self._direction = direction
         self._objective = objective
-        self._sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0
+        self._orientation = orient(direction)
         self.invalidate()
         self.forget()
 
@@ -128,7 +138,12 @@ class CurveModel:
 
     def invalidate(self) -> None:
         """Look at all trials anew: they have other distributions."""
-        self._lessons = CurveDataset(self._sign, self._objective, TAUGHT_MAX, FINISHED_MIN)
+        self._lessons = CurveDataset(
+            self._orientation,
+            self._objective,
+            TAUGHT_MAX,
+            FINISHED_MIN,
+        )
 
     @property
     def levels(self) -> Sequence[int]:
@@ -145,16 +160,20 @@ class CurveModel:
         """The same one as long as forecasts stay as they are; another one after it was made to learn anew."""
         return self._state
 
-    def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
+    def update(
+        self,
+        trials: Sequence[FrozenTrial],
+        resumed: Sequence[int] | None = None,
+    ) -> None:
         """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile.
 
         Args:
             trials: of the study, those that others lend before its own.
             gone_on: which paused ones have gone on; see `finished.gone_on_in`.
         """
-        lent, own = split(trials)
-        self._lessons.update(own, gone_on)
-        ended = self._lessons.ended + sum(trial.state.is_finished() for trial in lent)
+        transferred, own = split(trials)
+        self._lessons.update(own, resumed)
+        ended = self._lessons.ended + sum(trial.state.is_finished() for trial in transferred)
         finished = self._lessons.finished
         if finished < _RELEARNED * self._learned_from[0] + 1 and ended < 1.1 * self._learned_from[1] + 1:
             return
@@ -181,7 +200,14 @@ class CurveModel:
         out: list[CurveForecast | None] = []
         for i, k in enumerate(level):
             certain = float(known[i, 1]) if learned.is_best_taken else math.inf
-            made = CurveForecast(learned.levels[k], float(z[i]), deviation[i], certain, learned.scale, worst[i])
+            made = CurveForecast(
+                learned.levels[k],
+                float(z[i]),
+                deviation[i],
+                certain,
+                learned.scale,
+                worst[i],
+            )
             out.append(made if k >= 0 else None)
         return out
 
@@ -200,21 +226,30 @@ class CurveModel:
         return {number: value for number, value in known if not math.isnan(value)}
 
     def _predict(
-        self, learned: _Learned, trials: Sequence[FrozenTrial]
+        self,
+        learned: _Learned,
+        trials: Sequence[FrozenTrial],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Of each trial the place of its level, -1 for none, its summary there, and centre and deviation of what comes
         of it; what it has for certain is no worse."""
-        points = [CurveFeatures(self._lessons.seen(trial), self._sign) for trial in trials]
+        points = [CurveFeatures(self._lessons.seen(trial), self._orientation) for trial in trials]
         level = np.array([learned.level_of(p.steps) for p in points])
         summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
         known = learned.scaled(np.array(summaries))
         z, deviation = learned.predict(known, learned.encoder.encode(trials), level)
-        return level, known, np.fmin(z, known[:, 1]) if learned.is_best_taken else z, deviation
+        return (
+            level,
+            known,
+            np.fmin(z, known[:, 1]) if learned.is_best_taken else z,
+            deviation,
+        )
 
     def _worst_of(self, trial: FrozenTrial) -> float:
         """The greatest finite cost of a curve."""
-        costs = [cost for cost in CurveFeatures(self._lessons.seen(trial), self._sign).costs if math.isfinite(cost)]
-        return max(costs, default=-math.inf)
+        losses = [
+            loss for loss in CurveFeatures(self._lessons.seen(trial), self._orientation).losses if math.isfinite(loss)
+        ]
+        return max(losses, default=-math.inf)
 
     def _learn(self, trials: Sequence[FrozenTrial]) -> None:
         taught = self._lessons.learn(trials)
@@ -227,7 +262,12 @@ class CurveModel:
 class _Learned:
     """One regression per level, fitted from the last level to the first."""
 
-    def __init__(self, taught: TrainingSet, direction: StudyDirection, kernels: dict[int, Kernel]) -> None:
+    def __init__(
+        self,
+        taught: TrainingSet,
+        direction: StudyDirection,
+        kernels: dict[int, Kernel],
+    ) -> None:
         self.levels = levels = taught.levels
         self.length = taught.length
         self.scale = ValueScale.of(taught.finals, direction)
@@ -236,10 +276,18 @@ class _Learned:
         self._fits: dict[int, Regression] = {}
         self._support: dict[int, np.ndarray] = {}
         """By level: how bad the summaries of finished curves are there, see `_support`."""
-        costs = np.concatenate([taught.summaries.ravel(), self.scale.sign * taught.finals])
-        self.worst = float(costs[np.isfinite(costs)].max(initial=-math.inf))
-        known, params, finished = self.scaled(taught.summaries), self.encoder.encode(taught.trials), taught.finished
-        target = np.where(finished, self.scale.of_costs(self.scale.sign * taught.final, _FARTHEST), np.nan)
+        losses = np.concatenate([taught.summaries.ravel(), self.scale.orientation * taught.finals])
+        self.worst = float(losses[np.isfinite(losses)].max(initial=-math.inf))
+        known, params, finished = (
+            self.scaled(taught.summaries),
+            self.encoder.encode(taught.trials),
+            taught.finished,
+        )
+        target = np.where(
+            finished,
+            self.scale.of_costs(self.scale.orientation * taught.final, _FARTHEST),
+            np.nan,
+        )
         variance = np.zeros(len(taught.trials))
         reached = reached_by(known)
         for k in reversed(range(len(levels))):
@@ -249,25 +297,46 @@ class _Learned:
                 self._support[k] = _support(known[rows[finished[rows]], k])
                 inputs = self._inputs(known[rows, k], params[rows], k)
                 still = target[rows] - self._present(known[rows, k])
-                self._fits[k] = Regression(inputs, still, variance[rows], _CHANGE, kernels.get(k))
+                self._fits[k] = Regression(
+                    inputs,
+                    still,
+                    variance[rows],
+                    _CHANGE,
+                    kernels.get(k),
+                )
                 kernels[k] = self._fits[k].kernel
             stopped = np.flatnonzero((reached == k) & np.isnan(target))
             if len(stopped):
-                level = np.full(len(stopped), max((j for j in self._fits if j <= k), default=-1))
-                z, deviation = self.predict(known[stopped, level], params[stopped], level)
+                level = np.full(
+                    len(stopped),
+                    max((j for j in self._fits if j <= k), default=-1),
+                )
+                z, deviation = self.predict(
+                    known[stopped, level],
+                    params[stopped],
+                    level,
+                )
                 target[stopped] = np.where(level >= 0, z, np.nan)
                 variance[stopped] = _DOUBT * deviation**2 * DOF / (DOF - 2)
 
-    def scaled(self, costs: np.ndarray) -> np.ndarray:
+    def scaled(self, losses: np.ndarray) -> np.ndarray:
         """Summaries on the scale; NaN, which says that a level was not reached, stays."""
-        return np.where(np.isnan(costs), np.nan, self.scale.of_costs(costs, _FARTHEST))
+        return np.where(np.isnan(losses), np.nan, self.scale.of_costs(losses, _FARTHEST))
 
     def level_of(self, steps: Sequence[int]) -> int:
         """The last level with a fit that a trial has reached, by place; -1 for none."""
         reached = bisect_right(self.levels, steps[-1]) - 1 if steps else -1
-        return max((k for k in self._fits if k <= reached and steps[0] <= self.levels[k]), default=-1)
+        return max(
+            (k for k in self._fits if k <= reached and steps[0] <= self.levels[k]),
+            default=-1,
+        )
 
-    def predict(self, known: np.ndarray, params: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(
+        self,
+        known: np.ndarray,
+        params: np.ndarray,
+        level: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Centre and deviation of each trial's forecast from its summary at a level; any where that is -1."""
         z, deviation = np.zeros(len(known)), np.ones(len(known))
         for k in set(level.tolist()) - {-1}:
@@ -301,7 +370,7 @@ def models_of(study: Study) -> Sequence[CurveModel]:
         _MODELS[study] = [CurveModel(d, k if len(study.directions) > 1 else None) for k, d in several]
     trials = study.get_trials(deepcopy=False)
     for model in _MODELS[study]:
-        model.update(trials, gone_on_in(study))
+        model.update(trials, resumed_in(study))
     return _MODELS[study]
 
 
@@ -328,7 +397,7 @@ def refit(study: Study) -> None:
     refit_models(study)
 
 
-def look_again(study: Study) -> None:
+def reread(study: Study) -> None:
     """Have them look at all trials anew, whose distributions have changed; what they have learned they keep."""
     for model in _MODELS.get(study, ()):
         model.invalidate()

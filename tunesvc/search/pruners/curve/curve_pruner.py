@@ -18,18 +18,28 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import LRUDict, Reason
 from tunesvc.search.pruners.audit import AUDIT, is_audited
-from tunesvc.search.pruners.curve.curve_model import CurveForecast, CurveModel, models_of
+from tunesvc.search.pruners.curve.curve_model import (
+    CurveForecast,
+    CurveModel,
+    models_of,
+)
 from tunesvc.search.pruners.curve.resume_candidates import (
+    candidates_of,
     chance_of,
     forecast_details,
     format_forecast,
-    kept_promises,
     percent,
-    promises_of,
+    resume_candidates_of,
 )
 from tunesvc.search.study_lock import locked
-from tunesvc.search.tracking.finished import gone_on_in
-from tunesvc.search.tracking.objectives import cut, names_of, point_at, points_of, signs_of
+from tunesvc.search.tracking.finished import resumed_in
+from tunesvc.search.tracking.objectives import (
+    cut,
+    names_of,
+    orientations_of,
+    point_at,
+    points_of,
+)
 from tunesvc.search.tracking.pausing import RESUMED, Alternative
 from tunesvc.search.tracking.study_history import StudyHistory, history_of
 
@@ -103,18 +113,33 @@ class CurvePruner(BasePruner):
         if step is None or step < self._min:
             return False
         models = models_of(study)
-        level = max((level for model in models for level in model.levels if level <= step), default=None)
+        level = max(
+            (level for model in models for level in model.levels if level <= step),
+            default=None,
+        )
         if level is None or any(level <= other < step for other in points):
             return False
-        trials, signs = study.get_trials(deepcopy=False), signs_of(study)
+        trials, orientations = study.get_trials(deepcopy=False), orientations_of(study)
         history = history_of(study, trials)
         forecasts = [model.forecast(trial) for model in models]
         known = [forecast for forecast in forecasts if forecast is not None]
-        if len(known) < len(signs) or history.comparable < self._startup:
+        if len(known) < len(orientations) or history.comparable < self._startup:
             return False
         front = history.front
-        judged = _Judged(step, points[step], known, front, history.comparable, chance_of(known, front))
-        is_poor = judged.chance < self._allowed(trial) and not _leads(trial, step, trials, signs)
+        judged = _Judged(
+            step,
+            points[step],
+            known,
+            front,
+            history.comparable,
+            chance_of(known, front),
+        )
+        is_poor = judged.chance < self._allowed(trial) and not _leads(
+            trial,
+            step,
+            trials,
+            orientations,
+        )
         audited = AUDIT in trial.system_attrs or (is_poor and is_audited(self._seed, trial.number, self._audit))
         if audited and AUDIT not in trial.system_attrs:
             study._storage.set_trial_system_attr(trial._trial_id, AUDIT, judged.kept())
@@ -123,7 +148,12 @@ class CurvePruner(BasePruner):
         return is_poor and not audited
 
     @locked
-    def promotion(self, study: Study, paused: Mapping[int, int], instead: Alternative) -> int | None:
+    def promotion(
+        self,
+        study: Study,
+        paused: Mapping[int, int],
+        alternative: Alternative,
+    ) -> int | None:
         """The paused trial with the most to gain per step that it still needs, if that is more than a new trial gains.
 
         While other trials could be asked, that is all that counts, until the paused ones together have less than the
@@ -135,17 +165,22 @@ class CurvePruner(BasePruner):
         front = history.front
         if not front:
             return None
-        promises = kept_promises(study)
-        promises.update(trials, paused, models, front, gone_on_in(study))
-        together = promises.together
-        is_open = instead is not Alternative.NOTHING and together >= self._chance
-        best = promises.best(0.0 if is_open else self._chance)
+        candidates = candidates_of(study)
+        candidates.update(trials, paused, models, front, resumed_in(study))
+        together = candidates.together
+        is_open = alternative is not Alternative.NOTHING and together >= self._chance
+        best = candidates.best(0.0 if is_open else self._chance)
         length = max(model.length for model in models)
-        of_new = _gain_of_new(trials, models, front, history) / length if instead is Alternative.NEW else 0.0
+        of_new = _gain_of_new(trials, models, front, history) / length if alternative is Alternative.NEW else 0.0
         if best is None or best.gain_per_step <= of_new:
             return None
         number, gain = best.trial.number, best.gain_per_step
-        numbers = {"together": together, "gain": gain, "gain_of_new": of_new, "allowed": self._chance}
+        numbers = {
+            "together": together,
+            "gain": gain,
+            "gain_of_new": of_new,
+            "allowed": self._chance,
+        }
         self._reasons[number] = best.reason(names_of(study), numbers)
         return number
 
@@ -179,7 +214,13 @@ class _Judged:
         bar = {"front": [t.values for t in self.front]} if len(self.values) > 1 else {"best": self.front[0].values[0]}
         return {"step": self.step, "chance": self.chance, **bar}
 
-    def reason(self, names: Sequence[str], allowed: float, is_poor: bool, audited: bool) -> Reason:
+    def reason(
+        self,
+        names: Sequence[str],
+        allowed: float,
+        is_poor: bool,
+        audited: bool,
+    ) -> Reason:
         """In words and numbers."""
         several = len(self.values) > 1
         told = [format_forecast(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
@@ -196,13 +237,25 @@ class _Judged:
         if several:
             details["metrics"] = {
                 name: {"value": value, **forecast_details(f)}
-                for name, value, f in zip(names, self.values, self.forecasts, strict=True)
+                for name, value, f in zip(
+                    names,
+                    self.values,
+                    self.forecasts,
+                    strict=True,
+                )
             }
             details["front"] = len(self.front)
             details["comparators"] = [{"number": t.number, "values": t.values} for t in self._dominating()[:_SHOWN]]
         else:
-            details |= {"value": self.values[0], "best": self.front[0].values[0], **forecast_details(self.forecasts[0])}
-        return Reason(text + ("; it may finish all the same, to audit the pruner" if audited else ""), details)
+            details |= {
+                "value": self.values[0],
+                "best": self.front[0].values[0],
+                **forecast_details(self.forecasts[0]),
+            }
+        return Reason(
+            text + ("; it may finish all the same, to audit the pruner" if audited else ""),
+            details,
+        )
 
     def _beside_best(self) -> str:
         return f"beat {self.front[0].values[0]:.4g}, the best of {self.finished} finished trials"
@@ -223,7 +276,10 @@ class _Judged:
 
 
 def _gain_of_new(
-    trials: Sequence[FrozenTrial], models: Sequence[CurveModel], front: Sequence[FrozenTrial], history: StudyHistory
+    trials: Sequence[FrozenTrial],
+    models: Sequence[CurveModel],
+    front: Sequence[FrozenTrial],
+    history: StudyHistory,
 ) -> float:
     """What a new trial gains: the mean of what was to be expected of the latest ones after their first report.
 
@@ -232,7 +288,7 @@ def _gain_of_new(
     """
     recent = [trial for trial in trials[-RECENT:] if points_of(trial, len(models))]
     begun = [cut(trial, min(points_of(trial, len(models)))) for trial in recent]
-    found = [one for one in promises_of(begun, models, front) if one is not None]
+    found = [one for one in resume_candidates_of(begun, models, front) if one is not None]
     gains = [0.0 if _is_repeated(one.trial, history) else one.gain for one in found]
     return sum(gains) / len(gains) if gains else math.inf
 
@@ -241,13 +297,18 @@ def _is_repeated(trial: FrozenTrial, history: StudyHistory) -> bool:
     return any(number < trial.number for number in history.numbers_of(trial.params))
 
 
-def _leads(trial: FrozenTrial, step: int, trials: Sequence[FrozenTrial], signs: np.ndarray) -> bool:
+def _leads(
+    trial: FrozenTrial,
+    step: int,
+    trials: Sequence[FrozenTrial],
+    orientations: np.ndarray,
+) -> bool:
     """Whether no other trial was as good at this step: then no forecast speaks against it."""
-    own = (signs * np.array(point_at(trial, step, len(signs)))).tolist()
+    own = (orientations * np.array(point_at(trial, step, len(orientations)))).tolist()
     if any(map(math.isnan, own)):
         return False
     for other in trials:  # of a poor trial the first few others are better already
-        point = None if other.number == trial.number else point_at(other, step, len(signs))
-        if point is not None and all(s * v <= mine for s, v, mine in zip(signs, point, own, strict=True)):
+        point = None if other.number == trial.number else point_at(other, step, len(orientations))
+        if point is not None and all(s * v <= mine for s, v, mine in zip(orientations, point, own, strict=True)):
             return False
     return True

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial
 
 
@@ -41,8 +46,15 @@ class Encoder:
             seen = self._choices.setdefault(name, [])
             seen += [repr(choice) for choice in distribution.choices if repr(choice) not in seen]
         elif isinstance(distribution, (FloatDistribution, IntDistribution)):
-            is_log, low, high = self._ranges.get(name, (distribution.log, np.inf, -np.inf))
-            self._ranges[name] = (is_log, min(low, distribution.low), max(high, distribution.high))
+            is_log, low, high = self._ranges.get(
+                name,
+                (distribution.log, np.inf, -np.inf),
+            )
+            self._ranges[name] = (
+                is_log,
+                min(low, distribution.low),
+                max(high, distribution.high),
+            )
 
 
 def _place(value: float | None, is_log: bool, low: float, high: float) -> float:

@@ -70,9 +70,14 @@ class CurveDataset:
     """
 
     def __init__(
-        self, sign: float, objective: int | None, needed: int, finished_min: int, all_max: int = ALL_MAX
+        self,
+        orientation: float,
+        objective: int | None,
+        needed: int,
+        finished_min: int,
+        all_max: int = ALL_MAX,
     ) -> None:
-        self._sign = sign
+        self._orientation = orientation
         self._objective = objective
         self._needed = needed
         self._finished_min = finished_min
@@ -88,10 +93,14 @@ class CurveDataset:
         self.finished = 0
         """How many of them have a curve and a final value."""
 
-    def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
+    def update(
+        self,
+        trials: Sequence[FrozenTrial],
+        resumed: Sequence[int] | None = None,
+    ) -> None:
         """Look at what has ended; as `FinishedTrials.look` takes them."""
         self._rows = grown(self._rows, len(trials))
-        again, over = self._settled.look(trials, gone_on)
+        again, over = self._settled.look(trials, resumed)
         self.ended += len(over) - len(again)
         self.finished += sum(is_finished(trials[place]) for place in over)
         self._new.difference_update(again)
@@ -132,18 +141,33 @@ class CurveDataset:
     def _row(self, seen: FrozenTrial) -> tuple[int, int, float, bool, bool, int]:
         kind = _FINISHED if is_finished(seen) else _CUT if _is_cut(seen) else _NOTHING
         final = seen.value if seen.state == TrialState.COMPLETE and kind == _FINISHED else None
-        is_best, is_last = (False, False) if final is None else _taken(seen, final, self._sign)
+        is_best, is_last = (False, False) if final is None else _taken(seen, final, self._orientation)
         space = 0 if kind == _NOTHING else self._spaces.setdefault(_key(seen), len(self._spaces))
-        return kind, len(seen.intermediate_values), math.nan if final is None else final, is_best, is_last, space
+        return (
+            kind,
+            len(seen.intermediate_values),
+            math.nan if final is None else final,
+            is_best,
+            is_last,
+            space,
+        )
 
-    def _summarise(self, trials: Sequence[FrozenTrial], under_way: Sequence[int], levels: Sequence[int]) -> None:
+    def _summarise(
+        self,
+        trials: Sequence[FrozenTrial],
+        under_way: Sequence[int],
+        levels: Sequence[int],
+    ) -> None:
         if levels != self._levels:
             self._levels, self._summaries = levels, np.zeros((0, len(levels), 3))
             self._new = set(range(len(trials)))
         self._summaries = grown(self._summaries, len(trials))
         for place in self._new.union(under_way):
             if self._rows["kind"][place] != _NOTHING:
-                self._summaries[place] = CurveFeatures(self.seen(trials[place]), self._sign).summaries(levels)
+                self._summaries[place] = CurveFeatures(
+                    self.seen(trials[place]),
+                    self._orientation,
+                ).summaries(levels)
         self._new = set()
 
     def _telling(self, taught: Places) -> Places:
@@ -151,7 +175,10 @@ class CurveDataset:
 
         What was cut where too few finished ones have been is of no use: there is no forecast for it.
         """
-        there, reached = is_there(self._summaries[taught]), reached_by(self._summaries[taught])
+        there, reached = (
+            is_there(self._summaries[taught]),
+            reached_by(self._summaries[taught]),
+        )
         finished = self._rows["kind"][taught] == _FINISHED
         known = [int(there[finished, k].sum()) >= self._finished_min for k in range(len(self._levels))]
         is_useful = np.array([*known, False])[reached]
@@ -163,10 +190,10 @@ class CurveDataset:
 class CurveFeatures:
     """A trial's curve in order of its steps, as costs (small is good); what is not finite is infinite."""
 
-    def __init__(self, trial: FrozenTrial, sign: float) -> None:
+    def __init__(self, trial: FrozenTrial, orientation: float) -> None:
         points = sorted(trial.intermediate_values.items())
         self.steps = [step for step, _ in points]
-        self.costs = [sign * value if math.isfinite(value) else math.inf for _, value in points]
+        self.losses = [orientation * value if math.isfinite(value) else math.inf for _, value in points]
 
     def summary(self, level: int) -> tuple[float, float, float]:
         """What is known at a level: smoothed last, best, and earlier value (from half way there)."""
@@ -174,8 +201,12 @@ class CurveFeatures:
         if n == 0 or self.steps[-1] < level:
             return (math.nan, math.nan, math.nan)
         width, half = 1 + n // 10, (n + 1) // 2
-        costs = self.costs
-        return median(costs[n - width : n]), min(costs[:n]), median(costs[max(half - width, 0) : half])
+        losses = self.losses
+        return (
+            median(losses[n - width : n]),
+            min(losses[:n]),
+            median(losses[max(half - width, 0) : half]),
+        )
 
     def summaries(self, levels: Sequence[int]) -> Array:
         """Shape (levels, 3); NaN at levels that were not reached."""
@@ -190,7 +221,11 @@ def is_there(summaries: Array) -> npt.NDArray[np.bool_]:
 def reached_by(summaries: Array) -> Places:
     """The last level that each trial has reached, -1 for none."""
     there = is_there(summaries)
-    return np.where(there.any(axis=1), there.shape[1] - 1 - there[:, ::-1].argmax(axis=1), -1)
+    return np.where(
+        there.any(axis=1),
+        there.shape[1] - 1 - there[:, ::-1].argmax(axis=1),
+        -1,
+    )
 
 
 def is_finished(trial: FrozenTrial) -> bool:
@@ -216,11 +251,11 @@ def _levels(longest: FrozenTrial) -> list[int]:
     return [steps[place - 1] for place in places or [1]]
 
 
-def _taken(trial: FrozenTrial, final: float, sign: float) -> tuple[bool, bool]:
+def _taken(trial: FrozenTrial, final: float, orientation: float) -> tuple[bool, bool]:
     """Whether the final value is the curve's best one, and whether it is the last."""
-    costs = [sign * value for value in trial.intermediate_values.values() if math.isfinite(value)]
+    losses = [orientation * value for value in trial.intermediate_values.values() if math.isfinite(value)]
     last = trial.intermediate_values[max(trial.intermediate_values)]
-    is_best = bool(costs) and math.isclose(sign * final, min(costs), rel_tol=1e-9)
+    is_best = bool(losses) and math.isclose(orientation * final, min(losses), rel_tol=1e-9)
     return is_best, math.isclose(final, last, rel_tol=1e-9)
 
 

@@ -34,7 +34,13 @@ class Kernel:
 
 
 KERNELS = tuple(
-    Kernel(*choice) for choice in itertools.product((0.2, 2.0), (0.1, 0.6, 2.5), (0.5, 1.2), (0.01, 0.05, 0.2, 0.7))
+    Kernel(*choice)
+    for choice in itertools.product(
+        (0.2, 2.0),
+        (0.1, 0.6, 2.5),
+        (0.5, 1.2),
+        (0.01, 0.05, 0.2, 0.7),
+    )
 )
 
 
@@ -52,7 +58,12 @@ class Regression:
     """
 
     def __init__(
-        self, x: np.ndarray, y: np.ndarray, variance: np.ndarray, prior_deviation: float, kernel: Kernel | None = None
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        variance: np.ndarray,
+        prior_deviation: float,
+        kernel: Kernel | None = None,
     ) -> None:
         self._centre = np.median(x, axis=0)
         spread = x.std(axis=0)
@@ -114,7 +125,10 @@ def _choose(x: np.ndarray, y: np.ndarray, noise: np.ndarray, prior2: float) -> K
     diagonal = np.arange(len(y))
     stack[:, diagonal, diagonal] += own[:, None] + noise
     factors = np.linalg.cholesky(stack)
-    white = np.linalg.solve(factors, np.broadcast_to(y[:, None], (len(KERNELS), len(y), 1)))[..., 0]
+    white = np.linalg.solve(
+        factors,
+        np.broadcast_to(y[:, None], (len(KERNELS), len(y), 1)),
+    )[..., 0]
     half_log_det = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
     misfit = np.log(prior2 + (white**2).sum(axis=1))
     return KERNELS[int(np.argmax(-half_log_det - 0.5 * (PRIOR_DOF + len(y)) * misfit))]

@@ -20,7 +20,15 @@ from tunesvc.search.pruners.curve.curve_model import CurveForecast, CurveModel
 from tunesvc.search.pruners.curve.features import grown
 from tunesvc.search.tracking.pareto import chance_to_extend
 
-_ROW = np.dtype([("is_known", "?"), ("is_any", "?"), ("after_step", "i8"), ("chance", "f8"), ("rate", "f8")])
+_ROW = np.dtype(
+    [
+        ("is_known", "?"),
+        ("is_any", "?"),
+        ("after_step", "i8"),
+        ("chance", "f8"),
+        ("rate", "f8"),
+    ]
+)
 """`rate`: what is gained per step; NaN before anybody asked."""
 
 
@@ -52,9 +60,16 @@ class ResumeCandidate:
         aim = "join the Pareto front" if several else f"beat {self.front[0].values[0]:.4g}, the best so far"
         text = f"forecast after step {self.forecasts[0].step}: {' and '.join(told)}; chance to {aim}: "
         text += f"{percent(self.chance)}; more to gain per step than from any other trial, paused or new"
-        details: dict[str, Any] = {"step": self.forecasts[0].step, "chance": self.chance, **numbers}
+        details: dict[str, Any] = {
+            "step": self.forecasts[0].step,
+            "chance": self.chance,
+            **numbers,
+        }
         if not several:
-            details |= {"best": self.front[0].values[0], **forecast_details(self.forecasts[0])}
+            details |= {
+                "best": self.front[0].values[0],
+                **forecast_details(self.forecasts[0]),
+            }
         return Reason(text, details)
 
 
@@ -77,7 +92,7 @@ class ResumeCandidates:
         paused: Mapping[int, int],
         models: Sequence[CurveModel],
         front: Sequence[FrozenTrial],
-        gone_on: Sequence[int] | None,
+        resumed: Sequence[int] | None,
     ) -> None:
         """Look at the paused trials.
 
@@ -89,18 +104,24 @@ class ResumeCandidates:
             gone_on: see `finished.gone_on_in`.
         """
         self._rows = grown(self._rows, len(trials))
-        self._forget([*(model.state for model in models), *front], gone_on)
+        self._forget([*(model.state for model in models), *front], resumed)
         numbers, after = (np.fromiter(of, int, len(paused)) for of in (paused.keys(), paused.values()))
         rows = self._rows[numbers]
         new = np.sort(numbers[~rows["is_known"] | (rows["after_step"] != after)]).tolist()
         length = max(model.length for model in models)
         left = [_steps_left(trials[number], paused[number], length) for number in new]
-        made = promises_of([trials[number] for number in new], models, front, left)
-        for number, promise in zip(new, made, strict=True):
-            chance = math.nan if promise is None else promise.chance
-            self._rows[number] = True, promise is not None, paused[number], chance, math.nan
-            if promise is not None:
-                self._of[number] = promise
+        made = resume_candidates_of([trials[number] for number in new], models, front, left)
+        for number, candidate in zip(new, made, strict=True):
+            chance = math.nan if candidate is None else candidate.chance
+            self._rows[number] = (
+                True,
+                candidate is not None,
+                paused[number],
+                chance,
+                math.nan,
+            )
+            if candidate is not None:
+                self._of[number] = candidate
         self._there = np.sort(numbers[self._rows["is_any"][numbers]])
 
     @property
@@ -116,24 +137,24 @@ class ResumeCandidates:
             self._rows["rate"][number] = self._of[number].gain_per_step
         return self._of[int(there[self._rows["rate"][there].argmax()])] if len(there) else None
 
-    def _forget(self, basis: Sequence[object], gone_on: Sequence[int] | None) -> None:
+    def _forget(self, basis: Sequence[object], resumed: Sequence[int] | None) -> None:
         is_same = len(basis) == len(self._basis) and all(a is b for a, b in zip(basis, self._basis, strict=True))
-        if gone_on is None or not is_same:
+        if resumed is None or not is_same:
             self._basis, self._of, self._rows["is_known"] = basis, {}, False
-        if gone_on is not None:
-            self._rows["is_known"][gone_on[self._heard :]] = False
-            self._heard = len(gone_on)
+        if resumed is not None:
+            self._rows["is_known"][resumed[self._heard :]] = False
+            self._heard = len(resumed)
 
 
-def kept_promises(study: Study) -> ResumeCandidates:
+def candidates_of(study: Study) -> ResumeCandidates:
     """What is kept of a study; it is worked out anew where it was lost."""
-    return _PROMISES.setdefault(study, ResumeCandidates())
+    return _CANDIDATES.setdefault(study, ResumeCandidates())
 
 
-_PROMISES: WeakKeyDictionary[Study, ResumeCandidates] = WeakKeyDictionary()
+_CANDIDATES: WeakKeyDictionary[Study, ResumeCandidates] = WeakKeyDictionary()
 
 
-def promises_of(
+def resume_candidates_of(
     trials: Sequence[FrozenTrial],
     models: Sequence[CurveModel],
     front: Sequence[FrozenTrial],
@@ -149,14 +170,20 @@ def promises_of(
     return out
 
 
-def chance_of(forecasts: Sequence[CurveForecast], front: Sequence[FrozenTrial]) -> float:
+def chance_of(
+    forecasts: Sequence[CurveForecast],
+    front: Sequence[FrozenTrial],
+) -> float:
     """To end better than the best, or outside of what the front dominates."""
     below = [[f.chance_of_better(v) for f, v in zip(forecasts, t.values, strict=True)] for t in front]
     return chance_to_extend(np.array(below))
 
 
 def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
-    return max(1, length - sum(step <= after_step for step in trial.intermediate_values))
+    return max(
+        1,
+        length - sum(step <= after_step for step in trial.intermediate_values),
+    )
 
 
 def format_forecast(forecast: CurveForecast, name: str) -> str:
@@ -168,7 +195,12 @@ def format_forecast(forecast: CurveForecast, name: str) -> str:
 def forecast_details(forecast: CurveForecast) -> dict[str, float]:
     """A forecast in numbers."""
     low, high = forecast.interval(0.9)
-    return {"predicted": forecast.value, "deviation": forecast.deviation, "low": low, "high": high}
+    return {
+        "predicted": forecast.value,
+        "deviation": forecast.deviation,
+        "low": low,
+        "high": high,
+    }
 
 
 def percent(chance: float) -> str:

@@ -40,7 +40,11 @@ class Incumbents:
         order = np.argsort(means, kind="stable")
         best = points[order[0]]
         others = [means[i] for i in order if (points[i] != best).any()]
-        return Incumbents(best, float(means[order[0]]), float(others[0]) if others else float(means[order[0]]))
+        return Incumbents(
+            best,
+            float(means[order[0]]),
+            float(others[0]) if others else float(means[order[0]]),
+        )
 
 
 class Acquisition:
@@ -82,13 +86,20 @@ class Acquisition:
         mean, learned = self._objective.lookahead(points, self._seed)
         rows = _rows(points)
         is_tried = np.isin(rows, self._tried)
-        is_useless = (is_tried & (learned < _WORTH_REPEATING)) | np.isin(rows, self._failed)
+        is_useless = (is_tried & (learned < _WORTH_REPEATING)) | np.isin(
+            rows,
+            self._failed,
+        )
         if self._infeasible is not None:
             learned = np.where(is_tried, learned, np.maximum(learned, _WORTH_A_RISK))
         is_best = (points == self._incumbents.best).all(axis=1)
         rival = np.where(is_best, self._incumbents.second_mean, mean)
         gain = _log_improvement((self._incumbents.best_mean - rival) / learned)
-        return np.where(is_useless, -np.inf, np.log(learned) + gain + self.log_feasibility(points))
+        return np.where(
+            is_useless,
+            -np.inf,
+            np.log(learned) + gain + self.log_feasibility(points),
+        )
 
     def log_feasibility(self, points: np.ndarray) -> np.ndarray:
         """Logarithm of what remains of a point's value by its risk of violating a constraint; shape (points,)."""
@@ -101,14 +112,23 @@ class Acquisition:
 
 
 def maximise(
-    acquisition: Acquisition, domain: Domain, starts: np.ndarray, rng: np.random.Generator
+    acquisition: Acquisition,
+    domain: Domain,
+    starts: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, float]:
     """A point of a high acquisition value, and the value's logarithm.
 
     Samples the whole space and the neighbourhood of `starts`, then climbs from the best, in steps that grow smaller.
     Choices and numbers are treated alike, and no gradient is needed, so conditional spaces are as easy as others.
     """
-    points = np.vstack([domain.random(_CANDIDATES, rng), domain.near(starts, _NEIGHBOURS, _WIDTHS[0], rng), starts])
+    points = np.vstack(
+        [
+            domain.random(_CANDIDATES, rng),
+            domain.near(starts, _NEIGHBOURS, _WIDTHS[0], rng),
+            starts,
+        ]
+    )
     values = acquisition.log_value(points)
     for width in _WIDTHS:
         top = np.argsort(-values, kind="stable")[:_CLIMBERS]

@@ -10,7 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.trial import FrozenTrial
 
 from tunesvc.spec.rounding import nearest_step, snap_to_bounds
@@ -26,10 +31,17 @@ class Domain:
         self.distributions = dict(distributions)
         self.names = list(distributions)
         self._kinds = list(distributions.values())
-        self.is_choice = np.array([isinstance(kind, CategoricalDistribution) for kind in self._kinds], dtype=bool)
+        self.is_choice = np.array(
+            [isinstance(kind, CategoricalDistribution) for kind in self._kinds],
+            dtype=bool,
+        )
         self.sizes = np.array([_size(kind) for kind in self._kinds])
         """How many different values each parameter has; infinite for a float without step."""
-        self.choices = np.where(self.is_choice, np.where(np.isfinite(self.sizes), self.sizes, 0), 0).astype(int)
+        self.choices = np.where(
+            self.is_choice,
+            np.where(np.isfinite(self.sizes), self.sizes, 0),
+            0,
+        ).astype(int)
         """How many choices each parameter has; 0 for a number."""
         self._rules: list[_InactiveRule] = []
 
@@ -47,7 +59,12 @@ class Domain:
     def decode(self, point: np.ndarray) -> dict[str, Any]:
         """A value for every parameter, those included that do not matter here."""
         return {
-            name: _value(place, kind) for place, (name, kind) in zip(point, self.distributions.items(), strict=True)
+            name: _value(place, kind)
+            for place, (name, kind) in zip(
+                point,
+                self.distributions.items(),
+                strict=True,
+            )
         }
 
     def snap(self, points: np.ndarray) -> np.ndarray:
@@ -92,7 +109,13 @@ class Domain:
         """Points drawn evenly."""
         return self.from_unit(rng.random((count, len(self))))
 
-    def near(self, points: np.ndarray, each: int, width: float, rng: np.random.Generator) -> np.ndarray:
+    def near(
+        self,
+        points: np.ndarray,
+        each: int,
+        width: float,
+        rng: np.random.Generator,
+    ) -> np.ndarray:
         """`each` neighbours of every point, one or two of whose parameters differ; `width` of a number's step."""
         out = np.repeat(points, each, axis=0)
         rows = np.arange(len(out))
@@ -103,7 +126,10 @@ class Domain:
             sizes = self.sizes[column[is_choice]]
             out[moved[is_choice], column[is_choice]] = np.floor(rng.random(len(sizes)) * sizes)
             numbers, column = moved[~is_choice], column[~is_choice]
-            smallest = 1.0 / np.maximum(self.sizes[column] - 1, 1)  # 0 for a float without step
+            smallest = 1.0 / np.maximum(
+                self.sizes[column] - 1,
+                1,
+            )  # 0 for a float without step
             step = rng.normal(0.0, width, len(numbers))
             out[numbers, column] += np.sign(step) * np.maximum(np.abs(step), smallest)
         return self.snap(out)
@@ -164,7 +190,12 @@ def _value(place: float, kind: BaseDistribution) -> Any:
     else:
         value = low + place * (high - low)
     if isinstance(kind, IntDistribution):
-        return int(min(max(kind.low + round((value - low) / kind.step) * kind.step, kind.low), kind.high))
+        return int(
+            min(
+                max(kind.low + round((value - low) / kind.step) * kind.step, kind.low),
+                kind.high,
+            )
+        )
     if isinstance(kind, FloatDistribution) and kind.step is not None:
         value = nearest_step(value, low, kind.step)
     return snap_to_bounds(min(max(float(value), low), high), low, high)

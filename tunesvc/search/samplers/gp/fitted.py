@@ -11,7 +11,12 @@ from optuna.trial import FrozenTrial
 
 from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
-from tunesvc.search.samplers.gp.observations import OBSERVED_MAX, Observations, observe, prefers_log
+from tunesvc.search.samplers.gp.observations import (
+    OBSERVED_MAX,
+    Observations,
+    observe,
+    prefers_log,
+)
 from tunesvc.spec.model import Goal
 
 FITTED_MAX = 200
@@ -43,13 +48,21 @@ class PosteriorSummary:
         mean, variance = self.posterior.predict(points)
         return self.spread(mean, np.sqrt(variance))
 
-    def spread(self, mean: np.ndarray, deviation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def spread(
+        self,
+        mean: np.ndarray,
+        deviation: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Means and deviations in the objective's units."""
         low, middle, high = (self.in_units(mean + way * deviation) for way in (-1.0, 0.0, 1.0))
         return middle, np.abs(high - low) / 2
 
 
-def believe(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None) -> PosteriorSummary | None:
+def fit_posterior(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    shared_seeds: int | None,
+) -> PosteriorSummary | None:
     """Fit the model; None while the trials differ in no parameter, or none is complete.
 
     Args:
@@ -68,9 +81,24 @@ def believe(trials: Sequence[FrozenTrial], goal: Goal, shared_seeds: int | None)
         return fit(seen.points, seen.values, seen.variances, domain.choices, seen.seeds)
 
     is_log = prefers_log(trials, domain, direction, shared_seeds, FITTED_MAX, learn)
-    seen = observe(trials, domain, [direction], (), np.ones(1), shared_seeds, is_log=is_log)
+    seen = observe(
+        trials,
+        domain,
+        [direction],
+        (),
+        np.ones(1),
+        shared_seeds,
+        is_log=is_log,
+    )
     if seen is None:
         return None
     known, seen = learn(seen.thinned(FITTED_MAX)), seen.thinned(OBSERVED_MAX)
-    posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
+    posterior = Posterior(
+        known,
+        domain.choices,
+        seen.points,
+        seen.values,
+        seen.variances,
+        seen.seeds,
+    )
     return PosteriorSummary(domain, seen, posterior)

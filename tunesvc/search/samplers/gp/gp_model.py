@@ -90,7 +90,10 @@ def fit(
     """
     is_choice = choices > 0
     squares = _squares(points, points, is_choice)
-    flat = _flat(squares.sum(axis=0) == 0.0, np.arange(len(points)) if seeds is None else seeds)
+    flat = _flat(
+        squares.sum(axis=0) == 0.0,
+        np.arange(len(points)) if seeds is None else seeds,
+    )
     of_flat = (_FLAT_OF_STEPS if jumps else _FLAT)[: len(flat)]
     lengths = np.where(is_choice[:, None], _LENGTH_OF_CHOICES, _LENGTH)
     priors = np.vstack([lengths, _SIGNAL, of_flat[:, :3]])
@@ -106,7 +109,10 @@ def fit(
         options={"maxiter": 25},
     )
     weights, signal, variances_found = _unpack(found.x, len(is_choice))
-    own, noise, shift, rest = *map(float, variances_found), *[0.0] * (4 - len(variances_found))
+    own, noise, shift, rest = (
+        *map(float, variances_found),
+        *[0.0] * (4 - len(variances_found)),
+    )
     return Hyperparameters(weights, signal, own, noise, shift, rest, -float(found.fun))
 
 
@@ -131,7 +137,11 @@ class Posterior:
         covariance = self._covariance(squares) + self._of_seeds(squares, self._seeds)
         covariance[np.diag_indices(len(points))] += known.rest + variances + JITTER
         self._factor = _factor(covariance)
-        self._weights = linalg.cho_solve((self._factor, True), values, check_finite=False)
+        self._weights = linalg.cho_solve(
+            (self._factor, True),
+            values,
+            check_finite=False,
+        )
 
     def mean(self, points: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
         """Of the function, or with `seeds` of what observations with those are expected to be; shape (points,)."""
@@ -156,7 +166,10 @@ class Posterior:
         squares = self._squares(self._embed(points))
         cross = self._covariance(squares)
         solved = self._solve(cross)
-        variance = np.maximum(known.prior - np.einsum("ij,ij->j", solved, solved), 1e-12)
+        variance = np.maximum(
+            known.prior - np.einsum("ij,ij->j", solved, solved),
+            1e-12,
+        )
         observed = known.noise + known.shift + known.rest
         if (self._seeds == seed).any():
             of_seed = self._solve(self._of_seeds(squares, np.full(len(points), seed)))
@@ -175,11 +188,21 @@ class Posterior:
 
     def distances(self, point: np.ndarray, points: np.ndarray) -> np.ndarray:
         """From a point to others, in length scales; shape (points,)."""
-        out: np.ndarray = np.linalg.norm(self._embed(points) - self._embed(point[None]), axis=1)
+        out: np.ndarray = np.linalg.norm(
+            self._embed(points) - self._embed(point[None]),
+            axis=1,
+        )
         return out
 
     def _solve(self, cross: np.ndarray) -> np.ndarray:
-        return np.asarray(linalg.solve_triangular(self._factor, cross.T, lower=True, check_finite=False))
+        return np.asarray(
+            linalg.solve_triangular(
+                self._factor,
+                cross.T,
+                lower=True,
+                check_finite=False,
+            )
+        )
 
     def _squares(self, features: np.ndarray) -> np.ndarray:
         out: np.ndarray = (
@@ -233,7 +256,11 @@ def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _squares(a: np.ndarray, b: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
     """Squared distance in each parameter; shape (parameters, len(a), len(b))."""
     apart = (a[:, None, :] - b[None, :, :]).transpose(2, 0, 1)
-    out: np.ndarray = np.where(is_choice[:, None, None], (apart != 0.0).astype(float), apart**2)
+    out: np.ndarray = np.where(
+        is_choice[:, None, None],
+        (apart != 0.0).astype(float),
+        apart**2,
+    )
     return out
 
 
@@ -242,7 +269,10 @@ def _flat(same: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     `rest`; shape (terms, n, n)."""
     alike = seeds[:, None] == seeds
     is_shared = alike.sum() > len(seeds)
-    return np.array([same, same & alike, *([alike, np.eye(len(seeds))] if is_shared else [])], dtype=float)
+    return np.array(
+        [same, same & alike, *([alike, np.eye(len(seeds))] if is_shared else [])],
+        dtype=float,
+    )
 
 
 def _unpack(theta: np.ndarray, parameters: int) -> tuple[np.ndarray, float, np.ndarray]:

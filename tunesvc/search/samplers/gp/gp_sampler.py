@@ -24,12 +24,12 @@ from tunesvc.search.samplers.gp.observations import (
     OBSERVED_MAX,
     Observations,
     excesses,
-    is_feasible,
     observe,
     prefers_log,
 )
 from tunesvc.search.study_lock import locked
 from tunesvc.search.study_storage import shown_as_infeasible
+from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.training_seeds import groups
 
 VERSION = "gp 5"
@@ -85,7 +85,11 @@ class GPSampler(BaseSampler):
         self._seed = _entropy()
 
     @locked
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+    ) -> dict[str, BaseDistribution]:
         """Every parameter that any trial has, with its latest distribution."""
         union = dict(self._search_space)
         for other in study._get_trials(deepcopy=False, use_cache=True):
@@ -95,7 +99,10 @@ class GPSampler(BaseSampler):
 
     @locked
     def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
         """Values for all parameters together."""
         if not search_space:
@@ -109,7 +116,11 @@ class GPSampler(BaseSampler):
         return domain.decode(point)
 
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
         """A value drawn evenly, for a parameter that no trial had before."""
         rng = np.random.default_rng([self._seed, trial.number, *param_name.encode()])
@@ -122,7 +133,13 @@ class GPSampler(BaseSampler):
 
     # --- proposing ----------------------------------------------------------------------------------
 
-    def _propose(self, study: Study, number: int, trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
+    def _propose(
+        self,
+        study: Study,
+        number: int,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+    ) -> np.ndarray:
         ended = sum(trial.state.is_finished() for trial in trials)
         rng = np.random.default_rng([self._seed, number])
         weights = rng.dirichlet(np.ones(len(study.directions)))
@@ -130,7 +147,15 @@ class GPSampler(BaseSampler):
         if ended >= self._n_startup_trials:
             curves = models_of(study) if any(trial.intermediate_values for trial in trials) else ()
             is_log = self._prefers_log(study, trials, domain)
-            seen = observe(trials, domain, study.directions, curves, weights, self._shared_seeds, is_log=is_log)
+            seen = observe(
+                trials,
+                domain,
+                study.directions,
+                curves,
+                weights,
+                self._shared_seeds,
+                is_log=is_log,
+            )
         if seen is None or not seen.is_candidate.any():
             self._explain_start(number, ended)
             return spread(domain, number, self._seed % 2**32)
@@ -151,7 +176,14 @@ class GPSampler(BaseSampler):
     ) -> _Model:
         seen = every.thinned(OBSERVED_MAX)
         known = self._hyperparameters(seen, study, trials, domain, is_log)
-        posterior = Posterior(known, domain.choices, seen.points, seen.values, seen.variances, seen.seeds)
+        posterior = Posterior(
+            known,
+            domain.choices,
+            seen.points,
+            seen.values,
+            seen.variances,
+            seen.seeds,
+        )
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
             # They will have told something when this proposal runs; taken to be what is expected of them now.
@@ -166,7 +198,10 @@ class GPSampler(BaseSampler):
                 np.concatenate([seen.seeds, seeds]),
             )
         means = posterior.mean(seen.points)
-        incumbents = Incumbents.of(seen.points[seen.is_candidate], means[seen.is_candidate])
+        incumbents = Incumbents.of(
+            seen.points[seen.is_candidate],
+            means[seen.is_candidate],
+        )
         (seed,) = self._seeds_of([number])
         told = set(every.numbers.tolist())
         others = [trial for trial in trials if trial.number not in told]
@@ -181,16 +216,30 @@ class GPSampler(BaseSampler):
         )
         return _Model(seen, posterior, acquisition, incumbents, means)
 
-    def _infeasible(self, trials: Sequence[FrozenTrial], domain: Domain) -> Posterior | None:
+    def _infeasible(
+        self,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+    ) -> Posterior | None:
         """How far constraints are violated; None while none was."""
         ended = [trial for trial in trials if trial.state.is_finished()][-OBSERVED_MAX:]
         if all(is_feasible(trial) for trial in ended):
             return None
-        points, worst = np.stack([domain.encode(trial.params) for trial in ended]), excesses(ended)
+        points, worst = (
+            np.stack([domain.encode(trial.params) for trial in ended]),
+            excesses(ended),
+        )
         zeros = np.zeros(len(ended))
         learned = slice(-_FITTED_MAX, None)
         seeds = np.arange(len(ended))  # each its own: what a seed does to constraints alike is not looked for
-        known = self._fit_cached(points[learned], worst[learned], zeros[learned], seeds[learned], domain, jumps=True)
+        known = self._fit_cached(
+            points[learned],
+            worst[learned],
+            zeros[learned],
+            seeds[learned],
+            domain,
+            jumps=True,
+        )
         return Posterior(known, domain.choices, points, worst, zeros)
 
     def _hyperparameters(
@@ -206,16 +255,36 @@ class GPSampler(BaseSampler):
         if not finished:
             return self._learn(seen.thinned(_FITTED_MAX), domain)
         ones = np.ones(1)
-        known = observe(finished, domain, study.directions, (), ones, self._shared_seeds, is_log=is_log) or seen
+        known = (
+            observe(
+                finished,
+                domain,
+                study.directions,
+                (),
+                ones,
+                self._shared_seeds,
+                is_log=is_log,
+            )
+            or seen
+        )
         return self._learn(known.thinned(_FITTED_MAX), domain)
 
-    def _to_learn_from(self, study: Study, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    def _to_learn_from(
+        self,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+    ) -> Sequence[FrozenTrial]:
         """The finished trials of which hyperparameters are learned; none while there are too few."""
         finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         count = _milestone(len(finished))
         return () if count < self._n_startup_trials or len(study.directions) > 1 else finished[:count]
 
-    def _prefers_log(self, study: Study, trials: Sequence[FrozenTrial], domain: Domain) -> bool | None:
+    def _prefers_log(
+        self,
+        study: Study,
+        trials: Sequence[FrozenTrial],
+        domain: Domain,
+    ) -> bool | None:
         """See `prefers_log`; None while there are too few trials to tell."""
         finished = self._to_learn_from(study, trials)
         if not finished:
@@ -224,10 +293,23 @@ class GPSampler(BaseSampler):
         def learn(seen: Observations) -> Hyperparameters:
             return self._learn(seen, domain)
 
-        return prefers_log(finished, domain, study.directions[0], self._shared_seeds, _FITTED_MAX, learn)
+        return prefers_log(
+            finished,
+            domain,
+            study.directions[0],
+            self._shared_seeds,
+            _FITTED_MAX,
+            learn,
+        )
 
     def _learn(self, seen: Observations, domain: Domain) -> Hyperparameters:
-        return self._fit_cached(seen.points, seen.values, seen.variances, seen.seeds, domain)
+        return self._fit_cached(
+            seen.points,
+            seen.values,
+            seen.variances,
+            seen.seeds,
+            domain,
+        )
 
     def _fit_cached(
         self,
@@ -243,7 +325,14 @@ class GPSampler(BaseSampler):
         key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes() + bytes([jumps])
         known = self._fits.get(key)
         if known is None:
-            known = self._fits[key] = fit(points, values, variances, domain.choices, seeds, jumps=jumps)
+            known = self._fits[key] = fit(
+                points,
+                values,
+                variances,
+                domain.choices,
+                seeds,
+                jumps=jumps,
+            )
             while len(self._fits) > _FITS_MAX:
                 self._fits.popitem(last=False)
         return known
@@ -258,15 +347,29 @@ class GPSampler(BaseSampler):
         if ended >= self._n_startup_trials:
             until = "because no finished trial can teach the model yet"
         text = f"start: spread evenly over the space, {until}"
-        self._keep(number, Reason(text, {**self._signed(), "phase": "start", "ended": ended}))
+        self._keep(
+            number,
+            Reason(text, {**self._signed(), "phase": "start", "ended": ended}),
+        )
 
-    def _explain(self, number: int, model: _Model, point: np.ndarray, value: float) -> None:
+    def _explain(
+        self,
+        number: int,
+        model: _Model,
+        point: np.ndarray,
+        value: float,
+    ) -> None:
         (mean,), (variance,) = model.posterior.predict(point[None])
         deviation = math.sqrt(variance)
         is_repeated = bool((model.seen.points == point).all(axis=1).any())
         phase = "exploit" if mean - model.incumbents.best_mean < 0.5 * deviation or is_repeated else "explore"
         nearest = model.nearest(point)
-        details = {**self._signed(), "phase": phase, "acquisition": value, "nearest": nearest}
+        details = {
+            **self._signed(),
+            "phase": phase,
+            "acquisition": value,
+            "nearest": nearest,
+        }
         (does,) = model.posterior.shifts(self._seeds_of([number]))
         units = model.seen.in_units(float(mean + does), deviation)
         told = ""
@@ -310,7 +413,10 @@ class _Model:
 
 def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
     """Shape (trials, parameters)."""
-    return np.array([domain.encode(trial.params) for trial in trials]).reshape(-1, len(domain))
+    return np.array([domain.encode(trial.params) for trial in trials]).reshape(
+        -1,
+        len(domain),
+    )
 
 
 def _milestone(count: int) -> int:

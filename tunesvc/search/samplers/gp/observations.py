@@ -14,6 +14,7 @@ from tunesvc.search.pruners.curve.curve_model import CurveModel
 from tunesvc.search.pruners.curve.regression import DOF
 from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters
+from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.tracking.scale import WORST, ValueScale
 from tunesvc.search.training_seeds import groups
 
@@ -61,14 +62,23 @@ class Observations:
         """The same finished trials on another scale, for one objective."""
         placed = scale.to(self.raw)
         centre, unit = float(placed.mean()), float(placed.std()) or 1.0
-        return replace(self, values=(placed - centre) / unit, centre=centre, unit=unit, scale=scale)
+        return replace(
+            self,
+            values=(placed - centre) / unit,
+            centre=centre,
+            unit=unit,
+            scale=scale,
+        )
 
     def thinned(self, limit: int) -> Observations:
         """At most so many."""
         if len(self) <= limit:
             return self
         order = np.argsort(self.values, kind="stable")
-        best, newest = order[: limit // 3], np.argsort(-self.numbers, kind="stable")[: limit // 6]
+        best, newest = (
+            order[: limit // 3],
+            np.argsort(-self.numbers, kind="stable")[: limit // 6],
+        )
         chosen = np.union1d(best, newest)
         rest = np.setdiff1d(order, chosen)
         even = rest[np.linspace(0, len(rest) - 1, limit - len(chosen)).astype(int)]
@@ -161,24 +171,31 @@ def prefers_log(
     Args:
         limit: at most so many trials are looked at.
     """
-    seen = observe(finished, domain, [direction], (), np.ones(1), shared_seeds, is_log=True)
+    seen = observe(
+        finished,
+        domain,
+        [direction],
+        (),
+        np.ones(1),
+        shared_seeds,
+        is_log=True,
+    )
     if seen is None or seen.scale is None or not seen.scale.is_log:
         return False
     as_log = seen.scale
     seen = seen.thinned(limit)
     as_is = ValueScale.of(seen.raw, direction, is_log=False)
-    return _log_evidence(seen, as_log, learn) > _log_evidence(seen.on(as_is), as_is, learn)
+    return _log_evidence(seen, as_log, learn) > _log_evidence(
+        seen.on(as_is),
+        as_is,
+        learn,
+    )
 
 
 def _log_evidence(seen: Observations, scale: ValueScale, learn: Learn) -> float:
     """How probable the raw values are, up to a constant: by the model, and by how the scale stretches them."""
     stretched = scale.log_slopes(seen.raw).sum() - len(seen) * np.log(seen.unit)
     return learn(seen).log_posterior + float(stretched)
-
-
-def is_feasible(trial: FrozenTrial) -> bool:
-    """Whether it violates no constraint."""
-    return all(excess <= 0.0 for excess in trial.constraints.values())
 
 
 def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
@@ -193,7 +210,10 @@ def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
         excess = np.array([trial.constraints.get(name, 0.0) for trial in trials])
         sizes = np.abs(excess[np.isfinite(excess) & (excess != 0.0)])
         unit = np.median(sizes) if len(sizes) else 1.0
-        worst = np.maximum(worst, np.where(is_judged, np.nan_to_num(excess / unit, nan=_EXCESS_MAX), -1.0))
+        worst = np.maximum(
+            worst,
+            np.where(is_judged, np.nan_to_num(excess / unit, nan=_EXCESS_MAX), -1.0),
+        )
     out: np.ndarray = worst.clip(-_EXCESS_MAX, _EXCESS_MAX)
     return out
 
@@ -214,7 +234,9 @@ def _foreseen(
         _unfinished(trials, model, scale, guesses=False) for model, scale in zip(curves, scales, strict=False)
     ]
     nodes = np.array(list(itertools.product((-np.sqrt(3.0), 0.0, np.sqrt(3.0)), repeat=len(curves))))
-    shares = np.where(nodes == 0.0, 2 / 3, 1 / 6).prod(axis=1)  # of a normal variable: Gauss and Hermite's, three each
+    shares = np.where(nodes == 0.0, 2 / 3, 1 / 6).prod(
+        axis=1,
+    )  # of a normal variable: Gauss and Hermite's, three each
     out = []
     for trial in trials:
         if all(trial.number in known for known in by_objective):
@@ -226,7 +248,11 @@ def _foreseen(
 
 
 def _unfinished(
-    trials: Sequence[FrozenTrial], curves: CurveModel, scale: ValueScale, *, guesses: bool = True
+    trials: Sequence[FrozenTrial],
+    curves: CurveModel,
+    scale: ValueScale,
+    *,
+    guesses: bool = True,
 ) -> Mapping[int, tuple[float, float]]:
     """By number: what is forecast for a pruned or running trial that has reported, and its variance.
 
@@ -244,9 +270,19 @@ def _unfinished(
                 last = trial.intermediate_values[max(trial.intermediate_values)]
                 out[trial.number] = float(scale.to(last)), _GUESS**2
         elif forecast.scale == scale:
-            out[trial.number] = min(float(forecast.z), WORST), float(forecast.deviation_z**2) * DOF / (DOF - 2)
+            out[trial.number] = (
+                min(float(forecast.z), WORST),
+                float(forecast.deviation_z**2) * DOF / (DOF - 2),
+            )
         else:
-            low, high = scale.to(np.array([forecast.value - forecast.deviation, forecast.value + forecast.deviation]))
+            low, high = scale.to(
+                np.array(
+                    [
+                        forecast.value - forecast.deviation,
+                        forecast.value + forecast.deviation,
+                    ]
+                )
+            )
             variance = (float(high - low) / 2) ** 2 * DOF / (DOF - 2)
             out[trial.number] = float(scale.to(forecast.value)), variance
     return out

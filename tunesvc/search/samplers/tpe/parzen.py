@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from scipy.special import log_ndtr, ndtri_exp
 
 Array = npt.NDArray[np.float64]
@@ -29,7 +34,12 @@ NARROW_FROM = 98
 
 def weights_by_age(n: int) -> Array:
     """What `n` observations count, the oldest first (Bergstra et al. 2013): 1 for the latest, falling with age."""
-    return np.concatenate([np.linspace(1 / max(n, 1), 1.0, num=max(n - LATEST, 0)), np.ones(min(n, LATEST))])
+    return np.concatenate(
+        [
+            np.linspace(1 / max(n, 1), 1.0, num=max(n - LATEST, 0)),
+            np.ones(min(n, LATEST)),
+        ]
+    )
 
 
 def weights_of_sample(n: int, of: int) -> Array:
@@ -52,7 +62,11 @@ class Parzen:
     """
 
     def __init__(
-        self, observations: Array, space: Mapping[str, BaseDistribution], weights: Array, of: int | None = None
+        self,
+        observations: Array,
+        space: Mapping[str, BaseDistribution],
+        weights: Array,
+        of: int | None = None,
     ) -> None:
         n = len(observations)
         of = n if of is None else of
@@ -91,12 +105,19 @@ class Parzen:
 
     def sample(self, rng: np.random.RandomState, size: int) -> Array:
         """Random points, shape (size, parameters), in Optuna's internal representation."""
-        kernels = rng.choice(self.kernels, p=self._counts / self._counts.sum(), size=size)
+        kernels = rng.choice(
+            self.kernels,
+            p=self._counts / self._counts.sum(),
+            size=size,
+        )
         points = np.empty((size, len(self._choice_at) + len(self._number_at)))
         for i, choices in zip(self._choice_at, self._choices, strict=True):
             points[:, i] = choices.sample(kernels, rng.rand(size))
         if self._axes:
-            drawn = self._numbers.sample(kernels, rng.uniform(size=(len(self._axes), size)).T)
+            drawn = self._numbers.sample(
+                kernels,
+                rng.uniform(size=(len(self._axes), size)).T,
+            )
             for column, (i, axis) in enumerate(zip(self._number_at, self._axes, strict=True)):
                 points[:, i] = axis.unscaled(drawn[:, column])
         return points
@@ -140,7 +161,9 @@ class _Numbers:
         narrow, centred = sigma[:, self._smooth], mu[:, self._smooth] - self._middle
         self._square = -0.5 * narrow**-2
         self._linear = -2.0 * centred * self._square
-        inside = _log_mass((self._low - mu) / sigma, (self._high - mu) / sigma).sum(axis=1)
+        inside = _log_mass((self._low - mu) / sigma, (self._high - mu) / sigma).sum(
+            axis=1,
+        )
         self._constant = (centred * centred * self._square - np.log(narrow) - _LOG_SQRT_2PI).sum(axis=1) - inside
 
     def also(self, mu: Array) -> _Numbers:
@@ -148,11 +171,17 @@ class _Numbers:
         sigma = np.broadcast_to((self._high - self._low) / _NARROWEST, mu.shape)
         more, grown = _Numbers(self._axes, mu, sigma), copy.copy(self)
         for name in ("_mu", "_sigma", "_square", "_linear", "_constant"):
-            setattr(grown, name, np.concatenate([getattr(self, name), getattr(more, name)]))
+            setattr(
+                grown,
+                name,
+                np.concatenate([getattr(self, name), getattr(more, name)]),
+            )
         grown._distinct = {
             column: (np.append(distinct, new), np.append(at, new_at + len(distinct)))
             for (column, (distinct, at)), (new, new_at) in zip(
-                self._distinct.items(), more._distinct.values(), strict=True
+                self._distinct.items(),
+                more._distinct.values(),
+                strict=True,
             )
         }
         return grown
@@ -160,7 +189,11 @@ class _Numbers:
     def sample(self, kernels: npt.NDArray[np.int_], quantiles: Array) -> Array:
         """A point of each of these kernels, shape (kernels, axes), on the scales that are modelled."""
         mu, sigma = self._mu[kernels], self._sigma[kernels]
-        return mu + sigma * _truncated(quantiles, (self._low - mu) / sigma, (self._high - mu) / sigma)
+        return mu + sigma * _truncated(
+            quantiles,
+            (self._low - mu) / sigma,
+            (self._high - mu) / sigma,
+        )
 
     def log_density(self, points: Array) -> Array:
         """At points of shape (m, axes): shape (m, kernels)."""
@@ -193,7 +226,14 @@ class _Axis:
         step = float(kind.step or 0.0)
         low, high = kind.low - step / 2, kind.high + step / 2
         scale: Any = np.log if kind.log else float
-        return cls(float(scale(low)), float(scale(high)), float(kind.low), float(kind.high), step, kind.log)
+        return cls(
+            float(scale(low)),
+            float(scale(high)),
+            float(kind.low),
+            float(kind.high),
+            step,
+            kind.log,
+        )
 
     def scaled(self, values: Array) -> Array:
         return np.asarray(np.log(values) if self.log else values)
@@ -209,7 +249,10 @@ class _Axis:
         distinct, at = np.unique(values, return_inverse=True)
         below = self.scaled(distinct - self.step / 2)[:, None]
         above = self.scaled(distinct + self.step / 2)[:, None]
-        mass = _log_mass((below - kernels.real) / kernels.imag, (above - kernels.real) / kernels.imag)
+        mass = _log_mass(
+            (below - kernels.real) / kernels.imag,
+            (above - kernels.real) / kernels.imag,
+        )
         return np.asarray(mass[at])
 
 
@@ -222,17 +265,28 @@ class _Choices:
         prior = 1.0 / (of + 1)
         total = 1.0 + n_choices * prior
         self._n, self._of = n_choices, of
-        self._hit = np.append(np.full(kernels - 1, (1.0 + prior) / total), 1 / n_choices)
+        self._hit = np.append(
+            np.full(kernels - 1, (1.0 + prior) / total),
+            1 / n_choices,
+        )
         self._miss = np.append(np.full(kernels - 1, prior / total), 1 / n_choices)
 
     def also(self, observed: npt.NDArray[np.int_]) -> _Choices:
         """With further kernels, smoothed like the others."""
         more, grown = _Choices(observed, self._n, self._of), copy.copy(self)
         for name in ("_observed", "_hit", "_miss"):
-            setattr(grown, name, np.concatenate([getattr(self, name), getattr(more, name)[:-1]]))
+            setattr(
+                grown,
+                name,
+                np.concatenate([getattr(self, name), getattr(more, name)[:-1]]),
+            )
         return grown
 
-    def sample(self, kernels: npt.NDArray[np.int_], quantiles: Array) -> npt.NDArray[np.int_]:
+    def sample(
+        self,
+        kernels: npt.NDArray[np.int_],
+        quantiles: Array,
+    ) -> npt.NDArray[np.int_]:
         mass = np.repeat(self._miss[kernels][:, None], self._n, axis=1)
         concrete = np.flatnonzero(self._observed[kernels] >= 0)
         mass[concrete, self._observed[kernels][concrete]] = self._hit[kernels][concrete]
@@ -241,7 +295,13 @@ class _Choices:
         return np.asarray((upto < quantiles[:, None]).sum(axis=1))
 
     def log_mass(self, chosen: npt.NDArray[np.int_]) -> Array:
-        return np.asarray(np.where(chosen[:, None] == self._observed, np.log(self._hit), np.log(self._miss)))
+        return np.asarray(
+            np.where(
+                chosen[:, None] == self._observed,
+                np.log(self._hit),
+                np.log(self._miss),
+            )
+        )
 
 
 def _choices(kind: BaseDistribution) -> tuple[Any, ...]:

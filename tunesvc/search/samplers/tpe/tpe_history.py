@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.samplers.tpe.parzen import LATEST
 from tunesvc.search.study_storage import shown_as_infeasible
+from tunesvc.search.tracking.objectives import orient_each
 from tunesvc.search.tracking.pausing import PAUSED
 
 GOOD_MAX = 25
@@ -51,9 +52,17 @@ class TrialColumns(Sequence[Observation]):
     observations: Sequence[Observation]
     numbers: npt.NDArray[np.int_] = field(init=False, compare=False)
     """Of the trials."""
-    _columns: dict[str, Array] = field(init=False, compare=False, repr=False, default_factory=dict)
+    _columns: dict[str, Array] = field(
+        init=False,
+        compare=False,
+        repr=False,
+        default_factory=dict,
+    )
     _tables: dict[tuple[str, ...], tuple[Array, npt.NDArray[np.int_]]] = field(
-        init=False, compare=False, repr=False, default_factory=dict
+        init=False,
+        compare=False,
+        repr=False,
+        default_factory=dict,
     )
 
     def __post_init__(self) -> None:
@@ -99,7 +108,7 @@ class TPEHistory:
     """
 
     def __init__(self, directions: Sequence[StudyDirection], history: int) -> None:
-        self._signs = np.array([-1.0 if direction == StudyDirection.MAXIMIZE else 1.0 for direction in directions])
+        self._orientations = orient_each(directions)
         self._history = history
         self._looked_at = 0
         self._unfinished: set[int] = set()
@@ -126,7 +135,11 @@ class TPEHistory:
         """How many trials there are to learn from: completed, pruned, and failed because of their parameters."""
         return len(self._numbers)
 
-    def update(self, trials: Sequence[FrozenTrial], gone_on: Sequence[int] | None = None) -> None:
+    def update(
+        self,
+        trials: Sequence[FrozenTrial],
+        resumed: Sequence[int] | None = None,
+    ) -> None:
         """Learn what has finished since the last call.
 
         Args:
@@ -134,7 +147,7 @@ class TPEHistory:
             gone_on: numbers of the trials that were paused and are no longer, in a list that only grows; None when
                 nobody tells.
         """
-        for number in self._called(gone_on):
+        for number in self._called(resumed):
             position, trial = self._paused[number]
             if position < len(trials) and _has_gone_on(trial, trials[position]):
                 self._forget(number)
@@ -165,7 +178,11 @@ class TPEHistory:
         if self._view is None:
             good = self._good()
             bad = self._bad(good, self._history - len(good))
-            self._view = Split(TrialColumns(self._in_order(good)), TrialColumns(self._in_order(bad)), self.finished)
+            self._view = Split(
+                TrialColumns(self._in_order(good)),
+                TrialColumns(self._in_order(bad)),
+                self.finished,
+            )
         return self._view
 
     def _learn(self, trial: FrozenTrial) -> None:
@@ -186,16 +203,16 @@ class TPEHistory:
         insort(self._lots, ((trial.number * _GOLDEN) % 1.0, trial.number))
         rank = self._rank(trial)
         if self._is_on_front(rank):
-            self._front.add(trial.number, self._signs * np.array(trial.values))
+            self._front.add(trial.number, self._orientations * np.array(trial.values))
         else:
             insort(self._ranks, rank)
 
-    def _called(self, gone_on: Sequence[int] | None) -> list[int]:
+    def _called(self, resumed: Sequence[int] | None) -> list[int]:
         """Numbers of paused trials to look at once more."""
-        if gone_on is None:
+        if resumed is None:
             return list(self._paused)
-        heard, self._heard = self._heard, len(gone_on)
-        return sorted(self._paused.keys() & gone_on[heard:])
+        heard, self._heard = self._heard, len(resumed)
+        return sorted(self._paused.keys() & resumed[heard:])
 
     def _forget(self, number: int) -> None:
         """A paused trial goes on, or has ended."""
@@ -214,7 +231,7 @@ class TPEHistory:
 
     def _is_on_front(self, rank: Rank) -> bool:
         """Whether the front knows the trial: of several objectives those that completed, or are shown so."""
-        return rank[0] == 0 and len(self._signs) > 1
+        return rank[0] == 0 and len(self._orientations) > 1
 
     def _rank(self, trial: FrozenTrial) -> Rank:
         """Completed trials by value, then pruned ones by how far they came, then infeasible ones: as Optuna's TPE."""
@@ -229,18 +246,23 @@ class TPEHistory:
         return (1, -step, self._loss(trial.intermediate_values[step]), trial.number)
 
     def _loss(self, value: float) -> float:
-        return math.inf if math.isnan(value) else float(self._signs[0]) * value
+        return math.inf if math.isnan(value) else float(self._orientations[0]) * value
 
     def _good(self) -> set[int]:
         wanted = math.ceil(0.1 * self.finished)
-        if len(self._signs) == 1:
+        if len(self._orientations) == 1:
             return {rank[-1] for rank in self._ranks[: min(wanted, GOOD_MAX)]}
         wanted = min(wanted, self._history // 4)
         good = self._front.best(wanted)
         return good | {rank[-1] for rank in self._ranks[: wanted - len(good)]}
 
     def _bad(self, good: set[int], room: int) -> set[int]:
-        latest = set(islice((n for n in reversed(self._numbers) if n not in good), min(LATEST, room)))
+        latest = set(
+            islice(
+                (n for n in reversed(self._numbers) if n not in good),
+                min(LATEST, room),
+            )
+        )
         sample = (n for _, n in self._lots if n not in good and n not in latest)
         return latest | set(islice(sample, room - len(latest)))
 
@@ -286,7 +308,10 @@ class ParetoFront:
         if len(self._numbers) > self._size:
             kept = self.best(self._size // 2)
             both = [pair for pair in zip(self._numbers, self._losses, strict=True) if pair[0] in kept]
-            self._numbers, self._losses = [n for n, _ in both], [losses for _, losses in both]
+            self._numbers, self._losses = (
+                [n for n, _ in both],
+                [losses for _, losses in both],
+            )
 
     def remove(self, number: int) -> None:
         """Forget one, which may have been dropped."""

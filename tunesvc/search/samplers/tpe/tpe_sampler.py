@@ -19,10 +19,15 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from tunesvc.search.explanations import LRUDict, Reason
-from tunesvc.search.samplers.tpe.parzen import NARROW_FROM, Parzen, weights_by_age, weights_of_sample
+from tunesvc.search.samplers.tpe.parzen import (
+    NARROW_FROM,
+    Parzen,
+    weights_by_age,
+    weights_of_sample,
+)
 from tunesvc.search.samplers.tpe.tpe_history import Array, Space, Split, TPEHistory
 from tunesvc.search.study_lock import locked
-from tunesvc.search.tracking.finished import changes_of, forecasts_in, gone_on_in
+from tunesvc.search.tracking.finished import changes_of, forecasts_in, resumed_in
 from tunesvc.space.search_space import canonical
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
@@ -71,7 +76,11 @@ class _Known:
     densities: dict[str, tuple[Split, Space, Parzen]] = field(default_factory=dict)
     """Of the good trials, and of the others without those that run, which several asks share."""
 
-    def lies(self, trials: Sequence[FrozenTrial], space: Space) -> tuple[Array, Numbers]:
+    def lies(
+        self,
+        trials: Sequence[FrozenTrial],
+        space: Space,
+    ) -> tuple[Array, Numbers]:
         """Running trials as they are modelled: as points, as far as they have all of the parameters, and numbers."""
         names = tuple(space)
         known, kept, rows = self.running.get(names, {}), {}, {}
@@ -84,7 +93,10 @@ class _Known:
                 if all(name in trial.params for name in names):  # else somebody may still change it
                     kept[trial.number] = trial, row
         self.running[names] = kept
-        return np.array(list(rows.values())).reshape(-1, len(names)), np.array(list(rows), dtype=int)
+        return np.array(list(rows.values())).reshape(-1, len(names)), np.array(
+            list(rows),
+            dtype=int,
+        )
 
     def likely_of(self, view: Split, space: Space, is_aged: bool) -> Parzen:
         """The density of the good trials; with `is_aged` older ones count less."""
@@ -96,7 +108,13 @@ class _Known:
 
         return self._shared("likely", view, space, make)
 
-    def unlikely_of(self, view: Split, space: Space, lies: tuple[Array, Numbers], running: int) -> Parzen:
+    def unlikely_of(
+        self,
+        view: Split,
+        space: Space,
+        lies: tuple[Array, Numbers],
+        running: int,
+    ) -> Parzen:
         """The density of the trials that are not good, and of those that run.
 
         Where what has ended is a sample with kernels as narrow as they get, it is computed once for all asks between
@@ -106,14 +124,28 @@ class _Known:
         if others > len(view.bad) and len(ended[0]) >= NARROW_FROM:
             of = len(ended[0]) * others // len(view.bad)
             shared = self._shared(
-                "unlikely", view, space, lambda: Parzen(ended[0], space, weights_of_sample(len(ended[0]), of), of)
+                "unlikely",
+                view,
+                space,
+                lambda: Parzen(
+                    ended[0],
+                    space,
+                    weights_of_sample(len(ended[0]), of),
+                    of,
+                ),
             )
             return shared.also(lies[0]) if running else shared
         bad = _merged(ended, lies)
         of = len(bad) * (others + running) // max(len(view.bad) + running, 1)
         return Parzen(bad, space, weights_of_sample(len(bad), of), of)
 
-    def _shared(self, which: str, view: Split, space: Space, make: Callable[[], Parzen]) -> Parzen:
+    def _shared(
+        self,
+        which: str,
+        view: Split,
+        space: Space,
+        make: Callable[[], Parzen],
+    ) -> Parzen:
         """A density, made anew when another view or space is modelled than before."""
         kept = self.densities.get(which)
         if kept is None or kept[0] is not view or kept[1] != space:
@@ -190,7 +222,12 @@ class TPESampler(BaseSampler):
         return {name: kind for space in self._spaces(study) for name, kind in space.items()}
 
     @locked
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Space) -> dict[str, Any]:
+    def sample_relative(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        search_space: Space,
+    ) -> dict[str, Any]:
         params: dict[str, Any] = {}
         for space in self._parts(study, search_space):
             params.update(self._sample(study, trial, space) or {})
@@ -200,11 +237,20 @@ class TPESampler(BaseSampler):
 
     @locked
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
         drawn = self._sample(study, trial, {param_name: param_distribution})
         if drawn is None:
-            return self._random.sample_independent(study, trial, param_name, param_distribution)
+            return self._random.sample_independent(
+                study,
+                trial,
+                param_name,
+                param_distribution,
+            )
         return drawn[param_name]
 
     def explain(self, number: int) -> Reason | None:
@@ -216,7 +262,11 @@ class TPESampler(BaseSampler):
         asked = self._asked.get(number)
         if asked is None:
             return None
-        details: dict[str, Any] = {"sampler": "tpe", "version": VERSION, "finished": asked.finished}
+        details: dict[str, Any] = {
+            "sampler": "tpe",
+            "version": VERSION,
+            "finished": asked.finished,
+        }
         if not asked.draws:
             text = f"start: drawn at random, until {self._n_startup_trials} trials have finished"
             return Reason(text, {"phase": "start", **details})
@@ -240,19 +290,28 @@ class TPESampler(BaseSampler):
 
         That is rare enough to be cheap, and leaves nothing of the order in which they ended: a restart learns alike.
         """
-        known, forecasts = self._studies.setdefault(study._storage, {}), forecasts_in(study)
+        known, forecasts = (
+            self._studies.setdefault(study._storage, {}),
+            forecasts_in(study),
+        )
         if study._study_id not in known or known[study._study_id].forecasts != forecasts:
-            known[study._study_id] = _Known(forecasts, TPEHistory(study.directions, self._history))
+            known[study._study_id] = _Known(
+                forecasts,
+                TPEHistory(study.directions, self._history),
+            )
         found = known[study._study_id]
         state = len(trials), changes_of(study)
         if state[1] is None or found.state != state:  # an ask looks three times, and nothing ends meanwhile
-            found.ranks.update(trials, gone_on_in(study))
+            found.ranks.update(trials, resumed_in(study))
             found.state = state
         return found
 
     def _spaces(self, study: Study) -> list[Space]:
         """What is drawn jointly, in an order that does not depend on how names hash."""
-        ranks = self._known(study, study._get_trials(deepcopy=False, use_cache=True)).ranks
+        ranks = self._known(
+            study,
+            study._get_trials(deepcopy=False, use_cache=True),
+        ).ranks
         groups = ranks.groups if self._group else [ranks.common or {}]
         sorted_groups = [dict(sorted(group.items())) for group in groups]
         return [{name: kind for name, kind in group.items() if not kind.single()} for group in sorted_groups]
@@ -265,7 +324,12 @@ class TPESampler(BaseSampler):
         parts = [{name: search_space[name] for name in group if name in search_space} for group in names]
         return [part for part in parts if part]
 
-    def _sample(self, study: Study, trial: FrozenTrial, space: Space) -> dict[str, Any] | None:
+    def _sample(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Space,
+    ) -> dict[str, Any] | None:
         """The best of some candidates, by name; None before there is enough to model."""
         trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
         known = self._known(study, trials)
@@ -277,13 +341,27 @@ class TPESampler(BaseSampler):
         running = ranks.running(trials) if self._constant_liar else []
         others = [other for other in running if other.number != trial.number]
         likely = known.likely_of(view, space, is_aged=len(study.directions) == 1)
-        unlikely = known.unlikely_of(view, space, known.lies(others, space), len(others))
+        unlikely = known.unlikely_of(
+            view,
+            space,
+            known.lies(others, space),
+            len(others),
+        )
         candidates = likely.sample(self._rng.rng, self._n_ei_candidates)
         density, prior = likely.log_density(candidates)
         ratio = density - unlikely.log_density(candidates)[0]
         best = int(np.argmax(ratio))
         point = {name: float(value) for name, value in zip(space, candidates[best], strict=True)}
-        asked.draws.append(_Draw(space, point, view, len(others), float(ratio[best]), float(prior[best])))
+        asked.draws.append(
+            _Draw(
+                space,
+                point,
+                view,
+                len(others),
+                float(ratio[best]),
+                float(prior[best]),
+            )
+        )
         return {name: canonical(kind, kind.to_external_repr(point[name])) for name, kind in space.items()}
 
     def _remember(self, number: int, finished: int) -> _AskedTrial:
@@ -292,12 +370,21 @@ class TPESampler(BaseSampler):
         self._asked[number].finished = finished
         return self._asked[number]
 
-    def _share(self, study: Study, trial: FrozenTrial, params: Mapping[str, Any]) -> None:
+    def _share(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        params: Mapping[str, Any],
+    ) -> None:
         """Show other processes where this trial is going, before its parameters are set one by one."""
         text = json.dumps(params)
         for part, start in enumerate(range(0, len(text), _SHARED_LENGTH)):
             shared = text[start : start + _SHARED_LENGTH]
-            study._storage.set_trial_system_attr(trial._trial_id, f"{_SHARED}:{part}", shared)
+            study._storage.set_trial_system_attr(
+                trial._trial_id,
+                f"{_SHARED}:{part}",
+                shared,
+            )
 
 
 def _row(trial: FrozenTrial, space: Space) -> Row | None:

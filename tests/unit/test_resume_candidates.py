@@ -33,14 +33,14 @@ class Known:
 
     def look(self, memory: RecordingStorage, trials: list[FrozenTrial]) -> None:
         for model in self.models:
-            model.update(trials, memory.gone_on)
-        self.history.update(trials, memory.gone_on)
+            model.update(trials, memory.resumed)
+        self.history.update(trials, memory.resumed)
 
     def update(
         self, promises: ResumeCandidates, memory: RecordingStorage, trials: list[FrozenTrial], *, is_told: bool
     ) -> None:
         paused = dict.fromkeys(reversed(memory._paused), 0)
-        told = memory.gone_on if is_told else None
+        told = memory.resumed if is_told else None
         promises.update(trials, paused, self.models, self.history.front, told)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.specs import make_spec
 from tunesvc.cli.several_studies import Changes, read_all
 from tunesvc.errors import SpecError
-from tunesvc.search.registry.component_check import check, option_faults
+from tunesvc.search.registry.component_check import check, option_issues
 from tunesvc.spec.yaml.document import parse
 
 STUDY = "name: s\ncommand: [run]\nmetric: loss\nbudget: 3\n"
@@ -18,7 +18,7 @@ SPACE = "parameters: {x: {min: 0.0, max: 1.0}}\n"
 
 def mistakes(text: str) -> list[str]:
     with pytest.raises(SpecError) as caught:
-        parse(STUDY + text, judge=option_faults)
+        parse(STUDY + text, judge=option_issues)
     return [line for line in str(caught.value).splitlines() if line.startswith("study.yaml")]
 
 

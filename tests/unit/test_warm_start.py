@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tests.specs import make_spec
 from tunesvc.search.tracking.pausing import PAUSED
-from tunesvc.search.warm_start import BEST, CARRIED, CARRIED_MAX, SourceStudy, WarmStart, fitting
+from tunesvc.search.warm_start import BEST, TRANSFERRED, TRANSFERRED_MAX, SourceStudy, WarmStart, fitting
 from tunesvc.space.search_space import Space
 from tunesvc.spec import StudySpec
 
@@ -58,46 +58,46 @@ def test_a_constant_of_the_earlier_study_is_a_parameter_of_this_one() -> None:
 
 def test_the_best_are_run_first_and_tell_how_all_values_follow_from_the_earlier_ones() -> None:
     space = Space(SPEC.parameters)
-    teacher = WarmStart(SPEC, space, [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
-    first = teacher.first()
+    warm_start = WarmStart(SPEC, space, [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
+    first = warm_start.first()
     assert [one.value for one in first] == [0.1, 0.2, 0.3]
 
-    run = [create_trial(state=TrialState.RUNNING, system_attrs={CARRIED: [one.study, one.number]}) for one in first]
-    assert [(trial.number, trial.state) for trial in teacher.shown(run)] == [
+    run = [create_trial(state=TrialState.RUNNING, system_attrs={TRANSFERRED: [one.study, one.number]}) for one in first]
+    assert [(trial.number, trial.state) for trial in warm_start.shown(run)] == [
         (number, TrialState.WAITING) for number in (-4, -3, -2, -1)
     ]
     for trial, value in zip(run, (5.1, 5.2, 5.6), strict=True):
         trial.state, trial.values = TrialState.COMPLETE, [value]
-    shown = teacher.shown(run)
+    shown = warm_start.shown(run)
     values = sorted(trial.values[0] for trial in shown)
     assert values[1] == pytest.approx(5.3), "the line goes through the middle"
     assert values[0] < values[1] < values[2] < values[3]
     assert [trial.number for trial in shown] == [-4, -3, -2, -1]
     best = min(shown, key=lambda trial: trial.values[0])
-    assert teacher.origin(best.number) == ("before", 1)
-    assert teacher.origin(0) is None
-    assert teacher.shown([]) is shown, "what a sampler has seen does not change any more"
+    assert warm_start.origin(best.number) == ("before", 1)
+    assert warm_start.origin(0) is None
+    assert warm_start.shown([]) is shown, "what a sampler has seen does not change any more"
 
 
 def test_nothing_is_concluded_as_long_as_all_that_were_run_first_are_paused() -> None:
     """At the first rung of a pruner that promotes, the best of the earlier study wait for each other."""
-    teacher = WarmStart(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
+    warm_start = WarmStart(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, 0.4, 0.1, 0.3, 0.2)])
     run = [
-        create_trial(state=TrialState.PRUNED, system_attrs={CARRIED: [one.study, one.number], PAUSED: 1})
-        for one in teacher.first()
+        create_trial(state=TrialState.PRUNED, system_attrs={TRANSFERRED: [one.study, one.number], PAUSED: 1})
+        for one in warm_start.first()
     ]
-    assert {trial.state for trial in teacher.shown(run)} == {TrialState.WAITING}
+    assert {trial.state for trial in warm_start.shown(run)} == {TrialState.WAITING}
     run[0].state, run[0].values = TrialState.COMPLETE, [5.1]
     del run[0].system_attrs[PAUSED]
-    shown = teacher.shown(run)
+    shown = warm_start.shown(run)
     assert {trial.state for trial in shown} == {TrialState.COMPLETE}
     assert min(trial.values[0] for trial in shown) == pytest.approx(5.1)
 
 
 def test_of_a_large_study_the_best_and_some_of_the_others_are_shown() -> None:
-    teacher = WarmStart(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, *(float(i) for i in range(1000)))])
-    values = [one.value for one in teacher.carried]
-    assert len(values) <= CARRIED_MAX
+    warm_start = WarmStart(SPEC, Space(SPEC.parameters), [earlier_of(SPEC, *(float(i) for i in range(1000)))])
+    values = [one.value for one in warm_start.transferred]
+    assert len(values) <= TRANSFERRED_MAX
     assert values[:BEST] == [0.0, 1.0, 2.0]
     assert max(values) > 900
 
@@ -118,6 +118,6 @@ def test_a_study_of_plain_optuna_teaches_where_it_has_the_same_one_goal(
 def test_a_study_that_teaches_nothing_is_warned_about() -> None:
     other = make_spec(metrics=[{"name": "time"}])
     silent, useful = earlier_of(other, 0.3, 0.1), earlier_of(SPEC, 0.3)
-    teacher = WarmStart(SPEC, Space(SPEC.parameters), [silent, useful])
-    assert teacher.warning == "warm start: nothing is carried: 0 trials from before (left out: 2 another metric)"
+    warm_start = WarmStart(SPEC, Space(SPEC.parameters), [silent, useful])
+    assert warm_start.warning == "warm start: nothing is carried: 0 trials from before (left out: 2 another metric)"
     assert WarmStart(SPEC, Space(SPEC.parameters), [useful]).warning == ""

@@ -64,7 +64,7 @@ def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
     for i, (memory, trials) in enumerate(followed(deeds, objectives)):
         if i % every:
             continue
-        history.update(trials, memory.gone_on if is_told else None)
+        history.update(trials, memory.resumed if is_told else None)
         assert history.ended == sum(t.state.is_finished() for t in trials)
         assert history.comparable == len(comparable(trials, objectives))
         assert [t.number for t in history.front] == front_of(comparable(trials, objectives), objectives)

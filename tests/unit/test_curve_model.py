@@ -217,7 +217,7 @@ def test_a_model_that_followed_a_study_learns_what_one_made_now_learns(
         if i % every:
             continue
         following.forget()
-        following.update(trials, memory.gone_on if is_told else None)
+        following.update(trials, memory.resumed if is_told else None)
         new = CurveModel(MINIMIZE, objective)
         new.update(trials)
         assert following.levels == new.levels
