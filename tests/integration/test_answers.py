@@ -95,7 +95,7 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     (params,) = [row.params for row in list_trials(database, view.study_id) if row.number == answer.number]
     assert abs(params["x"] - 0.3) < 0.1
     assert answer.mean == pytest.approx(2.0, abs=0.1), "the mean over all three"
-    assert "The effect of each of 3 training seeds" in str(explain_study(database, view).said)
+    assert "The effect of each of 3 training seeds" in str(explain_study(database, view).statements)
     repeats = confirmed(database, simulation.record, folded, top=2, repeats=4)
     assert repeats.states() == {"complete": 8}
     assert len(set(seeds)) == 3 + 4
@@ -163,7 +163,7 @@ def told_of(database: Database, number: int | None = None) -> str:
     view = get_study(database, "test")
     told = explain_study(database, view) if number is None else explain_trial(database, view, number)
     assert told is not None
-    return "\n".join(said.text for said in told.said)
+    return "\n".join(said.text for said in told.statements)
 
 
 def test_a_pruned_and_retried_trial_is_explained(database: Database) -> None:

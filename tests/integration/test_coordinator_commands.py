@@ -403,4 +403,4 @@ def test_a_study_that_runs_goes_on_in_a_wider_space_without_losing_its_trials(da
     assert warnings == [], "the sampler goes on by itself"
     assert get_study(database, "test").spec == coordinator.spec
     told = explain_study(database, get_study(database, "test"))
-    assert any("Search space widened" in said.text for said in told.said)
+    assert any("Search space widened" in said.text for said in told.statements)

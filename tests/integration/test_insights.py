@@ -24,7 +24,7 @@ from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.errors import StudyNotFound
-from tunesvc.queries.explain.explored_ranges import parts_tried
+from tunesvc.queries.explain.explored_ranges import count_tried_parts
 from tunesvc.queries.explain.stored_trials import about_study, last_asks
 from tunesvc.queries.export.dataframe import build_dataframe
 from tunesvc.queries.operations.cluster_view import get_cluster
@@ -115,9 +115,9 @@ def test_the_parts_of_a_range_that_were_tried_are_counted_on_its_scale(database:
             w.trial(number, "complete", 0.5)
             w.param(number, 0, "lr", value, kind)
     places = [place(kind, value) or 0.0 for value in tried]
-    assert parts_tried(database, w.study_id, "lr", kind, 10) == len({min(9, int(10 * at)) for at in places})
-    assert parts_tried(database, w.study_id, "other", kind, 10) == 0
-    assert parts_tried(database, w.study_id, "lr", CategoricalDistribution([1, 2]), 2) == 1
+    assert count_tried_parts(database, w.study_id, "lr", kind, 10) == len({min(9, int(10 * at)) for at in places})
+    assert count_tried_parts(database, w.study_id, "other", kind, 10) == 0
+    assert count_tried_parts(database, w.study_id, "lr", CategoricalDistribution([1, 2]), 2) == 1
 
 
 def test_an_empty_database_has_no_studies(database: Database) -> None:
@@ -430,7 +430,7 @@ QUERIES: dict[str, Callable[[Database, int], object]] = {
     "the cluster": lambda db, _: get_cluster(db),
     "why the newest trials were proposed": lambda db, study: last_asks(db, study, 20),
     "decisions about a study": about_study,
-    "what was tried of a range": lambda db, study: parts_tried(db, study, "p1", LR, 10),
+    "what was tried of a range": lambda db, study: count_tried_parts(db, study, "p1", LR, 10),
     "a study's attempts": lambda db, study: list_attempts(db, study),
 }
 

@@ -121,9 +121,9 @@ def test_a_paused_trial_holds_no_slot_and_counts_as_paused(database: Database) -
     assert [row.number for row in list_trials(database, view.study_id, states=["paused"])] == paused
     told = explain_trial(database, view, paused[0])
     assert told is not None
-    assert any(said.text.startswith("Paused: ") for said in told.said)
-    assert any("continues if it is promoted" in said.text for said in told.said)
-    assert any("no resources and may continue" in said.text for said in explain_study(database, view).said)
+    assert any(said.text.startswith("Paused: ") for said in told.statements)
+    assert any("continues if it is promoted" in said.text for said in told.statements)
+    assert any("no resources and may continue" in said.text for said in explain_study(database, view).statements)
 
 
 def test_a_short_study_ends_with_a_result_all_the_same(database: Database) -> None:

@@ -68,7 +68,7 @@ def test_a_study_of_two_metrics_prunes_through_a_crash_and_is_redrawn_as_it_was(
     pruned = list_trials(database, view.study_id, states=["pruned"])
     explained = explain_trial(database, view, pruned[-1].number)
     assert explained is not None
-    text = " ".join(said.text for said in explained.said)
+    text = " ".join(said.text for said in explained.statements)
     assert "Stopped:" in text
     if pruner == "auto":
         assert "chance to join the" in text

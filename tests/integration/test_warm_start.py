@@ -43,7 +43,7 @@ def test_a_warm_started_study_begins_with_the_best_and_looks_near_them(database:
     assert len(rows) == 10  # what is carried counts as no trial of this study
     # ten trials alone would still be TPE's random start
     assert sum(abs(float(row.params["x"]) - 0.3) < 0.25 for row in rows[3:]) >= 6  # type: ignore[arg-type]
-    told = " ".join(said.text for said in explain_study(database, view).said)
+    told = " ".join(said.text for said in explain_study(database, view).statements)
     assert "Warm start: 40 trials from before" in told
 
 

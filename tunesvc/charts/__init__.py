@@ -17,7 +17,14 @@ from tunesvc.charts.chart import Chart
 from tunesvc.charts.distribution import edf
 from tunesvc.charts.figures import FigureKind, FigureOptions, Reader, draw, kinds_of
 from tunesvc.charts.page import page
-from tunesvc.charts.parameters import contour, correlations, importance, parallel, rank, slices
+from tunesvc.charts.parameters import (
+    contour,
+    correlations,
+    importance,
+    parallel,
+    rank,
+    slices,
+)
 from tunesvc.charts.progress import choose_curves, history, learning_curves, timeline
 from tunesvc.charts.report import report
 from tunesvc.charts.study_comparison import best_so_far, compared_curves, peer_curves

@@ -62,11 +62,22 @@ class Chart:
         return len(next(iter(self.columns.values()), ()))
 
 
-def points(x: np.ndarray, y: np.ndarray, numbers: np.ndarray | None = None, **how: Any) -> go.Scatter:
+def points(
+    x: np.ndarray,
+    y: np.ndarray,
+    numbers: np.ndarray | None = None,
+    **how: Any,
+) -> go.Scatter:
     """Points, each of a trial: `numbers`, or where None, `x` itself. A page finds the trial of a point by it."""
     if numbers is None:
         return go.Scatter(x=whole(x), y=y, meta={"trials": "x"}, **how)
-    return go.Scatter(x=x, y=y, customdata=whole(numbers), meta={"trials": "customdata"}, **how)
+    return go.Scatter(
+        x=x,
+        y=y,
+        customdata=whole(numbers),
+        meta={"trials": "customdata"},
+        **how,
+    )
 
 
 def whole(numbers: np.ndarray) -> np.ndarray:
@@ -92,10 +103,18 @@ def figure(*traces: Any, height: int = 380, **layout: Any) -> go.Figure:
 def label(text: object, longest: int = 60) -> str:
     """Text that Plotly shows as it is: its own markup and links are switched off."""
     shown = str(text)
-    return html.escape(shown if len(shown) <= longest else shown[: longest - 1] + "…", quote=False)
+    return html.escape(
+        shown if len(shown) <= longest else shown[: longest - 1] + "…",
+        quote=False,
+    )
 
 
-def axis(name: str, values: Iterable[float] = (), *, log: bool | None = None) -> dict[str, Any]:
+def axis(
+    name: str,
+    values: Iterable[float] = (),
+    *,
+    log: bool | None = None,
+) -> dict[str, Any]:
     """An axis; logarithmic where that is asked for or, with None, where it shows more."""
     finite = [value for value in values if math.isfinite(value)]
     log = spans_decades(finite) if log is None else log and bool(finite) and min(finite) > 0

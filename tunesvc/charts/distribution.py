@@ -14,7 +14,12 @@ from tunesvc.queries.trials.trial_results import Results
 _STEPS = 400
 
 
-def edf(objective: Objective, results: Results, index: int = 0, states: Collection[str] = ()) -> Chart:
+def edf(
+    objective: Objective,
+    results: Results,
+    index: int = 0,
+    states: Collection[str] = (),
+) -> Chart:
     """The share of the trials of these states that is at least as good as a value."""
     title = f"Distribution of {objective.name}"
     has = results.drawable(index, states)
@@ -23,7 +28,9 @@ def edf(objective: Objective, results: Results, index: int = 0, states: Collecti
         return Chart(title, None, NOTHING)
     pruned = int((has & results.of_state("pruned")).sum())
     ordered = np.sort(values)[::-1] if objective.maximize else np.sort(values)
-    places = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), _STEPS)).astype(int))
+    places = np.unique(
+        np.linspace(0, len(ordered) - 1, min(len(ordered), _STEPS)).astype(int),
+    )
     shares = (places + 1) / len(ordered)
     trace = go.Scatter(
         x=ordered[places],
@@ -34,12 +41,18 @@ def edf(objective: Objective, results: Results, index: int = 0, states: Collecti
     )
     drawn = figure(
         trace,
-        xaxis={**axis(objective.name, values), **({"autorange": "reversed"} if objective.maximize else {})},
+        xaxis={
+            **axis(objective.name, values),
+            **({"autorange": "reversed"} if objective.maximize else {}),
+        },
         yaxis={**axis("share of trials"), "tickformat": ".0%", "range": [0, 1.02]},
     )
     return Chart(
         title,
         drawn,
-        notes("share of trials at least as good", drawn_of(len(values), len(results), pruned)),
+        notes(
+            "share of trials at least as good",
+            drawn_of(len(values), len(results), pruned),
+        ),
         columns={objective.name: ordered[places], "share": np.round(shares, 4)},
     )

@@ -18,7 +18,11 @@ from tunesvc.queries.operations.timeline import list_spans
 from tunesvc.queries.rows import Objective, StudyView
 from tunesvc.queries.trials.attempt_events import get_curves
 from tunesvc.queries.trials.trial_results import Results, get_results
-from tunesvc.queries.trials.tried_parameters import CompletedTrials, tried_best, tried_evenly
+from tunesvc.queries.trials.tried_parameters import (
+    CompletedTrials,
+    tried_best,
+    tried_evenly,
+)
 from tunesvc.search.analysis.importance import TRIALS_MIN, Share
 from tunesvc.search.analysis.model_surface import ModelSurface
 
@@ -61,7 +65,12 @@ class FigureKind(StrEnum):
     @property
     def has_axes(self) -> bool:
         """Whether its axes may be logarithmic."""
-        return self not in (FigureKind.PARALLEL, FigureKind.CORRELATIONS, FigureKind.IMPORTANCE, FigureKind.TIMELINE)
+        return self not in (
+            FigureKind.PARALLEL,
+            FigureKind.CORRELATIONS,
+            FigureKind.IMPORTANCE,
+            FigureKind.TIMELINE,
+        )
 
     @property
     def is_wide(self) -> bool:
@@ -87,7 +96,10 @@ class FigureOptions:
 def kinds_of(view: StudyView) -> tuple[FigureKind, ...]:
     """The figures that a study has."""
     count = len(view.objectives)
-    left_out = {1: {FigureKind.PARETO, FigureKind.HYPERVOLUME}, 2: set()}.get(count, {FigureKind.HYPERVOLUME})
+    left_out = {1: {FigureKind.PARETO, FigureKind.HYPERVOLUME}, 2: set()}.get(
+        count,
+        {FigureKind.HYPERVOLUME},
+    )
     return tuple(kind for kind in FigureKind if kind not in left_out)
 
 
@@ -130,7 +142,10 @@ class Reader:
     def evenly(self, index: int) -> CompletedTrials:
         """An even choice of complete trials."""
         results = self.results()
-        return self._get(("evenly", index), lambda _: tried_evenly(self._database, self.view, results, index, _JUDGED))
+        return self._get(
+            ("evenly", index),
+            lambda _: tried_evenly(self._database, self.view, results, index, _JUDGED),
+        )
 
     def shares(self, index: int) -> Sequence[Share]:
         """Importances."""
@@ -140,9 +155,17 @@ class Reader:
     def surface(self, index: int) -> ModelSurface | None:
         """The model."""
         results = self.results()
-        return self._get(("surface", index), lambda _: get_surface(self._database, self.view, results, index))
+        return self._get(
+            ("surface", index),
+            lambda _: get_surface(self._database, self.view, results, index),
+        )
 
-    def important(self, index: int, limit: int, states: tuple[str, ...] = ()) -> CompletedTrials:
+    def important(
+        self,
+        index: int,
+        limit: int,
+        states: tuple[str, ...] = (),
+    ) -> CompletedTrials:
         """The best trials with the most important parameters alone: two by importance, more in their own order."""
         tried = self.best(index, states)
         ranked = [one.name for one in sorted(self.shares(index), key=lambda one: -one.share)]
@@ -151,12 +174,22 @@ class Reader:
             ranked = [one.name for one in tried.parameters if one.name in set(ranked[:limit])]
         return tried.only(ranked[:limit])
 
-    def curves(self, index: int = 0, states: tuple[str, ...] = (), metric: str = "") -> Chart:
+    def curves(
+        self,
+        index: int = 0,
+        states: tuple[str, ...] = (),
+        metric: str = "",
+    ) -> Chart:
         """Learning curves of some trials, by one objective or another metric."""
         objective, results = self.view.objectives[index], self.results()
         numbers = progress.choose_curves(objective, results, index, states=states)
         each = max(10, _CURVE_POINTS // max(len(numbers), 1))
-        found = get_curves(self._database, self.view.study_id, numbers=numbers, max_points=each)
+        found = get_curves(
+            self._database,
+            self.view.study_id,
+            numbers=numbers,
+            max_points=each,
+        )
         best = results.best(objective, index)
         if metric or index:
             objective = replace(objective, name=metric or objective.name)
@@ -177,7 +210,11 @@ class Reader:
         return self._kept[name]
 
 
-def draw(kind: FigureKind, reader: Reader, wanted: FigureOptions = FigureOptions()) -> Chart:  # frozen
+def draw(
+    kind: FigureKind,
+    reader: Reader,
+    wanted: FigureOptions = FigureOptions(),
+) -> Chart:  # frozen
     """One figure of a study."""
     index, states = wanted.objective, wanted.states
     objective: Objective = reader.view.objectives[index]

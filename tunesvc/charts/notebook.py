@@ -25,7 +25,11 @@ def card(study: StudyView, best: Sequence[TrialRow], course: Sequence[float]) ->
     """
     reason = f": {study.reason}" if study.reason else ""
     counts = study.counts
-    told = [f"{counts.complete:,} complete", f"{counts.pruned:,} pruned", f"{counts.failed:,} failed"]
+    told = [
+        f"{counts.complete:,} complete",
+        f"{counts.pruned:,} pruned",
+        f"{counts.failed:,} failed",
+    ]
     told += [f"{counts.stopped:,} stopped"] * bool(counts.stopped)
     told += [f"{counts.running:,} running"] * bool(counts.running)
     told += [f"{counts.interrupted:,} interrupted"] * bool(counts.interrupted)

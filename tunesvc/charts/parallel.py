@@ -41,7 +41,10 @@ class ChoiceGroup:
 
 
 def parallel_axes(
-    scales: Sequence[tuple[str, AxisScale]], numbers: np.ndarray, groups: Sequence[ChoiceGroup], height: int = 420
+    scales: Sequence[tuple[str, AxisScale]],
+    numbers: np.ndarray,
+    groups: Sequence[ChoiceGroup],
+    height: int = 420,
 ) -> go.Figure:
     """Each trial as a line from axis to axis; later groups on top.
 
@@ -97,8 +100,18 @@ def _ticks(scales: Sequence[AxisScale]) -> go.Scatter:
         heights = scale.heights(np.array(scale.ticks, dtype=float)).tolist()
         shown += [(place, at, _cut(text)) for at, text in zip(heights, scale.texts, strict=True)]
     x, y, texts = zip(*shown, strict=True)
-    how: dict[str, Any] = {"mode": "text", "textposition": "middle right", "hoverinfo": "skip"}
-    return go.Scatter(x=x, y=y, text=[f" {label(text)}" for text in texts], cliponaxis=False, **how)
+    how: dict[str, Any] = {
+        "mode": "text",
+        "textposition": "middle right",
+        "hoverinfo": "skip",
+    }
+    return go.Scatter(
+        x=x,
+        y=y,
+        text=[f" {label(text)}" for text in texts],
+        cliponaxis=False,
+        **how,
+    )
 
 
 def _cut(text: str) -> str:

@@ -64,7 +64,7 @@ def parallel(tried: CompletedTrials) -> Chart:
     title = f"Parallel coordinates to {tried.objective.name}"
     if (nothing := _nothing(title, tried)) is not None:
         return nothing
-    order = np.argsort(-tried.costs, kind="stable")
+    order = np.argsort(-tried.losses, kind="stable")
     shown = tried.parameters[:SLICES]
     result = number_axis(tried.values[order])
     scales = [
@@ -72,7 +72,11 @@ def parallel(tried: CompletedTrials) -> Chart:
         *((one.name, parameter_axis(one, order)) for one in shown),
         (tried.objective.name, result),
     ]
-    drawn = parallel_axes(scales, tried.numbers[order], _shaded(result, tried.objective.maximize))
+    drawn = parallel_axes(
+        scales,
+        tried.numbers[order],
+        _shaded(result, tried.objective.maximize),
+    )
     return Chart(
         title,
         drawn,
@@ -99,7 +103,11 @@ def _shaded(result: AxisScale, maximize: bool) -> list[ChoiceGroup]:
     ]
 
 
-def slices(tried: CompletedTrials, cuts: Mapping[str, Slice1D] | None = None, at: int | None = None) -> Chart:
+def slices(
+    tried: CompletedTrials,
+    cuts: Mapping[str, Slice1D] | None = None,
+    at: int | None = None,
+) -> Chart:
     """The objective over each parameter by itself; darker points came later.
 
     Args:
@@ -113,12 +121,20 @@ def slices(tried: CompletedTrials, cuts: Mapping[str, Slice1D] | None = None, at
     shown = tried.parameters[:SLICES]
     rows = math.ceil(len(shown) / 4)
     columns = math.ceil(len(shown) / rows)
-    chart = make_subplots(rows=rows, cols=columns, shared_yaxes=True, horizontal_spacing=0.03)
+    chart = make_subplots(
+        rows=rows,
+        cols=columns,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+    )
     y_axis = axis("", tried.values)
     for i, parameter in enumerate(shown):
         place = {"row": i // columns + 1, "col": i % columns + 1}
         cut = (cuts or {}).get(parameter.name)
-        for trace in [*(_band(parameter, cut) if cut is not None else ()), _slice(tried, parameter)]:
+        for trace in [
+            *(_band(parameter, cut) if cut is not None else ()),
+            _slice(tried, parameter),
+        ]:
             chart.add_trace(trace, **place)
         chart.update_xaxes(x_axis(parameter), **place)
         titled = {"text": label(tried.objective.name) if i % columns == 0 else ""}
@@ -166,13 +182,32 @@ def _band(parameter: Parameter, cut: Slice1D) -> tuple[go.Scatter, ...]:
     mean, spread = cut.mean.astype(np.float32), (2 * cut.deviation).astype(np.float32)
     if parameter.choices:
         bars = {"type": "data", "array": spread, "color": COLOURS["best"], "thickness": 1.5}
-        mark = {"symbol": "line-ew", "size": 18, "line": {"width": 3, "color": COLOURS["best"]}}
+        mark = {
+            "symbol": "line-ew",
+            "size": 18,
+            "line": {"width": 3, "color": COLOURS["best"]},
+        }
         told = "%{x}: %{y:.5g} ± %{error_y.array:.2g}<extra>model</extra>"
-        return (go.Scatter(x=x, y=mean, mode="markers", marker=mark, error_y=bars, hovertemplate=told),)
+        return (
+            go.Scatter(
+                x=x,
+                y=mean,
+                mode="markers",
+                marker=mark,
+                error_y=bars,
+                hovertemplate=told,
+            ),
+        )
     hidden = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
     return (
         go.Scatter(x=x, y=mean - spread, **hidden),
-        go.Scatter(x=x, y=mean + spread, fill="tonexty", fillcolor="rgba(18,165,148,.18)", **hidden),
+        go.Scatter(
+            x=x,
+            y=mean + spread,
+            fill="tonexty",
+            fillcolor="rgba(18,165,148,.18)",
+            **hidden,
+        ),
         go.Scatter(
             x=x,
             y=mean,
@@ -183,7 +218,13 @@ def _band(parameter: Parameter, cut: Slice1D) -> tuple[go.Scatter, ...]:
     )
 
 
-def contour(tried: CompletedTrials, plane: Slice2D | None, at: int | None = None, *, deviation: bool = False) -> Chart:
+def contour(
+    tried: CompletedTrials,
+    plane: Slice2D | None,
+    at: int | None = None,
+    *,
+    deviation: bool = False,
+) -> Chart:
     """The model's mean over two parameters, with the trials that were tried there.
 
     Args:
@@ -220,15 +261,26 @@ def contour(tried: CompletedTrials, plane: Slice2D | None, at: int | None = None
             xaxis=x_axis(first),
             yaxis=x_axis(second),
         ),
-        notes(f"{what}, all else as in trial {at}", drawn_of(len(tried), tried.there, int(tried.pruned.sum()))),
+        notes(
+            f"{what}, all else as in trial {at}",
+            drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
+        ),
         columns=_table(tried, (first, second)),
     )
 
 
-def _surface(shown: Mapping[str, Any], first: Parameter, second: Parameter) -> go.Contour | go.Heatmap:
+def _surface(
+    shown: Mapping[str, Any],
+    first: Parameter,
+    second: Parameter,
+) -> go.Contour | go.Heatmap:
     """Contours between numbers; between choices there is nothing, so each is a row or column of cells."""
     if first.choices or second.choices:
-        return go.Heatmap(**shown, xgap=3 if first.choices else 0, ygap=3 if second.choices else 0)
+        return go.Heatmap(
+            **shown,
+            xgap=3 if first.choices else 0,
+            ygap=3 if second.choices else 0,
+        )
     lines = {"width": 0.4, "color": "rgba(255,255,255,.5)"}
     return go.Contour(**shown, ncontours=18, contours={"coloring": "heatmap"}, line=lines)
 
@@ -241,23 +293,39 @@ def rank(tried: CompletedTrials) -> Chart:
     if len(tried.parameters) < 2:
         return Chart(title, None, "It takes two parameters.")
     first, second = tried.parameters[:2]
-    ranks = _ranks(tried.costs)
+    ranks = _ranks(tried.losses)
     shades: dict[str, Any] = {
         "color": (ranks / max(len(ranks) - 1, 1)).astype(np.float32),
         "colorscale": SCALE,
         "cmin": 0,
         "cmax": 1,
-        "colorbar": {"thickness": 12, "outlinewidth": 0, "tickvals": [0, 0.5, 1], "ticktext": ["best", "", "worst"]},
+        "colorbar": {
+            "thickness": 12,
+            "outlinewidth": 0,
+            "tickvals": [0, 0.5, 1],
+            "ticktext": ["best", "", "worst"],
+        },
     }
     return Chart(
         title,
-        figure(_pairs(tried, first, second, **shades), xaxis=x_axis(first), yaxis=x_axis(second)),
+        figure(
+            _pairs(tried, first, second, **shades),
+            xaxis=x_axis(first),
+            yaxis=x_axis(second),
+        ),
         drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
         columns={**_table(tried, (first, second)), "rank": ranks.astype(int) + 1},
     )
 
 
-def _pairs(tried: CompletedTrials, first: Parameter, second: Parameter, *, ring: bool = False, **marker: Any) -> Any:
+def _pairs(
+    tried: CompletedTrials,
+    first: Parameter,
+    second: Parameter,
+    *,
+    ring: bool = False,
+    **marker: Any,
+) -> Any:
     has = ~np.isnan(first.values) & ~np.isnan(second.values)
     if "color" in marker:
         marker["color"] = marker["color"][has]
@@ -346,14 +414,20 @@ def correlations(tried: CompletedTrials) -> Chart:
     return Chart(
         title,
         figure(
-            trace, height=max(320, min(720, 120 + 30 * len(names))), xaxis={**axis(""), "type": "category"}, yaxis=down
+            trace,
+            height=max(320, min(720, 120 + 30 * len(names))),
+            xaxis={**axis(""), "type": "category"},
+            yaxis=down,
         ),
         notes(
             "Spearman's",
             drawn_of(len(tried), tried.there, int(tried.pruned.sum())),
             f"{chosen} that are no numbers are left out" if chosen else "",
         ),
-        columns={"": names, **{name: np.round(table[:, i], 3) for i, name in enumerate(names)}},
+        columns={
+            "": names,
+            **{name: np.round(table[:, i], 3) for i, name in enumerate(names)},
+        },
     )
 
 
@@ -391,7 +465,12 @@ def x_axis(parameter: Parameter) -> dict[str, Any]:
     """The axis of a parameter."""
     if parameter.choices:
         names = [label(name, 20) for name in parameter.choices]
-        return {**axis(parameter.name), "type": "category", "categoryorder": "array", "categoryarray": names}
+        return {
+            **axis(parameter.name),
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": names,
+        }
     there = parameter.values[~np.isnan(parameter.values)]
     return axis(parameter.name, there, log=parameter.log)
 
@@ -399,12 +478,18 @@ def x_axis(parameter: Parameter) -> dict[str, Any]:
 _ABSENT = "absent"
 
 
-def parameter_axis(parameter: Parameter, order: np.ndarray | slice = slice(None)) -> AxisScale:
+def parameter_axis(
+    parameter: Parameter,
+    order: np.ndarray | slice = slice(None),
+) -> AxisScale:
     """A parameter as positions; where a trial does not have it, set apart."""
     values = parameter.values[order]
     if not parameter.choices:
         return number_axis(values, parameter.log)
-    ticks, texts = [float(i) for i in range(len(parameter.choices))], list(parameter.choices)
+    ticks, texts = (
+        [float(i) for i in range(len(parameter.choices))],
+        list(parameter.choices),
+    )
     absent = np.isnan(values)
     if absent.any():
         ticks, texts = [-1.0, *ticks], [_ABSENT, *texts]

@@ -34,7 +34,12 @@ CURVES = 300
 """Learning curves in one chart, at most."""
 
 
-def history(objective: Objective, results: Results, index: int = 0, states: Collection[str] = ()) -> Chart:
+def history(
+    objective: Objective,
+    results: Results,
+    index: int = 0,
+    states: Collection[str] = (),
+) -> Chart:
     """Every trial by number: its value, or where it was stopped or failed; and the best so far.
 
     Args:
@@ -48,18 +53,36 @@ def history(objective: Objective, results: Results, index: int = 0, states: Coll
     failed = np.flatnonzero(results.of_state("failed")) if not states or "failed" in states else places[:0]
     if not len(places) and not len(failed):
         return Chart(title, None, NOTHING)
-    costs = results.costs(objective, index)
+    costs = results.losses(objective, index)
     shown = places[subsample_best(costs[places], results.numbers[places], POINTS)]
-    complete, pruned = results.of_state("complete")[shown], results.of_state("pruned")[shown]
+    complete, pruned = (
+        results.of_state("complete")[shown],
+        results.of_state("pruned")[shown],
+    )
     feasible = results.feasible[shown]
     candidates = np.flatnonzero(results.candidates() & results.done(index))
     drawn = figure(
-        _points("complete", results, shown[complete & feasible], index, COLOURS["complete"]),
-        _points("infeasible", results, shown[complete & ~feasible], index, COLOURS["infeasible"]),
+        _points(
+            "complete",
+            results,
+            shown[complete & feasible],
+            index,
+            COLOURS["complete"],
+        ),
+        _points(
+            "infeasible",
+            results,
+            shown[complete & ~feasible],
+            index,
+            COLOURS["infeasible"],
+        ),
         _points("pruned", results, shown[pruned], index, COLOURS["pruned"], "x"),
         _failed(results, failed),
         _best_so_far(objective, results, candidates, index),
-        xaxis={**count_axis("trial", results.numbers), "range": _whole_range(results.numbers)},
+        xaxis={
+            **count_axis("trial", results.numbers),
+            "range": _whole_range(results.numbers),
+        },
         yaxis=axis(objective.name, results.values[shown, index]),
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )
@@ -87,7 +110,12 @@ def _whole_range(numbers: np.ndarray) -> list[float]:
 
 
 def _points(
-    name: str, results: Results, places: np.ndarray, index: int, colour: str, symbol: str = "circle"
+    name: str,
+    results: Results,
+    places: np.ndarray,
+    index: int,
+    colour: str,
+    symbol: str = "circle",
 ) -> go.Scatter:
     return points(
         results.numbers[places],
@@ -115,7 +143,12 @@ def _failed(results: Results, places: np.ndarray) -> go.Scatter:
     )
 
 
-def _best_so_far(objective: Objective, results: Results, places: np.ndarray, index: int) -> go.Scatter:
+def _best_so_far(
+    objective: Objective,
+    results: Results,
+    places: np.ndarray,
+    index: int,
+) -> go.Scatter:
     values = results.values[places, index]
     best = np.maximum.accumulate(values) if objective.maximize else np.minimum.accumulate(values)
     # only where it changes, and at the end: a study of 100,000 trials has a few dozen such points
@@ -135,23 +168,36 @@ def _best_so_far(objective: Objective, results: Results, places: np.ndarray, ind
 
 def _records(objective: Objective, results: Results, index: int) -> np.ndarray:
     """The best so far, of every trial; NaN before the first candidate."""
-    costs = np.where(results.done(index) & results.feasible, results.costs(objective, index), np.inf)
+    costs = np.where(
+        results.done(index) & results.feasible,
+        results.losses(objective, index),
+        np.inf,
+    )
     best = np.minimum.accumulate(costs)
     best = np.where(np.isfinite(best), best, np.nan)
     return -best if objective.maximize else best
 
 
 def choose_curves(
-    objective: Objective, results: Results, index: int = 0, limit: int = CURVES, states: Collection[str] = ()
+    objective: Objective,
+    results: Results,
+    index: int = 0,
+    limit: int = CURVES,
+    states: Collection[str] = (),
 ) -> list[int]:
     """Numbers of the trials whose learning curves are worth drawing: the best, those that run, an even choice."""
     tried = np.flatnonzero(results.in_states(states) & ~np.isnan(results.steps))
-    costs = np.where(results.candidates(), results.costs(objective, index), np.inf)
+    costs = np.where(results.candidates(), results.losses(objective, index), np.inf)
     costs = np.where(results.in_states(["running", "interrupted"]), -np.inf, costs)[tried]
     return [int(number) for number in results.numbers[tried[subsample_best(costs, results.numbers[tried], limit)]]]
 
 
-def learning_curves(objective: Objective, results: Results, curves: Sequence[ReportCurve], best: int | None) -> Chart:
+def learning_curves(
+    objective: Objective,
+    results: Results,
+    curves: Sequence[ReportCurve],
+    best: int | None,
+) -> Chart:
     """Curves by step: the best trial's on top, pruned ones faded.
 
     Args:
@@ -163,7 +209,11 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Rep
     title = f"Learning curves of {objective.name}"
     drawn = [curve for curve in curves if any(point.value is not None for point in curve.points)]
     if not drawn:
-        return Chart(title, None, "No trial has reported yet; curves appear for objectives that call trial.report().")
+        return Chart(
+            title,
+            None,
+            "No trial has reported yet; curves appear for objectives that call trial.report().",
+        )
     states = {state: set(results.numbers[results.of_state(state)].tolist()) for state in _OPACITY if state != "best"}
     groups: dict[str, list[ReportCurve]] = {}
     for curve in drawn:
@@ -186,7 +236,11 @@ def learning_curves(objective: Objective, results: Results, curves: Sequence[Rep
             showing(len(drawn), max(reported, len(drawn)), "curves"),
             *(f"{len(states[state]):,} {state}" for state in ("running", "interrupted") if states[state]),
         ),
-        columns={"trial": whole(numbers), "step": steps.astype(np.int64), objective.name: values},
+        columns={
+            "trial": whole(numbers),
+            "step": steps.astype(np.int64),
+            objective.name: values,
+        },
     )
 
 
@@ -257,7 +311,12 @@ def timeline(spans: Sequence[Span]) -> Chart:
         height=min(900, 120 + 34 * len(lanes)),
         barmode="overlay",
         xaxis={**axis("UTC"), "type": "date"},
-        yaxis={**axis(""), "type": "category", "categoryarray": [*names.values()][::-1], "categoryorder": "array"},
+        yaxis={
+            **axis(""),
+            "type": "category",
+            "categoryarray": [*names.values()][::-1],
+            "categoryorder": "array",
+        },
     )
     idle = idle_share(spans)
     return Chart(
@@ -281,7 +340,10 @@ def timeline(spans: Sequence[Span]) -> Chart:
 
 def idle_share(spans: Sequence[Span]) -> float:
     """Share of the time between the first start and the last end in which workers had nothing to do, all together."""
-    first, last = min(span.started_at for span in spans), max(span.ended_at for span in spans)
+    first, last = (
+        min(span.started_at for span in spans),
+        max(span.ended_at for span in spans),
+    )
     there = (last - first).total_seconds() * len({(span.node, span.lane) for span in spans})
     busy = sum((span.ended_at - span.started_at).total_seconds() for span in spans)
     return max(0.0, 1.0 - busy / there) if there > 0 else 0.0
@@ -291,7 +353,11 @@ def _moment(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _bars(state: str, spans: Sequence[Span], names: Mapping[tuple[str, int], str]) -> go.Bar:
+def _bars(
+    state: str,
+    spans: Sequence[Span],
+    names: Mapping[tuple[str, int], str],
+) -> go.Bar:
     starts = np.array([span.started_at.timestamp() * 1000 for span in spans])
     # Plotly measures bars on a date axis in milliseconds
     lengths = np.array([max(1.0, (span.ended_at - span.started_at).total_seconds() * 1000) for span in spans])

@@ -41,7 +41,11 @@ def report(database: Database, study: StudyView) -> str:
     )
 
 
-def _parts(database: Database, study: StudyView, best: Sequence[TrialRow]) -> Iterator[Card | Chart]:
+def _parts(
+    database: Database,
+    study: StudyView,
+    best: Sequence[TrialRow],
+) -> Iterator[Card | Chart]:
     yield _answer(database, study)
     yield _health(database, study)
     yield from _figures(database, study)
@@ -49,9 +53,16 @@ def _parts(database: Database, study: StudyView, best: Sequence[TrialRow]) -> It
         several = len(study.objectives) > 1
         there = study.counts.complete
         note = f"the best {len(best)} of {there:,} complete trials" if there > len(best) and not several else ""
-        yield Card("Pareto front" if several else "Best trials", [_table(study, best)], note)
+        yield Card(
+            "Pareto front" if several else "Best trials",
+            [_table(study, best)],
+            note,
+        )
     told = explain_study(database, study)
-    yield Card("How it was searched", [Sentences([(one.topic, one.text) for one in told.said])])
+    yield Card(
+        "How it was searched",
+        [Sentences([(one.topic, one.text) for one in told.statements])],
+    )
     if study.spec is not None:
         yield Card("Study file", [CodeBlock(study.source_text or written(study.spec))])
     yield Card("Made with", [Sentences(list(_versions()))])
@@ -62,7 +73,10 @@ def _answer(database: Database, study: StudyView) -> Card:
     answer = recommended_trials(database, study)
     rows = answer_rows(database, study, answer)[:1]
     if not rows:
-        return Card("Parameters to take", [Sentences([("", "No trial is complete and feasible yet.")])])
+        return Card(
+            "Parameters to take",
+            [Sentences([("", "No trial is complete and feasible yet.")])],
+        )
     values = ", ".join(
         f"{objective.name} = {number(value)}"
         for objective, value in zip(study.objectives, rows[0].values or (), strict=False)
@@ -71,9 +85,19 @@ def _answer(database: Database, study: StudyView) -> Card:
     if answer is not None and (evidence := answer.describe(study.shared_seeds)):
         told.append(("evidence", f"{evidence[0].upper()}{evidence[1:]}."))
     if answer is not None and answer.luckiest != answer.number:
-        told.append(("luckiest", f"Trial {answer.luckiest} has the best observed value, {answer.luck}."))
+        told.append(
+            (
+                "luckiest",
+                f"Trial {answer.luckiest} has the best observed value, {answer.luck}.",
+            )
+        )
     if len(study.objectives) > 1:
-        told.append(("choice", "One of the front, which is listed below: no other beats it in every objective."))
+        told.append(
+            (
+                "choice",
+                "One of the front, which is listed below: no other beats it in every objective.",
+            )
+        )
     params = yaml.safe_dump(dict(rows[0].params), sort_keys=False, allow_unicode=True)
     return Card("Parameters to take", [Sentences(told), CodeBlock(params)], is_wide=False)
 
@@ -97,7 +121,11 @@ def _figures(database: Database, study: StudyView) -> Iterator[Chart]:
 
 def _facts(study: StudyView) -> dict[str, str]:
     counts = study.counts
-    facts = {"trials": f"{counts.total:,}", "complete": f"{counts.complete:,}", "pruned": f"{counts.pruned:,}"}
+    facts = {
+        "trials": f"{counts.total:,}",
+        "complete": f"{counts.complete:,}",
+        "pruned": f"{counts.pruned:,}",
+    }
     facts["failed"] = f"{counts.failed:,}"
     if counts.stopped:
         facts["stopped"] = f"{counts.stopped:,}"

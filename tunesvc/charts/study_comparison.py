@@ -8,16 +8,38 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tunesvc.charts.chart import COLOURS, Chart, axis, count_axis, figure, label, notes, showing, whole
+from tunesvc.charts.chart import (
+    COLOURS,
+    Chart,
+    axis,
+    count_axis,
+    figure,
+    label,
+    notes,
+    showing,
+    whole,
+)
 from tunesvc.queries.rows import Objective, ReportCurve
 
-PALETTE = ("#4f7cff", "#e5484d", "#12a594", "#f5a524", "#a05cd6", "#0ea5d7", "#d6409f", "#7a8c1e")
+PALETTE = (
+    "#4f7cff",
+    "#e5484d",
+    "#12a594",
+    "#f5a524",
+    "#a05cd6",
+    "#0ea5d7",
+    "#d6409f",
+    "#7a8c1e",
+)
 """Of things compared; they repeat, with another dash."""
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def peer_curves(
-    objective: Objective, own: ReportCurve, peers: Mapping[str, Sequence[ReportCurve]], there: int
+    objective: Objective,
+    own: ReportCurve,
+    peers: Mapping[str, Sequence[ReportCurve]],
+    there: int,
 ) -> Chart:
     """A trial's curve, bold, among others.
 
@@ -29,7 +51,11 @@ def peer_curves(
     """
     title = f"Its curve of {objective.name}"
     if not any(point.value is not None for point in own.points):
-        return Chart(title, None, "It has reported nothing; a curve appears when the objective calls trial.report().")
+        return Chart(
+            title,
+            None,
+            "It has reported nothing; a curve appears when the objective calls trial.report().",
+        )
     kinds = [kind for kind in ("others", "nearest", "compared", "best") if peers.get(kind)]
     drawn = [*(curve for kind in kinds for curve in peers[kind]), own]
     traces = [_group(kind, peers[kind]) for kind in kinds]
@@ -37,7 +63,11 @@ def peer_curves(
     traces.append(_joined(f"trial {own.trial_number}", [own], mode=_mode([own]), **mark))
     return Chart(
         title,
-        figure(*traces, xaxis=count_axis("step", _steps(drawn)), yaxis=axis(objective.name, _values(drawn))),
+        figure(
+            *traces,
+            xaxis=count_axis("step", _steps(drawn)),
+            yaxis=axis(objective.name, _values(drawn)),
+        ),
         notes(showing(len(drawn), there, "curves"), "click one to open its trial"),
         columns=_columns(objective, drawn),
     )
@@ -50,10 +80,20 @@ def compared_curves(objective: Objective, curves: Sequence[ReportCurve]) -> Char
     if not drawn:
         return Chart(title, None, "None of these trials has reported.")
     traces = [
-        _joined(f"trial {curve.trial_number}", [curve], mode=_mode([curve]), line=_line(i), marker=_marker(i))
+        _joined(
+            f"trial {curve.trial_number}",
+            [curve],
+            mode=_mode([curve]),
+            line=_line(i),
+            marker=_marker(i),
+        )
         for i, curve in enumerate(drawn)
     ]
-    made = figure(*traces, xaxis=count_axis("step", _steps(drawn)), yaxis=axis(objective.name, _values(drawn)))
+    made = figure(
+        *traces,
+        xaxis=count_axis("step", _steps(drawn)),
+        yaxis=axis(objective.name, _values(drawn)),
+    )
     return Chart(title, made, columns=_columns(objective, drawn))
 
 
@@ -100,7 +140,10 @@ _GROUPS: Mapping[str, tuple[str, str, float, float]] = {
 
 def _group(kind: str, curves: Sequence[ReportCurve]) -> go.Scatter:
     name, colour, width, opacity = _GROUPS[kind]
-    look = {"line": {"color": colour, "width": width}, "marker": {"color": colour, "size": 5}}
+    look = {
+        "line": {"color": colour, "width": width},
+        "marker": {"color": colour, "size": 5},
+    }
     return _joined(name, curves, mode=_mode(curves), opacity=opacity, **look)
 
 
@@ -130,7 +173,11 @@ def _mode(curves: Sequence[ReportCurve]) -> str:
 
 
 def _line(i: int) -> dict[str, Any]:
-    return {"color": PALETTE[i % len(PALETTE)], "dash": DASHES[i // len(PALETTE) % len(DASHES)], "width": 2}
+    return {
+        "color": PALETTE[i % len(PALETTE)],
+        "dash": DASHES[i // len(PALETTE) % len(DASHES)],
+        "width": 2,
+    }
 
 
 def _marker(i: int) -> dict[str, Any]:

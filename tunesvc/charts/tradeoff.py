@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tunesvc.charts.chart import COLOURS, NOTHING, Chart, axis, count_axis, figure, label, notes, points, showing, whole
+from tunesvc.charts.chart import (
+    COLOURS,
+    NOTHING,
+    Chart,
+    axis,
+    count_axis,
+    figure,
+    label,
+    notes,
+    points,
+    showing,
+    whole,
+)
 from tunesvc.charts.parallel import ChoiceGroup, parallel_axes
 from tunesvc.charts.parameters import number_axis
 from tunesvc.queries.rows import Objective
@@ -55,7 +67,12 @@ def pareto(objectives: Sequence[Objective], results: Results, front: np.ndarray)
     )
 
 
-def _plane(objectives: Sequence[Objective], results: Results, others: np.ndarray, best: np.ndarray) -> go.Figure:
+def _plane(
+    objectives: Sequence[Objective],
+    results: Results,
+    others: np.ndarray,
+    best: np.ndarray,
+) -> go.Figure:
     best = best[np.lexsort(results.values[best].T[::-1])]
     shown = np.concatenate([others, best])
     return figure(
@@ -66,7 +83,14 @@ def _plane(objectives: Sequence[Objective], results: Results, others: np.ndarray
     )
 
 
-def _cloud(name: str, results: Results, places: np.ndarray, colour: str, size: int, mode: str) -> Any:
+def _cloud(
+    name: str,
+    results: Results,
+    places: np.ndarray,
+    colour: str,
+    size: int,
+    mode: str,
+) -> Any:
     return points(
         results.values[places, 0],
         results.values[places, 1],
@@ -80,7 +104,12 @@ def _cloud(name: str, results: Results, places: np.ndarray, colour: str, size: i
     )
 
 
-def _axes(objectives: Sequence[Objective], results: Results, others: np.ndarray, best: np.ndarray) -> go.Figure:
+def _axes(
+    objectives: Sequence[Objective],
+    results: Results,
+    others: np.ndarray,
+    best: np.ndarray,
+) -> go.Figure:
     order = np.concatenate([others[subsample(results.numbers[others], 300)], best[:100]])
     scales = [
         ("trial", number_axis(results.numbers[order].astype(float), False)),
@@ -131,7 +160,9 @@ def _course(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for i, (a, b) in enumerate(costs.tolist()):
         if any(one[0] <= a and one[1] <= b for one in front):
             continue
-        front = sorted([one for one in front if not (a <= one[0] and b <= one[1])] + [(a, b)])
+        front = sorted(
+            [one for one in front if not (a <= one[0] and b <= one[1])] + [(a, b)],
+        )
         ends = [one[0] for one in front[1:]] + [float(reference[0])]
         at.append(i)
         volumes.append(sum((end - one[0]) * (reference[1] - one[1]) for one, end in zip(front, ends, strict=True)))

@@ -1,4 +1,7 @@
-"""What has changed, cheaply: a text per study that differs after each commit of its coordinator and its end."""
+"""Change tokens: a text per study that differs after each commit of its coordinator.
+
+Comparing tokens is much cheaper than reading a study again.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,40 @@ from tunesvc.db.schema.tables import leases, studies, trials
 
 
 def change_tokens(database: Database) -> dict[int, str]:
-    """One text per study, of all studies. Trials that end through Optuna's API alone do not change it."""
-    query = sa.select(studies.c.study_id, _written()).outerjoin(leases, leases.c.study_id == studies.c.study_id)
+    """Return the change token of every study.
+
+    Trials that end through Optuna's API alone do not change it; `fingerprint` counts them too.
+    """
+    lease = leases.c.study_id == studies.c.study_id
+    query = sa.select(studies.c.study_id, _token()).outerjoin(leases, lease)
     with database.engine.connect() as connection:
-        return {row.study_id: row.written for row in connection.execute(query)}
+        return {row.study_id: row.change_token for row in connection.execute(query)}
 
 
 def fingerprint(database: Database, study_id: int) -> str:
-    """One study's text, by which a copy of anything that was read of it can be known to be outdated."""
-    ended = (
+    """Return a text that changes whenever a cached reading of the study is outdated."""
+    finished = (
         sa.select(sa.func.count())
-        .where(trials.c.study_id == study_id, trials.c.state.in_(["complete", "pruned", "fail"]))
+        .where(
+            trials.c.study_id == study_id,
+            trials.c.state.in_(["complete", "pruned", "fail"]),
+        )
         .scalar_subquery()
     )
     query = (
-        sa.select(_written(), ended.label("ended"))
+        sa.select(_token(), finished.label("finished"))
         .select_from(studies)
         .outerjoin(leases, leases.c.study_id == studies.c.study_id)
         .where(studies.c.study_id == study_id)
     )
     with database.engine.connect() as connection:
         row = connection.execute(query).one_or_none()
-    return "" if row is None else f"{row.written}:{row.ended}"
+    return "" if row is None else f"{row.change_token}:{row.finished}"
 
 
-def _written() -> sa.Label[Any]:
-    """The lease's batch number grows with every commit, its token with every change of hands."""
+def _token() -> sa.Label[Any]:
+    # The lease's batch number grows with every commit, its fencing token with every new owner.
     is_held = leases.c.expires_at > sa.func.now()
-    parts = (studies.c.study_id, studies.c.state, studies.c.next_number, leases.c.token, leases.c.batch, is_held)
-    return sa.func.concat_ws(":", *parts).label("written")
+    study = (studies.c.study_id, studies.c.state, studies.c.next_number)
+    lease = (leases.c.token, leases.c.batch, is_held)
+    return sa.func.concat_ws(":", *study, *lease).label("change_token")

@@ -1,4 +1,7 @@
-"""Checkpoints of trials that lie on this machine, with the values that they were saved at. Reads, copies nothing."""
+"""Checkpoints of trials on this machine, with the values at which they were saved.
+
+Only reads; copies no file.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,27 @@ class KeptCheckpoint:
 
     trial_number: int
     step: int | None
-    """Of the last report before it; None before the first one."""
+    """Step of the last report before the checkpoint; None before the first report."""
     value: float | None
     """The first objective at `step`; None where nothing was reported there."""
     path: Path
-    """The file or folder, under the name that the objective gave it."""
+    """File or folder, under the name that the objective gave it."""
 
 
-def find_best_checkpoint(database: Database, view: StudyView, number: int | None = None) -> KeptCheckpoint:
+def find_best_checkpoint(
+    database: Database,
+    view: StudyView,
+    number: int | None = None,
+) -> KeptCheckpoint:
     """Return the best checkpoint of the best trial, or of trial `number`.
 
-    The checkpoint at the best value of the first objective; without any value the newest.
+    This is the checkpoint at the best value of the first objective, or the newest one if no
+    checkpoint has a value.
 
     Raises:
-        StudyNotFound: it has no trial of that number.
-        TuneError: the trial has no checkpoint, its files are not on this machine, or no trial is the best yet.
+        StudyNotFound: the study has no trial of that number.
+        TuneError: the trial has no checkpoint, its files are not on this machine, or no trial is
+            the best yet.
     """
     if number is None:
         try:
@@ -46,31 +55,42 @@ def find_best_checkpoint(database: Database, view: StudyView, number: int | None
     files = checkpoint_files(folder)
     if not files:
         raise TuneError(
-            f"the checkpoints of trial {number} lay in {folder}, which is not on this machine: run this where the "
-            "trials ran, or where `TUNE_CHECKPOINTS` is mounted"
+            f"the checkpoints of trial {number} lay in {folder}, which is not on this machine: "
+            "run this where the trials ran, or where `TUNE_CHECKPOINTS` is mounted"
         )
     points = get_curve(database, view.study_id, number).points
     values = {(point.attempt, point.step): point.value for point in points}
-    kept = [_with_value(file, number, values) for file in files]
-    sign = -1 if view.objectives[0].maximize else 1
-    # `min` takes the first of equals: the newest
-    return min(reversed(kept), key=lambda one: math.inf if one.value is None else sign * one.value)
+    checkpoints = [_with_value(file, number, values) for file in files]
+    maximize = view.objectives[0].maximize
+
+    def loss(checkpoint: KeptCheckpoint) -> float:
+        if checkpoint.value is None:
+            return math.inf
+        return -checkpoint.value if maximize else checkpoint.value
+
+    # `min` returns the first of equals; reversed, that is the newest.
+    return min(reversed(checkpoints), key=loss)
 
 
 def _folder(database: Database, view: StudyView, number: int) -> Path:
-    """Return where the checkpoints of a trial lie."""
+    """Return the folder with the checkpoints of a trial."""
     if not 0 <= number < view.counts.total:
         raise StudyNotFound(f"study {view.name!r} has no trial {number}")
-    saved = [one.checkpoint for one in list_attempts(database, view.study_id, numbers=[number]) if one.checkpoint]
+    attempts = list_attempts(database, view.study_id, numbers=[number])
+    saved = [attempt.checkpoint for attempt in attempts if attempt.checkpoint]
     if not saved:
         raise TuneError(
-            f"trial {number} of study {view.name!r} has no checkpoint: its objective never called "
-            "`trial.checkpoint(...)`"
+            f"trial {number} of study {view.name!r} has no checkpoint: its objective never "
+            "called `trial.checkpoint(...)`"
         )
     return Path(saved[-1]).parent.parent
 
 
-def _with_value(file: CheckpointFile, number: int, values: Mapping[tuple[int, int], float | None]) -> KeptCheckpoint:
+def _with_value(
+    file: CheckpointFile,
+    number: int,
+    values: Mapping[tuple[int, int], float | None],
+) -> KeptCheckpoint:
     value = values.get((file.attempt, file.step))
     is_number = value is not None and not math.isnan(value)
     step = None if file.step < 0 else file.step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -44,8 +45,9 @@ class Confirmation:
     @property
     def winner(self) -> Finalist | None:
         """The finalist with the best mean; None until repeats show the noise, see `compare`."""
-        first = next(iter(self.finalists), None)
-        return None if first is None or first.chance is None else first
+        if not self.finalists or self.finalists[0].chance is None:
+            return None
+        return self.finalists[0]
 
     @property
     def verdict(self) -> str:
@@ -53,22 +55,34 @@ class Confirmation:
         first = next(iter(self.finalists), None)
         if first is None or first.mean is None:
             return "No repeat has a value yet."
-        if first.chance is None and len(first.values) > 1:
+        if first.chance is not None:
+            return _verdict_by_chance(first.number, first.chance)
+        if len(first.values) > 1:
             equal = [one.number for one in self.finalists if one.mean == first.mean]
-            best = f"Trials {', '.join(map(str, equal))} are level" if len(equal) > 1 else f"Trial {equal[0]} is best"
             return (
-                f"{best}. Every repeat of a trial gave the same value, so repeats say nothing about noise: does the "
-                "objective use `trial.seed` (TUNE_SEED)?"
+                f"{_describe_best(equal)}. Every repeat of a trial gave the same value, so "
+                "repeats say nothing about noise: does the objective use `trial.seed` (TUNE_SEED)?"
             )
-        if first.chance is None:
-            return f"Trial {first.number} has the best mean; one repeat each does not show how sure that is."
-        sure = "is best" if first.chance >= 0.95 else "is probably best" if first.chance >= 0.5 else "has the best mean"
-        more = "" if first.chance >= 0.95 else "; more --repeats would tell"
-        return f"Trial {first.number} {sure}: the chance that its true mean is the best is {first.chance:.0%}{more}."
+        best = f"Trial {first.number} has the best mean"
+        return f"{best}; one repeat each does not show how sure that is."
+
+
+def _describe_best(numbers: Sequence[int]) -> str:
+    if len(numbers) > 1:
+        return f"Trials {', '.join(map(str, numbers))} are level"
+    return f"Trial {numbers[0]} is best"
+
+
+def _verdict_by_chance(number: int, chance: float) -> str:
+    text = f"the chance that its true mean is the best is {chance:.0%}"
+    if chance >= 0.95:
+        return f"Trial {number} is best: {text}."
+    probably = "is probably best" if chance >= 0.5 else "has the best mean"
+    return f"Trial {number} {probably}: {text}; more --repeats would tell."
 
 
 def get_confirmation(database: Database, name: str) -> Confirmation | None:
-    """Return what the repeats of a study's finalists show so far; None when it was never confirmed.
+    """Return the repeats of a study's finalists so far; None if it was never confirmed.
 
     Raises:
         StudyNotFound: there is no such study.
@@ -82,9 +96,11 @@ def get_confirmation(database: Database, name: str) -> Confirmation | None:
 
     stored = PgStorage(database).get_all_trials(repeated.study_id, deepcopy=False)
     trials = [trial for trial in stored if not was_withdrawn(trial)]
-    numbers = sorted({trial.user_attrs[CONFIRMS] for trial in trials if CONFIRMS in trial.user_attrs})
-    observed = {row.number: row.value for row in rows_of(database, record.study_id, numbers) if row.value is not None}
-    values, failed = _of_finalists([trial for trial in trials if trial.user_attrs.get(CONFIRMS) in observed])
+    numbers = {trial.user_attrs[CONFIRMS] for trial in trials if CONFIRMS in trial.user_attrs}
+    rows = rows_of(database, record.study_id, sorted(numbers))
+    observed = {row.number: row.value for row in rows if row.value is not None}
+    repeats = [trial for trial in trials if trial.user_attrs.get(CONFIRMS) in observed]
+    values, failed = _group_by_finalist(repeats)
     finalists = {number: observed[number] for number in values}
     starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
     (metric,) = repeated.spec.metrics
@@ -97,15 +113,17 @@ def get_confirmation(database: Database, name: str) -> Confirmation | None:
     )
 
 
-def _of_finalists(repeats: list[FrozenTrial]) -> tuple[dict[int, dict[int, float]], Counter[int]]:
-    """Return values by finalist and seed, and how many repeats of each finalist failed."""
+def _group_by_finalist(
+    repeats: list[FrozenTrial],
+) -> tuple[dict[int, dict[int, float]], Counter[int]]:
+    """Return values by finalist and seed, and the number of failed repeats by finalist."""
     values: dict[int, dict[int, float]] = {}
     failed: Counter[int] = Counter()
     for repeat in repeats:
         number = repeat.user_attrs[CONFIRMS]
         of_finalist = values.setdefault(number, {})
         if repeat.state == TrialState.COMPLETE:
-            # A repeat of an earlier version has no recorded seed: it counts as a seed of its own.
+            # Earlier versions recorded no seed: such a repeat counts as a seed of its own.
             of_finalist[repeat.system_attrs.get(SEED, -1 - repeat.number)] = repeat.values[0]
         elif repeat.state.is_finished():
             failed[number] += 1

@@ -1,4 +1,4 @@
-"""What the model and the statistics believe of a study, at a bounded cost however large it is."""
+"""Model of a study's objective and importance of its parameters, at a bounded cost."""
 
 from __future__ import annotations
 
@@ -22,34 +22,54 @@ if TYPE_CHECKING:
     from tunesvc.search.analysis.model_surface import ModelSurface
 
 LEARNED_MAX = 1_000
-"""Trials that the model is shown: of more the best, and an even choice of the rest."""
+"""Most trials that the model is fitted to: the best ones, and an even sample of the rest."""
 
 
 def importance_shares(tried: CompletedTrials) -> tuple[Share, ...]:
-    """Each parameter's share in the differences of the objective; nothing with too few complete trials."""
+    """Return each parameter's share of the objective's variance; empty with too few trials."""
     from tunesvc.search.analysis.importance import importances
 
-    found = [one for one in tried.parameters if one.low < one.high]
-    return importances(
-        [one.name for one in found], [one.places() for one in found], [len(one.choices) for one in found], tried.costs
+    varied = [parameter for parameter in tried.parameters if parameter.low < parameter.high]
+    names = [parameter.name for parameter in varied]
+    positions = [parameter.places() for parameter in varied]
+    choices = [len(parameter.choices) for parameter in varied]
+    return importances(names, positions, choices, tried.losses)
+
+
+def get_surface(
+    database: Database,
+    view: StudyView,
+    results: Results,
+    index: int = 0,
+) -> ModelSurface | None:
+    """Return a model of one objective, fitted to complete, feasible trials; None without any."""
+    from tunesvc.search.analysis.model_surface import learn
+
+    rows = np.flatnonzero(results.candidates() & results.done(index))
+    losses = results.losses(view.objectives[index], index)[rows]
+    rows = rows[subsample_best(losses, results.numbers[rows], LEARNED_MAX)]
+    numbers = [int(number) for number in results.numbers[rows]]
+    return learn(
+        frozen(database, view.study_id, numbers, index),
+        view.objectives[index].goal,
+        view.shared_seeds,
     )
 
 
-def get_surface(database: Database, view: StudyView, results: Results, index: int = 0) -> ModelSurface | None:
-    """The model of one objective, fitted to complete, feasible trials; None while there is nothing to fit it to."""
-    from tunesvc.search.analysis.model_surface import learn
-
-    places = np.flatnonzero(results.candidates() & results.done(index))
-    costs = results.costs(view.objectives[index], index)[places]
-    places = places[subsample_best(costs, results.numbers[places], LEARNED_MAX)]
-    numbers = [int(number) for number in results.numbers[places]]
-    return learn(frozen(database, view.study_id, numbers, index), view.objectives[index].goal, view.shared_seeds)
-
-
-def frozen(database: Database, study_id: int, numbers: list[int], index: int | None = None) -> list[FrozenTrial]:
-    """Trials as Optuna bears them; with one objective's value alone where `index` says which."""
-    ids = sa.cast([trial_id(study_id, number) for number in numbers], pg.ARRAY(sa.BigInteger))
-    objectives: Any = trials.c["values"] if index is None else pg.array([trials.c["values"][index + 1]])
+def frozen(
+    database: Database,
+    study_id: int,
+    numbers: list[int],
+    index: int | None = None,
+) -> list[FrozenTrial]:
+    """Return trials as Optuna's frozen trials; with `index`, only with that objective's value."""
+    ids = sa.cast(
+        [trial_id(study_id, number) for number in numbers],
+        pg.ARRAY(sa.BigInteger),
+    )
+    objectives: Any = trials.c["values"]
+    if index is not None:
+        objectives = pg.array([objectives[index + 1]])
     query = (
         sa.select(
             trials.c.trial_id,

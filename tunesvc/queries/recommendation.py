@@ -1,4 +1,4 @@
-"""A study's answer: the trial that it recommends, and how much more there is to expect."""
+"""Recommendation of a study's best trial, and forecast of further improvement."""
 
 from __future__ import annotations
 
@@ -21,54 +21,80 @@ if TYPE_CHECKING:
     from tunesvc.search.analysis.recommend import Recommendation
 
 CONSIDERED_MAX = 2_000
-"""Trials among which the one to take is looked for."""
+"""Most trials that the model compares to recommend one."""
 
 
-def recommended_trials(database: Database, view: StudyView, results: Results | None = None) -> Recommendation | None:
-    """Return the trial to take; None with several objectives, or when no trial is complete and feasible.
+def recommended_trials(
+    database: Database,
+    view: StudyView,
+    results: Results | None = None,
+) -> Recommendation | None:
+    """Return the recommended trial; None with several objectives or without a feasible result.
 
-    The one decision about the best trial: every face asks here. The finalist that `tune confirm` found best wins over
-    the model, unless the model prefers a trial that finished after the repeats.
+    The command line, Python and the dashboard all use this decision. The finalist that
+    `tune confirm` found best takes precedence over the model, unless the model prefers a trial that
+    finished after the repeats.
     """
-    known = study_results(database, view.study_id) if results is None else results
-    answer = modelled(database, view, known)
-    return None if answer is None else with_repeats(database, view, known, answer)
+    if results is None:
+        results = study_results(database, view.study_id)
+    answer = recommend_by_model(database, view, results)
+    return None if answer is None else with_repeats(database, view, results, answer)
 
 
-def modelled(database: Database, view: StudyView, results: Results) -> Recommendation | None:
-    """Return the trial to take by the model alone, without regard to repeats.
+def recommend_by_model(
+    database: Database,
+    view: StudyView,
+    results: Results,
+) -> Recommendation | None:
+    """Return the recommended trial by the model alone, without repeats.
 
-    Of more than `CONSIDERED_MAX` candidates the best, and an even choice of the others, are considered.
+    Of more than `CONSIDERED_MAX` candidates, takes the best and an even sample of the others.
     """
     if len(view.objectives) > 1:
         return None
     from tunesvc.search.analysis.recommend import recommend
 
-    places = np.flatnonzero(results.candidates())
-    costs = results.costs(view.objectives[0])[places]
-    places = places[subsample_best(costs, results.numbers[places], CONSIDERED_MAX)]
-    found = frozen(database, view.study_id, [int(number) for number in results.numbers[places]])
-    return recommend(found, view.objectives[0].goal, view.shared_seeds)
+    rows = np.flatnonzero(results.candidates())
+    losses = results.losses(view.objectives[0])[rows]
+    rows = rows[subsample_best(losses, results.numbers[rows], CONSIDERED_MAX)]
+    numbers = [int(number) for number in results.numbers[rows]]
+    trials = frozen(database, view.study_id, numbers)
+    return recommend(trials, view.objectives[0].goal, view.shared_seeds)
 
 
-def with_repeats(database: Database, view: StudyView, results: Results, answer: Recommendation) -> Recommendation:
-    """Return the answer that the repeats of finalists give, or the model's where there is none or it is newer."""
-    repeated = get_confirmation(database, view.name)
-    winner = None if repeated is None else repeated.winner
-    if repeated is None or repeated.started_at is None or winner is None or winner.mean is None:
+def with_repeats(
+    database: Database,
+    view: StudyView,
+    results: Results,
+    answer: Recommendation,
+) -> Recommendation:
+    """Return the winner of the repeats, or the model's answer if there is none or it is newer."""
+    confirmation = get_confirmation(database, view.name)
+    if confirmation is None or confirmation.started_at is None:
+        return answer
+    winner = confirmation.winner
+    if winner is None or winner.mean is None:
         return answer
     ended_s = results.ended_s[results.numbers == answer.number]
-    if (ended_s > repeated.started_at.timestamp()).any():
+    if (ended_s > confirmation.started_at.timestamp()).any():
         return answer
     from tunesvc.search.analysis.finalists import CONFIDENCE
 
-    chance = next((one.chance for one in repeated.finalists if one.number == answer.luckiest), None)
+    chances = {one.number: one.chance for one in confirmation.finalists}
+    chance = chances.get(answer.luckiest)
     is_apart = answer.is_apart if chance is None else chance <= 1 - CONFIDENCE
-    return replace(answer, number=winner.number, mean=winner.mean, deviation=None, confirmed=winner, is_apart=is_apart)
+    return replace(
+        answer,
+        number=winner.number,
+        mean=winner.mean,
+        deviation=None,
+        confirmed=winner,
+        is_apart=is_apart,
+    )
 
 
 def find_best_trial(database: Database, view: StudyView) -> TrialRow:
-    """Return the trial to take; of several objectives the first of the Pareto front.
+    """Return the recommended trial; with several objectives the first of the Pareto front.
 
     Raises:
         TuneError: no trial is complete and feasible.
@@ -79,21 +105,26 @@ def find_best_trial(database: Database, view: StudyView) -> TrialRow:
     return rows[0]
 
 
-def answer_rows(database: Database, view: StudyView, answer: Recommendation | None) -> tuple[TrialRow, ...]:
-    """The recommended trial, and after it the one with the best observed value if that is another one.
+def answer_rows(
+    database: Database,
+    view: StudyView,
+    answer: Recommendation | None,
+) -> tuple[TrialRow, ...]:
+    """Return the recommended trial, then the one with the best observed value if it differs.
 
-    With several objectives the Pareto front.
+    With several objectives, returns the Pareto front.
     """
     if len(view.objectives) > 1:
         return list_best_trials(database, view.study_id)
     if answer is None:
         return ()
-    return rows_of(database, view.study_id, list(dict.fromkeys((answer.number, answer.luckiest))))
+    numbers = list(dict.fromkeys((answer.number, answer.luckiest)))
+    return rows_of(database, view.study_id, numbers)
 
 
 def forecast_value(database: Database, view: StudyView) -> str | None:
-    """What improvement is expected, in words; None with several objectives, or too early to tell."""
+    """Describe the improvement to expect; None with several objectives, or with too few trials."""
     if len(view.objectives) > 1 or view.spec is None:
         return None
-    found = expected(view, study_results(database, view.study_id))
-    return None if found is None else found.text
+    forecast = expected(view, study_results(database, view.study_id))
+    return None if forecast is None else forecast.text

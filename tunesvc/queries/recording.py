@@ -1,8 +1,8 @@
-"""A study's recorded course, for replay.
+"""Recording of a study's steps, for replay.
 
-A step of the coordinator is one transaction, and every row bears that transaction's time: rows of one time belong to
-one step, and within it the order is that of the step itself. So the order of asks, reports, verdicts and ends needs
-no columns of its own. What was drawn ahead says after which step that was.
+A step of the coordinator is one transaction, and every row has that transaction's time. So rows of
+one time belong to one step, and the order of asks, reports, decisions and ends needs no columns of
+its own. A prefetched proposal records the time of the step after which it was made.
 """
 
 from __future__ import annotations
@@ -25,66 +25,106 @@ from tunesvc.search.prefetched_proposals import DRAWN_AT
 from tunesvc.search.replay import RecordedStep, Recording
 
 
-def course(database: Database, view: StudyView) -> Recording:
-    """The study's course, whole; it is read at once, so a study that runs meanwhile is told up to some point.
+def load_recording(database: Database, view: StudyView) -> Recording:
+    """Return all recorded steps of a study; of a running one, those recorded so far.
 
     Raises:
-        TuneError: it was made through Optuna's API, which records no decisions.
+        TuneError: the study was made through Optuna's API, which records no decisions.
     """
     if view.spec is None:
-        raise TuneError(f"study {view.name!r} was made through Optuna's API, which records no decisions")
-    moments: dict[datetime, RecordedStep] = defaultdict(RecordedStep)
-    with database.engine.connect() as connection:
-        _decisions(connection, view.study_id, moments)
-        _reports(connection, view, moments)
-        _attempts(connection, view.study_id, moments)
-        table = tables.trials
-        ended = sa.select(table.c.number, table.c.ended_at).where(
-            table.c.study_id == view.study_id, table.c.ended_at.is_not(None)
+        raise TuneError(
+            f"study {view.name!r} was made through Optuna's API, which records no decisions",
         )
-        for number, at in connection.execute(ended.order_by(table.c.number)):
-            moments[at].ended.append(number)
+    steps: dict[datetime, RecordedStep] = defaultdict(RecordedStep)
+    with database.engine.connect() as connection:
+        _read_decisions(connection, view.study_id, steps)
+        _read_reports(connection, view, steps)
+        _read_attempts(connection, view.study_id, steps)
+        _read_ends(connection, view.study_id, steps)
     trials = PgStorage(database).get_all_trials(view.study_id, deepcopy=False)
-    ordered = [moments[at] for at in sorted(moments)]
+    ordered = [steps[step_time] for step_time in sorted(steps)]
     spec = view.spec
-    return Recording(spec, {trial.number: trial for trial in trials}, ordered, lambda: teacher(database, spec))
+    return Recording(
+        spec,
+        {trial.number: trial for trial in trials},
+        ordered,
+        lambda: teacher(database, spec),
+    )
 
 
-def _decisions(connection: sa.Connection, study_id: int, moments: dict[datetime, RecordedStep]) -> None:
+def _read_ends(
+    connection: sa.Connection,
+    study_id: int,
+    steps: dict[datetime, RecordedStep],
+) -> None:
+    table = tables.trials
+    query = (
+        sa.select(table.c.number, table.c.ended_at)
+        .where(table.c.study_id == study_id, table.c.ended_at.is_not(None))
+        .order_by(table.c.number)
+    )
+    for number, step_time in connection.execute(query):
+        steps[step_time].ended.append(number)
+
+
+def _read_decisions(
+    connection: sa.Connection,
+    study_id: int,
+    steps: dict[datetime, RecordedStep],
+) -> None:
     table = tables.decisions
     query = (
         sa.select(table.c.trial_number, table.c.kind, table.c.details, table.c.decided_at)
-        .where(table.c.study_id == study_id, table.c.kind.in_(["ask", "prune", "pause", "promote"]))
+        .where(
+            table.c.study_id == study_id,
+            table.c.kind.in_(["ask", "prune", "pause", "promote"]),
+        )
         .order_by(table.c.decision_id)
     )
-    for number, kind, details, at in connection.execute(query):
+    for number, kind, details, step_time in connection.execute(query):
         if kind == "ask":
-            moments[at].taken.append(number)
-            drawn = details.get(DRAWN_AT)
-            moments[datetime.fromisoformat(drawn) if drawn else at].asked.append((number, details))
+            steps[step_time].taken.append(number)
+            prefetched_at = details.get(DRAWN_AT)
+            asked_at = datetime.fromisoformat(prefetched_at) if prefetched_at else step_time
+            steps[asked_at].asked.append((number, details))
         elif kind == "promote":
-            moments[at].promoted[number] = details
+            steps[step_time].promoted[number] = details
         else:
-            moments[at].pruned[number] = details
+            steps[step_time].pruned[number] = details
 
 
-def _reports(connection: sa.Connection, view: StudyView, moments: dict[datetime, RecordedStep]) -> None:
-    """Those that a later attempt superseded too: they were there when they came."""
+def _read_reports(
+    connection: sa.Connection,
+    view: StudyView,
+    steps: dict[datetime, RecordedStep],
+) -> None:
+    # Includes reports that a later attempt superseded: at their time they counted.
     table = tables.reports
     names = [objective.name for objective in view.objectives[1:]]
     metrics = table.c.metrics if names else sa.null()
     query = (
-        sa.select(table.c.trial_id, table.c.step, table.c.value, metrics, table.c.reported_at)
+        sa.select(
+            table.c.trial_id,
+            table.c.step,
+            table.c.value,
+            metrics,
+            table.c.reported_at,
+        )
         .where(in_study(table.c.trial_id, view.study_id), table.c.value.is_not(None))
         .order_by(table.c.trial_id, table.c.attempt, table.c.step)
     )
-    for trial_id, step, value, written, at in connection.execute(query):
-        known = json_numbers.load_metrics(written)
-        moments[at].reports.append((number_of(trial_id), step, (value, *map(known.get, names))))
+    for trial_id, step, value, stored, step_time in connection.execute(query):
+        others = json_numbers.load_metrics(stored)
+        values = (value, *map(others.get, names))
+        steps[step_time].reports.append((number_of(trial_id), step, values))
 
 
-def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, RecordedStep]) -> None:
-    """Where trials were paused, and where they went back to their last checkpoint."""
+def _read_attempts(
+    connection: sa.Connection,
+    study_id: int,
+    steps: dict[datetime, RecordedStep],
+) -> None:
+    """Record pauses, and restarts from the last checkpoint."""
     table = tables.attempts
     query = (
         sa.select(
@@ -100,11 +140,12 @@ def _attempts(connection: sa.Connection, study_id: int, moments: dict[datetime, 
         .order_by(table.c.trial_id, table.c.number)
     )
     last: dict[int, int] = {}
-    for trial_id, attempt, opened_at, ended_at, state, checkpoint, checkpoint_step in connection.execute(query):
-        number = number_of(trial_id)
-        if attempt > 1:
-            moments[opened_at].reopened.append((number, last.get(number, -1)))
-        if checkpoint is not None:
-            last[number] = -1 if checkpoint_step is None else checkpoint_step
-        if state == "paused":
-            moments[ended_at].paused.append((number, last.get(number, -1)))
+    """Step of the last checkpoint by trial; -1 before the first report."""
+    for row in connection.execute(query):
+        number = number_of(row.trial_id)
+        if row.number > 1:
+            steps[row.opened_at].reopened.append((number, last.get(number, -1)))
+        if row.checkpoint is not None:
+            last[number] = -1 if row.checkpoint_step is None else row.checkpoint_step
+        if row.state == "paused":
+            steps[row.ended_at].paused.append((number, last.get(number, -1)))

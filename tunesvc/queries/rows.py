@@ -1,4 +1,4 @@
-"""What the read side returns: frozen rows, plain values, times in UTC. Imports no SQL."""
+"""Rows that queries return: frozen, with plain values and times in UTC. Imports no SQL."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tunesvc.util import formatting
 
 
 class StudyStatus(StrEnum):
-    """A study's state as it is shown: that which is stored, and `interrupted`."""
+    """State of a study as shown: the stored state, or `interrupted`."""
 
     CREATED = "created"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
-    """It is to run, but no coordinator runs it: `resume` continues it."""
+    """It should run, but no coordinator runs it; `resume` continues it."""
     PAUSED = "paused"
     FINISHED = "finished"
     STOPPED = "stopped"
@@ -30,26 +30,26 @@ class StudyStatus(StrEnum):
 
     @classmethod
     def of(cls, state: StudyState, coordinator: str | None) -> StudyStatus:
-        """Return the state that is shown of a study that this coordinator runs, or none."""
+        """Return the shown state of a study; `coordinator` is None if no coordinator runs it."""
         is_interrupted = state is StudyState.RUNNING and coordinator is None
         return cls.INTERRUPTED if is_interrupted else cls(state)
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """True if the state does not change by itself."""
         return self in (StudyStatus.FINISHED, StudyStatus.STOPPED, StudyStatus.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One number that a study optimises."""
+    """A number that a study optimises."""
 
     name: str
     goal: Goal
 
     @property
     def maximize(self) -> bool:
-        """Whether more is better."""
+        """True if larger values are better."""
         return self.goal == "maximize"
 
 
@@ -63,23 +63,24 @@ class Counts:
     pruned: int = 0
     failed: int = 0
     paused: int = 0
-    """They hold nothing and may be promoted."""
+    """They use no resources and may be promoted."""
     queued: int = 0
-    """They have a worker that has not begun them."""
+    """They wait in a worker's queue."""
     interrupted: int = 0
     """They ran, and no coordinator runs their study now."""
     stopped: int = 0
-    """They were ended, or taken back, before they reported anything."""
+    """They were stopped or cancelled before their first report."""
 
     @property
     def done(self) -> int:
-        """Trials that are over."""
+        """Number of finished trials."""
         return self.complete + self.pruned + self.failed + self.stopped
 
     @property
     def total(self) -> int:
-        """All trials."""
-        return self.done + self.waiting + self.queued + self.running + self.interrupted + self.paused
+        """Number of all trials."""
+        unfinished = self.waiting + self.queued + self.running + self.interrupted + self.paused
+        return self.done + unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,40 +94,43 @@ class StudyRow:
     objectives: tuple[Objective, ...]
     counts: Counts
     best_value: float | None
-    """Of the best feasible trial; None with several objectives, or when there is none yet."""
+    """Value of the best feasible trial; None with several objectives, or without one yet."""
     budget: Budget | None
     """None for a study made through Optuna's API."""
     fraction: float
-    """Share of the tightest budget that is spent, 0 ... 1."""
+    """Spent share of the tightest budget, between 0 and 1."""
     active_s: float
-    """How long coordinators have been running it."""
+    """Time during which coordinators ran it."""
     gpu_hours: float
-    """GPUs requested × hours held, over all attempts, running ones included."""
+    """GPUs requested × hours, over all attempts including running ones."""
     coordinator: str | None
     """`host:pid` of the coordinator that holds the lease now."""
     created_at: datetime
     ended_at: datetime | None
     owner: str
-    """Who made it; empty when nobody knows."""
+    """User that created it; empty if unknown."""
     tags: tuple[str, ...]
     note: str
     closing: str | None
-    """`pause` or `stop`, which its coordinator is asked for and has not brought to its end."""
+    """Requested `pause` or `stop` that its coordinator has not completed yet."""
 
     @property
     def left_s(self) -> float | None:
-        """Estimate of the time until its budget is spent; None when nobody runs it, and while unknown."""
-        return None if self.coordinator is None else policy.time_left_s(self.fraction, self.active_s)
+        """Estimate of the time until its budget is spent; None if unknown or not running."""
+        if self.coordinator is None:
+            return None
+        return policy.time_left_s(self.fraction, self.active_s)
 
     @property
     def is_failure(self) -> bool:
-        """Whether it ended without a single trial that came to a result."""
-        only_failed = self.counts.failed > 0 and self.counts.complete + self.counts.pruned == 0
-        return self.state is StudyStatus.FAILED or (self.state is StudyStatus.FINISHED and only_failed)
+        """True if it ended without a single result."""
+        if self.state is StudyStatus.FINISHED:
+            return self.counts.failed > 0 and self.counts.complete + self.counts.pruned == 0
+        return self.state is StudyStatus.FAILED
 
     @property
     def unattended(self) -> bool:
-        """Whether it wants to run, but no coordinator runs it."""
+        """True if it should run, but no coordinator runs it."""
         return self.state is StudyStatus.INTERRUPTED
 
 
@@ -141,31 +145,34 @@ class StudyView(StudyRow):
 
     @property
     def has_program(self) -> bool:
-        """Whether any process can run it: false for a study whose objective only the Python that started it has."""
+        """True if any process can run it.
+
+        False if its objective exists only in the Python process that started it.
+        """
         return self.spec is None or self.spec.has_program
 
     @property
     def resume_command(self) -> str:
-        """What continues it, in a shell or in Python."""
+        """Command that continues it, in a shell or in Python."""
         return formatting.resume_command(self.name, has_program=self.has_program)
 
     @property
     def confirm_command(self) -> str:
-        """What runs its finalists again, in a shell or in Python."""
+        """Command that runs its finalists again, in a shell or in Python."""
         return formatting.confirm_command(self.name, has_program=self.has_program)
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether every configuration has been tried: more budget changes nothing, a wider space does."""
+        """True if every configuration has been tried; only a wider space adds new ones."""
         return self.spec is not None and is_exhausted(self.spec, self.counts.done)
 
     @property
     def shared_seeds(self) -> int | None:
-        """How many training seeds its trials share in turns; None when each has its own."""
+        """Number of training seeds that trials share in turns; None if each has its own."""
         return self.spec.seeds if self.spec else None
 
     def as_given(self, rows: Iterable[TrialRow]) -> tuple[TrialRow, ...]:
-        """Return trials with the parameters as their objective got them: choices that are lists as lists."""
+        """Return trials with parameters as their objective received them: list choices as lists."""
         parameters = self.spec.parameters if self.spec else {}
         return tuple(replace(row, params=as_given(row.params, parameters)) for row in rows)
 
@@ -180,38 +187,38 @@ class TrialRow:
     """`waiting`, `queued`, `running`, `interrupted`, `paused`, `complete`, `pruned`, `failed` or
     `stopped`."""
     values: tuple[float, ...] | None
-    """One per objective; NaN and infinities as they were recorded."""
+    """One value per objective; NaN and infinities as recorded."""
     params: Mapping[str, ParamValue]
-    """In the order in which they were drawn; conditional ones that do not exist are absent."""
+    """Parameters in the order of their suggestion, without those whose condition is false."""
     feasible: bool
-    """Whether it keeps every outcome constraint."""
+    """True if it satisfies every outcome constraint."""
     last_step: int | None
     last_value: float | None
-    """The first objective at `last_step`, the newest report."""
+    """First objective at `last_step`, the newest report."""
     attempts: int
     failure: str | None
     """Class of the last attempt's failure."""
     started_at: datetime | None
     ended_at: datetime | None
     duration_s: float | None
-    """Its attempts together, without the time between them; until now where it still runs, None where interrupted."""
+    """Total time of its attempts, until now for a running one; None if interrupted."""
     tags: tuple[str, ...] = ()
     note: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Other numbers that it returned, or else reported last."""
+    """Other numbers that it returned, or else last reported."""
     constraints: Mapping[str, float] = field(default_factory=dict)
-    """How far it exceeds each constraint, by metric and bound: `cost.max`; kept where <= 0."""
+    """Excess over each constraint, by metric and bound: `cost.max`; satisfied if <= 0."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
-    """User attributes that are no numbers."""
+    """User attributes that are not numbers."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether it does not change any more."""
+        """True if it does not change any more."""
         return self.state not in UNFINISHED
 
     @property
     def violations(self) -> dict[str, float]:
-        """The constraints that it breaks, and by how much."""
+        """Excess over each violated constraint."""
         return {name: excess for name, excess in self.constraints.items() if not excess <= 0}
 
     @property
@@ -257,29 +264,29 @@ class DecisionRow:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """What somebody asked of a study."""
+    """A request to a study."""
 
     command_id: int
     kind: str
     """One of `tables.COMMANDS`."""
     text: str
-    """In words."""
+    """The request in words."""
     asked_by: str
     asked_at: datetime
     done_at: datetime | None
     """None while it waits for a coordinator."""
     answer: str
-    """What came of it; empty when it was carried out as asked."""
+    """Result; empty if it was carried out as requested."""
 
     @property
     def refused(self) -> bool:
-        """Whether it made no sense."""
+        """True if it could not be carried out."""
         return self.answer.startswith("refused: ")
 
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What studies can be filtered by."""
+    """Owners and tags by which studies can be filtered."""
 
     owners: tuple[str, ...]
     tags: tuple[str, ...]
@@ -287,7 +294,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class TrialDetail:
-    """A trial with all that happened to it."""
+    """A trial with its attempts, decisions and attributes."""
 
     row: TrialRow
     attempts: tuple[AttemptRow, ...]
@@ -298,27 +305,28 @@ class TrialDetail:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One report. Where several attempts reported a step, this is the newest attempt's."""
+    """One report. If several attempts reported a step, the newest attempt's."""
 
     step: int
     value: float | None
-    """The first objective's metric; None when the report did not bear it."""
+    """Metric of the first objective; None if the report did not contain it."""
     metrics: Mapping[str, float]
-    """The other metrics."""
+    """Other metrics."""
     attempt: int
     reported_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class ReportCurve:
-    """A trial's reports by step."""
+    """Reports of a trial by step."""
 
     trial_number: int
     points: tuple[Point, ...]
 
     def of(self, metric: str) -> ReportCurve:
-        """The same by another metric than the first."""
-        return replace(self, points=tuple(replace(point, value=point.metrics.get(metric)) for point in self.points))
+        """Return the curve of another metric."""
+        points = [replace(point, value=point.metrics.get(metric)) for point in self.points]
+        return replace(self, points=tuple(points))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,5 +342,5 @@ class LogRow:
 
     @property
     def cursor(self) -> tuple[int, int]:
-        """Where `logs(after=...)` goes on."""
+        """Position for `logs(after=...)` to continue after this piece."""
         return (self.attempt, self.seq)

@@ -1,7 +1,7 @@
-"""Pieces of SQL that several queries share.
+"""SQL expressions that several queries share.
 
-A study's trial ids are one range (see `tunesvc.db.schema.ids`), so whatever belongs to a study's trials is an index
-range of that table.
+A study's trial ids are one range (see `tunesvc.db.schema.ids`), so rows of a study's trials are an
+index range of their table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql as pg
 
-from tunesvc.db.schema.tables import attempts, decisions, leases, studies, trial_attrs, trials
+from tunesvc.db.schema.tables import (
+    attempts,
+    decisions,
+    leases,
+    studies,
+    trial_attrs,
+    trials,
+)
 
 DECISION_COLUMNS = (
     decisions.c.decision_id,
@@ -22,28 +29,31 @@ DECISION_COLUMNS = (
     decisions.c.details,
     decisions.c.decided_at,
 )
-"""What a `DecisionRow` is made of, in its order."""
+"""Columns of a `DecisionRow`, in its order."""
 
 JSON_NUMBER = r"^-?([0-9.]{1,255}(e[-+]?[0-9]{1,3})?|Infinity)$|^NaN$"
-"""What Python's JSON writes for a number that Postgres can hold; an integer may be too large for it."""
+"""Numbers in Python's JSON that Postgres can cast. Longer integers are too large for it."""
 
 _SHIFT: sa.ColumnElement[int] = sa.literal_column("32")
 
 
 def first_trial_id(study_id: sa.ColumnElement[int] | int) -> sa.ColumnElement[int]:
-    """The id that a study's trial 0 has."""
+    """Return the id of a study's trial 0."""
     return sa.cast(study_id, sa.BigInteger).bitwise_lshift(_SHIFT)
 
 
 def in_study(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
-    """Whether a trial id belongs to the study."""
+    """Return the condition that a trial id belongs to the study."""
     return sa.and_(column >= study_id << 32, column < (study_id + 1) << 32)
 
 
 def state_shown() -> sa.ColumnElement[str]:
-    """A trial's state, one of `states.STATES_SHOWN`."""
+    """Return a trial's state as shown, one of `states.STATES_SHOWN`."""
     last = _of_last_attempt(attempts.c.state)
-    has_failed = sa.func.coalesce(_of_last_attempt(attempts.c.failure.is_not(None)), trials.c.started_at.is_not(None))
+    has_failed = sa.func.coalesce(
+        _of_last_attempt(attempts.c.failure.is_not(None)),
+        trials.c.started_at.is_not(None),
+    )
     unfinished = sa.case(
         (last == "paused", "paused"),
         (_is_abandoned(), "interrupted"),
@@ -58,7 +68,7 @@ def state_shown() -> sa.ColumnElement[str]:
 
 
 def _of_last_attempt(column: Any) -> sa.ScalarSelect[Any]:
-    """Look a column up; NULL of a trial without attempts."""
+    """Return a column of a trial's last attempt; NULL without attempts."""
     return (
         sa.select(column)
         .where(attempts.c.trial_id == trials.c.trial_id)
@@ -70,29 +80,42 @@ def _of_last_attempt(column: Any) -> sa.ScalarSelect[Any]:
 
 
 def _is_abandoned() -> sa.ColumnElement[bool]:
-    """Whether a coordinator should run the trial's study and none does. Optuna's processes need no coordinator."""
+    """Return the condition that no coordinator runs the trial's study although one should.
+
+    Studies of Optuna's own processes have no spec and need no coordinator.
+    """
     study, lease = studies.alias("its_study"), leases.alias("its_lease")
-    is_held = sa.exists().where(lease.c.study_id == study.c.study_id, lease.c.expires_at > sa.func.now())
+    is_held = sa.exists().where(
+        lease.c.study_id == study.c.study_id,
+        lease.c.expires_at > sa.func.now(),
+    )
     return (
         sa.exists()
-        .where(study.c.study_id == trials.c.study_id, study.c.spec.is_not(None), ~is_held.correlate(study))
+        .where(
+            study.c.study_id == trials.c.study_id,
+            study.c.spec.is_not(None),
+            ~is_held.correlate(study),
+        )
         .correlate(trials)
     )
 
 
 def running_s() -> sa.ColumnElement[float]:
-    """Seconds that attempts ran, all together: an aggregate; NULL of none."""
+    """Return the aggregate of the seconds that attempts ran; NULL without attempts."""
     until = sa.func.coalesce(attempts.c.ended_at, sa.func.now())
-    ran_s = sa.func.coalesce(sa.extract("epoch", until - attempts.c.started_at), 0)  # some never start
+    # Attempts that never started have no `started_at`.
+    ran_s = sa.func.coalesce(sa.extract("epoch", until - attempts.c.started_at), 0)
     return sa.cast(sa.func.sum(ran_s), sa.Double)
 
 
 def duration_s(ran_s: sa.ColumnElement[float] | None = None) -> sa.ColumnElement[float]:
-    """Seconds that a trial ran, without the time between its attempts; until now where it still runs.
+    """Return the seconds that a trial ran, without the time between its attempts.
+
+    A running trial counts until now. A trial made through Optuna's API has no attempts: it counts
+    from its start to its end.
 
     Args:
-        ran_s: `running_s` of its attempts, where the query has it; else it is looked up. A trial made through
-            Optuna's API has no attempts: it took from its start to its end.
+        ran_s: `running_s` of its attempts, if the query has it; else it is looked up.
     """
     if ran_s is None:
         of_trial = sa.select(running_s()).where(attempts.c.trial_id == trials.c.trial_id)
@@ -103,30 +126,45 @@ def duration_s(ran_s: sa.ColumnElement[float] | None = None) -> sa.ColumnElement
 
 
 def study_key(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    """The study of a trial id, as indexes over several studies' trials begin with it."""
+    """Return the study of a trial id: the first column of indexes over several studies' trials."""
     return column.bitwise_rshift(_SHIFT)
 
 
 def first_value() -> sa.ColumnElement[float]:
-    """A trial's first value, NULL where that is no number: the expression of an index, see `tables.FIRST_VALUE`."""
+    """Return a trial's first value; NULL if it is NaN.
+
+    This is the expression of an index, see `tables.FIRST_VALUE`.
+    """
     value: Any = trials.c["values"][1]
-    return sa.func.nullif(value, sa.literal_column("'NaN'::double precision"), type_=sa.Double())
+    return sa.func.nullif(
+        value,
+        sa.literal_column("'NaN'::double precision"),
+        type_=sa.Double(),
+    )
 
 
 def is_feasible(study_ids: Collection[int] | None = None) -> sa.ColumnElement[bool]:
-    """Whether a trial keeps its constraints: Optuna's attributes `constraints:NAME`, of which none is above 0, or
+    """Return the condition that a trial satisfies its constraints.
+
+    That is: none of Optuna's attributes `constraints:NAME` is above 0, nor any number of
     `constraints`, the list that older versions wrote.
 
     Args:
-        study_ids: for queries over all trials of these studies, whose violations are looked up at once; without them
-            each trial's are looked up by themselves, for queries over few trials.
+        study_ids: Studies whose violations are looked up at once, for queries over all of their
+            trials. If None, each trial's are looked up separately, for queries over few trials.
     """
     if study_ids is not None:
-        of_these = sa.or_(sa.false(), *(in_study(trial_attrs.c.trial_id, study_id) for study_id in study_ids))
-        return trials.c.trial_id.not_in(_constraints(trial_attrs.c.trial_id).where(of_these, _violated()))
-    # as NOT EXISTS, Postgres would rather hash the attributes of all studies
-    found = _constraints(sa.func.bool_or(_violated())).where(trial_attrs.c.trial_id == trials.c.trial_id)
-    return ~sa.func.coalesce(found.correlate(trials).scalar_subquery(), sa.false())
+        ranges = [in_study(trial_attrs.c.trial_id, study_id) for study_id in study_ids]
+        violating = _constraints(trial_attrs.c.trial_id).where(
+            sa.or_(sa.false(), *ranges),
+            _violated(),
+        )
+        return trials.c.trial_id.not_in(violating)
+    # For NOT EXISTS, Postgres would hash the attributes of all studies.
+    violates = _constraints(sa.func.bool_or(_violated())).where(
+        trial_attrs.c.trial_id == trials.c.trial_id,
+    )
+    return ~sa.func.coalesce(violates.correlate(trials).scalar_subquery(), sa.false())
 
 
 def _constraints(column: Any) -> sa.Select[Any]:
@@ -134,25 +172,26 @@ def _constraints(column: Any) -> sa.Select[Any]:
     return (
         sa.select(column)
         .where(trial_attrs.c.kind == sa.literal_column("'system'"))
-        # the condition of an index that mostly is empty
+        # The condition of a partial index, which is mostly empty.
         .where(name.like(sa.literal_column("'constraints%'")))
         .where(sa.or_(name == "constraints", name.like("constraints:%")))
     )
 
 
 def json_number(text: sa.ColumnElement[str]) -> sa.ColumnElement[float]:
-    """A number in Python's JSON, NULL for anything else.
+    """Return a number in Python's JSON; NULL for anything else.
 
-    It is read as text, because Python's JSON may hold NaN, which Postgres's JSON refuses.
+    Parses text, because Python's JSON may contain NaN, which Postgres's JSON type rejects.
     """
     return sa.case((text.regexp_match(JSON_NUMBER), sa.cast(text, sa.Double)))
 
 
 def _violated() -> sa.ColumnElement[bool]:
-    """Postgres sorts NaN above all numbers, so it violates."""
+    """Return the condition that a constraint attribute is violated, as NaN is."""
+    # Postgres sorts NaN above all numbers, so no extra case is needed for it.
     listed = sa.func.string_to_array(sa.func.translate(trial_attrs.c.value, "[] ", ""), ",")
     is_list = trial_attrs.c.value.startswith("[")
-    # Optuna stores `null` when the user's own constraint function raised
+    # Optuna stores `null` if the user's constraint function raised.
     number = sa.func.coalesce(json_number(trial_attrs.c.value), sa.literal(0.0))
     return sa.case(
         (is_list, sa.literal(0.0) < sa.any_(sa.cast(listed, pg.ARRAY(sa.Double)))),
@@ -160,8 +199,14 @@ def _violated() -> sa.ColumnElement[bool]:
     )
 
 
-def is_candidate(study_ids: Collection[int] | None = None) -> tuple[sa.ColumnElement[bool], ...]:
-    """What a trial needs so that it may be best: complete, a number, and feasible. Argument as in `is_feasible`."""
+def is_candidate(
+    study_ids: Collection[int] | None = None,
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions of a candidate for the best trial: complete, feasible, not NaN.
+
+    Args:
+        study_ids: As in `is_feasible`.
+    """
     nan: Any = sa.literal(float("nan"), sa.Double)
     return (
         trials.c.state == "complete",

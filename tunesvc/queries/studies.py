@@ -20,7 +20,11 @@ from tunesvc.queries.sql import first_trial_id, first_value, is_candidate, state
 from tunesvc.spec import Budget
 
 
-def list_study_names(database: Database, prefix: str = "", limit: int = 200) -> tuple[str, ...]:
+def list_study_names(
+    database: Database,
+    prefix: str = "",
+    limit: int = 200,
+) -> tuple[str, ...]:
     """Names that begin with `prefix`, newest first."""
     query = (
         sa.select(table.c.name)
@@ -46,7 +50,11 @@ class StudyFilter(TypedDict, total=False):
     """Of these ids."""
 
 
-def list_studies(database: Database, limit: int = 200, **only: Unpack[StudyFilter]) -> tuple[StudyRow, ...]:
+def list_studies(
+    database: Database,
+    limit: int = 200,
+    **only: Unpack[StudyFilter],
+) -> tuple[StudyRow, ...]:
     """At most so many studies, newest first."""
     query = _narrowed(_overview(), only).order_by(table.c.study_id.desc()).limit(limit)
     with database.engine.connect() as connection:
@@ -63,7 +71,12 @@ def count_studies(database: Database, **only: Unpack[StudyFilter]) -> int:
 
 def _narrowed(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
     if search := only.get("search"):
-        looked_at = sa.func.concat_ws("\n", table.c.name, table.c.owner, sa.func.array_to_string(table.c.tags, "\n"))
+        looked_at = sa.func.concat_ws(
+            "\n",
+            table.c.name,
+            table.c.owner,
+            sa.func.array_to_string(table.c.tags, "\n"),
+        )
         query = query.where(looked_at.icontains(search, autoescape=True))
     if tags := only.get("tags"):
         query = query.where(table.c.tags.contains(sa.cast(list(tags), table.c.tags.type)))
@@ -78,19 +91,33 @@ def _narrowed(query: sa.Select[Any], only: StudyFilter) -> sa.Select[Any]:
 
 def _status() -> sa.ColumnElement[str]:
     """A study's `StudyStatus`."""
-    is_attended = sa.exists().where(leases.c.study_id == table.c.study_id, leases.c.expires_at > sa.func.now())
-    is_interrupted = sa.and_(table.c.state == StudyState.RUNNING, ~is_attended.correlate(table))
+    is_attended = sa.exists().where(
+        leases.c.study_id == table.c.study_id,
+        leases.c.expires_at > sa.func.now(),
+    )
+    is_interrupted = sa.and_(
+        table.c.state == StudyState.RUNNING,
+        ~is_attended.correlate(table),
+    )
     return sa.case((is_interrupted, StudyStatus.INTERRUPTED), else_=table.c.state)
 
 
-def list_labels(database: Database, limit: int = 200, *, among: Collection[int] | None = None) -> Labels:
+def list_labels(
+    database: Database,
+    limit: int = 200,
+    *,
+    among: Collection[int] | None = None,
+) -> Labels:
     """Owners and tags that there are, by name; of all studies, or `among` these ids."""
     tags = sa.select(sa.func.unnest(table.c.tags).label("tag")).distinct().order_by("tag").limit(limit)
     owners = sa.select(table.c.owner).where(table.c.owner != "").distinct().order_by(table.c.owner).limit(limit)
     if among is not None:
         tags, owners = (query.where(table.c.study_id.in_(among)) for query in (tags, owners))
     with database.engine.connect() as connection:
-        return Labels(tuple(connection.execute(owners).scalars()), tuple(connection.execute(tags).scalars()))
+        return Labels(
+            tuple(connection.execute(owners).scalars()),
+            tuple(connection.execute(tags).scalars()),
+        )
 
 
 def get_study(database: Database, name: str) -> StudyView:
@@ -114,7 +141,9 @@ def get_study_by_id(database: Database, study_id: int) -> StudyView:
 
 
 def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
-    row = connection.execute(_overview().where(table.c.study_id == record.study_id)).one_or_none()
+    row = connection.execute(
+        _overview().where(table.c.study_id == record.study_id),
+    ).one_or_none()
     if row is None:  # it was deleted between the two
         raise StudyNotFound(f"study {record.name!r} has just been deleted")
     shown = _study_row(row)
@@ -128,8 +157,15 @@ def _view(connection: sa.Connection, record: stored.StudyRecord) -> StudyView:
 
 def _overview() -> sa.Select[Any]:
     """One row per study; every figure comes from an index range of that study's own rows."""
-    counted, held, minimum, maximum = _counts(), _gpu_hours(), _first(ascending=True), _first(ascending=False)
-    coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label("coordinator")
+    counted, held, minimum, maximum = (
+        _counts(),
+        _gpu_hours(),
+        _first(ascending=True),
+        _first(ascending=False),
+    )
+    coordinator = sa.case((leases.c.expires_at > sa.func.now(), leases.c.owner)).label(
+        "coordinator",
+    )
     return (
         sa.select(
             table.c.study_id,
@@ -149,7 +185,9 @@ def _overview() -> sa.Select[Any]:
             _closing(),
             counted,
             held.c.gpu_hours,
-            sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum).label("best_value"),
+            sa.case((table.c.directions[1] == "maximize", maximum), else_=minimum).label(
+                "best_value",
+            ),
         )
         .select_from(table)
         .outerjoin(leases, leases.c.study_id == table.c.study_id)
@@ -192,7 +230,10 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
     """GPU time held. An attempt whose coordinator is gone counts until its last report."""
     last_word = (
         sa.select(sa.func.max(reports.c.reported_at))
-        .where(reports.c.trial_id == attempts.c.trial_id, reports.c.attempt == attempts.c.number)
+        .where(
+            reports.c.trial_id == attempts.c.trial_id,
+            reports.c.attempt == attempts.c.number,
+        )
         .correlate(attempts)
         .scalar_subquery()
     )
@@ -203,7 +244,10 @@ def _gpu_hours() -> sa.sql.selectable.LateralFromClause:
     first = first_trial_id(table.c.study_id)
     return (
         sa.select(total.label("gpu_hours"))
-        .where(attempts.c.trial_id >= first, attempts.c.trial_id < first_trial_id(table.c.study_id + 1))
+        .where(
+            attempts.c.trial_id >= first,
+            attempts.c.trial_id < first_trial_id(table.c.study_id + 1),
+        )
         .where(attempts.c.gpus > 0, attempts.c.started_at.is_not(None))
         .correlate(table, leases)
         .lateral("held")
@@ -252,7 +296,12 @@ def _study_row(row: Any) -> StudyRow:
     )
     budget = None if row.budget is None else Budget.model_validate(row.budget)
     unfinished = counts.running + counts.queued + counts.interrupted + counts.waiting
-    usage = policy.Usage(counts.total - row.withdrawn, unfinished, row.active_s, row.gpu_hours)
+    usage = policy.Usage(
+        counts.total - row.withdrawn,
+        unfinished,
+        row.active_s,
+        row.gpu_hours,
+    )
     return StudyRow(
         study_id=row.study_id,
         name=row.name,
@@ -275,7 +324,10 @@ def _study_row(row: Any) -> StudyRow:
     )
 
 
-def _objectives(directions: Sequence[str], metrics: Sequence[Any] | None) -> tuple[Objective, ...]:
+def _objectives(
+    directions: Sequence[str],
+    metrics: Sequence[Any] | None,
+) -> tuple[Objective, ...]:
     if metrics is not None:
         names = [metric["name"] for metric in metrics]
     else:

@@ -25,7 +25,10 @@ def find_failure(database: Database, name: str) -> StudyFailed | None:
     found = list_attempts(database, view.study_id, numbers=numbers) if numbers else ()
     reason = view.reason or "no trial came to a result"
     text = f"study {name!r} failed: {reason}"
-    telling = sorted((attempt for attempt in found if attempt.message), key=lambda attempt: attempt.traceback is None)
+    telling = sorted(
+        (attempt for attempt in found if attempt.message),
+        key=lambda attempt: attempt.traceback is None,
+    )
     if not telling:
         return StudyFailed(text, name)
     first = telling[0]

@@ -10,10 +10,18 @@ from pydantic import ValidationError
 
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError
-from tunesvc.queries.recording import course
+from tunesvc.queries.recording import load_recording
 from tunesvc.queries.rows import StudyView
 from tunesvc.search.registry.pruner_registry import last_step, make_pruner
-from tunesvc.search.replay import PrunerComparison, ReplayCount, ReplayedProposal, SamplerMaker, judge, propose, redraw
+from tunesvc.search.replay import (
+    PrunerComparison,
+    ReplayCount,
+    ReplayedProposal,
+    SamplerMaker,
+    judge,
+    propose,
+    redraw,
+)
 from tunesvc.search.seeding import seeded
 from tunesvc.space.search_space import Space
 from tunesvc.spec import Pruner, Sampler, StudySpec
@@ -32,10 +40,19 @@ class StudyReplay:
 
 def replay_study(database: Database, view: StudyView) -> StudyReplay:
     """Ask the study's sampler and pruner once more, with the seeds and the history that they had."""
-    played = course(database, view)
+    played = load_recording(database, view)
     spec = played.spec
     pruner = make_pruner(spec)
-    return StudyReplay(*redraw(played, _maker(spec), spec.sampler.name, pruner, spec.pruner.name, last_step(spec)))
+    return StudyReplay(
+        *redraw(
+            played,
+            _maker(spec),
+            spec.sampler.name,
+            pruner,
+            spec.pruner.name,
+            last_step(spec),
+        )
+    )
 
 
 def replay_pruner(database: Database, view: StudyView, pruner: str) -> PrunerComparison:
@@ -44,22 +61,32 @@ def replay_pruner(database: Database, view: StudyView, pruner: str) -> PrunerCom
     Raises:
         SpecError: there is no such pruner, or it refuses its options.
     """
-    played = course(database, view)
+    played = load_recording(database, view)
     spec = played.spec.model_copy(update={"pruner": _read(Pruner, pruner)})
     return judge(played, make_pruner(spec), spec.pruner.name, last_step(spec))
 
 
-def replay_sampler(database: Database, view: StudyView, sampler: str) -> tuple[ReplayedProposal, ...]:
+def replay_sampler(
+    database: Database,
+    view: StudyView,
+    sampler: str,
+) -> tuple[ReplayedProposal, ...]:
     """What another sampler would have proposed at each ask, on the recorded history; `sampler` as the spec writes it.
 
     Raises:
         SpecError: there is no such sampler, it refuses its options, or the objective declares the parameters itself.
     """
-    played = course(database, view)
+    played = load_recording(database, view)
     if played.spec.define_by_run:
-        raise SpecError(f"study {view.name!r} declares its parameters in the objective: nothing is drawn at the ask")
+        raise SpecError(
+            f"study {view.name!r} declares its parameters in the objective: nothing is drawn at the ask",
+        )
     other = _read(Sampler, sampler)
-    return propose(played, _maker(played.spec.model_copy(update={"sampler": other})), other.seed)
+    return propose(
+        played,
+        _maker(played.spec.model_copy(update={"sampler": other})),
+        other.seed,
+    )
 
 
 def _maker(spec: StudySpec) -> SamplerMaker:
@@ -77,6 +104,10 @@ def _read(kind: type[Choice], text: str) -> Choice:
     what = kind.__name__.lower()
     try:
         written = yaml.safe_load(text)
-        return kind.model_validate({"name": written} if isinstance(written, str) else written)
+        return kind.model_validate(
+            {"name": written} if isinstance(written, str) else written,
+        )
     except (yaml.YAMLError, ValidationError):
-        raise SpecError(f"--{what} {text!r}: write a name or a mapping, as in a study file") from None
+        raise SpecError(
+            f"--{what} {text!r}: write a name or a mapping, as in a study file",
+        ) from None

@@ -86,28 +86,52 @@ def expected(view: StudyView, results: Results) -> policy.ImprovementForecast | 
     objective = view.objectives[0]
     ended = np.flatnonzero(~np.isnan(results.ended_s))
     ended = ended[np.argsort(results.ended_s[ended], kind="stable")]
-    costs = np.where(results.candidates(), results.costs(objective), np.inf)[ended]
+    costs = np.where(results.candidates(), results.losses(objective), np.inf)[ended]
     best = np.minimum.accumulate(costs) if len(costs) else costs
     incumbents = [value if np.isfinite(value) else None for value in (-best if objective.maximize else best).tolist()]
     counts = view.counts
-    usage = policy.Usage(counts.total, counts.total - counts.done, view.active_s, view.gpu_hours)
+    usage = policy.Usage(
+        counts.total,
+        counts.total - counts.done,
+        view.active_s,
+        view.gpu_hours,
+    )
     return policy.forecast(view.spec.budget.stop_when, incumbents, usage)
 
 
-def list_running(database: Database, study_id: int, limit: int = RUNNING) -> tuple[tuple[TrialRow, ReportCurve], ...]:
+def list_running(
+    database: Database,
+    study_id: int,
+    limit: int = RUNNING,
+) -> tuple[tuple[TrialRow, ReportCurve], ...]:
     """Trials that run or were interrupted, the newest first, each with its curve in few points."""
-    rows = list_trials(database, study_id, states=["running", "interrupted"], limit=limit, order="newest")
+    rows = list_trials(
+        database,
+        study_id,
+        states=["running", "interrupted"],
+        limit=limit,
+        order="newest",
+    )
     found = get_curves(database, study_id, numbers=[row.number for row in rows], max_points=40) if rows else ()
     drawn = {curve.trial_number: curve for curve in found}
     return tuple((row, drawn.get(row.number, ReportCurve(row.number, ()))) for row in rows)
 
 
-def list_queued(database: Database, study_id: int, limit: int = RUNNING) -> tuple[TrialRow, ...]:
+def list_queued(
+    database: Database,
+    study_id: int,
+    limit: int = RUNNING,
+) -> tuple[TrialRow, ...]:
     """Trials that a worker holds and has not begun, the first ones first."""
     return list_trials(database, study_id, states=["queued"], limit=limit)
 
 
-def list_recent_decisions(database: Database, study_id: int, newest: int, limit: int = 12) -> tuple[DecisionRow, ...]:
+def list_recent_decisions(
+    database: Database,
+    study_id: int,
+    newest: int,
+    limit: int = 12,
+) -> tuple[DecisionRow, ...]:
     """The last decisions, newest first: those about the study, and about its trials from `newest` - 500 on."""
     table = decisions
     about = (table.c.trial_number > newest - _NEWS_OF, table.c.trial_number.is_(None))
@@ -125,13 +149,22 @@ def list_recent_decisions(database: Database, study_id: int, newest: int, limit:
         return tuple(DecisionRow(*row) for row in connection.execute(query))
 
 
-def _gain(database: Database, view: StudyView, results: Results, best: float) -> Improvement | None:
+def _gain(
+    database: Database,
+    view: StudyView,
+    results: Results,
+    best: float,
+) -> Improvement | None:
     start = _start(database, view.study_id)
     of_start = np.isin(results.numbers, start) if start else results.numbers < _START
-    costs = results.costs(view.objectives[0])[of_start & results.candidates()]
+    costs = results.losses(view.objectives[0])[of_start & results.candidates()]
     if not len(costs) or of_start.all():
         return None
-    return Improvement(int(of_start.sum()), float(-costs.min() if view.objectives[0].maximize else costs.min()), best)
+    return Improvement(
+        int(of_start.sum()),
+        float(-costs.min() if view.objectives[0].maximize else costs.min()),
+        best,
+    )
 
 
 def _start(database: Database, study_id: int) -> Sequence[int]:

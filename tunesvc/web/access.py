@@ -71,7 +71,11 @@ def may(right: Permission) -> Callable[[Request], User]:
 
     def check(request: Request) -> User:
         study = request.path_params.get("study_id")
-        return allowed(request, right, int(study) if study is not None and str(study).isdecimal() else None)
+        return allowed(
+            request,
+            right,
+            int(study) if study is not None and str(study).isdecimal() else None,
+        )
 
     return check
 
@@ -157,7 +161,13 @@ class KeyAccess:
         session = self._exchange(key)
         if session is not None:
             path = request.url_for("home").path
-            answer.set_cookie(self._cookie, session, httponly=True, samesite="strict", path=path)
+            answer.set_cookie(
+                self._cookie,
+                session,
+                httponly=True,
+                samesite="strict",
+                path=path,
+            )
         elif self.user(request) is None:  # who is in already may open a used address again
             raise Unauthenticated
         answer.delete_cookie(_page_cookie(request))
@@ -166,7 +176,10 @@ class KeyAccess:
     def _exchange(self, key: str) -> str | None:
         given = _digest(key)
         with self._lock:
-            found = next((known for known in self._keys if hmac.compare_digest(known, given)), None)
+            found = next(
+                (known for known in self._keys if hmac.compare_digest(known, given)),
+                None,
+            )
             if found is None:
                 return None
             self._keys.remove(found)
@@ -180,7 +193,13 @@ class KeyAccess:
 def remember_page(request: Request, answer: Response) -> None:
     """Have a browser that is not let in keep which page it asked for, for the moment when it is."""
     at = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    answer.set_cookie(_page_cookie(request), at[:2_000], max_age=600, httponly=True, samesite="lax")
+    answer.set_cookie(
+        _page_cookie(request),
+        at[:2_000],
+        max_age=600,
+        httponly=True,
+        samesite="lax",
+    )
 
 
 def remembered_page(request: Request) -> str | None:

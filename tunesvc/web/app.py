@@ -76,7 +76,12 @@ def make_app(
         dependencies=[Depends(_reading)],
         max_body_size=BODY_MAX,
     )
-    app.state.database, app.state.access, app.state.hub, app.state.gpu_price = database, access, hub, gpu_price
+    app.state.database, app.state.access, app.state.hub, app.state.gpu_price = (
+        database,
+        access,
+        hub,
+        gpu_price,
+    )
     app.state.kept = StaleWhileRevalidateCache()
     app.add_api_route("/", _home, name="home")
     for module in PAGES:
@@ -114,7 +119,13 @@ def _http(request: Request, error: Exception) -> Response:
         404: "There is no such page.",
         405: "This page cannot be used in that way.",
     }.get(status, str(error))
-    return page(request, "error.html", status, title="Not found" if status == 404 else "Not possible", text=text)
+    return page(
+        request,
+        "error.html",
+        status,
+        title="Not found" if status == 404 else "Not possible",
+        text=text,
+    )
 
 
 def _invalid(request: Request, error: Exception) -> Response:

@@ -10,10 +10,16 @@ from tunesvc.spec import StudySpec
 ENDED = frozenset({"complete", "pruned", "failed", "stopped"})
 
 
-def unavailable_actions(study: StudyView, trial: TrialRow | None = None) -> Mapping[str, str]:
+def unavailable_actions(
+    study: StudyView,
+    trial: TrialRow | None = None,
+) -> Mapping[str, str]:
     """What speaks against each action, in words; those that are not named make sense."""
     if study.spec is None:
-        found = dict.fromkeys(_OF_A_COORDINATOR, "it was made through Optuna's API: no coordinator runs it")
+        found = dict.fromkeys(
+            _OF_A_COORDINATOR,
+            "it was made through Optuna's API: no coordinator runs it",
+        )
         found |= _against_stopping(study, trial)
     else:
         found = _against_study(study, study.spec) if trial is None else _against_trial(study.spec, trial)
@@ -29,7 +35,10 @@ def _against_stopping(study: StudyView, trial: TrialRow | None) -> dict[str, str
 
 def _against_study(study: StudyView, spec: StudySpec) -> dict[str, str]:
     over = f"it is {study.state} already" if study.state.is_terminal else ""
-    closing = {"pause": "it is being paused", "stop": "it is being stopped"}.get(study.closing or "", "")
+    closing = {"pause": "it is being paused", "stop": "it is being stopped"}.get(
+        study.closing or "",
+        "",
+    )
     paused = "it is paused already" if study.state is StudyStatus.PAUSED else ""
     declares = "its objective declares the parameters itself" if spec.define_by_run else ""
     return {

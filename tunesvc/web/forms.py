@@ -60,7 +60,11 @@ class Fields(BaseModel):
     remove: list[str] = Field(default_factory=list)
 
 
-def request_of(ask: FormQuestion, fields: Fields, study: StudyView) -> tuple[str, Mapping[str, Any]]:
+def request_of(
+    ask: FormQuestion,
+    fields: Fields,
+    study: StudyView,
+) -> tuple[str, Mapping[str, Any]]:
     """Kind and payload of the command that a form asks for: see `tunesvc.runtime.study_requests`.
 
     Raises:
@@ -111,7 +115,11 @@ def _wider(fields: Fields, parameters: Mapping[str, Parameter]) -> dict[str, Any
     for name, low, high in zip(fields.name, fields.low, fields.high, strict=False):
         now = parameters.get(name)
         for end, text in (("min", low), ("max", high)):
-            if text.strip() and (value := _value(name, text, now)) != getattr(now, end, None):
+            if text.strip() and (value := _value(name, text, now)) != getattr(
+                now,
+                end,
+                None,
+            ):
                 changes.setdefault(name, {})[end] = value
     for name, text in _filled(fields.chooser, fields.choices):
         changes[name] = {"values": _choices(text)}

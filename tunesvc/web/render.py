@@ -159,5 +159,10 @@ def _environment() -> Environment:
         named=named,
         as_written=escape,
     )
-    made.globals.update(amount=amount, spark=spark, escape=escape, against=unavailable_actions)
+    made.globals.update(
+        amount=amount,
+        spark=spark,
+        escape=escape,
+        against=unavailable_actions,
+    )
     return made

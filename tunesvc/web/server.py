@@ -37,7 +37,13 @@ class DashboardServer:
         TuneError: the port is taken, or the server does not start.
     """
 
-    def __init__(self, database: Database, *, port: int | None = None, gpu_price: float = 0.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        port: int | None = None,
+        gpu_price: float = 0.0,
+    ) -> None:
         self._socket = _bind(port)
         self.port: int = self._socket.getsockname()[1]
         self._access = KeyAccess(whoami() or "somebody", f"tunesvc_{self.port}")
@@ -47,11 +53,28 @@ class DashboardServer:
         self.own_url = f"http://{own}"
         """Where browsers are sent: a host whose cookies no other server gets."""
         hosts = [own, *(f"{name}:{self.port}" for name in (HOST, "localhost"))]
-        app = make_app(database, self._access, self.hub, hosts=hosts, own_host=own, gpu_price=gpu_price)
+        app = make_app(
+            database,
+            self._access,
+            self.hub,
+            hosts=hosts,
+            own_host=own,
+            gpu_price=gpu_price,
+        )
         app.include_router(self._access.router())
-        config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1, ws="none")
+        config = uvicorn.Config(
+            app,
+            log_level="error",
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+            ws="none",
+        )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._serve, name="tunesvc-dashboard", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve,
+            name="tunesvc-dashboard",
+            daemon=True,
+        )
 
     @property
     def url(self) -> str:

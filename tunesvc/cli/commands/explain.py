@@ -37,7 +37,9 @@ def explain(
     if explanation is None:
         raise no_such_trial(view, trial or 0)
     if as_json:
-        terminal.print_json(explanation)
+        record = terminal.plain(explanation)
+        record["said"] = record.pop("statements")  # the key that scripts know
+        terminal.print_json(record)
     else:
         terminal.out().print(study_text.explanation(explanation))
 

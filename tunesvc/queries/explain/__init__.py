@@ -1,1 +1,1 @@
-"""Why: reasons of proposals and of pruning, effects of parameters, audits."""
+"""Explanations: reasons of proposals and of pruning, effects of parameters, audits."""

@@ -1,4 +1,7 @@
-"""How often a study's pruner errs, as the trials show that it wanted stopped and that finished all the same."""
+"""Error rate of a study's pruner, measured on audited trials.
+
+An audited trial finished although the pruner would have stopped it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from optuna.study import StudyDirection
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema.tables import trial_attrs, trials
-from tunesvc.queries.rows import StudyView
+from tunesvc.queries.rows import Objective, StudyView
 from tunesvc.queries.sql import in_study
 
 
@@ -19,11 +22,11 @@ class Audit:
     """The measured false-prune rate of a study."""
 
     audited: int
-    """Trials that the pruner wanted stopped, and that have finished."""
+    """Finished trials that the pruner would have stopped."""
     wrong: int
-    """Those of them that would have been the new best, or on the front."""
+    """Audited trials that were the new best, or on the front."""
     rate: float | None
-    """None without an audited trial."""
+    """`wrong / audited`; None without an audited trial."""
     low: float
     high: float
     """Ends of the 95 % interval."""
@@ -36,7 +39,7 @@ class Audit:
 
 
 def get_audit(database: Database, view: StudyView) -> Audit | None:
-    """How often the pruner errs; None where it audits nothing."""
+    """Return the measured error rate of the pruner; None if it audits nothing."""
     if view.spec is None or view.spec.pruner.name not in ("auto", "curve"):
         return None
     from tunesvc.search.pruners.audit import AUDIT, measured
@@ -49,18 +52,24 @@ def get_audit(database: Database, view: StudyView) -> Audit | None:
         .where(trial_attrs.c.kind == "system", trial_attrs.c.name == AUDIT)
     )
     with database.engine.connect() as connection:
-        ends = [(values, json.loads(kept)) for values, kept in connection.execute(query)]
-    directions = [StudyDirection.MAXIMIZE if one.maximize else StudyDirection.MINIMIZE for one in view.objectives]
-    found = measured(ends, *directions)
+        results = [(values, json.loads(verdict)) for values, verdict in connection.execute(query)]
+    directions = [_direction(objective) for objective in view.objectives]
+    found = measured(results, *directions)
     allowed = float(view.spec.pruner.options.get("chance", CHANCE))
     if not found.audited:
-        return Audit(0, 0, None, found.low, found.high, allowed, "no audited trial has finished yet")
+        text = "no audited trial has finished yet"
+        return Audit(0, 0, None, found.low, found.high, allowed, text)
     what = "the new best" if len(directions) == 1 else "on the front"
+    interval = f"{_percent(found.low)} to {_percent(found.high)}"
     text = (
-        f"of {found.audited} audited trials {found.wrong} would have been {what}: false-prune rate "
-        f"{_percent(found.rate)} (95 %: {_percent(found.low)} to {_percent(found.high)}), allowed {_percent(allowed)}"
+        f"of {found.audited} audited trials {found.wrong} would have been {what}: false-prune "
+        f"rate {_percent(found.rate)} (95 %: {interval}), allowed {_percent(allowed)}"
     )
     return Audit(found.audited, found.wrong, found.rate, found.low, found.high, allowed, text)
+
+
+def _direction(objective: Objective) -> StudyDirection:
+    return StudyDirection.MAXIMIZE if objective.maximize else StudyDirection.MINIMIZE
 
 
 def _percent(share: float) -> str:

@@ -1,4 +1,4 @@
-"""Decisions of a study by what they are about: a large one has hundreds of thousands, and nobody wants them all."""
+"""Selected decisions of a study. A large study has hundreds of thousands, too many to read all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from tunesvc.queries.sql import DECISION_COLUMNS
 
 
 def last_asks(database: Database, study_id: int, limit: int) -> tuple[DecisionRow, ...]:
-    """Why the newest trials were proposed, in their order."""
+    """Return the `ask` decisions of the newest trials, the oldest first."""
     query = (
         sa.select(*DECISION_COLUMNS)
-        .where(table.c.study_id == study_id, table.c.trial_number.is_not(None), table.c.kind == "ask")
+        .where(
+            table.c.study_id == study_id,
+            table.c.trial_number.is_not(None),
+            table.c.kind == "ask",
+        )
         .order_by(table.c.trial_number.desc(), table.c.decision_id.desc())
         .limit(limit)
     )
@@ -24,17 +28,25 @@ def last_asks(database: Database, study_id: int, limit: int) -> tuple[DecisionRo
 
 
 def about_study(database: Database, study_id: int) -> tuple[DecisionRow, ...]:
-    """Those that are about no single trial, in the order in which they were taken."""
-    query = sa.select(*DECISION_COLUMNS).where(table.c.study_id == study_id, table.c.trial_number.is_(None))
+    """Return the decisions about no single trial, in the order in which they were made."""
+    query = sa.select(*DECISION_COLUMNS).where(
+        table.c.study_id == study_id,
+        table.c.trial_number.is_(None),
+    )
     return _rows(database, query.order_by(table.c.decision_id))
 
 
 def trials_with(database: Database, study_id: int, kind: str) -> tuple[int, ...]:
-    """Numbers of the trials that a decision of this kind was taken about, in order."""
-    query = sa.select(table.c.trial_number).where(table.c.study_id == study_id, table.c.kind == kind).distinct()
+    """Return the numbers of the trials with a decision of this kind, in order."""
+    number = table.c.trial_number
+    query = (
+        sa.select(number)
+        .where(table.c.study_id == study_id, table.c.kind == kind, number.is_not(None))
+        .distinct()
+        .order_by(number)
+    )
     with database.engine.connect() as connection:
-        found = connection.execute(query.where(table.c.trial_number.is_not(None)).order_by(table.c.trial_number))
-        return tuple(found.scalars())
+        return tuple(connection.execute(query).scalars())
 
 
 def _rows(database: Database, query: sa.Select[Any]) -> tuple[DecisionRow, ...]:

@@ -1,29 +1,34 @@
-"""Which of a trial's parameters made it good or bad, against the study's average trial: told by the study's model."""
+"""Effect of each of a trial's parameters, compared with the study's average trial.
+
+The effects are those of a model that is fitted to the study.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tunesvc.queries.rows import Objective, TrialRow
 
 if TYPE_CHECKING:
-    from tunesvc.search.analysis.attribution import Attribution
+    from tunesvc.search.analysis.attribution import Attribution, ParameterEffect
     from tunesvc.search.analysis.model_surface import ModelSurface
 
-TOLD = 5
-"""Parameters that a sentence names."""
+NAMED_MAX = 5
+"""Parameters named in a sentence."""
 
 
 def get_attribution(surface: ModelSurface | None, row: TrialRow) -> Attribution | None:
-    """What each of its parameters did; None while the model has too few trials to learn from.
+    """Return the effect of each parameter; None while the model has too few trials.
 
-    Also None for a trial that was pruned or has failed. The model learns from complete ones, and would promise a good
-    value where only such trials were.
+    Also None for pruned and failed trials. The model is fitted to complete trials, so it would
+    predict good values in regions with none of them.
     """
     from tunesvc.search.analysis.importance import TRIALS_MIN
 
-    if surface is None or len(surface) < TRIALS_MIN or not row.params or row.state in ("pruned", "failed", "stopped"):
+    if surface is None or len(surface) < TRIALS_MIN:
+        return None
+    if not row.params or row.state in ("pruned", "failed", "stopped"):
         return None
     from tunesvc.search.analysis.attribution import attribute
 
@@ -31,16 +36,25 @@ def get_attribution(surface: ModelSurface | None, row: TrialRow) -> Attribution 
 
 
 def describe_attribution(objective: Objective, found: Attribution) -> Iterator[str]:
-    """The same as sentences."""
+    """Yield sentences about the effects."""
     yield (
-        f"A model of {found.learned} trials expects {objective.name} = {found.predicted:.4g} ± {found.deviation:.2g} "
-        f"for these parameters, and {found.average:.4g} for the average trial of the study."
+        f"A model of {found.learned} trials expects {objective.name} = {found.predicted:.4g} "
+        f"± {found.deviation:.2g} for these parameters, and {found.average:.4g} for the average "
+        "trial of the study."
     )
-    good = [part for part in found.parts if (part.amount > 0) == objective.maximize and part.amount]
-    bad = [part for part in found.parts if (part.amount > 0) != objective.maximize and part.amount]
-    for word, parts in (("better", good), ("worse", bad)):
-        if parts:
-            named = ", ".join(
-                f"{one.name}{'' if one.exists else ' (absent)'} {one.amount:+.3g}" for one in parts[:TOLD]
-            )
-            yield f"What made it {word}: {named}."
+    effects = [part for part in found.parts if part.amount]
+    better = [part for part in effects if (part.amount > 0) == objective.maximize]
+    worse = [part for part in effects if (part.amount > 0) != objective.maximize]
+    if better:
+        yield f"What made it better: {_list_effects(better)}."
+    if worse:
+        yield f"What made it worse: {_list_effects(worse)}."
+
+
+def _list_effects(effects: Sequence[ParameterEffect]) -> str:
+    return ", ".join(_describe_effect(effect) for effect in effects[:NAMED_MAX])
+
+
+def _describe_effect(effect: ParameterEffect) -> str:
+    absent = "" if effect.exists else " (absent)"
+    return f"{effect.name}{absent} {effect.amount:+.3g}"

@@ -1,4 +1,4 @@
-"""A study's trials as a pandas frame."""
+"""Trials of a study as a pandas data frame."""
 
 from __future__ import annotations
 
@@ -16,34 +16,37 @@ if TYPE_CHECKING:
 
 
 def build_dataframe(database: Database, study: StudyView) -> pd.DataFrame:
-    """One row per trial, by number.
+    """Return one row per trial, by number.
 
-    Columns: `number`, `state`, `value` (several objectives: `values.NAME` each), `metrics.NAME` for each other number
-    that trials returned or reported last, `params.NAME` each (missing where a conditional parameter does not exist),
-    `feasible`, `constraints.NAME` (how far each is exceeded, kept where <= 0), `last_step`, `last_value`, `attempts`,
-    `failure`, `duration_s`, `started_at` and `ended_at` in UTC, `tags`, `note`, and `attrs.NAME` for attributes that
-    are no numbers.
+    Columns: `number`, `state`, `value` (with several objectives `values.NAME` each),
+    `metrics.NAME` for each other number that trials returned or last reported, `params.NAME` each
+    (missing where a conditional parameter does not exist), `feasible`, `constraints.NAME` (the
+    excess over each bound; satisfied if <= 0), `last_step`, `last_value`, `attempts`, `failure`,
+    `duration_s`, `started_at` and `ended_at` in UTC, `tags`, `note`, and `attrs.NAME` for
+    attributes that are not numbers.
     """
     import pandas as pd
 
     rows = list_trials(database, study.study_id)
-    frame = pd.DataFrame([record(study, row) for row in rows], columns=columns(study, _names(study, rows)))
-    for moment in ("started_at", "ended_at"):
-        frame[moment] = pd.to_datetime(frame[moment], utc=True)
-    for whole in ("number", "last_step", "attempts"):
-        frame[whole] = frame[whole].astype("Int64")
+    records = [record(study, row) for row in rows]
+    frame = pd.DataFrame(records, columns=columns(study, _names(study, rows)))
+    for time in ("started_at", "ended_at"):
+        frame[time] = pd.to_datetime(frame[time], utc=True)
+    # pandas' Int64 can hold missing values; int64 cannot.
+    for count in ("number", "last_step", "attempts"):
+        frame[count] = frame[count].astype("Int64")
     return frame
 
 
 def value_columns(study: StudyView) -> tuple[str, ...]:
-    """Names of the columns that hold the objectives."""
+    """Return the names of the columns with the objectives."""
     if len(study.objectives) == 1:
         return ("value",)
     return tuple(f"values.{objective.name}" for objective in study.objectives)
 
 
 def columns(study: StudyView, names: Names) -> list[str]:
-    """All columns of a study's trials, in order."""
+    """Return all columns of a study's trials, in order."""
     return [
         "number",
         "state",
@@ -58,23 +61,35 @@ def columns(study: StudyView, names: Names) -> list[str]:
 
 
 def _names(study: StudyView, rows: Sequence[TrialRow]) -> Names:
-    """The names that these trials have."""
-    return Names(
-        [objective.name for objective in study.objectives],
-        dict.fromkeys((name for row in rows for name in row.params), True),
-        sorted({name for row in rows for name in row.metrics}),
-        sorted({name for row in rows for name in row.constraints}),
-        sorted({name for row in rows for name in row.attrs}),
-    )
+    """Return the names that occur in these trials."""
+    params: dict[str, bool] = {}
+    metrics: set[str] = set()
+    constraints: set[str] = set()
+    attrs: set[str] = set()
+    for row in rows:
+        params.update(dict.fromkeys(row.params, True))
+        metrics.update(row.metrics)
+        constraints.update(row.constraints)
+        attrs.update(row.attrs)
+    objectives = [objective.name for objective in study.objectives]
+    return Names(objectives, params, sorted(metrics), sorted(constraints), sorted(attrs))
 
 
-_TRACED = ("last_step", "last_value", "attempts", "failure", "duration_s", "started_at", "ended_at")
-PLAIN = (*_TRACED, "tags", "note")
+_EXECUTION = (
+    "last_step",
+    "last_value",
+    "attempts",
+    "failure",
+    "duration_s",
+    "started_at",
+    "ended_at",
+)
+PLAIN = (*_EXECUTION, "tags", "note")
 """Columns that are the same in every study."""
 
 
 def record(study: StudyView, row: TrialRow) -> dict[str, Any]:
-    """A trial by the names of the columns, without what it does not have."""
+    """Return a trial's values by column, without the columns that it lacks."""
     values = row.values or (None,) * len(study.objectives)
     return {
         "number": row.number,
@@ -84,7 +99,7 @@ def record(study: StudyView, row: TrialRow) -> dict[str, Any]:
         **{f"params.{name}": value for name, value in row.params.items()},
         "feasible": row.feasible,
         **{f"constraints.{name}": excess for name, excess in row.constraints.items()},
-        **{name: getattr(row, name) for name in _TRACED},
+        **{name: getattr(row, name) for name in _EXECUTION},
         "tags": ", ".join(row.tags),
         "note": row.note,
         **{f"attrs.{name}": _text(value) for name, value in row.attrs.items()},

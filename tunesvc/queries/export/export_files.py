@@ -1,4 +1,4 @@
-"""Trials as files, in pieces: CSV, and Parquet in row groups. Columns are those of `dataframe.dataframe`."""
+"""Trials as CSV or Parquet files, written in pieces. Columns are those of `build_dataframe`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,23 @@ _GROUP = 20_000
 
 
 class Export:
-    """The trials of a selection as a file. Memory stays flat, however many they are.
+    """The selected trials as a file. Memory use does not grow with their number.
 
     Args:
-        database: where to read.
-        study: whose trials.
-        names: what the study has, see `names_of`.
-        selection: which trials, in which order.
-        limit: at most so many; all when None.
+        database: Database to read.
+        study: Study of the trials.
+        names: Names that the study has, see `names_of`.
+        selection: Filter and order of the trials.
+        limit: Most trials to write; all if None.
     """
 
     def __init__(
-        self, database: Database, study: StudyView, names: Names, selection: Selection, limit: int | None = None
+        self,
+        database: Database,
+        study: StudyView,
+        names: Names,
+        selection: Selection,
+        limit: int | None = None,
     ) -> None:
         self._database = database
         self._study = study
@@ -47,24 +52,25 @@ class Export:
         self._limit = limit
         self.columns = columns(study, names)
         self.written = 0
-        """Trials, so far."""
+        """Number of trials written so far."""
 
     def csv(self) -> Iterator[str]:
-        """CSV, a head and a line per trial: numbers as exact as they are stored, seconds, times in ISO 8601 (UTC).
+        """Yield CSV: a header and a line per trial.
 
-        What is not there is empty, and text is inert in a spreadsheet.
+        Numbers are exact, durations in seconds, times in ISO 8601 (UTC). Missing values are empty,
+        and text is escaped so that a spreadsheet does not run it as a formula.
         """
         yield _lines([map(escape_csv_formula, self.columns)])
         for rows in self._chunks():
             yield _lines(map(_cell, one.values()) for one in rows)
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """A trial after the other, by the names of the columns; None for what is not there."""
+        """Yield each trial's values by column; None for missing values."""
         for rows in self._chunks():
             yield from rows
 
     def parquet(self) -> Iterator[bytes]:
-        """Parquet, in row groups."""
+        """Yield a Parquet file, a row group at a time."""
         import pyarrow.parquet as pq
 
         schema = self._schema()
@@ -72,27 +78,41 @@ class Export:
         with pq.ParquetWriter(sink, schema) as writer:
             for group in _grouped(self._chunks(), _GROUP):
                 writer.write_table(_table(group, schema))
-                yield sink.taken()
-        yield sink.taken()
+                yield sink.drain()
+        yield sink.drain()
 
     def _chunks(self) -> Iterator[list[dict[str, Any]]]:
         for rows in trial_chunks(self._database, self._selection, self._limit):
-            told = (record(self._study, row) for row in rows)
-            yield [{name: one.get(name) for name in self.columns} for one in told]
+            chunk = []
+            for row in rows:
+                values = record(self._study, row)
+                chunk.append({name: values.get(name) for name in self.columns})
+            yield chunk
             self.written += len(rows)
 
     def _schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        moment = pa.timestamp("us", tz="UTC")
-        kinds = {"number": pa.int64(), "state": pa.string(), "feasible": pa.bool_(), "failure": pa.string()}
-        kinds |= {"tags": pa.string(), "note": pa.string()}
-        kinds |= {name: pa.string() for name in self.columns if name.startswith("attrs.")}
-        kinds |= {"last_step": pa.int64(), "attempts": pa.int64(), "started_at": moment, "ended_at": moment}
+        time = pa.timestamp("us", tz="UTC")
+        types = {
+            "number": pa.int64(),
+            "state": pa.string(),
+            "feasible": pa.bool_(),
+            "failure": pa.string(),
+            "tags": pa.string(),
+            "note": pa.string(),
+            "last_step": pa.int64(),
+            "attempts": pa.int64(),
+            "started_at": time,
+            "ended_at": time,
+        }
+        types |= {name: pa.string() for name in self.columns if name.startswith("attrs.")}
         with self._database.engine.connect() as connection:
-            drawn = distributions(connection, self._study.study_id, self._params)
-        kinds |= {f"params.{name}": _kind([distribution_of(text) for text in drawn[name]]) for name in self._params}
-        return pa.schema([(name, kinds.get(name, pa.float64())) for name in self.columns])
+            stored = distributions(connection, self._study.study_id, self._params)
+        for name in self._params:
+            of_name = [distribution_of(text) for text in stored[name]]
+            types[f"params.{name}"] = _parameter_type(of_name)
+        return pa.schema([(name, types.get(name, pa.float64())) for name in self.columns])
 
 
 def _lines(rows: Iterable[Iterable[object]]) -> str:
@@ -105,7 +125,10 @@ def _cell(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else escape_csv_formula(value)
 
 
-def _grouped(chunks: Iterator[list[dict[str, Any]]], size: int) -> Iterator[list[dict[str, Any]]]:
+def _grouped(
+    chunks: Iterator[list[dict[str, Any]]],
+    size: int,
+) -> Iterator[list[dict[str, Any]]]:
     group: list[dict[str, Any]] = []
     for chunk in chunks:
         group += chunk
@@ -118,31 +141,37 @@ def _grouped(chunks: Iterator[list[dict[str, Any]]], size: int) -> Iterator[list
 def _table(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
 
-    columns = [[_fitting(row[field.name], field.type) for row in rows] for field in schema]
-    return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema=schema)
+    columns = []
+    for field in schema:
+        values = [_to_type(row[field.name], field.type) for row in rows]
+        columns.append(pa.array(values, field.type))
+    return pa.table(columns, schema=schema)
 
 
-def _fitting(value: Any, kind: pa.DataType) -> Any:
-    """Parquet wants one type per column: a parameter of numbers and words becomes text."""
+def _to_type(value: Any, column_type: pa.DataType) -> Any:
+    # Parquet has one type per column: a parameter with numbers and words becomes text.
     import pyarrow as pa
 
-    return str(value) if value is not None and pa.types.is_string(kind) else value
+    return str(value) if value is not None and pa.types.is_string(column_type) else value
 
 
-def _kind(drawn: Sequence[BaseDistribution]) -> pa.DataType:
+def _parameter_type(distributions: Sequence[BaseDistribution]) -> pa.DataType:
     import pyarrow as pa
 
-    if all(isinstance(one, IntDistribution) for one in drawn):
+    if all(isinstance(one, IntDistribution) for one in distributions):
         return pa.int64()
-    choices = [choice for one in drawn if isinstance(one, CategoricalDistribution) for choice in one.choices]
-    kinds = {type(choice) for choice in choices if choice is not None}
-    if not choices or kinds <= {int, float}:
-        return pa.float64() if kinds != {int} else pa.int64()
-    return pa.bool_() if kinds == {bool} else pa.string()
+    choices: list[Any] = []
+    for one in distributions:
+        if isinstance(one, CategoricalDistribution):
+            choices += one.choices
+    types = {type(choice) for choice in choices if choice is not None}
+    if not choices or types <= {int, float}:
+        return pa.float64() if types != {int} else pa.int64()
+    return pa.bool_() if types == {bool} else pa.string()
 
 
 class _Sink(io.RawIOBase):
-    """Collects what is written until it is taken."""
+    """Buffer of written bytes until they are drained."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -159,6 +188,6 @@ class _Sink(io.RawIOBase):
         self._written += len(self._parts[-1])
         return len(self._parts[-1])
 
-    def taken(self) -> bytes:
+    def drain(self) -> bytes:
         parts, self._parts = self._parts, []
         return b"".join(parts)

@@ -1,11 +1,13 @@
-"""What the checks look at: a bounded number of rows, however large the study is.
+"""Rows that health checks examine: a bounded number, however large the study.
 
-Of a study of 100,000 trials that is about 3,500 trials with their parameters, and the few trials that set a record.
+Of a study of 100,000 trials these are about 3,500 trials with their parameters, and the few trials
+that set a record.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,34 +28,36 @@ from tunesvc.search.pruners.audit import AUDIT
 from tunesvc.spec import ParamValue
 
 SAMPLED = 1_500
-"""Trials that stand for all: an even choice by number."""
+"""Most finished trials in the even sample by number."""
 BEST = 50
+"""Best trials that are read."""
 FAILED = 1_000
+"""Newest failed trials that are read."""
 RECENT = 500
-"""The newest proposals."""
+"""Newest proposals that are read."""
 ATTEMPTS = 2_000
-"""The newest attempts."""
-_OVER = ("complete", "pruned", "fail")
+"""Newest attempts that are read."""
+_FINISHED = ("complete", "pruned", "fail")
 
 
 @dataclass(frozen=True, slots=True)
 class SeenTrial:
-    """A trial, as far as checks look at it."""
+    """The columns of a trial that checks examine."""
 
     number: int
     state: str
     value: float | None
-    """The first objective's; None when there is none."""
+    """Value of the first objective; None without a value."""
     failure: str | None
     """Class of its last attempt's failure."""
     params: Mapping[str, ParamValue]
     distributions: Mapping[str, BaseDistribution]
-    """From which its parameters were drawn."""
+    """Distributions of its parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class OccupiedTime:
-    """When an attempt held, or waited for, a place on the cluster."""
+    """Time during which an attempt waited for a worker and used it."""
 
     opened_at: datetime
     started_at: datetime | None
@@ -62,10 +66,10 @@ class OccupiedTime:
 
 @dataclass(frozen=True, slots=True)
 class BestSoFar:
-    """A trial that was the best of all before it."""
+    """A trial that was better than all before it."""
 
     place: int
-    """How many trials were over then, itself included."""
+    """Number of finished trials then, including this one."""
     value: float
 
 
@@ -75,53 +79,53 @@ class Evidence:
 
     study: StudyView
     sampled: Sequence[SeenTrial] = ()
-    """Of the trials that are over, by number."""
+    """Sample of the finished trials, by number."""
     best: Sequence[SeenTrial] = ()
-    """The best complete, feasible ones of one objective, the best first."""
+    """Complete, feasible trials, the best first; empty with several objectives."""
     failed: Sequence[SeenTrial] = ()
     recent: Sequence[SeenTrial] = ()
-    """The newest trials of whatever state, by number."""
+    """Newest trials of any state, by number."""
     records: Sequence[BestSoFar] = ()
-    """Of one objective, in their order."""
+    """Improvements in order; empty with several objectives."""
     audited: Sequence[FrozenTrial] = ()
-    """Trials that the pruner wanted stopped and that were let finish."""
+    """Finished trials that the pruner would have stopped."""
     attempts: Sequence[OccupiedTime] = ()
     now: datetime | None = None
-    """By the database's clock."""
+    """Time of the database's clock."""
 
     @property
     def is_single(self) -> bool:
-        """Whether there is one objective."""
+        """True if there is one objective."""
         return len(self.study.objectives) == 1
 
-    @property
-    def sign(self) -> float:
-        """-1 where more is better: times this, less is better."""
-        return -1.0 if self.study.objectives[0].maximize else 1.0
+    def loss(self, value: float) -> float:
+        """Return a value of the first objective oriented so that small is good."""
+        return -value if self.study.objectives[0].maximize else value
 
     def complete(self) -> list[SeenTrial]:
-        """The sampled trials that have a number as their value."""
+        """Return the sampled trials with a finite value."""
         return [one for one in self.sampled if one.state == "complete" and _is_number(one.value)]
 
 
 def gather(database: Database, study: StudyView) -> Evidence:
-    """Read what the checks need."""
+    """Read the rows for all checks."""
     with database.engine.connect() as connection:
         single = len(study.objectives) == 1
-        chosen = _Chosen(connection, study)
-        sampled, best = chosen.sampled(), chosen.best() if single else ()
-        failed, recent = chosen.failed(), chosen.recent()
-        seen = _seen(connection, {row.trial_id: row for rows in (sampled, best, failed, recent) for row in rows})
+        selection = _TrialSelection(connection, study)
+        sampled, failed, recent = selection.sampled(), selection.failed(), selection.recent()
+        best = selection.best() if single else ()
+        by_id = {row.trial_id: row for row in (*sampled, *best, *failed, *recent)}
+        trials_by_id = _with_parameters(connection, by_id)
 
-        def of(rows: Sequence[Any]) -> tuple[SeenTrial, ...]:
-            return tuple(seen[row.trial_id] for row in rows)
+        def trials_of(rows: Sequence[Any]) -> tuple[SeenTrial, ...]:
+            return tuple(trials_by_id[row.trial_id] for row in rows)
 
         return Evidence(
             study,
-            of(sampled),
-            of(best),
-            of(failed),
-            of(recent),
+            trials_of(sampled),
+            trials_of(best),
+            trials_of(failed),
+            trials_of(recent),
             records=_records(connection, study) if single else (),
             audited=_audited(connection, study),
             attempts=_attempts(connection, study),
@@ -129,8 +133,8 @@ def gather(database: Database, study: StudyView) -> Evidence:
         )
 
 
-class _Chosen:
-    """Which trials are looked at."""
+class _TrialSelection:
+    """Queries for the trials that checks examine."""
 
     def __init__(self, connection: sa.Connection, study: StudyView) -> None:
         self._connection = connection
@@ -138,23 +142,22 @@ class _Chosen:
 
     def sampled(self) -> Sequence[Any]:
         stride = max(1, -(-self._study.counts.total // SAMPLED))
-        query = self._rows().where(trials.c.state.in_(_OVER), trials.c.number % stride == 0).order_by(trials.c.number)
-        return self._connection.execute(query).all()
+        query = self._rows().where(trials.c.state.in_(_FINISHED), trials.c.number % stride == 0)
+        return self._connection.execute(query.order_by(trials.c.number)).all()
 
     def best(self) -> Sequence[Any]:
         value = trials.c["values"][1]
-        by = value.desc() if self._study.objectives[0].maximize else value.asc()
-        return self._connection.execute(
-            self._rows().where(*is_candidate()).order_by(by, trials.c.number).limit(BEST)
-        ).all()
+        best_first = value.desc() if self._study.objectives[0].maximize else value.asc()
+        query = self._rows().where(*is_candidate()).order_by(best_first, trials.c.number)
+        return self._connection.execute(query.limit(BEST)).all()
 
     def failed(self) -> Sequence[Any]:
-        query = self._rows().where(trials.c.state == "fail").order_by(trials.c.number.desc()).limit(FAILED)
-        return self._connection.execute(query).all()
+        query = self._rows().where(trials.c.state == "fail").order_by(trials.c.number.desc())
+        return self._connection.execute(query.limit(FAILED)).all()
 
     def recent(self) -> Sequence[Any]:
-        query = self._rows().where(trials.c.state != "waiting").order_by(trials.c.number.desc()).limit(RECENT)
-        return self._connection.execute(query).all()[::-1]
+        query = self._rows().where(trials.c.state != "waiting").order_by(trials.c.number.desc())
+        return self._connection.execute(query.limit(RECENT)).all()[::-1]
 
     def _rows(self) -> sa.Select[Any]:
         failure = (
@@ -174,36 +177,56 @@ class _Chosen:
         ).where(trials.c.study_id == self._study.study_id)
 
 
-def _seen(connection: sa.Connection, rows: Mapping[int, Any]) -> dict[int, SeenTrial]:
-    """The rows with their parameters, by trial id."""
+def _with_parameters(
+    connection: sa.Connection,
+    rows: Mapping[int, Any],
+) -> dict[int, SeenTrial]:
+    """Return trials with their parameters, by trial id."""
     params: dict[int, dict[str, ParamValue]] = {}
-    kinds: dict[int, dict[str, BaseDistribution]] = {}
+    distributions: dict[int, dict[str, BaseDistribution]] = {}
     query = (
-        sa.select(trial_params.c.trial_id, trial_params.c.name, trial_params.c.value, trial_params.c.distribution)
-        .where(trial_params.c.trial_id == sa.any_(sa.cast(list(rows), pg.ARRAY(sa.BigInteger))))
+        sa.select(
+            trial_params.c.trial_id,
+            trial_params.c.name,
+            trial_params.c.value,
+            trial_params.c.distribution,
+        )
+        .where(
+            trial_params.c.trial_id == sa.any_(sa.cast(list(rows), pg.ARRAY(sa.BigInteger))),
+        )
         .order_by(trial_params.c.trial_id, trial_params.c.position)
     )
-    for trial_id, name, value, written in connection.execute(query):
-        kind = _distribution(written)
-        params.setdefault(trial_id, {})[name] = kind.to_external_repr(value)
-        kinds.setdefault(trial_id, {})[name] = kind
+    for trial_id, name, value, stored in connection.execute(query):
+        distribution = _distribution(stored)
+        params.setdefault(trial_id, {})[name] = distribution.to_external_repr(value)
+        distributions.setdefault(trial_id, {})[name] = distribution
     return {
-        key: SeenTrial(row.number, row.state, row.value, row.failure, params.get(key, {}), kinds.get(key, {}))
+        key: SeenTrial(
+            row.number,
+            row.state,
+            row.value,
+            row.failure,
+            params.get(key, {}),
+            distributions.get(key, {}),
+        )
         for key, row in rows.items()
     }
 
 
 def _records(connection: sa.Connection, study: StudyView) -> tuple[BestSoFar, ...]:
-    """The places at which the best value changed, in the order in which trials ended."""
+    """Return the improvements of the best value, in the order in which trials ended."""
     candidate = sa.case((sa.and_(*is_candidate()), trials.c["values"][1]))
     order = (trials.c.ended_at, trials.c.number)
     ended = (
-        sa.select(sa.func.row_number().over(order_by=order).label("place"), candidate.label("value"))
-        .where(trials.c.study_id == study.study_id, trials.c.state.in_(_OVER))
+        sa.select(
+            sa.func.row_number().over(order_by=order).label("place"),
+            candidate.label("value"),
+        )
+        .where(trials.c.study_id == study.study_id, trials.c.state.in_(_FINISHED))
         .subquery("ended")
     )
-    choose = sa.func.max if study.objectives[0].maximize else sa.func.min
-    so_far = choose(ended.c.value).over(order_by=ended.c.place, rows=(None, 0))
+    better = sa.func.max if study.objectives[0].maximize else sa.func.min
+    so_far = better(ended.c.value).over(order_by=ended.c.place, rows=(None, 0))
     ranked = sa.select(ended.c.place, so_far.label("best")).subquery("ranked")
     before = sa.func.lag(ranked.c.best).over(order_by=ranked.c.place)
     changes = sa.select(ranked, before.label("before")).subquery("changes")
@@ -217,19 +240,33 @@ def _records(connection: sa.Connection, study: StudyView) -> tuple[BestSoFar, ..
 
 def _audited(connection: sa.Connection, study: StudyView) -> tuple[FrozenTrial, ...]:
     query = (
-        sa.select(trials.c.number, trials.c["values"].label("results"), trial_attrs.c.value.label("verdict"))
+        sa.select(
+            trials.c.number,
+            trials.c["values"].label("results"),
+            trial_attrs.c.value.label("verdict"),
+        )
         .join(trial_attrs, trial_attrs.c.trial_id == trials.c.trial_id)
-        .where(in_study(trial_attrs.c.trial_id, study.study_id), trials.c.state == "complete")
-        .where(trial_attrs.c.kind == "system", trial_attrs.c.name == AUDIT, trials.c["values"].is_not(None))
+        .where(
+            in_study(trial_attrs.c.trial_id, study.study_id),
+            trials.c.state == "complete",
+        )
+        .where(
+            trial_attrs.c.kind == "system",
+            trial_attrs.c.name == AUDIT,
+            trials.c["values"].is_not(None),
+        )
         .order_by(trials.c.number)
     )
-    return tuple(
-        optuna.trial.create_trial(
-            state=TrialState.COMPLETE, values=row.results, system_attrs={AUDIT: json.loads(row.verdict)}
-        )
-        for row in connection.execute(query)
-        if all(_is_number(value) for value in row.results)
-    )
+    audited = []
+    for row in connection.execute(query):
+        if all(_is_number(value) for value in row.results):
+            trial = optuna.trial.create_trial(
+                state=TrialState.COMPLETE,
+                values=row.results,
+                system_attrs={AUDIT: json.loads(row.verdict)},
+            )
+            audited.append(trial)
+    return tuple(audited)
 
 
 def _attempts(connection: sa.Connection, study: StudyView) -> tuple[OccupiedTime, ...]:
@@ -243,7 +280,7 @@ def _attempts(connection: sa.Connection, study: StudyView) -> tuple[OccupiedTime
 
 
 def _is_number(value: float | None) -> bool:
-    return value is not None and value == value and value not in (float("inf"), float("-inf"))
+    return value is not None and math.isfinite(value)
 
 
 @lru_cache(maxsize=1024)

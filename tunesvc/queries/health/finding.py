@@ -1,7 +1,4 @@
-"""What an examination of a study finds: sentences with the numbers that they rest on, and what to do about it.
-
-Values only.
-"""
+"""Findings of health checks: sentences with their numbers, advice and actions. Values only."""
 
 from __future__ import annotations
 
@@ -11,27 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Severity = Literal["warn", "note"]
-"""`warn`: something is probably wrong. `note`: worth knowing, and may be meant so."""
+"""`warn`: something is probably wrong. `note`: worth knowing, may be intended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A request to the study that would help, as `api.request` takes it."""
+    """A request to the study that would help, in the form of `api.request`."""
 
     kind: Literal["stop", "extend", "widen", "parallelism"]
     payload: Mapping[str, Any]
     label: str
-    """What a button says."""
+    """Label of a button."""
 
     def command(self, study: str) -> str:
-        """The same for a shell."""
+        """Return the equivalent shell command."""
         return shlex.join(["tune", self.kind, study, *self._arguments()])
 
     def _arguments(self) -> Iterator[str]:
         match self.kind:
             case "extend":
                 for name, amount in self.payload.items():
-                    yield from (f"--{name.replace('_', '-')}", f"{amount:g}s" if name == "wall" else f"{amount:g}")
+                    yield f"--{name.replace('_', '-')}"
+                    yield f"{amount:g}s" if name == "wall" else f"{amount:g}"
             case "parallelism":
                 yield str(self.payload["trials"])
             case "widen":
@@ -41,31 +39,31 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class HealthFinding:
-    """One thing that was found."""
+    """One finding of a check."""
 
     severity: Severity
     text: str
-    """A sentence with the numbers that it rests on."""
+    """A sentence with its numbers."""
     advice: str
     action: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class InsufficientData:
-    """Nothing was found."""
+    """Result of a check without a finding."""
 
     text: str
-    """What was looked at, or why there is nothing to look at."""
+    """Summary of the examined data, or the reason why there is none."""
     is_early: bool = False
-    """Whether there is too little to judge by."""
+    """True if there is too little data to judge."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question that was asked of a study, and its answer."""
+    """One check of a study with its result."""
 
     name: str
-    """A word to find it by."""
+    """Short name of the check."""
     question: str
     findings: tuple[HealthFinding, ...]
     silence: InsufficientData | None
@@ -73,22 +71,26 @@ class Check:
 
     @property
     def severity(self) -> Severity | None:
-        """The gravest of its findings; None without any."""
+        """Severity of the most severe finding; None without findings."""
         severities = {finding.severity for finding in self.findings}
-        return "warn" if "warn" in severities else "note" if severities else None
+        if "warn" in severities:
+            return "warn"
+        return "note" if severities else None
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """All checks of a study, those with findings first, the gravest of them on top."""
+    """All checks of a study, the most severe findings first."""
 
     checks: tuple[Check, ...] = field(default=())
 
     def __str__(self) -> str:
-        lines = [f"{check.name}: {finding.text} {finding.advice}".rstrip() for check, finding in self.findings]
+        lines = []
+        for check, finding in self.findings:
+            lines.append(f"{check.name}: {finding.text} {finding.advice}".rstrip())
         return "\n".join(lines) or "nothing found"
 
     @property
     def findings(self) -> tuple[tuple[Check, HealthFinding], ...]:
-        """What was found, with its check."""
+        """Findings with their checks."""
         return tuple((check, finding) for check in self.checks for finding in check.findings)

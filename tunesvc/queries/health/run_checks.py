@@ -1,4 +1,4 @@
-"""Checks of how trials are run: pruning, failures, idle workers. Pure."""
+"""Checks of trials' execution: pruning, failures, idle workers. Pure."""
 
 from __future__ import annotations
 
@@ -21,74 +21,95 @@ from tunesvc.util.formatting import duration
 from tunesvc.util.formatting import number as shown
 
 WRONG_MAX = 0.05
-"""The audited rate of false prunes may be so high."""
+"""Largest acceptable rate of false prunes."""
 
 FAILED_FROM = 5
 OTHERS_FROM = 5
 ALPHA = 0.01
-"""Chance of a false alarm, over all rules that are tried."""
+"""Probability of a false alarm, over all rules that are tested."""
 CUTS = 12
-"""Thresholds that are tried per parameter, each in both directions."""
+"""Thresholds that are tested per parameter, each in both directions."""
 LIFT = 2.0
-"""Within the region, trials fail at least so many times as often as outside."""
+"""Smallest ratio of failure rates inside and outside of a region."""
 
 IDLE_MAX = 0.25
 IDLE_FROM = 20
-"""Attempts per slot."""
+"""Fewest attempts per slot."""
 WINDOW_MIN_S = 60.0
 PAUSE_S = 60.0
-"""So long without any attempt is a pause of the study, not idleness."""
+"""A longer time without any attempt counts as a pause of the study, not as idle time."""
 
 
 def pruning(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
-    """Pruning is too eager: of the trials that were let finish to audit the pruner, more than 1 in 20 ended better
-    than the best of then (with several objectives: extended its front), with 97.5 % certainty (lower end of the
-    interval of Clopper and Pearson)."""
+    """Find a pruner that is too eager.
+
+    Criterion: more than 1 in 20 audited trials, which finished although the pruner would have
+    stopped them, were better than the best at that time (with several objectives: extended the
+    front), with 97.5 % certainty (lower end of the interval of Clopper and Pearson).
+    """
     spec = evidence.study.spec
     if spec is None or spec.pruner.name == "none":
         return InsufficientData("The study has no pruner.")
-    directions = [
-        StudyDirection.MAXIMIZE if one.maximize else StudyDirection.MINIMIZE for one in evidence.study.objectives
-    ]
-    told = false_prunes(evidence.audited, *directions)
-    if not told.audited:
-        text = "None of the trials that it would have stopped was let finish so far, so its rate of error is not known."
+    directions = []
+    for objective in evidence.study.objectives:
+        is_larger_better = objective.maximize
+        directions.append(StudyDirection.MAXIMIZE if is_larger_better else StudyDirection.MINIMIZE)
+    audit = false_prunes(evidence.audited, *directions)
+    if not audit.audited:
+        text = (
+            "None of the trials that it would have stopped has been run to the end so far, so its "
+            "error rate is not known."
+        )
         return InsufficientData(text, evidence.study.counts.pruned < 1)
-    better = "ended better than the best of then" if evidence.is_single else "would have extended the front of then"
+    if evidence.is_single:
+        better = "ended better than the best at that time"
+    else:
+        better = "would have extended the front at that time"
     numbers = (
-        f"{told.wrong} of {told.audited} trials that were let finish to check the pruner {better}, so it errs in "
-        f"{told.low:.1%} to {told.high:.0%} of its stops"
+        f"{audit.wrong} of {audit.audited} trials that were run to the end to check the pruner "
+        f"{better}, so it errs in {audit.low:.1%} to {audit.high:.0%} of its stops"
     )
-    if told.low <= WRONG_MAX:
+    if audit.low <= WRONG_MAX:
         return InsufficientData(f"{numbers[0].upper()}{numbers[1:]}.")
     advice = (
-        "Make the pruner more patient: a lower `chance` for pruner auto, a larger `min` or a smaller `eta` for asha; "
-        "or leave it out with `pruner: none`. Trials that were stopped can be run again with `tune enqueue`."
+        "Make the pruner more patient: a lower `chance` for pruner auto, a larger `min` or a "
+        "smaller `eta` for asha; or turn it off with `pruner: none`. Trials that were stopped can "
+        "be run again with `tune enqueue`."
     )
     return [HealthFinding("warn", f"Pruning is too eager: {numbers}.", advice)]
 
 
 def failures(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
-    """Failures are clustered: a threshold or a choice of one parameter within which trials fail at least twice as
-    often as outside (Fisher's exact test, one-sided, below 0.01 after Bonferroni's correction for all rules tried).
+    """Find failures that are clustered in a part of the space.
 
-    Failures of the machine count only where memory ran out. From 5 failed and 5 other trials on.
+    Criterion: beyond a threshold or within a choice of one parameter, trials fail at least twice as
+    often as elsewhere (Fisher's exact test, one-sided, below 0.01 after Bonferroni's correction for
+    all rules tested).
+
+    Of the machine's failures, only those by lack of memory count. Needs 5 failed and 5 other
+    trials.
     """
     failed = [one for one in evidence.failed if _is_own(one.failure)]
     others = [one for one in evidence.sampled if one.state in ("complete", "pruned")]
     if len(failed) < FAILED_FROM or len(others) < OTHERS_FROM:
-        few = f"{len(failed)} trials failed for reasons of their own" if failed else "No trial failed by itself"
-        return InsufficientData(f"{few}.", bool(failed) and len(others) < OTHERS_FROM)
-    rules = [rule for name in _names(failed, others) for rule in _rules(name, failed, others)]
+        if not failed:
+            return InsufficientData("No trial failed by itself.")
+        text = f"{len(failed)} trials failed for reasons of their own."
+        return InsufficientData(text, len(others) < OTHERS_FROM)
+    rules: list[_ParameterRule] = []
+    for name in _names(failed, others):
+        rules += _rules(name, failed, others)
     best = min(rules, key=lambda rule: rule.chance, default=None)
     if best is None or best.chance * len(rules) >= ALPHA:
-        return InsufficientData(f"{evidence.study.counts.failed} trials failed, in no particular part of the space.")
+        return InsufficientData(
+            f"{evidence.study.counts.failed} trials failed, in no particular part of the space.",
+        )
     return [_clustered(best, len(rules))]
 
 
 @dataclass(frozen=True, slots=True)
 class _ParameterRule:
-    """A part of one parameter's values, and who is in it."""
+    """A part of one parameter's values, with the counts of trials in it."""
 
     text: str
     failed: int
@@ -98,27 +119,30 @@ class _ParameterRule:
 
     @property
     def chance(self) -> float:
-        """That so many failures fall into it by accident; 1 where it holds too few to matter."""
+        """Probability of so many failures in it by chance; 1 if it has too few to matter."""
         inside = self.failed / max(self.failed + self.others, 1)
         out_failed, out_others = self.of_failed - self.failed, self.of_others - self.others
         outside = out_failed / max(out_failed + out_others, 1)
         if self.failed < FAILED_FROM or inside < LIFT * outside:
             return 1.0
-        from scipy.stats import fisher_exact  # brings all of scipy.stats, for which few questions have to wait
+        from scipy.stats import fisher_exact  # slow to import, and rarely needed
 
         table = [[self.failed, self.others], [out_failed, out_others]]
         return float(fisher_exact(table, alternative="greater").pvalue)
 
 
 def _clustered(rule: _ParameterRule, tried: int) -> HealthFinding:
-    return HealthFinding(
-        "warn",
-        f"Failures are clustered at {rule.text}: {rule.failed} of {rule.of_failed} failed trials lie there, but only "
-        f"{rule.others} of {rule.of_others} others (p = {min(1.0, rule.chance * tried):.1g} after correction for "
-        f"{tried} rules).",
-        "See what fails there with `tune show STUDY TRIAL`. Mend it, or leave that part out in a new study, with this "
-        "one in its `warm_start`.",
+    p = min(1.0, rule.chance * tried)
+    text = (
+        f"Failures are clustered at {rule.text}: {rule.failed} of {rule.of_failed} failed trials "
+        f"lie there, but only {rule.others} of {rule.of_others} others (p = {p:.1g} after "
+        f"correction for {tried} rules)."
     )
+    advice = (
+        "See what fails there with `tune show STUDY TRIAL`. Fix it, or exclude that part in a new "
+        "study, with this one in its `warm_start`."
+    )
+    return HealthFinding("warn", text, advice)
 
 
 def _is_own(failure: str | None) -> bool:
@@ -128,25 +152,38 @@ def _is_own(failure: str | None) -> bool:
 
 
 def _names(failed: Sequence[SeenTrial], others: Sequence[SeenTrial]) -> list[str]:
-    return list(dict.fromkeys(name for one in (*failed, *others) for name in one.params))
+    names: dict[str, None] = {}
+    for trial in (*failed, *others):
+        names.update(dict.fromkeys(trial.params))
+    return list(names)
 
 
-def _rules(name: str, failed: Sequence[SeenTrial], others: Sequence[SeenTrial]) -> Iterator[_ParameterRule]:
+def _rules(
+    name: str,
+    failed: Sequence[SeenTrial],
+    others: Sequence[SeenTrial],
+) -> Iterator[_ParameterRule]:
     bad = [one.params[name] for one in failed if name in one.params]
     good = [one.params[name] for one in others if name in one.params]
     kinds = {one.distributions[name] for one in (*failed, *others) if name in one.distributions}
+
+    def rule(condition: str, bad_inside: int, good_inside: int) -> _ParameterRule:
+        text = f"{name} {condition}"
+        return _ParameterRule(text, bad_inside, len(failed), good_inside, len(others))
+
     if any(isinstance(kind, CategoricalDistribution) for kind in kinds):
-        for choice in dict.fromkeys(map(_key, bad)):
-            inside = (sum(_key(value) == choice for value in values) for values in (bad, good))
-            counts = tuple(inside)
-            yield _ParameterRule(f"{name} = {choice[1]}", counts[0], len(failed), counts[1], len(others))
+        bad_keys, good_keys = [_key(value) for value in bad], [_key(value) for value in good]
+        for key in dict.fromkeys(bad_keys):
+            yield rule(f"= {key[1]}", bad_keys.count(key), good_keys.count(key))
         return
-    numbers = np.array([float(value) for value in bad]), np.array([float(value) for value in good])  # type: ignore[arg-type]
-    for cut in _cuts(np.concatenate(numbers), next(iter(kinds), None)):
-        low = tuple(int((values <= cut).sum()) for values in numbers)
-        yield _ParameterRule(f"{name} ≤ {shown(cut)}", low[0], len(failed), low[1], len(others))
-        high = tuple(int((values >= cut).sum()) for values in numbers)
-        yield _ParameterRule(f"{name} ≥ {shown(cut)}", high[0], len(failed), high[1], len(others))
+    low, high = _as_floats(bad), _as_floats(good)
+    for cut in _cuts(np.concatenate([low, high]), next(iter(kinds), None)):
+        yield rule(f"≤ {shown(cut)}", int((low <= cut).sum()), int((high <= cut).sum()))
+        yield rule(f"≥ {shown(cut)}", int((low >= cut).sum()), int((high >= cut).sum()))
+
+
+def _as_floats(values: Sequence[ParamValue]) -> np.ndarray:
+    return np.array([float(value) for value in values if value is not None])
 
 
 def _key(value: ParamValue) -> tuple[str, str]:
@@ -154,41 +191,47 @@ def _key(value: ParamValue) -> tuple[str, str]:
 
 
 def _cuts(values: np.ndarray, kind: BaseDistribution | None) -> list[float]:
-    """Thresholds with about as many values between any two."""
+    """Return thresholds with about equally many values between them."""
     if not len(values) or kind is None or place(kind, float(values[0])) is None:
         return []
-    return sorted({float(cut) for cut in np.quantile(values, np.arange(1, CUTS + 1) / (CUTS + 1), method="nearest")})
+    shares = np.arange(1, CUTS + 1) / (CUTS + 1)
+    quantiles = np.quantile(values, shares, method="nearest")
+    return sorted({float(cut) for cut in quantiles})
 
 
 def idle(evidence: Evidence) -> Sequence[HealthFinding] | InsufficientData:
-    """Workers are idle: a quarter and more of the slots' time passes without a trial on them.
+    """Find workers that are idle for a quarter of their time or more.
 
-    Slots are the most trials that ran at a time. Looked at are the newest 2,000 attempts, from the first start to
-    the last opening, without gaps of a minute and more, so that neither pauses nor the end of a study count. From 20
-    attempts per slot and a minute on.
+    The slots are the most trials that ran at a time. Examines the newest 2,000 attempts, from the
+    first start to the last opening, without gaps of a minute and more, so that neither pauses nor
+    the end of a study count. Needs 20 attempts per slot and a minute.
     """
-    use = _use(evidence.attempts, evidence.now) if evidence.now is not None else None
-    if use is None or len(evidence.attempts) < IDLE_FROM * use.slots or use.window_s < WINDOW_MIN_S or use.slots < 2:
-        return InsufficientData("Asked from 20 attempts per slot, two slots and a minute on.", True)
-    share = 1 - use.busy_s / (use.slots * use.window_s)
-    if share < IDLE_MAX:
-        return InsufficientData(f"{use.slots} slots were in use {1 - share:.0%} of {duration(use.window_s)}.")
-    text = f"{share:.0%} of the time of {use.slots} slots over {duration(use.window_s)} went by without a trial"
-    wait = use.waited_s / (use.slots * use.window_s)
-    if wait > share / 2:
+    use = None if evidence.now is None else _utilisation(evidence.attempts, evidence.now)
+    if use is None or not _is_long_enough(use, len(evidence.attempts)):
+        text = "Asked from 20 attempts per slot, two slots and a minute on."
+        return InsufficientData(text, True)
+    idle_share = 1 - use.busy_s / (use.slots * use.window_s)
+    window = duration(use.window_s)
+    if idle_share < IDLE_MAX:
+        return InsufficientData(f"{use.slots} slots were in use {1 - idle_share:.0%} of {window}.")
+    text = f"{idle_share:.0%} of the time of {use.slots} slots over {window} passed without a trial"
+    wait_share = use.waited_s / (use.slots * use.window_s)
+    if wait_share > idle_share / 2:
         each = duration(use.waited_s / max(1, len(evidence.attempts)))
-        cause = f"; most of it trials waited for a worker to start, {each} each"
+        cause = f"; for most of it trials waited for a worker to start, {each} each"
         advice = (
-            "Workers are warm from the second trial on, unless `environment.isolation` is `process` or they keep "
-            "dying; see whether other studies hold the cluster."
+            "Workers are warm from the second trial on, unless `environment.isolation` is "
+            "`process` or they keep dying; check if other studies use the cluster."
         )
     else:
         cause = "; trials end faster than new ones are proposed and started"
-        advice = "Let each trial do more, or lower `parallelism`; `sampler: random` and `tpe` propose the fastest."
-    return [HealthFinding("warn", f"{text}{cause}.", advice, _fewer(evidence, use, share))]
+        fastest = "`sampler: random` and `tpe` propose the fastest"
+        advice = f"Let each trial do more, or lower `parallelism`; {fastest}."
+    action = _lower_parallelism(evidence, use, idle_share)
+    return [HealthFinding("warn", f"{text}{cause}.", advice, action)]
 
 
-def _fewer(evidence: Evidence, use: _Use, share: float) -> Action | None:
+def _lower_parallelism(evidence: Evidence, use: _Utilisation, share: float) -> Action | None:
     fewer = max(1, math.ceil(use.slots * (1 - share) * 1.25))
     if evidence.study.coordinator is None or fewer >= use.slots:
         return None
@@ -196,39 +239,54 @@ def _fewer(evidence: Evidence, use: _Use, share: float) -> Action | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
+class _Utilisation:
     slots: int
     busy_s: float
     waited_s: float
     window_s: float
 
 
-def _use(attempts: Sequence[OccupiedTime], now: datetime) -> _Use | None:
+def _is_long_enough(use: _Utilisation, attempts: int) -> bool:
+    return use.slots >= 2 and attempts >= IDLE_FROM * use.slots and use.window_s >= WINDOW_MIN_S
+
+
+def _utilisation(attempts: Sequence[OccupiedTime], now: datetime) -> _Utilisation | None:
     started = [one for one in attempts if one.started_at is not None]
     if len(started) < 2:
         return None
     begin = min(one.started_at for one in started if one.started_at is not None).timestamp()
     end = max(one.opened_at for one in attempts).timestamp()
-    busy = _clipped([(one.started_at, one.ended_at or now) for one in started], begin, end)
-    held = _clipped([(one.opened_at, one.ended_at or now) for one in attempts], begin, end)
-    waited = _clipped([(one.opened_at, one.started_at or one.ended_at or now) for one in attempts], begin, end)
-    window_s, _ = _sweep(held)
+    busy_spans = [(one.started_at, one.ended_at or now) for one in started]
+    open_spans = [(one.opened_at, one.ended_at or now) for one in attempts]
+    wait_spans = [(one.opened_at, one.started_at or one.ended_at or now) for one in attempts]
+    busy = _clipped(busy_spans, begin, end)
+    waited = _clipped(wait_spans, begin, end)
+    window_s, _ = _sweep(_clipped(open_spans, begin, end))
     _, slots = _sweep(busy)
-    return _Use(slots, float((busy[:, 1] - busy[:, 0]).sum()), float((waited[:, 1] - waited[:, 0]).sum()), window_s)
+    return _Utilisation(
+        slots,
+        float((busy[:, 1] - busy[:, 0]).sum()),
+        float((waited[:, 1] - waited[:, 0]).sum()),
+        window_s,
+    )
 
 
-def _clipped(spans: Sequence[tuple[datetime | None, datetime]], begin: float, end: float) -> np.ndarray:
-    """Shape (spans, 2), seconds."""
+def _clipped(
+    spans: Sequence[tuple[datetime | None, datetime]],
+    begin: float,
+    end: float,
+) -> np.ndarray:
+    """Return the spans in seconds since 1970, cut to the window. Shape (spans, 2)."""
     rows = [(start.timestamp(), stop.timestamp()) for start, stop in spans if start is not None]
     out: np.ndarray = np.array(rows, dtype=float).reshape(-1, 2).clip(begin, end)
     return out
 
 
 def _sweep(spans: np.ndarray) -> tuple[float, int]:
-    """How long spans were open, pauses left out, and how many were at a time at most."""
+    """Return the seconds that spans cover, without pauses, and the most spans at a time."""
     times = np.concatenate([spans[:, 0], spans[:, 1]])
     steps = np.concatenate([np.ones(len(spans)), -np.ones(len(spans))])
-    order = np.lexsort((steps, times))  # ends before beginnings
+    order = np.lexsort((steps, times))  # at equal times, ends before starts
     lengths, open_then = np.diff(times[order]), np.cumsum(steps[order])
     counted = (open_then[:-1] > 0) | (lengths < PAUSE_S)
     return float(lengths[counted].sum()), int(open_then.max(initial=0))

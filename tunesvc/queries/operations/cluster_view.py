@@ -140,7 +140,9 @@ def get_cluster(database: Database, among: Collection[int] | None = None) -> Clu
         own: dict[int, list[NodeInfo]] = {}
         for row in seen:
             if row.age_s <= STALE_S:
-                own.setdefault(row.study_id, []).append(NodeInfo(row.key, row.address, row.host, row.total, row.free))
+                own.setdefault(row.study_id, []).append(
+                    NodeInfo(row.key, row.address, row.host, row.total, row.free),
+                )
         waiting = [
             _opened(row, own.get(row.study_id, []), attended) for row in live if row.state == AttemptState.OPENED
         ]
@@ -169,7 +171,10 @@ def live_attempts() -> sa.Select[Any]:
             _has_program(),
         )
         .select_from(attempts)
-        .join(studies, studies.c.study_id == attempts.c.trial_id.bitwise_rshift(sa.literal_column("32")))
+        .join(
+            studies,
+            studies.c.study_id == attempts.c.trial_id.bitwise_rshift(sa.literal_column("32")),
+        )
         .where(attempts.c.state.in_(_LIVE))
         .order_by(attempts.c.opened_at, attempts.c.trial_id)
     )
@@ -188,7 +193,9 @@ def _seen() -> sa.Select[Any]:
 
 
 def _nodes(
-    seen: Sequence[Any], held: Sequence[RunningAttemptRow], among: Collection[int] | None
+    seen: Sequence[Any],
+    held: Sequence[RunningAttemptRow],
+    among: Collection[int] | None,
 ) -> tuple[tuple[NodeRow, ...], set[RunningAttemptRow]]:
     """Each node as it was told of last, and the attempts that were found on one."""
     by_key: dict[str, list[Any]] = {}
@@ -197,17 +204,30 @@ def _nodes(
     placed: set[RunningAttemptRow] = set()
     found = []
     # those that are alive first: what runs is on them, not on what the machine was before
-    for key, rows in sorted(by_key.items(), key=lambda one: min(row.age_s for row in one[1]) > STALE_S):
+    for key, rows in sorted(
+        by_key.items(),
+        key=lambda one: min(row.age_s for row in one[1]) > STALE_S,
+    ):
         ids = {row.study_id for row in rows}
         here = tuple(
             one for one in held if one.study_id in ids and one.address == rows[0].address and one not in placed
         )
         placed.update(here)
         newest = max(rows, key=lambda row: row.seen_at)
-        names = tuple(sorted({row.name for row in rows if among is None or row.study_id in among}))
+        names = tuple(
+            sorted({row.name for row in rows if among is None or row.study_id in among}),
+        )
         found.append(
             NodeRow(
-                key, newest.address, newest.host, newest.total, newest.free, newest.seen_at, newest.age_s, names, here
+                key,
+                newest.address,
+                newest.host,
+                newest.total,
+                newest.free,
+                newest.seen_at,
+                newest.age_s,
+                names,
+                here,
             )
         )
     return _without_ghosts(found), placed
@@ -240,13 +260,23 @@ def _opened(row: Any, nodes: Sequence[NodeInfo], attended: set[int]) -> QueuedRo
         why = f"no process runs the study; {_continues(row)}"
     else:
         why = why_waits(nodes, Resources.model_validate(row.resources or {}))
-    return QueuedRow(row.study_id, row.name, (number_of(row.trial_id),), 1, row.opened_at, why)
+    return QueuedRow(
+        row.study_id,
+        row.name,
+        (number_of(row.trial_id),),
+        1,
+        row.opened_at,
+        why,
+    )
 
 
 def _queue(among: Collection[int] | None) -> sa.Select[Any]:
     """Trials that wait for an attempt, by study: enqueued ones, and those that are to be run again."""
     trials, studies, attempts = tables.trials, tables.studies, tables.attempts
-    served = sa.exists().where(attempts.c.trial_id == trials.c.trial_id, attempts.c.state.in_(_LIVE))
+    served = sa.exists().where(
+        attempts.c.trial_id == trials.c.trial_id,
+        attempts.c.state.in_(_LIVE),
+    )
     found = (
         sa.select(
             trials.c.state,
@@ -254,16 +284,30 @@ def _queue(among: Collection[int] | None) -> sa.Select[Any]:
             sa.func.array_agg(trials.c.number).label("numbers"),
         )
         .where(trials.c.study_id == studies.c.study_id)
-        .where(sa.or_(trials.c.state == "waiting", sa.and_(state_shown().in_(["running", "interrupted"]), ~served)))
+        .where(
+            sa.or_(
+                trials.c.state == "waiting",
+                sa.and_(state_shown().in_(["running", "interrupted"]), ~served),
+            )
+        )
         .group_by(trials.c.state)
         .correlate(studies)
         .lateral("found")
     )
     return (
-        sa.select(studies.c.study_id, studies.c.name, studies.c.state.label("study_state"), _has_program(), found)
+        sa.select(
+            studies.c.study_id,
+            studies.c.name,
+            studies.c.state.label("study_state"),
+            _has_program(),
+            found,
+        )
         .select_from(studies)
         .join(found, sa.true())
-        .where(studies.c.state.in_(_WANTED), sa.true() if among is None else studies.c.study_id.in_(among))
+        .where(
+            studies.c.state.in_(_WANTED),
+            sa.true() if among is None else studies.c.study_id.in_(among),
+        )
         .order_by(studies.c.study_id)
         .limit(QUEUED)
     )
@@ -271,7 +315,10 @@ def _queue(among: Collection[int] | None) -> sa.Select[Any]:
 
 def _has_program() -> sa.Label[bool]:
     spec = tables.studies.c.spec
-    named = sa.or_(spec["entrypoint"].as_string().is_not(None), spec["command"].as_string().is_not(None))
+    named = sa.or_(
+        spec["entrypoint"].as_string().is_not(None),
+        spec["command"].as_string().is_not(None),
+    )
     return named.label("has_program")
 
 
@@ -286,10 +333,20 @@ def _queued(row: Any, attended: set[int]) -> QueuedRow:
         why = f"the study is paused; {_continues(row)}"
     else:
         why = f"no process runs the study; {_continues(row)}"
-    return QueuedRow(row.study_id, row.name, tuple(sorted(row.numbers)[:8]), row.count, None, why)
+    return QueuedRow(
+        row.study_id,
+        row.name,
+        tuple(sorted(row.numbers)[:8]),
+        row.count,
+        None,
+        why,
+    )
 
 
-def _coordinators(connection: sa.Connection, live: Sequence[Any]) -> tuple[CoordinatorRow, ...]:
+def _coordinators(
+    connection: sa.Connection,
+    live: Sequence[Any],
+) -> tuple[CoordinatorRow, ...]:
     leases, studies = tables.leases, tables.studies
     left = sa.cast(sa.extract("epoch", leases.c.expires_at - sa.func.now()), sa.Double)
     query = (

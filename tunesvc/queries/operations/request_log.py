@@ -14,7 +14,11 @@ from tunesvc.util import formatting
 
 
 def list_requests(
-    database: Database, study_id: int, *, before: int | None = None, limit: int = 100
+    database: Database,
+    study_id: int,
+    *,
+    before: int | None = None,
+    limit: int = 100,
 ) -> tuple[RequestRow, ...]:
     """What was asked, the newest first.
 
@@ -26,13 +30,21 @@ def list_requests(
     """
     table = commands
     query = sa.select(
-        *(table.c.command_id, table.c.kind, table.c.payload, table.c.asked_by, table.c.asked_at),
+        *(
+            table.c.command_id,
+            table.c.kind,
+            table.c.payload,
+            table.c.asked_by,
+            table.c.asked_at,
+        ),
         *(table.c.done_at, table.c.answer),
     ).where(table.c.study_id == study_id)
     if before is not None:
         query = query.where(table.c.command_id < before)
     with database.engine.connect() as connection:
-        rows = connection.execute(query.order_by(table.c.command_id.desc()).limit(limit)).all()
+        rows = connection.execute(
+            query.order_by(table.c.command_id.desc()).limit(limit),
+        ).all()
     return tuple(_row(row) for row in rows)
 
 

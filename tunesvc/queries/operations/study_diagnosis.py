@@ -121,7 +121,8 @@ def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
         .limit(_NEWEST)
     )
     query = sa.select(logs.c.trial_id, logs.c.text).where(
-        logs.c.trial_id.in_(newest), logs.c.text.startswith(KEEPS_MEMORY, autoescape=True)
+        logs.c.trial_id.in_(newest),
+        logs.c.text.startswith(KEEPS_MEMORY, autoescape=True),
     )
     return {number_of(row.trial_id): row.text for row in connection.execute(query.order_by(logs.c.trial_id))}
 
@@ -129,9 +130,11 @@ def _keeps_memory(connection: sa.Connection, study_id: int) -> dict[int, str]:
 def _lease(connection: sa.Connection, study_id: int) -> LeaseRow | None:
     table = tables.leases
     row = connection.execute(
-        sa.select(table.c.owner, table.c.token, _seconds(table.c.expires_at - sa.func.now())).where(
-            table.c.study_id == study_id
-        )
+        sa.select(
+            table.c.owner,
+            table.c.token,
+            _seconds(table.c.expires_at - sa.func.now()),
+        ).where(table.c.study_id == study_id)
     ).one_or_none()
     return None if row is None else LeaseRow(*row)
 
@@ -151,7 +154,9 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...
             table.c.node,
             table.c.pid,
             table.c.devices,
-            _seconds(sa.func.now() - sa.func.coalesce(table.c.started_at, table.c.opened_at)),
+            _seconds(
+                sa.func.now() - sa.func.coalesce(table.c.started_at, table.c.opened_at),
+            ),
             _seconds(sa.func.now() - reported),
             _seconds(table.c.expires_at - sa.func.now()),
             table.c.stop_cause,
@@ -160,7 +165,15 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...
         .order_by(table.c.trial_id)
     )
     return tuple(
-        LiveAttemptRow(number_of(row[0]), row[1], AttemptState(row[2]), row[3], row[4], tuple(row[5] or ()), *row[6:])
+        LiveAttemptRow(
+            number_of(row[0]),
+            row[1],
+            AttemptState(row[2]),
+            row[3],
+            row[4],
+            tuple(row[5] or ()),
+            *row[6:],
+        )
         for row in connection.execute(query)
     )
 
@@ -168,15 +181,26 @@ def _live(connection: sa.Connection, study_id: int) -> tuple[LiveAttemptRow, ...
 def _numbers(connection: sa.Connection, study_id: int, *states: str) -> tuple[int, ...]:
     """Trials of these states that no live attempt serves; paused ones want none."""
     trials, attempts = tables.trials, tables.attempts
-    served = sa.exists().where(attempts.c.trial_id == trials.c.trial_id, attempts.c.state.in_(LIVE))
-    query = sa.select(trials.c.number).where(trials.c.study_id == study_id, state_shown().in_(states), ~served)
+    served = sa.exists().where(
+        attempts.c.trial_id == trials.c.trial_id,
+        attempts.c.state.in_(LIVE),
+    )
+    query = sa.select(trials.c.number).where(
+        trials.c.study_id == study_id,
+        state_shown().in_(states),
+        ~served,
+    )
     return tuple(connection.execute(query.order_by(trials.c.number)).scalars())
 
 
 def _commands(connection: sa.Connection, study_id: int) -> tuple[CommandRow, ...]:
     table = tables.commands
     query = (
-        sa.select(table.c.kind, table.c.asked_by, _seconds(sa.func.now() - table.c.asked_at))
+        sa.select(
+            table.c.kind,
+            table.c.asked_by,
+            _seconds(sa.func.now() - table.c.asked_at),
+        )
         .where(table.c.study_id == study_id, table.c.done_at.is_(None))
         .order_by(table.c.command_id)
     )
@@ -194,11 +218,18 @@ def _failures(connection: sa.Connection, study_id: int) -> dict[str, int]:
     return {row.failure: row[1] for row in connection.execute(query)}
 
 
-def _events(connection: sa.Connection, study_id: int, limit: int) -> tuple[tuple[datetime, str], ...]:
+def _events(
+    connection: sa.Connection,
+    study_id: int,
+    limit: int,
+) -> tuple[tuple[datetime, str], ...]:
     table = tables.decisions
     query = (
         sa.select(table.c.decided_at, table.c.trial_number, table.c.reason)
-        .where(table.c.study_id == study_id, table.c.kind.in_(["retry", "fail", "sampler", "code"]))
+        .where(
+            table.c.study_id == study_id,
+            table.c.kind.in_(["retry", "fail", "sampler", "code"]),
+        )
         .order_by(table.c.decision_id.desc())
         .limit(limit)
     )

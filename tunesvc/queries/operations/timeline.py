@@ -56,7 +56,14 @@ def list_spans(database: Database, study_id: int, limit: int = SPANS) -> tuple[S
         rows = connection.execute(newest).all()
     found = [
         Span(
-            number_of(row[0]), row[1], AttemptState(row[2]), row[3] or "an unknown node", row[4], row[5], row[6], row[7]
+            number_of(row[0]),
+            row[1],
+            AttemptState(row[2]),
+            row[3] or "an unknown node",
+            row[4],
+            row[5],
+            row[6],
+            row[7],
         )
         for row in rows
     ]

@@ -23,7 +23,11 @@ _LOG_ROWS = 2_000
 
 
 def list_attempts(
-    database: Database, study_id: int, *, numbers: Sequence[int] | None = None, limit: int | None = None
+    database: Database,
+    study_id: int,
+    *,
+    numbers: Sequence[int] | None = None,
+    limit: int | None = None,
 ) -> tuple[AttemptRow, ...]:
     """Executions, by trial and attempt; of the trials `numbers`, or of all."""
     table = tables.attempts
@@ -56,7 +60,12 @@ def list_attempts(
 
 
 def list_decisions(
-    database: Database, study_id: int, *, number: int | None = None, after: int = 0, limit: int | None = None
+    database: Database,
+    study_id: int,
+    *,
+    number: int | None = None,
+    after: int = 0,
+    limit: int | None = None,
 ) -> tuple[DecisionRow, ...]:
     """Decisions in the order in which they were taken; about trial `number`, or all.
 
@@ -68,7 +77,10 @@ def list_decisions(
         limit: at most so many.
     """
     table = tables.decisions
-    query = sa.select(*DECISION_COLUMNS).where(table.c.study_id == study_id, table.c.decision_id > after)
+    query = sa.select(*DECISION_COLUMNS).where(
+        table.c.study_id == study_id,
+        table.c.decision_id > after,
+    )
     if number is not None:
         query = query.where(table.c.trial_number == number)
     with database.engine.connect() as connection:
@@ -77,7 +89,11 @@ def list_decisions(
 
 
 def get_curves(
-    database: Database, study_id: int, *, numbers: Sequence[int] | None = None, max_points: int | None = None
+    database: Database,
+    study_id: int,
+    *,
+    numbers: Sequence[int] | None = None,
+    max_points: int | None = None,
 ) -> tuple[ReportCurve, ...]:
     """Learning curves by trial number; where several attempts reported a step, the newest attempt's value.
 
@@ -90,7 +106,9 @@ def get_curves(
         max_points: thin every curve out to about so many points, the last one always among them.
     """
     with database.engine.connect() as connection:
-        rows = connection.execute(_points(_of(tables.reports.c.trial_id, study_id, numbers), max_points)).all()
+        rows = connection.execute(
+            _points(_of(tables.reports.c.trial_id, study_id, numbers), max_points),
+        ).all()
     return tuple(
         ReportCurve(number_of(one), tuple(_point(row) for row in group))
         for one, group in groupby(rows, key=lambda row: int(row.trial_id))
@@ -123,14 +141,22 @@ def list_logs(
         limit: at most so many rows.
     """
     table = tables.logs
-    query = sa.select(table.c.attempt, table.c.seq, table.c.stream, table.c.text, table.c.logged_at).where(
+    query = sa.select(
+        table.c.attempt,
+        table.c.seq,
+        table.c.stream,
+        table.c.text,
+        table.c.logged_at,
+    ).where(
         table.c.trial_id == trial_id(study_id, number),
         sa.tuple_(table.c.attempt, table.c.seq) > sa.tuple_(*after),
     )
     if attempt is not None:
         query = query.where(table.c.attempt == attempt)
     with database.engine.connect() as connection:
-        rows = connection.execute(query.order_by(table.c.attempt, table.c.seq).limit(limit)).all()
+        rows = connection.execute(
+            query.order_by(table.c.attempt, table.c.seq).limit(limit),
+        ).all()
     return tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
 
 
@@ -154,33 +180,54 @@ def log_end(
     """
     table = tables.logs
     place = sa.tuple_(table.c.attempt, table.c.seq)
-    query = sa.select(table.c.attempt, table.c.seq, table.c.stream, table.c.text, table.c.logged_at).where(
-        table.c.trial_id == trial_id(study_id, number)
-    )
+    query = sa.select(
+        table.c.attempt,
+        table.c.seq,
+        table.c.stream,
+        table.c.text,
+        table.c.logged_at,
+    ).where(table.c.trial_id == trial_id(study_id, number))
     if before is not None:
         query = query.where(place < sa.tuple_(*before))
     newest = query.order_by(table.c.attempt.desc(), table.c.seq.desc()).limit(_LOG_ROWS).subquery()
     backwards = (newest.c.attempt.desc(), newest.c.seq.desc())
-    behind = sa.func.sum(sa.func.length(newest.c.text)).over(order_by=backwards) - sa.func.length(newest.c.text)
+    behind = sa.func.sum(sa.func.length(newest.c.text)).over(
+        order_by=backwards,
+    ) - sa.func.length(newest.c.text)
     measured = sa.select(newest, behind.label("behind")).subquery()
     near = sa.select(measured).where(measured.c.behind < characters)
     with database.engine.connect() as connection:
         rows = connection.execute(near.order_by(measured.c.attempt, measured.c.seq)).all()
         found = tuple(LogRow(row.attempt, row.seq, row.stream, row.text, row.logged_at) for row in rows)
         earlier = query.where(place < sa.tuple_(*found[0].cursor)).limit(1) if found else None
-        return found, earlier is not None and connection.execute(earlier).first() is not None
+        return found, earlier is not None and connection.execute(
+            earlier,
+        ).first() is not None
 
 
-def _of(column: sa.ColumnElement[int], study_id: int, numbers: Sequence[int] | None) -> sa.ColumnElement[bool]:
+def _of(
+    column: sa.ColumnElement[int],
+    study_id: int,
+    numbers: Sequence[int] | None,
+) -> sa.ColumnElement[bool]:
     if numbers is None:
         return in_study(column, study_id)
-    return column == sa.any_(sa.cast([trial_id(study_id, number) for number in numbers], _IDS))
+    return column == sa.any_(
+        sa.cast([trial_id(study_id, number) for number in numbers], _IDS),
+    )
 
 
 def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Select[Any]:
     table = tables.reports
     newest = (
-        sa.select(table.c.trial_id, table.c.step, table.c.attempt, table.c.value, table.c.metrics, table.c.reported_at)
+        sa.select(
+            table.c.trial_id,
+            table.c.step,
+            table.c.attempt,
+            table.c.value,
+            table.c.metrics,
+            table.c.reported_at,
+        )
         .ext(pg.distinct_on(table.c.trial_id, table.c.step))
         .where(condition, ~table.c.superseded)
         .order_by(table.c.trial_id, table.c.step, table.c.attempt.desc())
@@ -190,14 +237,22 @@ def _points(condition: sa.ColumnElement[bool], max_points: int | None) -> sa.Sel
     every = newest.subquery("newest")
     place = sa.func.row_number().over(partition_by=every.c.trial_id, order_by=every.c.step)
     length = sa.func.count().over(partition_by=every.c.trial_id)
-    ranked = sa.select(every, place.label("place"), length.label("length")).subquery("ranked")
+    ranked = sa.select(every, place.label("place"), length.label("length")).subquery(
+        "ranked",
+    )
     stride = sa.func.greatest(1, (ranked.c.length + max_points - 1) // max_points)
     kept = sa.or_((ranked.c.place - 1) % stride == 0, ranked.c.place == ranked.c.length)
     return sa.select(ranked).where(kept).order_by(ranked.c.trial_id, ranked.c.step)
 
 
 def _point(row: Any) -> Point:
-    return Point(row.step, row.value, stored_numbers.load_metrics(row.metrics), row.attempt, row.reported_at)
+    return Point(
+        row.step,
+        row.value,
+        stored_numbers.load_metrics(row.metrics),
+        row.attempt,
+        row.reported_at,
+    )
 
 
 def _attempt(row: Any) -> AttemptRow:

@@ -23,13 +23,20 @@ def names_of(database: Database, study: StudyView) -> Names:
         drawn = _params(connection, study.study_id)
         attrs = attr_names(connection, study.study_id)
     declared = [] if study.spec is None else list(study.spec.parameters)
-    order = [*(name for name in declared if name in drawn), *sorted(drawn.keys() - set(declared))]
+    order = [
+        *(name for name in declared if name in drawn),
+        *sorted(drawn.keys() - set(declared)),
+    ]
     objectives = tuple(objective.name for objective in study.objectives)
     params = {name: drawn[name] for name in order}
     return Names(objectives, params, attrs.metrics, attrs.constraints, attrs.attrs)
 
 
-def distributions(connection: sa.Connection, study_id: int, params: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def distributions(
+    connection: sa.Connection,
+    study_id: int,
+    params: Iterable[str],
+) -> dict[str, tuple[str, ...]]:
     """All distributions that parameters were drawn from, as Optuna's JSON: several, where a space was widened."""
     found: dict[str, tuple[str, ...]] = {}
     for name in params:
@@ -39,7 +46,10 @@ def distributions(connection: sa.Connection, study_id: int, params: Iterable[str
 
 
 def _of(study_id: int, name: str) -> sa.Select[Any]:
-    return sa.select(trial_params).where(study_key(trial_params.c.trial_id) == study_id, trial_params.c.name == name)
+    return sa.select(trial_params).where(
+        study_key(trial_params.c.trial_id) == study_id,
+        trial_params.c.name == name,
+    )
 
 
 def _params(connection: sa.Connection, study_id: int) -> dict[str, bool]:
@@ -51,6 +61,8 @@ def _params(connection: sa.Connection, study_id: int) -> dict[str, bool]:
     first = sa.select(trial_params.c.name, trial_params.c.distribution).where(own).order_by(trial_params.c.name)
     found = sa.select(first.limit(1).subquery()).cte("found", recursive=True)
     following = first.where(trial_params.c.name > found.c.name).limit(1).correlate(found).lateral("following")
-    found = found.union_all(sa.select(following).select_from(found).join(following, sa.true()))
+    found = found.union_all(
+        sa.select(following).select_from(found).join(following, sa.true()),
+    )
     rows = connection.execute(sa.select(found.c.name, found.c.distribution)).all()
     return {row.name: not isinstance(distribution_of(row.distribution), CategoricalDistribution) for row in rows}

@@ -168,7 +168,12 @@ def parse(text: str, names: Names) -> Filter:
         FilterError: it means nothing; the error points at the place and names what there is.
     """
     if len(text) > LONGEST:
-        raise FilterError(f"a filter has at most {LONGEST:,} characters", text[:LONGEST], 0, 1)
+        raise FilterError(
+            f"a filter has at most {LONGEST:,} characters",
+            text[:LONGEST],
+            0,
+            1,
+        )
     return _Parser(text, names).whole() if text.strip() else EVERYTHING
 
 
@@ -331,12 +336,20 @@ class _Parser:
         if parts:
             return parts[0] if len(parts) == 1 else All(tuple(parts))
         if self._name(left).kind is not FieldKind.FEASIBLE:
-            self._fail("expected a comparison here, such as `< 0.1` or `== adam`", self._next)
+            self._fail(
+                "expected a comparison here, such as `< 0.1` or `== adam`",
+                self._next,
+            )
         return Comparison(Field(FieldKind.FEASIBLE), "==", True)
 
     def _operand(self, what: str) -> _Token:
         token = self._take()
-        if token.kind not in ("number", "quoted", "word") or token.says("and", "or", "not", "in"):
+        if token.kind not in ("number", "quoted", "word") or token.says(
+            "and",
+            "or",
+            "not",
+            "in",
+        ):
             self._fail(f"expected {what} here", token)
         return token
 
@@ -384,7 +397,10 @@ class _Parser:
         value = self._value(found, token)
         ordered = op not in ("==", "!=")
         if ordered and (value is None or _is_nan(value) or _sort(value) is not float or found.kind.is_text):
-            self._fail(f"nothing is less or more than `{token.text}`; compare it with == or !=", token)
+            self._fail(
+                f"nothing is less or more than `{token.text}`; compare it with == or !=",
+                token,
+            )
         if value is None:
             return None
         if found.kind is FieldKind.STATE and value == "fail":  # as Optuna calls it
@@ -392,11 +408,17 @@ class _Parser:
         if found.kind is FieldKind.STATE and value not in STATES_SHOWN:
             near = difflib.get_close_matches(str(value), STATES_SHOWN, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."
-            self._fail(f"there is no state {value!r}{hint} There are: {', '.join(STATES_SHOWN)}", token)
+            self._fail(
+                f"there is no state {value!r}{hint} There are: {', '.join(STATES_SHOWN)}",
+                token,
+            )
         if found.kind is FieldKind.FEASIBLE and not isinstance(value, bool):
             self._fail("`feasible` is true or false", token)
         if self._is_number(found) and _sort(value) is not float:
-            self._fail(f"{found.name or found.kind} is a number, and `{token.text}` is none", token)
+            self._fail(
+                f"{found.name or found.kind} is a number, and `{token.text}` is none",
+                token,
+            )
         return value
 
     def _is_number(self, found: Field) -> bool:

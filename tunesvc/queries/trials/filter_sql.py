@@ -13,9 +13,23 @@ from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db.optuna.frozen_trials import distribution_of
 from tunesvc.db.schema.states import UNFINISHED
-from tunesvc.db.schema.tables import attempts, reports, trial_annotations, trial_params, trials
+from tunesvc.db.schema.tables import (
+    attempts,
+    reports,
+    trial_annotations,
+    trial_params,
+    trials,
+)
 from tunesvc.queries.sql import duration_s, is_feasible, state_shown, study_key
-from tunesvc.queries.trials.filter_language import All, AnyOf, Comparison, FieldKind, Filter, Not, holds
+from tunesvc.queries.trials.filter_language import (
+    All,
+    AnyOf,
+    Comparison,
+    FieldKind,
+    Filter,
+    Not,
+    holds,
+)
 from tunesvc.queries.trials.trial_metrics import constraint, metric
 from tunesvc.spec import ParamValue
 
@@ -91,10 +105,14 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
         case FieldKind.DURATION:
             return duration_s()
         case FieldKind.ATTEMPTS:
-            of_trial = sa.select(sa.func.count()).where(attempts.c.trial_id == trials.c.trial_id)
+            of_trial = sa.select(sa.func.count()).where(
+                attempts.c.trial_id == trials.c.trial_id,
+            )
             return of_trial.correlate(trials).scalar_subquery()
         case FieldKind.FAILURE:
-            last = sa.select(attempts.c.failure).where(attempts.c.trial_id == trials.c.trial_id)
+            last = sa.select(attempts.c.failure).where(
+                attempts.c.trial_id == trials.c.trial_id,
+            )
             return last.order_by(attempts.c.number.desc()).limit(1).correlate(trials).scalar_subquery()
         case FieldKind.STEP:
             return _newest(reports.c.step)
@@ -107,11 +125,19 @@ def _column(one: Comparison) -> sa.ColumnElement[Any]:
 
 
 def _newest(column: Any) -> sa.ColumnElement[Any]:
-    query = sa.select(column).where(reports.c.trial_id == trials.c.trial_id, ~reports.c.superseded)
+    query = sa.select(column).where(
+        reports.c.trial_id == trials.c.trial_id,
+        ~reports.c.superseded,
+    )
     return query.order_by(reports.c.attempt.desc(), reports.c.step.desc()).limit(1).correlate(trials).scalar_subquery()
 
 
-def _two_valued(column: sa.ColumnElement[Any], op: str, wanted: ParamValue, kind: Any) -> Condition:
+def _two_valued(
+    column: sa.ColumnElement[Any],
+    op: str,
+    wanted: ParamValue,
+    kind: Any,
+) -> Condition:
     """True or false, never NULL, so that `not` means the contrary."""
     if wanted is None:
         return column.is_(None) if op == "==" else column.is_not(None)
@@ -138,7 +164,12 @@ def _tag(one: Comparison) -> Condition:
     """A trial has any number of tags, so `!=` is the contrary of `==`."""
     tags = trial_annotations.c.tags
     named = sa.func.cardinality(tags) > 0 if one.wanted is None else sa.literal(one.wanted, sa.Text) == sa.any_(tags)
-    has = _exists(sa.select(sa.literal(1)).where(trial_annotations.c.trial_id == trials.c.trial_id, named))
+    has = _exists(
+        sa.select(sa.literal(1)).where(
+            trial_annotations.c.trial_id == trials.c.trial_id,
+            named,
+        )
+    )
     return has if (one.op == "==") == (one.wanted is not None) else ~has
 
 
@@ -151,7 +182,9 @@ def _param(one: Comparison, drawn: ParamDistributions) -> Condition:
         trial_params.c.name == one.field.name,
     )
     if one.wanted is None:
-        there = having.where(sa.or_(sa.false(), *(_drawn(text, "!=", None) for text in written)))
+        there = having.where(
+            sa.or_(sa.false(), *(_drawn(text, "!=", None) for text in written)),
+        )
         return ~_exists(there) if one.op == "==" else _exists(there)
     numbers = [text for text in written if not isinstance(distribution_of(text), CategoricalDistribution)]
     branches = [_drawn(text, one.op, one.wanted) for text in written if text not in numbers]
@@ -181,4 +214,7 @@ def _drawn(text: str, op: str, wanted: ParamValue) -> Condition:
     if not isinstance(distribution, CategoricalDistribution):
         return of_this
     fitting = [float(i) for i, choice in enumerate(distribution.choices) if holds(choice, op, wanted)]
-    return sa.and_(of_this, trial_params.c.value == sa.any_(sa.cast(fitting, pg.ARRAY(sa.Double))))
+    return sa.and_(
+        of_this,
+        trial_params.c.value == sa.any_(sa.cast(fitting, pg.ARRAY(sa.Double))),
+    )

@@ -19,8 +19,20 @@ from tunesvc.errors import TuneError
 from tunesvc.queries.rows import TrialRow
 from tunesvc.queries.sql import duration_s, first_value, study_key
 from tunesvc.queries.trials.columns import distributions
-from tunesvc.queries.trials.filter_language import EVERYTHING, Field, FieldKind, Filter, Names, parse
-from tunesvc.queries.trials.filter_sql import Condition, ParamDistributions, condition, params_of
+from tunesvc.queries.trials.filter_language import (
+    EVERYTHING,
+    Field,
+    FieldKind,
+    Filter,
+    Names,
+    parse,
+)
+from tunesvc.queries.trials.filter_sql import (
+    Condition,
+    ParamDistributions,
+    condition,
+    params_of,
+)
 from tunesvc.queries.trials.trial_metrics import constraint, metric
 from tunesvc.queries.trials.trial_table import rows_of
 
@@ -57,7 +69,9 @@ class TrialSort:
             there = ["number", "state", "value", "duration", *own]
             near = difflib.get_close_matches(name, there, n=1)
             hint = f", did you mean {near[0]!r}?" if near else "."
-            raise TuneError(f"trials cannot be sorted by {name!r}{hint} There are: {', '.join(there[:30])}")
+            raise TuneError(
+                f"trials cannot be sorted by {name!r}{hint} There are: {', '.join(there[:30])}",
+            )
         return TrialSort(field, text.startswith("-"))
 
 
@@ -84,7 +98,13 @@ class Selection:
         return Selection(study_id, parse(where, names), TrialSort.of(sort, names))
 
 
-def trial_page(database: Database, selection: Selection, *, after: str = "", limit: int = 100) -> TrialPage:
+def trial_page(
+    database: Database,
+    selection: Selection,
+    *,
+    after: str = "",
+    limit: int = 100,
+) -> TrialPage:
     """A page of trials.
 
     Args:
@@ -96,10 +116,17 @@ def trial_page(database: Database, selection: Selection, *, after: str = "", lim
     with database.engine.connect() as connection:
         found = _numbers(connection, selection, after, limit + 1)
     more = found[limit - 1].text if len(found) > limit else None
-    return TrialPage(rows_of(database, selection.study_id, [place.number for place in found[:limit]]), more)
+    return TrialPage(
+        rows_of(database, selection.study_id, [place.number for place in found[:limit]]),
+        more,
+    )
 
 
-def trial_chunks(database: Database, selection: Selection, limit: int | None = None) -> Iterator[tuple[TrialRow, ...]]:
+def trial_chunks(
+    database: Database,
+    selection: Selection,
+    limit: int | None = None,
+) -> Iterator[tuple[TrialRow, ...]]:
     """The trials of a selection, or the first `limit`, so many at a time that memory stays flat."""
     after: str | None = ""
     while after is not None and limit != 0:
@@ -114,7 +141,10 @@ def count_trials(database: Database, selection: Selection) -> int:
     """How many trials a selection has."""
     with database.engine.connect() as connection:
         wanted = _condition(connection, selection)
-        query = sa.select(sa.func.count()).where(trials.c.study_id == selection.study_id, wanted)
+        query = sa.select(sa.func.count()).where(
+            trials.c.study_id == selection.study_id,
+            wanted,
+        )
         return int(connection.execute(query).scalar_one())
 
 
@@ -134,31 +164,58 @@ class _PageKey:
     def of(text: str, sort: TrialSort) -> _PageKey:
         key, _, number = text.rpartition("~")
         try:
-            return _PageKey((key if sort.field.kind is FieldKind.STATE else float(key)) if key else None, int(number))
+            return _PageKey(
+                (key if sort.field.kind is FieldKind.STATE else float(key)) if key else None,
+                int(number),
+            )
         except ValueError:
-            raise TuneError(f"{text!r} is no place in a list of trials: begin with the first page") from None
+            raise TuneError(
+                f"{text!r} is no place in a list of trials: begin with the first page",
+            ) from None
 
 
 def _condition(connection: sa.Connection, selection: Selection) -> Condition:
     names = set(params_of(selection.where))
-    drawn = ParamDistributions(selection.study_id, distributions(connection, selection.study_id, names))
+    drawn = ParamDistributions(
+        selection.study_id,
+        distributions(connection, selection.study_id, names),
+    )
     wanted = condition(selection.where, drawn)
     if selection.where == EVERYTHING or selection.sort.field.kind is FieldKind.NUMBER:
         return wanted
     # once for all trials: in the order of an index, a filter that lets few through would be asked of each by itself
-    matching = sa.select(trials.c.trial_id).where(trials.c.study_id == selection.study_id, wanted)
-    return trials.c.trial_id.in_(sa.select(matching.cte("matching").prefix_with("MATERIALIZED").c.trial_id))
+    matching = sa.select(trials.c.trial_id).where(
+        trials.c.study_id == selection.study_id,
+        wanted,
+    )
+    return trials.c.trial_id.in_(
+        sa.select(matching.cte("matching").prefix_with("MATERIALIZED").c.trial_id),
+    )
 
 
-def _numbers(connection: sa.Connection, selection: Selection, after: str, limit: int) -> list[_PageKey]:
+def _numbers(
+    connection: sa.Connection,
+    selection: Selection,
+    after: str,
+    limit: int,
+) -> list[_PageKey]:
     """The next places: first of the trials that have a key, then of those that have none, by number."""
-    wanted, place = _condition(connection, selection), _PageKey.of(after, selection.sort) if after else None
+    wanted, place = (
+        _condition(connection, selection),
+        _PageKey.of(after, selection.sort) if after else None,
+    )
     found: list[_PageKey] = []
     if place is None or place.key is not None:
         found = _ask(connection, _having(selection, place).where(wanted).limit(limit))
         place = None
-    if len(found) < limit and selection.sort.field.kind not in (FieldKind.NUMBER, FieldKind.STATE):
-        found += _ask(connection, _lacking(selection, place).where(wanted).limit(limit - len(found)))
+    if len(found) < limit and selection.sort.field.kind not in (
+        FieldKind.NUMBER,
+        FieldKind.STATE,
+    ):
+        found += _ask(
+            connection,
+            _lacking(selection, place).where(wanted).limit(limit - len(found)),
+        )
     return found
 
 
@@ -174,28 +231,41 @@ def _having(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
     query = sa.select(key.label("key"), number.label("number"))
     if field.kind is FieldKind.PARAM:
         number = trial_params.c.trial_id  # what the index ends with
-        query = query.select_from(trial_params.join(trials, trials.c.trial_id == number)).where(
-            study_key(number) == study_id, trial_params.c.name == field.name
-        )
+        query = query.select_from(
+            trial_params.join(trials, trials.c.trial_id == number),
+        ).where(study_key(number) == study_id, trial_params.c.name == field.name)
     else:
         query = query.where(trials.c.study_id == study_id, key.is_not(None))
     if after is not None:
         last = trial_id(study_id, after.number) if field.kind is FieldKind.PARAM else after.number
-        here, there = sa.tuple_(key, number), sa.tuple_(sa.literal(after.key, key.type), last)
+        here, there = (
+            sa.tuple_(key, number),
+            sa.tuple_(sa.literal(after.key, key.type), last),
+        )
         query = query.where(here < there if selection.sort.descending else here > there)
     return query.order_by(*_directed(selection.sort, key, number))
 
 
 def _lacking(selection: Selection, after: _PageKey | None) -> sa.Select[Any]:
     """Trials without it, after a place."""
-    field, descending, number = selection.sort.field, selection.sort.descending, trials.c.number
+    field, descending, number = (
+        selection.sort.field,
+        selection.sort.descending,
+        trials.c.number,
+    )
     if field.kind is FieldKind.PARAM:
-        own = trial_params.c.trial_id == trials.c.trial_id, trial_params.c.name == field.name
+        own = (
+            trial_params.c.trial_id == trials.c.trial_id,
+            trial_params.c.name == field.name,
+        )
         of_study = study_key(trial_params.c.trial_id) == selection.study_id
         lacks: Condition = ~sa.exists().where(*own, of_study)
     else:
         lacks = _key(field).is_(None)
-    query = sa.select(sa.null().label("key"), number).where(trials.c.study_id == selection.study_id, lacks)
+    query = sa.select(sa.null().label("key"), number).where(
+        trials.c.study_id == selection.study_id,
+        lacks,
+    )
     if after is not None:
         query = query.where(number < after.number if descending else number > after.number)
     return query.order_by(*_directed(selection.sort, number))

@@ -73,7 +73,11 @@ def attr_names(connection: sa.Connection, study_id: int) -> AttrNames:
     return AttrNames(*(tuple(sorted(names)) for names in (metrics, constraints, attrs)))
 
 
-def attrs_of(connection: sa.Connection, study_id: int, ids: Sequence[int]) -> Mapping[int, TrialAttrs]:
+def attrs_of(
+    connection: sa.Connection,
+    study_id: int,
+    ids: Sequence[int],
+) -> Mapping[int, TrialAttrs]:
     """What trials have, by their ids."""
     found = {one: TrialAttrs() for one in ids}
     table = tables.trial_attrs
@@ -82,7 +86,9 @@ def attrs_of(connection: sa.Connection, study_id: int, ids: Sequence[int]) -> Ma
         _is_shown(),
         sa.func.octet_length(table.c.value) <= _LONGEST,
     )
-    for row in connection.execute(query.order_by(table.c.trial_id, table.c.kind, table.c.name)):
+    for row in connection.execute(
+        query.order_by(table.c.trial_id, table.c.kind, table.c.name),
+    ):
         found[row.trial_id].add(row.kind, row.name, json.loads(row.value))
     names = _reported_names(connection, study_id)
     lacking = [one for one, has in found.items() if not has.metrics.keys() >= set(names)]
@@ -94,10 +100,18 @@ def attrs_of(connection: sa.Connection, study_id: int, ids: Sequence[int]) -> Ma
 def metric(name: str) -> sa.ColumnElement[float]:
     """A trial's metric: what it returned, else what it reported last."""
     table = tables.trial_attrs
-    kept = table.c.trial_id == trials.c.trial_id, table.c.kind == "user", table.c.name == name
+    kept = (
+        table.c.trial_id == trials.c.trial_id,
+        table.c.kind == "user",
+        table.c.name == name,
+    )
     returned = sa.select(json_number(table.c.value)).where(*kept).correlate(trials)
     newest = _newest(name, trials.c.trial_id).correlate(trials)
-    return sa.func.coalesce(returned.scalar_subquery(), newest.scalar_subquery(), type_=sa.Double())
+    return sa.func.coalesce(
+        returned.scalar_subquery(),
+        newest.scalar_subquery(),
+        type_=sa.Double(),
+    )
 
 
 def constraint(name: str) -> sa.ColumnElement[float]:
@@ -107,7 +121,11 @@ def constraint(name: str) -> sa.ColumnElement[float]:
     stored = table.c.name == _CONSTRAINT + name
     value: Any = json_number(table.c.value)
     if name.isdecimal():
-        listed = sa.func.string_to_array(sa.func.translate(table.c.value, "[] ", ""), ",", type_=pg.ARRAY(sa.Text))
+        listed = sa.func.string_to_array(
+            sa.func.translate(table.c.value, "[] ", ""),
+            ",",
+            type_=pg.ARRAY(sa.Text),
+        )
         is_list = table.c.name == _OLD_CONSTRAINTS
         value = sa.case((is_list, json_number(listed[int(name) + 1])), else_=value)
         stored = sa.or_(stored, is_list)
@@ -116,7 +134,10 @@ def constraint(name: str) -> sa.ColumnElement[float]:
 
 def _is_shown() -> sa.ColumnElement[bool]:
     table = tables.trial_attrs
-    is_constraint = sa.or_(table.c.name == _OLD_CONSTRAINTS, table.c.name.like(_CONSTRAINT + "%"))
+    is_constraint = sa.or_(
+        table.c.name == _OLD_CONSTRAINTS,
+        table.c.name.like(_CONSTRAINT + "%"),
+    )
     return sa.or_(table.c.kind == "user", sa.and_(table.c.kind == "system", is_constraint))
 
 
@@ -139,12 +160,17 @@ def _constraint_names(name: str, listed: str | None) -> set[str]:
 
 def _stored_names(study_id: int) -> sa.Select[Any]:
     table = tables.trial_attrs
-    own = sa.select(table.c.kind, table.c.name, table.c.value).where(in_study(table.c.trial_id, study_id))
+    own = sa.select(table.c.kind, table.c.name, table.c.value).where(
+        in_study(table.c.trial_id, study_id),
+    )
     newest = own.order_by(table.c.trial_id.desc()).limit(_ATTRS).subquery()
     oldest = own.order_by(table.c.trial_id).limit(_ATTRS).subquery()
     either = sa.union_all(sa.select(newest), sa.select(oldest)).subquery("trial_attrs")
     is_number = either.c.value.regexp_match(JSON_NUMBER)
-    is_constraint = sa.or_(either.c.name == _OLD_CONSTRAINTS, either.c.name.like(_CONSTRAINT + "%"))
+    is_constraint = sa.or_(
+        either.c.name == _OLD_CONSTRAINTS,
+        either.c.name.like(_CONSTRAINT + "%"),
+    )
     return (
         sa.select(
             either.c.kind,
@@ -170,10 +196,18 @@ def _reported_names(connection: sa.Connection, study_id: int) -> tuple[str, ...]
     name = sa.func.jsonb_object_keys(newest.c.metrics).label("name")
     # the writer's None is JSON's null
     is_object = sa.func.jsonb_typeof(newest.c.metrics) == "object"
-    return tuple(connection.execute(sa.select(name).where(is_object).distinct().order_by(name)).scalars())
+    return tuple(
+        connection.execute(
+            sa.select(name).where(is_object).distinct().order_by(name),
+        ).scalars()
+    )
 
 
-def _reported(connection: sa.Connection, ids: Sequence[int], names: Sequence[str]) -> Iterable[tuple[int, str, float]]:
+def _reported(
+    connection: sa.Connection,
+    ids: Sequence[int],
+    names: Sequence[str],
+) -> Iterable[tuple[int, str, float]]:
     """What trials reported last by each of these names."""
     if not ids or not names:
         return ()

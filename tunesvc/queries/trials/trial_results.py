@@ -51,7 +51,10 @@ class Results:
 
     def in_states(self, states: Collection[str]) -> np.ndarray:
         """Which trials are in one of these states; all without them."""
-        found: np.ndarray = np.isin(self.states, [_CODES[state] for state in states or _CODES])
+        found: np.ndarray = np.isin(
+            self.states,
+            [_CODES[state] for state in states or _CODES],
+        )
         return found
 
     def done(self, index: int = 0) -> np.ndarray:
@@ -69,7 +72,7 @@ class Results:
         found: np.ndarray = self.of_state("complete") & self.feasible & ~np.isnan(self.values).any(axis=1)
         return found
 
-    def costs(self, objective: Objective, index: int = 0) -> np.ndarray:
+    def losses(self, objective: Objective, index: int = 0) -> np.ndarray:
         """One objective's values such that small is good."""
         column: np.ndarray = self.values[:, index]
         return -column if objective.maximize else column
@@ -77,7 +80,7 @@ class Results:
     def best(self, objective: Objective, index: int = 0) -> int | None:
         """Number of the candidate with the best value; of equal ones the first."""
         places = np.flatnonzero(self.candidates())
-        return int(self.numbers[places[np.argmin(self.costs(objective, index)[places])]]) if len(places) else None
+        return int(self.numbers[places[np.argmin(self.losses(objective, index)[places])]]) if len(places) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,11 @@ class PruningSavings:
     """Of what it would have taken otherwise."""
 
 
-def get_results(database: Database, study_id: int, before: Results | None = None) -> Results:
+def get_results(
+    database: Database,
+    study_id: int,
+    before: Results | None = None,
+) -> Results:
     """All trials as columns.
 
     Args:
@@ -106,8 +113,14 @@ def get_results(database: Database, study_id: int, before: Results | None = None
     is_open = None if before is None or not len(before) else before.numbers[np.isin(before.states, _UNFINISHED)]
     condition = trials.c.study_id == study_id
     if before is not None and is_open is not None:
-        ids = sa.cast([trial_id(study_id, int(number)) for number in is_open], pg.ARRAY(sa.BigInteger))
-        is_new = sa.or_(trials.c.number > int(before.numbers[-1]), trials.c.trial_id == sa.any_(ids))
+        ids = sa.cast(
+            [trial_id(study_id, int(number)) for number in is_open],
+            pg.ARRAY(sa.BigInteger),
+        )
+        is_new = sa.or_(
+            trials.c.number > int(before.numbers[-1]),
+            trials.c.trial_id == sa.any_(ids),
+        )
         condition = sa.and_(condition, is_new)
     feasible = is_feasible([study_id]) if is_open is None else is_feasible()
     with database.engine.connect() as connection:
@@ -120,7 +133,10 @@ _OBJECTIVES = sa.text("SELECT cardinality(directions) FROM studies WHERE study_i
 
 
 def _packed(
-    study_id: int, condition: sa.ColumnElement[bool], feasible: sa.ColumnElement[bool], width: int
+    study_id: int,
+    condition: sa.ColumnElement[bool],
+    feasible: sa.ColumnElement[bool],
+    width: int,
 ) -> sa.Select[Any]:
     """All rows as one string of doubles: as rows, 100,000 trials would take Python a second of work."""
     last_step = (
@@ -131,7 +147,13 @@ def _packed(
         .correlate(trials)
         .scalar_subquery()
     )
-    state = sa.func.array_position(sa.cast(list(STATES_SHOWN), pg.ARRAY(sa.Text)), state_shown()) - 1
+    state = (
+        sa.func.array_position(
+            sa.cast(list(STATES_SHOWN), pg.ARRAY(sa.Text)),
+            state_shown(),
+        )
+        - 1
+    )
     columns: list[Any] = [
         trials.c.number,
         state,
@@ -162,10 +184,21 @@ def _is_counted_from_0(study_id: int) -> sa.ColumnElement[int]:
 def _unpacked(packed: bytes | None, width: int) -> Results:
     table = np.frombuffer(packed or b"", dtype=">f8").astype(float).reshape(-1, 5 + width)
     number, state, feasible, steps, ended_s = table[:, :5].T
-    return Results(number.astype(np.int64), state.astype(np.int8), table[:, 5:], feasible == 1.0, steps, ended_s)
+    return Results(
+        number.astype(np.int64),
+        state.astype(np.int8),
+        table[:, 5:],
+        feasible == 1.0,
+        steps,
+        ended_s,
+    )
 
 
-def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray) -> PruningSavings | None:
+def saved_by_pruning(
+    pruned: np.ndarray,
+    complete: np.ndarray,
+    every: np.ndarray,
+) -> PruningSavings | None:
     """What it has saved; None while no trial was stopped early, or none has come to its end.
 
     Args:
@@ -179,13 +212,23 @@ def saved_by_pruning(pruned: np.ndarray, complete: np.ndarray, every: np.ndarray
     full = float(median(complete.tolist()))
     steps = float(np.maximum(0.0, full - pruned).sum())
     trained = float(every.sum())
-    return PruningSavings(len(pruned), len(complete), full, steps, steps / (steps + trained))
+    return PruningSavings(
+        len(pruned),
+        len(complete),
+        full,
+        steps,
+        steps / (steps + trained),
+    )
 
 
 def saving_of(found: Results) -> PruningSavings | None:
     """`saved_by_pruning` of a study."""
     steps = found.steps
-    return saved_by_pruning(steps[found.of_state("pruned")], steps[found.of_state("complete")], steps)
+    return saved_by_pruning(
+        steps[found.of_state("pruned")],
+        steps[found.of_state("complete")],
+        steps,
+    )
 
 
 def subsample(numbers: np.ndarray, limit: int) -> np.ndarray:
@@ -227,7 +270,9 @@ def _joined(before: Results | None, news: Results) -> Results:
     order = np.argsort(np.concatenate([before.numbers[kept], news.numbers]), kind="stable")
 
     def column(name: str) -> np.ndarray:
-        out: np.ndarray = np.concatenate([getattr(before, name)[kept], getattr(news, name)])[order]
+        out: np.ndarray = np.concatenate(
+            [getattr(before, name)[kept], getattr(news, name)],
+        )[order]
         return out
 
     return Results(*(column(name) for name in Results.__dataclass_fields__))

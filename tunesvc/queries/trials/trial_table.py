@@ -15,10 +15,23 @@ from sqlalchemy.dialects import postgresql as pg
 from tunesvc.db.engine.database import Database
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import study_of, trial_id
-from tunesvc.db.schema.tables import reports, studies, trial_annotations, trial_attrs, trial_params
+from tunesvc.db.schema.tables import (
+    reports,
+    studies,
+    trial_annotations,
+    trial_attrs,
+    trial_params,
+)
 from tunesvc.db.schema.tables import trials as trials_table
 from tunesvc.queries.rows import TrialDetail, TrialRow
-from tunesvc.queries.sql import duration_s, first_value, is_candidate, is_feasible, running_s, state_shown
+from tunesvc.queries.sql import (
+    duration_s,
+    first_value,
+    is_candidate,
+    is_feasible,
+    running_s,
+    state_shown,
+)
 from tunesvc.queries.trials.attempt_events import list_attempts, list_decisions
 from tunesvc.queries.trials.trial_metrics import attrs_of
 from tunesvc.spec import ParamValue
@@ -57,10 +70,17 @@ def list_trials(
         query = query.where(number < after if order == "newest" else number > after)
     with database.engine.connect() as connection:
         by = _ordering(order, _maximize(connection, study_id))
-        return _with_details(connection, connection.execute(query.order_by(*by).limit(limit)).all())
+        return _with_details(
+            connection,
+            connection.execute(query.order_by(*by).limit(limit)).all(),
+        )
 
 
-def list_best_trials(database: Database, study_id: int, limit: int | None = None) -> tuple[TrialRow, ...]:
+def list_best_trials(
+    database: Database,
+    study_id: int,
+    limit: int | None = None,
+) -> tuple[TrialRow, ...]:
     """The best complete, feasible trials: one at most for one objective, for several the Pareto front.
 
     Args:
@@ -71,14 +91,23 @@ def list_best_trials(database: Database, study_id: int, limit: int | None = None
     with database.engine.connect() as connection:
         directions = _directions(connection, study_id)
         if len(directions) == 1:
-            first = _first(connection, study_id, limit or 1, maximize=directions[0] == "maximize")
+            first = _first(
+                connection,
+                study_id,
+                limit or 1,
+                maximize=directions[0] == "maximize",
+            )
             return rows_of(database, study_id, first)
         front = _front(connection, study_id, directions)[:limit]
         query = _rows().where(trials_table.c.trial_id.in_(front)).order_by(trials_table.c.number)
         return _with_details(connection, connection.execute(query).all())
 
 
-def rows_of(database: Database, study_id: int, numbers: Sequence[int]) -> tuple[TrialRow, ...]:
+def rows_of(
+    database: Database,
+    study_id: int,
+    numbers: Sequence[int],
+) -> tuple[TrialRow, ...]:
     """The trials of these numbers, in this order; numbers that there are not are left out."""
     ids = [trial_id(study_id, number) for number in numbers]
     with database.engine.connect() as connection:
@@ -90,7 +119,9 @@ def rows_of(database: Database, study_id: int, numbers: Sequence[int]) -> tuple[
 def get_trial(database: Database, study_id: int, number: int) -> TrialDetail | None:
     """One trial with its attempts, decisions and attributes, or None when there is no such number."""
     with database.engine.connect() as connection:
-        found = connection.execute(_rows().where(trials_table.c.trial_id == trial_id(study_id, number))).all()
+        found = connection.execute(
+            _rows().where(trials_table.c.trial_id == trial_id(study_id, number)),
+        ).all()
         if not found:
             return None
         (row,) = _with_details(connection, found)
@@ -108,10 +139,14 @@ def get_trial(database: Database, study_id: int, number: int) -> TrialDetail | N
     )
 
 
-def drawn_from(database: Database, study_id: int, number: int) -> dict[str, BaseDistribution]:
+def drawn_from(
+    database: Database,
+    study_id: int,
+    number: int,
+) -> dict[str, BaseDistribution]:
     """What a trial's parameters were drawn from."""
     query = sa.select(trial_params.c.name, trial_params.c.distribution).where(
-        trial_params.c.trial_id == trial_id(study_id, number)
+        trial_params.c.trial_id == trial_id(study_id, number),
     )
     with database.engine.connect() as connection:
         return {row.name: _distribution(row.distribution) for row in connection.execute(query)}
@@ -137,7 +172,10 @@ def _rows() -> sa.Select[Any]:
             trial_annotations.c.note,
         )
         .select_from(trials_table)
-        .outerjoin(trial_annotations, trial_annotations.c.trial_id == trials_table.c.trial_id)
+        .outerjoin(
+            trial_annotations,
+            trial_annotations.c.trial_id == trials_table.c.trial_id,
+        )
         .outerjoin(tried, sa.true())
         .outerjoin(newest, sa.true())
     )
@@ -191,7 +229,9 @@ def _best_first(maximize: bool) -> tuple[sa.ColumnElement[Any], ...]:
 
 
 def _directions(connection: sa.Connection, study_id: int) -> list[str]:
-    found = connection.execute(sa.select(studies.c.directions).where(studies.c.study_id == study_id)).scalar()
+    found = connection.execute(
+        sa.select(studies.c.directions).where(studies.c.study_id == study_id),
+    ).scalar()
     return list(found or ["minimize"])
 
 
@@ -199,15 +239,29 @@ def _maximize(connection: sa.Connection, study_id: int) -> bool:
     return _directions(connection, study_id)[0] == "maximize"
 
 
-def _first(connection: sa.Connection, study_id: int, limit: int, *, maximize: bool) -> list[int]:
+def _first(
+    connection: sa.Connection,
+    study_id: int,
+    limit: int,
+    *,
+    maximize: bool,
+) -> list[int]:
     """Numbers of the best candidates: the first in an index."""
     value, number = first_value(), trials_table.c.number
-    query = sa.select(number).where(trials_table.c.study_id == study_id, value.is_not(None), *is_candidate())
+    query = sa.select(number).where(
+        trials_table.c.study_id == study_id,
+        value.is_not(None),
+        *is_candidate(),
+    )
     by = (value.desc() if maximize else value.asc(), number)
     return list(connection.execute(query.order_by(*by).limit(limit)).scalars())
 
 
-def _front(connection: sa.Connection, study_id: int, directions: Sequence[str]) -> list[int]:
+def _front(
+    connection: sa.Connection,
+    study_id: int,
+    directions: Sequence[str],
+) -> list[int]:
     """Ids of the candidates that no other candidate dominates."""
     rows = connection.execute(
         sa.select(trials_table.c.trial_id, trials_table.c["values"].label("results"))
@@ -266,12 +320,20 @@ def _with_details(connection: sa.Connection, rows: Sequence[Any]) -> tuple[Trial
     )
 
 
-def _params(connection: sa.Connection, ids: Sequence[int]) -> dict[int, dict[str, ParamValue]]:
+def _params(
+    connection: sa.Connection,
+    ids: Sequence[int],
+) -> dict[int, dict[str, ParamValue]]:
     """External values by trial id, in the order in which they were drawn."""
     found: dict[int, dict[str, ParamValue]] = {}
     for start in range(0, len(ids), _FETCH):
         query = (
-            sa.select(trial_params.c.trial_id, trial_params.c.name, trial_params.c.value, trial_params.c.distribution)
+            sa.select(
+                trial_params.c.trial_id,
+                trial_params.c.name,
+                trial_params.c.value,
+                trial_params.c.distribution,
+            )
             .where(trial_params.c.trial_id == sa.any_(sa.cast(list(ids[start : start + _FETCH]), _IDS)))
             .order_by(trial_params.c.trial_id, trial_params.c.position)
         )

@@ -8,7 +8,11 @@ from functools import lru_cache
 
 import numpy as np
 import sqlalchemy as sa
-from optuna.distributions import BaseDistribution, CategoricalDistribution, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    json_to_distribution,
+)
 from sqlalchemy.dialects import postgresql as pg
 
 from tunesvc.db.engine.database import Database
@@ -66,53 +70,91 @@ class CompletedTrials:
         return len(self.numbers)
 
     @property
-    def costs(self) -> np.ndarray:
+    def losses(self) -> np.ndarray:
         """Small is good."""
         return -self.values if self.objective.maximize else self.values
 
     def fewer(self, limit: int) -> CompletedTrials:
         """At most so many: the best, and an even choice of the others."""
-        kept = subsample_best(self.costs, self.numbers, limit)
+        kept = subsample_best(self.losses, self.numbers, limit)
         found = tuple(replace(one, values=one.values[kept]) for one in self.parameters)
         return replace(
-            self, numbers=self.numbers[kept], values=self.values[kept], parameters=found, pruned=self.pruned[kept]
+            self,
+            numbers=self.numbers[kept],
+            values=self.values[kept],
+            parameters=found,
+            pruned=self.pruned[kept],
         )
 
     def only(self, names: Sequence[str]) -> CompletedTrials:
         """With these parameters alone, in this order."""
         by_name = {one.name: one for one in self.parameters}
-        return replace(self, parameters=tuple(by_name[name] for name in names if name in by_name))
+        return replace(
+            self,
+            parameters=tuple(by_name[name] for name in names if name in by_name),
+        )
 
 
 def tried_best(
-    database: Database, view: StudyView, results: Results, index: int, limit: int, states: Collection[str] = ()
+    database: Database,
+    view: StudyView,
+    results: Results,
+    index: int,
+    limit: int,
+    states: Collection[str] = (),
 ) -> CompletedTrials:
     """At most so many trials of these states that have a value: the best, and an even choice of the others."""
     places = np.flatnonzero(results.drawable(index, states))
-    costs = results.costs(view.objectives[index], index)[places]
+    costs = results.losses(view.objectives[index], index)[places]
     kept = places[subsample_best(costs, results.numbers[places], limit)]
     return _tried(database, view, results, index, kept)
 
 
-def tried_evenly(database: Database, view: StudyView, results: Results, index: int, limit: int) -> CompletedTrials:
+def tried_evenly(
+    database: Database,
+    view: StudyView,
+    results: Results,
+    index: int,
+    limit: int,
+) -> CompletedTrials:
     """At most so many complete, feasible trials, an even choice of all of them."""
     places = np.flatnonzero(results.done(index) & results.feasible)
     kept = places[subsample(results.numbers[places], limit)]
     return _tried(database, view, results, index, kept)
 
 
-def _tried(database: Database, view: StudyView, results: Results, index: int, places: np.ndarray) -> CompletedTrials:
+def _tried(
+    database: Database,
+    view: StudyView,
+    results: Results,
+    index: int,
+    places: np.ndarray,
+) -> CompletedTrials:
     numbers = results.numbers[places]
     found = list_parameters(database, view.study_id, numbers)
     pruned = results.of_state("pruned")[places]
-    return CompletedTrials(view.objectives[index], numbers, results.values[places, index], found, len(results), pruned)
+    return CompletedTrials(
+        view.objectives[index],
+        numbers,
+        results.values[places, index],
+        found,
+        len(results),
+        pruned,
+    )
 
 
-def list_parameters(database: Database, study_id: int, numbers: Iterable[int]) -> tuple[Parameter, ...]:
+def list_parameters(
+    database: Database,
+    study_id: int,
+    numbers: Iterable[int],
+) -> tuple[Parameter, ...]:
     """The parameters of these trials in the order in which they were drawn, each a column in the order of `numbers`."""
     ordered = [int(number) for number in numbers]
     table = trial_params
-    ids = sa.cast([trial_id(study_id, number) for number in ordered], pg.ARRAY(sa.BigInteger))
+    ids = sa.cast(
+        [trial_id(study_id, number) for number in ordered],
+        pg.ARRAY(sa.BigInteger),
+    )
     # one row per distribution, not per trial: it is long, and mostly the same
     query = (
         sa.select(
@@ -131,7 +173,11 @@ def list_parameters(database: Database, study_id: int, numbers: Iterable[int]) -
     groups: dict[str, list[_ParameterGroup]] = {}
     for row in sorted(rows, key=lambda row: (row.position, row.name)):
         at = np.array([place[number_of(one)] for one in row.trial_ids], dtype=int)
-        group = _ParameterGroup(_distribution(row.distribution), at, np.array(row.values, dtype=float))
+        group = _ParameterGroup(
+            _distribution(row.distribution),
+            at,
+            np.array(row.values, dtype=float),
+        )
         groups.setdefault(row.name, []).append(group)
     return tuple(_parameter(name, len(ordered), found) for name, found in groups.items())
 
@@ -162,7 +208,10 @@ def _choice(name: str, column: np.ndarray, groups: Sequence[_ParameterGroup]) ->
     texts: dict[str, int] = {}
     for group in groups:
         if isinstance(group.distribution, CategoricalDistribution):
-            named = np.array([texts.setdefault(str(c), len(texts)) for c in group.distribution.choices], dtype=float)
+            named = np.array(
+                [texts.setdefault(str(c), len(texts)) for c in group.distribution.choices],
+                dtype=float,
+            )
             column[group.at] = named[group.values.astype(int)]
         else:
             column[group.at] = [texts.setdefault(f"{value:g}", len(texts)) for value in group.values]

@@ -49,7 +49,10 @@ class StaleWhileRevalidateCache:
     """
 
     def __init__(
-        self, limit: int = KEPT_MAX, clock: Clock | None = None, effort: Callable[[], float] = time.thread_time
+        self,
+        limit: int = KEPT_MAX,
+        clock: Clock | None = None,
+        effort: Callable[[], float] = time.thread_time,
     ) -> None:
         self._limit = limit
         self._clock = clock or SystemClock()

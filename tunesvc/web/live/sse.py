@@ -121,14 +121,26 @@ def _add(subscription: Subscription, studies: frozenset[int], position: str) -> 
 class EventStream(StreamingResponse):
     """A response that ends when the page goes, takes nothing for `STALL_S`, or the hub closes."""
 
-    def __init__(self, hub: EventHub, *, stall_s: float = STALL_S, heartbeat_s: float = HEARTBEAT_S) -> None:
-        super().__init__((), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    def __init__(
+        self,
+        hub: EventHub,
+        *,
+        stall_s: float = STALL_S,
+        heartbeat_s: float = HEARTBEAT_S,
+    ) -> None:
+        super().__init__(
+            (),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},
+        )
         self._hub = hub
         self._stall_s = stall_s
         self._heartbeat_s = heartbeat_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": self.raw_headers},
+        )
         subscription = self._hub.subscribe()
         gone = asyncio.create_task(_gone(receive))
         try:
@@ -146,7 +158,11 @@ class EventStream(StreamingResponse):
 
     async def _wait(self, subscription: Subscription, gone: asyncio.Task[None]) -> None:
         woken = asyncio.create_task(_until(subscription.woken))
-        await asyncio.wait([woken, gone], timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [woken, gone],
+            timeout=self._heartbeat_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         woken.cancel()
         subscription.woken.clear()
 
@@ -168,7 +184,10 @@ class EventStream(StreamingResponse):
 def _staleness(staleness: DatabaseOutage | None) -> str:
     if staleness is None:
         return _event("fresh", {})
-    return _event("stale", {"since": staleness.since.isoformat(), "reason": staleness.reason})
+    return _event(
+        "stale",
+        {"since": staleness.since.isoformat(), "reason": staleness.reason},
+    )
 
 
 def _event(name: str, data: object, position: str = "") -> str:

@@ -47,7 +47,12 @@ class ChangeListener(Protocol):
 class Watcher:
     """Steps of looking and listening. `start` repeats them in a thread; tests call `step`."""
 
-    def __init__(self, database: Database, audience: ChangeListener, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        audience: ChangeListener,
+        clock: Clock | None = None,
+    ) -> None:
         self._database = database
         self._audience = audience
         self._clock = clock or SystemClock()

@@ -38,4 +38,8 @@ class ErrorMiddleware:
             number = secrets.token_hex(4)
             _log.exception("mistake %s: %s %s", number, scope["method"], scope["path"])
             text = f"The dashboard made a mistake. Its log, where it runs, says more of mistake {number}."
-            await page(Request(scope), "error.html", 500, title="A mistake", text=text)(scope, receive, send)
+            await page(Request(scope), "error.html", 500, title="A mistake", text=text)(
+                scope,
+                receive,
+                send,
+            )

@@ -61,7 +61,11 @@ class SecurityMiddleware:
             await self._app(scope, receive, send)
             return
         answer, headers = _with_headers(send), Headers(scope=scope)
-        reason = refusal(scope["method"] if scope["type"] == "http" else "POST", headers, self._hosts)
+        reason = refusal(
+            scope["method"] if scope["type"] == "http" else "POST",
+            headers,
+            self._hosts,
+        )
         if not reason and self._own and headers["host"].lower() != self._own and _may_move(scope, headers):
             at = URL(scope=scope).replace(netloc=self._own)
             await RedirectResponse(at, 307)(scope, receive, answer)

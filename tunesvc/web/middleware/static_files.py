@@ -27,7 +27,11 @@ class PackagedFiles(StaticFiles):
         if not (takes and isinstance(response, FileResponse) and Path(response.path).suffix in _TEXT):
             return response
         body = await run_in_threadpool(_packed, str(response.path))
-        headers = {"Content-Encoding": "gzip", "Vary": "Accept-Encoding", "Cache-Control": _FOREVER}
+        headers = {
+            "Content-Encoding": "gzip",
+            "Vary": "Accept-Encoding",
+            "Cache-Control": _FOREVER,
+        }
         return Response(body, media_type=response.media_type, headers=headers)
 
 

@@ -29,18 +29,31 @@ Number = Annotated[int | None, Query(ge=0, lt=2**31)]
 
 
 @router.get("/studies/{study_id}/ask/{ask}", name="ask_form")
-def ask_form(request: Request, _: Steerer, study: AskedStudy, ask: FormQuestion, trial: Number = None) -> HTMLResponse:
+def ask_form(
+    request: Request,
+    _: Steerer,
+    study: AskedStudy,
+    ask: FormQuestion,
+    trial: Number = None,
+) -> HTMLResponse:
     """A form, as a dialog's content when htmx asks for it."""
     if ask.needs_trial and trial is None:
         raise SpecError("this is about a trial: say which")
     detail = _trial(request, study, trial)
-    why_not = unavailable_actions(study, None if detail is None else detail.row).get(ask, "")
+    why_not = unavailable_actions(study, None if detail is None else detail.row).get(
+        ask,
+        "",
+    )
     return _form(request, study, f"ask_{ask}.html", detail, why_not)
 
 
 @router.post("/studies/{study_id}/ask/{ask}", name="ask")
 def ask(
-    request: Request, user: Steerer, study: AskedStudy, ask: FormQuestion, fields: Annotated[Fields, Form()]
+    request: Request,
+    user: Steerer,
+    study: AskedStudy,
+    ask: FormQuestion,
+    fields: Annotated[Fields, Form()],
 ) -> Response:
     """Ask for it; the answer is told as a message, or stands at the top of the study's requests."""
     database = request.app.state.database
@@ -50,29 +63,50 @@ def ask(
         answer = "The note is kept." if text else "There is no note any more."
     elif ask is FormQuestion.TAG:
         add = [tag.strip() for tag in fields.text.split(",") if tag.strip()]
-        tags = study_requests.tag(database, study.study_id, fields.trial, add=add, remove=fields.remove, who=user.name)
+        tags = study_requests.tag(
+            database,
+            study.study_id,
+            fields.trial,
+            add=add,
+            remove=fields.remove,
+            who=user.name,
+        )
         answer = f"Tags: {', '.join(tags)}" if tags else "There are no tags any more."
     else:
         kind, payload = request_of(ask, fields, study)
         answer = study_requests.request(database, study.study_id, kind, payload, user.name)
     if wants_fragment(request):
         return _told(answer)
-    return RedirectResponse(request.url_for("requests_page", study_id=study.study_id), status_code=303)
+    return RedirectResponse(
+        request.url_for("requests_page", study_id=study.study_id),
+        status_code=303,
+    )
 
 
 @router.get("/studies/{study_id}/delete", name="delete_form")
 def delete_form(request: Request, _: Deleter, study: AskedStudy) -> HTMLResponse:
     """What is lost, and a field for the study's name."""
-    return _form(request, study, "ask_delete.html", None, unavailable_actions(study).get("delete", ""))
+    return _form(
+        request,
+        study,
+        "ask_delete.html",
+        None,
+        unavailable_actions(study).get("delete", ""),
+    )
 
 
 @router.post("/studies/{study_id}/delete", name="delete")
 def delete(
-    request: Request, user: Deleter, study: AskedStudy, name: Annotated[str, Form(max_length=400)] = ""
+    request: Request,
+    user: Deleter,
+    study: AskedStudy,
+    name: Annotated[str, Form(max_length=400)] = "",
 ) -> Response:
     """Delete the study, if its name was typed."""
     if name != study.name:
-        raise SpecError(f"nothing is deleted: type the study's name, {study.name!r}, to delete it")
+        raise SpecError(
+            f"nothing is deleted: type the study's name, {study.name!r}, to delete it",
+        )
     study_requests.remove(request.app.state.database, study.study_id, user.name)
     home = str(request.url_for("studies_page").path)
     if wants_fragment(request):
@@ -81,9 +115,19 @@ def delete(
 
 
 @router.get("/studies/{study_id}/requests", name="requests_page")
-def requests_page(request: Request, _: Viewer, study: AskedStudy, before: Number = None) -> HTMLResponse:
+def requests_page(
+    request: Request,
+    _: Viewer,
+    study: AskedStudy,
+    before: Number = None,
+) -> HTMLResponse:
     """Who asked what, when, and what came of it."""
-    rows = list_requests(request.app.state.database, study.study_id, before=before, limit=SHOWN + 1)
+    rows = list_requests(
+        request.app.state.database,
+        study.study_id,
+        before=before,
+        limit=SHOWN + 1,
+    )
     return page(
         request,
         "requests_table.html" if wants_fragment(request) else "requests.html",
@@ -106,7 +150,13 @@ def _trial(request: Request, study: StudyView, number: int | None) -> TrialDetai
     return found
 
 
-def _form(request: Request, study: StudyView, template: str, detail: TrialDetail | None, why_not: str) -> HTMLResponse:
+def _form(
+    request: Request,
+    study: StudyView,
+    template: str,
+    detail: TrialDetail | None,
+    why_not: str,
+) -> HTMLResponse:
     alone = not wants_fragment(request)
     row = None if detail is None else detail.row
     return page(request, template, study=study, row=row, why_not=why_not, alone=alone)

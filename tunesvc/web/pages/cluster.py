@@ -16,4 +16,8 @@ router = APIRouter()
 def cluster_page(request: Request, user: Viewer) -> HTMLResponse:
     """The page, or its content alone when htmx asks for it."""
     template = "cluster_now.html" if wants_fragment(request) else "cluster.html"
-    return page(request, template, cluster=get_cluster(request.app.state.database, listed(request, user)))
+    return page(
+        request,
+        template,
+        cluster=get_cluster(request.app.state.database, listed(request, user)),
+    )

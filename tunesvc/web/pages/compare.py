@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 from tunesvc import charts
 from tunesvc.charts import Chart
 from tunesvc.errors import StudyNotFound
-from tunesvc.queries.comparison import best_course, study_facts, trial_facts
+from tunesvc.queries.comparison import best_value_history, study_facts, trial_facts
 from tunesvc.queries.rows import StudyView, TrialDetail
 from tunesvc.queries.trials.attempt_events import get_curves
 from tunesvc.queries.trials.trial_table import get_trial
@@ -43,18 +43,38 @@ class ComparedStudy:
 
 @router.get("/compare", name="compare_page")
 def compare_page(
-    request: Request, _: Viewer, study: Study = None, trials: Numbers = None, studies: Numbers = None
+    request: Request,
+    _: Viewer,
+    study: Study = None,
+    trials: Numbers = None,
+    studies: Numbers = None,
 ) -> HTMLResponse:
     """A table of facts, those that differ marked, and curves overlaid."""
     found = _compared(request, study, trials, studies)
     if found.study is not None:
         facts = trial_facts(found.study, found.trials)
         best = _bests(found.study, [detail.row.values for detail in found.trials])
-        return page(request, "compare_trials.html", study=found.study, trials=found.trials, facts=facts, best=best)
+        return page(
+            request,
+            "compare_trials.html",
+            study=found.study,
+            trials=found.trials,
+            facts=facts,
+            best=best,
+        )
     facts = study_facts(found.studies)
-    best = _bests(found.studies[0], [(one.best_value,) for one in found.studies if one.best_value is not None])
+    best = _bests(
+        found.studies[0],
+        [(one.best_value,) for one in found.studies if one.best_value is not None],
+    )
     shown = {"best value": next(iter(best.values()), None)} if _are_alike(found.studies) else {}
-    return page(request, "compare_studies.html", studies=found.studies, facts=facts, best=shown)
+    return page(
+        request,
+        "compare_studies.html",
+        studies=found.studies,
+        facts=facts,
+        best=shown,
+    )
 
 
 @router.get("/compare/trials/{study_id}/{listed}", name="compare_trials_curves")
@@ -64,7 +84,11 @@ def compare_trials_curves(request: Request, study: AskedStudy, listed: Listed) -
 
 
 @router.get("/compare/trials/{study_id}/{listed}/table")
-def compare_trials_table(request: Request, study: AskedStudy, listed: Listed) -> HTMLResponse:
+def compare_trials_table(
+    request: Request,
+    study: AskedStudy,
+    listed: Listed,
+) -> HTMLResponse:
     """The same as a table."""
     return _table(request, _trials_chart(request, study, listed), study)
 
@@ -94,14 +118,28 @@ def compare_studies_csv(request: Request, _: Viewer, listed: Listed) -> Response
 
 
 def _table(request: Request, chart: Chart, study: StudyView | None) -> HTMLResponse:
-    return page(request, "figure_table.html", chart=chart, rows=cells_of(chart, TABLE_ROWS), study=study, kind=None)
+    return page(
+        request,
+        "figure_table.html",
+        chart=chart,
+        rows=cells_of(chart, TABLE_ROWS),
+        study=study,
+        kind=None,
+    )
 
 
-def _compared(request: Request, study: int | None, trials: Numbers, studies: Numbers) -> ComparedStudy:
+def _compared(
+    request: Request,
+    study: int | None,
+    trials: Numbers,
+    studies: Numbers,
+) -> ComparedStudy:
     if study is None:
         ids = _numbers(studies)[:STUDIES_MAX]
         if not ids:
-            raise StudyNotFound("nothing is chosen: select trials in a study's table, or studies in their list")
+            raise StudyNotFound(
+                "nothing is chosen: select trials in a study's table, or studies in their list",
+            )
         return ComparedStudy(None, (), [viewable(request, one) for one in ids])
     view = viewable(request, study)
     found = [
@@ -110,7 +148,9 @@ def _compared(request: Request, study: int | None, trials: Numbers, studies: Num
         if (detail := get_trial(request.app.state.database, view.study_id, number)) is not None
     ]
     if not found:
-        raise StudyNotFound(f"study {view.name!r} has none of these trials; select some in its table of trials")
+        raise StudyNotFound(
+            f"study {view.name!r} has none of these trials; select some in its table of trials",
+        )
     return ComparedStudy(view, found, ())
 
 
@@ -120,7 +160,10 @@ def _numbers(listed: Numbers) -> list[int]:
     return [number for number in dict.fromkeys(found) if number <= ID_MAX]
 
 
-def _bests(study: StudyView, values: Sequence[tuple[float, ...] | None]) -> dict[str, float]:
+def _bests(
+    study: StudyView,
+    values: Sequence[tuple[float, ...] | None],
+) -> dict[str, float]:
     """The best value of each objective."""
     best = {}
     for index, objective in enumerate(study.objectives):
@@ -133,17 +176,27 @@ def _bests(study: StudyView, values: Sequence[tuple[float, ...] | None]) -> dict
 def _trials_chart(request: Request, study: StudyView, listed: str) -> Chart:
     numbers = _numbers([listed])[:TRIALS_MAX]
     points = max(50, 6_000 // max(1, len(numbers)))
-    found = get_curves(request.app.state.database, study.study_id, numbers=numbers, max_points=points)
+    found = get_curves(
+        request.app.state.database,
+        study.study_id,
+        numbers=numbers,
+        max_points=points,
+    )
     return charts.compared_curves(
-        study.objectives[0], sorted(found, key=lambda curve: numbers.index(curve.trial_number))
+        study.objectives[0],
+        sorted(found, key=lambda curve: numbers.index(curve.trial_number)),
     )
 
 
 def _studies_chart(request: Request, listed: str) -> Chart:
     found = [viewable(request, one) for one in _numbers([listed])[:STUDIES_MAX]]
     if not _are_alike(found):
-        return Chart("Best so far", None, "These studies do not optimise one and the same metric.")
-    courses = {study.name: best_course(request.app.state.database, study) for study in found}
+        return Chart(
+            "Best so far",
+            None,
+            "These studies do not optimise one and the same metric.",
+        )
+    courses = {study.name: best_value_history(request.app.state.database, study) for study in found}
     return charts.best_so_far(found[0].objectives[0].name, courses)
 
 

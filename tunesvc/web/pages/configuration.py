@@ -44,16 +44,30 @@ def _facts(study: StudyView) -> Iterator[tuple[str, str]]:
         return
     yield "runs", spec.entrypoint or " ".join(spec.command or ())
     yield "folder", study.source_dir or "–"
-    yield "sampler", _named(spec.sampler.model_dump(exclude_defaults=True) | {"name": spec.sampler.name})
-    yield "pruner", _named(spec.pruner.model_dump(exclude_defaults=True) | {"name": spec.pruner.name})
+    yield (
+        "sampler",
+        _named(
+            spec.sampler.model_dump(exclude_defaults=True) | {"name": spec.sampler.name},
+        ),
+    )
+    yield (
+        "pruner",
+        _named(spec.pruner.model_dump(exclude_defaults=True) | {"name": spec.pruner.name}),
+    )
     yield from _rest(spec)
 
 
 def _rest(spec: StudySpec) -> Iterator[tuple[str, str]]:
     yield "budget", _named(spec.budget.model_dump(exclude_none=True, exclude_defaults=True))
-    yield "trials at a time", "all that fit" if spec.parallelism is None else str(spec.parallelism)
+    yield (
+        "trials at a time",
+        "all that fit" if spec.parallelism is None else str(spec.parallelism),
+    )
     yield "resources of a trial", _named(spec.resources.model_dump(exclude_none=True))
-    yield "constraints", ", ".join(_bounds(one.metric, one.min, one.max) for one in spec.constraints)
+    yield (
+        "constraints",
+        ", ".join(_bounds(one.metric, one.min, one.max) for one in spec.constraints),
+    )
     yield "seed", "–" if spec.seed is None else str(spec.seed)
 
 
@@ -74,4 +88,7 @@ def _range(one: Parameter) -> tuple[str, str]:
         return "choice", ", ".join(str(value) for value in one.values)
     scale = ", logarithmic" if getattr(one, "log", False) else ""
     step = getattr(one, "step", None)
-    return one.type, f"{one.min:g} … {one.max:g}{scale}{f', in steps of {step:g}' if step else ''}"
+    return (
+        one.type,
+        f"{one.min:g} … {one.max:g}{scale}{f', in steps of {step:g}' if step else ''}",
+    )

@@ -16,7 +16,11 @@ ID_MAX = 2**31 - 1
 """Ids of studies are half of a trial's id, see `schema.ids`; numbers of trials are the other half."""
 
 
-def _study(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> StudyView:
+def _study(
+    request: Request,
+    _: Viewer,
+    study_id: Annotated[int, Path(ge=0, le=ID_MAX)],
+) -> StudyView:
     return get_study_by_id(request.app.state.database, study_id)
 
 
@@ -34,7 +38,11 @@ def viewable(request: Request, study_id: int) -> StudyView:
     return get_study_by_id(request.app.state.database, study_id)
 
 
-def _trial(request: Request, study: AskedStudy, number: Annotated[int, Path(ge=0, le=ID_MAX)]) -> TrialDetail:
+def _trial(
+    request: Request,
+    study: AskedStudy,
+    number: Annotated[int, Path(ge=0, le=ID_MAX)],
+) -> TrialDetail:
     found = get_trial(request.app.state.database, study.study_id, number)
     if found is None:
         raise StudyNotFound(f"study {study.name!r} has no trial {number}")

@@ -55,15 +55,21 @@ class FigureSource:
     @property
     def is_final(self) -> bool:
         """Whether nothing more is to be expected soon."""
-        return self.view.state not in (StudyStatus.RUNNING, StudyStatus.INTERRUPTED) and not (
-            self.view.counts.running or self.view.counts.queued
-        )
+        return self.view.state not in (
+            StudyStatus.RUNNING,
+            StudyStatus.INTERRUPTED,
+        ) and not (self.view.counts.running or self.view.counts.queued)
 
     def reader(self) -> Reader:
         """Reads through what is kept for all open pages."""
 
         def keep(name: tuple[Any, ...], make: Any) -> Any:
-            return self.kept.get((self.view.study_id, *name), self.stamp, make, is_cheap=True).value
+            return self.kept.get(
+                (self.view.study_id, *name),
+                self.stamp,
+                make,
+                is_cheap=True,
+            ).value
 
         return Reader(self.request.app.state.database, self.view, keep)
 
@@ -77,7 +83,12 @@ class FigureSource:
         def make(_: Any) -> RenderedFigure:
             return _drawn(charts.draw(kind, self.reader(), wanted))
 
-        return self.kept.get((self.view.study_id, kind, wanted), self.stamp, make, is_final=self.is_final)
+        return self.kept.get(
+            (self.view.study_id, kind, wanted),
+            self.stamp,
+            make,
+            is_final=self.is_final,
+        )
 
 
 def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> FigureSource:
@@ -92,15 +103,28 @@ def source_of(request: Request, study_id: int, *, is_fresh: bool = False) -> Fig
     stamp = fingerprint(database, study_id)
     if is_fresh or not stamp:  # of a study that is no more it is said who deleted it
         return FigureSource(get_study_by_id(database, study_id), stamp, kept, request)
-    view = kept.get(("view", study_id), stamp, lambda _: get_study_by_id(database, study_id), is_cheap=True)
+    view = kept.get(
+        ("view", study_id),
+        stamp,
+        lambda _: get_study_by_id(database, study_id),
+        is_cheap=True,
+    )
     return FigureSource(view.value, stamp, kept, request)
 
 
-def _asked(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> FigureSource:
+def _asked(
+    request: Request,
+    _: Viewer,
+    study_id: Annotated[int, Path(ge=0, le=ID_MAX)],
+) -> FigureSource:
     return source_of(request, study_id)
 
 
-def _asked_fresh(request: Request, _: Viewer, study_id: Annotated[int, Path(ge=0, le=ID_MAX)]) -> FigureSource:
+def _asked_fresh(
+    request: Request,
+    _: Viewer,
+    study_id: Annotated[int, Path(ge=0, le=ID_MAX)],
+) -> FigureSource:
     return source_of(request, study_id, is_fresh=True)
 
 
@@ -118,17 +142,32 @@ def _wanted(
 ) -> FigureOptions:
     """What the address asks for; objectives that there are not are the first, and no state is every state."""
     at = objective if objective < len(source.view.objectives) else 0
-    return FigureOptions(at, tuple(p), deviation, tuple(one for one in STATES_SHOWN if one in state), metric)
+    return FigureOptions(
+        at,
+        tuple(p),
+        deviation,
+        tuple(one for one in STATES_SHOWN if one in state),
+        metric,
+    )
 
 
 Options = Annotated[FigureOptions, Depends(_wanted)]
 
 
 @router.get("/studies/{study_id}/figures/{kind}", name="figure")
-def figure(request: Request, source: AskedSource, kind: FigureKind, wanted: Options) -> Response:
+def figure(
+    request: Request,
+    source: AskedSource,
+    kind: FigureKind,
+    wanted: Options,
+) -> Response:
     """A figure as JSON: title, note, and what Plotly draws."""
     held = source.drawn(kind, wanted)
-    return _answer(request, held.value, {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"})
+    return _answer(
+        request,
+        held.value,
+        {"X-Fresh-In": f"{held.fresh_in_s:.1f}", "X-Age": f"{held.age_s:.1f}"},
+    )
 
 
 def answer_chart(request: Request, chart: Chart) -> Response:
@@ -149,12 +188,23 @@ def _answer(request: Request, drawn: RenderedFigure, headers: dict[str, str]) ->
 
 
 @router.get("/studies/{study_id}/figures/{kind}/table", name="figure_table")
-def figure_table(request: Request, source: AskedSource, kind: FigureKind, wanted: Options) -> HTMLResponse:
+def figure_table(
+    request: Request,
+    source: AskedSource,
+    kind: FigureKind,
+    wanted: Options,
+) -> HTMLResponse:
     """A figure's data as a table, its first rows."""
     chart: Chart = source.drawn(kind, wanted).value.chart
     rows = cells_of(chart, TABLE_ROWS)
     return page(
-        request, "figure_table.html", chart=chart, rows=rows, study=source.view, query=request.url.query, kind=kind
+        request,
+        "figure_table.html",
+        chart=chart,
+        rows=rows,
+        study=source.view,
+        query=request.url.query,
+        kind=kind,
     )
 
 
@@ -169,7 +219,9 @@ def answer_csv(chart: Chart, name: str) -> Response:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow([formatting.escape_csv_formula(head) for head in chart.columns])
-    writer.writerows([[formatting.escape_csv_formula(value) for value in row] for row in chart.rows()])
+    writer.writerows(
+        [[formatting.escape_csv_formula(value) for value in row] for row in chart.rows()],
+    )
     return Response(
         text.getvalue().encode("utf-8", "replace"),
         media_type="text/csv; charset=utf-8",
@@ -181,7 +233,11 @@ def _drawn(chart: Chart) -> RenderedFigure:
     heading = {"title": chart.title, "note": chart.note, "rows": len(chart)}
     shown = "null" if chart.figure is None else chart.figure.to_json()
     body = (json.dumps(heading)[:-1] + f', "figure": {shown}}}').encode()
-    return RenderedFigure(replace(chart, figure=None), body, hashlib.sha256(body).hexdigest()[:20])
+    return RenderedFigure(
+        replace(chart, figure=None),
+        body,
+        hashlib.sha256(body).hexdigest()[:20],
+    )
 
 
 def cells_of(chart: Chart, limit: int) -> list[list[str]]:

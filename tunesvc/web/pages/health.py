@@ -20,7 +20,12 @@ def health_page(request: Request, user: Viewer, source: AskedFresh) -> HTMLRespo
     """The page, or the checks alone when htmx asks for them."""
     study = source.view
     key, database = ("health", study.study_id), request.app.state.database
-    examined = source.kept.get(key, source.stamp, lambda _: health(database, study), is_final=source.is_final)
+    examined = source.kept.get(
+        key,
+        source.stamp,
+        lambda _: health(database, study),
+        is_final=source.is_final,
+    )
     return page(
         request,
         "health_checks.html" if wants_fragment(request) else "health.html",
@@ -43,4 +48,8 @@ def _fields(action: Action) -> Iterator[tuple[str, str]]:
             )
         case "widen":
             for name, ends in action.payload["parameters"].items():
-                yield from (("name", name), ("low", str(ends.get("min", ""))), ("high", str(ends.get("max", ""))))
+                yield from (
+                    ("name", name),
+                    ("low", str(ends.get("min", ""))),
+                    ("high", str(ends.get("max", ""))),
+                )

@@ -78,7 +78,12 @@ def new_page(
 
 
 @router.post("/new/check", name="check_new")
-def check_new(request: Request, user: Creator, text: Text = "", folder: Folder = "") -> HTMLResponse:
+def check_new(
+    request: Request,
+    user: Creator,
+    text: Text = "",
+    folder: Folder = "",
+) -> HTMLResponse:
     """What is wrong with a text, or what it would do: a part of the page."""
     verdict = judge(request.app.state.database, _lines(text), folder, listed(request, user))
     return page(request, "new_verdict.html", verdict=verdict)
@@ -91,7 +96,12 @@ def download_new(_: Creator, text: Text = "") -> Response:
 
 
 @router.post("/new", name="create_new")
-def create_new(request: Request, user: Creator, text: Text = "", folder: Folder = "") -> Response:
+def create_new(
+    request: Request,
+    user: Creator,
+    text: Text = "",
+    folder: Folder = "",
+) -> Response:
     """Store the study, and say how to run it; or the editor again, with what is wrong."""
     text = _lines(text)
     database = request.app.state.database
@@ -99,7 +109,12 @@ def create_new(request: Request, user: Creator, text: Text = "", folder: Folder 
     if verdict.spec is None or not verdict.is_fine:
         return _editor(request, user, text, folder, verdict=verdict, status=422)
     try:
-        record = create(database, verdict.spec, StudySource(text, str(Path(folder.strip()).resolve())), owner=user.name)
+        record = create(
+            database,
+            verdict.spec,
+            StudySource(text, str(Path(folder.strip()).resolve())),
+            owner=user.name,
+        )
     except StudyExists as error:  # somebody was faster
         faults = SpecVerdict(verdict.spec, (), (str(error),), None, "", ())
         return _editor(request, user, text, folder, verdict=faults, status=409)
@@ -118,7 +133,12 @@ def study_file(study: AskedStudy) -> Response:
     return _file(_source(study), study.name)
 
 
-def judge(database: Database, text: str, folder: str, among: Collection[int] | None) -> SpecVerdict:
+def judge(
+    database: Database,
+    text: str,
+    folder: str,
+    among: Collection[int] | None,
+) -> SpecVerdict:
     """Read a text and look ahead; it may learn from the studies `among` these ids, or from all."""
     where, problems = _folder(folder)
     _, faults = examine(text, folder=where, judge=option_issues)
@@ -127,22 +147,37 @@ def judge(database: Database, text: str, folder: str, among: Collection[int] | N
         return SpecVerdict(None, faults[:FAULTS_MAX], problems, None, "", ())
     problems = [*problems, *_problems(database, spec, among)]
     seen = preview(spec, samples=SAMPLES)
-    return SpecVerdict(spec, faults, problems, seen, told_size(spec, seen), tuple(told_cost(spec, seen.cost)))
+    return SpecVerdict(
+        spec,
+        faults,
+        problems,
+        seen,
+        told_size(spec, seen),
+        tuple(told_cost(spec, seen.cost)),
+    )
 
 
 def _folder(folder: str) -> tuple[Path | None, list[str]]:
     """The folder where the study is run, if it is there."""
     if not folder.strip():
-        return None, ["Name the folder from which the study is run: where its entrypoint or command is found."]
+        return None, [
+            "Name the folder from which the study is run: where its entrypoint or command is found.",
+        ]
     path = Path(folder.strip())
     with suppress(OSError, ValueError):
         if path.is_absolute() and path.is_dir():
             return path, []
     text = f"There is no folder {folder.strip()!r} on this machine: write its whole path."
-    return None, [f"{text} To run the study elsewhere, download the file and use `tune run` there."]
+    return None, [
+        f"{text} To run the study elsewhere, download the file and use `tune run` there.",
+    ]
 
 
-def _problems(database: Database, spec: StudySpec, among: Collection[int] | None) -> Iterator[str]:
+def _problems(
+    database: Database,
+    spec: StudySpec,
+    among: Collection[int] | None,
+) -> Iterator[str]:
     if spec.name in list_study_names(database, spec.name):
         yield f"A study named {spec.name!r} exists already: give this one another name."
     for earlier in spec.warm_start:
@@ -203,7 +238,9 @@ def _source(study: StudyView) -> str:
     if study.source_text is not None:
         return study.source_text
     if study.spec is None:
-        raise SpecError(f"study {study.name!r} was made through Optuna's API and has no study file")
+        raise SpecError(
+            f"study {study.name!r} was made through Optuna's API and has no study file",
+        )
     return written(study.spec)
 
 
@@ -213,4 +250,8 @@ def _lines(text: str) -> str:
 
 
 def _file(text: str, name: str) -> Response:
-    return Response(text.encode("utf-8", "replace"), media_type="application/yaml", headers=attachment(name, ".yaml"))
+    return Response(
+        text.encode("utf-8", "replace"),
+        media_type="application/yaml",
+        headers=attachment(name, ".yaml"),
+    )

@@ -68,7 +68,14 @@ def studies_page(
     show: Annotated[int, Query(ge=1, le=LOADED)] = SHOWN,
 ) -> HTMLResponse:
     """All studies, or the table alone when htmx asks for it."""
-    wanted = StudyListQuery(_clean(q), state or [], [_clean(one) for one in tag or []], _clean(owner), sort, show)
+    wanted = StudyListQuery(
+        _clean(q),
+        state or [],
+        [_clean(one) for one in tag or []],
+        _clean(owner),
+        sort,
+        show,
+    )
     database, among = request.app.state.database, listed(request, user)
     only: StudyFilter = {
         "search": wanted.search,
@@ -78,7 +85,11 @@ def studies_page(
         "among": among,
     }
     # the newest come first as they are read: the trials of no others are counted
-    found = list_studies(database, wanted.shown if wanted.sort is StudySort.NEWEST else LOADED, **only)
+    found = list_studies(
+        database,
+        wanted.shown if wanted.sort is StudySort.NEWEST else LOADED,
+        **only,
+    )
     rows = sorted(found, key=_KEYS[wanted.sort])[: wanted.shown]
     return page(
         request,

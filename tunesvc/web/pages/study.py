@@ -15,9 +15,15 @@ from tunesvc import charts
 from tunesvc.charts import FigureKind
 from tunesvc.db.engine.database_errors import translate_unavailable
 from tunesvc.errors import DatabaseUnavailable
-from tunesvc.queries.recommendation import modelled, with_repeats
+from tunesvc.queries.recommendation import recommend_by_model, with_repeats
 from tunesvc.queries.rows import StudyView, TrialRow
-from tunesvc.queries.study_summary import StudySummary, get_headline, list_queued, list_recent_decisions, list_running
+from tunesvc.queries.study_summary import (
+    StudySummary,
+    get_headline,
+    list_queued,
+    list_recent_decisions,
+    list_running,
+)
 from tunesvc.queries.trials.columns import names_of
 from tunesvc.queries.trials.trial_table import rows_of
 from tunesvc.search.analysis.recommend import Recommendation
@@ -85,7 +91,9 @@ def study_page(request: Request, source: AskedFresh) -> HTMLResponse:
 
 @router.get("/studies/{study_id}/selected", name="selected_part")
 def selected_part(
-    request: Request, study: AskedStudy, trials: Annotated[str, Query(max_length=4_000)] = ""
+    request: Request,
+    study: AskedStudy,
+    trials: Annotated[str, Query(max_length=4_000)] = "",
 ) -> HTMLResponse:
     """Trials that were selected in a figure, as a table."""
     numbers = [int(number) for number in re.findall(r"\d{1,9}", trials)][:SELECTED_MAX]
@@ -120,12 +128,16 @@ def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | 
     """The recommended trial, or the best observed one until that is known."""
     if headline.best is None:
         return None
-    view, database, hub = source.view, source.request.app.state.database, source.request.app.state.hub
+    view, database, hub = (
+        source.view,
+        source.request.app.state.database,
+        source.request.app.state.hub,
+    )
     results = source.results()
 
     def make(_: Any) -> Recommendation | None:
         with translate_unavailable():
-            return modelled(database, view, results)
+            return recommend_by_model(database, view, results)
 
     held = source.kept.get_or_refresh(
         (view.study_id, "recommended"),
@@ -139,7 +151,11 @@ def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | 
     found: Recommendation | None = None if held is None else held.value
     if found is not None:
         found = with_repeats(database, view, results, found)
-    rows = rows_of(database, view.study_id, [headline.best if found is None else found.number])
+    rows = rows_of(
+        database,
+        view.study_id,
+        [headline.best if found is None else found.number],
+    )
     if not rows:  # the study was deleted meanwhile
         return None
     (row,) = rows
@@ -148,7 +164,15 @@ def _answer(source: FigureSource, headline: StudySummary) -> RecommendedTrial | 
     luckiest = found.luckiest if found.luckiest != found.number else None
     evidence = found.describe(view.shared_seeds)
     fresh_in_s = None if held.stamp == source.stamp else max(1, math.ceil(held.fresh_in_s))
-    return RecommendedTrial(row, found.mean, found.deviation, evidence, luckiest, found.luck, fresh_in_s)
+    return RecommendedTrial(
+        row,
+        found.mean,
+        found.deviation,
+        evidence,
+        luckiest,
+        found.luck,
+        fresh_in_s,
+    )
 
 
 def _parameter_names(study: StudyView) -> list[str]:

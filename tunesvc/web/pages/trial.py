@@ -22,7 +22,14 @@ from tunesvc.search.analysis.attribution import Attribution
 from tunesvc.space import search_space
 from tunesvc.spec import ParamValue
 from tunesvc.web.pages.dependencies import AskedStudy, AskedTrial
-from tunesvc.web.pages.figures import TABLE_ROWS, AskedSource, FigureSource, answer_chart, answer_csv, cells_of
+from tunesvc.web.pages.figures import (
+    TABLE_ROWS,
+    AskedSource,
+    FigureSource,
+    answer_chart,
+    answer_csv,
+    cells_of,
+)
 from tunesvc.web.render import page, wants_fragment
 
 router = APIRouter()
@@ -88,20 +95,42 @@ def trial_page(request: Request, study: AskedStudy, detail: AskedTrial) -> HTMLR
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve", name="trial_curve")
-def trial_curve(request: Request, study: AskedStudy, detail: AskedTrial, metric: MetricName = "") -> Response:
+def trial_curve(
+    request: Request,
+    study: AskedStudy,
+    detail: AskedTrial,
+    metric: MetricName = "",
+) -> Response:
     """Its curve among its peers, as a figure."""
     return answer_chart(request, _curve_chart(request, study, detail, metric))
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve/table", name="trial_curve_table")
-def trial_curve_table(request: Request, study: AskedStudy, detail: AskedTrial, metric: MetricName = "") -> HTMLResponse:
+def trial_curve_table(
+    request: Request,
+    study: AskedStudy,
+    detail: AskedTrial,
+    metric: MetricName = "",
+) -> HTMLResponse:
     """The same as a table."""
     chart = _curve_chart(request, study, detail, metric)
-    return page(request, "figure_table.html", chart=chart, rows=cells_of(chart, TABLE_ROWS), study=study, kind=None)
+    return page(
+        request,
+        "figure_table.html",
+        chart=chart,
+        rows=cells_of(chart, TABLE_ROWS),
+        study=study,
+        kind=None,
+    )
 
 
 @router.get("/studies/{study_id}/trials/{number}/curve/data.csv", name="trial_curve_csv")
-def trial_curve_csv(request: Request, study: AskedStudy, detail: AskedTrial, metric: MetricName = "") -> Response:
+def trial_curve_csv(
+    request: Request,
+    study: AskedStudy,
+    detail: AskedTrial,
+    metric: MetricName = "",
+) -> Response:
     """The same as a file."""
     chart = _curve_chart(request, study, detail, metric)
     return answer_csv(chart, f"{study.name}-{detail.row.number}-curve")
@@ -147,10 +176,17 @@ def _attribution(source: FigureSource, row: TrialRow, index: int) -> Attribution
 
     study_id, kept = source.view.study_id, source.kept
     model = kept.get(
-        (study_id, "model", index), source.stamp, lambda _: source.reader().surface(index), is_final=source.is_final
+        (study_id, "model", index),
+        source.stamp,
+        lambda _: source.reader().surface(index),
+        is_final=source.is_final,
     )
     key = (study_id, "local", index, row.number)
-    found: Attribution | None = kept.get(key, model.stamp, lambda _: get_attribution(model.value, row)).value
+    found: Attribution | None = kept.get(
+        key,
+        model.stamp,
+        lambda _: get_attribution(model.value, row),
+    ).value
     return found
 
 
@@ -167,7 +203,11 @@ def _by_topic(said: Sequence[Statement]) -> dict[str, list[str]]:
 
 
 def _settings(
-    request: Request, study: StudyView, detail: TrialDetail, reasons: TrialReasons, best: TrialRow | None
+    request: Request,
+    study: StudyView,
+    detail: TrialDetail,
+    reasons: TrialReasons,
+    best: TrialRow | None,
 ) -> list[ParamView]:
     database = request.app.state.database
     kinds = drawn_from(database, study.study_id, detail.row.number)
@@ -180,13 +220,21 @@ def _settings(
 
 
 def _setting(
-    name: str, value: ParamValue, kind: Any, others: Mapping[int, TrialRow], best: TrialRow | None
+    name: str,
+    value: ParamValue,
+    kind: Any,
+    others: Mapping[int, TrialRow],
+    best: TrialRow | None,
 ) -> ParamView:
     def at(row: TrialRow) -> float | None:
         return search_space.place(kind, row.params[name]) if name in row.params else None
 
     marks = [
-        RangeMarker(number, min(1.0, max(0.0, place)), best is not None and number == best.number)
+        RangeMarker(
+            number,
+            min(1.0, max(0.0, place)),
+            best is not None and number == best.number,
+        )
         for number, row in others.items()
         if (place := at(row)) is not None
     ]
@@ -211,8 +259,17 @@ def _metrics(study: StudyView, detail: TrialDetail) -> list[str]:
     return [first, *(name for name in detail.row.metrics if name != first)]
 
 
-def _curve_chart(request: Request, study: StudyView, detail: TrialDetail, metric: str) -> Chart:
-    database, number, total = request.app.state.database, detail.row.number, study.counts.total
+def _curve_chart(
+    request: Request,
+    study: StudyView,
+    detail: TrialDetail,
+    metric: str,
+) -> Chart:
+    database, number, total = (
+        request.app.state.database,
+        detail.row.number,
+        study.counts.total,
+    )
     reasons = get_trial_reasons(database, study, detail)
     best = [row.number for row in list_best_trials(database, study.study_id, limit=1)]
     near = [one.number for one in reasons.proposal.nearest if one.study is None] if reasons.proposal else []
@@ -230,7 +287,12 @@ def _curve_chart(request: Request, study: StudyView, detail: TrialDetail, metric
     groups = {
         kind: _taken(curves, numbers) for kind, numbers in (("best", best), ("compared", compared), ("nearest", near))
     }
-    return charts.peer_curves(objective, own, {**groups, "others": list(curves.values())}, total)
+    return charts.peer_curves(
+        objective,
+        own,
+        {**groups, "others": list(curves.values())},
+        total,
+    )
 
 
 def _taken(curves: dict[int, ReportCurve], numbers: Sequence[int]) -> list[ReportCurve]:
