@@ -55,7 +55,7 @@ from optuna.samplers import BaseSampler  # noqa: E402
 from optuna.study import StudyDirection  # noqa: E402
 
 from benchmarks.curve_tables import EPOCHS, GRID, TASKS, Table, load  # noqa: E402
-from tunesvc.coordinator.coordinator import Coordinator  # noqa: E402
+from tunesvc.coordinator.coordinator import Coordinator, StepTiming  # noqa: E402
 from tunesvc.db import study_records  # noqa: E402
 from tunesvc.db.embedded.embedded_server import EmbeddedServer  # noqa: E402
 from tunesvc.db.engine.database import Database, open_database  # noqa: E402
@@ -258,20 +258,20 @@ def replay(database: Database, task: str, take: str, method: str, seed: int, wor
     with database.engine.begin() as connection:
         record = study_records.create(connection, spec)
     optimizer, executor = make_optimizer(spec, method), Workers(curves_of(task), run, workers)
-    ledger = StudyWriter.open(database, record.study_id)
+    study_writer = StudyWriter.open(database, record.study_id)
     coordinator = Coordinator(
         spec,
-        ledger=ledger,
+        study_writer=study_writer,
         optimizer=optimizer,
         executor=executor,
-        clock=executor.clock,
-        refit=lambda spec: None,  # nobody widens its space
-        gather_s=0.0,  # its seconds are a thousand of these workers'
+        refit=lambda spec: None,  # its space never becomes wider
+        # A second of the clock is a thousand of these workers'.
+        timing=StepTiming(clock=executor.clock, batch_window_s=0.0),
     )
     coordinator.recover([])
     while not executor.is_over and coordinator.step() is None:
         pass
-    ledger.release()
+    study_writer.release()
     audit = false_prunes(optimizer.trials, StudyDirection.MINIMIZE)
     run.audited, run.audited_wrong = audit.audited, audit.wrong
     run.wall_s = time.perf_counter() - started_s

@@ -89,6 +89,7 @@ def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
 
 def ours(url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: float = 0.0) -> Iterator[dict[str, float]]:
     """Grow a study; one row for each mark."""
+    from tunesvc.coordinator.coordinator import StepTiming
     from tunesvc.db import study_records
     from tunesvc.db.engine.database import open_database
     from tunesvc.db.study_writer import StudyWriter
@@ -98,10 +99,10 @@ def ours(url: str, marks: Sequence[int], sampler: str, pruner: str, apart_s: flo
         with database.engine.begin() as connection:
             record = study_records.create(connection, spec("growth", 2 * max(marks) + WINDOW_MIN, sampler, pruner))  # type: ignore[arg-type]
         executor = Prompt(script(apart_s), clock=(clock := VirtualClock()), slots=SLOTS)
-        ledger = StudyWriter.open(database, record.study_id)
-        coordinator = build_coordinator(database, "growth", ledger, executor, clock=clock)
+        study_writer = StudyWriter.open(database, record.study_id)
+        coordinator = build_coordinator(database, "growth", study_writer, executor, timing=StepTiming(clock=clock))
         yield from measure(marks, _stepper(coordinator))
-        ledger.release()
+        study_writer.release()
 
 
 def _stepper(coordinator: object) -> Callable[[], int]:
@@ -159,6 +160,7 @@ def opening(url: str, trials: int, system: str) -> float:
     from benchmarks import large_studies
 
     if system == "ours":
+        from tunesvc.coordinator.coordinator import StepTiming
         from tunesvc.db import study_records
         from tunesvc.db.engine.database import open_database
         from tunesvc.db.study_writer import StudyWriter
@@ -171,8 +173,8 @@ def opening(url: str, trials: int, system: str) -> float:
                 record = study_records.find(connection, "large")
             began_s = time.perf_counter()
             executor = SimulatedExecutor(lambda _: [(1.0, Finished())], clock=(clock := VirtualClock()), slots=1)
-            ledger = StudyWriter.open(database, record.study_id)
-            coordinator = build_coordinator(database, "large", ledger, executor, clock=clock)
+            study_writer = StudyWriter.open(database, record.study_id)
+            coordinator = build_coordinator(database, "large", study_writer, executor, timing=StepTiming(clock=clock))
             coordinator._optimizer.ask()
             return time.perf_counter() - began_s
     import optuna

@@ -84,6 +84,7 @@ def idle(folder: Path) -> float:
 
 def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
     import tunesvc as package
+    from tunesvc.coordinator.coordinator import StepTiming
     from tunesvc.db import study_records
     from tunesvc.db.engine.database import open_database
     from tunesvc.db.study_writer import StudyWriter
@@ -97,9 +98,9 @@ def tunesvc(url: str, seconds: float, trials: int, folder: Path) -> None:
         with database.engine.begin() as connection:
             record = study_records.create(connection, load(path).spec, path.read_text(), str(folder))
         executor = Prompt(script(0.0), clock=(clock := VirtualClock()), slots=SLOTS)
-        ledger = StudyWriter.open(database, record.study_id)
-        build_coordinator(database, "idle", ledger, executor, clock=clock).run()
-        ledger.release()
+        study_writer = StudyWriter.open(database, record.study_id)
+        build_coordinator(database, "idle", study_writer, executor, timing=StepTiming(clock=clock)).run()
+        study_writer.release()
     path.write_text(STUDY % (seconds, folder, "gp", OBSERVED + trials))
     package.run(path, database_url=url, resume=True, progress=False)
 

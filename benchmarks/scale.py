@@ -197,6 +197,7 @@ class Case:
 
 def measure(database: Any, name: str, case: Case) -> dict[str, float]:
     """Run a study of its own for a while."""
+    from tunesvc.coordinator.coordinator import StepTiming
     from tunesvc.db import study_records
     from tunesvc.db.study_writer import StudyWriter
     from tunesvc.runtime.run_study import build_coordinator
@@ -206,8 +207,8 @@ def measure(database: Any, name: str, case: Case) -> dict[str, float]:
     with database.engine.begin() as connection:
         record = study_records.create(connection, spec)
     executor = Workers(case.workers, case.epoch_s)
-    clock, ledger = executor.clock, StudyWriter.open(database, record.study_id)
-    coordinator = build_coordinator(database, name, ledger, executor, clock=clock)
+    clock, study_writer = executor.clock, StudyWriter.open(database, record.study_id)
+    coordinator = build_coordinator(database, name, study_writer, executor, timing=StepTiming(clock=clock))
     while executor.cluster.free_slots:
         coordinator.step()
     fill_s = clock.now()
@@ -220,7 +221,7 @@ def measure(database: Any, name: str, case: Case) -> dict[str, float]:
     took_s, after = clock.now() - executor.since_s, _database(database)
     late_s = np.array(executor.late_s or [0.0])
     memory = psutil.Process().memory_info().rss / 2**20
-    ledger.release()
+    study_writer.release()
     events, ended = max(executor.events_heard, 1), max(executor.ended, 1)
     return {
         "fill_s": fill_s,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 
-from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.coordinator.coordinator import Coordinator, StepTiming
 from tunesvc.coordinator.progress_events import Progress, ProgressEvent
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import study_records
@@ -53,8 +53,8 @@ class Recorder:
         return [event.text for event in self.events if event.kind == kind]
 
 
-class UnreliableLedger(StudyWriter):
-    """A ledger whose database is away as often as it is told so, before or after it has committed."""
+class UnreliableStudyWriter(StudyWriter):
+    """A study writer whose database fails as often as the test says, before or after the commit."""
 
     faults: deque[str]
 
@@ -72,7 +72,7 @@ class Simulation:
     """One study. `start` is what a coordinator process does; calling it again is a restart."""
 
     def __init__(self, database: Database, spec: StudySpec, script: Script = quadratic, *, slots: int = 8) -> None:
-        self.beside: futures.Executor | None = None
+        self.commit_thread: futures.Executor | None = None
         """A thread to commit in, as whole studies have it; None: each step waits for its commit, always alike."""
         self.database = database
         self.spec = spec
@@ -102,26 +102,28 @@ class Simulation:
         )
         with self.database.engine.connect() as connection:
             record = study_records.find(connection, self.spec.name)
-        ledger = UnreliableLedger.open(self.database, record.study_id, owner=owner)
-        assert isinstance(ledger, UnreliableLedger)
-        ledger.faults = self.faults
-        self.ledger = ledger
+        study_writer = UnreliableStudyWriter.open(self.database, record.study_id, owner=owner)
+        assert isinstance(study_writer, UnreliableStudyWriter)
+        study_writer.faults = self.faults
+        self.study_writer = study_writer
         return build_coordinator(
             self.database,
             self.spec.name,
-            self.ledger,
+            self.study_writer,
             self.executor,
             self.recorder,
             standby=standby,
-            clock=self.clock,
-            sleep=lambda seconds: self.clock.advance(self.clock.now() + seconds),
-            beside=self.beside,
+            timing=StepTiming(
+                clock=self.clock,
+                sleep=lambda seconds: self.clock.advance(self.clock.now() + seconds),
+                commit_thread=self.commit_thread,
+            ),
         )
 
     def run(self) -> Shutdown:
         """Start, run to the end, release."""
         closing = self.start().run(self.interrupt)
-        self.ledger.release()
+        self.study_writer.release()
         return closing
 
     def crash(self) -> None:

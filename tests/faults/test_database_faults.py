@@ -1,6 +1,6 @@
 """Faults 3 to 9 and 12: a database that crashes, drops, swallows, forgets to answer, fails over, fills up, crosses.
 
-What is committed here are real batches, by a real ledger; a batch that was not answered is committed again, as a
+What is committed here are real batches, by a real study_writer; a batch that was not answered is committed again, as a
 coordinator does. Whatever happens to the server, every batch that was answered must be there, once.
 """
 
@@ -71,7 +71,7 @@ class Load:
     def __init__(self, database: Database, *, payload: str = "") -> None:
         self._database = database
         self._payload = payload
-        self._ledger = _ledger(database)
+        self._study_writer = _study_writer(database)
         self._answered_at: list[float] = []
         self.troubles: list[str] = []
         """Why tries failed, one after the other."""
@@ -136,7 +136,7 @@ class Load:
         deadline = time.monotonic() + 90
         while True:
             try:
-                self._ledger.commit(batch)
+                self._study_writer.commit(batch)
             except DatabaseUnavailable as error:
                 self.troubles.append(str(error))
                 if time.monotonic() > deadline:
@@ -159,7 +159,7 @@ def told(name: str, seconds: float) -> None:
     sys.stdout.write(f"\n{name}: {seconds:.2f} s\n")
 
 
-def _ledger(database: Database) -> StudyWriter:
+def _study_writer(database: Database) -> StudyWriter:
     with database.engine.begin() as connection:
         record = study_records.create(connection, make_spec(), "name: test", "studies")
     return StudyWriter.open(database, record.study_id, ttl_s=600)
@@ -169,12 +169,12 @@ def _text(url: sa.URL) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _commit_until_answered(ledger: StudyWriter, batch: StudyChanges) -> list[str]:
+def _commit_until_answered(study_writer: StudyWriter, batch: StudyChanges) -> list[str]:
     """Commit the same batch until it is answered; returns why it was not before."""
     troubles: list[str] = []
     while True:
         try:
-            ledger.commit(batch)
+            study_writer.commit(batch)
         except DatabaseUnavailable as error:
             troubles.append(str(error))
             assert len(troubles) < 100, troubles
@@ -412,10 +412,10 @@ def test_statements_of_many_threads_are_watched_apart(hasty: Database, proxy: Pr
 
 def test_a_connection_lost_while_it_lay_idle_is_replaced_and_costs_a_ping(hasty: Database, proxy: Proxy) -> None:
     """Fault 5: a firewall forgets connections without a word. Nobody but the clock notices."""
-    ledger = _ledger(hasty)
+    study_writer = _study_writer(hasty)
     proxy.silence()
     began = time.monotonic()
-    ledger.commit(StudyChanges(trials=[NewTrial(0, "running")]))
+    study_writer.commit(StudyChanges(trials=[NewTrial(0, "running")]))
     assert 0.9 < time.monotonic() - began < 3
     assert proxy.accepted == 2
 
@@ -481,18 +481,18 @@ def test_after_a_failover_the_new_primary_is_found_and_has_every_answered_batch(
 def test_a_primary_that_becomes_read_only_under_us_is_left_with_all_its_connections(server: PostgresServer) -> None:
     """Fault 7: a demoted primary answers everything that reads, so only a write shows it."""
     with open_database(_text(server.url)) as database:
-        ledger = _ledger(database)
+        study_writer = _study_writer(database)
         with database.engine.connect() as one, database.engine.connect() as two:
             before = {_backend(one), _backend(two)}
         batch = StudyChanges(trials=[NewTrial(0, "running")])
         _set_read_only(server, "on")
         wait_until(lambda: _are_read_only(database, before))
         with pytest.raises(DatabaseUnavailable, match="takes no writes"):
-            ledger.commit(batch)
+            study_writer.commit(batch)
         with pytest.raises(DatabaseUnavailable, match="read-only"):
-            ledger.commit(batch)
+            study_writer.commit(batch)
         _set_read_only(server, "off")
-        _commit_until_answered(ledger, batch)
+        _commit_until_answered(study_writer, batch)
         with database.engine.connect() as connection:
             assert _backend(connection) not in before
 
@@ -567,13 +567,13 @@ def test_an_embedded_server_that_died_of_a_full_disk_is_back_when_there_is_room(
 def test_of_two_transactions_that_wait_for_each_other_ours_is_tried_again(
     database: Database, database_url: str
 ) -> None:
-    """Fault 9: the ledger holds its lease and waits for a trial, the rival the other way round."""
-    ledger = _ledger(database)
-    ledger.commit(StudyChanges(trials=[NewTrial(0, "running")]))
+    """Fault 9: the study writer holds its lease and waits for a trial, the rival the other way round."""
+    study_writer = _study_writer(database)
+    study_writer.commit(StudyChanges(trials=[NewTrial(0, "running")]))
     with connect(database_url) as other, other.engine.connect() as rival:
         rival.execute(sa.text("SET LOCAL deadlock_timeout = '60s'"))  # so that the server ends ours
         rival.execute(sa.text("SELECT number FROM trials FOR UPDATE"))
-        finish = _Committing(ledger, StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
+        finish = _Committing(study_writer, StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
         wait_until(lambda: _waiting_for_locks(other) == 1)
         rival.execute(sa.text("SELECT token FROM leases FOR UPDATE"))
         rival.rollback()
@@ -586,10 +586,10 @@ def test_a_serialization_failure_is_tried_again(database_url: str) -> None:
     """Fault 9: under an isolation level that an administrator may have set."""
     options = {"options": "-c default_transaction_isolation=serializable"}
     with Database(sa.make_url(database_url).update_query_dict(options)) as strict, connect(database_url) as other:
-        ledger = _ledger(strict)
+        study_writer = _study_writer(strict)
         with other.engine.connect() as rival:
             rival.execute(sa.text("UPDATE leases SET owner = owner"))
-            commit = _Committing(ledger, StudyChanges(trials=[NewTrial(0, "running")]))
+            commit = _Committing(study_writer, StudyChanges(trials=[NewTrial(0, "running")]))
             wait_until(lambda: _waiting_for_locks(other) == 1)
             rival.commit()
             assert "crossed another one" in commit.troubles()[0]
@@ -613,14 +613,14 @@ def test_a_coordinator_frozen_within_a_transaction_does_not_keep_its_locks(
     database: Database, database_url: str
 ) -> None:
     """Fault 12: the server ends a transaction that stands still; ours for good measure after one second."""
-    ledger = _ledger(database)
+    study_writer = _study_writer(database)
     options = {"options": "-c idle_in_transaction_session_timeout=1s"}
     url = _text(sa.make_url(database_url).update_query_dict(options))
     frozen = subprocess.Popen([sys.executable, "-c", _FROZEN_IN_A_TRANSACTION, url], stderr=subprocess.PIPE, text=True)
     try:
         os.waitpid(frozen.pid, os.WUNTRACED)
         began = time.monotonic()
-        ledger.commit(StudyChanges(trials=[NewTrial(0, "running")]))
+        study_writer.commit(StudyChanges(trials=[NewTrial(0, "running")]))
         assert time.monotonic() - began < 5
         frozen.send_signal(signal.SIGCONT)
         _, said = frozen.communicate()
@@ -642,9 +642,11 @@ def test_our_own_transactions_may_stand_still_for_a_while(database: Database) ->
 class _Committing:
     """A commit in a thread of its own, tried until it is answered."""
 
-    def __init__(self, ledger: StudyWriter, batch: StudyChanges) -> None:
+    def __init__(self, study_writer: StudyWriter, batch: StudyChanges) -> None:
         self._troubles: list[str] = []
-        self._thread = threading.Thread(target=lambda: self._troubles.extend(_commit_until_answered(ledger, batch)))
+        self._thread = threading.Thread(
+            target=lambda: self._troubles.extend(_commit_until_answered(study_writer, batch))
+        )
         self._thread.start()
 
     def troubles(self) -> list[str]:

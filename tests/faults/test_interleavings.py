@@ -165,7 +165,7 @@ class Process:
 
     executor: Redelivering
     coordinator: Coordinator | None = None
-    ledger: Any = None
+    study_writer: Any = None
 
 
 class Service(RuleBasedStateMachine):
@@ -407,7 +407,7 @@ class Service(RuleBasedStateMachine):
 
     def _take_up(self, process: Process) -> None:
         process.coordinator = self.simulation.start(process.executor)
-        process.ledger = self.simulation.ledger
+        process.study_writer = self.simulation.study_writer
 
     def _step(self, process: Process) -> None:
         assert process.coordinator is not None
@@ -426,7 +426,7 @@ class Service(RuleBasedStateMachine):
 
     def _finish(self, process: Process, closing: Shutdown) -> None:
         self.over = closing.state in (StudyState.FINISHED, StudyState.FAILED)
-        process.ledger.release()
+        process.study_writer.release()
         process.executor.close()
         if process is self.holder:
             self.holder = None

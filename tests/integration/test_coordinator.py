@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from tests.simulation import Simulation, curve, quadratic
 from tests.specs import make_spec
-from tunesvc.coordinator.log_window import KEPT_CHARS_MAX
+from tunesvc.coordinator.attempt_state.log_window import KEPT_CHARS_MAX
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.states import StudyState
@@ -363,7 +363,7 @@ def test_an_interrupt_keeps_what_is_done_and_a_resume_completes_the_budget_exact
         assert coordinator.step() is None
     simulation.interrupt.set()
     assert coordinator.run(simulation.interrupt).state is None
-    simulation.ledger.release()
+    simulation.study_writer.release()
     done = simulation.states()["complete"]
     assert simulation.states()["running"] > 0
     assert simulation.sql("SELECT count(*) FROM attempts WHERE state IN ('opened', 'running')") == [(0,)]
@@ -642,7 +642,7 @@ def test_what_waits_for_its_turn_when_a_study_is_interrupted_is_run_later(databa
         coordinator.step()
     simulation.interrupt.set()
     assert coordinator.run(simulation.interrupt).reason == "interrupted"
-    simulation.ledger.release()
+    simulation.study_writer.release()
     simulation.interrupt.clear()
     assert simulation.run().state is StudyState.FINISHED
     assert simulation.sql("SELECT state, count(*) FROM trials GROUP BY state") == [("complete", 40)]

@@ -32,7 +32,7 @@ def test_a_pause_lets_running_trials_finish_and_a_resume_goes_on(database: Datab
         coordinator.step()
     ask(simulation, "pause")
     closing = coordinator.run()
-    simulation.ledger.release()
+    simulation.study_writer.release()
     assert closing.state is StudyState.PAUSED
     assert simulation.sql("SELECT state FROM studies") == [("paused",)]
     assert "running" not in simulation.states()
@@ -98,7 +98,7 @@ def test_a_study_that_is_interrupted_while_it_is_being_paused_stays_paused(datab
         coordinator.step()
     simulation.interrupt.set()
     assert coordinator.run(simulation.interrupt).state is StudyState.PAUSED
-    simulation.ledger.release()
+    simulation.study_writer.release()
     assert simulation.states()["running"] > 0
     simulation.interrupt.clear()
     assert simulation.run().state is StudyState.FINISHED
@@ -288,7 +288,7 @@ def test_an_enqueued_trial_that_is_taken_back_never_runs_and_costs_no_budget(dat
     assert simulation.sql("SELECT count(*) FROM attempts WHERE trial_id % 4294967296 = 1") == [(0,)]
     (row,) = list_studies(database)
     assert row.fraction == 1.0
-    simulation.ledger.release()
+    simulation.study_writer.release()
     ask(simulation, "extend", {"trials": 1})
     simulation.run()
     assert simulation.states() == {"complete": 4, "fail": 1}, "the next run counts alike"

@@ -344,10 +344,10 @@ def test_a_study_that_a_coordinator_runs_is_not_deleted(database: Database) -> N
     """Case P9: optuna-dashboard's Delete ended the coordinator."""
     storage = PgStorage(database)
     study_id = new_study(storage)
-    ledger = StudyWriter.open(database, study_id)
+    study_writer = StudyWriter.open(database, study_id)
     with pytest.raises(StudyBusy, match="is running this study now"):
         storage.delete_study(study_id)
-    ledger.release()
+    study_writer.release()
     storage.delete_study(study_id)
 
 

@@ -241,7 +241,7 @@ def test_ctrl_c_leaves_paused_trials_paused_and_resume_goes_on(database: Databas
         coordinator.step()
     simulation.interrupt.set()
     assert coordinator.run(simulation.interrupt).state is None
-    simulation.ledger.release()
+    simulation.study_writer.release()
     simulation.interrupt.clear()
     assert get_study(database, "test").counts.paused > 0
     assert simulation.run().state is StudyState.FINISHED
@@ -261,7 +261,7 @@ def test_stop_ends_paused_trials_and_pause_leaves_them(
     with database.engine.begin() as connection:
         study_records.request(connection, simulation.record.study_id, command, {}, "somebody")
     assert coordinator.run().state is state
-    simulation.ledger.release()
+    simulation.study_writer.release()
     paused = simulation.sql("""SELECT DISTINCT t.state FROM trials t JOIN attempts a USING (trial_id)
         WHERE a.state = 'paused' AND NOT EXISTS (
             SELECT 1 FROM attempts b WHERE b.trial_id = t.trial_id AND b.number > a.number)""")

@@ -83,7 +83,7 @@ def test_what_was_drawn_ahead_is_redrawn_where_it_was_drawn(
     spec = make_spec(pruner=pruner, budget={"trials": 24}, **changes)
     simulation = Simulation(database, spec, bumpy)
     with ThreadPoolExecutor(1) as beside:
-        simulation.beside = beside if is_beside else None
+        simulation.commit_thread = beside if is_beside else None
         _run_with_what_comes_between(simulation, database)
     ahead = "details ? 'drawn'"
     assert simulation.sql(f"SELECT count(*) FROM decisions WHERE kind = 'ask' AND {ahead}")[0][0] > 12
@@ -111,7 +111,7 @@ def test_proposals_of_a_step_whose_answer_was_lost_are_drawn_anew(database: Data
     spec = make_spec(sampler={"name": "tpe", "seed": 1}, budget={"trials": 30}, parallelism=2)
     simulation = Simulation(database, spec, bumpy)
     with ThreadPoolExecutor(1) as beside:
-        simulation.beside = beside
+        simulation.commit_thread = beside
         simulation.faults.extend(["", "answer lost", "", "", "away", "", "away", "away", "", "answer lost"] * 6)
         simulation.run()
     assert simulation.sql("SELECT count(*), max(number) FROM trials") == [(30, 29)]

@@ -49,19 +49,19 @@ def held_by_another(
     database: Database, record: StudyRecord, last_batch: StudyChanges | None = None
 ) -> Iterator[StudyWriter]:
     """Somebody renews the study's lease, until the block ends: then they are gone without a word."""
-    ledger, over = StudyWriter.open(database, record.study_id, owner="elsewhere:1", ttl_s=1.5), threading.Event()
-    ledger.commit(StudyChanges(study_state=(StudyState.RUNNING, "")))
+    study_writer, over = StudyWriter.open(database, record.study_id, owner="elsewhere:1", ttl_s=1.5), threading.Event()
+    study_writer.commit(StudyChanges(study_state=(StudyState.RUNNING, "")))
 
     def renew() -> None:
         while not over.wait(0.1):
-            ledger.commit(StudyChanges())
+            study_writer.commit(StudyChanges())
         if last_batch is not None:
-            ledger.commit(last_batch)
+            study_writer.commit(last_batch)
 
     thread = threading.Thread(target=renew)
     thread.start()
     try:
-        yield ledger
+        yield study_writer
     finally:
         over.set()
         thread.join()
@@ -75,11 +75,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def cut_off(database: Database, record: StudyRecord) -> StudyWriter:
     """A coordinator whose lease ran out while it could not reach the database."""
-    ledger = StudyWriter.open(database, record.study_id, owner="elsewhere:1")
-    ledger.commit(StudyChanges(study_state=(StudyState.RUNNING, "")))
+    study_writer = StudyWriter.open(database, record.study_id, owner="elsewhere:1")
+    study_writer.commit(StudyChanges(study_state=(StudyState.RUNNING, "")))
     with database.engine.begin() as connection:
         connection.execute(sa.text("UPDATE leases SET expires_at = now() - interval '1 hour'"))
-    return ledger
+    return study_writer
 
 
 def finished_trials(database: Database) -> int:
@@ -139,7 +139,7 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
     database: Database, record: StudyRecord, database_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Fault 40: its lease has run out, and it lives."""
-    ledger = cut_off(database, record)
+    study_writer = cut_off(database, record)
     looked = threading.Event()
     look = takeover._holder
 
@@ -147,19 +147,19 @@ def test_a_coordinator_that_was_cut_off_from_the_database_gets_a_while_to_come_b
         held = look(database, study_id)
         if not looked.is_set():
             looked.set()
-            ledger.commit(StudyChanges())
+            study_writer.commit(StudyChanges())
         return held
 
     monkeypatch.setattr(takeover, "_holder", come_back)
     if kind == "stop":
         answer = api.load_study(record.name, database_url=database_url).stop()
         assert answer == f"stop {record.name}: the coordinator elsewhere:1 carries it out"
-        assert [command.kind for command in ledger.commands()] == ["stop"]
+        assert [command.kind for command in study_writer.commands()] == ["stop"]
     else:
         with pytest.raises(StudyBusy, match="elsewhere:1"):
             api.delete_study(record.name, database_url=database_url) if kind == "rm" else run(database, record)
     assert looked.is_set()
-    ledger.commit(StudyChanges())
+    study_writer.commit(StudyChanges())
 
 
 @pytest.mark.usefixtures("quick")
@@ -175,7 +175,7 @@ def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
     database: Database, record: StudyRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both come back to a lease that has run out, and the standby looks more often."""
-    ledger = cut_off(database, record)
+    study_writer = cut_off(database, record)
     outages = [DatabaseUnavailable("gone"), DatabaseUnavailable("gone")]
     find = study_records.find
 
@@ -191,7 +191,7 @@ def test_a_standby_leaves_a_study_to_its_coordinator_after_an_outage(
     while "standing by for elsewhere:1, which runs the study now" not in recorder.texts("phase"):
         assert thread.is_alive()
         over.wait(0.01)
-    ledger.commit(StudyChanges())
+    study_writer.commit(StudyChanges())
     over.set()
     thread.join()
     assert taken == [None]
@@ -203,14 +203,14 @@ def test_a_stop_that_is_asked_for_while_the_study_is_being_taken_up_is_meant(
     """What waited before was meant for an earlier run; what comes after the lease was taken is meant for this one."""
     with database.engine.begin() as connection:
         study_records.request(connection, record.study_id, "stop", {}, "earlier")
-    ledger = StudyWriter.open(database, record.study_id)
+    study_writer = StudyWriter.open(database, record.study_id)
     with database.engine.begin() as connection:
         study_records.request(connection, record.study_id, "stop", {}, "later")
     executor = SimulatedExecutor(quadratic, clock=VirtualClock(), slots=2)
-    closing = build_coordinator(database, record.name, ledger, executor).run()
+    closing = build_coordinator(database, record.name, study_writer, executor).run()
     assert closing.state is StudyState.STOPPED
     assert finished_trials(database) == 0
-    assert list(ledger.commands()) == []
+    assert list(study_writer.commands()) == []
 
 
 def test_what_a_coordinator_that_is_gone_left_on_a_cluster_is_ended_or_told(

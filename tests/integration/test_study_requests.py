@@ -41,7 +41,7 @@ def interrupted(simulation: Simulation) -> None:
     simulation.interrupt.set()
     coordinator.run(simulation.interrupt)
     simulation.interrupt.clear()
-    simulation.ledger.release()
+    simulation.study_writer.release()
 
 
 def test_more_budget_for_a_study_that_has_tried_everything_says_that_it_changes_nothing(database: Database) -> None:
@@ -244,7 +244,7 @@ def test_a_study_that_is_stopped_between_two_runs_leaves_no_trial_open(
 def test_a_trial_that_may_still_run_somewhere_is_left_to_the_next_run(database: Database) -> None:
     simulation = Simulation(database, make_spec(budget={"trials": 2}), slow)
     simulation.start().step()
-    simulation.ledger.release()  # as a coordinator does that dies of a mistake of its own
+    simulation.study_writer.release()  # as a coordinator does that dies of a mistake of its own
     assert "waits for the next run" in ask(simulation, "stop_trial", {"number": 0})
     simulation.run()
     assert simulation.sql("SELECT state FROM trials WHERE number = 0") in ([("fail",)], [("pruned",)])

@@ -70,9 +70,9 @@ def test_a_lease_is_held_by_one_and_its_token_grows_with_every_change_of_hands(
 
 
 def test_who_listens_hears_that_a_lease_was_given_back(database: Database, record: StudyRecord) -> None:
-    ledger = StudyWriter.open(database, record.study_id)
+    study_writer = StudyWriter.open(database, record.study_id)
     listener = Listener(database)
-    ledger.release()
+    study_writer.release()
     assert listener.wait(5.0) == {record.study_id}
     listener.close()
 
@@ -87,9 +87,9 @@ def test_an_expired_lease_can_be_taken_and_its_holder_writes_no_more(database: D
 
 
 def test_an_expired_lease_that_nobody_took_is_renewed_by_writing(database: Database, record: StudyRecord) -> None:
-    ledger = StudyWriter.open(database, record.study_id)
+    study_writer = StudyWriter.open(database, record.study_id)
     expire(database)
-    ledger.commit(one_trial())
+    study_writer.commit(one_trial())
     with database.engine.connect() as connection:
         held = lease.holder(connection, record.study_id)
     assert held is not None
@@ -106,28 +106,30 @@ def test_a_batch_whose_answer_was_lost_is_not_written_twice(database: Database, 
 
 
 def test_a_batch_is_written_whole_or_not_at_all(database: Database, record: StudyRecord) -> None:
-    ledger = StudyWriter.open(database, record.study_id)
-    ledger.commit(one_trial())
+    study_writer = StudyWriter.open(database, record.study_id)
+    study_writer.commit(one_trial())
     batch = StudyChanges(trials=[NewTrial(1, "running")], finished=[TrialEnd(7, "complete", [1.0])])
     with pytest.raises(LeaseLost, match="7"):
-        ledger.commit(batch)
+        study_writer.commit(batch)
     assert count(database, "trials") == 1
 
 
 def test_a_trial_reaches_one_terminal_state(database: Database, record: StudyRecord) -> None:
-    ledger = StudyWriter.open(database, record.study_id)
-    ledger.commit(one_trial())
-    ledger.commit(StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
+    study_writer = StudyWriter.open(database, record.study_id)
+    study_writer.commit(one_trial())
+    study_writer.commit(StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
     with pytest.raises(LeaseLost):
-        ledger.commit(StudyChanges(finished=[TrialEnd(0, "fail", None)]))
+        study_writer.commit(StudyChanges(finished=[TrialEnd(0, "fail", None)]))
 
 
 def test_reports_are_taken_from_live_attempts_only_and_once(database: Database, record: StudyRecord) -> None:
-    ledger = StudyWriter.open(database, record.study_id)
-    ledger.commit(one_trial())
+    study_writer = StudyWriter.open(database, record.study_id)
+    study_writer.commit(one_trial())
     report = Report(0, 1, 3, 0.5, {"acc": float("inf")})
-    ledger.commit(StudyChanges(started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report]))
-    ledger.commit(StudyChanges(reports=[report, Report(0, 2, 4, 0.1, {}), Report(9, 1, 4, 0.1, {})]))
+    study_writer.commit(
+        StudyChanges(started=[StartedAttempt(0, 1, "node", 7, ("0", "1"), "abc")], reports=[report, report])
+    )
+    study_writer.commit(StudyChanges(reports=[report, Report(0, 2, 4, 0.1, {}), Report(9, 1, 4, 0.1, {})]))
     with database.engine.connect() as connection:
         rows = connection.execute(sa.text("SELECT attempt, step, value, metrics->>'acc' FROM reports")).all()
         devices = connection.execute(sa.text("SELECT devices FROM attempts")).scalar_one()
@@ -140,26 +142,26 @@ def test_reports_are_taken_from_live_attempts_only_and_once(database: Database, 
 )
 def test_any_text_is_stored_inert(database: Database, record: StudyRecord, text: str) -> None:
     """Faults 36 and 39."""
-    ledger = StudyWriter.open(database, record.study_id)
+    study_writer = StudyWriter.open(database, record.study_id)
     batch = one_trial()
     batch.decisions.append(Decision(None, "stop", text, {text: text}))
     batch.attrs.append(Attr(None, "user", safe_text(text), "1"))
-    ledger.commit(batch)
+    study_writer.commit(batch)
     with database.engine.connect() as connection:
         reason = connection.execute(sa.text("SELECT reason FROM decisions WHERE kind = 'stop'")).scalar_one()
     assert reason == safe_text(text)
 
 
 def test_an_unanswered_transaction_is_tried_again(database: Database, record: StudyRecord) -> None:
-    """Fault 4: the connection is dropped under a ledger, between two batches."""
-    ledger = StudyWriter.open(database, record.study_id)
-    ledger.commit(one_trial())
+    """Fault 4: the connection is dropped under a study writer, between two batches."""
+    study_writer = StudyWriter.open(database, record.study_id)
+    study_writer.commit(one_trial())
     with database.engine.begin() as connection:
         connection.execute(
             sa.text("""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                        WHERE datname = current_database() AND pid <> pg_backend_pid()""")
         )
-    ledger.commit(StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
+    study_writer.commit(StudyChanges(finished=[TrialEnd(0, "complete", [0.5])]))
     assert count(database, "trials WHERE state = 'complete'") == 1
 
 

@@ -43,8 +43,8 @@ def everything(number: int, new: int) -> StudyChanges:
         checkpoints=[Checkpoint(number, 1, "there", 5)],
         stops=[StopRequest(number, 1, "prune")],
         ends=[
-            AttemptEnd(number, 1, "finished", None, None, None, at_last_word=True),
-            AttemptEnd(number - 1, 1, "interrupted", None, None, None, at_last_word=False),
+            AttemptEnd(number, 1, "finished", None, None, None, at_last_report=True),
+            AttemptEnd(number - 1, 1, "interrupted", None, None, None, at_last_report=False),
         ],
         cursors={(number, 1): 30},
         finished=[TrialEnd(number, "complete", [0.5])],
@@ -60,9 +60,9 @@ def test_a_step_costs_the_same_whatever_the_study_holds(database: Database) -> N
         connection.execute(sa.text("DELETE FROM leases"))
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(sa.text("ANALYZE"))
-    ledger = StudyWriter.open(database, study)
-    ledger.commit(StudyChanges(adopts=True))
-    told = list(_scans(database, ledger, everything(TRIALS - 1, TRIALS)))
+    study_writer = StudyWriter.open(database, study)
+    study_writer.commit(StudyChanges(adopts=True))
+    told = list(_scans(database, study_writer, everything(TRIALS - 1, TRIALS)))
     assert {table for table, _, _ in told} >= {"trials", "attempts", "reports"}
     unguided = [(table, statement) for table, is_guided, statement in told if table in GROWS and not is_guided]
     assert unguided == []
@@ -77,7 +77,7 @@ def test_a_step_costs_the_same_whatever_the_study_holds(database: Database) -> N
         assert connection.execute(sa.text("SELECT text FROM logs")).scalars().all() == ["100 % done\n"]
 
 
-def _scans(database: Database, ledger: StudyWriter, batch: StudyChanges) -> Iterator[tuple[str, bool, str]]:
+def _scans(database: Database, study_writer: StudyWriter, batch: StudyChanges) -> Iterator[tuple[str, bool, str]]:
     """Tables that the statements of a commit read, whether an index led to the rows, and the statement."""
     with database.engine.connect() as other:
         statements: list[tuple[str, Any]] = []
@@ -86,7 +86,7 @@ def _scans(database: Database, ledger: StudyWriter, batch: StudyChanges) -> Iter
             statements.extend((one, parameters) for one in statement.split(";\n"))
 
         sa.event.listen(database.engine, "before_cursor_execute", remember)
-        ledger.commit(batch)
+        study_writer.commit(batch)
         sa.event.remove(database.engine, "before_cursor_execute", remember)
         assert len(statements) > 18
         for sql, parameters in statements:

@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.specs import make_spec
-from tunesvc.coordinator.attempt_results import conclude
-from tunesvc.coordinator.live_attempts import MetricTracker
+from tunesvc.coordinator.attempt_state.attempt_results import conclude
+from tunesvc.coordinator.attempt_state.live_attempts import MetricTracker
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import Failed, Finished, Lost, StoppedEarly
 from tunesvc.policy import Failure, StopCause

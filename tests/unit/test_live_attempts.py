@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.coordinator.deadlines import Deadlines
-from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts
+from tunesvc.coordinator.attempt_state.deadlines import Deadlines
+from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempt, LiveAttempts
 from tunesvc.db.recovery import StoredAttempt
 from tunesvc.db.schema.states import AttemptState
 from tunesvc.execution.executor import AttemptId
@@ -20,34 +20,34 @@ DEED = st.tuples(
 def held_s(live: LiveAttempt, now_s: float) -> float:
     if live.started_s is None:
         return 0.0
-    return (now_s if live.last_word_s is None else live.last_word_s) - live.started_s
+    return (now_s if live.silent_since_s is None else live.silent_since_s) - live.started_s
 
 
 @given(deeds=st.lists(DEED, max_size=60))
 def test_gpu_time_is_the_sum_over_all_attempts(deeds: list[tuple[str, int, float]]) -> None:
-    roster = LiveAttempts([])
+    live_attempts = LiveAttempts([])
     ended_s = 0.0
     for number, (deed, which, gpus) in enumerate(deeds):
         now_s = 100.0 + 7.0 * number
-        live = list(roster)[which % len(roster)] if roster else None
+        live = list(live_attempts)[which % len(live_attempts)] if live_attempts else None
         if deed == "open":
-            roster.open(number, number, {}, gpus=gpus, now_s=now_s)
+            live_attempts.open(number, number, {}, gpus=gpus, now_s=now_s)
         elif deed == "adopt":
             ran_s = [None, 50.0, 5.0][which % 3]
             silent_s = None if ran_s is None else ran_s / 5
             earlier = StoredAttempt(1, AttemptState.RUNNING, 0, gpus, ran_s, silent_s, None, None, None, None)
-            roster.adopt(number, earlier, number, {}, now_s=now_s)
+            live_attempts.adopt(number, earlier, number, {}, now_s=now_s)
         elif live is not None and deed == "start" and live.started_s is None:
-            roster.speak(live)
-            roster.start(live, now_s)
+            live_attempts.record_heartbeat(live)
+            live_attempts.start(live, now_s)
         elif live is not None and deed == "speak":
-            roster.speak(live)
+            live_attempts.record_heartbeat(live)
         elif live is not None and deed == "close":
             ended_s += live.gpus * held_s(live, now_s)
-            roster.close(live, now_s)
+            live_attempts.close(live, now_s)
         later_s = now_s + 3.0
-        assert roster.gpu_s(later_s) == pytest.approx(
-            ended_s + sum(live.gpus * held_s(live, later_s) for live in roster)
+        assert live_attempts.gpu_s(later_s) == pytest.approx(
+            ended_s + sum(live.gpus * held_s(live, later_s) for live in live_attempts)
         )
 
 
@@ -56,17 +56,17 @@ def test_who_is_due_is_told_once_and_nobody_else(moments: list[float], now_s: fl
     deadlines = Deadlines()
     for number, at_s in enumerate(moments):
         deadlines.put(at_s, AttemptId(number, 1))
-    due = [attempt.trial_id for attempt in deadlines.take_due(now_s)]
+    due = [attempt.trial_id for attempt in deadlines.pop_due(now_s)]
     assert sorted(due) == [number for number, at_s in enumerate(moments) if at_s <= now_s]
-    assert deadlines.take_due(now_s) == []
+    assert deadlines.pop_due(now_s) == []
 
 
 def test_who_reported_is_told_once() -> None:
-    roster = LiveAttempts([])
-    silent, loud = (roster.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2))
-    roster.report(loud, 3)
-    roster.report(loud, 4)
-    assert roster.take_reported() is loud
-    assert loud.unjudged == [3, 4]
-    assert roster.take_reported() is None
-    assert silent.unjudged == []
+    live_attempts = LiveAttempts([])
+    silent, loud = (live_attempts.open(number, number, {}, gpus=0.0, now_s=0.0) for number in (1, 2))
+    live_attempts.add_report(loud, 3)
+    live_attempts.add_report(loud, 4)
+    assert live_attempts.pop_reported() is loud
+    assert loud.unchecked_steps == [3, 4]
+    assert live_attempts.pop_reported() is None
+    assert silent.unchecked_steps == []

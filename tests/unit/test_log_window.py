@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesvc.coordinator.log_window import LogWindow
+from tunesvc.coordinator.attempt_state.log_window import LogWindow
 from tunesvc.execution.executor import OutputLogged
 
 KEPT = 100

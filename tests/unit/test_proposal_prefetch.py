@@ -189,45 +189,45 @@ class Slow(Optimizer):
         return super().prefetch(moment, lasting)
 
 
-def stock_of() -> tuple[ProposalPrefetch, VirtualClock, Optimizer]:
+def prefetch_of() -> tuple[ProposalPrefetch, VirtualClock, Optimizer]:
     optimizer = optimizer_of("tpe", 3)
     optimizer.__class__ = Slow
     optimizer.clock = clock = VirtualClock()  # type: ignore[attr-defined]
     return ProposalPrefetch(optimizer, clock.now), clock, optimizer
 
 
-def fill(stock: ProposalPrefetch, left: int = 100) -> int:
+def fill(prefetch: ProposalPrefetch, left: int = 100) -> int:
     filled = 0
-    while stock.fill(4, left, AT):
+    while prefetch.fill(4, left, AT):
         filled += 1
     return filled
 
 
 def test_one_proposal_is_ready_when_workers_end_one_at_a_time_and_one_for_each_when_they_end_together() -> None:
-    stock, clock, optimizer = stock_of()
-    assert fill(stock) == 1
+    prefetch, clock, optimizer = prefetch_of()
+    assert fill(prefetch) == 1
     for _ in range(6):
         clock.advance(clock.now() + 100.0)
-        stock.freed(1)
+        prefetch.freed(1)
     optimizer.ask()
-    assert fill(stock) == 1
-    stock.freed(4)
-    assert fill(stock) == 3
+    assert fill(prefetch) == 1
+    prefetch.freed(4)
+    assert fill(prefetch) == 3
     assert optimizer.prefetched == 4
 
 
 def test_no_more_is_drawn_than_may_still_be_asked_for_nor_at_a_moment_that_is_not_known() -> None:
-    stock, _, _ = stock_of()
-    stock.freed(4)
-    assert not stock.fill(4, 10, "")
-    assert fill(stock, left=0) == 0
-    assert fill(stock, left=1) == 1
+    prefetch, _, _ = prefetch_of()
+    prefetch.freed(4)
+    assert not prefetch.fill(4, 10, "")
+    assert fill(prefetch, left=0) == 0
+    assert fill(prefetch, left=1) == 1
 
 
 def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_the_first_draw_was() -> None:
     optimizer, clock = optimizer_of("tpe", 3), VirtualClock()
-    stock = ProposalPrefetch(optimizer, clock.now)
-    assert not stock.is_quick, "nobody knows yet"
+    prefetch = ProposalPrefetch(optimizer, clock.now)
+    assert not prefetch.is_quick, "nobody knows yet"
     for took_s, is_quick in [(0.4, False), (0.001, False), (0.001, True), (0.3, False), (0.001, True)]:
         draw = optimizer._propose
 
@@ -236,6 +236,6 @@ def test_whoever_draws_quickly_may_draw_while_the_database_works_however_slow_th
             return draw()
 
         optimizer._propose = slow  # type: ignore[method-assign]
-        finish(optimizer, stock.ask())
+        finish(optimizer, prefetch.ask())
         optimizer._propose = draw  # type: ignore[method-assign]
-        assert stock.is_quick == is_quick
+        assert prefetch.is_quick == is_quick

@@ -182,7 +182,7 @@ def test_a_pause_is_asked_shown_taken_back_and_carried_out(
     ask(page, "Pause")
     done(page, "Pause", "carries it out")
     running.coordinator.run()
-    running.simulation.ledger.release()
+    running.simulation.study_writer.release()
     expect(page.locator("#head .standing")).to_contain_text("paused")
     dialog = ask(page, "Resume")
     expect(dialog).to_contain_text("A dashboard cannot run a study")
@@ -204,7 +204,7 @@ def test_a_study_is_stopped_and_deleted_when_its_name_is_typed(
     # the page has seen the last step, and not yet that nobody runs the study any more; its menu stays open
     page.get_by_text("More", exact=True).click()
     expect(page.get_by_role("button", name="Delete …")).to_be_visible()
-    running.simulation.ledger.release()
+    running.simulation.study_writer.release()
     expect(page.get_by_role("link", name="Delete …")).to_be_visible()
     dialog = ask(page, "Delete …")
     name = dialog.get_by_role("textbox")

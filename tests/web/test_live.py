@@ -95,8 +95,8 @@ def watching(database: Database, clock: Steps) -> Iterator[tuple[Watcher, Heard]
 
 def test_a_commit_is_heard_of_at_once(database: Database, study_id: int, watching: tuple[Watcher, Heard]) -> None:
     watcher, heard = watching
-    ledger = StudyWriter.open(database, study_id)
-    ledger.commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
+    study_writer = StudyWriter.open(database, study_id)
+    study_writer.commit(StudyChanges(decisions=[Decision(None, "stop", "enough", {})]))
     watcher.step(5)
     assert heard.changes == [frozenset({study_id})]
 
@@ -105,8 +105,8 @@ def test_a_lease_that_is_renewed_is_no_change(
     database: Database, study_id: int, watching: tuple[Watcher, Heard]
 ) -> None:
     watcher, heard = watching
-    ledger = StudyWriter.open(database, study_id)
-    ledger.commit(StudyChanges(active_s=2.5))
+    study_writer = StudyWriter.open(database, study_id)
+    study_writer.commit(StudyChanges(active_s=2.5))
     watcher.step(0)
     assert heard.changes == []
 

@@ -1,138 +1,147 @@
-"""Attempts of a study's trials: opened, stopped, ended; and what their end means for the trial.
+"""Lifecycle of a study's attempts: opening, stopping, ending, and the consequences for the trial.
 
-Writes into the step's batch and effects; the coordinator commits and performs them.
+Writes into the step's changes and actions; the coordinator commits and performs them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna.trial import TrialState
 
 from tunesvc import policy
-from tunesvc.coordinator.attempt_results import AttemptResult, conclude
-from tunesvc.coordinator.deadlines import Deadlines
-from tunesvc.coordinator.event_handler import EndedAttempt
-from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts, MetricTracker
+from tunesvc.coordinator.attempt_state.attempt_leases import AttemptLeases
+from tunesvc.coordinator.attempt_state.attempt_results import AttemptResult, conclude
+from tunesvc.coordinator.attempt_state.deadlines import Deadlines
+from tunesvc.coordinator.attempt_state.live_attempts import (
+    EndedAttempt,
+    LiveAttempt,
+    LiveAttempts,
+    MetricTracker,
+)
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
-from tunesvc.coordinator.progress_events import Observer, ProgressEvent
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.coordinator.step_committer import UnitOfWork
+from tunesvc.coordinator.study_context import StudyContext
 from tunesvc.coordinator.study_progress import StudyProgress
 from tunesvc.db.recovery import StoredAttempt, UnfinishedTrial
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.db.schema.states import AttemptState, StudyState
-from tunesvc.db.study_changes import AliveAttempt, AttemptEnd, OpenedAttempt, StopRequest, StudyChanges
+from tunesvc.db.study_changes import (
+    AttemptEnd,
+    OpenedAttempt,
+    StopRequest,
+    StudyChanges,
+)
 from tunesvc.db.trial_changes import Decision
-from tunesvc.execution.executor import AttemptId, Launch, Lost, StoppedEarly
+from tunesvc.execution.executor import Launch, StoppedEarly
 from tunesvc.policy import Failure, StopCause
 from tunesvc.search.optimizer import Optimizer
 from tunesvc.search.pruning import Promotion
 from tunesvc.search.training_seeds import SEED, training_seed
-from tunesvc.spec import StudySpec, as_given
-from tunesvc.util.clock import Clock
+from tunesvc.spec import as_given
 
-JUDGED_MAX = 64
-"""How many of an attempt's new reports the pruner is asked about in one step."""
-JUDGE_S = 1.0
-"""A step judges no longer than this: the study's lease has to be renewed, and what was heard to be recorded."""
-LEASE_SLACK = 0.1
-"""An attempt's lease lasts longer than `limits.stall` by this part of it, and is renewed only when it has lost that."""
-MUTE_S = 1.0
-"""How often an attempt is looked at that nothing was heard of since it was adopted."""
+PRUNER_STEPS_MAX = 64
+"""Most new steps of an attempt that the pruner checks in one step of the coordinator."""
+PRUNER_S = 1.0
+"""Longest time for the pruner per step: the lease must be renewed, and reports recorded."""
+SILENT_CHECK_S = 1.0
+"""Interval of checks of an adopted attempt that has not sent a heartbeat yet."""
 
 
 class Attempts:
-    """The executions of one study's trials."""
+    """The attempts of one study's trials."""
 
     def __init__(
         self,
-        spec: StudySpec,
-        study_id: int,
+        context: StudyContext,
         *,
-        roster: LiveAttempts,
+        live_attempts: LiveAttempts,
         optimizer: Optimizer,
         step: UnitOfWork,
-        scoreboard: StudyProgress,
-        clock: Clock,
-        observer: Observer,
+        progress: StudyProgress,
         close: Callable[[Shutdown], None],
-        gpu_hours: float,
     ) -> None:
-        """`close`: called when an end means that the whole study is over; `gpu_hours`: what was spent before."""
-        self._spec = spec
-        self._study_id = study_id
-        self._roster = roster
+        """`close`: called when an attempt's end also ends the study."""
+        self._spec = context.spec
+        self._study_id = context.study_id
+        self._clock = context.clock
+        self._notify = context.notify
+        self._observer = context.observer
+        self._live_attempts = live_attempts
         self._optimizer = optimizer
+        self._progress = progress
         self._step = step
-        self._scoreboard = scoreboard
-        self._clock = clock
-        self._observer = observer
         self._close = close
-        self._spent_gpu_hours = gpu_hours
+        self.leases = AttemptLeases(context, live_attempts)
         self._relaunch: deque[int] = deque()
+        """Trials that wait to be run again."""
         self._paused: dict[int, MetricTracker] = {}
-        self._told_no_checkpoint = False
-        self._unwanted: dict[int, str] = {}
+        self._has_warned_of_restarts = False
+        self._stop_requests: dict[int, str] = {}
+        """Reason by trial number."""
         self._deadlines = Deadlines()
         self._stopped: list[LiveAttempt] = []
-        """Those whose grace has not begun."""
-        self._deaf_until_s = 0.0
-        self._sign_round = 0
-        self._wound_up: Shutdown | None = None
+        """Attempts whose stop is decided and whose grace period has not begun."""
+        self._muted_until_s = 0.0
+        self._stopped_for: Shutdown | None = None
 
     @property
     def unfinished(self) -> int:
-        """Trials that are under way or wait to be run again."""
-        return len(self._roster) + len(self._relaunch)
+        """Number of trials that are live or wait to be run again."""
+        return len(self._live_attempts) + len(self._relaunch)
 
     @property
     def paused(self) -> int:
-        """Trials that hold nothing and may be promoted."""
+        """Number of paused trials, which use no resources and may be promoted."""
         return len(self._paused)
 
     @property
     def gpu_hours(self) -> float:
-        """What ended and live attempts have held so far."""
-        return self._spent_gpu_hours + self._roster.gpu_s(self._clock.now()) / 3600
+        """GPU hours that all attempts of the study have used so far."""
+        return self._live_attempts.gpu_hours(self._clock.now())
 
-    # --- opening ------------------------------------------------------------------------------------
+    # --- opening --------------------------------------------------------------------------------
 
-    def reopen(self, slots: int, effects: PostCommitActions) -> None:
-        """Open new attempts for trials that have to be run again, while there are slots."""
-        while self._relaunch and len(self._roster) < slots:
-            self.open(self._relaunch.popleft(), effects)
+    def reopen(self, slots: int, actions: PostCommitActions) -> None:
+        """Open new attempts of trials that wait to be run again, while there are slots."""
+        while self._relaunch and len(self._live_attempts) < slots:
+            self.open(self._relaunch.popleft(), actions)
 
-    def promote(self, promotion: Promotion, effects: PostCommitActions) -> None:
-        """Go on with a paused trial, from its last checkpoint."""
+    def promote(self, promotion: Promotion, actions: PostCommitActions) -> None:
+        """Resume a paused trial from its last checkpoint."""
         number = promotion.number
-        history = self._roster.history(number)
-        where = f"resumes from step {history.after_step}" if history.checkpoint else "restarts: it has no checkpoint"
-        reason = f"{promotion.reason}; {where}"
+        record = self._live_attempts.record_of(number)
+        start = "restarts: it has no checkpoint"
+        if record.checkpoint:
+            start = f"resumes from step {record.after_step}"
+        reason = f"{promotion.reason}; {start}"
         del self._paused[number]
         self._optimizer.promote(number, promotion.details)
         self._decide(number, "promote", reason, promotion.details)
-        self._note("promoted", reason, number)
-        self._warn_without(history.checkpoint, number)
-        self.open(number, effects)
+        self._notify("promoted", reason, number)
+        if record.checkpoint is None:
+            self._warn_of_restart(number)
+        self.open(number, actions)
 
-    def _warn_without(self, checkpoint: str | None, number: int) -> None:
-        if checkpoint is None and not self._told_no_checkpoint:
-            self._told_no_checkpoint = True
-            self._note("warning", "starts over: with trial.checkpoint(...) promoted trials would continue", number)
+    def _warn_of_restart(self, number: int) -> None:
+        if not self._has_warned_of_restarts:
+            self._has_warned_of_restarts = True
+            text = "starts over: with trial.checkpoint(...) promoted trials would continue"
+            self._notify("warning", text, number)
 
-    def open(self, number: int, effects: PostCommitActions) -> None:
+    def open(self, number: int, actions: PostCommitActions) -> None:
         """Open the trial's next attempt, from its last checkpoint."""
         resources = self._spec.resources
-        history = self._roster.history(number)
-        after_step = history.after_step
-        if history.attempts:
+        record = self._live_attempts.record_of(number)
+        after_step = record.after_step
+        if record.attempts:
             self._optimizer.memory.truncate_curve(number, after_step)
         trial = self._optimizer.trial(number)
-        live = self._roster.open(
+        live = self._live_attempts.open(
             trial_id(self._study_id, number),
             number,
             trial.params,
@@ -142,33 +151,58 @@ class Attempts:
         self._schedule_check(live, live.opened_s)
         live.leased_s = live.opened_s
         cpus = resources.cpu * resources.workers
-        self._batch.opened.append(OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self._lease_s))
+        opened = OpenedAttempt(*live.key(), cpus, live.gpus, after_step, self.leases.lease_s)
+        self._changes.opened.append(opened)
+        seed = trial.system_attrs.get(SEED)
+        if seed is None:
+            seed = training_seed(self._spec.seed or 0, number, self._spec.seeds)
+        actions.launches.append(self._launch(live, seed, record.checkpoint, actions))
+
+    def _launch(
+        self,
+        live: LiveAttempt,
+        seed: int,
+        checkpoint: str | None,
+        actions: PostCommitActions,
+    ) -> Launch:
         params = {**self._spec.constants, **as_given(live.params, self._spec.parameters)}
-        seed = trial.system_attrs.get(SEED, training_seed(self._spec.seed or 0, number, self._spec.seeds))
-        launch = Launch(live.id, number, params, seed, history.checkpoint, effects.parallelism, effects.line)
-        effects.launches.append(launch)
+        return Launch(
+            live.id,
+            live.number,
+            params,
+            seed,
+            checkpoint,
+            actions.parallelism,
+            actions.worker_backlog,
+        )
 
-    # --- stopping -----------------------------------------------------------------------------------
+    # --- stopping -------------------------------------------------------------------------------
 
-    def stop(self, live: LiveAttempt, cause: StopCause, reason: str, effects: PostCommitActions) -> None:
-        """Ask the attempt to stop; the first cause stands."""
+    def stop(
+        self,
+        live: LiveAttempt,
+        cause: StopCause,
+        reason: str,
+        actions: PostCommitActions,
+    ) -> None:
+        """Ask the attempt to stop, unless it has been asked before: the first cause counts."""
         if live.stop_cause is not None:
             return
         live.stop_cause, live.stop_reason = cause, reason
         self._stopped.append(live)
-        self._batch.stops.append(StopRequest(*live.key(), cause))
-        effects.stops.append(live.id)
+        self._changes.stops.append(StopRequest(*live.key(), cause))
+        actions.stops.append(live.id)
 
     def stop_one(self, number: int, reason: str) -> str:
-        """End a trial alone, at once or as soon as its worker obeys; returns what there is to say about it."""
-        live = next((live for live in self._roster if live.number == number), None)
+        """End one trial, at once or as soon as its worker stops; return the answer to the user."""
+        live = self._live_attempts.of_trial(number)
         if live is not None and live.stop_cause is StopCause.PAUSE:
-            live.stop_cause = None  # it stops for good instead
+            live.stop_cause = None  # The stop replaces the pause.
         if live is not None and live.stop_cause is not None:
             return f"it is being stopped already: {live.stop_reason or live.stop_cause}"
         self._decide(number, "stop", reason)
         if live is not None:
-            self._unwanted[number] = reason
+            self._stop_requests[number] = reason
         elif number in self._relaunch:
             self._relaunch.remove(number)
             self._end_unstarted(number, StopCause.REQUEST, reason)
@@ -180,7 +214,7 @@ class Attempts:
         return ""
 
     def start_grace_periods(self) -> None:
-        """At a step's beginning: from now on those count their grace that the step before, once committed, stopped."""
+        """Start the grace periods of attempts that the step before, now committed, stopped."""
         stopped, self._stopped = self._stopped, []
         for live in stopped:
             if live.stop_by_s is None:
@@ -189,288 +223,297 @@ class Attempts:
 
     @property
     def all_overdue(self) -> bool:
-        """Whether everything that runs was asked to stop, and its grace is over."""
+        """True if all live attempts were asked to stop and their grace periods have ended."""
         now = self._clock.now()
-        return all(live.stop_by_s is not None and now >= live.stop_by_s for live in self._roster)
+        deadlines = [live.stop_by_s for live in self._live_attempts]
+        return all(stop_by_s is not None and now >= stop_by_s for stop_by_s in deadlines)
 
-    def judge(self, effects: PostCommitActions) -> None:
-        """Stop those whose new reports the pruner finds too poor. Whom there is no time for is judged next time."""
-        until_s = self._clock.now() + JUDGE_S
-        while self._clock.now() <= until_s and (live := self._roster.take_reported()) is not None:
-            steps, live.unjudged = live.unjudged, []
-            if live.stop_cause is not None:
-                continue
-            verdict = self._optimizer.verdict(live.number, _thinned(steps))
-            if verdict is None or live.over:
-                continue
-            if not verdict.stop:
-                self._decide(live.number, "keep", verdict.reason, verdict.details)
-                continue
-            cause = StopCause.PAUSE if verdict.pause else StopCause.PRUNE
-            self._decide(live.number, cause, verdict.reason, verdict.details)
-            self.stop(live, cause, verdict.reason, effects)
+    def run_pruner(self, actions: PostCommitActions) -> None:
+        """Stop attempts whose new reports the pruner rejects.
 
-    def watch_limits(self, effects: PostCommitActions, *, hearing: bool = True) -> None:
-        """Stop those that exceed a limit or that nobody wants any more, and kill those that did not obey.
+        Attempts that do not fit into the time of this step are checked in the next one.
+        """
+        until_s = self._clock.now() + PRUNER_S
+        while self._clock.now() <= until_s:
+            live = self._live_attempts.pop_reported()
+            if live is None:
+                return
+            steps, live.unchecked_steps = live.unchecked_steps, []
+            if live.stop_cause is None:
+                self._apply_pruner(live, steps, actions)
 
-        Nobody is silent while the executor hears nothing (`hearing` is off), and nothing is known of an attempt that
-        gave no sign since it was adopted.
+    def _apply_pruner(
+        self,
+        live: LiveAttempt,
+        steps: Sequence[int],
+        actions: PostCommitActions,
+    ) -> None:
+        decision = self._optimizer.verdict(live.number, _thinned(steps))
+        if decision is None or live.finished:
+            return
+        if not decision.stop:
+            self._decide(live.number, "keep", decision.reason, decision.details)
+            return
+        cause = StopCause.PAUSE if decision.pause else StopCause.PRUNE
+        self._decide(live.number, cause, decision.reason, decision.details)
+        self.stop(live, cause, decision.reason, actions)
+
+    def check_limits(self, actions: PostCommitActions, *, trusts_silence: bool = True) -> None:
+        """Stop attempts that exceed a limit or were requested to stop; kill those past their grace.
+
+        Args:
+            trusts_silence: False while the executor may miss reports; then no attempt counts as
+                silent. Nor does an adopted one before its first heartbeat.
         """
         now = self._clock.now()
-        if not hearing:
-            self._deaf_until_s = now
-        unwanted, self._unwanted = self._unwanted, {}
-        for live in self._roster if unwanted else ():
-            if live.number in unwanted:
-                self.stop(live, StopCause.REQUEST, unwanted[live.number], effects)
-        for attempt in self._deadlines.take_due(now):
-            if (due := self._roster.get(attempt)) is not None:
-                self._check_limits(due, now, effects)
+        if not trusts_silence:
+            self._muted_until_s = now
+        requests, self._stop_requests = self._stop_requests, {}
+        if requests:
+            for live in self._live_attempts:
+                if live.number in requests:
+                    self.stop(live, StopCause.REQUEST, requests[live.number], actions)
+        for attempt in self._deadlines.pop_due(now):
+            due = self._live_attempts.get(attempt)
+            if due is not None:
+                self._check_limits_of(due, now, actions)
 
-    def _check_limits(self, live: LiveAttempt, now: float, effects: PostCommitActions) -> None:
-        """Stop or kill an attempt whose time is over, or put that off if it is not."""
+    def _check_limits_of(self, live: LiveAttempt, now: float, actions: PostCommitActions) -> None:
+        """Stop or kill an attempt that has exceeded a limit, or schedule its next check."""
         if live.stop_by_s is not None and now >= live.stop_by_s and not live.killed:
             live.killed = True
-            effects.kills.append(live.id)
+            actions.kills.append(live.id)
         if live.stop_cause is not None:
             return
         exceeded = None
-        if live.started_s is not None and live.last_word_s is None:
-            silent_s = now - max(live.heard_s, self._deaf_until_s)
+        if live.started_s is not None and live.silent_since_s is None:
+            silent_s = now - max(live.last_report_s, self._muted_until_s)
             exceeded = policy.overdue(self._spec.limits, now - live.started_s, silent_s)
         if exceeded is None:
             self._schedule_check(live, now)
-        else:
-            cause, reason = exceeded
-            self._decide(live.number, "stop", reason)
-            self.stop(live, cause, reason, effects)
+            return
+        cause, reason = exceeded
+        self._decide(live.number, "stop", reason)
+        self.stop(live, cause, reason, actions)
 
     def _schedule_check(self, live: LiveAttempt, now: float) -> None:
-        """Look at the attempt as soon as it may have exceeded a limit."""
+        """Schedule a check for the earliest time at which the attempt may exceed a limit."""
         limits = self._spec.limits
         if limits.wall is None and limits.silence is None:
             return
-        began_s = now if live.started_s is None else live.started_s
-        ends_s = min(
-            math.inf if limits.wall is None else began_s + limits.wall,
-            math.inf if limits.silence is None else max(began_s, live.heard_s, self._deaf_until_s) + limits.silence,
-        )
-        self._deadlines.put(ends_s if live.last_word_s is None else now + MUTE_S, live.id)
-
-    def stop_all(self, closing: Shutdown, effects: PostCommitActions) -> None:
-        """Stop what runs, if that is how the study closes, and end what is paused or would be run again."""
-        if closing.stop is not None and closing is not self._wound_up:
-            self._wound_up = closing
-            # the reason is the study's: "pruned: every trial failed" would be no reason of a trial
-            is_over = closing.stop is not StopCause.SHUTDOWN
-            reason = f"the study ended: {closing.reason}" if is_over else closing.reason
-            for live in self._roster:
-                self.stop(live, closing.stop, reason, effects)
-        if not closing.ends_trials:
+        if live.silent_since_s is not None:
+            self._deadlines.put(now + SILENT_CHECK_S, live.id)
             return
+        began_s = now if live.started_s is None else live.started_s
+        ends_s = math.inf
+        if limits.wall is not None:
+            ends_s = began_s + limits.wall
+        if limits.silence is not None:
+            heard_s = max(began_s, live.last_report_s, self._muted_until_s)
+            ends_s = min(ends_s, heard_s + limits.silence)
+        self._deadlines.put(ends_s, live.id)
+
+    def stop_all(self, shutdown: Shutdown, actions: PostCommitActions) -> None:
+        """Stop live attempts if the shutdown says so, and end paused and waiting trials."""
+        if shutdown.stop is not None and shutdown is not self._stopped_for:
+            self._stopped_for = shutdown
+            reason = shutdown.reason
+            if shutdown.stop is not StopCause.SHUTDOWN:
+                # The reason is the study's: "pruned: every trial failed" would explain no trial.
+                reason = f"the study ended: {reason}"
+            for live in self._live_attempts:
+                self.stop(live, shutdown.stop, reason, actions)
+        if shutdown.ends_trials:
+            self._end_waiting(shutdown)
+
+    def _end_waiting(self, shutdown: Shutdown) -> None:
         while self._relaunch:
             number = self._relaunch.popleft()
-            self._decide(number, "stop", closing.reason)
-            self._end_unstarted(number, closing.stop or StopCause.PRUNE, closing.reason)
+            self._decide(number, "stop", shutdown.reason)
+            self._end_unstarted(number, shutdown.stop or StopCause.PRUNE, shutdown.reason)
         if self._paused:
             text = f"{len(self._paused)} trials are still paused: they count as pruned"
-            self._observer.on_event(ProgressEvent("study", text))
+            self._notify("study", text)
         for number in list(self._paused):
-            self._decide(number, "stop", f"still paused when the study ended: {closing.reason}")
+            self._decide(number, "stop", f"still paused when the study ended: {shutdown.reason}")
             self._end_paused(number, "", quietly=True)
 
     def _end_unstarted(self, number: int, cause: StopCause, reason: str) -> None:
-        """End a trial that waits to be run again, with all that it has reported."""
-        curve = self._roster.new_curve()
+        """End a trial that waits to be run again, with its reports so far."""
+        curve = self._live_attempts.new_curve()
         for step, value in self._optimizer.trial(number).intermediate_values.items():
             curve.add(step, {self._spec.metrics[0].name: value})
         self._tell(number, conclude(self._spec, curve, StoppedEarly(), cause, reason), reason)
 
     def _end_paused(self, number: int, reason: str, *, quietly: bool = False) -> None:
-        """End a paused trial at what it came to."""
+        """End a paused trial as pruned, with its last value."""
         curve = self._paused.pop(number)
-        self._tell(number, conclude(self._spec, curve, StoppedEarly(), StopCause.PRUNE), reason, quietly=quietly)
+        result = conclude(self._spec, curve, StoppedEarly(), StopCause.PRUNE)
+        self._tell(number, result, reason, quietly=quietly)
 
-    # --- leases ----------------------------------------------------------------------------------------
-
-    def hear(self, alive: Iterable[AttemptId]) -> None:
-        """These gave a sign of life: those among them that were adopted do run."""
-        for attempt in alive:
-            if (live := self._roster.get(attempt)) is not None:
-                self._roster.speak(live)
-
-    def leases(self, alive: Iterable[AttemptId] | None) -> list[AliveAttempt]:
-        """The leases to renew, of attempts that gave a sign of life, if they were not renewed just now.
-
-        `alive`: None when nothing can be concluded from silence; then all of them are renewed.
-        """
-        now, lease_s, renewed = self._clock.now(), self._lease_s, []
-        due_s = now - (lease_s - self._stall_s)
-        self._sign_round += 1
-        for live in self._roster if alive is None else filter(None, map(self._roster.get, alive)):
-            live.sign_round = self._sign_round
-            if alive is None or live.leased_s <= due_s:
-                live.leased_s = now
-                renewed.append(AliveAttempt(*live.key(), lease_s))
-        return renewed
-
-    def expire(self, stalled: Iterable[tuple[int, int]], effects: PostCommitActions) -> list[EndedAttempt]:
-        """End attempts whose lease has run out; whatever they say from here on is refused.
-
-        One that gave a sign of life all the same has its lease renewed: nobody had found it necessary before.
-        """
-        ended = []
-        for number, attempt in stalled:
-            live = self._roster.get(AttemptId(trial_id(self._study_id, number), attempt))
-            if live is not None and live.sign_round == self._sign_round:
-                live.leased_s = -math.inf
-            elif live is not None and not live.over:
-                live.over = True
-                effects.kills.append(live.id)
-                reason = f"no heartbeat from its worker for {self._stall_s:g} s (limits.stall)"
-                ended.append(EndedAttempt(live, Lost(reason, "stalled")))
-        return ended
-
-    @property
-    def _stall_s(self) -> float:
-        return self._spec.limits.stall
-
-    @property
-    def _lease_s(self) -> float:
-        return (1 + LEASE_SLACK) * self._stall_s
-
-    # --- ending -------------------------------------------------------------------------------------
+    # --- ending ---------------------------------------------------------------------------------
 
     def end(self, ended: EndedAttempt) -> None:
-        """Record an attempt's end, and what it means for its trial."""
+        """Record an attempt's end, and apply its result to the trial."""
         live = ended.live
-        outcome = live.doom or ended.outcome
-        conclusion = conclude(self._spec, live.curve, outcome, live.stop_cause, live.stop_reason)
-        self._roster.close(live, self._clock.now())
-        self._record_end(live, conclusion)
-        if conclusion.attempt_state is AttemptState.INTERRUPTED:
+        outcome = live.forced_outcome or ended.outcome
+        result = conclude(self._spec, live.curve, outcome, live.stop_cause, live.stop_reason)
+        self._live_attempts.close(live, self._clock.now())
+        self._record_end(live, result)
+        if result.attempt_state is AttemptState.INTERRUPTED:
             self._relaunch.append(live.number)
-        elif conclusion.attempt_state is AttemptState.PAUSED:
+        elif result.attempt_state is AttemptState.PAUSED:
             self._pause(live.number, live.curve)
-            self._note("paused", live.stop_reason, live.number)
-        elif conclusion.failure is not None:
-            self._fail(live.number, conclusion, conclusion.failure)
+            self._notify("paused", live.stop_reason, live.number)
+        elif result.failure is not None:
+            self._fail(live.number, result, result.failure)
         else:
-            self._tell(live.number, conclusion, live.stop_reason)
+            self._tell(live.number, result, live.stop_reason)
 
-    def recover(self, trial: UnfinishedTrial, effects: PostCommitActions) -> None:
-        """Take up a trial that an earlier coordinator left unfinished."""
-        history = self._roster.history(trial.number)
-        history.attempts = max((attempt.number for attempt in trial.attempts), default=0)
-        history.failures.update(Failure(a.failure) for a in trial.attempts if a.failure is not None)
+    def recover(self, trial: UnfinishedTrial, actions: PostCommitActions) -> None:
+        """Restore a trial that an earlier coordinator left unfinished."""
+        record = self._live_attempts.record_of(trial.number)
         for attempt in trial.attempts:
+            record.attempts = max(record.attempts, attempt.number)
+            if attempt.failure is not None:
+                record.failures[Failure(attempt.failure)] += 1
             if attempt.checkpoint is not None:
-                history.checkpoint, history.checkpoint_step = attempt.checkpoint, attempt.checkpoint_step
-        history.curve = self._curve_of(trial, up_to=history.after_step)
+                record.checkpoint = attempt.checkpoint
+                record.checkpoint_step = attempt.checkpoint_step
+        record.curve = self._curve_of(trial, up_to=record.after_step)
         last = trial.attempts[-1] if trial.attempts else None
         if last is not None and last.state is AttemptState.PAUSED:
             self._pause(trial.number, self._curve_of(trial))
         elif last is None or last.state.is_terminal:
             self._relaunch.append(trial.number)
         else:
-            self._adopt(trial, last, effects)
+            self._adopt(trial, last, actions)
 
     def _pause(self, number: int, curve: MetricTracker) -> None:
         self._paused[number] = curve
-        self._optimizer.pause(number, self._roster.history(number).after_step)
+        self._optimizer.pause(number, self._live_attempts.record_of(number).after_step)
 
-    def _adopt(self, trial: UnfinishedTrial, last: StoredAttempt, effects: PostCommitActions) -> None:
+    def _adopt(
+        self,
+        trial: UnfinishedTrial,
+        last: StoredAttempt,
+        actions: PostCommitActions,
+    ) -> None:
         now = self._clock.now()
         params = self._optimizer.trial(trial.number).params
-        live = self._roster.adopt(trial.trial_id, last, trial.number, params, now_s=now)
+        live = self._live_attempts.adopt(trial.trial_id, last, trial.number, params, now_s=now)
         live.curve = self._curve_of(trial)
         self._schedule_check(live, now)
-        if last.stop_cause is not None:  # a stop that was decided stands, and may not have reached the worker
-            live.stop_cause, live.stop_reason = StopCause(last.stop_cause), "stopped by the earlier coordinator"
+        if last.stop_cause is not None:
+            # The stop stays decided, but the request may not have reached the worker.
+            live.stop_cause = StopCause(last.stop_cause)
+            live.stop_reason = "stopped by the earlier coordinator"
             self._stopped.append(live)
-            effects.stops.append(live.id)
+            actions.stops.append(live.id)
 
-    def _curve_of(self, trial: UnfinishedTrial, up_to: float = float("inf")) -> MetricTracker:
-        curve = self._roster.new_curve()
+    def _curve_of(self, trial: UnfinishedTrial, up_to: float = math.inf) -> MetricTracker:
+        curve = self._live_attempts.new_curve()
         objective = self._spec.metrics[0].name
         for step, value, metrics in trial.reports:
             if step <= up_to:
                 curve.add(step, metrics if value is None else {objective: value, **metrics})
         return curve
 
-    def _record_end(self, live: LiveAttempt, conclusion: AttemptResult) -> None:
+    def _record_end(self, live: LiveAttempt, result: AttemptResult) -> None:
         end = AttemptEnd(
             *live.key(),
-            state=conclusion.attempt_state.value,
-            failure=None if conclusion.failure is None else str(conclusion.failure),
-            message=conclusion.message,
-            traceback=conclusion.traceback,
-            at_last_word=live.last_word_s is not None,
+            state=result.attempt_state.value,
+            failure=None if result.failure is None else str(result.failure),
+            message=result.message,
+            traceback=result.traceback,
+            at_last_report=live.silent_since_s is not None,
         )
-        self._batch.ends.append(end)
+        self._changes.ends.append(end)
 
-    def _fail(self, number: int, conclusion: AttemptResult, failure: Failure) -> None:
-        failures = self._roster.history(number).failures
+    def _fail(self, number: int, result: AttemptResult, failure: Failure) -> None:
+        failures = self._live_attempts.record_of(number).failures
         decision = policy.after_failure(failure, failures, self._spec.retries)
         failures[failure] += 1
-        message = conclusion.message or ""
+        message = result.message or ""
         if isinstance(decision, policy.Retry):
             self._decide(number, "retry", decision.reason, {"message": message})
             self._relaunch.append(number)
-            self._note("retry", f"{decision.reason}: {message}", number)
+            self._notify("retry", f"{decision.reason}: {message}", number)
             return
         self._decide(number, "fail", decision.reason, {"message": message})
-        # As in Optuna, a failed trial has no values; the attempt's message says what was returned.
-        self._optimizer.tell(number, TrialState.FAIL, attrs=conclusion.metrics, failure=str(failure))
-        self._roster.forget(number)
-        self._scoreboard.finished(self._optimizer.trial(number))
-        self._note("failed", message if failure is Failure.ERROR else f"{message} ({failure})", number)
-        unexplained, results = self._scoreboard.unexplained, self._scoreboard.results
+        # As in Optuna, a failed trial has no values; the attempt's message has what was returned.
+        self._optimizer.tell(number, TrialState.FAIL, attrs=result.metrics, failure=str(failure))
+        self._live_attempts.forget(number)
+        self._progress.finished(self._optimizer.trial(number))
+        text = message if failure is Failure.ERROR else f"{message} ({failure})"
+        self._notify("failed", text, number)
+        self._close_if_broken(failure, message)
+
+    def _close_if_broken(self, failure: Failure, message: str) -> None:
+        """End the study if every trial fails."""
+        unexplained, results = self._progress.unexplained, self._progress.results
         is_broken = policy.is_broken(failure, unexplained, results, self._spec.limits)
-        if is_broken and not self._paused and not self._may_succeed(failure):
-            limit = "" if failure.is_of_every_trial else f" (limits.failures: {self._spec.limits.failures})"
-            told = f"every trial failed{limit}; the last one: {message}"
-            self._close(Shutdown(StudyState.FAILED, told, StopCause.COMMAND))
+        if not is_broken or self._paused or self._may_succeed(failure):
+            return
+        limit = f" (limits.failures: {self._spec.limits.failures})"
+        if failure.is_of_every_trial:
+            limit = ""
+        reason = f"every trial failed{limit}; the last one: {message}"
+        self._close(Shutdown(StudyState.FAILED, reason, StopCause.COMMAND))
 
     def _may_succeed(self, failure: Failure) -> bool:
-        """Tell whether a live attempt has reported something that the failed one had not."""
+        """Return True if a live attempt has reported something that the failed one had not."""
         if failure is Failure.WRONG_METRIC:
             names = {metric.name for metric in self._spec.metrics}
-            return any(names & live.curve.last.keys() for live in self._roster)
-        return any(live.curve.last for live in self._roster)
+            return any(names & live.curve.last.keys() for live in self._live_attempts)
+        return any(live.curve.last for live in self._live_attempts)
 
-    def _tell(self, number: int, conclusion: AttemptResult, stop_reason: str, *, quietly: bool = False) -> None:
-        if conclusion.trial_state is None:
+    def _tell(
+        self,
+        number: int,
+        result: AttemptResult,
+        stop_reason: str,
+        *,
+        quietly: bool = False,
+    ) -> None:
+        if result.trial_state is None:
             raise AssertionError("an attempt without failure decides its trial's state")
         self._optimizer.tell(
             number,
-            conclusion.trial_state,
-            conclusion.values,
-            constraints=conclusion.constraints,
-            attrs=conclusion.metrics,
+            result.trial_state,
+            result.values,
+            constraints=result.constraints,
+            attrs=result.metrics,
         )
-        self._roster.forget(number)
+        self._live_attempts.forget(number)
         trial = self._optimizer.trial(number)
-        for note in self._scoreboard.finished(trial, stop_reason):
-            if not quietly:
-                self._observer.on_event(note)
+        events = self._progress.finished(trial, stop_reason)
+        if not quietly:
+            for event in events:
+                self._observer.on_event(event)
         if trial.state == TrialState.FAIL:
-            self._note("failed", conclusion.message or f"stopped: {stop_reason}", number)
-        feasible = all(excess <= 0 for excess in conclusion.constraints.values())
-        if trial.state == TrialState.COMPLETE and feasible and policy.reached_target(self._spec.metrics, trial.values):
-            self._close(Shutdown(StudyState.FINISHED, f"trial {number} reached the target", StopCause.TARGET))
+            self._notify("failed", result.message or f"stopped: {stop_reason}", number)
+        is_feasible = all(excess <= 0 for excess in result.constraints.values())
+        if trial.state != TrialState.COMPLETE or not is_feasible:
+            return
+        if policy.reached_target(self._spec.metrics, trial.values):
+            reason = f"trial {number} reached the target"
+            self._close(Shutdown(StudyState.FINISHED, reason, StopCause.TARGET))
 
     @property
-    def _batch(self) -> StudyChanges:
+    def _changes(self) -> StudyChanges:
         return self._step.changes
 
-    def _decide(self, number: int, kind: str, reason: str, details: Mapping[str, Any] | None = None) -> None:
-        self._batch.decisions.append(Decision(number, kind, reason, details or {}))
-
-    def _note(self, kind: str, text: str, number: int) -> None:
-        self._observer.on_event(ProgressEvent(kind, text, number))
+    def _decide(
+        self,
+        number: int,
+        kind: str,
+        reason: str,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._changes.decisions.append(Decision(number, kind, reason, details or {}))
 
 
 def _thinned(steps: Sequence[int]) -> Sequence[int]:
-    """At most so many steps, the last one among them: a flood of reports must not hold up everybody else."""
-    return steps[:: -(1 + len(steps) // JUDGED_MAX)]
+    """Return every n-th step, the last one included, so that a flood of reports delays no other."""
+    return steps[:: -(1 + len(steps) // PRUNER_STEPS_MAX)]

@@ -1,6 +1,6 @@
-"""What somebody asks of a study, carried out. Each is answered in a sentence, empty when it was done as asked.
+"""Commands from users to a study. Each has a sentence as answer, empty when it was simply done.
 
-The study is whatever is `ControllableStudy`: one that runs, or one that nobody runs at the moment.
+The study is any `ControllableStudy`: one that a coordinator runs, or an idle one.
 """
 
 from __future__ import annotations
@@ -20,53 +20,53 @@ from tunesvc.spec import ParamValue, StudySpec, as_choices
 
 
 class ControllableStudy(Protocol):
-    """What a command may do to a study. What does not make sense raises `SpecError`."""
+    """The operations of commands on a study. One that makes no sense raises `SpecError`."""
 
     @property
     def spec(self) -> StudySpec:
-        """What it runs by."""
+        """The study's current spec."""
         ...
 
     @property
     def trials(self) -> int:
-        """Trials that count against the budget, those that wait included."""
+        """Number of trials that count against the budget, waiting ones included."""
         ...
 
     def trial(self, number: int) -> FrozenTrial | None:
-        """A trial of it, or None when there is no such number."""
+        """Return a trial, or None when there is no such number."""
         ...
 
     def pause(self) -> str:
-        """Ask for nothing more, let what runs finish."""
+        """Ask for no more trials, and let live attempts finish."""
         ...
 
     def unpause(self) -> str:
-        """Take a pause back that has not come to its end."""
+        """Cancel a pause that is not complete yet."""
         ...
 
     def stop(self) -> str:
-        """Stop what runs and end the study."""
+        """Stop live attempts and end the study."""
         ...
 
     def change_spec(self, spec: StudySpec) -> None:
-        """Go on under another budget or parallelism."""
+        """Continue with another budget or parallelism."""
         ...
 
     def widen(self, spec: StudySpec, decision: Decision) -> None:
-        """Go on in a wider space, and record that."""
+        """Continue in a wider space, and record the decision."""
         ...
 
     def enqueue(self, params: Mapping[str, ParamValue], origin: str) -> int:
-        """Have a trial with these values asked next; returns its number."""
+        """Have a trial with these values run next; return its number."""
         ...
 
     def stop_trial(self, number: int, reason: str) -> str:
-        """End a trial that is not over, and go on with the others."""
+        """End an unfinished trial; the others continue."""
         ...
 
 
 def carry_out(command: Command, study: ControllableStudy) -> str:
-    """Do what a command asks; returns the answer for whoever asked. A mistake in it is an answer, not an error."""
+    """Perform a command; return its answer. A mistake in the command is an answer, not an error."""
     try:
         return perform(command, study)
     except SpecError as error:
@@ -74,12 +74,12 @@ def carry_out(command: Command, study: ControllableStudy) -> str:
 
 
 def perform(command: Command, study: ControllableStudy) -> str:
-    """Do what a command asks; returns the answer for whoever asked.
+    """Perform a command; return its answer.
 
     Raises:
-        SpecError: it makes no sense.
+        SpecError: the command makes no sense.
     """
-    given = command.payload
+    payload = command.payload
     match command.kind:
         case "pause":
             return study.pause()
@@ -88,9 +88,9 @@ def perform(command: Command, study: ControllableStudy) -> str:
         case "stop":
             return study.stop()
         case "extend":
-            study.change_spec(extended(study.spec, given))
+            study.change_spec(extended(study.spec, payload))
         case "parallelism":
-            study.change_spec(paralleled(study.spec, given))
+            study.change_spec(paralleled(study.spec, payload))
         case "widen":
             return _widen(command, study)
         case "enqueue":
@@ -98,10 +98,7 @@ def perform(command: Command, study: ControllableStudy) -> str:
         case "retry":
             return _retry(command, study)
         case "stop_trial":
-            trial = _known(study, given)
-            if trial.state.is_finished():
-                raise SpecError(f"trial {trial.number} is over: it is {_word(trial.state)}")
-            return study.stop_trial(trial.number, _by(command))
+            return _stop_trial(command, study)
         case _:
             raise SpecError(f"there is no request {command.kind!r}")
     return ""
@@ -109,34 +106,43 @@ def perform(command: Command, study: ControllableStudy) -> str:
 
 def _widen(command: Command, study: ControllableStudy) -> str:
     spec = wider(study.spec, command.payload)
-    told = differences(study.spec, spec)
-    study.widen(spec, Decision(None, "sampler", f"search space widened {_by(command)}: {told}", {"widened": told}))
-    return told
+    changes = differences(study.spec, spec)
+    reason = f"search space widened {_by(command)}: {changes}"
+    study.widen(spec, Decision(None, "sampler", reason, {"widened": changes}))
+    return changes
 
 
 def _enqueue(command: Command, study: ControllableStudy) -> str:
-    """With the values that are given, or near those of another trial; which ones, the command's id decides."""
-    given = command.payload
-    if "near" in given:
-        trial = _known(study, {"number": given["near"]})
+    """Enqueue the given values, or ones near another trial's; the command's id seeds the choice."""
+    payload = command.payload
+    if "near" in payload:
+        trial = _find_trial(study, {"number": payload["near"]})
         space = Space(study.spec.parameters)
         params = near(space, trial, Random(command.command_id))  # noqa: S311 - no secret
-        return _next(study, study.enqueue(params, f"near trial {trial.number}"))
-    if not isinstance(given.get("params"), Mapping):
+        return _enqueued(study, study.enqueue(params, f"near trial {trial.number}"))
+    if not isinstance(payload.get("params"), Mapping):
         raise SpecError("enqueue takes `params`, values by name, or `near`, the number of a trial")
-    return _next(study, study.enqueue(as_choices(given["params"]), str(given.get("origin", ""))))
+    origin = str(payload.get("origin", ""))
+    return _enqueued(study, study.enqueue(as_choices(payload["params"]), origin))
 
 
 def _retry(command: Command, study: ControllableStudy) -> str:
-    trial = _known(study, command.payload)
+    trial = _find_trial(study, command.payload)
     if not trial.state.is_finished():
         raise SpecError(f"trial {trial.number} is not over: it is {_word(trial.state)}")
     number = study.enqueue(trial.params, f"trial {trial.number} again, {_by(command)}")
-    return _next(study, number, f", with the parameters of trial {trial.number}")
+    return _enqueued(study, number, f", with the parameters of trial {trial.number}")
 
 
-def _next(study: ControllableStudy, number: int, detail: str = "") -> str:
-    """Return the answer for an enqueued trial, and extend a budget of trials that has no room for it."""
+def _stop_trial(command: Command, study: ControllableStudy) -> str:
+    trial = _find_trial(study, command.payload)
+    if trial.state.is_finished():
+        raise SpecError(f"trial {trial.number} is over: it is {_word(trial.state)}")
+    return study.stop_trial(trial.number, _by(command))
+
+
+def _enqueued(study: ControllableStudy, number: int, detail: str = "") -> str:
+    """Return the answer for an enqueued trial; extend a budget that has no room for it."""
     answer, limit = f"trial {number} is next{detail}", study.spec.budget.trials
     if limit is None or study.trials <= limit:
         return answer
@@ -144,8 +150,8 @@ def _next(study: ControllableStudy, number: int, detail: str = "") -> str:
     return f"{answer}; the budget grows to {study.trials} trials, so that it runs"
 
 
-def _known(study: ControllableStudy, given: Mapping[str, Any]) -> FrozenTrial:
-    number = given.get("number")
+def _find_trial(study: ControllableStudy, payload: Mapping[str, Any]) -> FrozenTrial:
+    number = payload.get("number")
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise SpecError(f"{number!r} is no number of a trial")
     trial = study.trial(number)

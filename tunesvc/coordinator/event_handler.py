@@ -1,14 +1,20 @@
-"""What running attempts say, taken into the study: the roster, the search, the changes, and the effects."""
+"""Handler of attempts' events: updates live attempts, the optimizer, and the step's changes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
-from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts
+from tunesvc.coordinator.attempt_state.live_attempts import EndedAttempt, LiveAttempt, LiveAttempts
 from tunesvc.coordinator.post_commit_actions import PostCommitActions
-from tunesvc.coordinator.progress_events import Observer, ProgressEvent
-from tunesvc.db.study_changes import Checkpoint, LogCut, LogLine, Report, StartedAttempt, StudyChanges
+from tunesvc.coordinator.study_context import StudyContext
+from tunesvc.db.study_changes import (
+    Checkpoint,
+    LogCut,
+    LogLine,
+    Report,
+    StartedAttempt,
+    StudyChanges,
+)
 from tunesvc.db.trial_changes import Decision
 from tunesvc.errors import BadReport
 from tunesvc.execution.executor import (
@@ -27,133 +33,168 @@ from tunesvc.execution.executor import (
     SuggestRequested,
 )
 from tunesvc.search.optimizer import Optimizer
-from tunesvc.spec import StudySpec
 from tunesvc.spec.diagnostics import suggest
 
-
-@dataclass(frozen=True, slots=True)
-class EndedAttempt:
-    """An attempt that said its last word in this step."""
-
-    live: LiveAttempt
-    outcome: Outcome
+_CODE_CHANGED = "the objective's source code has changed: attempts from now on run the new code"
 
 
 class EventHandler:
-    """Takes events in. Events that were taken in before, or of attempts that are over, change nothing."""
+    """Handles events. Repeated events, and those of attempts that have ended, change nothing."""
 
     def __init__(
         self,
-        spec: StudySpec,
-        roster: LiveAttempts,
+        context: StudyContext,
+        live_attempts: LiveAttempts,
         optimizer: Optimizer,
-        now: Callable[[], float],
-        observer: Observer,
         *,
         code: str | None = None,
     ) -> None:
         """`code`: digest of the objective's source that the study ran last."""
-        self._observer = observer
+        spec = context.spec
+        self._notify = context.notify
+        self._now = context.clock.now
         self._code = code
         self._objective, *self._other_objectives = (metric.name for metric in spec.metrics)
         self._metric_names = spec.metric_names
         self._has_report = False
-        self._judged = spec.pruner.name != "none"
-        self._roster = roster
+        self._has_pruner = spec.pruner.name != "none"
+        self._live_attempts = live_attempts
         self._optimizer = optimizer
-        self._now = now
 
-    def take(self, events: Sequence[Event], batch: StudyChanges, effects: PostCommitActions) -> list[EndedAttempt]:
-        """Take a step's events in; returns the attempts that ended."""
+    def handle(
+        self,
+        events: Sequence[Event],
+        changes: StudyChanges,
+        actions: PostCommitActions,
+    ) -> list[EndedAttempt]:
+        """Handle a step's events; return the attempts that ended."""
         ended: list[EndedAttempt] = []
         for event in events:
-            live = self._roster.get(event.attempt)
-            if live is None or live.over or event.seq <= live.cursor:
-                effects.heard[event.attempt] = max(event.seq, effects.heard.get(event.attempt, 0))
+            live = self._live_attempts.get(event.attempt)
+            if live is None or live.finished or event.seq <= live.cursor:
+                acknowledged = actions.acknowledged.get(event.attempt, 0)
+                actions.acknowledged[event.attempt] = max(event.seq, acknowledged)
                 continue
             live.cursor = event.seq
-            effects.heard[event.attempt] = event.seq
-            batch.cursors[live.key()] = event.seq
+            actions.acknowledged[event.attempt] = event.seq
+            changes.cursors[live.key()] = event.seq
             if not isinstance(event.payload, Lost):
-                self._roster.speak(live)
+                self._live_attempts.record_heartbeat(live)
             if isinstance(event.payload, Outcome):
-                live.over = True
+                live.finished = True
                 ended.append(EndedAttempt(live, event.payload))
             else:
-                self._take_one(live, event.seq, event.payload, batch, effects)
+                self._handle_payload(live, event.seq, event.payload, changes, actions)
         return ended
 
-    def _take_one(
-        self, live: LiveAttempt, seq: int, payload: Payload, batch: StudyChanges, effects: PostCommitActions
+    def _handle_payload(
+        self,
+        live: LiveAttempt,
+        seq: int,
+        payload: Payload,
+        changes: StudyChanges,
+        actions: PostCommitActions,
     ) -> None:
         match payload:
             case Started():
-                self._roster.start(live, self._now())
-                live.devices = payload.devices
-                batch.started.append(
-                    StartedAttempt(*live.key(), payload.node, payload.pid, payload.devices, payload.code)
-                )
-                self._notice_code(live, payload.code, batch)
+                self._on_start(live, payload, changes)
             case Reported():
-                self._take_report(live, payload, batch)
+                self._on_report(live, payload, changes)
             case Checkpointed():
-                history = self._roster.history(live.number)
-                history.checkpoint, history.checkpoint_step = payload.path, payload.step
-                history.curve = live.curve.copy()
-                batch.checkpoints.append(Checkpoint(*live.key(), payload.path, payload.step))
+                self._on_checkpoint(live, payload, changes)
             case OutputLogged():
-                self._take_log(live, seq, payload, batch)
+                self._on_output(live, seq, payload, changes)
             case AttrSet():
-                self._optimizer.set_user_attr(live.number, payload.name, payload.value, payload.kind)
+                self._optimizer.set_user_attr(
+                    live.number,
+                    payload.name,
+                    payload.value,
+                    payload.kind,
+                )
             case SuggestRequested():
-                self._answer(live, payload, effects)
+                self._on_suggest(live, payload, actions)
             case StudyRequested():
-                effects.answers.append((live.id, STUDY, self._optimizer.packed_study()))
+                actions.answers.append((live.id, STUDY, self._optimizer.packed_study()))
 
-    def _answer(self, live: LiveAttempt, asked: SuggestRequested, effects: PostCommitActions) -> None:
+    def _on_start(self, live: LiveAttempt, started: Started, changes: StudyChanges) -> None:
+        self._live_attempts.start(live, self._now())
+        live.devices = started.devices
+        row = StartedAttempt(*live.key(), started.node, started.pid, started.devices, started.code)
+        changes.started.append(row)
+        self._check_code(live, started.code, changes)
+
+    def _on_checkpoint(
+        self,
+        live: LiveAttempt,
+        checkpoint: Checkpointed,
+        changes: StudyChanges,
+    ) -> None:
+        record = self._live_attempts.record_of(live.number)
+        record.checkpoint, record.checkpoint_step = checkpoint.path, checkpoint.step
+        record.curve = live.curve.copy()
+        changes.checkpoints.append(Checkpoint(*live.key(), checkpoint.path, checkpoint.step))
+
+    def _on_suggest(
+        self,
+        live: LiveAttempt,
+        request: SuggestRequested,
+        actions: PostCommitActions,
+    ) -> None:
         try:
-            value = self._optimizer.suggest(live.number, asked.name, asked.distribution)
+            value = self._optimizer.suggest(live.number, request.name, request.distribution)
         except BadReport as error:
-            live.doom = Failed("error", str(error))
-            effects.kills.append(live.id)
+            live.forced_outcome = Failed("error", str(error))
+            actions.kills.append(live.id)
             return
-        live.params = {**live.params, asked.name: value}
-        effects.answers.append((live.id, asked.name, value))
+        live.params = {**live.params, request.name: value}
+        actions.answers.append((live.id, request.name, value))
 
-    def _notice_code(self, live: LiveAttempt, code: str, batch: StudyChanges) -> None:
+    def _check_code(self, live: LiveAttempt, code: str, changes: StudyChanges) -> None:
+        """Record and report a change of the objective's source."""
         if code and self._code and code != self._code:
-            reason = "the objective's source code has changed: attempts from now on run the new code"
-            batch.decisions.append(Decision(live.number, "code", reason, {"before": self._code, "now": code}))
-            self._observer.on_event(ProgressEvent("warning", reason, live.number))
+            reason = _CODE_CHANGED
+            details = {"before": self._code, "now": code}
+            changes.decisions.append(Decision(live.number, "code", reason, details))
+            self._notify("warning", reason, live.number)
         self._code = code or self._code
 
-    def _notice_names(self, live: LiveAttempt, names: Iterable[str]) -> None:
-        """Warn when the first report of the run has no metric of the study: it is no part of the curve."""
+    def _check_names(self, live: LiveAttempt, names: Iterable[str]) -> None:
+        """Warn if the run's first report has no metric of the study: its curve stays empty."""
         if self._has_report:
             return
         self._has_report = True
         others = [name for name in names if name not in self._metric_names]
-        if others and others == list(names):
-            hint = next(filter(None, (suggest(name, self._metric_names) for name in others)), "")
-            text = f"the first report is of {', '.join(others)}, not of {self._objective}{hint or '.'}"
-            reason = f"{text} Curves and pruning look at {self._objective}"
-            self._observer.on_event(ProgressEvent("warning", reason, live.number))
+        if not others or others != list(names):
+            return
+        hints = (suggest(name, self._metric_names) for name in others)
+        hint = next(filter(None, hints), ".")
+        text = f"the first report is of {', '.join(others)}, not of {self._objective}{hint}"
+        reason = f"{text} Curves and pruning look at {self._objective}"
+        self._notify("warning", reason, live.number)
 
-    def _take_report(self, live: LiveAttempt, report: Reported, batch: StudyChanges) -> None:
-        self._notice_names(live, report.metrics)
-        live.heard_s = self._now()
+    def _on_report(self, live: LiveAttempt, report: Reported, changes: StudyChanges) -> None:
+        self._check_names(live, report.metrics)
+        live.last_report_s = self._now()
         live.curve.add(report.step, report.metrics)
-        others = {name: value for name, value in report.metrics.items() if name != self._objective}
-        value = report.metrics.get(self._objective)
-        batch.reports.append(Report(*live.key(), report.step, value, others))
-        if value is not None:
-            beside = [others.get(name) for name in self._other_objectives]
-            self._optimizer.report(live.number, report.step, value, *beside)
-            if self._judged and None not in beside:
-                self._roster.report(live, report.step)
+        others = dict(report.metrics)
+        value = others.pop(self._objective, None)
+        changes.reports.append(Report(*live.key(), report.step, value, others))
+        if value is None:
+            return
+        other_values = [others.get(name) for name in self._other_objectives]
+        self._optimizer.report(live.number, report.step, value, *other_values)
+        if self._has_pruner and None not in other_values:
+            self._live_attempts.add_report(live, report.step)
 
-    def _take_log(self, live: LiveAttempt, seq: int, line: OutputLogged, batch: StudyChanges) -> None:
-        batch.logs.append(LogLine(*live.key(), seq, line.stream, line.text))
+    def _on_output(
+        self,
+        live: LiveAttempt,
+        seq: int,
+        line: OutputLogged,
+        changes: StudyChanges,
+    ) -> None:
+        changes.logs.append(LogLine(*live.key(), seq, line.stream, line.text))
         if gap := live.log.add(seq, line):
-            note = OutputLogged.gap(gap.chars)
-            batch.log_cuts[live.key()] = LogCut(*live.key(), gap.first, gap.last, note.stream, note.text)
+            mark = OutputLogged.gap(gap.chars)
+            cut = LogCut(*live.key(), gap.first, gap.last, mark.stream, mark.text)
+            changes.log_cuts[live.key()] = cut

@@ -1,4 +1,4 @@
-"""What a step wants done outside of the database; carried out only when the step is committed."""
+"""The actions of a step outside the database, performed only after the step is committed."""
 
 from __future__ import annotations
 
@@ -12,36 +12,40 @@ from tunesvc.spec import ParamValue
 
 @dataclass(frozen=True, slots=True)
 class AdoptAction:
-    """What an earlier coordinator launched and we go on with."""
+    """Adopt the running attempts of an earlier coordinator."""
 
     token: int
+    """Our fencing token."""
     cursors: Mapping[AttemptId, int]
+    """Last recorded event of each."""
 
 
 @dataclass(slots=True)
 class PostCommitActions:
-    """In the order in which they are performed. A crash may lose any of them: the next coordinator decides anew."""
+    """Actions by kind, in the order in which they are performed.
+
+    A crash may lose any of them; the next coordinator then decides again from what is stored.
+    """
 
     adoption: AdoptAction | None = None
-    heard: dict[AttemptId, int] = field(default_factory=dict)
+    acknowledged: dict[AttemptId, int] = field(default_factory=dict)
+    """Last event of each attempt that is recorded."""
     answers: list[tuple[AttemptId, str, ParamValue | bytes]] = field(default_factory=list)
     stops: list[AttemptId] = field(default_factory=list)
     kills: list[AttemptId] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)
     parallelism: int | None = None
-    """How many attempts may run at a time, for those that are launched."""
-    line: int = 1
-    """How many of them may stand in each worker's line."""
+    """Attempts that may run at a time, sent with each launch."""
+    worker_backlog: int = 1
+    """Attempts that may wait in each worker, sent with each launch."""
 
     def perform(self, executor: Executor) -> None:
-        """Tell the executor."""
+        """Pass all actions to the executor."""
         if self.adoption is not None:
             executor.adopt(self.adoption.token, self.adoption.cursors)
             failpoints.reach("adopted")
-        if self.heard:
-            executor.acknowledge(self.heard)
-            event_log.record("acknowledge", cursors=[(*attempt, cursor) for attempt, cursor in self.heard.items()])
-            failpoints.reach("acknowledged")
+        if self.acknowledged:
+            self._acknowledge(executor)
         for attempt, name, value in self.answers:
             executor.answer(attempt, name, value)
             failpoints.reach("answered")
@@ -55,3 +59,9 @@ class PostCommitActions:
             executor.launch(launch)
             event_log.record("launch", attempt=launch.attempt)
             failpoints.reach("launched")
+
+    def _acknowledge(self, executor: Executor) -> None:
+        executor.acknowledge(self.acknowledged)
+        cursors = [(*attempt, cursor) for attempt, cursor in self.acknowledged.items()]
+        event_log.record("acknowledge", cursors=cursors)
+        failpoints.reach("acknowledged")

@@ -1,4 +1,4 @@
-"""What a running study tells whoever watches: frozen snapshots and one-line notes."""
+"""The observer's view of a running study: frozen snapshots, and events of one line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tunesvc.spec import ParamValue
 
 @dataclass(frozen=True, slots=True)
 class LiveTrial:
-    """A trial with an attempt on its way."""
+    """A trial with a live attempt."""
 
     number: int
     attempt: int
     queued: bool
-    """It waits for resources, or in a worker for the attempt before it."""
+    """True while it waits for resources, or in a worker behind another attempt."""
     params: Mapping[str, ParamValue]
     step: int | None
     value: float | None
@@ -36,7 +36,7 @@ class BestTrial:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How a study stands after a step."""
+    """Snapshot of a study after a step."""
 
     study: str
     state: str
@@ -45,66 +45,70 @@ class Progress:
     pruned: int
     failed: int
     stopped: int
-    """Trials that were ended, or taken back, before they reported anything."""
+    """Trials that were ended or cancelled before their first report."""
     paused: int
-    """Trials that hold nothing and may be promoted."""
+    """Trials that use no resources and may be promoted."""
     running: tuple[LiveTrial, ...]
     queued: tuple[LiveTrial, ...]
     budget_trials: int | None
     fraction: float
-    """Share of the tightest budget that is spent, 0 ... 1."""
+    """Spent share of the tightest budget, 0 ... 1."""
     elapsed_s: float
     """Running time of the study, earlier runs included."""
     left_s: float | None
-    """Estimate of the time until the budget is spent, None while unknown."""
+    """Estimated time until the budget is spent; None while unknown."""
     gpu_hours: float
     gpus_busy: float
     gpus_total: float
     best: BestTrial | None
     forecast: str = ""
-    """What improvement is expected, in words; empty while nobody can tell."""
+    """Expected improvement as text; empty while unknown."""
 
     @property
     def live(self) -> tuple[LiveTrial, ...]:
-        """Trials that run, and after them those that are queued."""
+        """Running trials, followed by queued ones."""
         return self.running + self.queued
 
     @property
     def done(self) -> int:
-        """Trials that are over."""
+        """Number of finished trials."""
         return self.complete + self.pruned + self.failed + self.stopped
 
 
 @dataclass(frozen=True, slots=True)
 class ProgressEvent:
-    """One thing that happened, in a line."""
+    """One event of a run, in a line."""
 
     kind: str
-    """`phase` (start-up and shut-down), `complete`, `pruned`, `paused`, `promoted`, `failed`, `retry`, `best`,
-    `warning` or `study`; of several studies also `over` (how one ended) and `error` (why one could not go on)."""
+    """`phase` (start-up and shut-down), `complete`, `pruned`, `paused`, `promoted`, `failed`,
+    `retry`, `best`, `warning` or `study`; with several studies also `over` (the end of one) and
+    `error` (the reason why one could not continue)."""
     text: str
     number: int | None = None
     """The trial it is about."""
 
 
 class Observer(Protocol):
-    """Watches a run; called from the coordinator's thread and must return at once."""
+    """Watches a run. Called from the coordinator's thread; must return at once."""
 
     def progress(self, progress: Progress) -> None:
-        """After every step in which a trial began or ended, a few times a second in between, and at the end; less often
-        when thousands of trials run."""
+        """Receive a snapshot.
+
+        Called after every step in which a trial began or ended, a few times a second in between,
+        and at the end; less often when thousands of trials run.
+        """
         ...
 
     def on_event(self, event: ProgressEvent) -> None:
-        """Once per happening."""
+        """Receive an event, once."""
         ...
 
 
 class SilentObserver:
-    """Nobody watches."""
+    """Ignores everything."""
 
     def progress(self, progress: Progress) -> None:
-        """Nothing."""
+        """Ignore a snapshot."""
 
     def on_event(self, event: ProgressEvent) -> None:
-        """Nothing."""
+        """Ignore an event."""

@@ -1,4 +1,4 @@
-"""How a run comes to its end."""
+"""The end of a run: its reason, and what becomes of trials that still run."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tunesvc.policy import StopCause
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """The study runs no further: nothing more is asked, and when nothing runs any more the loop ends."""
+    """The end of a run: no new trials, and the loop ends with the last live attempt."""
 
     state: StudyState | None
-    """The study's state afterwards; None to leave it as it is, so that `resume` goes on."""
+    """The study's state afterwards; None to leave it unchanged, so that `resume` continues."""
     reason: str
     stop: StopCause | None
-    """Why running attempts are stopped; None to let them come to their end."""
+    """Cause with which running attempts are stopped; None to let them finish."""
 
     @classmethod
     def at_budget(cls, reason: str, failed: int, others: int) -> Self:
-        """Return the end of a study that may ask for nothing more: a failure when no trial came to a result.
+        """Return the end of a study whose budget is spent: a failure if no trial has a result.
 
         Args:
             reason: which budget is spent.
             failed: trials that failed.
-            others: trials that came to a result.
+            others: trials that have a result.
         """
         if failed and not others:
             return cls(StudyState.FAILED, f"every trial failed; {reason}", None)
@@ -34,5 +34,5 @@ class Shutdown:
 
     @property
     def ends_trials(self) -> bool:
-        """Whether trials that are paused, or would be run again, are ended instead."""
+        """True if paused trials, and those that wait to be run again, are ended too."""
         return self.state is not None and self.state.is_terminal

@@ -1,6 +1,6 @@
-"""What may change in a spec while its study lives: more budget, other parallelism, a wider space. Pure.
+"""Changes to the spec of a study that exists: more budget, other parallelism, a wider space. Pure.
 
-Each function takes what somebody asks for as plain data, and refuses what makes no sense with the reason.
+Each function takes a request as plain data, and refuses one that makes no sense with the reason.
 """
 
 from __future__ import annotations
@@ -17,55 +17,64 @@ from tunesvc.spec.frozen_dict import FrozenDict
 
 
 def extended(spec: StudySpec, more: Mapping[str, Any]) -> StudySpec:
-    """The spec with a larger budget.
+    """Return the spec with a larger budget.
 
     Args:
-        more: what is added to `trials`, `wall` (seconds) or `gpu_hours`. A limit that the budget did not have stays
-            absent, since any amount would lower it.
+        more: additions to `trials`, `wall` (seconds) or `gpu_hours`. A limit that the budget did
+            not have stays absent, since any amount would lower it.
 
     Raises:
-        SpecError: nothing is added, or it is no number above 0.
+        SpecError: nothing is added, or an addition is not a number above 0.
     """
     old = spec.budget.limits
     unknown = set(more) - set(old)
     if unknown or not more:
-        raise SpecError(f"extend takes {', '.join(old)}; not {', '.join(sorted(unknown)) or 'nothing'}")
+        wrong = ", ".join(sorted(unknown)) or "nothing"
+        raise SpecError(f"extend takes {', '.join(old)}; not {wrong}")
     for name, amount in more.items():
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or amount <= 0:
             raise SpecError(f"extend {name}: {amount!r} is no number above 0")
     if not any(old[name] for name in more):
         limits = ", ".join(name for name, limit in old.items() if limit is not None)
-        raise SpecError(f"the budget has no limit on {', '.join(more)} that could be extended; it has one on {limits}")
-    grown = {name: None if limit is None else limit + more.get(name, 0) for name, limit in old.items()}
+        lacking = f"the budget has no limit on {', '.join(more)} that could be extended"
+        raise SpecError(f"{lacking}; it has one on {limits}")
+    grown: dict[str, Any] = {"stop_when": spec.budget.stop_when}
+    for name, limit in old.items():
+        grown[name] = None if limit is None else limit + more.get(name, 0)
     try:
-        return spec.model_copy(update={"budget": Budget.model_validate({**grown, "stop_when": spec.budget.stop_when})})
+        return spec.model_copy(update={"budget": Budget.model_validate(grown)})
     except ValidationError as error:
         raise SpecError(f"extend: {error.errors()[0]['msg']}") from None
 
 
-def paralleled(spec: StudySpec, wanted: Mapping[str, Any]) -> StudySpec:
-    """The spec with another `parallelism`: the `trials` at a time, None for as many as fit.
+def paralleled(spec: StudySpec, request: Mapping[str, Any]) -> StudySpec:
+    """Return the spec with another `parallelism`.
+
+    Args:
+        request: `trials`, the most at a time; None for as many as fit.
 
     Raises:
-        SpecError: it is no whole number above 0.
+        SpecError: `trials` is not a whole number above 0.
     """
-    trials = wanted.get("trials")
-    if trials is not None and (isinstance(trials, bool) or not isinstance(trials, int) or trials < 1):
+    trials = request.get("trials")
+    is_number = isinstance(trials, int) and not isinstance(trials, bool)
+    if trials is not None and not (is_number and trials >= 1):
         raise SpecError(f"parallelism: {trials!r} is no whole number above 0")
     return spec.model_copy(update={"parallelism": trials})
 
 
-def wider(spec: StudySpec, wanted: Mapping[str, Any]) -> StudySpec:
-    """The spec with a wider space.
+def wider(spec: StudySpec, request: Mapping[str, Any]) -> StudySpec:
+    """Return the spec with a wider space.
 
     Args:
-        wanted: `parameters`, by name what is to change: `min` and `max` of a range, or `values`, choices that are
-            added to those that there are.
+        request: `parameters`, the changes by name: `min` and `max` of a range, or `values`,
+            choices to add.
 
     Raises:
-        SpecError: there is no such parameter, or its trials would not fit any more, or nothing becomes wider.
+        SpecError: there is no such parameter, or the study's trials would not fit any more, or
+            nothing becomes wider.
     """
-    changes = wanted.get("parameters")
+    changes = request.get("parameters")
     if not isinstance(changes, Mapping) or not changes:
         raise SpecError("widen takes parameters by name, each with `min`, `max` or `values`")
     parameters = dict(spec.parameters)
@@ -81,9 +90,13 @@ def wider(spec: StudySpec, wanted: Mapping[str, Any]) -> StudySpec:
 
 
 def differences(before: StudySpec, now: StudySpec) -> str:
-    """In words, which parameters became wider."""
-    changed = [name for name in now.parameters if now.parameters[name] != before.parameters[name]]
-    return "; ".join(f"{name} {_told(before.parameters[name])} -> {_told(now.parameters[name])}" for name in changed)
+    """Describe the parameters that became wider."""
+    changes = []
+    for name, parameter in now.parameters.items():
+        old = before.parameters[name]
+        if parameter != old:
+            changes.append(f"{name} {_describe(old)} -> {_describe(parameter)}")
+    return "; ".join(changes)
 
 
 def _grown(name: str, parameter: Parameter, change: Any) -> Parameter:
@@ -95,9 +108,7 @@ def _grown(name: str, parameter: Parameter, change: Any) -> Parameter:
         added = change["values"]
         if not isinstance(added, (list, tuple)):
             raise SpecError(f"widen {name}: `values` is a list of choices to add")
-        known = {(type(value), value) for value in parameter.choices}
-        new = [value for value in added if (type(as_choice(value)), as_choice(value)) not in known]
-        update["values"] = [*parameter.values, *new]
+        update["values"] = _with_choices(parameter, added)
     try:
         return type(parameter).model_validate({**parameter.model_dump(), **update})
     except ValidationError as error:
@@ -105,7 +116,18 @@ def _grown(name: str, parameter: Parameter, change: Any) -> Parameter:
         raise SpecError(f"widen {name}: {text}") from None
 
 
-def _told(parameter: Parameter) -> str:
+def _with_choices(parameter: CategoricalParameter, added: list[Any] | tuple[Any, ...]) -> list[Any]:
+    """Return the parameter's values and those that are new; 1, 1.0 and True are different."""
+    known = {(type(choice), choice) for choice in parameter.choices}
+    values = list(parameter.values)
+    for value in added:
+        choice = as_choice(value)
+        if (type(choice), choice) not in known:
+            values.append(value)
+    return values
+
+
+def _describe(parameter: Parameter) -> str:
     if isinstance(parameter, CategoricalParameter):
         return f"[{', '.join(map(str, parameter.choices))}]"
     return f"{parameter.min:g}…{parameter.max:g}"

@@ -1,7 +1,7 @@
-"""Writes the steps of a study: commits a step's batch, however many tries that takes, and only then acts on it.
+"""Commits a step's changes, retrying while the database is away, and then performs its actions.
 
-While the database is away the one batch that could not be committed waits here; trials run on, and what they report
-waits in their outboxes. Decides nothing.
+While the database is away, the one step that could not be committed waits here. Trials keep
+running, and their reports wait in their outboxes. This module decides nothing.
 """
 
 from __future__ import annotations
@@ -19,128 +19,144 @@ from tunesvc.search.optimizer import Optimizer
 from tunesvc.util.clock import Clock
 
 DELAYS_S = (0.05, 0.2, 1.0, 3.0, 5.0)
-"""How long to wait before each further try; the last one again and again."""
+"""Delays before each retry; the last one repeats."""
+_MEANWHILE = "Trials run on, and what they report waits in their workers"
 
 
 class UnitOfWork:
-    """The changes of the step that is under way: the coordinator, its parts and the search add to the same ones."""
+    """The changes of the current step, to which coordinator and search add."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self.changes = StudyChanges()
-        self.changes.add(optimizer.recorded)  # by the start of the search
+        # Changes that the search recorded when it started.
+        self.changes.add(optimizer.recorded)
         optimizer.record_into(self.changes)
 
     def take(self) -> StudyChanges:
-        """Return the changes of the step, and begin the next one."""
+        """Return the changes of the step, and begin the next step."""
         changes, self.changes = self.changes, StudyChanges()
         self._optimizer.record_into(self.changes)
         return changes
 
 
 class StepCommitter:
-    """The way from a decided step to the database and to the executor."""
+    """Brings a decided step to the database, and then to the executor."""
 
     def __init__(
         self,
-        ledger: StudyWriter,
+        study_writer: StudyWriter,
         executor: Executor,
         *,
         clock: Clock,
         sleep: Callable[[float], None],
         observer: Observer,
-        beside: futures.Executor | None = None,
+        commit_thread: futures.Executor | None = None,
     ) -> None:
-        """`beside`: a thread of its own to commit in, while the caller has something to do meanwhile."""
-        self._ledger = ledger
+        """`commit_thread`: commits there while the caller works; None to commit in this thread."""
+        self._study_writer = study_writer
         self._executor = executor
         self._clock = clock
         self._sleep = sleep
         self._observer = observer
-        self._beside = beside
-        self._waiting: tuple[StudyChanges, PostCommitActions] | None = None
+        self._commit_thread = commit_thread
+        self._pending: tuple[StudyChanges, PostCommitActions] | None = None
         self._tries = 0
         self._next_try_s = self._away_since_s = 0.0
         self._stalled: Sequence[tuple[int, int]] = ()
-        self.trouble = ""
-        """Why the database takes nothing for now; empty when it does."""
+        self.database_error = ""
+        """Reason why the database is away; empty while it answers."""
 
     @property
     def is_behind(self) -> bool:
-        """Whether a step waits to be committed; nothing else may be decided before it is."""
-        return self._waiting is not None
+        """True while a step waits to be committed; nothing new may be decided until then."""
+        return self._pending is not None
 
     def write(
-        self, batch: StudyChanges, effects: PostCommitActions, meanwhile: Callable[[], bool] | None = None
+        self,
+        changes: StudyChanges,
+        actions: PostCommitActions,
+        meanwhile: Callable[[], bool] | None = None,
     ) -> bool:
-        """Commit and act; False when the database is away, and `try_again` has to follow.
+        """Commit and act; return False when the database is away and `try_again` must follow.
 
         Args:
-            meanwhile: is called again and again while the database works, until it returns False. It must change
-                nothing that the batch or the effects hold.
+            meanwhile: called repeatedly while the database works, until it returns False. It must
+                not modify the changes or the actions.
 
         Raises:
             LeaseLost: another coordinator took over; nothing was written or done.
         """
-        self._waiting = batch, effects
+        self._pending = changes, actions
         return self.try_again(0.0, meanwhile)
 
     def try_again(self, wait_s: float, meanwhile: Callable[[], bool] | None = None) -> bool:
-        """Commit and act as soon as the next try is due; waits for that for at most `wait_s`."""
-        if self._waiting is None:
+        """Commit and act once the next try is due; wait for that at most `wait_s` seconds."""
+        if self._pending is None:
             return True
-        if (left_s := self._next_try_s - self._clock.now()) > 0:
-            self._sleep(min(left_s, wait_s))
-            if left_s > wait_s:
-                return False
-        down = self._ledger.ensure_running() if self.trouble else ""
+        if not self._wait_until_due(wait_s):
+            return False
+        changes, actions = self._pending
+        down = self._study_writer.ensure_running() if self.database_error else ""
         began_s = self._clock.now()
         try:
-            stalled = self._commit(self._waiting[0], meanwhile)
+            stalled = self._commit(changes, meanwhile)
         except DatabaseUnavailable as error:
             self._schedule_retry(down or str(error))
             return False
-        if not self._tries:  # else the leases that this batch renews are those of the time before the outage
+        if not self._tries:
+            # After a retry, the leases that these changes renew date from before the outage.
             self._stalled = [*self._stalled, *stalled]
         self._on_recovered()
-        effects = self._waiting[1]
-        if self._clock.now() - began_s > self._ledger.ttl_s:
-            # This process was frozen and may have been replaced meanwhile: ask before acting.
-            return self.write(StudyChanges(), effects)
-        self._waiting = None
-        effects.perform(self._executor)
+        if self._clock.now() - began_s > self._study_writer.ttl_s:
+            # This process was frozen and may have been replaced: ask the database before acting.
+            return self.write(StudyChanges(), actions)
+        self._pending = None
+        actions.perform(self._executor)
         return True
 
     def pop_expired(self) -> Sequence[tuple[int, int]]:
-        """(trial number, attempt) of those whose own lease has run out, each told once."""
+        """Remove and return (trial number, attempt) of the attempts whose lease has run out."""
         stalled, self._stalled = self._stalled, ()
         return stalled
 
-    def _commit(self, batch: StudyChanges, meanwhile: Callable[[], bool] | None) -> Sequence[tuple[int, int]]:
-        if self._beside is None or meanwhile is None:
-            return self._ledger.commit(batch)
-        committed = self._beside.submit(self._ledger.commit, batch)
+    def _wait_until_due(self, wait_s: float) -> bool:
+        left_s = self._next_try_s - self._clock.now()
+        if left_s > 0:
+            self._sleep(min(left_s, wait_s))
+        return left_s <= max(wait_s, 0.0)
+
+    def _commit(
+        self,
+        changes: StudyChanges,
+        meanwhile: Callable[[], bool] | None,
+    ) -> Sequence[tuple[int, int]]:
+        if self._commit_thread is None or meanwhile is None:
+            return self._study_writer.commit(changes)
+        committed = self._commit_thread.submit(self._study_writer.commit, changes)
         try:
             while not committed.done() and meanwhile():
                 pass
-        finally:  # whatever happens, nobody else writes to the ledger at the same time
+        finally:
+            # Even after an error, no second commit may begin before this one has ended.
             futures.wait([committed])
         return committed.result()
 
     def _schedule_retry(self, reason: str) -> None:
         now = self._clock.now()
-        if not self.trouble:
+        if not self.database_error:
             self._away_since_s = now
-            text = f"the database is away: {reason}. Trials run on, and what they report waits in their workers"
+            text = f"the database is away: {reason}. {_MEANWHILE}"
             self._observer.on_event(ProgressEvent("warning", text))
-        self.trouble = reason
+        self.database_error = reason
         self._next_try_s = now + DELAYS_S[min(self._tries, len(DELAYS_S) - 1)]
         self._tries += 1
 
     def _on_recovered(self) -> None:
-        if self.trouble:
+        if self.database_error:
             away_s = self._clock.now() - self._away_since_s
-            self._observer.on_event(ProgressEvent("study", f"the database is back after {away_s:.1f} s"))
-        self.trouble = ""
+            text = f"the database is back after {away_s:.1f} s"
+            self._observer.on_event(ProgressEvent("study", text))
+        self.database_error = ""
         self._tries = 0
         self._next_try_s = 0.0

@@ -1,13 +1,14 @@
-"""How a running study stands: counts, the best so far, and what is left of the budget."""
+"""Progress of a running study: counts, the best trial so far, and the remaining budget."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.coordinator.live_attempts import LiveAttempt, LiveAttempts
+from tunesvc.coordinator.attempt_state.live_attempts import LiveAttempt, LiveAttempts
 from tunesvc.coordinator.progress_events import BestTrial, LiveTrial, Progress, ProgressEvent
 from tunesvc.policy import ImprovementForecast, Usage, forecast, fraction_spent, time_left_s
 from tunesvc.search.study_storage import BLAMED, FAILURE
@@ -15,8 +16,19 @@ from tunesvc.spec import StudySpec
 from tunesvc.trial import is_better
 
 
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """State of a run, as observers see it."""
+
+    state: str
+    """`running`, `waiting` or `closing`."""
+    reason: str
+    paused: int
+    """Number of paused trials."""
+
+
 class StudyProgress:
-    """Counts finished trials as they come, so that a step costs the same however many there are."""
+    """Counts trials as they finish, so that a step costs the same for any number of trials."""
 
     def __init__(self, spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
         self.spec = spec
@@ -25,61 +37,62 @@ class StudyProgress:
         self._unexplained = 0
         self._best: FrozenTrial | None = None
         self._incumbents: list[float | None] = []
-        ended = [trial for trial in trials if trial.state.is_finished()]
-        for trial in sorted(ended, key=lambda trial: (str(trial.datetime_complete), trial.number)):
+        finished = [trial for trial in trials if trial.state.is_finished()]
+        for trial in sorted(finished, key=_end_order):
             self.finished(trial)
-        self._unexplained = 0  # a run begins: the cause of earlier failures may have been mended
+        # The cause of earlier failures may have been fixed before this run.
+        self._unexplained = 0
 
     def finished(self, trial: FrozenTrial, stop_reason: str = "") -> list[ProgressEvent]:
-        """Count a trial that is over; returns what is worth telling about it."""
+        """Count a finished trial; return the events that observers should get."""
         self._counts[trial.state] += 1
         failure = trial.system_attrs.get(FAILURE)
         self._failed_by_themselves += failure is not None
         self._unexplained += failure is not None and failure not in BLAMED
-        notes = self._take_in(trial, stop_reason)
+        events = self._update_best(trial, stop_reason)
         self._incumbents.append(None if self._best is None else self._best.values[0])
-        return notes
+        return events
 
     def expected(self, usage: Usage) -> ImprovementForecast | None:
-        """The improvement to come; None with several objectives, or while it is too early to tell."""
+        """Return the expected improvement; None for several objectives, or while unknown."""
         if len(self.spec.metrics) > 1:
             return None
         return forecast(self.spec.budget.stop_when, self._incumbents, usage)
 
-    def _take_in(self, trial: FrozenTrial, stop_reason: str) -> list[ProgressEvent]:
+    def _update_best(self, trial: FrozenTrial, stop_reason: str) -> list[ProgressEvent]:
         if trial.state == TrialState.PRUNED:
-            return [ProgressEvent("pruned", stop_reason or "pruned by the objective", trial.number)]
+            reason = stop_reason or "pruned by the objective"
+            return [ProgressEvent("pruned", reason, trial.number)]
         if trial.state != TrialState.COMPLETE:
             return []
-        improved = self._improves(trial)
-        if improved:
+        kind = "complete"
+        if self._improves(trial):
+            kind = "best"
             self._best = trial
-        return [ProgressEvent("best" if improved else "complete", self._describe(trial), trial.number)]
+        return [ProgressEvent(kind, self._describe(trial), trial.number)]
 
-    def progress(
+    def snapshot(
         self,
-        roster: LiveAttempts,
+        live_attempts: LiveAttempts,
         usage: Usage,
+        status: RunStatus,
         *,
-        state: str,
-        reason: str,
-        paused: int,
         now_s: float,
         gpus_total: float,
     ) -> Progress:
-        """A snapshot for observers."""
+        """Return a snapshot for observers."""
         fraction = fraction_spent(self.spec.budget, usage)
         expected = self.expected(usage)
-        trials = [self._live(live, now_s) for live in roster]
+        trials = [self._live_trial(live, now_s) for live in live_attempts]
         return Progress(
             study=self.spec.name,
-            state=state,
-            reason=reason,
+            state=status.state,
+            reason=status.reason,
             complete=self._counts[TrialState.COMPLETE],
             pruned=self._counts[TrialState.PRUNED],
             failed=self._failed_by_themselves,
             stopped=self._counts[TrialState.FAIL] - self._failed_by_themselves,
-            paused=paused,
+            paused=status.paused,
             running=tuple(trial for trial in trials if not trial.queued),
             queued=tuple(trial for trial in trials if trial.queued),
             budget_trials=self.spec.budget.trials,
@@ -87,7 +100,7 @@ class StudyProgress:
             elapsed_s=usage.wall_s,
             left_s=time_left_s(fraction, usage.wall_s),
             gpu_hours=usage.gpu_hours,
-            gpus_busy=sum(live.gpus for live in roster if live.started_s is not None),
+            gpus_busy=sum(live.gpus for live in live_attempts if live.started_s is not None),
             gpus_total=gpus_total,
             best=self.best,
             forecast="" if expected is None else expected.text,
@@ -95,22 +108,22 @@ class StudyProgress:
 
     @property
     def failed_and_others(self) -> tuple[int, int]:
-        """How many trials failed, those left out that somebody stopped or took back; and how many came to a result."""
-        return self._failed_by_themselves, self._counts.total() - self._counts[TrialState.FAIL]
+        """Number of failed trials, stopped and cancelled ones excluded; number of results."""
+        return self._failed_by_themselves, self.results
 
     @property
     def unexplained(self) -> int:
-        """How many trials of this run failed otherwise than by their parameters, from which samplers learn."""
+        """Failures in this run that are not caused by parameters; samplers learn from those."""
         return self._unexplained
 
     @property
     def results(self) -> int:
-        """How many trials came to a result."""
+        """Number of trials with a result."""
         return self._counts.total() - self._counts[TrialState.FAIL]
 
     @property
     def ended(self) -> int:
-        """How many trials are over."""
+        """Number of finished trials."""
         return self._counts.total()
 
     @property
@@ -134,8 +147,9 @@ class StudyProgress:
         values = zip(self.spec.metrics, trial.values, strict=True)
         return ", ".join(f"{metric.name} = {value:.6g}" for metric, value in values)
 
-    def _live(self, live: LiveAttempt, now_s: float) -> LiveTrial:
+    def _live_trial(self, live: LiveAttempt, now_s: float) -> LiveTrial:
         step, value = live.curve.last.get(self.spec.metrics[0].name, (None, None))
+        began_s = live.opened_s if live.started_s is None else live.started_s
         return LiveTrial(
             number=live.number,
             attempt=live.id.number,
@@ -143,6 +157,10 @@ class StudyProgress:
             params=live.params,
             step=step,
             value=value,
-            elapsed_s=now_s - (live.opened_s if live.started_s is None else live.started_s),
+            elapsed_s=now_s - began_s,
             devices=live.devices,
         )
+
+
+def _end_order(trial: FrozenTrial) -> tuple[str, int]:
+    return str(trial.datetime_complete), trial.number

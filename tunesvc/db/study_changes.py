@@ -82,7 +82,7 @@ class AttemptEnd(NamedTuple):
     failure: str | None
     message: str | None
     traceback: str | None
-    at_last_word: bool
+    at_last_report: bool
     """Whether it ended when it last reported, rather than now: nothing was heard of it since."""
 
 

@@ -54,7 +54,7 @@ class StudyWriter:
         self._ttl_s = ttl_s
         self._sleep = sleep
         self._batches = 0
-        self.moment = ""
+        self.committed_at = ""
         """When the last batch was written, as all its rows say; empty when that is not known."""
         self._inherited = inherited
 
@@ -157,7 +157,7 @@ class StudyWriter:
         """Renew the lease for the next batch; False when that batch has been committed before."""
         row = {"study": self.study_id, "token": self.token, "batch": number, "ttl": self._ttl_s}
         advanced = connection.execute(_ADVANCE, row).scalar()
-        self.moment = "" if advanced is None else advanced.isoformat()
+        self.committed_at = "" if advanced is None else advanced.isoformat()
         if advanced is not None:
             return True
         if connection.execute(_IS_COMMITTED, row).scalar():
@@ -357,7 +357,7 @@ class _BatchSql:
         self._bulk(
             f"""UPDATE attempts a SET state = b.state, failure = b.failure, message = b.message,
                        traceback = b.traceback,
-                       ended_at = CASE WHEN b.at_last_word THEN coalesce((
+                       ended_at = CASE WHEN b.at_last_report THEN coalesce((
                            SELECT max(r.reported_at) FROM reports r
                            WHERE r.trial_id = a.trial_id AND r.attempt = a.number
                        ), a.started_at, a.opened_at) ELSE now() END
@@ -369,7 +369,7 @@ class _BatchSql:
                 "failure": "text",
                 "message": "text",
                 "traceback": "text",
-                "at_last_word": "boolean",
+                "at_last_report": "boolean",
             },
             [
                 e._replace(message=safe_text(e.message or ""), traceback=safe_text(e.traceback or ""))

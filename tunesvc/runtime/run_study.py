@@ -1,11 +1,12 @@
-"""Puts the concrete parts of a running study together: storage, memory, sampler, pruner, executor, coordinator.
+"""Assembles and runs a study: storage, sampler, pruner, executor, coordinator.
 
-The one place below the faces that knows which classes stand behind the protocols.
+The one place below the user interfaces that knows the classes that implement the protocols.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,9 +19,9 @@ from typing import Any
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.coordinator.coordinator import Coordinator
+from tunesvc.coordinator.coordinator import Coordinator, EarlierRuns, StepTiming
 from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentObserver
 from tunesvc.coordinator.shutdown import Shutdown
 from tunesvc.db import recovery, study_records
@@ -30,7 +31,15 @@ from tunesvc.db.optuna.optuna_storage import PgStorage
 from tunesvc.db.schema.states import StudyState
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.db.study_writer import StudyWriter
-from tunesvc.errors import DatabaseUnavailable, LeaseLost, MachineBusy, SpecError, StudyExists, StudyNotFound, TuneError
+from tunesvc.errors import (
+    DatabaseUnavailable,
+    LeaseLost,
+    MachineBusy,
+    SpecError,
+    StudyExists,
+    StudyNotFound,
+    TuneError,
+)
 from tunesvc.execution.driver.ray_pool import ExecutorMaker
 from tunesvc.execution.executor import Executor, Job
 from tunesvc.execution.interpreter import Interpreter
@@ -55,30 +64,39 @@ from tunesvc.util.paths import home_directory
 from tunesvc.util.user import whoami
 
 MACHINE_S = 1.0
-"""How often a study that waits for other commands on this machine looks whether they have ended."""
+"""Interval at which a study that waits for this machine tries again."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudySource:
-    """Where a study comes from."""
+    """Origin of a study: its file, folder and objective."""
 
     text: str | None = None
     """The study file as written."""
     folder: str | None = None
-    """Where its entrypoint or command is found."""
+    """Folder of its entrypoint or command."""
     function: Callable[..., Any] | None = None
     """The objective itself, for studies that are started from Python."""
     sampler: BaseSampler | None = None
-    """The sampler itself, where Python hands over an object instead of a name."""
+    """A sampler object, given from Python instead of a name."""
     pruner: BasePruner | None = None
 
 
-def create(database: Database, spec: StudySpec, source: StudySource, *, owner: str | None = None) -> StudyRecord:
-    """Store a new study, which `run_study` can then begin; its owner is the system's user when left out.
+def create(
+    database: Database,
+    spec: StudySpec,
+    source: StudySource,
+    *,
+    owner: str | None = None,
+) -> StudyRecord:
+    """Store a new study, which `run_study` can then begin.
+
+    Args:
+        owner: the system's user by default.
 
     Raises:
         StudyExists: the name is taken.
-        StudyNotFound: `warm_start` names a study that there is not.
+        StudyNotFound: a study of `warm_start` does not exist.
         SpecError: see `check`.
     """
     check(spec, source.sampler, source.pruner)
@@ -89,16 +107,21 @@ def create(database: Database, spec: StudySpec, source: StudySource, *, owner: s
 
 
 def create_or_resume(
-    database: Database, spec: StudySpec, source: StudySource, *, resume: bool, observer: Observer | None = None
+    database: Database,
+    spec: StudySpec,
+    source: StudySource,
+    *,
+    resume: bool,
+    observer: Observer | None = None,
 ) -> StudyRecord:
-    """Return the study's row: a new one, or with `resume` the one that is there.
+    """Return the study's row: a new one, or with `resume` the existing one.
 
-    A study without results gives way to the new one: it never ran, or failed with all of its trials. With `resume` one
-    that failed gives way only if its trials do not fit the new spec.
+    A study without results, which never ran or failed with all of its trials, is replaced by the
+    new one. With `resume`, a failed one is replaced only if its trials do not fit the new spec.
 
     Raises:
-        StudyExists: the name is taken and `resume` is off; the text says how to go on.
-        StudyNotFound: `warm_start` names a study that there is not.
+        StudyExists: the name is taken and `resume` is off; the text has the remedies.
+        StudyNotFound: a study of `warm_start` does not exist.
         SpecError: see `check`.
     """
     try:
@@ -120,7 +143,8 @@ def create_or_resume(
                 raise
             replacement = study_records.create(connection, spec, source.text, source.folder)
     shutil.rmtree(checkpoint_folder(record), ignore_errors=True)
-    reason = f"all trials of the earlier study {spec.name!r} failed ({record.reason}): this one replaces it"
+    cause = f"all trials of the earlier study {spec.name!r} failed ({record.reason})"
+    reason = f"{cause}: this one replaces it"
     (observer or SilentObserver()).on_event(ProgressEvent("study", reason))
     return replacement
 
@@ -135,20 +159,24 @@ def run_study(
     interrupt: threading.Event | None = None,
     standby: bool = False,
 ) -> Shutdown:
-    """Run a stored study until it is over, paused or interrupted.
+    """Run a stored study until it is finished, paused or interrupted.
 
-    With `standby`, while somebody else runs it: wait, with Ray ready, and take over when that one is gone.
+    Args:
+        standby: while another coordinator runs it, wait with Ray ready, and take over when that
+            one is gone.
 
     Raises:
         StudyBusy: another coordinator runs it, and `standby` is off.
-        TuneError: the objective is not where it was.
+        TuneError: the objective cannot be found.
         UnsatisfiableRequest: the cluster can never meet its resource request.
         LeaseLost: another coordinator took over meanwhile.
         DatabaseUnavailable: interrupted while the database is away.
     """
     observer = observer or SilentObserver()
     interrupt = interrupt or threading.Event()
-    _require_objective(_spec_of(record), source)  # before Ray starts
+    run = _Run(database, source, observer, interrupt, standby)
+    # Before Ray starts, which takes seconds.
+    _require_objective(_spec_of(record), source)
     _check_folder(record, source)
     if not standby:
         await_end(database, record, observer, interrupt)
@@ -161,96 +189,135 @@ def run_study(
         if executor is None:
             return _INTERRUPTED
         try:
-            closing = _run_on(executor, job, database, record, source, observer, interrupt, standby=standby)
+            shutdown = _run_on(executor, job, record, run)
         except BaseException as error:
-            # What runs may be somebody else's by now, or wait for the next coordinator.
+            # Running attempts may belong to another coordinator by now, or wait for the next one.
             if isinstance(error, LeaseLost) and not _exists(database, record):
                 executor.close()
             executor.leave()
             raise
-        if closing is None or closing is _INTERRUPTED:
+        if shutdown is None or shutdown is _INTERRUPTED:
             executor.leave()
         else:
             observer.on_event(ProgressEvent("phase", "stopping workers"))
             executor.close()
-        if closing is not None:
-            return closing
+        if shutdown is not None:
+            return shutdown
         with database.engine.connect() as connection:
             record = study_records.find(connection, record.name)
 
 
 def _executor(
-    make: ExecutorMaker, job: Job, spec: StudySpec, observer: Observer, interrupt: threading.Event
+    make: ExecutorMaker,
+    job: Job,
+    spec: StudySpec,
+    observer: Observer,
+    interrupt: threading.Event,
 ) -> Executor | None:
-    """Make a job's executor as soon as this machine has room for it; None when interrupted before."""
-    told = ""
+    """Make a job's executor once this machine has room for it; None when interrupted before."""
+    reported = ""
     while True:
         try:
             return make(job, spec)
         except MachineBusy as busy:
-            if str(busy) != told:
-                told = str(busy)
-                observer.on_event(ProgressEvent("phase", f"waiting for {told}"))
+            if str(busy) != reported:
+                reported = str(busy)
+                observer.on_event(ProgressEvent("phase", f"waiting for {reported}"))
         if interrupt.wait(MACHINE_S):
             return None
 
 
-def _run_on(
-    executor: Executor,
-    job: Job,
-    database: Database,
-    record: StudyRecord,
-    source: StudySource,
-    observer: Observer,
-    interrupt: threading.Event,
-    *,
-    standby: bool,
-) -> Shutdown | None:
-    """Take the study's lease, only now because Ray may take longer to start than a lease lasts, and run it.
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The arguments of `run_study` that stay the same for the whole run."""
 
-    None when the study that a standby waited for has changed meanwhile, and its workers need another job.
+    database: Database
+    source: StudySource
+    observer: Observer
+    interrupt: threading.Event
+    standby: bool
+
+
+def _run_on(executor: Executor, job: Job, record: StudyRecord, run: _Run) -> Shutdown | None:
+    """Take the study's lease and run the study.
+
+    The lease is taken only now, because Ray may take longer to start than a lease lasts.
+
+    Returns:
+        None when the study changed while a standby waited, and its workers need another job.
     """
     executor.slots()
-    while not interrupt.is_set():
-        ledger = (
-            stand_by(database, record, observer, interrupt) if standby else StudyWriter.open(database, record.study_id)
-        )
-        if ledger is None:
-            return _INTERRUPTED if interrupt.is_set() else _OVER
-        with _held(ledger), ThreadPoolExecutor(1, thread_name_prefix="commit") as beside:
+    while not run.interrupt.is_set():
+        study_writer = _take_lease(record, run)
+        if study_writer is None:
+            return _INTERRUPTED if run.interrupt.is_set() else _FINISHED_ELSEWHERE
+        with _released_at_end(study_writer), _commit_thread() as thread:
             try:
-                with translate_unavailable():
-                    with database.engine.connect() as connection:
-                        fresh = study_records.find(connection, record.name)
-                    if standby and _job_of(fresh, source) != job:
-                        return None
-                    coordinator = build_coordinator(
-                        database,
-                        record.name,
-                        ledger,
-                        executor,
-                        observer,
-                        sampler=source.sampler,
-                        pruner=source.pruner,
-                        standby=standby,
-                        beside=beside,
-                    )
+                coordinator = _coordinator_under_lease(
+                    study_writer,
+                    executor,
+                    job,
+                    record,
+                    run,
+                    thread,
+                )
             except DatabaseUnavailable:
-                if not standby:
+                if not run.standby:
                     raise
                 continue
+            if coordinator is None:
+                return None
             with one_blas_thread():
-                return coordinator.run(interrupt)
+                return coordinator.run(run.interrupt)
     return _INTERRUPTED
 
 
+def _take_lease(record: StudyRecord, run: _Run) -> StudyWriter | None:
+    """Take the study's lease; None if a standby's wait ended without it."""
+    if run.standby:
+        return stand_by(run.database, record, run.observer, run.interrupt)
+    return StudyWriter.open(run.database, record.study_id)
+
+
+def _coordinator_under_lease(
+    study_writer: StudyWriter,
+    executor: Executor,
+    job: Job,
+    record: StudyRecord,
+    run: _Run,
+    commit_thread: ThreadPoolExecutor,
+) -> Coordinator | None:
+    """Build the coordinator; None if the study now needs another job than a standby prepared."""
+    with translate_unavailable():
+        with run.database.engine.connect() as connection:
+            current = study_records.find(connection, record.name)
+        if run.standby and _job_of(current, run.source) != job:
+            return None
+        return build_coordinator(
+            run.database,
+            record.name,
+            study_writer,
+            executor,
+            run.observer,
+            sampler=run.source.sampler,
+            pruner=run.source.pruner,
+            standby=run.standby,
+            timing=StepTiming(commit_thread=commit_thread),
+        )
+
+
+def _commit_thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="commit")
+
+
 @contextmanager
-def _held(ledger: StudyWriter) -> Iterator[None]:
+def _released_at_end(study_writer: StudyWriter) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(DatabaseUnavailable):  # then it runs out by itself
-            ledger.release()
+        # If the database is away, the lease runs out by itself.
+        with suppress(DatabaseUnavailable):
+            study_writer.release()
 
 
 def _spec_of(record: StudyRecord) -> StudySpec:
@@ -272,37 +339,46 @@ def _require_objective(spec: StudySpec, source: StudySource) -> None:
 
 
 def _check_folder(record: StudyRecord, source: StudySource) -> None:
-    """Refuse a study whose objective is no longer where it was: each of its trials would fail."""
+    """Refuse a study whose objective cannot be found: each of its trials would fail."""
     spec = _spec_of(record)
     if source.function is not None or record.source_dir is None:
         return
     folder = Path(record.source_dir)
     problem = f"there is no folder {folder}"
     if folder.is_dir():
-        problem = next((fault.text for fault in entrypoint_issues(spec, folder)), "")
+        texts = (fault.text for fault in entrypoint_issues(spec, folder))
+        problem = next(texts, "")
     if problem:
         raise TuneError(
-            f"study {record.name!r} cannot run: {problem}. If its folder was moved, say where it lies now: "
+            f"study {record.name!r} cannot run: {problem}. "
+            "If its folder was moved, say where it lies now: "
             f"`tune resume {record.name} --folder DIR`"
         )
 
 
 def move(database: Database, record: StudyRecord, folder: Path) -> StudyRecord:
-    """Have a stored study find its objective in another folder.
+    """Record another folder for a stored study's objective.
 
     Raises:
-        TuneError: it is not there either.
+        TuneError: the objective is not there either.
     """
     moved = replace(record, source_dir=str(folder.resolve()))
     _check_folder(moved, StudySource())
     with database.engine.begin() as connection:
-        study_records.renew(connection, record, _spec_of(record), record.source_text, moved.source_dir)
+        study_records.renew(
+            connection,
+            record,
+            _spec_of(record),
+            record.source_text,
+            moved.source_dir,
+        )
     return moved
 
 
 def _job_of(record: StudyRecord, source: StudySource) -> Job:
-    where = source if source.function is not None else StudySource(record.source_text, record.source_dir)
-    return make_job(_spec_of(record), record.key, where, checkpoint_folder(record))
+    if source.function is None:
+        source = StudySource(record.source_text, record.source_dir)
+    return make_job(_spec_of(record), record.key, source, checkpoint_folder(record))
 
 
 def _exists(database: Database, record: StudyRecord) -> bool:
@@ -318,30 +394,56 @@ def _exists(database: Database, record: StudyRecord) -> bool:
 def build_coordinator(
     database: Database,
     name: str,
-    ledger: StudyWriter,
+    study_writer: StudyWriter,
     executor: Executor,
     observer: Observer | None = None,
     *,
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
     standby: bool = False,
-    **options: Any,
+    timing: StepTiming | None = None,
 ) -> Coordinator:
-    """A coordinator that has taken up what is stored and is ready to step. Reads under the lease of `ledger`."""
+    """Return a coordinator that has recovered what is stored and is ready to step.
+
+    Reads under the lease of `study_writer`.
+    """
     with database.engine.connect() as connection:
         record = study_records.find(connection, name)
-    spec = _spec_of(record)
-    storage = PgStorage(database)
-    space = Space(spec.parameters)
-    trials = [space.with_distributions(trial) for trial in storage.get_all_trials(record.study_id, deepcopy=False)]
-    metrics = [metric.name for metric in spec.metrics]
+    optimizer = _optimizer(database, record, sampler, pruner, observer)
     with database.engine.connect() as connection:
-        others = recovery.other_objectives(connection, record.study_id, metrics[1:])
-    directions = [_DIRECTIONS[goal] for goal in spec.directions]
-    memory = RecordingStorage(spec.name, directions, trials, metrics=metrics, others=others)
-    memory.restore_attrs(storage.get_study_user_attrs(record.study_id), storage.get_study_system_attrs(record.study_id))
+        unfinished = recovery.unfinished_trials(connection, record.study_id)
+        earlier = EarlierRuns(
+            record.active_s,
+            recovery.gpu_hours(connection, record.study_id),
+            recovery.last_code(connection, record.study_id),
+        )
+    coordinator = Coordinator(
+        _spec_of(record),
+        study_writer=study_writer,
+        optimizer=optimizer,
+        executor=executor,
+        refit=lambda spec: _refit(optimizer, spec, sampler, pruner),
+        observer=observer,
+        earlier=earlier,
+        timing=timing,
+    )
+    coordinator.recover(unfinished, standby=standby)
+    return coordinator
+
+
+def _optimizer(
+    database: Database,
+    record: StudyRecord,
+    sampler: BaseSampler | None,
+    pruner: BasePruner | None,
+    observer: Observer | None,
+) -> Optimizer:
+    """Return the study's optimizer with all stored trials, warmed up if none was asked yet."""
+    spec = _spec_of(record)
+    space = Space(spec.parameters)
+    memory = _recording_storage(database, record, spec, space)
     seed = seed_of(spec.seed if spec.sampler.seed is None else spec.sampler.seed)
-    lends = None if is_complete(spec) else teacher(database, spec)
+    warm_start = None if is_complete(spec) else teacher(database, spec)
     optimizer = Optimizer(
         memory,
         space,
@@ -352,44 +454,63 @@ def build_coordinator(
         prune_before_step=last_step(spec),
         trials_max=trials_max(spec, space),
         seed=seed,
-        warm_start=lends,
+        warm_start=warm_start,
     )
     optimizer.is_distinct = is_distinct(spec, space)
-    if all(trial.state == TrialState.WAITING and TRANSFERRED not in trial.system_attrs for trial in trials):
-        optimizer.warm_up()  # nothing was asked yet, though somebody may have enqueued something
-        if lends is not None and lends.warning and observer is not None:
-            observer.on_event(ProgressEvent("warning", lends.warning))
+    # Trials that a user has enqueued do not count as asked.
+    if all(_is_enqueued(trial) for trial in optimizer.trials):
+        optimizer.warm_up()
+        if warm_start is not None and warm_start.warning and observer is not None:
+            observer.on_event(ProgressEvent("warning", warm_start.warning))
+    return optimizer
+
+
+def _recording_storage(
+    database: Database,
+    record: StudyRecord,
+    spec: StudySpec,
+    space: Space,
+) -> RecordingStorage:
+    """Load the study's trials and attributes."""
+    storage = PgStorage(database)
+    stored = storage.get_all_trials(record.study_id, deepcopy=False)
+    trials = [space.with_distributions(trial) for trial in stored]
+    metrics = [metric.name for metric in spec.metrics]
     with database.engine.connect() as connection:
-        unfinished = recovery.unfinished_trials(connection, record.study_id)
-        gpu_hours = recovery.gpu_hours(connection, record.study_id)
-        code = recovery.last_code(connection, record.study_id)
-    coordinator = Coordinator(
-        spec,
-        ledger=ledger,
-        optimizer=optimizer,
-        executor=executor,
-        observer=observer,
-        active_s=record.active_s,
-        gpu_hours=gpu_hours,
-        code=code,
-        refit=lambda spec: _refit(optimizer, spec, sampler, pruner),
-        **options,
+        others = recovery.other_objectives(connection, record.study_id, metrics[1:])
+    directions = [_DIRECTIONS[goal] for goal in spec.directions]
+    memory = RecordingStorage(spec.name, directions, trials, metrics=metrics, others=others)
+    memory.restore_attrs(
+        storage.get_study_user_attrs(record.study_id),
+        storage.get_study_system_attrs(record.study_id),
     )
-    coordinator.recover(unfinished, standby=standby)
-    return coordinator
+    return memory
 
 
-def _refit(optimizer: Optimizer, spec: StudySpec, sampler: BaseSampler | None, pruner: BasePruner | None) -> None:
-    """Have the optimizer of a study that runs go on in the spec's wider space."""
+def _is_enqueued(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.WAITING and TRANSFERRED not in trial.system_attrs
+
+
+def _refit(
+    optimizer: Optimizer,
+    spec: StudySpec,
+    sampler: BaseSampler | None,
+    pruner: BasePruner | None,
+) -> None:
+    """Make the optimizer of a running study continue in the spec's wider space."""
     space = Space(spec.parameters)
     sampler = make_sampler(seeded(spec, optimizer.seed), space, sampler)
     optimizer.widen(space, sampler, make_pruner(spec, pruner), trials_max(spec, space))
 
 
 def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -> str:
-    """End what a coordinator that is gone has left on a cluster; returns what to tell about it, if anything.
+    """End the attempts that a dead coordinator left on a cluster; return a text for the answer.
 
-    `token`: of the lease that whoever asks for it holds.
+    Args:
+        token: fencing token of the caller's lease.
+
+    Returns:
+        A clause that starts with a semicolon; empty when there is nothing to report.
     """
     spec = _spec_of(record)
     address = spec.cluster or os.environ.get("RAY_ADDRESS")
@@ -399,7 +520,9 @@ def end_workers(record: StudyRecord, token: int, make_executor: ExecutorMaker) -
     try:
         executor = make_executor(job, spec)
     except TuneError as error:
-        return f"; its workers could not be ended ({error}), but end by themselves after {spec.limits.orphan:g} s alone"
+        alone_s = f"{spec.limits.orphan:g} s"
+        problem = f"its workers could not be ended ({error})"
+        return f"; {problem}, but end by themselves after {alone_s} alone"
     executor.adopt(token, {})
     executor.close()
     return f"; what it had left on the cluster at {address} is ended"
@@ -410,10 +533,10 @@ def _nothing(**_: object) -> None:
 
 
 def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) -> Job:
-    """Return what all attempts of a study have in common.
+    """Return the job of a study: everything that its attempts have in common.
 
     Raises:
-        TuneError: the objective is a function that this process does not have, or that cannot travel.
+        TuneError: the objective is a function that this process lacks, or that cannot be pickled.
     """
     _require_objective(spec, source)
     function = None if source.function is None else pickle_function(source.function)
@@ -437,40 +560,49 @@ def make_job(spec: StudySpec, key: str, source: StudySource, checkpoints: Path) 
 
 
 def checkpoint_folder(record: StudyRecord) -> Path:
-    """Where a study's checkpoints lie, told apart from studies of the same name in other databases.
+    """Return the folder of a study's checkpoints; its key keeps databases apart.
 
     `TUNE_CHECKPOINTS` names a shared file system for clusters of several nodes.
     """
-    given = os.environ.get("TUNE_CHECKPOINTS")
-    root = Path(given) if given else home_directory() / "checkpoints"
-    readable = "".join(char if char.isalnum() and char.isascii() else "-" for char in record.name)[:60]
+    configured = os.environ.get("TUNE_CHECKPOINTS")
+    root = Path(configured) if configured else home_directory() / "checkpoints"
+    readable = re.sub(r"[^A-Za-z0-9]", "-", record.name)[:60]
     return root / f"{readable}-{record.key}"
 
 
-def _update_spec(database: Database, record: StudyRecord, spec: StudySpec, source: StudySource) -> StudyRecord:
-    """The stored study under the spec as it is now; a budget never shrinks, since `tune extend` may have raised it.
+def _update_spec(
+    database: Database,
+    record: StudyRecord,
+    spec: StudySpec,
+    source: StudySource,
+) -> StudyRecord:
+    """Store the current spec of a study.
+
+    A budget never shrinks, as `tune extend` may have raised it.
 
     Raises:
         StudyExists: its trials would no longer be comparable.
     """
     if record.spec is None:
         return record
-    # Seeds that trials share follow from the study's: with another one they would be others.
+    # Shared seeds are derived from the study's, so that it must not change with them.
     fixed = _FIXED if spec.seeds is None else (*_FIXED, "seed")
     differing = [key for key in fixed if getattr(spec, key) != getattr(record.spec, key)]
     if differing:
         raise StudyExists(
             f"study {record.name!r} has trials with other {' and '.join(differing)} than this one. "
-            f"`{record.spec.resume_command}` continues it as it was; `tune rm {record.name}` deletes it; or give "
-            "this one another name."
+            f"`{record.spec.resume_command}` continues it as it was; "
+            f"`tune rm {record.name}` deletes it; or give this one another name."
         )
     if narrowed := sorted(widened(record.spec.parameters, spec.parameters)):
         raise StudyExists(
-            f"study {record.name!r} has trials that would not fit these parameters: {'; '.join(narrowed)}. Ranges may "
-            "grow and choices may be added."
+            f"study {record.name!r} has trials that would not fit these parameters: "
+            f"{'; '.join(narrowed)}. Ranges may grow and choices may be added."
         )
     old, new = record.spec.budget, spec.budget
-    limits = {name: limit and max(limit, getattr(old, name) or 0) for name, limit in new.limits.items()}
+    limits = {}
+    for name, limit in new.limits.items():
+        limits[name] = limit and max(limit, getattr(old, name) or 0)
     spec = spec.model_copy(update={"budget": new.model_copy(update=limits)})
     with database.engine.begin() as connection:
         study_records.renew(connection, record, spec, source.text, source.folder)
@@ -478,20 +610,23 @@ def _update_spec(database: Database, record: StudyRecord, spec: StudySpec, sourc
 
 
 _INTERRUPTED = Shutdown(None, "interrupted", None)
-_OVER = Shutdown(None, "another coordinator brought it to its end", None)
+_FINISHED_ELSEWHERE = Shutdown(None, "another coordinator brought it to its end", None)
 
 _FIXED = ("metrics", "constraints", "constants", "seeds")
-"""What has to stay as it is while a study has trials; `parameters` may grow, see `search_space.widened`."""
+"""Keys that cannot change while a study has trials; `parameters` may grow, see `widened`."""
 
 
 def _conflict_message(record: StudyRecord, trials: int) -> str:
     name = record.name
     is_done = record.spec is not None and is_exhausted(record.spec, trials)
-    more = f"`tune widen {name}` allows more" if is_done else f"`tune extend {name} --trials N` gives it more budget"
+    more = f"`tune extend {name} --trials N` gives it more budget"
+    if is_done:
+        more = f"`tune widen {name}` allows more"
     if record.spec is not None and not record.spec.has_program:
         return (
-            f"a study named {name!r} exists and is {record.state}. `resume=True` continues it, with more trials if "
-            f"you give it a larger budget; `tune rm {name}` deletes it; or give this one another `name`."
+            f"a study named {name!r} exists and is {record.state}. "
+            "`resume=True` continues it, with more trials if you give it a larger budget; "
+            f"`tune rm {name}` deletes it; or give this one another `name`."
         )
     ways = {
         StudyState.FINISHED: f"it is finished ({record.reason}). {more}",
@@ -499,7 +634,8 @@ def _conflict_message(record: StudyRecord, trials: int) -> str:
         StudyState.FAILED: f"it failed ({record.reason}). `tune resume {name}` tries again",
     }
     way = ways.get(record.state, f"it is unfinished. `tune resume {name}` continues it")
-    return f"a study named {name!r} exists and {way}; `tune rm {name}` deletes it; or give this one another name."
+    ways_out = f"`tune rm {name}` deletes it; or give this one another name."
+    return f"a study named {name!r} exists and {way}; {ways_out}"
 
 
 _NO_SPEC = "study {!r} was made through Optuna's API and has no spec to run it by"

@@ -27,9 +27,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.coordinator.attempt_results import conclude
+from tunesvc.coordinator.attempt_state.attempt_results import conclude
+from tunesvc.coordinator.attempt_state.live_attempts import MetricTracker
 from tunesvc.coordinator.commands import carry_out, perform
-from tunesvc.coordinator.live_attempts import MetricTracker
 from tunesvc.db import lease, recovery, study_annotations, study_records
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage

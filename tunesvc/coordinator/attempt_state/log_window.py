@@ -1,4 +1,4 @@
-"""The output of an attempt that is stored: its beginning, and its end as that moves on."""
+"""The stored output of an attempt: its beginning, and its latest end."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import NamedTuple
 from tunesvc.execution.executor import OutputLogged
 
 KEPT_CHARS_MAX = 2 * 2**20
-"""Of the beginning; and as much of the end."""
+"""Stored characters of the beginning, and of the end."""
 
 
 class LogGap(NamedTuple):
-    """Between the beginning and the end."""
+    """The part between beginning and end that is left out."""
 
     first: int
-    """The number of the first event that is left out."""
+    """Number of the first event that is left out."""
     last: int
+    """Number of the last one."""
     chars: int
 
 
 class LogWindow:
-    """The stored output of one attempt. It holds no text, only sizes."""
+    """Sizes of one attempt's stored output; holds no text."""
 
     def __init__(self, kept_chars_max: int = KEPT_CHARS_MAX) -> None:
         self._max = kept_chars_max
@@ -31,7 +32,7 @@ class LogWindow:
         self._gap: LogGap | None = None
 
     def add(self, seq: int, line: OutputLogged) -> LogGap | None:
-        """Add a piece that is stored; return the gap if it grows, so that what lies in it has to be deleted."""
+        """Add a stored piece; return the gap if it grew, so that the caller deletes its lines."""
         chars = len(line.text)
         if self._beginning_chars < self._max:
             self._beginning_chars += chars
@@ -46,7 +47,7 @@ class LogWindow:
             piece = self._end.popleft()
             self._end_chars -= piece.chars
             first, chars = (grown.first, grown.chars) if grown else (piece.seq, 0)
-            grown = LogGap(first, piece.seq, chars + piece.stands_for)
+            grown = LogGap(first, piece.seq, chars + piece.written_chars)
         self._gap = grown
         return grown
 
@@ -54,5 +55,5 @@ class LogWindow:
 class _Piece(NamedTuple):
     seq: int
     chars: int
-    stands_for: int
+    written_chars: int
     """Characters that the attempt wrote; more than `chars` where some were left out on the way."""

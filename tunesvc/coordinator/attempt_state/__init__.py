@@ -1,0 +1,1 @@
+"""State of attempts that run: live attempts, leases, deadlines, stored output, results."""
