@@ -18,6 +18,7 @@ from tunesvc.run_options import RunOptions
 from tunesvc.runtime.interrupts import TimeLimit, interruptible
 from tunesvc.runtime.logging_observer import LoggingObserver
 from tunesvc.runtime.run_study import StudySource, run_study
+from tunesvc.runtime.stored_recommendation import store_recommendation
 from tunesvc.util.formatting import duration, number
 from tunesvc.views.automatic import automatic_view
 
@@ -78,6 +79,7 @@ def run_observed(
             limit.close()
     if callbacks is not None:
         callbacks.close()
+    store_recommendation(database, record.study_id)
     interrupted = interrupt.is_set() and closing.state is None
     if options.get("observer") is None:
         observer.on_event(ProgressEvent("over", _summary(database, get_study(database, record.name), interrupted)))

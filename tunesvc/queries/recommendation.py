@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from tunesvc.db.engine.database import Database
+from tunesvc.db.schema.tables import study_attrs
 from tunesvc.errors import TuneError
 from tunesvc.queries.confirmation import get_confirmation
-from tunesvc.queries.fitted_model import frozen
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.study_summary import expected
 from tunesvc.queries.trials.trial_results import Results, subsample_best
@@ -20,6 +23,8 @@ from tunesvc.queries.trials.trial_table import list_best_trials, rows_of
 if TYPE_CHECKING:
     from tunesvc.search.analysis.recommend import Recommendation
 
+STORED = "tunesvc:recommendation"
+"""System attribute of a study: the model's answer, and the digest of the results that it rests on."""
 CONSIDERED_MAX = 2_000
 """Most trials that the model compares to recommend one."""
 
@@ -48,10 +53,25 @@ def recommend_by_model(
 ) -> Recommendation | None:
     """Return the recommended trial by the model alone, without repeats.
 
-    Of more than `CONSIDERED_MAX` candidates, takes the best and an even sample of the others.
+    Read from `STORED` where that rests on the same results: fitting the model takes longer than
+    all else.
     """
     if len(view.objectives) > 1:
         return None
+    stored = _stored(database, view.study_id)
+    if stored is not None and stored["digest"] == digest(view, results):
+        from tunesvc.search.analysis.recommend import Recommendation
+
+        return Recommendation(**stored["answer"])
+    return fitted(database, view, results)
+
+
+def fitted(database: Database, view: StudyView, results: Results) -> Recommendation | None:
+    """Fit the model of a study of one objective, and return the recommended trial.
+
+    Of more than `CONSIDERED_MAX` candidates, takes the best and an even sample of the others.
+    """
+    from tunesvc.queries.fitted_model import frozen
     from tunesvc.search.analysis.recommend import recommend
 
     rows = np.flatnonzero(results.candidates())
@@ -62,18 +82,8 @@ def recommend_by_model(
     return recommend(trials, view.objectives[0].goal, view.shared_seeds)
 
 
-def with_repeats(
-    database: Database,
-    view: StudyView,
-    results: Results,
-    answer: Recommendation,
-) -> Recommendation:
-    """Return the winner of the repeats, or the model's answer if there is none or it is newer."""
-    confirmation = get_confirmation(database, view.name)
-    if confirmation is None or confirmation.started_at is None:
-        return answer
-    winner = confirmation.winner
-    if winner is None or winner.mean is None:
+    Read from `STORED` where that rests on the same results: fitting the model takes longer than
+    all else.
         return answer
     ended_s = results.ended_s[results.numbers == answer.number]
     if (ended_s > confirmation.started_at.timestamp()).any():

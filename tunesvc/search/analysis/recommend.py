@@ -9,16 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from tunesvc.search.analysis.finalists import Finalist
-from tunesvc.search.samplers.gp.fitted import PosteriorSummary, fit_posterior
 from tunesvc.search.tracking.objectives import is_feasible, orient
 from tunesvc.spec.model import Goal
 from tunesvc.util.formatting import number
 
+if TYPE_CHECKING:
+    from tunesvc.search.analysis.finalists import Finalist
+    from tunesvc.search.samplers.gp.fitted import PosteriorSummary
+
+VERSION = 1
+"""Raise it when the same trials get another recommendation: stored ones are then computed again."""
 TRIALS_MIN = 10
 """With fewer complete trials the best observed value is all there is to go by."""
 
@@ -130,7 +135,12 @@ def _summary(
     goal: Goal,
     shared_seeds: int | None,
 ) -> PosteriorSummary | None:
-    return fit_posterior(candidates, goal, shared_seeds) if len(candidates) >= TRIALS_MIN else None
+    if len(candidates) < TRIALS_MIN:
+        return None
+    # It imports SciPy, which takes half a second: `tune best` often needs no model.
+    from tunesvc.search.samplers.gp.fitted import fit_posterior
+
+    return fit_posterior(candidates, goal, shared_seeds)
 
 
 def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
