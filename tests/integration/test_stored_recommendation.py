@@ -22,7 +22,7 @@ def test_a_stored_recommendation_is_what_the_model_says_until_results_change(
     computed = recommended_trials(database, view)
     store_recommendation(database, view.study_id)
     with monkeypatch.context() as patch:
-        patch.setattr(recommendation, "fitted", None)  # would raise
+        patch.setattr(recommendation, "fit_recommendation", None)  # would raise
         assert recommended_trials(database, view) == computed
     with database.engine.begin() as connection:
         connection.exec_driver_sql("""UPDATE trials SET "values" = '{-5}' WHERE number = 3""")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tunesvc.search.analysis.recommend import Recommendation
 
 STORED = "tunesvc:recommendation"
-"""System attribute of a study: the model's answer, and the digest of the results that it rests on."""
+"""System attribute of a study: the model's answer, and the digest of the results behind it."""
 CONSIDERED_MAX = 2_000
 """Most trials that the model compares to recommend one."""
 
@@ -53,20 +53,24 @@ def recommend_by_model(
 ) -> Recommendation | None:
     """Return the recommended trial by the model alone, without repeats.
 
-    Read from `STORED` where that rests on the same results: fitting the model takes longer than
+    Reads `STORED` while that rests on the same results, because fitting the model takes longer than
     all else.
     """
     if len(view.objectives) > 1:
         return None
     stored = _stored(database, view.study_id)
-    if stored is not None and stored["digest"] == digest(view, results):
-        from tunesvc.search.analysis.recommend import Recommendation
+    if stored is None or stored["digest"] != digest(view, results):
+        return fit_recommendation(database, view, results)
+    from tunesvc.search.analysis.recommend import Recommendation
 
-        return Recommendation(**stored["answer"])
-    return fitted(database, view, results)
+    return Recommendation(**stored["answer"])
 
 
-def fitted(database: Database, view: StudyView, results: Results) -> Recommendation | None:
+def fit_recommendation(
+    database: Database,
+    view: StudyView,
+    results: Results,
+) -> Recommendation | None:
     """Fit the model of a study of one objective, and return the recommended trial.
 
     Of more than `CONSIDERED_MAX` candidates, takes the best and an even sample of the others.
@@ -82,8 +86,42 @@ def fitted(database: Database, view: StudyView, results: Results) -> Recommendat
     return recommend(trials, view.objectives[0].goal, view.shared_seeds)
 
 
-    Read from `STORED` where that rests on the same results: fitting the model takes longer than
-    all else.
+def digest(view: StudyView, results: Results) -> str:
+    """Return a text that is equal for equal results under the same version of the model."""
+    from tunesvc.search.analysis.recommend import VERSION
+
+    candidates = results.candidates()
+    goal, seeds = view.objectives[0].goal, view.shared_seeds
+    content = hashlib.sha256(f"{VERSION} {goal} {seeds} {CONSIDERED_MAX}".encode())
+    for column in (results.numbers, results.values):
+        content.update(np.ascontiguousarray(column[candidates]).tobytes())
+    return content.hexdigest()
+
+
+def _stored(database: Database, study_id: int) -> dict[str, Any] | None:
+    columns = study_attrs.c
+    query = sa.select(columns.value).where(
+        columns.study_id == study_id,
+        columns.kind == "system",
+        columns.name == STORED,
+    )
+    with database.engine.connect() as connection:
+        text = connection.execute(query).scalar_one_or_none()
+    return None if text is None else json.loads(text)
+
+
+def with_repeats(
+    database: Database,
+    view: StudyView,
+    results: Results,
+    answer: Recommendation,
+) -> Recommendation:
+    """Return the winner of the repeats, or the model's answer if there is none or it is newer."""
+    confirmation = get_confirmation(database, view.name)
+    if confirmation is None or confirmation.started_at is None:
+        return answer
+    winner = confirmation.winner
+    if winner is None or winner.mean is None:
         return answer
     ended_s = results.ended_s[results.numbers == answer.number]
     if (ended_s > confirmation.started_at.timestamp()).any():

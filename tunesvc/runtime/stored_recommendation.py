@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from tunesvc.db.engine.database import Database
 from tunesvc.db.optuna.optuna_storage import PgStorage
-from tunesvc.queries.recommendation import STORED, digest, fitted
+from tunesvc.queries.recommendation import STORED, digest, fit_recommendation
 from tunesvc.queries.studies import get_study_by_id
 from tunesvc.queries.trials.trial_results import get_results
 
@@ -17,7 +17,7 @@ def store_recommendation(database: Database, study_id: int) -> None:
     if len(view.objectives) > 1:
         return
     results = get_results(database, study_id)
-    answer = fitted(database, view, results)
+    answer = fit_recommendation(database, view, results)
     if answer is not None:
         stored = {"digest": digest(view, results), "answer": asdict(answer)}
         PgStorage(database).set_study_system_attr(study_id, STORED, stored)
