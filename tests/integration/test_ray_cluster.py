@@ -59,7 +59,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.ray.cluster_connection import LocalResources
-from tunesvc.execution.executor import Reported, Yielded
+from tunesvc.execution.executor import Reported, StoppedEarly
 from tunesvc.execution.ray.ray_executor import RayExecutor
 
 interrupted = []
@@ -76,7 +76,7 @@ listener.until(lambda now: len(now.said(launch)) > heard + 20)
 os.kill(os.getpid(), signal.SIGTERM)
 executor.stop(launch.attempt)
 listener.until_ended(launch)
-assert listener.outcome(launch) == Yielded()
+assert listener.outcome(launch) == StoppedEarly()
 executor.close()
 print(*interrupted)
 """
