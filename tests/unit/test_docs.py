@@ -48,6 +48,16 @@ def test_every_command_can_be_typed(page: Path) -> None:
                 pytest.fail(f"tune {line}: {error.format_message()}")
 
 
+MODULE = re.compile(r"`(?:tunesvc/)?((?:[a-z_]+/)*[a-z_]+\.py)`")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=str)
+def test_every_module_path_exists(page: Path) -> None:
+    """A path is relative to the repository or to the package; a name without a folder may be a user's file."""
+    paths = [path for path in MODULE.findall(page.read_text()) if "/" in path or page.name == "code-tour.md"]
+    assert [path for path in paths if not any((root / path).exists() for root in (ROOT, ROOT / "tunesvc"))] == []
+
+
 def parse(root: Any, words: list[str]) -> None:
     group = root
     while words and hasattr(group, "commands"):
