@@ -231,7 +231,7 @@ def test_the_ending_of_a_file_says_what_is_written_into_it(ran: Tune) -> None:
     assert len(json.loads((ran.folder / "bowl.JSON").read_text())) == 4
     assert (ran.folder / "bowl.parquet").read_bytes().startswith(b"PAR1")
     assert ".parquet" in ran.here("export", "bowl", "--out", "bowl.xlsx", code=2)
-    assert "says csv" in ran.here("export", "bowl", "-o", "x.json", "--format", "csv", code=2)
+    assert "--format is csv" in ran.here("export", "bowl", "-o", "x.json", "--format", "csv", code=2)
     assert ".html" in ran.here("report", "bowl", "--out", "bowl.pdf", code=2)
     assert not (ran.folder / "bowl.xlsx").exists()
 

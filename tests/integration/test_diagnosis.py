@@ -39,7 +39,7 @@ def test_a_running_study_names_its_coordinator_and_where_attempts_live(database:
     for _ in range(20):
         coordinator.step()
     found = explained(simulation)
-    assert found["Coordinator"].startswith("ok: head:7 runs it; its lease, taken once so far, holds for ")
+    assert found["Coordinator"].startswith("ok: head:7 runs it; its lease, taken once so far, expires in ")
     assert found["State"] == "ok: running"
     live = diagnose(database, "test").live
     assert [(row.trial_number, row.node, row.pid) for row in live] == [(n, "simulated", n) for n in range(3)]
