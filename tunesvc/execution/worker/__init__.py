@@ -1,1 +1,1 @@
-"""A worker's process: its protocol with the driver, fencing, garbage collection."""
+"""A worker's process: its protocol with the executor, fencing, garbage collection."""

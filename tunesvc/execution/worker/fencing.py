@@ -1,4 +1,4 @@
-"""Whom a worker obeys: the coordinator with the highest fencing token that it has seen; and whether anybody calls.
+"""Fencing of a worker: it obeys the coordinator with the highest token, and ends when no coordinator calls it.
 
 Imports no Ray.
 """
@@ -17,7 +17,7 @@ class TokenFence:
     """The fence of one worker. Any thread may use it."""
 
     def __init__(self, token: int) -> None:
-        """`token`: of the coordinator that the worker was started by."""
+        """`token` is that of the coordinator that started the worker."""
         self._lock = threading.Lock()
         self._token = token
         self._open_calls = 0
@@ -25,13 +25,13 @@ class TokenFence:
         self._is_expired = False
 
     def is_current(self, token: int) -> bool:
-        """Whether nobody with a higher token has called yet."""
+        """Return True if no call with a higher token has arrived."""
         with self._lock:
             return token >= self._token
 
     @contextmanager
     def admit(self, token: int) -> Iterator[bool]:
-        """A call under a token, as long as it takes; gives whether it is to be obeyed."""
+        """Register a call for its duration. Yields True if the worker must obey it."""
         with self._lock:
             admitted = token >= self._token
             if admitted:
@@ -47,15 +47,22 @@ class TokenFence:
 
     @property
     def is_expired(self) -> bool:
-        """Whether nobody called for so long that the worker is about to end."""
+        """True if no call has arrived for so long that the worker is about to end."""
         return self._is_expired
 
     def watch(self, orphan_s: float, on_orphaned: Callable[[], None]) -> None:
-        """Do something, once, when nobody has called for so long."""
-        threading.Thread(target=self._watch, args=(orphan_s, on_orphaned), name="orphan", daemon=True).start()
+        """Call `on_orphaned` once if no call arrives for `orphan_s`."""
+        watcher = threading.Thread(
+            target=self._watch,
+            args=(orphan_s, on_orphaned),
+            name="orphan",
+            daemon=True,
+        )
+        watcher.start()
 
     def _watch(self, orphan_s: float, on_orphaned: Callable[[], None]) -> None:
-        # Ticks, not a clock: a process that was frozen for hours has calls waiting, which have to be heard first.
+        # Counts ticks instead of reading a clock: a process that was frozen for hours must first
+        # receive the calls that waited for it.
         tick_s = min(_TICK_S, orphan_s / 10)
         silent_s = 0.0
         while not self._expire(silent_s >= orphan_s):
@@ -64,9 +71,10 @@ class TokenFence:
         on_orphaned()
 
     def _take_calls(self) -> bool:
-        """Whether somebody has called since the last time, or is waiting for an answer."""
+        """Return True if a call has arrived since the last check, or is still open."""
         with self._lock:
-            was_called, self._was_called = self._was_called or self._open_calls > 0, False
+            was_called = self._was_called or self._open_calls > 0
+            self._was_called = False
             return was_called
 
     def _expire(self, is_orphan: bool) -> bool:

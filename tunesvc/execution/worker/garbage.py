@@ -1,7 +1,7 @@
-"""Frees what an attempt has left behind, before the next one begins in the same process.
+"""Frees the memory of an attempt before the next one begins in the same process.
 
-Models and their optimizers refer to each other in circles, which Python frees only when it looks for them, and GPU
-libraries keep what was freed. Imports no torch; where torch is loaded its caches are emptied.
+Models and their optimizers form reference cycles, which only a garbage collection frees, and GPU libraries cache freed
+memory. Imports no torch. If torch is loaded, its caches are emptied.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from contextlib import suppress
 from tunesvc.util.clock import Clock
 
 _SHARE = 0.02
-"""A collection takes 15 to 100 ms: at most this share of the time goes into it, unless memory has grown."""
+"""At most this share of the time goes into collections, of 15 to 100 ms each, unless memory has grown."""
 _GROWTH_BYTES = 32 * 2**20
 _SWOLLEN_BYTES = 256 * 2**20
-"""A worker that holds so much more than after its first attempt, and twice as much, keeps memory."""
+"""A worker leaks if it has grown by this much, and to twice its size, since its first attempt."""
 KEEPS_MEMORY = "[tunesvc: this worker keeps memory of earlier trials"
-"""Begins the note in the log of an attempt; `tune doctor` looks for it."""
+"""Begins the note in an attempt's log. `tune doctor` searches for it."""
 
 
 class Garbage:
-    """Looks for garbage between attempts: often enough for long ones, not so often that short ones wait."""
+    """Collects garbage between attempts, but not so often that short attempts have to wait."""
 
     def __init__(self, clock: Clock, resident: Callable[[], int] | None = None) -> None:
-        """`resident`: how much memory this process holds."""
+        """`resident` returns the memory of this process in bytes."""
         self._clock = clock
         self._resident = resident or _ResidentMemory()
         self._due_s = clock.now()
@@ -36,11 +36,12 @@ class Garbage:
 
     @property
     def is_due(self) -> bool:
-        """Tell whether a collection is worth its time by now."""
-        return self._clock.now() >= self._due_s or self._resident() >= self._bytes + _GROWTH_BYTES
+        """True if a collection is worth its time now."""
+        has_grown = self._resident() >= self._bytes + _GROWTH_BYTES
+        return has_grown or self._clock.now() >= self._due_s
 
     def collect(self) -> None:
-        """Free what can be freed."""
+        """Collect garbage and empty the caches of GPU libraries."""
         started_s = self._clock.now()
         gc.collect()
         _empty_caches()
@@ -50,7 +51,7 @@ class Garbage:
         self._at_first = self._at_first or self._bytes
 
     def note(self) -> str:
-        """Return what to log about memory that no collection frees; each doubling is noted once."""
+        """Return a note about memory that collections do not free, or an empty text. Notes each doubling once."""
         limit = max(2 * self._at_first, self._at_first + _SWOLLEN_BYTES, 2 * self._noted)
         if not self._at_first or self._bytes < limit:
             return ""
@@ -62,7 +63,7 @@ class Garbage:
 
 
 class _ResidentMemory:
-    """How much memory this process holds, read in microseconds: Linux says it in a file that stays open."""
+    """Reads the memory of this process, on Linux in microseconds from a file that stays open."""
 
     def __init__(self) -> None:
         try:
@@ -71,7 +72,7 @@ class _ResidentMemory:
             self._statm = None
 
     def __call__(self) -> int:
-        """Return bytes; where the system does not say so, the most that the process ever held."""
+        """Return the resident memory in bytes. On other systems than Linux, return its maximum so far."""
         if self._statm is None:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return int(os.pread(self._statm, 128, 0).split()[1]) * resource.getpagesize()
@@ -80,5 +81,5 @@ class _ResidentMemory:
 def _empty_caches() -> None:
     torch = sys.modules.get("torch")
     for name in ("cuda", "xpu", "mps"):
-        with suppress(Exception):  # no torch, a build without that backend, or none of its devices
+        with suppress(Exception):  # no torch, no such backend, or no device
             getattr(torch, name).empty_cache()

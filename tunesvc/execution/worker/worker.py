@@ -1,11 +1,11 @@
-"""What runs inside a warm Ray actor: one attempt after another of one job.
+"""The worker: runs the attempts of one job one after the other, in a Ray actor that stays up between them.
 
-Attempts that come while another runs stand in line and begin one after the other, without anybody being asked: nobody
-waits while messages travel. Each may be withdrawn until then. What all of them say is heard with one call.
+Attempts that arrive while another one runs wait in a backlog. The worker begins the next one by itself, so no time is
+lost to messages. An attempt can be canceled until it begins. One poll returns the events of all attempts.
 
-A plain class whose methods are called from several threads; `actors` makes an actor of it. Whoever calls brings a
-fencing token, and is refused when somebody with a higher one has called before. Imports Ray only to ask where it runs,
-and to end itself.
+A plain class whose methods are called from several threads; `actors` turns it into an actor. Every call carries a
+fencing token and is refused if one with a higher token came before. Imports Ray only to read its own location and to
+end itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 from tunesvc.execution.attempt.attempt import Attempt, Run, WorkerInfo
 from tunesvc.execution.attempt.batching import BATCH_WINDOW_S, BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
+from tunesvc.execution.attempt.outbox import Numbered
 from tunesvc.execution.attempt.output import OutputCapture
 from tunesvc.execution.attempt.spool import Spool
 from tunesvc.execution.executor import AttemptId, Job, Outcome
@@ -37,11 +39,11 @@ from tunesvc.execution.worker.worker_protocol import AdoptResponse, PollRequest,
 from tunesvc.util.clock import SystemClock
 
 GRACE_S = 5.0
-"""How long an attempt that nobody listens to any more has to end by itself."""
+"""Grace period for the running attempt of an orphaned worker to end by itself."""
 FULL_WAIT_S = 0.2
-"""How long a listener waits while an attempt may say nothing more before it is told what of it is recorded."""
+"""Maximum wait of a poll while an outbox is full. Only the next poll can bring its acknowledgements."""
 BATCH_MAX = 200
-"""So many events do not wait for more."""
+"""This many events are sent without waiting for more."""
 
 _REFUSED = PollResponse(is_refused=True)
 
@@ -50,9 +52,13 @@ class Worker:
     """Runs the attempts of one job, one at a time."""
 
     def __init__(self, job: Job, folder: str | None, token: int = 0, orphan_s: float | None = None) -> None:
-        """`folder` is the user's directory here; None for the one that Ray has put this process into.
+        """Take over this process.
 
-        With `orphan_s` the process ends when nobody has called for so long.
+        Args:
+            job: the job whose attempts to run.
+            folder: the user's directory on this node. None means the working directory, a copy made by Ray.
+            token: fencing token of the coordinator that starts the worker.
+            orphan_s: the process ends if no call arrives for this long. None means never.
         """
         self._job = job
         self._folder = Path(folder) if folder else Path.cwd()
@@ -60,25 +66,25 @@ class Worker:
         self._signal = BatchSignal(BATCH_WINDOW_S)
         self._lock = self._signal.lock
         self._attempts: dict[AttemptId, Attempt] = {}
-        """Those whose end may not be recorded yet, the one that runs, and those in line."""
+        """Finished attempts that are not recorded yet, the running one, and the backlog."""
         self._running: Attempt | None = None
         self._backlog: deque[Attempt] = deque()
         self._is_reusable = True
         self._garbage = Garbage(SystemClock())
         self._fence = TokenFence(token)
         self._latest = token, 0
-        """The token and the number of the newest call."""
+        """Token and number of the newest poll."""
         if orphan_s is not None:
             self._fence.watch(orphan_s, self._shut_down)
         imitate_interpreter(job, self._folder, is_copy=folder is None)
         os.register_at_fork(before=self._before_fork)
 
     def info(self) -> WorkerInfo:
-        """Where this worker runs; answering says that it has its resources."""
+        """Return this worker's location. An answer means that the worker is up."""
         return self._info
 
     def adopt(self, token: int) -> AdoptResponse:
-        """Obey a new coordinator; a question that was not answered is asked again, for the answer may be lost."""
+        """Obey a new coordinator. Repeat an unanswered question, because its answer may be lost."""
         with self._fence.admit(token) as admitted:
             if not admitted:
                 return AdoptResponse((), is_refused=True)
@@ -92,13 +98,14 @@ class Worker:
             return AdoptResponse(tuple(attempt.launch.attempt for attempt in attempts))
 
     def heartbeat(self, token: int) -> None:
-        """Somebody is still there, though there is nothing to do."""
+        """Note that the coordinator is alive, without a poll."""
         with self._fence.admit(token):
             pass
 
     def poll(self, token: int, request: PollRequest, timeout_s: float) -> PollResponse:
-        """Do what is ordered, and answer with what was said; waits up to `timeout_s` for the first of it, and a little
-        for what follows it, unless somebody waits for what it means.
+        """Execute the request's commands and return new events.
+
+        Waits up to `timeout_s` for the first event. Then waits a little for more, unless the worker needs a reply.
         """
         with self._fence.admit(token) as admitted:
             if not admitted:
@@ -109,17 +116,20 @@ class Worker:
                 self._wait(token, request, timeout_s)
                 if not self._fence.is_current(token):
                     return _REFUSED
-                return self._response(request) if self._is_newest(token, request) else PollResponse()
+                if not self._is_newest(token, request):
+                    return PollResponse()
+                return self._make_response(request)
 
-    # --- one call -----------------------------------------------------------------------------------
+    # --- polls --------------------------------------------------------------------------------------
 
     def _acknowledge(self, request: PollRequest) -> None:
         for attempt, (_, acknowledged) in request.cursors.items():
             if known := self._attempts.get(attempt):
                 known.acknowledge(acknowledged)
         for _, command in request.commands:
-            # its outcome is recorded, and with it all that it said
-            if command.kind == "forget" and (known := self._attempts.get(command.attempt)):
+            known = self._attempts.get(command.attempt)
+            # its outcome is recorded, and so are all events before it
+            if command.kind == "forget" and known:
                 known.acknowledge(sys.maxsize)
 
     def _take_commands(self, token: int, request: PollRequest) -> None:
@@ -129,7 +139,7 @@ class Worker:
         self._supersede_polls(token, request.number)
 
     def _supersede_polls(self, token: int, number: int) -> None:
-        """Have calls before this one come back."""
+        """Make polls older than this one return."""
         self._latest = max(self._latest, (token, number))
         self._signal.notify_urgent()
 
@@ -137,47 +147,62 @@ class Worker:
         return (token, request.number) == self._latest
 
     def _wait(self, token: int, request: PollRequest, timeout_s: float) -> None:
-        def is_due() -> bool:
-            return not self._is_newest(token, request) or self._must_flush or self._pending_events(request) >= BATCH_MAX
+        def is_superseded() -> bool:
+            return not self._is_newest(token, request)
 
-        if any(attempt.outbox.is_full for attempt, _ in self._with_cursors(request) if attempt):
-            timeout_s = min(timeout_s, FULL_WAIT_S)  # what is recorded meanwhile is told with the next call only
-        self._signal.wait(
-            lambda: not self._is_newest(token, request) or self._pending_events(request) > 0, is_due, timeout_s
-        )
+        def is_ready() -> bool:
+            return is_superseded() or self._pending_events(request) > 0
+
+        def is_urgent() -> bool:
+            if is_superseded() or self._must_flush:
+                return True
+            return self._pending_events(request) >= BATCH_MAX
+
+        attempts = [attempt for attempt, _ in self._with_cursors(request) if attempt]
+        if any(attempt.outbox.is_full for attempt in attempts):
+            timeout_s = min(timeout_s, FULL_WAIT_S)
+        self._signal.wait(is_ready, is_urgent, timeout_s)
 
     def _pending_events(self, request: PollRequest) -> int:
-        """How many events there are to hear. What is not here is worth telling at once."""
-        return sum(
-            attempt.outbox.count(after) if attempt else BATCH_MAX for attempt, after in self._with_cursors(request)
-        )
+        """Count the events to send. An absent attempt counts as a full batch, to be reported at once."""
+        events = 0
+        for attempt, after in self._with_cursors(request):
+            events += BATCH_MAX if attempt is None else attempt.outbox.count(after)
+        return events
 
     def _with_cursors(self, request: PollRequest) -> list[tuple[Attempt | None, int]]:
         return [(self._attempts.get(attempt), after) for attempt, (after, _) in request.cursors.items()]
 
     @property
     def _must_flush(self) -> bool:
-        """Whether we wait for whoever listens: nothing runs, or what does has asked something."""
+        """True if the worker waits for the coordinator: it is idle, or its attempt has asked a question."""
         running = self._running
-        return running is None or running.is_asking or (running.outbox.is_closed and not self._backlog)
+        if running is None or running.is_asking:
+            return True
+        return running.outbox.is_closed and not self._backlog
 
-    def _response(self, request: PollRequest) -> PollResponse:
-        events_of, absent, is_open = [], [], False
+    def _make_response(self, request: PollRequest) -> PollResponse:
+        batches: list[tuple[AttemptId, Sequence[Numbered]]] = []
+        absent: list[AttemptId] = []
+        is_open = False  # true after the first attempt without an outcome in its batch
         for attempt, (after, _) in request.cursors.items():
             known = self._attempts.get(attempt)
             if known is None:
                 absent.append(attempt)
             elif not is_open:
-                events_of.append((attempt, events := known.take(after)))
+                events = known.take(after)
+                if events:
+                    batches.append((attempt, events))
                 is_open = not (events and isinstance(events[-1][1], Outcome))
         self._signal.reset()
-        return PollResponse([(attempt, events) for attempt, events in events_of if events], absent, self._is_reusable)
+        return PollResponse(batches, absent, self._is_reusable)
 
     def _execute(self, command: WorkerCommand) -> None:
         known = self._attempts.get(command.attempt)
         match command.kind:
             case "run" if known is None and self._is_reusable:
-                self._submit(Attempt(self._job, command.values[0], self._info, self._signal))
+                launch = command.values[0]
+                self._submit(Attempt(self._job, launch, self._info, self._signal))
             case "cancel" if known and known in self._backlog:
                 self._backlog.remove(known)
                 del self._attempts[command.attempt]
@@ -188,15 +213,16 @@ class Worker:
             case "answer" if known:
                 known.answer(*command.values)
 
-    # --- what runs ----------------------------------------------------------------------------------
+    # --- attempts -----------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
-        """Let a child process of the objective report: it has nothing else to do so with."""
-        if (running := self._running) is not None and not running.outbox.is_closed:
+        """Open the running attempt's pipe, a forked child's only way to report."""
+        running = self._running
+        if running is not None and not running.outbox.is_closed:
             running.open_to_children()
 
     def _shut_down(self) -> None:
-        """End this process, which nobody wants any more, as Ray takes it for intended; its gang's bundles are freed."""
+        """End this orphaned process through Ray, so that it counts as intended, and free its gang's bundles."""
         with self._lock:
             self._backlog.clear()
             running = self._running
@@ -206,7 +232,7 @@ class Worker:
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        with suppress(Exception):  # Ray's head is away: then there is nobody who could mind
+        with suppress(Exception):  # without Ray's head it does not matter how the process ends
             if self._info.placement_group is not None:
                 remove_placement_group(self._info.placement_group)
             ray.kill(ray.get_runtime_context().current_actor)
@@ -223,16 +249,23 @@ class Worker:
     def _begin(self, attempt: Attempt) -> None:
         self._running = attempt
         attempt.start(
-            self._run, self._output, self._on_finished, source_digest=self._source_digest(), note=self._garbage.note()
+            self._run,
+            self._output,
+            self._on_finished,
+            source_digest=self._source_digest(),
+            note=self._garbage.note(),
         )
 
     def _on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Begin the next in line, if the process is fit for it and when it has freed what this one left."""
+        """Collect garbage if due, then begin the next attempt of the backlog, or drop the backlog if not reusable."""
         if attempt.is_reusable and self._garbage.is_due:
-            attempt.outbox.put(outcome)  # it neither waits for the collection nor is lost if that crashes
+            # Before the collection: the outcome must not wait for it, nor be lost if it crashes.
+            attempt.outbox.put(outcome)
             self._garbage.collect()
         with self._lock:
-            attempt.outbox.put(outcome)  # so that one reply has the outcome and the start of the next; once is enough
+            # Under the lock, so that one response has the outcome and the start of the next attempt.
+            # Ignored if the outcome was put above.
+            attempt.outbox.put(outcome)
             self._is_reusable = attempt.is_reusable
             self._running = None
             while self._backlog and not self._is_reusable:
@@ -241,24 +274,32 @@ class Worker:
                 return
             try:
                 self._begin(self._backlog.popleft())
-            except BaseException:  # noqa: BLE001  # this thread's end would be heard by nobody, that of the process is
+            except BaseException:  # noqa: BLE001  # Ray notices the end of a process, not of a thread
                 os._exit(1)
 
     def _run(self, attempt: Attempt) -> dict[str, float]:
         try:
-            os.chdir(self._folder)  # the attempt before may have gone elsewhere
+            os.chdir(self._folder)  # the previous attempt may have changed it
         except OSError as error:
-            raise EntrypointError(f"the study's folder {self._folder} is not there: {error.strerror}") from None
+            text = f"the study's folder {self._folder} is not there: {error.strerror}"
+            raise EntrypointError(text) from None
         return dict(self._runner(attempt))
 
     @cached_property
     def _runner(self) -> Run:
-        """How the job's objective is run. Made in the first attempt, so that a failing import is that attempt's."""
-        return run_command if self._job.command else adapters.prepare(self._load())
+        """Function that runs the objective. Created in the first attempt, so that a failing import is its failure."""
+        if self._job.command:
+            return run_command
+        return adapters.prepare(self._load())
 
     def _source_digest(self) -> str:
-        """Programs are read anew for each attempt; a module stays as it was when this process imported it."""
-        return digest_of(self._job, self._folder) if self._job.command else self._imported_digest
+        """Return the digest of the code that the next attempt runs.
+
+        Programs are read for each attempt; a module stays as it was when this process imported it.
+        """
+        if self._job.command:
+            return digest_of(self._job, self._folder)
+        return self._imported_digest
 
     @cached_property
     def _imported_digest(self) -> str:
@@ -274,7 +315,8 @@ class Worker:
         import ray
 
         context = ray.get_runtime_context()
-        group = ray.util.get_current_placement_group() if self._job.resources.workers > 1 else None
+        is_gang = self._job.resources.workers > 1
+        group = ray.util.get_current_placement_group() if is_gang else None
         node = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
         devices = tuple(context.get_accelerator_ids().get("GPU", ()))
         spool = str(self._output.spool.folder)
@@ -282,8 +324,11 @@ class Worker:
 
 
 def _spool_folder() -> Path:
-    """Return a folder of its own for this process: among Ray's logs, which last as long as the machine keeps them."""
+    """Return this process's folder, among Ray's logs: they outlive the process."""
     ray = sys.modules.get("ray")
     node = ray._private.worker._global_node if ray is not None else None
-    logs = Path(node.get_logs_dir_path() if node is not None else tempfile.mkdtemp(prefix="tunesvc-"))
-    return logs / f"tunesvc-{os.getpid()}"
+    if node is None:
+        logs = tempfile.mkdtemp(prefix="tunesvc-")
+    else:
+        logs = node.get_logs_dir_path()
+    return Path(logs, f"tunesvc-{os.getpid()}")

@@ -1,9 +1,9 @@
-"""What a coordinator and a worker tell each other: one call says all there is to say, one answer all there is to hear.
+"""Messages between a coordinator and a worker. One poll carries all pending commands, its response all new events.
 
-A worker may not get a call, or get it after a later one. So what it is told is repeated until it is known to have it,
-under the number of the first call that brought it, and is done once and in order.
+A poll may get lost, or arrive after a later one. Each command is therefore repeated until the worker has confirmed it.
+It keeps the number of the first poll that carried it, so the worker executes it once and in order.
 
-Values only; imports no Ray.
+Values only. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from tunesvc.execution.attempt.outbox import Numbered
 from tunesvc.execution.executor import AttemptId
 
 CommandKind = Literal["run", "cancel", "stop", "answer", "forget"]
-"""Run it as soon as none runs before it (with the `Launch`); do not, if it has not begun; have it stop at its next
-report; here is what it asked for (with the parameter's name and value); all that it said is recorded."""
+"""Commands about an attempt.
+
+run      begin it when the attempts before it have ended; carries the `Launch`
+cancel   do not begin it, if it has not begun
+stop     ask it to stop at its next report
+answer   the value that it asked for; carries the parameter's name and the value
+forget   all its events are recorded
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerCommand:
-    """What a worker is to do about an attempt."""
+    """A command to a worker about one attempt."""
 
     kind: CommandKind
     attempt: AttemptId
@@ -31,35 +37,35 @@ class WorkerCommand:
 
 @dataclass(frozen=True, slots=True)
 class PollRequest:
-    """What a worker is told, and what is listened for."""
+    """Commands for a worker, and the attempts whose events are requested."""
 
     number: int
-    """1, 2, 3, ... under a token. A call that was overtaken comes back at once with nothing: the newer one listens."""
+    """1, 2, 3, ... under a token. A newer poll makes the older one return at once, empty."""
     commands: Sequence[tuple[int, WorkerCommand]]
-    """Those that the worker is not known to have, each with the number of the first call that brought it."""
+    """Unconfirmed commands, each with the number of the first poll that carried it."""
     cursors: Mapping[AttemptId, tuple[int, int]]
-    """Up to where each attempt was heard, and recorded; in the order in which they were given."""
+    """Last received and last recorded event of each attempt, in the order in which they were assigned."""
 
 
 @dataclass(frozen=True, slots=True)
 class PollResponse:
-    """What the attempts of a worker have said."""
+    """New events of a worker's attempts."""
 
     events: Sequence[tuple[AttemptId, Sequence[Numbered]]] = ()
-    """In the order in which they run: an end is among it before the beginning of what follows."""
+    """Events in the order in which the attempts run: an outcome precedes the start of the next attempt."""
     absent: Sequence[AttemptId] = ()
-    """Those that it does not have: withdrawn, or never begun because it was not fit any more."""
+    """Attempts that the worker does not have: canceled, or never begun because it was not reusable."""
     is_reusable: bool = True
-    """Whether it may run another attempt."""
+    """True if the worker may run another attempt."""
     is_refused: bool = False
-    """Whether somebody with a higher token has taken it over."""
+    """True if a coordinator with a higher token has the worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdoptResponse:
-    """What a worker says to a new coordinator."""
+    """A worker's answer to a new coordinator."""
 
     attempts: Sequence[AttemptId]
-    """What it runs and what follows that, after those whose end it keeps; in the order in which they run."""
+    """Its attempts in the order in which they run: finished ones, the running one, its backlog."""
     is_refused: bool = False
-    """Whether the coordinator is not the new one at all."""
+    """True if a coordinator with a higher token has the worker."""
