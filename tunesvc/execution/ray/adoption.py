@@ -1,7 +1,7 @@
-"""Workers that others have started: those of an earlier coordinator are found, and taken over or ended.
+"""Finds the workers of other coordinators of the study, and adopts or ends them.
 
-Whoever has been overtaken may start some even later. They are ended as they turn up; if it is we who have been, we step
-back. Imports Ray for the error of a worker out of reach.
+A superseded coordinator may start workers even later; they are ended when they appear. If this coordinator is the
+superseded one, it gives up all workers. Imports Ray for the error of an unreachable worker.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tunesvc.util.clock import SystemClock
 
 
 class WorkerAdoption:
-    """Asks the workers of earlier coordinators what they run, and goes on with what is sought."""
+    """Asks the workers of earlier coordinators for their attempts, and adopts those that are expected."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class WorkerAdoption:
         *,
         schedule: Callable[[], None],
     ) -> None:
-        """`schedule`: called when more is known of which workers there are."""
+        """`schedule` is called when more workers are known."""
         self._backend = backend
         self._pool = pool
         self._client = client
@@ -43,12 +43,12 @@ class WorkerAdoption:
         self._schedule = schedule
         self._clock = SystemClock()
         self._may_be_starting = True
-        """Whether workers of an earlier coordinator may still take their time."""
+        """True while workers of an earlier coordinator may still be starting."""
         self._unknown_names: set[str] = set()
         self._checked_s = self._clock.now()
 
     def begin(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
-        """Find the workers of earlier coordinators; those of a local Ray ended with it."""
+        """Find the workers of earlier coordinators. On a local Ray they have ended with it."""
         self._pool.token = token
         self._client.expect_adopted(cursors)
         if self._backend.shared:
@@ -57,13 +57,18 @@ class WorkerAdoption:
             self._client.fail_unmatched("it ended with its coordinator")
 
     def conclude(self) -> None:
-        """What no worker has is lost as soon as all have answered; who is silent is ended when nothing is sought."""
+        """Finish the adoption as far as possible.
+
+        If all workers have answered, unmatched attempts are lost. If no attempt is unmatched, workers that have not
+        answered are ended.
+        """
         if self._pool.is_searching:
             return
-        if not self._pool.unconfirmed and not self._pool.is_superseded:
-            self._client.fail_unmatched("no worker has it any more")
-        elif not self._may_be_starting and not self._pool.is_superseded and not self._has_unmatched:
-            self._end_unconfirmed(lambda _: True)
+        if not self._pool.is_superseded:
+            if not self._pool.unconfirmed:
+                self._client.fail_unmatched("no worker has it any more")
+            elif not self._may_be_starting and not self._has_unmatched:
+                self._end_unconfirmed(lambda _: True)
         self._schedule()
 
     @property
@@ -89,15 +94,20 @@ class WorkerAdoption:
         self.conclude()
 
     def _request_adoption(self, worker: WorkerState) -> None:
-        self._event_loop.on_result(
-            worker.handle.actor.adopt.remote(self._pool.token), partial(self._on_response, worker)
-        )
+        answer = worker.handle.actor.adopt.remote(self._pool.token)
+        self._event_loop.on_result(answer, partial(self._on_response, worker))
 
-    def _on_response(self, worker: WorkerState, response: AdoptResponse | None, error: BaseException | None) -> None:
+    def _on_response(
+        self,
+        worker: WorkerState,
+        response: AdoptResponse | None,
+        error: BaseException | None,
+    ) -> None:
         if worker not in self._pool.unconfirmed or self._pool.is_closed:
             return
         if isinstance(error, ActorUnavailableError):
-            self._event_loop.call_later(self._timeouts.retry_s, partial(self._request_adoption, worker))
+            retry = partial(self._request_adoption, worker)
+            self._event_loop.call_later(self._timeouts.retry_s, retry)
             return
         self._pool.unconfirmed.remove(worker)
         if response is not None and response.is_refused:
@@ -108,14 +118,21 @@ class WorkerAdoption:
             worker.handle.end()
         self.conclude()
 
-    # --- who does not answer --------------------------------------------------------------------------
+    # --- unresponsive workers -------------------------------------------------------------------------
 
     def _check_unresponsive(self) -> None:
-        """Workers that never came up are ended; others may be frozen or out of reach with an attempt that is sought."""
-        unresponsive = [worker.handle for worker in self._pool.unconfirmed]
-        self._event_loop.run_in_thread(lambda: self._backend.pending(unresponsive), self._on_pending_known)
+        """End workers that never came up. Others may be frozen or unreachable, with an expected attempt."""
+        handles = [worker.handle for worker in self._pool.unconfirmed]
+        self._event_loop.run_in_thread(
+            partial(self._backend.pending, handles),
+            self._on_pending_known,
+        )
 
-    def _on_pending_known(self, pending: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
+    def _on_pending_known(
+        self,
+        pending: Sequence[WorkerHandle] | None,
+        _error: BaseException | None,
+    ) -> None:
         self._may_be_starting = False
         self._end_unconfirmed(lambda worker: worker.handle in (pending or ()))
 
@@ -125,10 +142,10 @@ class WorkerAdoption:
             worker.handle.end()
         self.conclude()
 
-    # --- who is not known -----------------------------------------------------------------------------
+    # --- unknown workers ------------------------------------------------------------------------------
 
     def check_for_others(self) -> None:
-        """Now and then have idle workers know that we are there, and look for others."""
+        """Send heartbeats to idle workers and search for unknown ones, once every `check_s`."""
         now = self._clock.now()
         if not self._pool.is_usable or now - self._checked_s < self._timeouts.check_s:
             return
@@ -138,13 +155,14 @@ class WorkerAdoption:
             self._event_loop.run_in_thread(self._backend.names, self._on_names)
 
     def _on_names(self, names: set[str] | None, _error: BaseException | None) -> None:
-        """A coordinator that was frozen while its study was taken over may have started workers afterwards."""
+        """End unknown workers: a coordinator that was frozen during a takeover may have started them later."""
         if names is None or not self._pool.is_usable:
             return
         unknown = names - self._pool.names
         if any(self._backend.token_of(name) > self._pool.token for name in unknown):
             self._pool.on_superseded()
             return
-        for name in unknown & self._unknown_names:  # the first time it may have been ours, and about to end
+        # Only those seen twice: at first sight it may be one of ours that is about to end.
+        for name in unknown & self._unknown_names:
             self._backend.end_named(name)
         self._unknown_names = unknown

@@ -1,6 +1,6 @@
-"""Which attempt is where: launches that wait, workers, the attempts on them, and how long anything is waited for.
+"""State of dispatching: pending launches, workers, the attempts assigned to them, and timeouts.
 
-Values only; imports no Ray.
+Values only. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -19,122 +19,131 @@ if TYPE_CHECKING:
 
 
 HANDOVER_S = 0.2
-"""How long an end takes to be heard and recorded, the next attempt to be decided on, and its launch to reach a worker:
-0.03 to 0.1 s on two busy cores, and more where a sampler takes its time."""
+"""Time from the end of an attempt to the launch of the next on its worker, with recording and deciding in between.
+
+Measured: 0.03 to 0.1 s on two busy cores, and more with a slow sampler.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class PollingTimeouts:
-    """How often and how long, in seconds."""
+    """Timeouts and intervals of an executor, in seconds."""
 
     poll_s: float = 5.0
-    """A worker keeps a poll open when nothing happens; its answer even so is its sign of life."""
+    """A worker answers a poll after this time even without events. The answer is its heartbeat."""
     retry_s: float = 0.5
-    """A worker that cannot be reached is left alone."""
+    """Delay before an unreachable worker is called again."""
     adoption_s: float = 30.0
-    """Workers of an earlier coordinator may take to come up. Those that are up may have something, and keep it."""
+    """Time for workers of an earlier coordinator to come up. Workers that are up are given longer."""
     killed_s: float = 10.0
-    """Ray may take to say that a worker is dead which it was told to kill."""
+    """Time for Ray to confirm that it has killed a worker."""
     check_s: float = 10.0
-    """Between looks for workers that a coordinator started after its study was taken over."""
+    """Interval of the search for workers that a superseded coordinator has started."""
     backlog_s: float = 0.05
-    """An attempt stands in a worker's line for so long before another worker gets it that has nothing to do."""
+    """An attempt waits this long in a worker's backlog before it moves to an idle worker."""
     long_attempt_s: float = HANDOVER_S
-    """No more than one stands in line behind an attempt that has run for so long."""
+    """Behind an attempt that has run for longer, at most one waits in the backlog."""
 
 
 @dataclass(slots=True, eq=False)
 class WorkerState:
-    """A worker and what it does."""
+    """A worker, its pending commands and its attempts."""
 
     handle: WorkerHandle
     node: str = ""
-    """Where it is up; empty while nobody has said."""
+    """Address of its node. Empty while unknown."""
     info: WorkerInfo | None = None
-    """The same in full; None for a worker of an earlier coordinator too."""
+    """Its location in full. None while unknown, and for workers of an earlier coordinator."""
     output_positions: dict[str, int] = field(default_factory=dict)
-    """Up to where each stream of its output was heard."""
+    """Position up to which each stream of its output was received."""
     death: BaseException | None = None
-    """What Ray said when it died."""
+    """Ray's error when it died."""
     is_up: bool = False
     poll_count: int = 0
-    """How many were made of it."""
+    """Number of polls sent."""
     pending_commands: list[tuple[int, WorkerCommand]] = field(default_factory=list)
-    """Those that it is not known to have, each with the number of the first call that brings it."""
+    """Unconfirmed commands, each with the number of the first poll that carries it."""
     is_poll_scheduled: bool = False
-    """Whether a call of it is about to be made."""
+    """True if a poll is about to be sent."""
     is_retiring: bool = False
-    """Whether no other attempt may begin on it: it is an earlier coordinator's, started from what the job was then, or
-    the last attempt left something behind, or it is dead."""
+    """True if no other attempt may begin on it.
+
+    Either it is dead, or its last attempt left something behind, or an earlier coordinator has started it, perhaps
+    for an older version of the job.
+    """
     attempts: list[AssignedAttempt] = field(default_factory=list)
-    """Those whose end is not recorded, in the order in which they run."""
+    """Attempts whose end is not recorded, in the order in which they run."""
 
     @property
     def live(self) -> list[AssignedAttempt]:
-        """Those that are not over: the one that runs, and those that follow it."""
+        """Unfinished attempts: the running one and its backlog."""
         return [assigned for assigned in self.attempts if not assigned.is_finished]
 
     @property
     def is_free(self) -> bool:
-        """Whether an attempt would begin on it at once."""
+        """True if an attempt would begin on it at once."""
         return self.is_up and not self.is_retiring and not self.live
 
     def has_backlog_room(self, backlog_max: int) -> bool:
-        """Whether one more may stand in its line, where so many may."""
-        return self.is_up and not self.is_retiring and 0 < len(self.live) <= backlog_max
+        """Return True if it is busy and its backlog may get one more attempt."""
+        is_usable = self.is_up and not self.is_retiring
+        return is_usable and 0 < len(self.live) <= backlog_max
 
     def send(self, command: WorkerCommand) -> None:
-        """Have its next call say this."""
+        """Add a command to the next poll."""
         self.pending_commands.append((self.poll_count + 1, command))
 
     def confirm(self, number: int) -> None:
-        """It has what it was told by the call of this number."""
-        self.pending_commands = [(first, command) for first, command in self.pending_commands if first > number]
+        """Forget the commands of polls up to this number. The worker has them."""
+        pending = self.pending_commands
+        self.pending_commands = [(first, command) for first, command in pending if first > number]
 
 
 CancelReason = Literal["other worker", "stop", "kill"]
-"""Why an attempt is to be taken out of a worker's line."""
+"""Why an attempt is taken out of a worker's backlog."""
 
 
 @dataclass(slots=True, eq=False)
 class AssignedAttempt:
-    """An attempt that a worker was given, or that an earlier coordinator gave to one."""
+    """An attempt on a worker, assigned by this coordinator or by an earlier one."""
 
     attempt: AttemptId
     worker: WorkerState | None
-    """None as long as its worker is looked for."""
+    """None until its worker is found."""
     launch: Launch | None = None
-    """None for one of an earlier coordinator."""
+    """None for an attempt of an earlier coordinator."""
     since_s: float = 0.0
-    """When it was given to its worker, or was heard to begin."""
+    """Time when it was assigned, or when its first event arrived."""
     in_backlog: bool = False
-    """Whether it was given to a worker that ran another one, and nothing was heard of it since."""
+    """True if its worker was busy when it was assigned, and no event has arrived since."""
     cancel_reason: CancelReason | None = None
-    """Why it is asked for back, until its worker does not have it or has begun it."""
+    """Set while a cancel is pending: until the worker has given it back or has begun it."""
     delivered: int = 0
+    """Number of the last event delivered."""
     acknowledged: int = 0
+    """Number of the last event recorded."""
     deferred_commands: list[WorkerCommand] = field(default_factory=list)
-    """What its worker has to be told, as soon as that is found."""
+    """Commands to send when its worker is found."""
     has_answered: bool = True
-    """Whether the worker has answered since somebody last asked."""
+    """True if the worker has answered since `take_heartbeats` was last called."""
     is_killed: bool = False
     is_finished: bool = False
-    """Whether its outcome was delivered. Its worker keeps that until it is recorded."""
+    """True if its outcome was delivered. The worker keeps it until it is recorded."""
 
     @property
     def is_recorded(self) -> bool:
-        """Whether all that it ever said is recorded for good."""
+        """True if all its events are recorded, the outcome included."""
         return self.is_finished and self.acknowledged >= self.delivered
 
 
 @dataclass(slots=True)
 class PendingQueue:
-    """Launches that no worker has taken yet, in order."""
+    """Launches without a worker, in order."""
 
     launches: deque[Launch] = field(default_factory=deque)
 
     def remove(self, attempt: AttemptId) -> bool:
-        """Take an attempt out; whether it was there."""
+        """Remove an attempt. Return True if it was in the queue."""
         for launch in self.launches:
             if launch.attempt == attempt:
                 self.launches.remove(launch)
@@ -142,8 +151,9 @@ class PendingQueue:
         return False
 
     def pop_first_attempt(self, after: int) -> Launch | None:
-        """Take out the first that is its trial's first attempt, behind so many others; None when there is none."""
-        launch = next((launch for launch in islice(self.launches, after, None) if launch.attempt.number == 1), None)
-        if launch is not None:
-            self.launches.remove(launch)
-        return launch
+        """Pop the first launch that is its trial's first attempt, without the `after` first ones in the queue."""
+        for launch in islice(self.launches, after, None):
+            if launch.attempt.number == 1:
+                self.launches.remove(launch)
+                return launch
+        return None

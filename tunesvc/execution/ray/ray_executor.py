@@ -1,8 +1,8 @@
-"""The Executor on Ray: one warm actor per slot, reused from attempt to attempt of the job.
+"""The Executor on Ray. Its workers are actors that run one attempt of the job after another.
 
-Puts together who does what: `worker_pool` has the actors, `scheduler` gives them what waits, `worker_client` hears what
-attempts say, `adoption` goes on with an earlier coordinator's. Meant for one thread: others only put into the inbox,
-and count.
+Assembles `worker_pool` (starts and ends workers), `scheduler` (assigns attempts), `worker_client` (sends commands and
+receives events) and `adoption` (finds workers of earlier coordinators). Belongs to one thread. Other threads may only
+call `capacity` and `slots`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,16 @@ class RayExecutor:
     ) -> None:
         """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else start a local one.
 
-        With `fleet` the workers come from there. Several in one thread have one inbox and share what there is.
+        Executors of one thread share an event loop and fair shares.
+
+        Args:
+            job: the attempts' job.
+            address: address of a cluster.
+            local: resources of a local Ray.
+            timeouts: timeouts and intervals.
+            backend: starts the workers instead of Ray.
+            event_loop: receives results and timers.
+            fair_shares: the jobs that share the cluster.
 
         Raises:
             ExecutorError: Ray could not be started or reached.
@@ -66,74 +75,78 @@ class RayExecutor:
         self._adoption = WorkerAdoption(backend, pool, self._client, event_loop, timeouts, schedule=self._schedule)
 
     def capacity(self) -> Capacity:
-        """What the cluster's living nodes have in all. Any thread may ask."""
+        """Return the total resources of the living nodes. Any thread may call this."""
         return capacity_of(self._backend.nodes())
 
     def slots(self) -> int:
-        """How many attempts may be under way at a time. See `Executor.slots`. Any thread may ask."""
+        """Return how many attempts may be launched at a time, see `Executor.slots`. Any thread may call this."""
         self._event_loop.call_soon(self._check_cluster)
         return self._pool.limit()
 
     def warm_up(self) -> None:
-        """Take part with the other jobs, and start the first worker of a local Ray before there is an attempt."""
+        """Join the driver's other jobs, and start the first worker of a local Ray before there is an attempt."""
         self._pool.warm_up()
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
-        """Find the workers of earlier coordinators; those of a local Ray ended with it."""
+        """Adopt the attempts of earlier coordinators. On a local Ray they have ended with it."""
         self._adoption.begin(token, cursors)
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """Those whose worker has answered since the last call, and those that wait for one."""
-        return [*self._client.take_heartbeats(), *(launch.attempt for launch in self._queue.launches)]
+        """Return the attempts whose worker has answered since the last call, and those without a worker."""
+        queued = [launch.attempt for launch in self._queue.launches]
+        return [*self._client.take_heartbeats(), *queued]
 
     def health_error(self) -> str:
-        """Nothing that this process would survive, but for being too late."""
+        """Return an error if another coordinator has the workers. Other errors end this process."""
         return _SUPERSEDED if self._pool.is_superseded else ""
 
     def launch(self, launch: Launch) -> None:
-        """Queue the attempt for the next free worker; starts one more worker if none is idle."""
+        """Queue an attempt for the next free worker, and start one more worker if none is idle."""
         self._scheduler.add(launch)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Events not delivered yet; waits up to `timeout_s` for the first."""
-        deadline = self._clock.now() + timeout_s
+        """Return events not delivered yet. Waits up to `timeout_s` for the first."""
+        deadline_s = self._clock.now() + timeout_s
         self._event_loop.run_once(0.0)
-        while not (events := self._client.take_events()) and (left_s := deadline - self._clock.now()) > 0:
+        while True:
+            events = self._client.take_events()
+            left_s = deadline_s - self._clock.now()
+            if events or left_s <= 0:
+                return events
             self._event_loop.run_once(left_s)
-        return events
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Let the workers forget what is recorded, with the next poll; free those whose attempt is over."""
+        """Let workers forget recorded events with the next poll, and free those whose attempt has finished."""
         self._client.acknowledge(cursors)
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
-        """Send the value of a parameter that an attempt asked for."""
+        """Send the value that an attempt has asked for."""
         if assigned := self._client.live(attempt):
             self._client.send(assigned, "answer", name, value)
 
     def stop(self, attempt: AttemptId) -> None:
-        """Ask the attempt to stop; one that no worker has taken yet ends at once."""
+        """Ask the attempt to stop. One without a worker ends at once."""
         if self._queue.remove(attempt):
             self._client.finish_unstarted(attempt, StoppedEarly())
         elif assigned := self._client.live(attempt):
             self._client.stop(assigned)
 
     def kill(self, attempt: AttemptId) -> None:
-        """End the attempt's process; `Lost` follows when Ray says that it is dead, or does not say so for long."""
+        """Kill the attempt's process. `Lost` follows when Ray confirms its death, or after a timeout."""
         if self._queue.remove(attempt):
             self._client.finish_unstarted(attempt, Lost("killed before a worker was free"))
         elif assigned := self._client.live(attempt):
             self._client.kill(assigned)
-            if assigned.worker is None:  # it may have been the last one for which silent workers were kept
+            if assigned.worker is None:  # maybe the last one for which unresponsive workers were kept
                 self._adoption.conclude()
 
     def close(self) -> None:
-        """End all workers, and Ray if it is our own. Repeatable."""
+        """End all workers, and Ray if this process owns it. Repeatable."""
         self._forget_attempts()
         self._pool.close()
 
     def leave(self) -> None:
-        """Leave the cluster and what runs on it; whatever runs nothing is ended. On a local Ray as `close`."""
+        """Leave the cluster. Busy workers stay, idle ones end. On a local Ray the same as `close`."""
         self._forget_attempts()
         self._pool.leave()
 

@@ -1,8 +1,8 @@
-"""Which worker gets what waits, who stands in whose line, and when one more worker is wanted.
+"""Assigns pending attempts to workers and their backlogs, and starts more workers when needed.
 
-Attempts wait in a queue of ours, not in Ray's: whichever worker comes up or becomes free first takes the next one.
-What waits while all workers that there may be are busy stands in line in one of them, which begins it by itself; if
-another one is done sooner, that gets it. Nobody but the next one stands behind a long attempt. Imports no Ray itself.
+Attempts wait in our queue, not in Ray's: the first worker that comes up or becomes free takes the next one. If all
+workers are busy and no more may start, an attempt waits in the backlog of one of them, which begins it by itself. It
+moves if another worker becomes free sooner. Behind a long attempt, at most one waits. Imports no Ray itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tunesvc.util.clock import SystemClock
 
 
 class Scheduler:
-    """Gives what waits to workers, as many at a time as may run."""
+    """Assigns pending attempts to workers, at most `parallelism` at a time."""
 
     def __init__(
         self,
@@ -38,97 +38,122 @@ class Scheduler:
         self._is_check_scheduled = False
 
     def add(self, launch: Launch) -> None:
-        """Have one more attempt wait, and others give way to it if need be."""
+        """Queue an attempt, and claim capacity from other jobs if this one has too little."""
         self._queue.launches.append(launch)
         self._parallelism, self._backlog_max = launch.parallelism, launch.backlog_max
         self.schedule()
         self._pool.request_capacity()
 
     def schedule(self) -> None:
-        """Give what waits to workers that are free, and start as many more as there is room for."""
+        """Assign pending attempts to free workers, start more workers, and balance the backlogs."""
         if not self._pool.is_usable:
             return
         self._release_workers()
-        for worker in [worker for worker in self._pool.workers if worker.is_free]:
-            if self._queue.launches and self._may_begin > 0 and not self._pool.should_release(worker):
-                self._client.begin(worker, self._queue.launches.popleft())
-        free = sum(worker.is_free for worker in self._pool.workers)
-        could_begin = min(len(self._queue.launches) + len(self._in_backlogs), self._may_begin)
-        if (wanted := could_begin - free - self._pool.starting_count) > 0:
-            self._pool.start(wanted)
+        self._begin_on_free_workers()
+        self._start_workers()
         self._fill_backlogs()
         self._trim_backlogs()
         self._rebalance()
 
     @property
     def attempts(self) -> int:
-        """How many run or wait, or as many of them as may run at a time."""
+        """Number of live and pending attempts, at most `parallelism`."""
         attempts = self._client.live_count + len(self._queue.launches)
-        return attempts if self._parallelism is None else min(attempts, self._parallelism)
+        if self._parallelism is None:
+            return attempts
+        return min(attempts, self._parallelism)
 
     def fail_first(self, error: BaseException) -> None:
-        """A worker that cannot come up takes an attempt along: else one would be started after another, uncounted."""
+        """Fail the first pending attempt because a worker could not start.
+
+        Otherwise workers would be started again and again, without a limit on failures.
+        """
         if self._queue.launches:
             launch = self._queue.launches.popleft()
-            self._client.finish_unstarted(launch.attempt, outcome_of_death(error, killed=False))
+            outcome = outcome_of_death(error, killed=False)
+            self._client.finish_unstarted(launch.attempt, outcome)
+
+    def _begin_on_free_workers(self) -> None:
+        for worker in self._free_workers:
+            if not self._queue.launches or self._may_begin <= 0:
+                return
+            if not self._pool.should_release(worker):
+                self._client.begin(worker, self._queue.launches.popleft())
+
+    def _start_workers(self) -> None:
+        available = len(self._free_workers) + self._pool.starting_count
+        waiting = len(self._queue.launches) + len(self._in_backlogs)
+        missing = min(waiting, self._may_begin) - available
+        if missing > 0:
+            self._pool.start(missing)
+
+    @property
+    def _free_workers(self) -> list[WorkerState]:
+        return [worker for worker in self._pool.workers if worker.is_free]
 
     @property
     def _may_begin(self) -> int:
-        """How many more attempts may run at a time than do."""
+        """Number of attempts that may run in addition to the running ones."""
         if self._parallelism is None:
             return len(self._queue.launches) + 1
-        return self._parallelism - sum(bool(worker.live) for worker in self._pool.workers)
+        busy = [worker for worker in self._pool.workers if worker.live]
+        return self._parallelism - len(busy)
 
     @property
     def _in_backlogs(self) -> list[AssignedAttempt]:
-        """Those that could begin on another worker."""
-        return [
-            assigned
-            for worker in self._pool.workers
-            for assigned in worker.live[1:]
-            if assigned.in_backlog and assigned.launch
-        ]
+        """Attempts in backlogs that could move to another worker."""
+        waiting = [assigned for worker in self._pool.workers for assigned in worker.live[1:]]
+        return [assigned for assigned in waiting if assigned.in_backlog and assigned.launch]
 
     def _release_workers(self) -> None:
-        """Let go of workers whose room another job lacks: those that run nothing, once all of it is recorded."""
+        """End workers whose capacity another job needs, as soon as their attempts are recorded."""
         self._pool.publish_demand()
         for worker in [worker for worker in self._pool.workers if self._pool.should_release(worker)]:
             for assigned in worker.live[1:]:
                 self._move(assigned)
-            if not worker.attempts and self._pool.should_release(worker):  # one less may be enough
+            # Ask again: a worker that ended before may have freed enough.
+            if not worker.attempts and self._pool.should_release(worker):
                 self._pool.end(worker)
 
     def _fill_backlogs(self) -> None:
-        """Have what no worker can begin stand in line where it will probably begin first.
+        """Move pending attempts into the backlogs where they will probably begin first.
 
-        Only a trial's first attempt: one that ended its worker before must be seen to do so again.
+        Only a trial's first attempt moves. A retry may crash its worker again before its first event, and in a backlog
+        that would look as if it had never begun.
         """
         starting_count = self._pool.starting_count
         if len(self._queue.launches) <= starting_count or not self._pool.reuses_workers:
             return
         staying = [worker for worker in self._pool.workers if not self._pool.should_release(worker)]
-        while candidates := [worker for worker in staying if worker.has_backlog_room(self._backlog_max_of(worker))]:
+        while candidates := [worker for worker in staying if self._has_room(worker)]:
             launch = self._queue.pop_first_attempt(starting_count)
             if launch is None:
                 return
-            self._client.begin(min(candidates, key=_start_order), launch, in_backlog=True)
+            worker = min(candidates, key=_start_order)
+            self._client.begin(worker, launch, in_backlog=True)
+
+    def _has_room(self, worker: WorkerState) -> bool:
+        return worker.has_backlog_room(self._backlog_max_of(worker))
 
     def _backlog_max_of(self, worker: WorkerState) -> int:
-        """How many may stand in a worker's line."""
-        return 1 if self._clock.now() - _began_s(worker) > self._timeouts.long_attempt_s else self._backlog_max
+        """Return how many attempts may wait in a worker's backlog."""
+        running_s = self._clock.now() - _began_s(worker)
+        return 1 if running_s > self._timeouts.long_attempt_s else self._backlog_max
 
     def _trim_backlogs(self) -> None:
-        """Nobody but the next one stands behind an attempt that turns out to be long."""
+        """Take all but one attempt out of the backlog behind a long attempt."""
         for worker in self._pool.workers:
             for assigned in worker.live[1 + self._backlog_max_of(worker) :]:
                 if assigned.launch:
                     self._move(assigned)
 
     def _rebalance(self) -> None:
-        """Workers that have nothing to do get what has stood in others' lines for a while."""
-        free = sum(worker.is_free for worker in self._pool.workers)
-        count = 0 if self._queue.launches else max(0, min(free, self._may_begin))
-        for first in sorted(self._in_backlogs, key=lambda assigned: assigned.since_s)[:count]:
+        """Move the attempts that have waited longest in backlogs to free workers."""
+        if self._queue.launches:
+            return
+        count = max(0, min(len(self._free_workers), self._may_begin))
+        oldest = sorted(self._in_backlogs, key=lambda assigned: assigned.since_s)
+        for first in oldest[:count]:
             wait_s = first.since_s + self._timeouts.backlog_s - self._clock.now()
             if wait_s > 0:
                 self._schedule_rebalance(wait_s)
@@ -150,11 +175,11 @@ class Scheduler:
 
 
 def _began_s(worker: WorkerState) -> float:
-    """When the attempt began that a worker runs."""
+    """Return when a worker's running attempt began."""
     live = worker.live
     return live[0].since_s if live else 0.0
 
 
 def _start_order(worker: WorkerState) -> tuple[int, float]:
-    """By how much stands in its line, then by how long it has run what it runs."""
+    """Sort key: workers with few attempts first, then those whose running attempt is oldest."""
     return len(worker.live), _began_s(worker)

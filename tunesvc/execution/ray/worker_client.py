@@ -1,9 +1,9 @@
-"""What attempts are told, and what they say: from the moment when a worker is given one until its end is recorded.
+"""Polls workers: sends the commands for assigned attempts, and receives their events until the end is recorded.
 
-Each worker that has any has one call open, whose answer arrives in the inbox. Who has more to tell it calls once more,
-and the call before comes back; so the cost is per bunch, be it many attempts or many events of one. A worker keeps an
-outcome until it is recorded: until then it alone has it. Which worker gets what is decided elsewhere. Imports Ray for
-the error of a worker out of reach.
+Each worker with attempts has one open poll, whose response arrives in the event loop. New commands make another poll,
+upon which the worker returns the previous one. So the cost is per batch, of many attempts or of many events of one. A
+worker keeps an outcome until it is recorded, because until then no other process has it. Knows nothing of which worker
+gets which attempt. Imports Ray for the error of an unreachable worker.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tunesvc.util.clock import SystemClock
 
 
 class WorkerClient:
-    """With all attempts that workers were given, by this coordinator or by an earlier one."""
+    """Client of all workers: owns the attempts assigned by this coordinator or adopted from an earlier one."""
 
     def __init__(
         self,
@@ -43,7 +43,15 @@ class WorkerClient:
         *,
         schedule: Callable[[], None],
     ) -> None:
-        """What a worker gives back goes in front of what is `waiting`. `schedule`: called when a worker may be free."""
+        """Make a client without attempts.
+
+        Args:
+            pool: the workers.
+            queue: receives attempts that a worker gives back, at its front.
+            event_loop: receives the workers' responses.
+            timeouts: intervals of polls and retries.
+            schedule: called when a worker may be free.
+        """
         self._pool = pool
         self._queue = queue
         self._event_loop = event_loop
@@ -53,45 +61,52 @@ class WorkerClient:
         self._assigned: dict[AttemptId, AssignedAttempt] = {}
         self._ready: list[Event] = []
 
-    # --- who takes part -------------------------------------------------------------------------------
+    # --- assigned attempts ----------------------------------------------------------------------------
 
     def live(self, attempt: AttemptId) -> AssignedAttempt | None:
-        """An attempt whose outcome was not delivered yet."""
+        """Return an attempt if it is assigned and unfinished."""
         assigned = self._assigned.get(attempt)
-        return assigned if assigned is not None and not assigned.is_finished else None
+        if assigned is None or assigned.is_finished:
+            return None
+        return assigned
 
     @property
     def live_count(self) -> int:
-        """How many attempts have no outcome yet that was delivered."""
+        """Number of unfinished attempts."""
         return sum(not assigned.is_finished for assigned in self._assigned.values())
 
     @property
     def unmatched(self) -> list[AssignedAttempt]:
-        """Those of an earlier coordinator whose worker is looked for."""
+        """Attempts of an earlier coordinator whose worker is not found yet."""
         return [assigned for assigned in self._assigned.values() if assigned.worker is None]
 
     def expect_adopted(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Take in those of an earlier coordinator, of which so much is recorded."""
+        """Expect attempts of an earlier coordinator, each with the number of its last recorded event."""
         for attempt, cursor in cursors.items():
             self._assigned[attempt] = AssignedAttempt(
-                attempt, None, delivered=cursor, acknowledged=cursor, has_answered=False
+                attempt,
+                worker=None,
+                delivered=cursor,
+                acknowledged=cursor,
+                has_answered=False,
             )
 
     def fail_unmatched(self, reason: str) -> None:
-        """No worker has them."""
+        """Report all unmatched attempts as lost."""
         for assigned in self.unmatched:
             del self._assigned[assigned.attempt]
             self._deliver(assigned, assigned.delivered + 1, Lost(reason, "gone"))
 
     def resume(self, worker: WorkerState, attempts: Sequence[AttemptId]) -> bool:
-        """Go on with those of a worker's attempts that are sought; whether there are any."""
-        found = {attempt: self._assigned.get(attempt) for attempt in attempts}
-        adopted = [assigned for assigned in found.values() if assigned is not None and assigned.worker is None]
+        """Match a worker's attempts with the unmatched ones. Return True if there are any, and poll the worker."""
+        unmatched = {assigned.attempt: assigned for assigned in self.unmatched}
+        adopted = [unmatched[attempt] for attempt in attempts if attempt in unmatched]
         if not adopted:
             return False
         worker.attempts += adopted
-        for attempt in found.keys() - {assigned.attempt for assigned in adopted}:
-            worker.send(WorkerCommand("cancel", attempt))
+        for attempt in attempts:
+            if attempt not in unmatched:
+                worker.send(WorkerCommand("cancel", attempt))
         for assigned in adopted:
             assigned.worker, assigned.has_answered = worker, True
             assigned.in_backlog = assigned.attempt != attempts[0] and not assigned.delivered
@@ -103,14 +118,21 @@ class WorkerClient:
         return True
 
     def begin(self, worker: WorkerState, launch: Launch, *, in_backlog: bool = False) -> None:
-        """Give an attempt to a worker."""
-        assigned = AssignedAttempt(launch.attempt, worker, launch, since_s=self._clock.now(), in_backlog=in_backlog)
+        """Assign an attempt to a worker."""
+        now = self._clock.now()
+        assigned = AssignedAttempt(
+            launch.attempt,
+            worker,
+            launch,
+            since_s=now,
+            in_backlog=in_backlog,
+        )
         self._assigned[launch.attempt] = assigned
         worker.attempts.append(assigned)
         self.send(assigned, "run", launch)
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Let the workers forget what is recorded, with the next call; free those whose attempt is over."""
+        """Let workers forget recorded events with the next poll, and release finished attempts."""
         for attempt, cursor in cursors.items():
             if assigned := self._assigned.get(attempt):
                 assigned.acknowledged = max(assigned.acknowledged, cursor)
@@ -118,11 +140,11 @@ class WorkerClient:
                     self._release(assigned)
 
     def clear(self) -> None:
-        """Hear nothing any more."""
+        """Drop all attempts."""
         self._assigned.clear()
 
     def _release(self, assigned: AssignedAttempt) -> None:
-        """Have the attempt's worker free for the next one, or end it."""
+        """Release a recorded attempt. Its worker is free for the next one, or ends."""
         self._forget(assigned)
         if (worker := assigned.worker) is not None:
             worker.send(WorkerCommand("forget", assigned.attempt))
@@ -134,24 +156,23 @@ class WorkerClient:
         if assigned.worker is not None:
             assigned.worker.attempts.remove(assigned)
 
-    # --- what they say --------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------
 
     def take_events(self) -> Sequence[Event]:
-        """What is to be delivered, once."""
+        """Return new events, each once."""
         ready, self._ready = self._ready, []
         return ready
 
     def take_heartbeats(self) -> list[AttemptId]:
-        """Those whose worker has answered since the last call."""
-        answered = [
-            assigned for assigned in self._assigned.values() if assigned.has_answered and not assigned.is_finished
-        ]
+        """Return the unfinished attempts whose worker has answered since the last call."""
+        live = [assigned for assigned in self._assigned.values() if not assigned.is_finished]
+        answered = [assigned for assigned in live if assigned.has_answered]
         for assigned in answered:
             assigned.has_answered = False
         return [assigned.attempt for assigned in answered]
 
     def finish_unstarted(self, attempt: AttemptId, outcome: Outcome) -> None:
-        """The end of an attempt that never said anything, and that no worker has."""
+        """Deliver the outcome of an attempt that never began and is on no worker."""
         self._ready.append(Event(attempt, 1, outcome))
 
     def _deliver(self, assigned: AssignedAttempt, seq: int, payload: Payload) -> None:
@@ -159,7 +180,7 @@ class WorkerClient:
         self._ready.append(Event(assigned.attempt, seq, payload))
 
     def _schedule_poll(self, worker: WorkerState) -> None:
-        """Call a worker when all that is to be told by then is known."""
+        """Poll a worker soon, after the actions that are already queued: they may add commands."""
         if not worker.is_poll_scheduled:
             worker.is_poll_scheduled = True
             self._event_loop.call_soon(partial(self._poll, worker))
@@ -170,8 +191,11 @@ class WorkerClient:
         if self._pool.is_closed or not live:
             return
         worker.poll_count += 1
-        # what this executor has not delivered itself must not be forgotten, whoever else has recorded it
-        cursors = {a: (one.delivered, min(one.acknowledged, one.delivered)) for a, one in live.items()}
+        cursors = {}
+        for attempt, assigned in live.items():
+            # The worker must keep events that this executor has not delivered itself, even if they are recorded.
+            acknowledged = min(assigned.acknowledged, assigned.delivered)
+            cursors[attempt] = assigned.delivered, acknowledged
         request = PollRequest(worker.poll_count, tuple(worker.pending_commands), cursors)
         answer = worker.handle.actor.poll.remote(self._pool.token, request, self._timeouts.poll_s)
         self._event_loop.on_result(answer, partial(self._on_response, worker, request.number, live))
@@ -187,9 +211,11 @@ class WorkerClient:
         is_newest = number == worker.poll_count
         if self._pool.is_closed:
             return
-        if isinstance(error, ActorUnavailableError):  # out of reach, not known to be dead: the outboxes keep everything
+        if isinstance(error, ActorUnavailableError):
+            # Unreachable, but maybe alive: its outboxes keep all events.
             if is_newest:
-                self._event_loop.call_later(self._timeouts.retry_s, partial(self._poll_again, worker, number))
+                retry = partial(self._poll_again, worker, number)
+                self._event_loop.call_later(self._timeouts.retry_s, retry)
         elif response is None:
             self._on_death(worker, error or RuntimeError("it does not say why"))
         elif response.is_refused:
@@ -203,21 +229,25 @@ class WorkerClient:
                 self._schedule_poll(worker)
 
     def _poll_again(self, worker: WorkerState, number: int) -> None:
-        """Call again, unless somebody has since."""
+        """Repeat a poll, unless a newer one was sent meanwhile."""
         if number == worker.poll_count:
             self._schedule_poll(worker)
 
     def _handle_response(
-        self, worker: WorkerState, polled: Mapping[AttemptId, AssignedAttempt], response: PollResponse
+        self,
+        worker: WorkerState,
+        polled: Mapping[AttemptId, AssignedAttempt],
+        response: PollResponse,
     ) -> None:
         worker.is_retiring |= not response.is_reusable
         for assigned in worker.live:
             assigned.has_answered = True
+        # An earlier response may have finished an attempt or given it back: hence the checks.
         for attempt, events in response.events:
-            if self.live(attempt) is polled[attempt]:  # an earlier answer may have told its end
+            if self.live(attempt) is polled[attempt]:
                 self._receive(polled[attempt], worker, events)
         for attempt in reversed(response.absent):
-            if self.live(attempt) is polled[attempt]:  # or have given it back
+            if self.live(attempt) is polled[attempt]:
                 self._requeue(polled[attempt])
         if response.absent:
             self._schedule()
@@ -233,24 +263,28 @@ class WorkerClient:
         if isinstance(events[-1][1], Outcome):
             assigned.is_finished = True
             worker.is_retiring |= not self._pool.reuses_workers
-        if assigned.is_recorded:  # by a coordinator whose driver had heard the outcome before this one
+        if assigned.is_recorded:  # by a coordinator that received the outcome through an earlier driver
             self._release(assigned)
         elif not assigned.is_finished:
             self._apply_deferred(assigned)
 
     def _on_death(self, worker: WorkerState, error: BaseException) -> None:
-        """Look for what a dead worker has left, before its attempts end."""
+        """Read a dead worker's unread output, then fail its attempts."""
         worker.is_retiring = True
-        if worker.info is None or not any(not assigned.in_backlog for assigned in worker.live):
+        has_begun = any(not assigned.in_backlog for assigned in worker.live)
+        if worker.info is None or not has_begun:
             self._fail_attempts(worker, error, Remains())
         elif worker.death is None:
             worker.death = error
-            self._event_loop.run_in_thread(
-                partial(self._pool.remains, worker), partial(self._on_remains, worker, error)
-            )
+            read = partial(self._pool.remains, worker)
+            self._event_loop.run_in_thread(read, partial(self._on_remains, worker, error))
 
     def _on_remains(
-        self, worker: WorkerState, death: BaseException, remains: Remains | None, _: BaseException | None
+        self,
+        worker: WorkerState,
+        death: BaseException,
+        remains: Remains | None,
+        _: BaseException | None,
     ) -> None:
         if not self._pool.is_closed:
             self._fail_attempts(worker, death, remains or Remains())
@@ -260,22 +294,25 @@ class WorkerClient:
             if assigned.in_backlog:
                 self._deliver(assigned, 1, Lost("its worker died before it began", "gone"))
             else:
-                for stream, text in remains.output.items():
-                    if text:
-                        self._deliver(assigned, assigned.delivered + 1, OutputLogged(stream, text))
-                outcome = outcome_of_death(error, killed=assigned.is_killed, end=remains.end)
-                self._deliver(assigned, assigned.delivered + 1, outcome)
+                self._fail(assigned, error, remains)
             self._release(assigned)
 
-    # --- what they are told ---------------------------------------------------------------------------
+    def _fail(self, assigned: AssignedAttempt, error: BaseException, remains: Remains) -> None:
+        for stream, text in remains.output.items():
+            if text:
+                self._deliver(assigned, assigned.delivered + 1, OutputLogged(stream, text))
+        outcome = outcome_of_death(error, killed=assigned.is_killed, end=remains.end)
+        self._deliver(assigned, assigned.delivered + 1, outcome)
+
+    # --- commands -------------------------------------------------------------------------------------
 
     def stop(self, assigned: AssignedAttempt) -> None:
-        """Ask an attempt to stop; one that stands in line is asked for back."""
+        """Ask an attempt to stop, or cancel it if it is in a backlog."""
         if not self.cancel(assigned, "stop"):
             self.send(assigned, "stop")
 
     def kill(self, assigned: AssignedAttempt) -> None:
-        """End an attempt's process, as soon as its worker is found; one that stands in line is asked for back."""
+        """Kill an attempt's process as soon as its worker is found, or cancel it if it is in a backlog."""
         if assigned.is_killed or self.cancel(assigned, "kill"):
             return
         assigned.is_killed = True
@@ -283,7 +320,7 @@ class WorkerClient:
             self._end_process(assigned.worker)
 
     def send(self, assigned: AssignedAttempt, kind: CommandKind, *values: Any) -> None:
-        """Have the attempt's worker told something, as soon as it is found."""
+        """Send a command to the attempt's worker, as soon as that is found."""
         command = WorkerCommand(kind, assigned.attempt, values)
         if assigned.worker is None:
             assigned.deferred_commands.append(command)
@@ -300,19 +337,20 @@ class WorkerClient:
         if not self._pool.is_closed:
             self._on_death(worker, TimeoutError("Ray does not say"))
 
-    # --- what is taken back ---------------------------------------------------------------------------
+    # --- cancellation ---------------------------------------------------------------------------------
 
     def cancel(self, assigned: AssignedAttempt, reason: CancelReason) -> bool:
-        """Ask a worker for an attempt that stands in its line; False when it stands in none."""
+        """Ask a worker to give back an attempt of its backlog. Return False if it is in none."""
         if not assigned.in_backlog or assigned.worker is None:
             return False
-        is_requested, assigned.cancel_reason = assigned.cancel_reason is not None, reason
+        is_requested = assigned.cancel_reason is not None
+        assigned.cancel_reason = reason
         if not is_requested:
             self.send(assigned, "cancel")
         return True
 
     def _apply_deferred(self, assigned: AssignedAttempt) -> None:
-        """What an attempt was asked back for has to be done where it has begun."""
+        """Stop or kill an attempt that began before it could be canceled."""
         reason, assigned.cancel_reason = assigned.cancel_reason, None
         if reason == "stop":
             self.stop(assigned)
@@ -320,7 +358,7 @@ class WorkerClient:
             self.kill(assigned)
 
     def _requeue(self, assigned: AssignedAttempt) -> None:
-        """Of an attempt that never began: have it wait again, or end it."""
+        """Queue an attempt that its worker gave back, or finish it if it was stopped or killed meanwhile."""
         self._forget(assigned)
         if assigned.cancel_reason == "stop":
             self.finish_unstarted(assigned.attempt, StoppedEarly())

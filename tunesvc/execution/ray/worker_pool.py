@@ -1,7 +1,7 @@
-"""The workers of one job: which there are, whose they are, who is started and who is ended.
+"""The workers of one job: starts, adopts and ends them.
 
-No more are started than there is room for, and than the other jobs of the driver let this one. What attempts say is not
-known here, nor which worker gets what. Imports Ray for the error of a worker out of reach.
+Starts only as many as the cluster holds and the driver's other jobs leave to this one. Knows neither events nor the
+assignment of attempts. Imports Ray for the error of an unreachable worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
 
 
 class WorkerPool:
-    """Those that were started or taken over, under a fencing token, until somebody with a higher one has them."""
+    """Workers started or adopted under a fencing token, until a coordinator with a higher token takes them over."""
 
     def __init__(
         self,
@@ -39,9 +39,12 @@ class WorkerPool:
         """Make a pool without workers.
 
         Args:
-            attempts: returns how many there are to run.
-            schedule: called when a worker is ready, and when there may be room for one.
-            never_came_up: called with the reason when a worker ends before it is ready.
+            backend: starts workers.
+            event_loop: receives their answers.
+            fair_shares: the driver's other jobs.
+            attempts: returns the number of attempts to run.
+            schedule: called when a worker is ready, and when there may be room for one more.
+            on_start_failed: called with the error when a worker ends before it is ready.
         """
         self._backend = backend
         self._event_loop = event_loop
@@ -53,59 +56,61 @@ class WorkerPool:
         self.token = 0
         self.workers: list[WorkerState] = []
         self.unconfirmed: list[WorkerState] = []
-        """Workers of an earlier coordinator that have not said yet what they run."""
+        """Workers of an earlier coordinator that have not answered yet."""
         self.is_searching = False
-        """Whether those of an earlier coordinator are not found yet."""
+        """True until the workers of an earlier coordinator are found."""
         self.is_superseded = False
-        """Whether a coordinator with a higher token has them: nothing of them is touched any more."""
+        """True if a coordinator with a higher token has the workers, so that they must not be touched."""
         self.is_closed = False
 
     @property
     def is_usable(self) -> bool:
-        """Whether attempts may begin on them: all are found, and nobody else has them."""
+        """True if attempts may begin on the workers."""
         return not (self.is_searching or self.is_superseded or self.is_closed)
 
     @property
     def reuses_workers(self) -> bool:
-        """Whether an attempt may begin where another one has ended."""
+        """True if a worker may run one attempt after another."""
         return self._backend.job.environment.isolation != "process"
 
     @property
     def is_owner(self) -> bool:
-        """Whether all workers that bear the job's key are ours to end."""
+        """True if this pool may end all workers with the job's key."""
         return self._backend.shared and self.token > 0 and not self.is_superseded
 
     @property
     def starting_count(self) -> int:
-        """How many are not up yet."""
+        """Number of workers that are not up yet."""
         return sum(not worker.is_up for worker in self.workers)
 
     @property
     def names(self) -> set[str]:
-        """Of all that are known."""
+        """Names of all known workers."""
         return {worker.handle.name for worker in (*self.workers, *self.unconfirmed)}
 
     def limit(self) -> int:
-        """How many attempts may be under way at a time. Any thread may ask.
+        """Return how many attempts may be launched at a time. Any thread may call this.
 
         Raises:
-            UnsatisfiableRequest: none can ever run.
+            UnsatisfiableRequest: no attempt can ever run.
         """
         return self._fair_shares.slots(self._member, self._slots_alone())
 
     # --- start and end --------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Take part with the other jobs, and start the first worker of a local Ray now, where it need not know yet for
-        which coordinator."""
-        with suppress(UnsatisfiableRequest):  # whoever asks for the slots is told
+        """Join the driver's other jobs, and start the first worker on a local Ray.
+
+        Workers on a cluster have to wait: their names contain the fencing token.
+        """
+        with suppress(UnsatisfiableRequest):  # `limit` raises it again
             self._member.slots_alone = self._slots_alone()
             self._fair_shares.join(self._member)
             if not self._backend.shared and self._fair_shares.may_start(self._member):
                 self._start_one()
 
     def start(self, count_max: int) -> None:
-        """Start so many, or as many as may."""
+        """Start up to `count_max` workers, as many as there is room for."""
         count, started = min(count_max, self._room()), 0
         while started < count and self._fair_shares.may_start(self._member):
             self._start_one()
@@ -114,37 +119,42 @@ class WorkerPool:
             self.request_capacity()
 
     def end(self, worker: WorkerState) -> None:
-        """End a worker that runs nothing; other jobs may have its room."""
+        """End an idle worker. Other jobs may use its resources."""
         self.workers.remove(worker)
         worker.handle.end()
         self.publish_demand()
         self._fair_shares.notify_others(self._member)
 
     def end_if_retiring(self, worker: WorkerState) -> None:
-        """End a worker on which no other attempt may begin, once the end of all that it ran is recorded."""
+        """End a retiring worker, if all its attempts are recorded."""
         if worker in self.workers and not worker.attempts and worker.is_retiring:
             self.end(worker)
 
     def adopt(self, worker: WorkerState) -> None:
-        """Keep a worker of an earlier coordinator for what it runs, and for nothing else."""
+        """Keep a worker of an earlier coordinator for its present attempts only."""
         worker.is_up = worker.is_retiring = True
         self.workers.append(worker)
 
     def heartbeat(self) -> None:
-        """Have those that nobody polls know that somebody is there: they must not feel alone."""
+        """Send a heartbeat to idle workers, which get no polls. Without calls they would end as orphans."""
         for worker in self.workers:
             if worker.is_up and not worker.live:
-                self._event_loop.on_result(
-                    worker.handle.actor.heartbeat.remote(self.token), partial(self._on_heartbeat, worker)
-                )
+                answer = worker.handle.actor.heartbeat.remote(self.token)
+                self._event_loop.on_result(answer, partial(self._on_heartbeat, worker))
 
     def _start_one(self) -> None:
         worker = WorkerState(self._backend.start(self.token))
         self.workers.append(worker)
         self.publish_demand()
-        self._event_loop.on_result(worker.handle.actor.info.remote(), partial(self._on_worker_ready, worker))
+        answer = worker.handle.actor.info.remote()
+        self._event_loop.on_result(answer, partial(self._on_worker_ready, worker))
 
-    def _on_worker_ready(self, worker: WorkerState, info: WorkerInfo | None, error: BaseException | None) -> None:
+    def _on_worker_ready(
+        self,
+        worker: WorkerState,
+        info: WorkerInfo | None,
+        error: BaseException | None,
+    ) -> None:
         if worker not in self.workers:
             return
         if error is None:
@@ -156,19 +166,21 @@ class WorkerPool:
         self._schedule()
 
     def _on_heartbeat(self, worker: WorkerState, _: None, error: BaseException | None) -> None:
-        """A worker that died idle is not given an attempt."""
+        """Drop a worker that died while idle, before it is assigned an attempt."""
         dead = error is not None and not isinstance(error, ActorUnavailableError)
         if dead and worker in self.workers and not worker.attempts:
             self.end(worker)
 
     def remains(self, worker: WorkerState) -> Remains:
-        """What a dead worker has left. Any thread may ask; may take a while."""
-        return Remains() if worker.info is None else self._backend.remains(worker.info, worker.output_positions)
+        """Return a dead worker's unread output. Any thread may call this; it may take a while."""
+        if worker.info is None:
+            return Remains()
+        return self._backend.remains(worker.info, worker.output_positions)
 
     # --- room -----------------------------------------------------------------------------------------
 
     def publish_demand(self) -> None:
-        """Say what this job has and wants, where there are others."""
+        """Publish this job's workers and attempts to the driver's other jobs, if there are any."""
         if self._fair_shares.has_one_job:
             return
         attempts = self._attempts()
@@ -178,24 +190,24 @@ class WorkerPool:
         self._fair_shares.update()
 
     def request_capacity(self) -> None:
-        """Have the other jobs give way if this one has less than its share."""
+        """Make the other jobs release workers if this one has less than its fair share."""
         if self._member.is_starved:
             self._fair_shares.notify_others(self._member)
 
     def should_release(self, worker: WorkerState) -> bool:
-        """Whether a worker has to end, as soon as it runs nothing, for another job that lacks its room."""
+        """Return True if a worker has to end, once idle, in favour of another job."""
         return self._fair_shares.should_release(self._member, worker.node)
 
     def _room(self) -> int:
-        """Ray never grants more than the cluster can hold."""
-        taken = len(self.workers) + len(self.unconfirmed)
+        """Return how many more workers the cluster can hold."""
+        used = len(self.workers) + len(self.unconfirmed)
         try:
-            return self._slots_alone() - taken
-        except UnsatisfiableRequest:  # a node went away meanwhile: one worker waits in Ray until it comes back
-            return 1 - taken
+            return self._slots_alone() - used
+        except UnsatisfiableRequest:  # a node is gone: let one worker wait in Ray until it is back
+            return 1 - used
 
     def _slots_alone(self) -> int:
-        """How many the cluster would hold if there were no other job."""
+        """Return how many workers the cluster can hold if there is no other job."""
         nodes = self._backend.nodes()
         self._fair_shares.set_nodes(nodes)
         try:
@@ -206,38 +218,42 @@ class WorkerPool:
         self._member.can_run = True
         return alone
 
-    # --- parting --------------------------------------------------------------------------------------
+    # --- closing --------------------------------------------------------------------------------------
 
     def on_superseded(self) -> None:
-        """A coordinator with a higher token has the workers now: touch nothing any more."""
+        """Give up all workers: a coordinator with a higher token has them."""
         self.is_superseded = True
         self._fair_shares.leave(self._member)
 
     def release_worker(self, worker: WorkerState) -> None:
-        """Let go of a worker that somebody with a higher token has taken over, and of all others with it."""
+        """Remove a worker that refused this token, and give up all others."""
         self.on_superseded()
         if worker in self.workers:
             self.workers.remove(worker)
 
     def close(self) -> None:
-        """End all of them, and Ray if it is our own. Repeatable."""
-        self._shut_down([] if self.is_superseded or self.is_closed else self._all_workers())
+        """End all workers, and Ray if this process owns it. Repeatable."""
+        if self.is_superseded or self.is_closed:
+            self._shut_down([])
+        else:
+            self._shut_down(self._all_workers())
 
     def leave(self) -> None:
-        """Leave the cluster and those that run something; others are ended. On a local Ray as `close`."""
-        if self._backend.shared:
-            idle = [worker.handle for worker in self.workers if not worker.attempts]
-            self._shut_down([] if self.is_superseded else idle)
-        else:
+        """Leave the cluster. Busy workers stay, idle ones end. On a local Ray the same as `close`."""
+        if not self._backend.shared:
             self.close()
+            return
+        idle = [worker.handle for worker in self.workers if not worker.attempts]
+        self._shut_down([] if self.is_superseded else idle)
 
     def _all_workers(self) -> Sequence[WorkerHandle]:
-        """The workers that we know, and others that bear the job's key, such as those that have not answered yet."""
+        """Return the known workers and all others with the job's key, such as unconfirmed ones."""
         if self.is_owner:
-            with suppress(Exception):  # Ray's head is away: workers that nobody speaks to end by themselves
+            with suppress(Exception):  # Ray's head is away: the others end as orphans
                 handles = self._backend.find()
-                newer = any(self._backend.token_of(handle.name) > self.token for handle in handles)
-                return [] if newer else handles
+                tokens = [self._backend.token_of(handle.name) for handle in handles]
+                is_superseded = any(token > self.token for token in tokens)
+                return [] if is_superseded else handles
         return [worker.handle for worker in self.workers]
 
     def _shut_down(self, ended: Sequence[WorkerHandle]) -> None:

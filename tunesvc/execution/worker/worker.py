@@ -327,8 +327,7 @@ def _spool_folder() -> Path:
     """Return this process's folder, among Ray's logs: they outlive the process."""
     ray = sys.modules.get("ray")
     node = ray._private.worker._global_node if ray is not None else None
+    name = f"tunesvc-{os.getpid()}"
     if node is None:
-        logs = tempfile.mkdtemp(prefix="tunesvc-")
-    else:
-        logs = node.get_logs_dir_path()
-    return Path(logs, f"tunesvc-{os.getpid()}")
+        return Path(tempfile.mkdtemp(prefix="tunesvc-"), name)
+    return Path(node.get_logs_dir_path(), name)
