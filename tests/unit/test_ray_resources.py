@@ -77,4 +77,4 @@ def test_why_an_attempt_waits_is_told_by_what_is_free(asked: Resources, why: str
 
 
 def test_without_a_word_from_the_cluster_the_reason_is_not_known() -> None:
-    assert why_waits([], Resources()) == "nobody has told what the cluster has"
+    assert why_waits([], Resources()) == "the cluster's resources are not known yet"

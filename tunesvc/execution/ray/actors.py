@@ -1,7 +1,7 @@
-"""Worker actors on Ray: started, named, found again, ended.
+"""Starts, names, finds and ends worker actors on Ray.
 
-On a shared cluster they are detached, so that they outlive the coordinator, and their names say whose they are:
-`KEY:TOKEN-UNIQUE`, the job's key and the fencing token of the coordinator that started them. Imports Ray.
+On a shared cluster the actors are detached, so that they outlive the coordinator. Their names identify the owner:
+`KEY:TOKEN-UNIQUE`, with the job's key and the fencing token of the coordinator that started them. Imports Ray.
 """
 
 from __future__ import annotations
@@ -34,46 +34,51 @@ from tunesvc.execution.ray.worker_backend import WorkerHandle
 from tunesvc.execution.worker.worker import Worker
 
 _REMAINS_S = 15.0
-"""A node may take to say what a dead worker has left; it may be gone itself."""
+"""Timeout for reading a dead worker's output on its node, which may be gone too."""
 _THREADS = 8
-"""Of a worker's actor: polls of coordinators that are gone stay open for a while, and others have to get through."""
-
-
+"""Threads of a worker's actor. Polls of dead coordinators stay open for a while and must not block others."""
 _INLINE_BYTES = 100_000
-"""A job with a larger function, such as one that data is bound to, goes into Ray's object store once."""
-_COMING_UP = ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
-"""States in which an actor waits for its resources, or for its process."""
+"""A job with a larger function, for example with bound data, goes into Ray's object store once."""
+_STARTING = ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
+"""States in which an actor waits for its resources or its process."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RayWorker:
-    """A worker that is an actor of Ray. See `WorkerHandle`."""
+    """A worker as a Ray actor. See `WorkerHandle`."""
 
     name: str
     actor: Any
     group: PlacementGroup | None
-    """Of a gang."""
+    """The placement group of a gang, or None."""
 
     def kill(self) -> None:
         """Kill its process. Repeatable."""
         ray.kill(self.actor, no_restart=True)
 
     def end(self) -> None:
-        """Kill its process, and free what its gang holds. Repeatable."""
+        """Kill its process and free its gang's resources. Repeatable."""
         self.kill()
         if self.group is not None:
             remove_placement_group(self.group)
 
 
 class RayBackend:
-    """The worker actors of one job. See `Fleet`."""
+    """The worker actors of one job. See `WorkerBackend`."""
 
-    def __init__(self, job: Job, connection: Connection, *, nodes: Callable[[], list[NodeInfo]] | None = None) -> None:
-        """The job gets the resources that its function brings along. `nodes`: asks Ray for them."""
+    def __init__(
+        self,
+        job: Job,
+        connection: Connection,
+        *,
+        nodes: Callable[[], list[NodeInfo]] | None = None,
+    ) -> None:
+        """On a local Ray the job gets the resources that its function requests. `nodes` replaces `living_nodes`."""
         self.shared = connection.remote
         self.job = job if self.shared else with_own_resources(job)
         self._connection = connection
-        self._shared_job = ray.put(self.job) if len(self.job.function or b"") > _INLINE_BYTES else self.job
+        is_large = len(self.job.function or b"") > _INLINE_BYTES
+        self._shared_job = ray.put(self.job) if is_large else self.job
         self._nodes = nodes or living_nodes
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
@@ -87,27 +92,31 @@ class RayBackend:
         return cls(job, connect(address, local, source=job.source))
 
     def nodes(self) -> list[NodeInfo]:
-        """The living nodes. Any thread may ask."""
+        """Return the living nodes. Any thread may call this."""
         return self._nodes()
 
     def start(self, token: int) -> RayWorker:
-        """Ask Ray for one more worker; returns at once."""
+        """Start one more worker. Returns at once."""
         name = f"{self.job.key}:{token}-{uuid4().hex[:12]}" if self.shared else ""
         group = self._make_group(name)
-        options = self._options(group) | ({"name": name, "lifetime": "detached"} if name else {})
+        options = self._options(group)
+        if name:
+            options |= {"name": name, "lifetime": "detached"}
         orphan_s = self.job.orphan_s if self.shared else None
-        actor: Any = ray.remote(Worker).options(**options).remote(self._shared_job, self._folder(), token, orphan_s)
+        remote = ray.remote(Worker).options(**options)
+        actor: Any = remote.remote(self._shared_job, self._folder(), token, orphan_s)
         return RayWorker(name, actor, group)
 
     def names(self) -> set[str]:
-        """The names of all workers of this job that live or come up, whoever started them, and of gangs without one."""
-        actors: list[str] = ray.util.list_named_actors()  # of our own namespace
-        return {name for name in (*actors, *_group_names()) if self._named.fullmatch(name)}
+        """Return the names of all workers of this job, other coordinators' included, and of gangs without one."""
+        actors: list[str] = ray.util.list_named_actors()  # in our own namespace
+        names = [*actors, *_group_names()]
+        return {name for name in names if self._named.fullmatch(name)}
 
     def find(self) -> list[RayWorker]:
-        """All workers of this job, whoever started them. Asks Ray for each: may take a while.
+        """Return all workers of this job, other coordinators' included. One call to Ray for each.
 
-        What is left of gangs whose worker is gone is freed.
+        Frees gangs whose worker is gone.
         """
         found = []
         for name in self.names():
@@ -120,11 +129,11 @@ class RayBackend:
         return found
 
     def pending(self, workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
-        """Those that have not come up yet, so that they never ran anything. Asks Ray for each: may take a while."""
-        return [worker for worker in workers if _state(worker.actor) in _COMING_UP]
+        """Return the workers that are not up yet. One call to Ray for each."""
+        return [worker for worker in workers if _state(worker.actor) in _STARTING]
 
     def remains(self, info: WorkerInfo, positions: Mapping[str, int]) -> Remains:
-        """What a worker that died there has left: on a cluster, a task on its node reads it. May take a while."""
+        """Return a dead worker's unread output. On a cluster, a task on its node reads it."""
         if not self.shared:
             return read_remains(info.spool, positions)
         there = NodeAffinitySchedulingStrategy(info.node_id, soft=False)
@@ -133,7 +142,7 @@ class RayBackend:
         return remains
 
     def end_named(self, name: str) -> None:
-        """End a worker that is known by its name only. Repeatable."""
+        """End a worker by its name. Repeatable."""
         group = _group(name)
         with suppress(ValueError):  # gone already
             ray.kill(ray.get_actor(name), no_restart=True)
@@ -141,12 +150,12 @@ class RayBackend:
             remove_placement_group(group)
 
     def token_of(self, name: str) -> int:
-        """The fencing token of whoever started the worker of this name."""
+        """Return the fencing token of the coordinator that started the worker of this name."""
         match = self._named.fullmatch(name)
         return int(match[1]) if match else 0
 
     def close(self) -> None:
-        """Leave Ray, and end it if it is our own. Repeatable."""
+        """Leave Ray, and end it if this process owns it. Repeatable."""
         self._connection.close()
 
     def _options(self, group: PlacementGroup | None) -> dict[str, Any]:
@@ -164,7 +173,9 @@ class RayBackend:
             options["memory"] = resources.memory
         if group is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
-                group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+                group,
+                placement_group_bundle_index=0,
+                placement_group_capture_child_tasks=True,
             )
         return options
 
@@ -172,28 +183,33 @@ class RayBackend:
         resources = self.job.resources
         if resources.workers == 1:
             return None
-        bundle = bundle_of(resources) or {"CPU": 0.01}  # Ray refuses a bundle of nothing
+        bundle = bundle_of(resources) or {"CPU": 0.01}  # Ray refuses an empty bundle
         group: PlacementGroup = placement_group(
-            [bundle] * resources.workers, strategy="PACK", name=name, lifetime="detached" if name else None
+            [bundle] * resources.workers,
+            strategy="PACK",
+            name=name,
+            lifetime="detached" if name else None,
         )
         return group
 
     def _folder(self) -> str | None:
-        """The user's directory as workers see it; None where Ray uploads it and puts them into their copy."""
-        return None if self.shared else str(Path(self.job.source or ".").resolve())
+        """Return the user's directory for workers. None on a cluster, where Ray uploads a copy and starts in it."""
+        if self.shared:
+            return None
+        return str(Path(self.job.source or ".").resolve())
 
     def _runtime_env(self) -> dict[str, Any] | None:
         environment = self.job.environment
-        wanted: dict[str, Any] = {}
+        runtime_env: dict[str, Any] = {}
         if environment.env:
-            wanted["env_vars"] = dict(environment.env)
+            runtime_env["env_vars"] = dict(environment.env)
         if environment.pip:
-            wanted["pip"] = list(environment.pip)
-        return wanted or None
+            runtime_env["pip"] = list(environment.pip)
+        return runtime_env or None
 
 
 def living_nodes() -> list[NodeInfo]:
-    """The nodes that live, as Ray's head knows them. Waits for as long as the head is away. Any thread may ask."""
+    """Return the living nodes. Blocks while Ray's head is unreachable. Any thread may call this."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
     return [
@@ -210,13 +226,13 @@ def living_nodes() -> list[NodeInfo]:
 
 
 def _state(handle: Any) -> str:
-    """What Ray's head knows of an actor; `ray.util.state` would ask the dashboard, which not every cluster has."""
+    """Return an actor's state. Not from `ray.util.state`, which needs Ray's dashboard."""
     known: dict[str, Any] = ray._private.state.actors(actor_id=handle._actor_id.hex())
     return str(known.get("State", ""))
 
 
 def _group_names() -> list[str]:
-    """Of all placement groups that hold anything, or are about to."""
+    """Return the names of all placement groups, except removed ones."""
     table: dict[str, dict[str, Any]] = placement_group_table()
     return [group["name"] for group in table.values() if group["state"] != "REMOVED"]
 

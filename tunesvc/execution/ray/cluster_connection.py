@@ -1,6 +1,6 @@
-"""Connecting to Ray: a local one of our own, a cluster by address, or the one that this process already uses.
+"""Connects to Ray: a local one, a cluster by address, or the one that this process already uses.
 
-Owns Ray's start-up options, its noise, and the errors of a Ray that cannot be started or reached. Imports Ray.
+Owns Ray's start options and its log settings, and turns failures to start or reach it into errors. Imports Ray.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ NAMESPACE = "tunesvc"
 _REACH_S = 5.0
 _REASON_CHARS_MAX = 500
 _WORKER = "tunesvc.execution.worker.worker"
-"""Imported by Ray's processes while they wait for an actor: afterwards everybody would wait for that."""
+"""Imported by Ray's processes before they get an actor, so that no attempt waits for the import."""
 _OBJECT_STORE_BYTES = 512 * 2**20
-"""Of the local Ray: objectives rarely use it, and the default takes a third of the memory."""
+"""Size on a local Ray. Objectives rarely use the store, and the default takes a third of the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class LocalResources:
-    """What a local Ray claims to have; None is what the machine has."""
+    """Resources of a local Ray. None means all of the machine."""
 
     cpu: int | None = None
     gpu: int | None = None
     custom: Mapping[str, float] = field(default_factory=dict)
     devices: tuple[str, ...] | None = None
-    """The GPUs, as `CUDA_VISIBLE_DEVICES` names them; None is those that this process sees."""
+    """The GPUs, named as in `CUDA_VISIBLE_DEVICES`. None means those that this process sees."""
 
     @classmethod
     def from_environment(cls) -> LocalResources:
-        """What the machine has; `TUNE_LOCAL_GPUS=2` pretends two GPUs, to try placement without hardware.
+        """Return the machine's resources. `TUNE_LOCAL_GPUS=2` pretends two GPUs, to try placement without hardware.
 
         Raises:
-            ExecutorError: it is no whole number.
+            ExecutorError: the variable is not an integer.
         """
         gpus = os.environ.get("TUNE_LOCAL_GPUS", "")
         if gpus and not gpus.isdecimal():
@@ -53,15 +53,15 @@ class LocalResources:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A Ray that can be used."""
+    """A connection to Ray."""
 
     owned: bool
-    """Whether this process started or joined it for us, so that closing has to leave it."""
+    """True if `connect` started or joined Ray, so that `close` must leave it."""
     remote: bool
-    """Whether workers may run on other machines, so that code has to travel."""
+    """True if workers may run on other machines, so that code has to be uploaded."""
 
     def close(self) -> None:
-        """Leave Ray, and end it if it is our own local one. Repeatable."""
+        """Leave Ray, and end a local one that this process started. Repeatable."""
         import ray
 
         if self.owned and ray.is_initialized():
@@ -69,17 +69,21 @@ class Connection:
 
 
 def connect(
-    address: str | None = None, local: LocalResources | None = None, *, source: str | None = None
+    address: str | None = None,
+    local: LocalResources | None = None,
+    *,
+    source: str | None = None,
 ) -> Connection:
     """Use the Ray of this process, or join the cluster at `address` (or `RAY_ADDRESS`), or start a local Ray.
 
-    A cluster gets a copy of the folder `source`, in which its workers then start.
+    A cluster gets a copy of the folder `source`. Its workers start in the copy.
 
     Raises:
-        ExecutorError: it could not be started or reached; the text says what to do.
+        ExecutorError: Ray could not be started or reached. The text contains a remedy.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # a stop that a dead worker never got is no news
+    # errors of calls to dead workers are handled elsewhere
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     import ray
 
     if ray.is_initialized():
@@ -96,7 +100,7 @@ def connect(
 def _start(local: LocalResources) -> None:
     if local.devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local.devices)
-    with _without_idlers():
+    with _without_idle_processes():
         _init(
             "Ray could not be started on this machine",
             "`tune doctor` checks this machine; `cluster: HOST:PORT` or RAY_ADDRESS uses a Ray that runs elsewhere",
@@ -111,12 +115,12 @@ def _start(local: LocalResources) -> None:
 
 
 @contextlib.contextmanager
-def _without_idlers() -> Iterator[None]:
-    """Start no autoscaler, for there is one node, no log monitor, for nothing listens to it, and no dashboard server.
+def _without_idle_processes() -> Iterator[None]:
+    """Start Ray without the processes that a single node does not need: autoscaler, log monitor, dashboard server.
 
-    Each is a Python process that imports Ray, while everything waits for a processor; Ray waits for the last one, which
-    `include_dashboard=False` starts with no pages to serve. `ray start` has options for the first two, `ray.init` has
-    none.
+    Each is a Python process that imports Ray and competes for the CPU while Ray starts. Ray even waits for the
+    dashboard server, which `include_dashboard=False` starts without pages. `ray start` has options for the first two,
+    `ray.init` has none.
     """
     from ray._private import node, parameter
 
@@ -133,23 +137,23 @@ def _without_idlers() -> Iterator[None]:
 def _join(address: str, source: str | None) -> None:
     _check_reachable(address)
     if not address.startswith("ray://") and address != "auto":
-        _agree_on_token(address)
+        _match_authentication(address)
     _init(
         f"the Ray cluster at {address} could not be joined",
         "its Ray and Python must be of the same version as here",
         address=address,
-        runtime_env={"working_dir": source} if source else None,  # Ray uploads only what it is told here
+        runtime_env={"working_dir": source} if source else None,  # Ray uploads it
     )
 
 
-def _agree_on_token(address: str) -> None:
-    """Use token authentication if, and only if, the cluster does.
+def _match_authentication(address: str) -> None:
+    """Use token authentication if and only if the cluster does.
 
-    A driver that uses it on a cluster that does not is taken for dead by the cluster, and its actors never run: so a
-    token in the home directory alone, which every local Ray leaves there, must not decide.
+    If only the driver uses it, the cluster takes the driver for dead and never runs its actors. The mere presence of a
+    token in the home directory must not decide, because every local Ray leaves one there.
 
     Raises:
-        ExecutorError: the cluster asks for a token that we do not have.
+        ExecutorError: the cluster requires a token that is not configured here.
     """
     from ray._private.authentication.authentication_token_setup import _enable_token_auth
     from ray.exceptions import AuthenticationError
@@ -157,11 +161,11 @@ def _agree_on_token(address: str) -> None:
     if os.environ.get("RAY_AUTH_MODE"):
         return
     try:
-        _greet(address)
+        _check_alive(address)
     except AuthenticationError:
         _enable_token_auth()
         try:
-            _greet(address)
+            _check_alive(address)
         except AuthenticationError as error:
             raise ExecutorError(
                 f"the Ray cluster at {address} asks for a token: put its own into RAY_AUTH_TOKEN, into the file that "
@@ -169,10 +173,10 @@ def _agree_on_token(address: str) -> None:
             ) from error
 
 
-def _greet(address: str) -> None:
+def _check_alive(address: str) -> None:
     from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, and without stubs
 
-    with _stderr_muted():  # the refusal comes as an exception too
+    with _stderr_muted():  # a refusal also raises an exception
         GcsClient(address=address).check_alive([], _REACH_S)
 
 
@@ -180,7 +184,7 @@ def _init(failure: str, remedy: str, **options: Any) -> None:
     import ray
     from ray._private import worker
 
-    # a raylet's last words would be printed to stdout even so; what concerns an attempt is in its outcome
+    # Otherwise Ray prints a raylet's last messages to stdout. Attempts have them in their outcome.
     worker._worker_logs_enabled = False
 
     try:
@@ -192,7 +196,7 @@ def _init(failure: str, remedy: str, **options: Any) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Fail at once for an unreachable address. Ray itself would retry for minutes."""
     if address == "auto":
         return
     host, _, port = address.rpartition("://")[2].rpartition(":")
@@ -211,19 +215,19 @@ def _check_reachable(address: str) -> None:
 @contextlib.contextmanager
 def _stderr_muted() -> Iterator[None]:
     """Keep Ray's compiled parts from writing to the terminal."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    stderr, devnull = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(devnull)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray announces its own future behaviour; nothing that our user could act on."""
+    """Suppress Ray's warnings about its own future versions, which the user cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -231,7 +235,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_kept() -> Iterator[None]:
-    """`ray.init` takes SIGTERM for itself; whoever runs us decides what it means."""
+    """Restore the SIGTERM handler, which `ray.init` replaces."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

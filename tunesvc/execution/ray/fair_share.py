@@ -1,13 +1,14 @@
-"""How the jobs of one driver share a cluster: who may start a worker, and who has to end one.
+"""Fair sharing of a cluster between the jobs of one driver: which job may start a worker, and which must end one.
 
-Whoever is alone has all that there is, and so has everybody as long as there is room. When a job has something to run
-and no room, those that hold more than their share give way: a worker of theirs ends as soon as it runs nothing. A share
-is counted in the job's own slots, those that it would have alone: of two jobs that want all of it, one that asks for a
-GPU gets half of the GPUs, and one that asks for CPUs half of the CPUs. What nobody below its share needs is anybody's.
+A job may use the whole cluster while it is alone or there is room. If a job has attempts but no room, jobs with more
+than their fair share release workers: each of these ends as soon as it is idle. A share is counted in the job's own
+slots, the number of workers that it could have alone. For example, of two jobs that want the whole cluster, one gets
+half of the GPUs for its GPU workers, the other half of the CPUs for its CPU workers. Capacity that no job needs for its
+fair share is free for all.
 
-Where there are fewer slots than jobs, or a slot is left over, it goes to whoever has had the least so far, in turns.
+If there are fewer slots than jobs, or a slot is left over, jobs take turns: the one with the least usage is next.
 
-Imports no Ray. For one thread, but for `slots`.
+Imports no Ray. Belongs to one thread, except for `slots`.
 """
 
 from __future__ import annotations
@@ -23,82 +24,88 @@ from tunesvc.spec import Resources
 from tunesvc.util.clock import Clock, SystemClock
 
 TURN_S = 10.0
-"""A slot that changes hands does so no sooner: the worker that takes it over has to start."""
+"""Minimum length of a turn: a new worker has to start in each."""
 _SLACK = 1e-9
+Amounts = Mapping[str, Mapping[str, float]]
+"""Amounts of resources by node address and Ray's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShareClaim:
-    """What a job could use, in its own slots."""
+    """A job's demand, in its own slots."""
 
     slots_alone: int
-    """What the cluster would hold of it if there were no other."""
+    """Number of its workers that the cluster could hold without other jobs."""
     demand: int
     held: int = 0
     turns: int = 0
-    """What it has had so far."""
+    """Turns that it has had so far."""
 
 
 def fair_slots(claims: Sequence[ShareClaim]) -> list[int]:
-    """The slots that each may hold when all want to: max-min, one slot after the other to whoever has least of its own.
+    """Return each job's slots by max-min fairness: each slot goes to the job with the smallest part of its own slots.
 
-    They take up no more than the cluster, nobody gets more than it wants, and whoever wants something and gets nothing
-    has had at least as much before as one that gets something.
+    All slots together fit into the cluster, and no job gets more than its demand. A job with a demand that gets nothing
+    has had at least as many turns as any job that gets something.
     """
-    shares, left = [0] * len(claims), 1.0
+    shares = [0] * len(claims)
+    left = 1.0  # part of the cluster
     heap = [(0.0, claim.turns, -claim.held, index) for index, claim in enumerate(claims)]
     heapq.heapify(heap)
     while heap:
         _, turns, held, index = heapq.heappop(heap)
         slots_alone = claims[index].slots_alone
-        if shares[index] < min(slots_alone, claims[index].demand) and 1 / slots_alone <= left + _SLACK:
+        wants_more = shares[index] < min(slots_alone, claims[index].demand)
+        if wants_more and 1 / slots_alone <= left + _SLACK:
             shares[index] += 1
             left -= 1 / slots_alone
-            heapq.heappush(heap, (shares[index] / slots_alone, turns, held, index))
+            utilisation = shares[index] / slots_alone
+            heapq.heappush(heap, (utilisation, turns, held, index))
     return shares
 
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A job that takes part."""
+    """A job that shares the cluster."""
 
     request: Resources
     schedule: Callable[[], None]
-    """Called soon after there is room, or another job lacks it."""
+    """Called soon after there is room, or another job needs room."""
     slots_alone: int = 1
-    """What the cluster would hold of it if there were no other."""
+    """Number of its workers that the cluster could hold without other jobs."""
     attempts: int = 0
-    """Those that run, or wait for a worker."""
+    """Attempts that run or wait for a worker."""
     workers: Counter[str] = field(default_factory=Counter)
-    """Those that it has, by the node's address; empty for those that are still coming."""
+    """Number of its workers by the node's address. The address is empty for starting workers."""
     can_run: bool = True
-    """Whether the cluster could hold any of it at all: nodes go away."""
+    """False if the cluster cannot hold a single worker, after a node has left."""
     has_begun: bool = False
-    """Whether it ever had an attempt."""
+    """True if it ever had an attempt."""
     fair_share: int = 1
     slots: int = 0
-    """How many attempts it was told that it may have; 0 before it was told anything."""
+    """Number of attempts that `FairShares.slots` last allowed. 0 before the first call."""
     usage_s: float = 0.0
-    """How long it has held the whole of the cluster, in sum."""
+    """Utilisation integrated over time: 1.0 is the whole cluster for one second."""
 
     @property
     def held(self) -> int:
-        """Its workers."""
+        """Number of its workers."""
         return self.workers.total()
 
     @property
     def utilisation(self) -> float:
-        """The part of the cluster that it has."""
+        """Part of the cluster that it holds."""
         return self.held / self.slots_alone
 
     @property
     def is_starved(self) -> bool:
-        """Whether it has something to run, and less than its share."""
-        return self.can_run and self.attempts > self.held and self.held < self.fair_share
+        """True if it has attempts to run and less than its fair share."""
+        has_waiting = self.can_run and self.attempts > self.held
+        return has_waiting and self.held < self.fair_share
 
     @property
     def demand(self) -> int:
-        """What it could use. Who has as many attempts as it may have would take more."""
+        """Number of slots that it could use. A job with all its allowed attempts may want more."""
         if not self.can_run:
             return 0
         may_want_all = not self.has_begun or self.attempts >= self.slots
@@ -106,7 +113,7 @@ class Member:
 
 
 class FairShares:
-    """The jobs on one cluster. With one alone, all of this says yes and no without a look."""
+    """The jobs on one cluster. A single job gets everything without any computation."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -116,122 +123,173 @@ class FairShares:
 
     @property
     def has_one_job(self) -> bool:
-        """Whether there is nobody to share with."""
+        """True if there is no other job to share with."""
         return len(self._members) <= 1
 
     def join(self, member: Member) -> None:
-        """Take part; whoever comes late has had as little as whoever has had least."""
+        """Add a job. It starts with the smallest usage of the present jobs."""
         member.usage_s = min((other.usage_s for other in self._members), default=0.0)
         self._members = [*self._members, member]
         self.update()
         self.notify_others(member)
 
     def leave(self, member: Member) -> None:
-        """Take part no more; the others may go on."""
+        """Remove a job and let the others use its share."""
         self._members = [other for other in self._members if other is not member]
         self.update()
         self.notify_others(member)
 
     def set_nodes(self, nodes: Sequence[NodeInfo]) -> None:
-        """What the cluster has."""
+        """Set the cluster's nodes."""
         self._nodes = nodes
 
     def slots(self, member: Member, slots_alone: int) -> int:
-        """How many attempts a job may have under way: what it would have alone, or its share and one that waits.
+        """Return how many attempts a job may launch: all that fit, or its fair share and one more.
 
-        The one that waits says that it would take more; were there many, their parameters would be old when they run.
-        Any thread may ask.
+        The additional one shows that the job would use more. Not several, because their parameters would be old by the
+        time they run. Any thread may call this.
         """
         member.slots_alone = slots_alone
-        member.slots = slots_alone if self.has_one_job else max(1, min(slots_alone, member.fair_share + 1))
+        member.slots = slots_alone
+        if not self.has_one_job:
+            member.slots = max(1, min(slots_alone, member.fair_share + 1))
         return member.slots
 
     def update(self) -> None:
-        """Share anew: something about a job has changed."""
-        now, members = self._clock.now(), self._members
-        passed_s, self._counted_s = now - self._counted_s, now
-        for member in members:
-            member.usage_s += passed_s * min(1.0, member.utilisation)
+        """Compute the fair shares again after a change of a job."""
+        self._count_usage()
+        members = self._members
         if len(members) <= 1:
             return
         turn_s = TURN_S * max(1 / member.slots_alone for member in members)
-        least_s = min((member.usage_s for member in members if member.attempts), default=0.0)
+        claims = []
         for member in members:
-            if not member.attempts:
-                member.usage_s = max(member.usage_s, least_s)  # who wants nothing saves nothing up
-        claims = [ShareClaim(m.slots_alone, m.demand, m.held, int(m.usage_s / turn_s)) for m in members]
+            turns = int(member.usage_s / turn_s)
+            claims.append(ShareClaim(member.slots_alone, member.demand, member.held, turns))
         for member, fair_share in zip(members, fair_slots(claims), strict=True):
             member.fair_share = fair_share
 
+    def _count_usage(self) -> None:
+        now = self._clock.now()
+        passed_s = now - self._counted_s
+        self._counted_s = now
+        for member in self._members:
+            member.usage_s += passed_s * min(1.0, member.utilisation)
+        if self.has_one_job:
+            return
+        active = [member.usage_s for member in self._members if member.attempts]
+        least_s = min(active, default=0.0)
+        for member in self._members:
+            if not member.attempts:
+                # a job without attempts must not save up a claim
+                member.usage_s = max(member.usage_s, least_s)
+
     def notify_others(self, member: Member) -> None:
-        """Have the other jobs look again: there is room, or this one lacks it."""
+        """Let the other jobs schedule again: there is room, or `member` needs room."""
         for other in self._members:
             if other is not member:
                 other.schedule()
 
     def may_start(self, member: Member) -> bool:
-        """Whether a job may start one more worker. What another lacks that has less is not taken from it."""
+        """Return True if a job may start one more worker without taking capacity from a starved job with less."""
         others = [other for other in self._members if other is not member]
         if not others:
             return True
-        is_over = member.held >= member.fair_share
-        if any(other.is_starved and (is_over or other.utilisation < member.utilisation) for other in others):
-            return False
+        has_its_share = member.held >= member.fair_share
+        for other in others:
+            comes_first = has_its_share or other.utilisation < member.utilisation
+            if other.is_starved and comes_first:
+                return False
         return fits(self._free(), member.request)
 
     def should_release(self, member: Member, node: str) -> bool:
-        """Whether a worker of this job that runs nothing has to end. `node`: where it is; empty while it comes up."""
+        """Return True if a job's idle worker on `node` must end. The node is empty while the worker starts."""
         for other in self._members:
-            if other is not member and other.is_starved:
-                free = self._free()
-                if not fits(free, other.request):
-                    donors = [m for m in self._members if m is not other and self._must_give(m, free, other)]
-                    return member in donors and node in self._where(free, other, donors)
+            if other is member or not other.is_starved:
+                continue
+            free = self._free()
+            if not fits(free, other.request):
+                donors = self._donors(other, free)
+                return member in donors and node in self._release_nodes(free, other, donors)
         return False
 
-    def _must_give(self, member: Member, free: Mapping[str, Mapping[str, float]], other: Member) -> bool:
-        """Whoever is above its share; and all, where what is free would do but lies in pieces on several nodes."""
+    def _donors(self, other: Member, free: Amounts) -> list[Member]:
+        members = [member for member in self._members if member is not other]
+        return [member for member in members if self._is_donor(member, free, other)]
+
+    def _is_donor(self, member: Member, free: Amounts, other: Member) -> bool:
+        """Return True for a job above its fair share, and for all if enough is free but fragmented over nodes."""
         if member.held > member.fair_share:
             return True
-        bundle = bundle_of(other.request)  # of something: nothing always fits
+        bundle = bundle_of(other.request)  # not empty, because an empty one always fits
         total = {name: sum(node.get(name, 0) for node in free.values()) for name in bundle}
         return times_in(total, bundle) >= other.request.workers
 
-    def _where(self, free: Mapping[str, Mapping[str, float]], other: Member, donors: Sequence[Member]) -> Sequence[str]:
-        """The nodes on which workers have to end: the one where a job that lacks room gets it first, else any."""
+    def _release_nodes(
+        self,
+        free: Amounts,
+        other: Member,
+        donors: Sequence[Member],
+    ) -> Sequence[str]:
+        """Return the nodes on which workers must end: the one that needs the fewest ends, otherwise all."""
         everywhere = ["", *free]
         if other.request.workers > 1 or len(free) <= 1:
             return everywhere
         bundle = bundle_of(other.request)
-        ending: dict[str, int] = {}
+        ends: dict[str, int] = {}
         for address, amounts in free.items():
-            freed, count = dict(amounts), 0
-            for donor in donors:
-                for _ in range(donor.workers[address]):
-                    if times_in(freed, bundle):
-                        break
-                    count += 1
-                    for name, amount in bundle_of(donor.request).items():
-                        freed[name] = freed.get(name, 0) + amount
-            if times_in(freed, bundle):
-                ending[address] = count
-        return ["", min(ending, key=lambda address: ending[address])] if ending else everywhere
+            count = _count_ends(address, amounts, bundle, donors)
+            if count is not None:
+                ends[address] = count
+        if not ends:
+            return everywhere
+        return ["", min(ends, key=lambda address: ends[address])]
 
     def _free(self) -> dict[str, dict[str, float]]:
-        """What our workers leave of each node; those still coming are taken to go where there is room first."""
+        """Return the free amounts of each node. Starting workers are placed on the first node with room."""
         free = {node.address: dict(node.total) for node in self._nodes}
         for member in self._members:
             bundle = bundle_of(member.request)
-            for address, count in member.workers.items() if bundle else ():
+            if not bundle:
+                continue
+            for address, count in member.workers.items():
                 if address in free and member.request.workers == 1:
                     _take(free[address], bundle, count)
                 else:
-                    for _ in range(count * member.request.workers):
-                        room = [amounts for amounts in free.values() if times_in(amounts, bundle)]
-                        _take((room or [*free.values()] or [{}])[0], bundle, 1)
+                    _take_anywhere(free, bundle, count * member.request.workers)
         return free
+
+
+def _count_ends(
+    address: str,
+    amounts: Mapping[str, float],
+    bundle: Mapping[str, float],
+    donors: Sequence[Member],
+) -> int | None:
+    """Return how many donors' workers on a node must end to make room for a bundle, or None if all are too few."""
+    freed, count = dict(amounts), 0
+    for donor in donors:
+        for _ in range(donor.workers[address]):
+            if times_in(freed, bundle):
+                return count
+            count += 1
+            _take(freed, bundle_of(donor.request), -1)
+    return count if times_in(freed, bundle) else None
 
 
 def _take(amounts: dict[str, float], bundle: Mapping[str, float], count: int) -> None:
     for name, amount in bundle.items():
         amounts[name] = amounts.get(name, 0) - amount * count
+
+
+def _take_anywhere(
+    free: Mapping[str, dict[str, float]],
+    bundle: Mapping[str, float],
+    count: int,
+) -> None:
+    """Take bundles one by one from the first node with room, or from the first node if there is none."""
+    if not free:
+        return
+    for _ in range(count):
+        room = [amounts for amounts in free.values() if times_in(amounts, bundle)]
+        _take(room[0] if room else next(iter(free.values())), bundle, 1)

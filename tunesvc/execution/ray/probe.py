@@ -1,4 +1,4 @@
-"""What an entrypoint asks for by `ray.tune.with_resources`, found out on a worker: only workers import user code.
+"""Reads the request that an entrypoint makes by `ray.tune.with_resources`, on a worker: only workers import user code.
 
 Imports Ray.
 """
@@ -21,18 +21,22 @@ from tunesvc.spec import Resources
 
 
 def with_own_resources(job: Job) -> Job:
-    """The job with the resources that its function brings along, where the study asks for none of its own.
+    """Return the job with the resources that its function requests, unless the study requests its own.
 
-    Costs a worker and an import, so only a file that speaks of `with_resources` is asked.
+    Costs a worker and an import, so only files that mention `with_resources` are imported.
 
     Raises:
-        SpecError: the function asks for what cannot be had, such as bundles that differ.
+        SpecError: the function's request is not supported, such as bundles that differ.
     """
-    if job.resources != Resources() or not mentions_resources(job.entrypoint, Path(job.source or ".")):
+    folder = Path(job.source or ".")
+    if job.resources != Resources() or not mentions_resources(job.entrypoint, folder):
         return job
-    task = ray.remote(_read_request).options(max_retries=0, num_cpus=0)  # other studies may hold all that there is
+    # no CPUs: other studies may use all of them
+    task = ray.remote(_read_request).options(max_retries=0, num_cpus=0)
     request: dict[str, Any] | None = ray.get(task.remote(job))
-    return job if request is None else replace(job, resources=Resources(**request))
+    if request is None:
+        return job
+    return replace(job, resources=Resources(**request))
 
 
 def _read_request(job: Job) -> dict[str, Any] | None:
@@ -41,4 +45,4 @@ def _read_request(job: Job) -> dict[str, Any] | None:
     try:
         return resources_of(load(job.entrypoint or "", folder))
     except EntrypointError:
-        return None  # the first attempt will say so
+        return None  # the first attempt will report it

@@ -1,4 +1,4 @@
-"""Why a worker died, in words, from what Ray says about it. Imports Ray."""
+"""Turns Ray's error about a dead worker into an outcome with a reason. Imports Ray."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _OOM_SIGNS = ("memory pressure", "OutOfMemory", "running low on memory", "NODE_O
 
 
 def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Failed | Lost:
-    """What the error that Ray gave instead of a worker's answer means for the attempt.
+    """Return the outcome of an attempt whose worker has died with Ray's `error`.
 
-    `end`: how the process ended, as far as it has left that.
+    `end` describes how the process ended, if its spool has a trace.
     """
     text = str(error)
     if killed:
@@ -39,7 +39,8 @@ def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Fa
         remedy = "ask for `resources: {memory: ...}`"
         return Failed("host_oom", f"the node ran out of memory and Ray killed the worker: {remedy}")
     if isinstance(error, RayTaskError):
-        return Failed("error", clean(f"the worker failed: {text.strip().splitlines()[-1]}", MESSAGE_CHARS_MAX), text)
+        message = f"the worker failed: {text.strip().splitlines()[-1]}"
+        return Failed("error", clean(message, MESSAGE_CHARS_MAX), text)
     if getattr(error, "preempted", False):
         return Lost("the worker's node was taken back", "preempted")
     if isinstance(error, NodeDiedError) or "node has died" in text or "node was dead" in text:
@@ -58,7 +59,7 @@ def _lost(error: BaseException, text: str, end: str) -> str:
 
 
 def _end_by_ray(text: str) -> str:
-    """How a process ended that has left no trace: Ray sees a closed connection, or a signal that it handles."""
+    """Describe the end of a process without a trace: Ray sees a closed connection, or a signal that it handles."""
     if "SIGTERM" in text:
         return "was ended by SIGTERM"
     detail = _EXIT.search(text)

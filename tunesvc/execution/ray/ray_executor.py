@@ -164,5 +164,5 @@ class RayExecutor:
 
 _SUPERSEDED = (
     "another coordinator has taken over the study's workers on this cluster. If it is gone too, interrupt this one and "
-    "say `tune resume`, which goes on with them"
+    "run `tune resume`, which adopts them"
 )

@@ -1,4 +1,4 @@
-"""Resource requests against what a cluster has: pure arithmetic on dicts of Ray's resource names.
+"""Compares resource requests with a cluster's nodes: pure arithmetic on dicts with Ray's resource names.
 
 Imports no Ray.
 """
@@ -14,18 +14,23 @@ from tunesvc.spec import Resources
 
 Bundle = Mapping[str, float]
 _SLACK = 1e-6
-"""Sums of tenths are no tenths."""
+"""Tolerance for sums of binary fractions."""
 _BUILT_IN = ("CPU", "GPU", "memory")
 
 
 def bundle_of(request: Resources) -> dict[str, float]:
-    """The request of one worker under Ray's names, without what is 0."""
-    amounts = {"CPU": request.cpu, "GPU": request.gpu, "memory": float(request.memory or 0), **request.custom}
+    """Return the request of one worker under Ray's names, without zeros."""
+    amounts = {
+        "CPU": request.cpu,
+        "GPU": request.gpu,
+        "memory": float(request.memory or 0),
+        **request.custom,
+    }
     return {name: amount for name, amount in amounts.items() if amount > 0}
 
 
 def amounts_of(resources: Bundle) -> dict[str, float]:
-    """Without Ray's own markers."""
+    """Return a node's resources without Ray's internal ones."""
     return {
         name: amount
         for name, amount in resources.items()
@@ -34,7 +39,7 @@ def amounts_of(resources: Bundle) -> dict[str, float]:
 
 
 def capacity_of(nodes: Sequence[NodeInfo]) -> Capacity:
-    """What the nodes have together."""
+    """Return the total resources of the nodes."""
     total: dict[str, float] = {}
     for node in nodes:
         for name, amount in node.total.items():
@@ -44,7 +49,7 @@ def capacity_of(nodes: Sequence[NodeInfo]) -> Capacity:
 
 
 def slots_on(nodes: Sequence[NodeInfo], request: Resources) -> int:
-    """How many workers, or gangs of workers, of this request the nodes hold at a time.
+    """Return how many workers, or gangs of workers, of this request fit on the nodes at a time.
 
     A bundle lies on one node; the bundles of a gang may lie on several.
 
@@ -59,9 +64,9 @@ def slots_on(nodes: Sequence[NodeInfo], request: Resources) -> int:
 
 
 def why_waits(nodes: Sequence[NodeInfo], request: Resources) -> str:
-    """Why an attempt that makes this request has no place yet, as far as the nodes tell."""
+    """Describe why an attempt with this request is still waiting, judging by the nodes."""
     if not nodes:
-        return "nobody has told what the cluster has"
+        return "the cluster's resources are not known yet"
     try:
         slots_on(nodes, request)
     except UnsatisfiableRequest as error:
@@ -71,30 +76,37 @@ def why_waits(nodes: Sequence[NodeInfo], request: Resources) -> str:
     if not bundle or fitting >= request.workers:
         return "there is room for it: its worker is starting"
     if request.workers > 1:
-        return f"it asks for {request.workers} × ({_listed(bundle)}) at a time; {fitting} of these are free"
-    return f"it asks for {_listed(bundle)}; the most that is free on one node is {_most(nodes, bundle)}"
+        return f"it asks for {request.workers} × ({_format_bundle(bundle)}) at a time; {fitting} of these are free"
+    return f"it asks for {_format_bundle(bundle)}; the most that is free on one node is {_most(nodes, bundle)}"
 
 
 def _most(nodes: Sequence[NodeInfo], bundle: Bundle) -> str:
-    """What is free on the node that comes nearest."""
-    nearest = max(nodes, key=lambda node: min(node.free.get(name, 0) / amount for name, amount in bundle.items()))
-    return _listed({name: nearest.free.get(name, 0) for name in bundle})
+    """Describe the free amounts on the node that comes nearest to the bundle."""
+
+    def fit(node: NodeInfo) -> float:
+        return min(node.free.get(name, 0) / amount for name, amount in bundle.items())
+
+    nearest = max(nodes, key=fit)
+    return _format_bundle({name: nearest.free.get(name, 0) for name in bundle})
 
 
 def fits(free: Mapping[str, Bundle], request: Resources) -> bool:
-    """Whether one more worker, or gang, of this request has room in what is free on nodes, as far as amounts tell."""
+    """Return True if one more worker, or gang, of this request fits into the nodes' free amounts."""
     bundle = bundle_of(request)
-    return not bundle or sum(times_in(node, bundle) for node in free.values()) >= request.workers
+    if not bundle:
+        return True
+    return sum(times_in(node, bundle) for node in free.values()) >= request.workers
 
 
 def times_in(free: Bundle, bundle: Bundle) -> int:
-    """How often a bundle of something fits into what is free. Of which device a fraction is, nobody knows."""
-    return max(0, math.floor(min(free.get(name, 0) / amount for name, amount in bundle.items()) + _SLACK))
+    """Return how often a non-empty bundle fits into free amounts. Ignores how fractions are split over devices."""
+    times = min(free.get(name, 0) / amount for name, amount in bundle.items())
+    return max(0, math.floor(times + _SLACK))
 
 
 def _bundles_on(node: Bundle, bundle: Bundle) -> int:
     if not bundle:
-        return max(1, int(node.get("CPU", 1)))  # asks for nothing: one per CPU is a sensible number
+        return max(1, int(node.get("CPU", 1)))  # an empty request: assume one per CPU
     return min(_times(name, node.get(name, 0), amount) for name, amount in bundle.items())
 
 
@@ -108,20 +120,32 @@ def _refusal(nodes: Sequence[NodeInfo], request: Resources, bundle: Bundle, fitt
     has = capacity_of(nodes)
     if request.workers > 1 and fitting:
         return (
-            f"a trial asks for a gang of {request.workers} × ({_listed(bundle)}), but the cluster holds {fitting} of "
-            f"these ({has}): lower `resources.workers`, or add nodes"
+            f"a trial asks for a gang of {request.workers} × ({_format_bundle(bundle)}), "
+            f"but the cluster holds {fitting} of these ({has}): "
+            "lower `resources.workers`, or add nodes"
         )
-    short = [name for name in bundle if all(_times(name, node.total.get(name, 0), bundle[name]) == 0 for node in nodes)]
-    most = ", ".join(f"{_amount(n, max((node.total.get(n, 0) for node in nodes), default=0))}" for n in short or bundle)
+    short = [name for name in bundle if not _is_on_any(nodes, name, bundle[name])]
+    largest = {name: _largest(nodes, name) for name in short or bundle}
+    most = _format_bundle(largest)
     return (
-        f"a trial asks for {_listed(bundle)}, which no node of the cluster can meet: the largest has {most} "
+        f"a trial asks for {_format_bundle(bundle)}, which no node of the cluster can meet: the largest has {most} "
         f"(in all: {has}); lower `resources` in the study, or join a larger cluster with `cluster: HOST:PORT`"
     )
 
 
-def _listed(bundle: Bundle) -> str:
-    return ", ".join(_amount(name, amount) for name, amount in bundle.items())
+def _is_on_any(nodes: Sequence[NodeInfo], name: str, amount: float) -> bool:
+    return any(_times(name, node.total.get(name, 0), amount) > 0 for node in nodes)
 
 
-def _amount(name: str, amount: float) -> str:
-    return f"{amount / 1e9:.1f} GB memory" if name == "memory" else f"{amount:g} {name}"
+def _largest(nodes: Sequence[NodeInfo], name: str) -> float:
+    return max((node.total.get(name, 0) for node in nodes), default=0)
+
+
+def _format_bundle(bundle: Bundle) -> str:
+    return ", ".join(_format_amount(name, amount) for name, amount in bundle.items())
+
+
+def _format_amount(name: str, amount: float) -> str:
+    if name == "memory":
+        return f"{amount / 1e9:.1f} GB memory"
+    return f"{amount:g} {name}"

@@ -12,17 +12,17 @@ from tunesvc.execution.ray.fair_share import FairShares
 from tunesvc.execution.ray.ray_executor import RayExecutor
 from tunesvc.util.clock import SystemClock
 
-FRESH_S = 0.2
-"""What Ray said that it has is asked for anew after so long."""
+NODES_CACHE_S = 0.2
+"""Lifetime of the cached list of nodes."""
 
 
 class RaySession:
-    """A Ray, and the jobs that share it. See `driver.Joined`."""
+    """A Ray and the jobs that share it. See `driver_main.JoinedRay`."""
 
     def __init__(
         self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop
     ) -> None:
-        """Join or start it as `cluster.connect` does.
+        """Join or start Ray, see `cluster_connection.connect`.
 
         Raises:
             ExecutorError: Ray could not be started or reached.
@@ -32,22 +32,22 @@ class RaySession:
         self._fair_shares = FairShares()
         self._clock = SystemClock()
         self._nodes: list[NodeInfo] = []
-        self._looked_s = -FRESH_S
+        self._looked_s = -NODES_CACHE_S
 
     def executor(self, job: Job) -> RayExecutor:
-        """Run a job's attempts; closing this does not end Ray."""
-        backend = RayBackend(job, replace(self._connection, owned=False), nodes=self._glance)
+        """Return an executor for a job. Closing it does not end Ray."""
+        backend = RayBackend(job, replace(self._connection, owned=False), nodes=self._cached_nodes)
         executor = RayExecutor(job, backend=backend, event_loop=self._event_loop, fair_shares=self._fair_shares)
         self._event_loop.call_soon(executor.warm_up)
         return executor
 
     def close(self) -> None:
-        """Leave Ray, and end it if it is our own."""
+        """Leave Ray, and end it if this process owns it."""
         self._connection.close()
 
-    def _glance(self) -> list[NodeInfo]:
-        """The nodes as they are or just were: many jobs ask for them."""
+    def _cached_nodes(self) -> list[NodeInfo]:
+        """Return the nodes, cached for `NODES_CACHE_S`: many jobs ask for them."""
         now = self._clock.now()
-        if now - self._looked_s >= FRESH_S:
+        if now - self._looked_s >= NODES_CACHE_S:
             self._nodes, self._looked_s = living_nodes(), now
         return self._nodes

@@ -1,6 +1,6 @@
-"""The workers of one job as the executor sees them, wherever they come from: `actors` has them from Ray.
+"""Protocols for a source of workers, as the executor uses it. `actors` implements them with Ray.
 
-Protocols only; imports no Ray.
+Imports no Ray.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from tunesvc.execution.executor import Job, NodeInfo
 
 
 class WorkerHandle(Protocol):
-    """A worker that was started, by us or by an earlier coordinator."""
+    """A worker, started by this coordinator or by an earlier one."""
 
     @property
     def name(self) -> str:
-        """Empty on a local Ray."""
+        """Name of the worker. Empty on a local Ray."""
         ...
 
     @property
     def actor(self) -> Any:
-        """Calls the methods of `Worker` remotely, as an actor's handle does."""
+        """Ray actor handle: calls the methods of `Worker` remotely."""
         ...
 
     def kill(self) -> None:
@@ -31,55 +31,55 @@ class WorkerHandle(Protocol):
         ...
 
     def end(self) -> None:
-        """Kill its process, and free what its gang holds. Repeatable."""
+        """Kill its process and free its gang's resources. Repeatable."""
         ...
 
 
 class WorkerBackend(Protocol):
-    """Starts workers, finds those that others started, and knows what there is room for."""
+    """Starts the workers of one job, and finds those of other coordinators."""
 
     @property
     def job(self) -> Job:
-        """What the workers are started for."""
+        """The job that the workers run."""
         ...
 
     @property
     def shared(self) -> bool:
-        """Whether the workers outlive us, on a cluster that others use too."""
+        """True on a cluster: workers outlive this process, and others use the cluster too."""
         ...
 
     def nodes(self) -> list[NodeInfo]:
-        """The living nodes. Any thread may ask."""
+        """Return the living nodes. Any thread may call this."""
         ...
 
     def start(self, token: int) -> WorkerHandle:
-        """Ask for one more worker; returns at once."""
+        """Start one more worker. Returns at once."""
         ...
 
     def names(self) -> set[str]:
-        """The names of all workers of this job that live or come up, whoever started them. May take a while."""
+        """Return the names of all workers of this job, starting ones and other coordinators' included. Slow."""
         ...
 
     def find(self) -> Sequence[WorkerHandle]:
-        """All workers of this job, whoever started them. May take a while."""
+        """Return all workers of this job, other coordinators' included. Slow."""
         ...
 
     def pending(self, workers: Sequence[WorkerHandle]) -> Sequence[WorkerHandle]:
-        """Those that have not come up yet, so that they never ran anything. May take a while."""
+        """Return the workers that are not up yet and so never ran an attempt. Slow."""
         ...
 
     def remains(self, info: WorkerInfo, positions: Mapping[str, int]) -> Remains:
-        """What a worker that died there has left, beyond what was heard of each stream. May take a while."""
+        """Return a dead worker's output after the given position of each stream. Slow."""
         ...
 
     def end_named(self, name: str) -> None:
-        """End a worker that is known by its name only. Repeatable."""
+        """End a worker by its name. Repeatable."""
         ...
 
     def token_of(self, name: str) -> int:
-        """The fencing token of whoever started the worker of this name."""
+        """Return the fencing token of the coordinator that started the worker of this name."""
         ...
 
     def close(self) -> None:
-        """Leave the cluster, and end it if it is our own. Repeatable."""
+        """Leave the cluster, and end it if this process owns it. Repeatable."""
         ...
