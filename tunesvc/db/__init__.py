@@ -1,1 +1,1 @@
-"""Postgres: the engine and embedded server, the schema, Optuna's storage, and the ledger."""
+"""Postgres: engine, embedded server, schema, Optuna's storage, the writer of running studies."""

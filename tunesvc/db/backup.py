@@ -1,7 +1,7 @@
-"""Looking after a database: what it holds, a copy of it in one file, and the way back.
+"""Status, backup and restore of a database.
 
-Files are Postgres's own custom format, written and read by the `pg_dump` and `pg_restore` of the embedded wheel;
-any Postgres of the same or a newer version reads them.
+Backups have Postgres's custom format, written and read by `pg_dump` and `pg_restore` of the
+embedded wheel; any Postgres of the same or a newer version reads them.
 """
 
 from __future__ import annotations
@@ -22,27 +22,28 @@ from tunesvc.db.schema.migrations import VERSION_TABLE
 from tunesvc.errors import DatabaseError, SchemaVersionError, StudyBusy
 
 _LOCK_TIMEOUT_MS = 60_000
+_RUNNING = "SELECT count(*) FROM leases WHERE expires_at > now()"
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseStatus:
-    """What `tune db status` shows."""
+    """Status of a database, as `tune db status` shows it."""
 
     name: str
-    """Where it is, without password."""
+    """Its location, without password."""
     server_version: str
     revision: str | None
-    """The schema's revision, None for a database without our tables."""
+    """The schema's revision; None for a database without our tables."""
     program_revision: str
     size_bytes: int
     studies: int
     trials: int
     running: int
-    """Studies that a coordinator works on now."""
+    """Studies that a coordinator is running."""
 
 
 def status(database: Database) -> DatabaseStatus:
-    """What the database holds, whatever its schema's version."""
+    """Return the status of a database with any schema version."""
     with database.engine.connect() as connection:
         revision = migrations.database_revision(connection)
         return DatabaseStatus(
@@ -50,17 +51,17 @@ def status(database: Database) -> DatabaseStatus:
             server_version=str(connection.scalar(sa.text("SHOW server_version"))),
             revision=revision,
             program_revision=migrations.program_revision(),
-            size_bytes=int(connection.scalar(sa.text("SELECT pg_database_size(current_database())")) or 0),
+            size_bytes=_scalar(connection, "SELECT pg_database_size(current_database())"),
             studies=_count(connection, revision, "SELECT count(*) FROM studies"),
             trials=_count(connection, revision, "SELECT count(*) FROM trials"),
-            running=_count(connection, revision, "SELECT count(*) FROM leases WHERE expires_at > now()"),
+            running=_count(connection, revision, _RUNNING),
         )
 
 
 def backup(database: Database, path: Path) -> None:
-    """Write the whole database to `path`, as of one moment; studies may run meanwhile.
+    """Write a consistent snapshot of the database to `path`; studies may run meanwhile.
 
-    The file appears complete or not at all, readable by its owner only. A file that is there is replaced.
+    The file appears complete or not at all, readable by its owner only, and replaces another.
 
     Raises:
         DatabaseError: the server is newer than our `pg_dump`, or the file cannot be written.
@@ -72,38 +73,50 @@ def backup(database: Database, path: Path) -> None:
         raise DatabaseError(f"the backup {path} cannot be written: {error.strerror}") from error
     try:
         os.close(fd)
-        _run(database, "pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={unfinished}")
+        options = ("--format=custom", "--no-owner", "--no-privileges", f"--file={unfinished}")
+        _run(database, "pg_dump", *options)
         Path(unfinished).replace(path)
     finally:
         Path(unfinished).unlink(missing_ok=True)
 
 
 def restore(database: Database, path: Path, *, replace: bool = False) -> None:
-    """Put a backup's studies into `database` and bring the schema up to date, all at once or not at all.
+    """Restore a backup into `database` and upgrade the schema, completely or not at all.
 
     Args:
         database: opened with `connect`; empty, or without studies, unless `replace`.
         path: a file that `backup` wrote.
-        replace: throw away the studies that are there.
+        replace: delete the existing studies.
 
     Raises:
-        StudyBusy: a coordinator runs a study that would be thrown away.
+        StudyBusy: a coordinator runs a study that would be deleted.
         SchemaVersionError: the backup comes from a newer tunesvc.
-        DatabaseError: the database holds studies, or the file is no backup of ours, or is damaged.
+        DatabaseError: the database has studies, or the file is not our backup, or is damaged.
     """
     _refuse_newer_backup(path)
     _refuse_occupied(database, replace)
     _run(
-        database, "pg_restore", "--clean", "--if-exists", "--no-owner", "--no-privileges",
-        "--single-transaction", "--exit-on-error", str(path),
-    )  # fmt: skip
+        database,
+        "pg_restore",
+        "--clean",
+        "--if-exists",
+        "--no-owner",
+        "--no-privileges",
+        "--single-transaction",
+        "--exit-on-error",
+        str(path),
+    )
     database.engine.dispose()
     with database.long_transaction() as connection:
         migrations.upgrade(connection)
 
 
 def _count(connection: sa.Connection, revision: str | None, query: str) -> int:
-    return int(connection.scalar(sa.text(query)) or 0) if revision is not None else 0
+    return _scalar(connection, query) if revision is not None else 0
+
+
+def _scalar(connection: sa.Connection, query: str) -> int:
+    return int(connection.scalar(sa.text(query)) or 0)
 
 
 def _refuse_newer_server(database: Database) -> None:
@@ -113,8 +126,8 @@ def _refuse_newer_server(database: Database) -> None:
     own = int(_run(None, "pg_dump", "--version").split()[-1].split(".")[0])
     if server > own:
         raise DatabaseError(
-            f"{database.name} is Postgres {server}, newer than the pg_dump {own} that tunesvc brings: use that "
-            "server's own `pg_dump --format=custom`"
+            f"{database.name} is Postgres {server}, newer than the pg_dump {own} that tunesvc "
+            "brings: use that server's own `pg_dump --format=custom`"
         )
 
 
@@ -128,38 +141,49 @@ def _refuse_newer_backup(path: Path) -> None:
     if found is None:
         raise DatabaseError(f"{path} is no backup of a tunesvc database")
     if found > own:
-        raise SchemaVersionError(
-            f"the backup {path} has schema revision {found}, newer than this program's {own}: upgrade tunesvc"
-        )
+        newer = f"newer than this program's {own}: upgrade tunesvc"
+        raise SchemaVersionError(f"the backup {path} has schema revision {found}, {newer}")
 
 
 def _refuse_occupied(database: Database, replace: bool) -> None:
     now = status(database)
     if now.studies and not replace:
         raise DatabaseError(
-            f"{now.name} holds {now.studies} studies, which a restore would throw away: restore into an empty "
-            "database, or say that they may go (`tune db restore --replace`)"
+            f"{now.name} holds {now.studies} studies, which a restore would throw away: "
+            "restore into an empty database, or say that they may go "
+            "(`tune db restore --replace`)"
         )
     if now.running:
-        raise StudyBusy(f"{now.running} studies of {now.name} are being run: stop them before restoring")
+        raise StudyBusy(
+            f"{now.running} studies of {now.name} are being run: stop them before restoring",
+        )
 
 
 def _run(database: Database | None, program: str, *arguments: str) -> str:
-    """Run one of Postgres's client programs, connected to `database` if there is one. Returns its output."""
-    connecting, secrets = _connection(database) if database else ([], {})
+    """Run a client program of Postgres, connected to `database` if given; return its output."""
+    target, secrets = _connection(database) if database else ([], {})
     done = subprocess.run(
-        [postgres_binaries.bin_directory() / program, *connecting, *arguments],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False,
+        [postgres_binaries.bin_directory() / program, *target, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
         env={**os.environ, "LC_ALL": "C", **secrets},
-    )  # fmt: skip
+    )
     if done.returncode != 0:
-        raise DatabaseError(f"{program} failed{f' on {database.name}' if database else ''}: {done.stderr.strip()}")
+        place = f" on {database.name}" if database else ""
+        raise DatabaseError(f"{program} failed{place}: {done.stderr.strip()}")
     return str(done.stdout)
 
 
 def _connection(database: Database) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment for a client program; the password is not among the arguments, which all can see."""
+    """Return arguments and environment of a client program.
+
+    The password is in the environment: every user of the machine can see arguments.
+    """
     _, parameters = database.engine.dialect.create_connect_args(parse_url(database.url))
     password = str(parameters.pop("password", ""))
-    environment = {"PGPASSWORD": password, "PGOPTIONS": f"-c lock_timeout={_LOCK_TIMEOUT_MS}"}
+    options = f"-c lock_timeout={_LOCK_TIMEOUT_MS}"
+    environment = {"PGPASSWORD": password, "PGOPTIONS": options}
     return [f"--dbname={make_dsn(**parameters)}"], environment

@@ -1,7 +1,8 @@
-"""The right to write for a study: an owner, a token that only grows, an expiry by the database's clock.
+"""Leases: the right to write for a study, with an owner, a fencing token and an expiry.
 
-Whoever takes a lease raises its token; every later write under the old token is refused. So a coordinator that was
-frozen and comes back cannot harm, however wrong its own clock is.
+Taking a lease increments its token; later writes under an older token are refused. So a coordinator
+that was frozen and comes back does no harm, even if its clock is wrong: the expiry is by the
+database's clock.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tunesvc.db.schema.tables import leases
 from tunesvc.errors import StudyBusy
 
 LEASE_S = 10.0
-"""How long a lease lasts without renewal."""
+"""Duration of a lease without renewal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,18 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
-    """Who holds a study's lease."""
+    """Holder of a study's lease."""
 
     owner: str
     expires_at: datetime
     live: bool
-    """Whether it has not expired, by the database's clock."""
+    """True if it has not expired by the database's clock."""
     released: bool
-    """Whether it was given back. One that only ran out may be somebody's who is cut off from the database."""
+    """True if it was released. If it ran out, its coordinator may just have lost its connection."""
 
 
 def default_owner() -> str:
-    """`host:pid`, so that a person finds the process."""
+    """Return `host:pid`, which lets an operator find the process."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -51,13 +52,14 @@ def acquire(connection: sa.Connection, study_id: int, owner: str, ttl_s: float =
     """Take the study's lease if it is free or has expired.
 
     Raises:
-        StudyBusy: somebody else holds it; the text says who, and until when.
+        StudyBusy: another owner holds it; the text names the owner.
     """
     until = sa.func.now() + sa.func.make_interval(0, 0, 0, 0, 0, 0, ttl_s)
-    fresh = pg.insert(leases).values(study_id=study_id, owner=owner, token=1, batch=0, expires_at=until, released=False)
-    take = fresh.on_conflict_do_update(
+    values = {"owner": owner, "batch": 0, "expires_at": until, "released": False}
+    insert = pg.insert(leases).values(study_id=study_id, token=1, **values)
+    take = insert.on_conflict_do_update(
         index_elements=[leases.c.study_id],
-        set_={"owner": owner, "token": leases.c.token + 1, "batch": 0, "expires_at": until, "released": False},
+        set_={**values, "token": leases.c.token + 1},
         where=leases.c.expires_at <= sa.func.now(),
     ).returning(leases.c.token)
     token = connection.execute(take).scalar()
@@ -69,7 +71,7 @@ def acquire(connection: sa.Connection, study_id: int, owner: str, ttl_s: float =
 
 
 def busy_message(owner: str) -> str:
-    """What to tell somebody who wants a study that `owner` runs."""
+    """Return the error text for a study that `owner` runs."""
     return (
         f"{owner} is running this study now. Watch it with `tune show`, stop it with `tune stop`, "
         "or stand by for it with `tune resume --standby`."
@@ -77,15 +79,19 @@ def busy_message(owner: str) -> str:
 
 
 def release(connection: sa.Connection, lease: Lease) -> bool:
-    """Let the lease expire now; False when it was no longer ours. May be repeated."""
-    free = sa.update(leases).where(leases.c.study_id == lease.study_id, leases.c.token == lease.token)
+    """Let the lease expire now; return False when it was no longer ours. May be repeated."""
+    free = sa.update(leases).where(
+        leases.c.study_id == lease.study_id,
+        leases.c.token == lease.token,
+    )
     return connection.execute(free.values(expires_at=sa.func.now(), released=True)).rowcount == 1
 
 
 def holder(connection: sa.Connection, study_id: int) -> LeaseHolder | None:
-    """Who held the lease last, or None when nobody ever did."""
+    """Return the last holder of the lease, or None if there never was one."""
     live = (leases.c.expires_at > sa.func.now()).label("live")
-    row = connection.execute(
-        sa.select(leases.c.owner, leases.c.expires_at, live, leases.c.released).where(leases.c.study_id == study_id)
-    ).one_or_none()
-    return None if row is None else LeaseHolder(row.owner, row.expires_at, row.live, row.released)
+    query = sa.select(leases.c.owner, leases.c.expires_at, live, leases.c.released)
+    row = connection.execute(query.where(leases.c.study_id == study_id)).one_or_none()
+    if row is None:
+        return None
+    return LeaseHolder(row.owner, row.expires_at, row.live, row.released)

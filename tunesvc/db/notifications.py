@@ -1,4 +1,4 @@
-"""Notifications of what was committed: Postgres's NOTIFY, with a study's id. Nobody relies on hearing one."""
+"""Notifications of commits: Postgres's NOTIFY with a study's id. They may get lost."""
 
 from __future__ import annotations
 
@@ -15,55 +15,58 @@ from tunesvc.db.engine.timeouts import BoundedConnection
 
 CHANNEL = "tunesvc"
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', :study)"
-"""Tells listeners, when and if the transaction commits, that a study (its id as text) has changed."""
+"""Notifies listeners of a changed study (its id as text) when the transaction commits."""
 _NOTIFY = sa.text(NOTIFY)
 
 
 def notify(connection: sa.Connection, study_id: int) -> None:
-    """Tell listeners, when and if this transaction commits, that the study has changed."""
+    """Notify listeners of a changed study when this transaction commits."""
     connection.execute(_NOTIFY, {"study": str(study_id)})
 
 
 class Listener:
-    """A connection of its own that hears notifications.
+    """Listens for notifications on a connection of its own.
 
     Raises:
         sqlalchemy.exc.DBAPIError: no connection can be made.
     """
 
     def __init__(self, database: Database) -> None:
-        # not `raw_connection`, whose errors are the driver's; kept, since the driver's connection is closed with it
+        # `raw_connection` would raise the driver's errors. The connection is kept, because the
+        # driver's connection is closed with it.
         self._connection = database.engine.connect()
-        self._driver: BoundedConnection = self._connection.connection.driver_connection  # type: ignore[assignment]
+        driver = self._connection.connection.driver_connection
+        self._driver: BoundedConnection = driver  # type: ignore[assignment]
         self._connection.detach()
         self._driver.autocommit = True
         with self._driver.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
-        self._bell, self._ring = os.pipe()
+        self._wake_reader, self._wake_writer = os.pipe()
         self.is_lost = False
 
     def wait(self, timeout_s: float) -> set[int]:
-        """Ids of the studies that were told of; empty after `timeout_s`, and when the connection `is_lost`."""
+        """Return the ids of changed studies; none after `timeout_s` or if the connection broke."""
         try:
-            readers: list[Any] = [self._driver, self._bell]
+            readers: list[Any] = [self._driver, self._wake_reader]
             ready, _, _ = select.select(readers, [], [], timeout_s)
             if self._driver not in ready:
                 return set()
             self._driver.poll()
-        except (psycopg2.Error, OSError, ValueError):  # ValueError: the watchdog has closed the socket
+        except (psycopg2.Error, OSError, ValueError):
+            # ValueError: the watchdog has closed the socket.
             self.is_lost = True
             return set()
-        heard = {int(notice.payload) for notice in self._driver.notifies if notice.payload.isdecimal()}
+        payloads = [notice.payload for notice in self._driver.notifies]
         self._driver.notifies.clear()
-        return heard
+        return {int(payload) for payload in payloads if payload.isdecimal()}
 
     def wake(self) -> None:
-        """Have `wait` return at once, from now on. From any thread."""
-        os.write(self._ring, b"!")
+        """Make `wait` return at once, from now on. Callable from any thread."""
+        os.write(self._wake_writer, b"!")
 
     def close(self) -> None:
-        """Let go. Once."""
+        """Close the connection. Call it once."""
         with suppress(psycopg2.Error):
             self._driver.close()
-        os.close(self._bell)
-        os.close(self._ring)
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)

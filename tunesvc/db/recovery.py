@@ -1,4 +1,4 @@
-"""What a coordinator needs to take a study up again: its unfinished trials with what their attempts left behind."""
+"""Stored state with which a coordinator resumes a study: unfinished trials and their attempts."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tunesvc.db.schema.tables import attempts, reports, trials
 
 @dataclass(frozen=True, slots=True)
 class StoredAttempt:
-    """An attempt of a trial that is not over. A live one belonged to a coordinator that is gone."""
+    """An attempt of an unfinished trial. A live one belonged to a coordinator that is gone."""
 
     number: int
     state: AttemptState
     cursor: int
-    """The last of its events that is recorded."""
+    """Number of its last recorded event."""
     gpus: float
     running_s: float | None
-    """How long ago it started, by the database's clock; None when it has not."""
+    """Time since its start, by the database's clock; None before it starts."""
     silent_s: float | None
-    """How long ago it last reported; None when it has not started."""
+    """Time since its last report; None before it starts."""
     failure: str | None
     stop_cause: str | None
     checkpoint: str | None
@@ -44,32 +44,37 @@ class UnfinishedTrial:
     """Step, first objective and other metrics of its curve, by step."""
 
     def describe(self) -> tuple[int, list[tuple[int, str, int]]]:
-        """Number, and number, state and cursor of each attempt: see `tunesvc.instrumentation.event_log`."""
-        return self.number, [(attempt.number, attempt.state.value, attempt.cursor) for attempt in self.attempts]
+        """Return its number, and each attempt's number, state and cursor, for the event log."""
+        attempts = [(one.number, one.state.value, one.cursor) for one in self.attempts]
+        return self.number, attempts
 
 
 def unfinished_trials(connection: sa.Connection, study_id: int) -> list[UnfinishedTrial]:
-    """The study's running trials, by number."""
+    """Return the study's running trials, by number."""
     rows = connection.execute(
         sa.select(trials.c.trial_id, trials.c.number)
         .where(trials.c.study_id == study_id, trials.c.state == "running")
         .order_by(trials.c.number)
     ).all()
-    tried, curves = _attempts(connection, study_id), _curves(connection, study_id)
-    return [UnfinishedTrial(row.trial_id, row.number, tried[row.trial_id], curves[row.trial_id]) for row in rows]
+    stored, curves = _attempts(connection, study_id), _curves(connection, study_id)
+    return [UnfinishedTrial(key, number, stored[key], curves[key]) for key, number in rows]
 
 
 def has_live_attempt(connection: sa.Connection, trial_id: int) -> bool:
-    """Whether an attempt of the trial is not over, as far as anybody has recorded."""
+    """Return True if an attempt of the trial is recorded as live."""
     live = attempts.c.state.in_([AttemptState.OPENED, AttemptState.RUNNING])
     found = sa.select(sa.exists().where(attempts.c.trial_id == trial_id, live))
     return bool(connection.execute(found).scalar())
 
 
 def other_objectives(
-    connection: sa.Connection, study_id: int, names: Sequence[str]
+    connection: sa.Connection,
+    study_id: int,
+    names: Sequence[str],
 ) -> dict[int, dict[int, tuple[float, ...]]]:
-    """By trial number and step of its curve: the values of the objectives after the first, where it reported them all.
+    """Return the values of the objectives after the first, by trial number and step.
+
+    Steps without a value for all of them are left out.
 
     Args:
         names: their metrics.
@@ -83,17 +88,18 @@ def other_objectives(
         .order_by(trials.c.number, reports.c.step, reports.c.attempt)
     )
     found: dict[int, dict[int, tuple[float, ...]]] = {}
-    for number, step, written in rows:
-        metrics = json_numbers.load_metrics(written)
+    for number, step, stored in rows:
+        metrics = json_numbers.load_metrics(stored)
         curve = found.setdefault(number, {})
-        curve.pop(step, None)  # an earlier attempt's
+        # An earlier attempt may have reported this step.
+        curve.pop(step, None)
         if all(name in metrics for name in names):
             curve[step] = tuple(metrics[name] for name in names)
     return found
 
 
 def last_code(connection: sa.Connection, study_id: int) -> str | None:
-    """The digest of the objective's source that the study's latest attempt ran, or None."""
+    """Return the digest of the source that the study's latest attempt ran, or None."""
     newest = (
         sa.select(attempts.c.code)
         .join(trials, trials.c.trial_id == attempts.c.trial_id)
@@ -105,7 +111,7 @@ def last_code(connection: sa.Connection, study_id: int) -> str | None:
 
 
 def gpu_hours(connection: sa.Connection, study_id: int) -> float:
-    """GPU hours that the study's ended attempts have held."""
+    """Return the GPU hours that the study's ended attempts have used."""
     seconds = sa.extract("epoch", attempts.c.ended_at - attempts.c.started_at)
     spent = (
         sa.select(sa.func.coalesce(sa.func.sum(seconds * attempts.c.gpus), 0.0))
@@ -116,12 +122,16 @@ def gpu_hours(connection: sa.Connection, study_id: int) -> float:
 
 
 def _of_unfinished(column: sa.ColumnElement[int], study_id: int) -> sa.ColumnElement[bool]:
-    return column.in_(sa.select(trials.c.trial_id).where(trials.c.study_id == study_id, trials.c.state == "running"))
+    running = sa.select(trials.c.trial_id).where(
+        trials.c.study_id == study_id,
+        trials.c.state == "running",
+    )
+    return column.in_(running)
 
 
 def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[StoredAttempt]]:
-    """Of all running trials, by trial id: paused ones may be many."""
-    last_word = (
+    """Return the attempts of all running trials, by trial id; one query, as many may be paused."""
+    last_report = (
         sa.select(sa.func.max(reports.c.reported_at))
         .where(reports.c.trial_id == attempts.c.trial_id, reports.c.attempt == attempts.c.number)
         .scalar_subquery()
@@ -133,7 +143,7 @@ def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[Sto
         attempts.c.cursor,
         attempts.c.gpus,
         _seconds_since(attempts.c.started_at),
-        _seconds_since(sa.func.coalesce(last_word, attempts.c.started_at)),
+        _seconds_since(sa.func.coalesce(last_report, attempts.c.started_at)),
         attempts.c.failure,
         attempts.c.stop_cause,
         attempts.c.checkpoint,
@@ -146,12 +156,13 @@ def _attempts(connection: sa.Connection, study_id: int) -> Mapping[int, list[Sto
     return found
 
 
-def _seconds_since(moment: sa.ColumnElement[datetime]) -> sa.ColumnElement[float]:
-    return sa.cast(sa.extract("epoch", sa.func.now() - moment), sa.Double)
+def _seconds_since(time: sa.ColumnElement[datetime]) -> sa.ColumnElement[float]:
+    return sa.cast(sa.extract("epoch", sa.func.now() - time), sa.Double)
 
 
 def _curves(
-    connection: sa.Connection, study_id: int
+    connection: sa.Connection,
+    study_id: int,
 ) -> Mapping[int, list[tuple[int, float | None, Mapping[str, float]]]]:
     query = (
         sa.select(reports.c.trial_id, reports.c.step, reports.c.value, reports.c.metrics)

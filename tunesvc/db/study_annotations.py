@@ -1,7 +1,7 @@
-"""Tags and notes, from people for people: of studies and of trials. Nothing that runs depends on them.
+"""Tags and notes of studies and trials, written by users. Nothing that runs depends on them.
 
-Whoever writes one does so at once, whether a coordinator runs the study or not; each change is recorded among the
-study's commands too, so a note that somebody else wrote over can be read there.
+They are written at once, with or without a coordinator. Each change is also recorded among the
+study's commands, where overwritten notes can still be read.
 """
 
 from __future__ import annotations
@@ -36,27 +36,38 @@ def tag(
     remove: Sequence[str] = (),
     asked_by: str,
 ) -> tuple[str, ...]:
-    """Add and take away tags, of the trial `number` or of the study; returns those that it has now. May be repeated.
+    """Add and remove tags of the trial `number`, or of the study; return the new tags.
+
+    May be repeated.
 
     Raises:
         SpecError: a tag cannot be stored, or there are too many.
         StudyNotFound: there is no such trial.
     """
-    for one in add:
-        _checked(one, check_name, f"the tag {one!r}", MAX_TAG)
-        if not one:
+    for new in add:
+        _checked(new, check_name, f"the tag {new!r}", MAX_TAG)
+        if not new:
             raise SpecError("a tag needs at least one character")
-    had = _locked(connection, study_id, number)
-    now = tuple(dict.fromkeys([*(one for one in had if one not in remove), *add]))
-    if len(now) > MAX_TAGS:
-        raise SpecError(f"that would be {len(now)} tags; {MAX_TAGS} is the most")
-    _write(connection, study_id, number, {"tags": list(now)})
-    _record(connection, study_id, "tag", number, {"add": list(add), "remove": list(remove)}, asked_by)
-    return now
+    before = _locked(connection, study_id, number)
+    remaining = [tag for tag in before if tag not in remove]
+    tags = tuple(dict.fromkeys([*remaining, *add]))
+    if len(tags) > MAX_TAGS:
+        raise SpecError(f"that would be {len(tags)} tags; {MAX_TAGS} is the most")
+    _write(connection, study_id, number, {"tags": list(tags)})
+    payload = {"add": list(add), "remove": list(remove)}
+    _record(connection, study_id, "tag", number, payload, asked_by)
+    return tags
 
 
-def note(connection: sa.Connection, study_id: int, number: int | None, text: str, *, asked_by: str) -> None:
-    """Write the note of the trial `number`, or of the study, in the place of the one before. May be repeated.
+def note(
+    connection: sa.Connection,
+    study_id: int,
+    number: int | None,
+    text: str,
+    *,
+    asked_by: str,
+) -> None:
+    """Replace the note of the trial `number`, or of the study. May be repeated.
 
     Raises:
         SpecError: it cannot be stored, or is too long.
@@ -78,30 +89,45 @@ def _checked(text: str, check: Callable[[str], str], what: str, most: int) -> No
 
 
 def _locked(connection: sa.Connection, study_id: int, number: int | None) -> Sequence[str]:
-    """The tags as they are; whoever changes something there next waits for us."""
+    """Return the current tags, and lock them until the transaction ends."""
     if number is None:
         found = sa.select(studies_table.c.tags).where(studies_table.c.study_id == study_id)
     else:
         at = trial_id(study_id, number)
         known = sa.select(trials.c.trial_id).where(trials.c.trial_id == at)
-        connection.execute(pg.insert(trial_annotations).from_select(["trial_id"], known).on_conflict_do_nothing())
+        connection.execute(
+            pg.insert(trial_annotations).from_select(["trial_id"], known).on_conflict_do_nothing(),
+        )
         found = sa.select(trial_annotations.c.tags).where(trial_annotations.c.trial_id == at)
     tags = connection.execute(found.with_for_update()).scalar()
     if tags is None:
-        raise StudyNotFound(f"there is no study {study_id}" if number is None else f"there is no trial {number} in it")
+        what = f"study {study_id}" if number is None else f"trial {number} in it"
+        raise StudyNotFound(f"there is no {what}")
     return list(tags)
 
 
-def _write(connection: sa.Connection, study_id: int, number: int | None, values: Mapping[str, Any]) -> None:
+def _write(
+    connection: sa.Connection,
+    study_id: int,
+    number: int | None,
+    values: Mapping[str, Any],
+) -> None:
     if number is None:
         change = sa.update(studies_table).where(studies_table.c.study_id == study_id)
     else:
-        change = sa.update(trial_annotations).where(trial_annotations.c.trial_id == trial_id(study_id, number))
+        change = sa.update(trial_annotations).where(
+            trial_annotations.c.trial_id == trial_id(study_id, number),
+        )
     connection.execute(change.values(**values))
 
 
 def _record(
-    connection: sa.Connection, study_id: int, kind: str, number: int | None, payload: Mapping[str, Any], asked_by: str
+    connection: sa.Connection,
+    study_id: int,
+    kind: str,
+    number: int | None,
+    payload: Mapping[str, Any],
+    asked_by: str,
 ) -> None:
     about = {} if number is None else {"number": number}
     study_records.request(connection, study_id, kind, {**about, **payload}, asked_by, answer="")

@@ -1,4 +1,4 @@
-"""One step's worth of changes to a study, as frozen rows: what a coordinator commits in one transaction.
+"""The changes of one step of a study, as frozen rows, committed in one transaction.
 
 Plain values only; `tunesvc.db.study_writer` turns each list into one statement.
 """
@@ -19,16 +19,17 @@ class OpenedAttempt(NamedTuple):
     cpus: float
     gpus: float
     after_step: int
-    """It goes on after this step of an earlier attempt, whose later reports no longer count; -1: from the start."""
+    """The attempt resumes after this step of an earlier one, whose later reports no longer count;
+    -1: it starts from the beginning."""
     stall_s: float
-    """Its lease: how long it may give no sign of life."""
+    """Duration of its lease: the longest time without a heartbeat."""
 
 
 class AliveAttempt(NamedTuple):
     number: int
     attempt: int
     stall_s: float
-    """Its lease is renewed for so long."""
+    """Duration of the renewed lease."""
 
 
 class StartedAttempt(NamedTuple):
@@ -46,7 +47,7 @@ class Report(NamedTuple):
     step: int
     value: float | None
     metrics: Mapping[str, float]
-    """The metrics besides the first objective's."""
+    """Metrics other than the first objective's."""
 
 
 class LogLine(NamedTuple):
@@ -58,7 +59,7 @@ class LogLine(NamedTuple):
 
 
 class LogCut(NamedTuple):
-    """A note in place of an attempt's log lines `first` to `last`."""
+    """A line that replaces an attempt's log lines `first` to `last`."""
 
     number: int
     attempt: int
@@ -83,7 +84,7 @@ class AttemptEnd(NamedTuple):
     message: str | None
     traceback: str | None
     at_last_report: bool
-    """Whether it ended when it last reported, rather than now: nothing was heard of it since."""
+    """True if it ended at its last report, not now: no heartbeat has come since."""
 
 
 class StopRequest(NamedTuple):
@@ -93,7 +94,7 @@ class StopRequest(NamedTuple):
 
 
 class SeenNode(Protocol):
-    """A machine of the cluster, see `execute.executor.Node`."""
+    """A node of the cluster, see `execution.executor.NodeInfo`."""
 
     @property
     def key(self) -> str: ...
@@ -109,27 +110,27 @@ class SeenNode(Protocol):
 
 @dataclass(slots=True)
 class StudyChanges(TrialChanges):
-    """The unit of work of one step: what the search changed, and what became of attempts, requests and the study."""
+    """The unit of work of a step: changes of the search, of attempts, commands and study."""
 
     adopts: bool = False
-    """Whether attempts that an earlier lease left behind become ours, to be ended or gone on with."""
+    """True to take over the live attempts of an earlier lease, to continue or end them."""
     opened: list[OpenedAttempt] = field(default_factory=list)
     alive: list[AliveAttempt] | None = None
-    """Attempts whose leases are renewed, before those that have run out are looked for; None: not this time."""
+    """Attempts whose leases are renewed before expired ones are looked for; None: no check."""
     started: list[StartedAttempt] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
     logs: list[LogLine] = field(default_factory=list)
     log_cuts: dict[tuple[int, int], LogCut] = field(default_factory=dict)
-    """(trial number, attempt) -> what is left out of its log."""
+    """(trial number, attempt) -> the part of its log that is left out."""
     checkpoints: list[Checkpoint] = field(default_factory=list)
     stops: list[StopRequest] = field(default_factory=list)
     ends: list[AttemptEnd] = field(default_factory=list)
     cursors: dict[tuple[int, int], int] = field(default_factory=dict)
-    """(trial number, attempt) -> last outbox number contained in this batch."""
+    """(trial number, attempt) -> last outbox number in these changes."""
     answered: dict[int, str] = field(default_factory=dict)
-    """Command id -> what came of it."""
+    """Command id -> its answer."""
     nodes: Sequence[SeenNode] | None = None
-    """What the cluster has at the moment; None: not this time."""
+    """The cluster's current nodes; None: not recorded in this step."""
     study_state: tuple[StudyState, str] | None = None
     """New state of the study and its reason."""
     spec: str | None = None
@@ -138,7 +139,7 @@ class StudyChanges(TrialChanges):
     """Running time to add to the study."""
 
     def describe(self) -> dict[str, Any]:
-        """What a checker needs to know of it, see `tunesvc.instrumentation.event_log`."""
+        """Return what a checker needs, see `tunesvc.instrumentation.event_log`."""
         return {
             "adopts": self.adopts,
             "trials": [trial.number for trial in self.trials],
@@ -157,6 +158,6 @@ class StudyChanges(TrialChanges):
 
     @property
     def shows(self) -> bool:
-        """Whether somebody who looks at the study sees anything of it: more than leases renewed and time passed."""
+        """True if a viewer can see a difference: more than renewed leases and elapsed time."""
         unseen = ("alive", "cursors", "nodes", "active_s")
         return any(getattr(self, one.name) for one in fields(self) if one.name not in unseen)

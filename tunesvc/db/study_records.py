@@ -1,6 +1,6 @@
-"""A study's own row: create, find, remove; and what somebody asked of its coordinator.
+"""A study's own row, to create, find and remove; and commands to its coordinator.
 
-Everything that happens inside a running study goes through `tunesvc.db.study_writer` instead.
+Changes inside a running study go through `tunesvc.db.study_writer` instead.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tunesvc.util.user import whoami
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """A study as it is stored."""
+    """A stored study."""
 
     study_id: int
     name: str
     key: str
-    """Names it wherever several databases meet, as on a cluster."""
+    """Identifies it where several databases meet, as on a cluster."""
     state: StudyState
     reason: str
     spec: StudySpec | None
@@ -38,12 +38,12 @@ class StudyRecord:
     source_text: str | None
     source_dir: str | None
     active_s: float
-    """How long coordinators have been running it."""
+    """Time that coordinators have run it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """Something that somebody asked of the coordinator."""
+    """A user's command to a study."""
 
     command_id: int
     kind: str
@@ -72,7 +72,7 @@ def create(
     source_dir: str | None = None,
     owner: str | None = None,
 ) -> StudyRecord:
-    """Store a new study; its owner is the system's user when left out.
+    """Store a new study; its owner is the system's user by default.
 
     Raises:
         StudyExists: the name is taken.
@@ -91,10 +91,10 @@ def create(
 
 
 def find(connection: sa.Connection, name: str) -> StudyRecord:
-    """The study of that name.
+    """Return the study of that name.
 
     Raises:
-        StudyNotFound: there is none; the text suggests the nearest names.
+        StudyNotFound: there is none; the text suggests the nearest name.
         BadName: no study can have that name.
     """
     checked_name(name, "the study's name")
@@ -105,20 +105,23 @@ def find(connection: sa.Connection, name: str) -> StudyRecord:
 
 
 def look_up(connection: sa.Connection, name: str) -> StudyRecord | None:
-    """Return the study of that name, or None; cheaper than `find` where its absence is no mistake."""
+    """Return the study of that name, or None; cheaper than `find` where it may be absent."""
     row = connection.execute(sa.select(*_COLUMNS).where(studies.c.name == name)).one_or_none()
     return None if row is None else _record(row)
 
 
 def get(connection: sa.Connection, study_id: int) -> StudyRecord:
-    """The study of that id.
+    """Return the study of that id.
 
     Raises:
         StudyNotFound: there is none.
     """
-    row = connection.execute(sa.select(*_COLUMNS).where(studies.c.study_id == study_id)).one_or_none()
+    row = connection.execute(
+        sa.select(*_COLUMNS).where(studies.c.study_id == study_id),
+    ).one_or_none()
     if row is None:
-        raise StudyNotFound(f"there is no study {study_id}{_deletion(connection, deletions.c.study_id == study_id)}")
+        deletion = _deletion(connection, deletions.c.study_id == study_id)
+        raise StudyNotFound(f"there is no study {study_id}{deletion}")
     return _record(row)
 
 
@@ -138,17 +141,27 @@ def _record(row: Any) -> StudyRecord:
 
 
 def replace_unstarted(
-    connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
+    connection: sa.Connection,
+    record: StudyRecord,
+    spec: StudySpec,
+    source_text: str | None,
+    source_dir: str | None,
 ) -> bool:
-    """Give a study that never ran another spec and source; False when it has run, or was made through Optuna's API."""
+    """Give a study that never ran another spec and source; return whether it was possible.
+
+    It is not for a study that has run, or was made through Optuna's API.
+    """
     if record.spec is None:
         return False
-    change = sa.update(studies).where(studies.c.study_id == record.study_id, studies.c.state == StudyState.CREATED)
+    change = sa.update(studies).where(
+        studies.c.study_id == record.study_id,
+        studies.c.state == StudyState.CREATED,
+    )
     return connection.execute(change.values(_row(spec, source_text, source_dir))).rowcount == 1
 
 
 def remove_failed(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
-    """Delete a failed study all of whose trials failed; False when it has a result, or a coordinator runs it."""
+    """Delete a failed study without results; return False if it has one, or is being run."""
     query = sa.select(studies.c.study_id).where(
         studies.c.study_id == study_id,
         studies.c.state == StudyState.FAILED,
@@ -161,11 +174,15 @@ def remove_failed(connection: sa.Connection, study_id: int, deleted_by: str) -> 
 
 
 def renew(
-    connection: sa.Connection, record: StudyRecord, spec: StudySpec, source_text: str | None, source_dir: str | None
+    connection: sa.Connection,
+    record: StudyRecord,
+    spec: StudySpec,
+    source_text: str | None,
+    source_dir: str | None,
 ) -> None:
-    """Give a study that is about to be resumed its spec and source as they are now. May be repeated.
+    """Store the current spec and source of a study that is about to be resumed. May be repeated.
 
-    Tags that its file names anew are added; those that people took away stay away.
+    New tags of its file are added; tags that users have removed stay removed.
     """
     row = _row(spec, source_text, source_dir)
     known = () if record.spec is None else record.spec.tags
@@ -176,29 +193,37 @@ def renew(
 
 
 def remove(connection: sa.Connection, study_id: int, deleted_by: str) -> bool:
-    """Delete a study with everything that belongs to it, and keep that it was there; False when it is gone already."""
+    """Delete a study with all its rows, and record that; return False if it does not exist."""
     gone = (
         sa.delete(studies)
         .where(studies.c.study_id == study_id)
-        .returning(studies.c.study_id, studies.c.name, studies.c.owner, studies.c.next_number, sa.literal(deleted_by))
+        .returning(
+            studies.c.study_id,
+            studies.c.name,
+            studies.c.owner,
+            studies.c.next_number,
+            sa.literal(deleted_by),
+        )
         .cte("gone")
     )
     columns = ["study_id", "name", "owner", "trials", "deleted_by"]
-    removed = connection.execute(sa.insert(deletions).from_select(columns, sa.select(gone))).rowcount == 1
+    insert = sa.insert(deletions).from_select(columns, sa.select(gone))
+    removed = connection.execute(insert).rowcount == 1
     notifications.notify(connection, study_id)
     return removed
 
 
 def next_number(connection: sa.Connection, study_id: int) -> int:
-    """The number that the study's next trial gets."""
-    found: int = connection.execute(sa.select(studies.c.next_number).where(studies.c.study_id == study_id)).scalar_one()
+    """Return the number of the study's next trial."""
+    query = sa.select(studies.c.next_number).where(studies.c.study_id == study_id)
+    found: int = connection.execute(query).scalar_one()
     return found
 
 
 def trials_counted(connection: sa.Connection, study_id: int) -> int:
-    """Return how many trials count against the budget: all but those that were withdrawn before they started."""
-    was_withdrawn = sa.and_(trials.c.state == "fail", trials.c.started_at.is_(None))
-    query = sa.select(sa.func.count()).where(trials.c.study_id == study_id, ~was_withdrawn)
+    """Return the number of trials that count against the budget: all but cancelled ones."""
+    was_cancelled = sa.and_(trials.c.state == "fail", trials.c.started_at.is_(None))
+    query = sa.select(sa.func.count()).where(trials.c.study_id == study_id, ~was_cancelled)
     found: int = connection.execute(query).scalar_one()
     return found
 
@@ -211,22 +236,26 @@ def request(
     asked_by: str,
     answer: str | None = None,
 ) -> int:
-    """Record what somebody asks, for the coordinator to carry out; with an `answer` it is done. Returns its id."""
+    """Record a command for the coordinator, or with an `answer` a finished one; return its id."""
     row = {
         "study_id": study_id,
         "kind": kind,
-        "payload": sa.cast(sa.literal(json_numbers.dump(payload), sa.Text), commands.c.payload.type),
+        "payload": sa.cast(
+            sa.literal(json_numbers.dump(payload), sa.Text),
+            commands.c.payload.type,
+        ),
         "asked_by": asked_by,
         "answer": answer,
         "done_at": None if answer is None else sa.func.now(),
     }
-    command_id: int = connection.execute(sa.insert(commands).values(row).returning(commands.c.command_id)).scalar_one()
+    insert = sa.insert(commands).values(row).returning(commands.c.command_id)
+    command_id: int = connection.execute(insert).scalar_one()
     notifications.notify(connection, study_id)
     return command_id
 
 
 def fail_running(connection: sa.Connection, study_id: int, number: int | None = None) -> list[int]:
-    """Fail the running trials of a study that no coordinator runs, or one of them; returns their numbers."""
+    """Fail the running trials of a study without coordinator, or one; return their numbers."""
     running = sa.and_(trials.c.study_id == study_id, trials.c.state == "running")
     if number is not None:
         running = sa.and_(running, trials.c.number == number)
@@ -235,7 +264,7 @@ def fail_running(connection: sa.Connection, study_id: int, number: int | None = 
 
 
 def pending(connection: sa.Connection, study_id: int) -> Sequence[Command]:
-    """Commands that nobody has carried out yet, oldest first."""
+    """Return the pending commands, oldest first."""
     rows = connection.execute(
         sa.select(commands.c.command_id, commands.c.kind, commands.c.payload, commands.c.asked_by)
         .where(commands.c.study_id == study_id, commands.c.done_at.is_(None))
@@ -255,18 +284,21 @@ def _row(spec: StudySpec, source_text: str | None, source_dir: str | None) -> di
 
 
 def _not_found(connection: sa.Connection, name: str) -> str:
-    names = connection.execute(sa.select(studies.c.name).order_by(studies.c.study_id.desc()).limit(1000)).scalars()
+    newest = sa.select(studies.c.name).order_by(studies.c.study_id.desc()).limit(1000)
+    names = connection.execute(newest).scalars()
     near = difflib.get_close_matches(name, list(names), n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`tune ls` lists the studies."
-    return f"there is no study named {name!r}{_deletion(connection, deletions.c.name == name)}; {hint}"
+    deletion = _deletion(connection, deletions.c.name == name)
+    return f"there is no study named {name!r}{deletion}; {hint}"
 
 
 def _deletion(connection: sa.Connection, which: sa.ColumnElement[bool]) -> str:
-    """Who deleted it and when, if anybody did."""
+    """Return the end of a sentence on a study's deletion; empty if it was not deleted."""
     columns = (deletions.c.name, deletions.c.trials, deletions.c.deleted_by, deletions.c.deleted_at)
     newest = sa.select(*columns).where(which).order_by(deletions.c.study_id.desc()).limit(1)
     row = connection.execute(newest).one_or_none()
     if row is None:
         return ""
     at = f"{row.deleted_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return f" any more: {row.name!r}, with {row.trials} trials, was deleted by {row.deleted_by or 'somebody'} at {at}"
+    user = row.deleted_by or "somebody"
+    return f" any more: {row.name!r}, with {row.trials} trials, was deleted by {user} at {at}"

@@ -1,4 +1,4 @@
-"""What a search changes in a study: trials, their parameters and attributes, their ends, and decisions.
+"""Changes that a search makes to a study: trials, parameters, attributes, ends and decisions.
 
 Plain values only, without attempts, leases or logs; `StudyChanges` adds those.
 """
@@ -42,7 +42,7 @@ class TrialEnd(NamedTuple):
 
 class Decision(NamedTuple):
     number: int | None
-    """The trial it is about, or None for the whole study."""
+    """The trial it is about; None for the whole study."""
     kind: str
     reason: str
     details: Mapping[str, Any]
@@ -50,18 +50,18 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class TrialChanges:
-    """Changes in the order in which they are applied, kind by kind."""
+    """Changes by kind, in the order in which they are applied."""
 
     trials: list[NewTrial] = field(default_factory=list)
     restarted: list[int] = field(default_factory=list)
-    """Waiting trials that run now."""
+    """Waiting trials that start to run."""
     params: list[NewParam] = field(default_factory=list)
     attrs: list[Attr] = field(default_factory=list)
     finished: list[TrialEnd] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
 
     def add(self, other: TrialChanges) -> None:
-        """Append another's changes."""
+        """Append other changes."""
         self.trials += other.trials
         self.restarted += other.restarted
         self.params += other.params
