@@ -73,7 +73,7 @@ def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
         for trial in trials:
             if trial.state == TrialState.RUNNING:
                 for step, value in trial.intermediate_values.items():
-                    assert history.place(trial.number, step, value) == place_of(trials, trial.number, step, value)
+                    assert history.rank_at(trial.number, step, value) == place_of(trials, trial.number, step, value)
 
 
 def test_trials_that_another_study_lends_count_as_long_as_they_are_lent() -> None:

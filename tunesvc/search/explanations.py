@@ -1,4 +1,4 @@
-"""Why a sampler proposed what it proposed, and why a pruner stopped a trial or let it go on."""
+"""Reasons of samplers and pruners for their decisions."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 RECENT_MAX = 256
-"""Trials of which something is kept."""
+"""Number of trials that are remembered."""
 Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """A choice in words, and in numbers."""
+    """The reason of a decision, as text and as data."""
 
     text: str
     """One sentence."""
     details: Mapping[str, Any]
-    """What the sentence rests on; JSON can hold it."""
+    """Data behind the sentence; JSON can hold it."""
 
 
 class LRUDict(dict[int, Kept]):
-    """What is kept of the latest trials, by number: a new one takes the place of the oldest.
+    """Entries of the latest trials, by number: a new one replaces the oldest.
 
-    Several studies may share a sampler, each in a thread of its own, so no lock of a study keeps it whole.
+    Several studies may share a sampler, each in its own thread, so it needs a lock of its own.
     """
 
     def __setitem__(self, number: int, value: Kept) -> None:
@@ -47,7 +47,7 @@ class Explainable(Protocol):
     """A sampler or pruner that gives reasons."""
 
     def explain(self, number: int) -> Reason | None:
-        """Why the last choice for the trial of this number was made; None when it made none, or long ago."""
+        """Return the reason of the last decision on this trial; None if there is none, or no longer."""
         ...
 
 
@@ -56,17 +56,14 @@ def reason_of(
     number: int,
     complain: Callable[[int, str, Exception], None],
 ) -> Reason | None:
-    """What a sampler or pruner says of its last choice; an error in that is complained of, and no more."""
-    explain = getattr(
-        chooser,
-        "explain",
-        None,
-    )  # checking for a protocol takes thirty times as long
+    """Return a sampler's or pruner's reason for its last decision; an error in it is only recorded."""
+    # Checking for the protocol takes thirty times as long.
+    explain = getattr(chooser, "explain", None)
     if explain is None:
         return None
     try:
-        told: Reason | None = explain(number)
-        return told
-    except Exception as error:  # noqa: BLE001  # anybody's code; a choice without its reason is still a choice
+        reason: Reason | None = explain(number)
+        return reason
+    except Exception as error:  # noqa: BLE001  # a user's code; the decision stands without a reason
         complain(number, type(chooser).__name__, error)
         return None

@@ -1,7 +1,8 @@
 """The optimizer: ask, report, prune and tell over one study in memory.
 
-Owns which trials there are; `proposals` chooses their parameters and `pruning` decides which ones stop. Never hears of
-attempts, executors or transactions: changes are recorded where the caller says (`record_into`).
+Owns the list of trials. `proposals` chooses their parameters and `pruning` decides which ones
+stop. Knows nothing of attempts, executors or transactions: changes are recorded where the caller
+asks for it (`record_into`).
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ CONSTRAINT = "constraints:"
 
 
 class Optimizer:
-    """Ask / report / prune / tell. Not thread-safe: one coordinator drives it."""
+    """Ask, report, prune and tell for one study. Not thread-safe: one coordinator drives it."""
 
     def __init__(
         self,
@@ -57,13 +58,13 @@ class Optimizer:
         seed: int | None = None,
         warm_start: WarmStart | None = None,
     ) -> None:
-        """Search one study.
+        """Open one study.
 
         Args:
-            prune_before_step: from this step on a trial is as good as finished, and is left to finish.
-            trials_max: after how many different trials nothing is left to try.
-            seed: with a trial's number, it decides what is drawn for that trial; from entropy when None.
-            teacher: what earlier studies teach the sampler.
+            prune_before_step: from this step on a trial counts as nearly finished and is not stopped.
+            trials_max: number of distinct trials after which nothing is left to try.
+            seed: random numbers of a trial follow from this seed and its number; None: from entropy.
+            warm_start: trials of earlier studies that the sampler learns from.
         """
         self.memory = memory
         self.space = space
@@ -74,7 +75,8 @@ class Optimizer:
             sampler=sampler,
             pruner=pruner,
         )
-        # Grid and brute-force samplers call `study.stop` when nothing is left, which Optuna allows in its loop only.
+        # Grid and brute-force samplers call `study.stop` when nothing is left. Optuna allows that
+        # only within its own loop.
         self.study._thread_local.in_optimize_loop = True
         self._trials_max = trials_max
         self._size = space.size if space.parameters else None
@@ -92,29 +94,30 @@ class Optimizer:
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._is_up_to_date = True
         self._finished = sum(trial.state.is_finished() for trial in self.trials)
-        self._tried = {configuration(t.params) for t in self.trials if t.state != TrialState.WAITING}
+        started = [trial for trial in self.trials if trial.state != TrialState.WAITING]
+        self._tried = {configuration(trial.params) for trial in started}
         self.cancelled = sum(map(was_withdrawn, self.trials))
-        """How many enqueued trials were taken back before they were asked for."""
+        """Number of enqueued trials that were cancelled before they were asked for."""
 
     @property
     def seed(self) -> int:
-        """With a trial's number, it decides what is drawn for that trial."""
+        """Seed from which, with a trial's number, the trial's random numbers follow."""
         return self._proposer.seed
 
     @property
     def trials(self) -> Sequence[FrozenTrial]:
-        """All trials, in order of their numbers, but for those drawn ahead. Do not change them."""
+        """All trials in order of their numbers, without prefetched ones. Do not change them."""
         trials = self.memory.get_all_trials(self.memory.study_id, deepcopy=False)
         return trials[: len(trials) - len(self._prefetched)]
 
     @property
     def count(self) -> int:
-        """How many trials there are, but for those drawn ahead."""
+        """Number of trials, without prefetched ones."""
         return self.memory.count - len(self._prefetched)
 
     @property
     def exhausted(self) -> str:
-        """Why there is nothing left to try; empty while there is."""
+        """Reason why nothing is left to try; empty while there is something."""
         if self._waiting:
             return ""
         if self._trials_max is not None and len(self._tried) >= self._trials_max:
@@ -123,7 +126,7 @@ class Optimizer:
 
     @property
     def is_distinct(self) -> bool:
-        """Whether no configuration is proposed twice."""
+        """True if no configuration is proposed twice."""
         return self._proposer.is_distinct
 
     @is_distinct.setter
@@ -133,16 +136,19 @@ class Optimizer:
         self._proposer.is_distinct = wanted
 
     def trial(self, number: int) -> FrozenTrial:
-        """One trial. Do not change it."""
+        """Return one trial. Do not change it."""
         return self.memory.get_trial(number)
 
     @property
     def enqueued(self) -> int:
-        """How many trials wait to be asked for."""
+        """Number of trials that wait to be asked for."""
         return len(self._waiting)
 
     def warm_up(self) -> None:
-        """Enqueue the best that earlier studies know, and record what they teach. Once, for a study without trials."""
+        """Enqueue the best trials of earlier studies, and record what is transferred.
+
+        Call it once, for a study without trials.
+        """
         if self._warm_start is None:
             return
         counts = self._warm_start.counts
@@ -155,13 +161,16 @@ class Optimizer:
             self.memory.set_trial_system_attr(number, TRANSFERRED, [one.study, one.number])
 
     def enqueue(self, params: Mapping[str, ParamValue], origin: str = "") -> int:
-        """Make a trial with given values, to be asked before any other; the sampler fills in what is not given.
+        """Add a trial with given values, to be asked for before any other.
+
+        The sampler fills in the parameters that are not given.
 
         Args:
-            origin: where the values come from, told when the trial is asked.
+            origin: where the values come from; part of the reason when the trial is asked for.
 
         Raises:
-            SpecError: a parameter does not exist, or not beside the others, or the value is outside its range.
+            SpecError: a parameter does not exist, does not exist beside the others, or its value is
+                outside its range.
         """
         if self.space.parameters:  # else the objective declares them, and decides what fits
             params = self.space.checked(params)
@@ -175,7 +184,7 @@ class Optimizer:
         return number
 
     def cancel(self, number: int) -> None:
-        """Take a trial back that is enqueued and was not asked for yet: it ends as failed, and counts for nothing."""
+        """Cancel an enqueued trial that was not asked for yet. It ends as failed and counts for nothing."""
         self._waiting.remove(number)
         self.memory.set_trial_state_values(number, TrialState.FAIL)
         self.cancelled += 1
@@ -188,18 +197,21 @@ class Optimizer:
         pruner: BasePruner,
         trials_max: int | None,
     ) -> None:
-        """Go on in a wider space with a sampler and a pruner that know it, as after a restart."""
+        """Continue in a wider space, with a sampler and a pruner made for it, as after a restart."""
         self._drop_prefetched()
         self.space, self._trials_max = space, trials_max
         self._size = space.size if space.parameters else None
         self.study.sampler, self.study.pruner = sampler, pruner
         self.memory.update_distributions(space)
         reread(self.study)
-        self._proposer.go_on_in(space)
+        self._proposer.widen(space)
         self.study._stop_flag = False
 
     def ask(self) -> Proposal:
-        """A new trial with all its parameters. A sampler that raises is replaced by chance for this one trial."""
+        """Return a new trial with all its parameters.
+
+        If the sampler raises, this one trial is drawn at random.
+        """
         if self._prefetched and self._finished >= self._prefetched[0].stale_from:
             self._drop_prefetched()
         if self._prefetched:
@@ -213,25 +225,25 @@ class Optimizer:
 
     @property
     def recorded(self) -> TrialChanges:
-        """Changes recorded so far, see `record_into`."""
+        """Changes recorded so far; see `record_into`."""
         return self.memory.recorded
 
     def record_into(self, changes: TrialChanges) -> None:
-        """Record changes there from now on."""
+        """Record changes into `changes` from now on."""
         self.memory.record_into(changes)
 
     @property
     def prefetched(self) -> int:
-        """How many proposals are ready."""
+        """Number of proposals that are ready."""
         return len(self._prefetched)
 
     def prefetch(self, step_time: str | None, lasting: int) -> bool:
-        """Make one more proposal ready; False when that cannot be, or nothing is left to propose.
+        """Prepare one more proposal; return False if that is impossible or nothing is left to propose.
 
         Args:
-            moment: of the study as it is now, for replay: see `DRAWN`. None while that is being written: then
-                `date_ahead` has to follow.
-            lasting: how many results may come in before it has to be drawn anew.
+            step_time: time of the last committed step, for replay: see `DRAWN_AT`. None while that
+                step is being committed; `stamp_prefetched` must follow then.
+            lasting: number of results after which the proposal is stale.
         """
         sampler = self.study.sampler
         repeatable = isinstance(sampler, Reproducible) and sampler.repeatable
@@ -239,20 +251,28 @@ class Optimizer:
             return False
         with self.memory.recording_apart() as changes:
             proposal = self._propose()
-        self._prefetched.append(PrefetchedProposal(proposal, changes, self._finished + lasting, step_time))
+        stale_from = self._finished + lasting
+        self._prefetched.append(PrefetchedProposal(proposal, changes, stale_from, step_time))
         return True
 
     def stamp_prefetched(self, step_time: str) -> None:
-        """What was drawn while a step was being written rests on that one; empty: nobody knows when that was."""
-        if self._prefetched and self._prefetched[-1].step_time is None:
-            self._prefetched = deque(
-                drawn if drawn.step_time else replace(drawn, step_time=step_time) for drawn in self._prefetched
-            )
-            if not step_time:
-                self._drop_prefetched()
+        """Set the time of the step during whose commit proposals were made; drop them if it is empty.
+
+        It is empty when the time of the commit is unknown, because its answer was lost.
+        """
+        if not self._prefetched or self._prefetched[-1].step_time is not None:
+            return
+        for index, proposal in enumerate(self._prefetched):
+            if not proposal.step_time:
+                self._prefetched[index] = replace(proposal, step_time=step_time)
+        if not step_time:
+            self._drop_prefetched()
 
     def _drop_prefetched(self) -> None:
-        """Throw away what is ready. The next ask begins anew, as after a restart: what is gone taught nothing."""
+        """Drop the proposals that are ready. The next ask starts cold, as after a restart.
+
+        Otherwise models could keep something that they learned for a dropped proposal.
+        """
         for drawn in self._prefetched:
             self._proposer.forget(drawn.proposal.number)
         if self._prefetched:
@@ -261,12 +281,14 @@ class Optimizer:
             self._proposer.is_cold_start = True
 
     def _propose(self) -> Proposal:
-        enqueued = bool(self._waiting)
-        number = self._next_waiting() if enqueued else self.memory.create_new_trial(self.memory.study_id)
-        return self._proposer.propose(number, enqueued=enqueued, finished=self._finished)
+        if self._waiting:
+            number = self._next_waiting()
+            return self._proposer.propose(number, enqueued=True, finished=self._finished)
+        number = self.memory.create_new_trial(self.memory.study_id)
+        return self._proposer.propose(number, enqueued=False, finished=self._finished)
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
-        """A value for a parameter that the objective itself declares. See `Proposer.suggest`."""
+        """Return a value for a parameter that the objective declares. See `Proposer.suggest`."""
         return self._proposer.suggest(number, name, distribution)
 
     def set_user_attr(
@@ -276,20 +298,25 @@ class Optimizer:
         value: str,
         kind: str = "user",
     ) -> None:
-        """Keep an attribute of a trial; one that cannot be stored, or a constraint that is no number, is left out.
+        """Store an attribute of a trial, unless it cannot be stored or is a constraint without a number.
 
         Args:
             value: as JSON.
             kind: `user` or `system`.
         """
         is_constraint = kind == "system" and name.startswith(CONSTRAINT)
-        if not is_name(name) or not _is_json(value) or (is_constraint and not _is_number(json.loads(value))):
+        is_valid = is_name(name) and _is_json(value)
+        if is_valid and is_constraint:
+            is_valid = _is_number(json.loads(value))
+        if not is_valid:
             self.memory.note(
                 number,
                 f"attribute {name!r} is left out: it cannot be {value[:100]!r}",
             )
             return
-        write = self.memory.set_trial_system_attr if kind == "system" else self.memory.set_trial_user_attr
+        write = self.memory.set_trial_user_attr
+        if kind == "system":
+            write = self.memory.set_trial_system_attr
         write(number, name, json.loads(value))
 
     def packed_study(self) -> bytes:
@@ -309,11 +336,11 @@ class Optimizer:
         value: float,
         *others: float | None,
     ) -> None:
-        """A point of the trial's curve. A later attempt's value replaces an earlier one's.
+        """Add a point to the trial's curve, in place of an earlier attempt's at the same step.
 
         Args:
-            value: the first objective's.
-            others: those of the other objectives; None where the report did not bear one.
+            value: of the first objective.
+            others: of the other objectives; None if the report lacks one.
         """
         self.memory.set_trial_intermediate_value(number, step, value)
         if others:
@@ -324,25 +351,30 @@ class Optimizer:
         number: int,
         steps: Sequence[int] | None = None,
     ) -> PruneDecision | None:
-        """Whether the pruner wants the trial stopped, and why. See `PruningPolicy.verdict`."""
+        """Return the pruner's decision to stop the trial, if it has one. See `PruningPolicy.verdict`."""
         return self._pruning.verdict(number, steps)
 
     def pause(self, number: int, after_step: int) -> None:
-        """The trial holds its worker no longer. See `PruningPolicy.pause`."""
+        """Pause a trial, which releases its worker. See `PruningPolicy.pause`."""
         self._is_up_to_date = False
         self._pruning.pause(number, after_step)
 
     def promotion(self, *, asks: bool) -> Promotion | None:
-        """The paused trial that goes on now, if its pruner wants that more than what else could be done.
+        """Return the paused trial to resume now, if the pruner prefers that to the alternative.
 
         Args:
-            asks: whether a new trial may be asked instead.
+            asks: True if a new trial may be asked for instead.
         """
-        alternative = Alternative.NOTHING if not asks else Alternative.REPEAT if self._covered else Alternative.NEW
+        if not asks:
+            alternative = Alternative.NOTHING
+        elif self._covered:
+            alternative = Alternative.REPEAT
+        else:
+            alternative = Alternative.NEW
         return self._pruning.promotion(alternative)
 
     def promote(self, number: int, details: Mapping[str, Any]) -> None:
-        """The trial runs again. See `PruningPolicy.promote`."""
+        """Resume a paused trial. See `PruningPolicy.promote`."""
         self._pruning.promote(number, details)
 
     def tell(
@@ -358,10 +390,11 @@ class Optimizer:
         """Finish a trial.
 
         Args:
-            values: one per objective. For a pruned trial its last intermediate value, if it has one.
-            constraints: outcome constraints by name, feasible where <= 0.
-            attrs: further metrics, kept as user attributes.
-            failure: of a failed trial, the class of what ended it. What its parameters caused, samplers learn from.
+            values: one per objective; for a pruned trial its last intermediate value, if any.
+            constraints: outcome constraints by name, feasible if <= 0.
+            attrs: further metrics, stored as user attributes.
+            failure: class of what ended a failed trial. Samplers learn from failures that the
+                trial's parameters caused.
         """
         if failure is not None:
             self.memory.set_trial_system_attr(number, FAILURE, failure)
@@ -369,14 +402,14 @@ class Optimizer:
             self.memory.set_trial_user_attr(number, name, value)
         for name, excess in (constraints or {}).items():
             self.memory.set_trial_system_attr(number, CONSTRAINT + name, excess)
-        self._pruning.over(number)
-        self._proposer.over(number, state, values)
+        self._pruning.on_trial_end(number)
+        self._proposer.on_trial_end(number, state, values)
         self.memory.set_trial_state_values(number, state, values)
         self._finished += 1
         self._is_up_to_date = False
 
     def on_step_end(self) -> None:
-        """All that a step brought to an end or a pause has been told; what learns from it does so now."""
+        """Update what learns from finished and paused trials, after all of a step have been told."""
         if self._is_up_to_date:
             return
         self._is_up_to_date = True
@@ -385,7 +418,7 @@ class Optimizer:
 
     @property
     def _covered(self) -> bool:
-        """Whether there is nothing new to try."""
+        """True if every configuration has been tried."""
         return bool(self.exhausted) or (self._size is not None and len(self._tried) >= self._size)
 
     def _next_waiting(self) -> int:
@@ -407,5 +440,5 @@ def _is_number(value: object) -> bool:
 
 
 def queued(params: Mapping[str, ParamValue], origin: str = "") -> dict[str, Any]:
-    """The system attributes of a trial that is enqueued with these values."""
+    """Return the system attributes of a trial that is enqueued with these values."""
     return {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}

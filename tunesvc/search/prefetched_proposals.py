@@ -1,8 +1,8 @@
-"""Proposals that are drawn before a worker is free, so that it need not wait for them.
+"""Proposals drawn before a worker is free, so that no worker waits for them.
 
-Only of samplers whose proposals follow from their seed, the trial's number and the study as it was: such a proposal may
-wait, or be thrown away, and nobody can tell afterwards. They are the last trials of the study in memory; nothing of
-them is recorded before somebody takes them.
+Only for samplers whose proposals follow from the seed, the trial's number and the study as it was:
+such a proposal can wait or be dropped without a trace. Prefetched proposals are the last trials of
+the study in memory; nothing of them is recorded before they are taken.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from tunesvc.db.trial_changes import TrialChanges
 from tunesvc.spec import ParamValue
 
 DRAWN_AT = "drawn"
-"""Detail of a proposal that was drawn ahead: the time of the step after which it was, as the database tells it."""
+"""Detail of a prefetched proposal: the database's time of the step after which it was drawn."""
 
 
 @runtime_checkable
 class Reproducible(Protocol):
-    """A sampler that may be asked ahead."""
+    """A sampler whose proposals may be prefetched."""
 
     repeatable: bool
-    """Whether a proposal follows from the seed, the trial's number and the study alone, and asking changes nothing."""
+    """True if a proposal follows from seed, trial number and study alone, and asking changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +36,24 @@ class Proposal:
     reason: str
     details: Mapping[str, Any] = field(default_factory=dict)
     sampler_error: str | None = None
-    """What the sampler raised, when this proposal had to be drawn at random instead."""
+    """Error of the sampler, if this proposal was drawn at random because of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrefetchedProposal:
-    """A proposal that nobody has taken yet."""
+    """A proposal that has not been taken yet."""
 
     proposal: Proposal
     changes: TrialChanges
-    """To be recorded once it is taken."""
+    """Changes to record when it is taken."""
     stale_from: int
-    """So many results make it stale."""
+    """Number of finished trials from which on it is stale."""
     step_time: str | None
-    """Of the study as it was, for replay: see `DRAWN`. None while the step that led to it is being written."""
+    """Time of the step that it rests on, for replay: see `DRAWN_AT`. None while that step is committed."""
 
     @property
     def timestamped(self) -> Proposal:
-        """The proposal, saying when it was drawn."""
+        """The proposal, with the time at which it was drawn in its details."""
         return replace(
             self.proposal,
             details={**self.proposal.details, DRAWN_AT: self.step_time},

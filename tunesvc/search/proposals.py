@@ -1,8 +1,9 @@
-"""How a new trial gets its parameters: a sampler draws them, and says why.
+"""Proposals: parameters of new trials, drawn by a sampler, with its reason.
 
-All parameters of a trial are drawn at once, parents of conditional ones before their children, through the public
-methods of Optuna's `BaseSampler`; `optuna.Trial` is not used, because building one again after a restart would run the
-sampler's `before_trial` once more. A sampler is anybody's code: where it raises, chance takes its place for that trial.
+All parameters of a trial are drawn at once, parents of conditional ones before their children,
+through the public methods of Optuna's `BaseSampler`. `optuna.Trial` is not used: making one again
+after a restart would call the sampler's `before_trial` a second time. A sampler may be any user's
+code: if it raises, the trial is drawn at random.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ from tunesvc.trial import is_name
 FIXED = "fixed_params"
 """Optuna's own system attribute for the values of an enqueued trial."""
 ORIGIN = "tunesvc:origin"
-"""System attribute of an enqueued trial: where its values come from, in words."""
+"""System attribute of an enqueued trial: where its values come from, as text."""
 VERSION = f"optuna {optuna.__version__}"
-"""Of the samplers that do not say their own."""
+"""Version of samplers that do not give their own."""
 
 
 class Proposer:
-    """For one study, in memory."""
+    """Draws the trials of one study in memory."""
 
     def __init__(
         self,
@@ -58,29 +59,29 @@ class Proposer:
         seed: int | None,
         warm_start: WarmStart | None,
     ) -> None:
-        """Args as for `Optimizer`."""
+        """Take the arguments of `Optimizer`."""
         self._memory = memory
         self._study = study
         self.space = space
         self._sampler_name = sampler_name
         self.seed = seed_of(seed)
-        """With a trial's number, it decides what is drawn for that trial."""
+        """Seed from which, with a trial's number, the trial's random numbers follow."""
         self._warm_start = warm_start
         self._fallback = RandomSampler()
         self._relative_of: dict[int, Mapping[str, Any]] = {}
         self._alone: list[str] = []
-        """Parameters of the last trial that the sampler did not propose together with others."""
+        """Parameters of the last trial that the sampler did not propose jointly."""
         self.is_cold_start = True
-        """Whether the next draw begins without what sampler and models of curves have kept."""
+        """True if the next draw starts without anything that sampler and curve models have cached."""
         self.is_distinct = False
-        """Whether a proposal that was tried before becomes another one."""
+        """True if a proposal that was tried before is replaced by an untried one."""
 
     def propose(self, number: int, *, enqueued: bool, finished: int) -> Proposal:
-        """Parameters for a new trial.
+        """Return parameters for a new trial.
 
         Args:
-            enqueued: whether it brings values of its own.
-            finished: how many trials have.
+            enqueued: True if the trial has values of its own.
+            finished: number of finished trials.
         """
         clear_trial_cache(self._study)
         details: dict[str, Any] = {
@@ -93,43 +94,42 @@ class Proposer:
             refit(self._study)
         try:
             params = self.draw_all(number, self._study.sampler)
-        except Exception as error:  # noqa: BLE001 - a sampler is anybody's code; the study must go on
-            message = f"{type(error).__name__}: {error}"
-            params = self.draw_all(number, self._fallback)
-            reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
-            return Proposal(
-                number,
-                params,
-                reason,
-                {**details, "sampler": "random"},
-                sampler_error=message,
-            )
+        except Exception as error:  # noqa: BLE001  # a user's sampler must not end the study
+            return self._propose_at_random(number, error, details)
         if enqueued:
-            note = self._memory.get_trial(number).system_attrs.get(ORIGIN, "")
-            return Proposal(
-                number,
-                params,
-                f"enqueued: {note}" if note else "enqueued",
-                {**details, "phase": "enqueued"},
-            )
-        told = self._told(number)
-        reason, details = self._unexplained(params, finished, details)
-        if told is not None:
-            reason, details = self._named(told.text), self._detailed(details, told)
+            origin = self._memory.get_trial(number).system_attrs.get(ORIGIN, "")
+            reason = f"enqueued: {origin}" if origin else "enqueued"
+            return Proposal(number, params, reason, {**details, "phase": "enqueued"})
+        explained = self._sampler_reason(number)
+        if explained is None:
+            reason, details = self._unexplained(params, finished, details)
+        else:
+            reason, details = self._name_sources(explained.text), self._merged(details, explained)
         untried = self.nearest_untried(number, params) if self.is_distinct else None
         if untried is not None:
-            self._memory.forget_params(number)
-            for name, value in untried.items():
-                distribution = self.space.distributions[name]
-                self._memory.set_trial_param(
-                    number,
-                    name,
-                    distribution.to_internal_repr(value),
-                    distribution,
-                )
+            self._replace_params(number, untried)
             params, details = untried, {**details, "untried": True}
             reason += "; moved to the nearest configuration that has not been tried"
         return Proposal(number, params, reason, details)
+
+    def _propose_at_random(self, number: int, error: Exception, details: dict[str, Any]) -> Proposal:
+        message = f"{type(error).__name__}: {error}"
+        params = self.draw_all(number, self._fallback)
+        reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
+        return Proposal(
+            number,
+            params,
+            reason,
+            {**details, "sampler": "random"},
+            sampler_error=message,
+        )
+
+    def _replace_params(self, number: int, params: Mapping[str, ParamValue]) -> None:
+        self._memory.forget_params(number)
+        for name, value in params.items():
+            distribution = self.space.distributions[name]
+            internal = distribution.to_internal_repr(value)
+            self._memory.set_trial_param(number, name, internal, distribution)
 
     def _unexplained(
         self,
@@ -137,30 +137,28 @@ class Proposer:
         finished: int,
         details: dict[str, Any],
     ) -> tuple[str, dict[str, Any]]:
-        """Why, for a sampler that gives no reasons: what it leaves to chance is not proposed by it."""
+        """Return reason and details for a sampler that gives none, naming parameters drawn at random."""
         name = self._sampler_name
+        reason = f"proposed by {name} from {finished} finished trials"
         if not self.space.parameters:
-            return (
-                f"proposed by {name} from {finished} finished trials, one parameter at a time",
-                details,
-            )
+            return f"{reason}, one parameter at a time", details
         if name not in RANDOM_ALONE or not self._alone:
-            return f"proposed by {name} from {finished} finished trials", details
+            return reason, details
         if len(self._alone) == len(params):
-            return f"drawn at random, because {name} has nothing to propose yet", {
-                **details,
-                "by": "random",
-            }
-        alone = ", ".join(self._alone)
-        told = f"proposed by {name} from {finished} finished trials, except {alone}, drawn at random"
-        return told, {**details, "drawn_at_random": self._alone}
+            reason = f"drawn at random, because {name} has nothing to propose yet"
+            return reason, {**details, "by": "random"}
+        reason += f", except {', '.join(self._alone)}, drawn at random"
+        return reason, {**details, "drawn_at_random": self._alone}
 
     def nearest_untried(
         self,
         number: int,
         params: Mapping[str, ParamValue],
     ) -> dict[str, ParamValue] | None:
-        """The configuration nearest to these parameters that no other trial has; None if these are such ones."""
+        """Return the configuration nearest to these parameters that no other trial has.
+
+        None if no other trial has these parameters.
+        """
         trials = self._memory.get_all_trials(self._memory.study_id, deepcopy=False)
         tried = {configuration(trial.params) for trial in trials if trial.number != number}
         if configuration(params) not in tried:
@@ -173,40 +171,47 @@ class Proposer:
         )
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
-        """A value for a parameter that the objective itself declares (define-by-run).
+        """Return a value for a parameter that the objective declares (define-by-run).
 
         Args:
             distribution: as `optuna.distributions.distribution_to_json` writes it.
 
         Raises:
-            BadReport: the name cannot be stored, the values cannot be kept exactly, other trials declare the parameter
-                in another way, or nothing can be drawn for it.
+            BadReport: the name cannot be stored, the values cannot be stored exactly, other trials
+                declare the parameter differently, or no value can be drawn for it.
         """
         if not is_name(name):
-            raise BadReport(f"{name!r} is no name for a parameter: a text of 1 to 200 characters without NUL")
+            text = f"{name!r} is no name for a parameter: a text of 1 to 200 characters without NUL"
+            raise BadReport(text)
         declared = _declared(name, distribution)
         clear_trial_cache(self._study)
+        sampler = self._study.sampler
         try:
-            return self._draw(
-                number,
-                name,
-                declared,
-                self._relative(number, self._study.sampler),
-                self._study.sampler,
-            )
-        except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code
-            try:
-                drawn = self._draw(number, name, declared, {}, self._fallback)
-                told = f"sampler {self._sampler_name}, in whose place {name} is drawn at random,"
-                self._memory.record_error(number, told, raised)
-                return drawn
-            except ValueError as error:
-                raise BadReport(f"parameter {name!r} is declared in different ways: {error}") from error
-            except Exception as error:  # what an objective asks for ends its trial, and nothing else
-                raise BadReport(f"nothing can be drawn for parameter {name!r}: {error!r}") from error
+            return self._draw(number, name, declared, self._relative(number, sampler), sampler)
+        except Exception as raised:  # noqa: BLE001  # a user's sampler
+            return self._suggest_at_random(number, name, declared, raised)
+
+    def _suggest_at_random(
+        self,
+        number: int,
+        name: str,
+        declared: BaseDistribution,
+        raised: Exception,
+    ) -> ParamValue:
+        try:
+            drawn = self._draw(number, name, declared, {}, self._fallback)
+        except ValueError as error:
+            text = f"parameter {name!r} is declared in different ways: {error}"
+            raise BadReport(text) from error
+        except Exception as error:  # an objective's mistake ends its trial, not the study
+            text = f"nothing can be drawn for parameter {name!r}: {error!r}"
+            raise BadReport(text) from error
+        component = f"sampler {self._sampler_name}, in whose place {name} is drawn at random,"
+        self._memory.record_error(number, component, raised)
+        return drawn
 
     def draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
-        """All parameters of a trial, in the order of the space."""
+        """Draw all parameters of a trial, in the order of the space."""
         reseed(sampler, self.seed, number)
         self._alone = []
         params: dict[str, ParamValue] = {}
@@ -225,13 +230,13 @@ class Proposer:
                     )
         return params
 
-    def over(
+    def on_trial_end(
         self,
         number: int,
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell the sampler that a trial is about to end."""
+        """Tell the sampler that a trial is about to finish."""
         clear_trial_cache(self._study)
         self._relative_of.pop(number, None)
         trial = self._memory.get_trial(number)
@@ -243,42 +248,43 @@ class Proposer:
                     state,
                     values,
                 )
-        except Exception as error:  # noqa: BLE001  # a sampler is anybody's code; the outcome must not be lost for it
+        except Exception as error:  # noqa: BLE001  # a user's sampler must not lose the outcome
             self._memory.record_error(number, f"sampler {self._sampler_name}", error)
 
     def forget(self, number: int) -> None:
-        """The trial was taken back, as if it had never been drawn."""
+        """Forget a trial that was removed, as if it had never been drawn."""
         self._relative_of.pop(number, None)
 
-    def go_on_in(self, space: Space) -> None:
+    def widen(self, space: Space) -> None:
         """Draw from a wider space, as after a restart."""
         self.space = space
         self.is_cold_start = True
         self._relative_of.clear()
 
     def version(self, number: int) -> str:
-        """Of the sampler, as it says for its last draw for that trial."""
-        told = self._told(number)
-        return str(VERSION if told is None else self._detailed({"version": VERSION}, told)["version"])
+        """Return the version that the sampler gave with its last draw for that trial."""
+        reason = self._sampler_reason(number)
+        if reason is None:
+            return VERSION
+        return str(self._merged({"version": VERSION}, reason)["version"])
 
-    def _told(self, number: int) -> Reason | None:
+    def _sampler_reason(self, number: int) -> Reason | None:
         return reason_of(self._study.sampler, number, self._memory.record_error)
 
     @contextmanager
     def _teaching(self) -> Iterator[None]:
-        """While the sampler is asked or told, it sees what earlier studies lend."""
+        """Show the sampler the trials of earlier studies within the block."""
         if self._warm_start is None:
             yield
             return
-        with self._memory.with_extra_trials(
-            self._warm_start.shown(self._memory.get_all_trials(self._memory.study_id, deepcopy=False))
-        ):
+        own = self._memory.get_all_trials(self._memory.study_id, deepcopy=False)
+        with self._memory.with_extra_trials(self._warm_start.shown(own)):
             clear_trial_cache(self._study)
             yield
         clear_trial_cache(self._study)
 
     def _relative(self, number: int, sampler: BaseSampler) -> Mapping[str, Any]:
-        """Values that the sampler draws jointly; once per trial, however many parameters are asked for one by one."""
+        """Return the values that the sampler draws jointly, once per trial."""
         if number not in self._relative_of:
             trial = self._memory.get_trial(number)
             study = _filter_study(self._study, trial)
@@ -299,8 +305,8 @@ class Proposer:
             known: ParamValue = trial.params[name]
             return known
         fixed = trial.system_attrs.get(FIXED, {})
-        # Samplers compute steps in binary, and bounds through logarithms; here, where proposals enter, each step and
-        # each bound gets its one value.
+        # Samplers compute steps in binary and bounds through logarithms. Each step and each
+        # bound gets its one value here, where proposals enter.
         relative_value = canonical(distribution, relative.get(name))
         if name in fixed and not _holds(distribution, fixed[name]):
             self._memory.note(
@@ -324,30 +330,32 @@ class Proposer:
         drawn: ParamValue = distribution.to_external_repr(internal)
         return drawn
 
-    def _detailed(self, details: Mapping[str, Any], told: Reason) -> dict[str, Any]:
-        """A sampler's own details beside ours: `sampler` is what the spec names, `by` is who drew in its place."""
-        its = {key: value for key, value in told.details.items() if value is not None}
+    def _merged(self, details: Mapping[str, Any], reason: Reason) -> dict[str, Any]:
+        """Merge a sampler's details into ours: `sampler` is the spec's name, `by` what drew instead."""
+        its = {key: value for key, value in reason.details.items() if value is not None}
         if isinstance(its.get("nearest"), list):
             its["nearest"] = [self._near(one) for one in its["nearest"] if isinstance(one, Mapping)]
         by = its.pop("sampler", None)
         if by is not None and "version" not in its:
-            its["version"] = by  # it names itself with its version
+            its["version"] = by  # the sampler gives its name and version as one text
         elif by not in (None, self._sampler_name):
             its["by"] = by
         return {**details, **its}
 
     def _near(self, one: Mapping[str, Any]) -> dict[str, Any]:
-        """One of the nearest trials, alike for all samplers: `number`, `distance`, `value`, `study` if another's."""
-        number, (value, *_) = (
-            one.get("number", one.get("trial")),
-            one.get("values") or (one.get("value"),),
-        )
+        """Format a nearby trial alike for all samplers: number, distance, value, and its study."""
+        number = one.get("number", one.get("trial"))
+        value, *_ = one.get("values") or (one.get("value"),)
         made = {"number": number, "distance": one.get("distance"), "value": value}
-        origin = self._warm_start.origin(number) if self._warm_start and isinstance(number, int) else None
-        return made if origin is None else {**made, "study": origin[0], "number": origin[1]}
+        origin = None
+        if self._warm_start is not None and isinstance(number, int):
+            origin = self._warm_start.origin(number)
+        if origin is None:
+            return made
+        return {**made, "study": origin[0], "number": origin[1]}
 
-    def _named(self, text: str) -> str:
-        """A sampler's sentence, trials of earlier studies named by their own numbers."""
+    def _name_sources(self, text: str) -> str:
+        """Name trials of earlier studies in a sampler's sentence by their own numbers."""
 
         def name(found: re.Match[str]) -> str:
             origin = self._warm_start.origin(int(found[1])) if self._warm_start else None
@@ -357,26 +365,29 @@ class Proposer:
 
 
 def _declared(name: str, distribution: str) -> BaseDistribution:
-    """The distribution that an objective asks for."""
+    """Parse the distribution that an objective declares."""
     try:
         declared = json_to_distribution(distribution)
     except Exception as error:  # any text may come from an objective
-        raise BadReport(f"parameter {name!r} has no distribution that can be read: {error!r}") from error
-    if isinstance(declared, IntDistribution) and max(abs(declared.low), abs(declared.high)) > MAX_EXACT:
+        text = f"parameter {name!r} has no distribution that can be read: {error!r}"
+        raise BadReport(text) from error
+    if not isinstance(declared, IntDistribution):
+        return declared
+    if max(abs(declared.low), abs(declared.high)) > MAX_EXACT:
         raise BadReport(
-            f"parameter {name!r} goes beyond 2**53, where not every whole number can be kept: suggest the number less "
-            "an offset, and add that in the objective"
+            f"parameter {name!r} goes beyond 2**53, where not every whole number can be kept: "
+            "suggest the number less an offset, and add that in the objective"
         )
     return declared
 
 
 def configuration(params: Mapping[str, ParamValue]) -> int:
-    """A hash by which different parameters are counted: they themselves would take a kilobyte of each trial."""
+    """Return a hash that identifies a configuration; the parameters would take 1 kB per trial."""
     return hash(frozenset((name, repr(value)) for name, value in params.items()))
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
-    """Whether a value is one of the distribution's; true and 1 are different choices."""
+    """True if a value is one of the distribution's; `true` and 1 are different choices."""
     if isinstance(distribution, CategoricalDistribution):
         return any(is_same(value, choice) for choice in distribution.choices)
     try:

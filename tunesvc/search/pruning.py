@@ -1,6 +1,7 @@
-"""The judge of a study: asks its pruner which trials stop and which paused ones go on, and says why.
+"""The pruning policy of a study: which trials its pruner stops, which paused ones it resumes, and why.
 
-A pruner is Optuna's `BasePruner`, anybody's code: one that raises stops nothing, and that is said. Knows no sampler.
+A pruner is an Optuna `BasePruner` and may be any user's code: if it raises, nothing is stopped and
+the error is recorded. Imports no sampler.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from tunesvc.search.tracking.study_history import history_of
 
 @dataclass(frozen=True, slots=True)
 class PruneDecision:
-    """The pruner wants a trial stopped, and this is what it rests on."""
+    """The pruner wants a trial stopped, with its reason."""
 
     reason: str
     details: Mapping[str, Any]
     stop: bool = True
-    """False: it would have been stopped, and goes on to show whether that would have been right (an audit)."""
+    """False for an audit: the trial would have been stopped, and runs on to check the pruner."""
     pause: bool = False
-    """Whether it is only paused: it may be promoted later."""
+    """True if the trial is only paused and may be promoted later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """A paused trial goes on, and this is why."""
+    """A paused trial resumes, with the reason."""
 
     number: int
     reason: str
@@ -41,7 +42,7 @@ class Promotion:
 
 
 class PruningPolicy:
-    """Of one study, in memory."""
+    """Asks the pruner of one study in memory."""
 
     def __init__(
         self,
@@ -50,21 +51,21 @@ class PruningPolicy:
         pruner_name: str,
         prune_before_step: int | None,
     ) -> None:
-        """`prune_before_step`: from this step on a trial is as good as finished, and is left to finish."""
+        """`prune_before_step`: from this step on a trial counts as nearly finished, and runs on."""
         self._memory = memory
         self._study = study
         self._pruner_name = pruner_name
         self._prune_before_step = prune_before_step
-        self._kept: set[int] = set()
-        """Those that would have been stopped, and finish as an audit."""
+        self._audited: set[int] = set()
+        """Trials that would have been stopped, and run on as an audit."""
         self.paused: dict[int, int] = {}
-        """Number -> the step after which it would go on; -1: from the start."""
-        self._nobody: tuple[Alternative, int] | None = None
-        """What was to be done instead, and after how many changes, when the pruner let nobody go on."""
+        """Number -> step after which the trial would resume; -1: from the start."""
+        self._none_promoted: tuple[Alternative, int] | None = None
+        """Alternative and count of changes when the pruner last promoted no trial."""
 
     @property
     def pauses(self) -> bool:
-        """Whether what is stopped is paused."""
+        """True if trials are paused instead of stopped."""
         return isinstance(self._study.pruner, PausingPruner) and self._study.pruner.pauses
 
     def verdict(
@@ -72,71 +73,77 @@ class PruningPolicy:
         number: int,
         steps: Sequence[int] | None = None,
     ) -> PruneDecision | None:
-        """Whether the pruner wants the trial stopped, and why.
+        """Return the pruner's decision to stop the trial; None if it runs on.
 
         Args:
-            steps: those that it has not seen yet, all of them or the last one by default. It is asked about each in
-                turn, as if the later ones were not there: reports that arrive together must not be judged otherwise
-                than reports that arrive one by one. A trial that was promoted is not judged where it had been before.
+            steps: steps that the pruner has not seen yet; by default the last one. It is asked
+                about each in turn, as if the later ones did not exist, so that reports that arrive
+                together are treated like reports that arrive one by one. Steps before a trial's
+                promotion are skipped.
         """
         whole = self._memory.get_trial(number)
         known = points_of(whole, len(self._study.directions))
         if not known:
             return None
         passed = whole.system_attrs.get(RESUMED, {}).get("step", -1)
-        for step in sorted(step for step in steps or [max(known)] if step in known and step > passed):
+        new_steps = [step for step in steps or [max(known)] if step in known and step > passed]
+        for step in sorted(new_steps):
             if self._prune_before_step is not None and step >= self._prune_before_step:
                 return None
             trial = cut(self._memory.get_trial(number), step)
             if self._is_poor(trial):
                 return self._explain(trial, step)
-            if number not in self._kept and (audit := self._audit(number)) is not None:
+            if number in self._audited:
+                continue
+            audit = self._audit(number)
+            if audit is not None:
                 return audit
         return None
 
     def pause(self, number: int, after_step: int) -> None:
-        """The trial holds its worker no longer; it may be promoted.
+        """Pause a trial, which may be promoted later.
 
         Args:
-            after_step: where it would go on; -1: from the start.
+            after_step: step after which it would resume; -1: from the start.
         """
         self.paused[number] = after_step
         self._memory.pause(number)
 
     def promotion(self, alternative: Alternative) -> Promotion | None:
-        """The paused trial that goes on now, if its pruner wants that more than what would be done instead."""
+        """Return the paused trial to resume now, if the pruner prefers that to the alternative."""
         if not self.paused or not self.pauses:
             return None
         clear_trial_cache(self._study)
-        if self._nobody == (alternative, self._memory.changes):
-            return None  # it decides from curves alone, which can take long, and they are as they were
+        if self._none_promoted == (alternative, self._memory.changes):
+            return None  # the same curves give the same answer, and asking can take long
+        pruner: Any = self._study.pruner
         try:
-            number = self._study.pruner.promotion(self._study, self.paused, alternative)  # type: ignore[attr-defined]
-        except Exception as error:  # noqa: BLE001  # a pruner is anybody's code
+            number = pruner.promotion(self._study, self.paused, alternative)
+        except Exception as error:  # noqa: BLE001  # a user's pruner
             self._memory.record_error(None, f"pruner {self._pruner_name}", error)
             return None
         if number is None:
-            self._nobody = alternative, self._memory.changes
+            self._none_promoted = alternative, self._memory.changes
             return None
-        told = self._told(number) or Reason(f"chosen by {self._pruner_name}", {})
+        reason = self._pruner_reason(number) or Reason(f"chosen by {self._pruner_name}", {})
         details = {
             "pruner": self._pruner_name,
             "instead": alternative,
             "after_step": self.paused[number],
         }
-        return Promotion(number, told.text, {**told.details, **details})
+        return Promotion(number, reason.text, {**reason.details, **details})
 
     def promote(self, number: int, details: Mapping[str, Any]) -> None:
-        """The trial runs again. What it had reported after its checkpoint is to be forgotten beside this."""
+        """Mark a paused trial as running. The caller drops what it reported after its checkpoint."""
         step = self._memory.get_trial(number).last_step
         passed = {"step": -1 if step is None else step, "chance": details.get("chance")}
         self._memory.set_trial_system_attr(number, RESUMED, passed)
         self._memory.resume(number)
         del self.paused[number]
 
-    def over(self, number: int) -> None:
-        """The trial has ended."""
-        self._kept.discard(number)
+    def on_trial_end(self, number: int) -> None:
+        """Forget what belongs to a running trial."""
+        self._audited.discard(number)
         self.paused.pop(number, None)
         self._memory.resume(number)
 
@@ -144,7 +151,7 @@ class PruningPolicy:
         clear_trial_cache(self._study)
         try:
             return self._study.pruner.prune(self._study, trial)
-        except Exception as error:  # noqa: BLE001  # a pruner is anybody's code; without its word the trial goes on
+        except Exception as error:  # noqa: BLE001  # a user's pruner; without its answer the trial runs on
             self._memory.record_error(
                 trial.number,
                 f"pruner {self._pruner_name}",
@@ -153,57 +160,48 @@ class PruningPolicy:
             return False
 
     def _explain(self, trial: FrozenTrial, step: int) -> PruneDecision:
-        """The pruner's reason, or else what the value looks like beside those of the other trials at the same step."""
-        told = self._told(trial.number) or Reason("", {})
-        reason, details = (
-            told.text or f"pruner {self._pruner_name} stopped it",
-            told.details,
-        )
+        """Return the decision with the pruner's reason, or else with the rank of the trial's value."""
+        reason = self._pruner_reason(trial.number) or Reason("", {})
+        text = reason.text or f"pruner {self._pruner_name} stopped it"
+        details = reason.details
         if len(self._study.directions) == 1 and "rank" not in details:
-            beside, ranks = self._rank_at(trial, step)
-            reason, details = told.text or beside, {**ranks, **details}
+            rank_text, ranks = self._rank_at(trial, step)
+            text, details = reason.text or rank_text, {**ranks, **details}
         return PruneDecision(
-            reason,
+            text,
             {"step": step, "pruner": self._pruner_name, **details},
             pause=self.pauses,
         )
 
     def _rank_at(self, trial: FrozenTrial, step: int) -> tuple[str, Mapping[str, Any]]:
-        """What the trial's value at a step looks like beside those of all others there."""
-        value, orientation = trial.intermediate_values[step], float(orientations_of(self._study)[0])
-        place = history_of(self._study, self._study.get_trials(deepcopy=False)).place(
-            trial.number,
-            step,
-            value,
+        """Describe the rank of the trial's value at a step among all trials, as text and details."""
+        value = trial.intermediate_values[step]
+        orientation = float(orientations_of(self._study)[0])
+        history = history_of(self._study, self._study.get_trials(deepcopy=False))
+        at = history.rank_at(trial.number, step, value)
+        text = (
+            f"{value:.6g} at step {step}, where {at.rank_finished - 1} of {at.finished} finished "
+            f"trials were better, and {at.rank - 1} of all {at.of - 1} others "
+            f"(pruner {self._pruner_name})"
         )
-        reason = (
-            f"{value:.6g} at step {step}, where {place.rank_finished - 1} of {place.finished} finished trials were "
-            f"better, and {place.rank - 1} of all {place.of - 1} others (pruner {self._pruner_name})"
-        )
-        best = None if place.best is None else orientation * place.best
         details: dict[str, Any] = {
             "value": value,
-            "rank": place.rank,
-            "of": place.of,
-            "best": best,
+            "rank": at.rank,
+            "of": at.of,
+            "best": None if at.best is None else orientation * at.best,
+            "rank_finished": at.rank_finished,
+            "finished": at.finished,
         }
-        return reason, {
-            **details,
-            "rank_finished": place.rank_finished,
-            "finished": place.finished,
-        }
+        return text, details
 
     def _audit(self, number: int) -> PruneDecision | None:
-        """The pruner's word that the trial goes on only to show whether stopping it would have been right; once."""
-        told = self._told(number)
-        if told is None or not told.details.get("audit"):
+        """Return an audit, once per trial, if the pruner would stop it but lets it run on as a check."""
+        reason = self._pruner_reason(number)
+        if reason is None or not reason.details.get("audit"):
             return None
-        self._kept.add(number)
-        return PruneDecision(
-            told.text,
-            {"pruner": self._pruner_name, **told.details},
-            stop=False,
-        )
+        self._audited.add(number)
+        details = {"pruner": self._pruner_name, **reason.details}
+        return PruneDecision(reason.text, details, stop=False)
 
-    def _told(self, number: int) -> Reason | None:
+    def _pruner_reason(self, number: int) -> Reason | None:
         return reason_of(self._study.pruner, number, self._memory.record_error)

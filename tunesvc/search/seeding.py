@@ -1,7 +1,7 @@
-"""Random numbers that a restart and a replay draw alike: every ask starts its sampler's generators anew.
+"""Random numbers that a restart and a replay reproduce: each ask seeds its sampler's generators.
 
-Optuna's samplers carry one generator from ask to ask, so what they propose depends on how many numbers were drawn
-since the process began, and their `reseed_rng` takes entropy from the system.
+Optuna's samplers use one generator from ask to ask, so their proposals depend on how many numbers
+were drawn since the process began, and their `reseed_rng` takes entropy from the system.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from tunesvc.spec import StudySpec
 
 
 def seed_of(given: int | None) -> int:
-    """The given seed, or one from the system's entropy."""
+    """Return the given seed, or one from the system's entropy."""
     return int(np.random.SeedSequence().generate_state(1)[0]) if given is None else given
 
 
 def seeded(spec: StudySpec, seed: int) -> StudySpec:
-    """The spec with that seed for its sampler."""
+    """Return the spec with that seed for its sampler."""
     return spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"seed": seed})})
 
 
 def reseed(sampler: BaseSampler, seed: int, number: int) -> None:
-    """Set every generator in a sampler, and in the samplers that it uses, by (seed, trial number). May be repeated.
+    """Seed every generator of a sampler and of the samplers that it uses by (seed, trial number).
 
-    A sampler that keeps none, because it derives one from the same two for every ask, stays as it is.
+    May be repeated. A sampler that derives a generator from these two at each ask has none to seed.
     """
     for index, generator in enumerate(_generators(sampler, set())):
         generator.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))

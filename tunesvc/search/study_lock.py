@@ -1,7 +1,8 @@
-"""One lock for all that samplers and pruners keep of a study, for `study.optimize(n_jobs=4)`.
+"""One lock for everything that samplers and pruners cache of a study, for `study.optimize(n_jobs=4)`.
 
-What they keep only grows as the study does, so the study's trials have to be read under the lock too: an older list
-after a newer one would look as if trials had been taken back. Optuna's own locks are taken inside, never around it.
+The caches only grow as the study does, so the study's trials are read under the lock too: an older
+list after a newer one would look as if trials had been removed. Optuna's own locks are taken
+inside, never around it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _OF_LOCKS = threading.Lock()
 
 
 def lock_of(study: Study) -> threading.RLock:
-    """Return the lock of a study, the same for all objects that stand for it in this process."""
+    """Return the lock of a study, the same for all of its objects in this process."""
     with _OF_LOCKS:
         return _LOCKS.setdefault(study._storage, {}).setdefault(
             study._study_id,
@@ -35,7 +36,7 @@ def lock_of(study: Study) -> threading.RLock:
 def locked(
     method: Callable[Concatenate[Self, Study, Given], Made],
 ) -> Callable[Concatenate[Self, Study, Given], Made]:
-    """Have a sampler's or pruner's method, whose first argument is the study, run under the study's lock."""
+    """Run a sampler's or pruner's method, whose first argument is the study, under the study's lock."""
 
     def run(
         self: Self,
@@ -45,7 +46,8 @@ def locked(
         **kwargs: Given.kwargs,
     ) -> Made:
         with lock_of(study):
-            study._thread_local.cached_all_trials = None  # Optuna keeps a list for each thread, which may be old by now
+            # Optuna caches a list for each thread, which may be outdated.
+            study._thread_local.cached_all_trials = None
             return method(self, study, *args, **kwargs)
 
     return functools.update_wrapper(run, method)

@@ -1,7 +1,8 @@
-"""The running study in memory: what samplers and pruners read, and a record of what they changed.
+"""The running study in memory: what samplers and pruners read, and what they change.
 
-Optuna's samplers read and write through a storage at every call. Here that storage is memory; each change is also
-recorded in `TrialChanges` that the caller owns and commits. Trial ids in here are the trials' numbers.
+Optuna's samplers read and write through a storage at every call. Here that storage is memory. Each
+change is also recorded in `TrialChanges`, which the caller owns and commits. Trial ids in here are
+the trials' numbers.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from tunesvc.search.tracking.pausing import PAUSED
 from tunesvc.space.search_space import Space
 
 POINTS_MAX = 4_096
-"""Points of a trial's curve that samplers and pruners see; of a longer one every 2nd, 4th, 8th ... step. The ledger
-keeps all reports."""
+"""Most points of a trial's curve that samplers and pruners see. Of a longer curve they see every
+2nd, 4th, 8th ... step. The database keeps all reports."""
 
 FAILURE = "tunesvc:failure"
-"""System attribute of a failed trial: the class of what ended its last attempt, as `policy.Failure` names it."""
+"""System attribute of a failed trial: class of what ended its last attempt, see `policy.Failure`."""
 BLAMED = frozenset({"gpu_oom", "nan"})
 """Failures that the trial's parameters caused, and would cause again nearby."""
 
 PASSING = "tpe:relative_params:"
-"""Prefix of Optuna's own attributes that tell other processes where a trial is going until its parameters are set.
-Here there are no others: they are neither recorded nor kept beyond the trial's end."""
+"""Prefix of the attributes by which Optuna's TPE shares a running trial's parameters with other
+processes. There are none here, so they are not recorded, and dropped when the trial ends."""
 
-# It announces every study "created in memory", which would worry people whose studies are in Postgres.
+# It announces every study as "created in memory", which is wrong of a study stored in Postgres.
 logging.getLogger("optuna.storages._in_memory").setLevel(logging.WARNING)
 
 
@@ -64,25 +65,25 @@ class RecordingStorage(InMemoryStorage):
         metrics: Sequence[str] = (),
         others: Mapping[int, Mapping[int, tuple[float, ...]]] | None = None,
     ) -> None:
-        """Take up a stored study.
+        """Load a stored study.
 
         Args:
             metrics: names of the objectives.
-            others: by trial and step, values of the objectives after the first.
+            others: values of the objectives after the first, by trial and step.
         """
         super().__init__()
         self._recording = False
         self._strides: dict[int, int] = {}
         self._infeasible: dict[int, FrozenTrial] = {}
         self._paused: dict[int, FrozenTrial] = {}
-        """Paused trials as they are; among the others they stand as they are shown."""
+        """Paused trials as they are; readers see them as pruned ones."""
         self.resumed: list[int] = []
-        """Trials that were paused and are no longer, in order, for `finished`."""
+        """Numbers of trials that were paused and are no longer, in order; `FinishedTrials` reads it."""
         self._transferred: Sequence[FrozenTrial] = ()
         self.changes = 0
-        """How often anything was changed that a pruner sees."""
+        """Counts every change that a pruner can see."""
         self.recorded = TrialChanges()
-        """Where changes are recorded, see `record_into`."""
+        """Target of recorded changes; see `record_into`."""
         self.study_id = self.create_new_study(directions, name)
         if metrics:
             super().set_study_system_attr(
@@ -91,15 +92,18 @@ class RecordingStorage(InMemoryStorage):
                 list(metrics),
             )
         for trial in trials:
-            number = self._take_up(trial)
+            number = self._add_stored(trial)
             if others and number in others:
                 self.get_trial(number).system_attrs[OTHERS] = dict(others[number])
             self._thin_out(number)
             self._mark_infeasible(number)
         self._recording = True
 
-    def _take_up(self, trial: FrozenTrial) -> int:
-        """Add a stored trial. Optuna's way copies it to the last value, which takes most of the time of a start."""
+    def _add_stored(self, trial: FrozenTrial) -> int:
+        """Add a stored trial.
+
+        Optuna's own method copies every value, which would take most of the time of a start.
+        """
         known = self._studies[self.study_id].trials
         kept = copy.copy(trial)
         kept.system_attrs, kept.intermediate_values = (
@@ -117,16 +121,16 @@ class RecordingStorage(InMemoryStorage):
 
     @property
     def count(self) -> int:
-        """How many trials there are, without a list of them."""
+        """Number of trials, without making a list of them."""
         return len(self._studies[self.study_id].trials)
 
     def record_into(self, changes: TrialChanges) -> None:
-        """Record changes there from now on."""
+        """Record changes into `changes` from now on."""
         self.recorded = changes
 
     @contextmanager
     def recording_apart(self) -> Iterator[TrialChanges]:
-        """Record what happens within the block apart from all else, as if no pruner had seen it."""
+        """Record the block's changes separately, and restore the count of changes after it."""
         before, count = self.recorded, self.changes
         self.recorded = TrialChanges()
         try:
@@ -134,9 +138,9 @@ class RecordingStorage(InMemoryStorage):
         finally:
             self.recorded, self.changes = before, count
 
-    def record_error(self, number: int | None, who: str, error: Exception) -> None:
-        """Have it recorded that somebody's sampler or pruner raised."""
-        self.note(number, f"{who} raised {type(error).__name__}: {error}")
+    def record_error(self, number: int | None, component: str, error: Exception) -> None:
+        """Record that a user's sampler or pruner raised."""
+        self.note(number, f"{component} raised {type(error).__name__}: {error}")
 
     def note(
         self,
@@ -144,18 +148,18 @@ class RecordingStorage(InMemoryStorage):
         text: str,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Record a remark of the sampler on a trial, or on the study."""
+        """Record a remark on a trial, or on the study."""
         self.recorded.decisions.append(Decision(number, "sampler", text, details or {}))
 
     def restore_attrs(self, user: dict[str, Any], system: dict[str, Any]) -> None:
-        """Put back a stored study's attributes, without recording them once more."""
+        """Restore a stored study's attributes without recording them again."""
         for key, value in user.items():
             super().set_study_user_attr(self.study_id, key, value)
         for key, value in system.items():
             super().set_study_system_attr(self.study_id, key, value)
 
     def update_distributions(self, space: Space) -> None:
-        """Have all trials in the distributions of a wider space. They are recorded as they were drawn."""
+        """Give all trials the distributions of a wider space. Stored trials keep their own."""
         shown = [*self._infeasible.values(), *self._paused.values()]
         self.changes += 1
         for trial in [*super().get_all_trials(self.study_id, deepcopy=False), *shown]:
@@ -163,21 +167,22 @@ class RecordingStorage(InMemoryStorage):
         self._studies[self.study_id].param_distribution.update(space.distributions)
 
     def truncate_curve(self, number: int, step: int) -> None:
-        """Drop the trial's intermediate values after a step: a new attempt goes on from there."""
+        """Drop the trial's intermediate values after a step, from which a new attempt continues."""
         trial = self.get_trial(number)
         self.changes += 1
-        trial.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+        points = trial.intermediate_values
+        trial.intermediate_values = {s: value for s, value in points.items() if s <= step}
         self._keep_others(trial)
 
     def forget_params(self, number: int) -> None:
-        """Take back a new trial's parameters, which are recorded, but not committed yet."""
+        """Remove a new trial's parameters, which are recorded but not committed yet."""
         trial = self.get_trial(number)
         trial.params, trial.distributions = {}, {}
         self.recorded.params = [param for param in self.recorded.params if param.number != number]
         self.changes += 1
 
     def pop_last(self, count: int) -> None:
-        """Take back the last trials, as if they had never been made. Nothing of them is recorded."""
+        """Remove the last trials without a trace. Nothing of them has been recorded."""
         trials = self._studies[self.study_id].trials
         for trial in trials[-count:]:
             del self._trial_id_to_study_id_and_number[trial._trial_id]
@@ -186,14 +191,14 @@ class RecordingStorage(InMemoryStorage):
         self.changes += 1
 
     def pause(self, number: int) -> None:
-        """From now on samplers and pruners see the trial as a pruned one: it has told what it came to."""
+        """Show the trial to samplers and pruners as a pruned one from now on."""
         self.resume(number)
         real = self.get_trial(number)
         self._set_trial(number, shown_as_pruned(real))
         self._paused[number] = real
 
     def resume(self, number: int) -> None:
-        """The trial is paused no longer."""
+        """Show the trial as it is again, if it was paused."""
         self.changes += 1
         if (real := self._paused.pop(number, None)) is not None:
             self._set_trial(number, real)
@@ -201,9 +206,9 @@ class RecordingStorage(InMemoryStorage):
 
     @contextmanager
     def with_extra_trials(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
-        """Show trials of other studies besides this one's, as long as a sampler is asked.
+        """Show trials of other studies beside this study's own within the block.
 
-        Their numbers are negative, so that they come first and are nobody else's.
+        Their numbers are negative, so they come first and clash with no other.
         """
         self._transferred = trials
         try:
@@ -217,8 +222,11 @@ class RecordingStorage(InMemoryStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """As Optuna says; but who asks for pruned trials, as samplers do, is also shown those that failed because of
-        their parameters: as infeasible ones, so that samplers learn where not to go. Paused trials are pruned ones."""
+        """Return trials as Optuna does, plus infeasible ones for readers of pruned trials.
+
+        Samplers ask for pruned trials. They also get the trials that failed because of their
+        parameters, so that they learn to avoid them. Paused trials appear as pruned ones.
+        """
         trials = super().get_all_trials(study_id, deepcopy, states)
         if self._transferred:
             trials = [
@@ -295,13 +303,14 @@ class RecordingStorage(InMemoryStorage):
         step: int,
         intermediate_value: float,
     ) -> None:
-        # In place: Optuna's copies the whole curve at every report, for readers in other threads, which we have not.
+        # Optuna's own method copies the curve at every report, for readers in other threads. Here
+        # there are none, so it is changed in place.
         trial = self.get_trial(trial_id)
         self.check_trial_is_updatable(trial_id, trial.state)
         self.changes += 1
         points = trial.intermediate_values
         if (step - next(iter(points), step)) % self._strides.get(trial_id, 1) == 0:
-            if step in points:  # a reader knows a curve that has changed by its length, or by its being another one
+            if step in points:  # readers notice a change by a curve's length or its identity
                 points = trial.intermediate_values = dict(points)
             points[step] = intermediate_value
             self._thin_out(trial_id)
@@ -312,7 +321,7 @@ class RecordingStorage(InMemoryStorage):
         step: int,
         values: Sequence[float | None],
     ) -> None:
-        """Values of the objectives after the first, at a step that bears the first one's; only all of them count."""
+        """Set the values of the objectives after the first at a step; dropped unless all are there."""
         trial = self.get_trial(number)
         others = trial.system_attrs.setdefault(OTHERS, {})
         others.pop(step, None)
@@ -348,28 +357,34 @@ class RecordingStorage(InMemoryStorage):
 
     def _forget_passing(self, number: int) -> None:
         trial = self.get_trial(number)
-        trial.system_attrs = {key: value for key, value in trial.system_attrs.items() if not key.startswith(PASSING)}
+        attrs = trial.system_attrs
+        trial.system_attrs = {k: value for k, value in attrs.items() if not k.startswith(PASSING)}
 
     def _mark_infeasible(self, number: int) -> None:
-        """Remember a trial that failed because of its parameters as samplers are to see it."""
+        """Remember how samplers see a trial that failed because of its parameters."""
         shown = shown_as_infeasible(self.get_trial(number))
         if shown is not None:
             self._infeasible[number] = shown
 
     def _thin_out(self, number: int) -> None:
-        """Halve the resolution of a long curve; steps count from the first, so trials that report alike stay alike."""
+        """Halve the resolution of a long curve.
+
+        Steps count from the first one, so that trials that report alike stay comparable.
+        """
         trial = self.get_trial(number)
         while len(trial.intermediate_values) > POINTS_MAX:
             stride = self._strides[number] = self._strides.get(number, 1) * 2
             first = next(iter(trial.intermediate_values))
-            kept = {step: value for step, value in trial.intermediate_values.items() if (step - first) % stride == 0}
+            points = trial.intermediate_values
+            kept = {step: value for step, value in points.items() if (step - first) % stride == 0}
             trial.intermediate_values = kept
             self._keep_others(trial)
 
     def _keep_others(self, trial: FrozenTrial) -> None:
-        """The other objectives' curves have no step that the first one's has not."""
+        """Drop the other objectives' values at steps that the first objective's curve lacks."""
         if others := trial.system_attrs.get(OTHERS):
-            kept = {step: values for step, values in others.items() if step in trial.intermediate_values}
+            points = trial.intermediate_values
+            kept = {step: values for step, values in others.items() if step in points}
             trial.system_attrs[OTHERS] = kept
 
     def _record_attrs(self, number: int, trial: FrozenTrial) -> None:
@@ -380,7 +395,7 @@ class RecordingStorage(InMemoryStorage):
 
 
 def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
-    """A paused trial as samplers and pruners are to see it."""
+    """Return a paused trial as samplers and pruners see it."""
     last = trial.intermediate_values[trial.last_step] if trial.last_step is not None else math.nan
     shown = copy.copy(trial)
     shown.state = TrialState.PRUNED
@@ -390,12 +405,12 @@ def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
 
 
 def clear_trial_cache(study: Study) -> None:
-    """Have a study read its trials from the memory, which is as fast as the list that Optuna caches for each thread."""
+    """Make a study read its trials from memory, as fast as from the list that Optuna caches."""
     study._thread_local.cached_all_trials = None
 
 
 def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:
-    """A trial that failed because of its parameters, as samplers are to see it; None for any other."""
+    """Return a trial that failed because of its parameters as samplers see it; None for any other."""
     if trial.state != TrialState.FAIL or trial.system_attrs.get(FAILURE) not in BLAMED:
         return None
     shown = copy.copy(trial)

@@ -1,7 +1,7 @@
-"""Which seed a trial is trained with, where a study's trials share a few of them in turns.
+"""Seeds for training, where a study's trials may share a few seeds in turn.
 
-What a seed does to all trials alike (an easy validation split, a lucky fold) is then no noise: trials that share a seed
-tell it apart from what their parameters do. In statistics the seeds are blocks.
+An effect of a seed on all trials alike (an easy validation split, a lucky fold) can then be
+separated from the effect of parameters. Statistics calls such groups blocks.
 """
 
 from __future__ import annotations
@@ -9,27 +9,27 @@ from __future__ import annotations
 import numpy as np
 
 SEED = "tunesvc:seed"
-"""System attribute of a trial that is to be trained with this seed, whatever its number."""
+"""System attribute of a trial that must be trained with this seed, whatever its number."""
 _SEEDS = 2**32
 _APART = 1_000_003
-"""Studies whose seeds differ by one train with seeds so far apart."""
+"""Distance between the training seeds of studies whose own seeds differ by one."""
 
 
 def training_seed(study_seed: int, number: int, shared: int | None) -> int:
-    """The seed of a trial: another one for each, or one of the `shared`, which follow each other."""
+    """Return the seed of a trial: a new one for each, or one of `shared` consecutive ones."""
     if shared is None:
         return (study_seed * _APART + number) % _SEEDS
     return study_seed * _APART % (_SEEDS - shared) + number % shared
 
 
 def groups(numbers: np.ndarray, shared: int | None) -> np.ndarray:
-    """Equal for trials that have a seed in common; shape (trials,), as `numbers`.
+    """Return equal numbers for trials that share a seed; shape (trials,), as `numbers`.
 
-    Trials that other studies lend have negative numbers, and seeds of their own.
+    Trials transferred from other studies have negative numbers, and seeds of their own.
     """
     return numbers if shared is None else np.where(numbers < 0, numbers, numbers % shared)
 
 
 def turn(number: int, shared: int | None) -> int:
-    """Counts trials so that whoever takes every second one meets every seed: each round of seeds begins one later."""
+    """Return a counter of which every second value meets every seed: each round starts one later."""
     return number if shared is None else number % shared + number // shared

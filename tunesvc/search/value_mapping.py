@@ -1,9 +1,9 @@
-"""How a study's values follow from those of an earlier one: a straight line, learned from the few configurations that
-both have run.
+"""Straight line from an earlier study's values to a study's own, fitted to shared configurations.
 
-Two studies of one space rarely agree on values (another data set, a longer training), but often on the order of their
-configurations. Configurations that were the best before lie close together, so they hardly tell the line's slope by
-themselves. But how far their values here lie off it does: scatter is taken to be in proportion to the slope.
+Two studies of one space rarely agree on values (another data set, longer training), but often on
+the order of configurations. Configurations that were best before lie close together, so they say
+little about the line's slope. The scatter around the line says more: it is taken to be
+proportional to the slope.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 from optuna.study import StudyDirection
 
 _DEVIATION = 1.0
-"""Of the slope's logarithm, before anything is known: two studies whose spreads differ by a factor of e are usual."""
+"""Prior deviation of the slope's logarithm: spreads of two studies often differ by a factor of e."""
 _SCATTER = 0.3
-"""Of a configuration about the line, in units of the earlier study's spread: another task, and noise."""
+"""Scatter of a configuration about the line, in units of the earlier study's spread."""
 _DOF = 4.0
-"""Scatter is a Student t: one configuration may be entirely different."""
+"""Degrees of freedom of the scatter, a Student t: one configuration may be entirely different."""
 _SLOPES = np.exp(np.linspace(-5.0, 5.0, 201))
 _GOOD = 0.1
 
@@ -32,7 +32,7 @@ class ValueMapping:
     slope: float = 1.0
 
     def __call__(self, value: float) -> float:
-        """The value that an earlier one stands for here."""
+        """Map an earlier study's value to this study."""
         return self.shift + self.slope * value
 
     @staticmethod
@@ -41,10 +41,10 @@ class ValueMapping:
         earlier: Sequence[float],
         direction: StudyDirection,
     ) -> ValueMapping:
-        """What relates them.
+        """Fit the line.
 
-        The slope is the posterior mean of its logarithm, given that it is positive and probably near 1; the line goes
-        through the middle of the pairs.
+        The slope is the posterior mean of its logarithm, given a prior near 1. The line goes through
+        the middle of the pairs.
 
         Args:
             pairs: (earlier value, value here) of the same configuration.
@@ -62,7 +62,7 @@ class ValueMapping:
 
 
 def _spread(values: Sequence[float], direction: StudyDirection) -> float:
-    """From the median to the bound of the best tenth."""
+    """Return the distance from the median to the bound of the best tenth."""
     bound, middle = np.quantile(
         values,
         [_GOOD if direction == StudyDirection.MINIMIZE else 1 - _GOOD, 0.5],
@@ -71,9 +71,11 @@ def _spread(values: Sequence[float], direction: StudyDirection) -> float:
 
 
 def _slope(known: np.ndarray, here: np.ndarray, spread: float) -> float:
-    """Both about their means, of which one is known by them: so many less one tell."""
+    """Return the slope; both arrays are centred, which takes one degree of freedom."""
     off = (here / _SLOPES[:, None] - known) / (_SCATTER * spread)
     log_likelihood = -0.5 * (_DOF + 1) * np.log1p(off**2 / _DOF).sum(axis=1)
-    log_posterior = log_likelihood - (len(known) - 1) * np.log(_SLOPES) - 0.5 * (np.log(_SLOPES) / _DEVIATION) ** 2
+    log_slopes = np.log(_SLOPES)
+    log_prior = 0.5 * (log_slopes / _DEVIATION) ** 2
+    log_posterior = log_likelihood - (len(known) - 1) * log_slopes - log_prior
     weights = np.exp(log_posterior - log_posterior.max())
     return float(np.exp(weights @ np.log(_SLOPES) / weights.sum()))

@@ -109,7 +109,7 @@ class StudyHistory:
             None,
         )
 
-    def place(self, number: int, step: int, value: float) -> RankAt:
+    def rank_at(self, number: int, step: int, value: float) -> RankAt:
         """How a value of the trial of this number, which is not over, stands at a step. For one objective."""
         column = self._column(step)
         others = [self._trials[p] for p in self._settled.open(self._trials) if self._trials[p].number != number]
