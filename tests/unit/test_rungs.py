@@ -63,10 +63,10 @@ def test_what_is_kept_is_what_a_look_at_all_trials_would_tell(
         elif deed == "end" and trials[number].state == TrialState.RUNNING:
             real[number].state = TrialState.COMPLETE
         for rung in (1, 2, 4):
-            standing, _ = rungs.standing(trials, rung)
+            standing, _ = rungs.ranking_at(trials, rung)
             told = [(one.losses[0], one.number) for one in standing]
             assert told == plainly(trials, rung, sign)
-            assert [standing.place_of(one) for one in standing] == [
+            assert [standing.rank_of(one) for one in standing] == [
                 sum(cost < one.losses[0] for cost, _ in told) for one in standing
             ]
 
@@ -77,10 +77,10 @@ def test_a_trial_counts_as_it_is_asked_about_and_not_as_it_has_become() -> None:
     trials[1].intermediate_values = {1: 0.1, 2: 0.1}
     asked = copy.copy(trials[1])
     asked.intermediate_values = {1: 0.9}
-    standing, own = RungTable(np.array([1.0])).standing(trials, 1, asked)
+    standing, own = RungTable(np.array([1.0])).ranking_at(trials, 1, asked)
     assert own is not None
     assert [one.losses for one in standing] == [(0.5,), (0.9,)]
-    assert (standing.index_of(own), standing.place_of(own)) == (1, 1)
+    assert (standing.index_of(own), standing.rank_of(own)) == (1, 1)
 
 
 @pytest.mark.parametrize("directions", [["minimize"], ["minimize", "maximize"]])

@@ -48,7 +48,7 @@ def test_no_thread_counts_a_trial_twice_at_a_rung() -> None:
     assert len(study.trials) == TRIALS
     rungs = pruner._rungs.of(study)
     for rung in (1, 2, 4):
-        arrived, _ = rungs.standing(study.trials, rung)
+        arrived, _ = rungs.ranking_at(study.trials, rung)
         there = [trial.number for trial in study.trials if max(trial.intermediate_values) >= rung]
         assert sorted(one.number for one in arrived) == there
 

@@ -1,9 +1,10 @@
-"""What earlier studies with a like space teach a new one.
+"""Warm start: trials of earlier studies with a similar space, shown to a new study's sampler.
 
-Their finished trials are shown to the sampler as if they were this study's, and count as nothing else: no budget, no
-pruner and no reader sees them. Two studies rarely agree on the value of a configuration (another data set, a longer
-training), so the new study begins with the best of the earlier ones, and what it measures there says how its values
-follow from theirs (`ValueMapping`). That is fixed once those trials are over: a sampler may keep what it was shown.
+Their finished trials look to the sampler like this study's own, and count for nothing else: not for
+the budget, the pruner or any reader. Two studies rarely agree on the value of a configuration
+(another data set, longer training). So the new study begins with the best earlier configurations,
+and their results here map earlier values to this study's (`ValueMapping`). The mapping is fixed
+once those trials have finished, because a sampler may cache what it was shown.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from tunesvc.spec.conditions import contains
 from tunesvc.spec.model import Goal
 
 BEST = 3
-"""So many of the best earlier configurations are run first."""
+"""Number of the best earlier configurations that run first."""
 TRANSFERRED_MAX = 200
-"""Trials of one earlier study that are shown, the best of them and evenly chosen others."""
+"""Most trials of one earlier study that are shown: the best, and an even sample of the others."""
 TRANSFERRED = "tunesvc:carried"
-"""System attribute of a trial that was enqueued from an earlier study: its name and the trial's number there."""
+"""System attribute of a trial that was enqueued from an earlier study: its name and number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ class SourceStudy:
 
     name: str
     spec: StudySpec | None
-    """None for a study that was made through Optuna's API, whose metrics mostly have no names."""
+    """None for a study made through Optuna's API, whose metrics mostly have no names."""
     trials: Sequence[FrozenTrial]
     goals: Sequence[Goal] = ()
-    """By objective; of a study with a spec that says so too."""
+    """One per objective, also without a spec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class TransferResult:
 
 
 class WarmStart:
-    """What is carried over, and how it is shown."""
+    """Transferred trials, and how a sampler sees them."""
 
     def __init__(
         self,
@@ -68,44 +69,55 @@ class WarmStart:
         self._direction = StudyDirection[spec.directions[0].upper()]
         self._orientation = orient(self._direction)
         self.transferred: list[TransferResult] = []
-        self._told: list[str] = []
-        self._silent: list[str] = []
+        self._summaries: list[str] = []
+        self._without_trials: list[str] = []
         self._shown: list[FrozenTrial] | None = None
         self._waiting: list[FrozenTrial] = []
         for study in earlier:
             found, left_out = fitting(study, spec, space)
-            self.transferred += self._chosen(found)
-            self._told.append(_tell(study.name, len(found), left_out))
+            self.transferred += self._select(found)
+            self._summaries.append(_summary(study.name, len(found), left_out))
             if not found:
-                self._silent.append(self._told[-1])
+                self._without_trials.append(self._summaries[-1])
 
     @property
     def reason(self) -> str:
-        """What was carried and what not, in a sentence."""
-        return "warm start: " + "; ".join(self._told)
+        """Sentence on the trials that are transferred, and on those that are not."""
+        return "warm start: " + "; ".join(self._summaries)
 
     @property
     def warning(self) -> str:
-        """Which studies teach nothing, and why; empty when all teach something."""
-        return f"warm start: nothing is carried: {'; '.join(self._silent)}" if self._silent else ""
+        """Studies without a trial to transfer, and why; empty if there are none."""
+        if not self._without_trials:
+            return ""
+        return f"warm start: nothing is carried: {'; '.join(self._without_trials)}"
 
     @property
     def counts(self) -> dict[str, int]:
-        """Trials that are shown, by study."""
+        """Number of transferred trials by study."""
         return dict(Counter(one.study for one in self.transferred))
 
     def first(self) -> list[TransferResult]:
-        """What to run first: the best of each study in turn, no configuration twice."""
-        ranked = {name: [one for one in self.transferred if one.study == name] for name in self.counts}
-        rounds = [one for turn in range(BEST) for ones in ranked.values() for one in ones[turn : turn + 1]]
-        distinct = {repr(sorted(one.params.items())): one for one in reversed(rounds)}
-        return [one for one in rounds if distinct[repr(sorted(one.params.items()))] is one][:BEST]
+        """Return the trials to run first: the best of each study in turn, each configuration once."""
+        ranked = [
+            [one for one in self.transferred if one.study == name]  # best first
+            for name in self.counts
+        ]
+        rounds = []
+        for turn in range(BEST):
+            for ones in ranked:
+                rounds += ones[turn : turn + 1]
+        distinct: dict[str, TransferResult] = {}
+        for one in rounds:
+            distinct.setdefault(repr(sorted(one.params.items())), one)
+        return list(distinct.values())[:BEST]
 
     def shown(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """The carried trials as the sampler sees them: waiting until those that are run first are over, then complete.
+        """Return the transferred trials as the sampler sees them.
 
-        As long as none of these has a result, one that is paused is not over: it may be promoted, and tell then.
-        Always as many in the same order, since a sampler may remember places in the list of trials.
+        They wait until the trials that run first have finished, and are complete then. While none
+        of those has a result, a paused one counts as unfinished: it may be promoted and complete.
+        The trials are always as many in the same order, since a sampler may cache their indices.
 
         Args:
             trials: of this study.
@@ -113,48 +125,43 @@ class WarmStart:
         if self._shown is not None:
             return self._shown
         run = [trial for trial in trials if TRANSFERRED in trial.system_attrs]
-        may_tell = any(PAUSED in trial.system_attrs for trial in run) and not any(map(is_candidate, run))
-        if may_tell or not all(trial.state.is_finished() for trial in run):
+        is_paused = any(PAUSED in trial.system_attrs for trial in run)
+        may_complete = is_paused and not any(map(is_candidate, run))
+        if may_complete or not all(trial.state.is_finished() for trial in run):
             self._waiting = self._waiting or self._frozen(None)
             return self._waiting
-        self._shown = self._frozen(self._relations(run))
+        self._shown = self._frozen(self._mappings(run))
         return self._shown
 
     def origin(self, number: int) -> tuple[str, int] | None:
-        """Study and number of a trial that the sampler was shown under a negative number."""
+        """Return study and number of the trial that is shown under a negative number."""
         index = -1 - number
         if not 0 <= index < len(self.transferred):
             return None
         return self.transferred[index].study, self.transferred[index].number
 
-    def _relations(self, run: Sequence[FrozenTrial]) -> dict[str, ValueMapping]:
-        """How this study's values follow from each earlier one's, by the configurations that both have run."""
+    def _mappings(self, run: Sequence[FrozenTrial]) -> dict[str, ValueMapping]:
+        """Fit a mapping of values for each earlier study, by configurations that both have run."""
         known = {(one.study, one.number): one.value for one in self.transferred}
         pairs: dict[str, list[tuple[float, float]]] = {study: [] for study in self.counts}
         for trial in run:
             study, number = trial.system_attrs[TRANSFERRED]
             if is_candidate(trial) and (study, number) in known:
                 pairs[study].append((known[study, number], trial.values[0]))
-        return {study: self._relation(found, self._values_of(study)) for study, found in pairs.items()}
-
-    def _relation(
-        self,
-        pairs: Sequence[tuple[float, float]],
-        earlier: Sequence[float],
-    ) -> ValueMapping:
-        return ValueMapping.of(pairs, earlier, self._direction)
-
-    def _values_of(self, study: str) -> list[float]:
-        return [one.value for one in self.transferred if one.study == study]
+        mappings = {}
+        for study, found in pairs.items():
+            earlier = [one.value for one in self.transferred if one.study == study]
+            mappings[study] = ValueMapping.of(found, earlier, self._direction)
+        return mappings
 
     def _frozen(
         self,
-        relations: Mapping[str, ValueMapping] | None,
+        mappings: Mapping[str, ValueMapping] | None,
     ) -> list[FrozenTrial]:
         made = []
         for index, one in reversed(list(enumerate(self.transferred))):
             distributions = {name: self._space.distributions[name] for name in one.params}
-            value = None if relations is None else relations[one.study](one.value)
+            value = None if mappings is None else mappings[one.study](one.value)
             state = TrialState.WAITING if value is None else TrialState.COMPLETE
             trial = create_trial(
                 state=state,
@@ -166,8 +173,8 @@ class WarmStart:
             made.append(trial)
         return made
 
-    def _chosen(self, found: Sequence[TransferResult]) -> list[TransferResult]:
-        """The best first; of many, every second, third ... of those that are not among the best."""
+    def _select(self, found: Sequence[TransferResult]) -> list[TransferResult]:
+        """Return the best trials first, then every n-th of the others if there are too many."""
         ranked = sorted(found, key=lambda one: (self._orientation * one.value, one.number))
         best, rest = ranked[: TRANSFERRED_MAX // 2], ranked[TRANSFERRED_MAX // 2 :]
         stride = math.ceil(len(rest) / (TRANSFERRED_MAX // 2)) or 1
@@ -179,10 +186,10 @@ def fitting(
     spec: StudySpec,
     space: Space,
 ) -> tuple[list[TransferResult], Counter[str]]:
-    """The earlier study's finished trials that are configurations of this space, and why others are not.
+    """Return finished trials that fit this space, and counts of the reasons why others do not.
 
-    A parameter that the earlier study did not have is taken from its constants; one that only it had has to agree with
-    this study's constant of that name, if there is one.
+    A parameter that the earlier study lacked is taken from its constants. One that only the earlier
+    study had must equal this study's constant of that name, if there is one.
     """
     left_out: Counter[str] = Counter()
     if other := _other_metrics(earlier, spec):
@@ -198,19 +205,13 @@ def fitting(
         if why_not:
             left_out[why_not] += 1
         else:
-            found.append(
-                TransferResult(
-                    earlier.name,
-                    trial.number,
-                    space.select(given),
-                    trial.values[0],
-                )
-            )
+            params = space.select(given)
+            found.append(TransferResult(earlier.name, trial.number, params, trial.values[0]))
     return found, left_out
 
 
 def _other_metrics(earlier: SourceStudy, spec: StudySpec) -> str:
-    """Why values of an earlier study are not this one's; empty when they are. Names count where both have them."""
+    """Return why the earlier study's values are not comparable; empty if they are."""
     if earlier.spec is None:
         return "" if list(earlier.goals) == list(spec.directions) else "another goal"
     names = [[(metric.name, metric.goal) for metric in one.metrics] for one in (earlier.spec, spec)]
@@ -232,9 +233,11 @@ def _misfit(given: Mapping[str, ParamValue], spec: StudySpec, space: Space) -> s
 
 
 def _scalars(constants: Mapping[str, object]) -> dict[str, ParamValue]:
-    return {name: value for name, value in constants.items() if isinstance(value, (bool, int, float, str))}
+    scalars = (bool, int, float, str)
+    return {name: value for name, value in constants.items() if isinstance(value, scalars)}
 
 
-def _tell(name: str, found: int, left_out: Mapping[str, int]) -> str:
+def _summary(name: str, found: int, left_out: Mapping[str, int]) -> str:
     reasons = ", ".join(f"{count} {why}" for why, count in left_out.items())
-    return f"{found} trials from {name}" + (f" (left out: {reasons})" if reasons else "")
+    suffix = f" (left out: {reasons})" if reasons else ""
+    return f"{found} trials from {name}{suffix}"

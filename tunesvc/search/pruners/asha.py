@@ -78,7 +78,7 @@ class AshaPruner(BasePruner):
         rung = None if step is None or (self._max is not None and step >= self._max) else self._rung(step)
         if step is None or rung is None or any(rung <= other < step for other in points):
             return False
-        arrived, own = self._rungs.of(study).standing(
+        arrived, own = self._rungs.of(study).ranking_at(
             study.get_trials(deepcopy=False),
             rung,
             trial,
@@ -87,7 +87,7 @@ class AshaPruner(BasePruner):
             return False
         goes_on = self._quota(len(arrived), at_least=0 if self.pauses else 1)
         # who stops for good goes on with a tie; who waits is promoted later if the others turn out no better
-        place = arrived.index_of(own) if self.pauses else arrived.place_of(own)
+        place = arrived.index_of(own) if self.pauses else arrived.rank_of(own)
         stopped = math.inf in own.losses or place >= goes_on
         self._remember(rung, step, orientations, own, arrived, goes_on, stopped=stopped)
         return stopped
@@ -111,7 +111,7 @@ class AshaPruner(BasePruner):
             {rung for rung in standing.values() if rung is not None},
             reverse=True,
         ):
-            arrived, _ = self._rungs.of(study).standing(trials, rung)
+            arrived, _ = self._rungs.of(study).ranking_at(trials, rung)
             goes_on = self._quota(
                 len(arrived),
                 at_least=int(alternative is Alternative.NOTHING),
@@ -164,7 +164,7 @@ class AshaPruner(BasePruner):
             values = (orientations * np.array(losses)).tolist()
             return values if len(values) > 1 else values[0]
 
-        place = arrived.place_of(own)
+        place = arrived.rank_of(own)
         shown = ", ".join(f"{one:.6g}" for one in orientations * np.array(own.losses))
         text = f"rank {place + 1} of {len(arrived)} at the rung of step {rung}, with {shown}; "
         text += _continue(goes_on) if goes_on else f"none continues until {self._eta} trials have reached it"

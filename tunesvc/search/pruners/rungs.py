@@ -1,7 +1,7 @@
-"""Who came to which rung of a study, kept as trials report, so that a look costs the same however many there are.
+"""Trials that reached each rung of a study, updated as they report, at a cost that does not grow.
 
-A trial's value at a rung is its first point at or after the rung's step. What has ended is looked at once; what runs
-when it has another curve than before, that is: another mapping, or more points in it. Knows no pruner.
+A trial's value at a rung is its first point at or after the rung's step. A finished trial is read
+once; a running one again when its curve is another mapping or has more points. Imports no pruner.
 """
 
 from __future__ import annotations
@@ -22,182 +22,182 @@ from tunesvc.search.tracking.objectives import orientations_of, point_at, points
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import PAUSED
 
-_UNDER_WAY = (TrialState.RUNNING, TrialState.WAITING)
+_UNFINISHED = (TrialState.RUNNING, TrialState.WAITING)
 
 
 class RungEntry(NamedTuple):
-    """A trial that came to a rung; they sort from the best to the worst."""
+    """A trial that reached a rung; entries sort from best to worst."""
 
     order: float
-    """Its cost, or with several objectives its place."""
+    """Its loss, or with several objectives its rank."""
     number: int
     losses: tuple[float, ...]
-    """By objective, small being good; infinite for NaN."""
+    """One per objective; infinite for NaN."""
 
 
 class _Seen(NamedTuple):
-    """A trial under way, as it was looked at last."""
+    """A running trial as it was last read."""
 
     values: Mapping[int, float]
     points: int
-    arrived: RungEntry | None
-    """None: it had not come to the rung."""
+    entries: RungEntry | None
+    """None if it had not reached the rung."""
 
 
 class RungRanking:
-    """Who came to one rung, the best first."""
+    """Entries of one rung, the best first."""
 
-    def __init__(self, arrived: Sequence[RungEntry]) -> None:
-        self._arrived = arrived
+    def __init__(self, entries: Sequence[RungEntry]) -> None:
+        self._entries = entries
 
     def __len__(self) -> int:
-        return len(self._arrived)
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[RungEntry]:
-        return iter(self._arrived)
+        return iter(self._entries)
 
     def __getitem__(self, index: int) -> RungEntry:
-        return self._arrived[index]
+        return self._entries[index]
 
     def index_of(self, one: RungEntry) -> int:
-        """Where it stands; of those that are equally good, in order of their numbers."""
-        return bisect.bisect_left(self._arrived, one)
+        """Return the entry's index; equally good ones are in order of their numbers."""
+        return bisect.bisect_left(self._entries, one)
 
-    def place_of(self, one: RungEntry) -> int:
-        """Its place, 0 for the best; equal ones share one."""
+    def rank_of(self, one: RungEntry) -> int:
+        """Return the entry's rank, 0 for the best; equal ones share one."""
         return bisect.bisect_left(
-            self._arrived,
+            self._entries,
             one.order,
             key=lambda other: other.order,
         )
 
 
 class RungTable:
-    """One study's rungs. Not thread-safe.
+    """The rungs of one study. Not thread-safe.
 
-    Pruners are asked about a trial as it was at a step, which may be fewer points than the study has of it by now.
+    A pruner asks about a trial as it was at a step, when it may have had fewer points than now.
     """
 
     def __init__(self, orientations: np.ndarray) -> None:
         self._orientations = orientations
         self._looked_at = 0
         self._open: set[int] = set()
-        """Positions of trials that may still report."""
+        """Indices of trials that may still report."""
         self._paused: dict[int, FrozenTrial] = {}
-        """Position -> the trial as it was taken in; it is taken in anew when it has gone on."""
-        self._arrived: dict[int, list[RungEntry]] = {}
-        """By rung that somebody asked for; with several objectives not in order."""
+        """Index -> a paused trial as it was read; it is read again after it resumed."""
+        self._entries: dict[int, list[RungEntry]] = {}
+        """Entries by rung, for rungs that were asked for; unsorted if there are several objectives."""
         self.version: int | None = None
-        """Of the trials: who is shown the same again need not look at those that run. None when nobody counts that."""
+        """Version of the trials; unchanged, running trials need not be read again. None if unknown."""
         self._updated_version: int | None = None
         self._looked_at_version: dict[int, int | None] = {}
         self._seen: dict[int, dict[int, _Seen]] = {}
-        """By the same rung: position of a trial that may still report -> what was found."""
+        """Rung -> index of a trial that may still report -> what was read."""
 
-    def standing(
+    def ranking_at(
         self,
         trials: Sequence[FrozenTrial],
         rung: int,
         asked: FrozenTrial | None = None,
     ) -> tuple[RungRanking, RungEntry | None]:
-        """Who came to a rung, and the trial that is asked about among them.
+        """Return the ranking at a rung, and the entry of the trial that is asked about.
 
         Args:
             trials: all of the study's, in an order to which later calls only append.
-            asked: counts as it is here, and not as it is among the trials.
+            asked: counts with its curve as given here, not as it is among the trials.
         """
         self._update(trials)
-        if rung not in self._arrived:
-            over = (trials[i] for i in range(self._looked_at) if i not in self._open)
-            self._arrived[rung], self._seen[rung] = (
-                sorted(self._arrivals(over, rung)),
-                {},
-            )
+        if rung not in self._entries:
+            finished = (trials[i] for i in range(self._looked_at) if i not in self._open)
+            self._entries[rung] = sorted(self._entries_of(finished, rung))
+            self._seen[rung] = {}
         self._look_at_running(trials, rung)
-        arrived = self._arrived[rung].copy()
+        entries = self._entries[rung].copy()
         own = None
         if asked is not None:
-            self._drop(arrived, asked.number, self._seen[rung].get(asked.number))
-            for own in self._arrivals([asked], rung):
-                bisect.insort(arrived, own)
-        if len(self._orientations) > 1 and arrived:
-            places = ranked(np.array([one.losses for one in arrived])).tolist()
-            arrived = sorted(one._replace(order=place) for place, one in zip(places, arrived, strict=True))
-            own = next(
-                (one for one in arrived if own is not None and one.number == own.number),
-                None,
-            )
-        return RungRanking(arrived), own
+            self._drop(entries, asked.number, self._seen[rung].get(asked.number))
+            for own in self._entries_of([asked], rung):
+                bisect.insort(entries, own)
+        if len(self._orientations) > 1 and entries:
+            ranks = ranked(np.array([one.losses for one in entries])).tolist()
+            pairs = zip(ranks, entries, strict=True)
+            entries = sorted(one._replace(order=rank) for rank, one in pairs)
+            if own is not None:
+                own = next((one for one in entries if one.number == own.number), None)
+        return RungRanking(entries), own
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
         if self.version is not None and self._updated_version == self.version:
             return
         self._updated_version = self.version
-        for position in [p for p, trial in self._paused.items() if trials[p] is not trial]:
-            self._forget(position)
-        for position in range(len(trials), self._looked_at):  # taken back
-            self._close(position)
-        over = [position for position in self._open if trials[position].state not in _UNDER_WAY]
-        for position in range(self._looked_at, len(trials)):
-            (self._open.add if trials[position].state in _UNDER_WAY else over.append)(position)
-        for position in over:
-            self._close(position)
-            if PAUSED in trials[position].system_attrs:
-                self._paused[position] = trials[position]
-            for rung, arrived in self._arrived.items():
-                for one in self._arrivals([trials[position]], rung):
-                    bisect.insort(arrived, one)
+        for index in [p for p, trial in self._paused.items() if trials[p] is not trial]:
+            self._forget(index)
+        for index in range(len(trials), self._looked_at):  # these trials were removed
+            self._close(index)
+        finished = [i for i in self._open if trials[i].state not in _UNFINISHED]
+        for index in range(self._looked_at, len(trials)):
+            if trials[index].state in _UNFINISHED:
+                self._open.add(index)
+            else:
+                finished.append(index)
+        for index in finished:
+            self._close(index)
+            if PAUSED in trials[index].system_attrs:
+                self._paused[index] = trials[index]
+            for rung, entries in self._entries.items():
+                for one in self._entries_of([trials[index]], rung):
+                    bisect.insort(entries, one)
         self._looked_at = len(trials)
 
     def _look_at_running(self, trials: Sequence[FrozenTrial], rung: int) -> None:
         if self.version is not None and self._looked_at_version.get(rung) == self.version:
             return
         self._looked_at_version[rung] = self.version
-        arrived, seen, is_kept = (
-            self._arrived[rung],
-            self._seen[rung],
-            len(self._orientations) == 1,
-        )
-        for position in self._open:
-            values, known = trials[position].intermediate_values, seen.get(position)
-            if known is not None and is_kept and known.values is values and known.points == len(values):
+        entries, seen = self._entries[rung], self._seen[rung]
+        is_cached = len(self._orientations) == 1
+        for index in self._open:
+            values, known = trials[index].intermediate_values, seen.get(index)
+            is_same = known is not None and known.values is values and known.points == len(values)
+            if is_cached and is_same:
                 continue
-            if known is not None and known.arrived is not None:
-                del arrived[bisect.bisect_left(arrived, known.arrived)]
-            one = next(self._arrivals([trials[position]], rung), None)
-            seen[position] = _Seen(values, len(values), one)
+            if known is not None and known.entries is not None:
+                del entries[bisect.bisect_left(entries, known.entries)]
+            one = next(self._entries_of([trials[index]], rung), None)
+            seen[index] = _Seen(values, len(values), one)
             if one is not None:
-                bisect.insort(arrived, one)
+                bisect.insort(entries, one)
 
-    def _close(self, position: int) -> None:
-        """The trial is open no longer."""
-        self._open.discard(position)
+    def _close(self, index: int) -> None:
+        """Stop following a trial."""
+        self._open.discard(index)
         for rung, seen in self._seen.items():
-            known = seen.pop(position, None)
-            if known is not None and known.arrived is not None:
-                del self._arrived[rung][bisect.bisect_left(self._arrived[rung], known.arrived)]
+            known = seen.pop(index, None)
+            if known is not None and known.entries is not None:
+                entries = self._entries[rung]
+                del entries[bisect.bisect_left(entries, known.entries)]
 
-    def _drop(self, arrived: list[RungEntry], number: int, seen: _Seen | None) -> None:
-        """Leave a trial out, wherever it stands."""
+    def _drop(self, entries: list[RungEntry], number: int, seen: _Seen | None) -> None:
+        """Remove a trial's entry."""
         if seen is None:
-            arrived[:] = [one for one in arrived if one.number != number]
-        elif seen.arrived is not None:
-            del arrived[bisect.bisect_left(arrived, seen.arrived)]
+            entries[:] = [one for one in entries if one.number != number]
+        elif seen.entries is not None:
+            del entries[bisect.bisect_left(entries, seen.entries)]
 
-    def _forget(self, position: int) -> None:
-        """A paused trial goes on, or has ended."""
-        number = self._paused.pop(position).number
-        self._open.add(position)
-        for arrived in self._arrived.values():  # by its number: what is shown of it shares its curve, which has grown
-            self._drop(arrived, number, None)
+    def _forget(self, index: int) -> None:
+        """Follow a trial again that was paused."""
+        number = self._paused.pop(index).number
+        self._open.add(index)
+        # By number: the trial that was read shares its curve with the current one.
+        for entries in self._entries.values():
+            self._drop(entries, number, None)
 
-    def _arrivals(
+    def _entries_of(
         self,
         trials: Sequence[FrozenTrial] | Iterator[FrozenTrial],
         rung: int,
     ) -> Iterator[RungEntry]:
         for trial in trials:
-            losses = self._costs_at(trial, rung)
+            losses = self._losses_at(trial, rung)
             if losses is not None:
                 yield RungEntry(
                     losses[0] if len(losses) == 1 else 0.0,
@@ -205,26 +205,26 @@ class RungTable:
                     losses,
                 )
 
-    def _costs_at(self, trial: FrozenTrial, rung: int) -> tuple[float, ...] | None:
-        """The first point at or after a rung; None if the trial did not get there."""
+    def _losses_at(self, trial: FrozenTrial, rung: int) -> tuple[float, ...] | None:
+        """Return the losses of the first point at or after a rung; None before it."""
         objectives = len(self._orientations)
         steps = trial.intermediate_values if objectives == 1 else points_of(trial, objectives)
         step = min((step for step in steps if step >= rung), default=None)
         point = None if step is None else point_at(trial, step, objectives)
         if point is None:
             return None
-        losses = (orientation * value for orientation, value in zip(self._orientations.tolist(), point, strict=True))
-        return tuple(math.inf if math.isnan(loss) else loss for loss in losses)
+        values = (self._orientations * point).tolist()
+        return tuple(math.inf if math.isnan(loss) else loss for loss in values)
 
 
 class RungRegistry:
-    """A pruner's memory of the studies that it is asked about; it is learned anew where it was lost."""
+    """Rungs of the studies that a pruner is asked about; rebuilt if they were lost."""
 
     def __init__(self) -> None:
         self._rungs: weakref.WeakKeyDictionary[BaseStorage, dict[int, RungTable]] = weakref.WeakKeyDictionary()
 
     def of(self, study: Study) -> RungTable:
-        """That study's rungs."""
+        """Return the rungs of a study."""
         known = self._rungs.setdefault(study._storage, {})
         rungs = known.setdefault(study._study_id, RungTable(orientations_of(study)))
         rungs.version = changes_of(study)

@@ -1,1 +1,1 @@
-"""What a study's trials have shown so far, kept up to date as trials finish: ranks, scale, objectives, pauses."""
+"""State of a study, updated as its trials finish: history, scale, objectives, pauses."""

@@ -1,8 +1,9 @@
-"""Finished trials of a study, each read once, so that an update costs the same however many there are.
+"""Finished trials of a study, each read once, so that an update costs the same for any number of them.
 
-Code that keeps something of a study's trials (counts, columns, the best) follows them by a `FinishedTrials` of its own:
-a finished trial does not change any more, except that a paused one may be resumed. Works with any Optuna storage;
-`RecordingStorage` names the resumed ones itself. Imports no sampler and no pruner.
+Code that caches something about a study's trials (counts, columns, the best) follows them with its
+own `FinishedTrials`. A finished trial does not change, except that a paused one may be resumed.
+Works with any Optuna storage; `RecordingStorage` lists the resumed trials itself. Imports no sampler
+and no pruner.
 """
 
 from __future__ import annotations
@@ -16,78 +17,91 @@ from tunesvc.search.tracking.pausing import PAUSED
 
 
 class FinishedTrials:
-    """Follows one study. Not thread-safe."""
+    """Follows the trials of one study. Not thread-safe."""
 
     def __init__(self) -> None:
         self._looked_at = 0
         self._open: set[int] = set()
-        """Places of trials that are not over."""
+        """Indices of unfinished trials."""
         self._paused: dict[int, FrozenTrial] = {}
-        """Place -> the trial as it was looked at."""
-        self._heard = 0
+        """Index -> the paused trial as it was read."""
+        self._resumed_read = 0
 
     def look(
         self,
         trials: Sequence[FrozenTrial],
         resumed: Sequence[int] | None,
     ) -> tuple[dict[int, FrozenTrial], list[int]]:
-        """Places of trials that are over no longer, with what they were, and of those that are over since the last
-        look, both in order. A paused trial that went on and is paused again is among both.
+        """Return what changed since the last call.
 
         Args:
-            trials: all of the study's own, in order of their numbers; later calls show as many or more, but for the
-                last ones, which may have been taken back.
-            gone_on: see `gone_on_in`.
+            trials: the study's own, in order of their numbers. Later calls pass as many or more,
+                except that the last ones may have been removed.
+            resumed: see `resumed_in`.
+
+        Returns:
+            Trials that are no longer finished, as they were, by index; and indices of trials that
+            have finished, in order. A trial that was resumed and paused again is in both.
         """
-        called = self._called(resumed, len(trials))
-        again = {place: self._paused.pop(place) for place in called if trials[place] is not self._paused[place]}
-        self._open.update(again, range(self._looked_at, len(trials)))
+        reopened = {}
+        for index in self._to_reread(resumed, len(trials)):
+            if trials[index] is not self._paused[index]:
+                reopened[index] = self._paused.pop(index)
+        self._open.update(reopened, range(self._looked_at, len(trials)))
         self._looked_at = max(self._looked_at, len(trials))
-        over = [place for place in self.open(trials) if trials[place].state.is_finished()]
-        self._open.difference_update(over)
-        self._paused.update((place, trials[place]) for place in over if PAUSED in trials[place].system_attrs)
-        return again, over
+        finished = [index for index in self.open(trials) if trials[index].state.is_finished()]
+        self._open.difference_update(finished)
+        for index in finished:
+            if PAUSED in trials[index].system_attrs:
+                self._paused[index] = trials[index]
+        return reopened, finished
 
     def open(self, trials: Sequence[FrozenTrial]) -> list[int]:
-        """Places of the trials that are not over, in order."""
-        return [place for place in sorted(self._open) if place < len(trials)]
+        """Return the indices of unfinished trials, in order."""
+        return [index for index in sorted(self._open) if index < len(trials)]
 
-    def is_paused(self, place: int) -> bool:
-        """Whether that trial is over for now only."""
-        return place in self._paused
+    def is_paused(self, index: int) -> bool:
+        """Return True if that trial is finished for now, but may be resumed."""
+        return index in self._paused
 
-    def _called(self, resumed: Sequence[int] | None, count: int) -> list[int]:
-        """Places of paused trials to look at once more."""
+    def _to_reread(self, resumed: Sequence[int] | None, count: int) -> list[int]:
+        """Return the indices of paused trials that may have been resumed."""
         if resumed is None:
-            return sorted(place for place in self._paused if place < count)
-        called = self._paused.keys() & resumed[self._heard :]
-        self._heard = len(resumed)
-        return sorted(called)
+            return sorted(index for index in self._paused if index < count)
+        indices = self._paused.keys() & resumed[self._resumed_read :]
+        self._resumed_read = len(resumed)
+        return sorted(indices)
 
 
 def resumed_in(study: Study) -> Sequence[int] | None:
-    """Numbers of the trials that were paused and are no longer, as far as the storage tells; a list that only grows."""
+    """Return the numbers of trials that were paused and are no longer; None if the storage has no list.
+
+    The list only grows.
+    """
     return getattr(study._storage, "resumed", None)
 
 
 def changes_of(study: Study) -> int | None:
-    """How often anything was changed in the study's storage, as far as that tells; None when it does not.
+    """Return the count of changes in the study's storage; None if it does not count them.
 
-    Trials drawn ahead are not counted: who looks at those too also has to compare how many trials there are.
+    Prefetched trials are not counted: code that reads those too must also compare the number of
+    trials.
     """
     return getattr(study._storage, "changes", None)
 
 
 def forecasts_in(study: Study) -> object:
-    """Which forecasts the study shows in place of its pruned trials: something equal as long as they stay as they are,
-    which may be for a while only; None when it shows none. Who keeps something of such trials learns them anew."""
+    """Return an object that identifies the forecasts which replace pruned trials; None without any.
+
+    It is equal as long as they stay the same. Caches of such trials are rebuilt when it changes.
+    """
     return getattr(study, "forecasts", None)
 
 
 def split(
     trials: Sequence[FrozenTrial],
 ) -> tuple[Sequence[FrozenTrial], Sequence[FrozenTrial]]:
-    """The trials that other studies lend, which come first and have negative numbers, and the study's own."""
+    """Return the transferred trials, which come first with negative numbers, and the study's own."""
     transferred = next(
         (place for place, trial in enumerate(trials) if trial.number >= 0),
         len(trials),

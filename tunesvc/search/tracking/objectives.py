@@ -1,8 +1,8 @@
-"""Trials of several objectives: the points of their curves, and each objective's own view of them.
+"""Trials of several objectives: their orientation, points of their curves, and one objective's view.
 
-Optuna's trials have one curve. Here that is the first objective's; the others' values at the same steps are kept beside
-it, in the system attribute `OTHERS`, which lives in memory only: in the store they are metrics of the reports. Knows
-Optuna's trials and nothing else.
+Optuna's trials have one curve: here the first objective's. The other objectives' values at the same
+steps are in the system attribute `OTHERS`, which exists in memory only; the database has them as
+metrics of reports. Knows Optuna's trials only.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 def names_of(study: Study) -> Sequence[str]:
-    """By objective: its metric."""
+    """Return the metric of each objective."""
     return study.metric_names or [f"objective {k}" for k in range(len(study.directions))]
 
 
 def points_of(trial: FrozenTrial, objectives: int) -> dict[int, tuple[float, ...]]:
-    """The trial's curve: its values at each step at which it reported all objectives."""
+    """Return the trial's values at each step at which it reported all objectives."""
     if objectives == 1:
         return {step: (value,) for step, value in trial.intermediate_values.items()}
     others = _others(trial)
-    return {step: (value, *others[step]) for step, value in trial.intermediate_values.items() if step in others}
+    points = trial.intermediate_values
+    return {step: (value, *others[step]) for step, value in points.items() if step in others}
 
 
 def point_at(
@@ -59,15 +60,16 @@ def point_at(
     step: int,
     objectives: int,
 ) -> tuple[float, ...] | None:
-    """Its values at one step; None unless it reported all objectives there."""
+    """Return the trial's values at one step; None unless it reported all objectives there."""
     value, others = trial.intermediate_values.get(step), _others(trial).get(step, ())
     return None if value is None or len(others) < objectives - 1 else (value, *others)
 
 
 def cut(trial: FrozenTrial, step: int) -> FrozenTrial:
-    """The trial as it was when it had reported up to a step."""
+    """Return the trial as it was after its report at a step."""
     made = copy.copy(trial)
-    made.intermediate_values = {s: value for s, value in trial.intermediate_values.items() if s <= step}
+    points = trial.intermediate_values
+    made.intermediate_values = {s: value for s, value in points.items() if s <= step}
     if OTHERS in trial.system_attrs:
         kept: Any = {s: values for s, values in _others(trial).items() if s <= step}
         made.system_attrs = {**trial.system_attrs, OTHERS: kept}
@@ -75,12 +77,13 @@ def cut(trial: FrozenTrial, step: int) -> FrozenTrial:
 
 
 def seen_by(trial: FrozenTrial, objective: int) -> FrozenTrial:
-    """The trial as one of a study of that objective alone."""
+    """Return the trial as one of a study with that objective only."""
     made = copy.copy(trial)
     if trial.values is not None and len(trial.values) > 1:
         made.values = [trial.values[objective]]
     if objective > 0:
-        made.intermediate_values = {step: values[objective - 1] for step, values in _others(trial).items()}
+        others = _others(trial)
+        made.intermediate_values = {s: values[objective - 1] for s, values in others.items()}
     return made
 
 

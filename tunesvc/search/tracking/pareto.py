@@ -1,4 +1,4 @@
-"""Who dominates whom, where several objectives count; rows are trials, columns objectives, and small is good. Pure."""
+"""Pareto dominance of several objectives. Rows are trials, columns losses. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from optuna._hypervolume import compute_hypervolume
 from optuna.study._multi_objective import _fast_non_domination_rank
 
 _DIGITS = 12
-"""Distances that agree in so many are equal, in whatever order the objectives are added up."""
+"""Digits to which distances are compared, so that the order of the objectives does not matter."""
 
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -20,13 +20,13 @@ def dominates(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def chance_to_extend(below: np.ndarray) -> float:
-    """The probability that a new row is dominated by none of a front.
+    """Return the probability that no row of a front dominates a new row.
 
-    With objectives that are independent of each other, taking each by its distribution function turns the new row into
-    a point drawn evenly from the unit cube, and what the front dominates there into a hypervolume.
+    For independent objectives, applying each one's distribution function turns the new row into
+    a point drawn uniformly from the unit cube, and what the front dominates into a hypervolume.
 
     Args:
-        below: the probability that the new row is better; shape (front, objectives).
+        below: probability that the new row is better; shape (front, objectives).
     """
     if below.shape[1] == 1:
         return float(below.min())
@@ -34,13 +34,14 @@ def chance_to_extend(below: np.ndarray) -> float:
 
 
 def ranked(losses: np.ndarray) -> np.ndarray:
-    """Each row's place in an order from best to worst, 0 for the first; equal rows share one.
+    """Return each row's rank from best to worst, 0 for the first; equal rows share one.
 
-    The order of the objectives does not matter, and that of the rows only where all else is equal.
+    The order of objectives does not matter, nor that of rows unless all else is equal.
 
-    By fronts, as NSGA-II does, and within a front so that the first few stand for all of it: the most balanced row,
-    then always the one farthest from those before (an epsilon-net, as Schmucker et al. 2021, "Multi-objective
-    Asynchronous Successive Halving", propose). Rows with infinities come last.
+    Rows are ordered by front, as in NSGA-II. Within a front the first few represent all of it: the
+    most balanced row, then always the one farthest from those before it (an epsilon-net, as
+    proposed by Schmucker et al. 2021, "Multi-objective Asynchronous Successive Halving"). Rows with
+    infinities come last.
     """
     first: dict[tuple[float, ...], int] = {}
     which = np.array(
@@ -49,11 +50,14 @@ def ranked(losses: np.ndarray) -> np.ndarray:
     )
     distinct = np.array(list(first), dtype=float).reshape(len(first), losses.shape[1])
     finite = np.flatnonzero(np.isfinite(distinct).all(axis=1))
-    low, high = (f(distinct[finite], axis=0, initial=e) for f, e in ((np.min, np.inf), (np.max, -np.inf)))
+    low = np.min(distinct[finite], axis=0, initial=np.inf)
+    high = np.max(distinct[finite], axis=0, initial=-np.inf)
     placed = np.zeros_like(distinct)
     placed[finite] = (distinct[finite] - low) / np.where(high > low, high - low, 1.0)
     fronts = _fast_non_domination_rank(distinct[finite])
-    order = [place for front in range(fronts.max(initial=-1) + 1) for place in _net(placed, finite[fronts == front])]
+    order: list[int] = []
+    for front in range(fronts.max(initial=-1) + 1):
+        order += _net(placed, finite[fronts == front])
     counts = np.bincount(which, minlength=len(distinct))
     before = np.full(len(distinct), counts[finite].sum())
     before[order] = np.cumsum(counts[order]) - counts[order]
@@ -61,7 +65,7 @@ def ranked(losses: np.ndarray) -> np.ndarray:
 
 
 def _net(placed: np.ndarray, front: np.ndarray) -> list[int]:
-    """A front's rows, each as far as may be from those before it; of several the earliest."""
+    """Order a front's rows, each as far as possible from those before it; the earliest of equal ones."""
 
     def distance(place: int) -> np.ndarray:
         return np.asarray(np.linalg.norm(placed[front] - placed[place], axis=1).round(_DIGITS))

@@ -1,7 +1,7 @@
-"""Pausing instead of stopping: what a pruner says beside `prune` so that its stopped trials may go on later.
+"""Pausing trials instead of stopping them: the part of a pruner that Optuna's interface lacks.
 
-What is paused is known to whoever runs the trials; a pruner only chooses among them, from their curves. So it remembers
-nothing, and decides alike after a restart.
+The caller knows which trials are paused; a pruner only selects among them, by their curves. So it
+has no state of its own, and decides the same after a restart.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from typing import Protocol, runtime_checkable
 from optuna.study import Study
 
 PAUSED = "tunesvc:paused"
-"""System attribute that a paused trial bears where it is shown as pruned: how many points its curve has. It may get
-more of them, so whoever remembers ended trials has to look at it again."""
+"""System attribute of a paused trial where it is shown as pruned: the number of its points. It may
+get more, so code that caches finished trials must read it again."""
 RESUMED = "tunesvc:resumed"
-"""System attribute of a trial that was promoted: {"step", "chance"}. Up to that step nobody judges it once more; the
-chance to end best is what its pruner gave it then, or null."""
+"""System attribute of a promoted trial: {"step", "chance"}. Up to that step it is not pruned again.
+The chance to end best is what its pruner computed at the promotion, or null."""
 
 
 class Alternative(StrEnum):
-    """What a free worker does when no paused trial goes on."""
+    """Use of a free worker if no paused trial resumes."""
 
     NEW = "new"
-    """It runs a new trial."""
+    """A new trial runs."""
     REPEAT = "repeat"
-    """Every configuration has been tried: at best it repeats one."""
+    """Every configuration has been tried, so a new trial can only repeat one."""
     NOTHING = "nothing"
-    """All trials of the budget were asked."""
+    """No new trial: all of the budget have been asked for."""
 
 
 @runtime_checkable
 class PausingPruner(Protocol):
-    """A pruner whose stopped trials may go on later. Where nobody asks it, as in plain Optuna, they are pruned."""
+    """A pruner whose stopped trials may resume. Plain Optuna never promotes them: they stay pruned."""
 
     @property
     def pauses(self) -> bool:
-        """Whether what it stops is paused."""
+        """True if stopped trials are paused."""
         ...
 
     def promotion(
@@ -46,11 +46,11 @@ class PausingPruner(Protocol):
         paused: Mapping[int, int],
         alternative: Alternative,
     ) -> int | None:
-        """The number of the paused trial that goes on now, or None.
+        """Return the number of the paused trial to resume now, or None.
 
         Args:
             study: shows paused trials as pruned ones.
-            paused: number -> the step after which it would go on; -1: from the start.
-            instead: what is done when none goes on.
+            paused: number -> step after which the trial would resume; -1: from the start.
+            alternative: use of the worker if none resumes.
         """
         ...

@@ -1,4 +1,4 @@
-"""A robust scale for an objective's values, on which small is good and differences between good values count."""
+"""A robust scale for an objective: small is good, and differences between good values count most."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from optuna.study import StudyDirection
 from tunesvc.search.tracking.objectives import orient
 
 WORST = 4.0
-"""Where the scale ends, so that a diverged curve is bad but no outlier."""
+"""End of the scale, so that a diverged curve is bad but no outlier."""
 BEST = -20.0
 
 
 @dataclass(frozen=True, slots=True)
 class ValueScale:
-    """Monotone: 0 is the median final value, -1 the best tenth's bound.
+    """A monotone scale: 0 is the median final value, -1 the bound of the best tenth.
 
-    Positive costs that differ by factors, as losses do, are taken as logarithms. What is worse than the median is
-    compressed, what diverged lies at the end. Multiplying the objective by a positive factor changes nothing, and
-    neither does maximising its negative instead.
+    Positive losses that differ by factors are scaled by their logarithms. Values worse than the
+    median are compressed; diverged ones lie at the end. Multiplying the objective by a positive
+    factor changes nothing, and neither does maximising its negative.
     """
 
     orientation: float
@@ -36,10 +36,10 @@ class ValueScale:
         *,
         is_log: bool | None = None,
     ) -> ValueScale:
-        """The scale of a study with these final values; NaN, infinities and penalties among them are left out.
+        """Return the scale for these final values, without NaN, infinities and penalties.
 
         Args:
-            is_log: whether costs that may be taken as logarithms are; None: as they are, where they differ by factors.
+            is_log: False to never use logarithms; None to use them if the losses suggest it.
         """
         orientation = orient(direction)
         losses = orientation * np.asarray(finals, dtype=float)
@@ -55,7 +55,7 @@ class ValueScale:
         return ValueScale(orientation, is_log, float(centre), float(unit))
 
     def log_slopes(self, values: np.ndarray) -> np.ndarray:
-        """Logarithms of how much faster than values their places on the scale grow: the density's change; finite."""
+        """Return the logarithms of the scale's slope at these values; finite."""
         losses = self.orientation * np.asarray(values, dtype=float)
         losses = np.where(
             np.isfinite(losses),
@@ -68,11 +68,11 @@ class ValueScale:
         return slopes
 
     def to(self, values: np.ndarray | float) -> np.ndarray:
-        """From the objective's units. NaN lies at the bad end, as infinities of either sign do: both are failures."""
+        """Scale values. NaN and infinities of either sign are failures, and lie at the bad end."""
         return self.of_costs(self.orientation * np.asarray(values, dtype=float))
 
     def of_costs(self, losses: np.ndarray, worst: float = WORST) -> np.ndarray:
-        """From values whose sign is such that small is good; what is not finite lies at the `worst`."""
+        """Scale losses; those that are not finite lie at `worst`."""
         failed = ~np.isfinite(losses)
         placed = np.where(failed, self.centre, losses)
         if self.is_log:
@@ -83,7 +83,7 @@ class ValueScale:
         return np.where(failed, worst, z).clip(BEST, worst)
 
     def back(self, z: np.ndarray | float) -> np.ndarray:
-        """To the objective's units."""
+        """Return values in the objective's units."""
         z = np.minimum(np.asarray(z, dtype=float), 2 * WORST)
         losses = self.centre + self.unit * np.where(
             z > 0,
@@ -94,17 +94,19 @@ class ValueScale:
 
 
 _FEW = 3
-"""A scale rests on so many values at least."""
+"""Fewest values that a scale rests on."""
 _APART = 10.0
-"""A gap so many times as wide as all that lies below it may set penalties apart."""
+"""A gap must be this many times as wide as everything below it to separate penalties."""
 _ALIKE, _FAR = 0.1, 1e4
-"""It does if values above it differ by so little of it, or if it is so many times as wide and as large."""
+"""It does so if the values above it differ by at most this share of it, or if it is this many times
+as wide and as large as the values below."""
 
 
 def _without_penalties(losses: np.ndarray) -> int:
-    """How many of sorted costs lie below a gap that sets penalties apart, or diverged results; all without a gap.
+    """Return how many of the sorted losses lie below a gap that separates penalties.
 
-    Objectives return 1e6 or 1e100 for what they cannot run. That says where not to go, and nothing about a scale.
+    Objectives return 1e6 or 1e100 for configurations that cannot run. That tells where not to
+    search, but nothing about a scale.
     """
     if len(losses) <= _FEW:
         return len(losses)
