@@ -1,8 +1,9 @@
-"""Asynchronous successive halving: at each rung the best 1/eta of who came there goes on.
+"""Asynchronous successive halving: at each rung the best 1/eta of the trials there continue.
 
-Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning": the form that pauses and promotes is their
-algorithm 2; the form that stops is in their appendix on Ray Tune. Who is best by several objectives, `pareto.ranked`
-says, as in Schmucker et al. 2021, "Multi-objective Asynchronous Successive Halving".
+Li et al. 2020, "A System for Massively Parallel Hyperparameter Tuning": the form that pauses and
+promotes is their algorithm 2, the form that stops is in their appendix on Ray Tune. Trials of
+several objectives are ranked by `pareto.ranked`, as in Schmucker et al. 2021, "Multi-objective
+Asynchronous Successive Halving".
 """
 
 from __future__ import annotations
@@ -24,28 +25,29 @@ from tunesvc.search.tracking.objectives import orientations_of, points_of
 from tunesvc.search.tracking.pausing import Alternative
 
 _SHOWN = 5
-"""Comparators that a reason names."""
+"""Most comparators that a reason names."""
 
 
 class AshaPruner(BasePruner):
-    """Lets go on, at rungs min, min · eta, min · eta² ..., what is among the best 1/eta there.
+    """Continues the best 1/eta of the trials at rungs min, min · eta, min · eta² ...
 
-    A trial's value at a rung is its first report at or after the rung's step, and with that report it is judged, once.
-    So nothing has to be remembered but the reports: a restart decides alike, and reports that come late or in another
-    order count at the rung to which they belong.
+    A trial's value at a rung is its first report at or after the rung's step, and that report is
+    judged once. The pruner needs no state but the reports: after a restart it decides the same, and
+    late or reordered reports count at the rung to which they belong.
 
-    In the form `stop`, whatever is not among the best when it comes to a rung is pruned, and the first to come always
-    goes on. In the form `promote` it is paused, and goes on as soon as so many others have come that it is among the
-    best 1/eta of them; for that, somebody has to ask `promotion`, as tunesvc does and plain Optuna does not.
+    In the form `stop`, a trial that is not among the best on arrival at a rung is pruned; the first
+    arrival always continues. In the form `promote` such a trial is paused, and resumes as soon as it
+    is among the best 1/eta of later arrivals. That needs calls of `promotion`, which tunesvc makes and
+    plain Optuna does not.
 
     Args:
-        min: the first rung's step, at least 1.
+        min: step of the first rung, at least 1.
         max: from this step on nothing is stopped.
-        eta: how many times fewer trials go on at each rung.
+        eta: factor by which fewer trials continue at each rung.
         form: `stop` or `promote`.
 
     Raises:
-        ValueError: the options do not make a ladder, or there is no such form.
+        ValueError: the options do not make a ladder of rungs, or there is no such form.
     """
 
     def __init__(
@@ -67,29 +69,29 @@ class AshaPruner(BasePruner):
 
     @property
     def pauses(self) -> bool:
-        """Whether what it stops is paused."""
+        """True if trials are paused instead of stopped."""
         return self._form == "promote"
 
     @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether to stop the trial, as Optuna asks."""
+        """Return True if the trial should stop."""
         points, orientations = points_of(trial, len(study.directions)), orientations_of(study)
         step = max(points, default=None)
-        rung = None if step is None or (self._max is not None and step >= self._max) else self._rung(step)
-        if step is None or rung is None or any(rung <= other < step for other in points):
+        if step is None or (self._max is not None and step >= self._max):
             return False
-        arrived, own = self._rungs.of(study).ranking_at(
-            study.get_trials(deepcopy=False),
-            rung,
-            trial,
-        )
+        rung = self._rung(step)
+        if rung is None or any(rung <= other < step for other in points):
+            return False
+        trials = study.get_trials(deepcopy=False)
+        ranking, own = self._rungs.of(study).ranking_at(trials, rung, trial)
         if own is None:
             return False
-        goes_on = self._quota(len(arrived), at_least=0 if self.pauses else 1)
-        # who stops for good goes on with a tie; who waits is promoted later if the others turn out no better
-        place = arrived.index_of(own) if self.pauses else arrived.rank_of(own)
-        stopped = math.inf in own.losses or place >= goes_on
-        self._remember(rung, step, orientations, own, arrived, goes_on, stopped=stopped)
+        quota = self._quota(len(ranking), at_least=0 if self.pauses else 1)
+        # Of equal trials none is stopped for good, but as many are paused as the quota says: the
+        # paused ones are promoted later if the others turn out no better.
+        rank = ranking.index_of(own) if self.pauses else ranking.rank_of(own)
+        stopped = math.inf in own.losses or rank >= quota
+        self._remember(rung, step, orientations, own, ranking, quota, stopped=stopped)
         return stopped
 
     @locked
@@ -99,55 +101,53 @@ class AshaPruner(BasePruner):
         paused: Mapping[int, int],
         alternative: Alternative,
     ) -> int | None:
-        """The best of the paused ones that are among the best 1/eta of a rung, the highest rung first.
+        """Return the best paused trial within the quota of its rung, the highest rung first.
 
-        When no new trial comes any more, the best one of each rung may go on however few came there: else a short
-        study would end with nothing but paused trials.
+        If no new trials follow, the best of each rung may resume however few there are. A short
+        study would end with paused trials only otherwise.
         """
         trials, orientations = study.get_trials(deepcopy=False), orientations_of(study)
-        steps = {t.number: max(points_of(t, len(orientations)), default=0) for t in trials if t.number in paused}
-        standing = {number: self._rung(step) for number, step in steps.items()}
-        for rung in sorted(
-            {rung for rung in standing.values() if rung is not None},
-            reverse=True,
-        ):
-            arrived, _ = self._rungs.of(study).ranking_at(trials, rung)
-            goes_on = self._quota(
-                len(arrived),
-                at_least=int(alternative is Alternative.NOTHING),
-            )
-            for one in itertools.islice(arrived, goes_on):
-                if standing.get(one.number) == rung and math.inf not in one.losses:
+        at_least = int(alternative is Alternative.NOTHING)
+        steps = {}
+        for trial in trials:
+            if trial.number in paused:
+                steps[trial.number] = max(points_of(trial, len(orientations)), default=0)
+        rung_of = {number: self._rung(step) for number, step in steps.items()}
+        reached = {rung for rung in rung_of.values() if rung is not None}
+        for rung in sorted(reached, reverse=True):
+            ranking, _ = self._rungs.of(study).ranking_at(trials, rung)
+            quota = self._quota(len(ranking), at_least)
+            for one in itertools.islice(ranking, quota):
+                if rung_of.get(one.number) == rung and math.inf not in one.losses:
                     self._remember(
                         rung,
                         steps[one.number],
                         orientations,
                         one,
-                        arrived,
-                        goes_on,
+                        ranking,
+                        quota,
                         stopped=False,
                     )
                     return one.number
         return None
 
     def explain(self, number: int) -> Reason | None:
-        """What the last judgement of the trial of this number rested on."""
+        """Return the reason of the last decision on this trial."""
         return self._reasons.get(number)
 
-    def _quota(self, arrived: int, at_least: int) -> int:
-        """How many of those that came to a rung go on."""
-        return arrived // self._eta or min(at_least, arrived)
+    def _quota(self, ranking: int, at_least: int) -> int:
+        """Return how many of the trials at a rung continue."""
+        return ranking // self._eta or min(at_least, ranking)
 
     def _rung(self, step: int) -> int | None:
-        """The last rung at or before a step, and below the max."""
-        rungs = itertools.takewhile(
-            lambda rung: rung <= step,
-            (self._min * self._eta**k for k in itertools.count()),
-        )
-        return max(
-            (rung for rung in rungs if self._max is None or rung < self._max),
-            default=None,
-        )
+        """Return the last rung at or before a step and below the max."""
+        end = step if self._max is None else min(step, self._max - 1)
+        if end < self._min:
+            return None
+        rung = self._min
+        while rung * self._eta <= end:
+            rung *= self._eta
+        return rung
 
     def _remember(
         self,
@@ -155,8 +155,8 @@ class AshaPruner(BasePruner):
         step: int,
         orientations: np.ndarray,
         own: RungEntry,
-        arrived: RungRanking,
-        goes_on: int,
+        ranking: RungRanking,
+        quota: int,
         *,
         stopped: bool,
     ) -> None:
@@ -164,25 +164,30 @@ class AshaPruner(BasePruner):
             values = (orientations * np.array(losses)).tolist()
             return values if len(values) > 1 else values[0]
 
-        place = arrived.rank_of(own)
+        rank = ranking.rank_of(own)
         shown = ", ".join(f"{one:.6g}" for one in orientations * np.array(own.losses))
-        text = f"rank {place + 1} of {len(arrived)} at the rung of step {rung}, with {shown}; "
-        text += _continue(goes_on) if goes_on else f"none continues until {self._eta} trials have reached it"
-        rivals = [one for one in itertools.islice(arrived, _SHOWN + 1) if one.number != own.number]
+        text = f"rank {rank + 1} of {len(ranking)} at the rung of step {rung}, with {shown}; "
+        if quota:
+            text += _continue(quota)
+        else:
+            text += f"none continues until {self._eta} trials have reached it"
+        rivals = itertools.islice(ranking, _SHOWN + 1)
+        others = [one for one in rivals if one.number != own.number][:_SHOWN]
         details: dict[str, Any] = {
             "step": step,
             "value": value(own.losses),
             "rung": rung,
-            "rank": place + 1,
-            "of": len(arrived),
-            "goes_on": goes_on,
-            "comparators": [{"number": one.number, "value": value(one.losses)} for one in rivals[:_SHOWN]],
+            "rank": rank + 1,
+            "of": len(ranking),
+            "goes_on": quota,
+            "comparators": [{"number": one.number, "value": value(one.losses)} for one in others],
             "stopped": stopped,
         }
         if len(orientations) == 1:
-            threshold = value(arrived[goes_on - 1].losses) if goes_on else None
-            text += f" ({threshold:.6g}{' or better' * (goes_on > 1)})" if goes_on else ""
-            details["threshold"] = threshold
+            details["threshold"] = None
+            if quota:
+                threshold = details["threshold"] = value(ranking[quota - 1].losses)
+                text += f" ({threshold:.6g}{' or better' * (quota > 1)})"
         self._reasons[own.number] = Reason(text, details)
 
 
@@ -191,14 +196,16 @@ def _continue(count: int) -> str:
 
 
 def check_ladder(min: int, max: int | None, eta: int) -> None:
-    """Whether the options of successive halving make sense.
+    """Check the options of successive halving.
 
     Raises:
-        ValueError: they do not, and why.
+        ValueError: they make no sense; the text tells why.
     """
     if min < 1:
-        raise ValueError(f"min ({min}) is the first step at which a trial may be stopped: at least 1")
+        text = f"min ({min}) is the first step at which a trial may be stopped: at least 1"
+        raise ValueError(text)
     if eta < 2:
-        raise ValueError(f"eta ({eta}) is how many times fewer trials go on at each rung: at least 2")
+        text = f"eta ({eta}) is how many times fewer trials go on at each rung: at least 2"
+        raise ValueError(text)
     if max is not None and max < min:
         raise ValueError(f"max ({max}) is below min ({min})")

@@ -1,7 +1,8 @@
-"""The audit of a pruner: a small random share of the trials it would stop finishes anyway, and tells how often it errs.
+"""Audit of a pruner: a small random share of the trials that it would stop runs on, to count errors.
 
-Which trials are audited follows from seed and trial number alone, so a restart decides alike. That a verdict was
-overruled, and what the best value was then, is kept on the trial: it cannot be told afterwards.
+The audited trials follow from seed and trial number alone, so a restart selects the same ones. The
+overruled decision, and the best value at that time, are stored on the trial: they cannot be
+computed afterwards.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from scipy.special import betaincinv
 from tunesvc.search.tracking.objectives import orient_each
 
 AUDIT = "tunesvc:audit"
-"""System attribute of an audited trial: {"step", "chance", "best"} of the verdict that was overruled; with several
-objectives "front", the values of its members, in the place of "best"."""
+"""System attribute of an audited trial: {"step", "chance", "best"} of the overruled decision. With
+several objectives "front", the values of the front's members, replaces "best"."""
 
 
 @dataclass(frozen=True, slots=True)
 class FalsePrunes:
-    """How often trials that would have been stopped ended better than the best of then, or extended its front."""
+    """Share of audited trials that ended better than the best at the decision, or extended its front."""
 
     audited: int
-    """Trials that the pruner wanted stopped, and that were let finish."""
+    """Trials that the pruner would have stopped, and that finished."""
     wrong: int
     rate: float
-    """NaN without an audited trial."""
+    """NaN without audited trials."""
     low: float
     high: float
-    """Ends of the 95 % interval of Clopper and Pearson (1934)."""
+    """Bounds of the 95 % interval of Clopper and Pearson (1934)."""
 
 
 def is_audited(seed: int, number: int, share: float) -> bool:
-    """Whether the trial of this number would be let finish if the pruner wanted it stopped."""
+    """Return True if the trial runs on when the pruner would stop it."""
     return bool(np.random.default_rng([seed, number]).random() < share)
 
 
@@ -45,27 +46,28 @@ def false_prunes(
     trials: Iterable[FrozenTrial],
     *directions: StudyDirection,
 ) -> FalsePrunes:
-    """The measured false-prune rate of a study. Audited trials that have not finished do not count."""
-    finished = (trial for trial in trials if AUDIT in trial.system_attrs and trial.state == TrialState.COMPLETE)
-    return measured(
-        ((trial.values, trial.system_attrs[AUDIT]) for trial in finished),
-        *directions,
-    )
+    """Measure the false-prune rate of a study. Unfinished audited trials do not count."""
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE and AUDIT in trial.system_attrs]
+    ends = [(trial.values, trial.system_attrs[AUDIT]) for trial in finished]
+    return measured(ends, *directions)
 
 
 def measured(
     ends: Iterable[tuple[Sequence[float], Mapping[str, Any]]],
     *directions: StudyDirection,
 ) -> FalsePrunes:
-    """The rate among audited trials, told by their values and by what `AUDIT` kept of them."""
+    """Measure the rate from audited trials' values and their `AUDIT` attributes."""
     orientations = orient_each(directions)
-    verdicts = [bool((orientations * values < orientations * _front(kept)).any(axis=1).all()) for values, kept in ends]
+    verdicts = []
+    for values, audit in ends:
+        is_better = orientations * values < orientations * _front(audit)
+        verdicts.append(bool(is_better.any(axis=1).all()))
     n, wrong = len(verdicts), sum(verdicts)
     low = float(betaincinv(wrong, n - wrong + 1, 0.025)) if wrong else 0.0
     high = float(betaincinv(wrong + 1, n - wrong, 0.975)) if wrong < n else 1.0
     return FalsePrunes(n, wrong, wrong / n if n else float("nan"), low, high)
 
 
-def _front(kept: Mapping[str, Any]) -> np.ndarray:
-    """Rows to be better than, each in one objective at least."""
-    return np.array(kept["front"] if "front" in kept else [[kept["best"]]], dtype=float)
+def _front(audit: Mapping[str, Any]) -> np.ndarray:
+    """Return rows of values, each of which must be beaten in at least one objective."""
+    return np.array(audit["front"] if "front" in audit else [[audit["best"]]], dtype=float)

@@ -69,9 +69,9 @@ class ValueScale:
 
     def to(self, values: np.ndarray | float) -> np.ndarray:
         """Scale values. NaN and infinities of either sign are failures, and lie at the bad end."""
-        return self.of_costs(self.orientation * np.asarray(values, dtype=float))
+        return self.of_losses(self.orientation * np.asarray(values, dtype=float))
 
-    def of_costs(self, losses: np.ndarray, worst: float = WORST) -> np.ndarray:
+    def of_losses(self, losses: np.ndarray, worst: float = WORST) -> np.ndarray:
         """Scale losses; those that are not finite lie at `worst`."""
         failed = ~np.isfinite(losses)
         placed = np.where(failed, self.centre, losses)

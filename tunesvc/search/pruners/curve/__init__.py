@@ -1,1 +1,1 @@
-"""The learning-curve pruner: a model of final values from partial curves, and what it decides."""
+"""The learning-curve pruner: a model of final values from partial curves, and its decisions."""

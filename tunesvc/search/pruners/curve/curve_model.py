@@ -1,13 +1,15 @@
-"""What partial learning curves say about final values: a forecast with its uncertainty for every trial of a study.
+"""Forecasts of final values, with their uncertainty, from the partial curves of a study's trials.
 
-Knows Optuna's trials and nothing else; used by the curve pruner and by samplers that learn from unfinished trials.
+Knows Optuna's trials only. The curve pruner uses it, and samplers that learn from unfinished trials.
 
-At a few levels (steps in geometric progression) a Gaussian process maps what is known of a trial at that step (smoothed
-last value, best value, recent change, and its parameters) to what is still to come: final value minus the present one.
-Finished trials teach with what they reached; pruned and running ones that went beyond the level teach with their own
-forecast from the level they reached, and its variance as noise. As who stops is decided by curve and parameters, which
-are the inputs, conditioning on them makes that selection ignorable (Rubin 1976, "Inference and missing data"); values
-that pruned trials never reached are filled in from the top down, as for monotone missing data.
+At a few levels (steps in geometric progression) a Gaussian process maps the features of a trial at
+that step (smoothed last value, best value, recent change, and its parameters) to the rest: final
+value minus the present one. Finished trials contribute their final values. Pruned and running ones
+that went beyond the level contribute their own forecast from the level they reached, with its
+variance as noise. A trial is stopped by its curve and parameters, which are the inputs; conditioning
+on them makes that selection ignorable (Rubin 1976, "Inference and missing data"). Values that
+pruned trials never reached are filled in from the last level to the first, as for monotone missing
+data.
 """
 
 from __future__ import annotations
@@ -36,66 +38,67 @@ from tunesvc.search.tracking.objectives import orient
 from tunesvc.search.tracking.scale import WORST, ValueScale
 
 FINISHED_MIN = 3
-"""With fewer finished trials there is no forecast: nothing says how far a curve still goes."""
+"""Fewest finished trials for a forecast; with fewer, nothing tells how far a curve still goes."""
 TAUGHT_MAX = 160
-"""Trials that a level learns from; of more, the finished and the newest."""
+"""Most trials that a level is fitted to: finished ones first, then the newest."""
 
 _DENSITY = math.gamma((DOF + 1) / 2) / (math.sqrt(DOF * math.pi) * math.gamma(DOF / 2))
-"""Of the standard Student t at 0."""
+"""Density of the standard Student t at 0."""
 _FARTHEST = 2 * WORST
-"""Where the scale ends for curves: they begin far from where they end, and what diverges lies farther still."""
+"""End of the scale for curves: they start far from where they end, and diverged ones lie farther."""
 _MARGIN = 0.25
-"""On the scale: curves that are so little worse than any finished one are like these."""
+"""Curves that are worse than every finished one by no more than this, on the scale, count as similar."""
 _AT_ONCE = 1_024
-"""Trials that are forecast together: more would take memory, and no less time."""
+"""Trials that are forecast together: more take memory, and no less time."""
 _CHANGE = 0.7
 _DOUBT = 3.0
-"""Forecasts teach with their variance times this: they rest on the same few finished trials, so their errors agree."""
-"""How far, on the scale, curves are expected to go on from a level before any was seen to."""
+"""Factor on the variance of forecasts in the fit: they rest on the same few finished trials, so their
+errors are correlated."""
+"""Prior deviation, on the scale, of the change from a level to the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurveForecast:
-    """What a trial's final value is expected to be: a Student t on the study's scale, on which small is good."""
+    """Forecast of a trial's final value: a Student t on the study's scale, on which small is good."""
 
     step: int
-    """From which it was forecast: the last level that the trial has reached."""
+    """Last level that the trial has reached, from which it was forecast."""
     z: float
-    """The centre, on the scale."""
+    """Centre, on the scale."""
     deviation_z: float
-    """The scale of a Student t with `regression.DOF` degrees of freedom."""
+    """Scale of a Student t with `regression.DOF` degrees of freedom."""
     reached_z: float
-    """What the trial has for certain: its best value when a trial's best value counts, else infinity."""
+    """The trial's best value if a trial's best value counts, else infinity."""
     scale: ValueScale
     worst: float = math.inf
-    """The greatest cost that any curve has come to: no value beyond that is shown."""
+    """Greatest loss of any curve: no value beyond it is reported."""
 
     @property
     def value(self) -> float:
-        """The median, in the objective's units."""
+        """Median, in the objective's units."""
         return float(self._back(np.array(self.z)))
 
     @property
     def deviation(self) -> float:
-        """Half the width of what lies one deviation around it, in the objective's units."""
+        """Half the width of the interval of one deviation around it, in the objective's units."""
         ends = self._back(np.array([self.z - self.deviation_z, self.z + self.deviation_z]))
         return float(abs(ends[1] - ends[0]) / 2)
 
     def interval(self, share: float = 0.9) -> tuple[float, float]:
-        """Low and high end of the central interval that holds the final value with this probability, in its units."""
+        """Return the bounds of the central interval with this probability, in the objective's units."""
         reach = self.deviation_z * float(stdtrit(DOF, 0.5 + share / 2))
         ends = self._back(np.minimum([self.z - reach, self.z + reach], self.reached_z))
         return float(ends.min()), float(ends.max())
 
     def chance_of_better(self, value: float) -> float:
-        """The probability that the final value is better than this one."""
+        """Return the probability that the final value is better than this one."""
         bar = float(self.scale.to(value))
         if self.reached_z < bar:
             return 1.0
         return float(stdtr(DOF, (bar - self.z) / self.deviation_z))
 
     def expected_gain(self, value: float) -> float:
-        """By how much, on the scale, the final value is expected to be better than this one; worse is no loss."""
+        """Return the expected improvement over this value, on the scale; worse counts as none."""
         bar = float(self.scale.to(value))
         below = min(bar, self.reached_z)
         u = (below - self.z) / self.deviation_z
@@ -104,7 +107,7 @@ class CurveForecast:
         return float(max(0.0, gain) + bar - below)
 
     def _back(self, z: np.ndarray) -> np.ndarray:
-        """In the objective's units, no worse than the worst that was seen."""
+        """Return values in the objective's units, no worse than the worst that was observed."""
         out: np.ndarray = self.scale.orientation * np.minimum(
             self.scale.orientation * self.scale.back(z),
             self.worst,
@@ -113,14 +116,14 @@ class CurveForecast:
 
 
 _RELEARNED = 1.02
-"""It learns again when so many times as many trials have finished: of fifty each one counts, of a thousand twenty."""
+"""Growth of the number of finished trials after which the model is fitted again."""
 
 
 class CurveModel:
-    """Forecasts final values from partial curves. Keeps its fits between calls, so use one per study."""
+    """Forecasts final values from partial curves. Caches its fits, so use one for each study."""
 
     def __init__(self, direction: StudyDirection, objective: int | None = None) -> None:
-        """`objective`: which of several it is; trials are taken as that one sees them."""
+        """`objective`: index of one of several; trials are taken from its point of view."""
         self._direction = direction
         self._objective = objective
         self._orientation = orient(direction)
@@ -128,7 +131,7 @@ class CurveModel:
         self.forget()
 
     def forget(self) -> None:
-        """Learn anew, as after a restart."""
+        """Drop what was learned, as at a restart."""
         self._learned_from = (0, 0)
         self._chosen_at = 0
         self._kernels: dict[int, Kernel] = {}
@@ -137,8 +140,8 @@ class CurveModel:
         self._expected: dict[tuple[int, int], float] = {}
 
     def invalidate(self) -> None:
-        """Look at all trials anew: they have other distributions."""
-        self._lessons = CurveDataset(
+        """Read all trials again, because their distributions have changed."""
+        self._dataset = CurveDataset(
             self._orientation,
             self._objective,
             TAUGHT_MAX,
@@ -147,17 +150,17 @@ class CurveModel:
 
     @property
     def levels(self) -> Sequence[int]:
-        """The steps at which forecasts change; empty before there is one."""
+        """Steps at which forecasts change; empty before there is a forecast."""
         return self._learned.levels if self._learned else ()
 
     @property
     def length(self) -> int:
-        """How many reports the longest finished curve has; 0 before there is one."""
+        """Number of reports of the longest finished curve; 0 before there is a forecast."""
         return self._learned.length if self._learned else 0
 
     @property
     def state(self) -> object:
-        """The same one as long as forecasts stay as they are; another one after it was made to learn anew."""
+        """Identity of the fits: the same object as long as forecasts stay the same."""
         return self._state
 
     def update(
@@ -165,17 +168,19 @@ class CurveModel:
         trials: Sequence[FrozenTrial],
         resumed: Sequence[int] | None = None,
     ) -> None:
-        """Learn from all trials of a study; costs next to nothing when none, or few pruned ones, ended meanwhile.
+        """Learn from all trials of a study, unless none or few have ended since the last fit.
 
         Args:
-            trials: of the study, those that others lend before its own.
-            gone_on: which paused ones have gone on; see `finished.gone_on_in`.
+            trials: of the study, transferred ones first.
+            resumed: trials that were paused and are no longer; see `finished.resumed_in`.
         """
         transferred, own = split(trials)
-        self._lessons.update(own, resumed)
-        ended = self._lessons.ended + sum(trial.state.is_finished() for trial in transferred)
-        finished = self._lessons.finished
-        if finished < _RELEARNED * self._learned_from[0] + 1 and ended < 1.1 * self._learned_from[1] + 1:
+        self._dataset.update(own, resumed)
+        ended = self._dataset.ended + sum(trial.state.is_finished() for trial in transferred)
+        finished = self._dataset.finished
+        finished_before, ended_before = self._learned_from
+        has_few_finished = finished < _RELEARNED * finished_before + 1
+        if has_few_finished and ended < 1.1 * ended_before + 1:
             return
         self._learned_from = (finished, ended)
         if finished < FINISHED_MIN:
@@ -187,11 +192,11 @@ class CurveModel:
         self._learn(own)
 
     def forecast(self, trial: FrozenTrial) -> CurveForecast | None:
-        """What the trial's final value will be; None before its first report, or while too few have finished."""
+        """Forecast a trial; None before its first report, or while too few have finished."""
         return self.forecasts([trial])[0]
 
     def forecasts(self, trials: Sequence[FrozenTrial]) -> list[CurveForecast | None]:
-        """One per trial, from its curve as it is handed in, which may be cut."""
+        """Forecast trials from their curves as given here, which may be cut."""
         learned = self._learned
         if learned is None or not trials:
             return [None] * len(trials)
@@ -212,16 +217,18 @@ class CurveModel:
         return out
 
     def expected(self, trials: Iterable[FrozenTrial]) -> dict[int, float]:
-        """Forecast final values of pruned trials by number, in the objective's units; from memory where possible."""
+        """Forecast final values of pruned trials by number, in the objective's units; cached."""
         learned = self._learned
         if learned is None:
             return {}
         pruned = [(trial, _version(trial)) for trial in trials if trial.state == TrialState.PRUNED]
         new = [(trial, version) for trial, version in pruned if version not in self._expected]
-        for some in (new[at : at + _AT_ONCE] for at in range(0, len(new), _AT_ONCE)):
-            level, _, z, _ = self._predict(learned, [trial for trial, _ in some])
+        for at in range(0, len(new), _AT_ONCE):
+            chunk = new[at : at + _AT_ONCE]
+            level, _, z, _ = self._predict(learned, [trial for trial, _ in chunk])
             values = np.where(level >= 0, learned.scale.back(z), np.nan).tolist()
-            self._expected.update((version, value) for (_, version), value in zip(some, values, strict=True))
+            versions = [version for _, version in chunk]
+            self._expected.update(zip(versions, values, strict=True))
         known = ((trial.number, self._expected[version]) for trial, version in pruned)
         return {number: value for number, value in known if not math.isnan(value)}
 
@@ -230,29 +237,27 @@ class CurveModel:
         learned: _Learned,
         trials: Sequence[FrozenTrial],
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Of each trial the place of its level, -1 for none, its summary there, and centre and deviation of what comes
-        of it; what it has for certain is no worse."""
-        points = [CurveFeatures(self._lessons.seen(trial), self._orientation) for trial in trials]
+        """Return each trial's level (index, -1 for none), its summary there, and its forecast.
+
+        The forecast is a centre and a deviation; if the best value counts, the centre is no worse
+        than the trial's best one.
+        """
+        points = [CurveFeatures(self._dataset.viewed(trial), self._orientation) for trial in trials]
         level = np.array([learned.level_of(p.steps) for p in points])
         summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
         known = learned.scaled(np.array(summaries))
         z, deviation = learned.predict(known, learned.encoder.encode(trials), level)
-        return (
-            level,
-            known,
-            np.fmin(z, known[:, 1]) if learned.is_best_taken else z,
-            deviation,
-        )
+        if learned.is_best_taken:
+            z = np.fmin(z, known[:, 1])
+        return level, known, z, deviation
 
     def _worst_of(self, trial: FrozenTrial) -> float:
-        """The greatest finite cost of a curve."""
-        losses = [
-            loss for loss in CurveFeatures(self._lessons.seen(trial), self._orientation).losses if math.isfinite(loss)
-        ]
-        return max(losses, default=-math.inf)
+        """Return the greatest finite loss of a curve."""
+        losses = CurveFeatures(self._dataset.viewed(trial), self._orientation).losses
+        return max((loss for loss in losses if math.isfinite(loss)), default=-math.inf)
 
     def _learn(self, trials: Sequence[FrozenTrial]) -> None:
-        taught = self._lessons.learn(trials)
+        taught = self._dataset.learn(trials)
         if taught is None or self._learned is None or taught.levels != self._learned.levels:
             self._kernels = {}
         self._state, self._expected = object(), {}
@@ -260,7 +265,7 @@ class CurveModel:
 
 
 class _Learned:
-    """One regression per level, fitted from the last level to the first."""
+    """Regressions of all levels, fitted from the last level to the first."""
 
     def __init__(
         self,
@@ -275,19 +280,13 @@ class _Learned:
         self.encoder = taught.encoder
         self._fits: dict[int, Regression] = {}
         self._support: dict[int, np.ndarray] = {}
-        """By level: how bad the summaries of finished curves are there, see `_support`."""
+        """By level, how bad the summaries of finished curves are there; see `_support`."""
         losses = np.concatenate([taught.summaries.ravel(), self.scale.orientation * taught.finals])
         self.worst = float(losses[np.isfinite(losses)].max(initial=-math.inf))
-        known, params, finished = (
-            self.scaled(taught.summaries),
-            self.encoder.encode(taught.trials),
-            taught.finished,
-        )
-        target = np.where(
-            finished,
-            self.scale.of_costs(self.scale.orientation * taught.final, _FARTHEST),
-            np.nan,
-        )
+        known, params = self.scaled(taught.summaries), self.encoder.encode(taught.trials)
+        finished = taught.finished
+        finals = self.scale.of_losses(self.scale.orientation * taught.final, _FARTHEST)
+        target = np.where(finished, finals, np.nan)
         variance = np.zeros(len(taught.trials))
         reached = reached_by(known)
         for k in reversed(range(len(levels))):
@@ -307,24 +306,18 @@ class _Learned:
                 kernels[k] = self._fits[k].kernel
             stopped = np.flatnonzero((reached == k) & np.isnan(target))
             if len(stopped):
-                level = np.full(
-                    len(stopped),
-                    max((j for j in self._fits if j <= k), default=-1),
-                )
-                z, deviation = self.predict(
-                    known[stopped, level],
-                    params[stopped],
-                    level,
-                )
+                last_fit = max((j for j in self._fits if j <= k), default=-1)
+                level = np.full(len(stopped), last_fit)
+                z, deviation = self.predict(known[stopped, level], params[stopped], level)
                 target[stopped] = np.where(level >= 0, z, np.nan)
                 variance[stopped] = _DOUBT * deviation**2 * DOF / (DOF - 2)
 
     def scaled(self, losses: np.ndarray) -> np.ndarray:
-        """Summaries on the scale; NaN, which says that a level was not reached, stays."""
-        return np.where(np.isnan(losses), np.nan, self.scale.of_costs(losses, _FARTHEST))
+        """Scale summaries; NaN marks levels that were not reached, and stays."""
+        return np.where(np.isnan(losses), np.nan, self.scale.of_losses(losses, _FARTHEST))
 
     def level_of(self, steps: Sequence[int]) -> int:
-        """The last level with a fit that a trial has reached, by place; -1 for none."""
+        """Return the last level with a fit that a trial has reached, by index; -1 for none."""
         reached = bisect_right(self.levels, steps[-1]) - 1 if steps else -1
         return max(
             (k for k in self._fits if k <= reached and steps[0] <= self.levels[k]),
@@ -337,11 +330,12 @@ class _Learned:
         params: np.ndarray,
         level: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Centre and deviation of each trial's forecast from its summary at a level; any where that is -1."""
+        """Forecast trials from their summaries at a level: centre and deviation; arbitrary at level -1."""
         z, deviation = np.zeros(len(known)), np.ones(len(known))
         for k in set(level.tolist()) - {-1}:
             rows = np.flatnonzero(level == k)
-            still, deviation[rows] = self._fits[k].predict(self._inputs(known[rows], params[rows], k))
+            inputs = self._inputs(known[rows], params[rows], k)
+            still, deviation[rows] = self._fits[k].predict(inputs)
             z[rows] = self._present(known[rows]) + still
         return z.clip(max=_FARTHEST), deviation
 
@@ -349,25 +343,27 @@ class _Learned:
         return known[:, 1] if self.is_best_taken else known[:, 0]
 
     def _inputs(self, known: np.ndarray, params: np.ndarray, level: int) -> np.ndarray:
-        """What the regression at a level sees.
+        """Return the regression's inputs at a level.
 
-        A curve that is worse than all finished ones were there is taken for the worst of them. How much worse it is
-        stays: nothing says that a curve comes back from where none has been.
+        A curve that is worse there than all finished ones is treated like the worst of them, and
+        its excess is assumed to stay: no data tells whether such a curve recovers.
         """
         last, best, before = np.minimum(known, self._support[level]).T
         return np.column_stack([last, last - best, last - before, params])
 
 
 def _support(finished: np.ndarray) -> np.ndarray:
-    """Up to where the summaries of finished curves at a level tell what comes of one; shape (3,)."""
+    """Return the range within which finished curves tell about others at a level; shape (3,)."""
     return np.asarray(finished.max(axis=0) + _MARGIN)
 
 
 def models_of(study: Study) -> Sequence[CurveModel]:
-    """The models that samplers and pruners of a study share, one per objective; they know its trials as of now."""
+    """Return the shared models of a study, one per objective, updated by its current trials."""
     if study not in _MODELS:
-        several = enumerate(study.directions)
-        _MODELS[study] = [CurveModel(d, k if len(study.directions) > 1 else None) for k, d in several]
+        has_several = len(study.directions) > 1
+        _MODELS[study] = [
+            CurveModel(direction, index if has_several else None) for index, direction in enumerate(study.directions)
+        ]
     trials = study.get_trials(deepcopy=False)
     for model in _MODELS[study]:
         model.update(trials, resumed_in(study))
@@ -375,30 +371,30 @@ def models_of(study: Study) -> Sequence[CurveModel]:
 
 
 def model_of(study: Study) -> CurveModel:
-    """The model of a study of one objective."""
+    """Return the model of a study of one objective."""
     (model,) = models_of(study)
     return model
 
 
 def refit_models(study: Study) -> None:
-    """Have what samplers and pruners of a study share, if they do, learn from what has ended.
+    """Update the models of a study, if it has any.
 
-    Called at every step of a study, it makes what they know follow from the course of the study: when somebody asks
-    them in between leaves no trace.
+    Called at every step of a study, it makes the fits depend on the course of the study alone, not
+    on the times at which samplers and pruners use them.
     """
     if study in _MODELS:
         models_of(study)
 
 
 def refit(study: Study) -> None:
-    """Have what samplers and pruners of a study share learned anew, as after a restart, and at once."""
+    """Fit the models of a study from scratch, as after a restart."""
     for model in _MODELS.get(study, ()):
         model.forget()
     refit_models(study)
 
 
 def reread(study: Study) -> None:
-    """Have them look at all trials anew, whose distributions have changed; what they have learned they keep."""
+    """Make the models read all trials again, whose distributions have changed; fits stay."""
     for model in _MODELS.get(study, ()):
         model.invalidate()
 
@@ -407,5 +403,5 @@ _MODELS: WeakKeyDictionary[Study, Sequence[CurveModel]] = WeakKeyDictionary()
 
 
 def _version(trial: FrozenTrial) -> tuple[int, int]:
-    """Number and length of the curve: one that was paused may have gone on since."""
+    """Return number and length of the curve: a trial that was paused may have more points."""
     return trial.number, len(trial.intermediate_values)

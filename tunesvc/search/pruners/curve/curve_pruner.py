@@ -1,7 +1,7 @@
-"""A pruner that stops a trial when the chance is small that it ends better than the best finished one, and takes it up
-again when that turns out to be worth it.
+"""A pruner that stops a trial with a small chance to end better than the best finished one.
 
-With several objectives: that no finished trial is at least as good in all of them, so that it extends the Pareto front.
+It resumes the trial when that turns out to be worth it. With several objectives the chance is that
+no finished trial dominates the trial, so that it extends the Pareto front.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tunesvc.search.pruners.curve.resume_candidates import (
     candidates_of,
     chance_of,
     forecast_details,
-    format_forecast,
+    format_forecasts,
     percent,
     resume_candidates_of,
 )
@@ -44,34 +44,36 @@ from tunesvc.search.tracking.pausing import RESUMED, Alternative
 from tunesvc.search.tracking.study_history import StudyHistory, history_of
 
 CHANCE = 0.05
-"""Of being the best, below which a trial is stopped, unless a study says otherwise."""
+"""Default chance of being the best below which a trial is stopped."""
 RECENT = 20
-"""New trials that tell what the next one promises."""
+"""Latest new trials that the gain of the next one is estimated from."""
 _SHOWN = 5
-"""Trials that a reason names."""
+"""Most trials that a reason names."""
 
 
 class CurvePruner(BasePruner):
-    """Forecasts final values from curves and parameters of all trials (`CurveModel`), and stops what will not be best.
+    """Forecasts final values by curves and parameters (`CurveModel`), and stops unpromising trials.
 
-    Of the trials that it stops, at most a share of `chance` would have become the new best, as far as the forecasts
-    are calibrated; `tunesvc.search.pruners.audit.false_prunes` measures that share on the trials of a study.
+    Of the stopped trials at most a share of `chance` would have become the new best, if forecasts
+    are calibrated. `tunesvc.search.pruners.audit.false_prunes` measures that share.
 
-    What it stops is only paused, where somebody asks `promotion`, as tunesvc does and plain Optuna does not: the trial
-    goes on when later ones have taught the model better. As in freeze-thaw optimisation (Swersky et al. 2014,
-    https://arxiv.org/abs/1406.3896) what is worth more is run, a paused trial or a new one.
+    Where `promotion` is called, as by tunesvc but not by plain Optuna, stopped trials are only paused.
+    They resume when later trials have improved the model. As in freeze-thaw optimisation (Swersky et
+    al. 2014, https://arxiv.org/abs/1406.3896), a paused trial or a new one runs, whichever is worth
+    more.
 
-    Several objectives are forecast each by itself, and taken to be independent given curves and parameters. Optuna's
-    trials report one objective only, so with plain Optuna nothing is stopped where there are several.
+    Several objectives are forecast separately, and assumed to be independent given curves and
+    parameters. Optuna's trials report one objective only, so with plain Optuna nothing is stopped
+    if there are several.
 
     Args:
-        chance: a trial is stopped when the probability that it ends better than the best finished trial, or outside of
-            what the Pareto front dominates, is below this.
-        startup: how many trials have to have finished before one is stopped.
+        chance: a trial is stopped if the probability that it ends better than the best finished
+            trial, or outside of what the Pareto front dominates, is below this.
+        startup: number of finished trials before one may be stopped.
         min: no trial is stopped before this step.
-        audit: the share of the trials to be stopped that finishes anyway, to measure how often the pruner errs.
+        audit: share of the trials to be stopped that finish anyway, to measure the pruner's errors.
         seed: decides which trials those are.
-        resume: whether what it stops may be taken up again.
+        resume: whether stopped trials may resume.
 
     Raises:
         ValueError: a share is not between 0 and 1, or `startup` is below 1.
@@ -91,7 +93,8 @@ class CurvePruner(BasePruner):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} ({share}) is a probability: at least 0, below 1")
         if startup < 1:
-            raise ValueError(f"startup ({startup}) is how many trials finish before one is stopped: at least 1")
+            text = f"startup ({startup}) is how many trials finish before one is stopped: at least 1"
+            raise ValueError(text)
         self._chance = chance
         self._startup = startup
         self._min = min
@@ -102,21 +105,19 @@ class CurvePruner(BasePruner):
 
     @property
     def pauses(self) -> bool:
-        """Whether what it stops is paused."""
+        """True if trials are paused instead of stopped."""
         return self._resume
 
     @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Whether to stop the trial, as Optuna asks. It is judged at its first report at or after each level."""
+        """Return True if the trial should stop; checked at its first report at or after each level."""
         points = points_of(trial, len(study.directions))
         step = max(points, default=None)
         if step is None or step < self._min:
             return False
         models = models_of(study)
-        level = max(
-            (level for model in models for level in model.levels if level <= step),
-            default=None,
-        )
+        levels = [level for model in models for level in model.levels if level <= step]
+        level = max(levels, default=None)
         if level is None or any(level <= other < step for other in points):
             return False
         trials, orientations = study.get_trials(deepcopy=False), orientations_of(study)
@@ -134,15 +135,13 @@ class CurvePruner(BasePruner):
             history.comparable,
             chance_of(known, front),
         )
-        is_poor = judged.chance < self._allowed(trial) and not _leads(
-            trial,
-            step,
-            trials,
-            orientations,
-        )
-        audited = AUDIT in trial.system_attrs or (is_poor and is_audited(self._seed, trial.number, self._audit))
+        is_poor = judged.chance < self._allowed(trial)
+        is_poor = is_poor and not _leads(trial, step, trials, orientations)
+        audited = AUDIT in trial.system_attrs
+        if not audited:
+            audited = is_poor and is_audited(self._seed, trial.number, self._audit)
         if audited and AUDIT not in trial.system_attrs:
-            study._storage.set_trial_system_attr(trial._trial_id, AUDIT, judged.kept())
+            study._storage.set_trial_system_attr(trial._trial_id, AUDIT, judged.audit())
         reason = judged.reason(names_of(study), self._chance, is_poor, audited)
         self._reasons[trial.number] = reason
         return is_poor and not audited
@@ -154,11 +153,12 @@ class CurvePruner(BasePruner):
         paused: Mapping[int, int],
         alternative: Alternative,
     ) -> int | None:
-        """The paused trial with the most to gain per step that it still needs, if that is more than a new trial gains.
+        """Return the paused trial with the most to gain per remaining step, if a new one gains less.
 
-        While other trials could be asked, that is all that counts, until the paused ones together have less than the
-        allowed chance to hold the best. When the trials of the budget are spent, only one goes on whose own chance is
-        not below it (any more): nobody pays for more training than was asked for.
+        While new trials are possible, nothing else counts, until the paused ones together have less
+        than the allowed chance to hold the best. Once the budget of trials is spent, a trial
+        resumes only if its own chance is not below the allowed one: training beyond the budget has
+        to be worth it.
         """
         trials, models = study.get_trials(deepcopy=False), models_of(study)
         history = history_of(study, trials)
@@ -171,7 +171,9 @@ class CurvePruner(BasePruner):
         is_open = alternative is not Alternative.NOTHING and together >= self._chance
         best = candidates.best(0.0 if is_open else self._chance)
         length = max(model.length for model in models)
-        of_new = _gain_of_new(trials, models, front, history) / length if alternative is Alternative.NEW else 0.0
+        of_new = 0.0
+        if alternative is Alternative.NEW:
+            of_new = _gain_of_new(trials, models, front, history) / length
         if best is None or best.gain_per_step <= of_new:
             return None
         number, gain = best.trial.number, best.gain_per_step
@@ -185,34 +187,41 @@ class CurvePruner(BasePruner):
         return number
 
     def _allowed(self, trial: FrozenTrial) -> float:
-        """The chance below which the trial is stopped. One that was taken up with less than that goes on until its
-        chance has halved: else it would be stopped again at once."""
+        """Return the chance below which the trial is stopped.
+
+        A trial promoted with less continues until its chance has halved; it would be stopped again
+        at once otherwise.
+        """
         chance = trial.system_attrs.get(RESUMED, {}).get("chance")
         return self._chance if chance is None else min(self._chance, chance / 2)
 
     def explain(self, number: int) -> Reason | None:
-        """What the last judgement of the trial of this number rested on."""
+        """Return the reason of the last decision on this trial."""
         return self._reasons.get(number)
 
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What a verdict rests on."""
+    """Data behind a decision."""
 
     step: int
     values: Sequence[float]
-    """Reported at that step, one per objective."""
+    """Reports at that step, one per objective."""
     forecasts: Sequence[CurveForecast]
     front: Sequence[FrozenTrial]
-    """The finished trials that no other dominates; of one objective the best."""
+    """Finished trials that no other dominates; of one objective the best."""
     finished: int
     chance: float
-    """To end better than the best, or outside of what the front dominates."""
+    """Chance to end better than the best, or outside of what the front dominates."""
 
-    def kept(self) -> dict[str, Any]:
-        """What the audit needs to know in the end."""
-        bar = {"front": [t.values for t in self.front]} if len(self.values) > 1 else {"best": self.front[0].values[0]}
-        return {"step": self.step, "chance": self.chance, **bar}
+    def audit(self) -> dict[str, Any]:
+        """Return the data by which the audit will be decided."""
+        data: dict[str, Any] = {"step": self.step, "chance": self.chance}
+        if len(self.values) > 1:
+            data["front"] = [trial.values for trial in self.front]
+        else:
+            data["best"] = self.front[0].values[0]
+        return data
 
     def reason(
         self,
@@ -221,11 +230,13 @@ class _Judged:
         is_poor: bool,
         audited: bool,
     ) -> Reason:
-        """In words and numbers."""
+        """Describe the decision as text and data."""
         several = len(self.values) > 1
-        told = [format_forecast(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
+        forecasts = format_forecasts(self.forecasts, names)
         aim = self._beside_front() if several else self._beside_best()
-        text = f"forecast after step {self.step}: {' and '.join(told)}; chance to {aim}: {percent(self.chance)}"
+        text = f"forecast after step {self.step}: {forecasts}; chance to {aim}: {percent(self.chance)}"
+        if audited:
+            text += "; it may finish all the same, to audit the pruner"
         details: dict[str, Any] = {
             "step": self.step,
             "chance": self.chance,
@@ -235,33 +246,29 @@ class _Judged:
             "audit": audited,
         }
         if several:
+            triples = zip(names, self.values, self.forecasts, strict=True)
             details["metrics"] = {
-                name: {"value": value, **forecast_details(f)}
-                for name, value, f in zip(
-                    names,
-                    self.values,
-                    self.forecasts,
-                    strict=True,
-                )
+                name: {"value": value, **forecast_details(forecast)} for name, value, forecast in triples
             }
             details["front"] = len(self.front)
-            details["comparators"] = [{"number": t.number, "values": t.values} for t in self._dominating()[:_SHOWN]]
+            dominating = self._dominating()[:_SHOWN]
+            details["comparators"] = [{"number": t.number, "values": t.values} for t in dominating]
         else:
             details |= {
                 "value": self.values[0],
                 "best": self.front[0].values[0],
                 **forecast_details(self.forecasts[0]),
             }
-        return Reason(
-            text + ("; it may finish all the same, to audit the pruner" if audited else ""),
-            details,
-        )
+        return Reason(text, details)
 
     def _beside_best(self) -> str:
         return f"beat {self.front[0].values[0]:.4g}, the best of {self.finished} finished trials"
 
     def _beside_front(self) -> str:
-        named = [f"{t.number} ({', '.join(f'{value:.4g}' for value in t.values)})" for t in self._dominating()]
+        named = []
+        for trial in self._dominating():
+            values = ", ".join(f"{value:.4g}" for value in trial.values)
+            named.append(f"{trial.number} ({values})")
         text = f"join the {len(self.front)} Pareto-optimal of {self.finished} finished trials"
         if named:
             more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
@@ -269,10 +276,12 @@ class _Judged:
         return text
 
     def _dominating(self) -> list[FrozenTrial]:
-        """Members of the front that are at least as good as what is forecast, in every objective."""
-        return [
-            t for t in self.front if all(f.scale.to(v) <= f.z for f, v in zip(self.forecasts, t.values, strict=True))
-        ]
+        """Return the front's members that are as good as the forecast in every objective."""
+        return [trial for trial in self.front if self._is_dominated_by(trial)]
+
+    def _is_dominated_by(self, trial: FrozenTrial) -> bool:
+        pairs = zip(self.forecasts, trial.values, strict=True)
+        return all(forecast.scale.to(value) <= forecast.z for forecast, value in pairs)
 
 
 def _gain_of_new(
@@ -281,10 +290,10 @@ def _gain_of_new(
     front: Sequence[FrozenTrial],
     history: StudyHistory,
 ) -> float:
-    """What a new trial gains: the mean of what was to be expected of the latest ones after their first report.
+    """Estimate the gain of a new trial: the mean gain of the latest ones after their first report.
 
-    That is measured like a paused trial's gain, by the same models as they are now. Who repeats an earlier trial gains
-    nothing. Infinite before any has reported.
+    It is computed like a paused trial's gain, by the current models. A repetition of an earlier
+    trial gains nothing. Infinite before any trial has reported.
     """
     recent = [trial for trial in trials[-RECENT:] if points_of(trial, len(models))]
     begun = [cut(trial, min(points_of(trial, len(models)))) for trial in recent]
@@ -303,12 +312,17 @@ def _leads(
     trials: Sequence[FrozenTrial],
     orientations: np.ndarray,
 ) -> bool:
-    """Whether no other trial was as good at this step: then no forecast speaks against it."""
+    """Return True if no other trial was as good at this step: no forecast outweighs that."""
     own = (orientations * np.array(point_at(trial, step, len(orientations)))).tolist()
     if any(map(math.isnan, own)):
         return False
-    for other in trials:  # of a poor trial the first few others are better already
-        point = None if other.number == trial.number else point_at(other, step, len(orientations))
-        if point is not None and all(s * v <= mine for s, v, mine in zip(orientations, point, own, strict=True)):
+    for other in trials:  # for a poor trial, one of the first is better already
+        if other.number == trial.number:
+            continue
+        point = point_at(other, step, len(orientations))
+        if point is None:
+            continue
+        losses = zip(orientations * point, own, strict=True)
+        if all(theirs <= mine for theirs, mine in losses):
             return False
     return True

@@ -1,4 +1,4 @@
-"""Parameters as columns of numbers: ranges to 0..1 (logarithms where the range says so), choices one-hot."""
+"""Parameters as columns of numbers: ranges to 0..1 (logarithmic ones by logarithm), choices one-hot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 
 
 class Encoder:
-    """Encodes the parameters that occur in any of the trials; one that a trial lacks lies in the middle, and is marked.
+    """Encodes the parameters of a set of trials. A missing parameter is encoded as the middle, and marked.
 
     Where trials declare different ranges, their union counts.
     """
@@ -30,7 +30,7 @@ class Encoder:
         self._missing = [name for name in names if any(name not in trial.params for trial in trials)]
 
     def encode(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
-        """Shape (trials, columns)."""
+        """Encode trials; shape (trials, columns)."""
         columns = [
             [_place(trial.params.get(name), *bounds) for trial in trials] for name, bounds in self._ranges.items()
         ]

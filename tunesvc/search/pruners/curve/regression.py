@@ -1,4 +1,4 @@
-"""A small Gaussian-process regression with a Student-t predictive, and no optimiser: kernels come from a fixed grid.
+"""A small Gaussian-process regression with a Student-t predictive. Kernels come from a fixed grid.
 
 Rasmussen and Williams 2006: equations 2.25 and 2.26 (prediction), 5.12 (leave-one-out).
 """
@@ -12,14 +12,14 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 PRIOR_DOF = 4.0
-"""How many residuals the prior variance is worth."""
+"""Number of residuals that the prior variance counts as."""
 DOF = 5.0
-"""Of the predictive Student t: curves that come out otherwise than all others are not rare."""
+"""Degrees of freedom of the predictive Student t: unusual curves are not rare."""
 CHOOSE_MAX = 64
-"""Rows by which a kernel is chosen; prediction uses all."""
+"""Most rows that a kernel is selected by; prediction uses all."""
 
 _FITTED = 6.0
-"""What fitting took from the residuals, as a number of parameters: they are too small by 1 + this / outputs."""
+"""Parameters that the fit used up: residuals are too small by 1 + this / outputs."""
 _OUTLIER = 8.0
 
 
@@ -45,16 +45,17 @@ KERNELS = tuple(
 
 
 class Regression:
-    """Outputs y at inputs x, whose columns are standardised here.
+    """Regression of outputs y on inputs x, whose columns are standardised here.
 
-    The deviation is corrected by the leave-one-out errors of the outputs that were seen; at least one has to be.
+    The deviation is corrected by leave-one-out errors of observed outputs, of which there must be
+    at least one.
 
     Args:
         x: shape (n, d).
         y: shape (n,).
-        variance: of each output, beyond the noise that all have; 0 for those that were seen; shape (n,).
-        prior_deviation: what the outputs' deviation is expected to be, before any is seen.
-        kernel: as chosen before; None chooses by the marginal likelihood.
+        variance: of each output, beyond the common noise; 0 for observed ones; shape (n,).
+        prior_deviation: deviation of outputs expected a priori.
+        kernel: as selected before; None selects by the marginal likelihood.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Regression:
         self._scale2 = total2 / (PRIOR_DOF + n) * (1 + _FITTED / n)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation (the scale of a Student t with `DOF`) of new outputs, noise included; shapes (m,)."""
+        """Return mean and deviation (scale of a Student t with `DOF`), noise included; shapes (m,)."""
         x = self._standardise(x)
         across = self._covariance(self.kernel, x, self._x)
         explained = solve_triangular(self._factor, across.T, lower=True)
@@ -102,9 +103,10 @@ class Regression:
 
 
 def _relevance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Weights of the columns: how far each goes with the outputs' ranks beyond chance; their mean square is 1.
+    """Weight columns by their rank correlation with the outputs beyond chance; mean square 1.
 
-    A stand-in for one length-scale per column (automatic relevance determination), which few outputs cannot afford.
+    A substitute for one length-scale per column (automatic relevance determination), for which
+    there are too few outputs.
     """
     ranks = y.argsort().argsort() - (len(y) - 1) / 2
     centred = x - x.mean(axis=0)
@@ -115,7 +117,7 @@ def _relevance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _choose(x: np.ndarray, y: np.ndarray, noise: np.ndarray, prior2: float) -> Kernel:
-    """The kernel under which the outputs are most likely, their scale integrated out."""
+    """Return the kernel under which the outputs are most likely, with their scale integrated out."""
     surest = np.argsort(noise, kind="stable")[:CHOOSE_MAX]
     x, y, noise = x[surest], y[surest], noise[surest]
     of_length = {length: _smooth(x, x, length) for length in {kernel.length for kernel in KERNELS}}

@@ -1,6 +1,6 @@
-"""What trials promise if they go on: the chance to end best, and what is gained per step, kept as long as they hold.
+"""Paused trials as candidates to resume: their chance to end best and gain per step, cached.
 
-Forecasts are made by `CurveModel`; here they are set against the best finished trials, and put in words.
+`CurveModel` makes the forecasts; here they are compared with the best finished trials, and described.
 """
 
 from __future__ import annotations
@@ -29,37 +29,42 @@ _ROW = np.dtype(
         ("rate", "f8"),
     ]
 )
-"""`rate`: what is gained per step; NaN before anybody asked."""
+"""`rate`: gain per step; NaN until it is needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeCandidate:
-    """What may be expected of a trial if it goes on."""
+    """Forecast of a trial if it resumes."""
 
     trial: FrozenTrial
     forecasts: Sequence[CurveForecast]
     front: Sequence[FrozenTrial]
     chance: float
     steps_left: int = 1
-    """How many reports the trial would still make, those included that its checkpoint is behind."""
+    """Reports that the trial would still make, repeated ones after its checkpoint included."""
 
     @property
     def gain(self) -> float:
-        """Expected improvement, on the scale of the forecasts; with several objectives the chance of one."""
-        return self.chance if len(self.forecasts) > 1 else self.forecasts[0].expected_gain(self.front[0].values[0])
+        """Expected improvement, on the forecasts' scale; with several objectives its chance."""
+        if len(self.forecasts) > 1:
+            return self.chance
+        return self.forecasts[0].expected_gain(self.front[0].values[0])
 
     @property
     def gain_per_step(self) -> float:
-        """By what is chosen."""
+        """Criterion for selection."""
         return self.gain / self.steps_left
 
     def reason(self, names: Sequence[str], numbers: Mapping[str, float]) -> Reason:
-        """In words and numbers."""
+        """Describe the selection as text and data."""
         several = len(self.forecasts) > 1
-        told = [format_forecast(f, name if several else "") for f, name in zip(self.forecasts, names, strict=True)]
-        aim = "join the Pareto front" if several else f"beat {self.front[0].values[0]:.4g}, the best so far"
-        text = f"forecast after step {self.forecasts[0].step}: {' and '.join(told)}; chance to {aim}: "
-        text += f"{percent(self.chance)}; more to gain per step than from any other trial, paused or new"
+        step, best = self.forecasts[0].step, self.front[0].values[0]
+        aim = "join the Pareto front" if several else f"beat {best:.4g}, the best so far"
+        text = (
+            f"forecast after step {step}: {format_forecasts(self.forecasts, names)}; "
+            f"chance to {aim}: {percent(self.chance)}; "
+            "more to gain per step than from any other trial, paused or new"
+        )
         details: dict[str, Any] = {
             "step": self.forecasts[0].step,
             "chance": self.chance,
@@ -74,17 +79,20 @@ class ResumeCandidate:
 
 
 class ResumeCandidates:
-    """Of the paused trials of one study. Each is worked out anew when the trial has gone on in between, when a model
-    has learned, and when the best is another: all of that becomes rarer as a study grows."""
+    """Candidates among the paused trials of one study.
+
+    A candidate is computed again after it was resumed, after a fit of a model, and when the best has
+    changed. All of these become rarer as a study grows.
+    """
 
     def __init__(self) -> None:
         self._basis: Sequence[object] = ()
         self._heard = 0
         self._rows = np.zeros(0, _ROW)
-        """By number."""
+        """Rows by trial number."""
         self._of: dict[int, ResumeCandidate] = {}
         self._there = np.zeros(0, dtype=int)
-        """Numbers of the paused trials that promise something, in order."""
+        """Numbers of the paused trials with a forecast, sorted."""
 
     def update(
         self,
@@ -94,18 +102,19 @@ class ResumeCandidates:
         front: Sequence[FrozenTrial],
         resumed: Sequence[int] | None,
     ) -> None:
-        """Look at the paused trials.
+        """Update the candidates.
 
         Args:
             trials: all of the study's.
-            paused: number -> the step after which it would go on.
+            paused: number -> step after which the trial would resume.
             models: one per objective.
             front: the best finished trials.
-            gone_on: see `finished.gone_on_in`.
+            resumed: see `finished.resumed_in`.
         """
         self._rows = grown(self._rows, len(trials))
         self._forget([*(model.state for model in models), *front], resumed)
-        numbers, after = (np.fromiter(of, int, len(paused)) for of in (paused.keys(), paused.values()))
+        numbers = np.fromiter(paused.keys(), int, len(paused))
+        after = np.fromiter(paused.values(), int, len(paused))
         rows = self._rows[numbers]
         new = np.sort(numbers[~rows["is_known"] | (rows["after_step"] != after)]).tolist()
         length = max(model.length for model in models)
@@ -126,19 +135,20 @@ class ResumeCandidates:
 
     @property
     def together(self) -> float:
-        """The chance that one of them ends best."""
+        """Chance that one of them ends best."""
         others: list[float] = (1 - self._rows["chance"][self._there]).tolist()
         return 1 - math.prod(others)
 
     def best(self, chance: float) -> ResumeCandidate | None:
-        """The one with the most to gain per step among those with at least this chance; of equal ones the first."""
+        """Return the candidate with the most gain per step among those with at least this chance."""
         there = self._there[self._rows["chance"][self._there] >= chance]
         for number in there[np.isnan(self._rows["rate"][there])].tolist():
             self._rows["rate"][number] = self._of[number].gain_per_step
         return self._of[int(there[self._rows["rate"][there].argmax()])] if len(there) else None
 
     def _forget(self, basis: Sequence[object], resumed: Sequence[int] | None) -> None:
-        is_same = len(basis) == len(self._basis) and all(a is b for a, b in zip(basis, self._basis, strict=True))
+        is_same = len(basis) == len(self._basis)
+        is_same = is_same and all(a is b for a, b in zip(basis, self._basis, strict=True))
         if resumed is None or not is_same:
             self._basis, self._of, self._rows["is_known"] = basis, {}, False
         if resumed is not None:
@@ -147,7 +157,7 @@ class ResumeCandidates:
 
 
 def candidates_of(study: Study) -> ResumeCandidates:
-    """What is kept of a study; it is worked out anew where it was lost."""
+    """Return the cached candidates of a study, or an empty cache."""
     return _CANDIDATES.setdefault(study, ResumeCandidates())
 
 
@@ -160,13 +170,15 @@ def resume_candidates_of(
     front: Sequence[FrozenTrial],
     steps_left: Sequence[int] | None = None,
 ) -> list[ResumeCandidate | None]:
-    """One per trial; None for those for which there is no forecast of every objective."""
+    """Return a candidate per trial; None without a forecast of every objective."""
     out: list[ResumeCandidate | None] = []
     for i, each in enumerate(zip(*(model.forecasts(trials) for model in models), strict=True)):
         known = [forecast for forecast in each if forecast is not None]
         left = 1 if steps_left is None else steps_left[i]
-        is_known = len(known) == len(models)
-        out.append(ResumeCandidate(trials[i], known, front, chance_of(known, front), left) if is_known else None)
+        candidate = None
+        if len(known) == len(models):
+            candidate = ResumeCandidate(trials[i], known, front, chance_of(known, front), left)
+        out.append(candidate)
     return out
 
 
@@ -174,8 +186,11 @@ def chance_of(
     forecasts: Sequence[CurveForecast],
     front: Sequence[FrozenTrial],
 ) -> float:
-    """To end better than the best, or outside of what the front dominates."""
-    below = [[f.chance_of_better(v) for f, v in zip(forecasts, t.values, strict=True)] for t in front]
+    """Return the chance to end better than the best, or outside of what the front dominates."""
+    below = []
+    for trial in front:
+        pairs = zip(forecasts, trial.values, strict=True)
+        below.append([forecast.chance_of_better(value) for forecast, value in pairs])
     return chance_to_extend(np.array(below))
 
 
@@ -186,14 +201,22 @@ def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
     )
 
 
+def format_forecasts(forecasts: Sequence[CurveForecast], names: Sequence[str]) -> str:
+    """Describe the forecasts of all objectives; the metric is named if there are several."""
+    if len(forecasts) == 1:
+        return format_forecast(forecasts[0], "")
+    pairs = zip(forecasts, names, strict=True)
+    return " and ".join(format_forecast(forecast, name) for forecast, name in pairs)
+
+
 def format_forecast(forecast: CurveForecast, name: str) -> str:
-    """A forecast in words."""
+    """Describe a forecast."""
     low, high = forecast.interval(0.9)
     return f"final {name or 'value'} {forecast.value:.4g} (90 % interval {low:.4g} to {high:.4g})"
 
 
 def forecast_details(forecast: CurveForecast) -> dict[str, float]:
-    """A forecast in numbers."""
+    """Return a forecast as data."""
     low, high = forecast.interval(0.9)
     return {
         "predicted": forecast.value,
@@ -204,5 +227,5 @@ def forecast_details(forecast: CurveForecast) -> dict[str, float]:
 
 
 def percent(chance: float) -> str:
-    """In words."""
+    """Format a chance."""
     return f"{100 * chance:.1f} %" if chance >= 0.001 else "below 0.1 %"
