@@ -324,15 +324,15 @@ def test_the_sampler_forgets_what_a_paused_trial_was_when_it_goes_on() -> None:
     trials[12].system_attrs = {PAUSED: 3}
     ranks = TPEHistory([StudyDirection.MINIMIZE], 100)
     ranks.update(trials)
-    assert ranks.told == 13
+    assert ranks.completed_or_pruned == 13
     assert 12 not in [one.number for one in ranks.view().good]
     running = [*trials[:12], make_trial(12, 0.3, curve(0.3, 5))]
     ranks.update(running)
-    assert ranks.told == 12
+    assert ranks.completed_or_pruned == 12
     assert [trial.number for trial in ranks.running(running)] == [12]
     ended = [*trials[:12], make_trial(12, 0.3, curve(0.3), TrialState.COMPLETE, -1.0)]
     ranks.update(ended)
-    assert (ranks.told, ranks.finished) == (13, 13)
+    assert (ranks.completed_or_pruned, ranks.finished) == (13, 13)
     assert 12 in [one.number for one in ranks.view().good]
     fresh = TPEHistory([StudyDirection.MINIMIZE], 100)
     fresh.update(ended)

@@ -1,1 +1,1 @@
-"""Samplers of our own: the automatic choice, and one that imputes the results of running trials."""
+"""Samplers of our own: an automatic choice, Gaussian process, TPE, and imputed pruned trials."""

@@ -1,4 +1,4 @@
-"""The sampler for people who do not want to choose one."""
+"""The default sampler: selects a Gaussian process or TPE for each trial."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from tunesvc.search.tracking.study_history import StudyHistory, history_of
 from tunesvc.search.training_seeds import turn
 
 GP_MAX = 500
-"""Up to so many ended trials the Gaussian process decides; from then on it costs more than it gains over TPE."""
+"""Most finished trials for a Gaussian process; beyond, it costs more than it gains over TPE."""
 PARAMETERS_MAX = 30
-"""In spaces of more parameters distances say little."""
+"""Most parameters for a Gaussian process; distances mean little in larger spaces."""
 OBJECTIVES_MAX = 3
-Chosen = GPSampler | ImputingSampler
+Selected = GPSampler | ImputingSampler
 
 
 class AutoSampler(BaseSampler):
-    """Spreads the first trials evenly, then asks a Gaussian process, and TPE where that is the better choice.
+    """Spreads the first trials evenly, then uses a Gaussian process, or TPE where that is better.
 
-    TPE decides in spaces of more than 30 parameters, for more than three objectives, and after 500 trials. Where trials
-    are pruned, the two take turns: each finds what the other overlooks. What the Gaussian process would measure once
-    more, TPE replaces: a full training is dear. The benchmarks in docs/benchmarks.md say why.
+    TPE is better in spaces of more than 30 parameters, for more than three objectives, and after 500
+    trials. Where trials are pruned, the two take turns: each finds what the other overlooks. If the
+    Gaussian process would measure a configuration again there, TPE proposes instead, because a full
+    training is expensive. docs/benchmarks.md has the measurements.
     """
 
     repeatable = True
@@ -44,7 +45,7 @@ class AutoSampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         shared_seeds: int | None = None,
     ) -> None:
-        """As for `GPSampler`. TPE takes what a seed does for noise."""
+        """Take the arguments of `GPSampler`. TPE treats effects of training seeds as noise."""
         self._n_startup_trials = n_startup_trials
         self._shared_seeds = shared_seeds
         self._gp = GPSampler(
@@ -57,18 +58,18 @@ class AutoSampler(BaseSampler):
             TPESampler(seed=seed, n_startup_trials=n_startup_trials),
             seed=seed,
         )
-        self._chosen: LRUDict[tuple[Chosen, str]] = LRUDict()
+        self._selected: LRUDict[tuple[Selected, str]] = LRUDict()
 
     def reseed_rng(self) -> None:
-        """Draw other numbers from now on."""
+        """Reseed the random numbers."""
         self._gp.reseed_rng()
         self._tpe.reseed_rng()
 
     @locked
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Choose a sampler for the trial."""
-        self._chosen.pop(trial.number, None)
-        self._choose(study, trial).before_trial(study, trial)
+        """Select a sampler for the trial."""
+        self._selected.pop(trial.number, None)
+        self._select(study, trial).before_trial(study, trial)
 
     @locked
     def infer_relative_search_space(
@@ -76,8 +77,8 @@ class AutoSampler(BaseSampler):
         study: Study,
         trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
-        """As the chosen sampler says."""
-        return self._choose(study, trial).infer_relative_search_space(study, trial)
+        """Delegate to the selected sampler."""
+        return self._select(study, trial).infer_relative_search_space(study, trial)
 
     @locked
     def sample_relative(
@@ -86,15 +87,15 @@ class AutoSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Values that the chosen sampler draws together."""
-        chosen = self._choose(study, trial)
-        proposal = chosen.sample_relative(study, trial, search_space)
-        tried = self._tried(study, trial, proposal) if chosen is self._gp else None
-        if tried is None:
+        """Return values that the selected sampler draws jointly."""
+        sampler = self._select(study, trial)
+        proposal = sampler.sample_relative(study, trial, search_space)
+        repeated = self._repeated(study, trial, proposal) if sampler is self._gp else None
+        if repeated is None:
             return proposal
-        self._chosen[trial.number] = (
+        self._selected[trial.number] = (
             self._tpe,
-            f"TPE, because the Gaussian process would repeat trial {tried}",
+            f"TPE, because the Gaussian process would repeat trial {repeated}",
         )
         self._tpe.before_trial(study, trial)
         known = self._tpe.infer_relative_search_space(study, trial)
@@ -112,8 +113,8 @@ class AutoSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A value that the chosen sampler draws by itself."""
-        return self._choose(study, trial).sample_independent(
+        """Return a value that the selected sampler draws by itself."""
+        return self._select(study, trial).sample_independent(
             study,
             trial,
             param_name,
@@ -128,15 +129,15 @@ class AutoSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell whoever proposed it, as far as that is known: not across a restart, nor after many other trials."""
-        if trial.number in self._chosen:
-            self._chosen[trial.number][0].after_trial(study, trial, state, values)
+        """Tell the sampler that proposed the trial, if it is known: not after a restart or many trials."""
+        if trial.number in self._selected:
+            self._selected[trial.number][0].after_trial(study, trial, state, values)
 
     def explain(self, number: int) -> Reason | None:
-        """The chosen sampler's reason, and why it was chosen where that is not the usual one."""
-        if number not in self._chosen:
+        """Return the selected sampler's reason, and that of an unusual selection."""
+        if number not in self._selected:
             return None
-        sampler, why = self._chosen[number]
+        sampler, why = self._selected[number]
         reason = sampler.explain(number)
         if reason is None or not why:
             return reason
@@ -145,14 +146,14 @@ class AutoSampler(BaseSampler):
             {**reason.details, "chosen": why},
         )
 
-    def _choose(self, study: Study, trial: FrozenTrial) -> Chosen:
-        """One sampler for all of a trial's parameters, whatever ends meanwhile."""
-        if trial.number not in self._chosen:
-            self._chosen[trial.number] = self._decide(study, trial)
-        return self._chosen[trial.number][0]
+    def _select(self, study: Study, trial: FrozenTrial) -> Selected:
+        """Return one sampler for all of a trial's parameters, whatever finishes meanwhile."""
+        if trial.number not in self._selected:
+            self._selected[trial.number] = self._decide(study, trial)
+        return self._selected[trial.number][0]
 
-    def _decide(self, study: Study, trial: FrozenTrial) -> tuple[Chosen, str]:
-        """Return the sampler, and why it draws instead of the Gaussian process; empty for the usual choice."""
+    def _decide(self, study: Study, trial: FrozenTrial) -> tuple[Selected, str]:
+        """Return the sampler and the reason to select it; the reason is empty for the usual choice."""
         trials = study._get_trials(deepcopy=False, use_cache=True)
         history = history_of(study, trials)
         if len(study.directions) > OBJECTIVES_MAX:
@@ -181,15 +182,16 @@ class AutoSampler(BaseSampler):
         )
 
     def _take_turns(self, study: Study, history: StudyHistory) -> bool:
-        return len(study.directions) == 1 and history.pruned > 0 and history.ended >= self._n_startup_trials
+        has_pruned = history.pruned > 0 and history.ended >= self._n_startup_trials
+        return len(study.directions) == 1 and has_pruned
 
-    def _tried(
+    def _repeated(
         self,
         study: Study,
         trial: FrozenTrial,
         proposal: Mapping[str, Any],
     ) -> int | None:
-        """The first trial that a proposal would repeat, where that is not wanted."""
+        """Return the first trial that a proposal would repeat, where repetition is unwanted."""
         history = history_of(study, study._get_trials(deepcopy=False, use_cache=True))
         if not self._take_turns(study, history):
             return None

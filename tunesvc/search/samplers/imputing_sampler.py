@@ -1,11 +1,11 @@
-"""What a sampler is told about pruned trials: the final value that their curves promise, not where they were cut off.
+"""A wrapper that shows a sampler pruned trials with forecast final values, as if they had finished.
 
-Optuna's TPE ranks a pruned trial behind every finished one, by how far it came; others leave it out. Both make it blind
-where pruning works well and few trials finish. Here a sampler sees each pruned trial as finished, with the forecast of
-the study's `CurveModel` as its value.
+Optuna's TPE ranks a pruned trial behind every finished one, by its last step; other samplers ignore
+it. Both lose information where pruning works well and few trials finish. Here a sampler sees each
+pruned trial as complete, with the forecast of the study's `CurveModel` as its value.
 
-And it is kept from repeating itself: where a space is a grid, TPE proposes its favourite again and again, and a pruner
-lets each repetition run, for it looks as good as the best.
+The wrapper also avoids repetitions. In a space that is a grid, TPE proposes its favourite again and
+again, and a pruner lets each repetition run, for it looks as good as the best.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tunesvc.search.study_lock import locked
 from tunesvc.search.tracking.study_history import history_of
 
 _CHANGES = 50
-"""After so many, the space is as good as covered, and a repetition will do."""
+"""After so many changes the space counts as covered, and a repetition is accepted."""
 
 
 class ImputingSampler(BaseSampler):
-    """Another sampler, which sees pruned trials with their forecast final values and proposes what is new.
+    """Shows another sampler pruned trials with forecast final values, and avoids repetitions.
 
     Args:
-        sampler: what proposes; TPE, say. A joint proposal that was made before is changed at random in one parameter
-            after the other, until it is new.
+        sampler: the sampler that proposes, such as TPE. A joint proposal that was made before is
+            changed at random in one parameter after the other, until it is new.
         seed: of those changes.
     """
 
@@ -42,7 +42,7 @@ class ImputingSampler(BaseSampler):
         self._random = RandomSampler(seed)
 
     def reseed_rng(self) -> None:
-        """As Optuna says."""
+        """Reseed both samplers."""
         self._sampler.reseed_rng()
         self._random.reseed_rng()
 
@@ -52,7 +52,7 @@ class ImputingSampler(BaseSampler):
         study: Study,
         trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
-        """As Optuna says."""
+        """Delegate to the wrapped sampler."""
         return self._sampler.infer_relative_search_space(_imputed(study), trial)
 
     @locked
@@ -62,7 +62,7 @@ class ImputingSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """As Optuna says."""
+        """Return a joint proposal that is new, if one is found."""
         history = history_of(study, study.get_trials(deepcopy=False))
 
         def is_tried() -> bool:
@@ -91,7 +91,7 @@ class ImputingSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """As Optuna says."""
+        """Delegate to the wrapped sampler."""
         return self._sampler.sample_independent(
             _imputed(study),
             trial,
@@ -101,11 +101,11 @@ class ImputingSampler(BaseSampler):
 
     @locked
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """As Optuna says."""
+        """Delegate to the wrapped sampler."""
         self._sampler.before_trial(study, trial)
 
     def explain(self, number: int) -> Reason | None:
-        """Why the wrapped sampler proposed what it did."""
+        """Return the wrapped sampler's reason."""
         return self._sampler.explain(number) if isinstance(self._sampler, Explainable) else None
 
     @locked
@@ -116,12 +116,12 @@ class ImputingSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """As Optuna says."""
+        """Delegate to the wrapped sampler."""
         self._sampler.after_trial(study, trial, state, values)
 
 
 def _imputed(study: Study) -> _ImputedStudy:
-    """The study with what its models forecast as of now."""
+    """Return the study with its models' current forecasts."""
     return _ImputedStudy(study, models_of(study))
 
 
@@ -143,18 +143,18 @@ class _ImputedStudy(Study):
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[FrozenTrial]:
-        asked = states
+        requested = states
         if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
-            asked = [*(s for s in TrialState if s in states), TrialState.PRUNED]
+            requested = [*(s for s in TrialState if s in states), TrialState.PRUNED]
         trials = _ImputedTrials(
-            super()._get_trials(deepcopy, asked, use_cache),
+            super()._get_trials(deepcopy, requested, use_cache),
             self._models,
         )
         return trials if states is None else [trial for trial in trials if trial.state in states]
 
 
 class _ImputedTrials(list[FrozenTrial]):
-    """Trials, of which the pruned ones are forecast when they are looked at: a sampler may know most of them."""
+    """Trials of which the pruned ones are imputed on access: a sampler may know most of them."""
 
     def __init__(self, trials: list[FrozenTrial], models: Sequence[CurveModel]) -> None:
         super().__init__(trials)
@@ -164,24 +164,24 @@ class _ImputedTrials(list[FrozenTrial]):
         return iter(self[:])
 
     @overload
-    def __getitem__(self, place: SupportsIndex) -> FrozenTrial: ...
+    def __getitem__(self, index: SupportsIndex) -> FrozenTrial: ...
     @overload
-    def __getitem__(self, place: slice) -> list[FrozenTrial]: ...
+    def __getitem__(self, index: slice) -> list[FrozenTrial]: ...
     def __getitem__(
         self,
-        place: SupportsIndex | slice,
+        index: SupportsIndex | slice,
     ) -> FrozenTrial | list[FrozenTrial]:
-        found = super().__getitem__(place)
-        return self._show(found) if isinstance(found, list) else self._show([found])[0]
+        found = super().__getitem__(index)
+        return self._impute(found) if isinstance(found, list) else self._impute([found])[0]
 
-    def _show(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    def _impute(self, trials: list[FrozenTrial]) -> list[FrozenTrial]:
         each = [model.expected(trials) for model in self._models]
-        return [_forecast(trial, [of.get(trial.number) for of in each]) for trial in trials]
+        return [_as_complete(trial, [of.get(trial.number) for of in each]) for trial in trials]
 
 
-def _forecast(trial: FrozenTrial, values: Sequence[float | None]) -> FrozenTrial:
+def _as_complete(trial: FrozenTrial, values: Sequence[float | None]) -> FrozenTrial:
     if trial.state != TrialState.PRUNED or None in values:
         return trial
-    shown = copy.copy(trial)
-    shown.state, shown.values = TrialState.COMPLETE, list(values)
-    return shown
+    imputed = copy.copy(trial)
+    imputed.state, imputed.values = TrialState.COMPLETE, list(values)
+    return imputed

@@ -1,1 +1,1 @@
-"""The tree-structured Parzen estimator, kept up to date incrementally."""
+"""The tree-structured Parzen estimator, updated incrementally."""

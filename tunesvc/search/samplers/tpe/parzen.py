@@ -1,7 +1,8 @@
-"""The Parzen estimator of TPE: a mixture with one product kernel per observation, and one for the prior.
+"""The Parzen estimator of TPE: a mixture of one product kernel per observation, and one for the prior.
 
-It is Optuna's (Watanabe 2023, https://arxiv.org/abs/2304.11127), computed with SciPy's special functions instead of
-Python loops; tests hold it against Optuna's. Knows numbers and distributions, neither trials nor studies.
+It equals Optuna's (Watanabe 2023, https://arxiv.org/abs/2304.11127), computed with SciPy's special
+functions instead of Python loops; tests compare the two. Knows numbers and distributions, neither
+trials nor studies.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ from scipy.special import log_ndtr, ndtri_exp
 Array = npt.NDArray[np.float64]
 
 LATEST = 25
-"""So many of the latest observations have full weight; before them it falls with age."""
+"""Number of latest observations with full weight; the weight of earlier ones falls with age."""
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _NARROWEST = 100.0
-"""A kernel is never narrower than the range divided by this, or by the number of kernels when they are fewer."""
+"""A kernel is at least as wide as the range divided by this, or by the number of kernels if fewer."""
 NARROW_FROM = 98
-"""Observations from which on kernels may be as narrow as they get."""
+"""Number of observations from which on kernels may have their smallest width."""
 
 
 def weights_by_age(n: int) -> Array:
-    """What `n` observations count, the oldest first (Bergstra et al. 2013): 1 for the latest, falling with age."""
+    """Weigh `n` observations, the oldest first: 1 for the latest, falling with age (Bergstra et al. 2013)."""
     return np.concatenate(
         [
             np.linspace(1 / max(n, 1), 1.0, num=max(n - LATEST, 0)),
@@ -43,7 +44,7 @@ def weights_by_age(n: int) -> Array:
 
 
 def weights_of_sample(n: int, of: int) -> Array:
-    """What `n` observations count that stand in for more: the latest for themselves, the others for even parts."""
+    """Weigh `n` observations that represent `of`: the latest themselves, the others equal parts."""
     weights, older = weights_by_age(of), n - LATEST
     if older <= 0 or n == of:
         return weights_by_age(n)
@@ -58,7 +59,8 @@ class Parzen:
         observations: shape (n, parameters), in Optuna's internal representation, the oldest first.
         space: the parameters, in the order of the columns.
         weights: shape (n,); the prior's is 1.
-        of: how many observations these stand in for; so the prior does not gain from their being a sample.
+        of: number of observations that these represent, so that sampling does not raise the
+            prior's weight.
     """
 
     def __init__(
@@ -77,17 +79,18 @@ class Parzen:
         self._number_at = [i for i in range(len(kinds)) if i not in self._choice_at]
         self._choices = [_Choices(observations[:, i].astype(int), len(_choices(kinds[i])), of) for i in self._choice_at]
         self._axes = [_Axis.of(kinds[i]) for i in self._number_at]
-        low, high = (np.array([getattr(axis, end) for axis in self._axes]) for end in ("low", "high"))
+        low = np.array([axis.low for axis in self._axes])
+        high = np.array([axis.high for axis in self._axes])
         centres = self._centres(observations)
         mu = np.vstack([centres, 0.5 * (low + high)])
         sigma = np.vstack([_widths(centres, low, high), high - low])
         self._numbers = _Numbers(self._axes, mu, sigma)
 
     def also(self, observations: Array) -> Parzen:
-        """This density with further kernels, each of weight 1 and as narrow as they get. The others stay as they are.
+        """Return this density with further kernels of weight 1 and smallest width; the others stay.
 
-        Of many kernels that is what it would be if it were made with these observations, but for kernels in thinly
-        populated places, and it costs what is added, not what is there.
+        With many kernels, a density made from all observations would be the same, except for
+        kernels in thinly populated places. This way only the new kernels cost time.
         """
         grown = copy.copy(self)
         grown._counts = np.append(self._counts, np.ones(len(observations)))
@@ -100,11 +103,11 @@ class Parzen:
 
     @property
     def kernels(self) -> int:
-        """One per observation, and the prior."""
+        """Number of kernels: one per observation, and the prior."""
         return len(self._counts)
 
     def sample(self, rng: np.random.RandomState, size: int) -> Array:
-        """Random points, shape (size, parameters), in Optuna's internal representation."""
+        """Draw points of shape (size, parameters), in Optuna's internal representation."""
         kernels = rng.choice(
             self.kernels,
             p=self._counts / self._counts.sum(),
@@ -123,8 +126,8 @@ class Parzen:
         return points
 
     def log_density(self, points: Array) -> tuple[Array, Array]:
-        """The logarithm of the density at points of shape (m, parameters), and the prior's share in it, from 0 to 1."""
-        with np.errstate(divide="ignore"):  # a kernel too far away to be seen: log(0)
+        """Return the log density at points of shape (m, parameters), and the prior's share, 0 to 1."""
+        with np.errstate(divide="ignore"):  # log(0) for a kernel that is too far away
             logs = self._numbers.log_density(points[:, self._number_at])
             logs += np.log(self._counts)
             for i, choices in zip(self._choice_at, self._choices, strict=True):
@@ -134,17 +137,17 @@ class Parzen:
         return density - np.log(self._counts.sum()), np.exp(logs[:, self._prior] - density)
 
     def _centres(self, observations: Array) -> Array:
-        """Of the kernels' numbers, on the scales that are modelled."""
+        """Return the centres of the kernels' numbers, on the modelled scales."""
         columns = [axis.scaled(observations[:, i]) for axis, i in zip(self._axes, self._number_at, strict=True)]
         return np.stack(columns, axis=1) if columns else np.empty((len(observations), 0))
 
 
 class _Numbers:
-    """Kernels of the numerical parameters: products of truncated normals, or over a step of their mass.
+    """Kernels of the numerical parameters: products of truncated normals, or of their mass in a step.
 
-    What does not depend on where they are looked at is computed once. The squares are multiplied out, so that two
-    products of matrices do the rest. From the middle of each range no kernel is more than fifty deviations away, so
-    what cancels out leaves twelve digits.
+    Everything that does not depend on the points is computed once. The squares are multiplied out,
+    so that two matrix products do the rest. From the middle of each range no kernel is more than
+    fifty deviations away, so cancellation leaves twelve digits.
 
     Args:
         mu, sigma: shape (kernels, axes).
@@ -152,51 +155,44 @@ class _Numbers:
 
     def __init__(self, axes: Sequence[_Axis], mu: Array, sigma: Array) -> None:
         self._axes, self._mu, self._sigma = axes, mu, sigma
-        self._low, self._high = (np.array([getattr(axis, end) for axis in axes]) for end in ("low", "high"))
+        self._low = np.array([axis.low for axis in axes])
+        self._high = np.array([axis.high for axis in axes])
         steps = [column for column, axis in enumerate(axes) if axis.step]
         self._distinct = {i: np.unique(mu[:, i] + 1j * sigma[:, i], return_inverse=True) for i in steps}
-        """By stepped axis: the kernels that differ, and which of them each kernel is."""
+        """By stepped axis: the distinct kernels, and for each kernel its index among them."""
         self._smooth = [column for column, axis in enumerate(axes) if not axis.step]
         self._middle = 0.5 * (self._low + self._high)[self._smooth]
         narrow, centred = sigma[:, self._smooth], mu[:, self._smooth] - self._middle
         self._square = -0.5 * narrow**-2
         self._linear = -2.0 * centred * self._square
-        inside = _log_mass((self._low - mu) / sigma, (self._high - mu) / sigma).sum(
-            axis=1,
-        )
-        self._constant = (centred * centred * self._square - np.log(narrow) - _LOG_SQRT_2PI).sum(axis=1) - inside
+        inside = _log_mass((self._low - mu) / sigma, (self._high - mu) / sigma).sum(axis=1)
+        constant = centred * centred * self._square - np.log(narrow) - _LOG_SQRT_2PI
+        self._constant = constant.sum(axis=1) - inside
 
     def also(self, mu: Array) -> _Numbers:
-        """With further kernels, as narrow as they get."""
+        """Return these kernels and further ones of smallest width."""
         sigma = np.broadcast_to((self._high - self._low) / _NARROWEST, mu.shape)
         more, grown = _Numbers(self._axes, mu, sigma), copy.copy(self)
         for name in ("_mu", "_sigma", "_square", "_linear", "_constant"):
-            setattr(
-                grown,
-                name,
-                np.concatenate([getattr(self, name), getattr(more, name)]),
+            both = [getattr(self, name), getattr(more, name)]
+            setattr(grown, name, np.concatenate(both))
+        grown._distinct = {}
+        for column, (distinct, at) in self._distinct.items():
+            new, new_at = more._distinct[column]
+            grown._distinct[column] = (
+                np.append(distinct, new),
+                np.append(at, new_at + len(distinct)),
             )
-        grown._distinct = {
-            column: (np.append(distinct, new), np.append(at, new_at + len(distinct)))
-            for (column, (distinct, at)), (new, new_at) in zip(
-                self._distinct.items(),
-                more._distinct.values(),
-                strict=True,
-            )
-        }
         return grown
 
     def sample(self, kernels: npt.NDArray[np.int_], quantiles: Array) -> Array:
-        """A point of each of these kernels, shape (kernels, axes), on the scales that are modelled."""
+        """Draw a point of each of these kernels, shape (kernels, axes), on the modelled scales."""
         mu, sigma = self._mu[kernels], self._sigma[kernels]
-        return mu + sigma * _truncated(
-            quantiles,
-            (self._low - mu) / sigma,
-            (self._high - mu) / sigma,
-        )
+        low, high = (self._low - mu) / sigma, (self._high - mu) / sigma
+        return mu + sigma * _truncated(quantiles, low, high)
 
     def log_density(self, points: Array) -> Array:
-        """At points of shape (m, axes): shape (m, kernels)."""
+        """Return the log density of each kernel at points of shape (m, axes); shape (m, kernels)."""
         x = self._scaled(points) - self._middle
         logs = x @ self._linear.T + (x * x) @ self._square.T + self._constant
         for column, (distinct, at) in self._distinct.items():
@@ -210,7 +206,7 @@ class _Numbers:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """A number's range; `low` and `high` on the scale that is modelled, half a step beyond the ends."""
+    """A number's range; `low` and `high` are on the modelled scale, half a step beyond the ends."""
 
     low: float
     high: float
@@ -245,7 +241,10 @@ class _Axis:
         return np.clip(values, self.first, self.last)
 
     def log_mass(self, values: Array, kernels: npt.NDArray[np.complex128]) -> Array:
-        """Of a step, by kernel, its deviation being imaginary: shape (values, kernels). Each value is computed once."""
+        """Return the log mass of each value's step by kernel; shape (values, kernels).
+
+        Kernels are complex numbers: centre + i * deviation. Each distinct value is computed once.
+        """
         distinct, at = np.unique(values, return_inverse=True)
         below = self.scaled(distinct - self.step / 2)[:, None]
         above = self.scaled(distinct + self.step / 2)[:, None]
@@ -257,7 +256,7 @@ class _Axis:
 
 
 class _Choices:
-    """Kernels of a categorical parameter: one choice each, smoothed by the prior; the last kernel is the prior."""
+    """Kernels of a categorical parameter: one choice each, smoothed; the last kernel is the prior."""
 
     def __init__(self, observed: npt.NDArray[np.int_], n_choices: int, of: int) -> None:
         self._observed = np.append(observed, -1)
@@ -272,14 +271,11 @@ class _Choices:
         self._miss = np.append(np.full(kernels - 1, prior / total), 1 / n_choices)
 
     def also(self, observed: npt.NDArray[np.int_]) -> _Choices:
-        """With further kernels, smoothed like the others."""
+        """Return these kernels and further ones, smoothed alike."""
         more, grown = _Choices(observed, self._n, self._of), copy.copy(self)
         for name in ("_observed", "_hit", "_miss"):
-            setattr(
-                grown,
-                name,
-                np.concatenate([getattr(self, name), getattr(more, name)[:-1]]),
-            )
+            both = [getattr(self, name), getattr(more, name)[:-1]]
+            setattr(grown, name, np.concatenate(both))
         return grown
 
     def sample(
@@ -291,7 +287,7 @@ class _Choices:
         concrete = np.flatnonzero(self._observed[kernels] >= 0)
         mass[concrete, self._observed[kernels][concrete]] = self._hit[kernels][concrete]
         upto = np.cumsum(mass, axis=1)
-        upto[:, -1] = 1.0  # rounding must not leave a gap
+        upto[:, -1] = 1.0  # rounding could leave a gap
         return np.asarray((upto < quantiles[:, None]).sum(axis=1))
 
     def log_mass(self, chosen: npt.NDArray[np.int_]) -> Array:
@@ -309,7 +305,7 @@ def _choices(kind: BaseDistribution) -> tuple[Any, ...]:
 
 
 def _widths(centres: Array, low: Array, high: Array) -> Array:
-    """Each kernel's deviation, by column: the larger of the distances to its neighbours, within bounds."""
+    """Return each kernel's deviation by column: the larger distance to a neighbour, within bounds."""
     n = len(centres)
     order = np.argsort(centres, axis=0)
     ends = np.vstack([low, np.take_along_axis(centres, order, axis=0), high])
@@ -323,7 +319,7 @@ def _widths(centres: Array, low: Array, high: Array) -> Array:
 
 
 def _log_mass(a: Array, b: Array) -> Array:
-    """The logarithm of the normal mass between a and b, computed in the left tail, where it is accurate."""
+    """Return the log normal mass between a and b, computed in the left tail, where it is accurate."""
     flip = a > 0
     lower, upper = np.where(flip, -b, a), np.where(flip, -a, b)
     most = log_ndtr(upper)
@@ -331,7 +327,7 @@ def _log_mass(a: Array, b: Array) -> Array:
 
 
 def _truncated(quantiles: Array, a: Array, b: Array) -> Array:
-    """Quantiles of a standard normal truncated to [a, b]."""
+    """Return quantiles of a standard normal truncated to [a, b]."""
     flip = a > 0
     q, lower = np.where(flip, 1 - quantiles, quantiles), np.where(flip, -b, a)
     with np.errstate(divide="ignore"):  # a quantile of 0 is the lower end

@@ -1,7 +1,8 @@
-"""A study's finished trials in the order of how good they are, kept as they finish, and a bounded view of them.
+"""Finished trials of a study, ranked as they finish, and a bounded split into good and bad ones.
 
-A sampler that reads every trial at every ask becomes slower with each of them. `TPEHistory` reads a trial once, when
-it has finished; a split then costs the same after 10,000 trials as after 500. Imports no sampler.
+A sampler that reads every trial at every ask becomes slower with each of them. `TPEHistory` reads a
+trial once, when it has finished; a split then costs the same after 10,000 trials as after 500.
+Imports no sampler.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tunesvc.search.tracking.objectives import orient_each
 from tunesvc.search.tracking.pausing import PAUSED
 
 GOOD_MAX = 25
-"""How many trials are good, at most, of a study with one objective; Optuna's number."""
+"""Most good trials of a study with one objective; Optuna's number."""
 _GOLDEN = (math.sqrt(5) - 1) / 2
 
 Array = npt.NDArray[np.float64]
@@ -37,7 +38,7 @@ Rank = tuple[int, float, float, int]
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A trial as it is modelled."""
+    """A trial as data of the model."""
 
     number: int
     point: Mapping[str, float]
@@ -47,11 +48,11 @@ class Observation:
 
 @dataclass(slots=True)
 class TrialColumns(Sequence[Observation]):
-    """Some trials, in order of their numbers, and their parameters as columns, each made once. Do not change it."""
+    """Trials in order of their numbers, with their parameters as cached columns. Do not change it."""
 
     observations: Sequence[Observation]
     numbers: npt.NDArray[np.int_] = field(init=False, compare=False)
-    """Of the trials."""
+    """Numbers of the trials."""
     _columns: dict[str, Array] = field(
         init=False,
         compare=False,
@@ -66,7 +67,7 @@ class TrialColumns(Sequence[Observation]):
     )
 
     def __post_init__(self) -> None:
-        self.numbers = np.array([seen.number for seen in self.observations], dtype=int)
+        self.numbers = np.array([one.number for one in self.observations], dtype=int)
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -75,13 +76,14 @@ class TrialColumns(Sequence[Observation]):
         return self.observations[place]
 
     def column(self, name: str) -> Array:
-        """One parameter of each trial in Optuna's internal representation; NaN where it has none."""
+        """Return a parameter of each trial in Optuna's internal representation; NaN where absent."""
         if name not in self._columns:
-            self._columns[name] = np.array([seen.point.get(name, math.nan) for seen in self.observations])
+            values = [one.point.get(name, math.nan) for one in self.observations]
+            self._columns[name] = np.array(values)
         return self._columns[name]
 
     def table(self, names: Iterable[str]) -> tuple[Array, npt.NDArray[np.int_]]:
-        """The points that have all of these parameters, shape (points, parameters), and the numbers of their trials."""
+        """Return the points with all of these parameters, shape (points, parameters), and their numbers."""
         key = tuple(names)
         if key not in self._tables:
             points = np.stack([self.column(name) for name in key], axis=1)
@@ -92,19 +94,19 @@ class TrialColumns(Sequence[Observation]):
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """What is modelled of a study."""
+    """Good and bad trials of a study."""
 
     good: TrialColumns
     bad: TrialColumns
     finished: int
-    """How many trials it was chosen from."""
+    """Number of trials that were split."""
 
 
 class TPEHistory:
-    """One study's trials. Not thread-safe.
+    """Ranked trials of one study. Not thread-safe.
 
     Args:
-        history: how many finished trials a view shows, at least 100. The good ones are always among them.
+        history: most trials in a split, at least 100. It always has the good ones.
     """
 
     def __init__(self, directions: Sequence[StudyDirection], history: int) -> None:
@@ -113,26 +115,26 @@ class TPEHistory:
         self._looked_at = 0
         self._unfinished: set[int] = set()
         self._paused: dict[int, tuple[int, FrozenTrial]] = {}
-        """Number -> position, and the trial as it was learned; it is learned anew when it has gone on."""
-        self._heard = 0
+        """Number -> position, and the trial as it was read; it is read again after it resumed."""
+        self._resumed_read = 0
         self._observed: dict[int, Observation] = {}
         self._numbers: list[int] = []
         self._lots: list[tuple[float, int]] = []
         self._ranks: list[Rank] = []
         self._front = ParetoFront(history)
         self._view: Split | None = None
-        self.told = 0
-        """Trials that completed or were pruned."""
+        self.completed_or_pruned = 0
+        """Number of trials that completed or were pruned."""
         self.groups: list[Space] = []
-        """A partition of the parameters: those of one group occur together or not at all."""
+        """Partition of the parameters: those of one group occur together or not at all."""
         self._divided: Mapping[str, BaseDistribution] = {}
-        """The space by which they were divided last."""
+        """Space by which the groups were divided last."""
         self.common: Space | None = None
-        """The parameters that all trials have, with the same range."""
+        """Parameters that all trials have, with the same range."""
 
     @property
     def finished(self) -> int:
-        """How many trials there are to learn from: completed, pruned, and failed because of their parameters."""
+        """Number of trials to learn from: completed, pruned, or failed because of their parameters."""
         return len(self._numbers)
 
     def update(
@@ -140,20 +142,21 @@ class TPEHistory:
         trials: Sequence[FrozenTrial],
         resumed: Sequence[int] | None = None,
     ) -> None:
-        """Learn what has finished since the last call.
+        """Learn from what has finished since the last call.
 
         Args:
             trials: all of the study's, in an order to which later calls only append.
-            gone_on: numbers of the trials that were paused and are no longer, in a list that only grows; None when
-                nobody tells.
+            resumed: numbers of trials that were paused and are no longer, a list that only grows;
+                None if the storage has none.
         """
-        for number in self._called(resumed):
+        for number in self._to_reread(resumed):
             position, trial = self._paused[number]
-            if position < len(trials) and _has_gone_on(trial, trials[position]):
+            if position < len(trials) and _was_resumed(trial, trials[position]):
                 self._forget(number)
-        # Those under way in another thread's later state of the study are left to it.
-        open_before = [(place, trials[place]) for place in sorted(self._unfinished) if place < len(trials)]
-        new = trials[self._looked_at :]  # at once: looking at many together may be cheaper
+        # Another thread may have read a later state of the study, with more trials: skip those.
+        before = sorted(index for index in self._unfinished if index < len(trials))
+        open_before = [(index, trials[index]) for index in before]
+        new = trials[self._looked_at :]  # a slice, because imputing many trials at once is cheaper
         for position, trial in [*open_before, *enumerate(new, self._looked_at)]:
             if trial.state.is_finished():
                 self._unfinished.discard(position)
@@ -165,15 +168,16 @@ class TPEHistory:
         self._looked_at = max(self._looked_at, len(trials))
 
     def running(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """Those of the trials that run, the latest of them if there are more than a view shows."""
-        known = (trials[position] for position in sorted(self._unfinished) if position < len(trials))
-        return [trial for trial in known if trial.state == TrialState.RUNNING][-self._history :]
+        """Return running trials, the latest if there are more than `history`."""
+        indices = [index for index in sorted(self._unfinished) if index < len(trials)]
+        running = [trials[i] for i in indices if trials[i].state == TrialState.RUNNING]
+        return running[-self._history :]
 
     def view(self) -> Split:
-        """The good trials as Optuna's TPE splits them off, and as many others as the history has room for.
+        """Split off the good trials like Optuna's TPE, and as many others as `history` has room for.
 
-        With several objectives Optuna's share of good trials grows without bound: here it is at most a quarter of the
-        history. The others are the latest, and an even sample of those before.
+        With several objectives Optuna's share of good trials grows without bound: here it is at
+        most a quarter of the history. The others are the latest, and an even sample of earlier ones.
         """
         if self._view is None:
             good = self._good()
@@ -187,7 +191,7 @@ class TPEHistory:
 
     def _learn(self, trial: FrozenTrial) -> None:
         if trial.state != TrialState.FAIL:
-            self.told += 1
+            self.completed_or_pruned += 1
             self._divide(trial.distributions)
         else:
             infeasible = shown_as_infeasible(trial)
@@ -198,8 +202,8 @@ class TPEHistory:
         observation = observe(trial)
         self._observed[trial.number] = observation
         insort(self._numbers, trial.number)
-        # Multiples of the golden ratio are spread evenly, however many of them are taken: those with the lowest lots
-        # are an even sample of all trials, the same one in whatever order and process they were learnt.
+        # Multiples of the golden ratio are spread evenly however many there are. The trials with the
+        # lowest lots are an even sample, the same in any order of arrival and any process.
         insort(self._lots, ((trial.number * _GOLDEN) % 1.0, trial.number))
         rank = self._rank(trial)
         if self._is_on_front(rank):
@@ -207,17 +211,18 @@ class TPEHistory:
         else:
             insort(self._ranks, rank)
 
-    def _called(self, resumed: Sequence[int] | None) -> list[int]:
-        """Numbers of paused trials to look at once more."""
+    def _to_reread(self, resumed: Sequence[int] | None) -> list[int]:
+        """Return the numbers of paused trials that may have been resumed."""
         if resumed is None:
             return list(self._paused)
-        heard, self._heard = self._heard, len(resumed)
-        return sorted(self._paused.keys() & resumed[heard:])
+        new = resumed[self._resumed_read :]
+        self._resumed_read = len(resumed)
+        return sorted(self._paused.keys() & new)
 
     def _forget(self, number: int) -> None:
-        """A paused trial goes on, or has ended."""
+        """Remove a paused trial that has been resumed."""
         position, trial = self._paused.pop(number)
-        self.told -= 1
+        self.completed_or_pruned -= 1
         self._view = None
         del self._observed[trial.number]
         self._numbers.remove(trial.number)
@@ -230,11 +235,11 @@ class TPEHistory:
         self._unfinished.add(position)
 
     def _is_on_front(self, rank: Rank) -> bool:
-        """Whether the front knows the trial: of several objectives those that completed, or are shown so."""
+        """Return True if the front holds the trial: a complete one of several objectives."""
         return rank[0] == 0 and len(self._orientations) > 1
 
     def _rank(self, trial: FrozenTrial) -> Rank:
-        """Completed trials by value, then pruned ones by how far they came, then infeasible ones: as Optuna's TPE."""
+        """Rank like Optuna's TPE: completed trials by value, pruned ones by last step, infeasible ones."""
         violation = sum(excess for excess in trial.constraints.values() if excess > 0)
         if violation > 0:
             return (2, violation, 0.0, trial.number)
@@ -249,20 +254,16 @@ class TPEHistory:
         return math.inf if math.isnan(value) else float(self._orientations[0]) * value
 
     def _good(self) -> set[int]:
-        wanted = math.ceil(0.1 * self.finished)
+        count = math.ceil(0.1 * self.finished)
         if len(self._orientations) == 1:
-            return {rank[-1] for rank in self._ranks[: min(wanted, GOOD_MAX)]}
-        wanted = min(wanted, self._history // 4)
-        good = self._front.best(wanted)
-        return good | {rank[-1] for rank in self._ranks[: wanted - len(good)]}
+            return {rank[-1] for rank in self._ranks[: min(count, GOOD_MAX)]}
+        count = min(count, self._history // 4)
+        good = self._front.best(count)
+        return good | {rank[-1] for rank in self._ranks[: count - len(good)]}
 
     def _bad(self, good: set[int], room: int) -> set[int]:
-        latest = set(
-            islice(
-                (n for n in reversed(self._numbers) if n not in good),
-                min(LATEST, room),
-            )
-        )
+        others = (n for n in reversed(self._numbers) if n not in good)
+        latest = set(islice(others, min(LATEST, room)))
         sample = (n for _, n in self._lots if n not in good and n not in latest)
         return latest | set(islice(sample, room - len(latest)))
 
@@ -271,17 +272,13 @@ class TPEHistory:
 
     def _divide(self, space: Mapping[str, BaseDistribution]) -> None:
         if space == self._divided and self.common is not None:
-            return  # as is almost every trial's
+            return  # almost every trial has the same space as the one before
         self._divided = space
         known = {name for group in self.groups for name in group}
-        parts = [
-            part
-            for group in self.groups
-            for part in (
-                {name: space[name] for name in group if name in space},  # with its latest range
-                {name: kind for name, kind in group.items() if name not in space},
-            )
-        ]
+        parts: list[Space] = []
+        for group in self.groups:
+            parts.append({name: space[name] for name in group if name in space})  # latest range
+            parts.append({name: kind for name, kind in group.items() if name not in space})
         parts.append({name: kind for name, kind in space.items() if name not in known})
         self.groups = [part for part in parts if part]
         common = space if self.common is None else self.common
@@ -289,11 +286,11 @@ class TPEHistory:
 
 
 class ParetoFront:
-    """Completed trials with several objectives, of which it knows the best.
+    """Complete trials of several objectives, as far as they may be among the best.
 
-    Ranking all of them at each turn would cost ever more. Kept are the candidates: when there are more than four times
-    the wanted number, the worse half goes. A trial once dropped is not good again, though Optuna might call it so
-    after its neighbours were overtaken.
+    Ranking all of them at each ask would cost ever more. Once there are more candidates than the
+    size, the worse half is dropped. A dropped trial never becomes good again, though Optuna might
+    call it good after its neighbours were overtaken.
     """
 
     def __init__(self, size: int) -> None:
@@ -302,47 +299,45 @@ class ParetoFront:
         self._losses: list[npt.NDArray[np.float64]] = []
 
     def add(self, number: int, losses: npt.NDArray[np.float64]) -> None:
-        at = bisect_left(self._numbers, number)  # ties are broken by number
+        at = bisect_left(self._numbers, number)  # by number, because numbers break ties
         self._numbers.insert(at, number)
         self._losses.insert(at, losses)
         if len(self._numbers) > self._size:
-            kept = self.best(self._size // 2)
-            both = [pair for pair in zip(self._numbers, self._losses, strict=True) if pair[0] in kept]
-            self._numbers, self._losses = (
-                [n for n, _ in both],
-                [losses for _, losses in both],
-            )
+            best = self.best(self._size // 2)
+            indices = [i for i, known in enumerate(self._numbers) if known in best]
+            self._numbers = [self._numbers[i] for i in indices]
+            self._losses = [self._losses[i] for i in indices]
 
     def remove(self, number: int) -> None:
-        """Forget one, which may have been dropped."""
+        """Remove a trial, if it was not dropped."""
         if number in self._numbers:
             at = self._numbers.index(number)
             del self._numbers[at], self._losses[at]
 
-    def best(self, wanted: int) -> set[int]:
-        """By rank of domination; of the last rank those that add most to the volume (Optuna's choice)."""
-        if wanted >= len(self._numbers):
+    def best(self, count: int) -> set[int]:
+        """Return the best by rank of dominance; of the last rank those that add most to the volume."""
+        if count >= len(self._numbers):
             return set(self._numbers)
-        if wanted == 0:
+        if count == 0:
             return set()
         losses = np.array(self._losses)
-        ranks = _fast_non_domination_rank(losses, n_below=wanted)
-        last = int(np.sort(ranks)[wanted - 1])
+        ranks = _fast_non_domination_rank(losses, n_below=count)
+        last = int(np.sort(ranks)[count - 1])
         sure, tied = np.flatnonzero(ranks < last), np.flatnonzero(ranks == last)
-        if len(sure) + len(tied) > wanted:
+        if len(sure) + len(tied) > count:
             worst = losses[tied].max(axis=0)
             reference = np.maximum(1.1 * worst, 0.9 * worst)
             reference[reference == 0] = 1e-12
-            tied = _solve_hssp(losses[tied], tied, wanted - len(sure), reference)
+            tied = _solve_hssp(losses[tied], tied, count - len(sure), reference)
         return {self._numbers[int(i)] for i in (*sure, *tied)}
 
 
-def _has_gone_on(paused: FrozenTrial, now: FrozenTrial) -> bool:
+def _was_resumed(paused: FrozenTrial, now: FrozenTrial) -> bool:
     return bool(paused.system_attrs[PAUSED] != now.system_attrs.get(PAUSED))
 
 
 def observe(trial: FrozenTrial) -> Observation:
-    """A trial as it is modelled."""
+    """Return a trial as data of the model."""
     point = {name: kind.to_internal_repr(trial.params[name]) for name, kind in trial.distributions.items()}
     values = None if trial.values is None else tuple(trial.values)
     return Observation(trial.number, point, values)

@@ -1,4 +1,4 @@
-"""TPE whose proposals cost the same after 10,000 trials as after 500, and say what they rest on."""
+"""TPE whose proposals cost the same after 10,000 trials as after 500, and come with reasons."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ Numbers = np.ndarray[Any, np.dtype[np.int_]]
 Row = tuple[float, ...]
 
 VERSION = "tpe 4"
-"""Changes when the same seed and history would give another proposal."""
+"""Version; it changes when the same seed and history give another proposal."""
 HISTORY = 400
-"""Finished trials that are modelled unless said otherwise: kernels are as narrow as they get from 100 on."""
+"""Default number of modelled trials: from 100 on, kernels have their smallest width."""
 _NEAREST = 3
 _SHARED = "tpe:relative_params"
-"""Optuna's own system attribute for what was drawn and is not set yet, so that both samplers can work on one study."""
+"""Optuna's system attribute for drawn values that are not set yet; both samplers can share a study."""
 _SHARED_LENGTH = 2045
-"""Characters of an attribute that Optuna's relational storage holds."""
+"""Most characters of an attribute in Optuna's relational storage."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Draw:
-    """Values that were drawn together."""
+    """Values that were drawn jointly."""
 
     space: Space
     point: Mapping[str, float]
@@ -57,49 +57,47 @@ class _Draw:
 
 
 @dataclass(slots=True)
-class _AskedTrial:
+class _ProposedTrial:
     finished: int = 0
     draws: list[_Draw] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class _Known:
-    """Of one study."""
+    """Cached data of one study."""
 
     forecasts: object
     """See `finished.forecasts_in`."""
-    ranks: TPEHistory
+    history: TPEHistory
     state: tuple[int, int | None] = 0, None
-    """Trials and changes of the study when they were looked at."""
+    """Number of trials and of changes when the study was last read."""
     running: dict[tuple[str, ...], dict[int, tuple[FrozenTrial, Row]]] = field(default_factory=dict)
-    """By parameters, and by number: running trials that have them, each as it was when it was looked at."""
+    """Running trials by parameters and by number, each as it was when it was read."""
     densities: dict[str, tuple[Split, Space, Parzen]] = field(default_factory=dict)
-    """Of the good trials, and of the others without those that run, which several asks share."""
+    """Densities of good and of finished bad trials, shared by several asks."""
 
-    def lies(
+    def running_points(
         self,
         trials: Sequence[FrozenTrial],
         space: Space,
     ) -> tuple[Array, Numbers]:
-        """Running trials as they are modelled: as points, as far as they have all of the parameters, and numbers."""
+        """Return running trials with all of these parameters as points, and their numbers."""
         names = tuple(space)
-        known, kept, rows = self.running.get(names, {}), {}, {}
+        known, cached, rows = self.running.get(names, {}), {}, {}
         for trial in trials:
             found = known.get(trial.number)
             if found is not None and found[0] is trial:
-                kept[trial.number], rows[trial.number] = found, found[1]
+                cached[trial.number], rows[trial.number] = found, found[1]
             elif (row := _row(trial, space)) is not None:
                 rows[trial.number] = row
-                if all(name in trial.params for name in names):  # else somebody may still change it
-                    kept[trial.number] = trial, row
-        self.running[names] = kept
-        return np.array(list(rows.values())).reshape(-1, len(names)), np.array(
-            list(rows),
-            dtype=int,
-        )
+                if all(name in trial.params for name in names):  # else it may still change
+                    cached[trial.number] = trial, row
+        self.running[names] = cached
+        points = np.array(list(rows.values())).reshape(-1, len(names))
+        return points, np.array(list(rows), dtype=int)
 
-    def likely_of(self, view: Split, space: Space, is_aged: bool) -> Parzen:
-        """The density of the good trials; with `is_aged` older ones count less."""
+    def good_density(self, view: Split, space: Space, is_aged: bool) -> Parzen:
+        """Return the density of the good trials; with `is_aged` older ones count less."""
 
         def make() -> Parzen:
             good, _ = view.good.table(space)
@@ -108,17 +106,17 @@ class _Known:
 
         return self._shared("likely", view, space, make)
 
-    def unlikely_of(
+    def bad_density(
         self,
         view: Split,
         space: Space,
-        lies: tuple[Array, Numbers],
+        running_points: tuple[Array, Numbers],
         running: int,
     ) -> Parzen:
-        """The density of the trials that are not good, and of those that run.
+        """Return the density of the bad trials and of the running ones.
 
-        Where what has ended is a sample with kernels as narrow as they get, it is computed once for all asks between
-        which nothing ends, and those that run are added to it. Else it is Optuna's.
+        If the finished trials are a sample with kernels of smallest width, their density is shared
+        by all asks until a trial finishes, and the running ones are added. Else it equals Optuna's.
         """
         ended, others = view.bad.table(space), view.finished - len(view.good)
         if others > len(view.bad) and len(ended[0]) >= NARROW_FROM:
@@ -134,8 +132,8 @@ class _Known:
                     of,
                 ),
             )
-            return shared.also(lies[0]) if running else shared
-        bad = _merged(ended, lies)
+            return shared.also(running_points[0]) if running else shared
+        bad = _merge(ended, running_points)
         of = len(bad) * (others + running) // max(len(view.bad) + running, 1)
         return Parzen(bad, space, weights_of_sample(len(bad), of), of)
 
@@ -146,33 +144,36 @@ class _Known:
         space: Space,
         make: Callable[[], Parzen],
     ) -> Parzen:
-        """A density, made anew when another view or space is modelled than before."""
-        kept = self.densities.get(which)
-        if kept is None or kept[0] is not view or kept[1] != space:
-            kept = self.densities[which] = view, space, make()
-        return kept[2]
+        """Return a density, made again only for another split or space than before."""
+        cached = self.densities.get(which)
+        if cached is None or cached[0] is not view or cached[1] != space:
+            cached = self.densities[which] = view, space, make()
+        return cached[2]
 
 
 class TPESampler(BaseSampler):
     """Tree-structured Parzen estimator, multivariate, with a bounded history.
 
-    The good trials are split off as Optuna's TPE does it, among all that ever finished. Of the others at most a fixed
-    number is modelled: the latest, and an even sample of the older, which weighs what it stands in for. Below that
-    number proposals are those of Optuna's `TPESampler(multivariate=True, group=True, constant_liar=True)` with the
-    same seed, up to rounding.
+    The good trials are split off as by Optuna's TPE, from all that have finished. A bounded number of
+    the others is modelled: the latest, and an even sample of the earlier ones, weighted by what it
+    represents. Up to that number, proposals are those of Optuna's
+    `TPESampler(multivariate=True, group=True, constant_liar=True)` with the same seed, up to rounding.
 
-    Learns from completed and pruned trials, from constraints (`optuna.Trial.set_constraint`), and from trials that
-    failed because of their parameters. Bergstra et al. 2011 (https://papers.nips.cc/paper/4443) and 2013
-    (http://proceedings.mlr.press/v28/bergstra13.pdf); Falkner et al. 2018 (BOHB) for the multivariate form.
+    Learns from completed and pruned trials, from constraints (`optuna.Trial.set_constraint`), and
+    from trials that failed because of their parameters. Bergstra et al. 2011
+    (https://papers.nips.cc/paper/4443) and 2013
+    (http://proceedings.mlr.press/v28/bergstra13.pdf); Falkner et al. 2018 (BOHB) for the multivariate
+    form.
 
     Args:
         seed: of the random numbers.
-        n_startup_trials: this many trials have to finish before anything is modelled; until then it draws at random.
-        n_ei_candidates: points drawn from the good trials' density, of which the best one is proposed.
+        n_startup_trials: trials are drawn at random until this many have finished.
+        n_ei_candidates: points drawn from the good trials' density, of which the best is proposed.
         multivariate: model parameters jointly, not one by one.
-        group: parameters that always occur together form a group with a density of its own, which suits conditional
-            spaces and changes nothing for others. Without it only parameters that all trials have are modelled jointly.
-        constant_liar: running trials count as bad ones, so that parallel trials keep away from each other.
+        group: parameters that always occur together form a group with its own density, which
+            suits conditional spaces and changes nothing for others. Without it, only parameters
+            that all trials have are modelled jointly.
+        constant_liar: running trials count as bad ones, so that parallel trials differ.
         history: finished trials that are modelled, at least 100. Also the most running ones.
 
     Raises:
@@ -193,7 +194,8 @@ class TPESampler(BaseSampler):
         history: int = HISTORY,
     ) -> None:
         if n_startup_trials < 0:
-            raise ValueError(f"n_startup_trials ({n_startup_trials}) is a number of trials: at least 0")
+            text = f"n_startup_trials ({n_startup_trials}) is a number of trials: at least 0"
+            raise ValueError(text)
         if n_ei_candidates < 1:
             raise ValueError(f"n_ei_candidates ({n_ei_candidates}) is a number of points: at least 1")
         if history < 100:
@@ -213,7 +215,7 @@ class TPESampler(BaseSampler):
         self._random.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._asked.pop(trial.number, None)
+        self._proposed.pop(trial.number, None)
 
     @locked
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
@@ -254,26 +256,26 @@ class TPESampler(BaseSampler):
         return drawn[param_name]
 
     def explain(self, number: int) -> Reason | None:
-        """Why the trial of this number got its parameters; None for one of the long past.
+        """Return the reason for a trial's parameters; None for a trial of long ago.
 
-        The phase is `start` while it drew at random, `explore` when the proposal rather stems from the prior than
-        from the neighbourhood of a good trial, `exploit` otherwise.
+        The phase is `start` while trials are drawn at random, `explore` if the proposal comes from
+        the prior rather than from the neighbourhood of a good trial, `exploit` otherwise.
         """
-        asked = self._asked.get(number)
-        if asked is None:
+        proposed = self._proposed.get(number)
+        if proposed is None:
             return None
         details: dict[str, Any] = {
             "sampler": "tpe",
             "version": VERSION,
-            "finished": asked.finished,
+            "finished": proposed.finished,
         }
-        if not asked.draws:
+        if not proposed.draws:
             text = f"start: drawn at random, until {self._n_startup_trials} trials have finished"
             return Reason(text, {"phase": "start", **details})
-        return _reason(asked.draws, details)
+        return _reason(proposed.draws, details)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what the next ask learns again from the study."""
+        """Leave out what the next ask computes again from the study."""
         derived = ("_studies", "_asked")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
@@ -283,12 +285,13 @@ class TPESampler(BaseSampler):
 
     def _forget(self) -> None:
         self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
-        self._asked: LRUDict[_AskedTrial] = LRUDict()
+        self._proposed: LRUDict[_ProposedTrial] = LRUDict()
 
     def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
-        """What it knows of a study's trials, learned anew when pruned ones are forecast otherwise than before.
+        """Return the cached data of a study, built again when forecasts of pruned trials have changed.
 
-        That is rare enough to be cheap, and leaves nothing of the order in which they ended: a restart learns alike.
+        That is rare enough to be cheap, and makes the data independent of the order in which trials
+        ended: after a restart it is the same.
         """
         known, forecasts = (
             self._studies.setdefault(study._storage, {}),
@@ -301,27 +304,33 @@ class TPESampler(BaseSampler):
             )
         found = known[study._study_id]
         state = len(trials), changes_of(study)
-        if state[1] is None or found.state != state:  # an ask looks three times, and nothing ends meanwhile
-            found.ranks.update(trials, resumed_in(study))
+        if state[1] is None or found.state != state:  # unchanged within an ask, which calls this thrice
+            found.history.update(trials, resumed_in(study))
             found.state = state
         return found
 
     def _spaces(self, study: Study) -> list[Space]:
-        """What is drawn jointly, in an order that does not depend on how names hash."""
-        ranks = self._known(
+        """Return the groups that are drawn jointly, in an order that does not depend on hashes."""
+        history = self._known(
             study,
             study._get_trials(deepcopy=False, use_cache=True),
-        ).ranks
-        groups = ranks.groups if self._group else [ranks.common or {}]
-        sorted_groups = [dict(sorted(group.items())) for group in groups]
-        return [{name: kind for name, kind in group.items() if not kind.single()} for group in sorted_groups]
+        ).history
+        groups = history.groups if self._group else [history.common or {}]
+        spaces = []
+        for group in groups:
+            kinds = sorted(group.items())
+            spaces.append({name: kind for name, kind in kinds if not kind.single()})
+        return spaces
 
     def _parts(self, study: Study, search_space: Space) -> list[Space]:
-        """What of a space is drawn jointly; it may have been inferred long ago, or cut by `PartialFixedSampler`."""
+        """Split a space into groups that are drawn jointly.
+
+        The space may be older than the groups, or cut by `PartialFixedSampler`.
+        """
         names = [list(space) for space in self._spaces(study)]
         known = {name for group in names for name in group}
         names.append([name for name in search_space if name not in known])
-        parts = [{name: search_space[name] for name in group if name in search_space} for group in names]
+        parts = [_restrict(search_space, group) for group in names]
         return [part for part in parts if part]
 
     def _sample(
@@ -330,21 +339,21 @@ class TPESampler(BaseSampler):
         trial: FrozenTrial,
         space: Space,
     ) -> dict[str, Any] | None:
-        """The best of some candidates, by name; None before there is enough to model."""
+        """Return the best of some candidates by name; None before there is enough to model."""
         trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
         known = self._known(study, trials)
-        ranks = known.ranks
-        asked = self._remember(trial.number, ranks.told)
-        if ranks.told < self._n_startup_trials:
+        history = known.history
+        proposed = self._remember(trial.number, history.completed_or_pruned)
+        if history.completed_or_pruned < self._n_startup_trials:
             return None
-        view = ranks.view()
-        running = ranks.running(trials) if self._constant_liar else []
+        view = history.view()
+        running = history.running(trials) if self._constant_liar else []
         others = [other for other in running if other.number != trial.number]
-        likely = known.likely_of(view, space, is_aged=len(study.directions) == 1)
-        unlikely = known.unlikely_of(
+        likely = known.good_density(view, space, is_aged=len(study.directions) == 1)
+        unlikely = known.bad_density(
             view,
             space,
-            known.lies(others, space),
+            known.running_points(others, space),
             len(others),
         )
         candidates = likely.sample(self._rng.rng, self._n_ei_candidates)
@@ -352,7 +361,7 @@ class TPESampler(BaseSampler):
         ratio = density - unlikely.log_density(candidates)[0]
         best = int(np.argmax(ratio))
         point = {name: float(value) for name, value in zip(space, candidates[best], strict=True)}
-        asked.draws.append(
+        proposed.draws.append(
             _Draw(
                 space,
                 point,
@@ -362,13 +371,16 @@ class TPESampler(BaseSampler):
                 float(prior[best]),
             )
         )
-        return {name: canonical(kind, kind.to_external_repr(point[name])) for name, kind in space.items()}
+        params = {}
+        for name, kind in space.items():
+            params[name] = canonical(kind, kind.to_external_repr(point[name]))
+        return params
 
-    def _remember(self, number: int, finished: int) -> _AskedTrial:
-        if number not in self._asked:
-            self._asked[number] = _AskedTrial()
-        self._asked[number].finished = finished
-        return self._asked[number]
+    def _remember(self, number: int, finished: int) -> _ProposedTrial:
+        if number not in self._proposed:
+            self._proposed[number] = _ProposedTrial()
+        self._proposed[number].finished = finished
+        return self._proposed[number]
 
     def _share(
         self,
@@ -376,7 +388,7 @@ class TPESampler(BaseSampler):
         trial: FrozenTrial,
         params: Mapping[str, Any],
     ) -> None:
-        """Show other processes where this trial is going, before its parameters are set one by one."""
+        """Share the trial's parameters with other processes before they are set one by one."""
         text = json.dumps(params)
         for part, start in enumerate(range(0, len(text), _SHARED_LENGTH)):
             shared = text[start : start + _SHARED_LENGTH]
@@ -387,8 +399,12 @@ class TPESampler(BaseSampler):
             )
 
 
+def _restrict(space: Space, names: Sequence[str]) -> Space:
+    return {name: space[name] for name in names if name in space}
+
+
 def _row(trial: FrozenTrial, space: Space) -> Row | None:
-    """A running trial: what is set, and what it or another process shared of what will be; None if not all is known."""
+    """Return a running trial's set and shared parameters as a row; None if not all are known."""
     params = trial.params
     if any(name not in params for name in space):
         params = {**_shared(trial), **params}
@@ -411,14 +427,14 @@ def _shared(trial: FrozenTrial) -> dict[str, Any]:
     return shared
 
 
-def _merged(one: tuple[Array, Numbers], other: tuple[Array, Numbers]) -> Array:
-    """The points of both in order of their trials' numbers."""
+def _merge(one: tuple[Array, Numbers], other: tuple[Array, Numbers]) -> Array:
+    """Return the points of both in order of their trials' numbers."""
     points, numbers = (np.concatenate(pair) for pair in zip(one, other, strict=True))
     return np.asarray(points[np.argsort(numbers, kind="stable")])
 
 
 def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
-    """What a proposal rests on, over all groups of parameters that were drawn one after the other."""
+    """Describe a proposal, over all groups of parameters that were drawn one after the other."""
     size = sum(len(draw.space) for draw in draws)
     prior = sum(draw.prior * len(draw.space) for draw in draws) / size
     log_ratio = sum(draw.log_ratio for draw in draws)
@@ -428,7 +444,8 @@ def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
     good = len(last.view.good)
     best = "the best trial" if good == 1 else f"the {good} best trials"
     where = f"away from {best}" if phase == "explore" else f"close to {best}"
-    text = f"{phase}: {where} of {last.view.finished}; among those its values are {_times(log_ratio)} as likely as "
+    times = _times_text(log_ratio)
+    text = f"{phase}: {where} of {last.view.finished}; among those its values are {times} as likely as "
     text += "among the others"
     return Reason(
         text,
@@ -445,20 +462,23 @@ def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
     )
 
 
-def _times(log_ratio: float) -> str:
+def _times_text(log_ratio: float) -> str:
     ratio = math.exp(min(log_ratio, 700))
     return "over 1,000 times" if ratio > 1_000 else f"{ratio:.3g} times"
 
 
 def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
-    """The modelled trials nearest to a proposal: the root of the mean square over parameters, as parts of the range."""
+    """Return the modelled trials nearest to a proposal, by root mean square in parts of the range."""
     space = {name: kind for draw in draws for name, kind in draw.space.items()}
     point = {name: value for draw in draws for name, value in draw.point.items()}
     view = draws[-1].view
-    columns = {name: np.concatenate([view.bad.column(name), view.good.column(name)]) for name in space}
+    columns = {}
+    for name in space:
+        parts = [view.bad.column(name), view.good.column(name)]
+        columns[name] = np.concatenate(parts)
     numbers = np.concatenate([view.bad.numbers, view.good.numbers])
-    apart = np.stack([_apart(kind, point[name], columns[name]) for name, kind in space.items()])
-    distances = np.sqrt(np.mean(apart**2, axis=0))
+    distances = np.stack([_distances(kind, point[name], columns[name]) for name, kind in space.items()])
+    distances = np.sqrt(np.mean(distances**2, axis=0))
     nearest = np.lexsort((numbers, distances))[:_NEAREST]
     return [
         {
@@ -476,12 +496,12 @@ def _values(view: Split, place: int) -> Sequence[float]:
     return seen.values or ()
 
 
-def _apart(kind: BaseDistribution, value: float, others: Array) -> Array:
-    """How far apart, 0 ... 1; a parameter that a trial does not have is as far as can be."""
+def _distances(kind: BaseDistribution, value: float, others: Array) -> Array:
+    """Return distances in parts of the range, 0 to 1; a missing parameter is 1 away."""
     if not isinstance(kind, FloatDistribution | IntDistribution):
-        apart = (others != value).astype(float)
+        distances = (others != value).astype(float)
     elif kind.log:
-        apart = np.abs(np.log(others / value)) / math.log(kind.high / kind.low)
+        distances = np.abs(np.log(others / value)) / math.log(kind.high / kind.low)
     else:
-        apart = np.abs(others - value) / (kind.high - kind.low)
-    return np.where(np.isnan(others), 1.0, apart)
+        distances = np.abs(others - value) / (kind.high - kind.low)
+    return np.where(np.isnan(others), 1.0, distances)
