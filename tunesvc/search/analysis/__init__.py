@@ -1,1 +1,1 @@
-"""What a model of the finished trials says: the recommended trial, importance, effects, noise, finalists."""
+"""Analysis of finished trials: recommendation, importance, attribution, noise, finalists."""

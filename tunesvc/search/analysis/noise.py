@@ -1,4 +1,4 @@
-"""How much of a study's results is noise: by configurations that were measured more than once, else by the model."""
+"""Noise of a study's results, from configurations that were measured repeatedly, or from the model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tunesvc.search.samplers.gp.fitted import fit_posterior
 from tunesvc.spec.model import Goal
 
 REPEATS_MIN = 8
-"""So many measurements beyond the first of their configuration tell the noise without a model."""
+"""Repeated measurements from which the noise is estimated without a model."""
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Standard deviations in the objective's units, near the best."""
+    """Noise and effect size as standard deviations in the objective's units, near the best."""
 
     deviation: float
-    """Between results of the same configuration."""
+    """Deviation between results of the same configuration."""
     effect: float
-    """From a middling configuration to the best one, by what is believed about both."""
+    """Difference between a median configuration and the best one, by the posterior."""
     repeats: int
-    """Measurements that it rests on; 0: it is learned by a Gaussian process, which sees no configuration twice."""
+    """Number of repeated measurements used; 0: a Gaussian process estimated the noise."""
 
     @property
     def ratio(self) -> float:
@@ -40,12 +40,13 @@ def noise_of(
     goal: Goal,
     shared_seeds: int | None = None,
 ) -> Noise | None:
-    """The noise of a study of one objective; None when its trials have no parameters that vary.
+    """Estimate the noise of a study of one objective; None if no parameter varies.
 
-    The model alone cannot tell noise from a function that jumps between neighbours; it counts both. What each of
-    `shared_seeds` training seeds does to all trials alike is no noise.
+    The model alone cannot separate noise from a function that jumps between neighbours; it counts
+    both. Effects of `shared_seeds` training seeds on all trials alike do not count.
     """
-    candidates = [trial for trial in trials if is_candidate(trial) and math.isfinite(trial.values[0])]
+    candidates = [trial for trial in trials if is_candidate(trial)]
+    candidates = [trial for trial in candidates if math.isfinite(trial.values[0])]
     summary = fit_posterior(candidates, goal, shared_seeds)
     if summary is None:
         return None
@@ -55,7 +56,8 @@ def noise_of(
         seen.points,
         seen.values - posterior.shifts(seen.seeds),
     )
-    deviation = math.sqrt(pooled if repeats >= REPEATS_MIN else posterior.known.noise + posterior.known.own)
+    variance = pooled if repeats >= REPEATS_MIN else posterior.known.noise + posterior.known.own
+    deviation = math.sqrt(variance)
     (best, middling), (at_best, _) = summary.spread(
         np.array([mean.min(), np.median(mean)]),
         np.full(2, deviation),
@@ -68,7 +70,7 @@ def noise_of(
 
 
 def _replicates(points: np.ndarray, values: np.ndarray) -> tuple[int, float]:
-    """Degrees of freedom, and the variance within configurations, pooled."""
+    """Return degrees of freedom, and the pooled variance within configurations."""
     groups: dict[bytes, list[float]] = defaultdict(list)
     for point, value in zip(points, values, strict=True):
         groups[point.tobytes()].append(float(value))

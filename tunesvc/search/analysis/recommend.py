@@ -1,7 +1,7 @@
-"""Which trial a study recommends.
+"""Recommendation of a trial.
 
-Of several hundred noisy results the best one is mostly lucky: its true value is worse than it looks. The trial to
-recommend is the one that is best by what is believed about all of them.
+The best of several hundred noisy results is mostly lucky: its true value is worse than it looks.
+The recommended trial is the one with the best posterior mean over all of them.
 """
 
 from __future__ import annotations
@@ -25,46 +25,49 @@ if TYPE_CHECKING:
 VERSION = 1
 """Raise it when the same trials get another recommendation: stored ones are then computed again."""
 TRIALS_MIN = 10
-"""With fewer complete trials the best observed value is all there is to go by."""
+"""Fewest complete trials for a model; with fewer, the best observed value decides."""
 
 _ALIKE = 3e-3
-"""Posterior means that differ by less, of values with variance 1, differ by the model's rounding."""
+"""Posterior means closer than this, of values with variance 1, differ by rounding only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """The trial to take."""
+    """The recommended trial."""
 
     number: int
     mean: float
-    """Its expected value: the posterior mean of the model, or the mean of its repeats."""
+    """Expected value: the model's posterior mean, or the mean of its repeats."""
     deviation: float | None
-    """Standard deviation of that belief; None when nothing is known of it."""
+    """Posterior standard deviation; None if there is no model."""
     luckiest: int
-    """The trial with the best observed value; the recommended one if it has that value too."""
+    """Trial with the best observed value; the recommended one if it has that value too."""
     confirmed: Finalist | None = None
-    """Its repeats with other seeds, of which `mean` is the mean then; None while it was not confirmed."""
+    """Repeats with other seeds, whose mean is `mean` then; None before a confirmation."""
     is_apart: bool = True
-    """Whether it differs from the luckiest by more than their deviations, or their repeats say so."""
+    """True if it differs from the luckiest by more than their deviations, or by repeats."""
 
     def __str__(self) -> str:
         return f"trial {self.number}: {self.describe() or f'observed {number(self.mean)}'}"
 
     @property
     def luck(self) -> str:
-        """What to think of the best observed value, where that is another trial's: it has that value, LUCK."""
-        return "which is probably a lucky draw" if self.is_apart else "but the two cannot be told apart"
+        """Judgement on the best observed value of another trial."""
+        if self.is_apart:
+            return "which is probably a lucky draw"
+        return "but the two cannot be told apart"
 
     def describe(self, shared_seeds: int | None = None) -> str:
-        """Return the evidence for its value in words; empty when there is only the observed value.
+        """Return the evidence for its value as text; empty if there is only the observed value.
 
         Args:
-            shared_seeds: how many training seeds the study's trials share.
+            shared_seeds: number of training seeds that the study's trials share.
         """
         if (found := self.confirmed) is not None:
             low, high = number(found.low), number(found.high)
             chance = "" if found.chance is None else f", {found.chance:.0%} to be the best finalist"
-            return f"confirmed by {len(found.values)} repeats: {number(self.mean)} (95 %: {low} … {high}{chance})"
+            interval = f"95 %: {low} … {high}{chance}"
+            return f"confirmed by {len(found.values)} repeats: {number(self.mean)} ({interval})"
         if self.deviation is None:
             return ""
         over = "" if shared_seeds is None else f" over {shared_seeds} seeds"
@@ -76,10 +79,11 @@ def recommend(
     goal: Goal,
     shared_seeds: int | None = None,
 ) -> Recommendation | None:
-    """The trial to take of a study of one objective, or None when none is complete and feasible.
+    """Recommend a trial of a study of one objective; None if none is complete and feasible.
 
-    By the posterior mean of a Gaussian process over all complete trials; of less than ten the best observed. What each
-    of `shared_seeds` training seeds does to all trials alike is taken out.
+    It has the best posterior mean of a Gaussian process over all complete trials; of fewer than
+    ten trials it is the best observed. Effects of `shared_seeds` training seeds on all trials alike
+    are removed.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
     if not candidates:
@@ -97,10 +101,11 @@ def recommend(
 
 
 def luckiest_beside(number: int, trials: Sequence[FrozenTrial], goal: Goal) -> int:
-    """The trial with the best observed value; the one of this number if it has that value too."""
+    """Return the trial with the best observed value; `number` if it has that value too."""
     candidates = [trial for trial in trials if is_candidate(trial)]
     luckiest = _by_observed(candidates, goal)[0]
-    is_as_good = any(trial.number == number and trial.values == luckiest.values for trial in candidates)
+    as_good = [trial.number for trial in candidates if trial.values == luckiest.values]
+    is_as_good = number in as_good
     return number if is_as_good else luckiest.number
 
 
@@ -114,9 +119,9 @@ def ranked(
     goal: Goal,
     shared_seeds: int | None = None,
 ) -> list[int]:
-    """Trials by what is believed of them, the best first: of each configuration the first one, of many a choice.
+    """Rank trials by posterior mean, the best first, one per configuration.
 
-    The first is the one that `recommend` names.
+    The first is the one that `recommend` returns. Of many trials the model holds a sample.
     """
     candidates = [trial for trial in trials if is_candidate(trial)]
     summary = _summary(candidates, goal, shared_seeds)
@@ -144,7 +149,7 @@ def _summary(
 
 
 def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
-    """Number, posterior mean and deviation."""
+    """Return number, posterior mean and deviation of the best configuration's first trial."""
     points = summary.seen.points
     best = points[_in_order(summary)[0]]
     same = (points == best).all(
@@ -155,14 +160,14 @@ def _best_by_posterior(summary: PosteriorSummary) -> tuple[int, float, float]:
 
 
 def _in_order(summary: PosteriorSummary) -> np.ndarray:
-    """Places of the trials, the best first; of those that the model cannot tell from the best, by what was observed."""
+    """Return indices of the trials, the best first; ties within rounding by observed value."""
     means = summary.posterior.mean(summary.seen.points)
     is_alike = means <= means.min() + _ALIKE
     return np.lexsort((means, np.where(is_alike, summary.seen.values, np.inf)))
 
 
 def is_candidate(trial: FrozenTrial) -> bool:
-    """Whether a trial may be recommended: complete, a number, and within its constraints."""
+    """Return True if a trial may be recommended: complete, a number, and feasible."""
     if trial.state != TrialState.COMPLETE or any(math.isnan(value) for value in trial.values):
         return False
     return is_feasible(trial)

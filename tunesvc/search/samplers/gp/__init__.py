@@ -1,1 +1,1 @@
-"""Gaussian-process search: the space as a box, the model, what to try next, and the sampler that puts them together."""
+"""Gaussian-process search: the space as a box, the model, the acquisition, and the sampler."""

@@ -1,4 +1,4 @@
-"""What to try next: the point whose observation is expected to improve the recommendation most."""
+"""Acquisition: the expected improvement of the recommendation by one more observation."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from tunesvc.search.samplers.gp.gp_model import Posterior
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _CANDIDATES = 1_000
 _WIDTHS = (0.15, 0.1, 0.05, 0.02, 0.005)
-"""Of the steps of successive rounds of local search, in ranges of a parameter."""
+"""Step sizes of successive rounds of local search, in parts of a parameter's range."""
 _CLIMBERS, _NEIGHBOURS = 8, 30
 _CAUTION = 5.0
-"""Power of the probability of keeping within constraints (Gardner et al. 2014): with 1, most asks at a border fail."""
+"""Power of the probability of feasibility (Gardner et al. 2014): with 1, most asks at a border fail."""
 _WORTH_A_RISK = 0.04
-"""What is learned counts for at least as much where constraints are violated, of values with variance 1. A model that
-knows the function well would else ask beyond a border as soon as it has reached it: only there is something to gain."""
+"""Least information value of a point that may violate constraints, for values with variance 1. Else a
+model that knows the function well would ask beyond a border once it has reached it, because there
+is something to gain only there."""
 
 _WORTH_REPEATING = 0.01
-"""What has to be learned by measuring a point once more, of values with variance 1: less is no noise but rounding."""
+"""Least information value of a repetition, for values with variance 1: less is rounding, not noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incumbents:
-    """The points that would be recommended now, by the model's mean."""
+    """Points that would be recommended now, by the model's mean."""
 
     best: np.ndarray
     best_mean: float
     second_mean: float
-    """Of the best other point."""
+    """Mean of the best other point."""
 
     @staticmethod
     def of(points: np.ndarray, means: np.ndarray) -> Incumbents:
-        """The best of observed points."""
+        """Return the best of observed points."""
         order = np.argsort(means, kind="stable")
         best = points[order[0]]
         others = [means[i] for i in order if (points[i] != best).any()]
@@ -48,12 +49,13 @@ class Incumbents:
 
 
 class Acquisition:
-    """The expected improvement of the best posterior mean by one noisy observation, in logarithm; small is good.
+    """Log expected improvement of the best posterior mean (lower is better) by one noisy observation.
 
-    This is the knowledge gradient (Frazier, Powell and Dayanik 2009) with the two points compared that matter: the
-    one observed and the incumbent, or for the incumbent itself the runner-up. Without noise it is expected improvement.
-    As what is learned is discounted by noise, a promising point is measured again once that tells more than a new one;
-    where there is next to no noise, never, and neither is one that has failed.
+    This is the knowledge gradient (Frazier, Powell and Dayanik 2009) over the two points that matter:
+    the observed one and the incumbent, or for the incumbent itself the runner-up. Without noise it is
+    expected improvement. Information is discounted by noise, so a promising point is measured again
+    once that is worth more than a new point. Almost without noise it never is; nor is a point that
+    has failed.
     """
 
     def __init__(
@@ -66,13 +68,13 @@ class Acquisition:
         failed: np.ndarray,
         infeasible: Posterior | None = None,
     ) -> None:
-        """Acquisition for one more trial.
+        """Prepare the acquisition of one more trial.
 
         Args:
-            seed: with which the point would be trained.
+            seed: training seed of the point.
             tried: points that were or are being measured; shape (n, parameters).
-            failed: those that led to no value; shape (m, parameters).
-            infeasible: of values above 0 where constraints are violated.
+            failed: points that led to no value; shape (m, parameters).
+            infeasible: model of values that are above 0 where constraints are violated.
         """
         self._objective = objective
         self._incumbents = incumbents
@@ -82,7 +84,7 @@ class Acquisition:
         self._infeasible = infeasible
 
     def log_value(self, points: np.ndarray) -> np.ndarray:
-        """Of each point; minus infinity where measuring it once more is of no use; shape (points,)."""
+        """Return the value of each point, -inf for useless repetitions; shape (points,)."""
         mean, learned = self._objective.lookahead(points, self._seed)
         rows = _rows(points)
         is_tried = np.isin(rows, self._tried)
@@ -102,11 +104,11 @@ class Acquisition:
         )
 
     def log_feasibility(self, points: np.ndarray) -> np.ndarray:
-        """Logarithm of what remains of a point's value by its risk of violating a constraint; shape (points,)."""
+        """Return the log factor for the risk of violating a constraint; shape (points,)."""
         if self._infeasible is None:
             return np.zeros(len(points))
         mean, variance = self._infeasible.predict(points)
-        # Of the constraint itself, without noise: what failed at a point fails there again.
+        # Noise is left out: a point that violated a constraint does so again.
         out: np.ndarray = _CAUTION * log_ndtr(-mean / np.sqrt(variance))
         return out
 
@@ -117,10 +119,11 @@ def maximise(
     starts: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, float]:
-    """A point of a high acquisition value, and the value's logarithm.
+    """Return a point of a high acquisition value, and the value's logarithm.
 
-    Samples the whole space and the neighbourhood of `starts`, then climbs from the best, in steps that grow smaller.
-    Choices and numbers are treated alike, and no gradient is needed, so conditional spaces are as easy as others.
+    Samples the whole space and the neighbourhood of `starts`, then climbs from the best points in
+    ever smaller steps. Choices and numbers are treated alike and no gradient is needed, so
+    conditional spaces are no harder than others.
     """
     points = np.vstack(
         [
@@ -142,7 +145,7 @@ def maximise(
 
 
 def _rows(points: np.ndarray) -> np.ndarray:
-    """Each point as one value that can be compared; shape (points,)."""
+    """Return each point as one value that can be compared; shape (points,)."""
     rows = np.ascontiguousarray(points, dtype=float)
     return rows.view(f"V{rows.shape[1] * rows.itemsize}").ravel()
 

@@ -1,6 +1,6 @@
-"""A search space as a box: numbers as 0..1, choices as indices, and which of them matter when.
+"""A search space as a box: numbers as 0..1, choices as indices, and the conditions of parameters.
 
-A point is a row with one entry per parameter. Entries of parameters that a trial does not have are `ABSENT`.
+A point is a row with one entry per parameter. Entries of absent parameters are `ABSENT`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from optuna.trial import FrozenTrial
 from tunesvc.spec.rounding import nearest_step, snap_to_bounds
 
 ABSENT = 0.5
-"""Where a parameter that a trial does not have is put: all such trials agree in it."""
+"""Entry of an absent parameter: all trials without it agree in it."""
 
 
 class Domain:
-    """The union of the parameters that trials have, each with its latest distribution."""
+    """All parameters of the trials, each with its latest distribution."""
 
     def __init__(self, distributions: Mapping[str, BaseDistribution]) -> None:
         self.distributions = dict(distributions)
@@ -36,53 +36,48 @@ class Domain:
             dtype=bool,
         )
         self.sizes = np.array([_size(kind) for kind in self._kinds])
-        """How many different values each parameter has; infinite for a float without step."""
+        """Number of values of each parameter; infinite for a float without step."""
         self.choices = np.where(
             self.is_choice,
             np.where(np.isfinite(self.sizes), self.sizes, 0),
             0,
         ).astype(int)
-        """How many choices each parameter has; 0 for a number."""
+        """Number of choices of each parameter; 0 for a number."""
         self._rules: list[_InactiveRule] = []
 
     def __len__(self) -> int:
         return len(self.names)
 
     def encode(self, params: Mapping[str, Any]) -> np.ndarray:
-        """A point; values outside a range that was narrowed since lie on its border."""
-        row = [
-            _place(params[name], kind) if name in params and _is_known(params[name], kind) else ABSENT
-            for name, kind in self.distributions.items()
-        ]
+        """Return a point; values outside a range that was narrowed since lie on its border."""
+        row = []
+        for name, kind in self.distributions.items():
+            has_value = name in params and _is_known(params[name], kind)
+            row.append(_to_unit(params[name], kind) if has_value else ABSENT)
         return np.array(row)
 
     def decode(self, point: np.ndarray) -> dict[str, Any]:
-        """A value for every parameter, those included that do not matter here."""
-        return {
-            name: _value(place, kind)
-            for place, (name, kind) in zip(
-                point,
-                self.distributions.items(),
-                strict=True,
-            )
-        }
+        """Return a value for every parameter, absent ones included."""
+        pairs = zip(point, self.distributions.items(), strict=True)
+        return {name: _from_unit(place, kind) for place, (name, kind) in pairs}
 
     def snap(self, points: np.ndarray) -> np.ndarray:
-        """The nearest points whose values exist; shape (n, parameters), as all of these."""
+        """Return the nearest points whose values exist; shape (n, parameters)."""
         steps = np.maximum(self.sizes - 1, 1)
         is_stepped = ~self.is_choice & np.isfinite(self.sizes)
         snapped = points.clip(0.0, None)
         snapped[:, ~self.is_choice] = snapped[:, ~self.is_choice].clip(max=1.0)
         for j in np.flatnonzero(is_stepped):
             kind = self._kinds[j]
-            if kind.log:  # type: ignore[attr-defined]  # steps that are equal in value are not in the logarithm
-                snapped[:, j] = [_place(_value(place, kind), kind) for place in snapped[:, j]]
+            if kind.log:  # type: ignore[attr-defined]  # equal steps of value differ in logarithm
+                values = [_from_unit(place, kind) for place in snapped[:, j]]
+                snapped[:, j] = [_to_unit(value, kind) for value in values]
             else:
                 snapped[:, j] = np.round(snapped[:, j] * steps[j]) / steps[j]
         return self.without_absent(snapped)
 
     def learn_conditions(self, trials: Sequence[FrozenTrial]) -> None:
-        """Find for each parameter that some trials lack the choice that decides over it, if one does."""
+        """Find the choice that decides on each parameter which some trials lack, if there is one."""
         self._rules = []
         for j, name in enumerate(self.names):
             has = np.array([name in trial.params for trial in trials], dtype=bool)
@@ -100,13 +95,13 @@ class Domain:
                     break
 
     def without_absent(self, points: np.ndarray) -> np.ndarray:
-        """The same points with what does not matter at them put where trials that lack it are."""
+        """Set parameters that are inactive at a point to `ABSENT`, in place, and return the points."""
         for rule in self._rules:
             points[np.isin(points[:, rule.parent], list(rule.off)), rule.child] = ABSENT
         return points
 
     def random(self, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Points drawn evenly."""
+        """Return uniformly drawn points."""
         return self.from_unit(rng.random((count, len(self))))
 
     def near(
@@ -116,7 +111,7 @@ class Domain:
         width: float,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """`each` neighbours of every point, one or two of whose parameters differ; `width` of a number's step."""
+        """Return `each` neighbours of every point, with one or two parameters changed by `width`."""
         out = np.repeat(points, each, axis=0)
         rows = np.arange(len(out))
         for is_moved in (np.ones(len(out), dtype=bool), rng.random(len(out)) < 0.5):
@@ -126,23 +121,21 @@ class Domain:
             sizes = self.sizes[column[is_choice]]
             out[moved[is_choice], column[is_choice]] = np.floor(rng.random(len(sizes)) * sizes)
             numbers, column = moved[~is_choice], column[~is_choice]
-            smallest = 1.0 / np.maximum(
-                self.sizes[column] - 1,
-                1,
-            )  # 0 for a float without step
+            # The smallest step is 0 for a float without step.
+            smallest = 1.0 / np.maximum(self.sizes[column] - 1, 1)
             step = rng.normal(0.0, width, len(numbers))
             out[numbers, column] += np.sign(step) * np.maximum(np.abs(step), smallest)
         return self.snap(out)
 
     def from_unit(self, unit: np.ndarray) -> np.ndarray:
-        """Rows of the unit cube as points."""
+        """Return rows of the unit cube as points."""
         points = unit.copy()
         points[:, self.is_choice] = np.floor(unit[:, self.is_choice] * self.choices[self.is_choice])
         return self.snap(points)
 
 
 class _InactiveRule:
-    """A parameter that does not matter where another one has certain choices."""
+    """A parameter that is inactive where another one has certain choices."""
 
     def __init__(self, child: int, parent: int, off: set[int]) -> None:
         self.child, self.parent, self.off = child, parent, off
@@ -168,7 +161,7 @@ def _is_known(value: Any, kind: BaseDistribution) -> bool:
     return isinstance(value, (int, float))
 
 
-def _place(value: Any, kind: BaseDistribution) -> float:
+def _to_unit(value: Any, kind: BaseDistribution) -> float:
     if isinstance(kind, CategoricalDistribution):
         return float(kind.to_internal_repr(value))
     low, high = float(kind.low), float(kind.high)  # type: ignore[attr-defined]
@@ -181,7 +174,7 @@ def _place(value: Any, kind: BaseDistribution) -> float:
     return float(min(max((value - low) / (high - low), 0.0), 1.0))
 
 
-def _value(place: float, kind: BaseDistribution) -> Any:
+def _from_unit(place: float, kind: BaseDistribution) -> Any:
     if isinstance(kind, CategoricalDistribution):
         return kind.choices[int(min(max(place, 0), len(kind.choices) - 1))]
     low, high = float(kind.low), float(kind.high)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a study's complete trials say about one objective: for answers and pictures, not for asks."""
+"""The posterior of one objective over a study's complete trials, for reports and plots."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -20,31 +21,32 @@ from tunesvc.search.samplers.gp.observations import (
 from tunesvc.spec.model import Goal
 
 FITTED_MAX = 200
-"""Hyperparameters are learned from so many trials at most."""
+"""Most trials that hyperparameters are fitted to."""
 
 
 @dataclass(frozen=True, slots=True)
 class PosteriorSummary:
-    """A fitted model."""
+    """A fitted model with its data."""
 
     domain: Domain
     seen: Observations
     posterior: Posterior
 
     def in_units(self, values: np.ndarray) -> np.ndarray:
-        """Values of the function in the objective's units: the mean over what each seed makes of it; shapes alike.
+        """Return function values in the objective's units, averaged over seed effects; same shape.
 
-        Not what it would be without any seed's doing: where values become logarithms, that is another one.
+        The value without any seed effect differs where values are modelled by logarithms.
         """
         if self.seen.scale is None:
             raise AssertionError("there is one objective")
-        shifts = np.unique(self.posterior.shifts(np.unique(self.seen.seeds)))  # of trials with a seed each: 0
+        seeds = np.unique(self.seen.seeds)
+        shifts = np.unique(self.posterior.shifts(seeds))  # 0 where each trial has its own seed
         placed = self.seen.centre + self.seen.unit * (values[..., None] + shifts)
         out: np.ndarray = self.seen.scale.back(placed).mean(axis=-1)
         return out
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation of the function itself, without noise, in the objective's units; shapes (points,)."""
+        """Return mean and deviation of the noiseless function in the objective's units."""
         mean, variance = self.posterior.predict(points)
         return self.spread(mean, np.sqrt(variance))
 
@@ -53,7 +55,7 @@ class PosteriorSummary:
         mean: np.ndarray,
         deviation: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Means and deviations in the objective's units."""
+        """Convert means and deviations to the objective's units."""
         low, middle, high = (self.in_units(mean + way * deviation) for way in (-1.0, 0.0, 1.0))
         return middle, np.abs(high - low) / 2
 
@@ -66,11 +68,13 @@ def fit_posterior(
     """Fit the model; None while the trials differ in no parameter, or none is complete.
 
     Args:
-        trials: each with one value; of many the model holds a choice.
+        trials: each with one value; of many the model holds a sample.
         goal: of that value.
-        shared_seeds: how many training seeds the study's trials share in turns, if they do.
+        shared_seeds: number of training seeds that the trials share in turn, if they do.
     """
-    kinds = {name: kind for trial in trials for name, kind in trial.distributions.items() if not kind.single()}
+    kinds: dict[str, BaseDistribution] = {}
+    for trial in trials:
+        kinds |= {name: kind for name, kind in trial.distributions.items() if not kind.single()}
     if not kinds:
         return None
     domain = Domain(kinds)

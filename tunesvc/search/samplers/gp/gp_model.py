@@ -1,11 +1,13 @@
 """Gaussian-process regression over points of a `Domain`.
 
-The covariance is a Matérn 5/2 over a distance with one length scale per parameter, choices at distance 0 or 1, plus a
-term of each distinct point's own: what a configuration does beyond what its neighbours tell. Together with learned
-noise, this tells a lucky draw from a good configuration. Where observations share training seeds, what a seed does to
-all points alike is a term of its own, and noise is what it does to one point, which the same point with the same seed
-has again, but for a rest (a block design with interaction). Hyperparameters maximise the marginal likelihood under
-log-normal priors (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, chapter 5).
+The covariance is a Matérn 5/2 over a distance with one length scale per parameter, choices at
+distance 0 or 1, plus a term for each distinct point: the effect of a configuration beyond its
+neighbours. With fitted noise, this separates a lucky draw from a good configuration. Where
+observations share training seeds, the effect of a seed on all points alike has its own term. Noise
+is then the effect of a seed on one point, which the same point with the same seed has again, up to
+a remainder (a block design with interaction). Hyperparameters maximise the marginal likelihood
+under log-normal priors (Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006,
+chapter 5).
 """
 
 from __future__ import annotations
@@ -17,38 +19,38 @@ from scipy import linalg, optimize
 
 JITTER = 1e-6
 _SAME = 1e-9
-"""Points that are no farther apart are the same one."""
+"""Points at most this far apart count as the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Of values whose variance is about one."""
+    """Parameters of the covariance, for values whose variance is about one."""
 
     weights: np.ndarray
     """Inverse squared length scales, one per parameter."""
     signal: float
-    """Variance of what neighbours share."""
+    """Variance that neighbours share."""
     own: float
-    """Variance of what each point has for itself."""
+    """Variance of each point by itself."""
     noise: float
-    """Variance of what a seed does to one point: of observations of it with several seeds."""
+    """Variance of observations of one point with different seeds."""
     shift: float = 0.0
-    """Variance of what a seed does to all points alike; 0 where no two observations share one."""
+    """Variance of a seed's effect on all points alike; 0 if no two observations share a seed."""
     rest: float = 0.0
-    """Variance of observations of the same point with the same seed; 0 where no two observations share one."""
+    """Variance of observations of the same point with the same seed; 0 if none share a seed."""
     log_posterior: float = 0.0
-    """Of the values that they were learned from, up to a constant: how well they explain them."""
+    """Log posterior of the fitted values, up to a constant."""
 
     @property
     def prior(self) -> float:
-        """Variance of the function where nothing was observed."""
+        """Variance of the function far from any observation."""
         return self.signal + self.own
 
 
 _LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0, 1.0), (np.log(1.2), 1.0, 1.0)
-"""Mode of a length scale's logarithm, and its deviations below and above. Choices lie 1 apart, numbers 0.4 of their
-range by and large: so many times longer are scales of choices, or configurations that differ in a few would be
-strangers."""
+"""Mode of a length scale's logarithm, and its deviations below and above. Choices are 1 apart, numbers
+0.4 of their range on average, so scales of choices are that much longer. Otherwise configurations
+that differ in a few choices would be unrelated."""
 _SIGNAL = (0.0, 1.0, 1.0)
 _FLAT = np.array(
     [
@@ -58,11 +60,16 @@ _FLAT = np.array(
         (np.log(1e-4), 2.0, 2.0, -12.0, 1.0),
     ]
 )
-"""Of `own`, `noise`, `shift` and `rest`, the terms that do not fade with distance; and the bounds of each. The first
-two may be next to nothing, as for a smooth function; but few values can always be taken for noise, so more of it is not
-as likely."""
-_FLAT_OF_STEPS = np.array([(np.log(0.02), 1.0, 1.0, -9.0, 0.0), (np.log(0.03), 1.5, 1.5, -9.0, 1.0)])
-"""The same for a function that jumps, of which it must not be believed that it is smooth."""
+"""Priors and bounds of `own`, `noise`, `shift` and `rest`, the terms that do not fade with distance.
+The first two may be almost 0, as for a smooth function; but few values can always be explained as
+noise, so large ones are less likely."""
+_FLAT_OF_STEPS = np.array(
+    [
+        (np.log(0.02), 1.0, 1.0, -9.0, 0.0),
+        (np.log(0.03), 1.5, 1.5, -9.0, 1.0),
+    ]
+)
+"""The same for a function with jumps, which must not be modelled as smooth."""
 _FLAT_START = np.log([0.02, 0.05, 0.05, 1e-4])
 
 
@@ -75,18 +82,16 @@ def fit(
     *,
     jumps: bool = False,
 ) -> Hyperparameters:
-    """The most probable hyperparameters.
-
-    Always from the same start, so that they depend on the data only.
+    """Return the most probable hyperparameters, from a fixed start, so that only data counts.
 
     Args:
         points: shape (n, parameters).
         values: shape (n,), of mean 0 and variance 1 or so.
-        variances: of observations, known beyond the noise to be learned; shape (n,).
-        choices: how many choices each parameter has, 0 for a number; shape (parameters,).
-        seeds: equal where observations share a training seed; shape (n,). None: each has its own.
-        jumps: whether the function may have steps, as how far a constraint is violated does; for observations that
-            share no seeds.
+        variances: of observations, beyond the noise to be fitted; shape (n,).
+        choices: number of choices of each parameter, 0 for a number; shape (parameters,).
+        seeds: equal where observations share a training seed; shape (n,). None: all differ.
+        jumps: True if the function may have steps, like violations of a constraint; for
+            observations that share no seeds.
     """
     is_choice = choices > 0
     squares = _squares(points, points, is_choice)
@@ -109,15 +114,12 @@ def fit(
         options={"maxiter": 25},
     )
     weights, signal, variances_found = _unpack(found.x, len(is_choice))
-    own, noise, shift, rest = (
-        *map(float, variances_found),
-        *[0.0] * (4 - len(variances_found)),
-    )
+    own, noise, shift, rest = [*map(float, variances_found), 0.0, 0.0][:4]
     return Hyperparameters(weights, signal, own, noise, shift, rest, -float(found.fun))
 
 
 class Posterior:
-    """What observations say about the function."""
+    """Posterior of the function, given observations."""
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class Posterior:
         variances: np.ndarray,
         seeds: np.ndarray | None = None,
     ) -> None:
-        """Shapes as in `fit`."""
+        """Take arrays shaped as in `fit`."""
         self.known = known
         self._choices = choices
         self._seeds = np.arange(len(points)) if seeds is None else seeds
@@ -144,7 +146,7 @@ class Posterior:
         )
 
     def mean(self, points: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
-        """Of the function, or with `seeds` of what observations with those are expected to be; shape (points,)."""
+        """Return means of the function, or with `seeds` of observations with those; shape (points,)."""
         squares = self._squares(self._embed(points))
         cross = self._covariance(squares)
         if seeds is not None:
@@ -153,7 +155,7 @@ class Posterior:
         return out
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and variance of the function itself, without noise."""
+        """Return mean and variance of the function itself, without noise."""
         cross = self._covariance(self._squares(self._embed(points)))
         solved = self._solve(cross)
         variance = self.known.prior - np.einsum("ij,ij->j", solved, solved)
@@ -161,7 +163,7 @@ class Posterior:
         return mean, np.maximum(variance, 1e-12)
 
     def lookahead(self, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mean of the function, and the deviation of what it will be once the point is observed with this seed."""
+        """Return the mean, and the deviation of its change by an observation with this seed."""
         known = self.known
         squares = self._squares(self._embed(points))
         cross = self._covariance(squares)
@@ -182,12 +184,12 @@ class Posterior:
         return mean, np.maximum(change, 1e-12)
 
     def shifts(self, seeds: np.ndarray) -> np.ndarray:
-        """What each of these seeds is believed to do to all points alike; shape (seeds,)."""
+        """Return the estimated effect of each seed on all points alike; shape (seeds,)."""
         out: np.ndarray = self.known.shift * (seeds[:, None] == self._seeds) @ self._weights
         return out
 
     def distances(self, point: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """From a point to others, in length scales; shape (points,)."""
+        """Return distances from a point to others, in length scales; shape (points,)."""
         out: np.ndarray = np.linalg.norm(
             self._embed(points) - self._embed(point[None]),
             axis=1,
@@ -205,25 +207,25 @@ class Posterior:
         )
 
     def _squares(self, features: np.ndarray) -> np.ndarray:
-        out: np.ndarray = (
-            (features**2).sum(axis=1)[:, None] + (self._features**2).sum(axis=1) - 2 * features @ self._features.T
-        )
+        own = (features**2).sum(axis=1)[:, None]
+        observed = (self._features**2).sum(axis=1)
+        out: np.ndarray = own + observed - 2 * features @ self._features.T
         return out
 
     def _covariance(self, squares: np.ndarray) -> np.ndarray:
-        """Of the function, at squared distances from the observed points."""
+        """Return covariances of the function, at squared distances from the observed points."""
         smooth, _ = _matern(squares)
         out: np.ndarray = self.known.signal * smooth + self.known.own * (squares < _SAME)
         return out
 
     def _of_seeds(self, squares: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        """What observations with these seeds have in common with the observed ones beyond the function."""
+        """Return covariances that come from shared seeds."""
         alike = seeds[:, None] == self._seeds
         out: np.ndarray = alike * (self.known.shift + self.known.noise * (squares < _SAME))
         return out
 
     def _embed(self, points: np.ndarray) -> np.ndarray:
-        """Coordinates in which the covariance's distance is Euclidean; a choice is one corner of a simplex."""
+        """Return coordinates with Euclidean distances; a choice is one corner of a simplex."""
         scales, is_number = np.sqrt(self.known.weights), self._choices == 0
         parts = [points[:, is_number] * scales[is_number]]
         for j in np.flatnonzero(~is_number):
@@ -234,8 +236,11 @@ class Posterior:
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """The lower Cholesky factor. Points that all but coincide, as a sampler that has converged proposes them, may leave
-    the covariance a little short of positive definite: then with more on its diagonal."""
+    """Return the lower Cholesky factor.
+
+    Points that nearly coincide, as from a sampler that has converged, may leave the covariance a
+    little short of positive definite. The diagonal is raised then.
+    """
     for jitter in (0.0, 1e-4, 1e-2):
         try:
             raised = covariance + jitter * np.eye(len(covariance)) if jitter else covariance
@@ -247,14 +252,14 @@ def _factor(covariance: np.ndarray) -> np.ndarray:
 
 
 def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Matérn 5/2 of squared distances, and its derivative by them."""
+    """Return the Matérn 5/2 function of squared distances, and its derivative by them."""
     root = np.sqrt(5.0 * np.maximum(squares, 0.0))
     decay = np.exp(-root)
     return (1.0 + root + root**2 / 3.0) * decay, -(5.0 / 6.0) * (1.0 + root) * decay
 
 
 def _squares(a: np.ndarray, b: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
-    """Squared distance in each parameter; shape (parameters, len(a), len(b))."""
+    """Return squared distances in each parameter; shape (parameters, len(a), len(b))."""
     apart = (a[:, None, :] - b[None, :, :]).transpose(2, 0, 1)
     out: np.ndarray = np.where(
         is_choice[:, None, None],
@@ -265,18 +270,19 @@ def _squares(a: np.ndarray, b: np.ndarray, is_choice: np.ndarray) -> np.ndarray:
 
 
 def _flat(same: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Where the terms that do not fade with distance apply: `own`, `noise`, and if any seed is shared `shift` and
-    `rest`; shape (terms, n, n)."""
+    """Return the masks of the terms that do not fade with distance; shape (terms, n, n).
+
+    `own`, `noise`, and if any seed is shared `shift` and `rest`.
+    """
     alike = seeds[:, None] == seeds
-    is_shared = alike.sum() > len(seeds)
-    return np.array(
-        [same, same & alike, *([alike, np.eye(len(seeds))] if is_shared else [])],
-        dtype=float,
-    )
+    terms = [same, same & alike]
+    if alike.sum() > len(seeds):
+        terms += [alike, np.eye(len(seeds))]
+    return np.array(terms, dtype=float)
 
 
 def _unpack(theta: np.ndarray, parameters: int) -> tuple[np.ndarray, float, np.ndarray]:
-    """Weights, the signal's variance, and those of the flat terms."""
+    """Return weights, the signal's variance, and those of the flat terms."""
     known = np.exp(theta)
     return known[:parameters], float(known[parameters]), known[parameters + 1 :]
 
@@ -289,10 +295,12 @@ def _negative_log_posterior(
     variances: np.ndarray,
     priors: np.ndarray,
 ) -> tuple[float, np.ndarray]:
-    """And its gradient.
+    """Return the negative log posterior and its gradient.
 
-    `squares` has shape (parameters, n * n), `flat` (terms, n, n), and `priors`, of length scales, signal and terms,
-    (parameters + 1 + terms, 3).
+    Args:
+        squares: shape (parameters, n * n).
+        flat: shape (terms, n, n).
+        priors: of length scales, signal and terms; shape (parameters + 1 + terms, 3).
     """
     n, parameters = len(values), len(squares)
     weights, signal, of_flat = _unpack(theta, parameters)
@@ -305,14 +313,14 @@ def _negative_log_posterior(
         return 1e10, np.zeros_like(theta)
     solved = linalg.cho_solve((factor, True), values, check_finite=False)
     inverse, _ = linalg.lapack.dpotri(factor, lower=1)
-    inverse += np.tril(inverse, -1).T  # LAPACK fills the lower triangle only
+    inverse += np.tril(inverse, -1).T  # LAPACK fills only the lower triangle
     misfit = inverse - np.outer(solved, solved)
     gradient = np.empty_like(theta)
     gradient[:parameters] = 0.5 * weights * (squares @ (misfit * signal * slope).ravel())
     gradient[parameters] = 0.5 * signal * np.vdot(misfit, smooth)
     gradient[parameters + 1 :] = 0.5 * of_flat * np.tensordot(flat, misfit, axes=2)
     value = 0.5 * values @ solved + np.log(np.diag(factor)).sum()
-    # A length scale's logarithm is -1/2 that of its weight.
+    # A length scale's logarithm is -1/2 times that of its weight.
     factors = np.repeat([-0.5, 1.0], [parameters, 1 + len(flat)])
     modes, below, above = priors.T
     off = factors * theta - modes

@@ -1,4 +1,4 @@
-"""The Gaussian-process sampler: an Optuna sampler that learns from finished, pruned and running trials alike."""
+"""The Gaussian-process sampler, which learns from finished, pruned and running trials."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from tunesvc.search.tracking.objectives import is_feasible
 from tunesvc.search.training_seeds import groups
 
 VERSION = "gp 5"
-"""Changes whenever the same seed and history give another proposal."""
+"""Version; it changes when the same seed and history give another proposal."""
 _FITTED_MAX = 150
-"""Hyperparameters are learned from so many observations at most."""
+"""Most observations that hyperparameters are fitted to."""
 _EVERY_UP_TO, _GROWTH = 20, 1.1
-"""Up to so many finished trials hyperparameters are learned at each, then whenever there are so many times more."""
+"""Number of finished trials up to which each one leads to a new fit; then every growth by `_GROWTH`."""
 _FITS_MAX = 6
-"""Of values, of their logarithms and of constraints, now and before the last milestone."""
+"""Cached fits: of values, of their logarithms and of constraints, now and at the last milestone."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 _NEAREST = 3
 _STARTS = 5
@@ -48,10 +48,10 @@ _STARTS = 5
 class GPSampler(BaseSampler):
     """Bayesian optimisation with a Gaussian process, on NumPy and SciPy.
 
-    What it proposes is a function of its seed, the trial's number and the trials so far, so a restarted study goes on
-    as it would have, and every proposal can be drawn again. Takes one or several objectives, constraints as Optuna
-    stores them (values above 0 are violations), and every kind of parameter; which conditional parameters occur with
-    which choices is learned from the trials.
+    A proposal is a function of the seed, the trial's number and the trials so far. So a restarted
+    study continues as it would have, and every proposal can be reproduced. Takes one or several
+    objectives, constraints as Optuna stores them (values above 0 are violations), and every kind of
+    parameter. The dependence of conditional parameters on choices is learned from the trials.
     """
 
     repeatable = True
@@ -64,14 +64,14 @@ class GPSampler(BaseSampler):
         search_space: Mapping[str, BaseDistribution] | None = None,
         shared_seeds: int | None = None,
     ) -> None:
-        """A sampler for one study or several.
+        """Make a sampler for one or several studies.
 
         Args:
-            seed: of all that is drawn; from the system's entropy by default.
-            n_startup_trials: so many trials are spread evenly before the model is asked.
-            search_space: the parameters, where they are known in advance; else learned from the trials.
-            shared_seeds: says that trial k is trained with seed `k % shared_seeds`, or on that fold of the data. What
-                a seed does to all trials alike is then told apart from what their parameters do.
+            seed: of all random numbers; from the system's entropy by default.
+            n_startup_trials: number of trials that are spread evenly before the model is used.
+            search_space: the parameters, if they are known in advance; else learned from the trials.
+            shared_seeds: set if trial k is trained with seed `k % shared_seeds`, or on that fold of
+                the data. A seed's effect on all trials alike is then separated from the parameters'.
         """
         self._seed = _entropy() if seed is None else int(seed)
         self._n_startup_trials = n_startup_trials
@@ -81,7 +81,7 @@ class GPSampler(BaseSampler):
         self._reasons: LRUDict[Reason] = LRUDict()
 
     def reseed_rng(self) -> None:
-        """Draw other numbers from now on, as Optuna asks of a sampler's copy in another worker."""
+        """Reseed, as Optuna does with a sampler's copy in another worker."""
         self._seed = _entropy()
 
     @locked
@@ -90,7 +90,7 @@ class GPSampler(BaseSampler):
         study: Study,
         trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
-        """Every parameter that any trial has, with its latest distribution."""
+        """Return every parameter of any trial, with its latest distribution."""
         union = dict(self._search_space)
         for other in study._get_trials(deepcopy=False, use_cache=True):
             if other.number != trial.number:
@@ -104,13 +104,15 @@ class GPSampler(BaseSampler):
         trial: FrozenTrial,
         search_space: dict[str, BaseDistribution],
     ) -> dict[str, Any]:
-        """Values for all parameters together."""
+        """Return values for all parameters jointly."""
         if not search_space:
             self._explain_start(trial.number, 0)
             return {}
         domain = Domain(search_space)
-        trials = [shown_as_infeasible(other) or other for other in study._get_trials(deepcopy=False, use_cache=True)]
-        others = [other for other in trials if other.number != trial.number and other.state in _TEACHING]
+        found = study._get_trials(deepcopy=False, use_cache=True)
+        trials = [shown_as_infeasible(other) or other for other in found]
+        others = [other for other in trials if other.number != trial.number]
+        others = [other for other in others if other.state in _TEACHING]
         domain.learn_conditions([other for other in others if other.state.is_finished()])
         point = self._propose(study, trial.number, others, domain)
         return domain.decode(point)
@@ -122,13 +124,13 @@ class GPSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """A value drawn evenly, for a parameter that no trial had before."""
+        """Return a uniformly drawn value, for a parameter that no trial had before."""
         rng = np.random.default_rng([self._seed, trial.number, *param_name.encode()])
         domain = Domain({param_name: param_distribution})
         return domain.decode(domain.random(1, rng)[0])[param_name]
 
     def explain(self, number: int) -> Reason | None:
-        """Why the last proposal for the trial of this number was made."""
+        """Return the reason of the last proposal for this trial."""
         return self._reasons.get(number)
 
     # --- proposing ----------------------------------------------------------------------------------
@@ -186,7 +188,7 @@ class GPSampler(BaseSampler):
         )
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
-            # They will have told something when this proposal runs; taken to be what is expected of them now.
+            # Running trials will have finished when this one does: assume their expected values.
             points = np.stack([domain.encode(trial.params) for trial in running])
             seeds = self._seeds_of([trial.number for trial in running])
             posterior = Posterior(
@@ -203,9 +205,10 @@ class GPSampler(BaseSampler):
             means[seen.is_candidate],
         )
         (seed,) = self._seeds_of([number])
-        told = set(every.numbers.tolist())
-        others = [trial for trial in trials if trial.number not in told]
-        failed = [trial for trial in others if trial.state == TrialState.PRUNED and not trial.intermediate_values]
+        known_numbers = set(every.numbers.tolist())
+        others = [trial for trial in trials if trial.number not in known_numbers]
+        pruned = [trial for trial in others if trial.state == TrialState.PRUNED]
+        failed = [trial for trial in pruned if not trial.intermediate_values]
         acquisition = Acquisition(
             posterior,
             incumbents,
@@ -221,17 +224,15 @@ class GPSampler(BaseSampler):
         trials: Sequence[FrozenTrial],
         domain: Domain,
     ) -> Posterior | None:
-        """How far constraints are violated; None while none was."""
+        """Model the violation of constraints; None if there is none."""
         ended = [trial for trial in trials if trial.state.is_finished()][-OBSERVED_MAX:]
         if all(is_feasible(trial) for trial in ended):
             return None
-        points, worst = (
-            np.stack([domain.encode(trial.params) for trial in ended]),
-            excesses(ended),
-        )
+        points = np.stack([domain.encode(trial.params) for trial in ended])
+        worst = excesses(ended)
         zeros = np.zeros(len(ended))
         learned = slice(-_FITTED_MAX, None)
-        seeds = np.arange(len(ended))  # each its own: what a seed does to constraints alike is not looked for
+        seeds = np.arange(len(ended))  # all differ: effects of seeds on constraints are not modelled
         known = self._fit_cached(
             points[learned],
             worst[learned],
@@ -250,34 +251,32 @@ class GPSampler(BaseSampler):
         domain: Domain,
         is_log: bool | None,
     ) -> Hyperparameters:
-        """Learned again whenever the history has grown by a tenth: from its finished trials, while there are enough."""
+        """Fit to finished trials whenever they have grown by a tenth, or else to what there is."""
         finished = self._to_learn_from(study, trials)
         if not finished:
             return self._learn(seen.thinned(_FITTED_MAX), domain)
-        ones = np.ones(1)
-        known = (
-            observe(
-                finished,
-                domain,
-                study.directions,
-                (),
-                ones,
-                self._shared_seeds,
-                is_log=is_log,
-            )
-            or seen
+        known = observe(
+            finished,
+            domain,
+            study.directions,
+            (),
+            np.ones(1),
+            self._shared_seeds,
+            is_log=is_log,
         )
-        return self._learn(known.thinned(_FITTED_MAX), domain)
+        return self._learn((known or seen).thinned(_FITTED_MAX), domain)
 
     def _to_learn_from(
         self,
         study: Study,
         trials: Sequence[FrozenTrial],
     ) -> Sequence[FrozenTrial]:
-        """The finished trials of which hyperparameters are learned; none while there are too few."""
+        """Return the finished trials that hyperparameters are fitted to; empty while too few."""
         finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         count = _milestone(len(finished))
-        return () if count < self._n_startup_trials or len(study.directions) > 1 else finished[:count]
+        if count < self._n_startup_trials or len(study.directions) > 1:
+            return ()
+        return finished[:count]
 
     def _prefers_log(
         self,
@@ -285,7 +284,7 @@ class GPSampler(BaseSampler):
         trials: Sequence[FrozenTrial],
         domain: Domain,
     ) -> bool | None:
-        """See `prefers_log`; None while there are too few trials to tell."""
+        """Return True if logarithms fit better, see `prefers_log`; None with too few trials."""
         finished = self._to_learn_from(study, trials)
         if not finished:
             return None
@@ -321,8 +320,9 @@ class GPSampler(BaseSampler):
         *,
         jumps: bool = False,
     ) -> Hyperparameters:
-        """Several workers ask between two results: the same data gives the same hyperparameters."""
-        key = points.tobytes() + values.tobytes() + variances.tobytes() + seeds.tobytes() + bytes([jumps])
+        """Fit, or return a cached fit: several workers ask between two results, with the same data."""
+        arrays = (points, values, variances, seeds)
+        key = b"".join(array.tobytes() for array in arrays) + bytes([jumps])
         known = self._fits.get(key)
         if known is None:
             known = self._fits[key] = fit(
@@ -347,10 +347,7 @@ class GPSampler(BaseSampler):
         if ended >= self._n_startup_trials:
             until = "because no finished trial can teach the model yet"
         text = f"start: spread evenly over the space, {until}"
-        self._keep(
-            number,
-            Reason(text, {**self._signed(), "phase": "start", "ended": ended}),
-        )
+        self._reasons[number] = Reason(text, {**self._signed(), "phase": "start", "ended": ended})
 
     def _explain(
         self,
@@ -362,7 +359,8 @@ class GPSampler(BaseSampler):
         (mean,), (variance,) = model.posterior.predict(point[None])
         deviation = math.sqrt(variance)
         is_repeated = bool((model.seen.points == point).all(axis=1).any())
-        phase = "exploit" if mean - model.incumbents.best_mean < 0.5 * deviation or is_repeated else "explore"
+        is_near = mean - model.incumbents.best_mean < 0.5 * deviation
+        phase = "exploit" if is_near or is_repeated else "explore"
         nearest = model.nearest(point)
         details = {
             **self._signed(),
@@ -370,12 +368,12 @@ class GPSampler(BaseSampler):
             "acquisition": value,
             "nearest": nearest,
         }
-        (does,) = model.posterior.shifts(self._seeds_of([number]))
-        units = model.seen.in_units(float(mean + does), deviation)
-        told = ""
+        (shift,) = model.posterior.shifts(self._seeds_of([number]))
+        units = model.seen.in_units(float(mean + shift), deviation)
+        expectation = ""
         if units is not None:
             details |= {"mean": units[0], "deviation": units[1]}
-            told = f"; {units[0]:.6g} ± {units[1]:.2g} is expected"
+            expectation = f"; {units[0]:.6g} ± {units[1]:.2g} is expected"
         why = {
             "exploit": "close to the best values that the model knows",
             "explore": "where the model knows so little that a better value is possible",
@@ -383,16 +381,15 @@ class GPSampler(BaseSampler):
         if is_repeated:
             again = f"again{self._with_seed(number)}, to tell its value from noise"
             why = f"the parameters of trial {nearest[0]['number']} {again}"
-        self._keep(number, Reason(f"{phase}: {why}{told}", details))
+        self._reasons[number] = Reason(f"{phase}: {why}{expectation}", details)
 
     def _with_seed(self, number: int) -> str:
-        return "" if self._shared_seeds is None else f" with seed {number % self._shared_seeds} of {self._shared_seeds}"
+        if self._shared_seeds is None:
+            return ""
+        return f" with seed {number % self._shared_seeds} of {self._shared_seeds}"
 
     def _signed(self) -> dict[str, Any]:
         return {"sampler": "gp", "version": VERSION, "seed": self._seed}
-
-    def _keep(self, number: int, reason: Reason) -> None:
-        self._reasons[number] = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,17 +399,18 @@ class _Model:
     acquisition: Acquisition
     incumbents: Incumbents
     means: np.ndarray
-    """Of the observed points."""
+    """Posterior means at the observed points."""
 
     def nearest(self, point: np.ndarray) -> list[dict[str, float]]:
-        """The observed trials that the model holds to be most alike, and their distance in length scales."""
+        """Return the observed trials nearest to a point, and their distances in length scales."""
         distances = self.posterior.distances(point, self.seen.points)
         order = np.argsort(distances, kind="stable")[:_NEAREST]
-        return [{"number": int(self.seen.numbers[i]), "distance": float(distances[i])} for i in order]
+        numbers = self.seen.numbers[order].tolist()
+        return [{"number": number, "distance": float(distances[i])} for number, i in zip(numbers, order, strict=True)]
 
 
 def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
-    """Shape (trials, parameters)."""
+    """Return trials as points; shape (trials, parameters)."""
     return np.array([domain.encode(trial.params) for trial in trials]).reshape(
         -1,
         len(domain),
@@ -420,7 +418,7 @@ def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:
 
 
 def _milestone(count: int) -> int:
-    """The largest of 20, 22, 24, 26 ... that is not above a count, each a tenth more than the one before."""
+    """Return the largest of 20, 22, 24, 26 ... (a tenth more each) that is not above a count."""
     if count <= _EVERY_UP_TO:
         return count
     steps = int(math.log(count / _EVERY_UP_TO) / math.log(_GROWTH) + 1e-9)

@@ -1,6 +1,7 @@
-"""Points that fill a search space evenly, for the trials before there is anything to learn from.
+"""Points that fill a search space evenly, for the first trials.
 
-Apart from `domain`, since scipy.stats takes a third of a second to import and only samplers need it.
+Separate from `domain`, because scipy.stats takes a third of a second to import and only samplers
+need it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from tunesvc.search.samplers.gp.domain import Domain
 
 
 def spread(domain: Domain, number: int, seed: int) -> np.ndarray:
-    """The point of that number in a sequence that fills the box evenly (Sobol', scrambled); shape (parameters,)."""
+    """Return a point of a scrambled Sobol' sequence, which fills the box evenly; shape (parameters,)."""
     sequence = qmc.Sobol(max(len(domain), 1), seed=seed)
     if number:
         sequence.fast_forward(number)

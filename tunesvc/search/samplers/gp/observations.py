@@ -1,4 +1,4 @@
-"""What a study's trials teach the model: points, values on a robust scale, and how far each value is to be trusted."""
+"""Observations for the model: points, values on a robust scale, and the variance of each value."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from tunesvc.search.tracking.scale import WORST, ValueScale
 from tunesvc.search.training_seeds import groups
 
 OBSERVED_MAX = 400
-"""The model holds so many trials: of more the best, the newest, and an even choice of the rest."""
+"""Most trials in the model: the best, the newest, and an even sample of the rest."""
 _GUESS = 1.0
-"""Deviation, on the scale, of a pruned trial's last value when no curve model says what it is worth."""
+"""Deviation, on the scale, of a pruned trial's last value if no curve model can forecast it."""
 _AUGMENTATION = 0.05
 _EXCESS_MAX = 2.0
-"""A violation of more than twice its usual size is no worse."""
+"""Cap on a violation, in units of its usual size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """Small values are good; of finished trials they have mean 0 and variance 1."""
+    """Values are losses; those of finished trials have mean 0 and variance 1."""
 
     numbers: np.ndarray
     points: np.ndarray
     values: np.ndarray
     raw: np.ndarray
-    """In the first objective's units; NaN for trials that are forecast."""
+    """Values in the first objective's units; NaN for forecast trials."""
     variances: np.ndarray
-    """Of each value beyond the noise that all have: 0 for finished trials."""
+    """Variance of each value beyond the common noise: 0 for finished trials."""
     seeds: np.ndarray
-    """Equal where trials share a training seed."""
+    """Equal numbers for trials that share a training seed."""
     is_candidate: np.ndarray
-    """Whether the trial may be recommended: finished, and within all constraints."""
+    """True if the trial may be recommended: finished and feasible."""
     unit: float
     centre: float
     """A value on the scale is `centre + unit * value`."""
@@ -52,14 +52,15 @@ class Observations:
         return len(self.values)
 
     def in_units(self, mean: float, deviation: float) -> tuple[float, float] | None:
-        """A prediction in the objective's own units; None for several objectives."""
+        """Return a prediction in the objective's units; None for several objectives."""
         if self.scale is None:
             return None
-        ends = self.scale.back(self.centre + self.unit * np.array([mean - deviation, mean, mean + deviation]))
+        around = np.array([mean - deviation, mean, mean + deviation])
+        ends = self.scale.back(self.centre + self.unit * around)
         return float(ends[1]), float(abs(ends[2] - ends[0]) / 2)
 
     def on(self, scale: ValueScale) -> Observations:
-        """The same finished trials on another scale, for one objective."""
+        """Return the same finished trials on another scale, for one objective."""
         placed = scale.to(self.raw)
         centre, unit = float(placed.mean()), float(placed.std()) or 1.0
         return replace(
@@ -71,18 +72,16 @@ class Observations:
         )
 
     def thinned(self, limit: int) -> Observations:
-        """At most so many."""
+        """Return at most so many observations."""
         if len(self) <= limit:
             return self
         order = np.argsort(self.values, kind="stable")
-        best, newest = (
-            order[: limit // 3],
-            np.argsort(-self.numbers, kind="stable")[: limit // 6],
-        )
-        chosen = np.union1d(best, newest)
-        rest = np.setdiff1d(order, chosen)
-        even = rest[np.linspace(0, len(rest) - 1, limit - len(chosen)).astype(int)]
-        kept = np.union1d(chosen, even)
+        best = order[: limit // 3]
+        newest = np.argsort(-self.numbers, kind="stable")[: limit // 6]
+        first = np.union1d(best, newest)
+        rest = np.setdiff1d(order, first)
+        even = rest[np.linspace(0, len(rest) - 1, limit - len(first)).astype(int)]
+        kept = np.union1d(first, even)
         return Observations(
             self.numbers[kept],
             self.points[kept],
@@ -107,22 +106,21 @@ def observe(
     *,
     is_log: bool | None = None,
 ) -> Observations | None:
-    """What finished, pruned and running trials are worth; None when none has finished.
+    """Return observations of finished, pruned and running trials; None if none has finished.
 
     Args:
-        curves: one per objective, to forecast unfinished trials; none leaves these out.
-        weights: of the objectives, for several: they become one by an augmented Chebyshev function (Knowles 2006,
-            "ParEGO").
-        shared_seeds: how many training seeds the trials share in turns; None: each has its own.
+        curves: one per objective, to forecast unfinished trials; empty to leave these out.
+        weights: of several objectives, which an augmented Chebyshev function combines (Knowles
+            2006, "ParEGO").
+        shared_seeds: number of training seeds that the trials share in turn; None: all differ.
         is_log: as for `ValueScale.of`.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not finished:
         return None
     columns = np.array([trial.values for trial in finished], dtype=float)
-    scales = [
-        ValueScale.of(column, direction, is_log=is_log) for column, direction in zip(columns.T, directions, strict=True)
-    ]
+    pairs = zip(columns.T, directions, strict=True)
+    scales = [ValueScale.of(column, direction, is_log=is_log) for column, direction in pairs]
     placed = np.column_stack([scale.to(column) for scale, column in zip(scales, columns.T, strict=True)])
     means, deviations = placed.mean(axis=0), placed.std(axis=0) + 1e-9
 
@@ -135,16 +133,20 @@ def observe(
     values = combined(placed)
     centre, unit = float(values.mean()), float(values.std()) or 1.0
     seen = [(trial, value, 0.0) for trial, value in zip(finished, values, strict=True)]
-    seen += _foreseen(trials, curves, scales, combined)
-    numbers = np.array([trial.number for trial, _, _ in seen])
+    seen += _forecast_unfinished(trials, curves, scales, combined)
+    observed = [trial for trial, _, _ in seen]
+    is_complete = [trial.state == TrialState.COMPLETE for trial in observed]
+    raw = [t.values[0] if done else np.nan for t, done in zip(observed, is_complete, strict=True)]
+    is_candidate = [done and is_feasible(trial) for trial, done in zip(observed, is_complete, strict=True)]
+    numbers = np.array([trial.number for trial in observed])
     return Observations(
         numbers,
-        np.stack([domain.encode(trial.params) for trial, _, _ in seen]),
+        np.stack([domain.encode(trial.params) for trial in observed]),
         (np.array([value for _, value, _ in seen]) - centre) / unit,
-        np.array([trial.values[0] if trial.state == TrialState.COMPLETE else np.nan for trial, _, _ in seen]),
+        np.array(raw),
         np.array([variance for _, _, variance in seen]) / unit**2,
         groups(numbers, shared_seeds),
-        np.array([trial.state == TrialState.COMPLETE and is_feasible(trial) for trial, _, _ in seen]),
+        np.array(is_candidate),
         unit,
         centre,
         scales[0] if len(scales) == 1 else None,
@@ -152,7 +154,7 @@ def observe(
 
 
 Learn = Callable[[Observations], Hyperparameters]
-"""Has hyperparameters learned, or remembered."""
+"""Fits hyperparameters, or returns cached ones."""
 
 
 def prefers_log(
@@ -163,13 +165,14 @@ def prefers_log(
     limit: int,
     learn: Learn,
 ) -> bool:
-    """Whether logarithms of an objective's values are a smoother function of the parameters than the values.
+    """Return True if logarithms of values are a smoother function of the parameters than values.
 
-    Losses that differ by factors mostly are. A squared distance is not: its logarithm has a hole at the minimum. The
-    values are more probable under the better one (Snelson et al. 2003, "Warped Gaussian processes").
+    Mostly they are for losses that differ by factors. They are not for a squared distance, whose
+    logarithm has a hole at the minimum. The better scale makes the values more probable (Snelson et
+    al. 2003, "Warped Gaussian processes").
 
     Args:
-        limit: at most so many trials are looked at.
+        limit: most trials that are used.
     """
     seen = observe(
         finished,
@@ -185,23 +188,21 @@ def prefers_log(
     as_log = seen.scale
     seen = seen.thinned(limit)
     as_is = ValueScale.of(seen.raw, direction, is_log=False)
-    return _log_evidence(seen, as_log, learn) > _log_evidence(
-        seen.on(as_is),
-        as_is,
-        learn,
-    )
+    log_evidence = _log_evidence(seen, as_log, learn)
+    return log_evidence > _log_evidence(seen.on(as_is), as_is, learn)
 
 
 def _log_evidence(seen: Observations, scale: ValueScale, learn: Learn) -> float:
-    """How probable the raw values are, up to a constant: by the model, and by how the scale stretches them."""
+    """Return the log probability of raw values, up to a constant, by model and scale."""
     stretched = scale.log_slopes(seen.raw).sum() - len(seen) * np.log(seen.unit)
     return learn(seen).log_posterior + float(stretched)
 
 
 def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
-    """By how much each trial violates the constraint that it violates most: above 0 where it does; shape (trials,).
+    """Return each trial's largest violation of a constraint, above 0 if violated; shape (trials,).
 
-    Each constraint in units of its own median size. A trial that one was not judged by keeps within it by as much.
+    Each constraint is in units of its own median size. A trial without a value for one counts as
+    feasible by one unit.
     """
     names = sorted({name for trial in trials for name in trial.constraints})
     worst = np.full(len(trials), -np.inf if names else -1.0)
@@ -210,21 +211,19 @@ def excesses(trials: Sequence[FrozenTrial]) -> np.ndarray:
         excess = np.array([trial.constraints.get(name, 0.0) for trial in trials])
         sizes = np.abs(excess[np.isfinite(excess) & (excess != 0.0)])
         unit = np.median(sizes) if len(sizes) else 1.0
-        worst = np.maximum(
-            worst,
-            np.where(is_judged, np.nan_to_num(excess / unit, nan=_EXCESS_MAX), -1.0),
-        )
+        relative = np.nan_to_num(excess / unit, nan=_EXCESS_MAX)
+        worst = np.maximum(worst, np.where(is_judged, relative, -1.0))
     out: np.ndarray = worst.clip(-_EXCESS_MAX, _EXCESS_MAX)
     return out
 
 
-def _foreseen(
+def _forecast_unfinished(
     trials: Sequence[FrozenTrial],
     curves: Sequence[CurveModel],
     scales: Sequence[ValueScale],
     combined: Callable[[np.ndarray], np.ndarray],
 ) -> list[tuple[FrozenTrial, float, float]]:
-    """Pruned and running trials with what is forecast for all objectives together, and its variance."""
+    """Return pruned and running trials with the forecast of the combined value, and its variance."""
     if len(curves) == 1:
         known = _unfinished(trials, curves[0], scales[0])
         return [(trial, *known[trial.number]) for trial in trials if trial.number in known]
@@ -233,10 +232,10 @@ def _foreseen(
     by_objective = [
         _unfinished(trials, model, scale, guesses=False) for model, scale in zip(curves, scales, strict=False)
     ]
-    nodes = np.array(list(itertools.product((-np.sqrt(3.0), 0.0, np.sqrt(3.0)), repeat=len(curves))))
-    shares = np.where(nodes == 0.0, 2 / 3, 1 / 6).prod(
-        axis=1,
-    )  # of a normal variable: Gauss and Hermite's, three each
+    # Gauss-Hermite quadrature of a normal variable with three nodes per objective.
+    levels = (-np.sqrt(3.0), 0.0, np.sqrt(3.0))
+    nodes = np.array(list(itertools.product(levels, repeat=len(curves))))
+    shares = np.where(nodes == 0.0, 2 / 3, 1 / 6).prod(axis=1)
     out = []
     for trial in trials:
         if all(trial.number in known for known in by_objective):
@@ -254,9 +253,9 @@ def _unfinished(
     *,
     guesses: bool = True,
 ) -> Mapping[int, tuple[float, float]]:
-    """By number: what is forecast for a pruned or running trial that has reported, and its variance.
+    """Return forecast and variance by number, for pruned and running trials that have reported.
 
-    With `guesses`, a pruned trial that cannot be forecast is taken for its last value.
+    With `guesses`, a pruned trial without a forecast counts with its last value.
     """
     partial = [
         trial
@@ -270,19 +269,11 @@ def _unfinished(
                 last = trial.intermediate_values[max(trial.intermediate_values)]
                 out[trial.number] = float(scale.to(last)), _GUESS**2
         elif forecast.scale == scale:
-            out[trial.number] = (
-                min(float(forecast.z), WORST),
-                float(forecast.deviation_z**2) * DOF / (DOF - 2),
-            )
+            variance = float(forecast.deviation_z**2) * DOF / (DOF - 2)
+            out[trial.number] = min(float(forecast.z), WORST), variance
         else:
-            low, high = scale.to(
-                np.array(
-                    [
-                        forecast.value - forecast.deviation,
-                        forecast.value + forecast.deviation,
-                    ]
-                )
-            )
+            ends = [forecast.value - forecast.deviation, forecast.value + forecast.deviation]
+            low, high = scale.to(np.array(ends))
             variance = (float(high - low) / 2) ** 2 * DOF / (DOF - 2)
             out[trial.number] = float(scale.to(forecast.value)), variance
     return out
