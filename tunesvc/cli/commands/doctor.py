@@ -165,13 +165,9 @@ def _ray() -> DatabaseFinding:
 
 def _gpus() -> DatabaseFinding:
     def look() -> str:
-        from ray._private.accelerators import get_all_accelerator_managers
+        from tunesvc.execution.ray_internals import accelerator_counts
 
-        counts = {
-            manager.get_resource_name(): manager.get_current_node_num_accelerators()
-            for manager in get_all_accelerator_managers()
-        }
-        found = [f"{count} {name}" for name, count in counts.items() if count]
+        found = [f"{count} {name}" for name, count in accelerator_counts().items() if count]
         return ", ".join(found) or "none on this machine"
 
     return _tried("Accelerators", look)

@@ -24,6 +24,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
 from tunesvc.execution.attempt.spool import Remains, read_remains
 from tunesvc.execution.executor import Job, NodeInfo
@@ -130,7 +131,7 @@ class RayBackend:
 
     def pending(self, workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
         """Return the workers that are not up yet. One call to Ray for each."""
-        return [worker for worker in workers if _state(worker.actor) in _STARTING]
+        return [worker for worker in workers if ray_internals.actor_state(worker.actor) in _STARTING]
 
     def remains(self, info: WorkerInfo, positions: Mapping[str, int]) -> Remains:
         """Return a dead worker's unread output. On a cluster, a task on its node reads it."""
@@ -211,7 +212,7 @@ class RayBackend:
 def living_nodes() -> list[NodeInfo]:
     """Return the living nodes. Blocks while Ray's head is unreachable. Any thread may call this."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    free: dict[str, dict[str, float]] = ray._private.state.available_resources_per_node()  # type: ignore[no-untyped-call]
+    free = ray_internals.free_resources_by_node()
     return [
         NodeInfo(
             node["NodeID"],
@@ -223,12 +224,6 @@ def living_nodes() -> list[NodeInfo]:
         for node in nodes
         if node["Alive"]
     ]
-
-
-def _state(handle: Any) -> str:
-    """Return an actor's state. Not from `ray.util.state`, which needs Ray's dashboard."""
-    known: dict[str, Any] = ray._private.state.actors(actor_id=handle._actor_id.hex())
-    return str(known.get("State", ""))
 
 
 def _group_names() -> list[str]:

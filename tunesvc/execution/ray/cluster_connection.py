@@ -6,7 +6,6 @@ Owns Ray's start options and its log settings, and turns failures to start or re
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import signal
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunesvc.errors import ExecutorError
+from tunesvc.execution import ray_internals
 
 NAMESPACE = "tunesvc"
 _REACH_S = 5.0
@@ -100,7 +100,7 @@ def connect(
 def _start(local: LocalResources) -> None:
     if local.devices is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(local.devices)
-    with _without_idle_processes():
+    with ray_internals.lean_local_ray():
         _init(
             "Ray could not be started on this machine",
             "`tune doctor` checks this machine; `cluster: HOST:PORT` or RAY_ADDRESS uses a Ray that runs elsewhere",
@@ -112,26 +112,6 @@ def _start(local: LocalResources) -> None:
             object_store_memory=_OBJECT_STORE_BYTES,
             _system_config={"preload_python_modules": [_WORKER]},
         )
-
-
-@contextlib.contextmanager
-def _without_idle_processes() -> Iterator[None]:
-    """Start Ray without the processes that a single node does not need: autoscaler, log monitor, dashboard server.
-
-    Each is a Python process that imports Ray and competes for the CPU while Ray starts. Ray even waits for the
-    dashboard server, which `include_dashboard=False` starts without pages. `ray start` has options for the first two,
-    `ray.init` has none.
-    """
-    from ray._private import node, parameter
-
-    params, serve = parameter.RayParams, node.Node.start_api_server
-    parameter.RayParams = functools.partial(params, no_monitor=True, include_log_monitor=False)  # type: ignore[misc, assignment, arg-type]
-    node.Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        parameter.RayParams = params  # type: ignore[misc]
-        node.Node.start_api_server = serve  # type: ignore[method-assign]
 
 
 def _join(address: str, source: str | None) -> None:
@@ -155,7 +135,6 @@ def _match_authentication(address: str) -> None:
     Raises:
         ExecutorError: the cluster requires a token that is not configured here.
     """
-    from ray._private.authentication.authentication_token_setup import _enable_token_auth
     from ray.exceptions import AuthenticationError
 
     if os.environ.get("RAY_AUTH_MODE"):
@@ -163,7 +142,7 @@ def _match_authentication(address: str) -> None:
     try:
         _check_alive(address)
     except AuthenticationError:
-        _enable_token_auth()
+        ray_internals.enable_token_authentication()
         try:
             _check_alive(address)
         except AuthenticationError as error:
@@ -174,18 +153,15 @@ def _match_authentication(address: str) -> None:
 
 
 def _check_alive(address: str) -> None:
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled, and without stubs
-
     with _stderr_muted():  # a refusal also raises an exception
-        GcsClient(address=address).check_alive([], _REACH_S)
+        ray_internals.check_head(address, _REACH_S)
 
 
 def _init(failure: str, remedy: str, **options: Any) -> None:
     import ray
-    from ray._private import worker
 
-    # Otherwise Ray prints a raylet's last messages to stdout. Attempts have them in their outcome.
-    worker._worker_logs_enabled = False
+    # Attempts have a worker's last messages in their outcome.
+    ray_internals.mute_worker_logs()
 
     try:
         ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
+from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import Attempt, Run, WorkerInfo
 from tunesvc.execution.attempt.batching import BATCH_WINDOW_S, BatchSignal
 from tunesvc.execution.attempt.failures import EntrypointError
@@ -325,9 +326,5 @@ class Worker:
 
 def _spool_folder() -> Path:
     """Return this process's folder, among Ray's logs: they outlive the process."""
-    ray = sys.modules.get("ray")
-    node = ray._private.worker._global_node if ray is not None else None
-    name = f"tunesvc-{os.getpid()}"
-    if node is None:
-        return Path(tempfile.mkdtemp(prefix="tunesvc-"), name)
-    return Path(node.get_logs_dir_path(), name)
+    logs = ray_internals.log_folder() or tempfile.mkdtemp(prefix="tunesvc-")
+    return Path(logs, f"tunesvc-{os.getpid()}")
