@@ -1,9 +1,10 @@
-"""How long a proposal takes: our Gaussian process against Optuna's, which needs torch, on the same history.
+"""Time of a proposal: our Gaussian process against Optuna's, which needs torch, on the same
+history.
 
     python -m benchmarks.asks [--rounds 15]
 
-Both take turns in one process of one thread. Each ask is followed by a result, so that hyperparameters are fitted as
-often as in a study.
+Both take turns in one process of one thread. Each ask is followed by a result, so that
+hyperparameters are fitted as often as in a study.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
 
 
 def filled(sampler: BaseSampler, table: tables.Table, trials: int) -> optuna.Study:
-    """A study with so many finished trials, drawn at random."""
+    """Return a study with so many finished random trials."""
     source = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     rng = np.random.default_rng(0)
     source.optimize(lambda trial: table.train(table.ask(trial), rng), n_trials=trials)
@@ -47,7 +48,7 @@ def filled(sampler: BaseSampler, table: tables.Table, trials: int) -> optuna.Stu
 
 
 def ask_s(study: optuna.Study, table: tables.Table, rng: np.random.Generator) -> float:
-    """Seconds of one ask, whose trial is then told."""
+    """Return the seconds of one ask; its trial is then told."""
     began_s = time.perf_counter()
     trial = study.ask()
     config = table.ask(trial)

@@ -1,17 +1,20 @@
-"""Tables of learning curves from real training, made once: every configuration of a grid, 54 epochs, four tasks.
+"""Tables of learning curves from real training, made once: every configuration of a grid, 54
+epochs, four tasks.
 
     python -m benchmarks.curve_tables            # about three minutes of one core; writes benchmarks/data/curves.npz
 
-The tasks use data that ships with scikit-learn: `digits` (500 training images of ten classes), `noisy_digits` (the same
-with 30 % of the training labels replaced at random, so that long training overfits), `breast_cancer` (two classes) and
-`diabetes` (regression, squared error of the standardised target). Training sets are small on purpose. The networks are
-perceptrons with tanh units, written in NumPy; all configurations of one shape are trained at once.
+The tasks use data that ships with scikit-learn: `digits` (500 training images of ten classes),
+`noisy_digits` (the same with 30 % of the training labels replaced at random, so that long training
+overfits), `breast_cancer` (two classes) and `diabetes` (regression, squared error of the
+standardised target). Training sets are small on purpose. The networks are perceptrons with tanh
+units, written in NumPy; all configurations of one shape are trained at once.
 
-The grid has 864 configurations (`GRID`): learning rate, width, depth, batch size, weight decay, optimizer, schedule.
-Under the cosine schedule bad starts end well and curves cross; large rates diverge, and their NaN are kept.
+The grid has 864 configurations (`GRID`): learning rate, width, depth, batch size, weight decay,
+optimizer, schedule. Under the cosine schedule poor starts end well and curves cross; large rates
+diverge, and their NaN are kept.
 
-`load` gives a table back: per configuration and epoch the validation loss and the validation error (of `diabetes`
-the absolute error). Losses are stored as float16, which resolves 0.05 %.
+`load` gives a table back: per configuration and epoch the validation loss and the validation error
+(of `diabetes` the absolute error). Losses are stored as float16, which resolves 0.05 %.
 """
 
 from __future__ import annotations
@@ -36,12 +39,12 @@ GRID: dict[str, Sequence[Any]] = {
     "optimizer": ("momentum", "adam"),
     "schedule": ("constant", "cosine"),
 }
-"""Parameter -> values, in the order in which a table's rows count through them (the last one fastest)."""
+"""Parameter -> values, in the order of a table's rows (the last parameter varies fastest)."""
 TASKS = ("digits", "noisy_digits", "breast_cancer", "diabetes")
 HOME = Path(__file__).parent / "data" / "curves.npz"
 
 _ADAM_SHARE = 0.1
-"""Adam takes steps of about its rate whatever the gradient, so its rates are a tenth of the grid's."""
+"""Adam's steps have about the size of its rate, so its rates are a tenth of the grid's."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,12 @@ class Table:
     error: np.ndarray
 
     def row(self, params: dict[str, Any]) -> int:
-        """The row of a configuration."""
+        """Return the row of a configuration."""
         return int(np.ravel_multi_index([GRID[n].index(params[n]) for n in GRID], [len(v) for v in GRID.values()]))
 
 
 def load(task: str, path: Path = HOME) -> Table:
-    """The stored table of a task."""
+    """Load the stored table of a task."""
     with np.load(path) as stored:
         return Table(stored[f"{task}.loss"].astype(float), stored[f"{task}.error"].astype(float))
 
@@ -77,8 +80,8 @@ class Task:
 
 
 def make_task(name: str) -> Task:
-    """A task from scikit-learn's data, split in the same way each time."""
-    from sklearn import datasets  # only who makes the tables needs scikit-learn
+    """Build a task from scikit-learn's data, always with the same split."""
+    from sklearn import datasets  # needed only to make the tables
 
     rng = np.random.default_rng(20)
     source = {"breast_cancer": datasets.load_breast_cancer, "diabetes": datasets.load_diabetes}
@@ -100,7 +103,8 @@ def make_task(name: str) -> Task:
 
 
 class Networks:
-    """Perceptrons of one shape, trained side by side; arrays have the network as their first axis."""
+    """Perceptrons of one shape, trained side by side; arrays have the network as their first
+    axis."""
 
     def __init__(self, inputs: int, outputs: int, configs: Sequence[dict[str, Any]], rng: np.random.Generator) -> None:
         shape = [inputs, *[configs[0]["width"]] * configs[0]["depth"], outputs]
@@ -120,7 +124,7 @@ class Networks:
         self._steps = 0
 
     def forward(self, x: np.ndarray) -> list[np.ndarray]:
-        """Activations by layer; the last are the outputs."""
+        """Return activations by layer; the last are the outputs."""
         layers = [x]
         for depth, weights in enumerate(self.weights):
             z = layers[-1] @ weights[:, :-1] + weights[:, -1:]
@@ -128,7 +132,8 @@ class Networks:
         return layers
 
     def step(self, x: np.ndarray, y: np.ndarray, classes: int, progress: float) -> None:
-        """One step of the optimizer on a batch; `progress` is the share of the training that is behind."""
+        """Make one step of the optimizer on a batch; `progress` is the completed fraction of the
+        training."""
         layers = self.forward(x)
         delta = _loss_gradient(layers[-1], y, classes) / np.float32(len(x))
         self._steps += 1
@@ -156,7 +161,8 @@ class Networks:
 
 
 def train(task: Task, configs: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Validation loss and error, each of shape (networks, epochs), of configurations of one shape and batch size."""
+    """Return validation loss and error, each of shape (networks, epochs), of configurations of
+    one shape and batch size."""
     networks = Networks(task.x.shape[1], max(task.classes, 1), configs, task.rng)
     losses, errors = [], []
     batch = configs[0]["batch"]
@@ -180,7 +186,7 @@ def make_table(name: str) -> Table:
     shapes = sorted({(c["width"], c["depth"], c["batch"]) for c in configs})
     for shape in shapes:
         rows = [i for i, c in enumerate(configs) if (c["width"], c["depth"], c["batch"]) == shape]
-        with np.errstate(all="ignore"):  # what diverges is a result too
+        with np.errstate(all="ignore"):  # a divergence is a result too
             loss[rows], error[rows] = train(task, [configs[i] for i in rows])
     return Table(loss, error)
 
@@ -201,7 +207,7 @@ def main() -> None:
 
 
 def _small(values: np.ndarray) -> np.ndarray:
-    """As float16; what that cannot hold has diverged."""
+    """Convert to float16; values beyond its range have diverged."""
     return np.where(np.abs(values) < np.finfo(np.float16).max, values, np.nan).astype(np.float16)
 
 
@@ -219,7 +225,7 @@ def _loss_gradient(out: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _judge(out: np.ndarray, y: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean loss and mean error by network."""
+    """Return mean loss and mean error by network."""
     diverged = np.where(np.isfinite(out).all(axis=(1, 2)), 0.0, np.nan)
     if not classes:
         miss = out[..., 0].astype(float) - y

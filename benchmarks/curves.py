@@ -1,30 +1,32 @@
-"""Pruning on tables of real learning curves: how much less training finds as good a trial, and what pruners cost.
+"""Pruning on tables of real learning curves: training saved for an equally good trial, and costs of
+pruning.
 
     python -m benchmarks.curves [--tasks digits ...] [--takes last best] [--methods auto ...] [--seeds 0 1 2 ...]
                                 [--workers 4] [--processes 2] [--keep FILE]
 
 Every run is a study of the real coordinator on a real Postgres; only training is looked up (see
-`benchmarks.curve_tables`), by simulated workers with a clock of their own. A stopped trial ends with the report that it
-was stopped for, as one does that looks at `trial.should_stop` between batches. A run ends after 5,400 epochs, which are
-100 full trials. The regret is that of the best finished trial: (its final loss - best of the table) / (median - best).
-The final loss is that of the last epoch (`last`), or that of the best one (`best`).
+`benchmarks.curve_tables`), by simulated workers with a clock of their own. A stopped trial ends
+with the report that caused the stop, as with checks of `trial.should_stop` between batches. A run
+ends after 5,400 epochs, which are 100 full trials. The regret is that of the best finished trial:
+(its final loss - best of the table) / (median - best). The final loss is that of the last epoch
+(`last`), or that of the best one (`best`).
 
-Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median, and as Ray Tune's
-OptunaSearch with its ASHA does: what is stopped answers with its value as if that were final. `auto` is made
-from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts of pruned trials, with our pruner;
-`asha-promote` is our TPE with ASHA that pauses and promotes. A paused trial goes on from its last epoch, in
-`auto-restart` from its first one. A study that has found the table's best ends there, and so does one that has tried
-all of it and takes nothing up again.
+Peers run Optuna's TPE (multivariate, constant liar) with no pruner, Optuna's Hyperband and Median,
+and as Ray Tune's OptunaSearch with its ASHA does: a stopped trial returns its value as if it were
+final. `auto` is made from the names in a spec; `tpe+forecasts` is Optuna's TPE, shown the forecasts
+of pruned trials, with our pruner; `asha-promote` is our TPE with ASHA that pauses and promotes. A
+paused trial resumes from its last epoch, in `auto-restart` from its first one. A study ends when it
+has found the table's best, or tried all of it and resumes nothing.
 
-Printed per task: the final regret; the share of the budget after which the mean regret is what unpruned TPE's is in the
-end (`to TPE's`), and what the best peer's is; the median epochs and simulated time to a regret of 1 %; the share of
-stopped trials that would have been the new best, as the table knows, and of audited ones that were. Intervals are 90 %
-bootstrap intervals over seeds.
+Printed per task: the final regret; the share of the budget after which the mean regret equals the
+final regret of unpruned TPE (`to TPE's`), and of the best peer; the median epochs and simulated
+time to a regret of 1 %; the share of stopped trials that would have been the new best according to
+the table, and of audited ones that were. Intervals are 90 % bootstrap intervals over seeds.
 
-Runs are kept in the file that `--keep` names, and not repeated: several of these may run at a time, each on a part of
-the tasks, methods or seeds, with one file; the last call, with all of them, prints the tables. Each has an embedded
-Postgres of its own in a temporary folder, which does without fsync: no power cut is part of this benchmark, and with it
-a study waits for the disk as long as it computes.
+Runs are stored in the file of `--keep`, and not repeated: several calls may run at a time, each on
+a part of the tasks, methods or seeds, with one file; the last call, with all of them, prints the
+tables. Each has an embedded Postgres of its own in a temporary folder, without fsync: this
+benchmark has no power cut, and with fsync a study would wait for the disk as long as it computes.
 """
 
 from __future__ import annotations
@@ -73,7 +75,8 @@ from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  
 
 BUDGET = 100 * EPOCHS
 SECOND = 1000.0
-"""Simulated seconds in one of the coordinator's: what it does by the clock, such as renewing leases, stays rare."""
+"""Simulated seconds per second of the coordinator, so that periodic work such as renewing leases
+stays rare."""
 TAKES = ("last", "best")
 PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
     "tpe": (optuna.pruners.NopPruner, False),
@@ -81,7 +84,7 @@ PEERS: dict[str, tuple[Callable[[], BasePruner], bool]] = {
     "tpe+median": (optuna.pruners.MedianPruner, False),
     "ray-asha": (lambda: optuna.pruners.SuccessiveHalvingPruner(1, 4), True),
 }
-"""Name -> its pruner, and whether what was stopped is told as complete."""
+"""Name -> its pruner, and True if stopped trials are told as complete."""
 OURS: dict[str, dict[str, Any]] = {
     "auto": {"sampler": "auto", "pruner": "auto"},
     "auto-restart": {"sampler": "auto", "pruner": "auto"},
@@ -92,13 +95,13 @@ OURS: dict[str, dict[str, Any]] = {
         "pruner": {"name": "asha", "min": 1, "max": EPOCHS, "eta": 3, "form": "promote"},
     },
 }
-"""Name -> what a spec says. `auto-stop` is `auto` that takes nothing up again; with `+forecasts`, Optuna's TPE behind
-our `ImputingSampler` takes the sampler's place."""
+"""Name -> part of a spec. `auto-stop` is `auto` without resuming; with `+forecasts`, Optuna's
+TPE behind our `ImputingSampler` takes the sampler's place."""
 
 
 @dataclass
 class Run:
-    """What one study did."""
+    """Result of one study."""
 
     task: str
     take: str
@@ -115,7 +118,8 @@ class Run:
     wall_s: float = 0.0
 
     def regret(self, epochs: float) -> float:
-        """Of the best trial that had finished by then; of a bad one before any has."""
+        """Return the regret of the best trial finished by then, or of a bad one before the
+        first."""
         return min((regret for at, _, regret in self.incumbents if at <= epochs), default=3.0)
 
 
@@ -181,7 +185,7 @@ def make_optimizer(spec: StudySpec, method: str) -> Optimizer:
 
 
 def row_of(params: dict[str, Any], table: Table) -> int:
-    """The table's row of proposed parameters."""
+    """Return the table's row of proposed parameters."""
     return table.row({n: v if isinstance(v, str) else GRID[n][v] for n, v in params.items()})
 
 
@@ -193,7 +197,7 @@ def epoch_s(row: int) -> float:
 
 
 class Workers(SimulatedExecutor):
-    """Simulated workers that train by the table and keep account of it."""
+    """Simulated workers that train by the table and count epochs."""
 
     def __init__(self, table: Table, run: Run, workers: int) -> None:
         self.clock = VirtualClock()
@@ -211,11 +215,11 @@ class Workers(SimulatedExecutor):
 
     @property
     def is_over(self) -> bool:
-        """Whether the study has spent its epochs, or found the best."""
+        """True if the study has spent its epochs, or found the best."""
         return self.epochs >= BUDGET or self._lead <= self._best
 
     def launch(self, launch: Launch) -> None:
-        """Look the configuration up, and begin."""
+        """Look the configuration up, and start."""
         self._rows[launch.attempt] = row_of(dict(launch.params), self._table)
         self._run.trials += launch.attempt.number == 1
         self._run.promoted += launch.attempt.number > 1
@@ -234,7 +238,7 @@ class Workers(SimulatedExecutor):
             self._run.incumbents.append((self.epochs, self.clock.now() * SECOND, regret))
 
     def stop(self, attempt: AttemptId) -> None:
-        """End it with the report that it was stopped for."""
+        """End it with the report that caused the stop."""
         self._run.stopped += 1
         self._run.stopped_wrongly += bool(self._finals[self._rows[attempt]] < self._lead)
         last = self._last[attempt]
@@ -251,7 +255,7 @@ class Workers(SimulatedExecutor):
 
 
 def replay(database: Database, task: str, take: str, method: str, seed: int, workers: int) -> Run:
-    """One study, on so many workers."""
+    """Run one study on so many workers."""
     started_s = time.perf_counter()
     run = Run(task, take, method, seed)
     spec = spec_of(f"{task} {take} {method} {seed}", method, take, seed, workers)
@@ -264,8 +268,8 @@ def replay(database: Database, task: str, take: str, method: str, seed: int, wor
         study_writer=study_writer,
         optimizer=optimizer,
         executor=executor,
-        refit=lambda spec: None,  # its space never becomes wider
-        # A second of the clock is a thousand of these workers'.
+        refit=lambda spec: None,  # its space is never widened
+        # One second of the clock is a thousand seconds of these workers.
         timing=StepTiming(clock=executor.clock, batch_window_s=0.0),
     )
     coordinator.recover([])
@@ -280,9 +284,9 @@ def replay(database: Database, task: str, take: str, method: str, seed: int, wor
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a new, migrated database on a server of its own, which is gone afterwards."""
+    """Yield the URL of a new, migrated database on a temporary server."""
     home = Path(tempfile.mkdtemp(prefix="tunesvc-curves-"))
-    home.chmod(0o755)  # the server's account has to enter it
+    home.chmod(0o755)  # the server's account must be able to enter it
     server = EmbeddedServer(home, settings={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"})
     try:
         url = server.url.render_as_string(hide_password=False)
@@ -298,7 +302,7 @@ Job = tuple[str, str, str, int, int]
 
 
 def run_all(jobs: Sequence[Job], processes: int, keep: Path | None) -> list[Run]:
-    """Every study, those that the file holds already from there."""
+    """Run every study that is not yet in the file."""
     known = [Run(**json.loads(line)) for line in keep.read_text().splitlines()] if keep and keep.exists() else []
     runs = {(run.task, run.take, run.method, run.seed): run for run in known}
     missing = [job for job in jobs if job[:4] not in runs]
@@ -366,7 +370,7 @@ def _rows(task: str, studies: dict[str, list[Run]]) -> Iterator[str]:
 
 
 def _share(runs: Sequence[Run], goal: float) -> str:
-    """Epochs until the mean regret is no more than the goal, as a share of the budget, with its interval."""
+    """Return the share of the budget until the mean regret reaches the goal, with its interval."""
     grid = np.arange(0, BUDGET + 1, EPOCHS // 2)
     regrets = np.array([[run.regret(at) for at in grid] for run in runs])
 

@@ -1,10 +1,11 @@
-"""Our dashboard beside optuna-dashboard: how long until a page is of use, and how much it sends.
+"""Our dashboard beside optuna-dashboard: time until a page is useful, and bytes sent.
 
     python -m benchmarks.dashboard --sizes 1000 10000 100000
 
-The same made-up studies on one Postgres, in our schema and in Optuna's; both served on this machine and opened in the
-same headless Chromium, a fresh browser each time. Useful is: the study page shows its history with the data drawn; the
-table (optuna-dashboard: list) of trials shows rows. Needs `optuna-dashboard`, and Debian's chromium.
+The same made-up studies on one Postgres, in our schema and in Optuna's; both served on this machine
+and opened in the same headless Chromium, a fresh browser each time. Useful is: the study page shows
+its history with the data drawn; the table (optuna-dashboard: list) of trials shows rows. Needs
+`optuna-dashboard`, and Debian's chromium.
 """
 
 from __future__ import annotations
@@ -41,10 +42,10 @@ class Visit:
     """One page opened once."""
 
     paint_s: float
-    """Until anything was painted."""
+    """Time until anything was painted."""
     useful_s: float
     sent_mb: float
-    """Over the wire, when it was of use."""
+    """Bytes sent until it was useful."""
 
 
 def main() -> None:
@@ -101,7 +102,7 @@ def _print(page: str, size: int, name: str, visit: Visit | None, ratio: str) -> 
 def _visits(
     browser: Browser, count: int, enter: Callable[[], str] | None, path: str, useful: Callable[[Page], None]
 ) -> Visit | None:
-    """The visit of the median time; None when a page was of no use in `PATIENCE_S`."""
+    """Return the visit of median time; None if a page was not useful within `PATIENCE_S`."""
     made = []
     for _ in range(count):
         visit = _visit(browser, enter() if enter else None, path, useful)
@@ -117,7 +118,7 @@ def _visit(browser: Browser, enter: str | None, path: str, useful: Callable[[Pag
     context.set_default_timeout(PATIENCE_S * 1000)
     page = context.new_page()
     try:
-        if enter is not None:  # the cookie alone: nothing of the measured page is fetched before
+        if enter is not None:  # the cookie only: no part of the measured page is fetched before
             page.request.get(enter, max_redirects=0)
         sent: list[int] = []
         page.on("response", lambda response: sent.append(_size(response)))
@@ -128,7 +129,7 @@ def _visit(browser: Browser, enter: str | None, path: str, useful: Callable[[Pag
         paint_ms = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN")
         return Visit(paint_ms / 1000, useful_s, sum(sent) / 1e6)
     except Error as error:
-        if not any(told in str(error) for told in ("Timeout", "TIMED_OUT")):  # the latter: it did not even connect
+        if not any(told in str(error) for told in ("Timeout", "TIMED_OUT")):  # the latter if it did not connect
             raise
         return None
     finally:
@@ -138,7 +139,7 @@ def _visit(browser: Browser, enter: str | None, path: str, useful: Callable[[Pag
 def _size(response: Response) -> int:
     try:
         return int(response.headers.get("content-length") or len(response.body()))
-    except Error:  # a stream, or gone with its page
+    except Error:  # a stream, or closed with its page
         return 0
 
 
@@ -181,7 +182,7 @@ def _serve_optuna(url: str, port: object) -> None:
 
     class Silent(WSGIRequestHandler):
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Do nothing."""
 
     app = wsgi(optuna.storages.RDBStorage(url))
     with make_server("127.0.0.1", 0, app, handler_class=Silent) as server:

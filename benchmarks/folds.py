@@ -1,14 +1,17 @@
-"""Real training on real data, cross-validated: one fold a trial with `seeds: 5`, against what people do today.
+"""Real training on real data, cross-validated: one fold a trial with `seeds: 5`, against common
+practice.
 
     python -m benchmarks.folds [--seeds 10] [--tasks svr forest boosting]
 
-Each study may train 100 models. `all`: Optuna's TPE, each trial trains on all five folds, so it has 20. `held out`:
-TPE, every trial on the same fold. `random`: TPE, each trial on a fold that is drawn. `shared`: our Gaussian process,
-each trial on one fold in turns, as `seeds: 5` has it. All recommend as their users do, `study.best_trial` or `tune
-best`.
+Each study may train 100 models. `all`: Optuna's TPE, each trial trains on all five folds, so it has
+20. `held out`:
+TPE, every trial on the same fold. `random`: TPE, each trial on a random fold. `shared`: our
+Gaussian process, each trial on one fold in turns, as `seeds: 5` has it. All recommend as their
+users do, `study.best_trial` or `tune best`.
 
-What is recommended is judged by its mean loss over 20 other splits. Regret: (that - the best that any study of the task
-was judged at) / (median of 40 random configurations - that best). Intervals are 95 % bootstrap over seeds.
+The recommendation is evaluated by its mean loss over 20 other splits. Regret: (that - the best of
+all studies of the task) / (median of 40 random configurations - that best). Intervals are 95 %
+bootstrap over seeds.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
 
 FOLDS = 5
 MARKS = (50, 100)
-"""After so many trainings what is recommended is judged."""
+"""Numbers of trainings after which the recommendation is evaluated."""
 METHODS = ("all", "held out", "random", "shared")
 _JUDGED_BY = 4
 """Other shuffles of the data, of five folds each."""
@@ -52,7 +55,7 @@ Params = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A data set, a family of models, and how they are judged."""
+    """A data set, a family of models, and their evaluation."""
 
     data: tuple[np.ndarray, np.ndarray]
     suggest: Callable[[optuna.Trial], BaseEstimator]
@@ -63,7 +66,7 @@ class Task:
         return list(KFold(FOLDS, shuffle=True, random_state=shuffle).split(self.data[0]))
 
     def loss(self, model: BaseEstimator, split: tuple[np.ndarray, np.ndarray]) -> float:
-        """Train on one part, and look at the other."""
+        """Train on one part, and evaluate on the other."""
         (inputs, outputs), (train, held_out) = self.data, split
         model.fit(inputs[train], outputs[train])
         truth = outputs[held_out]
@@ -72,7 +75,7 @@ class Task:
         return float(mean_absolute_error(truth, model.predict(inputs[held_out])))
 
     def judge(self, params: Params) -> float:
-        """The mean over splits that no study has seen."""
+        """Return the mean over splits that no study has seen."""
         splits = [split for shuffle in range(_JUDGED_BY) for split in self.splits(1_000 + shuffle)]
         return float(np.mean([self.loss(self.suggest(optuna.trial.FixedTrial(params)), split) for split in splits]))
 
@@ -120,7 +123,7 @@ TASKS = {
 
 
 def play(task: Task, method: str, seed: int) -> Iterator[Params]:
-    """One study: what it recommends at each mark."""
+    """Run one study; return its recommendation at each mark."""
     rng, splits = np.random.default_rng([seed, 11]), task.splits(seed)
     cost = FOLDS if method == "all" else 1
     sampler: BaseSampler = GPSampler(seed=seed, shared_seeds=FOLDS) if method == "shared" else TPESampler(seed=seed)
@@ -141,7 +144,7 @@ def play(task: Task, method: str, seed: int) -> Iterator[Params]:
 
 
 def middling(task: Task) -> float:
-    """What a random configuration is worth."""
+    """Return the loss of a random configuration."""
     study = optuna.create_study(sampler=RandomSampler(seed=0))
     trials = [study.ask() for _ in range(40)]
     for trial in trials:

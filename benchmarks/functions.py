@@ -1,11 +1,11 @@
-"""Samplers on functions that are smooth and without noise, as textbooks have them: how near each comes to the minimum.
+"""Samplers on smooth functions without noise, as in textbooks: distance of each from the minimum.
 
     python -m benchmarks.functions [--seeds 10] [--samplers gp,optuna-tpe,optuna-gp] [--functions hartmann levy ...]
 
-Nobody trains such a function, but everybody tries a new sampler on one. All lie in the unit cube and have their minimum
-inside it. Told is the value less 5, so that the minimum is not 0: what no loss comes near. Regret is the best value
-found, less the minimum; the mean of its decimal logarithm is shown, so -2 is a hundredth. One thread; Optuna's
-GPSampler takes part when torch is there.
+Such functions are a common first test of a sampler. All are defined on the unit cube and have their
+minimum inside it. Samplers get the value minus 5, so that the minimum is not 0, which no real loss
+reaches. Regret is the best value found, less the minimum; the mean of its decimal logarithm is
+shown, so -2 is a hundredth. One thread; Optuna's GPSampler takes part when torch is there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import optuna  # noqa: E402
 from benchmarks.search import SAMPLERS, present  # noqa: E402
 
 MARKS = (30, 50, 100)
-"""After so many trials regret is looked at."""
+"""Numbers of trials after which regret is measured."""
 OFFSET = 5.0
 SMALLEST = 1e-9
 
@@ -43,13 +43,13 @@ _HARTMANN_PLACES = 1e-4 * np.array(
 
 
 def hartmann(u: np.ndarray) -> float:
-    """Of six parameters, with a second valley that ends 0.12 above the minimum."""
+    """Six parameters, with a second valley that ends 0.12 above the minimum."""
     peaks = _HARTMANN_WEIGHTS * np.exp(-(_HARTMANN_SCALES * (u - _HARTMANN_PLACES) ** 2).sum(axis=1))
     return 3.32237 - float(peaks.sum())
 
 
 def hidden(u: np.ndarray) -> float:
-    """The same in eighteen parameters, twelve of which do nothing."""
+    """The same in eighteen parameters, of which twelve have no effect."""
     return hartmann(u[1::3])
 
 
@@ -86,11 +86,11 @@ FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], float], int]] = {
     "rosenbrock": (rosenbrock, 6),
     "bowl": (bowl, 12),
 }
-"""By name, with the number of parameters."""
+"""Functions by name, with the number of parameters."""
 
 
 def play(name: str, sampler: str, seed: int) -> list[float]:
-    """One study: the decimal logarithm of the regret at each mark."""
+    """Run one study: the decimal logarithm of the regret at each mark."""
     function, parameters = FUNCTIONS[name]
     study = optuna.create_study(sampler=SAMPLERS[sampler](seed, None))
     regrets = []

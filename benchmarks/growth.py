@@ -1,16 +1,18 @@
-"""What a trial costs in a study that grows: time and memory at 100, 1,000 and 10,000 trials, and opening at 100,000.
+"""Cost of a trial in a growing study: time and memory at 100, 1,000 and 10,000 trials, and opening
+at 100,000.
 
     python -m benchmarks.growth [--marks 100 1000 10000] [--peer-marks 100 300 1000] [--open 100000]
                                 [--sampler tpe] [--pruner asha] [--apart 0]
 
-The real coordinator on a Postgres with fsync; only the workers are simulated, eight at a time, whose trials take no
-time: what is measured is what tunesvc itself spends from one trial to the next. Six parameters, ten reports a trial,
-successive halving (`--pruner`). All reports of a trial arrive at once, so that it has ended before a verdict counts;
-with `--apart 1` a virtual second lies between them, and the pruner stops, pauses and promotes. At each mark, the mean
-over a tenth of the trials so far, at least 100, and memory.
+The real coordinator on a Postgres with fsync; only the workers are simulated, eight at a time.
+Their trials take no time, so that only tunesvc's own cost remains. Six parameters, ten reports a
+trial, successive halving (`--pruner`). All reports of a trial arrive at once, so that it has ended
+before it can be pruned; with `--apart 1` a virtual second separates them, and the pruner stops,
+pauses and promotes. At each mark, the mean over a tenth of the trials so far, at least 100, and
+memory.
 
-The peer is Optuna with the same sampler on RDBStorage, one trial at a time. Opening is reading a finished study until
-its next trial is asked, by a process that has just begun; the peer's is `load_study` and the first ask.
+The peer is Optuna with the same sampler on RDBStorage, one trial at a time. Opening is reading a
+finished study until its next ask, by a new process; the peer's is `load_study` and the first ask.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ from tunesvc.execution.executor import Event, Finished, Launch, Payload, Reporte
 from tunesvc.testing.simulated_executor import SimulatedExecutor, VirtualClock  # noqa: E402
 
 WINDOW = 0.1
-"""Of the trials so far; over so many the time of one is taken."""
+"""Share of the trials so far over which the time of one is averaged."""
 WINDOW_MIN = 100
 
 
 class Prompt(SimulatedExecutor):
-    """Workers whose every word of one moment is heard at once, as those are that train for no time at all."""
+    """Workers that deliver all events of one time at once, as those with instant trials do."""
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         heard = list(super().events(timeout_s))
@@ -55,7 +57,7 @@ class Prompt(SimulatedExecutor):
 
 
 def script(apart_s: float) -> Callable[[Launch], Iterable[tuple[float, Payload]]]:
-    """A trial's reports."""
+    """Return a trial's reports."""
 
     def told(launch: Launch) -> Iterable[tuple[float, Payload]]:
         params = {name: float(launch.params[name]) for name in FLOATS}  # type: ignore[arg-type]
@@ -68,7 +70,7 @@ def script(apart_s: float) -> Callable[[Launch], Iterable[tuple[float, Payload]]
 
 
 def spec(name: str, trials: int, sampler: str, pruner: str) -> object:
-    """The study."""
+    """Return the study."""
     from tunesvc.spec import StudySpec
 
     return StudySpec.model_validate_json(
@@ -114,7 +116,7 @@ def _stepper(coordinator: object) -> Callable[[], int]:
 
 
 def theirs(url: str, marks: Sequence[int], sampler: str, _pruner: str, _apart_s: float) -> Iterator[dict[str, float]]:
-    """The same by Optuna on its own storage."""
+    """Run the same with Optuna on its own storage."""
     import optuna
 
     made = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler](seed=1)
@@ -137,7 +139,8 @@ def theirs(url: str, marks: Sequence[int], sampler: str, _pruner: str, _apart_s:
 
 
 def measure(marks: Sequence[int], step: Callable[[], int]) -> Iterator[dict[str, float]]:
-    """Go on by `step`, which tells how many trials there are, and look at the time of a trial before each mark."""
+    """Repeat `step`, which returns the number of trials, and measure the time of a trial before
+    each mark."""
     done = step()
     for mark in marks:
         while done < mark - max(WINDOW_MIN, WINDOW * mark) / 2:
@@ -156,7 +159,8 @@ def measure(marks: Sequence[int], step: Callable[[], int]) -> Iterator[dict[str,
 
 
 def opening(url: str, trials: int, system: str) -> float:
-    """Seconds from the start of a new process's work to its next proposal, imports left out."""
+    """Return the seconds from the start of a new process's work to its next proposal, without
+    imports."""
     from benchmarks import large_studies
 
     if system == "ours":
@@ -189,9 +193,9 @@ def opening(url: str, trials: int, system: str) -> float:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The URL of a new database of a server with fsync, which is gone afterwards."""
+    """Yield the URL of a new database on a temporary server with fsync."""
     home = Path(tempfile.mkdtemp(prefix="tunesvc-growth-", dir="/var/tmp"))
-    home.chmod(0o755)  # the server's account has to enter it
+    home.chmod(0o755)  # the server's account must be able to enter it
     server = EmbeddedServer(home)
     try:
         yield server.url.render_as_string(hide_password=False)
@@ -201,7 +205,7 @@ def postgres() -> Iterator[str]:
 
 
 def elsewhere(*arguments: str) -> Iterator[str]:
-    """Lines of what this script prints in a process of its own on a new Postgres."""
+    """Yield lines that this script prints in a process of its own on a new Postgres."""
     with postgres() as url:
         call = [sys.executable, "-m", "benchmarks.growth", "--only", url, *arguments]
         process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
@@ -211,7 +215,7 @@ def elsewhere(*arguments: str) -> Iterator[str]:
 
 
 def only(url: str, what: str, *arguments: str) -> None:
-    """What `elsewhere` has done."""
+    """Return the results of `elsewhere`."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

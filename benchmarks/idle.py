@@ -1,11 +1,13 @@
-"""How much of the workers' time is not spent in trials, while a Gaussian process with 500 observations proposes them.
+"""Share of the workers' time outside trials, while a Gaussian process with 500 observations
+proposes.
 
     python -m benchmarks.idle [--seconds 0.1 1 10] [--rounds 6] [--systems tunesvc ray-gp ray-tpe]
 
-Eight workers, whose trials sleep for that long and report ten values on the way; six parameters; Postgres with fsync. A
-trial counts from the first line of its function to the last. The share is that of the time from when all eight workers
-have begun to the start of the last trial. Whoever has just ended waits: for its end to be heard and recorded, for the
-next proposal, and for the message that begins it.
+Eight workers, whose trials sleep for that long and report ten values on the way; six parameters;
+Postgres with fsync. A trial counts from the first line of its function to the last. The share is
+that of the time from when all eight workers have begun to the start of the last trial. A worker
+waits for the end of its trial to be recorded, for the next proposal, and for the message that
+starts it.
 
     tunesvc       `sampler: gp`, in a study that has 500 finished trials
     ray-gp        Ray Tune with OptunaSearch and Optuna's GPSampler (needs torch), told 500 observations; actors reused
@@ -35,7 +37,7 @@ from tunesvc.testing.simulated_executor import VirtualClock
 
 OBSERVED = 500
 SECONDS_MIN = 20.0
-"""A study lasts at least so long."""
+"""Minimum duration of a study."""
 
 OBJECTIVE = """
 import os, sys, time
@@ -62,7 +64,7 @@ resources: {{cpu: {CPU}}}
 
 
 def spend(params: dict[str, float], seconds: float, folder: str, report: Callable[[int, float], None]) -> None:
-    """A trial: it reports, sleeps, and notes when it began and ended."""
+    """Run a trial: report, sleep, and record its start and end."""
     began_s = time.time()
     for step in range(1, STEPS + 1):
         time.sleep(max(0.0, began_s + seconds * step / STEPS - time.time()))
@@ -72,7 +74,7 @@ def spend(params: dict[str, float], seconds: float, folder: str, report: Callabl
 
 
 def idle(folder: Path) -> float:
-    """The share of the workers' time that was not spent in trials."""
+    """Return the share of the workers' time outside trials."""
     lines = [path.read_text().splitlines() for path in folder.glob("times-*")]
     workers = [[tuple(map(float, line.split())) for line in each] for each in lines]
     times = [time for each in workers for time in each]
@@ -133,11 +135,11 @@ SYSTEMS: dict[str, Callable[[str, float, int, Path], None]] = {"tunesvc": tunesv
 
 
 def one(system: str, seconds: float, rounds: int) -> float:
-    """The idle share of one system, in a process and on a database of its own."""
+    """Measure the idle share of one system, in a process and on a database of its own."""
     trials = SLOTS * max(rounds, round(SECONDS_MIN / max(seconds, 1.0)))
     with tempfile.TemporaryDirectory(prefix="tunesvc-idle-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o755)  # the server's account has to enter
+        folder.chmod(0o755)  # the server's account must be able to enter
         with closing(EmbeddedServer(folder)) as server:
             url = server.url.render_as_string(hide_password=False)
             call = [sys.executable, "-m", "benchmarks.idle", "--only", system, url, str(seconds), str(trials), name]
@@ -149,7 +151,7 @@ def one(system: str, seconds: float, rounds: int) -> float:
 
 
 def only(system: str, url: str, seconds: str, trials: str, folder: str) -> None:
-    """What `one` has done."""
+    """Return the result of `one`."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

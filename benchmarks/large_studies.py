@@ -1,7 +1,8 @@
-"""Made-up studies of any size, the same in our schema and in Optuna's, for measuring what reads them.
+"""Artificial studies of any size, the same in our schema and in Optuna's, to measure their readers.
 
-Ten parameters, ten reports a trial, three of ten trials pruned. Written by SQL, so 100,000 trials take a minute and
-not a day; every number follows from the trial's, so both databases hold the same study.
+Ten parameters, ten reports a trial, three of ten trials pruned. Written by SQL, so 100,000 trials
+take a minute and not a day; every number follows from the trial's, so both databases hold the same
+study.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _LAST = f"CASE WHEN pruned THEN {STEPS // 3} ELSE {STEPS} END"
 
 
 def spec(name: str, trials: int) -> StudySpec:
-    """What such a study would have been started with."""
+    """Return the spec of such a study."""
     floats = {f"p{i}": {"type": "float", "min": 0.0, "max": 1.0} for i in range(FLOATS)}
     return StudySpec.model_validate_json(
         json.dumps(
@@ -50,7 +51,7 @@ def spec(name: str, trials: int) -> StudySpec:
 
 
 def make_ours(database: Database, name: str, trials: int) -> int:
-    """A finished study in our schema; returns its id."""
+    """Create a finished study in our schema; returns its id."""
     with database.long_transaction() as connection:
         study = study_records.create(connection, spec(name, trials)).study_id
         run = _Runner(connection, trials, first=trial_id(study, 0), study=study)
@@ -90,7 +91,7 @@ def make_ours(database: Database, name: str, trials: int) -> int:
 
 
 def make_optunas(engine: sa.Engine, url: str, name: str, trials: int) -> int:
-    """The same in the schema of Optuna's RDBStorage, which has to be there; returns its id."""
+    """Create the same in the schema of Optuna's RDBStorage, which must exist; returns its id."""
     study = int(optuna.create_study(storage=url, study_name=name)._study_id)
     with engine.begin() as connection:
         first = int(connection.scalar(sa.text("SELECT coalesce(max(trial_id), 0) + 1 FROM trials")))
@@ -123,7 +124,7 @@ def make_optunas(engine: sa.Engine, url: str, name: str, trials: int) -> int:
 
 
 class _Runner:
-    """Runs statements with what they know of the study."""
+    """Run statements with the study's values."""
 
     def __init__(self, connection: sa.Connection, trials: int, **known: int) -> None:
         self._connection = connection

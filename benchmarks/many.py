@@ -1,9 +1,10 @@
-"""What one process costs that runs many studies at a time: processor and memory of coordinators, driver and Postgres.
+"""Cost of one process with many studies: processor and memory of coordinators, driver and Postgres.
 
     python -m benchmarks.many [--studies 1 8 32] [--window-s 60] [--report-s 1.0]
 
-`tune run` with so many study files, on a local Ray that has room for one trial of each: trials of ten reports, which
-come every `--report-s`. TPE without a pruner. Counted is a window that begins when every study has ended a trial.
+`tune run` with so many study files, on a local Ray with room for one trial of each: trials of ten
+reports, one every `--report-s`. TPE without a pruner. The window starts when every study has
+finished a trial.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ pruner: none
 
 
 class Used(NamedTuple):
-    """Processor time so far."""
+    """Return the processor time so far."""
 
     coordinators_s: float
     driver_s: float
@@ -54,7 +55,7 @@ class Used(NamedTuple):
 
 
 class Run:
-    """`tune run` with some studies, and how many trials of each have ended."""
+    """A `tune run` with several studies, and the number of finished trials of each."""
 
     def __init__(self, folder: Path, studies: int, report_s: float) -> None:
         self._folder = folder
@@ -63,7 +64,7 @@ class Run:
         (folder / "objective.py").write_text(OBJECTIVE.format(report_s=report_s))
         for number in range(studies):
             (folder / f"{number}.yaml").write_text(STUDY.format(number=number))
-        folder.chmod(0o755)  # Postgres may run as somebody else
+        folder.chmod(0o755)  # Postgres may run as another user
         files = [f"{number}.yaml" for number in range(studies)]
         environment = os.environ | {"TUNE_HOME": str(folder / "home"), "PYTHONPATH": str(Path.cwd())}
         self._process = subprocess.Popen(
@@ -77,17 +78,17 @@ class Run:
 
     @property
     def trials(self) -> int:
-        """Those that have ended."""
+        """Return the finished trials."""
         return sum(self._ended.values())
 
     def until_all_run(self) -> None:
-        """Listen until each study has ended a trial."""
+        """Wait until each study has finished a trial."""
         self._listen(START_S, lambda: sum(map(bool, self._ended.values())) == self._studies)
         if len(self._ended) < self._studies:
             raise SystemExit(f"{len(self._ended)} of {self._studies} studies have begun")
 
     def listen(self, seconds: float) -> None:
-        """Listen for so long."""
+        """Read output for so long."""
         self._listen(seconds, lambda: False)
 
     def _listen(self, seconds: float, is_enough: Callable[[], bool]) -> None:
@@ -100,7 +101,8 @@ class Run:
                 return
 
     def used(self) -> Used:
-        """Processor time of the run's own process, of its driver, and of its Postgres."""
+        """Return the processor time of the run's own process, of its driver, and of its
+        Postgres."""
         pid, driver_s, postgres_s, servers = self._process.pid, 0.0, 0.0, set()
         found = list(_processes())
         for process in found:
@@ -112,7 +114,7 @@ class Run:
         return Used(sum(process.cpu_s for process in found if process.pid == pid), driver_s, postgres_s)
 
     def memory_mib(self) -> float:
-        """Of the run's own process."""
+        """Return the memory of the run's own process."""
         lines = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
@@ -135,7 +137,7 @@ def _processes() -> Iterator[Process]:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
         except OSError:
-            continue  # it ended just now
+            continue  # it has just ended
         yield Process(int(folder.name), int(fields[1]), command, (int(fields[11]) + int(fields[12])) / TICKS)
 
 

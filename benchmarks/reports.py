@@ -1,9 +1,10 @@
-"""A million reports through one study: how fast they are recorded, and how much memory each process takes.
+"""A million reports through one study: recording rate, and memory of each process.
 
     python -m benchmarks.reports [--trials 4] [--reports 250000]
 
-A real `tune run` on the embedded Postgres and a local Ray. Each trial reports in bursts, as training loops that report
-every batch do. Printed are the peak of resident memory by process, and whether every report is in the database.
+A real `tune run` on the embedded Postgres and a local Ray. Each trial reports in bursts, as
+training loops that report every batch do. Prints the peak of resident memory by process, and checks
+that every report is in the database.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ with open_database() as database, database.engine.connect() as connection:
 
 
 def watch(process: subprocess.Popen[bytes]) -> dict[str, int]:
-    """The peak of resident memory by role, until the process ends."""
+    """Return the peak of resident memory by role, until the process ends."""
     peaks: dict[str, int] = defaultdict(int)
     while process.poll() is None:
         for found in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:

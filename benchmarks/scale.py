@@ -1,24 +1,28 @@
-"""How far one coordinator goes: thousands of simulated workers, their real coordinator and their real Postgres.
+"""Limits of one coordinator: thousands of simulated workers, a real coordinator and a real
+Postgres.
 
     python -m benchmarks.scale [--workers 8 100 1000 10000] [--epoch-s 10 60] [--coordinators 1] [--seconds 60]
                                [--epochs 10] [--sampler tpe] [--pruner asha] [--profile FILE]
 
-Trials are rows of the learning-curve tables (see `benchmarks.curve_tables`): how they go, how long their epochs are
-beside each other, and so when successive halving ends them. `--epoch-s` is the mean epoch of all configurations; every
-epoch is a report. Workers are simulated; coordinator, sampler, pruner and a Postgres with fsync are real.
+Trials are rows of the learning-curve tables (see `benchmarks.curve_tables`), with their curves and
+relative durations of epochs, and so with the decisions of successive halving. `--epoch-s` is the
+mean epoch of all configurations; every epoch is a report. Workers are simulated; coordinator,
+sampler, pruner and a Postgres with fsync are real.
 
-The clock skips only the time in which the coordinator waits. While it computes or commits, time passes for the workers
-as it really does: what they report meanwhile waits for it, and who is free waits for its next trial. So `idle` is the
-share of all workers' time between one trial and the next. Not in it: Ray's own way to a worker and back, some
-milliseconds a trial.
+The clock skips only the coordinator's waiting time. While it computes or commits, time passes for
+the workers as well: their reports wait for it, and free workers wait for their next trial. So
+`idle` is the share of all workers' time between one trial and the next. Not included: Ray's round
+trip to a worker, a few milliseconds a trial.
 
-Measured from when every worker has its first trial and `--warm-up` mean epochs have passed, until `--epochs` more have
-or `--seconds` of real time are over. `fill`: from the start until every worker has a trial. `busy`: share of the time
-in which the coordinator computes or commits; at 1 it is saturated. `late`: from a worker's word to its commit, which is
-when the next trial is launched. `renewed`: the longest time between two renewals of leases; the study's own is lost
-after 10 s. CPU is that of the coordinator's process and of all of Postgres's.
+Measured once every worker has its first trial and `--warm-up` mean epochs have passed, until
+`--epochs` more have passed or `--seconds` of real time. `fill`: from the start until every worker
+has a trial. `busy`: share of the time in which the coordinator computes or commits; at 1 it is
+saturated. `late`: from a worker's event to its commit, when the next trial is launched. `renewed`:
+the longest time between two renewals of leases; the study's own is lost after 10 s. CPU is that of
+the coordinator's process and of all of Postgres's.
 
-`--coordinators`: so many processes at once, each with a study and a share of the workers of its own, on one Postgres.
+`--coordinators`: so many processes at once, each with a study and a share of the workers of its
+own, on one Postgres.
 """
 
 from __future__ import annotations
@@ -54,27 +58,27 @@ TASK = "digits"
 
 
 class ChargedClock(VirtualClock):
-    """Skips the time in which the coordinator waits; what it does takes as long as it really does.
+    """A clock that skips the coordinator's waiting time; its work takes real time.
 
-    It has two hands. The workers' is moved by events, within `waiting`; the coordinator's is ahead of it by what the
-    coordinator has done since.
+    It has two times. Events advance the workers' time, within `waiting`; the coordinator's is ahead
+    of it by its own work since then.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.busy_s = self.cpu_s = 0.0
-        """What the coordinator has spent, and how much of it on its processor."""
+        """Return the coordinator's time, and its processor time."""
         self._reached_s = 0.0
         self._is_waiting = False
         self._resume()
 
     def now(self) -> float:
-        """By the hand of whoever asks."""
+        """Return the caller's time."""
         return super().now() if self._is_waiting else self._reached_s + time.perf_counter() - self._since_s
 
     @contextmanager
     def waiting(self) -> Iterator[float]:
-        """The workers' turn; yields the coordinator's time, which they have to catch up with."""
+        """Let the workers run; yields the coordinator's time, up to which they run."""
         self.busy_s += time.perf_counter() - self._since_s
         self.cpu_s += time.process_time() - self._cpu_since_s
         self._reached_s, self._is_waiting = self.now(), True
@@ -89,7 +93,7 @@ class ChargedClock(VirtualClock):
 
 
 class Workers(SimulatedExecutor):
-    """Workers that train by the table and keep account of their time."""
+    """Workers that train by the table and record their time."""
 
     clock: ChargedClock
 
@@ -106,7 +110,7 @@ class Workers(SimulatedExecutor):
         self.open_account()
 
     def open_account(self) -> None:
-        """Begin to measure."""
+        """Start measuring."""
         self.since_s = self.clock.now()
         self.ended = self.events_heard = 0
         self.late_s: list[float] = []
@@ -114,19 +118,19 @@ class Workers(SimulatedExecutor):
         self._held_s = 0.0
 
     def idle(self) -> float:
-        """The share of all workers' time since then in which they had no trial."""
+        """Return the share of all workers' time since then without a trial."""
         now_s = self.clock.now()
         held_s = self._held_s + sum(now_s - max(begun_s, self.since_s) for begun_s in self._begun_s.values())
         return 1 - held_s / ((now_s - self.since_s) * self.workers)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """What was said while the coordinator was busy, or else what is said next."""
+        """Return events from the coordinator's busy time, or else the next ones."""
         with self.clock.waiting() as now_s:
             self.cluster.advance(now_s, until=lambda: False)
             return super().events(timeout_s)
 
     def hear(self, event: Event) -> None:
-        """Take note of when it was said."""
+        """Record the time of an event."""
         super().hear(event)
         self.events_heard += 1
         self._unrecorded_s.append(self.clock.now())
@@ -135,14 +139,14 @@ class Workers(SimulatedExecutor):
             self._held_s += self.clock.now() - max(self._begun_s.pop(event.attempt), self.since_s)
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """All that was heard is recorded."""
+        """Mark all received events as recorded."""
         super().acknowledge(cursors)
         now_s = self.clock.now()
         self.late_s += [now_s - said_s for said_s in self._unrecorded_s]
         self._unrecorded_s.clear()
 
     def alive(self) -> Collection[AttemptId]:
-        """Take note of when leases are renewed."""
+        """Record the times of lease renewals."""
         now_s = self.clock.now()
         if self._renewed_s is not None:
             self.renewal_s = max(self.renewal_s, now_s - self._renewed_s)
@@ -167,7 +171,8 @@ def _ended(script: Iterable[tuple[float, Payload]]) -> Iterator[tuple[float, Pay
 
 
 def study(name: str, workers: int, sampler: str, pruner: str) -> dict[str, Any]:
-    """The grid's parameters as fractions of their ranges, so that there are more than 864 trials to ask for."""
+    """The grid's parameters as fractions of their ranges, so that there are more than 864 trials
+    to ask for."""
     rungs = {"min": 1, "max": EPOCHS, "eta": 3} if pruner == "asha" else {}
     return {
         "name": name,
@@ -183,7 +188,7 @@ def study(name: str, workers: int, sampler: str, pruner: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is measured."""
+    """The measurements."""
 
     workers: int
     epoch_s: float
@@ -196,7 +201,7 @@ class Case:
 
 
 def measure(database: Any, name: str, case: Case) -> dict[str, float]:
-    """Run a study of its own for a while."""
+    """Run a study for a while."""
     from tunesvc.coordinator.coordinator import StepTiming
     from tunesvc.db import study_records
     from tunesvc.db.study_writer import StudyWriter
@@ -261,7 +266,7 @@ def _profiled(path: str | None) -> Iterator[None]:
 
 
 def _database(database: Any) -> dict[str, float]:
-    """What the database's server has done so far."""
+    """Return the counters of the database server."""
     with database.engine.connect() as connection:
         connection.execute(sa.text("SELECT pg_stat_force_next_flush()"))
         connection.commit()
@@ -302,7 +307,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
 
 
 def only(url: str, name: str, case: str) -> None:
-    """One coordinator, in a process of its own."""
+    """Run one coordinator in a process of its own."""
     import optuna
 
     from tunesvc.db.engine.database import open_database
@@ -314,7 +319,7 @@ def only(url: str, name: str, case: str) -> None:
 
 
 def together(case: Case, coordinators: int) -> list[dict[str, float]]:
-    """So many coordinators at once on one new Postgres."""
+    """Run several coordinators at once on one new Postgres."""
     with postgres() as url:
         _migrate(url)
         share = json.dumps({**_fields(case), "workers": case.workers // coordinators})

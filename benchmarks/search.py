@@ -1,15 +1,18 @@
-"""Samplers on tables of real, noisy training results: regret of what each would recommend, and the time of an ask.
+"""Samplers on tables of real, noisy training results: regret of each recommendation, and the time
+of an ask.
 
     python -m benchmarks.search [--seeds 10] [--tables seven|others] [--parallel 8] [--samplers random,optuna-tpe,...]
                                 [--draws random|fixed|shared|ignored|all]
 
-Peers recommend `study.best_trial`, as their users do; ours recommend by the posterior, as `tune best` does. Regret by
-the luckiest observation is printed beside it. Optuna's GPSampler takes part when torch is there. One thread.
+Peers recommend `study.best_trial`, as their users do; ours recommend by the posterior, as `tune
+best` does. Regret by the best observation is printed beside it. Optuna's GPSampler takes part when
+torch is there. One thread.
 
-Every configuration of a table was trained with a few seeds. By `--draws` a trial is trained with one drawn at `random`;
-with the same one in all trials of a study (`fixed`); with each in turns (`shared`), and ours know that, as with `seeds`
-in a study file; or with `all`, and its value is the mean. With `ignored` one is drawn, and ours are told of turns that
-there are not. Regret is judged by the mean over all seeds, and trainings are counted: with `all`, a study of 100 has 20
+Every configuration of a table was trained with a few seeds. By `--draws` a trial is trained with
+one drawn at `random`; with the same one in all trials of a study (`fixed`); with each in turns
+(`shared`), and ours know that, as with `seeds` in a study file; or with `all`, and its value is the
+mean. With `ignored` one is drawn, and ours are told that seeds are shared although they are not.
+Regret uses the mean over all seeds, and trainings are counted: with `all`, a study of 100 has 20
 trials of five.
 """
 
@@ -35,7 +38,7 @@ from tunesvc.search.analysis.recommend import recommend  # noqa: E402
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler  # noqa: E402
 
 MARKS = (25, 50, 100)
-"""After so many trials regret is looked at."""
+"""Numbers of trials after which regret is measured."""
 
 SAMPLERS: dict[str, Callable[[int, int | None], BaseSampler]] = {
     "random": lambda seed, shared: optuna.samplers.RandomSampler(seed=seed),
@@ -43,15 +46,17 @@ SAMPLERS: dict[str, Callable[[int, int | None], BaseSampler]] = {
     "optuna-gp": lambda seed, shared: optuna.samplers.GPSampler(seed=seed),
     "gp": lambda seed, shared: GPSampler(seed=seed, shared_seeds=shared),
 }
-"""By name, from a seed and how many seeds the trials share."""
+"""Samplers by name, from a seed and the number of shared seeds."""
 OURS = ("gp",)
 DRAWS = ("random", "fixed", "shared", "ignored", "all")
 
 
 def play(table: tables.Table, name: str, seed: int, parallel: int, draws: str) -> tuple[np.ndarray, float]:
-    """One study: regret at each mark of (the recommended, the luckiest), and the median time of the last ten asks in s.
+    """Run one study: regret at each mark of (the recommended, the luckiest), and the median time of
+    the last ten asks in s.
 
-    With several in parallel, all finish in the order in which they were asked, so each ask lacks the latest results.
+    With several in parallel, all finish in the order in which they were asked, so each ask lacks
+    the latest results.
     """
     rng = np.random.default_rng([seed, 7])
     shared = table.seeds if draws in ("shared", "ignored") else None
@@ -79,7 +84,7 @@ def play(table: tables.Table, name: str, seed: int, parallel: int, draws: str) -
 def train(
     table: tables.Table, config: tuple[int, ...], draws: str, rng: np.random.Generator, study_seed: int, number: int
 ) -> float:
-    """What a trial is told to have cost."""
+    """Return the value of a trial."""
     if draws in ("random", "ignored"):
         return table.train(config, rng)
     if draws == "all":
@@ -123,12 +128,13 @@ def main() -> None:
 
 
 def present(samplers: str) -> list[str]:
-    """Those of a list with commas that can run here: Optuna's GPSampler where torch is."""
+    """Parse a comma-separated list; Optuna's GPSampler only if torch is installed."""
     return [name for name in samplers.split(",") if name != "optuna-gp" or find_spec("torch")]
 
 
 def report(results: dict[str, np.ndarray]) -> None:
-    """Tables of mean regret with intervals, and mean ranks; each result has shape (tables, seeds, marks, 2)."""
+    """Print tables of mean regret with intervals, and mean ranks; each result has shape (tables,
+    seeds, marks, 2)."""
     for which, title in enumerate(("recommended", "luckiest observation")):
         print(f"\nmean normalised regret, {title}")
         print("sampler      " + "".join(f"  after {mark:<18}" for mark in MARKS))

@@ -1,9 +1,10 @@
-"""A study under fire: coordinators, workers, nodes, Postgres and connections are struck at random while it runs.
+"""A study under random faults of coordinators, workers, nodes, Postgres and connections.
 
     python -m benchmarks.soak [--minutes 30] [--seed 1]
 
-Eight workers on two nodes, two coordinators of which one stands by. In the end the recorded history is held against
-the invariants I1 to I6, and the time that the strikes cost is reported against an undisturbed run of the same study.
+Eight workers on two nodes, two coordinators of which one stands by. At the end the recorded history
+is checked against the invariants I1 to I6, and the time lost is compared with an undisturbed run of
+the same study.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tests.checker import check
 
 SLOTS, STEPS, STEP_S = 8, 20, 1.0
 PAUSE_S = (12.0, 36.0)
-"""Between two strikes."""
+"""Seconds between two faults."""
 
 RUN_AGAIN = """
     SELECT coalesce(a.failure, a.state), count(*),
@@ -35,11 +36,11 @@ RUN_AGAIN = """
          LATERAL (SELECT extract(epoch FROM b.started_at - a.ended_at) AS seconds) s
     GROUP BY 1 ORDER BY 1
 """
-"""How long it took until a trial's next attempt ran, by what ended the one before."""
+"""Measure the time until a trial's next attempt ran, by the cause of the previous end."""
 
 
 class Killer:
-    """Strikes once in a while."""
+    """Causes faults regularly."""
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self._stage = stage
@@ -57,7 +58,7 @@ class Killer:
         }
 
     def strike(self) -> None:
-        """One blow at whatever is there to be struck."""
+        """Cause one fault in a running part."""
         name = self._random.choice(list(self._blows))
         with suppress(ProcessLookupError, psutil.NoSuchProcess):
             if self._blows[name]():
@@ -65,7 +66,7 @@ class Killer:
                 print(f"{time.strftime('%H:%M:%S')} {sum(self.strikes.values()):3} {name}", flush=True)
 
     def pause_s(self) -> float:
-        """Until the next strike."""
+        """Return the seconds until the next fault."""
         return self._random.uniform(*PAUSE_S)
 
     def _kill_coordinator(self) -> bool:
@@ -130,7 +131,7 @@ class Killer:
 
 
 def run(minutes: float, seed: int | None) -> float:
-    """Run a study that takes so many undisturbed minutes; returns how many seconds it took from its first trial on."""
+    """Run a study of so many undisturbed minutes; returns its seconds from its first trial on."""
     trials = max(SLOTS, round(minutes * 60 / (STEPS * STEP_S) * SLOTS))
     with Stage(nodes=2, slots_per_node=SLOTS // 2, history=True) as stage:
         study = stage.write_study(trials=trials, steps=STEPS, step_s=STEP_S)
@@ -159,7 +160,7 @@ def wait_for_the_end(stage: Stage, at_most_s: float) -> None:
 
 
 def keep_two(stage: Stage) -> None:
-    """Replace coordinators that are gone, as a supervisor would."""
+    """Replace dead coordinators, as a supervisor would."""
     for _ in range(2 - len(stage.coordinators())):
         stage.coordinate("resume", "stage", "--standby", "--json")
 
@@ -177,7 +178,7 @@ def report(stage: Stage, killer: Killer | None, trials: int, took_s: float) -> N
     for failure, times, median_s, longest_s in stage.sql(RUN_AGAIN):
         waited = f"{median_s:.1f} s after its end was recorded, {longest_s:.1f} s at most"
         print(f"{failure}: run again {times} times, {waited}")
-    for process in stage.coordinators():  # what they record must be complete
+    for process in stage.coordinators():  # their records must be complete
         process.send_signal(signal.SIGCONT)
         with suppress(Exception):
             process.wait(30)

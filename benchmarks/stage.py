@@ -1,6 +1,6 @@
-"""A stage for faults: a Postgres, a Ray cluster of several nodes, and coordinators, all of which may be struck.
+"""A stage for faults: a Postgres, a Ray cluster of several nodes, and coordinators.
 
-Everything runs on this machine and below one folder, and nothing but what was started here is ever ended.
+Everything runs on this machine and below one folder; only processes started here are ended.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ cluster: {address}
 
 
 class Stage:
-    """A context manager; leaving it ends all that it started."""
+    """A context manager that ends everything it started."""
 
     def __init__(self, *, nodes: int, slots_per_node: int, history: bool = False) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tunesvc-stage-", dir="/var/tmp", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name)
-        self.folder.chmod(0o755)  # the database's account has to enter
+        self.folder.chmod(0o755)  # the database's account must be able to enter
         self.home = self.folder / "home"
         self.history = self.folder / "history"
         self._nodes, self._slots_per_node = nodes, slots_per_node
@@ -103,7 +103,8 @@ class Stage:
         self._folder.cleanup()
 
     def write_study(self, *, trials: int, steps: int, step_s: float) -> Path:
-        """A study whose every trial takes `steps * step_s` seconds and saves a checkpoint every five steps."""
+        """Return a study with trials that take `steps * step_s` seconds and save a checkpoint
+        every five steps."""
         text = STUDY.format(
             trials=trials,
             steps=steps,
@@ -118,7 +119,7 @@ class Stage:
     # --- coordinators -------------------------------------------------------------------------------
 
     def coordinate(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """Start `tune ARGUMENTS`; what it says goes to a file of its own in `folder`."""
+        """Start `tune ARGUMENTS`; its output goes to a file in `folder`."""
         self._started += 1
         with (self.folder / f"coordinator-{self._started}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -133,30 +134,30 @@ class Stage:
         return process
 
     def coordinators(self) -> list[subprocess.Popen[bytes]]:
-        """Those that have not ended, frozen ones included."""
+        """Return the running coordinators, frozen ones included."""
         return [process for process in self._coordinators if process.poll() is None]
 
     def holder(self) -> subprocess.Popen[bytes] | None:
-        """The one that holds the study's lease, if it lives."""
+        """Return the coordinator that holds the study's lease, if it lives."""
         rows = self.sql("SELECT owner FROM leases WHERE expires_at > now()")
         pid = int(rows[0][0].rpartition(":")[2]) if rows else 0
         return next((process for process in self.coordinators() if process.pid == pid), None)
 
     def driver_of(self, coordinator: subprocess.Popen[bytes]) -> psutil.Process | None:
-        """The process that holds a coordinator's connection to Ray."""
+        """Return the process with a coordinator's connection to Ray."""
         children = psutil.Process(coordinator.pid).children()
         return next(
             (child for child in children if "tunesvc.execution.driver.driver_main" in " ".join(child.cmdline())), None
         )
 
     def logs(self) -> Mapping[str, str]:
-        """What each coordinator said."""
+        """Return the output of each coordinator."""
         return {path.name: path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log"))}
 
     # --- the rest -----------------------------------------------------------------------------------
 
     def sql(self, statement: str, tries: int = 200) -> Sequence[Any]:
-        """Rows; tried again while Postgres is down."""
+        """Return rows; retries while Postgres is down."""
         for _ in range(tries):
             try:
                 with self.database.engine.begin() as connection:
@@ -168,15 +169,15 @@ class Stage:
         raise TimeoutError(f"Postgres did not come back for: {statement}")
 
     def running(self) -> list[tuple[int, int, int]]:
-        """(trial id, attempt, pid of its worker) of the attempts that run."""
+        """Return (trial id, attempt, pid of its worker) of the running attempts."""
         return [tuple(row) for row in self.sql("SELECT trial_id, number, pid FROM attempts WHERE state = 'running'")]
 
     def postmaster(self) -> int:
-        """The pid of the Postgres server."""
+        """Return the pid of the Postgres server."""
         return int((self.home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
 
     def replace_node(self, index: int, pause_s: float = 0.0) -> None:
-        """Have a node vanish without a word, and another one come."""
+        """Kill a node, and start another."""
         self.cluster.remove_node(self.nodes[index], allow_graceful=False)
         time.sleep(pause_s)
         self.nodes[index] = self.cluster.add_node(num_cpus=self._slots_per_node)

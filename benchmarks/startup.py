@@ -1,18 +1,18 @@
-"""How long it takes from the command to the first trial that trains, beside Ray alone and Ray Tune.
+"""Time from the command to the first training trial, beside Ray alone and Ray Tune.
 
     python -m benchmarks.startup [--rounds 7] [--only warm bare ...]
 
-Each is a process of its own, one after the other, taking turns; measured is the time from starting the process to the
-moment at which the objective's first line runs.
+Each is a process of its own, one after the other, taking turns; the time is from the start of the
+process to the first line of the objective.
 
     cold      `tune run` in a home of its own: initdb, migrations, a local Ray
     warm      the same in a home that exists; nothing runs
     joined    the same while another process keeps the embedded Postgres running
     tuner     a script that runs the same function with `ray.tune.Tuner`
-    bare      a script that says `ray.init(address="local")` and runs the function as a task
+    bare      a script with `ray.init(address="local")` that runs the function as a task
     bare-lean the same with the options that our local Ray has: no dashboard, a small object store
 
-Of ours it also prints when each phase was announced, and how long `tune --help` takes.
+For ours it also prints the start of each phase, and the time of `tune --help`.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Measured(NamedTuple):
     first_s: float
     """From the start of the process to the objective's first line."""
     phases_s: Mapping[str, float]
-    """When each phase was announced."""
+    """Start of each phase."""
 
 
 def main() -> None:
@@ -200,7 +200,7 @@ class Stage:
 
     @contextmanager
     def _server_kept(self, home: Path) -> Iterator[None]:
-        """Another process that uses the embedded server meanwhile."""
+        """Run another process that uses the embedded server meanwhile."""
         open_database = "from tunesvc.db.engine.database import open_database; open_database()"
         code = f"import sys; {open_database}; print(); sys.stdin.read()"
         process = subprocess.Popen(
@@ -218,14 +218,14 @@ class Stage:
 
 
 def help_s() -> float:
-    """How long `tune --help` takes."""
+    """Return the seconds of `tune --help`."""
     began_s = time.monotonic()
     subprocess.run([sys.executable, "-m", "tunesvc", "--help"], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began_s
 
 
 def _read_phases(process: subprocess.Popen[str], began_s: float, phases_s: dict[str, float]) -> None:
-    """When our JSON lines said what for the first time; other output is passed over."""
+    """Return the times of the first JSON line of each kind; other output is skipped."""
     for line in process.stdout or ():
         said = json.loads(line) if line.startswith("{") else {}
         if said.get("event") == "note":
@@ -251,7 +251,7 @@ def _ratios(case: str, taken: Mapping[str, list[Measured]]) -> str:
 @contextmanager
 def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="tunesvc-startup-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)  # the database's account has to enter
+        Path(name).chmod(0o755)  # the database's account must be able to enter
         yield Path(name)
 
 

@@ -1,16 +1,19 @@
-"""Optuna's own operations on `tunesvc.storage()` and on Optuna's RDBStorage: one Postgres, fsync on, taking turns.
+"""Optuna's own operations on `tunesvc.storage()` and on Optuna's RDBStorage: one Postgres, fsync
+on, taking turns.
 
     python -m benchmarks.storage [--rounds 5] [--trials 40] [--processes 1 8] [--folder DIR]
 
-Whole studies: `study.optimize` with six parameters, ten reports and ten `should_prune` a trial, by one process and by
-eight that share one study; each turn is a new study, and a process keeps its storage between turns. An objective that
-takes no time: all that is measured is Optuna and its storage. Single operations: medians in one process, and reads of
-a study of 1,000 trials (ten parameters and ten reports each) by a storage that knows it and by one that does not.
+Whole studies: `study.optimize` with six parameters, ten reports and ten `should_prune` a trial, by
+one process and by eight that share one study; each turn is a new study, and a process keeps its
+storage between turns. The objective takes no time, so only Optuna and its storage are measured.
+Single operations: medians in one process, and reads of a study of 1,000 trials (ten parameters and
+ten reports each) by a storage that has read it before and by a new one.
 
-Two floors, for no storage that has committed whatever it acknowledged is faster than both together: `inserts` is the
-same number of rows inserted one by one, each its own transaction, by bare psycopg2, without samplers, pruners or reads,
-and depends on the disk that `--folder` is on; `memory` is Optuna's InMemoryStorage, each process with a study of its
-own, so nothing but sampler, pruner and Optuna itself.
+Two floors, since no storage that commits before it acknowledges is faster than both together:
+`inserts` is the same number of rows inserted one by one, each its own transaction, by bare
+psycopg2, without samplers, pruners or reads, and depends on the disk that `--folder` is on;
+`memory` is Optuna's InMemoryStorage, each process with a study of its own, so nothing but sampler,
+pruner and Optuna itself.
 """
 
 from __future__ import annotations
@@ -47,9 +50,9 @@ from tunesvc.db.engine.database import open_database  # noqa: E402
 PARAMETERS = 6
 REPORTS = 10
 COMMITS = PARAMETERS + REPORTS + 2
-"""Of one trial that is not pruned: it is created, and it ends."""
+"""Rows of one trial that is not pruned, including its creation and its end."""
 KNOWN = 1_000
-"""Trials of the study that reads are measured on."""
+"""Trials of the study for measuring reads."""
 
 SAMPLERS: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
     "random": lambda: optuna.samplers.RandomSampler(seed=os.getpid()),
@@ -67,7 +70,7 @@ Urls = dict[str, str]
 
 @dataclass(frozen=True)
 class Turn:
-    """One peer's part of a round: `trials` by each process on the study of this name."""
+    """Run one peer's part of a round: `trials` by each process on the study of this name."""
 
     peer: str
     study: str
@@ -92,7 +95,7 @@ def main() -> None:
 
 @contextmanager
 def served(folder: Path | None) -> Iterator[Urls]:
-    """A server of its own with both schemas in place."""
+    """Start a server with both schemas."""
     with tempfile.TemporaryDirectory(prefix="tunesvc-benchmark-", dir=folder) as name:
         Path(name).chmod(0o755)
         server = EmbeddedServer(Path(name))
@@ -115,7 +118,7 @@ def run(url: str, statement: str) -> None:
 
 
 def connect(url: str) -> Any:
-    """Bare psycopg2, one transaction a statement."""
+    """Connect with bare psycopg2, one transaction per statement."""
     parts = sa.make_url(url)
     query = parts.query
     connection = psycopg2.connect(
@@ -150,13 +153,13 @@ def print_rates(name: str, rates: dict[str, list[float]]) -> None:
 
 
 def ratios(large: list[float], small: list[float]) -> str:
-    """The median of the rounds' ratios, and their range."""
+    """Return the median of the rounds' ratios, and their range."""
     each = [one / other for one, other in zip(large, small, strict=True)]
     return f"{statistics.median(each):>7.1f}  ({min(each):.1f} to {max(each):.1f})"
 
 
 def timed(pipes: list[Connection], turn: Turn) -> float:
-    """Seconds until the last process is through."""
+    """Return the seconds until the last process has finished."""
     began_s = time.perf_counter()
     for pipe in pipes:
         pipe.send(turn)
@@ -201,7 +204,7 @@ def work(pipe: Connection, urls: Urls) -> None:
 
 
 def quietly() -> None:
-    """Optuna logs every trial as it does for users, and reads the best one for it; but to nowhere."""
+    """Let Optuna log every trial, for which it reads the best one, but discard the output."""
     optuna.logging.disable_default_handler()
     logging.getLogger("optuna").addHandler(logging.NullHandler())
 
@@ -233,7 +236,7 @@ def insert_rows(cursor: Any, count: int) -> None:
 
 
 def storage(peer: str, urls: Urls) -> BaseStorage:
-    """As users of either get one."""
+    """Open a storage as its users do."""
     return tunesvc.storage(urls[peer]) if peer == "tunesvc" else get_storage(urls[peer])
 
 
@@ -271,7 +274,7 @@ def known_in_optunas(url: str) -> int:
 
 
 def writes(on: BaseStorage, trials: int = 10) -> Iterator[tuple[str, float]]:
-    """Names and seconds of the operations that make up a trial."""
+    """Yield names and seconds of a trial's operations."""
     study = on.create_new_study([optuna.study.StudyDirection.MINIMIZE])
     for _ in range(trials):
         trial, took_s = stopped(on.create_new_trial, study)
@@ -287,7 +290,7 @@ def writes(on: BaseStorage, trials: int = 10) -> Iterator[tuple[str, float]]:
 
 
 def reads(peer: str, urls: Urls, study: int) -> Iterator[tuple[str, float]]:
-    """The same for reading a large study."""
+    """Yield the same for reading a large study."""
     fresh = storage(peer, urls)
     fresh.get_all_studies()  # is connected
     yield "get_all_trials, 1,000 unknown", stopped(fresh.get_all_trials, study, False)[1]
@@ -307,7 +310,7 @@ def bare_inserts(url: str) -> list[float]:
 
 
 def stopped(act: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
-    """What it returns, and how many seconds it took."""
+    """Return its result and its seconds."""
     began_s = time.perf_counter()
     result = act(*arguments)
     return result, time.perf_counter() - began_s

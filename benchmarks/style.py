@@ -1,10 +1,10 @@
-"""How the code reads, in numbers: density, folders, names, words and sentences of a package.
+"""Readability of a package in numbers: density, folders, names, words and sentences.
 
     python -m benchmarks.style [FOLDER ...]
 
-Give other projects' folders to measure them with the same script. Counted is every `*.py` file
-below a folder, but for migrations in `versions/`. Public tools only: Python's `ast` and `tokenize`, and `ruff format`
-for the growth.
+Give other projects' folders to measure them with the same script. Counts every `*.py` file below a
+folder, except migrations in `versions/`. Public tools only: Python's `ast` and `tokenize`, and
+`ruff format` for the growth.
 
     tokens a line          of code, without comments, docstrings and blank lines
     growth at 88 columns   of lines, when `ruff format --line-length 88` wraps them
@@ -42,7 +42,7 @@ FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 @dataclass
 class Counts:
-    """What is counted over all files of a folder."""
+    """Counts over all files of a folder."""
 
     lines: int = 0
     tokens: int = 0
@@ -137,7 +137,7 @@ def growth(folder: Path) -> float:
 
 
 def rows(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield what is printed of a folder."""
+    """Yield the printed rows of a folder."""
     counts = measure(folder)
     words = sum(len(text.split()) for text in counts.texts)
     persons = sum(len(PERSONS.findall(text)) for text in counts.texts)

