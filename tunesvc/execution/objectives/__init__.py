@@ -1,1 +1,1 @@
-"""Calling forms of objectives: plain functions, Optuna's, Ray Tune's, programs."""
+"""Forms of objectives: plain functions, Optuna's, Ray Tune's, programs."""

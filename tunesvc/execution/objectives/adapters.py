@@ -1,12 +1,12 @@
-"""The ways in which an objective may be written, told apart by its signature, and their calls.
+"""Calls objectives in the form in which they are written. Their signature determines the form.
 
-    f(lr, layers, *, trial)    parameters by name; `trial` if it wants one
+    f(lr, layers, *, trial)    parameters by name; `trial` is optional
     f(config, data=None)       one dict; code for Ray Tune may call `ray.tune.report` (`ray_tune_function`)
     class T(tune.Trainable)    Ray Tune's class with `setup` and `step` (`ray_tune_trainable`)
-    f(trial)                   Optuna's (`optuna_objective`); ours where annotated as `tunesvc.Trial`
+    f(trial)                   Optuna's (`optuna_objective`); ours if annotated as `tunesvc.Trial`
 
-Each function may return a number, a dict, a tuple for several metrics or nothing, or be a
-generator that yields reports. Imports neither Ray nor Optuna; those forms do, when they are met.
+A function may return a number, a dict, a tuple for several metrics, or nothing. It may also be a
+generator that yields reports. Imports Ray and Optuna only for the forms that need them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tunesvc.signatures import Arguments, is_optunas_trial, is_our_trial, withou
 from tunesvc.trial import Trial, as_json, as_result
 
 Call = Callable[[Attempt], object]
-"""Calls an objective for an attempt and returns what it returned."""
+"""Calls an objective for an attempt and returns its result."""
 
 
 def prepare(objective: Objective) -> Run:
-    """How to run this objective: a function from an attempt to the final metrics."""
+    """Return a function that runs the objective for an attempt and returns the final metrics."""
     if is_trainable(objective):
         from tunesvc.execution.objectives.ray_tune_trainable import Trainables
 
@@ -51,16 +51,16 @@ def _run(call: Call, attempt: Attempt) -> Mapping[str, float]:
 def _caller(objective: Objective) -> Call:
     arguments = Arguments.of(objective)
     if arguments is None:
-        return partial(_call_with_config, objective, False)  # a builtin: nothing is known about it
-    return lambda attempt: _choose(objective, arguments, attempt)(attempt)
+        return partial(_call_with_config, objective, False)  # a builtin has no signature
+    return lambda attempt: _select_form(objective, arguments, attempt)(attempt)
 
 
-def _choose(objective: Objective, arguments: Arguments, attempt: Attempt) -> Call:
-    """Choose the form by the signature, and by the parameters that the trial has."""
+def _select_form(objective: Objective, arguments: Arguments, attempt: Attempt) -> Call:
+    """Select the form by the signature and the trial's parameters."""
     first = arguments.only_required
     if first is None or arguments.is_by_name(attempt.launch.params):
         return partial(_call_by_name, objective, arguments)
-    is_bare = first.annotation == "Trial"  # a name of both, and only Optuna's suggests
+    is_bare = first.annotation == "Trial"  # ours or Optuna's; only Optuna's has `suggest_*`
     if is_our_trial(first.annotation) and not (is_bare and attempt.job.define_by_run):
         return partial(_call_with_trial, objective)
     if first.name == "trial" or is_optunas_trial(first.annotation):
@@ -103,7 +103,7 @@ def _call_optuna(objective: Objective, attempt: Attempt) -> object:
 
 
 def _exhaust(generator: Generator[object, Any, object], trial: Trial) -> object:
-    """Report whatever is yielded; a dict may name its own `step`, otherwise steps count from 0."""
+    """Report each yielded value. A dict may contain `step`, otherwise steps count from 0."""
     try:
         while True:
             value = next(generator)
@@ -117,25 +117,25 @@ def _exhaust(generator: Generator[object, Any, object], trial: Trial) -> object:
     except StopIteration as end:
         return end.value
     finally:
-        generator.close()  # so that its `finally` blocks run before the attempt is over
+        generator.close()  # runs its `finally` blocks before the attempt ends
 
 
-# --- what a signature tells ---------------------------------------------------------------------------
+# --- signatures ---------------------------------------------------------------------------------------
 
 
 def _check_arguments(objective: Objective, arguments: Arguments, given: Mapping[str, Any]) -> None:
     signed = f"{_name(objective)}{arguments.signature}"
     if surplus := arguments.surplus(given):
-        raise EntrypointError(f"{signed} does not take {_listed(surplus)}: add it to the signature")
+        raise EntrypointError(f"{signed} does not take {_format_names(surplus)}: add it to the signature")
     if missing := arguments.missing(given):
         raise EntrypointError(
-            f"{signed} needs {_listed(missing)}, which this trial does not have: declare it in "
+            f"{signed} needs {_format_names(missing)}, which this trial does not have: declare it in "
             "the study, or give it a default value if it is a conditional parameter"
         )
 
 
 def _mentions_ray(objective: Objective) -> bool:
-    """Whether the function may call Ray Tune; importing that takes a second, which most functions need not pay."""
+    """Return True if the function may call Ray Tune, whose import takes a second."""
     if "ray.tune" in sys.modules or "ray.train" in sys.modules:
         return True
     function = without_partial(objective)
@@ -146,7 +146,9 @@ def _mentions_ray(objective: Objective) -> bool:
         source = inspect.getsource(module) if module else ""
     except (OSError, TypeError):
         source = ""
-    return "import ray" in source or "from ray" in source or any(name.partition(".")[0] == "ray" for name in names)
+    if "import ray" in source or "from ray" in source:
+        return True
+    return any(name.partition(".")[0] == "ray" for name in names)
 
 
 def _name(objective: Objective) -> str:
@@ -154,5 +156,5 @@ def _name(objective: Objective) -> str:
     return getattr(function, "__qualname__", type(function).__name__)
 
 
-def _listed(names: list[str]) -> str:
+def _format_names(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)

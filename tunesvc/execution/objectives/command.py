@@ -1,17 +1,19 @@
-"""`command:`: the objective is a program of any kind.
+"""Runs the program of a study with `command:` as the objective.
 
-`${name}` in an argument becomes the parameter's value, and the argument `${--name}` an option: `--name=VALUE`, `--name`
-for true, nothing for false (no shell is involved). The program finds in its environment
+`${name}` in an argument becomes the parameter's value. The argument `${--name}` becomes an option: `--name=VALUE`,
+`--name` for true, nothing for false. No shell is involved. The program's environment contains
 
     TUNE_PARAMS           all parameters as a JSON object
-    TUNE_PARAM_<NAME>     each of them, its name in capitals
+    TUNE_PARAM_<NAME>     each parameter, its name in capitals
     TUNE_REPORTS          a named pipe for reports as JSON lines, see `report_pipe`
-    TUNE_CHECKPOINT_DIR   a folder of its own for files that it hands over as checkpoints
-    TUNE_DIRECTORY        an empty folder of its own for scratch files, removed afterwards
-    TUNE_RESTORED         where an earlier attempt's checkpoint lies, if there is one
-    TUNE_STUDY, TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED, TUNE_METRICS (a JSON array), TUNE_LAST_STEP (of that checkpoint)
+    TUNE_CHECKPOINT_DIR   a folder for files that the program hands over as checkpoints
+    TUNE_DIRECTORY        an empty folder for scratch files, removed at the end
+    TUNE_RESTORED         path of an earlier attempt's checkpoint, if there is one
+    TUNE_LAST_STEP        the step of that checkpoint
+    TUNE_METRICS          the names of the metrics as a JSON array
+    TUNE_STUDY, TUNE_TRIAL, TUNE_ATTEMPT, TUNE_SEED
 
-A request to stop is SIGTERM to its process group. Imports no Ray.
+A request to stop is SIGTERM to the program's process group. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from tunesvc.spec.placeholders import PLACEHOLDER, option_in, parameter_of
 
 _POLL_S = 0.05
 _GRACE_S = 5.0
-"""From the request to stop until a program that wrote nonsense is killed."""
+"""Time from SIGTERM to SIGKILL for a program that wrote an invalid report."""
 
 
 class ProgramFailed(Exception):
@@ -48,13 +50,13 @@ class ProgramFailed(Exception):
 
 
 def run_command(attempt: Attempt) -> Mapping[str, float]:
-    """Run the job's command for an attempt; returns its final metrics.
+    """Run the job's command for an attempt and return its final metrics.
 
     Raises:
-        ProgramFailed: it ended with another exit code than 0.
+        ProgramFailed: its exit code is not 0.
         Pruned: it ended without a result after it was asked to stop.
-        BadReport: it wrote a line that is no report.
-        EntrypointError: there is no such program, or a `${name}` that is no parameter.
+        BadReport: it wrote a line that is not a report.
+        EntrypointError: the program does not exist, or a `${name}` is not a parameter.
     """
     arguments = substitute(attempt.job.command or (), attempt.launch.params)
     folder = attempt.directory
@@ -74,20 +76,21 @@ def run_command(attempt: Attempt) -> Mapping[str, float]:
         code = _run(arguments, environment, attempt, pipe)
     if pipe.error:
         raise pipe.error
-    _judge(code, arguments[0], attempt, reports.final)
+    _check_exit(code, arguments[0], attempt, reports.final)
     return reports.final
 
 
 def _path_with_our_python() -> str:
-    """`python` is the one that runs tunesvc, also where its virtual environment is not activated."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    """Return a PATH on which `python` is this interpreter, even if its virtual environment is not activated."""
+    path = os.environ.get("PATH", os.defpath)
+    return os.pathsep.join([str(Path(sys.executable).parent), path])
 
 
 def substitute(command: Sequence[str], params: Mapping[str, ParamValue]) -> list[str]:
-    """The command with the values of the parameters; `$${` stands for `${`.
+    """Return the command with the parameters' values. `$${` stands for `${`.
 
     Raises:
-        EntrypointError: a name that is no parameter of this trial.
+        EntrypointError: a name is not a parameter of this trial.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -95,7 +98,8 @@ def substitute(command: Sequence[str], params: Mapping[str, ParamValue]) -> list
             return "$"
         if match[2] not in params:
             known = ", ".join(params) or "none"
-            raise EntrypointError(f"command: {match[0]} is no parameter of this trial (it has: {known})")
+            text = f"command: {match[0]} is no parameter of this trial (it has: {known})"
+            raise EntrypointError(text)
         return as_text(params[match[2]])
 
     arguments: list[str] = []
@@ -109,19 +113,21 @@ def substitute(command: Sequence[str], params: Mapping[str, ParamValue]) -> list
 
 
 def _option(name: str, value: ParamValue) -> list[str]:
-    """The arguments for an option; none for false, null, and a parameter that does not exist under its `when`."""
+    """Return the arguments for an option. None for false, null, and a parameter that its `when` excludes."""
     if value is None or value is False:
         return []
-    return [f"--{name}" if value is True else f"--{name}={as_text(value)}"]
+    if value is True:
+        return [f"--{name}"]
+    return [f"--{name}={as_text(value)}"]
 
 
 def as_text(value: ParamValue) -> str:
-    """A value as programs read it: `0.1`, `true`, `null`, and text as it is."""
+    """Format a value for programs: `0.1`, `true`, `null`, and text unchanged."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def variables(attempt: Attempt) -> dict[str, str]:
-    """The environment variables that describe an attempt."""
+    """Return the environment variables that describe an attempt."""
     launch = attempt.launch
     described = {
         "TUNE_STUDY": attempt.job.study,
@@ -134,7 +140,10 @@ def variables(attempt: Attempt) -> dict[str, str]:
     }
     if launch.checkpoint:
         described["TUNE_RESTORED"] = launch.checkpoint
-    named = {f"TUNE_PARAM_{re.sub(r'[^A-Za-z0-9_]', '_', n).upper()}": as_text(v) for n, v in launch.params.items()}
+    named = {}
+    for name, value in launch.params.items():
+        suffix = re.sub(r"[^A-Za-z0-9_]", "_", name).upper()
+        named[f"TUNE_PARAM_{suffix}"] = as_text(value)
     return {**named, **described}
 
 
@@ -142,25 +151,33 @@ def _run(arguments: list[str], environment: Mapping[str, str], attempt: Attempt,
     if shutil.which(arguments[0], path=environment.get("PATH")) is None:
         raise EntrypointError(f"command: there is no program {arguments[0]!r} on the worker's PATH or in its folder")
     watched_end, held_end = os.pipe()
-    ours = [str(watched_end), str(attempt.directory)]
-    supervisor = [sys.executable, "-I", "-S", supervise.__file__, *ours, *arguments]
+    watched = [str(watched_end), str(attempt.directory)]
+    supervisor = [sys.executable, "-I", "-S", supervise.__file__, *watched, *arguments]
     process = subprocess.Popen(
-        supervisor, env=environment, stdin=subprocess.DEVNULL, start_new_session=True, pass_fds=[watched_end]
+        supervisor,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        pass_fds=[watched_end],
     )
     os.close(watched_end)
     try:
         return _follow(process, attempt, pipe)
     finally:
-        with suppress(ProcessLookupError):  # nothing that the program started outlives the attempt
+        # Kill the whole group: nothing that the program started may outlive the attempt.
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        with suppress(BrokenPipeError):  # it died before it split its watcher off
+        with suppress(BrokenPipeError):  # it died before it forked its watcher
             os.write(held_end, supervise.RELEASE)
         os.close(held_end)
         process.wait()
 
 
 def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe) -> int:
-    """Read reports until the program ends; its exit code. The process is left unreaped: its group keeps its number."""
+    """Read reports until the program ends, and return its exit code.
+
+    Does not reap the process, so that its group keeps its number.
+    """
     kill_at_s: float | None = None
     with _exit_watch(process.pid) as watched:
         while (ended := os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
@@ -168,16 +185,19 @@ def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe
                 os.killpg(process.pid, signal.SIGTERM)
                 kill_at_s = time.monotonic() + _GRACE_S
             if pipe.error and kill_at_s is not None and time.monotonic() >= kill_at_s:
-                os.killpg(process.pid, signal.SIGKILL)  # what it reports no longer counts, and nobody else ends it
+                # Its reports no longer count. (After a stop request the coordinator kills it.)
+                os.killpg(process.pid, signal.SIGKILL)
             select.select([pipe.fileno(), *watched], [], [], _POLL_S)
             pipe.read()
     pipe.finish()
-    return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+    if ended.si_code == os.CLD_EXITED:
+        return ended.si_status
+    return 128 + ended.si_status
 
 
 @contextmanager
 def _exit_watch(pid: int) -> Iterator[list[int]]:
-    """A descriptor that `select` finds readable when the process has ended, where the system has such a thing."""
+    """Yield a descriptor that is readable when the process has ended, or none on systems without pidfds."""
     try:
         descriptor = os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -189,12 +209,13 @@ def _exit_watch(pid: int) -> Iterator[list[int]]:
         os.close(descriptor)
 
 
-def _judge(code: int, program: str, attempt: Attempt, final: Mapping[str, float]) -> None:
+def _check_exit(code: int, program: str, attempt: Attempt, final: Mapping[str, float]) -> None:
     if attempt.noticed_stop and not final:
         raise Pruned(f"{program} was asked to stop and ended with exit code {code}")
     if code == supervise.NOT_EXECUTABLE:
         raise EntrypointError(f"command: {program!r} cannot be executed")
     if code != 0:
-        signals = {int(s): s.name for s in signal.Signals}
-        by = f" ({signals[code - 128]})" if code - 128 in signals else ""
-        raise ProgramFailed(f"{program} ended with exit code {code}{by}")
+        signals = {int(number): number.name for number in signal.Signals}
+        name = signals.get(code - 128)
+        suffix = f" ({name})" if name else ""
+        raise ProgramFailed(f"{program} ended with exit code {code}{suffix}")

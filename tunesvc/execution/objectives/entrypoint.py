@@ -1,6 +1,6 @@
-"""From `module:function` or `file.py:function` to the function itself, in a worker only.
+"""Loads the function of an entrypoint, `module:function` or `file.py:function`.
 
-Imports user code, so nothing but a worker may call this. Imports no Ray.
+Imports user code, so only workers may use it. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ Objective = Callable[..., Any]
 
 
 def load(entrypoint: str, folder: Path) -> Objective:
-    """The function that an entrypoint names, `folder` being on the import path.
+    """Return the function of an entrypoint. `folder` must be on the import path.
 
     Raises:
-        EntrypointError: there is no such module or function; its cause is what the import raised.
+        EntrypointError: the module or function does not exist. Its cause is the error of the import.
     """
-    place, _, name = entrypoint.partition(":")
-    if not place or not name:
+    location, _, name = entrypoint.partition(":")
+    if not location or not name:
         raise EntrypointError(f"entrypoint {entrypoint!r} is not of the form `module:function` or `file.py:function`")
-    module = (
-        _load_file(folder / place, entrypoint) if place.endswith(".py") else _load_module(place, entrypoint, folder)
-    )
+    if location.endswith(".py"):
+        module = _load_file(folder / location, entrypoint)
+    else:
+        module = _load_module(location, entrypoint, folder)
     return _attribute(module, name, entrypoint)
 
 
@@ -39,7 +40,8 @@ def _load_module(name: str, entrypoint: str, folder: Path) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise EntrypointError(f"entrypoint {entrypoint!r}: no module {error.name!r} in {folder}") from None
+            text = f"entrypoint {entrypoint!r}: no module {error.name!r} in {folder}"
+            raise EntrypointError(text) from None
         raise EntrypointError(_import_failed(entrypoint, error)) from error
     except BaseException as error:
         raise EntrypointError(_import_failed(entrypoint, error)) from error
@@ -48,8 +50,9 @@ def _load_module(name: str, entrypoint: str, folder: Path) -> ModuleType:
 def _load_file(path: Path, entrypoint: str) -> ModuleType:
     if not path.is_file():
         raise EntrypointError(f"entrypoint {entrypoint!r}: there is no file {path}")
-    if path.stem in sys.modules and getattr(sys.modules[path.stem], "__file__", None) == str(path):
-        return sys.modules[path.stem]
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+        return loaded
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise EntrypointError(f"entrypoint {entrypoint!r}: {path} is no Python file")
@@ -67,12 +70,15 @@ def _attribute(module: ModuleType, name: str, entrypoint: str) -> Objective:
     target: Any = module
     for part in name.split("."):
         if not hasattr(target, part):
-            near = difflib.get_close_matches(part, [n for n in dir(target) if not n.startswith("_")], n=1)
+            names = [public for public in dir(target) if not public.startswith("_")]
+            near = difflib.get_close_matches(part, names, n=1)
             hint = f"; did you mean `{near[0]}`?" if near else ""
-            raise EntrypointError(f"entrypoint {entrypoint!r}: {module.__file__} has no {name!r}{hint}")
+            text = f"entrypoint {entrypoint!r}: {module.__file__} has no {name!r}{hint}"
+            raise EntrypointError(text)
         target = getattr(target, part)
     if not callable(target):
-        raise EntrypointError(f"entrypoint {entrypoint!r} is a {type(target).__name__}, not a function")
+        kind = type(target).__name__
+        raise EntrypointError(f"entrypoint {entrypoint!r} is a {kind}, not a function")
     return target  # type: ignore[no-any-return]  # callable() does not narrow to a signature
 
 

@@ -1,4 +1,4 @@
-"""`trial` as an Optuna objective knows it: Optuna's own `Trial` and `Study`, over an attempt.
+"""The `trial` of an Optuna objective: Optuna's own `Trial` and `Study` on top of an attempt.
 
 Imports Optuna, no Ray.
 """
@@ -26,8 +26,8 @@ from tunesvc.trial import Trial
 class OptunaTrial(OptunasTrial):
     """The argument of `objective(trial)`.
 
-    Where the study declares its parameters, `suggest_*` returns the value that the trial has.
-    Where it declares none, the study's sampler is asked.
+    If the study declares its parameters, `suggest_*` returns the trial's value. Otherwise it asks
+    the study's sampler.
     """
 
     def __init__(self, attempt: Attempt) -> None:
@@ -43,25 +43,25 @@ class OptunaTrial(OptunasTrial):
 
     @property
     def params(self) -> dict[str, Any]:
-        """The values suggested so far; all of them where the study declares them."""
+        """The values suggested so far, or all values if the study declares its parameters."""
         declared = {} if self._attempt.job.define_by_run else self._attempt.launch.params
         return {**declared, **super().params}
 
     @property
     def system_attrs(self) -> dict[str, Any]:
-        """System attributes that were set in this attempt."""
+        """System attributes set in this attempt."""
         return self.storage.get_trial_system_attrs(self._trial_id)
 
     @property
     def tunesvc(self) -> Trial:
-        """This trial with checkpoints and devices, see `tunesvc.Trial`."""
+        """This trial as a `tunesvc.Trial`, with checkpoints and devices."""
         return self._attempt.trial()
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Suggest one of `choices`, which may be lists and tuples; return it as it stands there."""
-        known = [_known_as(name, choice) for choice in choices]
-        value = as_choice(self._suggest(name, CategoricalDistribution(known)))
-        for choice, scalar in zip(choices, known, strict=True):
+        """Suggest one of `choices`, which may be lists and tuples. Return that very object."""
+        scalars = [_as_scalar(name, choice) for choice in choices]
+        value = as_choice(self._suggest(name, CategoricalDistribution(scalars)))
+        for choice, scalar in zip(choices, scalars, strict=True):
             if type(scalar) is type(value) and scalar == value:
                 return choice
         return value
@@ -70,8 +70,10 @@ class OptunaTrial(OptunasTrial):
         trial = self._cached_frozen_trial
         if name not in trial.params:
             trial.distributions[name] = distribution
-            is_asked = self._attempt.job.define_by_run
-            trial.params[name] = self._ask(name, distribution) if is_asked else self._declared(name)
+            if self._attempt.job.define_by_run:
+                trial.params[name] = self._ask(name, distribution)
+            else:
+                trial.params[name] = self._declared(name)
         return trial.params[name]
 
     def _ask(self, name: str, distribution: BaseDistribution) -> Any:
@@ -91,10 +93,10 @@ class OptunaTrial(OptunasTrial):
         return params[name]
 
 
-def _known_as(name: str, choice: Any) -> Any:
-    """Return the scalar by which the search knows a choice.
+def _as_scalar(name: str, choice: Any) -> Any:
+    """Return the scalar that stands for a choice in the search.
 
-    NumPy's numbers are known as Python's, lists and mappings by their JSON text.
+    NumPy's numbers become Python's, lists and mappings become JSON text.
     """
     plain = choice.tolist() if hasattr(choice, "tolist") else choice
     if plain is None or isinstance(plain, (bool, int, float, str)):
@@ -109,33 +111,33 @@ def _known_as(name: str, choice: Any) -> Any:
 
 
 class AttemptStudy(Study):
-    """The study, from inside one of its trials."""
+    """The study, seen from one of its trials."""
 
     @property
     def system_attrs(self) -> dict[str, Any]:
-        """The study's system attributes, which older objectives read; Optuna 5 hides them."""
+        """The study's system attributes. Older objectives read them, but Optuna 5 hides them."""
         return self._storage.get_study_system_attrs(self._study_id)
 
     def stop(self) -> NoReturn:
-        """Refuse: the coordinator ends the study."""
+        """Refuse, because only the coordinator ends the study."""
         raise NotImplementedError(
             "an objective cannot end its study: give the metric a `target`, the budget `stop_when`, or use `tune stop`"
         )
 
 
 class AttemptPruner(BasePruner):
-    """The study's decision about the attempt, as `trial.should_prune()` asks for it."""
+    """Makes `trial.should_prune()` return the study's decision."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Tell whether the attempt has been asked to stop."""
+        """Return True if the attempt has been asked to stop."""
         return self._attempt.stop_requested
 
 
 def as_optuna(value: object) -> object:
-    """Return a result as Optuna reads it: whatever `float` accepts is a number, such as "0.5"."""
+    """Convert a result by Optuna's rule: anything that `float` accepts is a number, such as "0.5"."""
     if isinstance(value, (list, tuple)):
         return [as_optuna(item) for item in value]
     try:

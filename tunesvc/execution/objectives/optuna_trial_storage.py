@@ -1,7 +1,7 @@
-"""An attempt's study as an Optuna storage.
+"""An Optuna storage for a single attempt.
 
-Writes become the attempt's events; attributes and other trials are asked of the coordinator.
-Imports Optuna, no Ray.
+Writes become events of the attempt. Attributes of the study and other trials come from the
+coordinator. Imports Optuna, no Ray.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import datetime
 import json
 import pickle
 from collections.abc import Container
-from copy import deepcopy as copied
+from copy import deepcopy as make_deepcopy
 from typing import Any, NoReturn
 
 from optuna.storages import BaseStorage
@@ -23,11 +23,11 @@ from tunesvc.execution.attempt.attempt import Attempt
 from tunesvc.trial import as_number, as_step
 
 _OURS = "tunesvc:"
-"""System attributes that begin so belong to the study's sampler and pruner."""
+"""Prefix of the system attributes that belong to the study's sampler and pruner."""
 
 
 class AttemptStorage(BaseStorage):
-    """Reads the whole study, and writes to the attempt's own trial."""
+    """Reads the whole study, but writes only to the attempt's trial."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
@@ -35,7 +35,7 @@ class AttemptStorage(BaseStorage):
         self._study_id = study_of(self._trial_id)
         goals = attempt.job.goals or ("minimize",) * len(attempt.job.metrics)
         self._directions = [StudyDirection[goal.upper()] for goal in goals]
-        self._own = _begun(attempt)
+        self._own = _running_trial(attempt)
 
     # --- the study ------------------------------------------------------------------------------
 
@@ -51,13 +51,13 @@ class AttemptStorage(BaseStorage):
         return self._directions
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._asked()[0]
+        return self._fetch_study()[0]
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        return self._asked()[1]
+        return self._fetch_study()[1]
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        name, (user, system, _) = self._attempt.job.study, self._asked()
+        name, (user, system, _) = self._attempt.job.study, self._fetch_study()
         directions = self._directions
         return [FrozenStudy(name, None, user, system, self._study_id, directions=directions)]
 
@@ -66,16 +66,21 @@ class AttemptStorage(BaseStorage):
     def get_trial(self, trial_id: int) -> FrozenTrial:
         if trial_id == self._trial_id:
             return self._own
-        found = [trial for trial in self._trials() if trial._trial_id == trial_id]
-        if not found:
-            raise KeyError(f"study {self._attempt.job.study!r} has no trial of the id {trial_id}")
-        return found[0]
+        for trial in self._trials():
+            if trial._trial_id == trial_id:
+                return trial
+        raise KeyError(f"study {self._attempt.job.study!r} has no trial of the id {trial_id}")
 
     def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        chosen = [t for t in self._trials() if states is None or t.state in states]
-        return copied(chosen) if deepcopy else chosen
+        trials = self._trials()
+        if states is not None:
+            trials = [trial for trial in trials if trial.state in states]
+        return make_deepcopy(trials) if deepcopy else trials
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._check_own(trial_id)
@@ -96,21 +101,24 @@ class AttemptStorage(BaseStorage):
         self._own.intermediate_values[step] = intermediate_value
 
     def _trials(self) -> list[FrozenTrial]:
-        """Ask for all trials; this one is as this process knows it."""
-        trials: list[FrozenTrial] = self._asked()[2]
-        for trial in trials:
+        """Fetch all trials. The attempt's own trial is replaced by the one in this process."""
+        fetched: list[FrozenTrial] = self._fetch_study()[2]
+        trials = []
+        for trial in fetched:
             trial._trial_id = trial_id(self._study_id, trial.number)
-        return [self._own if trial._trial_id == self._trial_id else trial for trial in trials]
+            trials.append(self._own if trial._trial_id == self._trial_id else trial)
+        return trials
 
-    def _asked(self) -> tuple[dict[str, Any], dict[str, Any], list[FrozenTrial]]:
+    def _fetch_study(self) -> tuple[dict[str, Any], dict[str, Any], list[FrozenTrial]]:
+        """Return the study's user attributes, system attributes and trials."""
         packed = self._attempt.ask_for_study()
-        return pickle.loads(packed)  # type: ignore[no-any-return]  # noqa: S301  # the coordinator's
+        return pickle.loads(packed)  # type: ignore[no-any-return]  # noqa: S301  # from the coordinator
 
     def _check_own(self, trial_id: int) -> None:
         if trial_id != self._trial_id:
             raise RuntimeError(f"an objective writes to its own trial only, {self._own.number}")
 
-    # --- what is the coordinator's --------------------------------------------------------------
+    # --- refused: only the coordinator may do this ----------------------------------------------
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError(
@@ -122,7 +130,7 @@ class AttemptStorage(BaseStorage):
     create_new_trial = set_trial_param = set_trial_state_values = _refuse
 
 
-def _begun(attempt: Attempt) -> FrozenTrial:
+def _running_trial(attempt: Attempt) -> FrozenTrial:
     return FrozenTrial(
         number=number_of(attempt.launch.attempt.trial_id),
         trial_id=attempt.launch.attempt.trial_id,

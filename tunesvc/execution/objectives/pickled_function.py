@@ -1,7 +1,7 @@
-"""A function on its way to workers: pickled by value, with what makes it work there as in the script it comes from.
+"""Pickles a function by value for workers, so that it works there as in its script.
 
-A class or function of a script or notebook has no module that a worker could import: what pickles an instance, starts
-a pool or shows a traceback looks for it in `__main__`, and for its source in a file. Imports no Ray.
+A worker cannot import the classes and functions of a script or notebook. But pickle, process pools and tracebacks look
+for them in `__main__`, and for their source code in a file: so these travel along. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _Definition = type | FunctionType
 
 @dataclass(frozen=True, slots=True)
 class _Shipment:
-    """What travels."""
+    """The pickled content."""
 
     function: Callable[..., Any]
     main: Mapping[str, Any]
-    """The names of `__main__` under which the function's classes and functions are found."""
+    """Names of `__main__` that refer to the function's classes and functions."""
     member: FunctionType | None
-    """One of `__main__`'s functions: on arrival its globals are those of all of them."""
+    """A function of `__main__`. After unpickling, all of them share its globals."""
     sources: Mapping[str, str]
-    """The code of those functions, by the name of its file."""
+    """Source code of those functions by file name."""
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
@@ -50,9 +50,9 @@ def _make_code(make: Callable[..., CodeType], arguments: tuple[Any, ...], file: 
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
-    """Pickles functions with the names of their files, and notes which definitions of `__main__` it has met."""
+    """Pickles functions with their file names, and collects the definitions of `__main__`."""
 
-    # cloudpickle calls every file `<dynamic-code>`, so that equal functions have equal pickles
+    # cloudpickle replaces every file name by `<dynamic-code>`, so that equal functions have equal pickles
     dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
 
     def __init__(self, file: io.BytesIO) -> None:
@@ -67,28 +67,30 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
 
 def pickle_function(function: Callable[..., Any]) -> bytes:
-    """Return a function as it travels to workers.
+    """Serialize a function for workers.
 
     Raises:
-        TuneError: something that it refers to cannot travel.
+        TuneError: the function refers to something that cannot be pickled.
     """
     try:
         with embed_parameters(function):
             _, definitions = _dumps(function)
             data, _ = _dumps(_pack(function, definitions))
-    except Exception as error:  # pickling runs anybody's code
+    except Exception as error:  # pickling may run user code
         raise TuneError(
-            f"{name_of(function)} cannot be sent to workers: something it refers to cannot be pickled ({error}). "
-            "Make that thing inside the function, or put the function into a module and name it as `entrypoint`."
+            f"{name_of(function)} cannot be sent to workers: "
+            f"something it refers to cannot be pickled ({error}). "
+            "Make that thing inside the function, "
+            "or put the function into a module and name it as `entrypoint`."
         ) from error
     return data
 
 
 def unpickle_function(data: bytes) -> Callable[..., Any]:
-    """Return a function that has travelled, and set up `__main__` and the sources that it needs.
+    """Load a function, and set up the `__main__` and the source code that it needs.
 
     Raises:
-        EntrypointError: something that it needs is not here.
+        EntrypointError: something that it needs is missing on this node.
     """
     try:
         shipment: _Shipment = cloudpickle.loads(data)
@@ -97,8 +99,9 @@ def unpickle_function(data: bytes) -> Callable[..., Any]:
             f"the function cannot be loaded on the worker: {type(error).__name__}: {error}"
         ) from error
     for file, source in shipment.sources.items():
-        # without a time of change, so that the file itself, which may have changed since, is not looked at
-        linecache.cache[file] = len(source), None, source.splitlines(keepends=True), file
+        # Without a modification time linecache does not reread the file, which may have changed.
+        lines = source.splitlines(keepends=True)
+        linecache.cache[file] = len(source), None, lines, file
     if shipment.member is not None:
         _adapt_file(shipment.member.__globals__)
         fill_main(shipment.member.__globals__)
@@ -115,20 +118,24 @@ def _dumps(value: Any) -> tuple[bytes, list[_Definition]]:
 
 def _pack(function: Callable[..., Any], definitions: Iterable[_Definition]) -> _Shipment:
     main = vars(sys.modules["__main__"])
-    known = {id(definition) for definition in definitions}
-    functions = [one for one in definitions if isinstance(one, FunctionType) and one.__globals__ is main]
-    files = {one.__code__.co_filename for one in functions}
-    sources = {file: "".join(linecache.getlines(file)) for file in sorted(files)}
+    ids = {id(definition) for definition in definitions}
+    functions = [one for one in definitions if isinstance(one, FunctionType)]
+    functions = [function for function in functions if function.__globals__ is main]
+    sources = {}
+    files = {function.__code__.co_filename for function in functions}
+    for file in sorted(files):
+        if source := "".join(linecache.getlines(file)):
+            sources[file] = source
     return _Shipment(
-        function,
-        {name: value for name, value in main.items() if id(value) in known},
-        functions[0] if functions else None,
-        {file: source for file, source in sources.items() if source},
+        function=function,
+        main={name: value for name, value in main.items() if id(value) in ids},
+        member=functions[0] if functions else None,
+        sources=sources,
     )
 
 
 def _adapt_file(names: dict[str, Any]) -> None:
-    """Have `__file__` name the script where it lies here; without one, a spawned child looks for no script."""
+    """Set `__file__` to the script's path on this node, or delete it: a spawned child then needs no script."""
     script = Path(sys.argv[0])
     if "__file__" in names and not Path(names["__file__"]).is_file():
         del names["__file__"]

@@ -1,8 +1,8 @@
-"""Ray Tune's session for a function written for it, outside of Ray Tune.
+"""Runs functions written for Ray Tune, with a session object of our own.
 
-`ray.tune.report`, `get_checkpoint` and `get_context` all look up one session object in this process
-(`ray.train._internal.session`). Ours stands in its place while the function runs, so they work however they were
-imported. Ray's own session would block every report until its controller has fetched it, and wants a Ray storage.
+`ray.tune.report`, `get_checkpoint` and `get_context` look up one session object in the process
+(`ray.train._internal.session`). Ours replaces it while the function runs, so they work however they were imported.
+Ray's own session needs a Ray storage, and would block every report until its controller has fetched it.
 Imports Ray Tune.
 """
 
@@ -26,13 +26,13 @@ from tunesvc.trial import as_json, as_number, flattened, is_attribute, is_name
 
 _DONE = "done"
 _STOP = "stop"
-"""A constant of this name is Ray's `stop`: by metric, the value at which a trial ends."""
+"""A constant of this name has the meaning of Ray's `stop`: by metric, the value at which a trial ends."""
 _CONTROL = frozenset({_DONE, "should_checkpoint"})
-"""Entries of a result that speak to Ray Tune."""
+"""Entries of a result that control Ray Tune."""
 
 
 class ReportedDone(BaseException):
-    """Raised inside a Ray Tune function by its last report; no `except Exception` catches it."""
+    """Raised inside a Ray Tune function by its last report. `except Exception` does not catch it."""
 
 
 def call(function: Callable[..., object], attempt: Attempt) -> object:
@@ -50,7 +50,7 @@ def call(function: Callable[..., object], attempt: Attempt) -> object:
 
 
 def config_of(attempt: Attempt) -> tuple[dict[str, Any], Mapping[str, float]]:
-    """Return a trial's config, and when it ends; see `_STOP`."""
+    """Return a trial's config and its `stop` criteria, see `_STOP`."""
     config = nested(attempt.launch.params)
     if isinstance(config.get(_STOP), Mapping):
         return config, dict(flattened(config.pop(_STOP)))
@@ -59,13 +59,13 @@ def config_of(attempt: Attempt) -> tuple[dict[str, Any], Mapping[str, float]]:
 
 @contextmanager
 def tune_session(attempt: Attempt, stop: Mapping[str, float] | None = None) -> Iterator[TuneSession]:
-    """Let `ray.tune`'s functions speak for this attempt, and work in its directory.
+    """Let the functions of `ray.tune` act for this attempt, in its directory.
 
-    One at a time per process.
+    Only one at a time per process.
     """
     session = TuneSession(attempt, stop or {})
     before = os.getcwd()  # noqa: PTH109  # as text for the environment
-    ray_session._session = session  # type: ignore[assignment]  # it has what ray.tune asks for
+    ray_session._session = session  # type: ignore[assignment]  # it has all that ray.tune uses
     os.environ.setdefault("TUNE_ORIG_WORKING_DIR", before)
     if os.environ.get("RAY_CHDIR_TO_TRIAL_DIR", "1") != "0":
         os.chdir(attempt.directory)
@@ -77,10 +77,10 @@ def tune_session(attempt: Attempt, stop: Mapping[str, float] | None = None) -> I
 
 
 class TuneSession:
-    """What `ray.tune` asks of its session."""
+    """The part of Ray's session that `ray.tune` uses."""
 
     world_rank = None
-    """None is how Ray tells a Tune function from a Train worker."""
+    """None marks a Tune function, as opposed to a Train worker."""
     metadata: Mapping[str, Any] = {}
 
     def __init__(self, attempt: Attempt, stop: Mapping[str, float]) -> None:
@@ -89,7 +89,7 @@ class TuneSession:
         self._attributes: dict[str, str] = {}
         restored = attempt.trial().restored()
         self.iteration = max(step_of(restored), 0)
-        """Reports so far: Ray's `training_iteration`, which counts from 1 and goes on after a checkpoint."""
+        """Number of reports: Ray's `training_iteration`, from 1, continued after a checkpoint."""
         self.loaded_checkpoint = Checkpoint.from_directory(str(restored)) if restored else None
         self.experiment_name = attempt.job.study
         self.run_id = attempt.job.study
@@ -97,11 +97,11 @@ class TuneSession:
         self.trial_name = f"{attempt.job.study}_{attempt.launch.trial_number}"
 
     def report(self, metrics: Mapping[str, Any], checkpoint: Any = None) -> None:
-        """One training iteration: metrics, and a checkpoint if there is one.
+        """Report a training iteration with its metrics and, optionally, a checkpoint.
 
         Raises:
             Pruned: the trial has been asked to stop.
-            ReportedDone: the metrics say `done`, or have reached what the study's `stop` names.
+            ReportedDone: the metrics contain `done`, or have reached the study's `stop` criteria.
             BadReport: the study's metric is not a number.
         """
         self.take(metrics)
@@ -114,10 +114,10 @@ class TuneSession:
             raise Pruned(f"{self.trial_name} was asked to stop after iteration {self.iteration}")
 
     def take(self, metrics: Mapping[str, Any]) -> None:
-        """Count an iteration and hand over its numbers.
+        """Count an iteration and report its numbers.
 
-        Text and truth values become attributes of the trial. What is neither is left out, as Ray
-        Tune lets a result hold anything.
+        Text and booleans become attributes of the trial. Anything else is ignored, because Ray
+        Tune allows any value in a result.
         """
         self.iteration += 1
         flat = {name: value for name, value in flattened(metrics) if name not in _CONTROL}
@@ -129,10 +129,11 @@ class TuneSession:
                 self._keep(name, as_json(name, value))
 
     def is_done(self, metrics: Mapping[str, Any]) -> bool:
-        """Tell whether the last result ends the trial."""
+        """Return True if the last result ends the trial."""
+        if metrics.get(_DONE):
+            return True
         reached = {"training_iteration": self.iteration, **dict(flattened(metrics))}
-        limits = {name: limit for name, limit in self._stop.items() if name in reached}
-        return bool(metrics.get(_DONE)) or any(reached[name] >= limits[name] for name in limits)
+        return any(name in reached and reached[name] >= limit for name, limit in self._stop.items())
 
     def _keep(self, name: str, text: str) -> None:
         if self._attributes.get(name) != text:
@@ -141,19 +142,20 @@ class TuneSession:
 
     @property
     def trial_dir(self) -> str:
-        """The trial's own directory on this machine, as text; it does not outlive the attempt."""
+        """Path of the attempt's scratch folder, which is removed at the end."""
         return str(self._attempt.directory)
 
     @property
     def trial_resources(self) -> PlacementGroupFactory:
-        """What one trial holds."""
-        asked = self._attempt.job.resources
-        bundle = {"CPU": asked.cpu, "GPU": asked.gpu, **asked.custom}
-        return PlacementGroupFactory([{name: n for name, n in bundle.items() if n}] * asked.workers)
+        """Resources of one trial."""
+        resources = self._attempt.job.resources
+        amounts = {"CPU": resources.cpu, "GPU": resources.gpu, **resources.custom}
+        bundle = {name: amount for name, amount in amounts.items() if amount}
+        return PlacementGroupFactory([bundle] * resources.workers)
 
 
 def numbers_of(metrics: Mapping[str, Any], objectives: tuple[str, ...]) -> dict[str, float]:
-    """The entries of a Ray Tune result that are numbers; those of `objectives` have to be."""
+    """Return the numbers of a Ray Tune result. The entries of `objectives` must be numbers."""
     numbers = {}
     for name, value in metrics.items():
         try:

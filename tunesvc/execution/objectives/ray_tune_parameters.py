@@ -1,8 +1,8 @@
-"""Objects that `ray.tune.with_parameters` bound to a function or class, on their way to a worker.
+"""Transfers objects that `ray.tune.with_parameters` has bound to a function or class to a worker.
 
-Ray Tune keeps them in a registry that the function closes over: in the object store if this
-process has a Ray, else in the registry itself. They travel in the latter way, for the worker's Ray
-is another one. Imports Ray Tune only where such a function is met.
+Ray Tune keeps them in a registry inside the function's closure: in the object store if this process
+has a Ray, otherwise in the registry itself. They are transferred inside the registry, because the
+worker has another Ray. Imports Ray Tune only for such functions.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 
 @contextmanager
 def embed_parameters(objective: object) -> Iterator[None]:
-    """Have the bound objects pickled with the objective."""
+    """Pickle the bound objects together with the objective."""
     registries = [(found, found.to_flush, found.references) for found in _registries(objective)]
     for registry, values, references in registries:
-        registry.to_flush = {**values, **{name: _fetched(ref) for name, ref in references.items()}}
+        fetched = {name: _fetch(reference) for name, reference in references.items()}
+        registry.to_flush = {**values, **fetched}
         registry.references = {}
     try:
         yield
@@ -30,36 +30,43 @@ def embed_parameters(objective: object) -> Iterator[None]:
 
 
 def register_parameters(objective: object) -> None:
-    """Make the bound objects of an unpickled objective known to this process's Ray. Repeatable."""
+    """Put the bound objects of an unpickled objective into this process's Ray. Repeatable."""
     registries = _registries(objective)
     if not registries:
         return
     import ray
 
-    if ray.is_initialized():  # else the registry answers by itself
+    if ray.is_initialized():  # otherwise the registry returns them by itself
         for registry in registries:
             registry.flush()
 
 
-def _fetched(reference: Any) -> Any:
+def _fetch(reference: Any) -> Any:
     import ray
 
     return ray.get(reference)
 
 
 def _registries(objective: object) -> list[Any]:
-    if "ray.tune" not in sys.modules:  # then it cannot have made this
+    if "ray.tune" not in sys.modules:  # then `with_parameters` was not called
         return []
-    kinds = objective.__mro__ if inspect.isclass(objective) else ()
-    functions = [objective, *(method for kind in kinds for method in vars(kind).values())]
-    closures = [getattr(function, "__closure__", None) or () for function in functions]
-    return [value for cell in chain(*closures) if _is_registry(value := _content(cell))]
+    functions: list[Any] = [objective]
+    if inspect.isclass(objective):
+        for kind in objective.__mro__:
+            functions += vars(kind).values()
+    registries = []
+    for function in functions:
+        for cell in getattr(function, "__closure__", None) or ():
+            value = _content(cell)
+            if _is_registry(value):
+                registries.append(value)
+    return registries
 
 
 def _content(cell: Any) -> Any:
     try:
         return cell.cell_contents
-    except ValueError:  # it is empty
+    except ValueError:  # an empty cell
         return None
 
 

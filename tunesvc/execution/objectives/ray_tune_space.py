@@ -1,6 +1,6 @@
-"""A Ray Tune search space as parameters of ours, so that a function written for Ray Tune runs unmodified.
+"""Converts a Ray Tune search space to parameters, so that a function written for Ray Tune runs unmodified.
 
-Knows the classes of `ray.tune`, which is imported only when a search space is at hand; knows no Optuna.
+Imports `ray.tune` only when there is a search space. Knows no Optuna.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Par
 
 
 def from_ray(search_space: Mapping[str, Any]) -> dict[str, Parameter]:
-    """The parameters of a Ray Tune search space; those of nested dicts are named by their path, `model/lr`.
+    """Return the parameters of a Ray Tune search space. Those of nested dicts are named by path, `model/lr`.
 
-    Whatever is no domain is left out: see `constants_of`.
+    Values that are not domains are left out, see `constants_of`.
 
     Raises:
-        SpecError: a domain that has no bounds or no fixed values (`randn`, `sample_from`), quantized log scales,
-            choices between values that are neither scalars nor lists, or a domain within a list.
+        SpecError: a domain has no bounds or no fixed values (`randn`, `sample_from`), is a quantized log scale, is a
+            choice between values that are neither scalars nor lists, or is inside a list.
     """
     for name, leaf in _leaves(search_space):
         if isinstance(leaf, (list, tuple)) and any(map(_is_domain, leaf)):
@@ -33,19 +33,19 @@ def from_ray(search_space: Mapping[str, Any]) -> dict[str, Parameter]:
 
 
 def constants_of(search_space: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain values of a Ray Tune search space, named like its parameters."""
+    """Return the plain values of a Ray Tune search space, named like its parameters."""
     return {name: leaf for name, leaf in _leaves(search_space) if not _is_domain(leaf)}
 
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"model/lr": 0.1}` -> `{"model": {"lr": 0.1}}`: the config that a Ray Tune function expects."""
+    """Return the config for a Ray Tune function: `{"model/lr": 0.1}` becomes `{"model": {"lr": 0.1}}`."""
     config: dict[str, Any] = {}
     for name, value in params.items():
-        *folders, leaf = name.split("/")
-        place = config
-        for folder in folders:
-            place = place.setdefault(folder, {})
-        place[leaf] = value
+        *keys, last = name.split("/")
+        inner = config
+        for key in keys:
+            inner = inner.setdefault(key, {})
+        inner[last] = value
     return config
 
 
@@ -74,41 +74,49 @@ def _parameter(name: str, domain: Any) -> Parameter:
         return _categorical(name, domain["grid_search"])
     if isinstance(domain, ray.Categorical):
         return _categorical(name, domain.categories)
-    sampler = domain.get_sampler()
-    quantum = sampler.q if isinstance(sampler, ray.Quantized) else None
-    sampler = sampler.sampler if isinstance(sampler, ray.Quantized) else sampler
+    sampler: Any = domain.get_sampler()
+    quantum = None
+    if isinstance(sampler, ray.Quantized):
+        quantum = sampler.q
+        sampler = sampler.sampler
     log = isinstance(sampler, ray.LogUniform)
     if isinstance(domain, ray.Function):
         raise SpecError(
-            f"parameter `{name}`: sample_from draws by code of its own, of which no sampler learns: use a range, and "
-            "compute in the function what follows from other parameters"
+            f"parameter `{name}`: sample_from draws by code of its own, of which no sampler learns: "
+            "use a range, and compute in the function what follows from other parameters"
         )
     if isinstance(sampler, ray.Normal):
         low, high = sampler.mean - 3 * sampler.sd, sampler.mean + 3 * sampler.sd
-        raise SpecError(f"parameter `{name}`: randn has no bounds: use uniform, such as uniform({low:g}, {high:g})")
+        example = f"uniform({low:g}, {high:g})"
+        raise SpecError(f"parameter `{name}`: randn has no bounds: use uniform, such as {example}")
     if log and quantum not in (None, 1):
         raise SpecError(
-            f"parameter `{name}`: a log scale cannot be quantized: use loguniform or lograndint and round in the "
-            "function, or choice"
+            f"parameter `{name}`: a log scale cannot be quantized: "
+            "use loguniform or lograndint and round in the function, or choice"
         )
-    if not isinstance(domain, (ray.Float, ray.Integer)) or not isinstance(sampler, (ray.Uniform, ray.LogUniform)):
-        raise SpecError(f"parameter `{name}`: {type(sampler).__name__} sampling is unknown: use uniform or choice")
+    is_uniform = isinstance(sampler, (ray.Uniform, ray.LogUniform))
+    if not isinstance(domain, (ray.Float, ray.Integer)) or not is_uniform:
+        kind = type(sampler).__name__
+        raise SpecError(f"parameter `{name}`: {kind} sampling is unknown: use uniform or choice")
     if isinstance(domain, ray.Integer):
-        return _integer(domain, None if log or quantum is None else int(quantum), log)
+        step = None if log or quantum is None else int(quantum)
+        return _integer(domain, step, log)
     return _float(domain, quantum, log)
 
 
 def _float(domain: Any, quantum: float | None, log: bool) -> Parameter:
-    return FloatParameter(type="float", min=float(domain.lower), max=float(domain.upper), step=quantum, log=log)
+    low, high = float(domain.lower), float(domain.upper)
+    return FloatParameter(type="float", min=low, max=high, step=quantum, log=log)
 
 
 def _integer(domain: Any, quantum: int | None, log: bool) -> Parameter:
-    # Ray excludes the upper bound, except where it quantizes by more than 1
+    # Ray excludes the upper bound, unless it quantizes by more than 1.
     low, high = int(domain.lower), int(domain.upper)
     if quantum in (None, 1):
         return IntParameter(type="int", min=low, max=high - 1, log=log)
-    # Ray draws the multiples of the quantum, wherever the lower bound lies
-    return IntParameter(type="int", min=-(-low // quantum) * quantum, max=high, step=quantum)
+    # Ray draws multiples of the quantum, so the first one may lie above the lower bound.
+    first = -(-low // quantum) * quantum
+    return IntParameter(type="int", min=first, max=high, step=quantum)
 
 
 def _categorical(name: str, values: Any) -> Parameter:
@@ -127,35 +135,44 @@ def _categorical(name: str, values: Any) -> Parameter:
 
 
 def is_trainable(objective: object) -> bool:
-    """Tell whether an objective is a class that inherits from `ray.tune.Trainable`."""
-    bases = objective.__mro__ if isinstance(objective, type) else ()
-    return any(base.__name__ == "Trainable" and base.__module__.startswith("ray.tune.") for base in bases)
+    """Return True for a class that inherits from `ray.tune.Trainable`."""
+    for base in objective.__mro__ if isinstance(objective, type) else ():
+        if base.__name__ == "Trainable" and base.__module__.startswith("ray.tune."):
+            return True
+    return False
 
 
 def resources_of(objective: object) -> dict[str, Any] | None:
-    """What `ray.tune.with_resources` asked for, as `resources` of a study; None when it asked for nothing.
+    """Return the request of `ray.tune.with_resources` as a study's `resources`, or None without a request.
 
     Raises:
-        SpecError: bundles that differ from each other, or resources that depend on the trial's parameters.
+        SpecError: the bundles differ, or the request depends on the trial's parameters.
     """
-    asked = _request_of(objective) if is_trainable(objective) else getattr(objective, "_resources", None)
-    if asked is None:
+    request = getattr(objective, "_resources", None)
+    if is_trainable(objective):
+        request = _request_of(objective)
+    if request is None:
         return None
-    if not hasattr(asked, "bundles"):
+    if not hasattr(request, "bundles"):
         raise SpecError("resources that depend on the parameters of a trial are not supported: name fixed ones")
-    first, *others = asked.bundles
+    first, *others = request.bundles
     if any(bundle != first for bundle in others):
         raise SpecError("a placement group of different bundles is not supported: make all bundles equal")
     bundle = dict(first)
-    known = {"cpu": float(bundle.pop("CPU", 0)), "gpu": float(bundle.pop("GPU", 0)), "workers": len(asked.bundles)}
-    memory = {"memory": int(bundle.pop("memory"))} if "memory" in bundle else {}
-    return {**known, **memory, "custom": bundle}
+    resources = {
+        "cpu": float(bundle.pop("CPU", 0)),
+        "gpu": float(bundle.pop("GPU", 0)),
+        "workers": len(request.bundles),
+    }
+    if "memory" in bundle:
+        resources["memory"] = int(bundle.pop("memory"))
+    return {**resources, "custom": bundle}
 
 
 def _request_of(trainable: Any) -> Any:
     try:
         return trainable.default_resource_request({})
-    except Exception as error:  # noqa: BLE001  # anybody's code
+    except Exception as error:  # noqa: BLE001  # user code may raise anything
         raise SpecError(
             f"{trainable.__name__}.default_resource_request asks by the parameters of a trial "
             f"({type(error).__name__}: {error}), which is not supported: name fixed resources"

@@ -1,6 +1,6 @@
-"""Classes that inherit from `ray.tune.Trainable`, run outside of Ray Tune.
+"""Runs classes that inherit from `ray.tune.Trainable`, without Ray Tune.
 
-A trial ends when a result says `done`, when it has reached the study's constant `stop` (as in
+A trial ends when a result contains `done`, when it reaches the study's constant `stop` (see
 `ray_tune_function`), or when it is asked to stop. Imports Ray Tune.
 """
 
@@ -24,22 +24,23 @@ from tunesvc.execution.objectives.ray_tune_parameters import register_parameters
 
 _COUNTERS = ("training_iteration", "timesteps_total", "episodes_total")
 _SAVING_SHARE = 0.05
-"""Saving takes no more than about this share of the time."""
+"""Saving takes about this share of the time at most."""
 
 
 class Trainables:
-    """Runs attempts of one class; one that implements `reset_config` serves several in turn."""
+    """Runs attempts of one class. An instance with `reset_config` is reused."""
 
     def __init__(self, kind: Any) -> None:
-        self._kind = _in_own_directory(kind)
+        self._kind = _with_local_logdir(kind)
         self._idle: Any = None
 
     def __call__(self, attempt: Attempt) -> Mapping[str, float]:
-        """Run an attempt. Its result is the last one that it reported."""
+        """Run an attempt. Its result is its last report."""
         register_parameters(self._kind)
         config, stop = config_of(attempt)
         with tune_session(attempt, stop) as session:
-            trainable = self._make({**config, TRIAL_INFO: _trial_info(session)}, session)
+            config = {**config, TRIAL_INFO: _trial_info(session)}
+            trainable = self._make(config, session)
             try:
                 is_done = _train(trainable, attempt, session)
             except Exception:
@@ -66,7 +67,7 @@ class Trainables:
 
 
 def _train(trainable: Any, attempt: Attempt, session: TuneSession) -> bool:
-    """Train until the trial is done, or is asked to stop; return whether it is done."""
+    """Train until the trial is done or asked to stop. Return True if it is done."""
     saves = _overrides(trainable, "save_checkpoint")
     save_at_s = 0.0
     while True:
@@ -92,7 +93,7 @@ def _save(trainable: Any, attempt: Attempt, iteration: int) -> None:
 
 
 def _own(result: Mapping[str, Any], trainable: Any, objectives: tuple[str, ...]) -> dict[str, Any]:
-    """Return a result without what Ray fills in, such as the host's name; objectives stay."""
+    """Return a result without Ray's own entries, such as the host's name, but with all objectives."""
     filled_in = {*trainable.get_auto_filled_metrics(), *_COUNTERS} - {*objectives}
     return {name: value for name, value in result.items() if name not in filled_in}
 
@@ -106,8 +107,8 @@ def _trial_info(session: TuneSession) -> SimpleNamespace:
     return SimpleNamespace(**{name: getattr(session, name) for name in names})
 
 
-def _in_own_directory(kind: Any) -> Any:
-    """Make a class that logs to the working directory, not to a folder in the user's home."""
+def _with_local_logdir(kind: Any) -> Any:
+    """Return a subclass that logs to the working directory instead of the user's home."""
 
     def set_up_logdir(self: Any) -> None:
         self._logdir = str(Path.cwd())

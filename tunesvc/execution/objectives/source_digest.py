@@ -1,4 +1,4 @@
-"""Which code an attempt runs, as a digest, so that a change between attempts can be seen. Imports no user code."""
+"""Digest of the code that an attempt runs, to detect changes between attempts. Imports no user code."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from tunesvc.execution.executor import Job
 
 _DIGITS = 16
 _SOURCE_BYTES_MAX = 2**20
-"""What is larger is data that the command names, not code."""
+"""A larger file is considered data, not code."""
 
 
 def digest_of(job: Job, folder: Path) -> str:
-    """A digest of the entrypoint's file, or of the files in `folder` that the command names.
+    """Return a digest of the entrypoint's file, or of the files in `folder` that the command names.
 
-    Empty for a function, and when a file goes away while it is read.
+    Empty for a function, and if a file disappears while it is read.
     """
-    files = [path for path in _files(job, folder) if path.is_file() and path.stat().st_size <= _SOURCE_BYTES_MAX]
+    existing = [path for path in _files(job, folder) if path.is_file()]
+    files = [path for path in existing if path.stat().st_size <= _SOURCE_BYTES_MAX]
     if not files:
         return ""
     digest = hashlib.sha256()
@@ -30,21 +31,25 @@ def digest_of(job: Job, folder: Path) -> str:
 
 
 def entrypoint_files(entrypoint: str, folder: Path) -> list[Path]:
-    """Where the module of an entrypoint may lie."""
-    place = entrypoint.partition(":")[0]
-    if not place:
+    """Return the possible files of an entrypoint's module."""
+    location = entrypoint.partition(":")[0]
+    if not location:
         return []
-    if place.endswith(".py"):
-        return [folder / place]
-    module = folder.joinpath(*place.split("."))
+    if location.endswith(".py"):
+        return [folder / location]
+    module = folder.joinpath(*location.split("."))
     return [module.with_suffix(".py"), module / "__init__.py"]
 
 
 def mentions_resources(entrypoint: str | None, folder: Path) -> bool:
-    """Return whether an entrypoint's file may bring resources along, as `ray.tune.with_resources` does."""
-    files = [path for path in entrypoint_files(entrypoint or "", folder) if path.is_file()]
-    texts = [path.read_text("utf-8", "replace") for path in files]
-    return any(word in text for text in texts for word in ("with_resources", "default_resource_request"))
+    """Return True if an entrypoint's file may request resources by `ray.tune.with_resources`."""
+    for path in entrypoint_files(entrypoint or "", folder):
+        if not path.is_file():
+            continue
+        text = path.read_text("utf-8", "replace")
+        if "with_resources" in text or "default_resource_request" in text:
+            return True
+    return False
 
 
 def _files(job: Job, folder: Path) -> list[Path]:
