@@ -1,8 +1,8 @@
-"""The Executor on Ray whose Ray lives in another process, which can be replaced: see `driver_main`.
+"""The Executor on Ray in another process, the driver, which can be replaced. See `driver_main`.
 
-Ray ends its driver a minute after the cluster's head is lost, and a local Ray ends with its driver; the coordinator
-must survive both. Nothing here waits for the driver once it is up: commands are messages, and questions are answered
-with what the driver said last. Several may share a driver. Meant for one thread. Imports no Ray.
+Ray ends its driver a minute after the cluster's head is lost, and a local Ray ends with its driver. The coordinator
+must survive both. Once the driver is up, nothing here waits for it: commands are messages, and queries return the
+driver's last message. Several executors may share a driver. Each belongs to one thread. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -40,21 +40,23 @@ from tunesvc.execution.ray.dispatch_state import HANDOVER_S
 from tunesvc.spec import ParamValue
 
 UNRESPONSIVE_S = 10.0
-"""So long without an answer of Ray is trouble, though not the driver's end yet."""
+"""After this long without an answer from Ray the driver counts as unhealthy."""
 
 
 @dataclass(slots=True)
 class _KnownAttempt:
-    """What the next driver has to know of an attempt."""
+    """State of an attempt, from which the next driver can continue."""
 
     launch: Launch | None
-    """As long as no driver was told to start it."""
+    """None after it was sent to a driver."""
     delivered: int = 0
+    """Number of the last event delivered."""
     acknowledged: int = 0
+    """Number of the last event recorded."""
     is_finished: bool = False
-    """Whether its outcome was delivered; forgotten when that is acknowledged."""
+    """True if its outcome was delivered. The attempt is forgotten when that is acknowledged."""
     commands: dict[AttemptCommand, None] = field(default_factory=dict)
-    """In order, each once."""
+    """Commands in order, without duplicates."""
 
 
 class RayProcess:
@@ -62,13 +64,13 @@ class RayProcess:
 
     handover_s = HANDOVER_S
 
-    def __init__(self, job: Job, start: RayLauncher) -> None:
-        """Have the driver of `start` run the job, and wait until its Ray is up.
+    def __init__(self, job: Job, launcher: RayLauncher) -> None:
+        """Register the job with the launcher's driver, and wait until its Ray is up.
 
         Raises:
-            ExecutorError, SpecError: what `RayExecutor` raises.
+            ExecutorError, SpecError: see `RayExecutor`.
         """
-        self._launcher, self._clock = start, start.clock
+        self._launcher, self._clock = launcher, launcher.clock
         self._ready: list[Event] = []
         self._attempts: dict[AttemptId, _KnownAttempt] = {}
         self._heartbeats: set[AttemptId] = set()
@@ -79,65 +81,67 @@ class RayProcess:
         self._received_s = self._heartbeat_s = self._clock.now()
         self._health_error = self._exit_reason = self._ray_error = ""
         self._closed = False
-        self._registration = start.register_job(job)
+        self._registration = launcher.register_job(job)
         self._await_driver()
 
     # --- the protocol -----------------------------------------------------------------------------
 
     def capacity(self) -> Capacity:
-        """What the cluster had in all when Ray was last asked, a few seconds ago."""
+        """Return the total resources of the cluster, as of a few seconds ago."""
         return self._latest().capacity
 
     def slots(self) -> int:
-        """How many attempts the cluster could hold when Ray was last asked. See `Executor.slots`."""
+        """Return how many attempts may be launched at a time, as of a few seconds ago. See `Executor.slots`."""
         latest = self._latest()
         if latest.refusal:
             raise UnsatisfiableRequest(latest.refusal)
         return latest.slots
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
-        """Go on with attempts of an earlier coordinator. Every driver to come acts under this token."""
+        """Adopt attempts of an earlier coordinator. All later drivers act under this token too."""
         self._token = token
-        self._attempts |= {attempt: _KnownAttempt(None, cursor, cursor) for attempt, cursor in cursors.items()}
+        for attempt, cursor in cursors.items():
+            self._attempts[attempt] = _KnownAttempt(None, cursor, cursor)
         if self._driver is not None:
             self._send(self._driver, Adopt(token, dict(cursors)))
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """Those that gave a sign of life; all while there is trouble, for nobody would hear them."""
+        """Return the attempts with a heartbeat. Return all while unhealthy, because heartbeats could not arrive."""
         unfinished = [attempt for attempt, known in self._attempts.items() if not known.is_finished]
         heartbeats = set(unfinished) if self.health_error() else self._heartbeats
         self._heartbeats = set()
         return [attempt for attempt in unfinished if attempt in heartbeats]
 
     def health_error(self) -> str:
-        """What is wrong with the driver or its Ray, and that it is being mended."""
+        """Return what is wrong with the driver or its Ray, and what is done about it."""
         self._receive_all(0.0)
         if self._health_error:
             return self._health_error
         now = self._clock.now()
-        silent_s = max(now - self._received_s, now - self._heartbeat_s + self._unanswered_s)
+        ray_silent_s = now - self._heartbeat_s + self._unanswered_s
+        silent_s = max(now - self._received_s, ray_silent_s)
         if silent_s >= UNRESPONSIVE_S:
             return f"Ray has not answered for more than {UNRESPONSIVE_S:g} s; what runs is waited for"
         return self._ray_error
 
     def launch(self, launch: Launch) -> None:
-        """Hand the attempt to the driver; while there is none it waits for the next."""
+        """Send the attempt to the driver, or to the next one if there is none now."""
         attempt = self._attempts[launch.attempt] = _KnownAttempt(launch)
         self._heartbeats.add(launch.attempt)
         if self._driver is not None:
-            self._hand_over(self._driver, attempt)
+            self._send_launch(self._driver, attempt)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Events not delivered yet; waits up to `timeout_s` for the first."""
-        deadline = self._clock.now() + timeout_s
+        """Return events not delivered yet. Waits up to `timeout_s` for the first."""
+        deadline_s = self._clock.now() + timeout_s
         self._receive_all(0.0)
-        while not self._ready and (left_s := deadline - self._clock.now()) > 0:
+        while not self._ready and (left_s := deadline_s - self._clock.now()) > 0:
             self._receive_all(left_s)
         ready, self._ready = self._ready, []
         return ready
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Let the workers forget what is recorded."""
+        """Let the workers forget recorded events."""
         for attempt, cursor in cursors.items():
             if known := self._attempts.get(attempt):
                 known.acknowledged = max(known.acknowledged, cursor)
@@ -147,36 +151,36 @@ class RayProcess:
             self._send(self._driver, Acknowledge(dict(cursors)))
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
-        """Send the value of a parameter that an attempt asked for."""
+        """Send the value that an attempt has asked for."""
         self._send_to_attempt(attempt, AnswerCommand(attempt, name, value))
 
     def stop(self, attempt: AttemptId) -> None:
-        """Ask the attempt to stop; one that no driver was told of ends at once."""
+        """Ask the attempt to stop. One that was not sent to a driver ends at once."""
         if not self._cancel_unsent(attempt, StoppedEarly()):
             self._send_to_attempt(attempt, Stop(attempt))
 
     def kill(self, attempt: AttemptId) -> None:
-        """End the attempt's process; one that no driver was told of ends at once."""
+        """Kill the attempt's process. One that was not sent to a driver ends at once."""
         if not self._cancel_unsent(attempt, Lost("killed before a worker was free")):
             self._send_to_attempt(attempt, Kill(attempt))
 
     def close(self) -> None:
-        """End all attempts; a driver that nobody else uses ends too, and is waited for, though not for ever."""
+        """End all attempts. If no other job uses the driver, end it too, and wait for that with a timeout."""
         self._finish(Close())
 
     def leave(self) -> None:
-        """Leave the driver, which ends when nobody else uses it; what can outlive it runs on."""
+        """Leave the driver, which ends if no other job uses it. Attempts that can outlive it stay."""
         self._finish(Leave())
 
     # --- attempts -----------------------------------------------------------------------------------
 
-    def _hand_over(self, driver: DriverProcess, attempt: _KnownAttempt) -> None:
+    def _send_launch(self, driver: DriverProcess, attempt: _KnownAttempt) -> None:
         if attempt.launch is not None:
             self._send(driver, Start(attempt.launch))
             attempt.launch = None
 
     def _cancel_unsent(self, attempt: AttemptId, outcome: Outcome) -> bool:
-        """End an attempt that was not handed over; whether there was such a one."""
+        """Finish an attempt that was not sent to a driver. Return False if it was sent."""
         known = self._attempts.get(attempt)
         if known is None or known.launch is None:
             return False
@@ -196,15 +200,17 @@ class RayProcess:
         if known is None or known.is_finished:
             return
         self._heartbeats.add(event.attempt)
-        if isinstance(event.payload, Lost):  # comes from the driver, which may know less than was delivered
-            event = replace(event, seq=known.delivered + 1, payload=self._classify_loss(known, event.payload))
+        if isinstance(event.payload, Lost):
+            # Numbered here: an earlier driver may have delivered more than this one knows of.
+            lost = self._classify_loss(known, event.payload)
+            event = replace(event, seq=known.delivered + 1, payload=lost)
         if event.seq > known.delivered:
             self._deliver(known, event)
 
     def _classify_loss(self, known: _KnownAttempt, lost: Lost) -> Lost:
-        """An attempt that had begun and is not there for a new driver went with the Ray that ended under it.
+        """Reclassify the loss of an attempt that ended with the previous driver's Ray as the loss of a node.
 
-        It counts against the limit for lost nodes: a trial that takes Ray down each time must not go on for ever.
+        Then it counts against the limit for lost nodes: a trial that crashes Ray must not be retried for ever.
         """
         if lost.kind == "gone" and self._exit_reason and known.delivered:
             return Lost(f"its Ray is gone ({self._exit_reason})", "node")
@@ -233,20 +239,25 @@ class RayProcess:
     def _latest(self) -> Cluster:
         self._receive_all(0.0)
         if self._cluster is None:
-            raise AssertionError("the constructor waits for it")
+            raise AssertionError("the constructor waits for the first message")
         return self._cluster
 
     def _receive_all(self, timeout_s: float) -> None:
-        """Handle what has arrived; waits for the first when nothing has."""
+        """Handle all messages. If there are none, wait up to `timeout_s` for the first."""
+        messages = self._registration.messages
         try:
-            messages = self._registration.messages
-            self._handle(*(messages.get(timeout=timeout_s) if timeout_s else messages.get_nowait()))
+            first = messages.get(timeout=timeout_s) if timeout_s else messages.get_nowait()
+            self._handle(*first)
             while True:
                 self._handle(*messages.get_nowait())
         except queue.Empty:
             return
 
-    def _handle(self, driver: DriverProcess | None, message: JobPayload | DriverHeartbeat | DriverEnded) -> None:
+    def _handle(
+        self,
+        driver: DriverProcess | None,
+        message: JobPayload | DriverHeartbeat | DriverEnded,
+    ) -> None:
         self._received_s = self._clock.now()
         match message:
             case AttemptEvents(events):
@@ -267,16 +278,19 @@ class RayProcess:
                 self._on_driver_exit(reason)
 
     def _on_driver_ready(self, driver: DriverProcess) -> None:
-        """Tell a driver all that it has to know, in the order in which it would have learned it."""
+        """Send a new driver all attempts and commands, in the original order."""
         self._driver, self._health_error, self._ray_error = driver, "", ""
         self._unanswered_s, self._heartbeat_s = 0.0, self._clock.now()
-        # What was delivered but is not acknowledged must not be forgotten by the workers; it is left out when it
-        # arrives again.
-        adopted = {attempt: known.acknowledged for attempt, known in self._attempts.items() if known.launch is None}
+        adopted = {}
+        for attempt, known in self._attempts.items():
+            if known.launch is None:
+                # Not `delivered`: workers must keep events that are not recorded. Duplicates are
+                # dropped on arrival.
+                adopted[attempt] = known.acknowledged
         if adopted or self._token is not None:
             self._send(driver, Adopt(self._token or 0, adopted))
         for known in self._attempts.values():
-            self._hand_over(driver, known)
+            self._send_launch(driver, known)
             for command in known.commands:
                 self._send(driver, command)
 

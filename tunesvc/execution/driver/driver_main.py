@@ -1,9 +1,9 @@
-"""The process that is the Ray driver: `python -m tunesvc.execution.driver.driver_main FD`, started by `driver_process`.
+"""The Ray driver's process: `python -m tunesvc.execution.driver.driver_main FD`, started by `driver_process`.
 
-FD is its end of a socket. It ends at once when the other end is closed: a local Ray ends with it, attempts on a
-shared cluster run on. The main thread alone listens to attempts and carries out commands, of all jobs; one reads
-commands, one asks Ray what it has, because nobody knows how long that takes while Ray's head is away, and one takes up
-each job. Only `main` imports Ray.
+FD is its end of a socket. The process ends at once when the other end is closed. A local Ray ends with it, attempts on
+a shared cluster stay. Only the main thread uses executors: it receives events and executes commands, of all jobs. One
+thread reads commands, one asks Ray for its resources, which may block while Ray's head is unreachable, and one per job
+creates its executor. Only `main` imports Ray.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,20 +42,20 @@ from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util.clock import SystemClock
 
 HEARTBEAT_S = 1.0
-"""How often it gives a sign of life."""
+"""Interval of its heartbeats."""
 CLUSTER_POLL_S = 2.0
-"""How often it asks what Ray has."""
+"""Interval at which it asks Ray for its resources."""
 
 
 class JoinedRay(Protocol):
     """A Ray, started or joined."""
 
     def executor(self, job: Job) -> Executor:
-        """Runs a job's attempts; whatever it waits for arrives in the driver's inbox. Any thread may call this."""
+        """Return an executor for a job, which uses the driver's event loop. Any thread may call this."""
         ...
 
     def close(self) -> None:
-        """Leave Ray, and end it if it is our own."""
+        """Leave Ray, and end it if this process owns it."""
         ...
 
 
@@ -63,21 +63,26 @@ class RayConnector(Protocol):
     """Joins a cluster or starts a local Ray."""
 
     def __call__(
-        self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop
+        self,
+        address: str | None,
+        local: LocalResources | None,
+        source: str | None,
+        event_loop: EventLoop,
     ) -> JoinedRay: ...
 
 
 @dataclass(slots=True)
 class HostedJob:
-    """A job's executor, which is there when the job is taken up."""
+    """A job and its executor."""
 
     executor: Executor | None = None
+    """None until it is created."""
     deferred: list[Command] = field(default_factory=list)
-    """What it has to be told then."""
+    """Commands that arrived before the executor was created."""
 
 
 class Driver:
-    """Holds an executor for each job and obeys the other end of the connection."""
+    """Holds an executor for each job and executes the commands of the coordinator's process."""
 
     def __init__(self, connection: Connection, join: RayConnector) -> None:
         self._connection = connection
@@ -87,29 +92,32 @@ class Driver:
         self._jobs: dict[int, HostedJob] = {}
         self._send_lock = threading.Lock()
         self._has_new_job = threading.Event()
-        """Whether a job waits to hear what Ray has."""
+        """Set when a job waits for the cluster's resources."""
         self._clock = SystemClock()
         self._answered_s = self._clock.now()
         self._heartbeat_s = -HEARTBEAT_S
 
     def run(self) -> None:
-        """Connect to Ray, then listen and obey until told to end, or until the other end is closed."""
+        """Connect to Ray, then send events and execute commands until `End`, or until the other end is closed."""
         join, *commands = self._connection.recv()
-        threading.Thread(target=self._receive_commands, args=(commands,), name="commands", daemon=True).start()
+        _start_thread("commands", self._receive_commands, commands)
         sys.argv[0] = join.program
         try:
             self._ray = self._connector(join.address, join.local, join.source, self._event_loop)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
+        except Exception as error:  # noqa: BLE001  # the coordinator raises it
             self._send(StartupRefused.by(error))
             return
         self._answered_s = self._clock.now()
-        threading.Thread(target=self._watch_cluster, name="cluster", daemon=True).start()
+        _start_thread("cluster", self._watch_cluster)
         while True:
             self._send_heartbeats()
             self._event_loop.run_once(HEARTBEAT_S)
-            for number, hosted in [*self._jobs.items()]:
-                if hosted.executor is not None and (events := hosted.executor.events(0.0)):
-                    self._send(JobMessage(number, AttemptEvents(events)))
+            self._send_events()
+
+    def _send_events(self) -> None:
+        for number, executor in self._executors():
+            if events := executor.events(0.0):
+                self._send(JobMessage(number, AttemptEvents(events)))
 
     def _send_heartbeats(self) -> None:
         now = self._clock.now()
@@ -117,22 +125,25 @@ class Driver:
             return
         self._heartbeat_s = now
         self._send(DriverHeartbeat(now - self._answered_s))
-        for number, hosted in self._jobs.items():
-            if hosted.executor is not None:
-                self._send(
-                    JobMessage(number, AttemptHeartbeats(hosted.executor.heartbeats(), hosted.executor.health_error()))
-                )
+        for number, executor in self._executors():
+            heartbeats = AttemptHeartbeats(executor.heartbeats(), executor.health_error())
+            self._send(JobMessage(number, heartbeats))
+
+    def _executors(self) -> list[tuple[int, Executor]]:
+        """Return the executors by job number. A copy: jobs may come and go meanwhile."""
+        jobs = [*self._jobs.items()]
+        return [(number, hosted.executor) for number, hosted in jobs if hosted.executor is not None]
 
     # --- commands -----------------------------------------------------------------------------------
 
     def _receive_commands(self, commands: Sequence[DriverCommand]) -> NoReturn:
-        """Hand what we are told to the main thread, which alone may use executors."""
+        """Pass commands on to the main thread, which alone may use executors."""
         while True:
             if commands:
                 self._event_loop.call_soon(partial(self._handle_all, commands))
             try:
                 commands = self._connection.recv()
-            except (EOFError, OSError):  # whom we work for is gone
+            except (EOFError, OSError):  # the coordinator's process is gone
                 _kill_process_group()
 
     def _handle_all(self, commands: Sequence[DriverCommand]) -> None:
@@ -143,20 +154,18 @@ class Driver:
         match command:
             case Begin(number, job):
                 self._jobs[number] = HostedJob()
-                threading.Thread(
-                    target=self._create_executor, args=(number, job), name=f"job {number}", daemon=True
-                ).start()
+                _start_thread(f"job {number}", self._create_executor, number, job)
             case JobCommand(number, job_command):
                 self._perform(number, job_command)
             case End():
                 self._ray.close()
-                os._exit(0)  # there is nothing left to do that could be worth a hang
+                os._exit(0)  # nothing is left to do, and a normal exit may hang
 
     def _create_executor(self, number: int, job: Job) -> None:
-        """Make the job's executor, in a thread of its own: it may have to ask the job's function for its resources."""
+        """Create a job's executor, in a thread of its own: it may have to import the job's function on a worker."""
         try:
             executor = self._ray.executor(job)
-        except Exception as error:  # noqa: BLE001  # whatever it is, the coordinator raises it
+        except Exception as error:  # noqa: BLE001  # the coordinator raises it
             self._event_loop.call_soon(partial(self._jobs.__delitem__, number))
             self._send(JobMessage(number, StartupRefused.by(error)))
         else:
@@ -171,7 +180,7 @@ class Driver:
 
     def _perform(self, number: int, command: Command) -> None:
         hosted = self._jobs.get(number)
-        if hosted is None:  # it could not be taken up
+        if hosted is None:  # its executor could not be created
             return
         if hosted.executor is None:
             hosted.deferred.append(command)
@@ -180,23 +189,22 @@ class Driver:
         if isinstance(command, (Close, Leave)):
             del self._jobs[number]
 
-    # --- what Ray has -------------------------------------------------------------------------------
+    # --- the cluster's resources --------------------------------------------------------------------
 
     def _watch_cluster(self) -> NoReturn:
         while True:
             self._has_new_job.wait(CLUSTER_POLL_S)
             self._has_new_job.clear()
-            with suppress(Exception):  # Ray's head is away: no answer, and the pulse says for how long
+            with suppress(Exception):  # Ray's head is away: the heartbeats say for how long
                 self._publish_capacity()
 
     def _publish_capacity(self) -> None:
-        executors = {number: hosted.executor for number, hosted in [*self._jobs.items()] if hosted.executor is not None}
-        for number, executor in executors.items():
+        for number, executor in self._executors():
             self._send(JobMessage(number, _cluster_of(executor)))
         self._answered_s = self._clock.now()
 
     def _send(self, message: Message) -> None:
-        """Waits while nobody reads: then nothing more is taken from the workers, whose outboxes are bounded."""
+        """Send a message. Blocks while the other end does not read: events then wait in the bounded outboxes."""
         try:
             with self._send_lock:
                 self._connection.send(message)
@@ -212,23 +220,27 @@ def _cluster_of(executor: Executor) -> Cluster:
         return Cluster(capacity, 0, str(error))
 
 
+def _start_thread(name: str, target: Callable[..., object], *args: object) -> None:
+    threading.Thread(target=target, args=args, name=name, daemon=True).start()
+
+
 def _kill_process_group() -> NoReturn:
-    """End at once, and with us what we started: some of Ray's processes take minutes to notice that theirs is gone."""
+    """Kill this process and all its children. Ray's processes may take minutes to end by themselves."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 
 def connection_from_arguments() -> Connection:
-    """Our end of the socket, by the number on the command line."""
+    """Return this process's end of the socket, by the number on the command line."""
     descriptor = int(sys.argv[1])
-    os.set_inheritable(descriptor, False)  # else Ray's processes would hold it open
+    os.set_inheritable(descriptor, False)  # otherwise Ray's processes would hold it open
     return Connection(descriptor)
 
 
 def main() -> None:
     """Run the driver of a real Ray."""
-    from tunesvc.execution.ray.ray_session import RaySession  # brings Ray
+    from tunesvc.execution.ray.ray_session import RaySession  # imports Ray
 
     Driver(connection_from_arguments(), RaySession).run()
 

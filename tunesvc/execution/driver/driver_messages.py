@@ -1,4 +1,4 @@
-"""What the coordinator's process and the Ray driver's process tell each other: frozen values over a pipe.
+"""Messages between the coordinator's process and the Ray driver's process: frozen values over a socket.
 
 Imports no Ray.
 """
@@ -24,17 +24,17 @@ class Join:
     address: str | None
     local: LocalResources | None
     source: str | None
-    """The user's directory, of which a cluster gets a copy."""
+    """The user's directory. A cluster gets a copy."""
     program: str
-    """The coordinator's `sys.argv[0]`: Ray lets workers import what lies beside the driver's program."""
+    """The coordinator's `sys.argv[0]`. Ray lets workers import from the folder of the driver's program."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Run attempts of this job too. May come long after Ray is up, and any number of times."""
+    """Run attempts of this job too. May be sent at any time, for any number of jobs."""
 
     number: int
-    """By which both sides name the job from here on. None is used twice."""
+    """Identifies the job in all other messages. Never used twice."""
     job: Job
 
 
@@ -103,7 +103,7 @@ class Kill:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """See `Executor.close`. The job is forgotten with it."""
+    """See `Executor.close`. The driver forgets the job."""
 
     def perform(self, executor: Executor) -> None:
         executor.close()
@@ -111,14 +111,14 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """See `Executor.leave`. The job is forgotten with it."""
+    """See `Executor.leave`. The driver forgets the job."""
 
     def perform(self, executor: Executor) -> None:
         executor.leave()
 
 
 AttemptCommand = AnswerCommand | Stop | Kill
-"""What is wanted of one attempt; telling it twice does no harm."""
+"""Commands about one attempt. Repeatable."""
 CloseCommand = Close | Leave
 Command = Adopt | Start | Acknowledge | AttemptCommand | CloseCommand
 
@@ -133,11 +133,11 @@ class JobCommand:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """There will be no other job. The driver ends with it, and its local Ray."""
+    """End the driver and its local Ray."""
 
 
 StartupCommand = Join | Begin
-"""What each driver has to be told before anything else."""
+"""Commands that each driver gets first."""
 DriverCommand = StartupCommand | JobCommand | End
 
 # --- from the driver --------------------------------------------------------------------------------
@@ -145,18 +145,18 @@ DriverCommand = StartupCommand | JobCommand | End
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What Ray says that it has. The first one says that the driver is ready for the job."""
+    """The cluster's resources. The first one means that the driver is ready for the job."""
 
     capacity: Capacity
     slots: int
-    """How many attempts the job may have under way: see `fair_share`."""
+    """Number of attempts that the job may launch at a time, see `fair_share`."""
     refusal: str = ""
-    """Why the job's request can never be met; `slots` means nothing then."""
+    """Why the job's request can never be met. `slots` is not valid then."""
 
 
 @dataclass(frozen=True, slots=True)
 class StartupRefused:
-    """Ray could not be started or reached, and the driver has ended; or, in `JobPayload`, the job cannot be run."""
+    """Ray could not be started or reached, so the driver ends. In a `JobMessage`: the job cannot be run."""
 
     kind: str
     """The name of an exception in `errors`."""
@@ -164,12 +164,13 @@ class StartupRefused:
 
     @classmethod
     def by(cls, error: Exception) -> StartupRefused:
-        """As text: an exception itself might not survive the way."""
-        known = isinstance(error, TuneError)
-        return cls(type(error).__name__, str(error) if known else f"{type(error).__name__}: {error}")
+        """Convert an exception to text, because not every exception can be pickled."""
+        kind = type(error).__name__
+        text = str(error) if isinstance(error, TuneError) else f"{kind}: {error}"
+        return cls(kind, text)
 
     def error(self) -> TuneError:
-        """The exception again; one that is none of ours is an `ExecutorError`."""
+        """Return the exception. One of another library becomes an `ExecutorError`."""
         kind = getattr(errors, self.kind, None)
         if isinstance(kind, type) and issubclass(kind, TuneError):
             return kind(self.text)
@@ -178,14 +179,14 @@ class StartupRefused:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEvents:
-    """What attempts said."""
+    """New events of a job's attempts."""
 
     events: Sequence[Event]
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptHeartbeats:
-    """How the job's attempts are."""
+    """Attempts of a job with a heartbeat, and the executor's `health_error`."""
 
     alive: Collection[AttemptId]
     health_error: str
@@ -193,10 +194,10 @@ class AttemptHeartbeats:
 
 @dataclass(frozen=True, slots=True)
 class DriverHeartbeat:
-    """The driver's loop goes round."""
+    """Heartbeat of the driver's event loop."""
 
     unanswered_s: float
-    """How long ago Ray last said what it has."""
+    """Time since Ray last answered."""
 
 
 JobPayload = Cluster | StartupRefused | AttemptEvents | AttemptHeartbeats
@@ -204,7 +205,7 @@ JobPayload = Cluster | StartupRefused | AttemptEvents | AttemptHeartbeats
 
 @dataclass(frozen=True, slots=True)
 class JobMessage:
-    """What is said of one of the driver's jobs."""
+    """A message about one of the driver's jobs."""
 
     number: int
     message: JobPayload

@@ -1,4 +1,4 @@
-"""A Ray driver's process as its parent sees it: started, spoken to, its last words kept, ended with all it started.
+"""The Ray driver's process, from its parent's side: starts it, talks to it, keeps its last output and ends it.
 
 POSIX only. Imports no Ray.
 """
@@ -22,24 +22,24 @@ from textwrap import shorten
 from tunesvc.execution.driver.driver_messages import DriverCommand, Message, StartupCommand
 
 _MAIN = "import sys; sys.path[:] = {path!r}; from {module} import main; main()"
-_OUTPUT_CHARS = 8_000
+_OUTPUT_TAIL_CHARS = 8_000
 _SHOWN_CHARS = 120
 _NOISE = re.compile(r"^\s*$|\[0x[0-9a-f]+\]\s*$")
-"""Empty lines, and frames of a stack of compiled parts."""
+"""Empty lines and stack frames of compiled code."""
 _LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
-"""Of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711] rpc_client.h:204: `."""
+"""Prefix of messages of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711] rpc_client.h:204: `."""
 
 
 class DriverProcess:
-    """One driver process. One thread may receive; any may send, and `kill`."""
+    """A driver process. Only one thread may receive. Any thread may send, and `kill`."""
 
     def __init__(self, module: str, startup_commands: Sequence[StartupCommand], *, recv_max_s: float) -> None:
-        """Start the process, in a session of its own, which neither Ctrl-C nor SIGTERM to our group reaches.
+        """Start the process in a session of its own, so that signals to our process group do not reach it.
 
         Args:
-            module: whose `main` it runs.
-            openings: the first messages.
-            recv_max_s: a message that has begun to arrive has to be complete after so long.
+            module: its `main` runs in the process.
+            startup_commands: the first messages.
+            recv_max_s: time limit for the rest of a message that has begun to arrive.
         """
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(recv_max_s), 0))
@@ -47,7 +47,7 @@ class DriverProcess:
         os.set_blocking(self._output, False)
         try:
             self._process = subprocess.Popen(
-                # -P and our own path: a module in the current folder must not stand in for one of ours
+                # -P and our own path: a module in the current folder must not shadow one of ours
                 [sys.executable, "-P", "-c", _MAIN.format(path=sys.path, module=module), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,
@@ -70,18 +70,18 @@ class DriverProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process, which leads a group of the same number."""
+        """The process ID, which is also the number of its process group."""
         return self._process.pid
 
     def send(self, command: DriverCommand) -> None:
-        """Tell the driver something; returns at once, and is void once the driver is gone."""
+        """Send a command. Returns at once. Without effect if the driver has ended."""
         self._outgoing.put(command)
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next message; None when there is none within the time.
+        """Return the next message, or None if none arrives in time.
 
         Raises:
-            EOFError: the process has ended, or left a message unfinished.
+            EOFError: the process has ended, or did not complete a message.
         """
         ready = wait(self._sources, timeout_s)
         if self._output in ready and not self._read_output():
@@ -95,14 +95,14 @@ class DriverProcess:
         return message
 
     def kill(self) -> None:
-        """Kill the process and what it started. Repeatable."""
+        """Kill the process and its children. Repeatable."""
         with self._reaping:
-            if self._process.returncode is None:  # not reaped, so the group's number is still its own
+            if self._process.returncode is None:  # not reaped, so its group's number cannot be reused
                 with suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
 
     def reap(self) -> str:
-        """Wait for the process, which has closed its end or was killed; why it ended. Nothing it started is left."""
+        """Wait for the process, which is ending, and kill its children. Return why it ended."""
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         self.kill()
         with self._reaping:
@@ -115,8 +115,8 @@ class DriverProcess:
         return _describe_exit(code, self._output_tail)
 
     def _send_all(self) -> None:
-        """What was said at once travels together."""
-        with suppress(OSError):  # it is gone; whoever receives finds out
+        """Send commands. Those that are queued together travel together."""
+        with suppress(OSError):  # the process is gone: `receive` raises
             while (command := self._outgoing.get()) is not None:
                 commands = [command]
                 while not self._outgoing.empty() and (command := self._outgoing.get()) is not None:
@@ -126,15 +126,20 @@ class DriverProcess:
                     return
 
     def _read_output(self) -> bool:
-        """Take in what was said on stdout and stderr; whether more may come."""
+        """Read stdout and stderr. Return True if more may come."""
         with suppress(BlockingIOError):
             while data := os.read(self._output, 65_536):
-                self._output_tail = (self._output_tail + data.decode("utf-8", "replace"))[-_OUTPUT_CHARS:]
+                self._output_tail = (self._output_tail + data.decode("utf-8", "replace"))[-_OUTPUT_TAIL_CHARS:]
             return False
         return True
 
 
 def _describe_exit(code: int, output: str) -> str:
-    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    lines = [_LOG_PREFIX.sub("", line).strip() for line in output.splitlines() if not _NOISE.search(line)]
-    return f"{how}: {shorten(lines[-1], _SHOWN_CHARS, placeholder=' ...')}" if lines else how
+    how = f"ended with exit code {code}"
+    if code < 0:
+        how = f"ended by {signal.Signals(-code).name}"
+    lines = [line for line in output.splitlines() if not _NOISE.search(line)]
+    if not lines:
+        return how
+    last = _LOG_PREFIX.sub("", lines[-1]).strip()
+    return f"{how}: {shorten(last, _SHOWN_CHARS, placeholder=' ...')}"

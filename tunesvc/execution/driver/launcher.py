@@ -1,7 +1,6 @@
-"""Ray in a process of its own, for one job or several, which may be known long after Ray starts.
+"""Starts Ray in a process of its own, for one or several jobs, which may register long after Ray starts.
 
-A local Ray takes seconds to start, and so do the database and the imports of whoever runs a study: they need not wait
-for each other.
+A local Ray takes seconds to start, and so do the database and a study's imports. They start in parallel.
 Imports no Ray.
 """
 
@@ -33,22 +32,22 @@ from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util.clock import Clock, SystemClock
 
 RoutedMessage = tuple[DriverProcess | None, JobPayload | DriverHeartbeat | DriverEnded]
-"""What the driver behind a link said to one job, or to all."""
+"""A message about one job or all jobs, and the driver that sent it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobRegistration:
-    """A job's place among those of a driver, and of each that takes its place."""
+    """A job registered with a driver and all its replacements."""
 
     begin: Begin
     messages: queue.SimpleQueue[RoutedMessage] = field(default_factory=queue.SimpleQueue)
-    """What drivers say that concerns the job, in order."""
+    """Messages that concern the job, in order."""
 
 
 class RayLauncher:
-    """A driver process that joins a cluster or starts a local Ray; each `RayProcess` takes a seat in it.
+    """Runs a driver process that joins a cluster or starts a local Ray. Each `RayProcess` registers its job.
 
-    It ends with the last of them, unless it is kept for others that may come.
+    The driver ends with its last job, unless it is kept alive for others.
     """
 
     def __init__(
@@ -63,17 +62,17 @@ class RayLauncher:
         keep_alive: bool = False,
         claim: HeldClaim | None = None,
     ) -> None:
-        """Start the driver; returns at once.
+        """Start the driver. Returns at once.
 
         Args:
-            address: of a cluster; without it RAY_ADDRESS, else a local Ray.
-            source: the user's directory, of which a cluster gets a copy.
-            local: what a local Ray claims to have.
-            patience: how long the driver is waited for.
-            clock: whose seconds those are.
-            driver: the module whose `main` the driver's process runs.
-            is_kept: until `end`, even when no job is left.
-            holding: what a local Ray has of this machine; released when that has ended.
+            address: address of a cluster. None means RAY_ADDRESS, or a local Ray without it.
+            source: the user's directory. A cluster gets a copy.
+            local: resources of a local Ray.
+            timeouts: timeouts for the driver.
+            clock: measures the timeouts.
+            driver_module: its `main` runs in the driver's process.
+            keep_alive: keep the driver until `end`, even without a job.
+            claim: the local Ray's claim on this machine, released when Ray has ended.
         """
         self.clock = clock or SystemClock()
         self._keep_alive = keep_alive
@@ -82,7 +81,7 @@ class RayLauncher:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._driver: DriverProcess | None = None
-        """The driver of now, as soon as its Ray is up."""
+        """The current driver, once its Ray is up."""
         self._last: Message | DriverEnded | None = None
         join = Join(address, local, source, sys.argv[0])
         self._supervisor = DriverSupervisor(
@@ -91,21 +90,21 @@ class RayLauncher:
 
     @property
     def driver(self) -> DriverProcess | None:
-        """To the driver of now, as soon as its Ray is up."""
+        """The current driver, once its Ray is up."""
         return self._driver
 
     def register_job(self, job: Job) -> JobRegistration:
-        """Tell this driver, and each that takes its place, the job."""
+        """Register a job with this driver and all its replacements."""
         registration = JobRegistration(Begin(next(self._numbers), job))
         with self._lock:
             self._registrations[registration.begin.number] = registration
-            if isinstance(self._last, (StartupRefused, DriverEnded)):  # nobody has come up since
+            if isinstance(self._last, (StartupRefused, DriverEnded)):  # no driver is up since then
                 registration.messages.put((None, self._last))
         self._supervisor.add_job(registration.begin)
         return registration
 
     def unregister_job(self, registration: JobRegistration, command: CloseCommand) -> None:
-        """End a job. With the last one the driver ends, and is waited for; whatever does not end in time is killed."""
+        """End a job. With the last one end the driver too, and kill it if it does not end in time."""
         self._supervisor.remove_job(registration.begin)
         with self._lock:
             del self._registrations[registration.begin.number]
@@ -116,7 +115,7 @@ class RayLauncher:
             self.end()
 
     def end(self) -> None:
-        """End the driver and what it started here. Repeatable."""
+        """End the driver and its children. Repeatable."""
         driver = self._driver
         if driver is not None:
             driver.send(End())
@@ -125,10 +124,11 @@ class RayLauncher:
             self._claim.release()
 
     def _receive(self, driver: DriverProcess | None, message: Message | DriverEnded) -> None:
-        """Pass on what a driver says, in the keeper's thread."""
+        """Pass a message on to the jobs that it concerns. Runs in the supervisor's thread."""
         with self._lock:
             self._last = message
-            self._driver = None if isinstance(message, (StartupRefused, DriverEnded)) else driver
+            is_down = isinstance(message, (StartupRefused, DriverEnded))
+            self._driver = None if is_down else driver
             if not isinstance(message, JobMessage):
                 for registration in self._registrations.values():
                     registration.messages.put((driver, message))

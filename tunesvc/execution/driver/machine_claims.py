@@ -1,4 +1,4 @@
-"""Which command has what of this machine: each starts a local Ray of its own, and no two of them may have one GPU.
+"""Claims of commands on this machine: each starts a local Ray of its own, and no two may use the same GPU.
 
 Claims are files below `TUNE_HOME`, held by locks that the kernel frees when their process dies. Imports no Ray.
 """
@@ -26,33 +26,33 @@ _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What studies ask of the machine together; None is all that is free."""
+    """Total request of a command's studies. None means all that is free."""
 
     cpu: float | None = None
     gpu: float | None = None
     least_cpu: float = 1.0
-    """Without so much, one of them cannot run at all."""
+    """Minimum: with less, one of the studies cannot run at all."""
     least_gpu: float = 0.0
 
     @classmethod
     def of(cls, specs: Sequence[StudySpec], *, may_bring_gpus: bool = False) -> Demand:
-        """Add up what studies ask for; one without `parallelism` asks for all.
+        """Add up the requests of studies. One without `parallelism` asks for everything.
 
-        `may_bring_gpus`: an objective may ask for GPUs by itself, see `ray.tune.with_resources`.
+        `may_bring_gpus`: an objective may request GPUs by itself, see `ray.tune.with_resources`.
         """
-        trials = [(spec.resources.cpu * spec.resources.workers, spec.parallelism) for spec in specs]
-        on_gpus = [(spec.resources.gpu * spec.resources.workers, spec.parallelism) for spec in specs]
+        cpus = [(spec.resources.cpu * spec.resources.workers, spec.parallelism) for spec in specs]
+        gpus = [(spec.resources.gpu * spec.resources.workers, spec.parallelism) for spec in specs]
         return cls(
-            _total(trials),
-            None if may_bring_gpus else _total(on_gpus),
-            max((cpu for cpu, _ in trials), default=1.0),
-            max((gpu for gpu, _ in on_gpus), default=0.0),
+            cpu=_total(cpus),
+            gpu=None if may_bring_gpus else _total(gpus),
+            least_cpu=max((cpu for cpu, _ in cpus), default=1.0),
+            least_gpu=max((gpu for gpu, _ in gpus), default=0.0),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class MachineClaim:
-    """What a command has of the machine."""
+    """CPUs and GPUs claimed by a command."""
 
     studies: tuple[str, ...]
     pid: int
@@ -60,43 +60,45 @@ class MachineClaim:
     gpus: tuple[str, ...]
 
     def __str__(self) -> str:
-        named = " and ".join(repr(study) for study in self.studies)
-        return f"{'study' if len(self.studies) == 1 else 'studies'} {named} (process {self.pid})"
+        names = " and ".join(repr(study) for study in self.studies)
+        noun = "study" if len(self.studies) == 1 else "studies"
+        return f"{noun} {names} (process {self.pid})"
 
 
 class Machine:
     """This machine's CPUs and GPUs, and the claims on them."""
 
     def __init__(self, *, cpus: int, gpus: tuple[str, ...], folder: Path) -> None:
-        """`gpus`: as `CUDA_VISIBLE_DEVICES` names them. Claims lie in `folder`."""
+        """`gpus` are named as in `CUDA_VISIBLE_DEVICES`. `folder` contains the claims."""
         self.cpus = cpus
         self.gpus = gpus
         self._folder = folder
 
     @classmethod
     def here(cls) -> Machine:
-        """Look at this machine, as far as this process may use it."""
+        """Return the part of this machine that this process may use."""
         return cls(cpus=_cpus(), gpus=_gpus(), folder=_folder())
 
     def claim(self, studies: Sequence[str], demand: Demand) -> HeldClaim:
-        """Claim what is asked for, or what is left of it, until the holding is released or this process dies.
+        """Claim the demand, or the part of it that is free, until it is released or this process dies.
 
         Raises:
-            MachineBusy: too little is left; the text names what, and the studies that have it.
+            MachineBusy: less than the minimum is free. The text names the resource and the studies that use it.
         """
         with FileLock.exclusive(self._folder / "lock"):
             others = self._others()
             cpu, gpus = self._left(others, demand)
-            wanted = len(gpus) if demand.gpu is None else math.ceil(demand.gpu)
-            claim = MachineClaim(
-                tuple(studies), os.getpid(), cpu if demand.cpu is None else min(cpu, demand.cpu), gpus[:wanted]
-            )
+            if demand.cpu is not None:
+                cpu = min(cpu, demand.cpu)
+            if demand.gpu is not None:
+                gpus = gpus[: math.ceil(demand.gpu)]
+            claim = MachineClaim(tuple(studies), os.getpid(), cpu, gpus)
             return HeldClaim(claim, self._folder / f"{time.time_ns()}-{claim.pid}.json")
 
     def _left(self, others: Sequence[MachineClaim], demand: Demand) -> tuple[float, tuple[str, ...]]:
-        """Return the CPUs and GPUs that no other has.
+        """Return the free CPUs and GPUs.
 
-        What the whole machine could not give is not waited for: Ray says so.
+        A demand that exceeds the whole machine is not an error here, because waiting would not help: Ray reports it.
         """
         cpu = self.cpus - sum(other.cpu for other in others)
         if cpu < demand.least_cpu <= self.cpus:
@@ -108,20 +110,20 @@ class Machine:
         return max(cpu, 0.0), gpus
 
     def _others(self) -> list[MachineClaim]:
-        """Return the claims of processes that live; what dead ones have left is removed."""
+        """Return the claims of living processes, and remove those of dead ones."""
         claims = []
         for file in sorted(self._folder.glob("*.json")):
-            if (dead := FileLock.if_free(file)) is None:
-                claim = json.loads(file.read_text())
-                claims.append(MachineClaim(tuple(claim["studies"]), claim["pid"], claim["cpu"], tuple(claim["gpus"])))
+            lock = FileLock.if_free(file)
+            if lock is None:
+                claims.append(_read_claim(file))
             else:
                 file.unlink()
-                dead.release()
+                lock.release()
         return claims
 
 
 class HeldClaim:
-    """A claim, for as long as it is held."""
+    """A claim of this process."""
 
     def __init__(self, claim: MachineClaim, file: Path) -> None:
         self.claim = claim
@@ -130,9 +132,19 @@ class HeldClaim:
         file.write_text(json.dumps(asdict(claim)))
 
     def release(self) -> None:
-        """Let others have it. Repeatable."""
+        """Release the claim. Repeatable."""
         self._file.unlink(missing_ok=True)
         self._lock.release()
+
+
+def _read_claim(file: Path) -> MachineClaim:
+    fields = json.loads(file.read_text())
+    return MachineClaim(
+        studies=tuple(fields["studies"]),
+        pid=fields["pid"],
+        cpu=fields["cpu"],
+        gpus=tuple(fields["gpus"]),
+    )
 
 
 def _total(parts: Iterable[tuple[float, int | None]]) -> float | None:
@@ -145,17 +157,19 @@ def _total(parts: Iterable[tuple[float, int | None]]) -> float | None:
 
 
 def _busy(what: str, holders: Sequence[MachineClaim]) -> str:
+    names = " and ".join(map(str, holders))
     return (
-        f"this machine's {what}, in use by {' and '.join(map(str, holders))}. One command runs several studies side by "
-        "side (`tune run a.yaml b.yaml`), and so do several where each study says its `parallelism`"
+        f"this machine's {what}, in use by {names}. "
+        "One command runs several studies side by side (`tune run a.yaml b.yaml`), "
+        "and so do several where each study says its `parallelism`"
     )
 
 
 def _folder() -> Path:
-    """Return where claims lie; a home may be shared by machines, or be read-only.
+    """Return the folder of this machine's claims. The home may be shared by machines, or read-only.
 
     Raises:
-        ExecutorError: no place can be written.
+        ExecutorError: no folder can be written.
     """
     roots = [home_directory(), Path(tempfile.gettempdir(), f"tunesvc-{os.getuid()}")]
     for root in roots:
@@ -174,11 +188,13 @@ def _cpus() -> int:
 
 
 def _gpus() -> tuple[str, ...]:
-    """Name the GPUs that this process may use. Those of other vendors than NVIDIA have one name together."""
-    pretended, visible = os.environ.get("TUNE_LOCAL_GPUS", ""), os.environ.get("CUDA_VISIBLE_DEVICES")
+    """Return the names of the GPUs that this process may use. Those of other vendors share one name."""
+    pretended = os.environ.get("TUNE_LOCAL_GPUS", "")
     if pretended.isdecimal():
         return tuple(str(number) for number in range(int(pretended)))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return tuple(name.strip() for name in visible.split(",") if name.strip() not in ("", "-1"))
+        names = [name.strip() for name in visible.split(",")]
+        return tuple(name for name in names if name not in ("", "-1"))
     count = len(list(_NVIDIA.iterdir())) if _NVIDIA.is_dir() else 0
     return tuple(str(number) for number in range(count)) or ("all",)

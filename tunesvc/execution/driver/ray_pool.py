@@ -1,6 +1,6 @@
-"""The Rays that a process starts for its studies: one for each cluster, or the Ray that it uses already.
+"""Starts the Rays for a process's studies, one per cluster, or uses the Ray of the process.
 
-A local Ray gets what its studies claim of this machine. Imports no Ray until one is in use.
+A local Ray gets the part of this machine that its studies claim. Imports Ray only if the process uses it already.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ ExecutorMaker = Callable[[Job, StudySpec], Executor]
 
 
 class RayPool:
-    """Makes executors, those of one cluster on one Ray, and ends the Rays that it started. For several threads."""
+    """Creates executors, with one Ray per cluster, and ends the Rays that it started. Any thread may use it."""
 
     def __init__(self, *, of_several: bool = False) -> None:
-        """`of_several`: one local Ray is for studies that are not all known when it starts, and gets what is free."""
+        """`of_several`: more studies may follow after the start, so a local Ray claims all that is free."""
         self._of_several = of_several
         self._launchers: dict[tuple[str | None, str | None], RayLauncher] = {}
         self._lock = threading.Lock()
@@ -42,80 +42,102 @@ class RayPool:
         self.end()
 
     def prestart(self, specs: Sequence[StudySpec], source: str | None) -> RayPool:
-        """Start the Ray of these studies before one of them asks for it, unless the machine is busy by then."""
+        """Start the Ray of these studies before it is needed, unless the machine is busy."""
         if not _is_in_use():
             with suppress(MachineBusy):
                 self._launch(specs, source)
         return self
 
     def executor(self, job: Job, spec: StudySpec) -> Executor:
-        """Of a job: see `ray_executor`."""
-        return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, self._launch([spec], job.source))
+        """Return an executor for a job, see `ray_executor`."""
+        if _is_in_use():
+            return _on_ray_in_use(job)
+        return RayProcess(job, self._launch([spec], job.source))
 
     def end(self) -> None:
-        """End the Rays, whoever still uses them. Repeatable."""
+        """End the Rays, even if they are still in use. Repeatable."""
         for launcher in self._launchers.values():
             launcher.end()
         self._launchers.clear()
 
     def _launch(self, specs: Sequence[StudySpec], source: str | None) -> RayLauncher:
-        """A cluster gets one copy of one folder from each driver; workers of a local Ray find any."""
+        """Return the launcher for a cluster and folder. A driver uploads only one folder; a local Ray needs no copy."""
         address = specs[0].cluster
         key = address, source if is_shared(address) else None
         with self._lock:
             if key not in self._launchers:
-                self._launchers[key] = _launch_ray(specs, source, of_several=self._of_several, keep_alive=True)
+                self._launchers[key] = _launch_ray(
+                    specs,
+                    source,
+                    of_several=self._of_several,
+                    keep_alive=True,
+                )
             return self._launchers[key]
 
 
 def ray_executor(job: Job, spec: StudySpec) -> Executor:
-    """The Ray that this process uses already, else one in a process that ends with the executor.
+    """Return an executor on the Ray of this process, or on a new one that ends with the executor.
 
     Raises:
-        MachineBusy: a local one would need what other commands have.
+        MachineBusy: other commands use the resources that a local Ray needs.
     """
-    return _on_ray_in_use(job) if _is_in_use() else RayProcess(job, _launch_ray([spec], job.source))
+    if _is_in_use():
+        return _on_ray_in_use(job)
+    return RayProcess(job, _launch_ray([spec], job.source))
 
 
 def is_shared(address: str | None) -> bool:
-    """Whether this is a cluster that others use too, and no Ray of our own."""
+    """Return True for a cluster, which others may use too. False for a local Ray."""
     return (address or os.environ.get("RAY_ADDRESS") or "local") != "local"
 
 
 def _launch_ray(
-    specs: Sequence[StudySpec], source: str | None, *, of_several: bool = False, keep_alive: bool = False
+    specs: Sequence[StudySpec],
+    source: str | None,
+    *,
+    of_several: bool = False,
+    keep_alive: bool = False,
 ) -> RayLauncher:
-    """Begin to start the Ray of studies; a local one on what they have claimed of this machine."""
+    """Start the Ray of studies. A local one gets the part of this machine that they claim."""
     address = specs[0].cluster
     if is_shared(address):
         return RayLauncher(address, source=source, keep_alive=keep_alive)
     folder = Path(source or ".")
-    bringing = [spec for spec in specs if mentions_resources(spec.entrypoint, folder)]
-    demand = Demand.of(specs, may_bring_gpus=bool(bringing))
+    may_bring_gpus = any(mentions_resources(spec.entrypoint, folder) for spec in specs)
+    demand = Demand.of(specs, may_bring_gpus=may_bring_gpus)
     if of_several:
         demand = replace(demand, cpu=None, gpu=None)
     machine = Machine.here()
     held_claim = machine.claim([spec.name for spec in specs], demand)
     try:
         local = _local(machine, demand, held_claim.claim)
-        return RayLauncher(address, source=source, local=local, keep_alive=keep_alive, claim=held_claim)
+        return RayLauncher(
+            address,
+            source=source,
+            local=local,
+            keep_alive=keep_alive,
+            claim=held_claim,
+        )
     except BaseException:
         held_claim.release()
         raise
 
 
 def _local(machine: Machine, demand: Demand, claim: MachineClaim) -> LocalResources | None:
-    """Return what a local Ray may have; None is all.
+    """Return the resources of a local Ray. None means all of the machine.
 
-    Studies that say their `parallelism` may be given more while they run: what they have claimed bounds no CPUs.
+    A claim that meets the demand does not limit the CPUs, because `parallelism` may be raised during the run.
     """
-    has_enough_cpus = claim.cpu >= (machine.cpus if demand.cpu is None else demand.cpu)
-    cpu = None if has_enough_cpus else math.ceil(max(math.floor(claim.cpu), demand.least_cpu))
-    devices = None if demand.gpu == 0 or claim.gpus == machine.gpus else claim.gpus
-    if cpu is None and devices is None:
+    cpu = None
+    if claim.cpu < (machine.cpus if demand.cpu is None else demand.cpu):
+        cpu = math.ceil(max(math.floor(claim.cpu), demand.least_cpu))
+    has_all_gpus = demand.gpu == 0 or claim.gpus == machine.gpus
+    if cpu is None and has_all_gpus:
         return None
     local = LocalResources.from_environment()
-    return replace(local, cpu=cpu, gpu=local.gpu if devices is None else len(devices), devices=devices)
+    if has_all_gpus:
+        return replace(local, cpu=cpu, devices=None)
+    return replace(local, cpu=cpu, gpu=len(claim.gpus), devices=claim.gpus)
 
 
 def _on_ray_in_use(job: Job) -> Executor:

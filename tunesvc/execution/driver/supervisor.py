@@ -1,4 +1,4 @@
-"""Sees to it that there is a Ray driver: reads what it says, notices when it is gone or hangs, starts the next one.
+"""Keeps a Ray driver running: reads its messages, notices when it ends or hangs, and starts the next one.
 
 Imports no Ray.
 """
@@ -25,45 +25,58 @@ from tunesvc.util.logs import get_logger
 _logger = get_logger(__name__)
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-"""From the end of a driver to the start of the next; the last one for ever."""
+"""Delays before the next driver starts. The last one repeats."""
 STEADY_S = 60.0
-"""A driver that was up for so long makes the back-off begin anew."""
+"""A driver that was up for this long resets the back-off."""
 _CHECK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class DriverTimeouts:
-    """How long a driver is waited for."""
+    """Timeouts for a driver, in seconds."""
 
     start_s: float = 180.0
-    """Until Ray is up."""
+    """For Ray's start."""
     silent_s: float = 60.0
-    """For a sign of life of the driver's loop."""
+    """For a heartbeat of the driver's event loop."""
     unanswered_s: float = 120.0
-    """For an answer of Ray's head to the driver. Ray itself gives up after 60 s unless it is told otherwise."""
+    """For an answer of Ray's head to the driver. By default Ray itself gives up after 60 s."""
     close_s: float = 15.0
-    """Until a driver that was told to end has ended."""
+    """For the driver's end after `End`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DriverEnded:
-    """A driver is gone, with all that it started here."""
+    """A driver has ended, with all its children."""
 
     reason: str
-    """What it did, as in `ended by SIGKILL`."""
+    """The reason as a predicate, as in `ended by SIGKILL`."""
 
 
 MessageHandler = Callable[[DriverProcess | None, Message | DriverEnded], None]
-"""Takes the messages of a driver process in order, `DriverEnded` last; without a process it could not be started."""
+"""Receives a driver's messages in order, `DriverEnded` last. The driver is None if it could not be started."""
 
 
 class DriverSupervisor:
-    """Runs one driver after the other in a thread of its own until it is told to end."""
+    """Runs one driver after another in a thread of its own, until `end`."""
 
     def __init__(
-        self, module: str, join: Join, on_message: MessageHandler, timeouts: DriverTimeouts, clock: Clock
+        self,
+        module: str,
+        join: Join,
+        on_message: MessageHandler,
+        timeouts: DriverTimeouts,
+        clock: Clock,
     ) -> None:
-        """Start the first driver, `main` of `module`; `hear` gets whatever it and the next ones say, in our thread."""
+        """Start the first driver.
+
+        Args:
+            module: its `main` runs in the driver's process.
+            join: the first command for each driver.
+            on_message: receives all messages, in the supervisor's thread.
+            timeouts: timeouts for the driver.
+            clock: measures the timeouts.
+        """
         self._module = module
         self._startup_commands: list[StartupCommand] = [join]
         self._receive = on_message
@@ -74,25 +87,26 @@ class DriverSupervisor:
         self._driver: DriverProcess | None = None
         self._failures = 0
         self._has_tried = threading.Event()
-        """Whether the first driver's process has begun, or cannot."""
+        """Set when the first driver's process has started or failed to."""
         self._thread = threading.Thread(target=self._run, name="driver-keeper", daemon=True)
         self._thread.start()
-        self._has_tried.wait()  # a few ms; else what the caller imports next may hold the first driver up
+        # A few ms. Otherwise the caller's next imports may delay the first driver.
+        self._has_tried.wait()
 
     def add_job(self, begin: Begin) -> None:
-        """Tell a job to the driver of now, and to each later one."""
+        """Send a job to the current driver and to all later ones."""
         with self._starting:
             self._startup_commands.append(begin)
             if self._driver is not None:
                 self._driver.send(begin)
 
     def remove_job(self, begin: Begin) -> None:
-        """Tell a job to no later driver."""
+        """Do not send a job to later drivers."""
         with self._starting:
             self._startup_commands.remove(begin)
 
     def end(self, closing: DriverProcess | None) -> None:
-        """Start no other driver, wait for the one that was `told` to end, and kill whatever is left. Repeatable."""
+        """Start no other driver, wait for the one that is closing, and kill what is left. Repeatable."""
         with self._starting:
             self._stopped.set()
             driver = self._driver
@@ -128,21 +142,23 @@ class DriverSupervisor:
     def _start(self) -> DriverProcess:
         with self._starting:
             self._driver = DriverProcess(
-                self._module, tuple(self._startup_commands), recv_max_s=self._timeouts.silent_s
+                self._module,
+                tuple(self._startup_commands),
+                recv_max_s=self._timeouts.silent_s,
             )
             if self._stopped.is_set():
                 self._driver.kill()
             return self._driver
 
     def _run_until_exit(self, driver: DriverProcess) -> str:
-        """Follow a driver to its end; why it ended."""
+        """Run a driver until it ends or must be killed. Return the reason."""
         reason = self._follow(driver)
         driver.kill()
         end = driver.reap()
         return reason or end
 
     def _follow(self, driver: DriverProcess) -> str:
-        """Pass on what a driver says until it ends; why it has to be ended, or nothing when it ended by itself."""
+        """Pass on a driver's messages. Return why it must be killed, or an empty text if it has ended."""
         received_s, waits_s, is_up = self._clock.now(), self._timeouts.start_s, False
         while True:
             try:
@@ -155,7 +171,11 @@ class DriverSupervisor:
                 self._receive(driver, message)
             if isinstance(message, StartupRefused):
                 return message.text
-            if isinstance(message, DriverHeartbeat) and message.unanswered_s > self._timeouts.unanswered_s:
-                return f"got no answer from Ray's head for {message.unanswered_s:.0f} s"
+            if isinstance(message, DriverHeartbeat):
+                unanswered_s = message.unanswered_s
+                if unanswered_s > self._timeouts.unanswered_s:
+                    return f"got no answer from Ray's head for {unanswered_s:.0f} s"
             if now - received_s > waits_s:
-                return f"gave no sign of life for {waits_s:g} s" if is_up else f"was not ready after {waits_s:g} s"
+                if not is_up:
+                    return f"was not ready after {waits_s:g} s"
+                return f"gave no sign of life for {waits_s:g} s"
