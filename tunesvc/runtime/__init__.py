@@ -1,1 +1,1 @@
-"""A study from its name to its end: created or resumed, run by a coordinator, steered while idle, confirmed."""
+"""Life of a study: creation, runs under a coordinator, requests, confirmation."""

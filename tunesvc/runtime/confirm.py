@@ -1,7 +1,7 @@
-"""A study's finalists, run again with other seeds: in a study of its own, `NAME:confirm`, on the same machinery.
+"""Confirmation: runs a study's finalists again with other seeds, in a study `NAME:confirm`.
 
-A study of its own rather than marked trials in the same one: then neither sampler, pruner, budget nor any reader has
-to leave something out, and whatever shows, resumes or deletes studies does so with this one too.
+It is a study of its own, not marked trials in the same one. So sampler, pruner, budget and queries
+need no exceptions, and everything that shows, resumes or deletes studies works for it too.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tunesvc.spec.model import Goal
 
 
 def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) -> StudyRecord:
-    """Return the study of the repeats, with every repeat that it lacks enqueued. May be repeated with other numbers.
+    """Return the study of the repeats, with all missing repeats enqueued.
 
-    Repeats that an earlier call enqueued, that have not begun and that are not wanted any more, are withdrawn.
+    May be called again with other numbers: waiting repeats that are no longer needed are cancelled.
 
     Raises:
         TuneError: the study has several metrics, no spec, or no finished trial.
@@ -36,72 +36,94 @@ def prepare(database: Database, record: StudyRecord, *, top: int, repeats: int) 
     """
     spec = record.spec
     if spec is None:
-        raise TuneError(f"study {record.name!r} was made through Optuna's API and has no spec to run trials by")
+        raise TuneError(
+            f"study {record.name!r} was made through Optuna's API and has no spec to run trials by",
+        )
     if len(spec.metrics) > 1:
-        raise TuneError(f"study {record.name!r} has several metrics, and so no single best trial to confirm")
+        raise TuneError(
+            f"study {record.name!r} has several metrics, and so no single best trial to confirm",
+        )
     storage = PgStorage(database)
-    finalists = choose(storage.get_all_trials(record.study_id, deepcopy=False), spec.directions[0], top, spec.seeds)
+    trials = storage.get_all_trials(record.study_id, deepcopy=False)
+    finalists = choose(trials, spec.directions[0], top, spec.seeds)
     if not finalists:
         raise TuneError(f"study {record.name!r} has no complete, feasible trial to confirm")
-    confirming = _enrolled(database, record, _spec_of(spec, len(finalists) * repeats))
-    seeds = _seeds(confirming.spec, repeats)
-    there = [t for t in storage.get_all_trials(confirming.study_id, deepcopy=False) if not was_withdrawn(t)]
-    superseded = _superseded(finalists, seeds, there)
+    confirmation = _create_or_update(database, record, _spec_of(spec, len(finalists) * repeats))
+    seeds = _seeds(confirmation.spec, repeats)
+    stored = storage.get_all_trials(confirmation.study_id, deepcopy=False)
+    repeats_stored = [trial for trial in stored if not was_withdrawn(trial)]
+    superseded = _superseded(finalists, seeds, repeats_stored)
     for trial in superseded:
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-    lacking = _lacking(finalists, seeds, there)
-    for repeat, seed, trial in lacking:
-        attrs = {**queued(trial.params, f"repeat {repeat} of trial {trial.number} of {record.name}"), SEED: seed}
-        template = create_trial(state=TrialState.WAITING, system_attrs=attrs, user_attrs={CONFIRMS: trial.number})
-        storage.create_new_trial(confirming.study_id, template)
-    return _enrolled(database, record, _spec_of(spec, max(1, len(there) - len(superseded) + len(lacking))))
+    missing = _missing(finalists, seeds, repeats_stored)
+    for repeat, seed, trial in missing:
+        origin = f"repeat {repeat} of trial {trial.number} of {record.name}"
+        template = create_trial(
+            state=TrialState.WAITING,
+            system_attrs={**queued(trial.params, origin), SEED: seed},
+            user_attrs={CONFIRMS: trial.number},
+        )
+        storage.create_new_trial(confirmation.study_id, template)
+    count = len(repeats_stored) - len(superseded) + len(missing)
+    return _create_or_update(database, record, _spec_of(spec, max(1, count)))
 
 
-def choose(trials: Sequence[FrozenTrial], goal: Goal, top: int, shared_seeds: int | None = None) -> list[FrozenTrial]:
-    """The finalists: the recommended trial, the one with the best observed value, then the best by what is believed.
+def choose(
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+    top: int,
+    shared_seeds: int | None = None,
+) -> list[FrozenTrial]:
+    """Return the finalists: the recommended trial, the best observed, then the best by the model.
 
-    By observed values alone, most would be those that were lucky. Of trials with equal parameters only one.
+    By observed values alone, most would be lucky ones. Of trials with equal parameters, one counts.
     """
-    believed = ranked(trials, goal, shared_seeds)
-    if not believed:
+    by_model = ranked(trials, goal, shared_seeds)
+    if not by_model:
         return []
+    luckiest = luckiest_beside(by_model[0], trials, goal)
     of_number = {trial.number: trial for trial in trials}
     distinct: dict[str, FrozenTrial] = {}
-    for number in (believed[0], luckiest_beside(believed[0], trials, goal), *believed[1:]):
+    for number in (by_model[0], luckiest, *by_model[1:]):
         distinct.setdefault(repr(sorted(of_number[number].params.items())), of_number[number])
     return list(distinct.values())[:top]
 
 
 def _seeds(spec: StudySpec | None, repeats: int) -> list[int]:
-    """One for each round of repeats: all finalists have the same ones."""
+    """Return one seed per round of repeats; all finalists share them."""
     return [training_seed((spec and spec.seed) or 0, number, None) for number in range(repeats)]
 
 
 def _superseded(
-    finalists: Sequence[FrozenTrial], seeds: Sequence[int], there: Sequence[FrozenTrial]
+    finalists: Sequence[FrozenTrial],
+    seeds: Sequence[int],
+    stored: Sequence[FrozenTrial],
 ) -> list[FrozenTrial]:
-    """Return the repeats that have not begun and that no finalist needs any more."""
-    wanted = {(trial.number, seed) for trial in finalists for seed in seeds}
-    return [t for t in there if t.state == TrialState.WAITING and _repeat_of(t) not in wanted]
+    """Return the waiting repeats that no finalist needs any more."""
+    needed = {(trial.number, seed) for trial in finalists for seed in seeds}
+    waiting = [trial for trial in stored if trial.state == TrialState.WAITING]
+    return [trial for trial in waiting if _repeat_of(trial) not in needed]
 
 
 def _repeat_of(trial: FrozenTrial) -> tuple[int | None, int | None]:
-    """Return which finalist a repeat repeats, and with which seed."""
+    """Return the finalist's number and the seed of a repeat."""
     return trial.user_attrs.get(CONFIRMS), trial.system_attrs.get(SEED)
 
 
-def _lacking(
-    finalists: Sequence[FrozenTrial], seeds: Sequence[int], there: Sequence[FrozenTrial]
+def _missing(
+    finalists: Sequence[FrozenTrial],
+    seeds: Sequence[int],
+    stored: Sequence[FrozenTrial],
 ) -> list[tuple[int, int, FrozenTrial]]:
-    """Which repeat, with which seed, of which finalist there is not yet, one round of all finalists after the other."""
-    gone = (TrialState.FAIL, TrialState.PRUNED)
-    have = {_repeat_of(t) for t in there if t.state not in gone}
-    rounds = ((n, seed, trial) for n, seed in enumerate(seeds, 1) for trial in finalists)
-    return [(n, seed, trial) for n, seed, trial in rounds if (trial.number, seed) not in have]
+    """Return the missing repeats, round by round: its number, its seed and the finalist."""
+    unusable = (TrialState.FAIL, TrialState.PRUNED)
+    usable = {_repeat_of(trial) for trial in stored if trial.state not in unusable}
+    rounds = [(n, seed, trial) for n, seed in enumerate(seeds, 1) for trial in finalists]
+    return [(n, seed, trial) for n, seed, trial in rounds if (trial.number, seed) not in usable]
 
 
 def _spec_of(spec: StudySpec, trials: int) -> StudySpec:
-    """The study's spec for repeats: every trial runs to its end, and none ends the study."""
+    """Return the spec for repeats: every trial runs to its end, and none ends the study."""
     changes = {
         "name": spec.name + SUFFIX,
         "description": f"Finalists of {spec.name}, run again with other seeds.",
@@ -116,7 +138,7 @@ def _spec_of(spec: StudySpec, trials: int) -> StudySpec:
     return spec.model_copy(update=changes)
 
 
-def _enrolled(database: Database, record: StudyRecord, spec: StudySpec) -> StudyRecord:
+def _create_or_update(database: Database, record: StudyRecord, spec: StudySpec) -> StudyRecord:
     with database.engine.begin() as connection:
         try:
             found = study_records.find(connection, spec.name)

@@ -1,4 +1,7 @@
-"""Orderly ends of a run: Ctrl-C and a time limit set one event, which the coordinator checks between steps."""
+"""Orderly ends of a run by Ctrl-C or a time limit.
+
+Both set an event, which the coordinator checks between steps.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tunesvc.coordinator.progress_events import Observer, Progress, ProgressEven
 
 
 class TimeLimit:
-    """Passes everything on to another observer, and ends the run a while after its first step.
+    """Ends the run some time after its first step; passes everything on to another observer.
 
     The time that Ray and the database take to start does not count.
     """
@@ -24,11 +27,11 @@ class TimeLimit:
         self._timer: threading.Timer | None = None
 
     def on_event(self, event: ProgressEvent) -> None:
-        """Pass it on."""
+        """Pass an event on."""
         self._observer.on_event(event)
 
     def progress(self, progress: Progress) -> None:
-        """Pass it on; the first one starts the clock."""
+        """Pass a snapshot on; the first one starts the clock."""
         self._observer.progress(progress)
         if self._timer is None:
             self._timer = threading.Timer(self._limit_s, self._interrupt.set)
@@ -46,9 +49,9 @@ def interruptible(name: str, interrupt: threading.Event | None) -> Iterator[thre
     """Yield the event that ends a run in order.
 
     Args:
-        name: the study's, for the text of `KeyboardInterrupt`.
-        interrupt: the caller's own event; without it, and in the main thread, the first Ctrl-C sets the event and is
-            raised once the run has ended. The second one is raised at once.
+        name: the study's name, for the text of `KeyboardInterrupt`.
+        interrupt: the caller's own event. Without it, and in the main thread, the first Ctrl-C
+            sets the event and is raised once the run has ended; the second is raised at once.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed.
@@ -77,4 +80,6 @@ def _ctrl_c(name: str, event: threading.Event) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
     if pressed.is_set():
-        raise KeyboardInterrupt(f"study {name!r} was interrupted; what is recorded is kept, `resume=True` continues")
+        raise KeyboardInterrupt(
+            f"study {name!r} was interrupted; what is recorded is kept, `resume=True` continues",
+        )

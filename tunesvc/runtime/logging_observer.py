@@ -14,7 +14,7 @@ _WARNINGS = frozenset({"failed", "warning", "error"})
 
 
 class LoggingObserver:
-    """Passes everything on to another observer, and logs each event with the study's name and the trial's number."""
+    """Logs each event with the study's name and trial's number; passes everything on."""
 
     def __init__(self, observer: Observer, study: str) -> None:
         self._observer = observer
@@ -24,8 +24,9 @@ class LoggingObserver:
         """Log an event."""
         self._observer.on_event(event)
         level = logging.WARNING if event.kind in _WARNINGS else logging.INFO
-        _logger.log(level, "%s: %s", event.kind, event.text, extra={"study": self._study, "trial": event.number})
+        fields = {"study": self._study, "trial": event.number}
+        _logger.log(level, "%s: %s", event.kind, event.text, extra=fields)
 
     def progress(self, progress: Progress) -> None:
-        """Pass it on."""
+        """Pass a snapshot on."""
         self._observer.progress(progress)

@@ -1,4 +1,4 @@
-"""Stores the recommendation of a study when a run ends, for readers that would have to fit the same model again."""
+"""Stores a study's recommendation at the end of a run, which saves readers a fit of the model."""
 
 from __future__ import annotations
 

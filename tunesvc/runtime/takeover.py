@@ -1,4 +1,4 @@
-"""Whose turn it is to run a study: who runs it now, waiting until nobody does, standing by to take over."""
+"""Waiting for a study's lease: find its holder, wait for its end, stand by to take over."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tunesvc.db.study_writer import StudyWriter
 from tunesvc.errors import DatabaseUnavailable, StudyBusy
 
 LOOK_S = 0.5
-"""How often one looks whether the lease is free."""
+"""Interval of looking whether the lease is free."""
 BACK_S = 6.0
-"""A coordinator that was cut off from the database tries again every 5 s: one that lives is back by then."""
+"""Time within which a live coordinator reconnects to the database: it retries every 5 s."""
 
 
 def runner(
@@ -27,83 +27,100 @@ def runner(
     study_id: int,
     interrupt: threading.Event | None = None,
     *,
-    patience_s: float | None = None,
-    on_wait: Callable[[LeaseHolder], None] = lambda held: None,
+    timeout_s: float | None = None,
+    on_wait: Callable[[LeaseHolder], None] = lambda holder: None,
 ) -> LeaseHolder | None:
-    """Who runs a study now, or None when nobody does.
+    """Return the holder of a study's lease, or None when no process runs it.
 
-    A coordinator whose lease ran out may have been cut off from the database: it gets `patience_s` to come back.
+    A coordinator whose lease ran out may have lost its connection to the database: it gets
+    `timeout_s` to come back.
     """
     interrupt = interrupt or threading.Event()
-    deadline_s = time.monotonic() + (BACK_S if patience_s is None else patience_s)
+    deadline_s = time.monotonic() + (BACK_S if timeout_s is None else timeout_s)
     while not interrupt.is_set():
-        held = _holder(database, study_id)
-        if held is None or held.released:
+        holder = _holder(database, study_id)
+        if holder is None or holder.released:
             return None
-        if held.live:
-            return held
-        on_wait(held)
+        if holder.live:
+            return holder
+        on_wait(holder)
         if time.monotonic() >= deadline_s:
             return None
         interrupt.wait(LOOK_S)
     return None
 
 
-def await_end(database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event) -> None:
-    """Wait until it is certain that nobody runs a study.
+def await_end(
+    database: Database,
+    record: StudyRecord,
+    observer: Observer,
+    interrupt: threading.Event,
+) -> None:
+    """Wait until it is certain that no process runs a study.
 
     Raises:
-        StudyBusy: somebody does: it renews its lease.
+        StudyBusy: another process runs it and renews its lease.
     """
     first: LeaseHolder | None = None
 
-    def tell(held: LeaseHolder) -> None:
+    def report(holder: LeaseHolder) -> None:
         nonlocal first
         if first is None:
-            first = held
-            observer.on_event(ProgressEvent("phase", f"waiting to see whether {held.owner} still runs the study"))
+            first = holder
+            text = f"waiting to see whether {holder.owner} still runs the study"
+            observer.on_event(ProgressEvent("phase", text))
 
     began_s = time.monotonic()
     while not interrupt.is_set():
         left_s = max(0.0, BACK_S - (time.monotonic() - began_s))
-        held = runner(database, record.study_id, interrupt, patience_s=left_s, on_wait=tell)
-        if held is None:
+        holder = runner(
+            database,
+            record.study_id,
+            interrupt,
+            timeout_s=left_s,
+            on_wait=report,
+        )
+        if holder is None:
             return
-        tell(held)
-        if held != first:
-            raise StudyBusy(lease.busy_message(held.owner))
+        report(holder)
+        if holder != first:
+            raise StudyBusy(lease.busy_message(holder.owner))
         interrupt.wait(LOOK_S)
 
 
 def stand_by(
-    database: Database, record: StudyRecord, observer: Observer, interrupt: threading.Event
+    database: Database,
+    record: StudyRecord,
+    observer: Observer,
+    interrupt: threading.Event,
 ) -> StudyWriter | None:
-    """Wait until nobody runs a study any more, and take its lease; None when it is over by then.
+    """Wait until no process runs a study, and take its lease; None when it has ended by then.
 
-    A study that nobody runs at the start is taken at once, whatever its state. After an outage of the database, which
-    leases run out in, whoever ran it gets a while to renew.
+    A study that no process runs at the start is taken at once, in any state. After an outage of the
+    database, during which leases run out, the former holder gets time to renew.
     """
-    told = ""
-    patient_until_s = 0.0
+    reported = ""
+    wait_until_s = 0.0
     while not interrupt.is_set():
         try:
             with translate_unavailable(), database.engine.connect() as connection:
                 state = study_records.find(connection, record.name).state
-                held = lease.holder(connection, record.study_id)
-            if told and state not in (StudyState.CREATED, StudyState.RUNNING):
+                holder = lease.holder(connection, record.study_id)
+            if reported and state not in (StudyState.CREATED, StudyState.RUNNING):
                 return None
-            is_silent = held is not None and not held.live and not held.released
-            if held is None or held.released or (is_silent and time.monotonic() >= patient_until_s):
+            if holder is None or holder.released:
                 return StudyWriter.open(database, record.study_id)
-            waiting = f"standing by for {held.owner}, which runs the study now"
+            if not holder.live and time.monotonic() >= wait_until_s:
+                return StudyWriter.open(database, record.study_id)
+            text = f"standing by for {holder.owner}, which runs the study now"
         except StudyBusy:
-            continue  # another standby was faster
+            continue  # Another standby was faster.
         except DatabaseUnavailable as error:
-            waiting = f"standing by; the database is away: {error}"
-            patient_until_s = time.monotonic() + BACK_S
-        if waiting != told:
-            observer.on_event(ProgressEvent("phase", waiting))
-            told = waiting
+            text = f"standing by; the database is away: {error}"
+            wait_until_s = time.monotonic() + BACK_S
+        if text != reported:
+            observer.on_event(ProgressEvent("phase", text))
+            reported = text
         interrupt.wait(LOOK_S)
     return None
 

@@ -1,8 +1,8 @@
-"""Prepared statements, each a transaction of its own, straight on the driver's connections.
+"""Prepared statements, each a transaction of its own, run directly on the driver's connections.
 
-The connections are those of an engine's pool, and what is raised is what the engine would raise. What is left out is
-SQLAlchemy's own way of carrying out a statement: it takes a fifth of the time of a short one. Imports nothing above
-the store.
+Connections come from an engine's pool, and errors are those that the engine would raise. Only
+SQLAlchemy's execution is bypassed: it takes a fifth of the time of a short statement. Imports
+nothing above `db`.
 """
 
 from __future__ import annotations
@@ -22,44 +22,51 @@ READ_ONLY = "25006"
 
 
 class _NamedCursor(BoundedCursor, NamedTupleCursor):  # type: ignore[misc]  # psycopg2 has no types
-    """Waits for a bounded time; its rows are named tuples."""
+    """A cursor with bounded waits whose rows are named tuples."""
 
 
 class AutocommitPool:
-    """Runs statements; used by several threads at once."""
+    """Runs statements; safe to use from several threads."""
 
     def __init__(self, engine: sa.Engine) -> None:
-        """Of an engine, only the pool is used; its connections are in autocommit."""
+        """`engine`: its pool is used; the connections must be in autocommit."""
         self._engine = engine
 
     def rows(self, statement: PreparedStatement, **values: Any) -> list[Any]:
-        """What a statement returns, as named tuples. Committed when this returns; raises what SQLAlchemy does."""
-        return self._run(statement, values, lambda cursor: cursor.fetchall())  # type: ignore[no-any-return]
+        """Return a statement's rows as named tuples, committed; raise SQLAlchemy's errors."""
+        rows: list[Any] = self._run(statement, values, lambda cursor: cursor.fetchall())
+        return rows
 
     def first(self, statement: PreparedStatement, **values: Any) -> Any | None:
-        """The first row that a statement returns, or None."""
+        """Return a statement's first row, or None."""
         return self._run(statement, values, lambda cursor: cursor.fetchone())
 
     def count(self, statement: PreparedStatement, **values: Any) -> int:
-        """How many rows a statement changed, or returns."""
-        return self._run(statement, values, lambda cursor: cursor.rowcount)  # type: ignore[no-any-return]
+        """Return the number of rows that a statement changed or selected."""
+        changed: int = self._run(statement, values, lambda cursor: cursor.rowcount)
+        return changed
 
     def dispose(self, *, close: bool = True) -> None:
-        """Give up the idle connections, as `Engine.dispose` does."""
+        """Close the idle connections, as `Engine.dispose` does."""
         self._engine.dispose(close=close)
 
-    def _run(self, statement: PreparedStatement, values: dict[str, Any], take: Callable[[Any], Any]) -> Any:
+    def _run(
+        self,
+        statement: PreparedStatement,
+        values: dict[str, Any],
+        take: Callable[[Any], Any],
+    ) -> Any:
         connection = self._engine.raw_connection()
         try:
             cursor = connection.cursor(cursor_factory=_NamedCursor)
             statement.run(connection, cursor, values)
             return take(cursor)
         except psycopg2.Error as error:
-            raise self._as_sqlalchemys(error, connection, statement, values) from error
+            raise self._translated(error, connection, statement, values) from error
         finally:
             connection.close()
 
-    def _as_sqlalchemys(
+    def _translated(
         self,
         error: psycopg2.Error,
         connection: PoolProxiedConnection,
@@ -67,12 +74,18 @@ class AutocommitPool:
         values: dict[str, Any],
     ) -> Exception:
         dialect = self._engine.dialect
-        # after a failover libpq looks for the new primary only when it connects anew
-        is_lost = error.pgcode == READ_ONLY or dialect.is_disconnect(error, connection.dbapi_connection, None)
+        # After a failover, libpq looks for the new primary only when it opens a connection.
+        is_lost = error.pgcode == READ_ONLY
+        is_lost = is_lost or dialect.is_disconnect(error, connection.dbapi_connection, None)
         if is_lost:
             connection.invalidate(error)
             self._engine.dispose()
-        made: Exception = sa.exc.DBAPIError.instance(
-            statement.sql, values, error, psycopg2.Error, connection_invalidated=is_lost, dialect=dialect
+        translated: Exception = sa.exc.DBAPIError.instance(
+            statement.sql,
+            values,
+            error,
+            psycopg2.Error,
+            connection_invalidated=is_lost,
+            dialect=dialect,
         )
-        return made
+        return translated

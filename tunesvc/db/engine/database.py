@@ -1,8 +1,8 @@
-"""The way to Postgres: which server, an engine that fails in bounded time, and a schema of the right version.
+"""Connections to Postgres: the choice of server, an engine with bounded waits, the right schema.
 
-Owns the URL rules (`TUNE_DATABASE_URL` with `TUNE_DATABASE_PASSWORD_FILE`, else the embedded server), the engine's
-settings, and turning driver errors into sentences: which of them may pass, and what they mean. Imports nothing above
-the store.
+Owns the URL rules (`TUNE_DATABASE_URL` with `TUNE_DATABASE_PASSWORD_FILE`, else the embedded
+server), the engine's settings, and the meaning of driver errors: which are temporary, and their
+text. Imports nothing above `db`.
 """
 
 from __future__ import annotations
@@ -30,37 +30,41 @@ if TYPE_CHECKING:
     from tunesvc.db.embedded.embedded_server import EmbeddedServer
 
 ANSWER_S = 30.0
-"""Longest wait for the answer to one statement or commit; then the connection is given up."""
+"""Longest wait for the answer to a statement or commit; then the connection is closed."""
 PING_S = 5.0
-"""The same for the question whether a connection that lay idle is still there, which needs no work and no lock."""
-PATIENCE_S = 3600.0
-"""The same, where a statement may rightly take long."""
+"""The same for a ping of an idle connection, which needs no work and no lock."""
+LONG_ANSWER_S = 3600.0
+"""The same for statements that are expected to take long."""
 MIN_SERVER_VERSION = (14,)
 MAX_NAME_BYTES = 2500
-"""Names are index keys, and Postgres allows these 2,704 bytes with what stands beside them."""
+"""Names are index keys, which Postgres limits to 2,704 bytes with their other columns."""
 
+_AT_MOST = f"at most {MAX_NAME_BYTES} can be stored"
+_UNSTORABLE = "it holds a NUL or half of a surrogate pair"
 _SCHEMES = ("postgres", "postgresql", "postgresql+psycopg2")
+_NOT_ON_WINDOWS = """the embedded Postgres does not run on Windows: use WSL, or set \
+TUNE_DATABASE_URL to a server"""
 _EXAMPLE = "postgresql://user:password@host:5432/name"
 _CONNECTION_DEFAULTS = {
     "application_name": "tunesvc",
     "connect_timeout": "10",
-    # a coordinator that is frozen within a transaction must not keep its locks; less than ANSWER_S, so that whoever
-    # waits for them gets them
+    # A coordinator that freezes within a transaction must not keep its locks. Less than ANSWER_S,
+    # so that a process that waits for them still gets them.
     "options": "-c timezone=UTC -c idle_in_transaction_session_timeout=15s",
-    # a standby or an old primary after a failover is refused
+    # Refuses a standby, or an old primary after a failover.
     "target_session_attrs": "read-write",
-    # a peer that is gone without a word is noticed within a minute
+    # A peer that disappeared is noticed within a minute.
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",
 }
 _PLAN_ONCE = " -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c jit=off"
-"""For prepared statements: one plan for all parameters, and one that also serves when a table that was small grows."""
+"""For prepared statements: one plan for all parameters, which stays good when tables grow."""
 
 
 _ADVICE = ("\t", " ", "DETAIL:", "HINT:", "CONTEXT:", "LINE ")
-_TRY_AGAIN_LATER = {
+_TEMPORARY = {
     READ_ONLY: "the server takes no writes: it is a standby, or was the primary before a failover",
     "25P03": "the transaction stood still for too long",
     "25P04": "the transaction took too long",
@@ -79,24 +83,31 @@ _TRY_AGAIN_LATER = {
     "57P05": "the server closed an idle connection",
     "58030": "the server cannot read or write its files",
 }
-"""SQLSTATEs that say nothing against the transaction: the same one may go through later. And in our words."""
+"""SQLSTATEs of temporary errors, after which the same transaction may succeed, and our texts."""
 
 _OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 class Database:
-    """An open database. A context manager; `close()` is repeatable and also happens when the program ends."""
+    """An open database; a context manager. `close()` may be repeated, and runs at exit too."""
 
-    def __init__(self, url: sa.URL, server: EmbeddedServer | None = None, *, answer_s: float = ANSWER_S) -> None:
+    def __init__(
+        self,
+        url: sa.URL,
+        server: EmbeddedServer | None = None,
+        *,
+        answer_s: float = ANSWER_S,
+    ) -> None:
         self._url = url
         self._server = server
         self._watchdog = Watchdog(answer_s, ping_s=min(PING_S, answer_s))
         query: dict[str, Any] = {**_CONNECTION_DEFAULTS, **url.query}
         self.engine = self._engine(query)
-        short = self._engine(query | {"options": query["options"] + _PLAN_ONCE}, isolation_level="AUTOCOMMIT")
+        planned_once = query | {"options": query["options"] + _PLAN_ONCE}
+        short = self._engine(planned_once, isolation_level="AUTOCOMMIT")
         self.autocommit = AutocommitPool(short)
-        """For short statements that are each a transaction of its own: nothing else is said to the server while one
-        follows the other. A peer that falls silent in between then costs `answer_s`, not `ping_s`."""
+        """Runs short statements, each a transaction of its own. Connections in steady use are not
+        pinged, so a peer that disappears between two statements costs `answer_s`, not `ping_s`."""
         sa.event.listen(self.engine, "checkout", _ping)
         sa.event.listen(short, "checkout", _ping_unless_fresh)
         atexit.register(self.close)
@@ -110,42 +121,44 @@ class Database:
             connect_args={"connection_factory": self._watchdog.connect},
             **options,
         )
-        sa.event.listen(engine, "handle_error", _leave_a_server_that_takes_no_writes)
+        sa.event.listen(engine, "handle_error", _disconnect_if_read_only)
         return engine
 
     @property
     def url(self) -> str:
-        """Where it is, password included: for connecting from elsewhere, never for showing."""
+        """URL with the password: to connect from elsewhere, never to be shown."""
         return self._url.render_as_string(hide_password=False)
 
     @property
     def name(self) -> str:
-        """Where it is, without password, for people."""
-        return f"embedded database at {self._server.home}" if self._server else masked(self._url)
+        """Location without the password, for messages."""
+        if self._server is None:
+            return masked(self._url)
+        return f"embedded database at {self._server.home}"
 
     @property
     def is_embedded(self) -> bool:
-        """Whether this process shares in the embedded server."""
+        """True if this process uses the embedded server."""
         return self._server is not None
 
     @contextmanager
     def long_transaction(self) -> Iterator[sa.Connection]:
-        """A transaction whose statements may take as long as migrations do."""
+        """Open a transaction whose statements may take as long as migrations do."""
         with self.engine.begin() as connection:
-            driver: BoundedConnection = connection.connection.driver_connection  # type: ignore[assignment]
-            with driver.patience.lasting(PATIENCE_S):
+            driver: Any = connection.connection.driver_connection
+            with driver.wait_limit.lasting(LONG_ANSWER_S):
                 yield connection
 
     def ensure_running(self) -> str:
-        """See to it that the embedded server runs, should it have died; for any other server there is nothing to do.
+        """Start the embedded server if it has died; do nothing for any other server.
 
-        Returns why it does not, on one line, or nothing when it does; never raises. Takes milliseconds when it runs,
-        seconds when it does not. May be called by several processes at once.
+        Returns the reason why it does not run, on one line, or an empty text; never raises. Takes
+        milliseconds if it runs, seconds if not. Several processes may call it at once.
         """
         return self._server.ensure_running() if self._server is not None else ""
 
     def disconnect(self) -> None:
-        """Give idle connections back to the server. New ones are made when needed."""
+        """Close idle connections. New ones are opened when needed."""
         self.engine.dispose()
         self.autocommit.dispose()
 
@@ -165,7 +178,7 @@ class Database:
 
 
 def _ping(connection: BoundedConnection, *_: object, even_if_fresh: bool = True) -> None:
-    """Replace what was lost while it lay idle. `pool_pre_ping` would wait for as long as for any other statement."""
+    """Replace an idle connection that was lost; `pool_pre_ping` would wait for `answer_s`."""
     try:
         connection.ping(even_if_fresh=even_if_fresh)
     except psycopg2.Error as error:
@@ -176,16 +189,16 @@ def _ping_unless_fresh(connection: BoundedConnection, *_: object) -> None:
     _ping(connection, even_if_fresh=False)
 
 
-def _leave_a_server_that_takes_no_writes(context: sa.ExceptionContext) -> None:
-    """After a failover: give up all connections, for libpq looks for the new primary only when it connects anew."""
+def _disconnect_if_read_only(context: sa.ExceptionContext) -> None:
+    """Close all connections after a failover: libpq finds the new primary only with new ones."""
     if getattr(context.original_exception, "pgcode", None) == READ_ONLY:
         context.is_disconnect = True
 
 
 def _forget_inherited_connections() -> None:
-    """In a forked copy of this process: leave the connections to the parent and make new ones."""
+    """Leave the connections to the parent, in a forked process, and open new ones."""
     for database in _OPEN:
-        database._watchdog.begin_anew()
+        database._watchdog.reset()
         database.engine.dispose(close=False)
         database.autocommit.dispose(close=False)
 
@@ -195,10 +208,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def open_database(url: str | None = None, *, migrate: bool = True) -> Database:
-    """Open the database at `url`, else at `TUNE_DATABASE_URL`, else the embedded one, with a schema ready for use.
+    """Open the database at `url`, else at `TUNE_DATABASE_URL`, else the embedded one.
 
-    With `migrate` an empty or older schema is brought up to date, by one process at a time; a crash meanwhile
-    leaves it as it was.
+    With `migrate`, an empty or older schema is upgraded, by one process at a time; a crash
+    meanwhile leaves it unchanged.
 
     Raises:
         SchemaVersionError: the schema is newer than this program, or older and `migrate` is off.
@@ -214,13 +227,13 @@ def open_database(url: str | None = None, *, migrate: bool = True) -> Database:
 
 
 def connect(url: str | None = None) -> Database:
-    """Open a database whatever its schema, for looking after it: status, backup, restore.
+    """Open a database with any schema, for status, backup and restore.
 
     Raises:
         DatabaseError: no server can be started or reached, or it is too old.
     """
-    given = url or os.environ.get("TUNE_DATABASE_URL")
-    database = Database(_with_password(parse_url(given))) if given else _open_embedded()
+    location = url or os.environ.get("TUNE_DATABASE_URL")
+    database = _at(location) if location else _open_embedded()
     try:
         _check_server(database)
     except BaseException:
@@ -229,20 +242,26 @@ def connect(url: str | None = None) -> Database:
     return database
 
 
-def parse_url(text: str) -> sa.URL:
-    """A Postgres URL as users write it, for the driver that we use.
+def _at(location: str) -> Database:
+    return Database(_with_password(parse_url(location)))
 
-    Several hosts, as libpq takes them (`postgresql://user@one:5432,two:5432/name`), move among the parameters.
+
+def parse_url(text: str) -> sa.URL:
+    """Parse a Postgres URL as users write it, for our driver.
+
+    Several hosts, in libpq's form (`postgresql://user@one:5432,two:5432/name`), become parameters.
 
     Raises:
-        DatabaseError: it is none. The text does not repeat the URL, which may bear a password.
+        DatabaseError: it is not one. The text omits the URL, which may contain a password.
     """
     try:
         url = _make_url(text)
     except (ArgumentError, ValueError):
         raise DatabaseError(f"the database URL cannot be read: write {_EXAMPLE}") from None
     if url.drivername not in _SCHEMES:
-        raise DatabaseError(f"tunesvc stores in Postgres only, not in {url.drivername}: write {_EXAMPLE}")
+        raise DatabaseError(
+            f"tunesvc stores in Postgres only, not in {url.drivername}: write {_EXAMPLE}",
+        )
     return url.set(drivername="postgresql+psycopg2")
 
 
@@ -250,82 +269,93 @@ def _make_url(text: str) -> sa.URL:
     several = re.fullmatch(r"(\w+(?:\+\w+)?://(?:[^@]*@)?)([^/?@]*,[^/?@]*)([/?].*)?", text)
     if several is None:
         return sa.make_url(text)
-    before, places, after = several.groups()
-    hosts, ports = zip(*map(_host_and_port, places.split(",")), strict=True)
-    return sa.make_url(before + (after or "")).update_query_dict({"host": ",".join(hosts), "port": ",".join(ports)})
+    before, addresses, after = several.groups()
+    hosts, ports = zip(*map(_host_and_port, addresses.split(",")), strict=True)
+    url = sa.make_url(before + (after or ""))
+    return url.update_query_dict({"host": ",".join(hosts), "port": ",".join(ports)})
 
 
 def _host_and_port(text: str) -> tuple[str, str]:
-    place = re.fullmatch(r"(?:\[([^]]*)\]|([^:]*))(?::(\d*))?", text)
-    if place is None:
+    match = re.fullmatch(r"(?:\[([^]]*)\]|([^:]*))(?::(\d*))?", text)
+    if match is None:
         raise ArgumentError("no host and port")
-    return place[1] or place[2], place[3] or ""
+    return match[1] or match[2], match[3] or ""
 
 
 def _with_password(url: sa.URL) -> sa.URL:
-    """The URL with the password from the file that `TUNE_DATABASE_PASSWORD_FILE` names, if it bears none itself."""
+    """Return the URL, with the password of `TUNE_DATABASE_PASSWORD_FILE` if it has none."""
     path = os.environ.get("TUNE_DATABASE_PASSWORD_FILE")
     if not path or url.password is not None:
         return url
     try:
         return url.set(password=Path(path).read_text().rstrip("\n"))
     except (OSError, UnicodeError) as error:
-        raise DatabaseError(f"TUNE_DATABASE_PASSWORD_FILE names {path}, which cannot be read: {error}") from None
+        raise DatabaseError(
+            f"TUNE_DATABASE_PASSWORD_FILE names {path}, which cannot be read: {error}",
+        ) from None
 
 
 def masked(url: sa.URL) -> str:
-    """A URL that may be shown: the password is gone, in its usual place and among the parameters."""
+    """Return a URL without its password, also among the parameters, for messages."""
     if "password" in url.query:
         url = url.update_query_dict({"password": "***"})
     return url.set(drivername="postgresql").render_as_string(hide_password=True)
 
 
 def safe_text(text: str) -> str:
-    """`text` as Postgres can store it: NUL and lone surrogates become U+FFFD. For messages, output, tracebacks."""
-    return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """Return text that Postgres can store: NUL and lone surrogates become U+FFFD."""
+    printable = text.replace("\x00", "\ufffd")
+    return printable.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def checked_name(text: str, what: str) -> str:
-    """`text` unchanged, when Postgres can store it as it is.
+    """Return a name unchanged if Postgres can store it.
 
     Raises:
-        BadName: it holds NUL or a lone surrogate, or is too long. `what` says what it names.
+        BadName: it contains NUL or a lone surrogate, or is too long. `what` describes it.
     """
     if safe_text(text) != text:
-        raise BadName(f"{what} {text!r} cannot be stored: it holds a NUL or half of a surrogate pair; leave those out")
+        raise BadName(
+            f"{what} {text!r} cannot be stored: {_UNSTORABLE}; leave those out",
+        )
     if (length := len(text.encode())) > MAX_NAME_BYTES:
-        raise BadName(f"{what} {text[:40]!r}... has {length} bytes; at most {MAX_NAME_BYTES} can be stored: shorten it")
+        raise BadName(
+            f"{what} {text[:40]!r}... has {length} bytes; {_AT_MOST}: shorten it",
+        )
     return text
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the same transaction, tried again later on a new connection, may go through.
+    """Return True if the transaction may succeed later, on a new connection.
 
-    No server, no answer, a lost connection, one that takes no writes, a full disk, crossed transactions. Whether
-    what failed has been committed is not known. Anything else is a mistake of the program or of the data.
+    Such errors are: no server, no answer, a lost connection, a read-only server, a full disk,
+    conflicting transactions. The failed transaction may have been committed. Any other error is a
+    mistake in the program or the data.
     """
-    if isinstance(error, sa.exc.TimeoutError):  # all of this process's connections were busy
+    if isinstance(error, sa.exc.TimeoutError):
+        # All connections of this process were busy.
         return True
     if not isinstance(error, DBAPIError):
         return False
     if error.connection_invalidated:
         return True
     code = _sqlstate(error)
-    if code is None:  # the driver's own: it could not connect
+    if code is None:
+        # An error of the driver itself: it could not connect.
         return isinstance(error, sa.exc.OperationalError)
-    return code in _TRY_AGAIN_LATER or code.startswith("08")
+    return code in _TEMPORARY or code.startswith("08")
 
 
 def reason_of(error: BaseException) -> str:
-    """What a database error says, on one line and without statement or parameters: what is wrong, in words first."""
+    """Return a database error's text on one line, without statement and parameters."""
     driver = getattr(error, "orig", None) or error
-    said = _said(str(driver)) or type(driver).__name__
-    words = _TRY_AGAIN_LATER.get(_sqlstate(error) or "")
-    return f"{words} ({said})" if words else said
+    message = _first_lines(str(driver)) or type(driver).__name__
+    meaning = _TEMPORARY.get(_sqlstate(error) or "")
+    return f"{meaning} ({message})" if meaning else message
 
 
-def _said(text: str) -> str:
-    """Without the further lines of advice: libpq indents them, the server gives them names."""
+def _first_lines(text: str) -> str:
+    """Return a message without its lines of advice, which are indented or have a prefix."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_ADVICE)]
     return "; ".join(line.strip().rstrip(".") for line in lines)
 
@@ -337,9 +367,7 @@ def _sqlstate(error: BaseException) -> str | None:
 
 def _open_embedded() -> Database:
     if sys.platform == "win32":
-        raise DatabaseError(
-            "the embedded Postgres does not run on Windows: use WSL, or set TUNE_DATABASE_URL to a server"
-        )
+        raise DatabaseError(_NOT_ON_WINDOWS)
     from tunesvc.db.embedded.embedded_server import EmbeddedServer
 
     server = EmbeddedServer()
@@ -351,14 +379,19 @@ def _check_server(database: Database) -> None:
         with database.engine.connect() as connection:
             encoding = connection.scalar(sa.text("SHOW server_encoding"))
     except (DBAPIError, NoSuchModuleError, UnicodeError) as error:
-        raise DatabaseError(f"{database.name} cannot be reached: {_reason(database, error)}") from None
+        raise DatabaseError(
+            f"{database.name} cannot be reached: {_reason(database, error)}",
+        ) from None
     version = database.engine.dialect.server_version_info or (0,)
     if version < MIN_SERVER_VERSION:
+        found = ".".join(map(str, version))
         raise DatabaseError(
-            f"{database.name} is Postgres {'.'.join(map(str, version))}; tunesvc needs {MIN_SERVER_VERSION[0]} or newer"
+            f"{database.name} is Postgres {found}; tunesvc needs {MIN_SERVER_VERSION[0]} or newer",
         )
     if encoding != "UTF8":
-        raise DatabaseError(f"{database.name} has encoding {encoding}: create the database with ENCODING 'UTF8'")
+        raise DatabaseError(
+            f"{database.name} has encoding {encoding}: create the database with ENCODING 'UTF8'",
+        )
 
 
 def _ready(database: Database, migrate: bool) -> None:
@@ -371,7 +404,9 @@ def _ready(database: Database, migrate: bool) -> None:
             else:
                 migrations.check(connection)
     except DBAPIError as error:
-        raise DatabaseError(f"the schema of {database.name} cannot be set up: {_reason(database, error)}") from error
+        raise DatabaseError(
+            f"the schema of {database.name} cannot be set up: {_reason(database, error)}",
+        ) from error
 
 
 def _reason(database: Database, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A database that is away for now, told as such: for whoever can wait and try the same transaction again."""
+"""Translates temporary database errors, for callers that can retry the transaction."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tunesvc.errors import DatabaseUnavailable
 
 @contextmanager
 def translate_unavailable() -> Iterator[None]:
-    """Around one transaction.
+    """Translate errors of one transaction.
 
     Raises:
-        DatabaseUnavailable: the database did not answer, or does not write for now.
+        DatabaseUnavailable: the database did not answer, or accepts no writes for now.
     """
     try:
         yield

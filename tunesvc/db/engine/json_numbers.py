@@ -1,6 +1,6 @@
-"""Numbers in JSONB, which knows neither NaN nor infinity: those three travel as strings.
+"""Numbers in JSONB, which has neither NaN nor infinities: they are stored as strings.
 
-`float("NaN")`, `float("Infinity")` and `float("-Infinity")` read them back, in Python as in Postgres.
+`float("NaN")`, `float("Infinity")` and `float("-Infinity")` read them, in Python and in Postgres.
 """
 
 from __future__ import annotations
@@ -14,18 +14,20 @@ from tunesvc.db.engine.database import safe_text
 
 
 def dump(value: Any) -> str:
-    """JSON text for a JSONB column; what Postgres refuses becomes U+FFFD."""
+    """Return JSON text for a JSONB column; characters that Postgres refuses become U+FFFD."""
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, default=str)
 
 
 def load_metrics(value: Mapping[str, Any] | None) -> dict[str, float]:
-    """Metrics as floats."""
+    """Return stored metrics as floats."""
     return {name: float(number) for name, number in (value or {}).items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+        if math.isnan(value):
+            return "NaN"
+        return "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, str):
         return safe_text(value)
     if isinstance(value, Mapping):

@@ -1,9 +1,9 @@
-"""Statements that a connection parses and plans once, and from then on only carries out.
+"""Prepared statements, which a connection parses and plans only once.
 
-For short statements that are run often: planning one takes longer than doing what it says. The name of a prepared
-statement is a digest of its text, so that behind a pooler in transaction mode, where it may have been prepared by
-somebody else or on another connection than this one, the name never stands for anything else; where it stands for
-nothing, the statement is run as it is. Imports nothing of tunesvc.
+For short statements that run often: planning one takes longer than executing it. The name of a
+prepared statement is a digest of its text. So behind a pooler in transaction mode, where another
+client may have prepared it on another connection, the name never means a different statement. If
+the name is unknown there, the statement is run unprepared. Imports nothing of tunesvc.
 """
 
 from __future__ import annotations
@@ -21,19 +21,28 @@ _PARAMETER = re.compile(r"%\((\w+)\)s")
 
 
 class PreparedStatement:
-    """A statement with parameters as psycopg2 writes them, `%(name)s`; each needs a type, by its place or a CAST."""
+    """A statement with psycopg2's parameters, `%(name)s`; each needs a type, by context or CAST."""
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
         names = list(dict.fromkeys(_PARAMETER.findall(sql)))
         self._name = "tunesvc_" + hashlib.blake2s(sql.encode(), digest_size=12).hexdigest()
-        self._prepare = f"PREPARE {self._name} AS {_PARAMETER.sub(lambda m: f'${names.index(m[1]) + 1}', sql)}"
-        values = f"({', '.join(f'%({name})s' for name in names)})" if names else ""
+        numbered = _PARAMETER.sub(lambda match: f"${names.index(match[1]) + 1}", sql)
+        self._prepare = f"PREPARE {self._name} AS {numbered}"
+        parameters = ", ".join(f"%({name})s" for name in names)
+        values = f"({parameters})" if names else ""
         self._execute = f"EXECUTE {self._name}{values}"
 
-    def run(self, connection: PoolProxiedConnection, cursor: Any, values: Mapping[str, Any]) -> None:
-        """Carry it out by a cursor of a connection in autocommit: what is asked twice must not stand in a failed
-        transaction."""
+    def run(
+        self,
+        connection: PoolProxiedConnection,
+        cursor: Any,
+        values: Mapping[str, Any],
+    ) -> None:
+        """Execute it with a cursor of a connection in autocommit.
+
+        In a transaction, the retry after a failed EXECUTE would not be possible.
+        """
         if self._name not in connection.info:
             with suppress(errors.DuplicatePreparedStatement):
                 cursor.execute(self._prepare)

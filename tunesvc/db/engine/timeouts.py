@@ -1,12 +1,13 @@
-"""Answers in bounded time: a connection whose server has fallen silent is cut, so that the driver gives up.
+"""Bounded waits: shuts down the connection to a server that does not answer.
 
-A peer that takes packets and answers none (a half-open connection, a hung proxy, a frozen server) keeps libpq waiting
-for ever: TCP sees nothing wrong, and a statement timeout is for the server to keep. So one thread looks at the clock
-and shuts the socket down under the driver, which then raises what it raises for any lost connection.
+A peer that accepts packets and never answers (a half-open connection, a hung proxy, a frozen
+server) blocks libpq forever: TCP sees no error, and a statement timeout is enforced by the server.
+So one thread watches the clock and shuts down the socket, after which the driver raises its usual
+error for a lost connection.
 
-Hooked in as psycopg2's connection class, which sees everything that goes over the wire: statements, commits, the
-pool's pings. Not by `psycopg2.extensions.set_wait_callback`, which would change every connection of the process.
-Imports nothing of tunesvc.
+Implemented as psycopg2's connection class, which sees all traffic: statements, commits, the pool's
+pings. `psycopg2.extensions.set_wait_callback` would change every connection of the process. Imports
+nothing of tunesvc.
 """
 
 from __future__ import annotations
@@ -23,51 +24,52 @@ from typing import Any
 from psycopg2 import Error, OperationalError, extensions
 
 FRESH_S = 1.0
-"""How long an answer counts as a sign of life."""
+"""Time for which an answer proves that the connection works."""
 
 
 class Watchdog:
-    """Cuts connections that wait too long for an answer. Its thread lives while there are waits, or a bit longer."""
+    """Shuts down connections that wait too long. Its thread runs only while there are waits."""
 
     def __init__(self, answer_s: float, ping_s: float) -> None:
-        """How long a statement and a ping may take; the second is the shorter one."""
+        """`answer_s`, `ping_s`: longest wait for a statement and a ping; the second is shorter."""
         self.ping_s = ping_s
         self._answer_s = answer_s
-        self.begin_anew()
+        self.reset()
 
-    def begin_anew(self) -> None:
-        """Watch nothing: for a forked copy of this process, which inherits neither thread nor waits."""
+    def reset(self) -> None:
+        """Drop all waits, in a forked process, which inherits neither the thread nor the waits."""
         self._lock = threading.Lock()
         self._deadlines: dict[WaitLimit, float] = {}
         self._thread: threading.Thread | None = None
         self._look_now = threading.Event()
 
     def connect(self, dsn: str) -> BoundedConnection:
-        """psycopg2's `connection_factory`. That the connection itself comes in time is `connect_timeout`'s part."""
+        """Open a connection, as psycopg2's `connection_factory`; `connect_timeout` bounds this."""
         connection = BoundedConnection(dsn)
-        connection.patience = WaitLimit(self, connection.fileno(), self._answer_s)
+        connection.wait_limit = WaitLimit(self, connection.fileno(), self._answer_s)
         connection.ping_s = self.ping_s
         return connection
 
     def close(self) -> None:
-        """End the thread as soon as nothing waits. Repeatable; a later wait starts it again."""
+        """End the thread once nothing waits. May be repeated; a later wait starts it again."""
         self._look_now.set()
 
-    def begin(self, patience: WaitLimit) -> None:
-        """A wait begins."""
+    def begin(self, wait_limit: WaitLimit) -> None:
+        """Register a wait that begins."""
         with self._lock:
-            self._deadlines[patience] = time.monotonic() + patience.limit_s
+            self._deadlines[wait_limit] = time.monotonic() + wait_limit.limit_s
             if self._thread is None:
                 self._start()
 
-    def end(self, patience: WaitLimit) -> None:
-        """The wait is over: once this returns, its connection is not going to be cut."""
+    def end(self, wait_limit: WaitLimit) -> None:
+        """Remove a wait; after this returns, its connection is safe from being shut down."""
         with self._lock:
-            self._deadlines.pop(patience, None)
+            self._deadlines.pop(wait_limit, None)
 
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name="tunesvc-watchdog", daemon=True)
-        with suppress(RuntimeError):  # the interpreter ends, and takes no new threads
+        # RuntimeError: the interpreter is exiting and starts no threads.
+        with suppress(RuntimeError):
             thread.start()
             self._thread = thread
 
@@ -77,55 +79,57 @@ class Watchdog:
             self._look_now.clear()
 
     def _cut_overdue(self) -> float | None:
-        """Cut what has waited for too long; returns how long nothing can be due, or None when nothing waits."""
+        """Shut down overdue connections; return the time until the next check, or None."""
         with self._lock:
             now = time.monotonic()
-            for patience in [each for each, deadline in self._deadlines.items() if deadline <= now]:
-                del self._deadlines[patience]
-                patience.run_out()
+            overdue = [wait for wait, deadline in self._deadlines.items() if deadline <= now]
+            for wait in overdue:
+                del self._deadlines[wait]
+                wait.shut_down()
             if not self._deadlines:
                 self._thread = None
                 return None
-            # no wait that begins meanwhile has less than `ping_s`
+            # A wait that begins meanwhile lasts at least `ping_s`.
             return min(min(self._deadlines.values()) - now, self.ping_s)
 
 
 class WaitLimit:
-    """How long one connection waits for an answer. A context manager around each wait."""
+    """Limit of one connection's waits for an answer; a context manager around each wait."""
 
     def __init__(self, watchdog: Watchdog, fd: int, limit_s: float) -> None:
         self.limit_s = limit_s
         self.answered_at = time.monotonic()
-        """When the last wait ended; the first was for the connection itself."""
+        """Time at which the last wait ended; the first one was for the connection."""
         self._watchdog = watchdog
-        # a descriptor of our own: libpq closes its, and the number may be another file's by the time we cut
+        # A descriptor of our own: libpq may close its own, and the number may be reused by then.
         self._socket = socket.socket(fileno=os.dup(fd))
         self._is_out = False
 
     @contextmanager
     def lasting(self, limit_s: float) -> Iterator[None]:
-        """For waits that may be longer, or shorter; not below the watchdog's `ping_s`."""
+        """Change the limit for a block; not below the watchdog's `ping_s`."""
         usual_s, self.limit_s = self.limit_s, limit_s
         try:
             yield
         finally:
             self.limit_s = usual_s
 
-    def run_out(self) -> None:
-        """Cut the connection under whoever waits for it."""
+    def shut_down(self) -> None:
+        """Shut down the socket, so that the waiting driver raises an error."""
         self._is_out = True
-        with suppress(OSError):  # it is gone already
+        with suppress(OSError):  # The socket is closed already.
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def is_quiet(self) -> bool:
-        """Whether the server has said nothing unasked: a server that leaves says so, or the end of the stream does."""
+        """Return True if the server has sent nothing unexpected, such as the end of the stream."""
         try:
             return not select.select([self._socket], [], [], 0)[0]
-        except (OSError, ValueError):  # ValueError: it is closed, or one too many to be selected
+        except (OSError, ValueError):
+            # ValueError: it is closed, or its number is too large for `select`.
             return False
 
     def close(self) -> None:
-        """Let go of the socket. Repeatable."""
+        """Close the socket. May be repeated."""
         self._socket.close()
 
     def __enter__(self) -> None:
@@ -139,21 +143,21 @@ class WaitLimit:
 
 
 class BoundedCursor(extensions.cursor):  # type: ignore[misc]  # psycopg2 has no types
-    """A cursor that waits as long as its connection may."""
+    """A cursor with its connection's wait limit."""
 
     def execute(self, query: str, vars: object = None) -> None:
-        with self.connection.patience:
+        with self.connection.wait_limit:
             super().execute(query, vars)
 
     def executemany(self, query: str, vars_list: Sequence[object]) -> None:
-        with self.connection.patience:
+        with self.connection.wait_limit:
             super().executemany(query, vars_list)
 
 
 class BoundedConnection(extensions.connection):  # type: ignore[misc]  # psycopg2 has no types
-    """A connection that waits for a bounded time, made by `Watchdog.connect`."""
+    """A connection with bounded waits, made by `Watchdog.connect`."""
 
-    patience: WaitLimit
+    wait_limit: WaitLimit
     ping_s: float
     autocommit: bool
 
@@ -163,33 +167,34 @@ class BoundedConnection(extensions.connection):  # type: ignore[misc]  # psycopg
         self._is_new = True
 
     def is_fresh(self) -> bool:
-        """Whether it gave a sign of life just now and no bad news since. A peer gone without a word goes unnoticed."""
-        return time.monotonic() - self.patience.answered_at < FRESH_S and self.patience.is_quiet()
+        """Return True after a recent answer without bad news; a silent loss goes unnoticed."""
+        age_s = time.monotonic() - self.wait_limit.answered_at
+        return age_s < FRESH_S and self.wait_limit.is_quiet()
 
     def ping(self, *, even_if_fresh: bool = True) -> None:
-        """Ask for a sign of life, outside of any transaction; a connection just made has given one.
+        """Ping the server, outside of any transaction; a new connection needs none.
 
         Raises:
-            OperationalError: there is none within `ping_s`; the connection is of no more use.
+            OperationalError: no answer within `ping_s`; the connection is unusable.
         """
         is_new, self._is_new = self._is_new, False
         if is_new or (not even_if_fresh and self.is_fresh()):
             return
         autocommit = self.autocommit
-        with self.patience.lasting(self.ping_s):
+        with self.wait_limit.lasting(self.ping_s):
             self.autocommit = True
             self.cursor().execute("SELECT 1")
             self.autocommit = autocommit
 
     def commit(self) -> None:
-        with self.patience:
+        with self.wait_limit:
             super().commit()
 
     def rollback(self) -> None:
-        with self.patience:
+        with self.wait_limit:
             super().rollback()
 
     def close(self) -> None:
-        with self.patience:
+        with self.wait_limit:
             super().close()
-        self.patience.close()
+        self.wait_limit.close()
