@@ -47,14 +47,10 @@ def _progress_line(p: Progress) -> str:
         f"{p.done}{of} trials ({p.pruned} pruned, {p.failed} failed{stopped})",
     ]
     parts.append(f"{len(p.running)} running")
-    parts += [
-        f"{count} {name}"
-        for name, count in (
-            ("queued", len(p.queued)),
-            ("paused", p.paused),
-        )
-        if count
-    ]
+    if p.queued:
+        parts.append(f"{len(p.queued)} queued")
+    if p.paused:
+        parts.append(f"{p.paused} paused")
     if p.best is not None:
         parts.append(f"best {', '.join(map(number, p.best.values))} (trial {p.best.number})")
     if p.gpus_total:

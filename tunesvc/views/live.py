@@ -77,6 +77,12 @@ class RedrawnView(ABC):
     ) -> None:
         self._live.stop()
 
+    def _address(self) -> list[Text]:
+        """Return the dashboard's address, if there is one."""
+        if not self._dashboard:
+            return []
+        return [Text.assemble(("dashboard ", "dim"), self._dashboard, overflow="fold")]
+
     @abstractmethod
     def render(self) -> RenderableType:
         """Return the current view."""
@@ -116,17 +122,7 @@ class LiveView(RedrawnView):
 
     def render(self) -> RenderableType:
         """Return the current view."""
-        where = (
-            [
-                Text.assemble(
-                    ("dashboard ", "dim"),
-                    self._dashboard,
-                    overflow="fold",
-                )
-            ]
-            if self._dashboard
-            else []
-        )
+        where = self._address()
         if self._progress is None:
             return Group(*where, self._waiting())
         p = self._progress
@@ -136,18 +132,15 @@ class LiveView(RedrawnView):
             _budget(p),
             _counts(p),
         ]
-        parts += [_best(p)] if p.best else []
-        parts += [Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis")] if p.forecast else []
+        if p.best:
+            parts.append(_best(p))
+        if p.forecast:
+            parts.append(Text(p.forecast, "dim", no_wrap=True, overflow="ellipsis"))
         parts += where
-        parts += [Text(), self._trials(p)] if p.live else []
-        parts += (
-            [
-                Text(),
-                *(line(event, style="dim") for event in self._recent),
-            ]
-            if self._recent
-            else []
-        )
+        if p.live:
+            parts += [Text(), self._trials(p)]
+        if self._recent:
+            parts += [Text(), *(line(event, style="dim") for event in self._recent)]
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
         if self._phase:
@@ -186,9 +179,13 @@ class LiveView(RedrawnView):
 
 
 def _trial_cells(trial: LiveTrial, wide: bool) -> list[Text]:
-    name = f"{trial.number}" + (f".{trial.attempt}" if trial.attempt > 1 else "")
+    name = str(trial.number)
+    if trial.attempt > 1:
+        name += f".{trial.attempt}"
     step = Text(step_text(trial), "dim" * trial.queued)
-    device = "" if trial.queued else f"gpu {','.join(trial.devices)}" if trial.devices else "cpu"
+    device = "" if trial.queued else "cpu"
+    if trial.devices and not trial.queued:
+        device = f"gpu {','.join(trial.devices)}"
     made = cells(name, step, number(trial.value), duration(trial.elapsed_s), device)
     return [*made, *cells(parameters(trial.params))] if wide else made
 
@@ -205,7 +202,8 @@ def _budget(p: Progress) -> RenderableType:
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True)
     times = f"{p.fraction:.0%} · {duration(p.elapsed_s)}"
-    times += f" · {duration(p.left_s)} left" if p.left_s is not None else ""
+    if p.left_s is not None:
+        times += f" · {duration(p.left_s)} left"
     grid.add_row(
         ProgressBar(
             total=1.0,
@@ -226,10 +224,13 @@ def _counts(p: Progress) -> Text:
         ("failed", p.failed, "failed"),
     ):
         line += Text(", ") + Text(f"{count} {name}", STYLES[style] if count else "dim")
-    line += Text(f", {p.stopped} stopped" if p.stopped else "", STYLES["stopped"])
+    if p.stopped:
+        line += Text(f", {p.stopped} stopped", STYLES["stopped"])
     line += Text(f", {len(p.running)} running", STYLES["running"])
-    line += Text(f", {len(p.queued)} queued" if p.queued else "", STYLES["queued"])
-    line += Text(f", {p.paused} paused" if p.paused else "", STYLES["paused"])
+    if p.queued:
+        line += Text(f", {len(p.queued)} queued", STYLES["queued"])
+    if p.paused:
+        line += Text(f", {p.paused} paused", STYLES["paused"])
     if p.gpus_total:
         line += Text(f" · GPUs {p.gpus_busy:g} of {p.gpus_total:g} busy, {p.gpu_hours:.2f} h")
     return line

@@ -86,7 +86,8 @@ class NotebookView:
         parts = [f"<div><strong>{_text(self._title)}</strong> {_text(headline)}</div>"]
         if p is not None:
             parts += [_bar(p.fraction)]
-            parts += [] if self._ending else [_counts(p), _running(p)]
+            if not self._ending:
+                parts += [_counts(p), _running(p)]
             parts += [_best(p)]
         parts += [f'<div style="opacity: .75">{_text(line)}</div>' for line in self._events]
         style = "font: 14px/1.5 system-ui, sans-serif; max-width: 720px"
@@ -112,10 +113,14 @@ def _counts(p: Progress) -> str:
         f"{p.pruned} pruned",
         f"{p.failed} failed",
     ]
-    parts += [f"{p.stopped} stopped"] if p.stopped else []
-    parts += [f"{len(p.running)} running"] + ([f"{len(p.queued)} queued"] if p.queued else [])
+    if p.stopped:
+        parts.append(f"{p.stopped} stopped")
+    parts.append(f"{len(p.running)} running")
+    if p.queued:
+        parts.append(f"{len(p.queued)} queued")
     parts += [duration(p.elapsed_s)]
-    parts += [f"{duration(p.left_s)} left"] if p.left_s is not None else []
+    if p.left_s is not None:
+        parts.append(f"{duration(p.left_s)} left")
     return f'<div style="opacity: .75">{_text(" · ".join(parts))}</div>'
 
 

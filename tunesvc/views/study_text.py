@@ -94,14 +94,10 @@ def facts(view: StudyView) -> Table:
     rows["created"] = ago(view.created_at)
     if view.owner:
         rows["created"] += f" by {view.owner}"
-    rows |= {
-        name: text
-        for name, text in (
-            ("tags", ", ".join(view.tags)),
-            ("note", view.note),
-        )
-        if text
-    }
+    if view.tags:
+        rows["tags"] = ", ".join(view.tags)
+    if view.note:
+        rows["note"] = view.note
     if view.coordinator:
         rows["run by"] = view.coordinator
     elif view.unattended:
@@ -135,14 +131,18 @@ def budget(view: StudyRow) -> str:
     """Format the budget and its spent part."""
     if view.budget is None:
         return "none (made through Optuna)"
-    limits = [f"{view.budget.trials} trials" if view.budget.trials else ""]
-    limits += [f"{duration(view.budget.wall)} wall time" if view.budget.wall else ""]
-    limits += [f"{view.budget.gpu_hours:g} GPU hours" if view.budget.gpu_hours else ""]
+    limits = []
+    if view.budget.trials:
+        limits.append(f"{view.budget.trials} trials")
+    if view.budget.wall:
+        limits.append(f"{duration(view.budget.wall)} wall time")
+    if view.budget.gpu_hours:
+        limits.append(f"{view.budget.gpu_hours:g} GPU hours")
     stop = view.budget.stop_when
     early = ""
     if stop is not None:
         early = f", or less than {stop.improvement_below:g} to expect per {stop.per}"
-    return f"{bar(view.fraction)} of {' or '.join(filter(None, limits))}{early}"
+    return f"{bar(view.fraction)} of {' or '.join(limits)}{early}"
 
 
 def best(
@@ -414,7 +414,9 @@ def confirmation(result: Confirmation) -> RenderableType:
     )
     for one in result.finalists:
         between = "–" if one.low is None else f"{number(one.low)} … {number(one.high)}"
-        runs = f"{len(one.values)}" + (f" + {one.failed} failed" if one.failed else "")
+        runs = str(len(one.values))
+        if one.failed:
+            runs += f" + {one.failed} failed"
         chance = "–" if one.chance is None else f"{one.chance:.0%}"
         made.add_row(
             *cells(

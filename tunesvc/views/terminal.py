@@ -133,7 +133,10 @@ def fitted(
     kept = list(range(len(heads)))
     more = 0
     for i in sorted((i for i, head in enumerate(heads) if head in spare), reverse=True):
-        if sum(widths[j] + 2 for j in kept) - 2 + (len("  +99 more") if more else 0) <= width:
+        needed = sum(widths[j] + 2 for j in kept) - 2
+        if more:
+            needed += len("  +99 more")  # the column that counts those left out
+        if needed <= width:
             break
         kept.remove(i)
         more += 1

@@ -25,12 +25,9 @@ def status(database_url: DatabaseUrl = None, as_json: Json = False) -> None:
     if as_json:
         terminal.print_json(found)
         return
-    current = found.revision == found.program_revision
-    version = (
-        found.revision
-        if current
-        else f"{found.revision or 'none'}: `tune db upgrade` makes it {found.program_revision}"
-    )
+    version = found.revision or "none"
+    if found.revision != found.program_revision:
+        version += f": `tune db upgrade` makes it {found.program_revision}"
     rows = {
         "database": found.name,
         "server": f"Postgres {found.server_version}",

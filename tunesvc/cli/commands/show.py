@@ -333,7 +333,9 @@ def trials(
 
 def _filter(where: str, states: Sequence[State]) -> str:
     only = f"state in [{', '.join(states)}]" if states else ""
-    return f"({where}) and {only}" if where.strip() and only else where or only
+    if where.strip() and only:
+        return f"({where}) and {only}"
+    return where or only
 
 
 def _order(view: StudyView, sort: str) -> str:

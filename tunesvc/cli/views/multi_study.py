@@ -63,20 +63,11 @@ class MultiStudyView(RedrawnView):
         """Return the current view."""
         rows = list(self._rows.values())
         parts: list[RenderableType] = [Text(), self._headline(rows)]
-        parts += (
-            [
-                Text.assemble(
-                    ("dashboard ", "dim"),
-                    self._dashboard,
-                    overflow="fold",
-                )
-            ]
-            if self._dashboard
-            else []
-        )
+        parts += self._address()
         parts += [Text(), self._table(rows)]
         recent = [line(event, study=study, style="dim") for study, event in list(self._recent)]
-        parts += [Text(), *recent] if recent else []
+        if recent:
+            parts += [Text(), *recent]
         if self._interrupt.is_set():
             parts += [Text(), Text(STOPPING, "yellow")]
         elif all(row.latest is None for row in rows):
@@ -160,24 +151,13 @@ class _Row:
             best,
         ]
         left = "" if self.is_over or p.left_s is None else duration(p.left_s)
-        return (
-            [
-                *columns,
-                *cells("" if p.best is None else p.best.number, left),
-            ]
-            if wide
-            else columns
-        )
+        if wide:
+            columns += cells("" if p.best is None else p.best.number, left)
+        return columns
 
     @staticmethod
     def _progress_text(p: Progress, width: int) -> Text:
         text = Text(bar(p.fraction, width), "cyan")
-        return (
-            text
-            if p.state == "running"
-            else text
-            + Text(
-                f"  {p.state}: {clean(p.reason)}",
-                STYLES.get(p.state, ""),
-            )
-        )
+        if p.state != "running":
+            text += Text(f"  {p.state}: {clean(p.reason)}", STYLES.get(p.state, ""))
+        return text

@@ -93,17 +93,10 @@ def _stopped(rows: Sequence[ReplayedStop]) -> list[RenderableType]:
                 one.rank or "–",
             )
         )
-    left = (
-        [
-            Text(
-                f"and {len(rows) - SHOWN} more; --json lists all",
-                "dim",
-            )
-        ]
-        if len(rows) > SHOWN
-        else []
-    )
-    return [Text(), made, *left]
+    parts: list[RenderableType] = [Text(), made]
+    if len(rows) > SHOWN:
+        parts.append(Text(f"and {len(rows) - SHOWN} more; --json lists all", "dim"))
+    return parts
 
 
 def sampler(name: str, proposals: Sequence[ReplayedProposal]) -> RenderableType:

@@ -242,13 +242,13 @@ def _views(results: Results) -> dict[str, StudyView]:
     return {name: end.view for name, end in results.items() if not isinstance(end, Exception)}
 
 
+def _is_resumable(view: StudyView, code: ExitCode) -> bool:
+    return code is ExitCode.INTERRUPTED or view.state in ("paused", "stopped")
+
+
 def _next_of_all(results: Results, codes: Mapping[str, ExitCode]) -> list[tuple[str, str]]:
     views, rows = _views(results), []
-    left = [
-        name
-        for name, view in views.items()
-        if codes[name] is ExitCode.INTERRUPTED or view.state in ("paused", "stopped")
-    ]
+    left = [name for name, view in views.items() if _is_resumable(view, codes[name])]
     if left:
         rows.append(
             (

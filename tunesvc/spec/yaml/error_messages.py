@@ -127,11 +127,9 @@ def _describe(detail: ErrorDetails) -> str:
     if error_type in ("value_error", "assertion_error"):
         return str(context["error"])
     if error_type == "union_tag_not_found":
-        return (
-            "needs `values`, or `min` and `max`"
-            if isinstance(value, Mapping)
-            else _NO_PARAMETER.format(describe_value(value))
-        )
+        if isinstance(value, Mapping):
+            return "needs `values`, or `min` and `max`"
+        return _NO_PARAMETER.format(describe_value(value))
     if error_type == "union_tag_invalid":
         return f"unknown type {printable(repr(context['tag']))}: write float, int or categorical"
     if error_type == "model_attributes_type" and detail["loc"][0] == "parameters":
