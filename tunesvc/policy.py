@@ -1,6 +1,6 @@
-"""What to do next, decided purely: failure -> retry or give up; budget -> ask, drain or finish; each with a reason.
+"""Decisions of a study, each with a reason: retry or give up; ask, drain or finish.
 
-Plain values in, plain values out: no clock, no database, no executor. The coordinator acts on what is decided here.
+Pure: no clock, no database, no executor. The coordinator acts on them.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from tunesvc.trial import is_better
 
 
 class Failure(StrEnum):
-    """What ended an attempt that did not end well."""
+    """Cause of a failed attempt."""
 
     ERROR = "error"
     """The objective raised, or its program ended with an error."""
     BAD_REPORT = "bad_report"
-    """It reported or returned something that is no number."""
+    """It reported or returned something that is not a number."""
     NO_RESULT = "no_result"
     """It ended without any value for a metric."""
     WRONG_METRIC = "wrong_metric"
-    """It ended with values, but under other names than the study's: so would every trial."""
+    """It ended with values under other names than the study's, as every trial would."""
     NAN = "nan"
     """Its result is not a number."""
     GPU_OOM = "gpu_oom"
     """It ran out of GPU memory."""
     HOST_OOM = "host_oom"
-    """It ran out of main memory, which others on its node may have caused."""
+    """It ran out of main memory, perhaps because of others on its node."""
     ENTRYPOINT = "entrypoint"
     """The objective could not be found or imported: no trial can run."""
     LOST = "lost"
     """Its worker died."""
     STALLED = "stalled"
-    """Its worker gave no sign of life for `limits.stall`."""
+    """Its worker sent no heartbeat for `limits.stall`."""
     NODE = "node"
-    """Its node went away."""
+    """Its node was lost."""
     PREEMPTED = "preempted"
-    """Its node was taken back."""
+    """Its node was preempted."""
     TIMEOUT = "timeout"
     """It ran longer than `limits.wall`."""
     SILENCE = "silence"
     """It did not report for `limits.silence`."""
 
     @property
-    def is_of_the_machine(self) -> bool:
-        """Whether it says nothing about the trial's parameters."""
+    def is_infrastructure(self) -> bool:
+        """True if the trial's parameters cannot be the cause."""
         return self in (
             Failure.LOST,
             Failure.STALLED,
@@ -58,36 +58,36 @@ class Failure(StrEnum):
         )
 
     @property
-    def is_of_every_trial(self) -> bool:
-        """Whether every other trial of the study would fail likewise."""
+    def affects_every_trial(self) -> bool:
+        """True if every other trial of the study would fail alike."""
         return self in (Failure.ENTRYPOINT, Failure.WRONG_METRIC)
 
 
 class StopCause(StrEnum):
-    """Why an attempt was asked to stop."""
+    """Cause of a requested stop."""
 
     PRUNE = "prune"
     PAUSE = "pause"
     BUDGET = "budget"
     TARGET = "target"
     COMMAND = "command"
-    """Somebody stopped the study."""
+    """A user stopped the study."""
     REQUEST = "request"
-    """Somebody stopped this trial alone."""
+    """A user stopped this trial."""
     WALL = "wall"
     SILENCE = "silence"
     SHUTDOWN = "shutdown"
 
     @property
     def failure(self) -> Failure | None:
-        """The failure that a stop for this cause amounts to, if it is one."""
+        """Failure of an attempt stopped for this cause, if it counts as one."""
         return {
             StopCause.WALL: Failure.TIMEOUT,
             StopCause.SILENCE: Failure.SILENCE,
         }.get(self)
 
 
-# --- after a failure --------------------------------------------------------------------------------
+# --- after a failure ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """The trial has failed."""
+    """Give the trial up as failed."""
 
     reason: str
 
@@ -109,12 +109,12 @@ def after_failure(
     earlier: Mapping[Failure, int],
     retries: Retries,
 ) -> Retry | GiveUp:
-    """Whether a trial whose attempt failed is run again.
+    """Decide whether a trial whose attempt failed runs again.
 
     Args:
-        failure: what ended the attempt.
+        failure: of the attempt.
         earlier: failures of the trial's attempts before this one.
-        retries: the study's limits, one for each failure that another attempt may escape.
+        retries: the study's limits, one for each failure that another attempt may avoid.
     """
     limit: int | None = getattr(retries, failure, None)
     if limit is None:
@@ -128,51 +128,51 @@ def after_failure(
 
 
 def is_broken(failure: Failure, unexplained: int, results: int, limits: Limits) -> bool:
-    """Whether a failed trial shows that no trial could do better: going on would be waste.
+    """Return True if a failed trial shows that no trial can succeed, so that the study should end.
 
     Args:
-        failure: of the trial that failed just now.
-        unexplained: trials that failed otherwise than by their parameters, this one included.
-        results: trials that came to a result.
+        failure: of the trial that just failed.
+        unexplained: failed trials whose parameters were not the cause, this one included.
+        results: trials with a result.
         limits: the study's.
     """
-    return results == 0 and (failure.is_of_every_trial or unexplained >= limits.failures)
+    return results == 0 and (failure.affects_every_trial or unexplained >= limits.failures)
 
 
-# --- the budget -------------------------------------------------------------------------------------
+# --- the budget ---
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a study has spent and has under way."""
+    """Resources that a study has used, and its trials."""
 
     trials: int
-    """Trials that exist, in whatever state."""
+    """Trials in any state."""
     running: int
-    """Trials that run or wait to be run again; paused ones do neither."""
+    """Trials that run or wait for a retry; not paused ones."""
     wall_s: float
     gpu_hours: float
 
 
 @dataclass(frozen=True, slots=True)
 class AskForTrials:
-    """There is budget for up to this many more trials."""
+    """There is budget for at most this many more trials."""
 
     trials: int
 
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Ask for nothing more, let what runs come to its end."""
+    """Ask for nothing more, and let running trials finish."""
 
     reason: str
     promotes: bool = False
-    """Whether paused trials may still be promoted."""
+    """True if paused trials may still be promoted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Ask for nothing more, and stop what runs."""
+    """Ask for nothing more, and stop running trials."""
 
     cause: StopCause
     reason: str
@@ -180,11 +180,11 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Nothing runs and nothing more may be asked: the study is over."""
+    """Nothing runs and nothing more may be asked for: the study has finished."""
 
     reason: str
     promotes: bool = False
-    """Whether it goes on if a paused trial can be promoted."""
+    """True if the study continues when a paused trial can be promoted."""
 
 
 def next_move(
@@ -195,12 +195,14 @@ def next_move(
     exhausted: str = "",
     expected: ImprovementForecast | None = None,
 ) -> AskForTrials | Drain | Halt | Finish:
-    """What the budget allows now. Time and GPU budgets end what runs; a spent budget of trials lets it finish, and so
-    does a forecast that `stop_when` finds too low.
+    """Return the next move that the budget allows.
+
+    Spent time and GPU budgets stop running trials. A spent budget of trials lets them finish, and so
+    does a forecast below `stop_when`.
 
     Args:
-        exhausted: why there is nothing left to propose, as when a grid is complete; empty while there is.
-        expected: the improvement to come.
+        exhausted: reason why nothing is left to propose, such as a complete grid; else empty.
+        expected: forecast of the improvement.
     """
     spent = _spent(budget, usage)
     if spent is not None:
@@ -224,27 +226,27 @@ def _spent(budget: Budget, usage: Usage) -> str | None:
 
 
 FORECAST_FROM = 20
-"""So many trials have to be over before a forecast is worth showing."""
+"""Fewest finished trials for a forecast."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImprovementForecast:
-    """The improvement to expect."""
+    """Forecast of the improvement."""
 
     improvement: float
-    """Of the best value, for each `per`; never negative."""
+    """Improvement of the best value, for each `per`; never negative."""
     per: str
     below: float | None
     """The study ends when less than this is expected."""
 
     @property
     def is_too_low(self) -> bool:
-        """Whether it is not worth going on."""
+        """True if continuing is not worth it."""
         return self.below is not None and self.improvement < self.below
 
     @property
     def text(self) -> str:
-        """In words."""
+        """Format the forecast."""
         unit = self.per.replace("gpu_hour", "GPU hour")
         limit = "" if self.below is None else f"; the study ends below {self.below:g}"
         if self.is_too_low:
@@ -257,17 +259,18 @@ def forecast(
     incumbents: Sequence[float | None],
     usage: Usage,
 ) -> ImprovementForecast | None:
-    """How much better the best value is expected to become, or None while it is too early to tell.
+    """Forecast the improvement of the best value; None while it is too early.
 
-    Records of a random sequence come ever more rarely: as many are set between trial n and 2n as between n/2 and n,
-    and from a distribution with an exponential tail each of them gains the same (N. Glick, "Breaking records and
-    breaking boards", American Mathematical Monthly 85, 1978). So what the second half of the trials has gained is
-    what as many trials again as there are now will gain. Near the optimum that is too much rather than too little.
+    Records of a random sequence become ever rarer: as many are set between trial n and 2n as
+    between n/2 and n, and from a distribution with an exponential tail each gains the same (N.
+    Glick, "Breaking records and breaking boards", American Mathematical Monthly 85, 1978). So the
+    next n trials gain as much as the second half of the first n. Near the optimum that is rather
+    too much.
 
     Args:
-        stop: what ends the study; without it, the forecast is per trial.
+        stop: condition that ends the study; without it, the forecast is per trial.
         incumbents: the best value after each finished trial, None before the first result.
-        usage: what was spent so far, for forecasts per hour.
+        usage: resources used so far, for forecasts per hour.
     """
     done = len(incumbents)
     if done < (FORECAST_FROM if stop is None else stop.after):
@@ -292,10 +295,11 @@ def forecast(
 
 
 def incumbents(values: Iterable[float | None], goal: str) -> list[float | None]:
-    """The best value after each finished trial.
+    """Return the best value after each finished trial.
 
     Args:
-        values: of finished trials in the order in which they ended; None for one that may not be the best.
+        values: of finished trials in the order in which they ended; None for trials that cannot
+            be the best.
         goal: `minimize` or `maximize`.
     """
     best: float | None = None
@@ -308,7 +312,7 @@ def incumbents(values: Iterable[float | None], goal: str) -> list[float | None]:
 
 
 def fraction_spent(budget: Budget, usage: Usage) -> float:
-    """Share of the tightest limit that is spent, 0 ... 1. Trials that run do not count as spent."""
+    """Return the spent share of the tightest limit, 0 to 1. Running trials do not count."""
     shares = [0.0]
     if budget.trials is not None:
         shares.append((usage.trials - usage.running) / budget.trials)
@@ -320,23 +324,23 @@ def fraction_spent(budget: Budget, usage: Usage) -> float:
 
 
 LEFT_FROM = 0.05
-"""Share of the budget from which on the time that is left can be told."""
+"""Share of the budget from which on the remaining time is estimated."""
 
 
 def time_left_s(fraction: float, spent_s: float) -> float | None:
-    """How long until the budget is spent, if it goes on as it went; None while it is too early to tell."""
+    """Estimate the time until the budget is spent; None while it is too early."""
     return spent_s / fraction - spent_s if fraction >= LEFT_FROM else None
 
 
 def reached_target(metrics: tuple[Metric, ...], values: list[float]) -> bool:
-    """Whether a trial reaches the target of every metric that has one."""
+    """Return True if a trial reaches the target of every metric that has one."""
     targets = [(m, m.target, value) for m, value in zip(metrics, values, strict=True) if m.target is not None]
     return bool(targets) and all(
         value == target or is_better(value, target, metric.goal) for metric, target, value in targets
     )
 
 
-# --- attempts that do not end by themselves ---------------------------------------------------------
+# --- attempts that do not end by themselves ---
 
 
 def overdue(
@@ -344,7 +348,7 @@ def overdue(
     running_s: float,
     silent_s: float,
 ) -> tuple[StopCause, str] | None:
-    """Which limit an attempt has exceeded, and in what words."""
+    """Return the limit that an attempt has exceeded, with a text; None if there is none."""
     if limits.wall is not None and running_s > limits.wall:
         return StopCause.WALL, f"ran longer than limits.wall ({limits.wall:g} s)"
     if limits.silence is not None and silent_s > limits.silence:

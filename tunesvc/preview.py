@@ -1,6 +1,6 @@
-"""What a study would do, before anything is started: sample configurations, the size of its space, its worst cost.
+"""Preview of a study: sample configurations, the size of its space, its largest cost.
 
-Pure: values, and the sentences that every face says about them.
+Pure: values, and the sentences about them.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from tunesvc.util.formatting import duration
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What the budget allows at most. None where nothing bounds it."""
+    """Most that the budget allows. None where nothing limits it."""
 
     trials: int | None
     wall_s: float | None
-    """Running time of the study: its wall budget, or every trial as long as `limits.wall` allows."""
+    """Running time of the study: its wall budget, or all trials of `limits.wall` each."""
     gpu_hours: float | None
     gpus_per_trial: float
-    """All workers of a gang together."""
+    """GPUs of all workers of a trial together."""
     cpus_per_trial: float
     reason: str
-    """What bounds the GPU hours, or what would."""
+    """What limits the GPU hours, or what could."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A study at a glance."""
+    """Preview of a study."""
 
     samples: tuple[Mapping[str, ParamValue], ...]
-    """Drawn uniformly, active parameters only; empty when the objective asks for its parameters itself."""
+    """Uniform samples with active parameters only; empty if the objective declares its parameters."""
     size: int | None
-    """Different configurations; None when a parameter is continuous or unknown, or there are too many to count."""
+    """Number of configurations; None if a parameter is continuous or unknown, or there are too many."""
     size_at_most: int | None
-    """A bound on them; None when a parameter is continuous or unknown."""
+    """Bound on the size; None if a parameter is continuous or unknown."""
     exhaustible: bool
-    """Whether the budget tries every configuration once; not where `seeds` says that results are noisy."""
+    """True if the budget tries every configuration once, and `seeds` does not declare noise."""
     cost: Cost
 
 
 def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
-    """Look ahead; `seed` decides which samples are drawn."""
+    """Make a preview; `seed` decides which samples are drawn."""
     space, rng = Space(spec.parameters), Random(seed)  # noqa: S311  # examples, not secrets
     if spec.define_by_run:
         return Preview((), None, None, False, _cost(spec))
@@ -55,8 +55,8 @@ def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
     return Preview(drawn, space.size, space.size_at_most, exhaustible, _cost(spec))
 
 
-def told_size(spec: StudySpec, seen: Preview) -> str:
-    """How large the space is, in words."""
+def describe_size(spec: StudySpec, seen: Preview) -> str:
+    """Describe the size of the space."""
     if spec.define_by_run:
         return "declares its parameters while it runs"
     if seen.size_at_most is None:
@@ -65,27 +65,35 @@ def told_size(spec: StudySpec, seen: Preview) -> str:
         size = f"at most {_count_text(seen.size_at_most)} configurations"
     else:
         size = f"{_count_text(seen.size)} configurations"
-    return f"{len(spec.parameters)} parameter{'' if len(spec.parameters) == 1 else 's'}, {size}" + (
-        ": the budget tries them all" if seen.exhaustible else ""
-    )
+    if seen.exhaustible:
+        size += ": the budget tries them all"
+    plural = "" if len(spec.parameters) == 1 else "s"
+    return f"{len(spec.parameters)} parameter{plural}, {size}"
 
 
 def _count_text(count: int) -> str:
-    """All digits of a count, as long as they can be read."""
+    """Format a count with all digits, as long as they are readable."""
     return f"{count:,}" if count < 10**15 else f"about {Decimal(count):.1e}"
 
 
-def told_cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
-    """What the budget means, in words."""
+def describe_cost(spec: StudySpec, cost: Cost) -> Iterator[str]:
+    """Describe the limits of the budget, and its largest cost."""
     budget = spec.budget
-    limits = [f"{budget.trials} trials" if budget.trials else ""]
-    limits.append(f"{duration(budget.wall)} of wall time" if budget.wall else "")
-    limits.append(f"{budget.gpu_hours:g} GPU hours" if budget.gpu_hours else "")
-    several = ", whichever comes first" if sum(map(bool, limits)) > 1 else ""
-    yield f"ends after {' or '.join(filter(None, limits))}{several}"
+    limits = []
+    if budget.trials:
+        limits.append(f"{budget.trials} trials")
+    if budget.wall:
+        limits.append(f"{duration(budget.wall)} of wall time")
+    if budget.gpu_hours:
+        limits.append(f"{budget.gpu_hours:g} GPU hours")
+    several = ", whichever comes first" if len(limits) > 1 else ""
+    yield f"ends after {' or '.join(limits)}{several}"
     if cost.gpus_per_trial:
-        most = "" if cost.gpu_hours is None else f"at most {cost.gpu_hours:.3g} GPU hours: "
-        yield f"a trial holds {cost.gpus_per_trial:g} GPU and {cost.cpus_per_trial:g} CPU; {most}{cost.reason}"
+        held = f"{cost.gpus_per_trial:g} GPU and {cost.cpus_per_trial:g} CPU"
+        most = ""
+        if cost.gpu_hours is not None:
+            most = f"at most {cost.gpu_hours:.3g} GPU hours: "
+        yield f"a trial holds {held}; {most}{cost.reason}"
 
 
 def _cost(spec: StudySpec) -> Cost:
@@ -122,24 +130,24 @@ def _bounds(spec: StudySpec) -> list[_Bound]:
     at_a_time, bounds = spec.parallelism, []
     if spec.budget.wall is not None:
         summed = None if at_a_time is None else spec.budget.wall * at_a_time
-        bounds.append(
-            _Bound(
-                spec.budget.wall,
-                summed,
-                f"`budget.wall`, with {at_a_time} trials at a time",
-            )
-        )
+        reason = f"`budget.wall`, with {at_a_time} trials at a time"
+        bounds.append(_Bound(spec.budget.wall, summed, reason))
     if spec.budget.trials is not None and spec.limits.wall is not None:
         longest = spec.limits.wall + spec.limits.grace
         summed = spec.budget.trials * longest
-        rounds = None if at_a_time is None else -(-spec.budget.trials // at_a_time) * longest
+        rounds = None
+        if at_a_time is not None:
+            rounds = -(-spec.budget.trials // at_a_time) * longest
         reason = f"{spec.budget.trials} trials of `limits.wall` each; retries come on top"
         bounds.append(_Bound(rounds, summed, reason))
     return bounds
 
 
 def _gpu_bounds(spec: StudySpec, gpus: float) -> list[tuple[float, str]]:
-    """GPU hours that each limit allows, with the limit's name."""
-    by_time = [(b.trial_seconds * gpus / 3600, b.reason) for b in _bounds(spec) if b.trial_seconds is not None]
-    budget = spec.budget.gpu_hours
-    return by_time if budget is None else [*by_time, (budget, "`budget.gpu_hours`")]
+    """Return the GPU hours that each limit allows, with the limit's name."""
+    bounds = [
+        (bound.trial_seconds * gpus / 3600, bound.reason) for bound in _bounds(spec) if bound.trial_seconds is not None
+    ]
+    if spec.budget.gpu_hours is not None:
+        bounds.append((spec.budget.gpu_hours, "`budget.gpu_hours`"))
+    return bounds

@@ -148,7 +148,7 @@ def test_a_trial_that_it_did_not_propose_is_ended_without_choosing_for_it() -> N
     trial = study.ask({"x0": UNIT})
     study.sampler = restarted = AutoSampler(seed=1)
     study.tell(trial, 0.5)
-    assert not restarted._chosen
+    assert not restarted._selected
 
 
 def test_each_sampler_meets_every_seed() -> None:

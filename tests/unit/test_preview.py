@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.specs import make_spec
-from tunesvc.preview import Preview, preview, told_size
+from tunesvc.preview import Preview, preview, describe_size
 from tunesvc.space.search_space import Space
 
 
@@ -73,10 +73,10 @@ def test_the_worst_cost_is_what_the_tightest_limit_allows(
 def test_a_size_of_hundreds_of_digits_can_be_read() -> None:
     wide = {f"p{i}": {"type": "int", "min": 1, "max": 10} for i in range(500)}
     spec = make_spec(parameters=wide)
-    assert told_size(spec, preview(spec)) == "500 parameters, about 1.0e+500 configurations"
+    assert describe_size(spec, preview(spec)) == "500 parameters, about 1.0e+500 configurations"
 
 
 def test_no_promise_is_made_where_noise_is_declared() -> None:
     few = {"n": {"type": "int", "min": 1, "max": 8}}
-    assert "tries them all" in told_size(make_spec(parameters=few), look(parameters=few))
+    assert "tries them all" in describe_size(make_spec(parameters=few), look(parameters=few))
     assert not look(parameters=few, seeds=3).exhaustible

@@ -456,7 +456,7 @@ class Attempts:
         if not is_broken or self._paused or self._may_succeed(failure):
             return
         limit = f" (limits.failures: {self._spec.limits.failures})"
-        if failure.is_of_every_trial:
+        if failure.affects_every_trial:
             limit = ""
         reason = f"every trial failed{limit}; the last one: {message}"
         self._close(Shutdown(StudyState.FAILED, reason, StopCause.COMMAND))

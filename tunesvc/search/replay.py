@@ -1,7 +1,7 @@
-"""A study's recorded course, run again: what its sampler and pruner decide when they are asked once more, or what
-others would have decided.
+"""Replay of a recorded study: decisions of its sampler and pruner made again, or those of others.
 
-Pure: the course is handed in, nothing is written. What cannot be redrawn is counted and named, never passed over.
+Pure: the recording is an argument and nothing is written. Decisions that cannot be repeated are
+counted by reason.
 """
 
 from __future__ import annotations
@@ -32,71 +32,75 @@ from tunesvc.spec import ParamValue, StudySpec
 from tunesvc.spec.model import Goal
 
 GOOD_SHARE = 0.1
-"""The best so many of the complete trials are the good ones, that a pruner should not have lost."""
+"""Share of the complete trials that count as good: a pruner should not lose those."""
+
+
+Report = tuple[float, *tuple[float | None, ...]]
+"""Values of the objectives; None if the report lacks one. The first one is always there."""
 
 
 @dataclass(slots=True)
 class RecordedStep:
-    """What one step of the coordinator recorded, in the order in which a step does it."""
+    """Records of one step of the coordinator, in the order in which a step makes them."""
 
-    reports: list[tuple[int, int, tuple[float, *tuple[float | None, ...]]]] = field(default_factory=list)
-    """Trial, step, value of each objective; None where the report did not bear it."""
+    reports: list[tuple[int, int, Report]] = field(default_factory=list)
+    """Trial, step, and values of the report."""
     pruned: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Trial that is to be stopped, for good or for now -> details of the decision."""
+    """Trial to be stopped or paused -> details of the decision."""
     paused: list[tuple[int, int]] = field(default_factory=list)
-    """A trial whose attempt ended as paused, and the step after which it would go on."""
+    """Trial whose attempt ended as paused, and the step after which it would resume."""
     ended: list[int] = field(default_factory=list)
     reopened: list[tuple[int, int]] = field(default_factory=list)
-    """A trial, and the step after which its next attempt went on."""
+    """Trial, and the step after which its next attempt resumed."""
     promoted: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Trial -> details of the decision, in the order of these; each is reopened too."""
+    """Trial -> details of the decision, in order; each is reopened too."""
     taken: list[int] = field(default_factory=list)
     """New trials."""
     asked: list[tuple[int, Mapping[str, Any]]] = field(default_factory=list)
-    """A trial that was drawn here, for now or for later, and details of the decision."""
+    """Trial that was drawn here, for now or for later, and details of the decision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A study as it was recorded."""
+    """A recorded study."""
 
     spec: StudySpec
     trials: Mapping[int, FrozenTrial]
     steps: Sequence[RecordedStep]
     teach: Callable[[], WarmStart | None] = lambda: None
-    """What the studies of its `warm_start` teach, anew for each replay."""
+    """Makes the study's warm start, a new one for each replay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A decision that came out otherwise."""
+    """A decision with another result."""
 
     number: int
     recorded: str
     redrawn: str
     why: str
-    """Why it may differ."""
+    """Possible cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayCount:
-    """Decisions of one kind, asked for once more."""
+    """Comparison of repeated decisions of one kind."""
 
     compared: int
     agreeing: int
     skipped: Mapping[str, int]
-    """Why some could not be compared -> how many."""
+    """Reason why decisions could not be compared -> how many."""
     first: Mismatch | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayedProposal:
-    """What another sampler would have proposed for a trial, one step ahead on the recorded history."""
+    """Another sampler's proposal for a trial, given the recorded history before it."""
 
     number: int
     params: Mapping[str, ParamValue]
     distance: float
-    """From what was run, 0 ... 1: see `Space.distance`."""
+    """Distance from the recorded trial, 0 to 1: see `Space.distance`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,27 +110,27 @@ class ReplayedStop:
     number: int
     step: int
     steps_saved: int
-    """Reports that it made after that step."""
+    """Reports after that step."""
     value: float | None
-    """What it came to, when it was run to its end."""
+    """Final value, if it was complete."""
     rank: int | None
-    """Among the complete trials; of several objectives by who dominates whom."""
+    """Rank among the complete trials; of several objectives by dominance."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrunerComparison:
-    """What another pruner would have done on the recorded curves."""
+    """Result of another pruner on the recorded curves."""
 
     stopped: tuple[ReplayedStop, ...]
     steps: int
-    """Steps that were trained."""
+    """Trained steps."""
     steps_saved: int
     complete: int
-    """Trials that were run to their end."""
+    """Trials that finished."""
     lost: tuple[ReplayedStop, ...]
-    """Those of the best tenth that it would have stopped."""
+    """Trials of the best tenth that it would have stopped."""
     spared: int
-    """Trials that were stopped and that it would have let go on; what they would have come to is not known."""
+    """Trials that were stopped and that it would have continued, with unknown result."""
 
 
 SamplerMaker = Callable[[int], BaseSampler]
@@ -141,11 +145,11 @@ def redraw(
     pruner_name: str,
     last_step: int | None,
 ) -> tuple[ReplayCount, ReplayCount, ReplayCount]:
-    """Ask the study's sampler for every trial, and its pruner about every report and every free worker, once more:
-    asks, verdicts, and promotions, which are compared where one was made and where a new trial was asked instead; of a
-    pruner that never promotes there are none.
+    """Repeat the study's decisions, and compare: asks, pruning decisions, promotions.
 
-    With the seeds and the history that they had, in the order in which they were asked: what they learn, they share.
+    The sampler is asked for every trial, and the pruner about every report and every free worker,
+    in the recorded order, with the recorded seeds and history. Promotions are compared where one
+    was made and where a new trial was asked for instead; without a pausing pruner there are none.
     """
     asks, verdicts, promotions = _Tally(), _Tally(), _Tally()
     restarted = False
@@ -162,28 +166,38 @@ def redraw(
         stopping -= {number for number, _ in entry.paused}
         for recorded, redrawn in _end(recording, entry, optimizer):
             if promotes and not promotions.agrees(recorded == redrawn):
-                number = next(
-                    (number for number in (recorded, redrawn) if number is not None),
-                    -1,
+                number = recorded if recorded is not None else redrawn
+                promotions.differs(
+                    -1 if number is None else number,
+                    _promotion_text(recorded),
+                    _promotion_text(redrawn),
+                    _WHY_PRUNE,
                 )
-                promotions.differs(number, _who(recorded), _who(redrawn), _WHY_PRUNE)
-        for step in _ask_again(recording, entry, optimizer, make) if drawn is not None else ():
-            restarted |= bool(step.details.get("fresh")) and step.recorded.number > 0
-            why_not = _not_comparable(step, name, space)
+        if drawn is None:
+            continue
+        for ask in _ask_again(recording, entry, optimizer, make):
+            restarted |= bool(ask.details.get("fresh")) and ask.recorded.number > 0
+            why_not = _not_comparable(ask, name, space)
             if why_not:
                 asks.skipped[why_not] += 1
-            elif not asks.agrees(step.drawn == step.recorded.params):
-                why = _why_differing(step, recording, restarted)
-                asks.differs(
-                    step.recorded.number,
-                    str(step.recorded.params),
-                    str(step.drawn),
-                    why,
-                )
+            else:
+                _compare_ask(ask, recording, restarted, asks)
     return asks.counted(), verdicts.counted(), promotions.counted()
 
 
-def _who(number: int | None) -> str:
+def _compare_ask(
+    ask: _RecordedAsk,
+    recording: Recording,
+    restarted: bool,
+    tally: _Tally,
+) -> None:
+    if not tally.agrees(ask.drawn == ask.recorded.params):
+        why = _why_differing(ask, recording, restarted)
+        texts = str(ask.recorded.params), str(ask.drawn)
+        tally.differs(ask.recorded.number, *texts, why)
+
+
+def _promotion_text(number: int | None) -> str:
     return "none goes on" if number is None else f"trial {number} goes on"
 
 
@@ -192,23 +206,21 @@ def propose(
     make: SamplerMaker,
     seed: int | None = None,
 ) -> tuple[ReplayedProposal, ...]:
-    """What another sampler would have proposed for each trial that was not enqueued.
+    """Return another sampler's proposal for each trial that was not enqueued.
 
     Args:
-        course: what was recorded.
-        make: the other sampler.
-        seed: of it; the recorded seeds when None.
+        recording: of the study.
+        make: makes the other sampler.
+        seed: of that sampler; the recorded seeds when None.
     """
     space = Space(recording.spec.parameters)
-    return tuple(
-        ReplayedProposal(
-            step.recorded.number,
-            step.drawn,
-            space.distance(step.drawn, step.recorded.params),
-        )
-        for step in _walk(recording, make, seed)
-        if step.drawn and FIXED not in step.recorded.system_attrs
-    )
+    proposals = []
+    for ask in _walk(recording, make, seed):
+        recorded = ask.recorded
+        if ask.drawn and FIXED not in recorded.system_attrs:
+            distance = space.distance(ask.drawn, recorded.params)
+            proposals.append(ReplayedProposal(recorded.number, ask.drawn, distance))
+    return tuple(proposals)
 
 
 def judge(
@@ -217,9 +229,9 @@ def judge(
     name: str,
     last_step: int | None,
 ) -> PrunerComparison:
-    """What another pruner would have done: a trial that it stops is stopped for all that it sees from there on.
+    """Run another pruner on the recorded curves; a trial that it stops has no later reports.
 
-    Reports that arrived together with their trial's end are judged too, as they would be in a longer training.
+    Reports that arrived together with their trial's end are judged too, as in a longer training.
     """
     optimizer = _optimizer(recording, None, pruner, name, last_step)
     stops: dict[int, int] = {}
@@ -230,54 +242,49 @@ def judge(
                 stops[number] = step = int(verdict.details["step"])
                 optimizer.memory.truncate_curve(number, step)
                 last = optimizer.trial(number).intermediate_values[step]
-                optimizer.tell(
-                    number,
-                    TrialState.PRUNED,
-                    [last] if len(recording.spec.metrics) == 1 else None,
-                )
+                values = [last] if len(recording.spec.metrics) == 1 else None
+                optimizer.tell(number, TrialState.PRUNED, values)
         _end(recording, entry, optimizer, without=stops)
-    return _account(recording, stops)
+    return _compare(recording, stops)
 
 
-def _account(recording: Recording, stops: Mapping[int, int]) -> PrunerComparison:
+def _compare(recording: Recording, stops: Mapping[int, int]) -> PrunerComparison:
     finished = [trial for trial in recording.trials.values() if is_candidate(trial)]
-    places = _places(finished, recording.spec.directions)
-    few = {number for number, place in places.items() if place < max(1, round(GOOD_SHARE * len(finished)))}
+    ranks = _ranks(finished, recording.spec.directions)
+    good_count = max(1, round(GOOD_SHARE * len(finished)))
+    good = {number for number, rank in ranks.items() if rank < good_count}
     stopped = []
     for number, step in sorted(stops.items()):
         trial = recording.trials[number]
         value = trial.values[0] if trial.state == TrialState.COMPLETE else None
-        rank = places[number] + 1 if number in places else None
+        rank = ranks[number] + 1 if number in ranks else None
         later = sum(reported > step for reported in trial.intermediate_values)
         stopped.append(ReplayedStop(number, step, later, value, rank))
-    pruned = [trial.number for trial in recording.trials.values() if trial.state == TrialState.PRUNED]
+    trials = recording.trials.values()
+    pruned = [trial.number for trial in trials if trial.state == TrialState.PRUNED]
     return PrunerComparison(
         stopped=tuple(stopped),
-        steps=sum(len(trial.intermediate_values) for trial in recording.trials.values()),
+        steps=sum(len(trial.intermediate_values) for trial in trials),
         steps_saved=sum(one.steps_saved for one in stopped),
         complete=len(finished),
-        lost=tuple(one for one in stopped if one.number in few),
+        lost=tuple(one for one in stopped if one.number in good),
         spared=sum(number not in stops for number in pruned),
     )
 
 
-def _places(
+def _ranks(
     finished: Sequence[FrozenTrial],
     directions: Sequence[Goal],
 ) -> dict[int, int]:
-    """Each trial's place among them, 0 for the best; of several objectives by who dominates whom."""
+    """Return each trial's rank, 0 for the best; of several objectives by dominance."""
     orientations = orient_each(directions)
-    losses = (
-        np.array([trial.values for trial in finished], dtype=float).reshape(
-            len(finished),
-            len(orientations),
-        )
-        * orientations
-    )
-    return {trial.number: int(place) for trial, place in zip(finished, ranked(losses), strict=True)}
+    values = np.array([trial.values for trial in finished], dtype=float)
+    losses = values.reshape(len(finished), len(orientations)) * orientations
+    pairs = zip(finished, ranked(losses), strict=True)
+    return {trial.number: int(rank) for trial, rank in pairs}
 
 
-# --- walking along -------------------------------------------------------------------------------------
+# --- the recorded steps ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +298,7 @@ class _RecordedAsk:
 
 @dataclass(slots=True)
 class _Tally:
-    """Decisions of one kind, as they are compared."""
+    """Counts of compared decisions of one kind."""
 
     compared: int = 0
     agreeing: int = 0
@@ -315,7 +322,7 @@ def _walk(
     make: SamplerMaker,
     given: int | None = None,
 ) -> Iterator[_RecordedAsk]:
-    """Every recorded ask with what the sampler draws there."""
+    """Yield every recorded ask with the sampler's present proposal."""
     optimizer = _optimizer(recording, make(recording.spec.seed or 0), None, "", None)
     for entry in recording.steps:
         _report(entry, optimizer)
@@ -344,20 +351,22 @@ def _judge_again(
     stopping: Container[int],
     tally: _Tally,
 ) -> None:
-    """Take a moment's reports in, and ask the pruner about them."""
+    """Apply a step's reports, and ask the pruner about them."""
     for number, steps in _report(entry, optimizer).items():
         if number in stopping:
             continue
         verdict = optimizer.verdict(number, steps)
-        if number in entry.ended:  # it had ended before a verdict could have counted
+        if number in entry.ended:  # it ended before the decision could have an effect
             continue
-        recorded, stops = (
-            entry.pruned.get(number),
-            verdict is not None and verdict.stop,
-        )
+        recorded = entry.pruned.get(number)
+        stops = verdict is not None and verdict.stop
         if not tally.agrees(stops == (recorded is not None)):
-            reason = verdict.reason if verdict is not None and stops else f"goes on at step {max(steps)}"
-            was = f"stopped at step {recorded.get('step', '?')}" if recorded is not None else "went on"
+            reason = f"goes on at step {max(steps)}"
+            if verdict is not None and verdict.stop:
+                reason = verdict.reason
+            was = "went on"
+            if recorded is not None:
+                was = f"stopped at step {recorded.get('step', '?')}"
             tally.differs(number, was, reason, _WHY_PRUNE)
 
 
@@ -367,20 +376,14 @@ def _redraw(
     details: Mapping[str, Any],
     seed: int,
 ) -> _RecordedAsk:
+    error = ""
+    drawn: Mapping[str, ParamValue] = {}
     try:
-        drawn, error = (
-            optimizer.redraw(recorded, seed, untried=bool(details.get("untried"))),
-            "",
-        )
-    except Exception as raised:  # noqa: BLE001  # a sampler is anybody's code, and this one may be of another version
-        drawn, error = {}, f"{type(raised).__name__}: {raised}"
-    return _RecordedAsk(
-        recorded,
-        details,
-        drawn,
-        error,
-        optimizer.version(recorded.number),
-    )
+        drawn = optimizer.redraw(recorded, seed, untried=bool(details.get("untried")))
+    except Exception as raised:  # noqa: BLE001  # a user's sampler, perhaps of another version
+        error = f"{type(raised).__name__}: {raised}"
+    version = optimizer.version(recorded.number)
+    return _RecordedAsk(recorded, details, drawn, error, version)
 
 
 def _report(
@@ -388,7 +391,7 @@ def _report(
     optimizer: ReplayedOptimizer,
     without: Mapping[int, int] | None = None,
 ) -> dict[int, list[int]]:
-    """Take a moment's reports in; returns the new steps by trial."""
+    """Apply a step's reports, and return the new steps by trial."""
     steps: dict[int, list[int]] = {}
     for number, step, values in entry.reports:
         if number < optimizer.count and number not in (without or {}):
@@ -404,48 +407,46 @@ def _end(
     optimizer: ReplayedOptimizer,
     without: Mapping[int, int] | None = None,
 ) -> list[tuple[int | None, int | None]]:
-    """Bring a moment's trials to their ends or pauses, let go on what did, and with no sampler to ask, bring its new
-    ones into being; returns who was promoted, and who would be now."""
-    gone = without or {}
+    """Apply a step's ends, pauses and promotions; return recorded and present promotions in pairs.
+
+    Without a sampler to ask, new trials are added as they were recorded.
+    """
+    skipped = without or {}
     for number, after_step in entry.paused:
-        if number not in gone:
+        if number not in skipped:
             optimizer.pause(number, after_step)
     for number in entry.ended:
-        if number not in gone and not optimizer.trial(number).state.is_finished():
+        if number not in skipped and not optimizer.trial(number).state.is_finished():
             optimizer.retell(recording.trials[number])
     optimizer.on_step_end()
     for number, after_step in entry.reopened:
-        if number not in gone and number not in entry.promoted:
+        if number not in skipped and number not in entry.promoted:
             optimizer.memory.truncate_curve(number, after_step)
-    chosen: list[tuple[int | None, int | None]] = []
+    promotions: list[tuple[int | None, int | None]] = []
     reopened = dict(entry.reopened)
     for number, details in entry.promoted.items():
-        if number in gone:
+        if number in skipped:
             continue
-        chosen.append(
-            (
-                number,
-                _chosen(optimizer, asks=details.get("instead") != Alternative.NOTHING),
-            )
-        )
+        asks = details.get("instead") != Alternative.NOTHING
+        promotions.append((number, _promoted_now(optimizer, asks=asks)))
         optimizer.promote(number, details)
         optimizer.memory.truncate_curve(number, reopened[number])
     if entry.taken:
-        chosen.append((None, _chosen(optimizer, asks=True)))
+        promotions.append((None, _promoted_now(optimizer, asks=True)))
     if isinstance(optimizer.study.sampler, _Recorded):
         for number, _ in entry.asked:
             optimizer.redraw(recording.trials[number], 0)
     optimizer.memory.record_into(TrialChanges())
-    return chosen
+    return promotions
 
 
-def _chosen(optimizer: ReplayedOptimizer, *, asks: bool) -> int | None:
+def _promoted_now(optimizer: ReplayedOptimizer, *, asks: bool) -> int | None:
     promotion = optimizer.promotion(asks=asks)
     return None if promotion is None else promotion.number
 
 
 class _Recorded(BaseSampler):
-    """Stands for the sampler where only the pruner is asked: whatever it draws is replaced by what was recorded."""
+    """Replaces the sampler if only the pruner is asked: proposals are overwritten by recorded ones."""
 
     def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
         return {}
@@ -494,23 +495,26 @@ def _optimizer(
     )
 
 
-# --- why not -------------------------------------------------------------------------------------------
+# --- reasons of differences ---
 
 
-def _not_comparable(step: _RecordedAsk, name: str, space: Space) -> str:
-    if FIXED in step.recorded.system_attrs:
-        return "enqueued, so the sampler was not asked" if step.drawn == step.recorded.params else ""
-    if any(space.distributions.get(name) != kind for name, kind in step.recorded.distributions.items()):
+def _not_comparable(ask: _RecordedAsk, name: str, space: Space) -> str:
+    recorded = ask.recorded
+    if FIXED in recorded.system_attrs:
+        is_same = ask.drawn == recorded.params
+        return "enqueued, so the sampler was not asked" if is_same else ""
+    kinds = recorded.distributions.items()
+    if any(space.distributions.get(parameter) != kind for parameter, kind in kinds):
         return "drawn before the ranges were widened"
-    if step.details.get("seed") is None:
+    if ask.details.get("seed") is None:
         return "their seed is not recorded"
-    if step.details.get("sampler") != name:
-        return f"drawn by {step.details.get('sampler')}, not {name}"
-    return f"the sampler raised {step.error}" if step.error else ""
+    if ask.details.get("sampler") != name:
+        return f"drawn by {ask.details.get('sampler')}, not {name}"
+    return f"the sampler raised {ask.error}" if ask.error else ""
 
 
-def _why_differing(step: _RecordedAsk, recording: Recording, restarted: bool) -> str:
-    recorded, now = step.details.get("version"), step.version
+def _why_differing(ask: _RecordedAsk, recording: Recording, restarted: bool) -> str:
+    recorded, now = ask.details.get("version"), ask.version
     if recorded and now and recorded != now:
         return f"recorded with {recorded}, redrawn with {now}"
     if recording.spec.warm_start:
@@ -523,6 +527,6 @@ def _why_differing(step: _RecordedAsk, recording: Recording, restarted: bool) ->
 
 
 _WHY_PRUNE = (
-    "the pruner draws at random, was configured otherwise then, or was asked about several trials of one step in "
-    "another order"
+    "the pruner draws at random, was configured otherwise then, or was asked about several trials "
+    "of one step in another order"
 )

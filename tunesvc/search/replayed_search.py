@@ -1,4 +1,4 @@
-"""An optimizer whose trials stand in the study as they were recorded, whatever it draws for them now. For replay."""
+"""An optimizer for replay: each trial is drawn again, then replaced by what was recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tunesvc.spec import ParamValue
 
 
 class ReplayedOptimizer(Optimizer):
-    """See `Optimizer`; a replay asks nothing ahead."""
+    """An `Optimizer` without prefetched proposals."""
 
     def redraw(
         self,
@@ -22,12 +22,12 @@ class ReplayedOptimizer(Optimizer):
         *,
         untried: bool = False,
     ) -> dict[str, ParamValue]:
-        """What would be proposed for a trial at this point; afterwards it stands in the study as it was recorded.
+        """Return the present proposal for a trial, then add the trial as it was recorded.
 
         Args:
-            recorded: the trial as it is stored. Those before it that are missing here were enqueued and not asked.
+            recorded: the stored trial. Missing trials before it were enqueued and not asked for.
             seed: of the sampler at that ask.
-            untried: whether the proposal became the nearest one that had not been tried.
+            untried: True if the proposal was replaced by the nearest untried configuration.
         """
         clear_trial_cache(self.study)
         while self.count <= recorded.number:
@@ -51,27 +51,26 @@ class ReplayedOptimizer(Optimizer):
                 drawn = self._proposer.nearest_untried(recorded.number, drawn) or drawn
         finally:
             trial = self.trial(recorded.number)
-            trial.params, trial.distributions = (
-                dict(recorded.params),
-                dict(self.space.with_distributions(recorded).distributions),
-            )
-            kept = {k: v for k, v in recorded.system_attrs.items() if k != RESUMED and not _is_outcome(k)}
-            trial.system_attrs = kept
+            trial.params = dict(recorded.params)
+            trial.distributions = dict(self.space.with_distributions(recorded).distributions)
+            attrs = recorded.system_attrs.items()
+            attrs_at_start = {k: v for k, v in attrs if k != RESUMED and not _is_outcome(k)}
+            trial.system_attrs = attrs_at_start
             self._tried.add(configuration(recorded.params))
         return drawn
 
     def version(self, number: int) -> str:
-        """Of the sampler, as it says for its last draw for that trial."""
+        """Return the version that the sampler gave with its last draw for that trial."""
         return self._proposer.version(number)
 
     def retell(self, recorded: FrozenTrial) -> None:
         """Finish a trial as it was recorded."""
-        outcome = {key: value for key, value in recorded.system_attrs.items() if _is_outcome(key)}
-        for key, value in outcome.items():
-            self.memory.set_trial_system_attr(recorded.number, key, value)
+        for key, value in recorded.system_attrs.items():
+            if _is_outcome(key):
+                self.memory.set_trial_system_attr(recorded.number, key, value)
         self.tell(recorded.number, recorded.state, recorded.values)
 
 
 def _is_outcome(attr: str) -> bool:
-    """Whether a system attribute was set when the trial ended."""
+    """Return True if a system attribute was set when the trial ended."""
     return attr in (FAILURE, "constraints") or attr.startswith(CONSTRAINT)

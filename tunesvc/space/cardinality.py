@@ -1,8 +1,9 @@
-"""The number of configurations of a space, counted without listing them.
+"""Number of configurations of a space, counted without listing them.
 
-Parameters are taken one after the other, and what is remembered of those before is only what a later `when` still asks
-about. Trees of conditions take time in proportion to their size. In general the problem is as hard as counting the
-solutions of a formula, so a space that is too entangled is not counted: `count_at_most` bounds it.
+Parameters are processed one after the other; of earlier ones only the values that a later `when`
+needs are remembered. For trees of conditions the time is proportional to their size. In general the
+problem is as hard as counting the solutions of a formula, so a space that is too entangled is not
+counted: `count_at_most` bounds it.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from tunesvc.spec import (
 from tunesvc.spec.conditions import contains, when_values
 
 STATES_MAX = 20_000
-"""Combinations of parents' values that are remembered at a time; a space that needs more is not counted."""
+"""Most combinations of parents' values that are remembered; a space that needs more is not counted."""
 
 _OTHER = "\x00any other value"
 _ABSENT = "\x00absent"
-"""Equal no value that a spec can hold."""
+"""They equal no value of a spec."""
 
 
 def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
-    """Count the different configurations; None when a parameter is continuous or the space is too entangled."""
+    """Count the configurations; None if a parameter is continuous or the space is too entangled."""
     if count_at_most(parameters) is None:
         return None
     children = _children(parameters)
@@ -38,7 +39,8 @@ def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
     states: dict[tuple[ParamValue, ...], int] = {(): 1}
     left = {name: len(children[name]) for name in parameters}
     for name in _order(parameters, children):
-        when = {parent: frozenset(when_values(w)) for parent, w in (parameters[name].when or {}).items()}
+        clauses = parameters[name].when or {}
+        when = {parent: frozenset(when_values(clause)) for parent, clause in clauses.items()}
         for parent in when:
             left[parent] -= 1
         kept = [known for known in (*open_names, name) if left[known]]
@@ -57,14 +59,14 @@ def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
 
 
 def count_at_most(parameters: Mapping[str, Parameter]) -> int | None:
-    """Bound the number of configurations, as if no parameter had a condition; None when one is continuous."""
+    """Bound the number of configurations, ignoring conditions; None if a parameter is continuous."""
     counts = [count_values(parameter) for parameter in parameters.values()]
     known = [count for count in counts if count is not None]
     return math.prod(known) if len(known) == len(counts) else None
 
 
 def count_values(parameter: Parameter) -> int | None:
-    """Count the values that a parameter can have; None when it is continuous."""
+    """Count the values of a parameter; None if it is continuous."""
     match parameter:
         case CategoricalParameter():
             return len(parameter.values)
@@ -75,7 +77,7 @@ def count_values(parameter: Parameter) -> int | None:
 
 
 def count_steps(parameter: FloatParameter | IntParameter) -> int:
-    """Count the whole steps between `min` and `max`; in decimals, as people read and Optuna computes them."""
+    """Count the steps between `min` and `max`, in decimals, as Optuna computes them."""
     low, high = Decimal(str(parameter.min)), Decimal(str(parameter.max))
     return int((high - low) // Decimal(str(parameter.step or 1)))
 
@@ -93,7 +95,7 @@ def _cases(
     parameters: Mapping[str, Parameter],
     children: list[str],
 ) -> Iterator[tuple[ParamValue, int]]:
-    """Each value that a child asks for, once; and one that stands for all the others."""
+    """Yield each value that a child's condition names, then one entry for all others."""
     clauses = [parameters[child].when or {} for child in children]
     asked = {value for when in clauses for value in when_values(when[name])}
     asked = {value for value in asked if contains(parameters[name], value)}
@@ -107,9 +109,10 @@ def _order(
     parameters: Mapping[str, Parameter],
     children: Mapping[str, list[str]],
 ) -> Iterator[str]:
-    """Parents before children, so that as few parents as possible wait for a child at any time.
+    """Yield parents before children, so that few parents wait for a child at any time.
 
-    Greedy: next is the parameter after which the fewest wait; among equals one whose children lack the fewest parents.
+    Greedy: next is the parameter after which the fewest wait; among equals the one whose children
+    lack the fewest parents.
     """
     missing = {name: len(parameter.when or {}) for name, parameter in parameters.items()}
     left = {name: len(children[name]) for name in parameters}
@@ -117,10 +120,8 @@ def _order(
 
     def cost(name: str) -> tuple[int, int]:
         closed = sum(left[parent] == 1 for parent in parameters[name].when or {})
-        return bool(children[name]) - closed, min(
-            (missing[child] for child in children[name]),
-            default=0,
-        )
+        lacking = min((missing[child] for child in children[name]), default=0)
+        return bool(children[name]) - closed, lacking
 
     while ready:
         name = min(ready, key=cost)

@@ -1,7 +1,7 @@
-"""The search space: parameters of the spec <-> Optuna distributions, and which of them exist when.
+"""The search space: parameters of the spec as Optuna distributions, with their conditions.
 
-Owns the order in which parameters are drawn, the conditions of `when`, and the size of a space. Knows nothing of
-samplers, Ray or the database.
+Owns the order in which parameters are drawn, the conditions of `when`, and the size of a space. Knows
+nothing of samplers, Ray or the database.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -35,7 +35,7 @@ from tunesvc.spec.conditions import as_written, contains, draw_order, when_value
 from tunesvc.spec.rounding import snap_to_bounds, step_at
 
 MAX_LISTED = 10_000
-"""A parameter with more values than that is no grid."""
+"""Most values of a parameter in a grid."""
 
 
 class Space:
@@ -52,12 +52,12 @@ class Space:
             name: to_distribution(parameter) for name, parameter in self.parameters.items()
         }
         self._clauses: dict[str, dict[str, list[frozenset[ParamValue]]]] = {}
-        """By parameter: what it and its ancestors ask of each ancestor."""
+        """By parameter and ancestor: the sets of values that the ancestor must have."""
         for name, parameter in self.parameters.items():
             self._clauses[name] = self._clauses_of(parameter)
 
     def active(self, name: str, params: Mapping[str, ParamValue]) -> bool:
-        """Whether `name` exists under the values in `params`: every parent exists and has a wanted value."""
+        """Return True if `name` exists under `params`: every parent exists and has a required value."""
         for ancestor, clauses in self._clauses[name].items():
             if ancestor not in params:
                 return False
@@ -67,7 +67,7 @@ class Space:
         return True
 
     def select(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
-        """The values in `params` that exist, in draw order; a step has its one value."""
+        """Return the values in `params` that exist, in draw order; a step has its one value."""
         return {
             name: as_written(self.parameters[name], params[name])
             for name in self.parameters
@@ -76,16 +76,16 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """The number of configurations; None when one parameter is continuous, or the space is too entangled."""
+        """Number of configurations; None if a parameter is continuous or the space too entangled."""
         return count_configurations(self.parameters)
 
     def is_listed(self, trials: int | None) -> bool:
-        """Whether so many trials are enough to try every configuration, and these few enough to be listed."""
+        """Return True if so many trials can try every configuration, few enough to be listed."""
         size = None if trials is None else self.size
         return size is not None and trials is not None and size <= min(trials, MAX_LISTED)
 
     def configurations(self) -> Iterator[dict[str, ParamValue]]:
-        """Every configuration; for a space whose `size` is known and small."""
+        """Yield every configuration; for a space whose `size` is known and small."""
         names = list(self.parameters)
 
         def beyond(
@@ -104,15 +104,15 @@ class Space:
 
     @property
     def size_at_most(self) -> int | None:
-        """A bound on `size`, also for an entangled space; None when a parameter is continuous."""
+        """Bound on `size`, also for an entangled space; None if a parameter is continuous."""
         return count_at_most(self.parameters)
 
     def checked(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
         """Return values of single parameters as the space has them.
 
         Raises:
-            SpecError: there is no such parameter, the value is outside of its range, or the parameter does not exist
-                beside the other values.
+            SpecError: there is no such parameter, the value is outside its range, or the parameter
+                does not exist beside the other values.
         """
         for name, value in params.items():
             if name not in self.parameters:
@@ -125,7 +125,7 @@ class Space:
         return {name: as_written(self.parameters[name], value) for name, value in params.items()}
 
     def _why_absent(self, name: str, params: Mapping[str, ParamValue]) -> str:
-        """The condition that other values break or leave open; empty when the parameter exists."""
+        """Return the condition that other values break or leave open; empty if the parameter exists."""
         for ancestor, clauses in self._clauses[name].items():
             kind = self.parameters[ancestor]
             given = as_written(kind, params[ancestor]) if ancestor in params else None
@@ -133,7 +133,9 @@ class Space:
                 continue
             known = [value for value in clauses[0] if all(value in wanted for wanted in clauses)]
             listed = " or ".join(sorted(repr(value) for value in known)[:5])
-            found = f"and is {params[ancestor]!r} here" if ancestor in params else "so give that too"
+            found = "so give that too"
+            if ancestor in params:
+                found = f"and is {params[ancestor]!r} here"
             return f"it exists only where {ancestor} is {listed}, {found}"
         return ""
 
@@ -141,7 +143,7 @@ class Space:
         self,
         parameter: Parameter,
     ) -> dict[str, list[frozenset[ParamValue]]]:
-        """What a parameter asks of its parents, and these of theirs, which are known already."""
+        """Return the conditions of a parameter on its ancestors; its parents' are known already."""
         found: dict[str, list[frozenset[ParamValue]]] = {}
         for parent, wanted in (parameter.when or {}).items():
             for ancestor, clauses in self._clauses[parent].items():
@@ -154,12 +156,13 @@ class Space:
 
     @property
     def is_conditional(self) -> bool:
-        """Whether any parameter exists only under a condition."""
+        """True if any parameter exists only under a condition."""
         return any(parameter.when for parameter in self.parameters.values())
 
     def grid(self) -> dict[str, list[ParamValue]] | None:
-        """Every value of every parameter; None when one is continuous."""
-        values = {name: all_values(distribution) for name, distribution in self.distributions.items()}
+        """Return every value of every parameter; None if one is continuous."""
+        kinds = self.distributions.items()
+        values = {name: all_values(distribution) for name, distribution in kinds}
         complete = {name: listed for name, listed in values.items() if listed is not None}
         return complete if len(complete) == len(values) else None
 
@@ -168,10 +171,11 @@ class Space:
         one: Mapping[str, ParamValue],
         other: Mapping[str, ParamValue],
     ) -> float:
-        """How far two configurations are apart, 0 ... 1: the mean over parameters of the share of the range between.
+        """Return the distance of two configurations, 0 to 1: the mean difference of parameters.
 
-        On the log scale where the parameter has one; other categories, or a parameter that only one of them has,
-        count 1. The same as in Gower's coefficient (Biometrics 27, 1971), without its weights.
+        Numbers differ by a share of the range, on the log scale if the parameter has one; different
+        categories, and a parameter that only one of them has, count 1. This is Gower's coefficient
+        (Biometrics 27, 1971) without its weights.
         """
         names = [name for name in self.parameters if name in one or name in other]
         apart = [self._apart(name, one, other) for name in names]
@@ -195,10 +199,10 @@ class Space:
         return min(1.0, abs(first - second))
 
     def with_distributions(self, trial: FrozenTrial) -> FrozenTrial:
-        """A stored trial in this space's own distributions, which may be wider than those that it was drawn from.
+        """Return a stored trial in this space's own distributions, which may be wider.
 
-        Optuna's samplers model a parameter only over trials whose distributions are equal. The trial's values stay; a
-        value that is not one of ours keeps its own distribution.
+        Optuna's samplers model a parameter only over trials with equal distributions. The trial's
+        values stay; a value outside this space keeps its distribution.
         """
         fitting = {
             name: self.distributions[name]
@@ -213,7 +217,7 @@ class Space:
 
 
 def no_parameter(name: str, parameters: Mapping[str, Parameter]) -> str:
-    """What to tell somebody who names a parameter that there is not."""
+    """Return an error text for a parameter that does not exist."""
     near = difflib.get_close_matches(name, parameters, n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""
     return f"no parameter {name!r}{hint}; there are: {', '.join(parameters)}"
@@ -226,12 +230,13 @@ def _range(parameter: Parameter) -> str:
 
 
 def to_distribution(parameter: Parameter) -> BaseDistribution:
-    """The Optuna distribution of a parameter; with a `step`, `max` becomes the last value that is reached."""
+    """Return a parameter's Optuna distribution; with a `step`, `max` becomes the last reached value."""
     match parameter:
         case FloatParameter(step=None):
             return FloatDistribution(parameter.min, parameter.max, log=parameter.log)
         case FloatParameter():
-            last = Decimal(str(parameter.min)) + count_steps(parameter) * Decimal(str(parameter.step))
+            steps = count_steps(parameter) * Decimal(str(parameter.step))
+            last = Decimal(str(parameter.min)) + steps
             return FloatDistribution(parameter.min, float(last), step=parameter.step)
         case IntParameter():
             step = parameter.step or 1
@@ -249,17 +254,17 @@ def widened(
     before: Mapping[str, Parameter],
     now: Mapping[str, Parameter],
 ) -> Iterator[str]:
-    """What stands in the way of going on with trials of the space `before` in the space `now`; nothing when every one
-    of them is a configuration of both.
+    """Yield the reasons why trials of the space `before` do not fit the space `now`.
 
-    Ranges may grow and choices may be added; a trial keeps the distribution that it was drawn from, so the order of
-    choices does not matter.
+    Ranges may grow and choices may be added. A trial keeps the distribution that it was drawn from,
+    so the order of choices does not matter.
     """
     for name in before.keys() | now.keys():
         if name not in now:
             yield f"{name} is gone, and its trials had it; start a new study, with `warm_start`"
         elif name not in before:
-            yield f"{name} is new, and its trials do not have it; start a new study, with `warm_start`"
+            text = f"{name} is new, and its trials do not have it; start a new study, with `warm_start`"
+            yield text
         elif problem := _narrowed(before[name], now[name]):
             yield f"{name}: {problem}"
 
@@ -269,16 +274,12 @@ def _narrowed(before: Parameter, now: Parameter) -> str:
         return f"was {before.type} and cannot become {now.type}"
     if before.when != now.when:
         return "its `when` cannot change"
-    if isinstance(before, CategoricalParameter) and isinstance(
-        now,
-        CategoricalParameter,
-    ):
-        missing = [value for value in before.choices if not any(_same(value, other) for other in now.choices)]
-        return f"choices may be added, not taken away: {', '.join(map(repr, missing))}" if missing else ""
-    if isinstance(before, CategoricalParameter) or isinstance(
-        now,
-        CategoricalParameter,
-    ):
+    if isinstance(before, CategoricalParameter) and isinstance(now, CategoricalParameter):
+        missing = [repr(one) for one in before.choices if not _is_among(one, now.choices)]
+        if not missing:
+            return ""
+        return f"choices may be added, not taken away: {', '.join(missing)}"
+    if isinstance(before, CategoricalParameter) or isinstance(now, CategoricalParameter):
         return "cannot change its type"
     if (before.log, before.step) != (now.log, now.step):
         return "`log` and `step` cannot change"
@@ -286,20 +287,20 @@ def _narrowed(before: Parameter, now: Parameter) -> str:
         return f"its range {_range(before)} may grow, not shrink to {_range(now)}"
     step = Decimal(str(before.step or 0))
     if step and (Decimal(str(before.min)) - Decimal(str(now.min))) % step:
-        return f"`min` has to stay a whole number of steps of {before.step:g} away from {before.min:g}"
+        step_text, min_text = f"{before.step:g}", f"{before.min:g}"
+        return f"`min` has to stay a whole number of steps of {step_text} away from {min_text}"
     return ""
 
 
-def _same(one: ParamValue, other: ParamValue) -> bool:
-    return type(one) is type(other) and one == other
+def _is_among(value: ParamValue, choices: Sequence[ParamValue]) -> bool:
+    return any(type(value) is type(other) and value == other for other in choices)
 
 
 def place(distribution: BaseDistribution, value: ParamValue) -> float | None:
-    """Where in its range a number lies, 0 ... 1, on the log scale where there is one; None for a category."""
-    if isinstance(distribution, CategoricalDistribution) or not isinstance(
-        value,
-        (int, float),
-    ):
+    """Return a number's position in its range, 0 to 1, on its scale; None for a category."""
+    if isinstance(distribution, CategoricalDistribution):
+        return None
+    if not isinstance(value, (int, float)):
         return None
     low, high = float(distribution.low), float(distribution.high)  # type: ignore[attr-defined]
     if low == high:
@@ -310,9 +311,9 @@ def place(distribution: BaseDistribution, value: ParamValue) -> float | None:
 
 
 def canonical(distribution: BaseDistribution, value: Any) -> Any:
-    """Return a float as it is written: the value of its step, or the bound that it misses by rounding.
+    """Return a float as it is written: its step's value, or the bound that it misses by rounding.
 
-    What misses every step or bound stays, and so does anything else.
+    Other values are returned unchanged.
     """
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not isinstance(distribution, FloatDistribution) or not is_number:
@@ -324,21 +325,23 @@ def canonical(distribution: BaseDistribution, value: Any) -> Any:
 
 
 def all_values(distribution: BaseDistribution) -> list[ParamValue] | None:
-    """Every value of a distribution in order; None when it is continuous, or when there are too many to list."""
+    """Return every value of a distribution in order; None if it is continuous, or there are too many."""
     match distribution:
         case CategoricalDistribution(choices=choices):
             return list(choices)
         case IntDistribution(low=low, high=high, step=step):
-            return list(range(low, high + 1, step)) if (high - low) // step < MAX_LISTED else None
+            count = (high - low) // step
+            return list(range(low, high + 1, step)) if count < MAX_LISTED else None
         case FloatDistribution(low=low, high=high, step=float(step)):
             steps = round((high - low) / step)
-            values: list[float] = [low + k * step for k in range(steps + 1)] if steps < MAX_LISTED else []
-            return [canonical(distribution, value) for value in values] or None
+            if steps >= MAX_LISTED:
+                return None
+            return [canonical(distribution, low + k * step) for k in range(steps + 1)]
     return None
 
 
 def sample(space: Space, rng: Random) -> dict[str, ParamValue]:
-    """One configuration, drawn uniformly (on the log scale where asked for), active parameters only."""
+    """Draw a configuration, uniformly on each parameter's scale, with active parameters only."""
     params: dict[str, ParamValue] = {}
     for name, distribution in space.distributions.items():
         if space.active(name, params):
@@ -347,19 +350,20 @@ def sample(space: Space, rng: Random) -> dict[str, ParamValue]:
 
 
 NEAR = 0.05
-"""How far a number moves when one tries near a trial: the deviation, as a share of its range."""
+"""Deviation of a number's change near a trial, as a share of its range."""
 
 
 def near(space: Space, trial: FrozenTrial, rng: Random) -> dict[str, ParamValue]:
-    """A configuration near a trial's.
+    """Draw a configuration near a trial's.
 
-    Its numbers move a little, on the log scale where they have one, and one of them by a step at least; its choices
-    stay. Where there is no number to move, one choice becomes another, and what then newly exists is drawn.
+    Numbers move a little on their scale, one of them by at least a step; choices stay. Without a
+    number to move, one choice changes, and parameters that exist only then are drawn.
     """
     distributions = space.distributions or trial.distributions
     here = space.select(trial.params) if space.parameters else dict(trial.params)
     can = [name for name in here if not distributions[name].single()]
-    numbers = [name for name in can if not isinstance(distributions[name], CategoricalDistribution)]
+    choices = [n for n in can if isinstance(distributions[n], CategoricalDistribution)]
+    numbers = [name for name in can if name not in choices]
     moved = rng.choice(numbers or can) if can else None
     params: dict[str, ParamValue] = {}
     for name, distribution in distributions.items():
@@ -381,9 +385,10 @@ def _perturb(
     *,
     surely: bool,
 ) -> ParamValue:
-    """A value near another one; `surely` not the same."""
+    """Return a value near another one; with `surely`, a different one."""
     if isinstance(distribution, CategoricalDistribution):
-        others: list[ParamValue] = [choice for choice in distribution.choices if choice != value]
+        choices = distribution.choices
+        others: list[ParamValue] = [choice for choice in choices if choice != value]
         return rng.choice(others)
     was = place(distribution, value) or 0.0
     made = _from_unit(distribution, _reflect(rng.gauss(was, NEAR)))
@@ -391,19 +396,20 @@ def _perturb(
         return made
     step = distribution.step or 0  # type: ignore[attr-defined]
     low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
-    sides = [side for side in (-1, 1) if low <= float(value) + side * step <= high]  # type: ignore[arg-type]
+    number = float(value)  # type: ignore[arg-type]
+    sides = [side for side in (-1, 1) if low <= number + side * step <= high]
     beside = Decimal(str(value)) + rng.choice(sides) * Decimal(str(step))
     return int(beside) if isinstance(distribution, IntDistribution) else float(beside)
 
 
 def _reflect(place: float) -> float:
-    """Back into 0 ... 1, as from a mirror at either end."""
+    """Reflect a position into 0 to 1 at either end."""
     place = abs(place) % 2
     return 2 - place if place > 1 else place
 
 
 def _from_unit(distribution: BaseDistribution, place: float) -> ParamValue:
-    """The value nearest to a place in the range: what `place` undoes."""
+    """Return the value nearest to a position in the range; the inverse of `place`."""
     low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
     if distribution.log:  # type: ignore[attr-defined]
         value = min(max(low * math.exp(place * math.log(high / low)), low), high)

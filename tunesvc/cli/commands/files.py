@@ -74,9 +74,9 @@ def preview(
         terminal.print_json({"study": spec.name, **terminal.plain(shown)})
         return
     console = terminal.out()
-    size = terminal.markup(previews.told_size(spec, shown))
+    size = terminal.markup(previews.describe_size(spec, shown))
     console.print(f"[bold]{terminal.markup(spec.name)}[/]  {size}")
-    for line in previews.told_cost(spec, shown.cost):
+    for line in previews.describe_cost(spec, shown.cost):
         console.print(terminal.markup(line))
     if shown.samples:
         console.print()

@@ -153,7 +153,7 @@ def _pruned(spec: StudySpec, curve: MetricTracker, message: str | None) -> Attem
 
 
 def _failed(failure: Failure, message: str, outcome: Outcome) -> AttemptResult:
-    is_lost = isinstance(outcome, Lost) and failure.is_of_the_machine
+    is_lost = isinstance(outcome, Lost) and failure.is_infrastructure
     state = AttemptState.LOST if is_lost else AttemptState.FAILED
     traceback = outcome.traceback if isinstance(outcome, Failed) else None
     return AttemptResult(

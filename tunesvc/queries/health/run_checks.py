@@ -148,7 +148,7 @@ def _clustered(rule: _ParameterRule, tried: int) -> HealthFinding:
 def _is_own(failure: str | None) -> bool:
     if failure is None or failure not in set(Failure):
         return True
-    return not Failure(failure).is_of_the_machine or failure == Failure.HOST_OOM
+    return not Failure(failure).is_infrastructure or failure == Failure.HOST_OOM
 
 
 def _names(failed: Sequence[SeenTrial], others: Sequence[SeenTrial]) -> list[str]:

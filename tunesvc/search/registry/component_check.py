@@ -1,4 +1,4 @@
-"""Mistakes in a spec that only samplers and pruners can tell."""
+"""Check of a spec's sampler and pruner, with their options."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def check(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> None:
-    """Find them before anything is started or stored.
+    """Check sampler and pruner before anything is started or stored.
 
     Args:
-        spec: the study's.
-        sampler: the object that the study is started with, if it names none.
+        spec: of the study.
+        sampler: the object that the study is started with, if the spec names none.
         pruner: likewise.
 
     Raises:
-        SpecError: no such sampler or pruner, or options that it refuses.
+        SpecError: there is no such sampler or pruner, or it refuses its options.
     """
     if issues := option_issues(spec, sampler, pruner):
         raise SpecError("\n".join(map(str, issues)))
@@ -42,10 +42,10 @@ def option_issues(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> list[SpecIssue]:
-    """Return all of them, each at its path; the spec may lack parameters that are wrong by themselves."""
+    """Return all issues, each at its path; the spec may lack parameters that are wrong themselves."""
     found = _faults("sampler", partial(make_sampler, spec, _space(spec), sampler))
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
-        return found  # the spec's own checks say so
+        return found  # the spec's own checks report this
     return found + _faults("pruner", partial(make_pruner, spec, pruner))
 
 

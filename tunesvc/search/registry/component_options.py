@@ -1,4 +1,4 @@
-"""Samplers and pruners by name: look one up, check its options, build it; mistakes in words to act on."""
+"""Samplers and pruners by name: lookup, check of options, construction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tunesvc.spec.model import Pruner, Sampler
 T = TypeVar("T")
 
 OBJECT = "object"
-"""Name in a spec of a sampler or pruner that Python hands over as an object. It is not stored; its class is."""
+"""Name in a spec of a sampler or pruner object from Python. Only its class is stored."""
 
 
 def entry_of(given: object) -> dict[str, str]:
@@ -29,7 +29,7 @@ def entry_of(given: object) -> dict[str, str]:
 
 
 def name_of(entry: Sampler | Pruner) -> str:
-    """Return the name that reasons give to a spec's sampler or pruner: an object's class stands for it."""
+    """Return the name of a spec's sampler or pruner for reasons; an object has its class."""
     return str(entry.options.get("class", OBJECT)) if entry.name == OBJECT else entry.name
 
 
@@ -40,13 +40,14 @@ def required(kind: str, given: T | None, options: Mapping[str, Any]) -> T:
         SpecError: this process does not have it.
     """
     if given is None:
-        text = f"this study was started from Python with a {kind} object, {options.get('class', OBJECT)}"
+        name = options.get("class", OBJECT)
+        text = f"this study was started from Python with a {kind} object, {name}"
         raise SpecError(f"{text}: go on with it there, and hand over `{kind}=` again")
     return given
 
 
 class OptionError(SpecError):
-    """Mistakes in how a sampler or pruner is named, each at its path."""
+    """Issues of a sampler's or pruner's name and options, each at its path."""
 
     def __init__(self, *issues: SpecIssue) -> None:
         super().__init__("\n".join(map(str, issues)))
@@ -54,7 +55,7 @@ class OptionError(SpecError):
 
 
 def choose(path: Path, name: str, table: Mapping[str, T]) -> T:
-    """Return the table's entry of that name; `path` leads to the sampler or pruner in the study.
+    """Return the table's entry of that name; `path` is that of the sampler or pruner.
 
     Raises:
         OptionError: there is none; the text suggests the nearest name.
@@ -71,7 +72,7 @@ def build(
     make: Callable[..., T],
     options: Mapping[str, Any],
 ) -> T:
-    """Call a constructor with a user's options; `path` leads to the sampler or pruner in the study.
+    """Call a constructor with a user's options; `path` is that of the sampler or pruner.
 
     Raises:
         OptionError: options do not exist, are missing, or are refused by the constructor.
@@ -83,8 +84,8 @@ def build(
         text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
         raise OptionError(*issues, SpecIssue(path, text))
     try:
-        with _making, warnings.catch_warnings():  # which is of the whole process
-            # Optuna calls what a user asked for by name "experimental"; nothing that the user could act on.
+        with _making, warnings.catch_warnings():  # filters belong to the whole process
+            # Optuna calls some components experimental. The user chose them by name.
             warnings.simplefilter("ignore", ExperimentalWarning)
             made = make(**{option: value for option, value in options.items() if option in names})
     except OptionError as error:

@@ -1,4 +1,4 @@
-"""Every pruner that a spec can name. Optuna's `BasePruner` is the seam."""
+"""Every pruner that a spec can name. All implement Optuna's `BasePruner`."""
 
 from __future__ import annotations
 
@@ -28,21 +28,22 @@ def make_pruner(spec: StudySpec, given: BasePruner | None = None) -> BasePruner:
     """Return the pruner that a spec names.
 
     Args:
-        spec: the study's.
+        spec: of the study.
         given: the pruner itself, for a study that was started in Python with an object.
 
     Raises:
         SpecError: no such pruner, wrong options, or one of Optuna's with several metrics.
     """
     if len(spec.metrics) > 1 and spec.pruner.name not in SEVERAL:
-        raise SpecError(f"pruner {spec.pruner.name!r} compares one metric; with several, use {', '.join(SEVERAL)}")
+        name, several = spec.pruner.name, ", ".join(SEVERAL)
+        raise SpecError(f"pruner {name!r} compares one metric; with several, use {several}")
     if spec.pruner.name == OBJECT:
         return required("pruner", given, spec.pruner.options)
     return _named(spec.pruner.name, spec.pruner.options)
 
 
 def last_step(spec: StudySpec) -> int | None:
-    """The step from which on nothing is pruned, because the trial is as good as finished: the pruner's `max`."""
+    """Return the step from which on nothing is pruned: the pruner's `max`."""
     last = spec.pruner.options.get("max")
     return last if isinstance(last, int) else None
 
@@ -71,12 +72,13 @@ def _wrapped(written: Any) -> BasePruner:
     try:
         spec = Pruner.model_validate({"name": written} if isinstance(written, str) else written)
     except ValidationError:
-        raise OptionError(SpecIssue(path, "write a pruner's name, or a mapping with its `name`")) from None
+        text = "write a pruner's name, or a mapping with its `name`"
+        raise OptionError(SpecIssue(path, text)) from None
     return _named(spec.name, spec.options, path)
 
 
 _MAKERS: dict[str, Callable[..., BasePruner]] = {
-    "auto": CurvePruner,  # which stops nothing where nothing is reported
+    "auto": CurvePruner,  # without reports it stops nothing
     "curve": CurvePruner,
     "asha": AshaPruner,
     "hyperband": _hyperband,

@@ -1,7 +1,4 @@
-"""Every sampler that a spec can name.
-
-Optuna's `BaseSampler` is the seam: a sampler is one more line in the table.
-"""
+"""Every sampler that a spec can name. All implement Optuna's `BaseSampler`."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ def make_sampler(
     """Return the sampler that a spec names.
 
     Args:
-        spec: the study's.
+        spec: of the study.
         space: of its parameters.
         given: the sampler itself, for a study that was started in Python with an object.
 
@@ -53,7 +50,7 @@ def make_sampler(
 _DISCRETE = f"int, stepped float, or values; at most {MAX_LISTED:,} of each"
 
 RANDOM_ALONE = ("cmaes", "qmc", "nsga2", "nsga3")
-"""They draw at random whatever they do not propose together with other parameters."""
+"""Samplers that draw parameters at random which they do not propose jointly."""
 
 Maker = Callable[[int | None], Callable[..., BaseSampler]]
 """Seed -> constructor that takes the remaining options."""
@@ -91,7 +88,7 @@ def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
 
 
 def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSampler]:
-    """A constructor with some arguments decided, whose signature shows the others only."""
+    """Return a constructor with some arguments fixed, whose signature has the others."""
 
     def made(**options: Any) -> BaseSampler:
         return make(**(fixed | options))

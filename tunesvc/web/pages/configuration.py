@@ -9,7 +9,7 @@ from importlib import metadata
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from tunesvc.preview import preview, told_size
+from tunesvc.preview import describe_size, preview
 from tunesvc.queries.rows import StudyView
 from tunesvc.spec import CategoricalParameter, Parameter, StudySpec
 from tunesvc.spec.yaml.document import written
@@ -31,7 +31,7 @@ def configuration_page(request: Request, study: AskedStudy) -> HTMLResponse:
         study=study,
         text="" if spec is None else study.source_text or written(spec),
         facts=dict(_facts(study)),
-        size="" if spec is None else told_size(spec, preview(spec, samples=0)),
+        size="" if spec is None else describe_size(spec, preview(spec, samples=0)),
         space=[] if spec is None else [(name, *_range(one)) for name, one in spec.parameters.items()],
         versions=[(name, metadata.version(name)) for name in PACKAGES] + [("Python", platform.python_version())],
     )

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from tunesvc.db.engine.database import Database
 from tunesvc.errors import SpecError, StudyExists, StudyNotFound
-from tunesvc.preview import Preview, preview, told_cost, told_size
+from tunesvc.preview import Preview, describe_cost, describe_size, preview
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study, list_studies, list_study_names
 from tunesvc.runtime.run_study import StudySource, create
@@ -152,8 +152,8 @@ def judge(
         faults,
         problems,
         seen,
-        told_size(spec, seen),
-        tuple(told_cost(spec, seen.cost)),
+        describe_size(spec, seen),
+        tuple(describe_cost(spec, seen.cost)),
     )
 
 

@@ -133,7 +133,7 @@ class GPSampler(BaseSampler):
         """Return the reason of the last proposal for this trial."""
         return self._reasons.get(number)
 
-    # --- proposing ----------------------------------------------------------------------------------
+    # --- proposing ---
 
     def _propose(
         self,
@@ -340,7 +340,7 @@ class GPSampler(BaseSampler):
     def _seeds_of(self, numbers: Sequence[int]) -> np.ndarray:
         return groups(np.array(numbers), self._shared_seeds)
 
-    # --- reasons ------------------------------------------------------------------------------------
+    # --- reasons ---
 
     def _explain_start(self, number: int, ended: int) -> None:
         until = f"until {self._n_startup_trials} trials have finished"
