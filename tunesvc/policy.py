@@ -197,8 +197,8 @@ def next_move(
 ) -> AskForTrials | Drain | Halt | Finish:
     """Return the next move that the budget allows.
 
-    Spent time and GPU budgets stop running trials. A spent budget of trials lets them finish, and so
-    does a forecast below `stop_when`.
+    Spent time and GPU budgets stop running trials. A spent budget of trials lets them finish, and
+    so does a forecast below `stop_when`.
 
     Args:
         exhausted: reason why nothing is left to propose, such as a complete grid; else empty.

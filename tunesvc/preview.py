@@ -35,9 +35,11 @@ class Preview:
     """Preview of a study."""
 
     samples: tuple[Mapping[str, ParamValue], ...]
-    """Uniform samples with active parameters only; empty if the objective declares its parameters."""
+    """Uniform samples with active parameters only;
+    empty if the objective declares its parameters."""
     size: int | None
-    """Number of configurations; None if a parameter is continuous or unknown, or there are too many."""
+    """Number of configurations; None if a parameter is continuous or unknown,
+    or there are too many."""
     size_at_most: int | None
     """Bound on the size; None if a parameter is continuous or unknown."""
     exhaustible: bool

@@ -47,7 +47,10 @@ class Explainable(Protocol):
     """A sampler or pruner that gives reasons."""
 
     def explain(self, number: int) -> Reason | None:
-        """Return the reason of the last decision on this trial; None if there is none, or no longer."""
+        """Return the reason of the last decision on this trial.
+
+        None if there is none, or no longer.
+        """
         ...
 
 
@@ -56,7 +59,10 @@ def reason_of(
     number: int,
     complain: Callable[[int, str, Exception], None],
 ) -> Reason | None:
-    """Return a sampler's or pruner's reason for its last decision; an error in it is only recorded."""
+    """Return a sampler's or pruner's reason for its last decision.
+
+    An error in it is only recorded.
+    """
     # Checking for the protocol takes thirty times as long.
     explain = getattr(chooser, "explain", None)
     if explain is None:

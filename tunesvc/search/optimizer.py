@@ -61,9 +61,11 @@ class Optimizer:
         """Open one study.
 
         Args:
-            prune_before_step: from this step on a trial counts as nearly finished and is not stopped.
+            prune_before_step: from this step on a trial counts as nearly finished and is not
+                stopped.
             trials_max: number of distinct trials after which nothing is left to try.
-            seed: random numbers of a trial follow from this seed and its number; None: from entropy.
+            seed: random numbers of a trial follow from this seed and its number; None: from
+                entropy.
             warm_start: trials of earlier studies that the sampler learns from.
         """
         self.memory = memory
@@ -184,7 +186,10 @@ class Optimizer:
         return number
 
     def cancel(self, number: int) -> None:
-        """Cancel an enqueued trial that was not asked for yet. It ends as failed and counts for nothing."""
+        """Cancel an enqueued trial that was not asked for yet.
+
+        It ends as failed and counts for nothing.
+        """
         self._waiting.remove(number)
         self.memory.set_trial_state_values(number, TrialState.FAIL)
         self.cancelled += 1
@@ -197,7 +202,8 @@ class Optimizer:
         pruner: BasePruner,
         trials_max: int | None,
     ) -> None:
-        """Continue in a wider space, with a sampler and a pruner made for it, as after a restart."""
+        """Continue in a wider space, with a sampler and a pruner made for it,
+        as after a restart."""
         self._drop_prefetched()
         self.space, self._trials_max = space, trials_max
         self._size = space.size if space.parameters else None
@@ -238,7 +244,8 @@ class Optimizer:
         return len(self._prefetched)
 
     def prefetch(self, step_time: str | None, lasting: int) -> bool:
-        """Prepare one more proposal; return False if that is impossible or nothing is left to propose.
+        """Prepare one more proposal; return False if that is impossible or nothing is left to
+        propose.
 
         Args:
             step_time: time of the last committed step, for replay: see `DRAWN_AT`. None while that
@@ -256,7 +263,8 @@ class Optimizer:
         return True
 
     def stamp_prefetched(self, step_time: str) -> None:
-        """Set the time of the step during whose commit proposals were made; drop them if it is empty.
+        """Set the time of the step during whose commit proposals were made; drop them if it is
+        empty.
 
         It is empty when the time of the commit is unknown, because its answer was lost.
         """
@@ -298,7 +306,8 @@ class Optimizer:
         value: str,
         kind: str = "user",
     ) -> None:
-        """Store an attribute of a trial, unless it cannot be stored or is a constraint without a number.
+        """Store an attribute of a trial, unless it cannot be stored or is a constraint without a
+        number.
 
         Args:
             value: as JSON.
@@ -320,7 +329,8 @@ class Optimizer:
         write(number, name, json.loads(value))
 
     def packed_study(self) -> bytes:
-        """Return attributes and trials, pickled, for an Optuna objective that reads `trial.study`."""
+        """Return attributes and trials, pickled,
+        for an Optuna objective that reads `trial.study`."""
         memory, study_id = self.memory, self.memory.study_id
         trials = memory.get_all_trials(study_id, deepcopy=False)
         user, system = (
@@ -351,7 +361,10 @@ class Optimizer:
         number: int,
         steps: Sequence[int] | None = None,
     ) -> PruneDecision | None:
-        """Return the pruner's decision to stop the trial, if it has one. See `PruningPolicy.verdict`."""
+        """Return the pruner's decision to stop the trial, if it has one.
+
+        See `PruningPolicy.verdict`.
+        """
         return self._pruning.verdict(number, steps)
 
     def pause(self, number: int, after_step: int) -> None:
@@ -409,7 +422,8 @@ class Optimizer:
         self._is_up_to_date = False
 
     def on_step_end(self) -> None:
-        """Update what learns from finished and paused trials, after all of a step have been told."""
+        """Update what learns from finished and paused trials,
+        after all of a step have been told."""
         if self._is_up_to_date:
             return
         self._is_up_to_date = True

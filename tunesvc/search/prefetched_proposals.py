@@ -24,7 +24,8 @@ class Reproducible(Protocol):
     """A sampler whose proposals may be prefetched."""
 
     repeatable: bool
-    """True if a proposal follows from seed, trial number and study alone, and asking changes nothing."""
+    """True if a proposal follows from seed, trial number and study alone,
+    and asking changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,8 @@ class PrefetchedProposal:
     stale_from: int
     """Number of finished trials from which on it is stale."""
     step_time: str | None
-    """Time of the step that it rests on, for replay: see `DRAWN_AT`. None while that step is committed."""
+    """Time of the step that it rests on, for replay: see `DRAWN_AT`.
+    None while that step is committed."""
 
     @property
     def timestamped(self) -> Proposal:

@@ -72,7 +72,8 @@ class Proposer:
         self._alone: list[str] = []
         """Parameters of the last trial that the sampler did not propose jointly."""
         self.is_cold_start = True
-        """True if the next draw starts without anything that sampler and curve models have cached."""
+        """True if the next draw starts without anything that
+        sampler and curve models have cached."""
         self.is_distinct = False
         """True if a proposal that was tried before is replaced by an untried one."""
 
@@ -137,7 +138,8 @@ class Proposer:
         finished: int,
         details: dict[str, Any],
     ) -> tuple[str, dict[str, Any]]:
-        """Return reason and details for a sampler that gives none, naming parameters drawn at random."""
+        """Return reason and details for a sampler that gives none,
+        naming parameters drawn at random."""
         name = self._sampler_name
         reason = f"proposed by {name} from {finished} finished trials"
         if not self.space.parameters:
@@ -331,7 +333,8 @@ class Proposer:
         return drawn
 
     def _merged(self, details: Mapping[str, Any], reason: Reason) -> dict[str, Any]:
-        """Merge a sampler's details into ours: `sampler` is the spec's name, `by` what drew instead."""
+        """Merge a sampler's details into ours: `sampler` is the spec's name,
+        `by` what drew instead."""
         its = {key: value for key, value in reason.details.items() if value is not None}
         if isinstance(its.get("nearest"), list):
             its["nearest"] = [self._near(one) for one in its["nearest"] if isinstance(one, Mapping)]

@@ -1,4 +1,5 @@
-"""The pruning policy of a study: which trials its pruner stops, which paused ones it resumes, and why.
+"""The pruning policy of a study: which trials its pruner stops, which paused ones it resumes, and
+why.
 
 A pruner is an Optuna `BasePruner` and may be any user's code: if it raises, nothing is stopped and
 the error is recorded. Imports no sampler.
@@ -134,7 +135,10 @@ class PruningPolicy:
         return Promotion(number, reason.text, {**reason.details, **details})
 
     def promote(self, number: int, details: Mapping[str, Any]) -> None:
-        """Mark a paused trial as running. The caller drops what it reported after its checkpoint."""
+        """Mark a paused trial as running.
+
+        The caller drops what it reported after its checkpoint.
+        """
         step = self._memory.get_trial(number).last_step
         passed = {"step": -1 if step is None else step, "chance": details.get("chance")}
         self._memory.set_trial_system_attr(number, RESUMED, passed)
@@ -160,7 +164,8 @@ class PruningPolicy:
             return False
 
     def _explain(self, trial: FrozenTrial, step: int) -> PruneDecision:
-        """Return the decision with the pruner's reason, or else with the rank of the trial's value."""
+        """Return the decision with the pruner's reason,
+        or else with the rank of the trial's value."""
         reason = self._pruner_reason(trial.number) or Reason("", {})
         text = reason.text or f"pruner {self._pruner_name} stopped it"
         details = reason.details
@@ -174,7 +179,8 @@ class PruningPolicy:
         )
 
     def _rank_at(self, trial: FrozenTrial, step: int) -> tuple[str, Mapping[str, Any]]:
-        """Describe the rank of the trial's value at a step among all trials, as text and details."""
+        """Describe the rank of the trial's value at a step among all trials,
+        as text and details."""
         value = trial.intermediate_values[step]
         orientation = float(orientations_of(self._study)[0])
         history = history_of(self._study, self._study.get_trials(deepcopy=False))
@@ -195,7 +201,8 @@ class PruningPolicy:
         return text, details
 
     def _audit(self, number: int) -> PruneDecision | None:
-        """Return an audit, once per trial, if the pruner would stop it but lets it run on as a check."""
+        """Return an audit, once per trial,
+        if the pruner would stop it but lets it run on as a check."""
         reason = self._pruner_reason(number)
         if reason is None or not reason.details.get("audit"):
             return None

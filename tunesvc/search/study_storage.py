@@ -38,7 +38,8 @@ POINTS_MAX = 4_096
 2nd, 4th, 8th ... step. The database keeps all reports."""
 
 FAILURE = "tunesvc:failure"
-"""System attribute of a failed trial: class of what ended its last attempt, see `policy.Failure`."""
+"""System attribute of a failed trial: class of what ended its last attempt,
+see `policy.Failure`."""
 BLAMED = frozenset({"gpu_oom", "nan"})
 """Failures that the trial's parameters caused, and would cause again nearby."""
 
@@ -78,7 +79,8 @@ class RecordingStorage(InMemoryStorage):
         self._paused: dict[int, FrozenTrial] = {}
         """Paused trials as they are; readers see them as pruned ones."""
         self.resumed: list[int] = []
-        """Numbers of trials that were paused and are no longer, in order; `FinishedTrials` reads it."""
+        """Numbers of trials that were paused and are no longer, in order;
+        `FinishedTrials` reads it."""
         self._transferred: Sequence[FrozenTrial] = ()
         self.changes = 0
         """Counts every change that a pruner can see."""
@@ -321,7 +323,10 @@ class RecordingStorage(InMemoryStorage):
         step: int,
         values: Sequence[float | None],
     ) -> None:
-        """Set the values of the objectives after the first at a step; dropped unless all are there."""
+        """Set the values of the objectives after the first at a step.
+
+        Dropped unless all are there.
+        """
         trial = self.get_trial(number)
         others = trial.system_attrs.setdefault(OTHERS, {})
         others.pop(step, None)
@@ -410,7 +415,10 @@ def clear_trial_cache(study: Study) -> None:
 
 
 def shown_as_infeasible(trial: FrozenTrial) -> FrozenTrial | None:
-    """Return a trial that failed because of its parameters as samplers see it; None for any other."""
+    """Return a trial that failed because of its parameters as samplers see it.
+
+    None for any other.
+    """
     if trial.state != TrialState.FAIL or trial.system_attrs.get(FAILURE) not in BLAMED:
         return None
     shown = copy.copy(trial)

@@ -31,5 +31,6 @@ def groups(numbers: np.ndarray, shared: int | None) -> np.ndarray:
 
 
 def turn(number: int, shared: int | None) -> int:
-    """Return a counter of which every second value meets every seed: each round starts one later."""
+    """Return a counter of which every second value meets every seed:
+    each round starts one later."""
     return number if shared is None else number % shared + number // shared

@@ -15,7 +15,8 @@ import numpy as np
 from optuna.study import StudyDirection
 
 _DEVIATION = 1.0
-"""Prior deviation of the slope's logarithm: spreads of two studies often differ by a factor of e."""
+"""Prior deviation of the slope's logarithm:
+spreads of two studies often differ by a factor of e."""
 _SCATTER = 0.3
 """Scatter of a configuration about the line, in units of the earlier study's spread."""
 _DOF = 4.0
@@ -43,8 +44,8 @@ class ValueMapping:
     ) -> ValueMapping:
         """Fit the line.
 
-        The slope is the posterior mean of its logarithm, given a prior near 1. The line goes through
-        the middle of the pairs.
+        The slope is the posterior mean of its logarithm, given a prior near 1. The line goes
+        through the middle of the pairs.
 
         Args:
             pairs: (earlier value, value here) of the same configuration.

@@ -31,7 +31,8 @@ BEST = 3
 TRANSFERRED_MAX = 200
 """Most trials of one earlier study that are shown: the best, and an even sample of the others."""
 TRANSFERRED = "tunesvc:carried"
-"""System attribute of a trial that was enqueued from an earlier study: its name and number there."""
+"""System attribute of a trial that was enqueued from an earlier study:
+its name and number there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,8 @@ class WarmStart:
         return dict(Counter(one.study for one in self.transferred))
 
     def first(self) -> list[TransferResult]:
-        """Return the trials to run first: the best of each study in turn, each configuration once."""
+        """Return the trials to run first: the best of each study in turn,
+        each configuration once."""
         ranked = [
             [one for one in self.transferred if one.study == name]  # best first
             for name in self.counts

@@ -22,7 +22,8 @@ from tunesvc.spec import (
 from tunesvc.spec.conditions import contains, when_values
 
 STATES_MAX = 20_000
-"""Most combinations of parents' values that are remembered; a space that needs more is not counted."""
+"""Most combinations of parents' values that are remembered;
+a space that needs more is not counted."""
 
 _OTHER = "\x00any other value"
 _ABSENT = "\x00absent"
@@ -59,7 +60,10 @@ def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
 
 
 def count_at_most(parameters: Mapping[str, Parameter]) -> int | None:
-    """Bound the number of configurations, ignoring conditions; None if a parameter is continuous."""
+    """Bound the number of configurations, ignoring conditions.
+
+    None if a parameter is continuous.
+    """
     counts = [count_values(parameter) for parameter in parameters.values()]
     known = [count for count in counts if count is not None]
     return math.prod(known) if len(known) == len(counts) else None

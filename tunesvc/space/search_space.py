@@ -1,7 +1,7 @@
 """The search space: parameters of the spec as Optuna distributions, with their conditions.
 
-Owns the order in which parameters are drawn, the conditions of `when`, and the size of a space. Knows
-nothing of samplers, Ray or the database.
+Owns the order in which parameters are drawn, the conditions of `when`, and the size of a space.
+Knows nothing of samplers, Ray or the database.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Space:
             self._clauses[name] = self._clauses_of(parameter)
 
     def active(self, name: str, params: Mapping[str, ParamValue]) -> bool:
-        """Return True if `name` exists under `params`: every parent exists and has a required value."""
+        """Return True if `name` exists under `params`:
+        every parent exists and has a required value."""
         for ancestor, clauses in self._clauses[name].items():
             if ancestor not in params:
                 return False
@@ -76,7 +77,8 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """Number of configurations; None if a parameter is continuous or the space too entangled."""
+        """Number of configurations; None if a parameter is
+        continuous or the space too entangled."""
         return count_configurations(self.parameters)
 
     def is_listed(self, trials: int | None) -> bool:
@@ -125,7 +127,10 @@ class Space:
         return {name: as_written(self.parameters[name], value) for name, value in params.items()}
 
     def _why_absent(self, name: str, params: Mapping[str, ParamValue]) -> str:
-        """Return the condition that other values break or leave open; empty if the parameter exists."""
+        """Return the condition that other values break or leave open.
+
+        Empty if the parameter exists.
+        """
         for ancestor, clauses in self._clauses[name].items():
             kind = self.parameters[ancestor]
             given = as_written(kind, params[ancestor]) if ancestor in params else None
@@ -230,7 +235,10 @@ def _range(parameter: Parameter) -> str:
 
 
 def to_distribution(parameter: Parameter) -> BaseDistribution:
-    """Return a parameter's Optuna distribution; with a `step`, `max` becomes the last reached value."""
+    """Return a parameter's Optuna distribution.
+
+    With a `step`, `max` becomes the last reached value.
+    """
     match parameter:
         case FloatParameter(step=None):
             return FloatDistribution(parameter.min, parameter.max, log=parameter.log)
@@ -325,7 +333,10 @@ def canonical(distribution: BaseDistribution, value: Any) -> Any:
 
 
 def all_values(distribution: BaseDistribution) -> list[ParamValue] | None:
-    """Return every value of a distribution in order; None if it is continuous, or there are too many."""
+    """Return every value of a distribution in order.
+
+    None if it is continuous, or there are too many.
+    """
     match distribution:
         case CategoricalDistribution(choices=choices):
             return list(choices)

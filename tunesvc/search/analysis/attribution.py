@@ -87,7 +87,8 @@ def shapley(
     players: int,
     seed: int = 0,
 ) -> np.ndarray:
-    """Return each player's mean contribution over the orders in which they may join; shape (players,).
+    """Return each player's mean contribution over the orders in which they may join; shape
+    (players,).
 
     Args:
         worth: of sets of players, boolean masks of shape (sets, players).
@@ -120,7 +121,8 @@ def _sampled(
     players: int,
     seed: int,
 ) -> np.ndarray:
-    """Sample random orders, each with its reverse (Mitchell et al. 2022, "Sampling permutations")."""
+    """Sample random orders, each with its reverse (Mitchell et al. 2022,
+    "Sampling permutations")."""
     rng = np.random.default_rng(seed)
     count = max(2, _SETS_MAX // (2 * (players + 1)))
     both = []

@@ -77,7 +77,10 @@ class ModelSurface:
         point: np.ndarray,
         others: np.ndarray,
     ) -> np.ndarray:
-        """Return `others` with the selected parameters as at `point`; absent ones are normalised."""
+        """Return `others` with the selected parameters as at `point`.
+
+        Absent ones are normalised.
+        """
         return self._domain.without_absent(np.where(chosen, point, others))
 
     def mean(self, points: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Noise of a study's results, from configurations that were measured repeatedly, or from the model."""
+"""Noise of a study's results, from configurations that were measured repeatedly,
+or from the model."""
 
 from __future__ import annotations
 

@@ -35,10 +35,10 @@ class AshaPruner(BasePruner):
     judged once. The pruner needs no state but the reports: after a restart it decides the same, and
     late or reordered reports count at the rung to which they belong.
 
-    In the form `stop`, a trial that is not among the best on arrival at a rung is pruned; the first
-    arrival always continues. In the form `promote` such a trial is paused, and resumes as soon as it
-    is among the best 1/eta of later arrivals. That needs calls of `promotion`, which tunesvc makes and
-    plain Optuna does not.
+    In the form `stop`, a trial that is not among the best on arrival at a rung is pruned; the
+    first arrival always continues. In the form `promote` such a trial is paused, and resumes as
+    soon as it is among the best 1/eta of later arrivals. That needs calls of `promotion`, which
+    tunesvc makes and plain Optuna does not.
 
     Args:
         min: step of the first rung, at least 1.

@@ -86,9 +86,11 @@ class RungTable:
         self._paused: dict[int, FrozenTrial] = {}
         """Index -> a paused trial as it was read; it is read again after it resumed."""
         self._entries: dict[int, list[RungEntry]] = {}
-        """Entries by rung, for rungs that were asked for; unsorted if there are several objectives."""
+        """Entries by rung, for rungs that were asked for;
+        unsorted if there are several objectives."""
         self.version: int | None = None
-        """Version of the trials; unchanged, running trials need not be read again. None if unknown."""
+        """Version of the trials; unchanged, running trials need not be read again.
+        None if unknown."""
         self._updated_version: int | None = None
         self._looked_at_version: dict[int, int | None] = {}
         self._seen: dict[int, dict[int, _Seen]] = {}

@@ -42,7 +42,10 @@ def option_issues(
     sampler: BaseSampler | None = None,
     pruner: BasePruner | None = None,
 ) -> list[SpecIssue]:
-    """Return all issues, each at its path; the spec may lack parameters that are wrong themselves."""
+    """Return all issues, each at its path.
+
+    The spec may lack parameters that are wrong themselves.
+    """
     found = _faults("sampler", partial(make_sampler, spec, _space(spec), sampler))
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
         return found  # the spec's own checks report this

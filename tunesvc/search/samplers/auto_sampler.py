@@ -29,10 +29,10 @@ Selected = GPSampler | ImputingSampler
 class AutoSampler(BaseSampler):
     """Spreads the first trials evenly, then uses a Gaussian process, or TPE where that is better.
 
-    TPE is better in spaces of more than 30 parameters, for more than three objectives, and after 500
-    trials. Where trials are pruned, the two take turns: each finds what the other overlooks. If the
-    Gaussian process would measure a configuration again there, TPE proposes instead, because a full
-    training is expensive. docs/benchmarks.md has the measurements.
+    TPE is better in spaces of more than 30 parameters, for more than three objectives, and after
+    500 trials. Where trials are pruned, the two take turns: each finds what the other overlooks.
+    If the Gaussian process would measure a configuration again there, TPE proposes instead,
+    because a full training is expensive. docs/benchmarks.md has the measurements.
     """
 
     repeatable = True
@@ -129,7 +129,8 @@ class AutoSampler(BaseSampler):
         state: TrialState,
         values: Sequence[float] | None,
     ) -> None:
-        """Tell the sampler that proposed the trial, if it is known: not after a restart or many trials."""
+        """Tell the sampler that proposed the trial, if it is known:
+        not after a restart or many trials."""
         if trial.number in self._selected:
             self._selected[trial.number][0].after_trial(study, trial, state, values)
 
@@ -153,7 +154,10 @@ class AutoSampler(BaseSampler):
         return self._selected[trial.number][0]
 
     def _decide(self, study: Study, trial: FrozenTrial) -> tuple[Selected, str]:
-        """Return the sampler and the reason to select it; the reason is empty for the usual choice."""
+        """Return the sampler and the reason to select it.
+
+        The reason is empty for the usual choice.
+        """
         trials = study._get_trials(deepcopy=False, use_cache=True)
         history = history_of(study, trials)
         if len(study.directions) > OBJECTIVES_MAX:

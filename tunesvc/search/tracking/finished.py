@@ -1,9 +1,10 @@
-"""Finished trials of a study, each read once, so that an update costs the same for any number of them.
+"""Finished trials of a study, each read once, so that an update costs the same for any number of
+them.
 
 Code that caches something about a study's trials (counts, columns, the best) follows them with its
 own `FinishedTrials`. A finished trial does not change, except that a paused one may be resumed.
-Works with any Optuna storage; `RecordingStorage` lists the resumed trials itself. Imports no sampler
-and no pruner.
+Works with any Optuna storage; `RecordingStorage` lists the resumed trials itself. Imports no
+sampler and no pruner.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class FinishedTrials:
 
 
 def resumed_in(study: Study) -> Sequence[int] | None:
-    """Return the numbers of trials that were paused and are no longer; None if the storage has no list.
+    """Return the numbers of trials that were paused and are no longer; None if the storage has no
+    list.
 
     The list only grows.
     """
@@ -101,7 +103,8 @@ def forecasts_in(study: Study) -> object:
 def split(
     trials: Sequence[FrozenTrial],
 ) -> tuple[Sequence[FrozenTrial], Sequence[FrozenTrial]]:
-    """Return the transferred trials, which come first with negative numbers, and the study's own."""
+    """Return the transferred trials, which come first with negative numbers,
+    and the study's own."""
     transferred = next(
         (place for place, trial in enumerate(trials) if trial.number >= 0),
         len(trials),

@@ -65,7 +65,10 @@ def ranked(losses: np.ndarray) -> np.ndarray:
 
 
 def _net(placed: np.ndarray, front: np.ndarray) -> list[int]:
-    """Order a front's rows, each as far as possible from those before it; the earliest of equal ones."""
+    """Order a front's rows, each as far as possible from those before it.
+
+    The earliest of equal ones.
+    """
 
     def distance(place: int) -> np.ndarray:
         return np.asarray(np.linalg.norm(placed[front] - placed[place], axis=1).round(_DIGITS))

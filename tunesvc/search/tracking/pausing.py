@@ -33,7 +33,10 @@ class Alternative(StrEnum):
 
 @runtime_checkable
 class PausingPruner(Protocol):
-    """A pruner whose stopped trials may resume. Plain Optuna never promotes them: they stay pruned."""
+    """A pruner whose stopped trials may resume.
+
+    Plain Optuna never promotes them: they stay pruned.
+    """
 
     @property
     def pauses(self) -> bool:

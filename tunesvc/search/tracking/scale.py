@@ -1,4 +1,5 @@
-"""A robust scale for an objective: small is good, and differences between good values count most."""
+"""A robust scale for an objective: small is good,
+and differences between good values count most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Summary of a study, updated as trials finish: counts, the best, tried parameters, values at steps.
+"""Summary of a study, updated as trials finish: counts, the best, tried parameters, values at
+steps.
 
 Answers what a scan of all trials would, at a cost that does not grow with them. Imports no sampler
 and no pruner.
@@ -75,7 +76,10 @@ class StudyHistory:
         trials: Sequence[FrozenTrial],
         resumed: Sequence[int] | None = None,
     ) -> None:
-        """Add finished trials. Arguments as for `FinishedTrials.look`; transferred trials come first."""
+        """Add finished trials. Arguments as for `FinishedTrials.look`.
+
+        Transferred trials come first.
+        """
         self._transferred, own = split(trials)
         self._trials = own
         reopened, finished = self._finished_trials.look(own, resumed)
@@ -95,7 +99,10 @@ class StudyHistory:
         return [trial for _, _, trial in self._front]
 
     def numbers_of(self, params: Mapping[str, Any]) -> Iterator[int]:
-        """Yield the numbers of trials with these parameters, in any state; finished ones in order."""
+        """Yield the numbers of trials with these parameters, in any state.
+
+        Finished ones in order.
+        """
         for trial in self._transferred:
             if trial.params == params:
                 yield trial.number
@@ -105,7 +112,10 @@ class StudyHistory:
                 yield self._trials[index].number
 
     def repeated(self, params: Mapping[str, Any], number: int) -> int | None:
-        """Return a trial that the trial of this number would repeat; None if the parameters are new."""
+        """Return a trial that the trial of this number would repeat.
+
+        None if the parameters are new.
+        """
         others = (other for other in self.numbers_of(params) if other != number)
         return next(others, None)
 

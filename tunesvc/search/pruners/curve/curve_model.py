@@ -1,15 +1,16 @@
 """Forecasts of final values, with their uncertainty, from the partial curves of a study's trials.
 
-Knows Optuna's trials only. The curve pruner uses it, and samplers that learn from unfinished trials.
+Knows Optuna's trials only. The curve pruner uses it, and samplers that learn from unfinished
+trials.
 
 At a few levels (steps in geometric progression) a Gaussian process maps the features of a trial at
 that step (smoothed last value, best value, recent change, and its parameters) to the rest: final
 value minus the present one. Finished trials contribute their final values. Pruned and running ones
 that went beyond the level contribute their own forecast from the level they reached, with its
-variance as noise. A trial is stopped by its curve and parameters, which are the inputs; conditioning
-on them makes that selection ignorable (Rubin 1976, "Inference and missing data"). Values that
-pruned trials never reached are filled in from the last level to the first, as for monotone missing
-data.
+variance as noise. A trial is stopped by its curve and parameters, which are the inputs;
+conditioning on them makes that selection ignorable (Rubin 1976, "Inference and missing data").
+Values that pruned trials never reached are filled in from the last level to the first, as for
+monotone missing data.
 """
 
 from __future__ import annotations
@@ -45,21 +46,24 @@ TAUGHT_MAX = 160
 _DENSITY = math.gamma((DOF + 1) / 2) / (math.sqrt(DOF * math.pi) * math.gamma(DOF / 2))
 """Density of the standard Student t at 0."""
 _FARTHEST = 2 * WORST
-"""End of the scale for curves: they start far from where they end, and diverged ones lie farther."""
+"""End of the scale for curves: they start far from where they end,
+and diverged ones lie farther."""
 _MARGIN = 0.25
-"""Curves that are worse than every finished one by no more than this, on the scale, count as similar."""
+"""Curves that are worse than every finished one by no more than this, on the scale,
+count as similar."""
 _AT_ONCE = 1_024
 """Trials that are forecast together: more take memory, and no less time."""
 _CHANGE = 0.7
 _DOUBT = 3.0
-"""Factor on the variance of forecasts in the fit: they rest on the same few finished trials, so their
-errors are correlated."""
+"""Factor on the variance of forecasts in the fit: they rest on the same few finished trials, so
+their errors are correlated."""
 """Prior deviation, on the scale, of the change from a level to the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurveForecast:
-    """Forecast of a trial's final value: a Student t on the study's scale, on which small is good."""
+    """Forecast of a trial's final value: a Student t on the study's scale,
+    on which small is good."""
 
     step: int
     """Last level that the trial has reached, from which it was forecast."""
@@ -85,7 +89,8 @@ class CurveForecast:
         return float(abs(ends[1] - ends[0]) / 2)
 
     def interval(self, share: float = 0.9) -> tuple[float, float]:
-        """Return the bounds of the central interval with this probability, in the objective's units."""
+        """Return the bounds of the central interval with this probability,
+        in the objective's units."""
         reach = self.deviation_z * float(stdtrit(DOF, 0.5 + share / 2))
         ends = self._back(np.minimum([self.z - reach, self.z + reach], self.reached_z))
         return float(ends.min()), float(ends.max())
@@ -330,7 +335,10 @@ class _Learned:
         params: np.ndarray,
         level: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Forecast trials from their summaries at a level: centre and deviation; arbitrary at level -1."""
+        """Forecast trials from their summaries at a level: centre and deviation.
+
+        Arbitrary at level -1.
+        """
         z, deviation = np.zeros(len(known)), np.ones(len(known))
         for k in set(level.tolist()) - {-1}:
             rows = np.flatnonzero(level == k)

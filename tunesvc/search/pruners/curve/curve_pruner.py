@@ -57,10 +57,10 @@ class CurvePruner(BasePruner):
     Of the stopped trials at most a share of `chance` would have become the new best, if forecasts
     are calibrated. `tunesvc.search.pruners.audit.false_prunes` measures that share.
 
-    Where `promotion` is called, as by tunesvc but not by plain Optuna, stopped trials are only paused.
-    They resume when later trials have improved the model. As in freeze-thaw optimisation (Swersky et
-    al. 2014, https://arxiv.org/abs/1406.3896), a paused trial or a new one runs, whichever is worth
-    more.
+    Where `promotion` is called, as by tunesvc but not by plain Optuna, stopped trials are only
+    paused. They resume when later trials have improved the model. As in freeze-thaw optimisation
+    (Swersky et al. 2014, https://arxiv.org/abs/1406.3896), a paused trial or a new one runs,
+    whichever is worth more.
 
     Several objectives are forecast separately, and assumed to be independent given curves and
     parameters. Optuna's trials report one objective only, so with plain Optuna nothing is stopped
@@ -110,7 +110,10 @@ class CurvePruner(BasePruner):
 
     @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
-        """Return True if the trial should stop; checked at its first report at or after each level."""
+        """Return True if the trial should stop.
+
+        Checked at its first report at or after each level.
+        """
         points = points_of(trial, len(study.directions))
         step = max(points, default=None)
         if step is None or step < self._min:
@@ -153,7 +156,8 @@ class CurvePruner(BasePruner):
         paused: Mapping[int, int],
         alternative: Alternative,
     ) -> int | None:
-        """Return the paused trial with the most to gain per remaining step, if a new one gains less.
+        """Return the paused trial with the most to gain per remaining step, if a new one gains
+        less.
 
         While new trials are possible, nothing else counts, until the paused ones together have less
         than the allowed chance to hold the best. Once the budget of trials is spent, a trial

@@ -22,7 +22,8 @@ from tunesvc.search.tracking.objectives import seen_by
 ALL_MAX = 1_024
 """Default number of trials up to which all of them are used."""
 _GROWTH = 1.4
-"""Factor between levels: they lie at the 1st, 2nd, 3rd, 4th, 6th ... report of the longest curve."""
+"""Factor between levels: they lie at the 1st, 2nd, 3rd, 4th, 6th ...
+report of the longest curve."""
 _NOTHING, _CUT, _FINISHED = range(3)
 _ROW = np.dtype(
     [
@@ -202,7 +203,8 @@ class CurveFeatures:
         self.losses = [orientation * value if math.isfinite(value) else math.inf for _, value in points]
 
     def summary(self, level: int) -> tuple[float, float, float]:
-        """Return features at a level: smoothed last, best, and earlier value (from half way there)."""
+        """Return features at a level: smoothed last, best,
+        and earlier value (from half way there)."""
         n = bisect_right(self.steps, level)
         if n == 0 or self.steps[-1] < level:
             return (math.nan, math.nan, math.nan)

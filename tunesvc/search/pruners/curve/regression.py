@@ -25,7 +25,8 @@ _OUTLIER = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """linear · <x, x'> + smooth · exp(-|x - x'|² / (2 length²)) + noise, in units of the outputs' variance."""
+    """linear · <x, x'> + smooth · exp(-|x - x'|² / (2 length²)) + noise,
+    in units of the outputs' variance."""
 
     linear: float
     smooth: float
@@ -86,7 +87,10 @@ class Regression:
         self._scale2 = total2 / (PRIOR_DOF + n) * (1 + _FITTED / n)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and deviation (scale of a Student t with `DOF`), noise included; shapes (m,)."""
+        """Return mean and deviation (scale of a Student t with `DOF`), noise included.
+
+        Shapes (m,).
+        """
         x = self._standardise(x)
         across = self._covariance(self.kernel, x, self._x)
         explained = solve_triangular(self._factor, across.T, lower=True)
@@ -117,7 +121,8 @@ def _relevance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _choose(x: np.ndarray, y: np.ndarray, noise: np.ndarray, prior2: float) -> Kernel:
-    """Return the kernel under which the outputs are most likely, with their scale integrated out."""
+    """Return the kernel under which the outputs are most likely,
+    with their scale integrated out."""
     surest = np.argsort(noise, kind="stable")[:CHOOSE_MAX]
     x, y, noise = x[surest], y[surest], noise[surest]
     of_length = {length: _smooth(x, x, length) for length in {kernel.length for kernel in KERNELS}}

@@ -1,6 +1,7 @@
 """Paused trials as candidates to resume: their chance to end best and gain per step, cached.
 
-`CurveModel` makes the forecasts; here they are compared with the best finished trials, and described.
+`CurveModel` makes the forecasts; here they are compared with the best finished trials, and
+described.
 """
 
 from __future__ import annotations
@@ -81,8 +82,8 @@ class ResumeCandidate:
 class ResumeCandidates:
     """Candidates among the paused trials of one study.
 
-    A candidate is computed again after it was resumed, after a fit of a model, and when the best has
-    changed. All of these become rarer as a study grows.
+    A candidate is computed again after it was resumed, after a fit of a model, and when the best
+    has changed. All of these become rarer as a study grows.
     """
 
     def __init__(self) -> None:
@@ -140,7 +141,8 @@ class ResumeCandidates:
         return 1 - math.prod(others)
 
     def best(self, chance: float) -> ResumeCandidate | None:
-        """Return the candidate with the most gain per step among those with at least this chance."""
+        """Return the candidate with the most gain per step among
+        those with at least this chance."""
         there = self._there[self._rows["chance"][self._there] >= chance]
         for number in there[np.isnan(self._rows["rate"][there])].tolist():
             self._rows["rate"][number] = self._of[number].gain_per_step

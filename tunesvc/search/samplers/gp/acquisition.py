@@ -16,14 +16,16 @@ _WIDTHS = (0.15, 0.1, 0.05, 0.02, 0.005)
 """Step sizes of successive rounds of local search, in parts of a parameter's range."""
 _CLIMBERS, _NEIGHBOURS = 8, 30
 _CAUTION = 5.0
-"""Power of the probability of feasibility (Gardner et al. 2014): with 1, most asks at a border fail."""
+"""Power of the probability of feasibility (Gardner et al. 2014): with 1,
+most asks at a border fail."""
 _WORTH_A_RISK = 0.04
-"""Least information value of a point that may violate constraints, for values with variance 1. Else a
-model that knows the function well would ask beyond a border once it has reached it, because there
-is something to gain only there."""
+"""Least information value of a point that may violate constraints, for values with variance 1.
+Else a model that knows the function well would ask beyond a border once it has reached it,
+because there is something to gain only there."""
 
 _WORTH_REPEATING = 0.01
-"""Least information value of a repetition, for values with variance 1: less is rounding, not noise."""
+"""Least information value of a repetition, for values with variance 1:
+less is rounding, not noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,14 @@ class Incumbents:
 
 
 class Acquisition:
-    """Log expected improvement of the best posterior mean (lower is better) by one noisy observation.
+    """Log expected improvement of the best posterior mean (lower is better) by one noisy
+    observation.
 
-    This is the knowledge gradient (Frazier, Powell and Dayanik 2009) over the two points that matter:
-    the observed one and the incumbent, or for the incumbent itself the runner-up. Without noise it is
-    expected improvement. Information is discounted by noise, so a promising point is measured again
-    once that is worth more than a new point. Almost without noise it never is; nor is a point that
-    has failed.
+    This is the knowledge gradient (Frazier, Powell and Dayanik 2009) over the two points that
+    matter: the observed one and the incumbent, or for the incumbent itself the runner-up. Without
+    noise it is expected improvement. Information is discounted by noise, so a promising point is
+    measured again once that is worth more than a new point. Almost without noise it never is; nor
+    is a point that has failed.
     """
 
     def __init__(
@@ -151,7 +154,8 @@ def _rows(points: np.ndarray) -> np.ndarray:
 
 
 def _log_improvement(z: np.ndarray) -> np.ndarray:
-    """log E[max(z + a standard normal, 0)], also far below 0 (Ament et al. 2023, "Unexpected improvements")."""
+    """log E[max(z + a standard normal, 0)], also far below 0 (Ament et al. 2023,
+    "Unexpected improvements")."""
     safe = np.maximum(z, -5.0)
     near = np.log(safe * ndtr(safe) + np.exp(-0.5 * safe**2 - _LOG_SQRT_2PI))
     far = -0.5 * z**2 - _LOG_SQRT_2PI - 2 * np.log(np.maximum(-z, 5.0))

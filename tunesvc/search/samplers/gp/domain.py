@@ -77,7 +77,8 @@ class Domain:
         return self.without_absent(snapped)
 
     def learn_conditions(self, trials: Sequence[FrozenTrial]) -> None:
-        """Find the choice that decides on each parameter which some trials lack, if there is one."""
+        """Find the choice that decides on each parameter which some trials lack,
+        if there is one."""
         self._rules = []
         for j, name in enumerate(self.names):
             has = np.array([name in trial.params for trial in trials], dtype=bool)
@@ -95,7 +96,8 @@ class Domain:
                     break
 
     def without_absent(self, points: np.ndarray) -> np.ndarray:
-        """Set parameters that are inactive at a point to `ABSENT`, in place, and return the points."""
+        """Set parameters that are inactive at a point to `ABSENT`, in place,
+        and return the points."""
         for rule in self._rules:
             points[np.isin(points[:, rule.parent], list(rule.off)), rule.child] = ABSENT
         return points
@@ -111,7 +113,8 @@ class Domain:
         width: float,
         rng: np.random.Generator,
     ) -> np.ndarray:
-        """Return `each` neighbours of every point, with one or two parameters changed by `width`."""
+        """Return `each` neighbours of every point,
+        with one or two parameters changed by `width`."""
         out = np.repeat(points, each, axis=0)
         rows = np.arange(len(out))
         for is_moved in (np.ones(len(out), dtype=bool), rng.random(len(out)) < 0.5):

@@ -48,9 +48,9 @@ class Hyperparameters:
 
 
 _LENGTH, _LENGTH_OF_CHOICES = (np.log(0.5), 1.0, 1.0), (np.log(1.2), 1.0, 1.0)
-"""Mode of a length scale's logarithm, and its deviations below and above. Choices are 1 apart, numbers
-0.4 of their range on average, so scales of choices are that much longer. Otherwise configurations
-that differ in a few choices would be unrelated."""
+"""Mode of a length scale's logarithm, and its deviations below and above. Choices are 1 apart,
+numbers 0.4 of their range on average, so scales of choices are that much longer. Otherwise
+configurations that differ in a few choices would be unrelated."""
 _SIGNAL = (0.0, 1.0, 1.0)
 _FLAT = np.array(
     [
@@ -60,9 +60,9 @@ _FLAT = np.array(
         (np.log(1e-4), 2.0, 2.0, -12.0, 1.0),
     ]
 )
-"""Priors and bounds of `own`, `noise`, `shift` and `rest`, the terms that do not fade with distance.
-The first two may be almost 0, as for a smooth function; but few values can always be explained as
-noise, so large ones are less likely."""
+"""Priors and bounds of `own`, `noise`, `shift` and `rest`, the terms that do not fade with
+distance. The first two may be almost 0, as for a smooth function; but few values can always be
+explained as noise, so large ones are less likely."""
 _FLAT_OF_STEPS = np.array(
     [
         (np.log(0.02), 1.0, 1.0, -9.0, 0.0),
@@ -146,7 +146,10 @@ class Posterior:
         )
 
     def mean(self, points: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
-        """Return means of the function, or with `seeds` of observations with those; shape (points,)."""
+        """Return means of the function, or with `seeds` of observations with those.
+
+        Shape (points,).
+        """
         squares = self._squares(self._embed(points))
         cross = self._covariance(squares)
         if seeds is not None:

@@ -37,7 +37,8 @@ VERSION = "gp 5"
 _FITTED_MAX = 150
 """Most observations that hyperparameters are fitted to."""
 _EVERY_UP_TO, _GROWTH = 20, 1.1
-"""Number of finished trials up to which each one leads to a new fit; then every growth by `_GROWTH`."""
+"""Number of finished trials up to which each one leads to a new fit;
+then every growth by `_GROWTH`."""
 _FITS_MAX = 6
 """Cached fits: of values, of their logarithms and of constraints, now and at the last milestone."""
 _TEACHING = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -69,9 +70,11 @@ class GPSampler(BaseSampler):
         Args:
             seed: of all random numbers; from the system's entropy by default.
             n_startup_trials: number of trials that are spread evenly before the model is used.
-            search_space: the parameters, if they are known in advance; else learned from the trials.
-            shared_seeds: set if trial k is trained with seed `k % shared_seeds`, or on that fold of
-                the data. A seed's effect on all trials alike is then separated from the parameters'.
+            search_space: the parameters, if they are known in advance; else learned from the
+                trials.
+            shared_seeds: set if trial k is trained with seed `k % shared_seeds`, or on that fold
+                of the data. A seed's effect on all trials alike is then separated from the
+                parameters'.
         """
         self._seed = _entropy() if seed is None else int(seed)
         self._n_startup_trials = n_startup_trials
@@ -320,7 +323,8 @@ class GPSampler(BaseSampler):
         *,
         jumps: bool = False,
     ) -> Hyperparameters:
-        """Fit, or return a cached fit: several workers ask between two results, with the same data."""
+        """Fit, or return a cached fit: several workers ask between two results,
+        with the same data."""
         arrays = (points, values, variances, seeds)
         key = b"".join(array.tobytes() for array in arrays) + bytes([jumps])
         known = self._fits.get(key)

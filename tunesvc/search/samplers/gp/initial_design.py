@@ -13,7 +13,10 @@ from tunesvc.search.samplers.gp.domain import Domain
 
 
 def spread(domain: Domain, number: int, seed: int) -> np.ndarray:
-    """Return a point of a scrambled Sobol' sequence, which fills the box evenly; shape (parameters,)."""
+    """Return a point of a scrambled Sobol' sequence, which fills the box evenly.
+
+    Shape (parameters,).
+    """
     sequence = qmc.Sobol(max(len(domain), 1), seed=seed)
     if number:
         sequence.fast_forward(number)

@@ -1,4 +1,5 @@
-"""The Parzen estimator of TPE: a mixture of one product kernel per observation, and one for the prior.
+"""The Parzen estimator of TPE: a mixture of one product kernel per observation, and one for the
+prior.
 
 It equals Optuna's (Watanabe 2023, https://arxiv.org/abs/2304.11127), computed with SciPy's special
 functions instead of Python loops; tests compare the two. Knows numbers and distributions, neither
@@ -28,13 +29,15 @@ LATEST = 25
 """Number of latest observations with full weight; the weight of earlier ones falls with age."""
 _LOG_SQRT_2PI = 0.5 * np.log(2 * np.pi)
 _NARROWEST = 100.0
-"""A kernel is at least as wide as the range divided by this, or by the number of kernels if fewer."""
+"""A kernel is at least as wide as the range divided by this,
+or by the number of kernels if fewer."""
 NARROW_FROM = 98
 """Number of observations from which on kernels may have their smallest width."""
 
 
 def weights_by_age(n: int) -> Array:
-    """Weigh `n` observations, the oldest first: 1 for the latest, falling with age (Bergstra et al. 2013)."""
+    """Weigh `n` observations, the oldest first: 1 for the latest,
+    falling with age (Bergstra et al. 2013)."""
     return np.concatenate(
         [
             np.linspace(1 / max(n, 1), 1.0, num=max(n - LATEST, 0)),
@@ -126,7 +129,8 @@ class Parzen:
         return points
 
     def log_density(self, points: Array) -> tuple[Array, Array]:
-        """Return the log density at points of shape (m, parameters), and the prior's share, 0 to 1."""
+        """Return the log density at points of shape (m, parameters),
+        and the prior's share, 0 to 1."""
         with np.errstate(divide="ignore"):  # log(0) for a kernel that is too far away
             logs = self._numbers.log_density(points[:, self._number_at])
             logs += np.log(self._counts)
@@ -143,7 +147,8 @@ class Parzen:
 
 
 class _Numbers:
-    """Kernels of the numerical parameters: products of truncated normals, or of their mass in a step.
+    """Kernels of the numerical parameters: products of truncated normals, or of their mass in a
+    step.
 
     Everything that does not depend on the points is computed once. The squares are multiplied out,
     so that two matrix products do the rest. From the middle of each range no kernel is more than
@@ -192,7 +197,10 @@ class _Numbers:
         return mu + sigma * _truncated(quantiles, low, high)
 
     def log_density(self, points: Array) -> Array:
-        """Return the log density of each kernel at points of shape (m, axes); shape (m, kernels)."""
+        """Return the log density of each kernel at points of shape (m, axes).
+
+        Shape (m, kernels).
+        """
         x = self._scaled(points) - self._middle
         logs = x @ self._linear.T + (x * x) @ self._square.T + self._constant
         for column, (distinct, at) in self._distinct.items():
@@ -256,7 +264,10 @@ class _Axis:
 
 
 class _Choices:
-    """Kernels of a categorical parameter: one choice each, smoothed; the last kernel is the prior."""
+    """Kernels of a categorical parameter: one choice each, smoothed.
+
+    The last kernel is the prior.
+    """
 
     def __init__(self, observed: npt.NDArray[np.int_], n_choices: int, of: int) -> None:
         self._observed = np.append(observed, -1)
@@ -305,7 +316,8 @@ def _choices(kind: BaseDistribution) -> tuple[Any, ...]:
 
 
 def _widths(centres: Array, low: Array, high: Array) -> Array:
-    """Return each kernel's deviation by column: the larger distance to a neighbour, within bounds."""
+    """Return each kernel's deviation by column:
+    the larger distance to a neighbour, within bounds."""
     n = len(centres)
     order = np.argsort(centres, axis=0)
     ends = np.vstack([low, np.take_along_axis(centres, order, axis=0), high])
@@ -319,7 +331,8 @@ def _widths(centres: Array, low: Array, high: Array) -> Array:
 
 
 def _log_mass(a: Array, b: Array) -> Array:
-    """Return the log normal mass between a and b, computed in the left tail, where it is accurate."""
+    """Return the log normal mass between a and b, computed in the left tail,
+    where it is accurate."""
     flip = a > 0
     lower, upper = np.where(flip, -b, a), np.where(flip, -a, b)
     most = log_ndtr(upper)

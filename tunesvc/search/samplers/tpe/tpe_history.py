@@ -48,7 +48,10 @@ class Observation:
 
 @dataclass(slots=True)
 class TrialColumns(Sequence[Observation]):
-    """Trials in order of their numbers, with their parameters as cached columns. Do not change it."""
+    """Trials in order of their numbers, with their parameters as cached columns.
+
+    Do not change it.
+    """
 
     observations: Sequence[Observation]
     numbers: npt.NDArray[np.int_] = field(init=False, compare=False)
@@ -76,14 +79,18 @@ class TrialColumns(Sequence[Observation]):
         return self.observations[place]
 
     def column(self, name: str) -> Array:
-        """Return a parameter of each trial in Optuna's internal representation; NaN where absent."""
+        """Return a parameter of each trial in Optuna's internal representation.
+
+        NaN where absent.
+        """
         if name not in self._columns:
             values = [one.point.get(name, math.nan) for one in self.observations]
             self._columns[name] = np.array(values)
         return self._columns[name]
 
     def table(self, names: Iterable[str]) -> tuple[Array, npt.NDArray[np.int_]]:
-        """Return the points with all of these parameters, shape (points, parameters), and their numbers."""
+        """Return the points with all of these parameters, shape (points, parameters),
+        and their numbers."""
         key = tuple(names)
         if key not in self._tables:
             points = np.stack([self.column(name) for name in key], axis=1)
@@ -134,7 +141,8 @@ class TPEHistory:
 
     @property
     def finished(self) -> int:
-        """Number of trials to learn from: completed, pruned, or failed because of their parameters."""
+        """Number of trials to learn from: completed, pruned,
+        or failed because of their parameters."""
         return len(self._numbers)
 
     def update(
@@ -174,10 +182,12 @@ class TPEHistory:
         return running[-self._history :]
 
     def view(self) -> Split:
-        """Split off the good trials like Optuna's TPE, and as many others as `history` has room for.
+        """Split off the good trials like Optuna's TPE, and as many others as `history` has room
+        for.
 
         With several objectives Optuna's share of good trials grows without bound: here it is at
-        most a quarter of the history. The others are the latest, and an even sample of earlier ones.
+        most a quarter of the history. The others are the latest, and an even sample of earlier
+        ones.
         """
         if self._view is None:
             good = self._good()
@@ -239,7 +249,8 @@ class TPEHistory:
         return rank[0] == 0 and len(self._orientations) > 1
 
     def _rank(self, trial: FrozenTrial) -> Rank:
-        """Rank like Optuna's TPE: completed trials by value, pruned ones by last step, infeasible ones."""
+        """Rank like Optuna's TPE: completed trials by value, pruned ones by last step,
+        infeasible ones."""
         violation = sum(excess for excess in trial.constraints.values() if excess > 0)
         if violation > 0:
             return (2, violation, 0.0, trial.number)
@@ -315,7 +326,10 @@ class ParetoFront:
             del self._numbers[at], self._losses[at]
 
     def best(self, count: int) -> set[int]:
-        """Return the best by rank of dominance; of the last rank those that add most to the volume."""
+        """Return the best by rank of dominance.
+
+        Of the last rank those that add most to the volume.
+        """
         if count >= len(self._numbers):
             return set(self._numbers)
         if count == 0:

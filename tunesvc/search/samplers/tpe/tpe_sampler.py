@@ -39,7 +39,8 @@ HISTORY = 400
 """Default number of modelled trials: from 100 on, kernels have their smallest width."""
 _NEAREST = 3
 _SHARED = "tpe:relative_params"
-"""Optuna's system attribute for drawn values that are not set yet; both samplers can share a study."""
+"""Optuna's system attribute for drawn values that are not set yet;
+both samplers can share a study."""
 _SHARED_LENGTH = 2045
 """Most characters of an attribute in Optuna's relational storage."""
 
@@ -154,16 +155,16 @@ class _Known:
 class TPESampler(BaseSampler):
     """Tree-structured Parzen estimator, multivariate, with a bounded history.
 
-    The good trials are split off as by Optuna's TPE, from all that have finished. A bounded number of
-    the others is modelled: the latest, and an even sample of the earlier ones, weighted by what it
-    represents. Up to that number, proposals are those of Optuna's
-    `TPESampler(multivariate=True, group=True, constant_liar=True)` with the same seed, up to rounding.
+    The good trials are split off as by Optuna's TPE, from all that have finished. A bounded number
+    of the others is modelled: the latest, and an even sample of the earlier ones, weighted by what
+    it represents. Up to that number, proposals are those of Optuna's
+    `TPESampler(multivariate=True, group=True, constant_liar=True)` with the same seed, up to
+    rounding.
 
     Learns from completed and pruned trials, from constraints (`optuna.Trial.set_constraint`), and
     from trials that failed because of their parameters. Bergstra et al. 2011
-    (https://papers.nips.cc/paper/4443) and 2013
-    (http://proceedings.mlr.press/v28/bergstra13.pdf); Falkner et al. 2018 (BOHB) for the multivariate
-    form.
+    (https://papers.nips.cc/paper/4443) and 2013 (http://proceedings.mlr.press/v28/bergstra13.pdf);
+    Falkner et al. 2018 (BOHB) for the multivariate form.
 
     Args:
         seed: of the random numbers.
@@ -288,7 +289,8 @@ class TPESampler(BaseSampler):
         self._proposed: LRUDict[_ProposedTrial] = LRUDict()
 
     def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
-        """Return the cached data of a study, built again when forecasts of pruned trials have changed.
+        """Return the cached data of a study, built again when forecasts of pruned trials have
+        changed.
 
         That is rare enough to be cheap, and makes the data independent of the order in which trials
         ended: after a restart it is the same.
@@ -468,7 +470,8 @@ def _times_text(log_ratio: float) -> str:
 
 
 def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
-    """Return the modelled trials nearest to a proposal, by root mean square in parts of the range."""
+    """Return the modelled trials nearest to a proposal,
+    by root mean square in parts of the range."""
     space = {name: kind for draw in draws for name, kind in draw.space.items()}
     point = {name: value for draw in draws for name, value in draw.point.items()}
     view = draws[-1].view
