@@ -109,7 +109,7 @@ def after_failure(
     earlier: Mapping[Failure, int],
     retries: Retries,
 ) -> Retry | GiveUp:
-    """Decide whether a trial whose attempt failed runs again.
+    """Decide whether a trial runs again after a failed attempt.
 
     Args:
         failure: of the attempt.
@@ -127,12 +127,17 @@ def after_failure(
     return GiveUp(f"not retried: retries.{failure} ({limit}) is used up")
 
 
-def is_broken(failure: Failure, unexplained: int, results: int, limits: Limits) -> bool:
+def is_broken(
+    failure: Failure,
+    unexplained: int,
+    results: int,
+    limits: Limits,
+) -> bool:
     """Return True if a failed trial shows that no trial can succeed, so that the study should end.
 
     Args:
         failure: of the trial that just failed.
-        unexplained: failed trials whose parameters were not the cause, this one included.
+        unexplained: trials that failed for other reasons than their parameters, this one included.
         results: trials with a result.
         limits: the study's.
     """
@@ -334,10 +339,15 @@ def time_left_s(fraction: float, spent_s: float) -> float | None:
 
 def reached_target(metrics: tuple[Metric, ...], values: list[float]) -> bool:
     """Return True if a trial reaches the target of every metric that has one."""
-    targets = [(m, m.target, value) for m, value in zip(metrics, values, strict=True) if m.target is not None]
-    return bool(targets) and all(
-        value == target or is_better(value, target, metric.goal) for metric, target, value in targets
-    )
+    pairs = zip(metrics, values, strict=True)
+    reached = [_reaches(metric, value) for metric, value in pairs if metric.target is not None]
+    return bool(reached) and all(reached)
+
+
+def _reaches(metric: Metric, value: float) -> bool:
+    if metric.target is None:
+        return False
+    return value == metric.target or is_better(value, metric.target, metric.goal)
 
 
 # --- attempts that do not end by themselves ---
@@ -350,7 +360,13 @@ def overdue(
 ) -> tuple[StopCause, str] | None:
     """Return the limit that an attempt has exceeded, with a text; None if there is none."""
     if limits.wall is not None and running_s > limits.wall:
-        return StopCause.WALL, f"ran longer than limits.wall ({limits.wall:g} s)"
+        return (
+            StopCause.WALL,
+            f"ran longer than limits.wall ({limits.wall:g} s)",
+        )
     if limits.silence is not None and silent_s > limits.silence:
-        return StopCause.SILENCE, f"no report for {limits.silence:g} s (limits.silence)"
+        return (
+            StopCause.SILENCE,
+            f"no report for {limits.silence:g} s (limits.silence)",
+        )
     return None

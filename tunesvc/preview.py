@@ -54,7 +54,13 @@ def preview(spec: StudySpec, *, samples: int = 5, seed: int = 0) -> Preview:
         return Preview((), None, None, False, _cost(spec))
     drawn = tuple(sample(space, rng) for _ in range(samples))
     exhaustible = spec.seeds is None and space.is_listed(spec.budget.trials)
-    return Preview(drawn, space.size, space.size_at_most, exhaustible, _cost(spec))
+    return Preview(
+        drawn,
+        space.size,
+        space.size_at_most,
+        exhaustible,
+        _cost(spec),
+    )
 
 
 def describe_size(spec: StudySpec, seen: Preview) -> str:
@@ -113,10 +119,18 @@ def _cost(spec: StudySpec) -> Cost:
             "a trial asks for no GPU",
         )
     tightest = min(_gpu_bounds(spec, gpus), default=(None, _UNBOUNDED))
-    return Cost(spec.budget.trials, wall_s, tightest[0], gpus, cpus, tightest[1])
+    return Cost(
+        spec.budget.trials,
+        wall_s,
+        tightest[0],
+        gpus,
+        cpus,
+        tightest[1],
+    )
 
 
-_UNBOUNDED = "nothing bounds the GPU hours: set `budget.gpu_hours`, or `limits.wall` together with `budget.trials`"
+_UNBOUNDED = "nothing bounds the GPU hours: set `budget.gpu_hours`"
+_UNBOUNDED += ", or `limits.wall` together with `budget.trials`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +161,11 @@ def _bounds(spec: StudySpec) -> list[_Bound]:
 
 def _gpu_bounds(spec: StudySpec, gpus: float) -> list[tuple[float, str]]:
     """Return the GPU hours that each limit allows, with the limit's name."""
-    bounds = [
-        (bound.trial_seconds * gpus / 3600, bound.reason) for bound in _bounds(spec) if bound.trial_seconds is not None
-    ]
+    bounds = []
+    for bound in _bounds(spec):
+        if bound.trial_seconds is None:
+            continue
+        bounds.append((bound.trial_seconds * gpus / 3600, bound.reason))
     if spec.budget.gpu_hours is not None:
         bounds.append((spec.budget.gpu_hours, "`budget.gpu_hours`"))
     return bounds

@@ -70,6 +70,6 @@ def reason_of(
     try:
         reason: Reason | None = explain(number)
         return reason
-    except Exception as error:  # noqa: BLE001  # a user's code; the decision stands without a reason
+    except Exception as error:  # noqa: BLE001  # a user's code; the decision stands without it
         complain(number, type(chooser).__name__, error)
         return None

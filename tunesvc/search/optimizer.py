@@ -30,7 +30,11 @@ from tunesvc.search.prefetched_proposals import (
 from tunesvc.search.proposals import FIXED, ORIGIN, Proposer, configuration
 from tunesvc.search.pruners.curve.curve_model import refit_models, reread
 from tunesvc.search.pruning import Promotion, PruneDecision, PruningPolicy
-from tunesvc.search.study_storage import FAILURE, RecordingStorage, clear_trial_cache
+from tunesvc.search.study_storage import (
+    FAILURE,
+    RecordingStorage,
+    clear_trial_cache,
+)
 from tunesvc.search.tracking.pausing import Alternative
 from tunesvc.search.warm_start import TRANSFERRED, WarmStart
 from tunesvc.space.search_space import Space
@@ -91,7 +95,12 @@ class Optimizer:
             seed,
             self._warm_start,
         )
-        self._pruning = PruningPolicy(memory, self.study, pruner_name, prune_before_step)
+        self._pruning = PruningPolicy(
+            memory,
+            self.study,
+            pruner_name,
+            prune_before_step,
+        )
         self._prefetched: PrefetchQueue = deque()
         self._waiting = deque(t.number for t in self.trials if t.state == TrialState.WAITING)
         self._is_up_to_date = True
@@ -109,7 +118,10 @@ class Optimizer:
     @property
     def trials(self) -> Sequence[FrozenTrial]:
         """All trials in order of their numbers, without prefetched ones. Do not change them."""
-        trials = self.memory.get_all_trials(self.memory.study_id, deepcopy=False)
+        trials = self.memory.get_all_trials(
+            self.memory.study_id,
+            deepcopy=False,
+        )
         return trials[: len(trials) - len(self._prefetched)]
 
     @property
@@ -160,9 +172,17 @@ class Optimizer:
                 one.params,
                 f"trial {one.number} of {one.study}, which had {one.value:.6g}",
             )
-            self.memory.set_trial_system_attr(number, TRANSFERRED, [one.study, one.number])
+            self.memory.set_trial_system_attr(
+                number,
+                TRANSFERRED,
+                [one.study, one.number],
+            )
 
-    def enqueue(self, params: Mapping[str, ParamValue], origin: str = "") -> int:
+    def enqueue(
+        self,
+        params: Mapping[str, ParamValue],
+        origin: str = "",
+    ) -> int:
         """Add a trial with given values, to be asked for before any other.
 
         The sampler fills in the parameters that are not given.
@@ -263,7 +283,7 @@ class Optimizer:
         return True
 
     def stamp_prefetched(self, step_time: str) -> None:
-        """Set the time of the step during whose commit proposals were made; drop them if it is
+        """Date proposals made during the commit of a step; drop them if the time is
         empty.
 
         It is empty when the time of the commit is unknown, because its answer was lost.
@@ -291,9 +311,17 @@ class Optimizer:
     def _propose(self) -> Proposal:
         if self._waiting:
             number = self._next_waiting()
-            return self._proposer.propose(number, enqueued=True, finished=self._finished)
+            return self._proposer.propose(
+                number,
+                enqueued=True,
+                finished=self._finished,
+            )
         number = self.memory.create_new_trial(self.memory.study_id)
-        return self._proposer.propose(number, enqueued=False, finished=self._finished)
+        return self._proposer.propose(
+            number,
+            enqueued=False,
+            finished=self._finished,
+        )
 
     def suggest(self, number: int, name: str, distribution: str) -> ParamValue:
         """Return a value for a parameter that the objective declares. See `Proposer.suggest`."""
@@ -453,6 +481,9 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def queued(params: Mapping[str, ParamValue], origin: str = "") -> dict[str, Any]:
+def queued(
+    params: Mapping[str, ParamValue],
+    origin: str = "",
+) -> dict[str, Any]:
     """Return the system attributes of a trial that is enqueued with these values."""
     return {FIXED: dict(params), **({ORIGIN: origin} if origin else {})}

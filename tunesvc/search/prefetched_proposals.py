@@ -1,8 +1,8 @@
 """Proposals drawn before a worker is free, so that no worker waits for them.
 
-Only for samplers whose proposals follow from the seed, the trial's number and the study as it was:
-such a proposal can wait or be dropped without a trace. Prefetched proposals are the last trials of
-the study in memory; nothing of them is recorded before they are taken.
+Only for samplers with proposals that follow from the seed, the trial's number and the study as it
+was: such a proposal can wait or be dropped without a trace. Prefetched proposals are the last
+trials of the study in memory; nothing of them is recorded before they are taken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DRAWN_AT = "drawn"
 
 @runtime_checkable
 class Reproducible(Protocol):
-    """A sampler whose proposals may be prefetched."""
+    """A sampler with proposals that may be prefetched."""
 
     repeatable: bool
     """True if a proposal follows from seed, trial number and study alone,

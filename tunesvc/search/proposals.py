@@ -77,7 +77,13 @@ class Proposer:
         self.is_distinct = False
         """True if a proposal that was tried before is replaced by an untried one."""
 
-    def propose(self, number: int, *, enqueued: bool, finished: int) -> Proposal:
+    def propose(
+        self,
+        number: int,
+        *,
+        enqueued: bool,
+        finished: int,
+    ) -> Proposal:
         """Return parameters for a new trial.
 
         Args:
@@ -100,12 +106,20 @@ class Proposer:
         if enqueued:
             origin = self._memory.get_trial(number).system_attrs.get(ORIGIN, "")
             reason = f"enqueued: {origin}" if origin else "enqueued"
-            return Proposal(number, params, reason, {**details, "phase": "enqueued"})
+            return Proposal(
+                number,
+                params,
+                reason,
+                {**details, "phase": "enqueued"},
+            )
         explained = self._sampler_reason(number)
         if explained is None:
             reason, details = self._unexplained(params, finished, details)
         else:
-            reason, details = self._name_sources(explained.text), self._merged(details, explained)
+            reason, details = (
+                self._name_sources(explained.text),
+                self._merged(details, explained),
+            )
         untried = self.nearest_untried(number, params) if self.is_distinct else None
         if untried is not None:
             self._replace_params(number, untried)
@@ -113,7 +127,12 @@ class Proposer:
             reason += "; moved to the nearest configuration that has not been tried"
         return Proposal(number, params, reason, details)
 
-    def _propose_at_random(self, number: int, error: Exception, details: dict[str, Any]) -> Proposal:
+    def _propose_at_random(
+        self,
+        number: int,
+        error: Exception,
+        details: dict[str, Any],
+    ) -> Proposal:
         message = f"{type(error).__name__}: {error}"
         params = self.draw_all(number, self._fallback)
         reason = f"drawn at random, because sampler {self._sampler_name} raised {message}"
@@ -125,7 +144,11 @@ class Proposer:
             sampler_error=message,
         )
 
-    def _replace_params(self, number: int, params: Mapping[str, ParamValue]) -> None:
+    def _replace_params(
+        self,
+        number: int,
+        params: Mapping[str, ParamValue],
+    ) -> None:
         self._memory.forget_params(number)
         for name, value in params.items():
             distribution = self.space.distributions[name]
@@ -161,7 +184,10 @@ class Proposer:
 
         None if no other trial has these parameters.
         """
-        trials = self._memory.get_all_trials(self._memory.study_id, deepcopy=False)
+        trials = self._memory.get_all_trials(
+            self._memory.study_id,
+            deepcopy=False,
+        )
         tried = {configuration(trial.params) for trial in trials if trial.number != number}
         if configuration(params) not in tried:
             return None
@@ -189,7 +215,13 @@ class Proposer:
         clear_trial_cache(self._study)
         sampler = self._study.sampler
         try:
-            return self._draw(number, name, declared, self._relative(number, sampler), sampler)
+            return self._draw(
+                number,
+                name,
+                declared,
+                self._relative(number, sampler),
+                sampler,
+            )
         except Exception as raised:  # noqa: BLE001  # a user's sampler
             return self._suggest_at_random(number, name, declared, raised)
 
@@ -212,7 +244,11 @@ class Proposer:
         self._memory.record_error(number, component, raised)
         return drawn
 
-    def draw_all(self, number: int, sampler: BaseSampler) -> dict[str, ParamValue]:
+    def draw_all(
+        self,
+        number: int,
+        sampler: BaseSampler,
+    ) -> dict[str, ParamValue]:
         """Draw all parameters of a trial, in the order of the space."""
         reseed(sampler, self.seed, number)
         self._alone = []
@@ -251,7 +287,11 @@ class Proposer:
                     values,
                 )
         except Exception as error:  # noqa: BLE001  # a user's sampler must not lose the outcome
-            self._memory.record_error(number, f"sampler {self._sampler_name}", error)
+            self._memory.record_error(
+                number,
+                f"sampler {self._sampler_name}",
+                error,
+            )
 
     def forget(self, number: int) -> None:
         """Forget a trial that was removed, as if it had never been drawn."""
@@ -291,7 +331,11 @@ class Proposer:
             trial = self._memory.get_trial(number)
             study = _filter_study(self._study, trial)
             together = sampler.infer_relative_search_space(study, trial)
-            self._relative_of[number] = sampler.sample_relative(study, trial, together)
+            self._relative_of[number] = sampler.sample_relative(
+                study,
+                trial,
+                together,
+            )
         return self._relative_of[number]
 
     def _draw(
@@ -332,7 +376,11 @@ class Proposer:
         drawn: ParamValue = distribution.to_external_repr(internal)
         return drawn
 
-    def _merged(self, details: Mapping[str, Any], reason: Reason) -> dict[str, Any]:
+    def _merged(
+        self,
+        details: Mapping[str, Any],
+        reason: Reason,
+    ) -> dict[str, Any]:
         """Merge a sampler's details into ours: `sampler` is the spec's name,
         `by` what drew instead."""
         its = {key: value for key, value in reason.details.items() if value is not None}
@@ -349,7 +397,11 @@ class Proposer:
         """Format a nearby trial alike for all samplers: number, distance, value, and its study."""
         number = one.get("number", one.get("trial"))
         value, *_ = one.get("values") or (one.get("value"),)
-        made = {"number": number, "distance": one.get("distance"), "value": value}
+        made = {
+            "number": number,
+            "distance": one.get("distance"),
+            "value": value,
+        }
         origin = None
         if self._warm_start is not None and isinstance(number, int):
             origin = self._warm_start.origin(number)

@@ -121,12 +121,19 @@ class PruningPolicy:
         try:
             number = pruner.promotion(self._study, self.paused, alternative)
         except Exception as error:  # noqa: BLE001  # a user's pruner
-            self._memory.record_error(None, f"pruner {self._pruner_name}", error)
+            self._memory.record_error(
+                None,
+                f"pruner {self._pruner_name}",
+                error,
+            )
             return None
         if number is None:
             self._none_promoted = alternative, self._memory.changes
             return None
-        reason = self._pruner_reason(number) or Reason(f"chosen by {self._pruner_name}", {})
+        reason = self._pruner_reason(number) or Reason(
+            f"chosen by {self._pruner_name}",
+            {},
+        )
         details = {
             "pruner": self._pruner_name,
             "instead": alternative,
@@ -140,7 +147,10 @@ class PruningPolicy:
         The caller drops what it reported after its checkpoint.
         """
         step = self._memory.get_trial(number).last_step
-        passed = {"step": -1 if step is None else step, "chance": details.get("chance")}
+        passed = {
+            "step": -1 if step is None else step,
+            "chance": details.get("chance"),
+        }
         self._memory.set_trial_system_attr(number, RESUMED, passed)
         self._memory.resume(number)
         del self.paused[number]
@@ -155,7 +165,7 @@ class PruningPolicy:
         clear_trial_cache(self._study)
         try:
             return self._study.pruner.prune(self._study, trial)
-        except Exception as error:  # noqa: BLE001  # a user's pruner; without its answer the trial runs on
+        except Exception as error:  # noqa: BLE001  # a user's pruner; the trial runs on
             self._memory.record_error(
                 trial.number,
                 f"pruner {self._pruner_name}",
@@ -178,12 +188,19 @@ class PruningPolicy:
             pause=self.pauses,
         )
 
-    def _rank_at(self, trial: FrozenTrial, step: int) -> tuple[str, Mapping[str, Any]]:
+    def _rank_at(
+        self,
+        trial: FrozenTrial,
+        step: int,
+    ) -> tuple[str, Mapping[str, Any]]:
         """Describe the rank of the trial's value at a step among all trials,
         as text and details."""
         value = trial.intermediate_values[step]
         orientation = float(orientations_of(self._study)[0])
-        history = history_of(self._study, self._study.get_trials(deepcopy=False))
+        history = history_of(
+            self._study,
+            self._study.get_trials(deepcopy=False),
+        )
         at = history.rank_at(trial.number, step, value)
         text = (
             f"{value:.6g} at step {step}, where {at.rank_finished - 1} of {at.finished} finished "

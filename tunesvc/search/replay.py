@@ -48,7 +48,7 @@ class RecordedStep:
     pruned: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     """Trial to be stopped or paused -> details of the decision."""
     paused: list[tuple[int, int]] = field(default_factory=list)
-    """Trial whose attempt ended as paused, and the step after which it would resume."""
+    """Trial that was paused, and the step after which it would resume."""
     ended: list[int] = field(default_factory=list)
     reopened: list[tuple[int, int]] = field(default_factory=list)
     """Trial, and the step after which its next attempt resumed."""
@@ -248,7 +248,10 @@ def judge(
     return _compare(recording, stops)
 
 
-def _compare(recording: Recording, stops: Mapping[int, int]) -> PrunerComparison:
+def _compare(
+    recording: Recording,
+    stops: Mapping[int, int],
+) -> PrunerComparison:
     finished = [trial for trial in recording.trials.values() if is_candidate(trial)]
     ranks = _ranks(finished, recording.spec.directions)
     good_count = max(1, round(GOOD_SHARE * len(finished)))
@@ -310,11 +313,22 @@ class _Tally:
         self.agreeing += is_alike
         return is_alike
 
-    def differs(self, number: int, recorded: str, redrawn: str, why: str) -> None:
+    def differs(
+        self,
+        number: int,
+        recorded: str,
+        redrawn: str,
+        why: str,
+    ) -> None:
         self.first = self.first or Mismatch(number, recorded, redrawn, why)
 
     def counted(self) -> ReplayCount:
-        return ReplayCount(self.compared, self.agreeing, self.skipped, self.first)
+        return ReplayCount(
+            self.compared,
+            self.agreeing,
+            self.skipped,
+            self.first,
+        )
 
 
 def _walk(
@@ -323,7 +337,13 @@ def _walk(
     given: int | None = None,
 ) -> Iterator[_RecordedAsk]:
     """Yield every recorded ask with the sampler's present proposal."""
-    optimizer = _optimizer(recording, make(recording.spec.seed or 0), None, "", None)
+    optimizer = _optimizer(
+        recording,
+        make(recording.spec.seed or 0),
+        None,
+        "",
+        None,
+    )
     for entry in recording.steps:
         _report(entry, optimizer)
         _end(recording, entry, optimizer)
@@ -379,7 +399,11 @@ def _redraw(
     error = ""
     drawn: Mapping[str, ParamValue] = {}
     try:
-        drawn = optimizer.redraw(recorded, seed, untried=bool(details.get("untried")))
+        drawn = optimizer.redraw(
+            recorded,
+            seed,
+            untried=bool(details.get("untried")),
+        )
     except Exception as raised:  # noqa: BLE001  # a user's sampler, perhaps of another version
         error = f"{type(raised).__name__}: {raised}"
     version = optimizer.version(recorded.number)
@@ -449,7 +473,11 @@ class _Recorded(BaseSampler):
     """Replaces the sampler if only the pruner is asked:
     proposals are overwritten by recorded ones."""
 
-    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+    def infer_relative_search_space(
+        self,
+        study: Any,
+        trial: Any,
+    ) -> dict[str, Any]:
         return {}
 
     def sample_relative(
@@ -514,7 +542,11 @@ def _not_comparable(ask: _RecordedAsk, name: str, space: Space) -> str:
     return f"the sampler raised {ask.error}" if ask.error else ""
 
 
-def _why_differing(ask: _RecordedAsk, recording: Recording, restarted: bool) -> str:
+def _why_differing(
+    ask: _RecordedAsk,
+    recording: Recording,
+    restarted: bool,
+) -> str:
     recorded, now = ask.details.get("version"), ask.version
     if recorded and now and recorded != now:
         return f"recorded with {recorded}, redrawn with {now}"
@@ -523,7 +555,8 @@ def _why_differing(ask: _RecordedAsk, recording: Recording, restarted: bool) -> 
     if restarted:
         return "the sampler keeps something between asks, and the study was restarted in between"
     if (recording.spec.parallelism or 2) > 1:
-        return "trials ran in parallel: what an enqueued or retried trial showed at that instant is not recorded"
+        text = "trials ran in parallel: what an enqueued or retried trial showed at that instant"
+        return f"{text} is not recorded"
     return "the sampler draws from something else than its seed and the history"
 
 

@@ -36,7 +36,10 @@ class ReplayedOptimizer(Optimizer):
             self.memory.create_new_trial(self.memory.study_id, template)
         trial = self.trial(recorded.number)
         if trial.state == TrialState.WAITING:
-            self.memory.set_trial_state_values(recorded.number, TrialState.RUNNING)
+            self.memory.set_trial_state_values(
+                recorded.number,
+                TrialState.RUNNING,
+            )
             trial = self.trial(recorded.number)
         for key in {FIXED, TRANSFERRED} & recorded.system_attrs.keys():
             self.memory.set_trial_system_attr(

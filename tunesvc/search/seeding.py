@@ -34,7 +34,10 @@ def reseed(sampler: BaseSampler, seed: int, number: int) -> None:
         generator.seed(np.random.SeedSequence([seed, number, index]).generate_state(4))
 
 
-def _generators(part: object, seen: set[int]) -> Iterator[np.random.RandomState]:
+def _generators(
+    part: object,
+    seen: set[int],
+) -> Iterator[np.random.RandomState]:
     if id(part) in seen:
         return
     seen.add(id(part))
@@ -46,4 +49,4 @@ def _generators(part: object, seen: set[int]) -> Iterator[np.random.RandomState]
         elif isinstance(value, BaseSampler) or type(value).__module__.startswith(
             "optuna.samplers",
         ):
-            yield from _generators(value, seen) if hasattr(value, "__dict__") else ()
+            yield from (_generators(value, seen) if hasattr(value, "__dict__") else ())

@@ -140,7 +140,12 @@ class RecordingStorage(InMemoryStorage):
         finally:
             self.recorded, self.changes = before, count
 
-    def record_error(self, number: int | None, component: str, error: Exception) -> None:
+    def record_error(
+        self,
+        number: int | None,
+        component: str,
+        error: Exception,
+    ) -> None:
         """Record that a user's sampler or pruner raised."""
         self.note(number, f"{component} raised {type(error).__name__}: {error}")
 
@@ -153,7 +158,11 @@ class RecordingStorage(InMemoryStorage):
         """Record a remark on a trial, or on the study."""
         self.recorded.decisions.append(Decision(number, "sampler", text, details or {}))
 
-    def restore_attrs(self, user: dict[str, Any], system: dict[str, Any]) -> None:
+    def restore_attrs(
+        self,
+        user: dict[str, Any],
+        system: dict[str, Any],
+    ) -> None:
         """Restore a stored study's attributes without recording them again."""
         for key, value in user.items():
             super().set_study_user_attr(self.study_id, key, value)
@@ -164,7 +173,10 @@ class RecordingStorage(InMemoryStorage):
         """Give all trials the distributions of a wider space. Stored trials keep their own."""
         shown = [*self._infeasible.values(), *self._paused.values()]
         self.changes += 1
-        for trial in [*super().get_all_trials(self.study_id, deepcopy=False), *shown]:
+        for trial in [
+            *super().get_all_trials(self.study_id, deepcopy=False),
+            *shown,
+        ]:
             trial.distributions = space.with_distributions(trial).distributions
         self._studies[self.study_id].param_distribution.update(space.distributions)
 
@@ -207,7 +219,10 @@ class RecordingStorage(InMemoryStorage):
             self.resumed.append(number)
 
     @contextmanager
-    def with_extra_trials(self, trials: Sequence[FrozenTrial]) -> Iterator[None]:
+    def with_extra_trials(
+        self,
+        trials: Sequence[FrozenTrial],
+    ) -> Iterator[None]:
         """Show trials of other studies beside this study's own within the block.
 
         Their numbers are negative, so they come first and clash with no other.
@@ -311,7 +326,10 @@ class RecordingStorage(InMemoryStorage):
         self.check_trial_is_updatable(trial_id, trial.state)
         self.changes += 1
         points = trial.intermediate_values
-        if (step - next(iter(points), step)) % self._strides.get(trial_id, 1) == 0:
+        if (step - next(iter(points), step)) % self._strides.get(
+            trial_id,
+            1,
+        ) == 0:
             if step in points:  # readers notice a change by a curve's length or its identity
                 points = trial.intermediate_values = dict(points)
             points[step] = intermediate_value
@@ -337,7 +355,12 @@ class RecordingStorage(InMemoryStorage):
         super().set_trial_user_attr(trial_id, key, value)
         self.recorded.attrs.append(Attr(trial_id, "user", key, json.dumps(value)))
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+    def set_trial_system_attr(
+        self,
+        trial_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
         super().set_trial_system_attr(trial_id, key, value)
         if not key.startswith(PASSING):
             self.recorded.attrs.append(Attr(trial_id, "system", key, json.dumps(value)))
@@ -346,7 +369,12 @@ class RecordingStorage(InMemoryStorage):
         super().set_study_user_attr(study_id, key, value)
         self.recorded.attrs.append(Attr(None, "user", key, json.dumps(value)))
 
-    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+    def set_study_system_attr(
+        self,
+        study_id: int,
+        key: str,
+        value: Any,
+    ) -> None:
         super().set_study_system_attr(study_id, key, value)
         self.recorded.attrs.append(Attr(None, "system", key, json.dumps(value)))
 
@@ -405,7 +433,10 @@ def shown_as_pruned(trial: FrozenTrial) -> FrozenTrial:
     shown = copy.copy(trial)
     shown.state = TrialState.PRUNED
     shown.values = [last] if math.isfinite(last) and not trial.system_attrs.get(OTHERS) else None
-    shown.system_attrs = {**trial.system_attrs, PAUSED: len(trial.intermediate_values)}
+    shown.system_attrs = {
+        **trial.system_attrs,
+        PAUSED: len(trial.intermediate_values),
+    }
     return shown
 
 

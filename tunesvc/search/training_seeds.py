@@ -12,7 +12,7 @@ SEED = "tunesvc:seed"
 """System attribute of a trial that must be trained with this seed, whatever its number."""
 _SEEDS = 2**32
 _APART = 1_000_003
-"""Distance between the training seeds of studies whose own seeds differ by one."""
+"""Distance between the training seeds of studies with consecutive seeds of their own."""
 
 
 def training_seed(study_seed: int, number: int, shared: int | None) -> int:

@@ -41,7 +41,7 @@ class SourceStudy:
 
     name: str
     spec: StudySpec | None
-    """None for a study made through Optuna's API, whose metrics mostly have no names."""
+    """None for a study made through Optuna's API, mostly without names of metrics."""
     trials: Sequence[FrozenTrial]
     goals: Sequence[Goal] = ()
     """One per objective, also without a spec."""
@@ -177,8 +177,14 @@ class WarmStart:
 
     def _select(self, found: Sequence[TransferResult]) -> list[TransferResult]:
         """Return the best trials first, then every n-th of the others if there are too many."""
-        ranked = sorted(found, key=lambda one: (self._orientation * one.value, one.number))
-        best, rest = ranked[: TRANSFERRED_MAX // 2], ranked[TRANSFERRED_MAX // 2 :]
+        ranked = sorted(
+            found,
+            key=lambda one: (self._orientation * one.value, one.number),
+        )
+        best, rest = (
+            ranked[: TRANSFERRED_MAX // 2],
+            ranked[TRANSFERRED_MAX // 2 :],
+        )
         stride = math.ceil(len(rest) / (TRANSFERRED_MAX // 2)) or 1
         return best + rest[::stride]
 
@@ -208,7 +214,14 @@ def fitting(
             left_out[why_not] += 1
         else:
             params = space.select(given)
-            found.append(TransferResult(earlier.name, trial.number, params, trial.values[0]))
+            found.append(
+                TransferResult(
+                    earlier.name,
+                    trial.number,
+                    params,
+                    trial.values[0],
+                )
+            )
     return found, left_out
 
 
@@ -220,7 +233,11 @@ def _other_metrics(earlier: SourceStudy, spec: StudySpec) -> str:
     return "" if names[0] == names[1] else "another metric"
 
 
-def _misfit(given: Mapping[str, ParamValue], spec: StudySpec, space: Space) -> str:
+def _misfit(
+    given: Mapping[str, ParamValue],
+    spec: StudySpec,
+    space: Space,
+) -> str:
     for name in space.parameters:
         if not space.active(name, given):
             continue

@@ -23,7 +23,11 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 
 from tunesvc.errors import SpecError
-from tunesvc.space.cardinality import count_at_most, count_configurations, count_steps
+from tunesvc.space.cardinality import (
+    count_at_most,
+    count_configurations,
+    count_steps,
+)
 from tunesvc.spec import (
     CategoricalParameter,
     FloatParameter,
@@ -31,7 +35,12 @@ from tunesvc.spec import (
     Parameter,
     ParamValue,
 )
-from tunesvc.spec.conditions import as_written, contains, draw_order, when_values
+from tunesvc.spec.conditions import (
+    as_written,
+    contains,
+    draw_order,
+    when_values,
+)
 from tunesvc.spec.rounding import snap_to_bounds, step_at
 
 MAX_LISTED = 10_000
@@ -87,7 +96,7 @@ class Space:
         return size is not None and trials is not None and size <= min(trials, MAX_LISTED)
 
     def configurations(self) -> Iterator[dict[str, ParamValue]]:
-        """Yield every configuration; for a space whose `size` is known and small."""
+        """Yield every configuration; for a space of known and small `size`."""
         names = list(self.parameters)
 
         def beyond(
@@ -100,7 +109,10 @@ class Space:
                 yield from beyond(place + 1, params)
             else:
                 for value in all_values(self.distributions[names[place]]) or ():
-                    yield from beyond(place + 1, {**params, names[place]: value})
+                    yield from beyond(
+                        place + 1,
+                        {**params, names[place]: value},
+                    )
 
         yield from beyond(0, {})
 
@@ -109,7 +121,10 @@ class Space:
         """Bound on `size`, also for an entangled space; None if a parameter is continuous."""
         return count_at_most(self.parameters)
 
-    def checked(self, params: Mapping[str, ParamValue]) -> dict[str, ParamValue]:
+    def checked(
+        self,
+        params: Mapping[str, ParamValue],
+    ) -> dict[str, ParamValue]:
         """Return values of single parameters as the space has them.
 
         Raises:
@@ -241,11 +256,19 @@ def to_distribution(parameter: Parameter) -> BaseDistribution:
     """
     match parameter:
         case FloatParameter(step=None):
-            return FloatDistribution(parameter.min, parameter.max, log=parameter.log)
+            return FloatDistribution(
+                parameter.min,
+                parameter.max,
+                log=parameter.log,
+            )
         case FloatParameter():
             steps = count_steps(parameter) * Decimal(str(parameter.step))
             last = Decimal(str(parameter.min)) + steps
-            return FloatDistribution(parameter.min, float(last), step=parameter.step)
+            return FloatDistribution(
+                parameter.min,
+                float(last),
+                step=parameter.step,
+            )
         case IntParameter():
             step = parameter.step or 1
             return IntDistribution(
@@ -271,7 +294,8 @@ def widened(
         if name not in now:
             yield f"{name} is gone, and its trials had it; start a new study, with `warm_start`"
         elif name not in before:
-            text = f"{name} is new, and its trials do not have it; start a new study, with `warm_start`"
+            text = f"{name} is new, and its trials do not have it; "
+            text += "start a new study, with `warm_start`"
             yield text
         elif problem := _narrowed(before[name], now[name]):
             yield f"{name}: {problem}"
@@ -282,12 +306,18 @@ def _narrowed(before: Parameter, now: Parameter) -> str:
         return f"was {before.type} and cannot become {now.type}"
     if before.when != now.when:
         return "its `when` cannot change"
-    if isinstance(before, CategoricalParameter) and isinstance(now, CategoricalParameter):
+    if isinstance(before, CategoricalParameter) and isinstance(
+        now,
+        CategoricalParameter,
+    ):
         missing = [repr(one) for one in before.choices if not _is_among(one, now.choices)]
         if not missing:
             return ""
         return f"choices may be added, not taken away: {', '.join(missing)}"
-    if isinstance(before, CategoricalParameter) or isinstance(now, CategoricalParameter):
+    if isinstance(before, CategoricalParameter) or isinstance(
+        now,
+        CategoricalParameter,
+    ):
         return "cannot change its type"
     if (before.log, before.step) != (now.log, now.step):
         return "`log` and `step` cannot change"
@@ -364,7 +394,11 @@ NEAR = 0.05
 """Deviation of a number's change near a trial, as a share of its range."""
 
 
-def near(space: Space, trial: FrozenTrial, rng: Random) -> dict[str, ParamValue]:
+def near(
+    space: Space,
+    trial: FrozenTrial,
+    rng: Random,
+) -> dict[str, ParamValue]:
     """Draw a configuration near a trial's.
 
     Numbers move a little on their scale, one of them by at least a step; choices stay. Without a
@@ -383,7 +417,12 @@ def near(space: Space, trial: FrozenTrial, rng: Random) -> dict[str, ParamValue]
         if name not in here:
             params[name] = _DRAW[type(distribution)](distribution, rng)
         elif name == moved or name in numbers:
-            params[name] = _perturb(distribution, here[name], rng, surely=name == moved)
+            params[name] = _perturb(
+                distribution,
+                here[name],
+                rng,
+                surely=name == moved,
+            )
         else:
             params[name] = here[name]
     return params
@@ -423,7 +462,10 @@ def _from_unit(distribution: BaseDistribution, place: float) -> ParamValue:
     """Return the value nearest to a position in the range; the inverse of `place`."""
     low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
     if distribution.log:  # type: ignore[attr-defined]
-        value = min(max(low * math.exp(place * math.log(high / low)), low), high)
+        value = min(
+            max(low * math.exp(place * math.log(high / low)), low),
+            high,
+        )
         return round(value) if isinstance(distribution, IntDistribution) else float(value)
     step = distribution.step  # type: ignore[attr-defined]
     if step is None:
@@ -441,7 +483,10 @@ def _draw_float(d: FloatDistribution, rng: Random) -> float:
         return float(Decimal(str(d.low)) + steps * Decimal(str(d.step)))
     if d.log:
         return min(
-            max(math.exp(rng.uniform(math.log(d.low), math.log(d.high))), d.low),
+            max(
+                math.exp(rng.uniform(math.log(d.low), math.log(d.high))),
+                d.low,
+            ),
             d.high,
         )
     return rng.uniform(d.low, d.high)

@@ -64,11 +64,16 @@ def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
         points = np.vstack([surface.mixed(chosen, point, others) for chosen in sets])
         batches = [points[i : i + _BATCH] for i in range(0, len(points), _BATCH)]
         means = np.concatenate([surface.mean(batch) for batch in batches])
-        averaged: np.ndarray = means.reshape(len(sets), len(others)).mean(axis=1)
+        averaged: np.ndarray = means.reshape(len(sets), len(others)).mean(
+            axis=1,
+        )
         return averaged
 
     amounts = shapley(worth, len(names))
-    none, every = np.zeros(len(names), dtype=bool), np.ones(len(names), dtype=bool)
+    none, every = (
+        np.zeros(len(names), dtype=bool),
+        np.ones(len(names), dtype=bool),
+    )
     ends = worth(np.array([none, every]))
     order = np.argsort(-np.abs(amounts), kind="stable")
     parts = [ParameterEffect(names[i], float(amounts[i]), names[i] in params) for i in order]
@@ -98,7 +103,10 @@ def shapley(
     return _exact(worth, players) if players <= EXACT_MAX else _sampled(worth, players, seed)
 
 
-def _exact(worth: Callable[[np.ndarray], np.ndarray], players: int) -> np.ndarray:
+def _exact(
+    worth: Callable[[np.ndarray], np.ndarray],
+    players: int,
+) -> np.ndarray:
     codes = np.arange(2**players)
     sets = (codes[:, None] >> np.arange(players)) & 1 == 1
     worths, sizes = worth(sets), sets.sum(axis=1)

@@ -102,7 +102,13 @@ def compare(
         )
         made.append(finalist)
     orientation = orient(goal)
-    made.sort(key=lambda one: (one.mean is None, orientation * (one.mean or 0.0), one.number))
+    made.sort(
+        key=lambda one: (
+            one.mean is None,
+            orientation * (one.mean or 0.0),
+            one.number,
+        )
+    )
     return tuple(made)
 
 

@@ -45,9 +45,17 @@ class ModelSurface:
     """A fitted model."""
 
     def __init__(self, summary: PosteriorSummary) -> None:
-        self._summary, self._domain, self._seen = summary, summary.domain, summary.seen
+        self._summary, self._domain, self._seen = (
+            summary,
+            summary.domain,
+            summary.seen,
+        )
         seen = summary.seen
-        means = np.where(seen.is_candidate, summary.posterior.mean(seen.points), np.inf)
+        means = np.where(
+            seen.is_candidate,
+            summary.posterior.mean(seen.points),
+            np.inf,
+        )
         self._best = seen.points[int(np.argmin(means))]
         self.number = int(seen.numbers[int(np.argmin(means))])
         """The trial through which the slices go."""

@@ -43,7 +43,7 @@ class Recommendation:
     luckiest: int
     """Trial with the best observed value; the recommended one if it has that value too."""
     confirmed: Finalist | None = None
-    """Repeats with other seeds, whose mean is `mean` then; None before a confirmation."""
+    """Repeats with other seeds, with the mean `mean`; None before a confirmation."""
     is_apart: bool = True
     """True if it differs from the luckiest by more than their deviations, or by repeats."""
 
@@ -100,7 +100,11 @@ def recommend(
     return Recommendation(best, mean, deviation, luckiest, is_apart=is_apart)
 
 
-def luckiest_beside(number: int, trials: Sequence[FrozenTrial], goal: Goal) -> int:
+def luckiest_beside(
+    number: int,
+    trials: Sequence[FrozenTrial],
+    goal: Goal,
+) -> int:
     """Return the trial with the best observed value; `number` if it has that value too."""
     candidates = [trial for trial in trials if is_candidate(trial)]
     luckiest = _by_observed(candidates, goal)[0]
@@ -109,9 +113,15 @@ def luckiest_beside(number: int, trials: Sequence[FrozenTrial], goal: Goal) -> i
     return number if is_as_good else luckiest.number
 
 
-def _by_observed(candidates: Sequence[FrozenTrial], goal: Goal) -> list[FrozenTrial]:
+def _by_observed(
+    candidates: Sequence[FrozenTrial],
+    goal: Goal,
+) -> list[FrozenTrial]:
     orientation = orient(goal)
-    return sorted(candidates, key=lambda trial: (orientation * trial.values[0], trial.number))
+    return sorted(
+        candidates,
+        key=lambda trial: (orientation * trial.values[0], trial.number),
+    )
 
 
 def ranked(

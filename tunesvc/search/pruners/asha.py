@@ -75,7 +75,10 @@ class AshaPruner(BasePruner):
     @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Return True if the trial should stop."""
-        points, orientations = points_of(trial, len(study.directions)), orientations_of(study)
+        points, orientations = (
+            points_of(trial, len(study.directions)),
+            orientations_of(study),
+        )
         step = max(points, default=None)
         if step is None or (self._max is not None and step >= self._max):
             return False
@@ -91,7 +94,15 @@ class AshaPruner(BasePruner):
         # paused ones are promoted later if the others turn out no better.
         rank = ranking.index_of(own) if self.pauses else ranking.rank_of(own)
         stopped = math.inf in own.losses or rank >= quota
-        self._remember(rung, step, orientations, own, ranking, quota, stopped=stopped)
+        self._remember(
+            rung,
+            step,
+            orientations,
+            own,
+            ranking,
+            quota,
+            stopped=stopped,
+        )
         return stopped
 
     @locked
@@ -106,12 +117,18 @@ class AshaPruner(BasePruner):
         If no new trials follow, the best of each rung may resume however few there are. A short
         study would end with paused trials only otherwise.
         """
-        trials, orientations = study.get_trials(deepcopy=False), orientations_of(study)
+        trials, orientations = (
+            study.get_trials(deepcopy=False),
+            orientations_of(study),
+        )
         at_least = int(alternative is Alternative.NOTHING)
         steps = {}
         for trial in trials:
             if trial.number in paused:
-                steps[trial.number] = max(points_of(trial, len(orientations)), default=0)
+                steps[trial.number] = max(
+                    points_of(trial, len(orientations)),
+                    default=0,
+                )
         rung_of = {number: self._rung(step) for number, step in steps.items()}
         reached = {rung for rung in rung_of.values() if rung is not None}
         for rung in sorted(reached, reverse=True):

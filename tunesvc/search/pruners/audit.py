@@ -49,7 +49,8 @@ def false_prunes(
     *directions: StudyDirection,
 ) -> FalsePrunes:
     """Measure the false-prune rate of a study. Unfinished audited trials do not count."""
-    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE and AUDIT in trial.system_attrs]
+    complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    finished = [trial for trial in complete if AUDIT in trial.system_attrs]
     ends = [(trial.values, trial.system_attrs[AUDIT]) for trial in finished]
     return measured(ends, *directions)
 
@@ -72,4 +73,7 @@ def measured(
 
 def _front(audit: Mapping[str, Any]) -> np.ndarray:
     """Return rows of values, each of which must be beaten in at least one objective."""
-    return np.array(audit["front"] if "front" in audit else [[audit["best"]]], dtype=float)
+    return np.array(
+        audit["front"] if "front" in audit else [[audit["best"]]],
+        dtype=float,
+    )

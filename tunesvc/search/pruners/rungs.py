@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import bisect
 import math
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from optuna.storages import BaseStorage
@@ -18,7 +18,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.tracking.finished import changes_of
-from tunesvc.search.tracking.objectives import orientations_of, point_at, points_of
+from tunesvc.search.tracking.objectives import (
+    orientations_of,
+    point_at,
+    points_of,
+)
 from tunesvc.search.tracking.pareto import ranked
 from tunesvc.search.tracking.pausing import PAUSED
 
@@ -117,7 +121,11 @@ class RungTable:
         entries = self._entries[rung].copy()
         own = None
         if asked is not None:
-            self._drop(entries, asked.number, self._seen[rung].get(asked.number))
+            self._drop(
+                entries,
+                asked.number,
+                self._seen[rung].get(asked.number),
+            )
             for own in self._entries_of([asked], rung):
                 bisect.insort(entries, own)
         if len(self._orientations) > 1 and entries:
@@ -125,7 +133,10 @@ class RungTable:
             pairs = zip(ranks, entries, strict=True)
             entries = sorted(one._replace(order=rank) for rank, one in pairs)
             if own is not None:
-                own = next((one for one in entries if one.number == own.number), None)
+                own = next(
+                    (one for one in entries if one.number == own.number),
+                    None,
+                )
         return RungRanking(entries), own
 
     def _update(self, trials: Sequence[FrozenTrial]) -> None:
@@ -134,7 +145,10 @@ class RungTable:
         self._updated_version = self.version
         for index in [p for p, trial in self._paused.items() if trials[p] is not trial]:
             self._forget(index)
-        for index in range(len(trials), self._looked_at):  # these trials were removed
+        for index in range(
+            len(trials),
+            self._looked_at,
+        ):  # these trials were removed
             self._close(index)
         finished = [i for i in self._open if trials[i].state not in _UNFINISHED]
         for index in range(self._looked_at, len(trials)):
@@ -151,7 +165,11 @@ class RungTable:
                     bisect.insort(entries, one)
         self._looked_at = len(trials)
 
-    def _look_at_running(self, trials: Sequence[FrozenTrial], rung: int) -> None:
+    def _look_at_running(
+        self,
+        trials: Sequence[FrozenTrial],
+        rung: int,
+    ) -> None:
         if self.version is not None and self._looked_at_version.get(rung) == self.version:
             return
         self._looked_at_version[rung] = self.version
@@ -178,7 +196,12 @@ class RungTable:
                 entries = self._entries[rung]
                 del entries[bisect.bisect_left(entries, known.entries)]
 
-    def _drop(self, entries: list[RungEntry], number: int, seen: _Seen | None) -> None:
+    def _drop(
+        self,
+        entries: list[RungEntry],
+        number: int,
+        seen: _Seen | None,
+    ) -> None:
         """Remove a trial's entry."""
         if seen is None:
             entries[:] = [one for one in entries if one.number != number]
@@ -207,7 +230,11 @@ class RungTable:
                     losses,
                 )
 
-    def _losses_at(self, trial: FrozenTrial, rung: int) -> tuple[float, ...] | None:
+    def _losses_at(
+        self,
+        trial: FrozenTrial,
+        rung: int,
+    ) -> tuple[float, ...] | None:
         """Return the losses of the first point at or after a rung; None before it."""
         objectives = len(self._orientations)
         steps = trial.intermediate_values if objectives == 1 else points_of(trial, objectives)
@@ -223,12 +250,15 @@ class RungRegistry:
     """Rungs of the studies that a pruner is asked about; rebuilt if they were lost."""
 
     def __init__(self) -> None:
-        self._rungs: weakref.WeakKeyDictionary[BaseStorage, dict[int, RungTable]] = weakref.WeakKeyDictionary()
+        self._rungs: WeakKeyDictionary[BaseStorage, dict[int, RungTable]] = WeakKeyDictionary()
 
     def of(self, study: Study) -> RungTable:
         """Return the rungs of a study."""
         known = self._rungs.setdefault(study._storage, {})
-        rungs = known.setdefault(study._study_id, RungTable(orientations_of(study)))
+        rungs = known.setdefault(
+            study._study_id,
+            RungTable(orientations_of(study)),
+        )
         rungs.version = changes_of(study)
         return rungs
 

@@ -46,7 +46,10 @@ def option_issues(
 
     The spec may lack parameters that are wrong themselves.
     """
-    found = _faults("sampler", partial(make_sampler, spec, _space(spec), sampler))
+    found = _faults(
+        "sampler",
+        partial(make_sampler, spec, _space(spec), sampler),
+    )
     if len(spec.metrics) > 1 and spec.pruner.name not in PRUNERS_OF_SEVERAL:
         return found  # the spec's own checks report this
     return found + _faults("pruner", partial(make_pruner, spec, pruner))

@@ -84,7 +84,10 @@ def build(
         text = f"{name!r} needs the option{'s' * (len(missing) > 1)} {', '.join(missing)}"
         raise OptionError(*issues, SpecIssue(path, text))
     try:
-        with _making, warnings.catch_warnings():  # filters belong to the whole process
+        with (
+            _making,
+            warnings.catch_warnings(),
+        ):  # filters belong to the whole process
             # Optuna calls some components experimental. The user chose them by name.
             warnings.simplefilter("ignore", ExperimentalWarning)
             made = make(**{option: value for option, value in options.items() if option in names})
@@ -100,7 +103,12 @@ def build(
     return made
 
 
-def _unknown(path: Path, name: str, option: str, names: Sequence[str]) -> SpecIssue:
+def _unknown(
+    path: Path,
+    name: str,
+    option: str,
+    names: Sequence[str],
+) -> SpecIssue:
     listed = ", ".join(names) or "none"
     text = f"{name!r} has no option {option!r}{_suggest(option, names)} Its options: {listed}"
     return SpecIssue((*path, option), text, at_key=True)

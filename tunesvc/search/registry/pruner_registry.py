@@ -48,7 +48,11 @@ def last_step(spec: StudySpec) -> int | None:
     return last if isinstance(last, int) else None
 
 
-def _named(name: str, options: dict[str, Any], path: Path = ("pruner",)) -> BasePruner:
+def _named(
+    name: str,
+    options: dict[str, Any],
+    path: Path = ("pruner",),
+) -> BasePruner:
     return build(path, name, choose(path, name, _MAKERS), options)
 
 
@@ -62,7 +66,11 @@ def _hyperband(
     return optuna.pruners.HyperbandPruner(min, max, eta, bootstrap_count)
 
 
-def _patient(patience: int, wrapped: Any = None, min_delta: float = 0.0) -> BasePruner:
+def _patient(
+    patience: int,
+    wrapped: Any = None,
+    min_delta: float = 0.0,
+) -> BasePruner:
     inner = None if wrapped is None else _wrapped(wrapped)
     return optuna.pruners.PatientPruner(inner, patience, min_delta)
 

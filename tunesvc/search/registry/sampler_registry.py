@@ -11,7 +11,12 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
 
 from tunesvc.errors import SpecError
-from tunesvc.search.registry.component_options import OBJECT, build, choose, required
+from tunesvc.search.registry.component_options import (
+    OBJECT,
+    build,
+    choose,
+    required,
+)
 from tunesvc.search.samplers.auto_sampler import AutoSampler
 from tunesvc.search.samplers.gp.gp_sampler import GPSampler
 from tunesvc.search.samplers.tpe.tpe_sampler import TPESampler
@@ -87,8 +92,11 @@ def _makers(spec: StudySpec, space: Space) -> dict[str, Maker]:
     }
 
 
-def _fix(make: Callable[..., BaseSampler], **fixed: Any) -> Callable[..., BaseSampler]:
-    """Return a constructor with some arguments fixed, whose signature has the others."""
+def _fix(
+    make: Callable[..., BaseSampler],
+    **fixed: Any,
+) -> Callable[..., BaseSampler]:
+    """Return a constructor with some arguments fixed, and the others in its signature."""
 
     def made(**options: Any) -> BaseSampler:
         return make(**(fixed | options))
@@ -109,16 +117,14 @@ def _cmaes(
         raise SpecError(
             "sampler 'cmaes' optimises one metric; use nsga2 or tpe for several",
         )
-    numbers = [
-        name
-        for name, kind in space.distributions.items()
-        if not isinstance(kind, CategoricalDistribution) and not kind.single() and not space.parameters[name].when
-    ]
+    numbers = []
+    for name, kind in space.distributions.items():
+        is_number = not isinstance(kind, CategoricalDistribution) and not kind.single()
+        if is_number and not space.parameters[name].when:
+            numbers.append(name)
     if space.parameters and len(numbers) < 2:
-        raise SpecError(
-            "sampler 'cmaes' needs two int or float parameters without `when`, and draws all others at random; "
-            "use auto or tpe",
-        )
+        text = "sampler 'cmaes' needs two int or float parameters without `when`"
+        raise SpecError(f"{text}, and draws all others at random; use auto or tpe")
     return _fix(
         optuna.samplers.CmaEsSampler,
         seed=seed,
@@ -129,15 +135,13 @@ def _cmaes(
 def _grid(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
     grid = space.grid()
     if grid is None or space.is_conditional:
-        raise SpecError(
-            "sampler 'grid' needs parameters that are all discrete (int, stepped or values) and no `when`",
-        )
+        text = "sampler 'grid' needs parameters that are all discrete (int, stepped or values)"
+        raise SpecError(f"{text} and no `when`")
     return lambda: optuna.samplers.GridSampler(grid, seed=seed)
 
 
 def _brute(seed: int | None, space: Space) -> Callable[..., BaseSampler]:
     if space.grid() is None:
-        raise SpecError(
-            "sampler 'brute' needs parameters that are all discrete: int, stepped float, or values; at most 10,000 each"
-        )
+        text = "sampler 'brute' needs parameters that are all discrete: int, stepped float"
+        raise SpecError(f"{text}, or values; at most 10,000 each")
     return _fix(optuna.samplers.BruteForceSampler, seed=seed)

@@ -78,7 +78,10 @@ class AutoSampler(BaseSampler):
         trial: FrozenTrial,
     ) -> dict[str, BaseDistribution]:
         """Delegate to the selected sampler."""
-        return self._select(study, trial).infer_relative_search_space(study, trial)
+        return self._select(study, trial).infer_relative_search_space(
+            study,
+            trial,
+        )
 
     @locked
     def sample_relative(
@@ -132,7 +135,12 @@ class AutoSampler(BaseSampler):
         """Tell the sampler that proposed the trial, if it is known:
         not after a restart or many trials."""
         if trial.number in self._selected:
-            self._selected[trial.number][0].after_trial(study, trial, state, values)
+            self._selected[trial.number][0].after_trial(
+                study,
+                trial,
+                state,
+                values,
+            )
 
     def explain(self, number: int) -> Reason | None:
         """Return the selected sampler's reason, and that of an unusual selection."""
@@ -172,7 +180,10 @@ class AutoSampler(BaseSampler):
             )
         parameters = len({name for trial in trials[-20:] for name in trial.params})
         if parameters > PARAMETERS_MAX:
-            return self._tpe, f"TPE, because the space has {parameters} parameters"
+            return (
+                self._tpe,
+                f"TPE, because the space has {parameters} parameters",
+            )
         if not self._take_turns(study, history):
             return self._gp, ""
         if turn(trial.number, self._shared_seeds) % 2:
@@ -196,7 +207,10 @@ class AutoSampler(BaseSampler):
         proposal: Mapping[str, Any],
     ) -> int | None:
         """Return the first trial that a proposal would repeat, where repetition is unwanted."""
-        history = history_of(study, study._get_trials(deepcopy=False, use_cache=True))
+        history = history_of(
+            study,
+            study._get_trials(deepcopy=False, use_cache=True),
+        )
         if not self._take_turns(study, history):
             return None
         return history.repeated(proposal, trial.number)

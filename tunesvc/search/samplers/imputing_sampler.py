@@ -37,7 +37,12 @@ class ImputingSampler(BaseSampler):
         seed: of those changes.
     """
 
-    def __init__(self, sampler: BaseSampler, *, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        sampler: BaseSampler,
+        *,
+        seed: int | None = None,
+    ) -> None:
         self._sampler = sampler
         self._random = RandomSampler(seed)
 
@@ -68,7 +73,11 @@ class ImputingSampler(BaseSampler):
         def is_tried() -> bool:
             return history.repeated(proposal, trial.number) is not None
 
-        proposal = self._sampler.sample_relative(_imputed(study), trial, search_space)
+        proposal = self._sampler.sample_relative(
+            _imputed(study),
+            trial,
+            search_space,
+        )
         if not proposal or not is_tried():
             return proposal
         for _ in range(_CHANGES):
@@ -145,7 +154,10 @@ class _ImputedStudy(Study):
     ) -> list[FrozenTrial]:
         requested = states
         if states is not None and TrialState.COMPLETE in states and TrialState.PRUNED not in states:
-            requested = [*(s for s in TrialState if s in states), TrialState.PRUNED]
+            requested = [
+                *(s for s in TrialState if s in states),
+                TrialState.PRUNED,
+            ]
         trials = _ImputedTrials(
             super()._get_trials(deepcopy, requested, use_cache),
             self._models,
@@ -156,7 +168,11 @@ class _ImputedStudy(Study):
 class _ImputedTrials(list[FrozenTrial]):
     """Trials of which the pruned ones are imputed on access: a sampler may know most of them."""
 
-    def __init__(self, trials: list[FrozenTrial], models: Sequence[CurveModel]) -> None:
+    def __init__(
+        self,
+        trials: list[FrozenTrial],
+        models: Sequence[CurveModel],
+    ) -> None:
         super().__init__(trials)
         self._models = models
 
@@ -179,7 +195,10 @@ class _ImputedTrials(list[FrozenTrial]):
         return [_as_complete(trial, [of.get(trial.number) for of in each]) for trial in trials]
 
 
-def _as_complete(trial: FrozenTrial, values: Sequence[float | None]) -> FrozenTrial:
+def _as_complete(
+    trial: FrozenTrial,
+    values: Sequence[float | None],
+) -> FrozenTrial:
     if trial.state != TrialState.PRUNED or None in values:
         return trial
     imputed = copy.copy(trial)

@@ -65,7 +65,11 @@ class FinishedTrials:
         """Return True if that trial is finished for now, but may be resumed."""
         return index in self._paused
 
-    def _to_reread(self, resumed: Sequence[int] | None, count: int) -> list[int]:
+    def _to_reread(
+        self,
+        resumed: Sequence[int] | None,
+        count: int,
+    ) -> list[int]:
         """Return the indices of paused trials that may have been resumed."""
         if resumed is None:
             return sorted(index for index in self._paused if index < count)

@@ -27,7 +27,9 @@ def orient(direction: StudyDirection | Goal) -> float:
     return -1.0 if direction in (StudyDirection.MAXIMIZE, "maximize") else 1.0
 
 
-def orient_each(directions: Sequence[StudyDirection] | Sequence[Goal]) -> np.ndarray:
+def orient_each(
+    directions: Sequence[StudyDirection] | Sequence[Goal],
+) -> np.ndarray:
     """Return the factors of several objectives; shape (objectives,)."""
     return np.array([orient(direction) for direction in directions])
 
@@ -47,7 +49,10 @@ def names_of(study: Study) -> Sequence[str]:
     return study.metric_names or [f"objective {k}" for k in range(len(study.directions))]
 
 
-def points_of(trial: FrozenTrial, objectives: int) -> dict[int, tuple[float, ...]]:
+def points_of(
+    trial: FrozenTrial,
+    objectives: int,
+) -> dict[int, tuple[float, ...]]:
     """Return the trial's values at each step at which it reported all objectives."""
     if objectives == 1:
         return {step: (value,) for step, value in trial.intermediate_values.items()}
@@ -62,7 +67,10 @@ def point_at(
     objectives: int,
 ) -> tuple[float, ...] | None:
     """Return the trial's values at one step; None unless it reported all objectives there."""
-    value, others = trial.intermediate_values.get(step), _others(trial).get(step, ())
+    value, others = (
+        trial.intermediate_values.get(step),
+        _others(trial).get(step, ()),
+    )
     return None if value is None or len(others) < objectives - 1 else (value, *others)
 
 

@@ -30,7 +30,13 @@ def chance_to_extend(below: np.ndarray) -> float:
     """
     if below.shape[1] == 1:
         return float(below.min())
-    return float(np.clip(1.0 - compute_hypervolume(below, np.ones(below.shape[1])), 0.0, 1.0))
+    return float(
+        np.clip(
+            1.0 - compute_hypervolume(below, np.ones(below.shape[1])),
+            0.0,
+            1.0,
+        )
+    )
 
 
 def ranked(losses: np.ndarray) -> np.ndarray:
@@ -48,12 +54,19 @@ def ranked(losses: np.ndarray) -> np.ndarray:
         [first.setdefault(tuple(row), len(first)) for row in losses.tolist()],
         dtype=int,
     )
-    distinct = np.array(list(first), dtype=float).reshape(len(first), losses.shape[1])
+    distinct = np.array(list(first), dtype=float).reshape(
+        len(first),
+        losses.shape[1],
+    )
     finite = np.flatnonzero(np.isfinite(distinct).all(axis=1))
     low = np.min(distinct[finite], axis=0, initial=np.inf)
     high = np.max(distinct[finite], axis=0, initial=-np.inf)
     placed = np.zeros_like(distinct)
-    placed[finite] = (distinct[finite] - low) / np.where(high > low, high - low, 1.0)
+    placed[finite] = (distinct[finite] - low) / np.where(
+        high > low,
+        high - low,
+        1.0,
+    )
     fronts = _fast_non_domination_rank(distinct[finite])
     order: list[int] = []
     for front in range(fronts.max(initial=-1) + 1):

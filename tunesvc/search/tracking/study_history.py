@@ -24,7 +24,7 @@ from tunesvc.search.tracking.objectives import is_feasible, orientations_of
 from tunesvc.search.tracking.pareto import dominates
 
 _STEPS_MAX = 64
-"""Most steps whose values are cached; a pruner asks about a few levels."""
+"""Most steps with cached values; a pruner asks about a few levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,8 @@ class StudyHistory:
                 del column.losses[bisect_left(column.losses, loss)]
 
     def _extend_front(self, index: int, trial: FrozenTrial) -> None:
-        losses = tuple(orientation * value for orientation, value in zip(self._orientations, trial.values, strict=True))
+        pairs = zip(self._orientations, trial.values, strict=True)
+        losses = tuple(orientation * value for orientation, value in pairs)
         if any(dominates(known, losses) for _, known, _ in self._front):
             return
         front = [one for one in self._front if not dominates(losses, one[1])]

@@ -127,7 +127,11 @@ _RELEARNED = 1.02
 class CurveModel:
     """Forecasts final values from partial curves. Caches its fits, so use one for each study."""
 
-    def __init__(self, direction: StudyDirection, objective: int | None = None) -> None:
+    def __init__(
+        self,
+        direction: StudyDirection,
+        objective: int | None = None,
+    ) -> None:
         """`objective`: index of one of several; trials are taken from its point of view."""
         self._direction = direction
         self._objective = objective
@@ -200,7 +204,10 @@ class CurveModel:
         """Forecast a trial; None before its first report, or while too few have finished."""
         return self.forecasts([trial])[0]
 
-    def forecasts(self, trials: Sequence[FrozenTrial]) -> list[CurveForecast | None]:
+    def forecasts(
+        self,
+        trials: Sequence[FrozenTrial],
+    ) -> list[CurveForecast | None]:
         """Forecast trials from their curves as given here, which may be cut."""
         learned = self._learned
         if learned is None or not trials:
@@ -230,8 +237,15 @@ class CurveModel:
         new = [(trial, version) for trial, version in pruned if version not in self._expected]
         for at in range(0, len(new), _AT_ONCE):
             chunk = new[at : at + _AT_ONCE]
-            level, _, z, _ = self._predict(learned, [trial for trial, _ in chunk])
-            values = np.where(level >= 0, learned.scale.back(z), np.nan).tolist()
+            level, _, z, _ = self._predict(
+                learned,
+                [trial for trial, _ in chunk],
+            )
+            values = np.where(
+                level >= 0,
+                learned.scale.back(z),
+                np.nan,
+            ).tolist()
             versions = [version for _, version in chunk]
             self._expected.update(zip(versions, values, strict=True))
         known = ((trial.number, self._expected[version]) for trial, version in pruned)
@@ -251,15 +265,25 @@ class CurveModel:
         level = np.array([learned.level_of(p.steps) for p in points])
         summaries = [p.summary(learned.levels[k]) for p, k in zip(points, level, strict=True)]
         known = learned.scaled(np.array(summaries))
-        z, deviation = learned.predict(known, learned.encoder.encode(trials), level)
+        z, deviation = learned.predict(
+            known,
+            learned.encoder.encode(trials),
+            level,
+        )
         if learned.is_best_taken:
             z = np.fmin(z, known[:, 1])
         return level, known, z, deviation
 
     def _worst_of(self, trial: FrozenTrial) -> float:
         """Return the greatest finite loss of a curve."""
-        losses = CurveFeatures(self._dataset.viewed(trial), self._orientation).losses
-        return max((loss for loss in losses if math.isfinite(loss)), default=-math.inf)
+        losses = CurveFeatures(
+            self._dataset.viewed(trial),
+            self._orientation,
+        ).losses
+        return max(
+            (loss for loss in losses if math.isfinite(loss)),
+            default=-math.inf,
+        )
 
     def _learn(self, trials: Sequence[FrozenTrial]) -> None:
         taught = self._dataset.learn(trials)
@@ -288,9 +312,15 @@ class _Learned:
         """By level, how bad the summaries of finished curves are there; see `_support`."""
         losses = np.concatenate([taught.summaries.ravel(), self.scale.orientation * taught.finals])
         self.worst = float(losses[np.isfinite(losses)].max(initial=-math.inf))
-        known, params = self.scaled(taught.summaries), self.encoder.encode(taught.trials)
+        known, params = (
+            self.scaled(taught.summaries),
+            self.encoder.encode(taught.trials),
+        )
         finished = taught.finished
-        finals = self.scale.of_losses(self.scale.orientation * taught.final, _FARTHEST)
+        finals = self.scale.of_losses(
+            self.scale.orientation * taught.final,
+            _FARTHEST,
+        )
         target = np.where(finished, finals, np.nan)
         variance = np.zeros(len(taught.trials))
         reached = reached_by(known)
@@ -313,13 +343,21 @@ class _Learned:
             if len(stopped):
                 last_fit = max((j for j in self._fits if j <= k), default=-1)
                 level = np.full(len(stopped), last_fit)
-                z, deviation = self.predict(known[stopped, level], params[stopped], level)
+                z, deviation = self.predict(
+                    known[stopped, level],
+                    params[stopped],
+                    level,
+                )
                 target[stopped] = np.where(level >= 0, z, np.nan)
                 variance[stopped] = _DOUBT * deviation**2 * DOF / (DOF - 2)
 
     def scaled(self, losses: np.ndarray) -> np.ndarray:
         """Scale summaries; NaN marks levels that were not reached, and stays."""
-        return np.where(np.isnan(losses), np.nan, self.scale.of_losses(losses, _FARTHEST))
+        return np.where(
+            np.isnan(losses),
+            np.nan,
+            self.scale.of_losses(losses, _FARTHEST),
+        )
 
     def level_of(self, steps: Sequence[int]) -> int:
         """Return the last level with a fit that a trial has reached, by index; -1 for none."""
@@ -350,7 +388,12 @@ class _Learned:
     def _present(self, known: np.ndarray) -> np.ndarray:
         return known[:, 1] if self.is_best_taken else known[:, 0]
 
-    def _inputs(self, known: np.ndarray, params: np.ndarray, level: int) -> np.ndarray:
+    def _inputs(
+        self,
+        known: np.ndarray,
+        params: np.ndarray,
+        level: int,
+    ) -> np.ndarray:
         """Return the regression's inputs at a level.
 
         A curve that is worse there than all finished ones is treated like the worst of them, and
@@ -369,9 +412,10 @@ def models_of(study: Study) -> Sequence[CurveModel]:
     """Return the shared models of a study, one per objective, updated by its current trials."""
     if study not in _MODELS:
         has_several = len(study.directions) > 1
-        _MODELS[study] = [
-            CurveModel(direction, index if has_several else None) for index, direction in enumerate(study.directions)
-        ]
+        models = []
+        for index, direction in enumerate(study.directions):
+            models.append(CurveModel(direction, index if has_several else None))
+        _MODELS[study] = models
     trials = study.get_trials(deepcopy=False)
     for model in _MODELS[study]:
         model.update(trials, resumed_in(study))
@@ -402,7 +446,7 @@ def refit(study: Study) -> None:
 
 
 def reread(study: Study) -> None:
-    """Make the models read all trials again, whose distributions have changed; fits stay."""
+    """Make the models read all trials again, after a change of distributions; fits stay."""
     for model in _MODELS.get(study, ()):
         model.invalidate()
 

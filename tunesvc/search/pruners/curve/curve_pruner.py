@@ -93,8 +93,8 @@ class CurvePruner(BasePruner):
             if not 0 <= share < 1:
                 raise ValueError(f"{name} ({share}) is a probability: at least 0, below 1")
         if startup < 1:
-            text = f"startup ({startup}) is how many trials finish before one is stopped: at least 1"
-            raise ValueError(text)
+            text = f"startup ({startup}) is how many trials finish before one is stopped"
+            raise ValueError(f"{text}: at least 1")
         self._chance = chance
         self._startup = startup
         self._min = min
@@ -123,7 +123,10 @@ class CurvePruner(BasePruner):
         level = max(levels, default=None)
         if level is None or any(level <= other < step for other in points):
             return False
-        trials, orientations = study.get_trials(deepcopy=False), orientations_of(study)
+        trials, orientations = (
+            study.get_trials(deepcopy=False),
+            orientations_of(study),
+        )
         history = history_of(study, trials)
         forecasts = [model.forecast(trial) for model in models]
         known = [forecast for forecast in forecasts if forecast is not None]
@@ -142,9 +145,17 @@ class CurvePruner(BasePruner):
         is_poor = is_poor and not _leads(trial, step, trials, orientations)
         audited = AUDIT in trial.system_attrs
         if not audited:
-            audited = is_poor and is_audited(self._seed, trial.number, self._audit)
+            audited = is_poor and is_audited(
+                self._seed,
+                trial.number,
+                self._audit,
+            )
         if audited and AUDIT not in trial.system_attrs:
-            study._storage.set_trial_system_attr(trial._trial_id, AUDIT, judged.audit())
+            study._storage.set_trial_system_attr(
+                trial._trial_id,
+                AUDIT,
+                judged.audit(),
+            )
         reason = judged.reason(names_of(study), self._chance, is_poor, audited)
         self._reasons[trial.number] = reason
         return is_poor and not audited
@@ -238,7 +249,8 @@ class _Judged:
         several = len(self.values) > 1
         forecasts = format_forecasts(self.forecasts, names)
         aim = self._beside_front() if several else self._beside_best()
-        text = f"forecast after step {self.step}: {forecasts}; chance to {aim}: {percent(self.chance)}"
+        text = f"forecast after step {self.step}: {forecasts}; "
+        text += f"chance to {aim}: {percent(self.chance)}"
         if audited:
             text += "; it may finish all the same, to audit the pruner"
         details: dict[str, Any] = {
@@ -251,9 +263,12 @@ class _Judged:
         }
         if several:
             triples = zip(names, self.values, self.forecasts, strict=True)
-            details["metrics"] = {
-                name: {"value": value, **forecast_details(forecast)} for name, value, forecast in triples
-            }
+            details["metrics"] = {}
+            for name, value, forecast in triples:
+                details["metrics"][name] = {
+                    "value": value,
+                    **forecast_details(forecast),
+                }
             details["front"] = len(self.front)
             dominating = self._dominating()[:_SHOWN]
             details["comparators"] = [{"number": t.number, "values": t.values} for t in dominating]

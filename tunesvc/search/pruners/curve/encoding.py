@@ -29,13 +29,14 @@ class Encoder:
             for name, distribution in trial.distributions.items():
                 self._see(name, distribution)
         names = [*self._ranges, *self._choices]
-        self._missing = [name for name in names if any(name not in trial.params for trial in trials)]
+        has_all = {name: all(name in trial.params for trial in trials) for name in names}
+        self._missing = [name for name in names if not has_all[name]]
 
     def encode(self, trials: Sequence[FrozenTrial]) -> np.ndarray:
         """Encode trials; shape (trials, columns)."""
-        columns = [
-            [_place(trial.params.get(name), *bounds) for trial in trials] for name, bounds in self._ranges.items()
-        ]
+        columns = []
+        for name, bounds in self._ranges.items():
+            columns.append([_place(trial.params.get(name), *bounds) for trial in trials])
         for name, choices in self._choices.items():
             values = [repr(trial.params.get(name)) for trial in trials]
             shown = choices[1:] if len(choices) == 2 else choices

@@ -123,7 +123,11 @@ class CurveDataset:
         if not len(finished):
             return None
         longest = finished[rows["length"][finished].argmax()]
-        self._summarise(trials, unfinished, _levels(self.viewed(trials[longest])))
+        self._summarise(
+            trials,
+            unfinished,
+            _levels(self.viewed(trials[longest])),
+        )
         all_taught = np.flatnonzero(rows["kind"] != _NOTHING)
         _, firsts = np.unique(rows["space"][all_taught], return_index=True)
         taught = self._telling(all_taught) if len(all_taught) > self._all_max else all_taught
@@ -139,7 +143,10 @@ class CurveDataset:
             rows["kind"][taught] == _FINISHED,
         )
 
-    def _row(self, viewed: FrozenTrial) -> tuple[int, int, float, bool, bool, int]:
+    def _row(
+        self,
+        viewed: FrozenTrial,
+    ) -> tuple[int, int, float, bool, bool, int]:
         kind = _NOTHING
         if is_finished(viewed):
             kind = _FINISHED
@@ -169,12 +176,18 @@ class CurveDataset:
         levels: Sequence[int],
     ) -> None:
         if levels != self._levels:
-            self._levels, self._summaries = levels, np.zeros((0, len(levels), 3))
+            self._levels, self._summaries = (
+                levels,
+                np.zeros((0, len(levels), 3)),
+            )
             self._new = set(range(len(trials)))
         self._summaries = grown(self._summaries, len(trials))
         for index in self._new.union(unfinished):
             if self._rows["kind"][index] != _NOTHING:
-                features = CurveFeatures(self.viewed(trials[index]), self._orientation)
+                features = CurveFeatures(
+                    self.viewed(trials[index]),
+                    self._orientation,
+                )
                 self._summaries[index] = features.summaries(levels)
         self._new = set()
 
@@ -183,7 +196,10 @@ class CurveDataset:
 
         A trial cut where too few finished ones have been is useless: it has no forecast.
         """
-        there, reached = is_there(self._summaries[taught]), reached_by(self._summaries[taught])
+        there, reached = (
+            is_there(self._summaries[taught]),
+            reached_by(self._summaries[taught]),
+        )
         finished = self._rows["kind"][taught] == _FINISHED
         counts = there[finished].sum(axis=0)
         is_useful = np.array([*(counts >= self._finished_min), False])[reached]
@@ -200,7 +216,8 @@ class CurveFeatures:
     def __init__(self, trial: FrozenTrial, orientation: float) -> None:
         points = sorted(trial.intermediate_values.items())
         self.steps = [step for step, _ in points]
-        self.losses = [orientation * value if math.isfinite(value) else math.inf for _, value in points]
+        losses = [orientation * value for _, value in points]
+        self.losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
 
     def summary(self, level: int) -> tuple[float, float, float]:
         """Return features at a level: smoothed last, best,
@@ -260,12 +277,20 @@ def _levels(longest: FrozenTrial) -> list[int]:
     return [steps[index - 1] for index in counts or [1]]
 
 
-def _match_final(trial: FrozenTrial, final: float, orientation: float) -> tuple[bool, bool]:
+def _match_final(
+    trial: FrozenTrial,
+    final: float,
+    orientation: float,
+) -> tuple[bool, bool]:
     """Return whether the final value is the curve's best one, and whether it is the last."""
     points = trial.intermediate_values.values()
     losses = [orientation * value for value in points if math.isfinite(value)]
     last = trial.intermediate_values[max(trial.intermediate_values)]
-    is_best = bool(losses) and math.isclose(orientation * final, min(losses), rel_tol=1e-9)
+    is_best = bool(losses) and math.isclose(
+        orientation * final,
+        min(losses),
+        rel_tol=1e-9,
+    )
     return is_best, math.isclose(final, last, rel_tol=1e-9)
 
 

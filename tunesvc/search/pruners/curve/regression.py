@@ -46,7 +46,7 @@ KERNELS = tuple(
 
 
 class Regression:
-    """Regression of outputs y on inputs x, whose columns are standardised here.
+    """Regression of outputs y on inputs x, with columns standardised here.
 
     The deviation is corrected by leave-one-out errors of observed outputs, of which there must be
     at least one.
@@ -78,7 +78,8 @@ class Regression:
         typical2 = (prior2 + float((residual[seen] ** 2).sum())) / (PRIOR_DOF + n)
         noise = variance / typical2
         self.kernel = kernel or _choose(self._x, residual, noise, prior2)
-        covariance = self._covariance(self.kernel, self._x, self._x) + np.diag(self.kernel.noise + noise)
+        noise_terms = np.diag(self.kernel.noise + noise)
+        covariance = self._covariance(self.kernel, self._x, self._x) + noise_terms
         self._factor = np.linalg.cholesky(covariance)
         inverse = cho_solve((self._factor, True), np.eye(len(y)))
         self._alpha = inverse @ residual
@@ -102,8 +103,14 @@ class Regression:
     def _standardise(self, x: np.ndarray) -> np.ndarray:
         return np.asarray(((x - self._centre) / self._spread).clip(-3, 3))
 
-    def _covariance(self, kernel: Kernel, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.asarray(kernel.linear * (1 + a @ b.T) + kernel.smooth * _smooth(a, b, kernel.length))
+    def _covariance(
+        self,
+        kernel: Kernel,
+        a: np.ndarray,
+        b: np.ndarray,
+    ) -> np.ndarray:
+        smooth = kernel.smooth * _smooth(a, b, kernel.length)
+        return np.asarray(kernel.linear * (1 + a @ b.T) + smooth)
 
 
 def _relevance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -120,13 +127,20 @@ def _relevance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(weights / np.sqrt((weights**2).mean()))
 
 
-def _choose(x: np.ndarray, y: np.ndarray, noise: np.ndarray, prior2: float) -> Kernel:
+def _choose(
+    x: np.ndarray,
+    y: np.ndarray,
+    noise: np.ndarray,
+    prior2: float,
+) -> Kernel:
     """Return the kernel under which the outputs are most likely,
     with their scale integrated out."""
     surest = np.argsort(noise, kind="stable")[:CHOOSE_MAX]
     x, y, noise = x[surest], y[surest], noise[surest]
     of_length = {length: _smooth(x, x, length) for length in {kernel.length for kernel in KERNELS}}
-    linear, smooth, own = (np.array(p) for p in zip(*((k.linear, k.smooth, k.noise) for k in KERNELS), strict=True))
+    linear = np.array([kernel.linear for kernel in KERNELS])
+    smooth = np.array([kernel.smooth for kernel in KERNELS])
+    own = np.array([kernel.noise for kernel in KERNELS])
     stack = smooth[:, None, None] * np.stack([of_length[k.length] for k in KERNELS])
     stack += linear[:, None, None] * (1 + x @ x.T)
     diagonal = np.arange(len(y))

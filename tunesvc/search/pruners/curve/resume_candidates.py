@@ -56,7 +56,11 @@ class ResumeCandidate:
         """Criterion for selection."""
         return self.gain / self.steps_left
 
-    def reason(self, names: Sequence[str], numbers: Mapping[str, float]) -> Reason:
+    def reason(
+        self,
+        names: Sequence[str],
+        numbers: Mapping[str, float],
+    ) -> Reason:
         """Describe the selection as text and data."""
         several = len(self.forecasts) > 1
         step, best = self.forecasts[0].step, self.front[0].values[0]
@@ -120,7 +124,12 @@ class ResumeCandidates:
         new = np.sort(numbers[~rows["is_known"] | (rows["after_step"] != after)]).tolist()
         length = max(model.length for model in models)
         left = [_steps_left(trials[number], paused[number], length) for number in new]
-        made = resume_candidates_of([trials[number] for number in new], models, front, left)
+        made = resume_candidates_of(
+            [trials[number] for number in new],
+            models,
+            front,
+            left,
+        )
         for number, candidate in zip(new, made, strict=True):
             chance = math.nan if candidate is None else candidate.chance
             self._rows[number] = (
@@ -148,7 +157,11 @@ class ResumeCandidates:
             self._rows["rate"][number] = self._of[number].gain_per_step
         return self._of[int(there[self._rows["rate"][there].argmax()])] if len(there) else None
 
-    def _forget(self, basis: Sequence[object], resumed: Sequence[int] | None) -> None:
+    def _forget(
+        self,
+        basis: Sequence[object],
+        resumed: Sequence[int] | None,
+    ) -> None:
         is_same = len(basis) == len(self._basis)
         is_same = is_same and all(a is b for a, b in zip(basis, self._basis, strict=True))
         if resumed is None or not is_same:
@@ -179,7 +192,13 @@ def resume_candidates_of(
         left = 1 if steps_left is None else steps_left[i]
         candidate = None
         if len(known) == len(models):
-            candidate = ResumeCandidate(trials[i], known, front, chance_of(known, front), left)
+            candidate = ResumeCandidate(
+                trials[i],
+                known,
+                front,
+                chance_of(known, front),
+                left,
+            )
         out.append(candidate)
     return out
 
@@ -203,7 +222,10 @@ def _steps_left(trial: FrozenTrial, after_step: int, length: int) -> int:
     )
 
 
-def format_forecasts(forecasts: Sequence[CurveForecast], names: Sequence[str]) -> str:
+def format_forecasts(
+    forecasts: Sequence[CurveForecast],
+    names: Sequence[str],
+) -> str:
     """Describe the forecasts of all objectives; the metric is named if there are several."""
     if len(forecasts) == 1:
         return format_forecast(forecasts[0], "")

@@ -96,7 +96,11 @@ class Acquisition:
             self._failed,
         )
         if self._infeasible is not None:
-            learned = np.where(is_tried, learned, np.maximum(learned, _WORTH_A_RISK))
+            learned = np.where(
+                is_tried,
+                learned,
+                np.maximum(learned, _WORTH_A_RISK),
+            )
         is_best = (points == self._incumbents.best).all(axis=1)
         rival = np.where(is_best, self._incumbents.second_mean, mean)
         gain = _log_improvement((self._incumbents.best_mean - rival) / learned)

@@ -62,7 +62,7 @@ class Domain:
         return {name: _from_unit(place, kind) for place, (name, kind) in pairs}
 
     def snap(self, points: np.ndarray) -> np.ndarray:
-        """Return the nearest points whose values exist; shape (n, parameters)."""
+        """Return the nearest points with existing values; shape (n, parameters)."""
         steps = np.maximum(self.sizes - 1, 1)
         is_stepped = ~self.is_choice & np.isfinite(self.sizes)
         snapped = points.clip(0.0, None)
@@ -81,7 +81,10 @@ class Domain:
         if there is one."""
         self._rules = []
         for j, name in enumerate(self.names):
-            has = np.array([name in trial.params for trial in trials], dtype=bool)
+            has = np.array(
+                [name in trial.params for trial in trials],
+                dtype=bool,
+            )
             if has.all() or not has.any():
                 continue
             for parent, kind in enumerate(self._kinds):
@@ -117,7 +120,10 @@ class Domain:
         with one or two parameters changed by `width`."""
         out = np.repeat(points, each, axis=0)
         rows = np.arange(len(out))
-        for is_moved in (np.ones(len(out), dtype=bool), rng.random(len(out)) < 0.5):
+        for is_moved in (
+            np.ones(len(out), dtype=bool),
+            rng.random(len(out)) < 0.5,
+        ):
             columns = rng.integers(len(self), size=len(out))
             moved, column = rows[is_moved], columns[is_moved]
             is_choice = self.is_choice[column]
@@ -127,7 +133,10 @@ class Domain:
             # The smallest step is 0 for a float without step.
             smallest = 1.0 / np.maximum(self.sizes[column] - 1, 1)
             step = rng.normal(0.0, width, len(numbers))
-            out[numbers, column] += np.sign(step) * np.maximum(np.abs(step), smallest)
+            out[numbers, column] += np.sign(step) * np.maximum(
+                np.abs(step),
+                smallest,
+            )
         return self.snap(out)
 
     def from_unit(self, unit: np.ndarray) -> np.ndarray:
@@ -170,10 +179,20 @@ def _to_unit(value: Any, kind: BaseDistribution) -> float:
     low, high = float(kind.low), float(kind.high)  # type: ignore[attr-defined]
     if high <= low:
         return ABSENT
-    if isinstance(kind, FloatDistribution) and kind.step is not None:  # the same numbers as those of `snap`
-        return float(min(max(round((value - low) / kind.step) / (_size(kind) - 1), 0.0), 1.0))
+    # The same numbers as those of `snap`.
+    if isinstance(kind, FloatDistribution) and kind.step is not None:
+        return float(
+            min(
+                max(round((value - low) / kind.step) / (_size(kind) - 1), 0.0),
+                1.0,
+            )
+        )
     if kind.log:  # type: ignore[attr-defined]
-        value, low, high = math.log(max(value, low)), math.log(low), math.log(high)
+        value, low, high = (
+            math.log(max(value, low)),
+            math.log(low),
+            math.log(high),
+        )
     return float(min(max((value - low) / (high - low), 0.0), 1.0))
 
 
@@ -188,7 +207,10 @@ def _from_unit(place: float, kind: BaseDistribution) -> Any:
     if isinstance(kind, IntDistribution):
         return int(
             min(
-                max(kind.low + round((value - low) / kind.step) * kind.step, kind.low),
+                max(
+                    kind.low + round((value - low) / kind.step) * kind.step,
+                    kind.low,
+                ),
                 kind.high,
             )
         )

@@ -82,9 +82,22 @@ def fit_posterior(
     direction = StudyDirection.MAXIMIZE if goal == "maximize" else StudyDirection.MINIMIZE
 
     def learn(seen: Observations) -> Hyperparameters:
-        return fit(seen.points, seen.values, seen.variances, domain.choices, seen.seeds)
+        return fit(
+            seen.points,
+            seen.values,
+            seen.variances,
+            domain.choices,
+            seen.seeds,
+        )
 
-    is_log = prefers_log(trials, domain, direction, shared_seeds, FITTED_MAX, learn)
+    is_log = prefers_log(
+        trials,
+        domain,
+        direction,
+        shared_seeds,
+        FITTED_MAX,
+        learn,
+    )
     seen = observe(
         trials,
         domain,

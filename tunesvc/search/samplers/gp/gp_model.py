@@ -24,7 +24,7 @@ _SAME = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Hyperparameters:
-    """Parameters of the covariance, for values whose variance is about one."""
+    """Parameters of the covariance, for values with a variance of about one."""
 
     weights: np.ndarray
     """Inverse squared length scales, one per parameter."""
@@ -115,7 +115,15 @@ def fit(
     )
     weights, signal, variances_found = _unpack(found.x, len(is_choice))
     own, noise, shift, rest = [*map(float, variances_found), 0.0, 0.0][:4]
-    return Hyperparameters(weights, signal, own, noise, shift, rest, -float(found.fun))
+    return Hyperparameters(
+        weights,
+        signal,
+        own,
+        noise,
+        shift,
+        rest,
+        -float(found.fun),
+    )
 
 
 class Posterior:
@@ -136,7 +144,10 @@ class Posterior:
         self._seeds = np.arange(len(points)) if seeds is None else seeds
         self._features = self._embed(points)
         squares = self._squares(self._features)
-        covariance = self._covariance(squares) + self._of_seeds(squares, self._seeds)
+        covariance = self._covariance(squares) + self._of_seeds(
+            squares,
+            self._seeds,
+        )
         covariance[np.diag_indices(len(points))] += known.rest + variances + JITTER
         self._factor = _factor(covariance)
         self._weights = linalg.cho_solve(
@@ -145,7 +156,11 @@ class Posterior:
             check_finite=False,
         )
 
-    def mean(self, points: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
+    def mean(
+        self,
+        points: np.ndarray,
+        seeds: np.ndarray | None = None,
+    ) -> np.ndarray:
         """Return means of the function, or with `seeds` of observations with those.
 
         Shape (points,).
@@ -165,7 +180,11 @@ class Posterior:
         mean: np.ndarray = cross @ self._weights
         return mean, np.maximum(variance, 1e-12)
 
-    def lookahead(self, points: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    def lookahead(
+        self,
+        points: np.ndarray,
+        seed: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the mean, and the deviation of its change by an observation with this seed."""
         known = self.known
         squares = self._squares(self._embed(points))
@@ -284,7 +303,10 @@ def _flat(same: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     return np.array(terms, dtype=float)
 
 
-def _unpack(theta: np.ndarray, parameters: int) -> tuple[np.ndarray, float, np.ndarray]:
+def _unpack(
+    theta: np.ndarray,
+    parameters: int,
+) -> tuple[np.ndarray, float, np.ndarray]:
     """Return weights, the signal's variance, and those of the flat terms."""
     known = np.exp(theta)
     return known[:parameters], float(known[parameters]), known[parameters + 1 :]
@@ -328,4 +350,5 @@ def _negative_log_posterior(
     modes, below, above = priors.T
     off = factors * theta - modes
     deviations = np.where(off < 0.0, below, above)
-    return float(value + 0.5 * np.sum((off / deviations) ** 2)), gradient + factors * off / deviations**2
+    prior = 0.5 * np.sum((off / deviations) ** 2)
+    return float(value + prior), gradient + factors * off / deviations**2

@@ -16,7 +16,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tunesvc.search.explanations import LRUDict, Reason
 from tunesvc.search.pruners.curve.curve_model import models_of
-from tunesvc.search.samplers.gp.acquisition import Acquisition, Incumbents, maximise
+from tunesvc.search.samplers.gp.acquisition import (
+    Acquisition,
+    Incumbents,
+    maximise,
+)
 from tunesvc.search.samplers.gp.domain import Domain
 from tunesvc.search.samplers.gp.gp_model import Hyperparameters, Posterior, fit
 from tunesvc.search.samplers.gp.initial_design import spread
@@ -235,7 +239,8 @@ class GPSampler(BaseSampler):
         worst = excesses(ended)
         zeros = np.zeros(len(ended))
         learned = slice(-_FITTED_MAX, None)
-        seeds = np.arange(len(ended))  # all differ: effects of seeds on constraints are not modelled
+        # All differ: effects of seeds on constraints are not modelled.
+        seeds = np.arange(len(ended))
         known = self._fit_cached(
             points[learned],
             worst[learned],
@@ -351,7 +356,10 @@ class GPSampler(BaseSampler):
         if ended >= self._n_startup_trials:
             until = "because no finished trial can teach the model yet"
         text = f"start: spread evenly over the space, {until}"
-        self._reasons[number] = Reason(text, {**self._signed(), "phase": "start", "ended": ended})
+        self._reasons[number] = Reason(
+            text,
+            {**self._signed(), "phase": "start", "ended": ended},
+        )
 
     def _explain(
         self,
@@ -410,7 +418,8 @@ class _Model:
         distances = self.posterior.distances(point, self.seen.points)
         order = np.argsort(distances, kind="stable")[:_NEAREST]
         numbers = self.seen.numbers[order].tolist()
-        return [{"number": number, "distance": float(distances[i])} for number, i in zip(numbers, order, strict=True)]
+        pairs = zip(numbers, order, strict=True)
+        return [{"number": number, "distance": float(distances[i])} for number, i in pairs]
 
 
 def _points(trials: Sequence[FrozenTrial], domain: Domain) -> np.ndarray:

@@ -51,7 +51,11 @@ class Observations:
     def __len__(self) -> int:
         return len(self.values)
 
-    def in_units(self, mean: float, deviation: float) -> tuple[float, float] | None:
+    def in_units(
+        self,
+        mean: float,
+        deviation: float,
+    ) -> tuple[float, float] | None:
         """Return a prediction in the objective's units; None for several objectives."""
         if self.scale is None:
             return None
@@ -121,7 +125,8 @@ def observe(
     columns = np.array([trial.values for trial in finished], dtype=float)
     pairs = zip(columns.T, directions, strict=True)
     scales = [ValueScale.of(column, direction, is_log=is_log) for column, direction in pairs]
-    placed = np.column_stack([scale.to(column) for scale, column in zip(scales, columns.T, strict=True)])
+    pairs_of_scales = zip(scales, columns.T, strict=True)
+    placed = np.column_stack([scale.to(column) for scale, column in pairs_of_scales])
     means, deviations = placed.mean(axis=0), placed.std(axis=0) + 1e-9
 
     def combined(z: np.ndarray) -> np.ndarray:
@@ -137,7 +142,8 @@ def observe(
     observed = [trial for trial, _, _ in seen]
     is_complete = [trial.state == TrialState.COMPLETE for trial in observed]
     raw = [t.values[0] if done else np.nan for t, done in zip(observed, is_complete, strict=True)]
-    is_candidate = [done and is_feasible(trial) for trial, done in zip(observed, is_complete, strict=True)]
+    complete = zip(observed, is_complete, strict=True)
+    is_candidate = [done and is_feasible(trial) for trial, done in complete]
     numbers = np.array([trial.number for trial in observed])
     return Observations(
         numbers,
@@ -230,9 +236,9 @@ def _forecast_unfinished(
         return [(trial, *known[trial.number]) for trial in trials if trial.number in known]
     if not curves:
         return []
-    by_objective = [
-        _unfinished(trials, model, scale, guesses=False) for model, scale in zip(curves, scales, strict=False)
-    ]
+    by_objective = []
+    for model, scale in zip(curves, scales, strict=False):
+        by_objective.append(_unfinished(trials, model, scale, guesses=False))
     # Gauss-Hermite quadrature of a normal variable with three nodes per objective.
     levels = (-np.sqrt(3.0), 0.0, np.sqrt(3.0))
     nodes = np.array(list(itertools.product(levels, repeat=len(curves))))
@@ -273,7 +279,10 @@ def _unfinished(
             variance = float(forecast.deviation_z**2) * DOF / (DOF - 2)
             out[trial.number] = min(float(forecast.z), WORST), variance
         else:
-            ends = [forecast.value - forecast.deviation, forecast.value + forecast.deviation]
+            ends = [
+                forecast.value - forecast.deviation,
+                forecast.value + forecast.deviation,
+            ]
             low, high = scale.to(np.array(ends))
             variance = (float(high - low) / 2) ** 2 * DOF / (DOF - 2)
             out[trial.number] = float(scale.to(forecast.value)), variance

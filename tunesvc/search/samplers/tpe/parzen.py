@@ -78,9 +78,13 @@ class Parzen:
         self._prior = n
         self._counts = np.append(weights, 1.0)
         kinds = list(space.values())
-        self._choice_at = [i for i, kind in enumerate(kinds) if isinstance(kind, CategoricalDistribution)]
+        is_choice = [isinstance(kind, CategoricalDistribution) for kind in kinds]
+        self._choice_at = [i for i in range(len(kinds)) if is_choice[i]]
         self._number_at = [i for i in range(len(kinds)) if i not in self._choice_at]
-        self._choices = [_Choices(observations[:, i].astype(int), len(_choices(kinds[i])), of) for i in self._choice_at]
+        self._choices = []
+        for i in self._choice_at:
+            observed = observations[:, i].astype(int)
+            self._choices.append(_Choices(observed, len(_choices(kinds[i])), of))
         self._axes = [_Axis.of(kinds[i]) for i in self._number_at]
         low = np.array([axis.low for axis in self._axes])
         high = np.array([axis.high for axis in self._axes])
@@ -131,7 +135,9 @@ class Parzen:
     def log_density(self, points: Array) -> tuple[Array, Array]:
         """Return the log density at points of shape (m, parameters),
         and the prior's share, 0 to 1."""
-        with np.errstate(divide="ignore"):  # log(0) for a kernel that is too far away
+        with np.errstate(
+            divide="ignore",
+        ):  # log(0) for a kernel that is too far away
             logs = self._numbers.log_density(points[:, self._number_at])
             logs += np.log(self._counts)
             for i, choices in zip(self._choice_at, self._choices, strict=True):
@@ -142,7 +148,8 @@ class Parzen:
 
     def _centres(self, observations: Array) -> Array:
         """Return the centres of the kernels' numbers, on the modelled scales."""
-        columns = [axis.scaled(observations[:, i]) for axis, i in zip(self._axes, self._number_at, strict=True)]
+        pairs = zip(self._axes, self._number_at, strict=True)
+        columns = [axis.scaled(observations[:, i]) for axis, i in pairs]
         return np.stack(columns, axis=1) if columns else np.empty((len(observations), 0))
 
 
@@ -163,14 +170,21 @@ class _Numbers:
         self._low = np.array([axis.low for axis in axes])
         self._high = np.array([axis.high for axis in axes])
         steps = [column for column, axis in enumerate(axes) if axis.step]
-        self._distinct = {i: np.unique(mu[:, i] + 1j * sigma[:, i], return_inverse=True) for i in steps}
+        kernels = mu + 1j * sigma
+        self._distinct = {i: np.unique(kernels[:, i], return_inverse=True) for i in steps}
         """By stepped axis: the distinct kernels, and for each kernel its index among them."""
         self._smooth = [column for column, axis in enumerate(axes) if not axis.step]
         self._middle = 0.5 * (self._low + self._high)[self._smooth]
-        narrow, centred = sigma[:, self._smooth], mu[:, self._smooth] - self._middle
+        narrow, centred = (
+            sigma[:, self._smooth],
+            mu[:, self._smooth] - self._middle,
+        )
         self._square = -0.5 * narrow**-2
         self._linear = -2.0 * centred * self._square
-        inside = _log_mass((self._low - mu) / sigma, (self._high - mu) / sigma).sum(axis=1)
+        inside = _log_mass(
+            (self._low - mu) / sigma,
+            (self._high - mu) / sigma,
+        ).sum(axis=1)
         constant = centred * centred * self._square - np.log(narrow) - _LOG_SQRT_2PI
         self._constant = constant.sum(axis=1) - inside
 
@@ -248,7 +262,11 @@ class _Axis:
             values = self.first + np.round((values - self.first) / self.step) * self.step
         return np.clip(values, self.first, self.last)
 
-    def log_mass(self, values: Array, kernels: npt.NDArray[np.complex128]) -> Array:
+    def log_mass(
+        self,
+        values: Array,
+        kernels: npt.NDArray[np.complex128],
+    ) -> Array:
         """Return the log mass of each value's step by kernel; shape (values, kernels).
 
         Kernels are complex numbers: centre + i * deviation. Each distinct value is computed once.
@@ -269,7 +287,12 @@ class _Choices:
     The last kernel is the prior.
     """
 
-    def __init__(self, observed: npt.NDArray[np.int_], n_choices: int, of: int) -> None:
+    def __init__(
+        self,
+        observed: npt.NDArray[np.int_],
+        n_choices: int,
+        of: int,
+    ) -> None:
         self._observed = np.append(observed, -1)
         kernels = len(self._observed)
         prior = 1.0 / (of + 1)
@@ -279,7 +302,10 @@ class _Choices:
             np.full(kernels - 1, (1.0 + prior) / total),
             1 / n_choices,
         )
-        self._miss = np.append(np.full(kernels - 1, prior / total), 1 / n_choices)
+        self._miss = np.append(
+            np.full(kernels - 1, prior / total),
+            1 / n_choices,
+        )
 
     def also(self, observed: npt.NDArray[np.int_]) -> _Choices:
         """Return these kernels and further ones, smoothed alike."""
@@ -327,7 +353,11 @@ def _widths(centres: Array, low: Array, high: Array) -> Array:
         widths[0], widths[-1] = gaps[1], gaps[-2]
     unsorted = np.empty_like(widths)
     np.put_along_axis(unsorted, order, widths, axis=0)
-    return np.clip(unsorted, (high - low) / min(_NARROWEST, n + 2.0), high - low)
+    return np.clip(
+        unsorted,
+        (high - low) / min(_NARROWEST, n + 2.0),
+        high - low,
+    )
 
 
 def _log_mass(a: Array, b: Array) -> Array:

@@ -70,7 +70,10 @@ class TrialColumns(Sequence[Observation]):
     )
 
     def __post_init__(self) -> None:
-        self.numbers = np.array([one.number for one in self.observations], dtype=int)
+        self.numbers = np.array(
+            [one.number for one in self.observations],
+            dtype=int,
+        )
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -116,7 +119,11 @@ class TPEHistory:
         history: most trials in a split, at least 100. It always has the good ones.
     """
 
-    def __init__(self, directions: Sequence[StudyDirection], history: int) -> None:
+    def __init__(
+        self,
+        directions: Sequence[StudyDirection],
+        history: int,
+    ) -> None:
         self._orientations = orient_each(directions)
         self._history = history
         self._looked_at = 0
@@ -212,12 +219,15 @@ class TPEHistory:
         observation = observe(trial)
         self._observed[trial.number] = observation
         insort(self._numbers, trial.number)
-        # Multiples of the golden ratio are spread evenly however many there are. The trials with the
+        # Multiples of the golden ratio are spread evenly however many there are. Trials with the
         # lowest lots are an even sample, the same in any order of arrival and any process.
         insort(self._lots, ((trial.number * _GOLDEN) % 1.0, trial.number))
         rank = self._rank(trial)
         if self._is_on_front(rank):
-            self._front.add(trial.number, self._orientations * np.array(trial.values))
+            self._front.add(
+                trial.number,
+                self._orientations * np.array(trial.values),
+            )
         else:
             insort(self._ranks, rank)
 
@@ -259,7 +269,12 @@ class TPEHistory:
         if not trial.intermediate_values:
             return (1, 1.0, 0.0, trial.number)
         step = max(trial.intermediate_values)
-        return (1, -step, self._loss(trial.intermediate_values[step]), trial.number)
+        return (
+            1,
+            -step,
+            self._loss(trial.intermediate_values[step]),
+            trial.number,
+        )
 
     def _loss(self, value: float) -> float:
         return math.inf if math.isnan(value) else float(self._orientations[0]) * value
@@ -310,7 +325,10 @@ class ParetoFront:
         self._losses: list[npt.NDArray[np.float64]] = []
 
     def add(self, number: int, losses: npt.NDArray[np.float64]) -> None:
-        at = bisect_left(self._numbers, number)  # by number, because numbers break ties
+        at = bisect_left(
+            self._numbers,
+            number,
+        )  # by number, because numbers break ties
         self._numbers.insert(at, number)
         self._losses.insert(at, losses)
         if len(self._numbers) > self._size:
@@ -352,6 +370,8 @@ def _was_resumed(paused: FrozenTrial, now: FrozenTrial) -> bool:
 
 def observe(trial: FrozenTrial) -> Observation:
     """Return a trial as data of the model."""
-    point = {name: kind.to_internal_repr(trial.params[name]) for name, kind in trial.distributions.items()}
+    point = {}
+    for name, kind in trial.distributions.items():
+        point[name] = kind.to_internal_repr(trial.params[name])
     values = None if trial.values is None else tuple(trial.values)
     return Observation(trial.number, point, values)

@@ -1,17 +1,21 @@
-"""TPE whose proposals cost the same after 10,000 trials as after 500, and come with reasons."""
+"""TPE with proposals that cost the same after 10,000 trials as after 500, and come with reasons."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.samplers._lazy_random_state import LazyRandomState
 from optuna.storages import BaseStorage
@@ -25,9 +29,18 @@ from tunesvc.search.samplers.tpe.parzen import (
     weights_by_age,
     weights_of_sample,
 )
-from tunesvc.search.samplers.tpe.tpe_history import Array, Space, Split, TPEHistory
+from tunesvc.search.samplers.tpe.tpe_history import (
+    Array,
+    Space,
+    Split,
+    TPEHistory,
+)
 from tunesvc.search.study_lock import locked
-from tunesvc.search.tracking.finished import changes_of, forecasts_in, resumed_in
+from tunesvc.search.tracking.finished import (
+    changes_of,
+    forecasts_in,
+    resumed_in,
+)
 from tunesvc.space.search_space import canonical
 
 Numbers = np.ndarray[Any, np.dtype[np.int_]]
@@ -198,7 +211,8 @@ class TPESampler(BaseSampler):
             text = f"n_startup_trials ({n_startup_trials}) is a number of trials: at least 0"
             raise ValueError(text)
         if n_ei_candidates < 1:
-            raise ValueError(f"n_ei_candidates ({n_ei_candidates}) is a number of points: at least 1")
+            text = f"n_ei_candidates ({n_ei_candidates}) is a number of points: at least 1"
+            raise ValueError(text)
         if history < 100:
             raise ValueError(f"history ({history}) is the number of trials to model: at least 100")
         self._rng = LazyRandomState(seed)
@@ -219,7 +233,11 @@ class TPESampler(BaseSampler):
         self._proposed.pop(trial.number, None)
 
     @locked
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Space:
+    def infer_relative_search_space(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+    ) -> Space:
         if not self._multivariate:
             return {}
         return {name: kind for space in self._spaces(study) for name, kind in space.items()}
@@ -285,7 +303,7 @@ class TPESampler(BaseSampler):
         self._forget()
 
     def _forget(self) -> None:
-        self._studies: weakref.WeakKeyDictionary[BaseStorage, dict[int, _Known]] = weakref.WeakKeyDictionary()
+        self._studies: WeakKeyDictionary[BaseStorage, dict[int, _Known]] = WeakKeyDictionary()
         self._proposed: LRUDict[_ProposedTrial] = LRUDict()
 
     def _known(self, study: Study, trials: Sequence[FrozenTrial]) -> _Known:
@@ -306,7 +324,8 @@ class TPESampler(BaseSampler):
             )
         found = known[study._study_id]
         state = len(trials), changes_of(study)
-        if state[1] is None or found.state != state:  # unchanged within an ask, which calls this thrice
+        # An ask calls this three times, and nothing changes meanwhile.
+        if state[1] is None or found.state != state:
             found.history.update(trials, resumed_in(study))
             found.state = state
         return found
@@ -342,7 +361,10 @@ class TPESampler(BaseSampler):
         space: Space,
     ) -> dict[str, Any] | None:
         """Return the best of some candidates by name; None before there is enough to model."""
-        trials = study._get_trials(deepcopy=False, use_cache=not self._constant_liar)
+        trials = study._get_trials(
+            deepcopy=False,
+            use_cache=not self._constant_liar,
+        )
         known = self._known(study, trials)
         history = known.history
         proposed = self._remember(trial.number, history.completed_or_pruned)
@@ -351,7 +373,11 @@ class TPESampler(BaseSampler):
         view = history.view()
         running = history.running(trials) if self._constant_liar else []
         others = [other for other in running if other.number != trial.number]
-        likely = known.good_density(view, space, is_aged=len(study.directions) == 1)
+        likely = known.good_density(
+            view,
+            space,
+            is_aged=len(study.directions) == 1,
+        )
         unlikely = known.bad_density(
             view,
             space,
@@ -447,8 +473,8 @@ def _reason(draws: Sequence[_Draw], details: Mapping[str, Any]) -> Reason:
     best = "the best trial" if good == 1 else f"the {good} best trials"
     where = f"away from {best}" if phase == "explore" else f"close to {best}"
     times = _times_text(log_ratio)
-    text = f"{phase}: {where} of {last.view.finished}; among those its values are {times} as likely as "
-    text += "among the others"
+    text = f"{phase}: {where} of {last.view.finished}; "
+    text += f"among those its values are {times} as likely as among the others"
     return Reason(
         text,
         {
@@ -480,7 +506,8 @@ def _nearest(draws: Sequence[_Draw]) -> list[dict[str, Any]]:
         parts = [view.bad.column(name), view.good.column(name)]
         columns[name] = np.concatenate(parts)
     numbers = np.concatenate([view.bad.numbers, view.good.numbers])
-    distances = np.stack([_distances(kind, point[name], columns[name]) for name, kind in space.items()])
+    rows = [_distances(kind, point[name], columns[name]) for name, kind in space.items()]
+    distances = np.stack(rows)
     distances = np.sqrt(np.mean(distances**2, axis=0))
     nearest = np.lexsort((numbers, distances))[:_NEAREST]
     return [
