@@ -10,7 +10,7 @@ from tunesvc.coordinator.progress_events import Observer, ProgressEvent, SilentO
 from tunesvc.db.engine.database import Database
 from tunesvc.db.study_records import StudyRecord
 from tunesvc.execution.driver.ray_pool import ray_executor
-from tunesvc.queries.recommendation import answer_rows, recommended_trials
+from tunesvc.queries.recommendation import answer_rows, get_recommendation
 from tunesvc.queries.rows import StudyView
 from tunesvc.queries.studies import get_study
 from tunesvc.queries.study_failure import find_failure
@@ -96,7 +96,7 @@ def _summary(database: Database, view: StudyView, interrupted: bool) -> str:
     text = f"{'interrupted' if interrupted else view.state} after {duration(view.active_s)}{reason}"
     text += f"; {counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
     text += f", {counts.stopped} stopped" if counts.stopped else ""
-    rows = answer_rows(database, view, recommended_trials(database, view))
+    rows = answer_rows(database, view, get_recommendation(database, view))
     if not rows:
         return text
     values = zip(view.objectives, rows[0].values or (), strict=False)

@@ -23,7 +23,7 @@ from tunesvc.queries.explain.pruning_audit import Audit, get_audit
 from tunesvc.queries.export.dataframe import build_dataframe
 from tunesvc.queries.health import Health, health
 from tunesvc.queries.operations.request_log import list_requests
-from tunesvc.queries.recommendation import answer_rows, find_best_trial, recommended_trials
+from tunesvc.queries.recommendation import answer_rows, find_best_trial, get_recommendation
 from tunesvc.queries.rows import RequestRow, StudyView, TrialDetail, TrialRow
 from tunesvc.queries.sparklines import sparklines
 from tunesvc.queries.studies import get_study
@@ -419,7 +419,7 @@ class Study:
     def answer(self) -> tuple[Recommendation | None, Sequence[TrialRow]]:
         """The recommendation, and its trials: see `queries.recommendation`."""
         view = self.view
-        found = recommended_trials(self._database, view)
+        found = get_recommendation(self._database, view)
         return found, view.as_given(answer_rows(self._database, view, found))
 
     def _record(self) -> StudyRecord:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tests.ray_fixtures import address_of_local_ray
-from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.executor import (
     Executor,
@@ -87,7 +87,7 @@ def ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
 @pytest.fixture
 def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
     """A driver process without Ray, for all that lies between an executor and its coordinator."""
-    return lambda asking: RayProcess(
+    return lambda asking: DriverExecutor(
         make_job(tmp_path, define_by_run=asking), RayLauncher(driver_module="tests.driver_without_ray")
     )
 
@@ -95,7 +95,7 @@ def process_executor(tmp_path: Path) -> Callable[[bool], Executor]:
 @pytest.fixture
 def process_on_ray_executor(local_ray: None, tmp_path: Path) -> Callable[[bool], Executor]:
     """The driver process on the session's Ray, which it joins as it would a cluster."""
-    return lambda asking: RayProcess(
+    return lambda asking: DriverExecutor(
         make_job(
             tmp_path,
             source=str(OBJECTIVES),

@@ -23,7 +23,7 @@ from tunesvc.execution.executor import Failed, Finished, Launch, Lost, Payload, 
 from tunesvc.queries.confirmation import get_confirmation
 from tunesvc.queries.explain.explanation import explain_study, explain_trial
 from tunesvc.queries.explain.pruning_audit import get_audit
-from tunesvc.queries.recommendation import forecast_value, recommended_trials
+from tunesvc.queries.recommendation import forecast_value, get_recommendation
 from tunesvc.queries.studies import get_study
 from tunesvc.queries.trials.trial_table import list_trials
 from tunesvc.runtime.confirm import prepare
@@ -61,7 +61,7 @@ def test_finalists_are_run_again_with_seeds_of_their_own(database: Database) -> 
     assert len(set(seeds)) == 20 + 4, "each finalist has the same four"
     told = get_confirmation(database, "test")
     assert told is not None
-    answer = recommended_trials(database, get_study(database, "test"))
+    answer = get_recommendation(database, get_study(database, "test"))
     assert answer is not None
     assert {answer.number, answer.luckiest} <= {one.number for one in told.finalists}
     assert all(len(one.values) == 4 for one in told.finalists)
@@ -90,7 +90,7 @@ def test_what_a_seed_does_to_all_trials_is_taken_out_of_the_answer(database: Dat
     simulation = Simulation(database, spec, folded)
     simulation.run()
     view = get_study(database, "test")
-    answer = recommended_trials(database, view)
+    answer = get_recommendation(database, view)
     assert answer is not None
     (params,) = [row.params for row in list_trials(database, view.study_id) if row.number == answer.number]
     assert abs(params["x"] - 0.3) < 0.1
@@ -256,10 +256,10 @@ def test_a_study_that_audits_nothing_has_no_rate(database: Database) -> None:
 def test_repeats_decide_which_trial_is_best(database: Database) -> None:
     simulation = Simulation(database, make_spec(seed=1, budget={"trials": 20}), noisy)
     simulation.run()
-    modelled = recommended_trials(database, get_study(database, "test"))
+    modelled = get_recommendation(database, get_study(database, "test"))
     confirmed(database, simulation.record, top=3, repeats=4)
     view = get_study(database, "test")
-    told, answer = get_confirmation(database, "test"), recommended_trials(database, view)
+    told, answer = get_confirmation(database, "test"), get_recommendation(database, view)
     assert told is not None
     assert told.winner is not None
     assert answer is not None

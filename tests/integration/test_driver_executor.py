@@ -19,7 +19,7 @@ from tests.executors import OBJECTIVES, Listener, make_job, make_launch
 from tests.processes import processes
 from tests.ray_fixtures import address_of_local_ray
 from tunesvc.errors import ExecutorError, UnsatisfiableRequest
-from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.executor import Finished, Lost, Outcome, Reported, Started, StoppedEarly
 from tunesvc.execution.ray.cluster_connection import LocalResources
@@ -28,18 +28,18 @@ from tunesvc.spec import Resources
 ROOT = Path(__file__).parents[2]
 PATIENCE_S = 60.0
 
-Make = Callable[..., RayProcess]
+Make = Callable[..., DriverExecutor]
 
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
     """Make an executor for the behaviours of the contract."""
-    made: list[RayProcess] = []
+    made: list[DriverExecutor] = []
 
-    def executor(*, address: str | None = None, local: LocalResources | None = None, **changes: Any) -> RayProcess:
+    def executor(*, address: str | None = None, local: LocalResources | None = None, **changes: Any) -> DriverExecutor:
         fields = {"source": str(OBJECTIVES), "entrypoint": "behaviours:act"} | changes
         start = RayLauncher(address, source=fields["source"], local=local)
-        made.append(RayProcess(make_job(tmp_path, **fields), start))
+        made.append(DriverExecutor(make_job(tmp_path, **fields), start))
         return made[-1]
 
     yield executor
@@ -130,14 +130,14 @@ from pathlib import Path
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.execution.executor import Reported, Started
-from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 
 interrupted = []
 signal.signal(signal.SIGINT, lambda *_: interrupted.append("SIGINT"))
 signal.signal(signal.SIGTERM, lambda *_: interrupted.append("SIGTERM"))
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = RayProcess(job, RayLauncher(source=job.source, local=LocalResources(cpu=1)))
+executor = DriverExecutor(job, RayLauncher(source=job.source, local=LocalResources(cpu=1)))
 listener, launch = Listener(executor), make_launch(behaviour="patient")
 executor.launch(launch)
 listener.until(lambda heard: heard.has(launch, Reported))
@@ -171,13 +171,13 @@ from pathlib import Path
 from ray.cluster_utils import Cluster
 from tests.executors import Listener, OBJECTIVES, make_job, make_launch
 from tunesvc.execution.executor import Reported
-from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 
 cluster = Cluster(initialize_head=True, head_node_args={{"num_cpus": 1}})
 address = cluster.address
 job = make_job(Path({folder!r}), source=str(OBJECTIVES), entrypoint="behaviours:act")
-executor = RayProcess(job, RayLauncher(address, source=job.source))
+executor = DriverExecutor(job, RayLauncher(address, source=job.source))
 listener, lost, after = Listener(executor), make_launch(0, behaviour="patient"), make_launch(1, behaviour="reports")
 executor.launch(lost)
 listener.until(lambda heard: heard.has(lost, Reported))

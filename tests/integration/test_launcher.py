@@ -19,7 +19,7 @@ import pytest
 from tests.executors import PATIENCE_S, Listener, make_job, make_launch
 from tests.processes import processes
 from tunesvc.errors import ExecutorError
-from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.driver.supervisor import DriverTimeouts
@@ -96,7 +96,7 @@ def test_a_driver_that_waits_for_its_job_takes_it_up(starts: list[RayLauncher], 
     starts.append(begin())
     start = starts[0]
     up(start)
-    listener = Listener(RayProcess(make_job(tmp_path), start))
+    listener = Listener(DriverExecutor(make_job(tmp_path), start))
     assert listener.run(make_launch(behaviour="reports"))[-1] == Finished({"loss": 0.5})
     listener.executor.close()
     assert drivers() == []
@@ -108,13 +108,13 @@ def test_a_driver_that_died_before_it_had_a_job_is_told_to_who_asks_for_it(
     starts.append(begin())
     up(starts[0]).kill()
     with pytest.raises(ExecutorError, match="ended by SIGKILL"):
-        RayProcess(make_job(tmp_path), starts[0])
+        DriverExecutor(make_job(tmp_path), starts[0])
 
 
 def test_a_ray_that_could_not_start_is_told_to_who_asks_for_it(starts: list[RayLauncher], tmp_path: Path) -> None:
     starts.append(begin("refuse"))
     with pytest.raises(ExecutorError, match="nobody is there"):
-        RayProcess(make_job(tmp_path), starts[0])
+        DriverExecutor(make_job(tmp_path), starts[0])
 
 
 @pytest.mark.parametrize("address", [None, "slow"])
@@ -133,7 +133,7 @@ def test_waiting_for_a_job_is_no_silence(starts: list[RayLauncher], tmp_path: Pa
     link = up(starts[0])
     threading.Event().wait(3.0)  # the database's turn
     assert starts[0].driver is link
-    RayProcess(make_job(tmp_path), starts[0]).close()
+    DriverExecutor(make_job(tmp_path), starts[0]).close()
 
 
 def test_tune_run_starts_ray_before_it_imports_what_takes_long(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from tests.executors import PATIENCE_S, Listener, make_job, make_launch
 from tests.processes import processes
 from tunesvc.errors import ExecutorError, SpecError, TuneError, UnsatisfiableRequest
-from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.driver.supervisor import DriverTimeouts
 from tunesvc.execution.executor import Event, Finished, Lost, Outcome, Reported, Started, StoppedEarly, SuggestRequested
@@ -29,11 +29,13 @@ Make = Callable[..., Listener]
 @pytest.fixture
 def listen(tmp_path: Path) -> Iterator[Make]:
     """Make an executor whose driver has no Ray, and listen to it."""
-    made: list[RayProcess] = []
+    made: list[DriverExecutor] = []
 
     def make(*, address: str | None = None, timeouts: DriverTimeouts | None = None, **changes: Any) -> Listener:
         job = make_job(tmp_path, **changes)
-        made.append(RayProcess(job, RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray")))
+        made.append(
+            DriverExecutor(job, RayLauncher(address, timeouts=timeouts, driver_module="tests.driver_without_ray"))
+        )
         return Listener(made[-1])
 
     yield make
@@ -261,7 +263,7 @@ def test_a_driver_that_does_not_end_in_time_is_killed(listen: Make) -> None:
 def pair(tmp_path: Path) -> Iterator[tuple[Listener, Listener]]:
     """Two executors that share a driver."""
     start = RayLauncher(driver_module="tests.driver_without_ray")
-    first, second = (RayProcess(make_job(tmp_path, study=name), start) for name in ("first", "second"))
+    first, second = (DriverExecutor(make_job(tmp_path, study=name), start) for name in ("first", "second"))
     yield Listener(first), Listener(second)
     first.close()
     second.close()
@@ -310,9 +312,9 @@ def test_the_driver_ends_with_the_last_of_its_jobs(pair: tuple[Listener, Listene
 
 def test_a_job_that_cannot_be_run_is_an_error_and_no_matter_to_the_others(tmp_path: Path) -> None:
     start = RayLauncher(driver_module="tests.driver_without_ray")
-    listener = Listener(RayProcess(make_job(tmp_path), start))
+    listener = Listener(DriverExecutor(make_job(tmp_path), start))
     with pytest.raises(SpecError, match="its bundles differ"):
-        RayProcess(make_job(tmp_path, study="cannot be run"), start)
+        DriverExecutor(make_job(tmp_path, study="cannot be run"), start)
     listener.run(make_launch(1, behaviour="reports"))
     listener.executor.close()
     assert drivers() == []

@@ -20,7 +20,7 @@ from tunesvc.db.engine.database import Database
 from tunesvc.db.schema import tables
 from tunesvc.db.schema.ids import trial_id
 from tunesvc.queries.operations.timeline import list_spans
-from tunesvc.queries.recommendation import recommended_trials
+from tunesvc.queries.recommendation import get_recommendation
 from tunesvc.queries.rows import Objective
 from tunesvc.queries.studies import get_study, get_study_by_id
 from tunesvc.queries.study_summary import get_headline, list_recent_decisions, list_running
@@ -188,9 +188,9 @@ def test_the_recommendation_of_a_large_study_looks_at_the_best(
 ) -> None:
     study = fill(database, 80, 0)
     view = get_study_by_id(database, study)
-    whole = recommended_trials(database, view)
+    whole = get_recommendation(database, view)
     monkeypatch.setattr("tunesvc.queries.recommendation.CONSIDERED_MAX", 40)
-    part = recommended_trials(database, view)
+    part = get_recommendation(database, view)
     assert whole is not None
     assert part is not None
     assert whole.luckiest == part.luckiest
@@ -233,7 +233,7 @@ def test_no_query_of_the_page_reads_a_big_table_from_end_to_end(database: Databa
         "recent": lambda db, one: list_recent_decisions(db, one, 300),
         "running": lambda db, one: list_running(db, one),
         "spans": lambda db, one: list_spans(db, one, 50),
-        "recommended": lambda db, _: recommended_trials(db, view, before),
+        "recommended": lambda db, _: get_recommendation(db, view, before),
     }
     big = {"trials", "trial_params", "trial_attrs", "attempts", "reports", "logs", "decisions"}
     found = {name: scanned(database, run, study) & big for name, run in queries.items()}

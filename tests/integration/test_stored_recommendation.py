@@ -8,7 +8,7 @@ from tests.simulation import Simulation
 from tests.specs import make_spec
 from tunesvc.db.engine.database import Database
 from tunesvc.queries import recommendation
-from tunesvc.queries.recommendation import recommended_trials
+from tunesvc.queries.recommendation import get_recommendation
 from tunesvc.queries.studies import get_study
 from tunesvc.runtime.stored_recommendation import store_recommendation
 
@@ -19,14 +19,14 @@ def test_a_stored_recommendation_is_what_the_model_says_until_results_change(
     simulation = Simulation(database, make_spec(budget={"trials": 15}))
     simulation.run()
     view = get_study(database, "test")
-    computed = recommended_trials(database, view)
+    computed = get_recommendation(database, view)
     store_recommendation(database, view.study_id)
     with monkeypatch.context() as patch:
         patch.setattr(recommendation, "fit_recommendation", None)  # would raise
-        assert recommended_trials(database, view) == computed
+        assert get_recommendation(database, view) == computed
     with database.engine.begin() as connection:
         connection.exec_driver_sql("""UPDATE trials SET "values" = '{-5}' WHERE number = 3""")
-    changed = recommended_trials(database, view)
+    changed = get_recommendation(database, view)
     assert changed is not None
     assert changed.luckiest == 3
     assert changed != computed
@@ -35,4 +35,4 @@ def test_a_stored_recommendation_is_what_the_model_says_until_results_change(
 def test_a_study_without_results_stores_nothing(database: Database) -> None:
     simulation = Simulation(database, make_spec())
     store_recommendation(database, simulation.record.study_id)
-    assert recommended_trials(database, get_study(database, "test")) is None
+    assert get_recommendation(database, get_study(database, "test")) is None

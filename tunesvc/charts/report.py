@@ -18,7 +18,7 @@ from tunesvc.charts.page import Card, CodeBlock, Sentences, TableBlock, page
 from tunesvc.db.engine.database import Database
 from tunesvc.queries.explain.explanation import explain_study
 from tunesvc.queries.health import health
-from tunesvc.queries.recommendation import answer_rows, recommended_trials
+from tunesvc.queries.recommendation import answer_rows, get_recommendation
 from tunesvc.queries.rows import StudyView, TrialRow
 from tunesvc.queries.trials.trial_table import list_best_trials
 from tunesvc.spec.yaml.document import written
@@ -70,7 +70,7 @@ def _parts(
 
 def _answer(database: Database, study: StudyView) -> Card:
     """The parameters to take."""
-    answer = recommended_trials(database, study)
+    answer = get_recommendation(database, study)
     rows = answer_rows(database, study, answer)[:1]
     if not rows:
         return Card(

@@ -29,7 +29,7 @@ CONSIDERED_MAX = 2_000
 """Most trials that the model compares to recommend one."""
 
 
-def recommended_trials(
+def get_recommendation(
     database: Database,
     view: StudyView,
     results: Results | None = None,
@@ -38,7 +38,7 @@ def recommended_trials(
 
     The command line, Python and the dashboard all use this decision. The finalist that
     `tune confirm` found best takes precedence over the model, unless the model prefers a trial that
-    finished after the repeats.
+    finished after the newest repeat began.
     """
     if results is None:
         results = study_results(database, view.study_id)
@@ -147,7 +147,7 @@ def find_best_trial(database: Database, view: StudyView) -> TrialRow:
     Raises:
         TuneError: no trial is complete and feasible.
     """
-    rows = answer_rows(database, view, recommended_trials(database, view))
+    rows = answer_rows(database, view, get_recommendation(database, view))
     if not rows:
         raise TuneError(f"study {view.name!r} has no complete, feasible trial yet")
     return rows[0]

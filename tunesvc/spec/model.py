@@ -237,11 +237,12 @@ class Sampler(NamedComponent):
 class Pruner(NamedComponent):
     """The pruner that stops poor trials; every other key is passed to it as an option. `auto` and
     `curve` take `chance`, `startup`, `min`, `audit`, `seed` and `resume`; `asha` takes `min`,
-    `max`, `eta` and `form`, `stop` or `promote`."""
+    `max`, `eta` and `form`, `stop` or `promote`; `hyperband` needs `max`; `patient` takes
+    `patience` and `wrapped`, another pruner; the others take Optuna's options."""
 
     name: Name = Field(
         "auto",
-        description="Such as auto, curve, asha, hyperband, median, percentile, threshold, none; "
+        description="auto, curve, asha, hyperband, median, percentile, threshold, patient, wilcoxon or none; "
         "with several metrics auto, curve, asha or none.",
     )
 

@@ -155,15 +155,11 @@ def show(
 
 def _show_study(database: Database, view: StudyView, as_json: bool) -> None:
     from tunesvc.queries.explain.pruning_audit import get_audit
-    from tunesvc.queries.recommendation import (
-        answer_rows,
-        forecast_value,
-        recommended_trials,
-    )
+    from tunesvc.queries.recommendation import answer_rows, forecast_value, get_recommendation
     from tunesvc.queries.trials.trial_table import list_trials
     from tunesvc.views import study_text, terminal
 
-    answer = recommended_trials(database, view)
+    answer = get_recommendation(database, view)
     best = answer_rows(database, view, answer)
     forecast = forecast_value(database, view)
     audit = get_audit(database, view)
@@ -220,13 +216,13 @@ def best(
     or as one that cannot be distinguished from the first.
     """
     from tunesvc.db.engine.database import open_database
-    from tunesvc.queries.recommendation import answer_rows, recommended_trials
+    from tunesvc.queries.recommendation import answer_rows, get_recommendation
     from tunesvc.queries.studies import get_study
     from tunesvc.views import study_text, terminal
 
     with open_database(database_url) as database:
         view = get_study(database, study)
-        answer = recommended_trials(database, view)
+        answer = get_recommendation(database, view)
         rows = answer_rows(database, view, answer)
     if as_json:
         several = len(view.objectives) > 1

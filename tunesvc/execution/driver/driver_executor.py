@@ -59,7 +59,7 @@ class _KnownAttempt:
     """Commands in order, without duplicates."""
 
 
-class RayProcess:
+class DriverExecutor:
     """Runs the attempts of one job on Ray, through a driver process. See `Executor`."""
 
     handover_s = HANDOVER_S

@@ -45,7 +45,7 @@ class JobRegistration:
 
 
 class RayLauncher:
-    """Runs a driver process that joins a cluster or starts a local Ray. Each `RayProcess` registers its job.
+    """Runs a driver process that joins a cluster or starts a local Ray. Each `DriverExecutor` registers its job.
 
     The driver ends with its last job, unless it is kept alive for others.
     """

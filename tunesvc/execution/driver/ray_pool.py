@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tunesvc.errors import MachineBusy
-from tunesvc.execution.driver.driver_executor import RayProcess
+from tunesvc.execution.driver.driver_executor import DriverExecutor
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.driver.machine_claims import Demand, Machine, MachineClaim
 from tunesvc.execution.executor import Executor, Job
@@ -52,7 +52,7 @@ class RayPool:
         """Return an executor for a job, see `ray_executor`."""
         if _is_in_use():
             return _on_ray_in_use(job)
-        return RayProcess(job, self._launch([spec], job.source))
+        return DriverExecutor(job, self._launch([spec], job.source))
 
     def end(self) -> None:
         """End the Rays, even if they are still in use. Repeatable."""
@@ -83,7 +83,7 @@ def ray_executor(job: Job, spec: StudySpec) -> Executor:
     """
     if _is_in_use():
         return _on_ray_in_use(job)
-    return RayProcess(job, _launch_ray([spec], job.source))
+    return DriverExecutor(job, _launch_ray([spec], job.source))
 
 
 def is_shared(address: str | None) -> bool:

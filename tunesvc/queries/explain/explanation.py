@@ -30,7 +30,7 @@ from tunesvc.queries.explain.trial_reasons import (
     with_full_stop,
 )
 from tunesvc.queries.fitted_model import get_surface
-from tunesvc.queries.recommendation import recommended_trials
+from tunesvc.queries.recommendation import get_recommendation
 from tunesvc.queries.rows import AttemptRow, DecisionRow, StudyStatus, StudyView, TrialDetail
 from tunesvc.queries.study_summary import expected, list_recent_decisions
 from tunesvc.queries.trials.trial_results import Results, get_results, saved_by_pruning
@@ -286,7 +286,7 @@ def _trials(count: int) -> str:
 
 
 def _describe_best(database: Database, view: StudyView, results: Results) -> Iterator[str]:
-    answer = recommended_trials(database, view, results)
+    answer = get_recommendation(database, view, results)
     if answer is None:
         return
     has_result = results.of_state("complete") | results.of_state("pruned")
