@@ -1,4 +1,5 @@
-"""Event loop of an executor: results, timers and requests of other threads wait here for one thread.
+"""Event loop of an executor: results, timers and requests of other threads wait here for one
+thread.
 
 Knows nothing of attempts. Of Ray it knows only that an object reference has a `future()`.
 """

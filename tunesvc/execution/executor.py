@@ -1,9 +1,10 @@
 """The Executor protocol: run attempts somewhere and receive their events.
 
-An executor knows attempts, not trials or the rules of studies: it launches, stops and kills them, and delivers their
-events. The events of an attempt are numbered 1, 2, 3, ... They stay in the attempt's outbox until they are
-acknowledged, so each event is delivered at least once, and the receiver records it exactly once by its number.
-All values here are frozen and can be pickled, so an executor may live in another process.
+An executor knows attempts, not trials or the rules of studies: it launches, stops and kills them,
+and delivers their events. The events of an attempt are numbered 1, 2, 3, ... They stay in the
+attempt's outbox until they are acknowledged, so each event is delivered at least once, and the
+receiver records it exactly once by its number. All values here are frozen and can be pickled, so an
+executor may live in another process.
 
 Imports neither Ray nor the store.
 """
@@ -32,13 +33,19 @@ class AttemptId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Settings shared by all attempts of a study. Exactly one of entrypoint, command and function is set."""
+    """Settings shared by all attempts of a study.
+
+    Exactly one of entrypoint, command and function is set.
+    """
 
     study: str
     key: str
     """Names the study's workers on a shared cluster. Unique across studies and databases."""
     metrics: tuple[str, ...]
-    """Names of the objectives. A bare number that the objective returns is the first one's value."""
+    """Names of the objectives.
+
+    A bare number that the objective returns is the first one's value.
+    """
     resources: Resources
     environment: Environment
     checkpoint_root: str
@@ -56,7 +63,8 @@ class Job:
     keep: Keep = field(default_factory=Keep)
     """The checkpoints to keep of each trial."""
     define_by_run: bool = False
-    """True if the objective asks for its parameters with `trial.suggest_*` instead of receiving them."""
+    """True if the objective asks for its parameters with `trial.suggest_*` instead of receiving
+    them."""
     orphan_s: float = 3600.0
     """Time after which workers on a shared cluster end if no coordinator calls them."""
 
@@ -74,12 +82,16 @@ class Launch:
     checkpoint: str | None = None
     """Path of the state that an earlier attempt saved, or None."""
     parallelism: int | None = None
-    """Number of attempts of the job that may run at a time from now on. None means as many as fit."""
+    """Number of attempts of the job that may run at a time from now on.
+
+    None means as many as fit.
+    """
     backlog_max: int = 1
-    """Number of attempts that may wait in each worker's backlog from now on, behind the running one."""
+    """Number of attempts that may wait in each worker's backlog from now on, behind the running
+    one."""
 
 
-# --- events of an attempt ---------------------------------------------------------------------------
+# --- events of an attempt -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,10 @@ STUDY = ""
 
 @dataclass(frozen=True, slots=True)
 class StudyRequested:
-    """A read of `trial.study.trials` by an Optuna objective. The attempt waits for `Executor.answer`."""
+    """A read of `trial.study.trials` by an Optuna objective.
+
+    The attempt waits for `Executor.answer`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +225,19 @@ class Event:
 
     attempt: AttemptId
     seq: int
-    """1, 2, 3, ... within the attempt. The executor numbers `Lost` after the last event that it delivered."""
+    """1, 2, 3, ... within the attempt.
+
+    The executor numbers `Lost` after the last event that it delivered.
+    """
     payload: Payload
 
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """A machine of the cluster. Amounts have Ray's names: `CPU`, `GPU`, `memory` in bytes, and custom ones."""
+    """A machine of the cluster.
+
+    Amounts have Ray's names: `CPU`, `GPU`, `memory` in bytes, and custom ones.
+    """
 
     key: str
     """Unique across nodes and clusters."""
@@ -265,39 +286,48 @@ class Executor(Protocol):
         """Return how many attempts of this job the cluster can run at a time, at least 1.
 
         Raises:
-            UnsatisfiableRequest: the cluster can never meet the job's request. The text names its resources.
+            UnsatisfiableRequest: the cluster can never meet the job's request. The text names its
+                resources.
         """
         ...
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
-        """Act under a fencing token from now on, and adopt attempts that an earlier coordinator launched.
+        """Act under a fencing token from now on, and adopt attempts that an earlier coordinator
+        launched.
 
-        Called once, before any launch. Returns at once. Events above the given sequence numbers follow, including an
-        unanswered question, and `Lost` for an attempt that no longer runs. All other attempts of this job are
-        killed: their coordinator gave them up and died before it could kill them. Workers refuse calls with a lower
-        token than they have seen.
+        Called once, before any launch. Returns at once. Events above the given sequence numbers
+        follow, including an unanswered question, and `Lost` for an attempt that no longer runs. All
+        other attempts of this job are killed: their coordinator gave them up and died before it
+        could kill them. Workers refuse calls with a lower token than they have seen.
         """
         ...
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """Return the attempts with a heartbeat since the last call, and those that wait for resources."""
+        """Return the attempts with a heartbeat since the last call, and those that wait for
+        resources."""
         ...
 
     def health_error(self) -> str:
-        """Return why no attempt can be launched or received from now, as a sentence. Empty if healthy."""
+        """Return why no attempt can be launched or received from now, as a sentence.
+
+        Empty if healthy.
+        """
         ...
 
     def launch(self, launch: Launch) -> None:
         """Start an attempt as soon as its resources are free. Returns at once.
 
-        If `parallelism` attempts already run, it waits for one of them to end. Where possible it waits in the
-        worker's backlog, so that the worker begins it without another message. At most `parallelism` attempts run at
-        any time, and attempts begin roughly in order.
+        If `parallelism` attempts already run, it waits for one of them to end. Where possible it
+        waits in the worker's backlog, so that the worker begins it without another message. At most
+        `parallelism` attempts run at any time, and attempts begin roughly in order.
         """
         ...
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Return events not delivered yet, in order per attempt. Waits up to `timeout_s` for the first."""
+        """Return events not delivered yet, in order per attempt.
+
+        Waits up to `timeout_s` for the first.
+        """
         ...
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
@@ -309,11 +339,17 @@ class Executor(Protocol):
         ...
 
     def stop(self, attempt: AttemptId) -> None:
-        """Ask the attempt to stop at its next report. It may finish, stop early or ignore the request."""
+        """Ask the attempt to stop at its next report.
+
+        It may finish, stop early or ignore the request.
+        """
         ...
 
     def kill(self, attempt: AttemptId) -> None:
-        """Kill the attempt's process. A `Lost` event follows unless an outcome was delivered. Repeatable."""
+        """Kill the attempt's process.
+
+        A `Lost` event follows unless an outcome was delivered. Repeatable.
+        """
         ...
 
     def close(self) -> None:
@@ -321,5 +357,6 @@ class Executor(Protocol):
         ...
 
     def leave(self) -> None:
-        """Free the executor's resources, but leave attempts that can outlive it to the next coordinator."""
+        """Free the executor's resources, but leave attempts that can outlive it to the next
+        coordinator."""
         ...

@@ -1,7 +1,8 @@
 """An asyncio event loop for the objective's thread, as a script has one in its main thread.
 
-`asyncio.get_event_loop` creates a loop by itself only in the main thread. Here it creates one on demand: most
-objectives need none, and creating it costs a third of an attempt's other overhead. Imports no Ray.
+`asyncio.get_event_loop` creates a loop by itself only in the main thread. Here it creates one on
+demand: most objectives need none, and creating it costs a third of an attempt's other overhead.
+Imports no Ray.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One attempt inside its worker: the objective's thread, its channel and its outcome.
 
-Owns the order of the last events: all output, then the outcome. Knows nothing of how objectives are called, and
-imports no Ray.
+Owns the order of the last events: all output, then the outcome. Knows nothing of how objectives are
+called, and imports no Ray.
 """
 
 from __future__ import annotations
@@ -67,7 +67,13 @@ class WorkerInfo:
 class Attempt:
     """Runs one launch. Implements `tunesvc.trial.Channel`."""
 
-    def __init__(self, job: Job, launch: Launch, worker: WorkerInfo, signal: BatchSignal) -> None:
+    def __init__(
+        self,
+        job: Job,
+        launch: Launch,
+        worker: WorkerInfo,
+        signal: BatchSignal,
+    ) -> None:
         """Prepare the attempt. Every event notifies `signal`."""
         self.job = job
         self.launch = launch
@@ -98,7 +104,13 @@ class Attempt:
     # --- from the worker --------------------------------------------------------------------------
 
     def start(
-        self, run: Run, output: OutputCapture, on_finished: OnFinished, *, source_digest: str = "", note: str = ""
+        self,
+        run: Run,
+        output: OutputCapture,
+        on_finished: OnFinished,
+        *,
+        source_digest: str = "",
+        note: str = "",
     ) -> None:
         """Run the objective in a thread, which calls `on_finished` with the outcome.
 
@@ -109,10 +121,13 @@ class Attempt:
             source_digest: digest of the objective's source code.
             note: a text about the worker for the attempt's log.
         """
-        self.outbox.put(Started(self.worker.node, self.worker.pid, self.worker.devices, source_digest))
+        self.outbox.put(
+            Started(self.worker.node, self.worker.pid, self.worker.devices, source_digest),
+        )
         if note:
             self.outbox.log("stderr", note)
-        # Not a daemon: threads that the objective starts would inherit that, see `leftover_threads`.
+        # Not a daemon: threads that the objective starts would inherit that, see
+        # `leftover_threads`.
         self._thread = threading.Thread(
             target=self._run,
             args=(run, output, on_finished),
@@ -127,7 +142,8 @@ class Attempt:
             self._thread.join(timeout_s)
 
     def acknowledge(self, acknowledged: int) -> None:
-        """Acknowledge events, see `Outbox.acknowledge`, and delete checkpoints that need not be kept.
+        """Acknowledge events, see `Outbox.acknowledge`, and delete checkpoints that need not be
+        kept.
 
         Deleting may take a while.
         """
@@ -243,11 +259,17 @@ class Attempt:
         if self._children is None and os.getpid() == self._pid:
             directory = self.directory
             with self._answered:
-                self._children = self._children or ChildProcesses(self.trial(), directory, self.job.metrics)
+                self._children = self._children or ChildProcesses(
+                    self.trial(),
+                    directory,
+                    self.job.metrics,
+                )
                 if self._stop.is_set():
                     self._children.stop()
         if self._children is None:
-            raise RuntimeError("this process was forked by other code than Python's, so its trial cannot be used")
+            raise RuntimeError(
+                "this process was forked by other code than Python's, so its trial cannot be used",
+            )
         return self._children
 
     @property
@@ -279,7 +301,9 @@ class Attempt:
 
     def _wait_for_answer(self, question: SuggestRequested | StudyRequested) -> Any:
         if self._forked is not None:
-            raise RuntimeError("ask for parameters and for the study before the process is forked")
+            raise RuntimeError(
+                "ask for parameters and for the study before the process is forked",
+            )
         name = _name_of(question)
         self._question = question
         self.outbox.put(question)
@@ -287,7 +311,9 @@ class Attempt:
         self._question = None
         if name in self._answers:
             return self._answers[name]
-        raise Pruned(f"trial {self.launch.trial_number} was asked to stop while it waited for an answer")
+        raise Pruned(
+            f"trial {self.launch.trial_number} was asked to stop while it waited for an answer",
+        )
 
     def trial(self) -> Trial:
         """Return the trial object that the objective uses."""
@@ -304,7 +330,7 @@ class Attempt:
             placement_group=self.worker.placement_group,
         )
 
-    # --- the thread ---------------------------------------------------------------------------------
+    # --- the thread -------------------------------------------------------------------------------
 
     def _run(self, run: Run, output: OutputCapture, on_finished: OnFinished) -> None:
         event_log.record("run", phase="begin", attempt=self.launch.attempt)
@@ -320,7 +346,9 @@ class Attempt:
             outcome = self._with_output_tail(outcome)
         if self._directory is not None:
             scratch.remove(self._directory)
-        self.is_reusable = not isinstance(outcome, Failed) and self._has_no_leftovers(before)
+        self.is_reusable = not isinstance(outcome, Failed) and self._has_no_leftovers(
+            before,
+        )
         failpoints.reach("ending")
         event_log.record("run", phase="end", attempt=self.launch.attempt)
         on_finished(self, outcome)
@@ -350,7 +378,8 @@ class Attempt:
             leave(error)
 
     def _start_over(self, lost: Path) -> None:
-        """Run without a checkpoint that is gone: repeating the work is cheaper than losing the trial."""
+        """Run without a checkpoint that is gone: repeating the work is cheaper than losing the
+        trial."""
         self._restored, self.launch = None, replace(self.launch, checkpoint=None)
         self.outbox.log(
             "stderr",
@@ -365,7 +394,8 @@ class Attempt:
     def _with_output_tail(self, failed: Failed) -> Failed:
         """Add the end of a program's stderr to its failure, in place of a traceback.
 
-        Both streams are searched for out-of-memory errors, because some programs print them to stdout.
+        Both streams are searched for out-of-memory errors, because some programs print them to
+        stdout.
         """
         stderr = self._output_tail["stderr"]
         lines = stderr.strip().splitlines()

@@ -1,4 +1,5 @@
-"""A condition that batches events: a waiter wakes a little after the first event and takes those that follow too.
+"""A condition that batches events: a waiter wakes a little after the first event and takes those
+that follow too.
 
 Its lock guards the outboxes that notify it. Imports no Ray.
 """
@@ -10,7 +11,10 @@ import time
 from collections.abc import Callable
 
 BATCH_WINDOW_S = 0.02
-"""Events within this time of the first travel in one reply. A call costs as much as a hundred events."""
+"""Events within this time of the first travel in one reply.
+
+A call costs as much as a hundred events.
+"""
 
 
 class BatchSignal:
@@ -34,8 +38,14 @@ class BatchSignal:
             self._changed.notify_all()
             self._urgent.notify_all()
 
-    def wait(self, is_ready: Callable[[], bool], is_urgent: Callable[[], bool], timeout_s: float) -> None:
-        """Wait up to `timeout_s` for an event, then for more until the batch window ends or a reply is urgent.
+    def wait(
+        self,
+        is_ready: Callable[[], bool],
+        is_urgent: Callable[[], bool],
+        timeout_s: float,
+    ) -> None:
+        """Wait up to `timeout_s` for an event, then for more until the batch window ends or a reply
+        is urgent.
 
         Call with the lock held. Concurrent waiters share one batch window.
         """

@@ -1,8 +1,9 @@
 """Checkpoints of one trial on the file system that coordinator and workers share.
 
-Each checkpoint has a folder of its own, `<root>/<trial>/attempt-2-step-9-1/<original name>`, so the previous one stays
-usable until the newer one is recorded. `<root>/<trial>/values.json` maps the folder names of kept checkpoints to the
-values reported at their steps, for later attempts of the trial. Imports no Ray.
+Each checkpoint has a folder of its own, `<root>/<trial>/attempt-2-step-9-1/<original name>`, so the
+previous one stays usable until the newer one is recorded. `<root>/<trial>/values.json` maps the
+folder names of kept checkpoints to the values reported at their steps, for later attempts of the
+trial. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -40,7 +41,13 @@ class Checkpoints:
     """Saves an attempt's checkpoints and deletes those that need not be kept."""
 
     def __init__(
-        self, root: Path, trial_number: int, attempt_number: int, keep: Keep | None = None, *, maximize: bool = False
+        self,
+        root: Path,
+        trial_number: int,
+        attempt_number: int,
+        keep: Keep | None = None,
+        *,
+        maximize: bool = False,
     ) -> None:
         """Save checkpoints below `root`.
 
@@ -91,10 +98,15 @@ class Checkpoints:
         for file in known:
             if file not in kept:
                 shutil.rmtree(file.path.parent, ignore_errors=True)
-        self._write_values({file.path.parent.name: value for file, value in values.items() if file in kept})
+        self._write_values(
+            {file.path.parent.name: value for file, value in values.items() if file in kept},
+        )
 
     def _valued(self, files: Sequence[CheckpointFile]) -> dict[CheckpointFile, float]:
-        """Return the values at the checkpoints' steps. Checkpoints of unknown value are left out."""
+        """Return the values at the checkpoints' steps.
+
+        Checkpoints of unknown value are left out.
+        """
         stored = self._read_values()
         values: dict[CheckpointFile, float] = {}
         for file in files:
@@ -118,7 +130,9 @@ class Checkpoints:
 
     def _write_values(self, values: Mapping[str, float]) -> None:
         partial = self._folder / f"values-{self._attempt}.partial"
-        with suppress(OSError):  # a full disk may lose the best checkpoint, but not the trial
+        with suppress(
+            OSError,
+        ):  # a full disk may lose the best checkpoint, but not the trial
             partial.write_text(json.dumps(values))
             partial.replace(self._values_path)
 

@@ -1,7 +1,9 @@
-"""Reports from processes that an objective starts. They write lines to a pipe, as programs of `command:` do.
+"""Reports from processes that an objective starts.
 
-A forked child cannot use its copy of the outbox: no thread empties it, and its locks may never be released. A spawned
-child unpickles its trial. Imports no Ray.
+They write lines to a pipe, as programs of `command:` do.
+
+A forked child cannot use its copy of the outbox: no thread empties it, and its locks may never be
+released. A spawned child unpickles its trial. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -28,12 +30,20 @@ class ChildProcesses:
     def __init__(self, trial: Trial, directory: Path, objectives: tuple[str, ...]) -> None:
         """Pass the children's reports on to `trial`, whose scratch folder is `directory`."""
         self._folder = scratch.make("children")
-        self.channel = PipeChannel(self._folder / "reports", self._folder / "checkpoints", directory)
+        self.channel = PipeChannel(
+            self._folder / "reports",
+            self._folder / "checkpoints",
+            directory,
+        )
         self.channel.checkpoints.mkdir()
         reports = LineReports(trial, self.channel.checkpoints, objectives)
         self._pipe = ReportPipe(self.channel.reports, reports)
         self._is_closed = False
-        self._thread = threading.Thread(target=self._listen, name="tunesvc-children", daemon=True)
+        self._thread = threading.Thread(
+            target=self._listen,
+            name="tunesvc-children",
+            daemon=True,
+        )
         self._thread.start()
 
     def stop(self) -> None:
@@ -46,7 +56,10 @@ class ChildProcesses:
         return self.channel.seen_mark.exists()
 
     def close(self) -> BadReport | None:
-        """Read the remaining lines and close the pipe. Return the error of the first unreadable line."""
+        """Read the remaining lines and close the pipe.
+
+        Return the error of the first unreadable line.
+        """
         self.channel.reports.unlink()
         self._is_closed = True
         with suppress(BlockingIOError):  # a full pipe has woken the thread already
@@ -64,7 +77,10 @@ class ChildProcesses:
 
 
 def leave(error: BaseException | None) -> NoReturn:
-    """End a forked child at the end of the objective. The rest of the attempt belongs to its parent."""
+    """End a forked child at the end of the objective.
+
+    The rest of the attempt belongs to its parent.
+    """
     code: object = 0
     if isinstance(error, SystemExit):
         code = error.code

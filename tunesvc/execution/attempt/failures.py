@@ -26,13 +26,17 @@ _RAYS_WRAPPER = "ray/util/tracing/tracing_helper.py"
 
 
 class EntrypointError(Exception):
-    """The objective cannot be found, imported or called with the study's parameters. No trial can run."""
+    """The objective cannot be found, imported or called with the study's parameters.
+
+    No trial can run.
+    """
 
 
 def outcome_of(error: BaseException, *, stop_requested: bool) -> Outcome:
     """Return the outcome for an exception of the objective.
 
-    `SystemExit` and `KeyboardInterrupt` count as an early stop if a stop was requested, otherwise as a failure.
+    `SystemExit` and `KeyboardInterrupt` count as an early stop if a stop was requested, otherwise
+    as a failure.
     """
     if is_pruned(error):
         return StoppedEarly()

@@ -1,4 +1,5 @@
-"""A set of integers, stored as ranges: small if the numbers are mostly consecutive, as reported steps are."""
+"""A set of integers, stored as ranges: small if the numbers are mostly consecutive, as reported
+steps are."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Threads that an objective leaves running. Their worker is replaced, so that they do not disturb later trials.
+"""Threads that an objective leaves running.
 
-Daemon threads are usual for libraries and harmless. So are idle pools, which libraries such as joblib keep for the next
-call. Imports no Ray.
+Their worker is replaced, so that they do not disturb later trials.
+
+Daemon threads are usual for libraries and harmless. So are idle pools, which libraries such as
+joblib keep for the next call. Imports no Ray.
 """
 
 from __future__ import annotations

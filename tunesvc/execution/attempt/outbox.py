@@ -1,7 +1,8 @@
 """The outbox of an attempt: its events, numbered 1, 2, 3, ..., kept until they are acknowledged.
 
-`put` never blocks, and memory is bounded. If an attempt reports faster than reports can be recorded, every second
-pending report is dropped; if it writes too much output, the middle is dropped. The attempt's log mentions both.
+`put` never blocks, and memory is bounded. If an attempt reports faster than reports can be
+recorded, every second pending report is dropped; if it writes too much output, the middle is
+dropped. The attempt's log mentions both.
 
 Imports no Ray.
 """
@@ -14,7 +15,14 @@ from itertools import islice
 
 from tunesvc.execution.attempt.batching import BatchSignal
 from tunesvc.execution.attempt.int_ranges import IntRangeSet
-from tunesvc.execution.executor import Outcome, OutputLogged, Payload, Reported, StudyRequested, SuggestRequested
+from tunesvc.execution.executor import (
+    Outcome,
+    OutputLogged,
+    Payload,
+    Reported,
+    StudyRequested,
+    SuggestRequested,
+)
 
 Numbered = tuple[int, Payload]
 
@@ -27,7 +35,10 @@ TAKE_MAX = 2_000
 
 
 class Outbox:
-    """Events of one attempt. Any thread may put and take. Each reader gets all events above its own `after`."""
+    """Events of one attempt.
+
+    Any thread may put and take. Each reader gets all events above its own `after`.
+    """
 
     def __init__(
         self,
@@ -107,7 +118,10 @@ class Outbox:
             return len(self._unacknowledged) >= UNACKNOWLEDGED_MAX
 
     def take(self, after: int) -> Sequence[Numbered]:
-        """Return events above `after`. Repeatable: the same `after` returns the same events and later ones."""
+        """Return events above `after`.
+
+        Repeatable: the same `after` returns the same events and later ones.
+        """
         with self._lock:
             self._hand_out()
             above = (event for event in self._unacknowledged if event[0] > after)
@@ -143,7 +157,10 @@ class Outbox:
         self._dropped_reports += left_out
 
     def _cut_log(self) -> None:
-        """Drop the middle of the pending output. About a quarter of the bound stays at either end."""
+        """Drop the middle of the pending output.
+
+        About a quarter of the bound stays at either end.
+        """
         margin, total = self._log_chars_max // 4, self._pending_log_chars
         cut: deque[Payload] = deque()
         before = left_out = gap_at = 0
@@ -166,7 +183,9 @@ class Outbox:
 
     def _log_dropped_reports(self) -> None:
         if self._dropped_reports:
-            self._log_note(f"{self._dropped_reports} reports came faster than they could be recorded and were left out")
+            self._log_note(
+                f"{self._dropped_reports} reports came faster than they could be recorded and were left out",
+            )
 
     def _log_note(self, text: str) -> None:
         note = OutputLogged("stderr", f"[tunesvc: {text}]\n")

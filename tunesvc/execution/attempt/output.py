@@ -1,6 +1,8 @@
-"""Captures the output of a worker at the file descriptors: from Python, C libraries and subprocesses.
+"""Captures the output of a worker at the file descriptors: from Python, C libraries and
+subprocesses.
 
-Owns descriptors 1 and 2 once constructed, and redirects them into the files of a spool. Imports no Ray.
+Owns descriptors 1 and 2 once constructed, and redirects them into the files of a spool. Imports no
+Ray.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ BACKLOG_BYTES_MAX = 2**26
 class OutputCapture:
     """Passes the process's output to the current sink, or discards it if there is none.
 
-    Each stream has one file for the life of the process, because children that outlive an attempt, such as the pools
-    of joblib, keep writing to it.
+    Each stream has one file for the life of the process, because children that outlive an attempt,
+    such as the pools of joblib, keep writing to it.
     """
 
     def __init__(self, spool: Spool) -> None:
@@ -46,7 +48,8 @@ class OutputCapture:
 
     @contextlib.contextmanager
     def into(self, sink: Sink) -> Iterator[None]:
-        """Pass output to `sink` until the end of the block, including all that was written inside it."""
+        """Pass output to `sink` until the end of the block, including all that was written inside
+        it."""
         with self._lock:
             self._discard()
             self._sink = sink
@@ -54,7 +57,9 @@ class OutputCapture:
             yield
         finally:
             for python_stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(Exception):  # the objective may have closed or replaced it
+                with contextlib.suppress(
+                    Exception,
+                ):  # the objective may have closed or replaced it
                     python_stream.flush()
             with self._lock:
                 self._read_available(final=True)
@@ -104,7 +109,11 @@ class _Stream:
         if not final:
             end = min(end, self.position + BATCH_BYTES_MAX)
         while self.position < end:
-            data = os.pread(self._reader, min(CHUNK_BYTES, end - self.position), self.position)
+            data = os.pread(
+                self._reader,
+                min(CHUNK_BYTES, end - self.position),
+                self.position,
+            )
             self.position += len(data)
             yield self._decoder.decode(data).replace("\x00", "\ufffd")
         self._spool.free(self.name, self.position)

@@ -27,7 +27,12 @@ LINE_BYTES_MAX = 2**20
 class LineReports:
     """Applies a program's lines to its trial."""
 
-    def __init__(self, trial: Trial, checkpoints: Path, objectives: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        trial: Trial,
+        checkpoints: Path,
+        objectives: tuple[str, ...],
+    ) -> None:
         self.final: dict[str, float] = {}
         self._trial = trial
         self._objectives = objectives
@@ -81,7 +86,8 @@ class ReportPipe:
 
     def __init__(self, path: Path, reports: LineReports) -> None:
         os.mkfifo(path, 0o600)
-        # Open for writing too: then the pipe does not end with its last writer, and opening never blocks.
+        # Open for writing too: then the pipe does not end with its last writer, and opening never
+        # blocks.
         self._descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)
         self._reports = reports
         self._rest = b""

@@ -1,6 +1,7 @@
 """Scratch folders of attempts on the worker's disk.
 
-Each worker has one folder for them, which a watcher removes when the worker dies, see `supervise`. Imports no Ray.
+Each worker has one folder for them, which a watcher removes when the worker dies, see `supervise`.
+Imports no Ray.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A worker's output in files on its node, and its exit code: both survive the death of its process.
 
-Output in a file survives however the process ends, unlike output in a pipe to the process itself. Imports no Ray.
+Output in a file survives however the process ends, unlike output in a pipe to the process itself.
+Imports no Ray.
 """
 
 from __future__ import annotations

@@ -25,14 +25,20 @@ _REMOVAL_S = 30.0
 
 
 def main() -> int:
-    """Fork the watcher and become the program. Return only without a program, or if it cannot start."""
+    """Fork the watcher and become the program.
+
+    Return only without a program, or if it cannot start.
+    """
     pipe, folder, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     _split_off_watcher(pipe, folder, os.getpid() if program else None)
     os.close(pipe)
     if not program:
         return 0
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # Ray's processes block SIGINT
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, programs expect the default
+    signal.signal(
+        signal.SIGPIPE,
+        signal.SIG_DFL,
+    )  # Python ignores it, programs expect the default
     try:
         os.execvp(program[0], program)  # noqa: S606  # no shell is the point
     except OSError as error:

@@ -1,8 +1,9 @@
 """The Executor on Ray in another process, the driver, which can be replaced. See `driver_main`.
 
-Ray ends its driver a minute after the cluster's head is lost, and a local Ray ends with its driver. The coordinator
-must survive both. Once the driver is up, nothing here waits for it: commands are messages, and queries return the
-driver's last message. Several executors may share a driver. Each belongs to one thread. Imports no Ray.
+Ray ends its driver a minute after the cluster's head is lost, and a local Ray ends with its driver.
+The coordinator must survive both. Once the driver is up, nothing here waits for it: commands are
+messages, and queries return the driver's last message. Several executors may share a driver. Each
+belongs to one thread. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -35,7 +36,16 @@ from tunesvc.execution.driver.driver_messages import (
 from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.execution.driver.launcher import RayLauncher
 from tunesvc.execution.driver.supervisor import DriverEnded
-from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch, Lost, Outcome, StoppedEarly
+from tunesvc.execution.executor import (
+    AttemptId,
+    Capacity,
+    Event,
+    Job,
+    Launch,
+    Lost,
+    Outcome,
+    StoppedEarly,
+)
 from tunesvc.execution.ray.dispatch_state import HANDOVER_S
 from tunesvc.spec import ParamValue
 
@@ -91,7 +101,10 @@ class DriverExecutor:
         return self._latest().capacity
 
     def slots(self) -> int:
-        """Return how many attempts may be launched at a time, as of a few seconds ago. See `Executor.slots`."""
+        """Return how many attempts may be launched at a time, as of a few seconds ago.
+
+        See `Executor.slots`.
+        """
         latest = self._latest()
         if latest.refusal:
             raise UnsatisfiableRequest(latest.refusal)
@@ -106,7 +119,10 @@ class DriverExecutor:
             self._send(self._driver, Adopt(token, dict(cursors)))
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """Return the attempts with a heartbeat. Return all while unhealthy, because heartbeats could not arrive."""
+        """Return the attempts with a heartbeat.
+
+        Return all while unhealthy, because heartbeats could not arrive.
+        """
         unfinished = [attempt for attempt, known in self._attempts.items() if not known.is_finished]
         heartbeats = set(unfinished) if self.health_error() else self._heartbeats
         self._heartbeats = set()
@@ -165,14 +181,20 @@ class DriverExecutor:
             self._send_to_attempt(attempt, Kill(attempt))
 
     def close(self) -> None:
-        """End all attempts. If no other job uses the driver, end it too, and wait for that with a timeout."""
+        """End all attempts.
+
+        If no other job uses the driver, end it too, and wait for that with a timeout.
+        """
         self._finish(Close())
 
     def leave(self) -> None:
-        """Leave the driver, which ends if no other job uses it. Attempts that can outlive it stay."""
+        """Leave the driver, which ends if no other job uses it.
+
+        Attempts that can outlive it stay.
+        """
         self._finish(Leave())
 
-    # --- attempts -----------------------------------------------------------------------------------
+    # --- attempts ---------------------------------------------------------------------------------
 
     def _send_launch(self, driver: DriverProcess, attempt: _KnownAttempt) -> None:
         if attempt.launch is not None:
@@ -208,9 +230,11 @@ class DriverExecutor:
             self._deliver(known, event)
 
     def _classify_loss(self, known: _KnownAttempt, lost: Lost) -> Lost:
-        """Reclassify the loss of an attempt that ended with the previous driver's Ray as the loss of a node.
+        """Reclassify the loss of an attempt that ended with the previous driver's Ray as the loss
+        of a node.
 
-        Then it counts against the limit for lost nodes: a trial that crashes Ray must not be retried for ever.
+        Then it counts against the limit for lost nodes: a trial that crashes Ray must not be
+        retried for ever.
         """
         if lost.kind == "gone" and self._exit_reason and known.delivered:
             return Lost(f"its Ray is gone ({self._exit_reason})", "node")
@@ -221,7 +245,7 @@ class DriverExecutor:
         known.is_finished = isinstance(event.payload, Outcome)
         self._ready.append(event)
 
-    # --- the driver ---------------------------------------------------------------------------------
+    # --- the driver -------------------------------------------------------------------------------
 
     def _await_driver(self) -> None:
         try:

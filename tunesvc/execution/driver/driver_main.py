@@ -1,9 +1,11 @@
-"""The Ray driver's process: `python -m tunesvc.execution.driver.driver_main FD`, started by `driver_process`.
+"""The Ray driver's process: `python -m tunesvc.execution.driver.driver_main FD`, started by
+`driver_process`.
 
-FD is its end of a socket. The process ends at once when the other end is closed. A local Ray ends with it, attempts on
-a shared cluster stay. Only the main thread uses executors: it receives events and executes commands, of all jobs. One
-thread reads commands, one asks Ray for its resources, which may block while Ray's head is unreachable, and one per job
-creates its executor. Only `main` imports Ray.
+FD is its end of a socket. The process ends at once when the other end is closed. A local Ray ends
+with it, attempts on a shared cluster stay. Only the main thread uses executors: it receives events
+and executes commands, of all jobs. One thread reads commands, one asks Ray for its resources, which
+may block while Ray's head is unreachable, and one per job creates its executor. Only `main` imports
+Ray.
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ class JoinedRay(Protocol):
     """A Ray, started or joined."""
 
     def executor(self, job: Job) -> Executor:
-        """Return an executor for a job, which uses the driver's event loop. Any thread may call this."""
+        """Return an executor for a job, which uses the driver's event loop.
+
+        Any thread may call this.
+        """
         ...
 
     def close(self) -> None:
@@ -98,12 +103,18 @@ class Driver:
         self._heartbeat_s = -HEARTBEAT_S
 
     def run(self) -> None:
-        """Connect to Ray, then send events and execute commands until `End`, or until the other end is closed."""
+        """Connect to Ray, then send events and execute commands until `End`, or until the other end
+        is closed."""
         join, *commands = self._connection.recv()
         _start_thread("commands", self._receive_commands, commands)
         sys.argv[0] = join.program
         try:
-            self._ray = self._connector(join.address, join.local, join.source, self._event_loop)
+            self._ray = self._connector(
+                join.address,
+                join.local,
+                join.source,
+                self._event_loop,
+            )
         except Exception as error:  # noqa: BLE001  # the coordinator raises it
             self._send(StartupRefused.by(error))
             return
@@ -134,7 +145,7 @@ class Driver:
         jobs = [*self._jobs.items()]
         return [(number, hosted.executor) for number, hosted in jobs if hosted.executor is not None]
 
-    # --- commands -----------------------------------------------------------------------------------
+    # --- commands ---------------------------------------------------------------------------------
 
     def _receive_commands(self, commands: Sequence[DriverCommand]) -> NoReturn:
         """Pass commands on to the main thread, which alone may use executors."""
@@ -162,7 +173,8 @@ class Driver:
                 os._exit(0)  # nothing is left to do, and a normal exit may hang
 
     def _create_executor(self, number: int, job: Job) -> None:
-        """Create a job's executor, in a thread of its own: it may have to import the job's function on a worker."""
+        """Create a job's executor, in a thread of its own: it may have to import the job's function
+        on a worker."""
         try:
             executor = self._ray.executor(job)
         except Exception as error:  # noqa: BLE001  # the coordinator raises it
@@ -189,7 +201,7 @@ class Driver:
         if isinstance(command, (Close, Leave)):
             del self._jobs[number]
 
-    # --- the cluster's resources --------------------------------------------------------------------
+    # --- the cluster's resources ------------------------------------------------------------------
 
     def _watch_cluster(self) -> NoReturn:
         while True:
@@ -204,7 +216,10 @@ class Driver:
         self._answered_s = self._clock.now()
 
     def _send(self, message: Message) -> None:
-        """Send a message. Blocks while the other end does not read: events then wait in the bounded outboxes."""
+        """Send a message.
+
+        Blocks while the other end does not read: events then wait in the bounded outboxes.
+        """
         try:
             with self._send_lock:
                 self._connection.send(message)
@@ -225,7 +240,10 @@ def _start_thread(name: str, target: Callable[..., object], *args: object) -> No
 
 
 def _kill_process_group() -> NoReturn:
-    """Kill this process and all its children. Ray's processes may take minutes to end by themselves."""
+    """Kill this process and all its children.
+
+    Ray's processes may take minutes to end by themselves.
+    """
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

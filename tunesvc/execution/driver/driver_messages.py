@@ -1,4 +1,5 @@
-"""Messages between the coordinator's process and the Ray driver's process: frozen values over a socket.
+"""Messages between the coordinator's process and the Ray driver's process: frozen values over a
+socket.
 
 Imports no Ray.
 """
@@ -14,7 +15,7 @@ from tunesvc.execution.executor import AttemptId, Capacity, Event, Executor, Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.spec import ParamValue
 
-# --- to the driver ----------------------------------------------------------------------------------
+# --- to the driver --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,10 @@ class Join:
     source: str | None
     """The user's directory. A cluster gets a copy."""
     program: str
-    """The coordinator's `sys.argv[0]`. Ray lets workers import from the folder of the driver's program."""
+    """The coordinator's `sys.argv[0]`.
+
+    Ray lets workers import from the folder of the driver's program.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +144,7 @@ StartupCommand = Join | Begin
 """Commands that each driver gets first."""
 DriverCommand = StartupCommand | JobCommand | End
 
-# --- from the driver --------------------------------------------------------------------------------
+# --- from the driver ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +160,10 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class StartupRefused:
-    """Ray could not be started or reached, so the driver ends. In a `JobMessage`: the job cannot be run."""
+    """Ray could not be started or reached, so the driver ends.
+
+    In a `JobMessage`: the job cannot be run.
+    """
 
     kind: str
     """The name of an exception in `errors`."""

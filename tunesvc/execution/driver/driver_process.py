@@ -1,4 +1,5 @@
-"""The Ray driver's process, from its parent's side: starts it, talks to it, keeps its last output and ends it.
+"""The Ray driver's process, from its parent's side: starts it, talks to it, keeps its last output
+and ends it.
 
 POSIX only. Imports no Ray.
 """
@@ -27,14 +28,22 @@ _SHOWN_CHARS = 120
 _NOISE = re.compile(r"^\s*$|\[0x[0-9a-f]+\]\s*$")
 """Empty lines and stack frames of compiled code."""
 _LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
-"""Prefix of messages of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711] rpc_client.h:204: `."""
+"""Prefix of messages of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711]
+rpc_client.h:204: `."""
 
 
 class DriverProcess:
     """A driver process. Only one thread may receive. Any thread may send, and `kill`."""
 
-    def __init__(self, module: str, startup_commands: Sequence[StartupCommand], *, recv_max_s: float) -> None:
-        """Start the process in a session of its own, so that signals to our process group do not reach it.
+    def __init__(
+        self,
+        module: str,
+        startup_commands: Sequence[StartupCommand],
+        *,
+        recv_max_s: float,
+    ) -> None:
+        """Start the process in a session of its own, so that signals to our process group do not
+        reach it.
 
         Args:
             module: its `main` runs in the process.
@@ -42,13 +51,23 @@ class DriverProcess:
             recv_max_s: time limit for the rest of a message that has begun to arrive.
         """
         ours, theirs = socket.socketpair()
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(recv_max_s), 0))
+        ours.setsockopt(
+            socket.SOL_SOCKET,
+            socket.SO_RCVTIMEO,
+            struct.pack("ll", int(recv_max_s), 0),
+        )
         self._output, output_end = os.pipe()
         os.set_blocking(self._output, False)
         try:
             self._process = subprocess.Popen(
                 # -P and our own path: a module in the current folder must not shadow one of ours
-                [sys.executable, "-P", "-c", _MAIN.format(path=sys.path, module=module), str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-P",
+                    "-c",
+                    _MAIN.format(path=sys.path, module=module),
+                    str(theirs.fileno()),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=output_end,
                 stderr=output_end,
@@ -65,7 +84,11 @@ class DriverProcess:
         self._outgoing: queue.SimpleQueue[DriverCommand | None] = queue.SimpleQueue()
         for command in startup_commands:
             self._outgoing.put(command)
-        self._sender = threading.Thread(target=self._send_all, name="driver-commands", daemon=True)
+        self._sender = threading.Thread(
+            target=self._send_all,
+            name="driver-commands",
+            daemon=True,
+        )
         self._sender.start()
 
     @property

@@ -1,7 +1,8 @@
-"""Starts Ray in a process of its own, for one or several jobs, which may register long after Ray starts.
+"""Starts Ray in a process of its own, for one or several jobs, which may register long after Ray
+starts.
 
-A local Ray takes seconds to start, and so do the database and a study's imports. They start in parallel.
-Imports no Ray.
+A local Ray takes seconds to start, and so do the database and a study's imports. They start in
+parallel. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ from tunesvc.execution.driver.driver_messages import (
 )
 from tunesvc.execution.driver.driver_process import DriverProcess
 from tunesvc.execution.driver.machine_claims import HeldClaim
-from tunesvc.execution.driver.supervisor import DriverEnded, DriverSupervisor, DriverTimeouts
+from tunesvc.execution.driver.supervisor import (
+    DriverEnded,
+    DriverSupervisor,
+    DriverTimeouts,
+)
 from tunesvc.execution.executor import Job
 from tunesvc.execution.ray.cluster_connection import LocalResources
 from tunesvc.util.clock import Clock, SystemClock
@@ -45,7 +50,9 @@ class JobRegistration:
 
 
 class RayLauncher:
-    """Runs a driver process that joins a cluster or starts a local Ray. Each `DriverExecutor` registers its job.
+    """Runs a driver process that joins a cluster or starts a local Ray.
+
+    Each `DriverExecutor` registers its job.
 
     The driver ends with its last job, unless it is kept alive for others.
     """
@@ -85,7 +92,11 @@ class RayLauncher:
         self._last: Message | DriverEnded | None = None
         join = Join(address, local, source, sys.argv[0])
         self._supervisor = DriverSupervisor(
-            driver_module, join, self._receive, timeouts or DriverTimeouts(), self.clock
+            driver_module,
+            join,
+            self._receive,
+            timeouts or DriverTimeouts(),
+            self.clock,
         )
 
     @property
@@ -98,13 +109,19 @@ class RayLauncher:
         registration = JobRegistration(Begin(next(self._numbers), job))
         with self._lock:
             self._registrations[registration.begin.number] = registration
-            if isinstance(self._last, (StartupRefused, DriverEnded)):  # no driver is up since then
+            if isinstance(
+                self._last,
+                (StartupRefused, DriverEnded),
+            ):  # no driver is up since then
                 registration.messages.put((None, self._last))
         self._supervisor.add_job(registration.begin)
         return registration
 
     def unregister_job(self, registration: JobRegistration, command: CloseCommand) -> None:
-        """End a job. With the last one end the driver too, and kill it if it does not end in time."""
+        """End a job.
+
+        With the last one end the driver too, and kill it if it does not end in time.
+        """
         self._supervisor.remove_job(registration.begin)
         with self._lock:
             del self._registrations[registration.begin.number]
@@ -123,7 +140,11 @@ class RayLauncher:
         if self._claim is not None:
             self._claim.release()
 
-    def _receive(self, driver: DriverProcess | None, message: Message | DriverEnded) -> None:
+    def _receive(
+        self,
+        driver: DriverProcess | None,
+        message: Message | DriverEnded,
+    ) -> None:
         """Pass a message on to the jobs that it concerns. Runs in the supervisor's thread."""
         with self._lock:
             self._last = message

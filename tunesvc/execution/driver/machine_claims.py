@@ -1,6 +1,8 @@
-"""Claims of commands on this machine: each starts a local Ray of its own, and no two may use the same GPU.
+"""Claims of commands on this machine: each starts a local Ray of its own, and no two may use the
+same GPU.
 
-Claims are files below `TUNE_HOME`, held by locks that the kernel frees when their process dies. Imports no Ray.
+Claims are files below `TUNE_HOME`, held by locks that the kernel frees when their process dies.
+Imports no Ray.
 """
 
 from __future__ import annotations
@@ -80,10 +82,12 @@ class Machine:
         return cls(cpus=_cpus(), gpus=_gpus(), folder=_folder())
 
     def claim(self, studies: Sequence[str], demand: Demand) -> HeldClaim:
-        """Claim the demand, or the part of it that is free, until it is released or this process dies.
+        """Claim the demand, or the part of it that is free, until it is released or this process
+        dies.
 
         Raises:
-            MachineBusy: less than the minimum is free. The text names the resource and the studies that use it.
+            MachineBusy: less than the minimum is free. The text names the resource and the studies
+                that use it.
         """
         with FileLock.exclusive(self._folder / "lock"):
             others = self._others()
@@ -95,10 +99,15 @@ class Machine:
             claim = MachineClaim(tuple(studies), os.getpid(), cpu, gpus)
             return HeldClaim(claim, self._folder / f"{time.time_ns()}-{claim.pid}.json")
 
-    def _left(self, others: Sequence[MachineClaim], demand: Demand) -> tuple[float, tuple[str, ...]]:
+    def _left(
+        self,
+        others: Sequence[MachineClaim],
+        demand: Demand,
+    ) -> tuple[float, tuple[str, ...]]:
         """Return the free CPUs and GPUs.
 
-        A demand that exceeds the whole machine is not an error here, because waiting would not help: Ray reports it.
+        A demand that exceeds the whole machine is not an error here, because waiting would not
+        help: Ray reports it.
         """
         cpu = self.cpus - sum(other.cpu for other in others)
         if cpu < demand.least_cpu <= self.cpus:
@@ -177,7 +186,9 @@ def _folder() -> Path:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             return folder
-    raise ExecutorError(f"neither {roots[0]} nor {roots[1]} can be written: set TUNE_HOME to a folder that can")
+    raise ExecutorError(
+        f"neither {roots[0]} nor {roots[1]} can be written: set TUNE_HOME to a folder that can",
+    )
 
 
 def _cpus() -> int:
@@ -188,7 +199,10 @@ def _cpus() -> int:
 
 
 def _gpus() -> tuple[str, ...]:
-    """Return the names of the GPUs that this process may use. Those of other vendors share one name."""
+    """Return the names of the GPUs that this process may use.
+
+    Those of other vendors share one name.
+    """
     pretended = os.environ.get("TUNE_LOCAL_GPUS", "")
     if pretended.isdecimal():
         return tuple(str(number) for number in range(int(pretended)))

@@ -1,6 +1,7 @@
 """Starts the Rays for a process's studies, one per cluster, or uses the Ray of the process.
 
-A local Ray gets the part of this machine that its studies claim. Imports Ray only if the process uses it already.
+A local Ray gets the part of this machine that its studies claim. Imports Ray only if the process
+uses it already.
 """
 
 from __future__ import annotations
@@ -27,10 +28,14 @@ ExecutorMaker = Callable[[Job, StudySpec], Executor]
 
 
 class RayPool:
-    """Creates executors, with one Ray per cluster, and ends the Rays that it started. Any thread may use it."""
+    """Creates executors, with one Ray per cluster, and ends the Rays that it started.
+
+    Any thread may use it.
+    """
 
     def __init__(self, *, of_several: bool = False) -> None:
-        """`of_several`: more studies may follow after the start, so a local Ray claims all that is free."""
+        """`of_several`: more studies may follow after the start, so a local Ray claims all that is
+        free."""
         self._of_several = of_several
         self._launchers: dict[tuple[str | None, str | None], RayLauncher] = {}
         self._lock = threading.Lock()
@@ -61,7 +66,10 @@ class RayPool:
         self._launchers.clear()
 
     def _launch(self, specs: Sequence[StudySpec], source: str | None) -> RayLauncher:
-        """Return the launcher for a cluster and folder. A driver uploads only one folder; a local Ray needs no copy."""
+        """Return the launcher for a cluster and folder.
+
+        A driver uploads only one folder; a local Ray needs no copy.
+        """
         address = specs[0].cluster
         key = address, source if is_shared(address) else None
         with self._lock:
@@ -126,7 +134,8 @@ def _launch_ray(
 def _local(machine: Machine, demand: Demand, claim: MachineClaim) -> LocalResources | None:
     """Return the resources of a local Ray. None means all of the machine.
 
-    A claim that meets the demand does not limit the CPUs, because `parallelism` may be raised during the run.
+    A claim that meets the demand does not limit the CPUs, because `parallelism` may be raised
+    during the run.
     """
     cpu = None
     if claim.cpu < (machine.cpus if demand.cpu is None else demand.cpu):

@@ -1,4 +1,5 @@
-"""Keeps a Ray driver running: reads its messages, notices when it ends or hangs, and starts the next one.
+"""Keeps a Ray driver running: reads its messages, notices when it ends or hangs, and starts the
+next one.
 
 Imports no Ray.
 """
@@ -54,7 +55,10 @@ class DriverEnded:
 
 
 MessageHandler = Callable[[DriverProcess | None, Message | DriverEnded], None]
-"""Receives a driver's messages in order, `DriverEnded` last. The driver is None if it could not be started."""
+"""Receives a driver's messages in order, `DriverEnded` last.
+
+The driver is None if it could not be started.
+"""
 
 
 class DriverSupervisor:
@@ -106,7 +110,10 @@ class DriverSupervisor:
             self._startup_commands.remove(begin)
 
     def end(self, closing: DriverProcess | None) -> None:
-        """Start no other driver, wait for the one that is closing, and kill what is left. Repeatable."""
+        """Start no other driver, wait for the one that is closing, and kill what is left.
+
+        Repeatable.
+        """
         with self._starting:
             self._stopped.set()
             driver = self._driver
@@ -132,7 +139,12 @@ class DriverSupervisor:
                 _logger.info("driver process %d started", driver.pid)
                 reason = self._run_until_exit(driver)
                 level = logging.INFO if self._stopped.is_set() else logging.WARNING
-                _logger.log(level, "driver process %d %s", driver.pid, reason or "ended by itself")
+                _logger.log(
+                    level,
+                    "driver process %d %s",
+                    driver.pid,
+                    reason or "ended by itself",
+                )
                 self._receive(driver, DriverEnded(reason))
             if self._clock.now() - started_s >= STEADY_S:
                 self._failures = 0
@@ -158,7 +170,10 @@ class DriverSupervisor:
         return reason or end
 
     def _follow(self, driver: DriverProcess) -> str:
-        """Pass on a driver's messages. Return why it must be killed, or an empty text if it has ended."""
+        """Pass on a driver's messages.
+
+        Return why it must be killed, or an empty text if it has ended.
+        """
         received_s, waits_s, is_up = self._clock.now(), self._timeouts.start_s, False
         while True:
             try:

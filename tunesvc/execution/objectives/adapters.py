@@ -70,7 +70,7 @@ def _select_form(objective: Objective, arguments: Arguments, attempt: Attempt) -
     return partial(_call_with_config, objective, arguments.takes_trial)
 
 
-# --- the forms --------------------------------------------------------------------------------------
+# --- the forms ------------------------------------------------------------------------------------
 
 
 def _call_by_name(objective: Objective, arguments: Arguments, attempt: Attempt) -> object:
@@ -111,7 +111,9 @@ def _exhaust(generator: Generator[object, Any, object], trial: Trial) -> object:
                 metrics = dict(value)
                 trial.report(metrics.pop("step", None), metrics)
             elif value is None:
-                raise BadReport("the objective yielded None: yield a number or a dict of metrics")
+                raise BadReport(
+                    "the objective yielded None: yield a number or a dict of metrics",
+                )
             else:
                 trial.report(None, value)
     except StopIteration as end:
@@ -120,17 +122,23 @@ def _exhaust(generator: Generator[object, Any, object], trial: Trial) -> object:
         generator.close()  # runs its `finally` blocks before the attempt ends
 
 
-# --- signatures ---------------------------------------------------------------------------------------
+# --- signatures -----------------------------------------------------------------------------------
 
 
-def _check_arguments(objective: Objective, arguments: Arguments, given: Mapping[str, Any]) -> None:
+def _check_arguments(
+    objective: Objective,
+    arguments: Arguments,
+    given: Mapping[str, Any],
+) -> None:
     signed = f"{_name(objective)}{arguments.signature}"
     if surplus := arguments.surplus(given):
-        raise EntrypointError(f"{signed} does not take {_format_names(surplus)}: add it to the signature")
+        raise EntrypointError(
+            f"{signed} does not take {_format_names(surplus)}: add it to the signature",
+        )
     if missing := arguments.missing(given):
         raise EntrypointError(
             f"{signed} needs {_format_names(missing)}, which this trial does not have: declare it in "
-            "the study, or give it a default value if it is a conditional parameter"
+            "the study, or give it a default value if it is a conditional parameter",
         )
 
 

@@ -1,7 +1,8 @@
 """Runs the program of a study with `command:` as the objective.
 
-`${name}` in an argument becomes the parameter's value. The argument `${--name}` becomes an option: `--name=VALUE`,
-`--name` for true, nothing for false. No shell is involved. The program's environment contains
+`${name}` in an argument becomes the parameter's value. The argument `${--name}` becomes an option:
+`--name=VALUE`, `--name` for true, nothing for false. No shell is involved. The program's
+environment contains
 
     TUNE_PARAMS           all parameters as a JSON object
     TUNE_PARAM_<NAME>     each parameter, its name in capitals
@@ -81,7 +82,8 @@ def run_command(attempt: Attempt) -> Mapping[str, float]:
 
 
 def _path_with_our_python() -> str:
-    """Return a PATH on which `python` is this interpreter, even if its virtual environment is not activated."""
+    """Return a PATH on which `python` is this interpreter, even if its virtual environment is not
+    activated."""
     path = os.environ.get("PATH", os.defpath)
     return os.pathsep.join([str(Path(sys.executable).parent), path])
 
@@ -113,7 +115,10 @@ def substitute(command: Sequence[str], params: Mapping[str, ParamValue]) -> list
 
 
 def _option(name: str, value: ParamValue) -> list[str]:
-    """Return the arguments for an option. None for false, null, and a parameter that its `when` excludes."""
+    """Return the arguments for an option.
+
+    None for false, null, and a parameter that its `when` excludes.
+    """
     if value is None or value is False:
         return []
     if value is True:
@@ -136,7 +141,9 @@ def variables(attempt: Attempt) -> dict[str, str]:
         "TUNE_SEED": str(launch.seed),
         "TUNE_PARAMS": json.dumps(dict(launch.params)),
         "TUNE_METRICS": json.dumps(attempt.job.metrics),
-        "TUNE_LAST_STEP": str(step_of(Path(launch.checkpoint) if launch.checkpoint else None)),
+        "TUNE_LAST_STEP": str(
+            step_of(Path(launch.checkpoint) if launch.checkpoint else None),
+        ),
     }
     if launch.checkpoint:
         described["TUNE_RESTORED"] = launch.checkpoint
@@ -147,9 +154,16 @@ def variables(attempt: Attempt) -> dict[str, str]:
     return {**named, **described}
 
 
-def _run(arguments: list[str], environment: Mapping[str, str], attempt: Attempt, pipe: ReportPipe) -> int:
+def _run(
+    arguments: list[str],
+    environment: Mapping[str, str],
+    attempt: Attempt,
+    pipe: ReportPipe,
+) -> int:
     if shutil.which(arguments[0], path=environment.get("PATH")) is None:
-        raise EntrypointError(f"command: there is no program {arguments[0]!r} on the worker's PATH or in its folder")
+        raise EntrypointError(
+            f"command: there is no program {arguments[0]!r} on the worker's PATH or in its folder",
+        )
     watched_end, held_end = os.pipe()
     watched = [str(watched_end), str(attempt.directory)]
     supervisor = [sys.executable, "-I", "-S", supervise.__file__, *watched, *arguments]
@@ -197,7 +211,8 @@ def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe
 
 @contextmanager
 def _exit_watch(pid: int) -> Iterator[list[int]]:
-    """Yield a descriptor that is readable when the process has ended, or none on systems without pidfds."""
+    """Yield a descriptor that is readable when the process has ended, or none on systems without
+    pidfds."""
     try:
         descriptor = os.pidfd_open(pid)
     except (AttributeError, OSError):
@@ -209,7 +224,12 @@ def _exit_watch(pid: int) -> Iterator[list[int]]:
         os.close(descriptor)
 
 
-def _check_exit(code: int, program: str, attempt: Attempt, final: Mapping[str, float]) -> None:
+def _check_exit(
+    code: int,
+    program: str,
+    attempt: Attempt,
+    final: Mapping[str, float],
+) -> None:
     if attempt.noticed_stop and not final:
         raise Pruned(f"{program} was asked to stop and ended with exit code {code}")
     if code == supervise.NOT_EXECUTABLE:

@@ -23,11 +23,14 @@ def load(entrypoint: str, folder: Path) -> Objective:
     """Return the function of an entrypoint. `folder` must be on the import path.
 
     Raises:
-        EntrypointError: the module or function does not exist. Its cause is the error of the import.
+        EntrypointError: the module or function does not exist. Its cause is the error of the
+            import.
     """
     location, _, name = entrypoint.partition(":")
     if not location or not name:
-        raise EntrypointError(f"entrypoint {entrypoint!r} is not of the form `module:function` or `file.py:function`")
+        raise EntrypointError(
+            f"entrypoint {entrypoint!r} is not of the form `module:function` or `file.py:function`",
+        )
     if location.endswith(".py"):
         module = _load_file(folder / location, entrypoint)
     else:

@@ -9,7 +9,11 @@ import json
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, distribution_to_json
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    distribution_to_json,
+)
 from optuna.pruners import BasePruner
 from optuna.samplers import RandomSampler
 from optuna.study import Study
@@ -38,7 +42,7 @@ class OptunaTrial(OptunasTrial):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "an Optuna trial cannot travel to another process: hand `trial.tunesvc` over, whose `report` works there"
+            "an Optuna trial cannot travel to another process: hand `trial.tunesvc` over, whose `report` works there",
         )
 
     @property
@@ -88,7 +92,7 @@ class OptunaTrial(OptunasTrial):
             known = ", ".join(params) or "none"
             raise EntrypointError(
                 f"the objective asks for parameter `{name}`, which this trial does not have "
-                f"(it has: {known}): declare it in the study's `parameters`"
+                f"(it has: {known}): declare it in the study's `parameters`",
             )
         return params[name]
 
@@ -106,7 +110,7 @@ def _as_scalar(name: str, choice: Any) -> Any:
     except (TypeError, ValueError):
         raise TypeError(
             f"parameter {name!r}: a choice of type {type(choice).__name__} cannot be stored: "
-            "choose between names and look the value up in the objective"
+            "choose between names and look the value up in the objective",
         ) from None
 
 
@@ -121,7 +125,7 @@ class AttemptStudy(Study):
     def stop(self) -> NoReturn:
         """Refuse, because only the coordinator ends the study."""
         raise NotImplementedError(
-            "an objective cannot end its study: give the metric a `target`, the budget `stop_when`, or use `tune stop`"
+            "an objective cannot end its study: give the metric a `target`, the budget `stop_when`, or use `tune stop`",
         )
 
 

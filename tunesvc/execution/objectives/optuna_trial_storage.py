@@ -41,7 +41,9 @@ class AttemptStorage(BaseStorage):
 
     def get_study_id_from_name(self, study_name: str) -> int:
         if study_name != self._attempt.job.study:
-            raise KeyError(f"an objective sees its own study only, {self._attempt.job.study!r}")
+            raise KeyError(
+                f"an objective sees its own study only, {self._attempt.job.study!r}",
+            )
         return self._study_id
 
     def get_study_name_from_id(self, study_id: int) -> str:
@@ -59,7 +61,9 @@ class AttemptStorage(BaseStorage):
     def get_all_studies(self) -> list[FrozenStudy]:
         name, (user, system, _) = self._attempt.job.study, self._fetch_study()
         directions = self._directions
-        return [FrozenStudy(name, None, user, system, self._study_id, directions=directions)]
+        return [
+            FrozenStudy(name, None, user, system, self._study_id, directions=directions),
+        ]
 
     # --- trials ---------------------------------------------------------------------------------
 
@@ -69,7 +73,9 @@ class AttemptStorage(BaseStorage):
         for trial in self._trials():
             if trial._trial_id == trial_id:
                 return trial
-        raise KeyError(f"study {self._attempt.job.study!r} has no trial of the id {trial_id}")
+        raise KeyError(
+            f"study {self._attempt.job.study!r} has no trial of the id {trial_id}",
+        )
 
     def get_all_trials(
         self,
@@ -90,11 +96,18 @@ class AttemptStorage(BaseStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._check_own(trial_id)
         if key.startswith(_OURS):
-            raise ValueError(f"system attributes {_OURS}... belong to the study: choose another name")
+            raise ValueError(
+                f"system attributes {_OURS}... belong to the study: choose another name",
+            )
         self._attempt.set_system_attr(key, json.dumps(value))
         self._own.system_attrs[key] = value
 
-    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+    def set_trial_intermediate_value(
+        self,
+        trial_id: int,
+        step: int,
+        intermediate_value: float,
+    ) -> None:
         self._check_own(trial_id)
         name = self._attempt.job.metrics[0]
         self._attempt.report(as_step(step), {name: as_number(name, intermediate_value)})
@@ -116,14 +129,16 @@ class AttemptStorage(BaseStorage):
 
     def _check_own(self, trial_id: int) -> None:
         if trial_id != self._trial_id:
-            raise RuntimeError(f"an objective writes to its own trial only, {self._own.number}")
+            raise RuntimeError(
+                f"an objective writes to its own trial only, {self._own.number}",
+            )
 
     # --- refused: only the coordinator may do this ----------------------------------------------
 
     def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise NotImplementedError(
             f"the study {self._attempt.job.study!r} is run by its coordinator: an objective may "
-            "read it, report, and set attributes of its own trial"
+            "read it, report, and set attributes of its own trial",
         )
 
     create_new_study = delete_study = set_study_user_attr = set_study_system_attr = _refuse

@@ -1,7 +1,8 @@
 """Pickles a function by value for workers, so that it works there as in its script.
 
-A worker cannot import the classes and functions of a script or notebook. But pickle, process pools and tracebacks look
-for them in `__main__`, and for their source code in a file: so these travel along. Imports no Ray.
+A worker cannot import the classes and functions of a script or notebook. But pickle, process pools
+and tracebacks look for them in `__main__`, and for their source code in a file: so these travel
+along. Imports no Ray.
 """
 
 from __future__ import annotations
@@ -45,15 +46,23 @@ def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     return _make_code, (make, arguments, code.co_filename)
 
 
-def _make_code(make: Callable[..., CodeType], arguments: tuple[Any, ...], file: str) -> CodeType:
+def _make_code(
+    make: Callable[..., CodeType],
+    arguments: tuple[Any, ...],
+    file: str,
+) -> CodeType:
     return make(*arguments).replace(co_filename=file)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
     """Pickles functions with their file names, and collects the definitions of `__main__`."""
 
-    # cloudpickle replaces every file name by `<dynamic-code>`, so that equal functions have equal pickles
-    dispatch_table: ClassVar = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+    # cloudpickle replaces every file name by `<dynamic-code>`, so that equal functions have equal
+    # pickles
+    dispatch_table: ClassVar = ChainMap(
+        {CodeType: _reduce_code},
+        cloudpickle.Pickler.dispatch_table,
+    )
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
@@ -81,7 +90,7 @@ def pickle_function(function: Callable[..., Any]) -> bytes:
             f"{name_of(function)} cannot be sent to workers: "
             f"something it refers to cannot be pickled ({error}). "
             "Make that thing inside the function, "
-            "or put the function into a module and name it as `entrypoint`."
+            "or put the function into a module and name it as `entrypoint`.",
         ) from error
     return data
 
@@ -96,7 +105,7 @@ def unpickle_function(data: bytes) -> Callable[..., Any]:
         shipment: _Shipment = cloudpickle.loads(data)
     except Exception as error:
         raise EntrypointError(
-            f"the function cannot be loaded on the worker: {type(error).__name__}: {error}"
+            f"the function cannot be loaded on the worker: {type(error).__name__}: {error}",
         ) from error
     for file, source in shipment.sources.items():
         # Without a modification time linecache does not reread the file, which may have changed.
@@ -135,7 +144,8 @@ def _pack(function: Callable[..., Any], definitions: Iterable[_Definition]) -> _
 
 
 def _adapt_file(names: dict[str, Any]) -> None:
-    """Set `__file__` to the script's path on this node, or delete it: a spawned child then needs no script."""
+    """Set `__file__` to the script's path on this node, or delete it: a spawned child then needs no
+    script."""
     script = Path(sys.argv[0])
     if "__file__" in names and not Path(names["__file__"]).is_file():
         del names["__file__"]

@@ -1,9 +1,9 @@
 """Runs functions written for Ray Tune, with a session object of our own.
 
 `ray.tune.report`, `get_checkpoint` and `get_context` look up one session object in the process
-(`ray.train._internal.session`). Ours replaces it while the function runs, so they work however they were imported.
-Ray's own session needs a Ray storage, and would block every report until its controller has fetched it.
-Imports Ray Tune.
+(`ray.train._internal.session`). Ours replaces it while the function runs, so they work however they
+were imported. Ray's own session needs a Ray storage, and would block every report until its
+controller has fetched it. Imports Ray Tune.
 """
 
 from __future__ import annotations
@@ -26,13 +26,17 @@ from tunesvc.trial import as_json, as_number, flattened, is_attribute, is_name
 
 _DONE = "done"
 _STOP = "stop"
-"""A constant of this name has the meaning of Ray's `stop`: by metric, the value at which a trial ends."""
+"""A constant of this name has the meaning of Ray's `stop`: by metric, the value at which a trial
+ends."""
 _CONTROL = frozenset({_DONE, "should_checkpoint"})
 """Entries of a result that control Ray Tune."""
 
 
 class ReportedDone(BaseException):
-    """Raised inside a Ray Tune function by its last report. `except Exception` does not catch it."""
+    """Raised inside a Ray Tune function by its last report.
+
+    `except Exception` does not catch it.
+    """
 
 
 def call(function: Callable[..., object], attempt: Attempt) -> object:
@@ -58,7 +62,10 @@ def config_of(attempt: Attempt) -> tuple[dict[str, Any], Mapping[str, float]]:
 
 
 @contextmanager
-def tune_session(attempt: Attempt, stop: Mapping[str, float] | None = None) -> Iterator[TuneSession]:
+def tune_session(
+    attempt: Attempt,
+    stop: Mapping[str, float] | None = None,
+) -> Iterator[TuneSession]:
     """Let the functions of `ray.tune` act for this attempt, in its directory.
 
     Only one at a time per process.
@@ -111,7 +118,9 @@ class TuneSession:
         if self.is_done(metrics):
             raise ReportedDone
         if self._attempt.stop_requested:
-            raise Pruned(f"{self.trial_name} was asked to stop after iteration {self.iteration}")
+            raise Pruned(
+                f"{self.trial_name} was asked to stop after iteration {self.iteration}",
+            )
 
     def take(self, metrics: Mapping[str, Any]) -> None:
         """Count an iteration and report its numbers.

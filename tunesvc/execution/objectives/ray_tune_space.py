@@ -1,4 +1,5 @@
-"""Converts a Ray Tune search space to parameters, so that a function written for Ray Tune runs unmodified.
+"""Converts a Ray Tune search space to parameters, so that a function written for Ray Tune runs
+unmodified.
 
 Imports `ray.tune` only when there is a search space. Knows no Optuna.
 """
@@ -11,23 +12,32 @@ from typing import Any
 from pydantic import ValidationError
 
 from tunesvc.errors import SpecError
-from tunesvc.spec import CategoricalParameter, FloatParameter, IntParameter, Parameter, Scalar
+from tunesvc.spec import (
+    CategoricalParameter,
+    FloatParameter,
+    IntParameter,
+    Parameter,
+    Scalar,
+)
 
 
 def from_ray(search_space: Mapping[str, Any]) -> dict[str, Parameter]:
-    """Return the parameters of a Ray Tune search space. Those of nested dicts are named by path, `model/lr`.
+    """Return the parameters of a Ray Tune search space.
+
+    Those of nested dicts are named by path, `model/lr`.
 
     Values that are not domains are left out, see `constants_of`.
 
     Raises:
-        SpecError: a domain has no bounds or no fixed values (`randn`, `sample_from`), is a quantized log scale, is a
-            choice between values that are neither scalars nor lists, or is inside a list.
+        SpecError: a domain has no bounds or no fixed values (`randn`, `sample_from`), is a
+            quantized log scale, is a choice between values that are neither scalars nor lists, or
+            is inside a list.
     """
     for name, leaf in _leaves(search_space):
         if isinstance(leaf, (list, tuple)) and any(map(_is_domain, leaf)):
             raise SpecError(
                 f"parameter `{name}`: a range within a list has no name: give each a key of its own, or use "
-                "choice between whole lists"
+                "choice between whole lists",
             )
     return {name: _parameter(name, leaf) for name, leaf in _leaves(search_space) if _is_domain(leaf)}
 
@@ -38,7 +48,8 @@ def constants_of(search_space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config for a Ray Tune function: `{"model/lr": 0.1}` becomes `{"model": {"lr": 0.1}}`."""
+    """Return the config for a Ray Tune function: `{"model/lr": 0.1}` becomes `{"model": {"lr":
+    0.1}}`."""
     config: dict[str, Any] = {}
     for name, value in params.items():
         *keys, last = name.split("/")
@@ -83,21 +94,25 @@ def _parameter(name: str, domain: Any) -> Parameter:
     if isinstance(domain, ray.Function):
         raise SpecError(
             f"parameter `{name}`: sample_from draws by code of its own, of which no sampler learns: "
-            "use a range, and compute in the function what follows from other parameters"
+            "use a range, and compute in the function what follows from other parameters",
         )
     if isinstance(sampler, ray.Normal):
         low, high = sampler.mean - 3 * sampler.sd, sampler.mean + 3 * sampler.sd
         example = f"uniform({low:g}, {high:g})"
-        raise SpecError(f"parameter `{name}`: randn has no bounds: use uniform, such as {example}")
+        raise SpecError(
+            f"parameter `{name}`: randn has no bounds: use uniform, such as {example}",
+        )
     if log and quantum not in (None, 1):
         raise SpecError(
             f"parameter `{name}`: a log scale cannot be quantized: "
-            "use loguniform or lograndint and round in the function, or choice"
+            "use loguniform or lograndint and round in the function, or choice",
         )
     is_uniform = isinstance(sampler, (ray.Uniform, ray.LogUniform))
     if not isinstance(domain, (ray.Float, ray.Integer)) or not is_uniform:
         kind = type(sampler).__name__
-        raise SpecError(f"parameter `{name}`: {kind} sampling is unknown: use uniform or choice")
+        raise SpecError(
+            f"parameter `{name}`: {kind} sampling is unknown: use uniform or choice",
+        )
     if isinstance(domain, ray.Integer):
         step = None if log or quantum is None else int(quantum)
         return _integer(domain, step, log)
@@ -125,7 +140,7 @@ def _categorical(name: str, values: Any) -> Parameter:
         if not isinstance(value, (Scalar, list, tuple)):
             raise SpecError(
                 f"parameter `{name}`: a choice between {type(value).__name__}s cannot be stored or compared: "
-                "choose between names and look the value up in the function"
+                "choose between names and look the value up in the function",
             )
     try:
         return CategoricalParameter(values=tuple(choices))
@@ -143,7 +158,8 @@ def is_trainable(objective: object) -> bool:
 
 
 def resources_of(objective: object) -> dict[str, Any] | None:
-    """Return the request of `ray.tune.with_resources` as a study's `resources`, or None without a request.
+    """Return the request of `ray.tune.with_resources` as a study's `resources`, or None without a
+    request.
 
     Raises:
         SpecError: the bundles differ, or the request depends on the trial's parameters.
@@ -154,10 +170,14 @@ def resources_of(objective: object) -> dict[str, Any] | None:
     if request is None:
         return None
     if not hasattr(request, "bundles"):
-        raise SpecError("resources that depend on the parameters of a trial are not supported: name fixed ones")
+        raise SpecError(
+            "resources that depend on the parameters of a trial are not supported: name fixed ones",
+        )
     first, *others = request.bundles
     if any(bundle != first for bundle in others):
-        raise SpecError("a placement group of different bundles is not supported: make all bundles equal")
+        raise SpecError(
+            "a placement group of different bundles is not supported: make all bundles equal",
+        )
     bundle = dict(first)
     resources = {
         "cpu": float(bundle.pop("CPU", 0)),
@@ -175,5 +195,5 @@ def _request_of(trainable: Any) -> Any:
     except Exception as error:  # noqa: BLE001  # user code may raise anything
         raise SpecError(
             f"{trainable.__name__}.default_resource_request asks by the parameters of a trial "
-            f"({type(error).__name__}: {error}), which is not supported: name fixed resources"
+            f"({type(error).__name__}: {error}), which is not supported: name fixed resources",
         ) from None

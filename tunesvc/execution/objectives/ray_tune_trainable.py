@@ -19,7 +19,11 @@ from ray.tune.result import TRIAL_INFO
 
 from tunesvc.errors import Pruned
 from tunesvc.execution.attempt.attempt import Attempt
-from tunesvc.execution.objectives.ray_tune_function import TuneSession, config_of, tune_session
+from tunesvc.execution.objectives.ray_tune_function import (
+    TuneSession,
+    config_of,
+    tune_session,
+)
 from tunesvc.execution.objectives.ray_tune_parameters import register_parameters
 
 _COUNTERS = ("training_iteration", "timesteps_total", "episodes_total")
@@ -51,7 +55,9 @@ class Trainables:
             else:
                 trainable.stop()
         if not is_done:
-            raise Pruned(f"{session.trial_name} was stopped after iteration {session.iteration}")
+            raise Pruned(
+                f"{session.trial_name} was stopped after iteration {session.iteration}",
+            )
         return {}
 
     def _make(self, config: dict[str, Any], session: TuneSession) -> Any:
@@ -92,7 +98,11 @@ def _save(trainable: Any, attempt: Attempt, iteration: int) -> None:
         attempt.checkpoint(Path(folder), iteration)
 
 
-def _own(result: Mapping[str, Any], trainable: Any, objectives: tuple[str, ...]) -> dict[str, Any]:
+def _own(
+    result: Mapping[str, Any],
+    trainable: Any,
+    objectives: tuple[str, ...],
+) -> dict[str, Any]:
     """Return a result without Ray's own entries, such as the host's name, but with all objectives."""
     filled_in = {*trainable.get_auto_filled_metrics(), *_COUNTERS} - {*objectives}
     return {name: value for name, value in result.items() if name not in filled_in}

@@ -1,6 +1,7 @@
 """Makes a worker look like the Python process that started the study.
 
-Owns `sys.argv`, `sys.path`, the module `__main__` and asyncio's policy, which Ray has set before. Imports no Ray.
+Owns `sys.argv`, `sys.path`, the module `__main__` and asyncio's policy, which Ray has set before.
+Imports no Ray.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def imitate_interpreter(job: Job, folder: Path, *, is_copy: bool) -> None:
     Args:
         job: the job to run here.
         folder: the study's folder on this node.
-        is_copy: True if the folder is a copy from another machine, whose absolute paths are not valid here.
+        is_copy: True if the folder is a copy from another machine, whose absolute paths are not
+            valid here.
     """
     script = _script_of(job, folder)
     sys.argv[:] = [str(folder / script) if script else ""]

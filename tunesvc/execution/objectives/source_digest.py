@@ -1,4 +1,7 @@
-"""Digest of the code that an attempt runs, to detect changes between attempts. Imports no user code."""
+"""Digest of the code that an attempt runs, to detect changes between attempts.
+
+Imports no user code.
+"""
 
 from __future__ import annotations
 

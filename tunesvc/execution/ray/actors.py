@@ -1,7 +1,8 @@
 """Starts, names, finds and ends worker actors on Ray.
 
-On a shared cluster the actors are detached, so that they outlive the coordinator. Their names identify the owner:
-`KEY:TOKEN-UNIQUE`, with the job's key and the fencing token of the coordinator that started them. Imports Ray.
+On a shared cluster the actors are detached, so that they outlive the coordinator. Their names
+identify the owner: `KEY:TOKEN-UNIQUE`, with the job's key and the fencing token of the coordinator
+that started them. Imports Ray.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from ray.util.placement_group import (
     placement_group_table,
     remove_placement_group,
 )
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from tunesvc.execution import ray_internals
 from tunesvc.execution.attempt.attempt import WorkerInfo
@@ -37,7 +41,10 @@ from tunesvc.execution.worker.worker import Worker
 _REMAINS_S = 15.0
 """Timeout for reading a dead worker's output on its node, which may be gone too."""
 _THREADS = 8
-"""Threads of a worker's actor. Polls of dead coordinators stay open for a while and must not block others."""
+"""Threads of a worker's actor.
+
+Polls of dead coordinators stay open for a while and must not block others.
+"""
 _INLINE_BYTES = 100_000
 """A job with a larger function, for example with bound data, goes into Ray's object store once."""
 _STARTING = ("DEPENDENCIES_UNREADY", "PENDING_CREATION")
@@ -74,7 +81,10 @@ class RayBackend:
         *,
         nodes: Callable[[], list[NodeInfo]] | None = None,
     ) -> None:
-        """On a local Ray the job gets the resources that its function requests. `nodes` replaces `living_nodes`."""
+        """On a local Ray the job gets the resources that its function requests.
+
+        `nodes` replaces `living_nodes`.
+        """
         self.shared = connection.remote
         self.job = job if self.shared else with_own_resources(job)
         self._connection = connection
@@ -84,8 +94,14 @@ class RayBackend:
         self._named = re.compile(re.escape(job.key) + r":(\d+)-[0-9a-f]+")
 
     @classmethod
-    def join(cls, job: Job, address: str | None, local: LocalResources | None) -> RayBackend:
-        """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else start a local one.
+    def join(
+        cls,
+        job: Job,
+        address: str | None,
+        local: LocalResources | None,
+    ) -> RayBackend:
+        """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else
+        start a local one.
 
         Raises:
             ExecutorError: Ray could not be started or reached.
@@ -109,7 +125,8 @@ class RayBackend:
         return RayWorker(name, actor, group)
 
     def names(self) -> set[str]:
-        """Return the names of all workers of this job, other coordinators' included, and of gangs without one."""
+        """Return the names of all workers of this job, other coordinators' included, and of gangs
+        without one."""
         actors: list[str] = ray.util.list_named_actors()  # in our own namespace
         names = [*actors, *_group_names()]
         return {name for name in names if self._named.fullmatch(name)}
@@ -138,8 +155,15 @@ class RayBackend:
         if not self.shared:
             return read_remains(info.spool, positions)
         there = NodeAffinitySchedulingStrategy(info.node_id, soft=False)
-        read = ray.remote(read_remains).options(num_cpus=0, max_retries=0, scheduling_strategy=there)
-        remains: Remains = ray.get(read.remote(info.spool, dict(positions)), timeout=_REMAINS_S)
+        read = ray.remote(read_remains).options(
+            num_cpus=0,
+            max_retries=0,
+            scheduling_strategy=there,
+        )
+        remains: Remains = ray.get(
+            read.remote(info.spool, dict(positions)),
+            timeout=_REMAINS_S,
+        )
         return remains
 
     def end_named(self, name: str) -> None:
@@ -194,7 +218,10 @@ class RayBackend:
         return group
 
     def _folder(self) -> str | None:
-        """Return the user's directory for workers. None on a cluster, where Ray uploads a copy and starts in it."""
+        """Return the user's directory for workers.
+
+        None on a cluster, where Ray uploads a copy and starts in it.
+        """
         if self.shared:
             return None
         return str(Path(self.job.source or ".").resolve())

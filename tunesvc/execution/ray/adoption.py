@@ -1,7 +1,8 @@
 """Finds the workers of other coordinators of the study, and adopts or ends them.
 
-A superseded coordinator may start workers even later; they are ended when they appear. If this coordinator is the
-superseded one, it gives up all workers. Imports Ray for the error of an unreachable worker.
+A superseded coordinator may start workers even later; they are ended when they appear. If this
+coordinator is the superseded one, it gives up all workers. Imports Ray for the error of an
+unreachable worker.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from tunesvc.util.clock import SystemClock
 
 
 class WorkerAdoption:
-    """Asks the workers of earlier coordinators for their attempts, and adopts those that are expected."""
+    """Asks the workers of earlier coordinators for their attempts, and adopts those that are
+    expected."""
 
     def __init__(
         self,
@@ -59,8 +61,8 @@ class WorkerAdoption:
     def conclude(self) -> None:
         """Finish the adoption as far as possible.
 
-        If all workers have answered, unmatched attempts are lost. If no attempt is unmatched, workers that have not
-        answered are ended.
+        If all workers have answered, unmatched attempts are lost. If no attempt is unmatched,
+        workers that have not answered are ended.
         """
         if self._pool.is_searching:
             return
@@ -79,7 +81,11 @@ class WorkerAdoption:
         self._pool.is_searching = True
         self._event_loop.run_in_thread(self._backend.find, self._on_workers_found)
 
-    def _on_workers_found(self, handles: Sequence[WorkerHandle] | None, _error: BaseException | None) -> None:
+    def _on_workers_found(
+        self,
+        handles: Sequence[WorkerHandle] | None,
+        _error: BaseException | None,
+    ) -> None:
         if self._pool.is_closed:
             return
         if handles is None:  # Ray's head is away
@@ -118,10 +124,13 @@ class WorkerAdoption:
             worker.handle.end()
         self.conclude()
 
-    # --- unresponsive workers -------------------------------------------------------------------------
+    # --- unresponsive workers ---------------------------------------------------------------------
 
     def _check_unresponsive(self) -> None:
-        """End workers that never came up. Others may be frozen or unreachable, with an expected attempt."""
+        """End workers that never came up.
+
+        Others may be frozen or unreachable, with an expected attempt.
+        """
         handles = [worker.handle for worker in self._pool.unconfirmed]
         self._event_loop.run_in_thread(
             partial(self._backend.pending, handles),
@@ -142,7 +151,7 @@ class WorkerAdoption:
             worker.handle.end()
         self.conclude()
 
-    # --- unknown workers ------------------------------------------------------------------------------
+    # --- unknown workers --------------------------------------------------------------------------
 
     def check_for_others(self) -> None:
         """Send heartbeats to idle workers and search for unknown ones, once every `check_s`."""
@@ -155,7 +164,8 @@ class WorkerAdoption:
             self._event_loop.run_in_thread(self._backend.names, self._on_names)
 
     def _on_names(self, names: set[str] | None, _error: BaseException | None) -> None:
-        """End unknown workers: a coordinator that was frozen during a takeover may have started them later."""
+        """End unknown workers: a coordinator that was frozen during a takeover may have started
+        them later."""
         if names is None or not self._pool.is_usable:
             return
         unknown = names - self._pool.names

@@ -1,6 +1,7 @@
 """Connects to Ray: a local one, a cluster by address, or the one that this process already uses.
 
-Owns Ray's start options and its log settings, and turns failures to start or reach it into errors. Imports Ray.
+Owns Ray's start options and its log settings, and turns failures to start or reach it into errors.
+Imports Ray.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _REASON_CHARS_MAX = 500
 _WORKER = "tunesvc.execution.worker.worker"
 """Imported by Ray's processes before they get an actor, so that no attempt waits for the import."""
 _OBJECT_STORE_BYTES = 512 * 2**20
-"""Size on a local Ray. Objectives rarely use the store, and the default takes a third of the memory."""
+"""Size on a local Ray.
+
+Objectives rarely use the store, and the default takes a third of the memory.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +44,18 @@ class LocalResources:
 
     @classmethod
     def from_environment(cls) -> LocalResources:
-        """Return the machine's resources. `TUNE_LOCAL_GPUS=2` pretends two GPUs, to try placement without hardware.
+        """Return the machine's resources.
+
+        `TUNE_LOCAL_GPUS=2` pretends two GPUs, to try placement without hardware.
 
         Raises:
             ExecutorError: the variable is not an integer.
         """
         gpus = os.environ.get("TUNE_LOCAL_GPUS", "")
         if gpus and not gpus.isdecimal():
-            raise ExecutorError(f"TUNE_LOCAL_GPUS is {gpus!r}: write how many GPUs the local Ray has, such as 2")
+            raise ExecutorError(
+                f"TUNE_LOCAL_GPUS is {gpus!r}: write how many GPUs the local Ray has, such as 2",
+            )
         return cls(gpu=int(gpus) if gpus else None)
 
 
@@ -74,7 +82,8 @@ def connect(
     *,
     source: str | None = None,
 ) -> Connection:
-    """Use the Ray of this process, or join the cluster at `address` (or `RAY_ADDRESS`), or start a local Ray.
+    """Use the Ray of this process, or join the cluster at `address` (or `RAY_ADDRESS`), or start a
+    local Ray.
 
     A cluster gets a copy of the folder `source`. Its workers start in the copy.
 
@@ -129,8 +138,9 @@ def _join(address: str, source: str | None) -> None:
 def _match_authentication(address: str) -> None:
     """Use token authentication if and only if the cluster does.
 
-    If only the driver uses it, the cluster takes the driver for dead and never runs its actors. The mere presence of a
-    token in the home directory must not decide, because every local Ray leaves one there.
+    If only the driver uses it, the cluster takes the driver for dead and never runs its actors. The
+    mere presence of a token in the home directory must not decide, because every local Ray leaves
+    one there.
 
     Raises:
         ExecutorError: the cluster requires a token that is not configured here.
@@ -148,7 +158,7 @@ def _match_authentication(address: str) -> None:
         except AuthenticationError as error:
             raise ExecutorError(
                 f"the Ray cluster at {address} asks for a token: put its own into RAY_AUTH_TOKEN, into the file that "
-                "RAY_AUTH_TOKEN_PATH names, or into ~/.ray/auth_token"
+                "RAY_AUTH_TOKEN_PATH names, or into ~/.ray/auth_token",
             ) from error
 
 
@@ -164,11 +174,18 @@ def _init(failure: str, remedy: str, **options: Any) -> None:
     ray_internals.mute_worker_logs()
 
     try:
-        ray.init(namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR, **options)
+        ray.init(
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **options,
+        )
     except Exception as error:
         ray.shutdown()
         reason = " ".join(str(error).split())[:_REASON_CHARS_MAX] or type(error).__name__
-        raise ExecutorError(f"{failure}: {reason.rstrip('.')}. {remedy[0].upper()}{remedy[1:]}.") from error
+        raise ExecutorError(
+            f"{failure}: {reason.rstrip('.')}. {remedy[0].upper()}{remedy[1:]}.",
+        ) from error
 
 
 def _check_reachable(address: str) -> None:
@@ -177,14 +194,16 @@ def _check_reachable(address: str) -> None:
         return
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host or not port.isdigit():
-        raise ExecutorError(f"{address!r} is no address of a Ray cluster: write HOST:PORT, such as `ray-head:6379`")
+        raise ExecutorError(
+            f"{address!r} is no address of a Ray cluster: write HOST:PORT, such as `ray-head:6379`",
+        )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
     except OSError as error:
         reason = error.strerror or str(error)
         raise ExecutorError(
             f"the Ray cluster at {address} cannot be reached: {reason}. Is it running (`ray start --head`), is the "
-            "port right (6379 unless changed), and may this machine connect to it?"
+            "port right (6379 unless changed), and may this machine connect to it?",
         ) from error
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 HANDOVER_S = 0.2
-"""Time from the end of an attempt to the launch of the next on its worker, with recording and deciding in between.
+"""Time from the end of an attempt to the launch of the next on its worker, with recording and
+deciding in between.
 
 Measured: 0.03 to 0.1 s on two busy cores, and more with a slow sampler.
 """
@@ -34,7 +35,10 @@ class PollingTimeouts:
     retry_s: float = 0.5
     """Delay before an unreachable worker is called again."""
     adoption_s: float = 30.0
-    """Time for workers of an earlier coordinator to come up. Workers that are up are given longer."""
+    """Time for workers of an earlier coordinator to come up.
+
+    Workers that are up are given longer.
+    """
     killed_s: float = 10.0
     """Time for Ray to confirm that it has killed a worker."""
     check_s: float = 10.0
@@ -68,8 +72,8 @@ class WorkerState:
     is_retiring: bool = False
     """True if no other attempt may begin on it.
 
-    Either it is dead, or its last attempt left something behind, or an earlier coordinator has started it, perhaps
-    for an older version of the job.
+    Either it is dead, or its last attempt left something behind, or an earlier coordinator has
+    started it, perhaps for an older version of the job.
     """
     attempts: list[AssignedAttempt] = field(default_factory=list)
     """Attempts whose end is not recorded, in the order in which they run."""
@@ -151,7 +155,8 @@ class PendingQueue:
         return False
 
     def pop_first_attempt(self, after: int) -> Launch | None:
-        """Pop the first launch that is its trial's first attempt, without the `after` first ones in the queue."""
+        """Pop the first launch that is its trial's first attempt, without the `after` first ones in
+        the queue."""
         for launch in islice(self.launches, after, None):
             if launch.attempt.number == 1:
                 self.launches.remove(launch)

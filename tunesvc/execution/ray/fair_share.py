@@ -1,12 +1,15 @@
-"""Fair sharing of a cluster between the jobs of one driver: which job may start a worker, and which must end one.
+"""Fair sharing of a cluster between the jobs of one driver: which job may start a worker, and which
+must end one.
 
-A job may use the whole cluster while it is alone or there is room. If a job has attempts but no room, jobs with more
-than their fair share release workers: each of these ends as soon as it is idle. A share is counted in the job's own
-slots, the number of workers that it could have alone. For example, of two jobs that want the whole cluster, one gets
-half of the GPUs for its GPU workers, the other half of the CPUs for its CPU workers. Capacity that no job needs for its
-fair share is free for all.
+A job may use the whole cluster while it is alone or there is room. If a job has attempts but no
+room, jobs with more than their fair share release workers: each of these ends as soon as it is
+idle. A share is counted in the job's own slots, the number of workers that it could have alone. For
+example, of two jobs that want the whole cluster, one gets half of the GPUs for its GPU workers, the
+other half of the CPUs for its CPU workers. Capacity that no job needs for its fair share is free
+for all.
 
-If there are fewer slots than jobs, or a slot is left over, jobs take turns: the one with the least usage is next.
+If there are fewer slots than jobs, or a slot is left over, jobs take turns: the one with the least
+usage is next.
 
 Imports no Ray. Belongs to one thread, except for `slots`.
 """
@@ -43,10 +46,11 @@ class ShareClaim:
 
 
 def fair_slots(claims: Sequence[ShareClaim]) -> list[int]:
-    """Return each job's slots by max-min fairness: each slot goes to the job with the smallest part of its own slots.
+    """Return each job's slots by max-min fairness: each slot goes to the job with the smallest part
+    of its own slots.
 
-    All slots together fit into the cluster, and no job gets more than its demand. A job with a demand that gets nothing
-    has had at least as many turns as any job that gets something.
+    All slots together fit into the cluster, and no job gets more than its demand. A job with a
+    demand that gets nothing has had at least as many turns as any job that gets something.
     """
     shares = [0] * len(claims)
     left = 1.0  # part of the cluster
@@ -146,8 +150,8 @@ class FairShares:
     def slots(self, member: Member, slots_alone: int) -> int:
         """Return how many attempts a job may launch: all that fit, or its fair share and one more.
 
-        The additional one shows that the job would use more. Not several, because their parameters would be old by the
-        time they run. Any thread may call this.
+        The additional one shows that the job would use more. Not several, because their parameters
+        would be old by the time they run. Any thread may call this.
         """
         member.slots_alone = slots_alone
         member.slots = slots_alone
@@ -191,7 +195,8 @@ class FairShares:
                 other.schedule()
 
     def may_start(self, member: Member) -> bool:
-        """Return True if a job may start one more worker without taking capacity from a starved job with less."""
+        """Return True if a job may start one more worker without taking capacity from a starved job
+        with less."""
         others = [other for other in self._members if other is not member]
         if not others:
             return True
@@ -203,7 +208,10 @@ class FairShares:
         return fits(self._free(), member.request)
 
     def should_release(self, member: Member, node: str) -> bool:
-        """Return True if a job's idle worker on `node` must end. The node is empty while the worker starts."""
+        """Return True if a job's idle worker on `node` must end.
+
+        The node is empty while the worker starts.
+        """
         for other in self._members:
             if other is member or not other.is_starved:
                 continue
@@ -218,7 +226,8 @@ class FairShares:
         return [member for member in members if self._is_donor(member, free, other)]
 
     def _is_donor(self, member: Member, free: Amounts, other: Member) -> bool:
-        """Return True for a job above its fair share, and for all if enough is free but fragmented over nodes."""
+        """Return True for a job above its fair share, and for all if enough is free but fragmented
+        over nodes."""
         if member.held > member.fair_share:
             return True
         bundle = bundle_of(other.request)  # not empty, because an empty one always fits
@@ -231,7 +240,8 @@ class FairShares:
         other: Member,
         donors: Sequence[Member],
     ) -> Sequence[str]:
-        """Return the nodes on which workers must end: the one that needs the fewest ends, otherwise all."""
+        """Return the nodes on which workers must end: the one that needs the fewest ends, otherwise
+        all."""
         everywhere = ["", *free]
         if other.request.workers > 1 or len(free) <= 1:
             return everywhere
@@ -246,7 +256,10 @@ class FairShares:
         return ["", min(ends, key=lambda address: ends[address])]
 
     def _free(self) -> dict[str, dict[str, float]]:
-        """Return the free amounts of each node. Starting workers are placed on the first node with room."""
+        """Return the free amounts of each node.
+
+        Starting workers are placed on the first node with room.
+        """
         free = {node.address: dict(node.total) for node in self._nodes}
         for member in self._members:
             bundle = bundle_of(member.request)
@@ -266,7 +279,8 @@ def _count_ends(
     bundle: Mapping[str, float],
     donors: Sequence[Member],
 ) -> int | None:
-    """Return how many donors' workers on a node must end to make room for a bundle, or None if all are too few."""
+    """Return how many donors' workers on a node must end to make room for a bundle, or None if all
+    are too few."""
     freed, count = dict(amounts), 0
     for donor in donors:
         for _ in range(donor.workers[address]):
@@ -287,7 +301,8 @@ def _take_anywhere(
     bundle: Mapping[str, float],
     count: int,
 ) -> None:
-    """Take bundles one by one from the first node with room, or from the first node if there is none."""
+    """Take bundles one by one from the first node with room, or from the first node if there is
+    none."""
     if not free:
         return
     for _ in range(count):

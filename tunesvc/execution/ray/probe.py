@@ -1,4 +1,5 @@
-"""Reads the request that an entrypoint makes by `ray.tune.with_resources`, on a worker: only workers import user code.
+"""Reads the request that an entrypoint makes by `ray.tune.with_resources`, on a worker: only
+workers import user code.
 
 Imports Ray.
 """
@@ -21,7 +22,8 @@ from tunesvc.spec import Resources
 
 
 def with_own_resources(job: Job) -> Job:
-    """Return the job with the resources that its function requests, unless the study requests its own.
+    """Return the job with the resources that its function requests, unless the study requests its
+    own.
 
     Costs a worker and an import, so only files that mention `with_resources` are imported.
 

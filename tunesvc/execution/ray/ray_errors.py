@@ -18,7 +18,13 @@ from tunesvc.execution.attempt.failures import MESSAGE_CHARS_MAX, TRACEBACK_CHAR
 from tunesvc.execution.executor import Failed, Lost
 
 _EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
-_OOM_SIGNS = ("memory pressure", "OutOfMemory", "running low on memory", "NODE_OUT_OF_MEMORY", "out-of-memory")
+_OOM_SIGNS = (
+    "memory pressure",
+    "OutOfMemory",
+    "running low on memory",
+    "NODE_OUT_OF_MEMORY",
+    "out-of-memory",
+)
 
 
 def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Failed | Lost:
@@ -32,12 +38,22 @@ def outcome_of_death(error: BaseException, *, killed: bool, end: str = "") -> Fa
     if isinstance(error, RuntimeEnvSetupError):
         reason = text.strip().splitlines()[-1].strip()
         message = f"the workers' environment (`environment: pip`) cannot be made: {reason}"
-        return Failed("entrypoint", clean(message, MESSAGE_CHARS_MAX), clean(text, TRACEBACK_CHARS_MAX))
+        return Failed(
+            "entrypoint",
+            clean(message, MESSAGE_CHARS_MAX),
+            clean(text, TRACEBACK_CHARS_MAX),
+        )
     if isinstance(error, ActorUnschedulableError):
-        return Failed("entrypoint", clean(f"no worker can be placed: {text}", MESSAGE_CHARS_MAX))
+        return Failed(
+            "entrypoint",
+            clean(f"no worker can be placed: {text}", MESSAGE_CHARS_MAX),
+        )
     if isinstance(error, OutOfMemoryError) or any(sign in text for sign in _OOM_SIGNS):
         remedy = "ask for `resources: {memory: ...}`"
-        return Failed("host_oom", f"the node ran out of memory and Ray killed the worker: {remedy}")
+        return Failed(
+            "host_oom",
+            f"the node ran out of memory and Ray killed the worker: {remedy}",
+        )
     if isinstance(error, RayTaskError):
         message = f"the worker failed: {text.strip().splitlines()[-1]}"
         return Failed("error", clean(message, MESSAGE_CHARS_MAX), text)
@@ -59,7 +75,8 @@ def _lost(error: BaseException, text: str, end: str) -> str:
 
 
 def _end_by_ray(text: str) -> str:
-    """Describe the end of a process without a trace: Ray sees a closed connection, or a signal that it handles."""
+    """Describe the end of a process without a trace: Ray sees a closed connection, or a signal that
+    it handles."""
     if "SIGTERM" in text:
         return "was ended by SIGTERM"
     detail = _EXIT.search(text)

@@ -1,8 +1,8 @@
 """The Executor on Ray. Its workers are actors that run one attempt of the job after another.
 
-Assembles `worker_pool` (starts and ends workers), `scheduler` (assigns attempts), `worker_client` (sends commands and
-receives events) and `adoption` (finds workers of earlier coordinators). Belongs to one thread. Other threads may only
-call `capacity` and `slots`.
+Assembles `worker_pool` (starts and ends workers), `scheduler` (assigns attempts), `worker_client`
+(sends commands and receives events) and `adoption` (finds workers of earlier coordinators). Belongs
+to one thread. Other threads may only call `capacity` and `slots`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from tunesvc.execution.event_loop import EventLoop
-from tunesvc.execution.executor import AttemptId, Capacity, Event, Job, Launch, Lost, StoppedEarly
+from tunesvc.execution.executor import (
+    AttemptId,
+    Capacity,
+    Event,
+    Job,
+    Launch,
+    Lost,
+    StoppedEarly,
+)
 from tunesvc.execution.ray.actors import RayBackend
 from tunesvc.execution.ray.adoption import WorkerAdoption
 from tunesvc.execution.ray.cluster_connection import LocalResources
@@ -41,7 +49,8 @@ class RayExecutor:
         event_loop: EventLoop | None = None,
         fair_shares: FairShares | None = None,
     ) -> None:
-        """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else start a local one.
+        """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else
+        start a local one.
 
         Executors of one thread share an event loop and fair shares.
 
@@ -70,21 +79,38 @@ class RayExecutor:
             schedule=self._schedule,
             on_start_failed=lambda error: self._scheduler.fail_first(error),
         )
-        self._client = WorkerClient(pool, self._queue, event_loop, timeouts, schedule=self._schedule)
+        self._client = WorkerClient(
+            pool,
+            self._queue,
+            event_loop,
+            timeouts,
+            schedule=self._schedule,
+        )
         self._scheduler = Scheduler(pool, self._queue, self._client, event_loop, timeouts)
-        self._adoption = WorkerAdoption(backend, pool, self._client, event_loop, timeouts, schedule=self._schedule)
+        self._adoption = WorkerAdoption(
+            backend,
+            pool,
+            self._client,
+            event_loop,
+            timeouts,
+            schedule=self._schedule,
+        )
 
     def capacity(self) -> Capacity:
         """Return the total resources of the living nodes. Any thread may call this."""
         return capacity_of(self._backend.nodes())
 
     def slots(self) -> int:
-        """Return how many attempts may be launched at a time, see `Executor.slots`. Any thread may call this."""
+        """Return how many attempts may be launched at a time, see `Executor.slots`.
+
+        Any thread may call this.
+        """
         self._event_loop.call_soon(self._check_cluster)
         return self._pool.limit()
 
     def warm_up(self) -> None:
-        """Join the driver's other jobs, and start the first worker of a local Ray before there is an attempt."""
+        """Join the driver's other jobs, and start the first worker of a local Ray before there is
+        an attempt."""
         self._pool.warm_up()
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
@@ -92,7 +118,8 @@ class RayExecutor:
         self._adoption.begin(token, cursors)
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """Return the attempts whose worker has answered since the last call, and those without a worker."""
+        """Return the attempts whose worker has answered since the last call, and those without a
+        worker."""
         queued = [launch.attempt for launch in self._queue.launches]
         return [*self._client.take_heartbeats(), *queued]
 
@@ -116,7 +143,8 @@ class RayExecutor:
             self._event_loop.run_once(left_s)
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Let workers forget recorded events with the next poll, and free those whose attempt has finished."""
+        """Let workers forget recorded events with the next poll, and free those whose attempt has
+        finished."""
         self._client.acknowledge(cursors)
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
@@ -132,12 +160,16 @@ class RayExecutor:
             self._client.stop(assigned)
 
     def kill(self, attempt: AttemptId) -> None:
-        """Kill the attempt's process. `Lost` follows when Ray confirms its death, or after a timeout."""
+        """Kill the attempt's process.
+
+        `Lost` follows when Ray confirms its death, or after a timeout.
+        """
         if self._queue.remove(attempt):
             self._client.finish_unstarted(attempt, Lost("killed before a worker was free"))
         elif assigned := self._client.live(attempt):
             self._client.kill(assigned)
-            if assigned.worker is None:  # maybe the last one for which unresponsive workers were kept
+            # maybe the last one for which unresponsive workers were kept
+            if assigned.worker is None:
                 self._adoption.conclude()
 
     def close(self) -> None:
@@ -146,7 +178,10 @@ class RayExecutor:
         self._pool.close()
 
     def leave(self) -> None:
-        """Leave the cluster. Busy workers stay, idle ones end. On a local Ray the same as `close`."""
+        """Leave the cluster.
+
+        Busy workers stay, idle ones end. On a local Ray the same as `close`.
+        """
         self._forget_attempts()
         self._pool.leave()
 

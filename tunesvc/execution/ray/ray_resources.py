@@ -1,4 +1,5 @@
-"""Compares resource requests with a cluster's nodes: pure arithmetic on dicts with Ray's resource names.
+"""Compares resource requests with a cluster's nodes: pure arithmetic on dicts with Ray's resource
+names.
 
 Imports no Ray.
 """
@@ -99,7 +100,10 @@ def fits(free: Mapping[str, Bundle], request: Resources) -> bool:
 
 
 def times_in(free: Bundle, bundle: Bundle) -> int:
-    """Return how often a non-empty bundle fits into free amounts. Ignores how fractions are split over devices."""
+    """Return how often a non-empty bundle fits into free amounts.
+
+    Ignores how fractions are split over devices.
+    """
     times = min(free.get(name, 0) / amount for name, amount in bundle.items())
     return max(0, math.floor(times + _SLACK))
 
@@ -116,7 +120,12 @@ def _times(name: str, available: float, amount: float) -> int:
     return math.floor(available / amount + _SLACK)
 
 
-def _refusal(nodes: Sequence[NodeInfo], request: Resources, bundle: Bundle, fitting: int) -> str:
+def _refusal(
+    nodes: Sequence[NodeInfo],
+    request: Resources,
+    bundle: Bundle,
+    fitting: int,
+) -> str:
     has = capacity_of(nodes)
     if request.workers > 1 and fitting:
         return (

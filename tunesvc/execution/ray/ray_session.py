@@ -20,7 +20,11 @@ class RaySession:
     """A Ray and the jobs that share it. See `driver_main.JoinedRay`."""
 
     def __init__(
-        self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop
+        self,
+        address: str | None,
+        local: LocalResources | None,
+        source: str | None,
+        event_loop: EventLoop,
     ) -> None:
         """Join or start Ray, see `cluster_connection.connect`.
 
@@ -36,8 +40,17 @@ class RaySession:
 
     def executor(self, job: Job) -> RayExecutor:
         """Return an executor for a job. Closing it does not end Ray."""
-        backend = RayBackend(job, replace(self._connection, owned=False), nodes=self._cached_nodes)
-        executor = RayExecutor(job, backend=backend, event_loop=self._event_loop, fair_shares=self._fair_shares)
+        backend = RayBackend(
+            job,
+            replace(self._connection, owned=False),
+            nodes=self._cached_nodes,
+        )
+        executor = RayExecutor(
+            job,
+            backend=backend,
+            event_loop=self._event_loop,
+            fair_shares=self._fair_shares,
+        )
         self._event_loop.call_soon(executor.warm_up)
         return executor
 

@@ -1,15 +1,21 @@
 """Assigns pending attempts to workers and their backlogs, and starts more workers when needed.
 
-Attempts wait in our queue, not in Ray's: the first worker that comes up or becomes free takes the next one. If all
-workers are busy and no more may start, an attempt waits in the backlog of one of them, which begins it by itself. It
-moves if another worker becomes free sooner. Behind a long attempt, at most one waits. Imports no Ray itself.
+Attempts wait in our queue, not in Ray's: the first worker that comes up or becomes free takes the
+next one. If all workers are busy and no more may start, an attempt waits in the backlog of one of
+them, which begins it by itself. It moves if another worker becomes free sooner. Behind a long
+attempt, at most one waits. Imports no Ray itself.
 """
 
 from __future__ import annotations
 
 from tunesvc.execution.event_loop import EventLoop
 from tunesvc.execution.executor import Launch
-from tunesvc.execution.ray.dispatch_state import AssignedAttempt, PendingQueue, PollingTimeouts, WorkerState
+from tunesvc.execution.ray.dispatch_state import (
+    AssignedAttempt,
+    PendingQueue,
+    PollingTimeouts,
+    WorkerState,
+)
 from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.worker_client import WorkerClient
 from tunesvc.execution.ray.worker_pool import WorkerPool
@@ -118,8 +124,8 @@ class Scheduler:
     def _fill_backlogs(self) -> None:
         """Move pending attempts into the backlogs where they will probably begin first.
 
-        Only a trial's first attempt moves. A retry may crash its worker again before its first event, and in a backlog
-        that would look as if it had never begun.
+        Only a trial's first attempt moves. A retry may crash its worker again before its first
+        event, and in a backlog that would look as if it had never begun.
         """
         starting_count = self._pool.starting_count
         if len(self._queue.launches) <= starting_count or not self._pool.reuses_workers:

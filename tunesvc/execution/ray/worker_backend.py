@@ -57,7 +57,8 @@ class WorkerBackend(Protocol):
         ...
 
     def names(self) -> set[str]:
-        """Return the names of all workers of this job, starting ones and other coordinators' included. Slow."""
+        """Return the names of all workers of this job, starting ones and other coordinators'
+        included. Slow."""
         ...
 
     def find(self) -> Sequence[WorkerHandle]:

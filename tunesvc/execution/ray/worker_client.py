@@ -1,9 +1,11 @@
-"""Polls workers: sends the commands for assigned attempts, and receives their events until the end is recorded.
+"""Polls workers: sends the commands for assigned attempts, and receives their events until the end
+is recorded.
 
-Each worker with attempts has one open poll, whose response arrives in the event loop. New commands make another poll,
-upon which the worker returns the previous one. So the cost is per batch, of many attempts or of many events of one. A
-worker keeps an outcome until it is recorded, because until then no other process has it. Knows nothing of which worker
-gets which attempt. Imports Ray for the error of an unreachable worker.
+Each worker with attempts has one open poll, whose response arrives in the event loop. New commands
+make another poll, upon which the worker returns the previous one. So the cost is per batch, of many
+attempts or of many events of one. A worker keeps an outcome until it is recorded, because until
+then no other process has it. Knows nothing of which worker gets which attempt. Imports Ray for the
+error of an unreachable worker.
 """
 
 from __future__ import annotations
@@ -17,7 +19,16 @@ from ray.exceptions import ActorUnavailableError
 from tunesvc.execution.attempt.outbox import Numbered
 from tunesvc.execution.attempt.spool import Remains
 from tunesvc.execution.event_loop import EventLoop
-from tunesvc.execution.executor import AttemptId, Event, Launch, Lost, Outcome, OutputLogged, Payload, StoppedEarly
+from tunesvc.execution.executor import (
+    AttemptId,
+    Event,
+    Launch,
+    Lost,
+    Outcome,
+    OutputLogged,
+    Payload,
+    StoppedEarly,
+)
 from tunesvc.execution.ray.dispatch_state import (
     AssignedAttempt,
     CancelReason,
@@ -27,12 +38,18 @@ from tunesvc.execution.ray.dispatch_state import (
 )
 from tunesvc.execution.ray.ray_errors import outcome_of_death
 from tunesvc.execution.ray.worker_pool import WorkerPool
-from tunesvc.execution.worker.worker_protocol import CommandKind, PollRequest, PollResponse, WorkerCommand
+from tunesvc.execution.worker.worker_protocol import (
+    CommandKind,
+    PollRequest,
+    PollResponse,
+    WorkerCommand,
+)
 from tunesvc.util.clock import SystemClock
 
 
 class WorkerClient:
-    """Client of all workers: owns the attempts assigned by this coordinator or adopted from an earlier one."""
+    """Client of all workers: owns the attempts assigned by this coordinator or adopted from an
+    earlier one."""
 
     def __init__(
         self,
@@ -61,7 +78,7 @@ class WorkerClient:
         self._assigned: dict[AttemptId, AssignedAttempt] = {}
         self._ready: list[Event] = []
 
-    # --- assigned attempts ----------------------------------------------------------------------------
+    # --- assigned attempts ------------------------------------------------------------------------
 
     def live(self, attempt: AttemptId) -> AssignedAttempt | None:
         """Return an attempt if it is assigned and unfinished."""
@@ -81,7 +98,8 @@ class WorkerClient:
         return [assigned for assigned in self._assigned.values() if assigned.worker is None]
 
     def expect_adopted(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Expect attempts of an earlier coordinator, each with the number of its last recorded event."""
+        """Expect attempts of an earlier coordinator, each with the number of its last recorded
+        event."""
         for attempt, cursor in cursors.items():
             self._assigned[attempt] = AssignedAttempt(
                 attempt,
@@ -98,7 +116,10 @@ class WorkerClient:
             self._deliver(assigned, assigned.delivered + 1, Lost(reason, "gone"))
 
     def resume(self, worker: WorkerState, attempts: Sequence[AttemptId]) -> bool:
-        """Match a worker's attempts with the unmatched ones. Return True if there are any, and poll the worker."""
+        """Match a worker's attempts with the unmatched ones.
+
+        Return True if there are any, and poll the worker.
+        """
         unmatched = {assigned.attempt: assigned for assigned in self.unmatched}
         adopted = [unmatched[attempt] for attempt in attempts if attempt in unmatched]
         if not adopted:
@@ -117,7 +138,13 @@ class WorkerClient:
         self._schedule_poll(worker)
         return True
 
-    def begin(self, worker: WorkerState, launch: Launch, *, in_backlog: bool = False) -> None:
+    def begin(
+        self,
+        worker: WorkerState,
+        launch: Launch,
+        *,
+        in_backlog: bool = False,
+    ) -> None:
         """Assign an attempt to a worker."""
         now = self._clock.now()
         assigned = AssignedAttempt(
@@ -156,7 +183,7 @@ class WorkerClient:
         if assigned.worker is not None:
             assigned.worker.attempts.remove(assigned)
 
-    # --- events ---------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def take_events(self) -> Sequence[Event]:
         """Return new events, each once."""
@@ -193,12 +220,20 @@ class WorkerClient:
         worker.poll_count += 1
         cursors = {}
         for attempt, assigned in live.items():
-            # The worker must keep events that this executor has not delivered itself, even if they are recorded.
+            # The worker must keep events that this executor has not delivered itself, even if they
+            # are recorded.
             acknowledged = min(assigned.acknowledged, assigned.delivered)
             cursors[attempt] = assigned.delivered, acknowledged
         request = PollRequest(worker.poll_count, tuple(worker.pending_commands), cursors)
-        answer = worker.handle.actor.poll.remote(self._pool.token, request, self._timeouts.poll_s)
-        self._event_loop.on_result(answer, partial(self._on_response, worker, request.number, live))
+        answer = worker.handle.actor.poll.remote(
+            self._pool.token,
+            request,
+            self._timeouts.poll_s,
+        )
+        self._event_loop.on_result(
+            answer,
+            partial(self._on_response, worker, request.number, live),
+        )
 
     def _on_response(
         self,
@@ -252,7 +287,12 @@ class WorkerClient:
         if response.absent:
             self._schedule()
 
-    def _receive(self, assigned: AssignedAttempt, worker: WorkerState, events: Sequence[Numbered]) -> None:
+    def _receive(
+        self,
+        assigned: AssignedAttempt,
+        worker: WorkerState,
+        events: Sequence[Numbered],
+    ) -> None:
         if assigned.in_backlog:
             assigned.in_backlog, assigned.since_s = False, self._clock.now()
         for seq, payload in events:
@@ -263,7 +303,8 @@ class WorkerClient:
         if isinstance(events[-1][1], Outcome):
             assigned.is_finished = True
             worker.is_retiring |= not self._pool.reuses_workers
-        if assigned.is_recorded:  # by a coordinator that received the outcome through an earlier driver
+        # by a coordinator that received the outcome through an earlier driver
+        if assigned.is_recorded:
             self._release(assigned)
         elif not assigned.is_finished:
             self._apply_deferred(assigned)
@@ -289,7 +330,12 @@ class WorkerClient:
         if not self._pool.is_closed:
             self._fail_attempts(worker, death, remains or Remains())
 
-    def _fail_attempts(self, worker: WorkerState, error: BaseException, remains: Remains) -> None:
+    def _fail_attempts(
+        self,
+        worker: WorkerState,
+        error: BaseException,
+        remains: Remains,
+    ) -> None:
         for assigned in worker.live:
             if assigned.in_backlog:
                 self._deliver(assigned, 1, Lost("its worker died before it began", "gone"))
@@ -297,14 +343,19 @@ class WorkerClient:
                 self._fail(assigned, error, remains)
             self._release(assigned)
 
-    def _fail(self, assigned: AssignedAttempt, error: BaseException, remains: Remains) -> None:
+    def _fail(
+        self,
+        assigned: AssignedAttempt,
+        error: BaseException,
+        remains: Remains,
+    ) -> None:
         for stream, text in remains.output.items():
             if text:
                 self._deliver(assigned, assigned.delivered + 1, OutputLogged(stream, text))
         outcome = outcome_of_death(error, killed=assigned.is_killed, end=remains.end)
         self._deliver(assigned, assigned.delivered + 1, outcome)
 
-    # --- commands -------------------------------------------------------------------------------------
+    # --- commands ---------------------------------------------------------------------------------
 
     def stop(self, assigned: AssignedAttempt) -> None:
         """Ask an attempt to stop, or cancel it if it is in a backlog."""
@@ -312,7 +363,8 @@ class WorkerClient:
             self.send(assigned, "stop")
 
     def kill(self, assigned: AssignedAttempt) -> None:
-        """Kill an attempt's process as soon as its worker is found, or cancel it if it is in a backlog."""
+        """Kill an attempt's process as soon as its worker is found, or cancel it if it is in a
+        backlog."""
         if assigned.is_killed or self.cancel(assigned, "kill"):
             return
         assigned.is_killed = True
@@ -331,13 +383,16 @@ class WorkerClient:
     def _end_process(self, worker: WorkerState) -> None:
         worker.is_retiring = True
         worker.handle.kill()
-        self._event_loop.call_later(self._timeouts.killed_s, partial(self._on_kill_timeout, worker))
+        self._event_loop.call_later(
+            self._timeouts.killed_s,
+            partial(self._on_kill_timeout, worker),
+        )
 
     def _on_kill_timeout(self, worker: WorkerState) -> None:
         if not self._pool.is_closed:
             self._on_death(worker, TimeoutError("Ray does not say"))
 
-    # --- cancellation ---------------------------------------------------------------------------------
+    # --- cancellation -----------------------------------------------------------------------------
 
     def cancel(self, assigned: AssignedAttempt, reason: CancelReason) -> bool:
         """Ask a worker to give back an attempt of its backlog. Return False if it is in none."""
@@ -358,13 +413,17 @@ class WorkerClient:
             self.kill(assigned)
 
     def _requeue(self, assigned: AssignedAttempt) -> None:
-        """Queue an attempt that its worker gave back, or finish it if it was stopped or killed meanwhile."""
+        """Queue an attempt that its worker gave back, or finish it if it was stopped or killed
+        meanwhile."""
         self._forget(assigned)
         if assigned.cancel_reason == "stop":
             self.finish_unstarted(assigned.attempt, StoppedEarly())
         elif assigned.cancel_reason == "kill":
             self.finish_unstarted(assigned.attempt, Lost("killed before it began"))
         elif assigned.launch is None:
-            self.finish_unstarted(assigned.attempt, Lost("its worker could not begin it", "gone"))
+            self.finish_unstarted(
+                assigned.attempt,
+                Lost("its worker could not begin it", "gone"),
+            )
         else:
             self._queue.launches.appendleft(assigned.launch)

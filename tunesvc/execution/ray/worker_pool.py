@@ -1,7 +1,7 @@
 """The workers of one job: starts, adopts and ends them.
 
-Starts only as many as the cluster holds and the driver's other jobs leave to this one. Knows neither events nor the
-assignment of attempts. Imports Ray for the error of an unreachable worker.
+Starts only as many as the cluster holds and the driver's other jobs leave to this one. Knows
+neither events nor the assignment of attempts. Imports Ray for the error of an unreachable worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
 
 
 class WorkerPool:
-    """Workers started or adopted under a fencing token, until a coordinator with a higher token takes them over."""
+    """Workers started or adopted under a fencing token, until a coordinator with a higher token
+    takes them over."""
 
     def __init__(
         self,
@@ -52,7 +53,10 @@ class WorkerPool:
         self._attempts = attempts
         self._schedule = schedule
         self._on_start_failed = on_start_failed
-        self._member = Member(backend.job.resources, partial(event_loop.call_soon, schedule))
+        self._member = Member(
+            backend.job.resources,
+            partial(event_loop.call_soon, schedule),
+        )
         self.token = 0
         self.workers: list[WorkerState] = []
         self.unconfirmed: list[WorkerState] = []
@@ -60,7 +64,8 @@ class WorkerPool:
         self.is_searching = False
         """True until the workers of an earlier coordinator are found."""
         self.is_superseded = False
-        """True if a coordinator with a higher token has the workers, so that they must not be touched."""
+        """True if a coordinator with a higher token has the workers, so that they must not be
+        touched."""
         self.is_closed = False
 
     @property
@@ -96,7 +101,7 @@ class WorkerPool:
         """
         return self._fair_shares.slots(self._member, self._slots_alone())
 
-    # --- start and end --------------------------------------------------------------------------------
+    # --- start and end ----------------------------------------------------------------------------
 
     def warm_up(self) -> None:
         """Join the driver's other jobs, and start the first worker on a local Ray.
@@ -136,7 +141,10 @@ class WorkerPool:
         self.workers.append(worker)
 
     def heartbeat(self) -> None:
-        """Send a heartbeat to idle workers, which get no polls. Without calls they would end as orphans."""
+        """Send a heartbeat to idle workers, which get no polls.
+
+        Without calls they would end as orphans.
+        """
         for worker in self.workers:
             if worker.is_up and not worker.live:
                 answer = worker.handle.actor.heartbeat.remote(self.token)
@@ -165,7 +173,12 @@ class WorkerPool:
             self._on_start_failed(error)
         self._schedule()
 
-    def _on_heartbeat(self, worker: WorkerState, _: None, error: BaseException | None) -> None:
+    def _on_heartbeat(
+        self,
+        worker: WorkerState,
+        _: None,
+        error: BaseException | None,
+    ) -> None:
         """Drop a worker that died while idle, before it is assigned an attempt."""
         dead = error is not None and not isinstance(error, ActorUnavailableError)
         if dead and worker in self.workers and not worker.attempts:
@@ -177,7 +190,7 @@ class WorkerPool:
             return Remains()
         return self._backend.remains(worker.info, worker.output_positions)
 
-    # --- room -----------------------------------------------------------------------------------------
+    # --- room -------------------------------------------------------------------------------------
 
     def publish_demand(self) -> None:
         """Publish this job's workers and attempts to the driver's other jobs, if there are any."""
@@ -218,7 +231,7 @@ class WorkerPool:
         self._member.can_run = True
         return alone
 
-    # --- closing --------------------------------------------------------------------------------------
+    # --- closing ----------------------------------------------------------------------------------
 
     def on_superseded(self) -> None:
         """Give up all workers: a coordinator with a higher token has them."""
@@ -239,7 +252,10 @@ class WorkerPool:
             self._shut_down(self._all_workers())
 
     def leave(self) -> None:
-        """Leave the cluster. Busy workers stay, idle ones end. On a local Ray the same as `close`."""
+        """Leave the cluster.
+
+        Busy workers stay, idle ones end. On a local Ray the same as `close`.
+        """
         if not self._backend.shared:
             self.close()
             return

@@ -1,4 +1,5 @@
-"""Fencing of a worker: it obeys the coordinator with the highest token, and ends when no coordinator calls it.
+"""Fencing of a worker: it obeys the coordinator with the highest token, and ends when no
+coordinator calls it.
 
 Imports no Ray.
 """

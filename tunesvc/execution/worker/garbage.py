@@ -1,7 +1,7 @@
 """Frees the memory of an attempt before the next one begins in the same process.
 
-Models and their optimizers form reference cycles, which only a garbage collection frees, and GPU libraries cache freed
-memory. Imports no torch. If torch is loaded, its caches are emptied.
+Models and their optimizers form reference cycles, which only a garbage collection frees, and GPU
+libraries cache freed memory. Imports no torch. If torch is loaded, its caches are emptied.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from contextlib import suppress
 from tunesvc.util.clock import Clock
 
 _SHARE = 0.02
-"""At most this share of the time goes into collections, of 15 to 100 ms each, unless memory has grown."""
+"""At most this share of the time goes into collections, of 15 to 100 ms each, unless memory has
+grown."""
 _GROWTH_BYTES = 32 * 2**20
 _SWOLLEN_BYTES = 256 * 2**20
 """A worker leaks if it has grown by this much, and to twice its size, since its first attempt."""
@@ -51,7 +52,10 @@ class Garbage:
         self._at_first = self._at_first or self._bytes
 
     def note(self) -> str:
-        """Return a note about memory that collections do not free, or an empty text. Notes each doubling once."""
+        """Return a note about memory that collections do not free, or an empty text.
+
+        Notes each doubling once.
+        """
         limit = max(2 * self._at_first, self._at_first + _SWOLLEN_BYTES, 2 * self._noted)
         if not self._at_first or self._bytes < limit:
             return ""
@@ -72,7 +76,10 @@ class _ResidentMemory:
             self._statm = None
 
     def __call__(self) -> int:
-        """Return the resident memory in bytes. On other systems than Linux, return its maximum so far."""
+        """Return the resident memory in bytes.
+
+        On other systems than Linux, return its maximum so far.
+        """
         if self._statm is None:
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return int(os.pread(self._statm, 128, 0).split()[1]) * resource.getpagesize()

@@ -1,11 +1,13 @@
-"""The worker: runs the attempts of one job one after the other, in a Ray actor that stays up between them.
+"""The worker: runs the attempts of one job one after the other, in a Ray actor that stays up
+between them.
 
-Attempts that arrive while another one runs wait in a backlog. The worker begins the next one by itself, so no time is
-lost to messages. An attempt can be canceled until it begins. One poll returns the events of all attempts.
+Attempts that arrive while another one runs wait in a backlog. The worker begins the next one by
+itself, so no time is lost to messages. An attempt can be canceled until it begins. One poll returns
+the events of all attempts.
 
-A plain class whose methods are called from several threads; `actors` turns it into an actor. Every call carries a
-fencing token and is refused if one with a higher token came before. Imports Ray only to read its own location and to
-end itself.
+A plain class whose methods are called from several threads; `actors` turns it into an actor. Every
+call carries a fencing token and is refused if one with a higher token came before. Imports Ray only
+to read its own location and to end itself.
 """
 
 from __future__ import annotations
@@ -36,13 +38,21 @@ from tunesvc.execution.objectives.script_environment import imitate_interpreter
 from tunesvc.execution.objectives.source_digest import digest_of
 from tunesvc.execution.worker.fencing import TokenFence
 from tunesvc.execution.worker.garbage import Garbage
-from tunesvc.execution.worker.worker_protocol import AdoptResponse, PollRequest, PollResponse, WorkerCommand
+from tunesvc.execution.worker.worker_protocol import (
+    AdoptResponse,
+    PollRequest,
+    PollResponse,
+    WorkerCommand,
+)
 from tunesvc.util.clock import SystemClock
 
 GRACE_S = 5.0
 """Grace period for the running attempt of an orphaned worker to end by itself."""
 FULL_WAIT_S = 0.2
-"""Maximum wait of a poll while an outbox is full. Only the next poll can bring its acknowledgements."""
+"""Maximum wait of a poll while an outbox is full.
+
+Only the next poll can bring its acknowledgements.
+"""
 BATCH_MAX = 200
 """This many events are sent without waiting for more."""
 
@@ -52,12 +62,19 @@ _REFUSED = PollResponse(is_refused=True)
 class Worker:
     """Runs the attempts of one job, one at a time."""
 
-    def __init__(self, job: Job, folder: str | None, token: int = 0, orphan_s: float | None = None) -> None:
+    def __init__(
+        self,
+        job: Job,
+        folder: str | None,
+        token: int = 0,
+        orphan_s: float | None = None,
+    ) -> None:
         """Take over this process.
 
         Args:
             job: the job whose attempts to run.
-            folder: the user's directory on this node. None means the working directory, a copy made by Ray.
+            folder: the user's directory on this node. None means the working directory, a copy made
+                by Ray.
             token: fencing token of the coordinator that starts the worker.
             orphan_s: the process ends if no call arrives for this long. None means never.
         """
@@ -106,7 +123,8 @@ class Worker:
     def poll(self, token: int, request: PollRequest, timeout_s: float) -> PollResponse:
         """Execute the request's commands and return new events.
 
-        Waits up to `timeout_s` for the first event. Then waits a little for more, unless the worker needs a reply.
+        Waits up to `timeout_s` for the first event. Then waits a little for more, unless the worker
+        needs a reply.
         """
         with self._fence.admit(token) as admitted:
             if not admitted:
@@ -121,7 +139,7 @@ class Worker:
                     return PollResponse()
                 return self._make_response(request)
 
-    # --- polls --------------------------------------------------------------------------------------
+    # --- polls ------------------------------------------------------------------------------------
 
     def _acknowledge(self, request: PollRequest) -> None:
         for attempt, (_, acknowledged) in request.cursors.items():
@@ -165,7 +183,10 @@ class Worker:
         self._signal.wait(is_ready, is_urgent, timeout_s)
 
     def _pending_events(self, request: PollRequest) -> int:
-        """Count the events to send. An absent attempt counts as a full batch, to be reported at once."""
+        """Count the events to send.
+
+        An absent attempt counts as a full batch, to be reported at once.
+        """
         events = 0
         for attempt, after in self._with_cursors(request):
             events += BATCH_MAX if attempt is None else attempt.outbox.count(after)
@@ -176,7 +197,8 @@ class Worker:
 
     @property
     def _must_flush(self) -> bool:
-        """True if the worker waits for the coordinator: it is idle, or its attempt has asked a question."""
+        """True if the worker waits for the coordinator: it is idle, or its attempt has asked a
+        question."""
         running = self._running
         if running is None or running.is_asking:
             return True
@@ -214,7 +236,7 @@ class Worker:
             case "answer" if known:
                 known.answer(*command.values)
 
-    # --- attempts -----------------------------------------------------------------------------------
+    # --- attempts ---------------------------------------------------------------------------------
 
     def _before_fork(self) -> None:
         """Open the running attempt's pipe, a forked child's only way to report."""
@@ -223,7 +245,8 @@ class Worker:
             running.open_to_children()
 
     def _shut_down(self) -> None:
-        """End this orphaned process through Ray, so that it counts as intended, and free its gang's bundles."""
+        """End this orphaned process through Ray, so that it counts as intended, and free its gang's
+        bundles."""
         with self._lock:
             self._backlog.clear()
             running = self._running
@@ -233,7 +256,9 @@ class Worker:
         import ray
         from ray.util.placement_group import remove_placement_group
 
-        with suppress(Exception):  # without Ray's head it does not matter how the process ends
+        with suppress(
+            Exception,
+        ):  # without Ray's head it does not matter how the process ends
             if self._info.placement_group is not None:
                 remove_placement_group(self._info.placement_group)
             ray.kill(ray.get_runtime_context().current_actor)
@@ -258,14 +283,15 @@ class Worker:
         )
 
     def _on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Collect garbage if due, then begin the next attempt of the backlog, or drop the backlog if not reusable."""
+        """Collect garbage if due, then begin the next attempt of the backlog, or drop the backlog
+        if not reusable."""
         if attempt.is_reusable and self._garbage.is_due:
             # Before the collection: the outcome must not wait for it, nor be lost if it crashes.
             attempt.outbox.put(outcome)
             self._garbage.collect()
         with self._lock:
-            # Under the lock, so that one response has the outcome and the start of the next attempt.
-            # Ignored if the outcome was put above.
+            # Under the lock, so that one response has the outcome and the start of the next
+            # attempt. Ignored if the outcome was put above.
             attempt.outbox.put(outcome)
             self._is_reusable = attempt.is_reusable
             self._running = None
@@ -288,7 +314,10 @@ class Worker:
 
     @cached_property
     def _runner(self) -> Run:
-        """Function that runs the objective. Created in the first attempt, so that a failing import is its failure."""
+        """Function that runs the objective.
+
+        Created in the first attempt, so that a failing import is its failure.
+        """
         if self._job.command:
             return run_command
         return adapters.prepare(self._load())

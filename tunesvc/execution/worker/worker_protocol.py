@@ -1,7 +1,10 @@
-"""Messages between a coordinator and a worker. One poll carries all pending commands, its response all new events.
+"""Messages between a coordinator and a worker.
 
-A poll may get lost, or arrive after a later one. Each command is therefore repeated until the worker has confirmed it.
-It keeps the number of the first poll that carried it, so the worker executes it once and in order.
+One poll carries all pending commands, its response all new events.
+
+A poll may get lost, or arrive after a later one. Each command is therefore repeated until the
+worker has confirmed it. It keeps the number of the first poll that carried it, so the worker
+executes it once and in order.
 
 Values only. Imports no Ray.
 """
@@ -44,7 +47,8 @@ class PollRequest:
     commands: Sequence[tuple[int, WorkerCommand]]
     """Unconfirmed commands, each with the number of the first poll that carried it."""
     cursors: Mapping[AttemptId, tuple[int, int]]
-    """Last received and last recorded event of each attempt, in the order in which they were assigned."""
+    """Last received and last recorded event of each attempt, in the order in which they were
+    assigned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,11 @@ class PollResponse:
     """New events of a worker's attempts."""
 
     events: Sequence[tuple[AttemptId, Sequence[Numbered]]] = ()
-    """Events in the order in which the attempts run: an outcome precedes the start of the next attempt."""
+    """Events in the order in which the attempts run: an outcome precedes the start of the next
+    attempt."""
     absent: Sequence[AttemptId] = ()
-    """Attempts that the worker does not have: canceled, or never begun because it was not reusable."""
+    """Attempts that the worker does not have: canceled, or never begun because it was not reusable.
+    """
     is_reusable: bool = True
     """True if the worker may run another attempt."""
     is_refused: bool = False
