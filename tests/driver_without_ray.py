@@ -166,7 +166,7 @@ class PretendedExecutor:
 
 
 class PretendedRay:
-    """Implements `driver.Joined`."""
+    """Implements `driver_main.JoinedRay`."""
 
     def __init__(
         self, address: str | None, local: LocalResources | None, source: str | None, event_loop: EventLoop

@@ -1,4 +1,4 @@
-"""Workers without Ray, whose every answer a test gives by hand: a `Fleet` for `RayExecutor`."""
+"""Workers without Ray, whose answers a test gives by hand: a `WorkerBackend` for `RayExecutor`."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class _Ref:
 
 
 class ScriptedBackend:
-    """Implements `Fleet` for one node. `earlier`: workers of an earlier coordinator, which are found."""
+    """Implements `WorkerBackend` for one node. `earlier`: workers of an earlier coordinator."""
 
     shared = True
 

@@ -1,5 +1,4 @@
-"""Event loop of an executor: results, timers and requests of other threads wait here for one
-thread.
+"""Event loop of an executor: runs results, timers and requests of other threads in one.
 
 Knows nothing of attempts. Of Ray it knows only that an object reference has a `future()`.
 """
@@ -56,8 +55,7 @@ class EventLoop:
     def run_once(self, timeout_s: float) -> None:
         """Run all pending actions. If there are none, wait up to `timeout_s` for the first."""
         try:
-            first = self._actions.get(timeout=timeout_s) if timeout_s else self._actions.get_nowait()
-            first()
+            self._actions.get(block=timeout_s > 0, timeout=timeout_s)()
             while True:
                 self._actions.get_nowait()()
         except queue.Empty:

@@ -63,8 +63,7 @@ class Job:
     keep: Keep = field(default_factory=Keep)
     """The checkpoints to keep of each trial."""
     define_by_run: bool = False
-    """True if the objective asks for its parameters with `trial.suggest_*` instead of receiving
-    them."""
+    """True if the objective asks for its parameters with `trial.suggest_*`."""
     orphan_s: float = 3600.0
     """Time after which workers on a shared cluster end if no coordinator calls them."""
 
@@ -87,8 +86,7 @@ class Launch:
     None means as many as fit.
     """
     backlog_max: int = 1
-    """Number of attempts that may wait in each worker's backlog from now on, behind the running
-    one."""
+    """Number of attempts that may wait in each worker's backlog from now on."""
 
 
 # --- events of an attempt -------------------------------------------------------------------------
@@ -202,7 +200,7 @@ lost        its process died
 node        its node failed
 preempted   its node was reclaimed
 stalled     it sent no heartbeat
-gone        it runs nowhere: it never began, or ended with its coordinator. The attempt is not at fault.
+gone        it runs nowhere: it never began, or ended with its coordinator, and is not at fault
 """
 
 
@@ -216,7 +214,8 @@ class Lost:
 
 Outcome = Finished | StoppedEarly | Failed | Lost
 """The last event of every attempt."""
-Payload = Started | Reported | SuggestRequested | StudyRequested | Checkpointed | AttrSet | OutputLogged | Outcome
+Question = SuggestRequested | StudyRequested
+Payload = Started | Reported | Question | Checkpointed | AttrSet | OutputLogged | Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +274,7 @@ class Executor(Protocol):
 
     @property
     def handover_s(self) -> float:
-        """Idle time of a worker if its next attempt is launched only after the last one has ended."""
+        """Idle time of a worker between two attempts, if the next one is not in its backlog."""
         ...
 
     def capacity(self) -> Capacity:
@@ -292,8 +291,7 @@ class Executor(Protocol):
         ...
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
-        """Act under a fencing token from now on, and adopt attempts that an earlier coordinator
-        launched.
+        """Act under a fencing token, and adopt attempts of an earlier coordinator.
 
         Called once, before any launch. Returns at once. Events above the given sequence numbers
         follow, including an unanswered question, and `Lost` for an attempt that no longer runs. All
@@ -303,8 +301,7 @@ class Executor(Protocol):
         ...
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """Return the attempts with a heartbeat since the last call, and those that wait for
-        resources."""
+        """Return attempts with a heartbeat since the last call, and those that wait to start."""
         ...
 
     def health_error(self) -> str:
@@ -335,7 +332,7 @@ class Executor(Protocol):
         ...
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
-        """Answer a `SuggestRequested` with its value, or a `StudyRequested` with the packed study."""
+        """Answer a `SuggestRequested` with a value, or a `StudyRequested` with the study."""
         ...
 
     def stop(self, attempt: AttemptId) -> None:
@@ -357,6 +354,5 @@ class Executor(Protocol):
         ...
 
     def leave(self) -> None:
-        """Free the executor's resources, but leave attempts that can outlive it to the next
-        coordinator."""
+        """Free the executor's resources, but let attempts run on that can outlive it."""
         ...

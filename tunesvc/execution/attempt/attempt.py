@@ -142,8 +142,7 @@ class Attempt:
             self._thread.join(timeout_s)
 
     def acknowledge(self, acknowledged: int) -> None:
-        """Acknowledge events, see `Outbox.acknowledge`, and delete checkpoints that need not be
-        kept.
+        """Acknowledge events and delete checkpoints that need not be kept.
 
         Deleting may take a while.
         """
@@ -378,12 +377,12 @@ class Attempt:
             leave(error)
 
     def _start_over(self, lost: Path) -> None:
-        """Run without a checkpoint that is gone: repeating the work is cheaper than losing the
-        trial."""
+        """Run without a checkpoint that is gone, rather than lose the trial."""
         self._restored, self.launch = None, replace(self.launch, checkpoint=None)
         self.outbox.log(
             "stderr",
-            f"[tunesvc: the trial starts over: its checkpoint {lost} was not found on {self.worker.node}. It was "
+            f"[tunesvc: the trial starts over: "
+            f"its checkpoint {lost} was not found on {self.worker.node}. It was "
             "deleted, or TUNE_CHECKPOINTS names a folder that not all nodes share]\n",
         )
 

@@ -1,5 +1,4 @@
-"""A condition that batches events: a waiter wakes a little after the first event and takes those
-that follow too.
+"""A condition that batches events: a waiter also gets those that follow the first one.
 
 Its lock guards the outboxes that notify it. Imports no Ray.
 """
@@ -44,8 +43,9 @@ class BatchSignal:
         is_urgent: Callable[[], bool],
         timeout_s: float,
     ) -> None:
-        """Wait up to `timeout_s` for an event, then for more until the batch window ends or a reply
-        is urgent.
+        """Wait up to `timeout_s` for an event, then until the batch window ends.
+
+        The second wait ends early if a reply is urgent.
 
         Call with the lock held. Concurrent waiters share one batch window.
         """

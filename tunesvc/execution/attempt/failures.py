@@ -17,8 +17,9 @@ MESSAGE_CHARS_MAX = 4_000
 TRACEBACK_CHARS_MAX = 32_000
 _OUR_FOLDER = str(Path(__file__).resolve().parents[2])
 _NOT_THE_MAIN_THREAD = (
-    " (an objective runs in a thread of its worker: handle signals in a child process that it starts, or in a program "
-    "that the study names as `command`)"
+    " (an objective runs in a thread of its worker: "
+    "handle signals in a child process that it starts, "
+    "or in a program that the study names as `command`)"
 )
 """A remedy, which the error of `signal.signal` lacks."""
 _RAYS_WRAPPER = "ray/util/tracing/tracing_helper.py"
@@ -111,7 +112,7 @@ def _is_ours(filename: str) -> bool:
 
 
 def clean(text: str, chars_max: int) -> str:
-    """Return text that the database accepts: no NUL, no lone surrogates, shortened in the middle."""
+    """Return text that the database accepts: no NUL or lone surrogates, and not too long."""
     text = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
     if len(text) <= chars_max:
         return text

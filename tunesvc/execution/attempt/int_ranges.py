@@ -1,5 +1,4 @@
-"""A set of integers, stored as ranges: small if the numbers are mostly consecutive, as reported
-steps are."""
+"""A set of integers, stored as ranges: small for consecutive numbers, such as steps."""
 
 from __future__ import annotations
 

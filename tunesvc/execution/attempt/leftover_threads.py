@@ -18,7 +18,7 @@ _END_S = 0.5
 
 
 def find_leftovers(before: Collection[threading.Thread]) -> list[threading.Thread]:
-    """Return new threads that are neither daemons nor idle in a pool, and that do not end in time."""
+    """Return new threads that are neither daemons nor idle in a pool nor about to end."""
     deadline_s = time.monotonic() + _END_S
     leftovers = []
     for thread in threading.enumerate():
@@ -34,8 +34,9 @@ def describe(leftovers: Sequence[threading.Thread]) -> str:
     """Return a note for the log of the trial that left these threads behind."""
     names = ", ".join(repr(thread.name) for thread in leftovers)
     return (
-        f"[tunesvc: this trial left threads running: {names}. A new worker replaces this one, which costs the next "
-        "trial seconds. End the threads before the trial ends, or start them with daemon=True]\n"
+        f"[tunesvc: this trial left threads running: {names}. "
+        "A new worker replaces this one, which costs the next trial seconds. "
+        "End the threads before the trial ends, or start them with daemon=True]\n"
     )
 
 

@@ -1,5 +1,4 @@
-"""Captures the output of a worker at the file descriptors: from Python, C libraries and
-subprocesses.
+"""Captures a worker's output at the file descriptors, including that of subprocesses.
 
 Owns descriptors 1 and 2 once constructed, and redirects them into the files of a spool. Imports no
 Ray.
@@ -40,7 +39,8 @@ class OutputCapture:
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
         spool.note_exits()
-        self._streams = [_Stream(spool, name, descriptor) for descriptor, name in enumerate(STREAMS, 1)]
+        descriptors = enumerate(STREAMS, 1)
+        self._streams = [_Stream(spool, name, descriptor) for descriptor, name in descriptors]
         faulthandler.enable(2, all_threads=True)  # a signal from outside may hit any thread
         self._sink: Sink | None = None
         self._lock = threading.Lock()
@@ -48,8 +48,7 @@ class OutputCapture:
 
     @contextlib.contextmanager
     def into(self, sink: Sink) -> Iterator[None]:
-        """Pass output to `sink` until the end of the block, including all that was written inside
-        it."""
+        """Pass all output written inside the block to `sink`."""
         with self._lock:
             self._discard()
             self._sink = sink

@@ -71,7 +71,7 @@ class Spool:
                 libc.fallocate(file.fileno(), _PUNCH_HOLE_AND_KEEP_SIZE, offset, length)
 
     def note_exits(self) -> None:
-        """Make `os._exit` write the exit code to a file, in this process but not in its children."""
+        """Make `os._exit` write the exit code to a file, but not in child processes."""
         leave, owner, file = os._exit, os.getpid(), self.folder / "exit"
 
         def note_and_leave(status: int) -> NoReturn:

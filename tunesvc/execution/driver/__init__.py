@@ -1,2 +1,1 @@
-"""The driver process, which owns the connection to Ray, and its supervisor in the coordinator's
-process."""
+"""The driver process, which owns the connection to Ray, and its supervisor."""

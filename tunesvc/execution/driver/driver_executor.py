@@ -230,8 +230,7 @@ class DriverExecutor:
             self._deliver(known, event)
 
     def _classify_loss(self, known: _KnownAttempt, lost: Lost) -> Lost:
-        """Reclassify the loss of an attempt that ended with the previous driver's Ray as the loss
-        of a node.
+        """Count an attempt that ended with the previous driver's Ray as lost with its node.
 
         Then it counts against the limit for lost nodes: a trial that crashes Ray must not be
         retried for ever.

@@ -1,5 +1,4 @@
-"""The Ray driver's process: `python -m tunesvc.execution.driver.driver_main FD`, started by
-`driver_process`.
+"""The Ray driver's process, started by `driver_process` with a file descriptor FD.
 
 FD is its end of a socket. The process ends at once when the other end is closed. A local Ray ends
 with it, attempts on a shared cluster stay. Only the main thread uses executors: it receives events
@@ -103,8 +102,10 @@ class Driver:
         self._heartbeat_s = -HEARTBEAT_S
 
     def run(self) -> None:
-        """Connect to Ray, then send events and execute commands until `End`, or until the other end
-        is closed."""
+        """Connect to Ray, then send events and execute commands until the end.
+
+        The end is the command `End`, or that the other end of the socket is closed.
+        """
         join, *commands = self._connection.recv()
         _start_thread("commands", self._receive_commands, commands)
         sys.argv[0] = join.program
@@ -173,8 +174,10 @@ class Driver:
                 os._exit(0)  # nothing is left to do, and a normal exit may hang
 
     def _create_executor(self, number: int, job: Job) -> None:
-        """Create a job's executor, in a thread of its own: it may have to import the job's function
-        on a worker."""
+        """Create a job's executor. Runs in a thread of its own.
+
+        It may take long, if a worker has to import the job's function.
+        """
         try:
             executor = self._ray.executor(job)
         except Exception as error:  # noqa: BLE001  # the coordinator raises it

@@ -1,5 +1,4 @@
-"""Messages between the coordinator's process and the Ray driver's process: frozen values over a
-socket.
+"""Messages between the coordinator's process and the Ray driver's process.
 
 Imports no Ray.
 """

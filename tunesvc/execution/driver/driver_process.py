@@ -1,5 +1,4 @@
-"""The Ray driver's process, from its parent's side: starts it, talks to it, keeps its last output
-and ends it.
+"""Starts the Ray driver's process, talks to it, keeps its last output and ends it.
 
 POSIX only. Imports no Ray.
 """
@@ -28,8 +27,7 @@ _SHOWN_CHARS = 120
 _NOISE = re.compile(r"^\s*$|\[0x[0-9a-f]+\]\s*$")
 """Empty lines and stack frames of compiled code."""
 _LOG_PREFIX = re.compile(r"^\[[^]]*\] \S+:\d+: ")
-"""Prefix of messages of Ray's compiled parts: `[2026-01-31 12:00:00,000 E 4711 4711]
-rpc_client.h:204: `."""
+"""Prefix of Ray's messages: `[2026-01-31 12:00:00,000 E 4711 4711] rpc_client.h:204: `."""
 
 
 class DriverProcess:
@@ -42,8 +40,7 @@ class DriverProcess:
         *,
         recv_max_s: float,
     ) -> None:
-        """Start the process in a session of its own, so that signals to our process group do not
-        reach it.
+        """Start the process in a session of its own, which signals to ours do not reach.
 
         Args:
             module: its `main` runs in the process.
@@ -120,7 +117,7 @@ class DriverProcess:
     def kill(self) -> None:
         """Kill the process and its children. Repeatable."""
         with self._reaping:
-            if self._process.returncode is None:  # not reaped, so its group's number cannot be reused
+            if self._process.returncode is None:  # not reaped: its group's number is not reused
                 with suppress(ProcessLookupError):
                     os.killpg(self.pid, signal.SIGKILL)
 
@@ -152,7 +149,8 @@ class DriverProcess:
         """Read stdout and stderr. Return True if more may come."""
         with suppress(BlockingIOError):
             while data := os.read(self._output, 65_536):
-                self._output_tail = (self._output_tail + data.decode("utf-8", "replace"))[-_OUTPUT_TAIL_CHARS:]
+                output = self._output_tail + data.decode("utf-8", "replace")
+                self._output_tail = output[-_OUTPUT_TAIL_CHARS:]
             return False
         return True
 

@@ -1,5 +1,4 @@
-"""Starts Ray in a process of its own, for one or several jobs, which may register long after Ray
-starts.
+"""Starts Ray in a process of its own, for jobs that may register later.
 
 A local Ray takes seconds to start, and so do the database and a study's imports. They start in
 parallel. Imports no Ray.

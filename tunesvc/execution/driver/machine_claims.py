@@ -1,5 +1,6 @@
-"""Claims of commands on this machine: each starts a local Ray of its own, and no two may use the
-same GPU.
+"""Claims of commands on this machine's CPUs and GPUs.
+
+Each command starts a local Ray of its own, and no two may use the same GPU.
 
 Claims are files below `TUNE_HOME`, held by locks that the kernel frees when their process dies.
 Imports no Ray.
@@ -82,8 +83,7 @@ class Machine:
         return cls(cpus=_cpus(), gpus=_gpus(), folder=_folder())
 
     def claim(self, studies: Sequence[str], demand: Demand) -> HeldClaim:
-        """Claim the demand, or the part of it that is free, until it is released or this process
-        dies.
+        """Claim the demand, or what is free of it, until release or this process's end.
 
         Raises:
             MachineBusy: less than the minimum is free. The text names the resource and the studies

@@ -34,8 +34,10 @@ class RayPool:
     """
 
     def __init__(self, *, of_several: bool = False) -> None:
-        """`of_several`: more studies may follow after the start, so a local Ray claims all that is
-        free."""
+        """Make an empty pool.
+
+        `of_several`: more studies may follow later, so a local Ray claims all that is free.
+        """
         self._of_several = of_several
         self._launchers: dict[tuple[str | None, str | None], RayLauncher] = {}
         self._lock = threading.Lock()

@@ -1,5 +1,4 @@
-"""Keeps a Ray driver running: reads its messages, notices when it ends or hangs, and starts the
-next one.
+"""Keeps a Ray driver running: starts the next one when it ends or hangs.
 
 Imports no Ray.
 """

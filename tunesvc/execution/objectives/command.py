@@ -82,8 +82,10 @@ def run_command(attempt: Attempt) -> Mapping[str, float]:
 
 
 def _path_with_our_python() -> str:
-    """Return a PATH on which `python` is this interpreter, even if its virtual environment is not
-    activated."""
+    """Return a PATH on which `python` is this interpreter.
+
+    Its virtual environment need not be activated.
+    """
     path = os.environ.get("PATH", os.defpath)
     return os.pathsep.join([str(Path(sys.executable).parent), path])
 
@@ -194,7 +196,8 @@ def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe
     """
     kill_at_s: float | None = None
     with _exit_watch(process.pid) as watched:
-        while (ended := os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        while (ended := os.waitid(os.P_PID, process.pid, options)) is None:
             if (attempt.stop_requested or pipe.error) and kill_at_s is None:
                 os.killpg(process.pid, signal.SIGTERM)
                 kill_at_s = time.monotonic() + _GRACE_S
@@ -211,8 +214,10 @@ def _follow(process: subprocess.Popen[bytes], attempt: Attempt, pipe: ReportPipe
 
 @contextmanager
 def _exit_watch(pid: int) -> Iterator[list[int]]:
-    """Yield a descriptor that is readable when the process has ended, or none on systems without
-    pidfds."""
+    """Yield a descriptor that is readable when the process has ended.
+
+    Yields none on systems without pidfds.
+    """
     try:
         descriptor = os.pidfd_open(pid)
     except (AttributeError, OSError):

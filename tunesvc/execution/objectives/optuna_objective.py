@@ -141,7 +141,7 @@ class AttemptPruner(BasePruner):
 
 
 def as_optuna(value: object) -> object:
-    """Convert a result by Optuna's rule: anything that `float` accepts is a number, such as "0.5"."""
+    """Convert a result as Optuna does: all that `float` accepts is a number, such as "0.5"."""
     if isinstance(value, (list, tuple)):
         return [as_optuna(item) for item in value]
     try:

@@ -144,8 +144,10 @@ def _pack(function: Callable[..., Any], definitions: Iterable[_Definition]) -> _
 
 
 def _adapt_file(names: dict[str, Any]) -> None:
-    """Set `__file__` to the script's path on this node, or delete it: a spawned child then needs no
-    script."""
+    """Set `__file__` to the script's path on this node, or delete it if there is none.
+
+    Without it a spawned child needs no script.
+    """
     script = Path(sys.argv[0])
     if "__file__" in names and not Path(names["__file__"]).is_file():
         del names["__file__"]

@@ -26,8 +26,7 @@ from tunesvc.trial import as_json, as_number, flattened, is_attribute, is_name
 
 _DONE = "done"
 _STOP = "stop"
-"""A constant of this name has the meaning of Ray's `stop`: by metric, the value at which a trial
-ends."""
+"""A constant of this name is Ray's `stop`: by metric, the value that ends a trial."""
 _CONTROL = frozenset({_DONE, "should_checkpoint"})
 """Entries of a result that control Ray Tune."""
 

@@ -1,5 +1,4 @@
-"""Converts a Ray Tune search space to parameters, so that a function written for Ray Tune runs
-unmodified.
+"""Converts a Ray Tune search space to parameters.
 
 Imports `ray.tune` only when there is a search space. Knows no Optuna.
 """
@@ -39,7 +38,8 @@ def from_ray(search_space: Mapping[str, Any]) -> dict[str, Parameter]:
                 f"parameter `{name}`: a range within a list has no name: give each a key of its own, or use "
                 "choice between whole lists",
             )
-    return {name: _parameter(name, leaf) for name, leaf in _leaves(search_space) if _is_domain(leaf)}
+    domains = [(name, leaf) for name, leaf in _leaves(search_space) if _is_domain(leaf)]
+    return {name: _parameter(name, domain) for name, domain in domains}
 
 
 def constants_of(search_space: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,8 +48,10 @@ def constants_of(search_space: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def nested(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the config for a Ray Tune function: `{"model/lr": 0.1}` becomes `{"model": {"lr":
-    0.1}}`."""
+    """Return the config for a Ray Tune function.
+
+    `{"model/lr": 0.1}` becomes `{"model": {"lr": 0.1}}`.
+    """
     config: dict[str, Any] = {}
     for name, value in params.items():
         *keys, last = name.split("/")
@@ -158,8 +160,7 @@ def is_trainable(objective: object) -> bool:
 
 
 def resources_of(objective: object) -> dict[str, Any] | None:
-    """Return the request of `ray.tune.with_resources` as a study's `resources`, or None without a
-    request.
+    """Return the request of `ray.tune.with_resources` as a study's `resources`, or None.
 
     Raises:
         SpecError: the bundles differ, or the request depends on the trial's parameters.

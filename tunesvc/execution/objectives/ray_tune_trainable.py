@@ -103,7 +103,7 @@ def _own(
     trainable: Any,
     objectives: tuple[str, ...],
 ) -> dict[str, Any]:
-    """Return a result without Ray's own entries, such as the host's name, but with all objectives."""
+    """Return a result without Ray's own entries, such as the host, but with all objectives."""
     filled_in = {*trainable.get_auto_filled_metrics(), *_COUNTERS} - {*objectives}
     return {name: value for name, value in result.items() if name not in filled_in}
 

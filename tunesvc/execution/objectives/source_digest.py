@@ -57,5 +57,6 @@ def mentions_resources(entrypoint: str | None, folder: Path) -> bool:
 
 def _files(job: Job, folder: Path) -> list[Path]:
     if job.command:
-        return [folder / argument for argument in job.command if argument and "\x00" not in argument]
+        arguments = [argument for argument in job.command if argument]
+        return [folder / argument for argument in arguments if "\x00" not in argument]
     return entrypoint_files(job.entrypoint or "", folder)

@@ -100,8 +100,9 @@ class RayBackend:
         address: str | None,
         local: LocalResources | None,
     ) -> RayBackend:
-        """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else
-        start a local one.
+        """Use the Ray of this process, or join a cluster, or start a local Ray.
+
+        The cluster is the one at `address`, or else at RAY_ADDRESS.
 
         Raises:
             ExecutorError: Ray could not be started or reached.
@@ -125,8 +126,10 @@ class RayBackend:
         return RayWorker(name, actor, group)
 
     def names(self) -> set[str]:
-        """Return the names of all workers of this job, other coordinators' included, and of gangs
-        without one."""
+        """Return the names of all workers of this job, and of gangs without a worker.
+
+        Includes those of other coordinators.
+        """
         actors: list[str] = ray.util.list_named_actors()  # in our own namespace
         names = [*actors, *_group_names()]
         return {name for name in names if self._named.fullmatch(name)}
@@ -148,7 +151,8 @@ class RayBackend:
 
     def pending(self, workers: Sequence[WorkerHandle]) -> list[WorkerHandle]:
         """Return the workers that are not up yet. One call to Ray for each."""
-        return [worker for worker in workers if ray_internals.actor_state(worker.actor) in _STARTING]
+        states = {worker: ray_internals.actor_state(worker.actor) for worker in workers}
+        return [worker for worker in workers if states[worker] in _STARTING]
 
     def remains(self, info: WorkerInfo, positions: Mapping[str, int]) -> Remains:
         """Return a dead worker's unread output. On a cluster, a task on its node reads it."""

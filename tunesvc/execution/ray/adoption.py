@@ -23,8 +23,7 @@ from tunesvc.util.clock import SystemClock
 
 
 class WorkerAdoption:
-    """Asks the workers of earlier coordinators for their attempts, and adopts those that are
-    expected."""
+    """Adopts expected attempts from the workers of earlier coordinators."""
 
     def __init__(
         self,
@@ -164,8 +163,10 @@ class WorkerAdoption:
             self._event_loop.run_in_thread(self._backend.names, self._on_names)
 
     def _on_names(self, names: set[str] | None, _error: BaseException | None) -> None:
-        """End unknown workers: a coordinator that was frozen during a takeover may have started
-        them later."""
+        """End unknown workers.
+
+        A coordinator that was frozen during a takeover may have started them later.
+        """
         if names is None or not self._pool.is_usable:
             return
         unknown = names - self._pool.names

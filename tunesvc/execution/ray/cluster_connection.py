@@ -82,8 +82,9 @@ def connect(
     *,
     source: str | None = None,
 ) -> Connection:
-    """Use the Ray of this process, or join the cluster at `address` (or `RAY_ADDRESS`), or start a
-    local Ray.
+    """Use the Ray of this process, or join a cluster, or start a local Ray.
+
+    The cluster is the one at `address`, or else at RAY_ADDRESS.
 
     A cluster gets a copy of the folder `source`. Its workers start in the copy.
 
@@ -157,8 +158,8 @@ def _match_authentication(address: str) -> None:
             _check_alive(address)
         except AuthenticationError as error:
             raise ExecutorError(
-                f"the Ray cluster at {address} asks for a token: put its own into RAY_AUTH_TOKEN, into the file that "
-                "RAY_AUTH_TOKEN_PATH names, or into ~/.ray/auth_token",
+                f"the Ray cluster at {address} asks for a token: put its own into RAY_AUTH_TOKEN, "
+                "into the file that RAY_AUTH_TOKEN_PATH names, or into ~/.ray/auth_token",
             ) from error
 
 
@@ -202,8 +203,9 @@ def _check_reachable(address: str) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ExecutorError(
-            f"the Ray cluster at {address} cannot be reached: {reason}. Is it running (`ray start --head`), is the "
-            "port right (6379 unless changed), and may this machine connect to it?",
+            f"the Ray cluster at {address} cannot be reached: {reason}. "
+            "Is it running (`ray start --head`), is the port right (6379 unless changed), "
+            "and may this machine connect to it?",
         ) from error
 
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 
 HANDOVER_S = 0.2
-"""Time from the end of an attempt to the launch of the next on its worker, with recording and
-deciding in between.
+"""Time from the end of an attempt to the launch of the next one on its worker.
 
 Measured: 0.03 to 0.1 s on two busy cores, and more with a slow sampler.
 """
@@ -155,8 +154,7 @@ class PendingQueue:
         return False
 
     def pop_first_attempt(self, after: int) -> Launch | None:
-        """Pop the first launch that is its trial's first attempt, without the `after` first ones in
-        the queue."""
+        """Pop the next launch of a trial's first attempt, leaving out the first `after` launches."""
         for launch in islice(self.launches, after, None):
             if launch.attempt.number == 1:
                 self.launches.remove(launch)

@@ -1,5 +1,4 @@
-"""Fair sharing of a cluster between the jobs of one driver: which job may start a worker, and which
-must end one.
+"""Fair sharing of a cluster: which job of a driver may start a worker, or must end one.
 
 A job may use the whole cluster while it is alone or there is room. If a job has attempts but no
 room, jobs with more than their fair share release workers: each of these ends as soon as it is
@@ -46,8 +45,9 @@ class ShareClaim:
 
 
 def fair_slots(claims: Sequence[ShareClaim]) -> list[int]:
-    """Return each job's slots by max-min fairness: each slot goes to the job with the smallest part
-    of its own slots.
+    """Return each job's slots by max-min fairness.
+
+    Each slot goes to the job with the smallest part of its own slots.
 
     All slots together fit into the cluster, and no job gets more than its demand. A job with a
     demand that gets nothing has had at least as many turns as any job that gets something.
@@ -195,8 +195,10 @@ class FairShares:
                 other.schedule()
 
     def may_start(self, member: Member) -> bool:
-        """Return True if a job may start one more worker without taking capacity from a starved job
-        with less."""
+        """Return True if a job may start one more worker.
+
+        It must not take capacity from a starved job that has less.
+        """
         others = [other for other in self._members if other is not member]
         if not others:
             return True
@@ -226,8 +228,10 @@ class FairShares:
         return [member for member in members if self._is_donor(member, free, other)]
 
     def _is_donor(self, member: Member, free: Amounts, other: Member) -> bool:
-        """Return True for a job above its fair share, and for all if enough is free but fragmented
-        over nodes."""
+        """Return True if a job has to release workers for `other`.
+
+        A job above its fair share has to. All have to if enough is free, but fragmented over nodes.
+        """
         if member.held > member.fair_share:
             return True
         bundle = bundle_of(other.request)  # not empty, because an empty one always fits
@@ -240,8 +244,10 @@ class FairShares:
         other: Member,
         donors: Sequence[Member],
     ) -> Sequence[str]:
-        """Return the nodes on which workers must end: the one that needs the fewest ends, otherwise
-        all."""
+        """Return the nodes on which workers must end.
+
+        This is the node where the fewest have to end, or all if no node suffices.
+        """
         everywhere = ["", *free]
         if other.request.workers > 1 or len(free) <= 1:
             return everywhere
@@ -279,8 +285,10 @@ def _count_ends(
     bundle: Mapping[str, float],
     donors: Sequence[Member],
 ) -> int | None:
-    """Return how many donors' workers on a node must end to make room for a bundle, or None if all
-    are too few."""
+    """Return how many donors' workers on a node must end to make room for a bundle.
+
+    Returns None if there is not enough room without all of them.
+    """
     freed, count = dict(amounts), 0
     for donor in donors:
         for _ in range(donor.workers[address]):
@@ -301,8 +309,7 @@ def _take_anywhere(
     bundle: Mapping[str, float],
     count: int,
 ) -> None:
-    """Take bundles one by one from the first node with room, or from the first node if there is
-    none."""
+    """Take bundles one by one from the first node with room, or else from the first node."""
     if not free:
         return
     for _ in range(count):

@@ -1,5 +1,4 @@
-"""Reads the request that an entrypoint makes by `ray.tune.with_resources`, on a worker: only
-workers import user code.
+"""Reads an entrypoint's `ray.tune.with_resources` on a worker: only workers import user code.
 
 Imports Ray.
 """
@@ -22,8 +21,7 @@ from tunesvc.spec import Resources
 
 
 def with_own_resources(job: Job) -> Job:
-    """Return the job with the resources that its function requests, unless the study requests its
-    own.
+    """Return the job with its function's own request, unless the study makes a request.
 
     Costs a worker and an import, so only files that mention `with_resources` are imported.
 

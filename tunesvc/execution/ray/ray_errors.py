@@ -18,6 +18,7 @@ from tunesvc.execution.attempt.failures import MESSAGE_CHARS_MAX, TRACEBACK_CHAR
 from tunesvc.execution.executor import Failed, Lost
 
 _EXIT = re.compile(r"exit detail: (.+?)(?:\n|$)", re.IGNORECASE)
+_NO_TRACE = "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or another process did"
 _OOM_SIGNS = (
     "memory pressure",
     "OutOfMemory",
@@ -75,11 +76,13 @@ def _lost(error: BaseException, text: str, end: str) -> str:
 
 
 def _end_by_ray(text: str) -> str:
-    """Describe the end of a process without a trace: Ray sees a closed connection, or a signal that
-    it handles."""
+    """Describe the end of a process that left no trace.
+
+    Ray sees a closed connection, or a signal that it handles.
+    """
     if "SIGTERM" in text:
         return "was ended by SIGTERM"
     detail = _EXIT.search(text)
     if detail is None or "connection error code 2" in detail[1]:
-        return "died without a trace, as by SIGKILL: the kernel sends that when memory runs out, or another process did"
+        return _NO_TRACE
     return f"died: {detail[1].split('. ')[0].strip()}"

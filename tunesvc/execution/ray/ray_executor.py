@@ -49,8 +49,9 @@ class RayExecutor:
         event_loop: EventLoop | None = None,
         fair_shares: FairShares | None = None,
     ) -> None:
-        """Use the Ray of this process if there is one, else join `address` (or RAY_ADDRESS), else
-        start a local one.
+        """Use the Ray of this process, or join a cluster, or start a local Ray.
+
+        The cluster is the one at `address`, or else at RAY_ADDRESS.
 
         Executors of one thread share an event loop and fair shares.
 
@@ -109,8 +110,7 @@ class RayExecutor:
         return self._pool.limit()
 
     def warm_up(self) -> None:
-        """Join the driver's other jobs, and start the first worker of a local Ray before there is
-        an attempt."""
+        """Join the driver's other jobs, and start the first worker of a local Ray early."""
         self._pool.warm_up()
 
     def adopt(self, token: int, cursors: Mapping[AttemptId, int]) -> None:
@@ -118,8 +118,7 @@ class RayExecutor:
         self._adoption.begin(token, cursors)
 
     def heartbeats(self) -> Collection[AttemptId]:
-        """Return the attempts whose worker has answered since the last call, and those without a
-        worker."""
+        """Return attempts whose worker has answered since the last call, or that have none."""
         queued = [launch.attempt for launch in self._queue.launches]
         return [*self._client.take_heartbeats(), *queued]
 
@@ -143,8 +142,7 @@ class RayExecutor:
             self._event_loop.run_once(left_s)
 
     def acknowledge(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Let workers forget recorded events with the next poll, and free those whose attempt has
-        finished."""
+        """Let workers forget recorded events, and free those whose attempt has finished."""
         self._client.acknowledge(cursors)
 
     def answer(self, attempt: AttemptId, name: str, value: ParamValue | bytes) -> None:
@@ -198,6 +196,6 @@ class RayExecutor:
 
 
 _SUPERSEDED = (
-    "another coordinator has taken over the study's workers on this cluster. If it is gone too, interrupt this one and "
-    "run `tune resume`, which adopts them"
+    "another coordinator has taken over the study's workers on this cluster. "
+    "If it is gone too, interrupt this one and run `tune resume`, which adopts them"
 )

@@ -1,5 +1,4 @@
-"""Compares resource requests with a cluster's nodes: pure arithmetic on dicts with Ray's resource
-names.
+"""Compares resource requests with a cluster's nodes, by Ray's resource names.
 
 Imports no Ray.
 """
@@ -77,8 +76,10 @@ def why_waits(nodes: Sequence[NodeInfo], request: Resources) -> str:
     if not bundle or fitting >= request.workers:
         return "there is room for it: its worker is starting"
     if request.workers > 1:
-        return f"it asks for {request.workers} × ({_format_bundle(bundle)}) at a time; {fitting} of these are free"
-    return f"it asks for {_format_bundle(bundle)}; the most that is free on one node is {_most(nodes, bundle)}"
+        gang = f"{request.workers} × ({_format_bundle(bundle)})"
+        return f"it asks for {gang} at a time; {fitting} of these are free"
+    most = _most(nodes, bundle)
+    return f"it asks for {_format_bundle(bundle)}; the most that is free on one node is {most}"
 
 
 def _most(nodes: Sequence[NodeInfo], bundle: Bundle) -> str:
@@ -92,7 +93,7 @@ def _most(nodes: Sequence[NodeInfo], bundle: Bundle) -> str:
 
 
 def fits(free: Mapping[str, Bundle], request: Resources) -> bool:
-    """Return True if one more worker, or gang, of this request fits into the nodes' free amounts."""
+    """Return True if one more worker, or gang, fits into the nodes' free amounts."""
     bundle = bundle_of(request)
     if not bundle:
         return True
@@ -137,8 +138,9 @@ def _refusal(
     largest = {name: _largest(nodes, name) for name in short or bundle}
     most = _format_bundle(largest)
     return (
-        f"a trial asks for {_format_bundle(bundle)}, which no node of the cluster can meet: the largest has {most} "
-        f"(in all: {has}); lower `resources` in the study, or join a larger cluster with `cluster: HOST:PORT`"
+        f"a trial asks for {_format_bundle(bundle)}, "
+        f"which no node of the cluster can meet: the largest has {most} (in all: {has}); "
+        "lower `resources` in the study, or join a larger cluster with `cluster: HOST:PORT`"
     )
 
 

@@ -114,7 +114,8 @@ class Scheduler:
     def _release_workers(self) -> None:
         """End workers whose capacity another job needs, as soon as their attempts are recorded."""
         self._pool.publish_demand()
-        for worker in [worker for worker in self._pool.workers if self._pool.should_release(worker)]:
+        releasing = [worker for worker in self._pool.workers if self._pool.should_release(worker)]
+        for worker in releasing:
             for assigned in worker.live[1:]:
                 self._move(assigned)
             # Ask again: a worker that ended before may have freed enough.

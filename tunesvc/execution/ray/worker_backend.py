@@ -57,8 +57,10 @@ class WorkerBackend(Protocol):
         ...
 
     def names(self) -> set[str]:
-        """Return the names of all workers of this job, starting ones and other coordinators'
-        included. Slow."""
+        """Return the names of all workers of this job. Slow.
+
+        Includes starting ones and those of other coordinators.
+        """
         ...
 
     def find(self) -> Sequence[WorkerHandle]:

@@ -1,5 +1,4 @@
-"""Polls workers: sends the commands for assigned attempts, and receives their events until the end
-is recorded.
+"""Polls workers: sends commands for assigned attempts and receives their events.
 
 Each worker with attempts has one open poll, whose response arrives in the event loop. New commands
 make another poll, upon which the worker returns the previous one. So the cost is per batch, of many
@@ -48,8 +47,7 @@ from tunesvc.util.clock import SystemClock
 
 
 class WorkerClient:
-    """Client of all workers: owns the attempts assigned by this coordinator or adopted from an
-    earlier one."""
+    """Client of all workers. Owns the assigned and adopted attempts."""
 
     def __init__(
         self,
@@ -98,8 +96,7 @@ class WorkerClient:
         return [assigned for assigned in self._assigned.values() if assigned.worker is None]
 
     def expect_adopted(self, cursors: Mapping[AttemptId, int]) -> None:
-        """Expect attempts of an earlier coordinator, each with the number of its last recorded
-        event."""
+        """Expect attempts of an earlier coordinator. Their cursors are the last recorded events."""
         for attempt, cursor in cursors.items():
             self._assigned[attempt] = AssignedAttempt(
                 attempt,
@@ -363,8 +360,7 @@ class WorkerClient:
             self.send(assigned, "stop")
 
     def kill(self, assigned: AssignedAttempt) -> None:
-        """Kill an attempt's process as soon as its worker is found, or cancel it if it is in a
-        backlog."""
+        """Kill an attempt's process once its worker is found. Cancel it in a backlog."""
         if assigned.is_killed or self.cancel(assigned, "kill"):
             return
         assigned.is_killed = True
@@ -413,8 +409,7 @@ class WorkerClient:
             self.kill(assigned)
 
     def _requeue(self, assigned: AssignedAttempt) -> None:
-        """Queue an attempt that its worker gave back, or finish it if it was stopped or killed
-        meanwhile."""
+        """Queue an attempt that its worker gave back, or finish it if it was to end."""
         self._forget(assigned)
         if assigned.cancel_reason == "stop":
             self.finish_unstarted(assigned.attempt, StoppedEarly())

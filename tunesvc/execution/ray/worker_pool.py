@@ -24,8 +24,7 @@ from tunesvc.execution.ray.worker_backend import WorkerBackend, WorkerHandle
 
 
 class WorkerPool:
-    """Workers started or adopted under a fencing token, until a coordinator with a higher token
-    takes them over."""
+    """Workers started or adopted under a fencing token, until a higher token takes over."""
 
     def __init__(
         self,
@@ -64,8 +63,7 @@ class WorkerPool:
         self.is_searching = False
         """True until the workers of an earlier coordinator are found."""
         self.is_superseded = False
-        """True if a coordinator with a higher token has the workers, so that they must not be
-        touched."""
+        """True if a coordinator with a higher token has the workers. They must not be touched."""
         self.is_closed = False
 
     @property

@@ -1,5 +1,4 @@
-"""Fencing of a worker: it obeys the coordinator with the highest token, and ends when no
-coordinator calls it.
+"""Fencing of a worker: it obeys the highest token, and ends if no coordinator calls.
 
 Imports no Ray.
 """

@@ -16,8 +16,7 @@ from contextlib import suppress
 from tunesvc.util.clock import Clock
 
 _SHARE = 0.02
-"""At most this share of the time goes into collections, of 15 to 100 ms each, unless memory has
-grown."""
+"""Share of the time that collections of 15 to 100 ms each may take, unless memory grows."""
 _GROWTH_BYTES = 32 * 2**20
 _SWOLLEN_BYTES = 256 * 2**20
 """A worker leaks if it has grown by this much, and to twice its size, since its first attempt."""

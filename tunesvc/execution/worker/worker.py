@@ -1,5 +1,4 @@
-"""The worker: runs the attempts of one job one after the other, in a Ray actor that stays up
-between them.
+"""The worker: a Ray actor that runs the attempts of one job one after the other.
 
 Attempts that arrive while another one runs wait in a backlog. The worker begins the next one by
 itself, so no time is lost to messages. An attempt can be canceled until it begins. One poll returns
@@ -193,12 +192,12 @@ class Worker:
         return events
 
     def _with_cursors(self, request: PollRequest) -> list[tuple[Attempt | None, int]]:
-        return [(self._attempts.get(attempt), after) for attempt, (after, _) in request.cursors.items()]
+        cursors = request.cursors.items()
+        return [(self._attempts.get(attempt), after) for attempt, (after, _) in cursors]
 
     @property
     def _must_flush(self) -> bool:
-        """True if the worker waits for the coordinator: it is idle, or its attempt has asked a
-        question."""
+        """True if the worker waits for the coordinator, because it is idle or has a question."""
         running = self._running
         if running is None or running.is_asking:
             return True
@@ -245,8 +244,10 @@ class Worker:
             running.open_to_children()
 
     def _shut_down(self) -> None:
-        """End this orphaned process through Ray, so that it counts as intended, and free its gang's
-        bundles."""
+        """End this orphaned process through Ray, and free its gang's bundles.
+
+        Then Ray does not count it as a crash.
+        """
         with self._lock:
             self._backlog.clear()
             running = self._running
@@ -283,8 +284,10 @@ class Worker:
         )
 
     def _on_finished(self, attempt: Attempt, outcome: Outcome) -> None:
-        """Collect garbage if due, then begin the next attempt of the backlog, or drop the backlog
-        if not reusable."""
+        """Collect garbage if due, then begin the next attempt of the backlog.
+
+        If the process is not reusable, drop the backlog instead.
+        """
         if attempt.is_reusable and self._garbage.is_due:
             # Before the collection: the outcome must not wait for it, nor be lost if it crashes.
             attempt.outbox.put(outcome)
@@ -301,7 +304,7 @@ class Worker:
                 return
             try:
                 self._begin(self._backlog.popleft())
-            except BaseException:  # noqa: BLE001  # Ray notices the end of a process, not of a thread
+            except BaseException:  # noqa: BLE001  # Ray notices a dead process, but not a thread
                 os._exit(1)
 
     def _run(self, attempt: Attempt) -> dict[str, float]:

@@ -47,8 +47,7 @@ class PollRequest:
     commands: Sequence[tuple[int, WorkerCommand]]
     """Unconfirmed commands, each with the number of the first poll that carried it."""
     cursors: Mapping[AttemptId, tuple[int, int]]
-    """Last received and last recorded event of each attempt, in the order in which they were
-    assigned."""
+    """Last received and last recorded event of each attempt, in order of assignment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,7 @@ class PollResponse:
     """New events of a worker's attempts."""
 
     events: Sequence[tuple[AttemptId, Sequence[Numbered]]] = ()
-    """Events in the order in which the attempts run: an outcome precedes the start of the next
-    attempt."""
+    """Events in order: an attempt's outcome precedes the start of the next one."""
     absent: Sequence[AttemptId] = ()
     """Attempts that the worker does not have: canceled, or never begun because it was not reusable.
     """
