@@ -1,4 +1,4 @@
-"""The signal of a worker: what is said gathers for a while, and for no longer."""
+"""Batching of events: a reply waits for more events for a while, and no longer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a worker obeys, and when it takes itself for forgotten."""
+"""Fencing: which coordinator a worker obeys, and when it counts itself as orphaned."""
 
 from __future__ import annotations
 
