@@ -100,14 +100,14 @@ class Metric(SpecModel):
     """One number that the objective reports and the study optimises."""
 
     name: Name = Field(description="The name used in `report(step, NAME=...)`.")
-    goal: Goal = Field("minimize", description="Whether less or more is better.")
+    goal: Goal = Field("minimize", description="Direction: minimize if less is better.")
     target: float | None = Field(
         None,
         description="The study ends when a trial reaches this value.",
     )
     take: Literal["last", "best"] = Field(
         "last",
-        description="Which value of a trial's curve is its result, when none is returned.",
+        description="The value of a trial's curve that is its result, if none is returned.",
     )
 
 
@@ -277,7 +277,7 @@ class Budget(SpecModel):
     )
     stop_when: StopWhen | None = Field(
         None,
-        description="An early end, when little improvement is to be expected.",
+        description="An early end, when the expected improvement is small.",
     )
 
     @property
@@ -423,7 +423,7 @@ class StudySpec(SpecModel):
     )
     parameters: Frozen[Parameter] = Field(
         default_factory=FrozenDict,
-        description="What is searched, by name.",
+        description="The search space: parameters by name.",
     )
     constants: Frozen[Json] = Field(
         default_factory=FrozenDict,
@@ -434,10 +434,10 @@ class StudySpec(SpecModel):
         (),
         description="Earlier studies with a similar space, for the sampler to learn from.",
     )
-    sampler: Sampler = Field(default_factory=Sampler, description="Which sampler proposes trials.")
+    sampler: Sampler = Field(default_factory=Sampler, description="The sampler that proposes trials.")
     pruner: Pruner = Field(
         default_factory=Pruner,
-        description="Which pruner stops poor trials early.",
+        description="The pruner that stops poor trials early.",
     )
     budget: Budget = Field(
         description="How much may be spent; the first limit that is reached ends the study.",
@@ -466,7 +466,7 @@ class StudySpec(SpecModel):
     )
     environment: Environment = Field(
         default_factory=Environment,
-        description="What a worker's process needs.",
+        description="Environment of the workers' processes.",
     )
     cluster: Text | None = Field(
         None,

@@ -225,14 +225,19 @@ def trials(view: StudyView, rows: Sequence[TrialRow], width: int) -> Table:
         *(name for name in params if not _is_numeric(name, rows)),
     }
     named = {head: head if head in words else f">{head}" for head in heads}
-    dull = {"attempts": "1", "failure": ""}
-    kept = [i for i, head in enumerate(heads) if any(line[i] != dull.get(head) for line in lines)]
+    shown = [i for i, head in enumerate(heads) if _is_informative(head, [line[i] for line in lines])]
     return fitted(
-        [named[heads[i]] for i in kept],
-        [[_coloured(heads[i], line[i]) for i in kept] for line in lines],
+        [named[heads[i]] for i in shown],
+        [[_coloured(heads[i], line[i]) for i in shown] for line in lines],
         width,
         [named[head] for head in heads if head in optional],
     )
+
+
+def _is_informative(head: str, texts: Sequence[str]) -> bool:
+    """Return True unless a column has its usual value in every line."""
+    usual = {"attempts": "1", "failure": ""}.get(head)
+    return any(text != usual for text in texts)
 
 
 def _coloured(head: str, text: str) -> Text | str:
@@ -279,7 +284,8 @@ def _trial_cells(view: StudyView, rows: Sequence[TrialRow]) -> tuple[list[str], 
 
 def _other_metrics(view: StudyView, rows: Sequence[TrialRow]) -> list[str]:
     objectives = {objective.name for objective in view.objectives}
-    return [name for name in columns_of([row.metrics for row in rows]) if name not in objectives]
+    names = columns_of([row.metrics for row in rows])
+    return [name for name in names if name not in objectives]
 
 
 def trial(view: StudyView, detail: TrialDetail, curve: ReportCurve) -> RenderableType:

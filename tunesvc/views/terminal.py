@@ -122,27 +122,24 @@ def fitted(
         spare: headings of columns that may be left out.
     """
     rows = [cells(*line) for line in lines]
-    widths = [
-        max(
-            cell_len(head.removeprefix(">")),
-            *(row[i].cell_len for row in rows),
-            0,
-        )
-        for i, head in enumerate(heads)
-    ]
-    kept = list(range(len(heads)))
-    more = 0
-    for i in sorted((i for i, head in enumerate(heads) if head in spare), reverse=True):
-        needed = sum(widths[j] + 2 for j in kept) - 2
-        if more:
-            needed += len("  +99 more")  # the column that counts those left out
+    widths = [cell_len(head.removeprefix(">")) for head in heads]
+    for row in rows:
+        widths = [max(pair) for pair in zip(widths, (cell.cell_len for cell in row), strict=True)]
+    shown = list(range(len(heads)))
+    left_out = 0
+    for i in reversed([i for i, head in enumerate(heads) if head in spare]):
+        needed = sum(widths[j] + 2 for j in shown) - 2
+        if left_out:
+            needed += len("  +99 more")
         if needed <= width:
             break
-        kept.remove(i)
-        more += 1
-    made = table(*(heads[i] for i in kept), *([f"+{more} more"] if more else []))
+        shown.remove(i)
+        left_out += 1
+    made = table(*(heads[i] for i in shown))
+    if left_out:
+        made.add_column(Text(f"+{left_out} more"), no_wrap=True)
     for row in rows:
-        made.add_row(*(row[i] for i in kept))
+        made.add_row(*(row[i] for i in shown))
     return made
 
 
