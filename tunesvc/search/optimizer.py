@@ -144,10 +144,10 @@ class Optimizer:
         return self._proposer.is_distinct
 
     @is_distinct.setter
-    def is_distinct(self, wanted: bool) -> None:
-        if wanted != self._proposer.is_distinct:
+    def is_distinct(self, value: bool) -> None:
+        if value != self._proposer.is_distinct:
             self._drop_prefetched()
-        self._proposer.is_distinct = wanted
+        self._proposer.is_distinct = value
 
     def trial(self, number: int) -> FrozenTrial:
         """Return one trial. Do not change it."""
@@ -361,10 +361,8 @@ class Optimizer:
         for an Optuna objective that reads `trial.study`."""
         memory, study_id = self.memory, self.memory.study_id
         trials = memory.get_all_trials(study_id, deepcopy=False)
-        user, system = (
-            memory.get_study_user_attrs(study_id),
-            memory.get_study_system_attrs(study_id),
-        )
+        user = memory.get_study_user_attrs(study_id)
+        system = memory.get_study_system_attrs(study_id)
         return pickle.dumps((user, system, trials))
 
     def report(

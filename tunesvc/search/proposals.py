@@ -104,28 +104,37 @@ class Proposer:
         except Exception as error:  # noqa: BLE001  # a user's sampler must not end the study
             return self._propose_at_random(number, error, details)
         if enqueued:
-            origin = self._memory.get_trial(number).system_attrs.get(ORIGIN, "")
-            reason = f"enqueued: {origin}" if origin else "enqueued"
-            return Proposal(
-                number,
-                params,
-                reason,
-                {**details, "phase": "enqueued"},
-            )
-        explained = self._sampler_reason(number)
-        if explained is None:
-            reason, details = self._unexplained(params, finished, details)
-        else:
-            reason, details = (
-                self._name_sources(explained.text),
-                self._merged(details, explained),
-            )
+            return self._enqueued(number, params, details)
+        reason, details = self._explained(number, params, finished, details)
         untried = self.nearest_untried(number, params) if self.is_distinct else None
         if untried is not None:
             self._replace_params(number, untried)
             params, details = untried, {**details, "untried": True}
             reason += "; moved to the nearest configuration that has not been tried"
         return Proposal(number, params, reason, details)
+
+    def _enqueued(
+        self,
+        number: int,
+        params: Mapping[str, ParamValue],
+        details: dict[str, Any],
+    ) -> Proposal:
+        origin = self._memory.get_trial(number).system_attrs.get(ORIGIN, "")
+        reason = f"enqueued: {origin}" if origin else "enqueued"
+        return Proposal(number, params, reason, {**details, "phase": "enqueued"})
+
+    def _explained(
+        self,
+        number: int,
+        params: Mapping[str, ParamValue],
+        finished: int,
+        details: dict[str, Any],
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the sampler's reason and details, or ours if it gives none."""
+        explained = self._sampler_reason(number)
+        if explained is None:
+            return self._unexplained(params, finished, details)
+        return self._name_sources(explained.text), self._merged(details, explained)
 
     def _propose_at_random(
         self,

@@ -108,10 +108,8 @@ class RecordingStorage(InMemoryStorage):
         """
         known = self._studies[self.study_id].trials
         kept = copy.copy(trial)
-        kept.system_attrs, kept.intermediate_values = (
-            dict(trial.system_attrs),
-            dict(trial.intermediate_values),
-        )
+        kept.system_attrs = dict(trial.system_attrs)
+        kept.intermediate_values = dict(trial.intermediate_values)
         kept.number = kept._trial_id = self._max_trial_id = len(known)
         self._trial_id_to_study_id_and_number[kept.number] = (
             self.study_id,

@@ -181,10 +181,8 @@ class WarmStart:
             found,
             key=lambda one: (self._orientation * one.value, one.number),
         )
-        best, rest = (
-            ranked[: TRANSFERRED_MAX // 2],
-            ranked[TRANSFERRED_MAX // 2 :],
-        )
+        best = ranked[: TRANSFERRED_MAX // 2]
+        rest = ranked[TRANSFERRED_MAX // 2 :]
         stride = math.ceil(len(rest) / (TRANSFERRED_MAX // 2)) or 1
         return best + rest[::stride]
 

@@ -48,7 +48,7 @@ def count_configurations(parameters: Mapping[str, Parameter]) -> int | None:
         counted: dict[tuple[ParamValue, ...], int] = {}
         for state, ways in states.items():
             values = dict(zip(open_names, state, strict=True))
-            exists = all(values[parent] in wanted for parent, wanted in when.items())
+            exists = all(values[parent] in allowed for parent, allowed in when.items())
             for value, alike in cases[name] if exists else [(_ABSENT, 1)]:
                 values[name] = value
                 key = tuple(values[known] for known in kept)
@@ -101,10 +101,10 @@ def _cases(
 ) -> Iterator[tuple[ParamValue, int]]:
     """Yield each value that a child's condition names, then one entry for all others."""
     clauses = [parameters[child].when or {} for child in children]
-    asked = {value for when in clauses for value in when_values(when[name])}
-    asked = {value for value in asked if contains(parameters[name], value)}
-    yield from ((value, 1) for value in asked)
-    others = (count_values(parameters[name]) or 0) - len(asked)
+    named = {value for when in clauses for value in when_values(when[name])}
+    named = {value for value in named if contains(parameters[name], value)}
+    yield from ((value, 1) for value in named)
+    others = (count_values(parameters[name]) or 0) - len(named)
     if others:
         yield _OTHER, others
 

@@ -72,7 +72,7 @@ class Space:
             if ancestor not in params:
                 return False
             value = as_written(self.parameters[ancestor], params[ancestor])
-            if any(value not in wanted for wanted in clauses):
+            if any(value not in allowed for allowed in clauses):
                 return False
         return True
 
@@ -149,9 +149,9 @@ class Space:
         for ancestor, clauses in self._clauses[name].items():
             kind = self.parameters[ancestor]
             given = as_written(kind, params[ancestor]) if ancestor in params else None
-            if ancestor in params and all(given in wanted for wanted in clauses):
+            if ancestor in params and all(given in allowed for allowed in clauses):
                 continue
-            known = [value for value in clauses[0] if all(value in wanted for wanted in clauses)]
+            known = [value for value in clauses[0] if all(value in allowed for allowed in clauses)]
             listed = " or ".join(sorted(repr(value) for value in known)[:5])
             found = "so give that too"
             if ancestor in params:
@@ -165,12 +165,12 @@ class Space:
     ) -> dict[str, list[frozenset[ParamValue]]]:
         """Return the conditions of a parameter on its ancestors; its parents' are known already."""
         found: dict[str, list[frozenset[ParamValue]]] = {}
-        for parent, wanted in (parameter.when or {}).items():
+        for parent, allowed in (parameter.when or {}).items():
             for ancestor, clauses in self._clauses[parent].items():
                 known = found.setdefault(ancestor, [])
                 known += [clause for clause in clauses if clause not in known]
             kind = self.parameters[parent]
-            clause = frozenset(as_written(kind, value) for value in when_values(wanted))
+            clause = frozenset(as_written(kind, value) for value in when_values(allowed))
             found.setdefault(parent, []).append(clause)
         return found
 

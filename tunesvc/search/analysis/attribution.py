@@ -61,7 +61,7 @@ def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
 
     def worth(sets: np.ndarray) -> np.ndarray:
         """Predict with a set's parameters as here, averaged over the others' values elsewhere."""
-        points = np.vstack([surface.mixed(chosen, point, others) for chosen in sets])
+        points = np.vstack([surface.mixed(selected, point, others) for selected in sets])
         batches = [points[i : i + _BATCH] for i in range(0, len(points), _BATCH)]
         means = np.concatenate([surface.mean(batch) for batch in batches])
         averaged: np.ndarray = means.reshape(len(sets), len(others)).mean(
@@ -70,10 +70,8 @@ def attribute(surface: ModelSurface, params: Mapping[str, Any]) -> Attribution:
         return averaged
 
     amounts = shapley(worth, len(names))
-    none, every = (
-        np.zeros(len(names), dtype=bool),
-        np.ones(len(names), dtype=bool),
-    )
+    none = np.zeros(len(names), dtype=bool)
+    every = np.ones(len(names), dtype=bool)
     ends = worth(np.array([none, every]))
     order = np.argsort(-np.abs(amounts), kind="stable")
     parts = [ParameterEffect(names[i], float(amounts[i]), names[i] in params) for i in order]

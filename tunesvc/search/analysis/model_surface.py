@@ -45,11 +45,9 @@ class ModelSurface:
     """A fitted model."""
 
     def __init__(self, summary: PosteriorSummary) -> None:
-        self._summary, self._domain, self._seen = (
-            summary,
-            summary.domain,
-            summary.seen,
-        )
+        self._summary = summary
+        self._domain = summary.domain
+        self._seen = summary.seen
         seen = summary.seen
         means = np.where(
             seen.is_candidate,
@@ -81,7 +79,7 @@ class ModelSurface:
 
     def mixed(
         self,
-        chosen: np.ndarray,
+        selected: np.ndarray,
         point: np.ndarray,
         others: np.ndarray,
     ) -> np.ndarray:
@@ -89,7 +87,7 @@ class ModelSurface:
 
         Absent ones are normalised.
         """
-        return self._domain.without_absent(np.where(chosen, point, others))
+        return self._domain.without_absent(np.where(selected, point, others))
 
     def mean(self, points: np.ndarray) -> np.ndarray:
         """Return posterior means in the objective's units; shape (points,)."""
@@ -113,10 +111,8 @@ class ModelSurface:
         i, j = self._domain.names.index(first), self._domain.names.index(second)
         across, up = self._grid(i, GRID), self._grid(j, GRID)
         points = np.repeat(self._best[None], len(across) * len(up), axis=0)
-        points[:, i], points[:, j] = (
-            np.tile(across, len(up)),
-            np.repeat(up, len(across)),
-        )
+        points[:, i] = np.tile(across, len(up))
+        points[:, j] = np.repeat(up, len(across))
         mean, deviation = self._summary.predict(points)
         shape = (len(up), len(across))
         return Slice2D(

@@ -137,10 +137,8 @@ def ranked(
     summary = _summary(candidates, goal, shared_seeds)
     if summary is None:
         return [trial.number for trial in _by_observed(candidates, goal)]
-    numbers, configurations = (
-        summary.seen.numbers,
-        [point.tobytes() for point in summary.seen.points],
-    )
+    numbers = summary.seen.numbers
+    configurations = [point.tobytes() for point in summary.seen.points]
     first = {configurations[place]: int(numbers[place]) for place in np.argsort(-numbers)}
     return list(dict.fromkeys(first[configurations[place]] for place in _in_order(summary)))
 

@@ -75,10 +75,8 @@ class AshaPruner(BasePruner):
     @locked
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Return True if the trial should stop."""
-        points, orientations = (
-            points_of(trial, len(study.directions)),
-            orientations_of(study),
-        )
+        points = points_of(trial, len(study.directions))
+        orientations = orientations_of(study)
         step = max(points, default=None)
         if step is None or (self._max is not None and step >= self._max):
             return False
@@ -117,10 +115,8 @@ class AshaPruner(BasePruner):
         If no new trials follow, the best of each rung may resume however few there are. A short
         study would end with paused trials only otherwise.
         """
-        trials, orientations = (
-            study.get_trials(deepcopy=False),
-            orientations_of(study),
-        )
+        trials = study.get_trials(deepcopy=False)
+        orientations = orientations_of(study)
         at_least = int(alternative is Alternative.NOTHING)
         steps = {}
         for trial in trials:

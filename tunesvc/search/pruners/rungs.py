@@ -104,13 +104,13 @@ class RungTable:
         self,
         trials: Sequence[FrozenTrial],
         rung: int,
-        asked: FrozenTrial | None = None,
+        queried: FrozenTrial | None = None,
     ) -> tuple[RungRanking, RungEntry | None]:
         """Return the ranking at a rung, and the entry of the trial that is asked about.
 
         Args:
             trials: all of the study's, in an order to which later calls only append.
-            asked: counts with its curve as given here, not as it is among the trials.
+            queried: counts with its curve as given here, not as it is among the trials.
         """
         self._update(trials)
         if rung not in self._entries:
@@ -120,13 +120,13 @@ class RungTable:
         self._look_at_running(trials, rung)
         entries = self._entries[rung].copy()
         own = None
-        if asked is not None:
+        if queried is not None:
             self._drop(
                 entries,
-                asked.number,
-                self._seen[rung].get(asked.number),
+                queried.number,
+                self._seen[rung].get(queried.number),
             )
-            for own in self._entries_of([asked], rung):
+            for own in self._entries_of([queried], rung):
                 bisect.insort(entries, own)
         if len(self._orientations) > 1 and entries:
             ranks = ranked(np.array([one.losses for one in entries])).tolist()

@@ -67,10 +67,8 @@ def point_at(
     objectives: int,
 ) -> tuple[float, ...] | None:
     """Return the trial's values at one step; None unless it reported all objectives there."""
-    value, others = (
-        trial.intermediate_values.get(step),
-        _others(trial).get(step, ()),
-    )
+    value = trial.intermediate_values.get(step)
+    others = _others(trial).get(step, ())
     return None if value is None or len(others) < objectives - 1 else (value, *others)
 
 

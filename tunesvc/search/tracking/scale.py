@@ -113,11 +113,9 @@ def _without_penalties(losses: np.ndarray) -> int:
         return len(losses)
     below, above = losses[_FEW - 1 : -1], losses[_FEW:]
     with np.errstate(over="ignore"):
-        gaps, widths, rest = (
-            above - below,
-            below - losses[0],
-            losses[-1] - above,
-        )
+        gaps = above - below
+        widths = below - losses[0]
+        rest = losses[-1] - above
         size = np.maximum(widths, np.maximum(np.abs(below), abs(losses[0])))
         is_penalty = (rest <= _ALIKE * gaps) | (gaps > _FAR * size)
     found = np.flatnonzero((widths > 0) & (gaps > _APART * widths) & is_penalty)

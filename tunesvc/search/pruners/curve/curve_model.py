@@ -286,11 +286,11 @@ class CurveModel:
         )
 
     def _learn(self, trials: Sequence[FrozenTrial]) -> None:
-        taught = self._dataset.learn(trials)
-        if taught is None or self._learned is None or taught.levels != self._learned.levels:
+        training = self._dataset.learn(trials)
+        if training is None or self._learned is None or training.levels != self._learned.levels:
             self._kernels = {}
         self._state, self._expected = object(), {}
-        self._learned = None if taught is None else _Learned(taught, self._direction, self._kernels)
+        self._learned = None if training is None else _Learned(training, self._direction, self._kernels)
 
 
 class _Learned:
@@ -298,31 +298,29 @@ class _Learned:
 
     def __init__(
         self,
-        taught: TrainingSet,
+        training: TrainingSet,
         direction: StudyDirection,
         kernels: dict[int, Kernel],
     ) -> None:
-        self.levels = levels = taught.levels
-        self.length = taught.length
-        self.scale = ValueScale.of(taught.finals, direction)
-        self.is_best_taken = taught.is_best_taken
-        self.encoder = taught.encoder
+        self.levels = levels = training.levels
+        self.length = training.length
+        self.scale = ValueScale.of(training.finals, direction)
+        self.is_best_taken = training.is_best_taken
+        self.encoder = training.encoder
         self._fits: dict[int, Regression] = {}
         self._support: dict[int, np.ndarray] = {}
         """By level, how bad the summaries of finished curves are there; see `_support`."""
-        losses = np.concatenate([taught.summaries.ravel(), self.scale.orientation * taught.finals])
+        losses = np.concatenate([training.summaries.ravel(), self.scale.orientation * training.finals])
         self.worst = float(losses[np.isfinite(losses)].max(initial=-math.inf))
-        known, params = (
-            self.scaled(taught.summaries),
-            self.encoder.encode(taught.trials),
-        )
-        finished = taught.finished
+        known = self.scaled(training.summaries)
+        params = self.encoder.encode(training.trials)
+        finished = training.finished
         finals = self.scale.of_losses(
-            self.scale.orientation * taught.final,
+            self.scale.orientation * training.final,
             _FARTHEST,
         )
         target = np.where(finished, finals, np.nan)
-        variance = np.zeros(len(taught.trials))
+        variance = np.zeros(len(training.trials))
         reached = reached_by(known)
         for k in reversed(range(len(levels))):
             rows = np.flatnonzero(is_there(known)[:, k] & ~np.isnan(target))
@@ -331,25 +329,25 @@ class _Learned:
                 self._support[k] = _support(known[rows[finished[rows]], k])
                 inputs = self._inputs(known[rows, k], params[rows], k)
                 still = target[rows] - self._present(known[rows, k])
-                self._fits[k] = Regression(
-                    inputs,
-                    still,
-                    variance[rows],
-                    _CHANGE,
-                    kernels.get(k),
-                )
-                kernels[k] = self._fits[k].kernel
+                fit = Regression(inputs, still, variance[rows], _CHANGE, kernels.get(k))
+                self._fits[k], kernels[k] = fit, fit.kernel
             stopped = np.flatnonzero((reached == k) & np.isnan(target))
             if len(stopped):
-                last_fit = max((j for j in self._fits if j <= k), default=-1)
-                level = np.full(len(stopped), last_fit)
-                z, deviation = self.predict(
-                    known[stopped, level],
-                    params[stopped],
-                    level,
-                )
-                target[stopped] = np.where(level >= 0, z, np.nan)
-                variance[stopped] = _DOUBT * deviation**2 * DOF / (DOF - 2)
+                forecast = self._impute(known[stopped], params[stopped], k)
+                target[stopped], variance[stopped] = forecast
+
+    def _impute(
+        self,
+        known: np.ndarray,
+        params: np.ndarray,
+        k: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Forecast trials that stopped at level k: values and variances for earlier levels."""
+        last_fit = max((j for j in self._fits if j <= k), default=-1)
+        level = np.full(len(known), last_fit)
+        z, deviation = self.predict(known[:, last_fit], params, level)
+        variance = _DOUBT * deviation**2 * DOF / (DOF - 2)
+        return np.where(level >= 0, z, np.nan), variance
 
     def scaled(self, losses: np.ndarray) -> np.ndarray:
         """Scale summaries; NaN marks levels that were not reached, and stays."""

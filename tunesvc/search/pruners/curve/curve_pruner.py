@@ -123,10 +123,8 @@ class CurvePruner(BasePruner):
         level = max(levels, default=None)
         if level is None or any(level <= other < step for other in points):
             return False
-        trials, orientations = (
-            study.get_trials(deepcopy=False),
-            orientations_of(study),
-        )
+        trials = study.get_trials(deepcopy=False)
+        orientations = orientations_of(study)
         history = history_of(study, trials)
         forecasts = [model.forecast(trial) for model in models]
         known = [forecast for forecast in forecasts if forecast is not None]
@@ -143,22 +141,26 @@ class CurvePruner(BasePruner):
         )
         is_poor = judged.chance < self._allowed(trial)
         is_poor = is_poor and not _leads(trial, step, trials, orientations)
-        audited = AUDIT in trial.system_attrs
-        if not audited:
-            audited = is_poor and is_audited(
-                self._seed,
-                trial.number,
-                self._audit,
-            )
-        if audited and AUDIT not in trial.system_attrs:
-            study._storage.set_trial_system_attr(
-                trial._trial_id,
-                AUDIT,
-                judged.audit(),
-            )
+        audited = self._audits(study, trial, judged, is_poor)
         reason = judged.reason(names_of(study), self._chance, is_poor, audited)
         self._reasons[trial.number] = reason
         return is_poor and not audited
+
+    def _audits(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        judged: _Judged,
+        is_poor: bool,
+    ) -> bool:
+        """Return True if the trial runs on as an audit, and record the data of a new audit."""
+        if AUDIT in trial.system_attrs:
+            return True
+        if not is_poor or not is_audited(self._seed, trial.number, self._audit):
+            return False
+        audit = judged.audit()
+        study._storage.set_trial_system_attr(trial._trial_id, AUDIT, audit)
+        return True
 
     @locked
     def promotion(

@@ -128,19 +128,19 @@ class CurveDataset:
             unfinished,
             _levels(self.viewed(trials[longest])),
         )
-        all_taught = np.flatnonzero(rows["kind"] != _NOTHING)
-        _, firsts = np.unique(rows["space"][all_taught], return_index=True)
-        taught = self._telling(all_taught) if len(all_taught) > self._all_max else all_taught
+        all_usable = np.flatnonzero(rows["kind"] != _NOTHING)
+        _, firsts = np.unique(rows["space"][all_usable], return_index=True)
+        usable = self._select(all_usable) if len(all_usable) > self._all_max else all_usable
         return TrainingSet(
             self._levels,
             int(rows["length"][longest]),
             rows["final"][finished],
             bool(rows["is_best"][finished].sum() > rows["is_last"][finished].sum()),
-            Encoder([trials[index] for index in all_taught[np.sort(firsts)]]),
-            [trials[index] for index in taught],
-            self._summaries[taught],
-            rows["final"][taught],
-            rows["kind"][taught] == _FINISHED,
+            Encoder([trials[index] for index in all_usable[np.sort(firsts)]]),
+            [trials[index] for index in usable],
+            self._summaries[usable],
+            rows["final"][usable],
+            rows["kind"][usable] == _FINISHED,
         )
 
     def _row(
@@ -176,10 +176,8 @@ class CurveDataset:
         levels: Sequence[int],
     ) -> None:
         if levels != self._levels:
-            self._levels, self._summaries = (
-                levels,
-                np.zeros((0, len(levels), 3)),
-            )
+            self._levels = levels
+            self._summaries = np.zeros((0, len(levels), 3))
             self._new = set(range(len(trials)))
         self._summaries = grown(self._summaries, len(trials))
         for index in self._new.union(unfinished):
@@ -191,23 +189,21 @@ class CurveDataset:
                 self._summaries[index] = features.summaries(levels)
         self._new = set()
 
-    def _telling(self, taught: Places) -> Places:
+    def _select(self, usable: Places) -> Places:
         """Return the trials that levels may use: of each level the newest finished and cut ones.
 
         A trial cut where too few finished ones have been is useless: it has no forecast.
         """
-        there, reached = (
-            is_there(self._summaries[taught]),
-            reached_by(self._summaries[taught]),
-        )
-        finished = self._rows["kind"][taught] == _FINISHED
+        there = is_there(self._summaries[usable])
+        reached = reached_by(self._summaries[usable])
+        finished = self._rows["kind"][usable] == _FINISHED
         counts = there[finished].sum(axis=0)
         is_useful = np.array([*(counts >= self._finished_min), False])[reached]
         used = []
         for k in range(len(self._levels)):
             used.append(np.flatnonzero(there[:, k] & finished)[-self._needed :])
             used.append(np.flatnonzero(there[:, k] & ~finished & is_useful)[-self._needed :])
-        return np.asarray(taught[np.unique(np.concatenate(used))])
+        return np.asarray(usable[np.unique(np.concatenate(used))])
 
 
 class CurveFeatures:

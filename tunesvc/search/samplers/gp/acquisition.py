@@ -143,10 +143,8 @@ def maximise(
     for width in _WIDTHS:
         top = np.argsort(-values, kind="stable")[:_CLIMBERS]
         steps = domain.near(points[top], _NEIGHBOURS, width, rng)
-        points, values = (
-            np.vstack([points[top], steps]),
-            np.concatenate([values[top], acquisition.log_value(steps)]),
-        )
+        points = np.vstack([points[top], steps])
+        values = np.concatenate([values[top], acquisition.log_value(steps)])
     best = int(np.argmax(values))
     return points[best], float(values[best])
 

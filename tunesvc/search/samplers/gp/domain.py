@@ -188,11 +188,9 @@ def _to_unit(value: Any, kind: BaseDistribution) -> float:
             )
         )
     if kind.log:  # type: ignore[attr-defined]
-        value, low, high = (
-            math.log(max(value, low)),
-            math.log(low),
-            math.log(high),
-        )
+        value = math.log(max(value, low))
+        low = math.log(low)
+        high = math.log(high)
     return float(min(max((value - low) / (high - low), 0.0), 1.0))
 
 

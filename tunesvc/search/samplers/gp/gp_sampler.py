@@ -195,17 +195,7 @@ class GPSampler(BaseSampler):
         )
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         if running:
-            # Running trials will have finished when this one does: assume their expected values.
-            points = np.stack([domain.encode(trial.params) for trial in running])
-            seeds = self._seeds_of([trial.number for trial in running])
-            posterior = Posterior(
-                known,
-                domain.choices,
-                np.vstack([seen.points, points]),
-                np.concatenate([seen.values, posterior.mean(points, seeds)]),
-                np.concatenate([seen.variances, np.zeros(len(points))]),
-                np.concatenate([seen.seeds, seeds]),
-            )
+            posterior = self._with_running(posterior, seen, running, domain)
         means = posterior.mean(seen.points)
         incumbents = Incumbents.of(
             seen.points[seen.is_candidate],
@@ -225,6 +215,25 @@ class GPSampler(BaseSampler):
             infeasible=self._infeasible(trials, domain),
         )
         return _Model(seen, posterior, acquisition, incumbents, means)
+
+    def _with_running(
+        self,
+        posterior: Posterior,
+        seen: Observations,
+        running: Sequence[FrozenTrial],
+        domain: Domain,
+    ) -> Posterior:
+        """Add running trials with expected values: they will have finished when this one does."""
+        points = np.stack([domain.encode(trial.params) for trial in running])
+        seeds = self._seeds_of([trial.number for trial in running])
+        return Posterior(
+            posterior.known,
+            domain.choices,
+            np.vstack([seen.points, points]),
+            np.concatenate([seen.values, posterior.mean(points, seeds)]),
+            np.concatenate([seen.variances, np.zeros(len(points))]),
+            np.concatenate([seen.seeds, seeds]),
+        )
 
     def _infeasible(
         self,

@@ -175,10 +175,8 @@ class _Numbers:
         """By stepped axis: the distinct kernels, and for each kernel its index among them."""
         self._smooth = [column for column, axis in enumerate(axes) if not axis.step]
         self._middle = 0.5 * (self._low + self._high)[self._smooth]
-        narrow, centred = (
-            sigma[:, self._smooth],
-            mu[:, self._smooth] - self._middle,
-        )
+        narrow = sigma[:, self._smooth]
+        centred = mu[:, self._smooth] - self._middle
         self._square = -0.5 * narrow**-2
         self._linear = -2.0 * centred * self._square
         inside = _log_mass(

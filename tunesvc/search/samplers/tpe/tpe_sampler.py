@@ -313,10 +313,8 @@ class TPESampler(BaseSampler):
         That is rare enough to be cheap, and makes the data independent of the order in which trials
         ended: after a restart it is the same.
         """
-        known, forecasts = (
-            self._studies.setdefault(study._storage, {}),
-            forecasts_in(study),
-        )
+        known = self._studies.setdefault(study._storage, {})
+        forecasts = forecasts_in(study)
         if study._study_id not in known or known[study._study_id].forecasts != forecasts:
             known[study._study_id] = _Known(
                 forecasts,
